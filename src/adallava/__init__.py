@@ -1,0 +1,41 @@
+"""One vision-language model, any compute budget.
+
+Names are loaded on first use, so that `adallava --help` and the report never wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AdaLlava": "adallava.model",
+    "AdaLlavaProcessor": "adallava.model",
+    "AdaLlavaOutput": "adallava.generation.output",
+    "TokenBudget": "adallava.budget",
+    "Selection": "adallava.selection.contract",
+    "SelectionInput": "adallava.selection.contract",
+    "Selector": "adallava.selection.contract",
+    "TowerShape": "adallava.selection.contract",
+    "top_k_in_order": "adallava.selection.contract",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from adallava.budget import TokenBudget
+    from adallava.generation.output import AdaLlavaOutput
+    from adallava.model import AdaLlava, AdaLlavaProcessor
+    from adallava.selection.contract import Selection, SelectionInput, Selector, TowerShape, top_k_in_order
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'adallava' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__
