@@ -1,7 +1,7 @@
 """The files of a run folder, as data: the boundary between running and analysing. No torch here.
 
-A run folder holds `run.json` (`Run`), `samples.jsonl` (one `SampleRecord` a line), `results.json` (`Results`) and
-`report.html`. Everything a report or a doctor says is read from these.
+A run folder holds `run.json` (`Run`), `samples.jsonl` (one `SampleRecord` a line), `results.json` (`Results`)
+and `report.html`. Everything a report or a doctor says is read from these.
 """
 
 from typing import Any, Literal
@@ -14,11 +14,11 @@ FULL_METHOD = "full"
 """The method id of the full-token model, which every run contains."""
 
 FinishReason = Literal["eos", "length", "error"]
-"""`eos`: the model ended its answer; `length`: max_new_tokens was reached; `error`: no answer, see `error`."""
+"""`eos`: the model ended its answer; `length`: max_new_tokens was reached; `error`: no answer at all."""
 
 EmptyCause = Literal["first-token-eos", "whitespace-only", "special-tokens-only", "no-new-tokens", "error"]
-"""Why a response is empty: the model's first new token was EOS (a finding about the model); it wrote only white
-space; only special tokens; generation returned nothing new (a bug of a harness); the sample failed."""
+"""Why a response is empty: the model's first new token was EOS (a finding about the model); it wrote only
+white space; only special tokens; generation returned nothing new (a bug of a harness); the sample failed."""
 
 PART_NAMES = ("vision", "selector", "projector", "prefill", "decode")
 """The parts of an answer, in the order they run; FLOPs and milliseconds are reported under these keys."""
@@ -51,7 +51,7 @@ class SampleRecord(_Record):
     tokens_kept: int
     """Vision tokens that really entered the LLM."""
     kept_indices: list[list[int]] | None = None
-    """Per image, the kept patches in ascending order (for a merging method, the patches that stand for them)."""
+    """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
     prompt_length: int
     """Tokens that entered the LLM, vision tokens included, padding excluded."""
     answer_length: int
@@ -107,7 +107,7 @@ class Cell(_Record):
     """Number of empty responses by `EmptyCause`."""
     empty_share: float
     flagged: bool
-    """True if more than 1 % of the responses are empty or a sample failed: the score is then not to be trusted."""
+    """True if more than 1 % of the responses are empty or a sample failed: do not trust the score then."""
     flag_reason: str | None
     num_vision_tokens: float
     """Mean N."""
@@ -120,7 +120,7 @@ class Cell(_Record):
     flops: dict[str, float]
     """Mean FLOPs per sample by part, and `total`."""
     part_ms: dict[str, float]
-    """Median measured milliseconds per sample by part, and `total`, `time_to_first_token` (all parts but decode)."""
+    """Median measured ms per sample by part, `total`, and `time_to_first_token` (all but decode)."""
     peak_memory_bytes: int | None
 
 
@@ -149,6 +149,8 @@ class RunConfig(_Record):
     columns: dict[str, str] = Field(default_factory=dict)
     """For a local file: which of its columns is `image`, `question`, `answer`, `id`, `kind`."""
     split: str | None = None
+    question_suffix: str = ""
+    """Appended to every question, for models that want to be told how to answer."""
 
 
 class Provenance(_Record):

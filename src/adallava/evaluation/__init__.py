@@ -1,0 +1,1 @@
+"""Sweeps, their run folders, their statistics, and the doctor that reads them."""

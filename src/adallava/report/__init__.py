@@ -1,0 +1,1 @@
+"""From the files of a run folder to one HTML page that opens from disk. Imports no torch."""

@@ -42,7 +42,8 @@ class SelectionInput:
             sample, not to its place in a batch.
         question_embeds: [I, T, D] input embeddings of the text tokens of the sample's prompt, right-padded.
         question_mask: [I, T] bool, True where `question_embeds` holds a token.
-        budget_features: [I, C], the tower's output at the budget token, for methods with `needs_budget_token`.
+        budget_features: [I, C], the tower's output at the budget token, for methods with `needs_budget_token`;
+            zeros for an image that keeps everything.
     """
 
     features: Tensor
@@ -64,7 +65,8 @@ class Selection:
             For a method that merges, the patch that stands for the merged token (its position).
         keep_counts: K per image, on the host.
         scores: [I, N] float32 that the choice was made from, or None.
-        merge_weights: [I, Kmax, N] float32, rows summing to 1, for methods that combine tokens; None = gather.
+        merge_weights: [I, Kmax, N] float32, rows summing to 1, for methods that combine tokens; None = a
+            gather.
     """
 
     indices: Tensor
@@ -87,7 +89,11 @@ class Selector(Protocol):
         name: the registry key, file name, CLI value and label in the report, in one.
         learned: True if it needs an adapter with weights.
         needs_budget_token: True if a budget token must pass through the tower for it.
-        ignores_budget: True if the method has one result whatever the budget (`none`): sweeps run it once.
+        ignores_budget: True if the method keeps no vision token, whatever the budget (`none`): sweeps run it
+            once.
+
+    Construction: `cls(**options)`, or `cls(shape, **options)` for a learned method, whose `config` attribute
+    holds the options, so that `cls(shape, **config)` builds it again.
     """
 
     name: ClassVar[str]
@@ -101,6 +107,15 @@ class Selector(Protocol):
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
         """Return the floating-point operations for one image (one multiply-add = 2), in closed form."""
+        ...
+
+
+@runtime_checkable
+class BudgetTokenMethod(Selector, Protocol):
+    """A method with `needs_budget_token`."""
+
+    def budget_token(self, ratios: Tensor) -> Tensor:
+        """Return the token to append to the tower's input, [I, C], for budgets K / N, [I]."""
         ...
 
 

@@ -1,0 +1,1 @@
+"""Training: stages, recipes, and the objectives that `transformers.Trainer` runs."""

@@ -1,0 +1,177 @@
+"""Adapters: a learned method's weights, saved beside an untouched base.
+
+A folder with `adapter_config.json` (what it is, and the base it was trained on) and
+`adapter_model.safetensors`.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import adallava
+from adallava.errors import CheckpointError
+from adallava.selection import build_selector
+from adallava.selection.contract import Selector, TowerShape
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+_CHUNK_BYTES = 1 << 22
+
+
+class AdapterConfig(BaseModel):
+    """`adapter_config.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str
+    selector_config: dict[str, Any]
+    """Constructor arguments of the method's class."""
+    base_model_name_or_path: str
+    base_weights_sha256: str
+    num_vision_tokens: int
+    vision_width: int
+    llm_width: int
+    grid: tuple[int, int]
+    adallava_version: str
+
+    @property
+    def shape(self) -> TowerShape:
+        """The shapes that the weights were made for."""
+        return TowerShape(self.num_vision_tokens, self.vision_width, self.llm_width, self.grid)
+
+
+@dataclass(frozen=True)
+class LoadedAdapter:
+    """A selector with its weights, in eval mode on the CPU, and where it came from."""
+
+    selector: Selector
+    config: AdapterConfig
+    sha256: str
+
+
+def save_adapter(
+    folder: str | Path,
+    selector: Selector,
+    *,
+    shape: TowerShape,
+    base_model_name_or_path: str,
+    base_weights_sha256: str,
+) -> None:
+    """Write a learned selector's weights and what they belong to. Makes the folder; replaces its two files.
+
+    Raises:
+        CheckpointError: if the selector is not a learned one.
+    """
+    if not isinstance(selector, nn.Module):
+        raise CheckpointError(f"method {selector.name!r} has no weights to save")
+    config = AdapterConfig(
+        method=selector.name,
+        selector_config=dict(cast(dict[str, Any], selector.config)),
+        base_model_name_or_path=base_model_name_or_path,
+        base_weights_sha256=base_weights_sha256,
+        adallava_version=adallava.__version__,
+        **asdict(shape),
+    )
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in selector.state_dict().items()}
+    save_file(weights, path / WEIGHTS_FILE, metadata={"format": "pt"})
+    (path / CONFIG_FILE).write_text(json.dumps(config.model_dump(), indent=2) + "\n", encoding="utf-8")
+
+
+def read_adapter_config(folder: str | Path) -> AdapterConfig:
+    """Read an adapter's config without its weights.
+
+    Raises:
+        CheckpointError: if it is missing or damaged.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        return AdapterConfig.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no adapter in {str(folder)!r}: {CONFIG_FILE} is missing") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise CheckpointError(f"{path} is damaged: {where}: {first['msg']}") from error
+
+
+def load_adapter(
+    folder: str | Path,
+    *,
+    method: str,
+    shape: TowerShape,
+    base_weights_sha256: str,
+    allow_other_base: bool = False,
+) -> LoadedAdapter:
+    """Load an adapter and check that it belongs to this base.
+
+    Args:
+        folder: with `adapter_config.json` and `adapter_model.safetensors`.
+        method: the method that was asked for; the adapter must be one of it.
+        shape: of the base.
+        base_weights_sha256: of the base.
+        allow_other_base: accept a base with other weights (for experiments). Shapes must fit all the same.
+
+    Raises:
+        CheckpointError: if files are missing or damaged, or it was trained for another method, shape or base.
+    """
+    config = read_adapter_config(folder)
+    if config.method != method:
+        raise CheckpointError(f"the adapter in {str(folder)!r} is for {config.method!r}, not for {method!r}")
+    if config.shape != shape:
+        raise CheckpointError(f"the adapter in {str(folder)!r} was made for {config.shape}, the base has {shape}")
+    if config.base_weights_sha256 != base_weights_sha256 and not allow_other_base:
+        raise CheckpointError(
+            f"the adapter in {str(folder)!r} was trained on {config.base_model_name_or_path!r} with weights "
+            f"{config.base_weights_sha256[:12]}…, this base has {base_weights_sha256[:12]}…: use that base, or "
+            "pass allow_other_base=True if you know why"
+        )
+    return LoadedAdapter(_load_selector(Path(folder), config, shape), config, sha256_of([_weights(folder)]))
+
+
+def sha256_of(paths: list[Path]) -> str:
+    """Return the SHA-256 of the files' bytes, one after the other, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """Return the SHA-256 of a model folder's safetensors files, sorted by name.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    files = sorted(Path(folder).glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"folder {str(folder)!r} has no weights: no .safetensors file in it")
+    return sha256_of(files)
+
+
+def _weights(folder: str | Path) -> Path:
+    return Path(folder) / WEIGHTS_FILE
+
+
+def _load_selector(folder: Path, config: AdapterConfig, shape: TowerShape) -> Selector:
+    selector = build_selector(config.method, shape, **config.selector_config)
+    if not isinstance(selector, nn.Module):
+        raise CheckpointError(f"method {config.method!r} has no weights, but {str(folder)!r} is an adapter of it")
+    try:
+        selector.load_state_dict(load_file(_weights(folder)))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"no adapter in {str(folder)!r}: {WEIGHTS_FILE} is missing") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(f"the weights in {str(_weights(folder))!r} are damaged: {error}") from error
+    return selector.eval()

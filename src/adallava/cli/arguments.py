@@ -1,0 +1,77 @@
+"""Values that several commands read in the same way."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adallava.budget import TokenBudget
+from adallava.errors import InputError
+
+
+class ListAction(argparse.Action):
+    """Collects a list given with spaces, with commas, or by repeating the option: all three mean the same."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Append the values to those of earlier uses of the option; the first use replaces the default."""
+        given: Sequence[str] = [values] if isinstance(values, str) else values
+        earlier = getattr(namespace, self.dest)
+        earlier = [] if earlier is self.default else earlier
+        setattr(namespace, self.dest, [*earlier, *split_list(given)])
+
+
+def split_list(values: Sequence[str]) -> list[str]:
+    """Return the items of `["a,b", "c"]` as `["a", "b", "c"]`; empty items vanish."""
+    return [item.strip() for value in values for item in value.split(",") if item.strip()]
+
+
+def add_list_argument(parser: Any, *flags: str, **options: Any) -> None:
+    """Add an option whose value is a list, see `ListAction`."""
+    parser.add_argument(*flags, action=ListAction, nargs="+", **options)
+
+
+def parse_token_budgets(values: Sequence[str]) -> tuple[TokenBudget, ...]:
+    """Read budgets as `TokenBudget.parse` does, each once, in the order given.
+
+    Raises:
+        BudgetError: naming the first that means nothing.
+        InputError: if there is none.
+    """
+    budgets = tuple(dict.fromkeys(TokenBudget.parse(value) for value in values))
+    if not budgets:
+        raise InputError("--token-budget holds no budget: give at least one, such as 0.25 or 64")
+    return budgets
+
+
+def parse_method_paths(values: Sequence[str]) -> dict[str, Path]:
+    """Read `METHOD=PATH` pairs.
+
+    Raises:
+        InputError: for a value of another form.
+    """
+    paths = {}
+    for value in values:
+        method, equals, path = value.partition("=")
+        if not (method and equals and path):
+            raise InputError(f"--adapter {value!r} is not METHOD=PATH, such as question=adapters/question")
+        paths[method] = Path(path)
+    return paths
+
+
+def parse_limit(value: str) -> int | None:
+    """Read a number of samples, at least 1, or `all`, which is None.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if value == "all":
+        return None
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise InputError(f"--limit {value!r} is not a number of samples: give a whole number of at least 1, or all")
+    return int(value)

@@ -1,0 +1,188 @@
+"""`adallava doctor`: parse, call, print."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adallava.errors import InputError
+
+from .arguments import add_list_argument, parse_method_paths, parse_token_budgets
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from adallava.evaluation.doctor import Diagnosis, Outcome
+
+_ALL_METHODS = "all"
+
+_DESCRIPTION = """\
+Look for the known ways in which an evaluation at a token budget lies: scores over empty answers, answers cut away,
+budgets that never reached the model, answers that depend on their batch, and so on.
+
+RUN is a run folder of `adallava sweep`, or what lmms-eval wrote with --log_samples: a *_samples_*.jsonl file, or a
+folder with one for each budget. What such a file cannot show is reported as not visible, never as healthy.
+With --model, a model is driven live instead: a few bundled pictures, alone and in a batch, against the stock model.
+"""
+
+_EPILOG = """\
+examples:
+  adallava doctor runs/first
+  adallava doctor lmms_eval_output/
+  adallava doctor --model tiny --method question,uniform
+  adallava doctor runs/first --json | jq .healthy
+
+exit codes: 0 nothing found; 1 something found; 2 it cannot be read, or a mistake in the call.
+docs/doctor.md says what each check looks at.
+"""
+
+_MARKS = {
+    "passed": ("[green]pass[/green]", ""),
+    "found": ("[bold red]FOUND[/bold red]", ""),
+    "not-visible": ("[dim]not visible[/dim]", "dim"),
+}
+_BLAME = {
+    "harness-bug": "the code around the model",
+    "model-finding": "the model itself",
+    "cannot-tell": "cannot tell from this",
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="find the known failures in a finished run, in lmms-eval's samples, or in a model",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_path", nargs="?", type=Path, metavar="RUN", help="run folder, or lmms-eval's samples")
+    parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of tables")
+    live = parser.add_argument_group("a model, live")
+    live.add_argument("--model", help="bundled name, local folder or hub id")
+    add_list_argument(
+        live,
+        "--method",
+        metavar="NAME",
+        default=[_ALL_METHODS],
+        help="methods to check on it (default: full and all that are installed and, if learned, have an adapter)",
+    )
+    add_list_argument(
+        live,
+        "--token-budget",
+        metavar="BUDGET",
+        default=["0.5", "0.25", "0.1"],
+        help="budgets to check besides the full one (default: 0.5,0.25,0.1)",
+    )
+    add_list_argument(
+        live,
+        "--adapter",
+        metavar="METHOD=PATH",
+        default=[],
+        help="adapter of a learned method, if it is not in the model's folder",
+    )
+    live.add_argument("--num-samples", type=int, default=6, help="pictures to ask about (default: %(default)s)")
+    live.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="default: as stored",
+    )
+    live.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Diagnose, print, and return 1 if something was found, else 0."""
+    if (args.run_path is None) == (args.model is None):
+        raise InputError("give either RUN, a finished run, or --model, a model to drive")
+    if args.model is None:
+        from adallava.evaluation.doctor import diagnose_run
+
+        diagnoses = [diagnose_run(args.run_path)]
+    else:
+        diagnoses = list(_diagnose_live(args))
+    healthy = all(diagnosis.healthy for diagnosis in diagnoses)
+    if args.json:
+        document = {"healthy": healthy, "diagnoses": [diagnosis.to_json() for diagnosis in diagnoses]}
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+    else:
+        _print(diagnoses)
+    return int(not healthy)
+
+
+def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
+    budgets, adapters = parse_token_budgets(args.token_budget), parse_method_paths(args.adapter)
+    if args.num_samples < 2:
+        raise InputError(f"--num-samples is {args.num_samples}: give at least 2, or there is no batch to compare")
+    # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.evaluation.doctor.live import diagnose_method
+    from adallava.evaluation.sweep import is_complete
+    from adallava.model import AdaLlava
+    from adallava.records import FULL_METHOD
+    from adallava.registry import load_selector_class, selector_names
+
+    methods: dict[str, None] = {}
+    for name in args.method:
+        if name == _ALL_METHODS:
+            ready = (known for known in selector_names() if known in adapters or is_complete(args.model, known))
+            methods |= dict.fromkeys((FULL_METHOD, *ready))
+        else:
+            if name != FULL_METHOD:
+                load_selector_class(name)
+            methods[name] = None
+    full = AdaLlava.from_pretrained(args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device)
+    for method in methods:
+        print(f"checking {method} …", file=sys.stderr)
+        yield diagnose_method(full, method, adapters.get(method), budgets, num_samples=args.num_samples)
+
+
+def _print(diagnoses: Sequence["Diagnosis"]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    for diagnosis in diagnoses:
+        _print_diagnosis(console, diagnosis)
+
+
+def _print_diagnosis(console: "Console", diagnosis: "Diagnosis") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"{escape(diagnosis.source)}: {escape(diagnosis.summary)}", title_justify="left")
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("evidence", ratio=1)
+    for outcome in diagnosis.outcomes:
+        mark, style = _MARKS[outcome.status]
+        number = str(outcome.failure or "")
+        table.add_row(number, outcome.check, mark, escape("\n".join(outcome.evidence[:4])), style=style)
+    console.print(table)
+    for outcome in diagnosis.findings:
+        _print_finding(console, outcome)
+    console.print(_verdict(diagnosis), style="green" if diagnosis.healthy else "red", highlight=False)
+    console.print()
+
+
+def _print_finding(console: "Console", outcome: "Outcome") -> None:
+    from rich.markup import escape
+
+    blame = _BLAME[outcome.severity or "cannot-tell"]
+    console.print(f"[bold red]{outcome.check}[/bold red]: {escape(outcome.title)} (cause: {blame})")
+    if outcome.examples:
+        console.print(f"  for instance: {escape(', '.join(outcome.examples))}", highlight=False)
+    console.print(f"  remedy: {escape(outcome.remedy or '')}", highlight=False)
+
+
+def _verdict(diagnosis: "Diagnosis") -> str:
+    passed = sum(outcome.status == "passed" for outcome in diagnosis.outcomes)
+    unseen = [outcome.check for outcome in diagnosis.outcomes if outcome.status == "not-visible"]
+    hidden = f"; not visible here: {', '.join(unseen)}" if unseen else ""
+    if diagnosis.healthy:
+        return f"healthy: {passed} checks passed{hidden}"
+    return f"{len(diagnosis.findings)} found, {passed} checks passed{hidden}"

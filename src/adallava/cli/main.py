@@ -1,0 +1,69 @@
+"""The command line's frame: one module a command, mistakes as one line, exit codes with a meaning.
+
+Each command module has `add_parser(subparsers)` and `run(args) -> int`, and imports nothing heavy at its
+top, so that `adallava --help` needs no torch.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import adallava
+from adallava.errors import AdallavaError
+
+COMMANDS = ("sweep", "generate", "doctor", "train")
+"""Modules of `adallava.cli`, in the order of the help."""
+
+EXIT_OK = 0
+EXIT_FLAGGED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+_EPILOG = """\
+exit codes:
+  0    done
+  1    done, but what came out is not to be trusted; the output says what and why
+  2    a mistake in the call or its input; one line on stderr says which
+  130  interrupted
+
+first steps:
+  adallava sweep --output runs/first
+  adallava COMMAND --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; a mistake of the caller is one line on stderr."""
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except (AdallavaError, OSError) as error:
+        print(f"adallava {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        hint = getattr(args, "interrupt_hint", "")
+        print(f"adallava {args.command}: interrupted{hint}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every command."""
+    parser = argparse.ArgumentParser(
+        prog="adallava",
+        description="One vision-language model, any compute budget: answer with K of N vision tokens, and "
+        "measure what that costs and gives.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"adallava {adallava.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        command = import_module(f"adallava.cli.{name}")
+        command.add_parser(subparsers)
+        subparsers.choices[name].set_defaults(run=command.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""`adallava sweep`: parse, call, print."""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import (
+    add_list_argument,
+    parse_limit,
+    parse_method_paths,
+    parse_token_budgets,
+)
+
+if TYPE_CHECKING:
+    from adallava.evaluation.sweep import SweepRequest
+
+_DEFAULT_BUDGETS = ["0.5", "0.25", "0.125", "0.0625", "0.03125"]
+_ROLES = ("image", "question", "answer", "id", "kind")
+
+_DESCRIPTION = """\
+Answer the same questions with every method at every token budget, and with the full-token model. The run
+folder then holds run.json (what ran, on what), samples.jsonl (every answer), results.json (the cells, summed
+up) and report.html.
+
+Killed or interrupted, the same command goes on where it stopped. A folder never mixes two configurations.
+"""
+
+_EPILOG = """\
+examples:
+  adallava sweep --output runs/first
+  adallava sweep --method random,question --token-budget 0.25,64 --limit 500 --output runs/two
+  adallava sweep --model llava-hf/llava-1.5-7b-hf --task questions.jsonl --limit all \\
+      --question-suffix " Answer with one word." --output runs/mine
+
+a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
+  {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
+image paths are relative to the file; columns with other names are named by --image-column and so on.
+
+exit codes: 0 done; 1 done, but a sample failed or over 1 % of a cell's answers are empty (the table says
+which and why); 2 a mistake in the call or its input.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "sweep",
+        help="accuracy against cost: methods crossed with token budgets on one task",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(interrupt_hint="; every answer so far is kept, the same command resumes")
+    _add_what(parser.add_argument_group("what to sweep"))
+    _add_how(parser.add_argument_group("how to answer"))
+    _add_columns(parser.add_argument_group("columns of a local file"))
+    _add_output(parser.add_argument_group("what to write"))
+
+
+def _add_what(group: Any) -> None:
+    group.add_argument("--model", default="tiny", help="bundled name, local folder or hub id (default: %(default)s)")
+    group.add_argument(
+        "--task", default="scenes", help="bundled name, or a .jsonl or .parquet file (default: %(default)s)"
+    )
+    group.add_argument("--split", help="of a bundled task: train, validation or test (default: test)")
+    group.add_argument("--limit", default="100", help="first samples to take, or all (default: %(default)s)")
+    add_list_argument(
+        group,
+        "--method",
+        metavar="NAME",
+        default=["all"],
+        help="selection methods; the full-token model always runs too (default: all that are installed "
+        "and, if learned, have an adapter for the model)",
+    )
+    add_list_argument(
+        group,
+        "--token-budget",
+        metavar="BUDGET",
+        default=_DEFAULT_BUDGETS,
+        help=f"shares (0.25, 25%%) or numbers (64) of vision tokens (default: {','.join(_DEFAULT_BUDGETS)})",
+    )
+    add_list_argument(
+        group,
+        "--adapter",
+        metavar="METHOD=PATH",
+        default=[],
+        help="adapter of a learned method, if it is not in the model's folder",
+    )
+
+
+def _add_how(group: Any) -> None:
+    group.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
+    group.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    group.add_argument("--max-new-tokens", type=int, default=16, help="default: %(default)s")
+    group.add_argument(
+        "--question-suffix", default="", metavar="TEXT", help="appended to every question (default: nothing)"
+    )
+    group.add_argument(
+        "--positions",
+        choices=("original", "compact"),
+        default="original",
+        help="position ids of kept tokens: as in the full sequence, or without gaps (default: %(default)s)",
+    )
+    group.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="default: as stored",
+    )
+    group.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    group.add_argument("--attn-implementation", choices=("sdpa", "eager"), default="sdpa", help="default: %(default)s")
+
+
+def _add_columns(group: Any) -> None:
+    for role in _ROLES:
+        group.add_argument(f"--{role}-column", metavar="NAME", help=f"holds the {role}")
+
+
+def _add_output(group: Any) -> None:
+    group.add_argument("--output", type=Path, required=True, metavar="DIR", help="the run folder, made if missing")
+    group.add_argument("--no-report", action="store_true", help="leave report.html out")
+    group.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="when resuming, run failed samples again (default: they stay)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the sweep, print its table, and return 1 if a cell is flagged, else 0."""
+    request = _request(args)
+    # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.evaluation.sweep import run_sweep
+
+    from .sweep_progress import ProgressDisplay
+    from .sweep_table import print_outcome
+
+    with ProgressDisplay() as display:
+        outcome = run_sweep(request, display)
+    print_outcome(outcome, request.output)
+    return int(any(cell.flagged for cell in outcome.results.cells))
+
+
+def _request(args: argparse.Namespace) -> "SweepRequest":
+    # Read before anything heavy is imported.
+    budgets, limit = parse_token_budgets(args.token_budget), parse_limit(args.limit)
+    adapters = parse_method_paths(args.adapter)
+    named = {role: getattr(args, f"{role}_column") for role in _ROLES}
+
+    from adallava.evaluation.sweep import SweepRequest
+
+    return SweepRequest(
+        model=args.model,
+        task=args.task,
+        methods=tuple(args.method),
+        budgets=budgets,
+        output=args.output,
+        split=args.split,
+        limit=limit,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        max_new_tokens=args.max_new_tokens,
+        positions=args.positions,
+        dtype=args.dtype,
+        device=args.device,
+        attn_implementation=args.attn_implementation,
+        adapters=adapters,
+        columns={role: column for role, column in named.items() if column is not None},
+        question_suffix=args.question_suffix,
+        retry_failed=args.retry_failed,
+        report=not args.no_report,
+        command=shlex.join(["adallava", *sys.argv[1:]]),
+    )

@@ -1,0 +1,164 @@
+"""Floating-point operations of an answer, by part, in closed form.
+
+The convention is that of `torch.utils.flop_counter`, and of most published figures: one multiply-add is 2
+FLOPs, and only matrix products, convolutions and the two products of attention are counted. Norms,
+activations, softmax, rotary positions, biases and residual sums are not: 0.04 % of LLaVA-1.5-7B's prefill.
+
+Attention of L tokens is counted in full, L x L, as the counter does, although a causal mask lets a kernel
+skip nearly half of it: a layer truly needs L * (L + 1) / 2 of those L * L query-key pairs.
+
+Every figure is for one sample without padding. A batch of equal lengths costs the sum of its samples; in a
+padded batch the machine also computes the padding, which is no sample's own cost.
+"""
+
+from adallava.costs.shapes import LLMShape, ModelShape, ProjectorShape, VisionTowerShape
+from adallava.errors import InputError
+
+
+def vision_flops(vision: VisionTowerShape, *, num_images: int = 1) -> int:
+    """Return the FLOPs of the vision tower: the patch convolution and every layer, over S = N + extra tokens.
+
+    Raises:
+        InputError: for a negative number of images.
+    """
+    _require_at_least("num_images", num_images, 0)
+    tokens, width = vision.sequence_length, vision.width
+    patches = _product_flops(vision.num_vision_tokens, vision.channels * vision.patch_size**2, width)
+    projections = 4 * _product_flops(tokens, width, width)
+    mlp = 2 * _product_flops(tokens, width, vision.mlp_width)
+    layer = projections + _attention_flops(tokens * tokens, width) + mlp
+    return num_images * (patches + vision.layers * layer)
+
+
+def projector_flops(projector: ProjectorShape, num_tokens: int) -> int:
+    """Return the FLOPs of the projector over `num_tokens` vision tokens: only the kept ones reach it.
+
+    Raises:
+        InputError: for a negative number of tokens.
+    """
+    _require_at_least("num_tokens", num_tokens, 0)
+    first = _product_flops(num_tokens, projector.in_width, projector.width)
+    return first + _product_flops(num_tokens, projector.width, projector.width)
+
+
+def prefill_flops(llm: LLMShape, sequence_length: int, *, logits_for: int = 1) -> int:
+    """Return the FLOPs of one pass of the LLM over a prompt of L tokens, vision tokens included.
+
+    Args:
+        llm: shape of the LLM.
+        sequence_length: L, tokens that enter the LLM, padding excluded.
+        logits_for: positions that pass through the output layer: 1 in `generate`, L in a plain forward.
+
+    Raises:
+        InputError: for an empty prompt, or logits for none or more than L positions.
+    """
+    _require_at_least("sequence_length", sequence_length, 1)
+    _require_at_least("logits_for", logits_for, 1)
+    if logits_for > sequence_length:
+        raise InputError(f"logits_for is {logits_for}, but the prompt has {sequence_length} tokens")
+    pairs = sequence_length * sequence_length
+    return _llm_flops(llm, num_tokens=sequence_length, query_key_pairs=pairs, logits_for=logits_for)
+
+
+def decode_flops(llm: LLMShape, prompt_length: int, new_tokens: int) -> int:
+    """Return the FLOPs of all decoding steps of an answer of A new tokens after a prompt of P, with a cache.
+
+    The first new token comes from prefill's logits and the last is never fed back, so there are A - 1 steps;
+    step i = 1 … A - 1 attends to P + i keys.
+
+    Args:
+        llm: shape of the LLM.
+        prompt_length: P, tokens that entered the LLM at prefill, padding excluded.
+        new_tokens: A, new tokens with EOS. No step runs for A = 1, nor for an answer that failed (A = 0).
+
+    Raises:
+        InputError: for an empty prompt or a negative number of new tokens.
+    """
+    _require_at_least("prompt_length", prompt_length, 1)
+    _require_at_least("new_tokens", new_tokens, 0)
+    steps = max(0, new_tokens - 1)
+    pairs = steps * prompt_length + steps * (steps + 1) // 2
+    return _llm_flops(llm, num_tokens=steps, query_key_pairs=pairs, logits_for=steps)
+
+
+def answer_flops(
+    model: ModelShape,
+    *,
+    num_images: int,
+    num_vision_tokens: int,
+    tokens_kept_per_image: int,
+    prompt_length: int,
+    answer_length: int,
+    selector_flops: int,
+) -> dict[str, int]:
+    """Return the FLOPs of one greedy or sampled answer by part: `records.PART_NAMES`, in that order.
+
+    Args:
+        model: shape of the model; `model.with_budget_token()` for a method with a budget token in the tower.
+        num_images: images of the sample. If none of their tokens is kept, the tower does not run.
+        num_vision_tokens: N over all those images, before selection.
+        tokens_kept_per_image: K of each image: vision tokens that reach projector and LLM.
+        prompt_length: tokens that enter the LLM, kept vision tokens included, padding excluded.
+        answer_length: new tokens, EOS included, padding excluded.
+        selector_flops: `Selector.flops` summed over the images: choosing, and merging where a method merges.
+
+    Raises:
+        InputError: for counts that contradict the model's shape or each other.
+    """
+    _require_at_least("selector_flops", selector_flops, 0)
+    tokens_kept = _tokens_kept(model.vision, num_images, num_vision_tokens, tokens_kept_per_image)
+    if tokens_kept > prompt_length:
+        raise InputError(f"prompt_length is {prompt_length}, less than the {tokens_kept} vision tokens that are in it")
+    return {
+        "vision": vision_flops(model.vision, num_images=num_images if tokens_kept else 0),
+        "selector": selector_flops,
+        "projector": projector_flops(model.projector, tokens_kept),
+        "prefill": prefill_flops(model.llm, prompt_length),
+        "decode": decode_flops(model.llm, prompt_length, answer_length),
+    }
+
+
+def _tokens_kept(vision: VisionTowerShape, num_images: int, num_vision_tokens: int, tokens_kept_per_image: int) -> int:
+    """Return the vision tokens kept over all images of a sample.
+
+    Raises:
+        InputError: for counts that contradict the tower's shape or each other.
+    """
+    _require_at_least("num_images", num_images, 0)
+    _require_at_least("tokens_kept_per_image", tokens_kept_per_image, 0)
+    per_image = vision.num_vision_tokens
+    if num_vision_tokens != num_images * per_image:
+        raise InputError(
+            f"num_vision_tokens is {num_vision_tokens}, but {num_images} image(s) of {per_image} patches "
+            f"make {num_images * per_image}: give the shape of the tower that encoded them"
+        )
+    if tokens_kept_per_image > per_image:
+        raise InputError(f"tokens_kept_per_image is {tokens_kept_per_image}, but an image has only {per_image}")
+    return num_images * tokens_kept_per_image
+
+
+def _llm_flops(llm: LLMShape, *, num_tokens: int, query_key_pairs: int, logits_for: int) -> int:
+    """Return the FLOPs of `num_tokens` through the layers and of `logits_for` through the output layer."""
+    query_width = llm.query_heads * llm.head_dim
+    kv_width = llm.kv_heads * llm.head_dim
+    # Query and output products have the queries' width; grouped heads shrink key and value products.
+    projections = 2 * _product_flops(num_tokens, llm.width, query_width + kv_width)
+    mlp = (3 if llm.gated_mlp else 2) * _product_flops(num_tokens, llm.width, llm.mlp_width)
+    # Keys and values are repeated for every query head, so the products of attention do not shrink.
+    layer = projections + _attention_flops(query_key_pairs, query_width) + mlp
+    return llm.layers * layer + _product_flops(logits_for, llm.width, llm.vocab_size)
+
+
+def _product_flops(rows: int, inner: int, columns: int) -> int:
+    """Return the FLOPs of [rows, inner] @ [inner, columns]."""
+    return 2 * rows * inner * columns
+
+
+def _attention_flops(query_key_pairs: int, query_width: int) -> int:
+    """Return the FLOPs of attention's two products, scores and weighted values, over all heads."""
+    return 2 * 2 * query_key_pairs * query_width
+
+
+def _require_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise InputError(f"{name} is {value}: it must be at least {least}")

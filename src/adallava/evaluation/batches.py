@@ -1,0 +1,100 @@
+"""The fixed batches of a task, prepared once for all cells as far as memory allows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from adallava.model import build_prompt
+from adallava.tasks import TaskSample
+
+STORE_BYTES = 512 * 2**20
+"""Host memory that prepared batches may take, about 850 pictures of 224x224 px."""
+
+
+@dataclass(frozen=True)
+class PreparedBatch:
+    """Samples ready for the model.
+
+    Attributes:
+        samples: those whose picture could be read; B of them.
+        failures: the others, each with `<error type>: <message>`.
+        inputs: the processor's tensors for `samples`, on the host; empty if there are none.
+    """
+
+    samples: tuple[TaskSample, ...]
+    failures: tuple[tuple[TaskSample, str], ...]
+    inputs: dict[str, torch.Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that `inputs` take."""
+        return sum(tensor.nbytes for tensor in self.inputs.values())
+
+
+def prepare_batch(processor: Any, samples: Sequence[TaskSample], question_suffix: str = "") -> PreparedBatch:
+    """Decode the pictures and run the processor. A picture that cannot be read is a failure, not an error."""
+    images, readable, failures = [], [], []
+    for sample in samples:
+        try:
+            images.append(sample.load_image())
+        except Exception as error:  # whatever a file does to a decoder, it is one failed sample
+            failures.append((sample, describe_error(error)))
+        else:
+            readable.append(sample)
+    inputs: dict[str, torch.Tensor] = {}
+    if readable:
+        prompts = [build_prompt(processor, sample.question + question_suffix) for sample in readable]
+        inputs = dict(
+            processor(
+                images=images,
+                text=prompts,
+                return_tensors="pt",
+                padding=True,
+                # Without it, a picture one or three pixels high is taken for one with its channels first.
+                input_data_format="channels_last",
+            )
+        )
+    return PreparedBatch(tuple(readable), tuple(failures), inputs)
+
+
+def describe_error(error: Exception) -> str:
+    """Return `<error type>: <message>` on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+
+
+class BatchStore:
+    """Batches by number; those that fit under the limit are prepared once and kept.
+
+    Every cell goes through all batches in the same order. Under that pattern a cache that evicts what was
+    used longest ago never has what comes next, so this one keeps the first batches and prepares the rest
+    each time.
+
+    Attributes:
+        batches: the samples of each batch.
+        prepare: prepares any samples, without keeping them.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[TaskSample],
+        batch_size: int,
+        prepare: Callable[[Sequence[TaskSample]], PreparedBatch],
+        limit_bytes: int = STORE_BYTES,
+    ) -> None:
+        """Cut `samples` into batches of `batch_size`, the last one possibly smaller; prepare none yet."""
+        self.batches = tuple(samples[i : i + batch_size] for i in range(0, len(samples), batch_size))
+        self.prepare = prepare
+        self._free_bytes = limit_bytes
+        self._kept: dict[int, PreparedBatch] = {}
+
+    def prepared(self, number: int) -> PreparedBatch:
+        """Return batch `number`, prepared."""
+        if number in self._kept:
+            return self._kept[number]
+        batch = self.prepare(self.batches[number])
+        if batch.num_bytes <= self._free_bytes:
+            self._free_bytes -= batch.num_bytes
+            self._kept[number] = batch
+        return batch

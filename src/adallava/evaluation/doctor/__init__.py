@@ -1,0 +1,24 @@
+"""Finds the known ways in which a token-budget evaluation lies, in result files or in a live model.
+
+`diagnose_run` reads files and needs no torch; `adallava.evaluation.doctor.live` drives a model.
+"""
+
+from .answers import Answer, AnswerCell, AnswerFile
+from .checks import FILE_CHECKS, FileCheck, diagnose_answers, diagnose_run, load_answers
+from .findings import Diagnosis, Observation, Outcome, Severity, Status
+
+__all__ = [
+    "FILE_CHECKS",
+    "Answer",
+    "AnswerCell",
+    "AnswerFile",
+    "Diagnosis",
+    "FileCheck",
+    "Observation",
+    "Outcome",
+    "Severity",
+    "Status",
+    "diagnose_answers",
+    "diagnose_run",
+    "load_answers",
+]

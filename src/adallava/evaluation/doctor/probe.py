@@ -1,0 +1,145 @@
+"""What the live doctor asks a model: a few bundled pictures with questions, at a few budgets, alone and together."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from adallava.budget import TokenBudget
+from adallava.generation.output import AdaLlavaOutput, SampleSelection
+from adallava.model import AdaLlava, build_prompt
+from adallava.records import FULL_METHOD
+from adallava.tasks.scenes import scene_sample
+
+FULL_BUDGET = TokenBudget(ratio=1.0)
+
+Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A model with one method, and what to ask it. Results are computed once and shared by the checks.
+
+    Attributes:
+        model: under examination.
+        budgets: below and at the full budget.
+        singles: one input per sample, without padding.
+        together: the same samples as one padded batch.
+        max_new_tokens: of every answer.
+    """
+
+    model: AdaLlava
+    budgets: tuple[TokenBudget, ...]
+    singles: tuple[Inputs, ...]
+    together: Inputs
+    max_new_tokens: int
+
+    @property
+    def ignores_budget(self) -> bool:
+        """True for a method with one result whatever the budget."""
+        return self.model.selector is not None and self.model.selector.ignores_budget
+
+    @property
+    def pruning_budgets(self) -> tuple[TokenBudget, ...]:
+        """The budgets that drop tokens of one picture."""
+        if self.model.method == FULL_METHOD:
+            return ()
+        num_tokens = self.model.shape.num_vision_tokens
+        return tuple(budget for budget in self.budgets if budget.resolve(num_tokens) < num_tokens)
+
+    def generate(
+        self,
+        inputs: Inputs,
+        budgets: TokenBudget | Sequence[TokenBudget],
+        seed: int | Sequence[int],
+        max_new_tokens: int | None = None,
+    ) -> AdaLlavaOutput:
+        """Answer greedily."""
+        return self.model.generate(
+            **inputs,
+            token_budget=budgets,
+            seed=seed,
+            do_sample=False,
+            max_new_tokens=max_new_tokens or self.max_new_tokens,
+        )
+
+    @cached_property
+    def alone(self) -> dict[TokenBudget, tuple[AdaLlavaOutput, ...]]:
+        """Every sample answered alone, at the full budget and at every smaller one."""
+        return {
+            budget: tuple(self.generate(inputs, budget, seed) for seed, inputs in enumerate(self.singles))
+            for budget in (FULL_BUDGET, *self.pruning_budgets)
+        }
+
+    @cached_property
+    def selections(self) -> dict[TokenBudget, tuple[SampleSelection, ...]]:
+        """What every sample keeps when it is alone, at the budgets that drop tokens."""
+        return {
+            budget: tuple(
+                self.model.select(**inputs, token_budget=budget, seed=seed)[0]
+                for seed, inputs in enumerate(self.singles)
+            )
+            for budget in self.pruning_budgets
+        }
+
+
+def make_probe(
+    model: AdaLlava, budgets: Sequence[TokenBudget], *, num_samples: int = 6, max_new_tokens: int = 8
+) -> Probe:
+    """Draw pictures with questions from the bundled task and prepare them for the model.
+
+    Args:
+        model: with a method.
+        budgets: to examine besides the full one.
+        num_samples: pictures, each with one question.
+        max_new_tokens: of every answer.
+    """
+    scenes = [scene_sample("validation", index) for index in range(num_samples)]
+    images = [Image.fromarray(scene.image) for scene, _ in scenes]
+    prompts = [build_prompt(model.processor, question.text) for _, question in scenes]
+
+    def prepared(first: int, last: int) -> Inputs:
+        batch = model.processor(images=images[first:last], text=prompts[first:last], return_tensors="pt", padding=True)
+        return {name: tensor.to(model.device) for name, tensor in batch.items()}
+
+    return Probe(
+        model=model,
+        budgets=tuple(dict.fromkeys(budgets)),
+        singles=tuple(prepared(index, index + 1) for index in range(num_samples)),
+        together=prepared(0, num_samples),
+        max_new_tokens=max_new_tokens,
+    )
+
+
+@contextmanager
+def watched_prompt_lengths(base: Any) -> Iterator[list[int]]:
+    """Record how many tokens really enter the LLM at each of its calls, whatever anybody claims.
+
+    Args:
+        base: a transformers model with `get_decoder`.
+    """
+    lengths: list[int] = []
+
+    def watch(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for value in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args):
+            if isinstance(value, Tensor):
+                lengths.append(value.shape[1])
+                return
+
+    handle = base.get_decoder().register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        yield lengths
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def logits_at(model: AdaLlava, inputs: Inputs, budget: TokenBudget, seed: int) -> Tensor:
+    """Return the logits of the prompt's tokens, [1, L, V]."""
+    logits: Tensor = model.forward(**inputs, token_budget=budget, seed=seed).logits
+    return logits

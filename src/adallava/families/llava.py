@@ -1,0 +1,189 @@
+"""Llava: a CLIP-style tower, a two-layer projector, any LLM. Only here transformers' Llava modules are known."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.families.contract import VisionFeatures
+from adallava.selection.contract import TowerShape
+
+MODEL_TYPE = "llava"
+
+
+class LlavaFamily:
+    """Drives a stock `LlavaForConditionalGeneration` stage by stage. Holds it, changes nothing in it."""
+
+    def __init__(self, model: Any) -> None:
+        """Wrap a loaded model.
+
+        Raises:
+            UnsupportedModeError: for a tower whose output is not exactly its grid of patches.
+            CheckpointError: if parameters lie on several devices or are not floating-point.
+        """
+        self._model = model
+        self._layers = _feature_layers(model.config)
+        self._shape = _tower_shape(model.config, len(self._layers))
+        self._device, self._dtype = _device_and_dtype(model)
+
+    @property
+    def model(self) -> Any:
+        """The stock transformers model."""
+        return self._model
+
+    @property
+    def shape(self) -> TowerShape:
+        """N, C, D and the grid."""
+        return self._shape
+
+    @property
+    def image_token_id(self) -> int:
+        """The id that stands for one vision token in a prompt."""
+        return int(self._model.config.image_token_id)
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that padding is written with: the model's own, or 0."""
+        for config in (self._model.generation_config, self._model.config.get_text_config()):
+            pad_token_id = getattr(config, "pad_token_id", None)
+            if pad_token_id is not None and pad_token_id >= 0:
+                return int(pad_token_id)
+        return 0
+
+    @property
+    def device(self) -> torch.device:
+        """The one device that all parameters are on."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' floating-point type."""
+        return self._dtype
+
+    def encode(self, pixel_values: Tensor, budget_token: Tensor | None = None) -> VisionFeatures:
+        """Run the tower as stock `get_image_features` does, or with one more token behind the patches.
+
+        Args:
+            pixel_values: [I, 3, H, W].
+            budget_token: [I, C], appended after the tower's embeddings: [CLS, P_1 … P_N, BUDGET].
+
+        Raises:
+            UnsupportedModeError: if a budget token is given to a tower that is not CLIP's.
+        """
+        if budget_token is None:
+            states = self._model.model.vision_tower(
+                pixel_values, output_hidden_states=True, return_dict=True
+            ).hidden_states
+            return VisionFeatures(self._patches(states), None)
+        states = self._states_with_token(pixel_values, budget_token)
+        budget_features = torch.cat([states[layer][:, -1] for layer in self._layers], dim=-1)
+        return VisionFeatures(self._patches([state[:, :-1] for state in states]), budget_features)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Map tower features, [I, K, C], to the LLM's input, [I, K, D]."""
+        projected: Tensor = self._model.model.multi_modal_projector(features)
+        return projected
+
+    def embed_text(self, input_ids: Tensor) -> Tensor:
+        """Return the LLM's input embeddings of token ids, [..., D]."""
+        embeds: Tensor = self._model.get_input_embeddings()(input_ids)
+        return embeds
+
+    def _patches(self, states: Any) -> Tensor:
+        drop = 1 if self._model.config.vision_feature_select_strategy == "default" else 0
+        selected = [states[layer][:, drop:] for layer in self._layers]
+        return selected[0] if len(selected) == 1 else torch.cat(selected, dim=-1)
+
+    def _states_with_token(self, pixel_values: Tensor, token: Tensor) -> list[Tensor]:
+        tower = self._model.model.vision_tower
+        tower = getattr(tower, "vision_model", tower)
+        if not hasattr(tower, "pre_layrnorm"):
+            raise UnsupportedModeError(
+                f"a budget token can pass through a CLIP tower only; this model's is {type(tower).__name__}"
+            )
+        hidden = tower.embeddings(pixel_values)
+        hidden = torch.cat([hidden, token.to(hidden.dtype).unsqueeze(1)], dim=1)
+        hidden = tower.pre_layrnorm(hidden)
+        states = [hidden]
+        for layer in tower.encoder.layers:
+            # Image tokens all see each other: no mask, as in the tower's own forward.
+            hidden = layer(hidden, None)
+            states.append(hidden)
+        return states
+
+
+def load_llava(
+    folder_or_id: str, *, dtype: str | torch.dtype, device: torch.device, attn_implementation: str
+) -> LlavaFamily:
+    """Load a checkpoint in stock format from safetensors; from a folder, without any network.
+
+    Raises:
+        CheckpointError: if files are missing or damaged, or the weights do not fill the model.
+    """
+    from safetensors import SafetensorError
+    from transformers import LlavaForConditionalGeneration
+
+    try:
+        model, loading = LlavaForConditionalGeneration.from_pretrained(
+            folder_or_id,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            use_safetensors=True,
+            local_files_only=Path(folder_or_id).is_dir(),
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise CheckpointError(f"cannot load the model at {folder_or_id!r}: {_first_line(error)}") from error
+    # transformers fills what is missing with random numbers and goes on.
+    unfilled = sorted(set(loading["missing_keys"]) | {str(key) for key in loading["mismatched_keys"]})
+    if unfilled:
+        raise CheckpointError(
+            f"the weights at {folder_or_id!r} do not fill the model: {len(unfilled)} are missing or of another "
+            f"shape, the first {unfilled[0]!r}"
+        )
+    return LlavaFamily(model.to(device).eval())
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _feature_layers(config: Any) -> list[int]:
+    layers = config.vision_feature_layer
+    return [layers] if isinstance(layers, int) else list(layers)
+
+
+def _tower_shape(config: Any, num_layers: int) -> TowerShape:
+    vision = config.vision_config
+    strategy = config.vision_feature_select_strategy
+    drops_first = strategy == "default"
+    has_cls = not vision.model_type.startswith("siglip")
+    if drops_first != has_cls:
+        raise UnsupportedModeError(
+            f"vision_feature_select_strategy={strategy!r} with a {vision.model_type!r} tower gives features "
+            "that are not the grid of patches, so that no selection over patches is defined"
+        )
+    side = vision.image_size // vision.patch_size
+    return TowerShape(
+        num_vision_tokens=side * side,
+        vision_width=vision.hidden_size * num_layers,
+        llm_width=config.get_text_config().hidden_size,
+        grid=(side, side),
+    )
+
+
+def _device_and_dtype(model: Any) -> tuple[torch.device, torch.dtype]:
+    devices: dict[torch.device, str] = {}
+    for name, parameter in model.named_parameters():
+        devices.setdefault(parameter.device, name)
+        if not parameter.dtype.is_floating_point:
+            raise CheckpointError(
+                f"parameter {name!r} has type {parameter.dtype}: load the model in a floating-point type"
+            )
+    if len(devices) != 1 or "meta" in {device.type for device in devices}:
+        found = ", ".join(f"{name!r} on {device}" for device, name in devices.items())
+        raise CheckpointError(f"all parameters must be on one real device, found {found}: load with one device")
+    return next(iter(devices)), model.dtype

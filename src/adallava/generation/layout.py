@@ -1,0 +1,279 @@
+"""Plans, on the host and before the tower runs, where every token of a shortened batch comes from.
+
+    a prompt (N = 4), one image          t t I I I I t t
+    its column                           0 1 2 3 4 5 6 7
+    kept: K = 2                          t t v v t t
+    `text_columns`                       0 1 2 2 6 7    (of a vision slot: its image's first column)
+    `vision_slots`                       - - 0 1 - -    (row of the flattened [I * Kmax] kept tokens)
+
+Which two patches fill the slots is the selector's choice, on the device; how many slots there are is known here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adallava.budget import TokenBudget
+from adallava.errors import BudgetError, InputError
+
+Side = Literal["left", "right"]
+
+IGNORED_LABEL = -100
+"""PyTorch's cross-entropy skips it."""
+
+_Columns = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """One sample's prompt: its real columns, its images and how many of their tokens stay.
+
+    Attributes:
+        columns: [L] the columns of the padded prompt that hold a real token.
+        spans: position in `columns` at which each image's N placeholders begin.
+        keep_counts: K of each image.
+        budget: as asked.
+        tokens_asked: K of the sample.
+        tokens_per_image: N of one image.
+    """
+
+    columns: _Columns
+    spans: tuple[int, ...]
+    keep_counts: tuple[int, ...]
+    budget: TokenBudget
+    tokens_asked: int
+    tokens_per_image: int
+
+    @property
+    def num_vision_tokens(self) -> int:
+        """N over all images of the sample."""
+        return len(self.spans) * self.tokens_per_image
+
+    @property
+    def length(self) -> int:
+        """Tokens left after shortening."""
+        return len(self.columns) - self.num_vision_tokens + sum(self.keep_counts)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each token of the shortened batch comes from; B samples, Lc = the longest shortened prompt.
+
+    Attributes:
+        prompts: the plan of each sample.
+        text_columns: [B, Lc] int64, the column of the original batch.
+        vision_slots: [B, Lc] int64, the row of the flattened [I * Kmax] kept vision tokens; -1 for text and
+            padding.
+        base_positions: [B, Lc] int64, a text token's position in its unshortened, unpadded prompt; for a
+            vision slot, the position of its image's patch 0.
+        mask: [B, Lc] int64, 1 for a real token.
+        question_columns: [B, T] int64, the columns of each prompt's text tokens, right-padded.
+        question_mask: [B, T] bool.
+        side: on which side the shortened batch is padded.
+    """
+
+    prompts: tuple[PromptPlan, ...]
+    text_columns: Tensor
+    vision_slots: Tensor
+    base_positions: Tensor
+    mask: Tensor
+    question_columns: Tensor
+    question_mask: Tensor
+    side: Side
+
+    @property
+    def keep_counts(self) -> tuple[int, ...]:
+        """K of every image of the batch, in the order of the images."""
+        return tuple(count for prompt in self.prompts for count in prompt.keep_counts)
+
+    @property
+    def sample_of_image(self) -> tuple[int, ...]:
+        """The sample that each image of the batch belongs to."""
+        return tuple(sample for sample, prompt in enumerate(self.prompts) for _ in prompt.spans)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Real tokens of each shortened prompt."""
+        return tuple(prompt.length for prompt in self.prompts)
+
+    def to(self, device: torch.device) -> "Layout":
+        """Return the same layout with its tensors on `device`."""
+        return replace(
+            self,
+            **{
+                field.name: value.to(device, non_blocking=True)
+                for field in fields(self)
+                if isinstance(value := getattr(self, field.name), Tensor)
+            },
+        )
+
+
+def plan_layout(
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    num_images: int,
+    tokens_per_image: int,
+    image_token_id: int,
+    budgets: Sequence[TokenBudget],
+    side: Side,
+    keeps_nothing: bool = False,
+    labels: Tensor | None = None,
+) -> Layout:
+    """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
+
+    Args:
+        input_ids: [B, L] with `tokens_per_image` placeholders for each image.
+        attention_mask: [B, L], 1 for a real token; None = all are.
+        num_images: I, rows of `pixel_values`.
+        tokens_per_image: N of one image.
+        image_token_id: the placeholder's id.
+        budgets: one per sample, shared over its images as evenly as possible.
+        side: "left" for generation, "right" for training.
+        keeps_nothing: for a method that keeps no vision token, whatever the budget.
+        labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
+            selector must never read the answer.
+
+    Raises:
+        InputError: if placeholders and images do not fit together, or a sample is empty.
+        BudgetError: if the number of budgets is not the number of samples.
+    """
+    ids, real = _on_host(input_ids, attention_mask)
+    if len(budgets) != len(ids):
+        raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
+    prompts = tuple(
+        _plan_prompt(
+            sample,
+            ids[sample],
+            real[sample],
+            image_token_id,
+            tokens_per_image,
+            budgets[sample],
+            keeps_nothing,
+        )
+        for sample in range(len(ids))
+    )
+    placed = sum(len(prompt.spans) for prompt in prompts)
+    if placed != num_images:
+        raise InputError(
+            f"the prompts hold placeholders for {placed} images ({placed * tokens_per_image} tokens), but "
+            f"pixel_values has {num_images} rows: give one row per image, in the order of the prompts"
+        )
+    is_question = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
+    return _lay_out(prompts, [np.flatnonzero(row) for row in is_question], side)
+
+
+def share_over_images(keep_count: int, num_images: int) -> tuple[int, ...]:
+    """Split a sample's K over its images: K // I each, the remainder to the first ones."""
+    each, remainder = divmod(keep_count, num_images)
+    return tuple(each + (image < remainder) for image in range(num_images))
+
+
+def _on_host(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[_Columns, NDArray[np.bool_]]:
+    if input_ids.ndim != 2:
+        raise InputError(f"input_ids must have shape [B, L], not {tuple(input_ids.shape)}")
+    ids = input_ids.cpu().numpy()
+    if attention_mask is None:
+        return ids, np.ones(ids.shape, dtype=bool)
+    if attention_mask.shape != input_ids.shape:
+        raise InputError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}: "
+            "they must be equal"
+        )
+    return ids, attention_mask.cpu().numpy().astype(bool)
+
+
+def _answers(labels: Tensor | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return True at each sample's first label and behind it."""
+    if labels is None:
+        return np.zeros(shape, dtype=bool)
+    if tuple(labels.shape) != shape:
+        raise InputError(f"labels have shape {tuple(labels.shape)}, input_ids {shape}: they must be equal")
+    begun: NDArray[np.bool_] = np.logical_or.accumulate(labels.cpu().numpy() != IGNORED_LABEL, axis=1)
+    return begun
+
+
+def _plan_prompt(
+    sample: int,
+    ids: _Columns,
+    real: NDArray[np.bool_],
+    image_token_id: int,
+    tokens_per_image: int,
+    budget: TokenBudget,
+    keeps_nothing: bool,
+) -> PromptPlan:
+    columns = np.flatnonzero(real)
+    if len(columns) == 0:
+        raise InputError(f"sample {sample} has no token: its attention_mask is all zero")
+    if np.any((ids == image_token_id) & ~real):
+        raise InputError(f"sample {sample} has image placeholders that its attention_mask hides")
+    places = np.flatnonzero(ids[columns] == image_token_id)
+    num_images, rest = divmod(len(places), tokens_per_image)
+    if rest:
+        raise InputError(
+            f"sample {sample} has {len(places)} image placeholders, which is no multiple of the "
+            f"{tokens_per_image} vision tokens of an image: let the processor expand the prompt, and do not truncate it"
+        )
+    spans = tuple(int(place) for place in places[::tokens_per_image])
+    for image, start in enumerate(spans):
+        end = int(places[(image + 1) * tokens_per_image - 1])
+        if end - start != tokens_per_image - 1:
+            raise InputError(f"sample {sample}, image {image}: its {tokens_per_image} placeholders are not in one run")
+    if num_images == 0 or keeps_nothing:
+        return PromptPlan(columns, spans, (0,) * num_images, budget, 0, tokens_per_image)
+    asked = budget.resolve(len(places))
+    return PromptPlan(columns, spans, share_over_images(asked, num_images), budget, asked, tokens_per_image)
+
+
+def _lay_out(prompts: tuple[PromptPlan, ...], questions: list[_Columns], side: Side) -> Layout:
+    shape = (len(prompts), max(prompt.length for prompt in prompts))
+    text_columns, base_positions, mask = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    vision_slots = np.full(shape, -1, dtype=np.int64)
+    k_max = max((count for prompt in prompts for count in prompt.keep_counts), default=0)
+    first_image = 0
+    for row, prompt in enumerate(prompts):
+        sources, slots = _trace(prompt, first_image, k_max)
+        place = slice(shape[1] - prompt.length, None) if side == "left" else slice(0, prompt.length)
+        text_columns[row, place] = prompt.columns[sources]
+        base_positions[row, place] = sources
+        vision_slots[row, place] = slots
+        mask[row, place] = 1
+        first_image += len(prompt.spans)
+    question_columns, question_mask = _pad_right(questions)
+    return Layout(
+        prompts,
+        torch.from_numpy(text_columns),
+        torch.from_numpy(vision_slots),
+        torch.from_numpy(base_positions),
+        torch.from_numpy(mask),
+        torch.from_numpy(question_columns),
+        torch.from_numpy(question_mask),
+        side,
+    )
+
+
+def _trace(prompt: PromptPlan, first_image: int, k_max: int) -> tuple[_Columns, _Columns]:
+    """Return, for each token of one shortened prompt, its place in the unpadded prompt and its vision slot."""
+    sources, slots, done = [], [], 0
+    for image, (start, count) in enumerate(zip(prompt.spans, prompt.keep_counts, strict=True)):
+        sources += [np.arange(done, start), np.full(count, start)]
+        slots += [np.full(start - done, -1), (first_image + image) * k_max + np.arange(count)]
+        done = start + prompt.tokens_per_image
+    sources.append(np.arange(done, len(prompt.columns)))
+    slots.append(np.full(len(prompt.columns) - done, -1))
+    return np.concatenate(sources).astype(np.int64), np.concatenate(slots).astype(np.int64)
+
+
+def _pad_right(rows: Sequence[_Columns]) -> tuple[_Columns, NDArray[np.bool_]]:
+    width = max(len(row) for row in rows)
+    padded = np.zeros((len(rows), width), dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=bool)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+        mask[index, : len(row)] = True
+    return padded, mask

@@ -1,0 +1,204 @@
+"""What `generate` and `select` return: one meaning of every length, at every budget and batch size."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from torch import Tensor
+
+from adallava.errors import AdallavaError
+from adallava.generation.layout import Layout
+from adallava.selection.contract import Selection
+
+FinishReason = Literal["eos", "length"]
+
+
+@dataclass(frozen=True)
+class SampleSelection:
+    """What was kept of one sample.
+
+    Attributes:
+        method: that chose.
+        budget_asked: in the form `TokenBudget` prints; "none" for a method that ignores it.
+        num_vision_tokens: N, over all images of the sample.
+        tokens_asked: K the budget resolves to.
+        tokens_kept: vision tokens that enter the LLM.
+        kept_indices: per image, ascending; of a merging method, the patches that stand for the merged tokens.
+        llm_sequence_length: tokens of the prompt that enter the LLM, padding excluded.
+        grid: (rows, columns) of an image's patches.
+        scores: [images, N] float32 on the CPU that the choice was made from, for methods that score.
+    """
+
+    method: str
+    budget_asked: str
+    num_vision_tokens: int
+    tokens_asked: int
+    tokens_kept: int
+    kept_indices: tuple[tuple[int, ...], ...]
+    llm_sequence_length: int
+    grid: tuple[int, int]
+    scores: Tensor | None
+
+    @property
+    def score_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score over the sample's images."""
+        if self.scores is None or self.scores.numel() == 0:
+            return None
+        return float(self.scores.min()), float(self.scores.max())
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What ran for one row of the output. See `SampleSelection` for the fields they share.
+
+    Attributes:
+        method: that chose.
+        budget_asked: as asked.
+        num_vision_tokens: N.
+        tokens_asked: K asked for.
+        tokens_kept: K kept.
+        kept_indices: per image.
+        positions: "original" or "compact".
+        llm_sequence_length: real tokens of the shortened prompt; the row's prompt length.
+        score_range: lowest and highest score, for methods that score.
+    """
+
+    method: str
+    budget_asked: str
+    num_vision_tokens: int
+    tokens_asked: int
+    tokens_kept: int
+    kept_indices: tuple[tuple[int, ...], ...]
+    positions: str
+    llm_sequence_length: int
+    score_range: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class AdaLlavaOutput:
+    """The answers to a batch of B samples, R returns each, in rows b * R + r.
+
+        row    pad pad  t  v  v  t  t | a  a EOS pad       P = 7, A = 4
+               `---- prompt_length --'                     prompt_lengths[row] = 5, answer_lengths[row] = 3
+
+    Attributes:
+        sequences: [B * R, P + A] the shortened prompt, left-padded to P, then the new tokens, right-padded.
+        prompt_length: P, the column at which every row's answer begins.
+        prompt_lengths: real tokens of each row's prompt.
+        answer_lengths: new tokens of each row, EOS included, padding excluded.
+        finish_reasons: "eos" or "length" for each row.
+        text: each row's decoded answer, without special tokens and surrounding white space.
+        records: what ran, for each row.
+        part_ms: measured milliseconds of the batch by part, if a clock was given.
+        transformers_output: transformers' own result, for scores or logits that were asked for.
+    """
+
+    sequences: Tensor
+    prompt_length: int
+    prompt_lengths: tuple[int, ...]
+    answer_lengths: tuple[int, ...]
+    finish_reasons: tuple[FinishReason, ...]
+    text: tuple[str, ...]
+    records: tuple[RunRecord, ...]
+    part_ms: dict[str, float] | None
+    transformers_output: Any
+
+    @property
+    def answer_ids(self) -> list[list[int]]:
+        """Each row's new tokens, EOS included, padding excluded."""
+        answers = self.sequences[:, self.prompt_length :].tolist()
+        return [answer[:length] for answer, length in zip(answers, self.answer_lengths, strict=True)]
+
+
+def measure_answers(
+    new_tokens: Tensor, eos_token_ids: Collection[int]
+) -> tuple[tuple[int, ...], tuple[FinishReason, ...]]:
+    """Return each row's answer length and finish reason.
+
+    An answer ends with its first EOS, whatever padding is written with behind it; without one it fills the row.
+
+    Args:
+        new_tokens: [rows, A] int64, right-padded.
+        eos_token_ids: any of them ends an answer.
+    """
+    lengths: list[int] = []
+    reasons: list[FinishReason] = []
+    for row in new_tokens.tolist():
+        end = next((place for place, token in enumerate(row) if token in eos_token_ids), None)
+        lengths.append(len(row) if end is None else end + 1)
+        reasons.append("length" if end is None else "eos")
+    return tuple(lengths), tuple(reasons)
+
+
+def describe_selections(
+    method: str,
+    layout: Layout,
+    selection: Selection | None,
+    grid: tuple[int, int],
+    *,
+    ignores_budget: bool,
+) -> tuple[SampleSelection, ...]:
+    """Read a batch's choice back from the device, per sample.
+
+    Raises:
+        AdallavaError: if a method's indices are not ascending, unique and within the image.
+    """
+    kept = _kept_indices(method, layout, selection, grid)
+    scores = None if selection is None or selection.scores is None else selection.scores.detach().float().cpu()
+    described, first = [], 0
+    for prompt in layout.prompts:
+        images = slice(first, first + len(prompt.spans))
+        first = images.stop
+        described.append(
+            SampleSelection(
+                method=method,
+                budget_asked="none" if ignores_budget else str(prompt.budget),
+                num_vision_tokens=prompt.num_vision_tokens,
+                tokens_asked=prompt.tokens_asked,
+                tokens_kept=sum(len(indices) for indices in kept[images]),
+                kept_indices=tuple(kept[images]),
+                llm_sequence_length=prompt.length,
+                grid=grid,
+                scores=None if scores is None else scores[images],
+            )
+        )
+    return tuple(described)
+
+
+def records_of(
+    selections: Sequence[SampleSelection], positions: str, num_return_sequences: int
+) -> tuple[RunRecord, ...]:
+    """Return one record per row: each sample's, once for each of its returns."""
+    return tuple(
+        RunRecord(
+            method=sample.method,
+            budget_asked=sample.budget_asked,
+            num_vision_tokens=sample.num_vision_tokens,
+            tokens_asked=sample.tokens_asked,
+            tokens_kept=sample.tokens_kept,
+            kept_indices=sample.kept_indices,
+            positions=positions,
+            llm_sequence_length=sample.llm_sequence_length,
+            score_range=sample.score_range,
+        )
+        for sample in selections
+        for _ in range(num_return_sequences)
+    )
+
+
+def _kept_indices(
+    method: str, layout: Layout, selection: Selection | None, grid: tuple[int, int]
+) -> list[tuple[int, ...]]:
+    if selection is None:
+        return [()] * len(layout.keep_counts)
+    rows = zip(selection.indices.tolist(), selection.keep_counts, strict=True)
+    kept = [tuple(row[:count]) for row, count in rows]
+    for image, indices in enumerate(kept):
+        legal = all(0 <= index < grid[0] * grid[1] for index in indices)
+        if not legal or any(a >= b for a, b in pairwise(indices)):
+            raise AdallavaError(
+                f"method {method!r} kept {list(indices)} of image {image}: indices must be ascending, unique and "
+                f"below {grid[0] * grid[1]}"
+            )
+    return kept

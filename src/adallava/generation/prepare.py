@@ -1,0 +1,225 @@
+"""From a prompt with images to the shortened batch that the LLM reads: encode, select, project, compact."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from adallava.errors import AdallavaError, InputError
+from adallava.families.contract import Family, VisionFeatures
+from adallava.generation.clock import StageClock
+from adallava.generation.compact import (
+    CompactBatch,
+    Positions,
+    compact_ids,
+    compact_labels,
+    compact_positions,
+    merge_embeds,
+)
+from adallava.generation.layout import Layout
+from adallava.selection.contract import BudgetTokenMethod, Selection, SelectionInput, Selector
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the LLM is about to read, and the choice that led to it.
+
+    Attributes:
+        batch: the shortened batch.
+        layout: where its tokens come from.
+        selection: None if no vision token was looked at: no images, or a method that keeps none.
+    """
+
+    batch: CompactBatch
+    layout: Layout
+    selection: Selection | None
+
+
+def prepare(
+    family: Family,
+    selector: Selector | None,
+    layout: Layout,
+    *,
+    input_ids: Tensor,
+    pixel_values: Tensor | None,
+    seeds: Sequence[int],
+    positions: Positions = "original",
+    labels: Tensor | None = None,
+    clock: StageClock | None = None,
+) -> Prepared:
+    """Run every stage before the LLM.
+
+    Args:
+        family: the model.
+        selector: the method; None keeps every token.
+        layout: planned for this batch, on the family's device.
+        input_ids: [B, L].
+        pixel_values: [I, 3, H, W], or None without images.
+        seeds: one per sample.
+        positions: see `compact_positions`.
+        labels: [B, L] or None.
+        clock: marks "vision", "selector" and "projector" when each ends.
+    """
+    mark = (lambda part: None) if clock is None else clock.mark
+    if pixel_values is None or sum(layout.keep_counts) == 0:
+        for part in ("vision", "selector", "projector"):
+            mark(part)
+        return Prepared(assemble(family, layout, input_ids, None, None, positions, labels), layout, None)
+    ratios = budget_ratios(layout, family.device)
+    vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
+    mark("vision")
+    selection = choose(selector, selection_input(family, layout, input_ids, vision, ratios, seeds))
+    kept = selection.apply(vision.features)
+    mark("selector")
+    vision_embeds = family.project(kept)
+    mark("projector")
+    batch = assemble(family, layout, input_ids, vision_embeds, selection.indices, positions, labels)
+    return Prepared(batch, layout, selection)
+
+
+def budget_ratios(layout: Layout, device: torch.device) -> Tensor:
+    """Return K / N of each image, [I] float32."""
+    ratios = [count / prompt.tokens_per_image for prompt in layout.prompts for count in prompt.keep_counts]
+    return torch.tensor(ratios, dtype=torch.float32).to(device, non_blocking=True)
+
+
+def encode(
+    family: Family,
+    selector: Selector | None,
+    pixel_values: Tensor,
+    keep_counts: Sequence[int],
+    ratios: Tensor,
+) -> VisionFeatures:
+    """Run the tower; for a method with a budget token, with that token in the images that lose any patch.
+
+    An image that keeps all its patches leaves nothing to choose: it passes through the stock tower, so that the
+    full budget is the stock model to the bit. Its `budget_features` are zeros.
+
+    Args:
+        family: the model.
+        selector: the method; None keeps every token.
+        pixel_values: [I, 3, H, W].
+        keep_counts: K of each image.
+        ratios: [I], K / N.
+    """
+    if selector is None or not selector.needs_budget_token:
+        return family.encode(pixel_values)
+    with_token: list[int] = []
+    stock: list[int] = []
+    for image, count in enumerate(keep_counts):
+        (with_token if count < family.shape.num_vision_tokens else stock).append(image)
+    tokens = cast(BudgetTokenMethod, selector).budget_token(ratios)
+    if not stock:
+        return family.encode(pixel_values, tokens)
+    zeros = tokens.new_zeros((len(pixel_values), family.shape.vision_width), dtype=family.dtype)
+    if not with_token:
+        return VisionFeatures(family.encode(pixel_values).features, zeros)
+    order = torch.tensor(with_token + stock, dtype=torch.int64).to(family.device, non_blocking=True)
+    rows = order[: len(with_token)]
+    part = family.encode(pixel_values.index_select(0, rows), tokens.index_select(0, rows))
+    whole = family.encode(pixel_values.index_select(0, order[len(with_token) :]))
+    assert part.budget_features is not None
+    features = torch.cat([part.features, whole.features]).index_select(0, order.argsort())
+    return VisionFeatures(features, zeros.index_copy(0, rows, part.budget_features))
+
+
+def selection_input(
+    family: Family,
+    layout: Layout,
+    input_ids: Tensor,
+    vision: VisionFeatures,
+    ratios: Tensor,
+    seeds: Sequence[int],
+) -> SelectionInput:
+    """Gather what a selector may read, one row per image.
+
+    Args:
+        family: the model.
+        layout: of the batch.
+        input_ids: [B, L], the original ids.
+        vision: the tower's output.
+        ratios: [I], K / N.
+        seeds: one per sample.
+    """
+    samples = torch.tensor(layout.sample_of_image, dtype=torch.int64).to(family.device, non_blocking=True)
+    question = family.embed_text(input_ids.gather(1, layout.question_columns))
+    return SelectionInput(
+        features=vision.features,
+        grid=family.shape.grid,
+        keep_counts=layout.keep_counts,
+        budget_ratios=ratios,
+        seeds=image_seeds(layout, seeds).to(family.device, non_blocking=True),
+        question_embeds=question.index_select(0, samples),
+        question_mask=layout.question_mask.index_select(0, samples),
+        budget_features=vision.budget_features,
+    )
+
+
+def image_seeds(layout: Layout, seeds: Sequence[int]) -> Tensor:
+    """Return a seed for each image, [I] int64 on the host: its sample's, plus its place within the sample.
+
+    Raises:
+        InputError: if the number of seeds is not the number of samples.
+    """
+    if len(seeds) != len(layout.prompts):
+        raise InputError(f"{len(seeds)} seeds for a batch of {len(layout.prompts)} samples: give one, or one each")
+    wrapped = [
+        (seed + place + 2**63) % 2**64 - 2**63
+        for seed, prompt in zip(seeds, layout.prompts, strict=True)
+        for place in range(len(prompt.spans))
+    ]
+    return torch.tensor(wrapped, dtype=torch.int64)
+
+
+def choose(selector: Selector | None, inputs: SelectionInput) -> Selection:
+    """Return the method's choice; every token if there is no method.
+
+    Raises:
+        AdallavaError: if the method did not keep what it was asked to keep.
+    """
+    num_images, num_tokens = inputs.features.shape[:2]
+    if selector is None:
+        everything = torch.arange(num_tokens, device=inputs.features.device).expand(num_images, -1)
+        return Selection(everything, inputs.keep_counts)
+    selection = selector.select(inputs)
+    expected = (num_images, max(inputs.keep_counts))
+    if selection.keep_counts != inputs.keep_counts or tuple(selection.indices.shape) != expected:
+        raise AdallavaError(
+            f"method {selector.name!r} was asked to keep {inputs.keep_counts} and returned "
+            f"{selection.keep_counts} with indices of shape {tuple(selection.indices.shape)}, not {expected}"
+        )
+    return selection
+
+
+def assemble(
+    family: Family,
+    layout: Layout,
+    input_ids: Tensor,
+    vision_embeds: Tensor | None,
+    kept_indices: Tensor | None,
+    positions: Positions,
+    labels: Tensor | None = None,
+) -> CompactBatch:
+    """Make the shortened batch.
+
+    Args:
+        family: the model.
+        layout: of the batch, on the family's device.
+        input_ids: [B, L], the original ids.
+        vision_embeds: [I, Kmax, D], projected, or None.
+        kept_indices: [I, Kmax], or None.
+        positions: see `compact_positions`.
+        labels: [B, L] or None.
+    """
+    ids = compact_ids(layout, input_ids, family.pad_token_id)
+    # A placeholder's id may lie outside the embedding: what stands there is replaced anyway.
+    text_embeds = family.embed_text(ids.masked_fill(layout.vision_slots >= 0, family.pad_token_id))
+    return CompactBatch(
+        input_ids=ids,
+        inputs_embeds=merge_embeds(layout, text_embeds, vision_embeds),
+        attention_mask=layout.mask,
+        position_ids=compact_positions(layout, kept_indices, positions),
+        labels=None if labels is None else compact_labels(layout, labels),
+    )

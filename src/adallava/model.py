@@ -1,0 +1,445 @@
+"""The model: a stock Llava, a selection method beside it, and how the two are driven."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adallava.adapters import load_adapter, save_adapter, weights_sha256
+from adallava.budget import TokenBudget
+from adallava.errors import BudgetError, CheckpointError, InputError
+from adallava.families import load_family, weights_folder, wrap_model
+from adallava.families.contract import Family
+from adallava.generation.clock import PrefillMark, StageClock
+from adallava.generation.compact import CompactBatch, Positions
+from adallava.generation.layout import Layout, Side, plan_layout
+from adallava.generation.modes import GenerationPlan, plan_generation
+from adallava.generation.output import (
+    AdaLlavaOutput,
+    SampleSelection,
+    describe_selections,
+    measure_answers,
+    records_of,
+)
+from adallava.generation.prepare import Prepared, prepare
+from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
+from adallava.records import FULL_METHOD
+from adallava.registry import load_selector_class
+from adallava.selection import build_selector
+from adallava.selection.contract import Selection, Selector, TowerShape
+
+__all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "build_prompt"]
+
+BudgetLike = float | int | str | TokenBudget
+"""A share (`0.25`, `"25%"`) or a count (`64`) of the vision tokens; see `TokenBudget`."""
+
+
+@dataclass(frozen=True)
+class ForwardOutput:
+    """What `AdaLlava.forward` returns.
+
+    Attributes:
+        loss: mean cross-entropy over the labels that are not -100; None without labels.
+        logits: [B, Lc, V].
+        batch: the shortened batch that the LLM read, its labels among it.
+        layout: where its tokens come from.
+        selection: the choice; None if no vision token was looked at.
+    """
+
+    loss: Tensor | None
+    logits: Tensor
+    batch: CompactBatch
+    layout: Layout
+    selection: Selection | None
+
+
+class AdaLlava:
+    """A stock Llava that answers from K of its N vision tokens.
+
+    The base is held, never changed: models that share one (see `with_method`) may be used side by side, and
+    no call leaves anything behind on it.
+
+    Attributes:
+        processor: makes `input_ids` and `pixel_values`, and decodes answers.
+        selector: the method; None for the full-token model.
+        name_or_path: as it was asked for.
+        adapter_sha256: of a learned method's weights file; None for others.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        processor: Any,
+        selector: Selector | None = None,
+        *,
+        name_or_path: str = "",
+        adapter_sha256: str | None = None,
+    ) -> None:
+        """Drive an already loaded transformers model.
+
+        Args:
+            base: a `LlavaForConditionalGeneration`.
+            processor: its processor.
+            selector: a method, with its weights if it is a learned one; None for the full-token model.
+            name_or_path: where the base's files are: a bundled name, a folder or a hub id.
+            adapter_sha256: of the selector's weights file.
+
+        Raises:
+            UnsupportedModeError: for a model family that is not supported.
+            CheckpointError: if the base lies on several devices or is not floating-point.
+        """
+        self._family = wrap_model(base)
+        self.processor = processor
+        self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
+        self.name_or_path = name_or_path
+        self.adapter_sha256 = adapter_sha256
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        *,
+        method: str = "question",
+        adapter: str | Path | None = None,
+        dtype: str | torch.dtype = "auto",
+        device: str | torch.device | None = None,
+        attn_implementation: str = "sdpa",
+        allow_other_base: bool = False,
+        **selector_options: Any,
+    ) -> "AdaLlava":
+        """Load a model and a selection method for it.
+
+        Args:
+            name_or_path: a bundled name (`tiny`), a folder, or a hub id, of a checkpoint in stock format.
+            method: a name of `adallava.registry.selector_names()`, or "full" for the full-token model.
+            adapter: folder of a learned method's weights; by default `<folder>/adapters/<method>`.
+            dtype: of the base; "auto" is the checkpoint's own.
+            device: one device for everything; by default CUDA if there is one.
+            attn_implementation: "sdpa" or "eager".
+            allow_other_base: accept an adapter that was trained on other weights of the same shapes.
+            selector_options: constructor arguments of a training-free method.
+
+        Raises:
+            CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
+            UnsupportedModeError: for a model family that is not supported.
+            UnknownNameError: for an unknown method.
+        """
+        if method != FULL_METHOD:
+            load_selector_class(method)  # A misspelt method is told before gigabytes are read.
+        folder_or_id = folder_or_id_of(name_or_path)
+        family = load_family(
+            folder_or_id, dtype=dtype, device=_pick_device(device), attn_implementation=attn_implementation
+        )
+        full = cls(family.model, AdaLlavaProcessor.from_pretrained(name_or_path), name_or_path=name_or_path)
+        return full.with_method(method, adapter, allow_other_base=allow_other_base, **selector_options)
+
+    def with_method(
+        self,
+        method: str,
+        adapter: str | Path | None = None,
+        *,
+        allow_other_base: bool = False,
+        **selector_options: Any,
+    ) -> "AdaLlava":
+        """Return a model with the same base, not copied, and another method. See `from_pretrained`."""
+        if method == FULL_METHOD:
+            if adapter is not None or selector_options:
+                raise CheckpointError(f"method {FULL_METHOD!r} keeps every token: it has no adapter and no options")
+            return self.with_selector(None)
+        if not load_selector_class(method).learned:
+            if adapter is not None:
+                raise CheckpointError(f"method {method!r} is not learned: it takes no adapter ({str(adapter)!r})")
+            return self.with_selector(build_selector(method, self.shape, **selector_options))
+        if selector_options:
+            raise CheckpointError(
+                f"method {method!r} takes its options from its adapter, not from the call: "
+                f"{', '.join(sorted(selector_options))}"
+            )
+        loaded = load_adapter(
+            self._adapter_folder(method) if adapter is None else adapter,
+            method=method,
+            shape=self.shape,
+            base_weights_sha256=self.weights_sha256,
+            allow_other_base=allow_other_base,
+        )
+        return self.with_selector(loaded.selector, adapter_sha256=loaded.sha256)
+
+    def with_selector(self, selector: Selector | None, *, adapter_sha256: str | None = None) -> "AdaLlava":
+        """Return a model with the same base, not copied, and the given selector."""
+        other = AdaLlava(
+            self.base, self.processor, selector, name_or_path=self.name_or_path, adapter_sha256=adapter_sha256
+        )
+        if "weights_sha256" in self.__dict__:
+            other.__dict__["weights_sha256"] = self.weights_sha256
+        return other
+
+    @property
+    def family(self) -> Family:
+        """The stages of the model, for training and for tools."""
+        return self._family
+
+    @property
+    def base(self) -> Any:
+        """The stock transformers model."""
+        return self._family.model
+
+    @property
+    def method(self) -> str:
+        """Name of the selection method; "full" if there is none."""
+        return FULL_METHOD if self.selector is None else self.selector.name
+
+    @property
+    def shape(self) -> TowerShape:
+        """N, C, D and the grid."""
+        return self._family.shape
+
+    @property
+    def device(self) -> torch.device:
+        """The device that everything is on."""
+        return self._family.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The base's floating-point type."""
+        return self._family.dtype
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the base's safetensors files. Reads them all, once.
+
+        Raises:
+            CheckpointError: if the model was not made from files.
+        """
+        if not self.name_or_path:
+            raise CheckpointError("this model was made in memory: pass name_or_path to have its weights hashed")
+        return weights_sha256(weights_folder(folder_or_id_of(self.name_or_path)))
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the learned selector's weights to a folder that `from_pretrained(adapter=…)` reads.
+
+        Raises:
+            CheckpointError: if the method is not a learned one, or the base was not made from files.
+        """
+        if self.selector is None:
+            raise CheckpointError(f"method {FULL_METHOD!r} has no weights to save")
+        save_adapter(
+            folder,
+            self.selector,
+            shape=self.shape,
+            base_model_name_or_path=self.name_or_path,
+            base_weights_sha256=self.weights_sha256,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
+        seed: int | Sequence[int] = 0,
+        positions: Positions = "original",
+        clock: StageClock | None = None,
+        **generation_kwargs: Any,
+    ) -> AdaLlavaOutput:
+        """Answer a batch of prompts, each from K of its N vision tokens.
+
+        Args:
+            input_ids: [B, L], as the processor makes them, with N placeholders for each image.
+            attention_mask: [B, L]; None = every token is real.
+            pixel_values: [I, 3, H, W], one row per image, in the order of the prompts.
+            token_budget: one for all samples, or one each.
+            seed: of methods that draw; one for all samples, or one each.
+            positions: "original" keeps each token's position in the full prompt; "compact" counts anew.
+            clock: measures the parts, if given.
+            generation_kwargs: transformers' own. `max_length` counts the full prompt, as in the stock model.
+
+        Raises:
+            BudgetError: for a budget that means nothing, or one that the method "full" cannot give.
+            InputError: if prompts and images do not fit together.
+            UnsupportedModeError: for a mode of generation that cannot be given correctly.
+        """
+        plan = plan_generation(generation_kwargs, self.base.generation_config, prompt_columns=input_ids.shape[1])
+        if clock is not None:
+            clock.start()
+        layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
+        prepared = self._prepare(layout, input_ids, pixel_values, seed, positions, clock=clock)
+        kwargs = dict(plan.kwargs)
+        if clock is not None:
+            kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
+        result = self.base.generate(
+            input_ids=prepared.batch.input_ids,
+            inputs_embeds=prepared.batch.inputs_embeds,
+            attention_mask=prepared.batch.attention_mask,
+            position_ids=prepared.batch.position_ids,
+            **kwargs,
+        )
+        if clock is not None:
+            clock.mark("decode")
+        return self._output(result, plan, prepared, positions, clock)
+
+    @torch.no_grad()
+    def select(
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        token_budget: BudgetLike | Sequence[BudgetLike],
+        seed: int | Sequence[int] = 0,
+    ) -> tuple[SampleSelection, ...]:
+        """Return what each sample would keep, without running the LLM. Arguments as for `generate`."""
+        layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
+        return self._describe(self._prepare(layout, input_ids, pixel_values, seed, "original"))
+
+    def forward(
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
+        seed: int | Sequence[int] = 0,
+        positions: Positions = "original",
+        **forward_kwargs: Any,
+    ) -> ForwardOutput:
+        """Run the LLM once over the shortened batch, padded on the right, with gradients if they are enabled.
+
+        Arguments as for `generate`, and:
+
+        Args:
+            labels: [B, L], -100 where no token is learned. A selector reads the prompt up to the first label only.
+            forward_kwargs: for the base's own forward, for instance `logits_to_keep`.
+
+        Raises:
+            BudgetError: for a budget that means nothing.
+            InputError: if prompts, images and labels do not fit together.
+        """
+        layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "right", labels)
+        prepared = self._prepare(layout, input_ids, pixel_values, seed, positions, labels=labels)
+        batch = prepared.batch
+        # Always with the mask: without one, positions with gaps are read as several packed sequences.
+        result = self.base(
+            inputs_embeds=batch.inputs_embeds,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            labels=batch.labels,
+            **{"use_cache": False, **forward_kwargs},
+        )
+        return ForwardOutput(result.loss, result.logits, batch, prepared.layout, prepared.selection)
+
+    def _plan(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        pixel_values: Tensor | None,
+        token_budget: BudgetLike | Sequence[BudgetLike],
+        side: Side,
+        labels: Tensor | None = None,
+    ) -> Layout:
+        layout = plan_layout(
+            input_ids,
+            attention_mask,
+            num_images=0 if pixel_values is None else len(pixel_values),
+            tokens_per_image=self.shape.num_vision_tokens,
+            image_token_id=self._family.image_token_id,
+            budgets=[TokenBudget.parse(budget) for budget in _one_each(token_budget, len(input_ids))],
+            side=side,
+            keeps_nothing=self.selector is not None and self.selector.ignores_budget,
+            labels=labels,
+        )
+        if self.selector is None:
+            for prompt in layout.prompts:
+                if prompt.tokens_asked != prompt.num_vision_tokens:
+                    raise BudgetError(
+                        f"token budget {prompt.budget} asks for {prompt.tokens_asked} of "
+                        f"{prompt.num_vision_tokens} vision tokens, but the method {FULL_METHOD!r} keeps them all: "
+                        "choose a method (see adallava.registry.selector_names()) or a budget of 1.0"
+                    )
+        return layout.to(self.device)
+
+    def _prepare(
+        self,
+        layout: Layout,
+        input_ids: Tensor,
+        pixel_values: Tensor | None,
+        seed: int | Sequence[int],
+        positions: Positions,
+        *,
+        labels: Tensor | None = None,
+        clock: StageClock | None = None,
+    ) -> Prepared:
+        if positions not in ("original", "compact"):
+            raise InputError(f"positions={positions!r} is neither 'original' nor 'compact'")
+        return prepare(
+            self._family,
+            self.selector,
+            layout,
+            input_ids=input_ids.to(self.device),
+            pixel_values=None if pixel_values is None else pixel_values.to(self.device),
+            seeds=[int(value) for value in _one_each(seed, len(input_ids))],
+            positions=positions,
+            labels=None if labels is None else labels.to(self.device),
+            clock=clock,
+        )
+
+    def _describe(self, prepared: Prepared) -> tuple[SampleSelection, ...]:
+        return describe_selections(
+            self.method,
+            prepared.layout,
+            prepared.selection,
+            self.shape.grid,
+            ignores_budget=self.selector is not None and self.selector.ignores_budget,
+        )
+
+    def _output(
+        self, result: Any, plan: GenerationPlan, prepared: Prepared, positions: str, clock: StageClock | None
+    ) -> AdaLlavaOutput:
+        prompt_length = prepared.batch.input_ids.shape[1]
+        lengths, reasons = measure_answers(result.sequences[:, prompt_length:], plan.eos_token_ids)
+        records = records_of(self._describe(prepared), positions, plan.num_return_sequences)
+        answers = [
+            row[:length] for row, length in zip(result.sequences[:, prompt_length:].tolist(), lengths, strict=True)
+        ]
+        texts = self.processor.batch_decode(answers, skip_special_tokens=True)
+        return AdaLlavaOutput(
+            sequences=result.sequences,
+            prompt_length=prompt_length,
+            prompt_lengths=tuple(record.llm_sequence_length for record in records),
+            answer_lengths=lengths,
+            finish_reasons=reasons,
+            text=tuple(text.strip() for text in texts),
+            records=records,
+            part_ms=None if clock is None else clock.part_ms(),
+            transformers_output=result,
+        )
+
+    def _adapter_folder(self, method: str) -> Path:
+        folder = weights_folder(folder_or_id_of(self.name_or_path)) / "adapters" / method
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"{self.name_or_path!r} has no adapter for the learned method {method!r} (looked for {folder}): "
+                "train one, pass adapter=…, or choose a method that needs none, such as 'uniform' or 'full'"
+            )
+        return folder
+
+
+def _pick_device(device: str | torch.device | None) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _one_each(value: Any, num_samples: int) -> list[Any]:
+    """Repeat a single value for each sample; leave a sequence as it is, whatever its length."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [value] * num_samples
+    return list(value)

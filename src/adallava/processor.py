@@ -1,0 +1,41 @@
+"""Where a model's files are, its stock processor, and the wording of a prompt."""
+
+from pathlib import Path
+from typing import Any, cast
+
+from adallava.adapters.bundled import is_bundled, model_folder
+from adallava.errors import CheckpointError
+
+
+class AdaLlavaProcessor:
+    """Loads the stock processor of a model; nothing of it is changed."""
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str) -> Any:
+        """Return the processor of a bundled name, a folder or a hub id.
+
+        Raises:
+            CheckpointError: if its files are missing or damaged.
+        """
+        from transformers import AutoProcessor
+
+        folder_or_id = folder_or_id_of(name_or_path)
+        try:
+            return AutoProcessor.from_pretrained(folder_or_id, local_files_only=Path(folder_or_id).is_dir())
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {error}") from error
+
+
+def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
+    """Return the prompt for a question about images: the processor's chat template, or LLaVA-1.5's wording."""
+    if getattr(processor, "chat_template", None):
+        content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
+        conversation = [{"role": "user", "content": content}]
+        return cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True))
+    images = f"{processor.image_token}\n" * num_images
+    return f"USER: {images}{question} ASSISTANT:"
+
+
+def folder_or_id_of(name_or_path: str) -> str:
+    """Return the folder of a bundled model's name; a folder or a hub id is returned as it is."""
+    return str(model_folder(name_or_path)) if is_bundled(name_or_path) else name_or_path

@@ -1,0 +1,82 @@
+"""Finds selection methods by name: built-ins and third parties' alike are entry points of one group.
+
+Nothing is imported before it is asked for, so that listing names stays fast and needs no torch.
+"""
+
+import difflib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from adallava.errors import AdallavaError, UnknownNameError
+
+SELECTOR_GROUP = "adallava.selectors"
+
+_REQUIRED_ATTRIBUTES = ("name", "learned", "needs_budget_token", "ignores_budget", "select", "flops")
+
+
+def selector_names() -> tuple[str, ...]:
+    """Return the names of every installed selection method, sorted. Imports none of them.
+
+    Raises:
+        AdallavaError: if two installed packages claim one name.
+    """
+    return tuple(sorted(_entry_points_by_name()))
+
+
+def load_selector_class(name: str) -> type[Any]:
+    """Import and return the class registered under `name`.
+
+    Raises:
+        UnknownNameError: for a name that no package registers, with the nearest known names.
+        AdallavaError: if the class cannot be imported, lacks part of the contract, or names itself otherwise.
+    """
+    known = _entry_points_by_name()
+    if name not in known:
+        raise UnknownNameError(_unknown_name_message(name, sorted(known)))
+    entry_point = known[name]
+    try:
+        cls = entry_point.load()
+    except (ImportError, AttributeError) as error:
+        raise AdallavaError(
+            f"selection method {name!r} of package {_package(entry_point)} cannot be imported from "
+            f"{entry_point.value!r}: {error}"
+        ) from error
+    _check_class(cls, entry_point)
+    checked: type[Any] = cls
+    return checked
+
+
+def _entry_points_by_name() -> dict[str, EntryPoint]:
+    by_name: dict[str, EntryPoint] = {}
+    for entry_point in entry_points(group=SELECTOR_GROUP):
+        other = by_name.setdefault(entry_point.name, entry_point)
+        if other is not entry_point:
+            raise AdallavaError(
+                f"two packages register the selection method {entry_point.name!r}: {_package(other)} "
+                f"({other.value}) and {_package(entry_point)} ({entry_point.value}); uninstall one of them"
+            )
+    return by_name
+
+
+def _check_class(cls: object, entry_point: EntryPoint) -> None:
+    missing = [attribute for attribute in _REQUIRED_ATTRIBUTES if not hasattr(cls, attribute)]
+    if not isinstance(cls, type) or missing:
+        raise AdallavaError(
+            f"selection method {entry_point.name!r} of package {_package(entry_point)} is no selector class: "
+            f"{entry_point.value} lacks {', '.join(missing) or 'a class'} (see adallava.selection.contract)"
+        )
+    if cls.name != entry_point.name:  # type: ignore[attr-defined]
+        raise AdallavaError(
+            f"package {_package(entry_point)} registers {entry_point.value} as {entry_point.name!r}, but its "
+            f"`name` is {cls.name!r}: make them the same"  # type: ignore[attr-defined]
+        )
+
+
+def _unknown_name_message(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"no selection method {name!r}: {hint}known are {', '.join(known)}"
+
+
+def _package(entry_point: EntryPoint) -> str:
+    return entry_point.dist.name if entry_point.dist is not None else "(unknown)"

@@ -1,0 +1,88 @@
+"""Stage `align`: every patch learns to name what it shows, in the LLM's own word embeddings.
+
+The projected feature of a patch is compared with the input embeddings of the words of each attribute (a patch of
+a red circle with "red" among the colours, "circle" among the shapes, and so on). After it, words of a question
+and the patches they speak of already lie close together, and since the LLM's output matrix is tied to its
+embeddings, naming what a patch shows is a copy. It needs no LLM pass at all.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adallava.tasks.scenes import COLORS, SHAPES, SIZES
+from adallava.training.examples import PLACES
+
+_TEMPERATURE = 4.0
+
+WORD_GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "shape": tuple((s, f" {s}", f" {s}{'es' if s.endswith('s') else 's'}") for s in SHAPES),
+    "color": tuple((c, f" {c}") for c in COLORS),
+    "size": tuple((s, f" {s}") for s in SIZES),
+    "digit": tuple((str(d),) for d in range(10)),
+    "column": tuple((c,) for c in "abcd"),
+    "row": tuple((str(r),) for r in range(1, 5)),
+}
+"""Attribute -> per value, the forms its word has in questions and answers."""
+
+
+class AlignmentLoss(nn.Module):
+    """Cross-entropy of each labelled patch against the words of each attribute.
+
+    A digit's place in its number and "background" have no word: they get free vectors, which are thrown away.
+    """
+
+    def __init__(self, tokenizer: Any, width: int) -> None:
+        """Look up the words' token ids; a word that is not one token is an error."""
+        super().__init__()
+        self.groups = {name: [self._ids(tokenizer, forms) for forms in group] for name, group in WORD_GROUPS.items()}
+        self.place = nn.Linear(width, PLACES)
+        self.background = nn.Linear(width, 2)
+
+    @staticmethod
+    def _ids(tokenizer: Any, forms: tuple[str, ...]) -> list[int]:
+        ids = [tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms]
+        return [pieces[0] for pieces in ids if len(pieces) == 1]
+
+    def forward(self, projected: Tensor, embedding: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the loss per attribute.
+
+        Args:
+            projected: [B, N, D] vision tokens as the LLM reads them.
+            embedding: [V, D] the LLM's input embeddings.
+            labels: int64 [B, N] per attribute, -1 = not labelled.
+        """
+        # What the LLM's first RMSNorm does to a token, without its weights.
+        features = F.rms_norm(projected, projected.shape[-1:])
+        losses = {}
+        for name, group in self.groups.items():
+            words = torch.stack([embedding[ids].mean(0) for ids in group])
+            losses[name] = self._loss(_TEMPERATURE * features @ F.normalize(words, dim=-1).T, labels[name])
+        losses["place"] = self._loss(self.place(features), labels["place"])
+        losses["background"] = self._loss(self.background(features), labels["background"])
+        return losses
+
+    @staticmethod
+    def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+        total = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), ignore_index=-1, reduction="sum")
+        return total / (labels >= 0).sum().clamp(min=1)
+
+
+class AlignObjective(nn.Module):
+    """What the Trainer sees in stage `align`: pictures in, one loss out."""
+
+    def __init__(self, base: nn.Module, alignment: AlignmentLoss) -> None:
+        """Hold the base model and the loss."""
+        super().__init__()
+        self.base, self.alignment = base, alignment
+
+    def forward(self, pixel_values: Tensor, labels: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
+        """Return `loss` and each attribute's share of it."""
+        projected = torch.stack(
+            tuple(self.base.model.get_image_features(pixel_values=pixel_values, return_dict=True).pooler_output)
+        )
+        losses = self.alignment(projected, self.base.get_input_embeddings().weight, labels)
+        return {"loss": torch.stack(tuple(losses.values())).mean(), **losses}

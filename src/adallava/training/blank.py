@@ -1,0 +1,154 @@
+"""An untrained Llava checkpoint in stock Hugging Face format, initialised so that a short training succeeds."""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from adallava.training.recipe import BlankModel
+from adallava.training.tokenizer import save_processor, scenes_processor
+
+_CHROMA_GAIN = 2.5
+_QUERY_KEY_GAIN = 1.2
+
+
+def blank_config(shape: BlankModel, vocab_size: int, image_token_id: int, ids: dict[str, int]) -> LlavaConfig:
+    """Translate a recipe's shapes into a stock `LlavaConfig`."""
+    vision = CLIPVisionConfig(
+        hidden_size=shape.vision_width,
+        intermediate_size=shape.vision_mlp_width,
+        num_hidden_layers=shape.vision_layers,
+        num_attention_heads=shape.vision_heads,
+        image_size=shape.image_px,
+        patch_size=shape.patch_px,
+        hidden_act="relu",
+        projection_dim=shape.vision_width,
+    )
+    text = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=shape.llm_width,
+        intermediate_size=shape.llm_mlp_width,
+        num_hidden_layers=shape.llm_layers,
+        num_attention_heads=shape.llm_heads,
+        num_key_value_heads=shape.llm_kv_heads,
+        head_dim=shape.llm_width // shape.llm_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        # Llama 3's base: at 10,000 most of a narrow head turns too fast to match words with patches 256 places away.
+        rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
+        **ids,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=image_token_id,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+        projector_hidden_act="gelu",
+        image_seq_length=(shape.image_px // shape.patch_px) ** 2,
+        tie_word_embeddings=True,
+        **ids,
+    )
+
+
+def sinusoid_2d(rows: int, columns: int, width: int) -> Tensor:
+    """Return fixed 2-D sinusoids, [rows * columns, width], values in [-1, 1].
+
+    A quarter of the width each for sin and cos of the row and of the column, wavelengths from 2 patches to
+    four times the grid.
+    """
+    frequencies = torch.logspace(math.log10(math.pi), math.log10(2 * math.pi / (4 * max(rows, columns))), width // 4)
+    row = torch.arange(rows)[:, None] * frequencies
+    column = torch.arange(columns)[:, None] * frequencies
+    parts = [f(x) for x in (row, column) for f in (torch.sin, torch.cos)]
+    by_row = torch.cat(parts[:2], dim=1)[:, None].expand(rows, columns, -1)
+    by_column = torch.cat(parts[2:], dim=1)[None].expand(rows, columns, -1)
+    return torch.cat([by_row, by_column], dim=-1).reshape(rows * columns, -1)
+
+
+def cosine_filters(width: int, patch_px: int) -> Tensor:
+    """Return patch filters, [width, 3, P, P]: the lowest 2-D cosines of lightness and of two colour differences.
+
+    Higher frequencies and colour, which carry less of a picture's energy, are amplified, so that all filters answer
+    about equally strongly. Random filters of a small width see hardly more than the mean brightness.
+    """
+    places = torch.arange(patch_px, dtype=torch.float64)
+    cosines = torch.cos(math.pi * (places[:, None] + 0.5) * places / patch_px)
+    cosines = cosines / cosines.norm(dim=0)
+    channels = torch.tensor([[1, 1, 1], [1, -1, 0], [-1, -1, 2]], dtype=torch.float64)
+    channels = channels / channels.norm(dim=1, keepdim=True) * torch.tensor([[1.0], [_CHROMA_GAIN], [_CHROMA_GAIN]])
+    frequencies = sorted(
+        ((u, v) for u in range(patch_px) for v in range(patch_px)),
+        key=lambda uv: (uv[0] ** 2 + uv[1] ** 2, uv),
+    )
+    filters = torch.zeros(width, 3, patch_px, patch_px, dtype=torch.float64)
+    for index in range(width - width % 3):
+        u, v = frequencies[index // 3]
+        gain = 1.2 * (1 + math.hypot(u, v)) / patch_px
+        filters[index] = gain * channels[index % 3][:, None, None] * torch.outer(cosines[:, v], cosines[:, u])
+    return filters.float()
+
+
+@torch.no_grad()
+def initialise(model: LlavaForConditionalGeneration, seed: int) -> None:
+    """Initialise for a small width and a short training.
+
+    Fan-in scaling instead of std 0.02, residual outputs scaled by depth; see `_initialise_tower` for the tower.
+    """
+    torch.manual_seed(seed)
+    depth = {"vision_tower": model.config.vision_config.num_hidden_layers}
+    depth["language_model"] = model.config.text_config.num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            layers = depth["language_model" if "language_model" in name else "vision_tower"]
+            is_output = name.endswith(("out_proj", "fc2", "o_proj", "down_proj"))
+            scale = (2 * layers) ** -0.5 if is_output else 1.0
+            nn.init.normal_(module.weight, std=scale * module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    embedding = model.get_input_embeddings()
+    nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
+    _initialise_tower(model.model.vision_tower, model.config.vision_config)
+    for name, module in model.model.language_model.named_modules():
+        if name.endswith("self_attn"):
+            # Like finds like: a word of the question starts out attending to patches that were aligned with it.
+            queries_per_key = module.q_proj.out_features // module.k_proj.out_features
+            heads = module.k_proj.weight.unflatten(0, (-1, module.head_dim))
+            module.q_proj.weight.copy_(heads.repeat_interleave(queries_per_key, dim=0).flatten(0, 1))
+
+
+def _initialise_tower(tower: nn.Module, config: CLIPVisionConfig) -> None:
+    """Give the tower what is slow to learn: where a patch is, what edges look like, who its neighbours are.
+
+    Positions start as 2-D sinusoids, patch filters as cosines, and each head's query and key projection as the
+    same matrix, so that attention starts out local (mimetic initialisation, arXiv 2305.09828).
+    """
+    side = config.image_size // config.patch_size
+    for name, parameter in tower.named_parameters():
+        if name.endswith("position_embedding.weight"):
+            parameter.zero_()
+            parameter[1:] = sinusoid_2d(side, side, config.hidden_size)
+        elif name.endswith("patch_embedding.weight"):
+            parameter.copy_(cosine_filters(config.hidden_size, config.patch_size))
+    for name, module in tower.named_modules():
+        if name.endswith("self_attn"):
+            module.q_proj.weight.mul_(_QUERY_KEY_GAIN)
+            module.k_proj.weight.copy_(module.q_proj.weight)
+
+
+def write_blank(shape: BlankModel, folder: Path, seed: int) -> None:
+    """Write an untrained checkpoint with its processor into `folder`."""
+    processor = scenes_processor(shape.vocab_size, shape.image_px, shape.patch_px)
+    tokenizer = processor.tokenizer
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    image_token_id = tokenizer.convert_tokens_to_ids("<image>")
+    # A multiple of 64 keeps the output matrix well shaped; the spare rows are never produced.
+    vocab_size = math.ceil(len(tokenizer) / 64) * 64
+    model = LlavaForConditionalGeneration(blank_config(shape, vocab_size, image_token_id, ids))
+    initialise(model, seed)
+    model.generation_config.update(**ids, do_sample=False)
+    model.save_pretrained(folder)
+    save_processor(processor, folder)

@@ -1,0 +1,116 @@
+"""Training examples: bundled scenes, made as they are asked for, or a user's own file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from adallava.tasks.scenes import GRID, KINDS, PATCH_COUNT, Scene, make_questions, make_scene, patch_labels
+from adallava.training.packing import TokenizedQuestion
+
+PLACES = 4
+"""Digits of the longest number: the place of a digit in its number is a label of its own."""
+
+LABELS = ("shape", "color", "size", "digit", "column", "row", "place", "background")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture with its questions.
+
+    Attributes:
+        image: uint8 [H, W, 3].
+        questions: texts.
+        answers: one answer per question.
+        labels: int64 [N] per name in `LABELS`, -1 = none; empty for data without labelled patches.
+        evidence: bool [N], patches that show any object or digit; None where nobody knows.
+    """
+
+    image: NDArray[np.uint8]
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    labels: Mapping[str, NDArray[np.int64]]
+    evidence: NDArray[np.bool_] | None
+
+
+def scene_labels(scene: Scene) -> dict[str, NDArray[np.int64]]:
+    """Return what each patch shows, and for digits their place in the number (0 = first)."""
+    labels = patch_labels(scene)
+    place = np.full(PATCH_COUNT, -1, dtype=np.int64)
+    for number in scene.numbers:
+        first = number.row * GRID + number.col
+        place[first : first + len(number.text)] = np.arange(len(number.text))
+    # Only objects are asked to be located; a digit's cell would compete with its value for the same words.
+    not_digit = place < 0
+    return {
+        **labels,
+        "place": place,
+        "column": np.where(not_digit, labels["column"], -1),
+        "row": np.where(not_digit, labels["row"], -1),
+    }
+
+
+class SceneExamples(Dataset[Example]):
+    """Training pictures `first` to `first + count - 1`, each with questions of every kind in turn."""
+
+    def __init__(self, first: int, count: int, questions_per_image: int) -> None:
+        """Make nothing yet: a picture is drawn when it is asked for."""
+        self.first, self.count, self.questions_per_image = first, count, questions_per_image
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return self.count
+
+    def __getitem__(self, index: int) -> Example:
+        """Draw one picture and ask its questions."""
+        scene = make_scene("train", self.first + index)
+        kinds = [KINDS[(index + i) % len(KINDS)] for i in range(self.questions_per_image)]
+        questions = make_questions(scene, kinds)
+        labels = scene_labels(scene)
+        return Example(
+            image=scene.image,
+            questions=tuple(question.text for question in questions),
+            answers=tuple(question.answer for question in questions),
+            labels=labels,
+            evidence=labels["background"] == 0,
+        )
+
+
+def pixel_values(images: Sequence[NDArray[np.uint8]], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return float32 [B, 3, H, W] from pictures that already have the tower's size: rescaled and normalised."""
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
+    shape = (1, 3, 1, 1)
+    return (stacked / 255.0 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+
+
+class QuestionTokenizer:
+    """Turns a question and its answer into ids, with the prompt that inference uses."""
+
+    def __init__(self, processor: Any) -> None:
+        """Keep the processor's tokenizer and chat template."""
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self._cache: dict[tuple[str, str], TokenizedQuestion] = {}
+
+    def __call__(self, question: str, answer: str) -> TokenizedQuestion:
+        """Return the ids around the image; repeated questions are remembered."""
+        key = (question, answer)
+        if key not in self._cache:
+            if len(self._cache) > 200_000:
+                self._cache.clear()
+            self._cache[key] = self._tokenize(question, answer)
+        return self._cache[key]
+
+    def _tokenize(self, question: str, answer: str) -> TokenizedQuestion:
+        from adallava.model import build_prompt
+
+        before, after = build_prompt(self.processor, question).split(self.processor.image_token)
+        ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (after, answer)]
+        # Special tokens such as BOS, which the tokenizer adds in front of a whole prompt, belong to the prefix.
+        prefix = self.tokenizer(before)["input_ids"]
+        return TokenizedQuestion(tuple(prefix), tuple(ids[0]), (*ids[1], self.tokenizer.eos_token_id))

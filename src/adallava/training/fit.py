@@ -1,0 +1,136 @@
+"""Runs one stage with `transformers.Trainer`: optimiser, schedule, checkpoints, resuming, logs."""
+
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from adallava.training.examples import Example
+from adallava.training.recipe import Recipe
+
+WEIGHTS = "trained.safetensors"
+
+
+class StageTrainer(Trainer):
+    """A `Trainer` that reads examples in order, logs every part of the loss and saves only what is trained."""
+
+    def __init__(self, *args: Any, projector_lr_factor: float = 1.0, **kwargs: Any) -> None:
+        """Start with empty running sums of the parts of the loss."""
+        self._projector_lr_factor = projector_lr_factor
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps: dict[str, int] = defaultdict(int)
+        super().__init__(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        # Scenes are drawn by index: in order they are all different, and a resumed run goes on where it stopped.
+        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+
+    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        """Return the objective's `loss`, and remember its other parts for the log."""
+        outputs = model(**inputs)
+        for name, value in outputs.items():
+            if name != "loss":
+                self._sums[name] = self._sums.get(name, 0.0) + value.detach()
+                self._steps[name] += 1
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the mean of each part of the loss since the last line of the log."""
+        for name, total in self._sums.items():
+            logs[name] = round(float(total) / self._steps[name], 5)
+        self._sums, self._steps = {}, defaultdict(int)
+        super().log(logs, *args, **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Make AdamW over the trained parameters; matrices decay, vectors and embeddings do not."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                decay = self.args.weight_decay if parameter.ndim >= 2 and "embed" not in name else 0.0
+                factor = self._projector_lr_factor if "multi_modal_projector" in name else 1.0
+                groups[decay, factor].append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": parameters, "weight_decay": decay, "lr": self.args.learning_rate * factor}
+                for (decay, factor), parameters in groups.items()
+            ],
+            lr=self.args.learning_rate,
+            betas=(self.args.adam_beta1, self.args.adam_beta2),
+            fused=True,
+        )
+        return self.optimizer
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(trained_state(self.model), folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target = self.model if model is None else model
+        target.load_state_dict(load_file(Path(resume_from_checkpoint) / WEIGHTS), strict=False)
+
+
+def trained_state(objective: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters that learn, each once: the frozen base stays where it is."""
+    return {n: p.detach().contiguous() for n, p in objective.named_parameters() if p.requires_grad}
+
+
+def arguments(recipe: Recipe, folder: Path, device: torch.device) -> TrainingArguments:
+    """Translate a recipe into `TrainingArguments`."""
+    settings = recipe.optimisation
+    return TrainingArguments(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        adam_beta2=settings.adam_beta2,
+        max_grad_norm=settings.clip_norm,
+        seed=recipe.seed,
+        use_cpu=device.type == "cpu",
+        bf16=device.type == "cuda",
+        logging_steps=max(1, min(50, settings.steps // 20)),
+        save_steps=max(1, settings.steps // 10),
+        save_total_limit=2,
+        report_to=[],
+        remove_unused_columns=False,
+        dataloader_num_workers=0 if device.type == "cpu" else 8,
+        dataloader_drop_last=True,
+        disable_tqdm=None,
+    )
+
+
+def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: Any, folder: Path) -> None:
+    """Train until the recipe's last step; resumes from the newest checkpoint in `folder`, if there is one.
+
+    Writes `folder/curve.json`: one entry per logged step, with every part of the loss and the seconds so far.
+    """
+    device = next(objective.parameters()).device
+    trainer = StageTrainer(
+        model=objective,
+        args=arguments(recipe, folder, device),
+        train_dataset=data,
+        data_collator=collate,
+        projector_lr_factor=recipe.optimisation.projector_lr_factor,
+    )
+    checkpoints = folder / "checkpoints"
+    newest = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=newest)
+    curve = {
+        "seconds": round(time.perf_counter() - started, 1),
+        "resumed": newest is not None,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "log": trainer.state.log_history,
+    }
+    (folder / "curve.json").write_text(json.dumps(curve, indent=1) + "\n")

@@ -1,0 +1,158 @@
+"""Stage `question`: the choice of tokens is learned by policy gradient, with forward passes of the base alone.
+
+For each question, several subsets of K tokens are drawn; each is rewarded by the log-probability that the frozen
+base gives the right answer from it; a subset better than its siblings becomes more likely. Nothing is passed back
+through the base, and the base reads exactly what it would read at inference: K gathered tokens.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adallava.budget import TokenBudget
+from adallava.families.contract import Family, VisionFeatures
+from adallava.generation.layout import IGNORED_LABEL, Layout, plan_layout
+from adallava.generation.prepare import assemble, budget_ratios, selection_input
+from adallava.selection.contract import Selection
+from adallava.selection.gumbel import gumbel_noise
+from adallava.selection.question import QuestionSelector
+from adallava.training.prompts import PromptBatch
+
+_LOWEST_REWARD = -5.0
+_ADVANTAGE_FLOOR = 0.05
+
+
+def draw_orders(scores: Tensor, num_samples: int) -> Tensor:
+    """Draw orders of all tokens from the Plackett-Luce distribution of the scores: [R * S, N] int64.
+
+    Sorting scores + Gumbel noise is such a draw; its first K are a sample without replacement (Kool et al., 2019).
+    """
+    repeated = scores.detach().repeat_interleave(num_samples, dim=0)
+    return (repeated + gumbel_noise(repeated)).argsort(dim=1, descending=True)
+
+
+def log_probability(scores: Tensor, orders: Tensor, keep_count: int) -> Tensor:
+    """Return the log-probability of drawing the first K of each order, in that order: [R * S].
+
+    Args:
+        scores: [R * S, N] with gradient.
+        orders: [R * S, N] from `draw_orders`.
+        keep_count: K.
+    """
+    ordered = scores.gather(1, orders)
+    left = ordered.flip(1).logcumsumexp(dim=1).flip(1)
+    return (ordered - left)[:, :keep_count].sum(dim=1)
+
+
+def advantages(rewards: Tensor, num_samples: int) -> Tensor:
+    """Return each sample's reward less the mean of its siblings, in units of the batch's spread: [R * S]."""
+    grouped = rewards.view(-1, num_samples)
+    others = (grouped.sum(dim=1, keepdim=True) - grouped) / (num_samples - 1)
+    difference = grouped - others
+    return (difference / (difference.std() + _ADVANTAGE_FLOOR)).flatten()
+
+
+@torch.no_grad()
+def answer_log_probabilities(
+    family: Family, layout: Layout, prompts: PromptBatch, features: Tensor, indices: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of each answer from the kept tokens, [R], and whether it is the greedy one.
+
+    Args:
+        family: the base.
+        layout: of these prompts, for the number of tokens that `indices` keeps.
+        prompts: R prompts with answers.
+        features: [R, N, C] tower features.
+        indices: [R, K] ascending.
+    """
+    kept = family.project(Selection(indices, layout.keep_counts).apply(features))
+    batch = assemble(family, layout, prompts.input_ids, kept, indices, "original", prompts.labels)
+    hidden = family.model.model.language_model(
+        inputs_embeds=batch.inputs_embeds,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    assert batch.labels is not None
+    targets = batch.labels[:, 1:]
+    answers = targets != IGNORED_LABEL
+    logits = family.model.lm_head(hidden[:, :-1][answers]).float()
+    wanted = targets[answers]
+    row = answers.nonzero()[:, 0]
+    chances = -F.cross_entropy(logits, wanted, reduction="none")
+    total = torch.zeros(len(targets), device=chances.device).index_add(0, row, chances)
+    wrong = (logits.argmax(-1) != wanted).float()
+    right = torch.zeros(len(targets), device=chances.device).index_add(0, row, wrong) == 0
+    return total, right
+
+
+class PolicyObjective(nn.Module):
+    """What the Trainer sees in stage `question`."""
+
+    def __init__(
+        self, family: Family, selector: QuestionSelector, *, keep_counts: Sequence[int], num_samples: int
+    ) -> None:
+        """Hold the frozen base and the scorer that learns.
+
+        Args:
+            family: the base; its parameters must not require gradients.
+            selector: the scorer.
+            keep_counts: each step draws its K from these.
+            num_samples: subsets per question, at least 2.
+        """
+        super().__init__()
+        self.base = family.model
+        self.selector = selector
+        self.family, self.keep_counts, self.num_samples = family, tuple(keep_counts), num_samples
+
+    def forward(self, pixel_values: Tensor, prompts: PromptBatch) -> dict[str, Tensor]:
+        """Return `loss`, the mean `reward`, the share of right answers by K, and the scores' `spread`."""
+        prompts = prompts.to(pixel_values.device)
+        keep_count = self.keep_counts[int(torch.randint(len(self.keep_counts), ()))]
+        with torch.no_grad():
+            features = self.family.encode(pixel_values).features[prompts.picture]
+        scores = self._scores(prompts, features, keep_count)
+        orders = draw_orders(scores, self.num_samples)
+        drawn = prompts.repeat(self.num_samples)
+        rewards, right = answer_log_probabilities(
+            self.family,
+            self._layout(drawn, keep_count),
+            drawn,
+            features.repeat_interleave(self.num_samples, dim=0),
+            orders[:, :keep_count].sort(dim=1).values,
+        )
+        repeated = scores.repeat_interleave(self.num_samples, dim=0)
+        chances = log_probability(repeated, orders, keep_count) / keep_count**0.5
+        gains = advantages(rewards.clamp_min(_LOWEST_REWARD), self.num_samples)
+        return {
+            "loss": -(gains * chances).mean(),
+            "reward": rewards.mean(),
+            f"right_{keep_count}": right.float().mean(),
+            "spread": scores.detach().std(),
+        }
+
+    def _scores(self, prompts: PromptBatch, features: Tensor, keep_count: int) -> Tensor:
+        layout = self._layout(prompts, keep_count)
+        inputs = selection_input(
+            self.family,
+            layout,
+            prompts.input_ids,
+            VisionFeatures(features, None),
+            budget_ratios(layout, features.device),
+            seeds=[0] * len(prompts.input_ids),
+        )
+        return self.selector.scores(inputs)
+
+    def _layout(self, prompts: PromptBatch, keep_count: int) -> Layout:
+        return plan_layout(
+            prompts.input_ids,
+            prompts.attention_mask,
+            num_images=len(prompts.input_ids),
+            tokens_per_image=self.family.shape.num_vision_tokens,
+            image_token_id=self.family.image_token_id,
+            budgets=[TokenBudget(count=keep_count)] * len(prompts.input_ids),
+            side="right",
+            labels=prompts.labels,
+        ).to(self.family.device)

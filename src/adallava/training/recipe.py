@@ -1,0 +1,106 @@
+"""Recipes: one TOML file a stage, checked before anything runs."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from adallava.errors import InputError, UnknownNameError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+StageName = Literal["align", "base", "question", "budget-token"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BlankModel(_Part):
+    """Shapes of a model made from nothing; see `adallava.training.blank`."""
+
+    image_px: int = 224
+    patch_px: int = 14
+    vision_width: int
+    vision_layers: int
+    vision_heads: int
+    vision_mlp_width: int
+    llm_width: int
+    llm_layers: int
+    llm_heads: int
+    llm_kv_heads: int
+    llm_mlp_width: int
+    vocab_size: int = 512
+
+
+class Optimisation(_Part):
+    """What `transformers.TrainingArguments` is given; one step sees `batch_size` pictures."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    warmup_steps: int = Field(default=50, ge=0)
+    schedule: str = "cosine"
+    weight_decay: float = 0.02
+    adam_beta2: float = 0.98
+    clip_norm: float = 1.0
+    projector_lr_factor: float = 1.0
+
+
+class KeepMix(_Part):
+    """How often each way of leaving tokens out is used in a step, and with which K."""
+
+    full: float = 0.0
+    evidence: float = 0.0
+    random: float = 0.0
+    uniform: float = 0.0
+    pool: float = 0.0
+    selector: float = 0.0
+    keep_counts: tuple[int, ...] = (128, 64, 32, 16, 8)
+    evidence_keep_counts: tuple[int, ...] = (96,)
+
+
+class Recipe(_Part):
+    """One stage of training.
+
+    Attributes:
+        stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
+            budgets), `question` or `budget-token` (a controller on a frozen base).
+        start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
+        trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers.
+        first_scene: index of the first training picture, so that stages see different ones.
+        questions_per_image: how many questions share one picture's tokens.
+    """
+
+    stage: StageName
+    optimisation: Optimisation
+    blank: BlankModel | None = None
+    trained: tuple[str, ...] = ()
+    first_scene: int = 0
+    questions_per_image: int = 14
+    keep: KeepMix = KeepMix()
+    align_weight: float = 0.0
+    budget_range: tuple[float, float] = (0.2, 1.0)
+    samples_per_question: int = 4
+    selector: dict[str, int | float | bool] = {}
+    seed: int = 0
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Read a recipe by bundled name (`tiny/base`) or from a `.toml` file.
+
+    Raises:
+        UnknownNameError: no such file or bundled recipe.
+        InputError: a field is missing, unknown or out of range; the message names it.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{name_or_path}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.rglob("*.toml")))
+        raise UnknownNameError(f"no recipe {name_or_path!r}: give a .toml file or one of {known}")
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text()))
+    except (ValidationError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"recipe {path.name}: {error}") from error

@@ -1,0 +1,159 @@
+"""One stage from a recipe: what it starts from, what learns, what it leaves behind."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from adallava.adapters import save_adapter, weights_sha256
+from adallava.errors import InputError
+from adallava.families import wrap_model
+from adallava.families.contract import Family
+from adallava.selection.budget_token import BudgetTokenSelector
+from adallava.selection.question import QuestionSelector
+from adallava.training.align import AlignmentLoss, AlignObjective
+from adallava.training.base import BaseObjective
+from adallava.training.batches import Collator, packed_questions, separate_prompts
+from adallava.training.blank import write_blank
+from adallava.training.examples import Example, SceneExamples
+from adallava.training.fit import fit
+from adallava.training.policy import PolicyObjective
+from adallava.training.recipe import Recipe, StageName
+from adallava.training.straight_through import StraightThroughObjective
+
+Built = tuple[nn.Module, Collator]
+
+
+def train_stage(
+    recipe: Recipe,
+    output: Path,
+    *,
+    start_from: str | None = None,
+    data: Dataset[Example] | None = None,
+    device: torch.device | None = None,
+) -> Path:
+    """Run one stage and return the folder of what it made: a stock checkpoint, or an adapter.
+
+    Args:
+        recipe: what to learn.
+        output: folder for checkpoints, `curve.json`, `recipe.json` and the result, `output/model` or `output/adapter`.
+            If it holds checkpoints of the same recipe, the stage resumes.
+        start_from: model to start from: bundled name, folder or hub id; not with a `[blank]` table.
+        data: the user's own examples; default: training scenes.
+        device: default: CUDA if there is one.
+
+    Raises:
+        InputError: nothing to start from, or `output` holds another recipe's training.
+    """
+    _claim(output, recipe, start_from)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    base_folder = _start(recipe, output, start_from)
+    base = LlavaForConditionalGeneration.from_pretrained(base_folder, attn_implementation="sdpa").to(device)
+    processor = AutoProcessor.from_pretrained(base_folder)
+    settings = recipe.optimisation
+    if data is None:
+        data = SceneExamples(
+            recipe.first_scene, settings.steps * settings.batch_size, max(1, recipe.questions_per_image)
+        )
+    family = wrap_model(base)
+    objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
+    fit(objective.to(device), recipe, data, collate, output)
+    if isinstance(objective, PolicyObjective | StraightThroughObjective):
+        return _save_adapter(objective, base_folder, family, output)
+    folder = output / "model"
+    base.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _claim(output: Path, recipe: Recipe, start_from: str | None) -> None:
+    """Write `recipe.json`, or check that what is there is the same training."""
+    output.mkdir(parents=True, exist_ok=True)
+    asked = {"recipe": recipe.model_dump(mode="json"), "start_from": start_from}
+    path = output / "recipe.json"
+    if path.exists() and json.loads(path.read_text()) != asked:
+        raise InputError(f"{output} holds the training of another recipe or start: give another --output")
+    path.write_text(json.dumps(asked, indent=1) + "\n")
+
+
+def _start(recipe: Recipe, output: Path, start_from: str | None) -> Path:
+    if recipe.blank is None:
+        if start_from is None:
+            raise InputError("this recipe starts from a model: name one with --model")
+        return Path(start_from)
+    folder = output / "blank"
+    if not (folder / "config.json").is_file():
+        write_blank(recipe.blank, folder, recipe.seed)
+    return folder
+
+
+def _save_adapter(
+    objective: PolicyObjective | StraightThroughObjective, base_folder: Path, family: Family, output: Path
+) -> Path:
+    folder = output / "adapter"
+    save_adapter(
+        folder,
+        objective.selector.cpu(),
+        shape=family.shape,
+        base_model_name_or_path=base_folder.name,
+        base_weights_sha256=weights_sha256(base_folder),
+    )
+    return folder
+
+
+def _train_only(base: nn.Module, prefixes: tuple[str, ...]) -> None:
+    for name, parameter in base.named_parameters():
+        parameter.requires_grad_(bool(prefixes) and name.removeprefix("model.").startswith(prefixes))
+
+
+def _build_align(recipe: Recipe, family: Family, processor: Any) -> Built:
+    _train_only(family.model, recipe.trained)
+    alignment = AlignmentLoss(processor.tokenizer, family.shape.llm_width)
+    return AlignObjective(family.model, alignment), Collator(processor, with_labels=True)
+
+
+def _build_base(recipe: Recipe, family: Family, processor: Any) -> Built:
+    _train_only(family.model, recipe.trained)
+    alignment = AlignmentLoss(processor.tokenizer, family.shape.llm_width) if recipe.align_weight else None
+    objective = BaseObjective(
+        family,
+        recipe.keep,
+        tower_learns="vision_tower" in recipe.trained,
+        alignment=alignment,
+        weight=recipe.align_weight,
+    )
+    return objective, Collator(processor, with_labels=True, questions=packed_questions(processor))
+
+
+def _build_question(recipe: Recipe, family: Family, processor: Any) -> Built:
+    _train_only(family.model, ())
+    torch.manual_seed(recipe.seed)
+    objective = PolicyObjective(
+        family,
+        QuestionSelector(family.shape, **recipe.selector),
+        keep_counts=recipe.keep.keep_counts,
+        num_samples=recipe.samples_per_question,
+    )
+    prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
+    return objective, Collator(processor, questions=prompts)
+
+
+def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:
+    _train_only(family.model, ())
+    torch.manual_seed(recipe.seed)
+    selector = BudgetTokenSelector(family.shape, **recipe.selector)
+    objective = StraightThroughObjective(family, selector, budget_range=recipe.budget_range, tau=5.0)
+    return objective, Collator(processor, questions=packed_questions(processor))
+
+
+_BUILDERS: dict[StageName, Callable[[Recipe, Family, Any], Built]] = {
+    "align": _build_align,
+    "base": _build_base,
+    "question": _build_question,
+    "budget-token": _build_budget_token,
+}

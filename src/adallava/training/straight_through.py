@@ -1,0 +1,47 @@
+"""Stage `budget-token`: AdaLLaVA's controller of the token budget, by hard Gumbel top-K with a straight-through gradient.
+
+One difference from the reference, whose training zeroed dropped tokens but left them in the sequence: here they
+are gathered away, as at inference, so that both compute the same function.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adallava.families.contract import Family
+from adallava.selection.budget_token import BudgetTokenSelector
+from adallava.selection.gumbel import gumbel_top_k
+from adallava.training.base import packed_logits
+from adallava.training.packing import Packed
+
+
+class StraightThroughObjective(nn.Module):
+    """What the Trainer sees in stage `budget-token`; the language-modelling loss is the only one."""
+
+    def __init__(
+        self, family: Family, selector: BudgetTokenSelector, *, budget_range: tuple[float, float], tau: float
+    ) -> None:
+        """Hold the frozen base and the controller that learns; budgets are drawn uniformly from the range."""
+        super().__init__()
+        self.base = family.model
+        self.selector = selector
+        self.family, self.budget_range, self.tau = family, budget_range, tau
+
+    def forward(self, pixel_values: Tensor, packed: Packed) -> dict[str, Tensor]:
+        """Return `loss` and the `accuracy` of answer tokens."""
+        low, high = self.budget_range
+        num_tokens = self.family.shape.num_vision_tokens
+        ratio = low + (high - low) * float(torch.rand(()))
+        keep_count = max(1, int(ratio * num_tokens))
+        ratios = torch.full((len(pixel_values),), ratio, device=pixel_values.device)
+        vision = self.family.encode(pixel_values, self.selector.budget_token(ratios))
+        assert vision.budget_features is not None
+        logits = self.selector.logits(vision.budget_features)
+        indices, gates = gumbel_top_k(logits, [keep_count] * len(pixel_values), tau=self.tau)
+        gated = vision.features * gates.unsqueeze(-1).to(vision.features.dtype)
+        kept = gated.gather(1, indices.unsqueeze(-1).expand(-1, -1, gated.shape[-1]))
+        answers, targets = packed_logits(
+            self.family, self.family.project(kept), indices, packed.to(pixel_values.device), num_tokens
+        )
+        loss = F.cross_entropy(answers.float(), targets)
+        return {"loss": loss, "accuracy": (answers.argmax(-1) == targets).float().mean()}

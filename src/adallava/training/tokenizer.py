@@ -1,0 +1,83 @@
+"""A byte-level BPE tokenizer learned from the words of a task, and the processor around it."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlavaProcessor, PreTrainedTokenizerFast
+
+from adallava.tasks.scenes import KINDS, make_questions, make_scene
+
+IMAGE_TOKEN = "<image>"
+END_TOKEN = "</s>"
+PAD_TOKEN = "<pad>"
+
+# No beginning-of-sequence token: the picture's tokens play that part. The line break ends the question.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{{ '\n' }}"
+    "{% else %}{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}</s>"
+    "{% endif %}{% endfor %}"
+)
+
+
+def scenes_corpus(num_scenes: int = 400) -> Iterable[str]:
+    """Yield questions and answers of training scenes: every word of the task, many times."""
+    for index in range(num_scenes):
+        for question in make_questions(make_scene("train", index), KINDS * 2):
+            yield f"{question.text}\n"
+            yield question.answer
+
+
+def learn_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Learn a byte-level BPE with digits kept apart; any text survives encode and decode."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\d"), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD_TOKEN, END_TOKEN, IMAGE_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD_TOKEN,
+        eos_token=END_TOKEN,
+        extra_special_tokens={"image_token": IMAGE_TOKEN},
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def scenes_processor(vocab_size: int, image_px: int, patch_px: int) -> LlavaProcessor:
+    """Build the stock processor for square pictures of `image_px`, with a tokenizer learned on scenes."""
+    # The PIL class by name: without it the class would depend on whether torchvision is installed.
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    image_processor = CLIPImageProcessorPil(
+        size={"shortest_edge": image_px},
+        crop_size={"height": image_px, "width": image_px},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+    return LlavaProcessor(
+        image_processor=image_processor,
+        tokenizer=learn_tokenizer(scenes_corpus(), vocab_size),
+        patch_size=patch_px,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def save_processor(processor: LlavaProcessor, folder: Path) -> None:
+    """Write tokenizer, image processor and chat template in stock format."""
+    processor.save_pretrained(folder)

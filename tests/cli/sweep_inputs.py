@@ -1,0 +1,40 @@
+"""Inputs for the sweep's tests: a tiny model is `tests/models.py`; here is the rest."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+
+def local_questions(folder: Path) -> Path:
+    """Write a JSONL task of six rows: four readable pictures of odd forms, a corrupt file, a missing one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("RGBA", (400, 100), (200, 30, 30, 128)).save(folder / "wide.png")
+    Image.new("L", (9, 1), 80).save(folder / "strip.png")
+    Image.new("P", (60, 60), 3).save(folder / "palette.gif")
+    Image.new("RGB", (31, 57), (1, 2, 3)).save(folder / "good.jpg")
+    (folder / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    names = ["wide.png", "corrupt.png", "strip.png", "missing.png", "palette.gif", "good.jpg"]
+    rows = [
+        {"id": name.split(".")[0], "image": name, "question": "What colour is it?", "answers": ["red", "a"]}
+        for name in names
+    ]
+    file = folder / "questions.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+_MEASURED = ("batch_ms", "part_ms", "peak_memory_bytes")
+
+
+def deterministic_samples(run_folder: Path) -> list[dict[str, Any]]:
+    """Return the run's samples without what was measured."""
+    lines = (run_folder / "samples.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key not in _MEASURED} for line in lines]
+
+
+def deterministic_cells(run_folder: Path) -> list[dict[str, Any]]:
+    """Return the run's cells without what was measured."""
+    cells = json.loads((run_folder / "results.json").read_text())["cells"]
+    return [{key: value for key, value in cell.items() if key not in _MEASURED} for cell in cells]

@@ -1,0 +1,63 @@
+import argparse
+from pathlib import Path
+
+import pytest
+
+from adallava.budget import TokenBudget
+from adallava.cli.arguments import add_list_argument, parse_limit, parse_method_paths, parse_token_budgets
+from adallava.errors import BudgetError, InputError
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--method", "a,b,c"],
+        ["--method", "a", "b", "c"],
+        ["--method", "a, b", "c"],
+        ["--method", "a,b", "--method", "c"],
+        ["--method=a,b,,c,"],
+    ],
+)
+def test_commas_spaces_and_repeating_mean_the_same(arguments):
+    parser = argparse.ArgumentParser()
+    add_list_argument(parser, "--method", default=["all"])
+    assert parser.parse_args(arguments).method == ["a", "b", "c"]
+    assert parser.parse_args([]).method == ["all"]
+
+
+def test_budgets_are_read_once_each_in_order():
+    budgets = parse_token_budgets(["64", "25%", "0.25", "1.0", "1"])
+    assert budgets == (
+        TokenBudget(count=64), TokenBudget(ratio=0.25), TokenBudget(ratio=1.0), TokenBudget(count=1),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.01", "nan", "inf", "x", "0%", "101%"])
+def test_a_budget_that_means_nothing_is_named(value):
+    with pytest.raises(BudgetError):
+        parse_token_budgets(["0.5", value])
+
+
+def test_no_budget_is_refused():
+    with pytest.raises(InputError):
+        parse_token_budgets([])
+
+
+def test_adapters_are_pairs_and_paths_may_hold_an_equals_sign():
+    assert parse_method_paths(["question=a/b=c", "x=y"]) == {"question": Path("a/b=c"), "x": Path("y")}
+
+
+@pytest.mark.parametrize("value", ["question", "=path", "question="])
+def test_half_a_pair_is_refused(value):
+    with pytest.raises(InputError, match="METHOD=PATH"):
+        parse_method_paths([value])
+
+
+def test_limits():
+    assert (parse_limit("7"), parse_limit("all")) == (7, None)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "", "ALL", "²"])
+def test_a_limit_that_means_nothing_is_refused(value):
+    with pytest.raises(InputError, match="--limit"):
+        parse_limit(value)

@@ -1,0 +1,334 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from models import tiny_base, tiny_llava, tiny_processor
+from sweep_inputs import deterministic_cells, deterministic_samples, local_questions
+
+from adallava.cli.main import main
+from adallava.records import PART_NAMES, Results, Run, SampleRecord
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(tiny_llava(tmp_path_factory.mktemp("model")))
+
+
+def sweep(model, output, *options):
+    defaults = ["--limit", "5", "--batch-size", "2", "--max-new-tokens", "3"]
+    return main(["sweep", "--model", model, "--output", str(output), *defaults, *options])
+
+
+def samples(folder) -> list[SampleRecord]:
+    return [SampleRecord.model_validate_json(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+# ---- a whole run ----
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "finished"
+    assert sweep(model, folder, "--method", "all", "--token-budget", "1.0,0.25", "4") in (0, 1)
+    return folder
+
+
+def test_every_method_crosses_every_budget_on_the_same_samples(finished):
+    results = Results.model_validate_json((finished / "results.json").read_text())
+    methods = ("budget-token", "pool", "question", "random", "uniform")
+    expected = {f"{method}@{budget}" for method in methods for budget in ("1.0", "0.25", "4")}
+    assert results.cells[0].cell == "full@1.0"
+    assert {cell.cell for cell in results.cells} == expected | {"full@1.0", "none@none"}
+    ids = {cell.cell: [s.sample_id for s in samples(finished) if s.cell == cell.cell] for cell in results.cells}
+    assert set(map(tuple, ids.values())) == {tuple(f"test-{number:06d}" for number in range(5))}
+    assert all(cell.num_samples == 5 and cell.num_failed == 0 for cell in results.cells)
+
+
+def test_the_tokens_asked_for_are_the_tokens_kept(finished):
+    kept = {"1.0": 16, "0.25": 4, "4": 4, "none": 0}
+    for sample in samples(finished):
+        assert sample.num_vision_tokens == 16
+        assert sample.tokens_kept == sample.tokens_asked == kept[sample.budget_asked]
+        assert [len(indices) for indices in sample.kept_indices] == [sample.tokens_kept]
+
+
+def test_lengths_follow_the_kept_tokens(finished):
+    text_length = {s.sample_id: s.prompt_length - 16 for s in samples(finished) if s.method == "full"}
+    for sample in samples(finished):
+        assert sample.prompt_length == text_length[sample.sample_id] + sample.tokens_kept
+        assert 1 <= sample.answer_length <= 3
+
+
+def test_a_selection_of_everything_is_the_full_model(finished):
+    full = {s.sample_id: s.response for s in samples(finished) if s.method == "full"}
+    for sample in samples(finished):
+        if sample.budget_asked == "1.0" and sample.method not in ("pool", "budget-token"):
+            assert sample.response == full[sample.sample_id]
+
+
+def test_a_count_and_a_share_that_mean_the_same_give_the_same(finished):
+    by_cell = {(s.cell, s.sample_id): (s.kept_indices, s.response, s.flops) for s in samples(finished)}
+    for (cell, sample_id), value in by_cell.items():
+        if cell.endswith("@4"):
+            assert by_cell[cell.replace("@4", "@0.25"), sample_id] == value
+
+
+def test_flops_and_times_have_every_part(finished):
+    for sample in samples(finished):
+        assert tuple(sample.flops) == PART_NAMES
+        assert set(sample.part_ms) == set(PART_NAMES)
+        assert sum(sample.part_ms.values()) * sample.batch_size <= sample.batch_ms * 1.01
+        assert sample.flops["prefill"] > 0
+        assert sample.peak_memory_bytes > 0
+    totals = {s.cell: sum(s.flops.values()) for s in samples(finished) if s.sample_id == "test-000000"}
+    assert totals["none@none"] < totals["uniform@0.25"] < totals["full@1.0"]
+    none = next(s for s in samples(finished) if s.method == "none")
+    assert none.flops["vision"] == none.flops["projector"] == 0
+
+
+def test_provenance_and_configuration_are_recorded(finished, model):
+    run = Run.model_validate_json((finished / "run.json").read_text())
+    assert (run.config.model, run.config.task, run.config.split, run.config.limit) == (model, "scenes", "test", 5)
+    assert (run.config.dtype, run.config.device) == ("float32", "cpu")
+    assert run.config.token_budgets == ["1.0", "0.25", "4"]
+    assert len(run.provenance.weights_sha256) == 64
+    assert set(run.provenance.adapter_sha256) == {"budget-token", "question"}
+
+
+def test_the_report_is_written(finished):
+    assert "<html" in (finished / "report.html").read_text()[:2000]
+
+
+def test_run_again_it_answers_nothing_and_says_the_same(finished, model, capsys):
+    before = (finished / "samples.jsonl").read_bytes()
+    cells = deterministic_cells(finished)
+    sweep(model, finished, "--method", "all", "--token-budget", "1.0,0.25", "4")
+    assert (finished / "samples.jsonl").read_bytes() == before
+    assert deterministic_cells(finished) == cells
+    assert "85 of 85 answers are there already" in capsys.readouterr().err
+
+
+def test_answers_do_not_depend_on_the_batch_size(model, tmp_path):
+    for size in ("1", "5"):
+        arguments = ["--method", "random,question", "--token-budget", "0.5", "--batch-size", size, "--no-report"]
+        sweep(model, tmp_path / size, *arguments)
+    one, five = (deterministic_samples(tmp_path / size) for size in ("1", "5"))
+    assert [{**s, "batch_size": 0} for s in one] == [{**s, "batch_size": 0} for s in five]
+    assert not (tmp_path / "1" / "report.html").exists()
+
+
+# ---- resuming ----
+
+
+def test_cut_in_the_middle_of_a_batch_it_goes_on_as_if_it_never_stopped(model, tmp_path):
+    arguments = ["--method", "random", "--token-budget", "0.5", "--no-report"]
+    code = sweep(model, tmp_path / "run", *arguments)
+    path = tmp_path / "run" / "samples.jsonl"
+    whole, expected, cells = path.read_bytes(), deterministic_samples(path.parent), deterministic_cells(path.parent)
+    (path.parent / "results.json").unlink()
+    path.write_bytes(whole[: whole.index(b"\n") + 40])
+    assert sweep(model, tmp_path / "run", *arguments) == code
+    assert deterministic_samples(path.parent) == expected
+    assert deterministic_cells(path.parent) == cells
+
+
+def test_another_configuration_is_refused(model, tmp_path, capsys):
+    sweep(model, tmp_path, "--method", "random", "--token-budget", "0.5")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert sweep(model, tmp_path, "--method", "random", "--token-budget", "0.5", "--seed", "1") == 2
+    message = capsys.readouterr().err
+    assert "seed is 0 there and 1 now" in message
+    assert "--output" in message
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_other_weights_under_the_same_name_are_refused(tmp_path, capsys):
+    for seed in (0, 1):
+        tiny_llava(tmp_path / "model", adapters=False, seed=seed)
+        code = sweep(str(tmp_path / "model"), tmp_path / "run", "--method", "full")
+    assert code == 2
+    assert "weights_sha256" in capsys.readouterr().err
+
+
+# ---- bad samples ----
+
+
+def test_unreadable_pictures_are_failed_samples_and_the_rest_is_answered(model, tmp_path, capsys):
+    file = local_questions(tmp_path)
+    arguments = ["--task", str(file), "--limit", "all", "--method", "uniform", "--token-budget", "0.25"]
+    assert sweep(model, tmp_path / "run", *arguments) == 1
+    records = samples(tmp_path / "run")
+    assert [r.sample_id for r in records] == 2 * ["wide", "corrupt", "strip", "missing", "palette", "good"]
+    by_id = {record.sample_id: record for record in records}
+    for name, reason in (("corrupt", "InputError: "), ("missing", "No such file")):
+        assert by_id[name].score is None
+        assert (by_id[name].finish_reason, by_id[name].empty_cause) == ("error", "error")
+        assert reason in by_id[name].error
+    for name in ("wide", "strip", "palette", "good"):
+        assert by_id[name].error is None
+        assert by_id[name].tokens_kept == 4
+    printed = capsys.readouterr().out
+    assert "uniform@0.25: 2 of 6 samples failed" in printed
+    assert "corrupt.png" in printed
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_failed_samples_stay_until_they_are_asked_for_again(model, tmp_path):
+    file = local_questions(tmp_path)
+    arguments = ["--task", str(file), "--limit", "all", "--method", "full", "--no-report"]
+    sweep(model, tmp_path / "run", *arguments)
+    good = (tmp_path / "good.jpg").read_bytes()
+    for name in ("corrupt.png", "missing.png"):
+        (tmp_path / name).write_bytes(good)
+    assert sweep(model, tmp_path / "run", *arguments) == 1
+    assert sum(record.score is None for record in samples(tmp_path / "run")) == 2
+    assert sweep(model, tmp_path / "run", *arguments, "--retry-failed") == 0
+    assert sum(record.score is None for record in samples(tmp_path / "run")) == 0
+    assert len(samples(tmp_path / "run")) == 6
+
+
+def test_a_sample_that_the_model_chokes_on_fails_alone(model, tmp_path, monkeypatch):
+    from adallava.model import AdaLlava
+
+    generate = AdaLlava.generate
+
+    def choking(self, *, input_ids, **options):
+        if any(len(set(row.tolist())) and "choke" in self.processor.decode(row) for row in input_ids):
+            raise RuntimeError("out of memory, say")
+        return generate(self, input_ids=input_ids, **options)
+
+    monkeypatch.setattr(AdaLlava, "generate", choking)
+    file = local_questions(tmp_path)
+    lines = file.read_text().splitlines()
+    rows = [json.loads(line) for line in lines if "missing" not in line and "corrupt" not in line]
+    rows[1]["question"] = "Do you choke?"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["--task", str(file), "--limit", "all", "--method", "full", "--batch-size", "4", "--no-report"]
+    assert sweep(model, tmp_path / "run", *arguments) == 1
+    records = samples(tmp_path / "run")
+    assert [record.error for record in records] == [None, "RuntimeError: out of memory, say", None, None]
+    assert [record.batch_size for record in records] == [1, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("allowed", "cause"), [("</s>", "first-token-eos"), ("Ġ", "whitespace-only")])
+def test_empty_answers_are_counted_by_cause_and_fail_the_run(tmp_path, capsys, allowed, cause):
+    base, processor = tiny_base(), tiny_processor()
+    token = processor.tokenizer.convert_tokens_to_ids(allowed)
+    base.generation_config.suppress_tokens = [i for i in range(base.config.text_config.vocab_size) if i != token]
+    base.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    assert sweep(str(tmp_path / "model"), tmp_path / "run", "--method", "uniform", "--token-budget", "0.5") == 1
+    for cell in Results.model_validate_json((tmp_path / "run" / "results.json").read_text()).cells:
+        assert cell.empties == {cause: 5}
+        assert (cell.empty_share, cell.flagged) == (1.0, True)
+        assert cell.accuracy.mean == 0.0
+    printed = capsys.readouterr().out
+    assert f"full@1.0: 5 of 5 responses are empty: {cause} 5" in printed
+    assert printed.count("!") >= 4, "each cell is marked in the table and explained below it"
+
+
+# ---- the table ----
+
+
+def test_the_table_names_every_cell_and_where_the_files_are(model, tmp_path, capsys):
+    sweep(model, tmp_path, "--method", "uniform,none", "--token-budget", "25%")
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if "│" in line]
+    assert all(len(line) <= 120 for line in rows)
+    assert any("uniform" in row and "0.25" in row and "4 of 16" in row for row in rows)
+    assert any("none" in row and "0 of 16" in row for row in rows)
+    assert str(tmp_path / "report.html") in printed
+    assert str(tmp_path / "results.json") in printed
+
+
+# ---- mistakes in the call ----
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--token-budget", "0.5,1.5"], "1.5"),
+        (["--token-budget", "-3"], "-3"),
+        (["--token-budget", "half"], "'half'"),
+        (["--token-budget", "nan"], "out of range"),
+        (["--token-budget", ","], "no budget"),
+        (["--method", "questoin"], "did you mean 'question'"),
+        (["--task", "nothing.jsonl"], "nothing.jsonl does not exist"),
+        (["--split", "dev"], "dev"),
+        (["--limit", "0"], "--limit '0'"),
+        (["--limit", "all"], "give a limit"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--max-new-tokens", "-1"], "--max-new-tokens is -1"),
+        (["--adapter", "question"], "METHOD=PATH"),
+        (["--adapter", "pool=x", "--method", "random"], "--adapter names pool"),
+        (["--adapter", "question=/nowhere", "--method", "question"], "/nowhere"),
+        (["--model", "/nowhere/at-all"], "/nowhere/at-all"),
+        (["--question-column", "sentence"], "has no columns"),
+        (["--device", "gpu0"], "gpu0"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(model, tmp_path, capsys, options, expected):
+    assert sweep(model, tmp_path / "run", *options) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert captured.err.startswith("adallava sweep: ")
+    assert expected in captured.err
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
+def test_a_wrong_column_lists_the_columns(model, tmp_path, capsys):
+    file = local_questions(tmp_path)
+    assert sweep(model, tmp_path / "run", "--task", str(file), "--question-column", "sentence") == 2
+    assert "image, question, answers" in capsys.readouterr().err
+
+
+def test_a_named_learned_method_without_its_adapter_is_an_error_and_all_leaves_it_out(tmp_path, capsys):
+    bare = str(tiny_llava(tmp_path / "bare", adapters=False))
+    assert sweep(bare, tmp_path / "named", "--method", "question") == 2
+    assert "question" in capsys.readouterr().err
+    sweep(bare, tmp_path / "all", "--token-budget", "0.5", "--no-report")
+    assert "method question is left out" in capsys.readouterr().err
+    run = Run.model_validate_json((tmp_path / "all" / "run.json").read_text())
+    assert run.config.methods == ["none", "pool", "random", "uniform"]
+
+
+def test_ctrl_c_says_that_the_same_command_resumes(model, tmp_path, capsys, monkeypatch):
+    from adallava.model import AdaLlava
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AdaLlava, "generate", interrupted)
+    assert sweep(model, tmp_path, "--method", "random") == 130
+    assert capsys.readouterr().err.splitlines()[-1].endswith("the same command resumes")
+
+
+# ---- real files ----
+
+
+@pytest.mark.shared_data
+@pytest.mark.skipif("ADALLAVA_NLVR" not in os.environ, reason="ADALLAVA_NLVR does not name NLVR's parquet folder")
+def test_nlvr_goes_through(model, tmp_path):
+    file = Path(os.environ["ADALLAVA_NLVR"]) / "test.parquet"
+    arguments = ["--task", str(file), "--question-column", "sentence", "--limit", "40", "--batch-size", "8"]
+    sweep(model, tmp_path, *arguments, "--method", "uniform", "--token-budget", "0.25")
+    records = samples(tmp_path)
+    assert len(records) == 80
+    assert all(record.error is None for record in records)
+    assert {answer for record in records for answer in record.answers} == {"true", "false"}
+
+
+def test_help_needs_no_torch():
+    script = (
+        "import sys; from adallava.cli.main import main\n"
+        "try:\n  main(sys.argv[1:])\nexcept SystemExit as done:\n  assert done.code == 0\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules, 'torch was imported'"
+    )
+    for arguments in (["--help"], ["--version"], ["sweep", "--help"]):
+        done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

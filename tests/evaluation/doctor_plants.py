@@ -1,0 +1,162 @@
+"""Made-up answers of a healthy run in both formats, for the doctor's tests to plant failures in."""
+
+import json
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from adallava.budget import TokenBudget
+from adallava.evaluation.plan import CellPlan
+from adallava.evaluation.summary import summarise
+from adallava.records import Provenance, Results, Run, RunConfig, SampleRecord
+
+N = 64
+NUM_SAMPLES = 60
+BATCH_SIZE = 4
+WORDS = ("walking", "umbrella", "yellow", "triangle", "kitchen", "running", "purple", "seven")
+BUDGETS = ("1.0", "0.5", "0.25", "16", "4")
+METHODS = ("question", "random", "uniform")
+CELLS = (("full", "1.0"), *((m, b) for m in METHODS for b in BUDGETS), ("none", "none"))
+
+
+def healthy_records() -> list[SampleRecord]:
+    """Every cell over the same samples; fewer tokens answer fewer questions; 0.25 and 16 are equal work."""
+    records = []
+    for method, budget in CELLS:
+        kept = 0 if method == "none" else TokenBudget.parse(budget).resolve(N)
+        for number in range(NUM_SAMPLES):
+            records.append(_record(method, budget, kept, number))
+    return records
+
+
+def _record(method: str, budget: str, kept: int, number: int) -> SampleRecord:
+    target = WORDS[number % len(WORDS)]
+    # What is answered belongs to the method, K and the sample: equal work gives equal answers.
+    ran = "full" if kept == N else method
+    luck = random.Random(f"{ran}/{kept}/{number}").random()
+    right = luck < 0.35 + 0.6 * kept / N
+    response = target if right else WORDS[(number + 1 + number % 5) % len(WORDS)]
+    grid = range(0, N, N // kept) if kept else ()
+    chosen = random.Random(f"{ran}/{kept}/{number}").sample(range(N), kept)
+    return SampleRecord(
+        cell=f"{method}@{budget}",
+        sample_id=f"s{number:03d}",
+        question=f"What is shown in picture {number}?",
+        answers=[target],
+        kind=("attribute", "reading", "counting")[number % 3],
+        response=response,
+        score=float(right),
+        method=method,
+        budget_asked=budget,
+        num_vision_tokens=N,
+        tokens_asked=kept,
+        tokens_kept=kept,
+        kept_indices=[sorted(grid if method == "uniform" else chosen)],
+        prompt_length=20 + number % 7 + kept,
+        answer_length=3,
+        finish_reason="eos",
+        batch_ms=10.0 + number // BATCH_SIZE + kept / 1000,
+        batch_size=BATCH_SIZE,
+        part_ms={},
+        flops={},
+    )
+
+
+def change(
+    records: Iterable[SampleRecord],
+    where: Callable[[SampleRecord], bool],
+    update: Callable[[SampleRecord], dict[str, Any]],
+) -> list[SampleRecord]:
+    """Return the records with `update`'s fields in those that `where` picks."""
+    return [record.model_copy(update=update(record)) if where(record) else record for record in records]
+
+
+def number_of(record: SampleRecord) -> int:
+    return int(record.sample_id[1:])
+
+
+def sum_up(records: Sequence[SampleRecord]) -> Results:
+    plans = [CellPlan(m, None if b == "none" else TokenBudget.parse(b)) for m, b in CELLS]
+    return summarise(plans, [f"s{number:03d}" for number in range(NUM_SAMPLES)], records, seed=0)
+
+
+def write_run(folder: Path, records: Sequence[SampleRecord], results: Results | None = None) -> Path:
+    """Write a run folder as a sweep does; the summary follows from the records unless another is given."""
+    config = RunConfig(
+        model="tiny",
+        task="scenes",
+        methods=[*METHODS, "none"],
+        token_budgets=list(BUDGETS),
+        limit=NUM_SAMPLES,
+        batch_size=BATCH_SIZE,
+        seed=0,
+        max_new_tokens=16,
+        dtype="float32",
+        device="cpu",
+        attn_implementation="sdpa",
+    )
+    provenance = Provenance(
+        adallava_version="0.1.0",
+        versions={},
+        git_commit=None,
+        git_dirty=None,
+        weights_sha256="0" * 64,
+        adapter_sha256={},
+        task_sha256=None,
+        hardware={},
+        command="adallava sweep",
+        started_at="2026-01-01T00:00:00Z",
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(Run(config=config, provenance=provenance).model_dump_json())
+    (folder / "samples.jsonl").write_text("".join(record.model_dump_json() + "\n" for record in records))
+    (folder / "results.json").write_text((results or sum_up(records)).model_dump_json())
+    return folder
+
+
+Row = dict[str, Any]
+LMMS_BUDGETS = ("1.0", "0.5", "0.25", "0.1")
+LMMS_N = 576
+
+
+def healthy_rows(*, counts: bool = True) -> dict[str, list[Row]]:
+    """One list of lmms-eval samples lines a budget, with or without counted tokens."""
+    files: dict[str, list[Row]] = {}
+    for budget in LMMS_BUDGETS:
+        kept = TokenBudget.parse(budget).resolve(LMMS_N)
+        files[budget] = [_row(number, kept, counts) for number in range(NUM_SAMPLES)]
+    return files
+
+
+def _row(number: int, kept: int, counts: bool) -> Row:
+    target = WORDS[number % len(WORDS)]
+    right = random.Random(f"{kept}/{number}").random() < 0.35 + 0.6 * kept / LMMS_N
+    tokens = {"input_tokens": 30 + number % 7 + kept, "output_tokens": 3}
+    return {
+        "doc_id": number,
+        "target": target,
+        "filtered_resps": target if right else WORDS[(number + 1 + number % 5) % len(WORDS)],
+        "token_counts": [tokens if counts else None],
+        "doc_hash": "74234e98afe7498fb5daf1f36ac2d78acc339464f950703b8c019892f982b90b",
+        "exact_match": float(right),
+        "input": f"What is shown in picture {number}?\nAnswer the question using a single word or phrase.",
+    }
+
+
+def write_lmms(folder: Path, files: dict[str, list[Row]], *, arguments: bool = True) -> Path:
+    """Write a folder a budget, as lmms-eval does; the budget is in `model_args`, or only in the path."""
+    for number, (budget, rows) in enumerate(files.items()):
+        name = f"run{number}" if arguments else f"budget_{budget}"
+        model = folder / name / "adallava__tiny"
+        model.mkdir(parents=True)
+        date = "20260101_000000"
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (model / f"{date}_samples_vqav2_val.jsonl").write_text(lines)
+        model_args = f"pretrained=tiny,token_budget={budget}" if arguments else "pretrained=tiny"
+        results = {
+            "results": {},
+            "config": {"model": "adallava", "model_args": model_args, "batch_size": "4"},
+        }
+        (model / f"{date}_results.json").write_text(json.dumps(results))
+    return folder

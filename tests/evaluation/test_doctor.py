@@ -1,0 +1,537 @@
+"""The offline doctor: each planted failure is found, and nothing else is; a healthy run is called healthy."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doctor_plants import (
+    BATCH_SIZE,
+    LMMS_N,
+    WORDS,
+    N,
+    Row,
+    change,
+    healthy_records,
+    healthy_rows,
+    number_of,
+    sum_up,
+    write_lmms,
+    write_run,
+)
+
+from adallava.errors import InputError, RunFolderError
+from adallava.evaluation.doctor import FILE_CHECKS, Diagnosis, Outcome, diagnose_run
+from adallava.records import SampleRecord
+
+Records = list[SampleRecord]
+Files = dict[str, list[Row]]
+EMPTY: dict[str, Any] = {"response": "", "score": 0.0}
+
+
+def found(diagnosis: Diagnosis) -> list[str]:
+    return [outcome.check for outcome in diagnosis.findings]
+
+
+def outcome_of(diagnosis: Diagnosis, check: str) -> Outcome:
+    (outcome,) = (outcome for outcome in diagnosis.outcomes if outcome.check == check)
+    return outcome
+
+
+def below_full(record: SampleRecord) -> bool:
+    return record.method == "question" and record.tokens_kept < N
+
+
+def every_third(record: SampleRecord) -> bool:
+    return number_of(record) % 3 == 0
+
+
+def wrong(record: SampleRecord) -> dict[str, Any]:
+    others = [word for word in WORDS if word not in record.answers]
+    return {"response": others[number_of(record) % len(others)], "score": 0.0}
+
+
+# --- failures planted in run folders ---
+
+
+def empties_without_a_cause(records: Records) -> Records:
+    return change(records, lambda r: below_full(r) and every_third(r), lambda r: {**EMPTY, "answer_length": 1})
+
+
+def new_tokens_without_text(records: Records) -> Records:
+    """Every cell, as in the experiment where `seq_len` was 2 and `prompt_len` 353."""
+    return change(records, every_third, lambda r: {**EMPTY, "empty_cause": "no-new-tokens", "answer_length": 2})
+
+
+def eos_claimed_of_a_long_answer(records: Records) -> Records:
+    return change(
+        records,
+        lambda r: below_full(r) and every_third(r),
+        lambda r: {**EMPTY, "empty_cause": "first-token-eos", "answer_length": 5},
+    )
+
+
+def tails_of_answers(records: Records) -> Records:
+    return change(records, lambda r: r.score == 1.0, lambda r: {"response": r.response[-3:], "score": 0.0})
+
+
+def prompt_not_cut_off(records: Records) -> Records:
+    return change(records, below_full, lambda r: {"response": f"{r.question} {r.response}", "score": 0.0})
+
+
+def all_placeholders_stay(records: Records) -> Records:
+    return change(records, below_full, lambda r: {"prompt_length": r.prompt_length + N - r.tokens_kept})
+
+
+def features_do_not_match(records: Records) -> Records:
+    message = "ValueError: Image features and image tokens do not match, tokens: 64, features: 16"
+    return change(records, lambda r: r.cell == "question@16", lambda r: failure(message))
+
+
+def failure(message: str) -> dict[str, Any]:
+    fields = (
+        "num_vision_tokens",
+        "tokens_asked",
+        "tokens_kept",
+        "prompt_length",
+        "answer_length",
+        "batch_size",
+    )
+    return {
+        **dict.fromkeys(fields, 0),
+        **{"response": "", "score": None, "finish_reason": "error", "empty_cause": "error", "error": message},
+        **{"kept_indices": None, "batch_ms": 0.0},
+    }
+
+
+def full_cell_is_empty(records: Records) -> Records:
+    return change(
+        records,
+        lambda r: r.cell == "full@1.0",
+        lambda r: {**EMPTY, "empty_cause": "no-new-tokens", "answer_length": 0},
+    )
+
+
+def full_budget_answers_otherwise(records: Records) -> Records:
+    return change(records, lambda r: r.cell == "random@1.0" and every_third(r), lambda r: {"response": "other"})
+
+
+def one_token_more(records: Records) -> Records:
+    return change(records, below_full, lambda r: {"prompt_length": r.prompt_length + 1})
+
+
+def sizes_one_apart(records: Records) -> Records:
+    message = "RuntimeError: The size of tensor a (353) must match the size of tensor b (354) at dimension 1"
+    return change(records, lambda r: r.cell == "question@4", lambda r: failure(message))
+
+
+def only_the_last_row_is_right(records: Records) -> Records:
+    last = BATCH_SIZE - 1
+    records = change(
+        records, lambda r: r.cell == "question@0.5" and number_of(r) % BATCH_SIZE != last, lambda r: wrong(r)
+    )
+    return change(
+        records,
+        lambda r: r.cell == "question@0.5" and number_of(r) % BATCH_SIZE == last,
+        lambda r: {"response": r.answers[0], "score": 1.0},
+    )
+
+
+def first_rows_indices_for_all(records: Records) -> Records:
+    first = {(r.cell, number_of(r)): r.kept_indices for r in records}
+    return change(
+        records,
+        below_full,
+        lambda r: {"kept_indices": first[r.cell, number_of(r) - number_of(r) % BATCH_SIZE]},
+    )
+
+
+def equal_work_answered_twice(records: Records) -> Records:
+    """0.25 of 64 tokens and 16 of them are the same request."""
+    return change(records, lambda r: r.cell == "question@16" and every_third(r), lambda r: {"response": "other"})
+
+
+def budget_never_arrives(records: Records) -> Records:
+    full = {r.sample_id: r for r in records if r.cell == "full@1.0"}
+    same = ("tokens_kept", "prompt_length", "kept_indices", "response", "score")
+    return change(records, below_full, lambda r: {name: getattr(full[r.sample_id], name) for name in same})
+
+
+def full_model_under_another_name(records: Records) -> Records:
+    """The record says K, yet prompts are as long as the full model's and answers are its answers."""
+    full = {r.sample_id: r for r in records if r.cell == "full@1.0"}
+    return change(
+        records,
+        below_full,
+        lambda r: {
+            "prompt_length": full[r.sample_id].prompt_length,
+            "response": full[r.sample_id].response,
+            "score": full[r.sample_id].score,
+        },
+    )
+
+
+def one_token_too_few(records: Records) -> Records:
+    return change(
+        records,
+        below_full,
+        lambda r: {
+            "tokens_kept": r.tokens_kept - 1,
+            "prompt_length": r.prompt_length - 1,
+            "kept_indices": [(r.kept_indices or [[]])[0][1:]],
+        },
+    )
+
+
+def budget_misread(records: Records) -> Records:
+    """Asked for a quarter, and everything consistently kept a half."""
+    half = {r.sample_id: r for r in records if r.cell == "random@0.5"}
+    same = ("tokens_asked", "tokens_kept", "prompt_length", "kept_indices", "response", "score")
+    return change(
+        records,
+        lambda r: r.cell == "random@0.25",
+        lambda r: {name: getattr(half[r.sample_id], name) for name in same},
+    )
+
+
+def another_method_ran(records: Records) -> Records:
+    return change(records, below_full, lambda r: {"method": "random"})
+
+
+def another_methods_patches(records: Records) -> Records:
+    grid = {(r.sample_id, r.budget_asked): r.kept_indices for r in records if r.method == "uniform"}
+    return change(
+        records,
+        below_full,
+        lambda r: {"kept_indices": grid[r.sample_id, r.budget_asked]},
+    )
+
+
+def two_devices(records: Records) -> Records:
+    message = (
+        "RuntimeError: Expected all tensors to be on the same device, but found at least two devices, "
+        "cuda:0 and cuda:1!"
+    )
+    return change(records, lambda r: r.cell == "question@0.5", lambda r: failure(message))
+
+
+def first_token_eos(records: Records) -> Records:
+    return change(
+        records,
+        lambda r: r.cell == "question@0.5" and every_third(r),
+        lambda r: {**EMPTY, "empty_cause": "first-token-eos", "answer_length": 1},
+    )
+
+
+RUN_PLANTS: list[tuple[Callable[[Records], Records], int, str]] = [
+    (empties_without_a_cause, 1, "harness-bug"),
+    (new_tokens_without_text, 2, "harness-bug"),
+    (eos_claimed_of_a_long_answer, 2, "harness-bug"),
+    (tails_of_answers, 2, "harness-bug"),
+    (prompt_not_cut_off, 2, "harness-bug"),
+    (all_placeholders_stay, 3, "harness-bug"),
+    (features_do_not_match, 3, "harness-bug"),
+    (full_cell_is_empty, 4, "harness-bug"),
+    (full_budget_answers_otherwise, 4, "harness-bug"),
+    (one_token_more, 5, "harness-bug"),
+    (sizes_one_apart, 5, "harness-bug"),
+    (only_the_last_row_is_right, 6, "harness-bug"),
+    (first_rows_indices_for_all, 6, "harness-bug"),
+    (equal_work_answered_twice, 6, "harness-bug"),
+    (budget_never_arrives, 7, "harness-bug"),
+    (full_model_under_another_name, 7, "harness-bug"),
+    (one_token_too_few, 7, "harness-bug"),
+    (budget_misread, 7, "harness-bug"),
+    (another_method_ran, 7, "harness-bug"),
+    (another_methods_patches, 7, "harness-bug"),
+    (two_devices, 8, "harness-bug"),
+    (first_token_eos, 9, "model-finding"),
+]
+
+
+def test_a_healthy_run_is_healthy(tmp_path: Path) -> None:
+    diagnosis = diagnose_run(write_run(tmp_path, healthy_records()))
+    assert diagnosis.healthy, diagnosis.findings
+    # In a finished run with batches nothing is out of sight: healthy means looked at.
+    assert {outcome.status for outcome in diagnosis.outcomes} == {"passed"}
+
+
+@pytest.mark.parametrize(
+    ("plant", "failure_number", "severity"), RUN_PLANTS, ids=lambda v: getattr(v, "__name__", None)
+)
+def test_a_failure_planted_in_a_run_is_found_and_no_other(
+    tmp_path: Path, plant: Callable[[Records], Records], failure_number: int, severity: str
+) -> None:
+    diagnosis = diagnose_run(write_run(tmp_path, plant(healthy_records())))
+    assert [outcome.failure for outcome in diagnosis.findings] == [failure_number], diagnosis.findings
+    (finding,) = diagnosis.findings
+    assert finding.severity == severity
+    assert finding.evidence
+    assert finding.remedy
+
+
+def test_every_known_failure_has_a_check_and_a_plant() -> None:
+    assert [check.failure for check in FILE_CHECKS if check.failure] == list(range(1, 10))
+    assert {number for _, number, _ in RUN_PLANTS} == set(range(1, 10))
+
+
+def test_evidence_names_cell_count_and_samples(tmp_path: Path) -> None:
+    finding = diagnose_run(write_run(tmp_path, first_token_eos(healthy_records()))).findings[0]
+    assert "question@0.5: 20 of 60 (33.3 %) empty" in finding.evidence[0]
+    assert finding.examples[0] == "s000 in question@0.5"
+    assert "full@1.0" in finding.evidence[-1]
+
+
+def test_first_token_eos_in_every_cell_may_be_the_harness(tmp_path: Path) -> None:
+    eos = {**EMPTY, "empty_cause": "first-token-eos", "answer_length": 1}
+    records = change(healthy_records(), every_third, lambda r: eos)
+    diagnosis = diagnose_run(write_run(tmp_path, records))
+    assert found(diagnosis) == ["first-token-eos"]
+    assert diagnosis.findings[0].severity == "cannot-tell"
+
+
+def test_a_rare_first_token_eos_is_no_finding(tmp_path: Path) -> None:
+    eos = {**EMPTY, "empty_cause": "first-token-eos", "answer_length": 1}
+    # 1 of 60 is above one percent, so the cell needs more samples: it gets them by name.
+    records = [
+        record.model_copy(
+            update={"sample_id": f"s{number_of(record) + 60 * copy:03d}", "batch_ms": copy + record.batch_ms}
+        )
+        for copy in range(2)
+        for record in healthy_records()
+    ]
+    rare = change(records, lambda r: r.cell == "question@0.5" and number_of(r) == 7, lambda r: eos)
+    (tmp_path / "samples.jsonl").write_text("".join(r.model_dump_json() + "\n" for r in rare))
+    assert diagnose_run(tmp_path).healthy
+
+
+def test_an_unflagged_summary_over_empties_is_failure_1(tmp_path: Path) -> None:
+    records = first_token_eos(healthy_records())
+    results = sum_up(records)
+    cells = [cell.model_copy(update={"flagged": False, "flag_reason": None}) for cell in results.cells]
+    diagnosis = diagnose_run(write_run(tmp_path, records, results.model_copy(update={"cells": cells})))
+    assert found(diagnosis) == ["empty-answers-scored", "first-token-eos"]
+
+
+def test_blank_answers_are_told_apart(tmp_path: Path) -> None:
+    blank = {**EMPTY, "empty_cause": "whitespace-only", "answer_length": 4}
+    records = change(healthy_records(), lambda r: below_full(r) and every_third(r), lambda r: blank)
+    assert found(diagnose_run(write_run(tmp_path, records))) == ["blank-answers"]
+
+
+def test_question_types_that_alternate_with_the_batch_are_no_batch_dependence(tmp_path: Path) -> None:
+    """An easy type in every last place: accuracy follows the place, and nothing is broken."""
+    hard, easy = ("hard", "easy")
+    records = [
+        record.model_copy(update={"kind": easy if number_of(record) % BATCH_SIZE == BATCH_SIZE - 1 else hard})
+        for record in healthy_records()
+    ]
+    records = change(records, lambda r: r.kind == easy, lambda r: {"response": r.answers[0], "score": 1.0})
+    records = change(records, lambda r: r.kind == hard and number_of(r) % 5 != 0, wrong)
+    assert diagnose_run(write_run(tmp_path, records)).healthy
+
+
+def test_one_set_of_patches_for_all_samples(tmp_path: Path) -> None:
+    records = change(healthy_records(), lambda r: r.cell == "question@4", lambda r: {"kept_indices": [[3, 9, 20, 41]]})
+    assert found(diagnose_run(write_run(tmp_path, records))) == ["selection-ignores-input"]
+
+
+def test_a_grid_may_be_the_same_for_all_samples(tmp_path: Path) -> None:
+    assert all(r.kept_indices == [[0, 16, 32, 48]] for r in healthy_records() if r.cell == "uniform@4")
+    assert diagnose_run(write_run(tmp_path, healthy_records())).healthy
+
+
+def test_a_corrupt_image_is_a_failed_sample_and_nothing_else(tmp_path: Path) -> None:
+    message = "UnidentifiedImageError: cannot identify image file"
+    records = change(healthy_records(), lambda r: r.sample_id == "s007", lambda r: failure(message))
+    diagnosis = diagnose_run(write_run(tmp_path, records))
+    assert found(diagnosis) == ["failed-samples"]
+    assert "UnidentifiedImageError" in "".join(diagnosis.findings[0].evidence)
+
+
+@pytest.mark.parametrize("damage", ["missing", "doubled", "no-cell"])
+def test_missing_and_doubled_samples(tmp_path: Path, damage: str) -> None:
+    records = healthy_records()
+    results = sum_up(records)
+    victim = next(record for record in records if record.cell == "question@4")
+    damaged = {
+        "missing": [record for record in records if record is not victim],
+        "doubled": [*records, victim],
+        "no-cell": [record for record in records if record.cell != "none@none"],
+    }[damage]
+    diagnosis = diagnose_run(write_run(tmp_path, damaged, results))
+    assert "samples-incomplete" in found(diagnosis)
+    assert not any(outcome.failure for outcome in diagnosis.findings)
+
+
+def test_a_killed_run_is_read_up_to_its_torn_line(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, healthy_records())
+    (folder / "results.json").unlink()
+    whole = (folder / "samples.jsonl").read_text()
+    (folder / "samples.jsonl").write_text(whole[:-40])
+    diagnosis = diagnose_run(folder)
+    assert found(diagnosis) == ["samples-incomplete"]
+    assert any("torn" in line for line in diagnosis.findings[0].evidence)
+    assert outcome_of(diagnosis, "summary-mismatch").status == "not-visible"
+
+
+def test_a_summary_that_does_not_follow(tmp_path: Path) -> None:
+    records = healthy_records()
+    results = sum_up(records)
+    first = results.cells[0]
+    assert first.accuracy is not None
+    better = first.model_copy(update={"accuracy": first.accuracy.model_copy(update={"mean": 0.999})})
+    results = results.model_copy(update={"cells": [better, *results.cells[1:]]})
+    assert found(diagnose_run(write_run(tmp_path, records, results))) == ["summary-mismatch"]
+
+
+def test_batches_of_one_cannot_show_batch_dependence(tmp_path: Path) -> None:
+    records = change(healthy_records(), lambda r: True, lambda r: {"batch_size": 1, "batch_ms": 1.0 + number_of(r)})
+    diagnosis = diagnose_run(write_run(tmp_path, records))
+    assert diagnosis.healthy
+    assert outcome_of(diagnosis, "batch-dependence").status == "not-visible"
+
+
+# --- failures planted in lmms-eval's samples ---
+
+
+def edit(files: Files, budgets: set[str], update: Callable[[Row], Row], step: int = 1) -> Files:
+    return {
+        budget: [{**row, **update(row)} if budget in budgets and row["doc_id"] % step == 0 else row for row in rows]
+        for budget, rows in files.items()
+    }
+
+
+ALL = {"1.0", "0.5", "0.25", "0.1"}
+PRUNED = ALL - {"1.0"}
+NOTHING: Row = {"filtered_resps": "", "exact_match": 0.0}
+
+
+def with_counts(row: Row, **counts: int) -> Row:
+    return {"token_counts": [{**row["token_counts"][0], **counts}]}
+
+
+def lmms_empty_everywhere(_: Files) -> Files:
+    return edit(healthy_rows(counts=False), ALL, lambda r: NOTHING)
+
+
+def lmms_tokens_without_text(files: Files) -> Files:
+    return edit(files, ALL, lambda r: {**NOTHING, **with_counts(r, output_tokens=4)}, step=2)
+
+
+def lmms_tails(_: Files) -> Files:
+    return edit(healthy_rows(counts=False), ALL, lambda r: {"filtered_resps": r["filtered_resps"][-3:]})
+
+
+def lmms_same_prompt_length(files: Files) -> Files:
+    return edit(files, ALL, lambda r: with_counts(r, input_tokens=30 + LMMS_N))
+
+
+def lmms_lengths_fit_no_n(files: Files) -> Files:
+    return edit(files, {"0.25"}, lambda r: with_counts(r, input_tokens=r["token_counts"][0]["input_tokens"] + 9))
+
+
+def lmms_full_budget_empty(_: Files) -> Files:
+    return edit(healthy_rows(counts=False), {"1.0"}, lambda r: NOTHING)
+
+
+def lmms_one_more(files: Files) -> Files:
+    return edit(files, PRUNED, lambda r: with_counts(r, input_tokens=r["token_counts"][0]["input_tokens"] + 1))
+
+
+def lmms_answered_twice(files: Files) -> Files:
+    return {b: [*rows, {**rows[5], "filtered_resps": "other"}] for b, rows in files.items()}
+
+
+def lmms_budget_in_no_cache_key(files: Files) -> Files:
+    return dict.fromkeys(files, files["1.0"])
+
+
+def lmms_same_answers_only(_: Files) -> Files:
+    return dict.fromkeys(ALL, healthy_rows(counts=False)["1.0"])
+
+
+def lmms_error_as_answer(files: Files) -> Files:
+    message = "Error: Expected all tensors to be on the same device, but found at least two devices"
+    return edit(files, {"0.5"}, lambda r: {"filtered_resps": message, "exact_match": 0.0})
+
+
+def lmms_lone_eos(files: Files) -> Files:
+    return edit(files, {"0.25"}, lambda r: {**NOTHING, **with_counts(r, output_tokens=1)}, step=3)
+
+
+LMMS_PLANTS: list[tuple[Callable[[Files], Files], int, str]] = [
+    (lmms_empty_everywhere, 1, "cannot-tell"),
+    (lmms_tokens_without_text, 2, "harness-bug"),
+    (lmms_tails, 2, "harness-bug"),
+    (lmms_same_prompt_length, 3, "cannot-tell"),
+    (lmms_lengths_fit_no_n, 3, "harness-bug"),
+    (lmms_full_budget_empty, 4, "cannot-tell"),
+    (lmms_one_more, 5, "harness-bug"),
+    (lmms_answered_twice, 6, "harness-bug"),
+    (lmms_budget_in_no_cache_key, 7, "harness-bug"),
+    (lmms_same_answers_only, 7, "cannot-tell"),
+    (lmms_error_as_answer, 8, "harness-bug"),
+    (lmms_lone_eos, 9, "model-finding"),
+]
+
+
+@pytest.mark.parametrize("arguments", [True, False], ids=["model_args", "path"])
+def test_a_healthy_lmms_eval_sweep_is_healthy(tmp_path: Path, arguments: bool) -> None:
+    diagnosis = diagnose_run(write_lmms(tmp_path, healthy_rows(), arguments=arguments))
+    assert diagnosis.healthy, diagnosis.findings
+    assert diagnosis.summary.startswith("240 answers in 4 cells: model@")
+    passed = {outcome.failure for outcome in diagnosis.outcomes if outcome.status == "passed" and outcome.failure}
+    assert passed == {1, 2, 3, 4, 5, 7, 9}
+
+
+@pytest.mark.parametrize(
+    ("plant", "failure_number", "severity"), LMMS_PLANTS, ids=lambda v: getattr(v, "__name__", None)
+)
+def test_a_failure_planted_in_lmms_eval_samples_is_found_and_no_other(
+    tmp_path: Path, plant: Callable[[Files], Files], failure_number: int, severity: str
+) -> None:
+    diagnosis = diagnose_run(write_lmms(tmp_path, plant(healthy_rows())))
+    assert [outcome.failure for outcome in diagnosis.findings] == [failure_number], diagnosis.findings
+    assert diagnosis.findings[0].severity == severity
+
+
+def test_what_lmms_eval_does_not_record_is_not_called_healthy(tmp_path: Path) -> None:
+    folder = write_lmms(tmp_path, {"0.5": healthy_rows(counts=False)["0.5"]})
+    (file,) = folder.rglob("*_samples_*.jsonl")
+    diagnosis = diagnose_run(file)
+    assert diagnosis.healthy
+    unseen = {outcome.failure for outcome in diagnosis.outcomes if outcome.status == "not-visible"}
+    assert {3, 4, 5, 6, 7, 8, 9} <= unseen
+
+
+def test_tasks_of_one_folder_are_not_compared(tmp_path: Path) -> None:
+    folder = write_lmms(tmp_path, healthy_rows())
+    for file in list(folder.rglob("*_samples_vqav2_val.jsonl")):
+        lines = file.read_text().splitlines(keepends=True)
+        file.with_name(file.name.replace("vqav2_val", "gqa")).write_text("".join(lines[:20]))
+    assert diagnose_run(folder).healthy
+
+
+# --- what cannot be read ---
+
+
+def test_unreadable_input_is_refused_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        diagnose_run(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="holds neither"):
+        diagnose_run(tmp_path)
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match="not a JSONL file"):
+        diagnose_run(tmp_path / "notes.txt")
+    (tmp_path / "other.jsonl").write_text('{"text": 1}\n')
+    with pytest.raises(InputError, match="neither"):
+        diagnose_run(tmp_path / "other.jsonl")
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, healthy_records())
+    lines = (folder / "samples.jsonl").read_text().splitlines(keepends=True)
+    (folder / "samples.jsonl").write_text("".join([lines[0], "{}\n", *lines[1:]]))
+    with pytest.raises(RunFolderError, match=r"samples\.jsonl, line 2"):
+        diagnose_run(folder)

@@ -1,0 +1,150 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from run_records import failed, run, sample_record
+
+from adallava.errors import RunFolderError
+from adallava.evaluation.journal import Journal, locked_folder, write_atomically
+
+
+def records(*ids):
+    return [sample_record(sample_id=i, question=f"é\n{i}") for i in ids]
+
+
+def test_what_was_appended_is_there_again(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a", "b"))
+        journal.append(records("c"))
+    with Journal(tmp_path, run()) as journal:
+        assert journal.records == records("a", "b", "c")
+
+
+def test_cut_at_any_byte_whole_lines_stay_and_the_rest_can_be_written_again(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a", "b", "c"))
+    whole = (tmp_path / "samples.jsonl").read_bytes()
+    for cut in range(len(whole) + 1):
+        (tmp_path / "samples.jsonl").write_bytes(whole[:cut])
+        with Journal(tmp_path, run()) as journal:
+            left = records("a", "b", "c")[: whole[:cut].count(b"\n")]
+            assert journal.records == left
+            journal.append(records("a", "b", "c")[len(left) :])
+        assert (tmp_path / "samples.jsonl").read_bytes() == whole
+
+
+def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a"))
+    with (tmp_path / "samples.jsonl").open("ab") as file:
+        file.write(bytes(5000))
+    with Journal(tmp_path, run()) as journal:
+        assert journal.records == records("a")
+
+
+@pytest.mark.parametrize("line", [b"", b"{}", b"nonsense", b'{"cell": 1'])
+def test_damage_before_the_last_line_is_refused(tmp_path, line):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a", "b"))
+    first, second = (tmp_path / "samples.jsonl").read_bytes().splitlines()
+    (tmp_path / "samples.jsonl").write_bytes(b"\n".join([first, line, second, b""]))
+    with pytest.raises(RunFolderError, match="line 2"):
+        Journal(tmp_path, run())
+
+
+def test_a_sample_twice_is_refused(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a"))
+        journal.append(records("a"))
+    with pytest.raises(RunFolderError, match="twice"):
+        Journal(tmp_path, run())
+
+
+@pytest.mark.parametrize(
+    ("config", "provenance", "named"),
+    [
+        ({"seed": 1}, {}, ["seed is 0 there and 1 now"]),
+        ({"limit": None}, {}, ["limit"]),
+        ({"methods": ["random", "pool"]}, {}, ["methods"]),
+        ({"batch_size": 4, "dtype": "bfloat16"}, {}, ["batch_size", "dtype"]),
+        ({"question_suffix": " "}, {}, ["question_suffix"]),
+        ({}, {"weights_sha256": "f" * 64}, ["weights_sha256"]),
+        ({}, {"adapter_sha256": {"question": "f" * 64}}, ["adapter_sha256"]),
+        ({}, {"task_sha256": None}, ["task_sha256"]),
+        ({}, {"adallava_version": "0.2.0"}, ["adallava_version"]),
+        ({}, {"versions": {"torch": "2.13.0", "transformers": "5.17.0"}}, ["torch version"]),
+    ],
+)
+def test_another_run_is_refused_and_the_difference_named(tmp_path, config, provenance, named):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(RunFolderError) as refused:
+        Journal(tmp_path, run(config, provenance))
+    assert all(name in str(refused.value) for name in [*named, "--output"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_the_same_run_at_another_time_by_another_command_goes_on(tmp_path):
+    Journal(tmp_path, run()).__exit__()
+    later = {"started_at": "2026-01-01T00:00:00+00:00", "command": "python -m adallava sweep", "git_dirty": True}
+    Journal(tmp_path, run(provenance=later)).__exit__()
+    assert json.loads((tmp_path / "run.json").read_text())["provenance"]["started_at"].startswith("2025")
+
+
+@pytest.mark.parametrize("name", ["samples.jsonl", "results.json"])
+def test_results_of_unknown_origin_are_not_touched(tmp_path, name):
+    (tmp_path / name).write_text("something\n")
+    with pytest.raises(RunFolderError, match="holds results without"):
+        Journal(tmp_path, run())
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_run_file_of_another_schema_is_refused(tmp_path):
+    (tmp_path / "run.json").write_text('{"schema_version": 99}')
+    with pytest.raises(RunFolderError, match="not a run of this version"):
+        Journal(tmp_path, run())
+
+
+def test_failed_samples_are_done_unless_asked_for_again(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append([*records("a"), failed(sample_id="b"), *records("c")])
+    with Journal(tmp_path, run()) as journal:
+        assert [record.sample_id for record in journal.records] == ["a", "b", "c"]
+    with Journal(tmp_path, run(), retry_failed=True) as journal:
+        assert [record.sample_id for record in journal.records] == ["a", "c"]
+        journal.append(records("b"))
+    with Journal(tmp_path, run()) as journal:
+        assert journal.records == records("a", "c", "b")
+
+
+def test_one_process_at_a_time(tmp_path):
+    with locked_folder(tmp_path / "run"):
+        attempt = (
+            "import sys; from pathlib import Path; from adallava.evaluation.journal import locked_folder\n"
+            "from adallava.errors import RunFolderError\n"
+            "try:\n  locked_folder(Path(sys.argv[1])).__enter__()\n"
+            "except RunFolderError as error: sys.exit(str(error))"
+        )
+        other = subprocess.run(
+            [sys.executable, "-c", attempt, str(tmp_path / "run")], capture_output=True, text=True, check=False
+        )
+        assert other.returncode == 1
+        assert "another process is writing" in other.stderr
+    with locked_folder(tmp_path / "run"):
+        pass
+
+
+def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_atomically(path, b"old")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"

@@ -1,0 +1,161 @@
+"""Tiny random checkpoints in stock format, made on the spot: no download, and nothing that is learned."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from adallava.adapters import save_adapter, weights_sha256
+from adallava.selection import build_selector
+from adallava.selection.contract import TowerShape
+
+WORDS = [
+    "USER",
+    "ASSISTANT",
+    ":",
+    "what",
+    "is",
+    "the",
+    "colour",
+    "red",
+    "blue",
+    "?",
+    "yes",
+    "no",
+    "a",
+    "1",
+    "2",
+]
+
+TINY_SHAPE = TowerShape(num_vision_tokens=16, vision_width=32, llm_width=48, grid=(4, 4))
+
+LEARNED = ("budget-token", "question")
+
+
+def tiny_tokenizer() -> Any:
+    """Byte-level BPE without merges: every byte is a token."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>"},
+        padding_side="left",
+    )
+
+
+def tiny_processor() -> Any:
+    """28 x 28 pixels in patches of 7: N = 16."""
+    from transformers import LlavaProcessor
+
+    return LlavaProcessor(
+        image_processor=_image_processor(),
+        tokenizer=tiny_tokenizer(),
+        patch_size=7,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+    )
+
+
+def _image_processor() -> Any:
+    import transformers
+
+    # Without torchvision the plain name falls back to the PIL class; by its own name it is the same everywhere.
+    cls = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+    return cls(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+
+
+def tiny_base(
+    *,
+    attn_implementation: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    vision_feature_layer: int | list[int] = -2,
+    weight_std: float = 0.2,
+    seed: int = 0,
+) -> Any:
+    """Return a random Llava: two layers each in tower and LLM, grouped-query attention, in eval mode.
+
+    The weights are wide enough for logits to differ by much more than rounding from token to token.
+    """
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+    tokenizer = tiny_tokenizer()
+    vision = CLIPVisionConfig(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=7,
+        projection_dim=16,
+    )
+    text = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        vision_feature_layer=vision_feature_layer,
+        vision_feature_select_strategy="default",
+    )
+    config._attn_implementation = attn_implementation
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlavaForConditionalGeneration(config)
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=weight_std)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model.to(dtype).eval()
+
+
+def tiny_llava(folder: Path, *, adapters: bool = True, **base_options: Any) -> Path:
+    """Save a random Llava with processor, and random adapters for the learned methods, to `folder`; return it."""
+    tiny_base(**base_options).save_pretrained(folder)
+    tiny_processor().save_pretrained(folder)
+    if adapters:
+        for method in LEARNED:
+            save_tiny_adapter(folder, folder / "adapters" / method, method)
+    return folder
+
+
+def save_tiny_adapter(base: Path, folder: Path, method: str) -> None:
+    """Save random weights of a learned method as an adapter of `base`, their scores spread well apart."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        selector: Any = build_selector(method, TINY_SHAPE)
+        for parameter in selector.parameters():
+            torch.nn.init.normal_(parameter, std=0.12)
+    save_adapter(
+        folder,
+        selector,
+        shape=TINY_SHAPE,
+        base_model_name_or_path=str(base),
+        base_weights_sha256=weights_sha256(base),
+    )
+
+
+def tiny_image(seed: int = 0) -> Image.Image:
+    """Return a picture of random colours, 28 x 28, RGB."""
+    noise = torch.randint(0, 256, (28, 28, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return Image.fromarray(noise.numpy())
