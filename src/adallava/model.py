@@ -1,7 +1,6 @@
 """The model: a stock Llava, a selection method beside it, and how the two are driven."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,46 +14,27 @@ from adallava.errors import BudgetError, CheckpointError, InputError
 from adallava.families import load_family, weights_folder, wrap_model
 from adallava.families.contract import Family
 from adallava.generation.clock import PrefillMark, StageClock
-from adallava.generation.compact import CompactBatch, Positions
+from adallava.generation.compact import Positions
 from adallava.generation.layout import Layout, Side, plan_layout
-from adallava.generation.modes import GenerationPlan, plan_generation
+from adallava.generation.modes import plan_generation
 from adallava.generation.output import (
     AdaLlavaOutput,
+    ForwardOutput,
     SampleSelection,
     describe_selections,
-    measure_answers,
-    records_of,
+    read_answers,
 )
 from adallava.generation.prepare import Prepared, prepare
 from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.selection import build_selector
-from adallava.selection.contract import Selection, Selector, TowerShape
+from adallava.selection.contract import Selector, TowerShape
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "build_prompt"]
 
 BudgetLike = float | int | str | TokenBudget
 """A share (`0.25`, `"25%"`) or a count (`64`) of the vision tokens; see `TokenBudget`."""
-
-
-@dataclass(frozen=True)
-class ForwardOutput:
-    """What `AdaLlava.forward` returns.
-
-    Attributes:
-        loss: mean cross-entropy over the labels that are not -100; None without labels.
-        logits: [B, Lc, V].
-        batch: the shortened batch that the LLM read, its labels among it.
-        layout: where its tokens come from.
-        selection: the choice; None if no vision token was looked at.
-    """
-
-    loss: Tensor | None
-    logits: Tensor
-    batch: CompactBatch
-    layout: Layout
-    selection: Selection | None
 
 
 class AdaLlava:
@@ -281,7 +261,7 @@ class AdaLlava:
         )
         if clock is not None:
             clock.mark("decode")
-        return self._output(result, plan, prepared, positions, clock)
+        return read_answers(result, plan, prepared, self.processor, positions, clock)
 
     @torch.no_grad()
     def select(
@@ -295,7 +275,7 @@ class AdaLlava:
     ) -> tuple[SampleSelection, ...]:
         """Return what each sample would keep, without running the LLM. Arguments as for `generate`."""
         layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
-        return self._describe(self._prepare(layout, input_ids, pixel_values, seed, "original"))
+        return describe_selections(self._prepare(layout, input_ids, pixel_values, seed, "original"))
 
     def forward(
         self,
@@ -387,37 +367,6 @@ class AdaLlava:
             positions=positions,
             labels=None if labels is None else labels.to(self.device),
             clock=clock,
-        )
-
-    def _describe(self, prepared: Prepared) -> tuple[SampleSelection, ...]:
-        return describe_selections(
-            self.method,
-            prepared.layout,
-            prepared.selection,
-            self.shape.grid,
-            ignores_budget=self.selector is not None and self.selector.ignores_budget,
-        )
-
-    def _output(
-        self, result: Any, plan: GenerationPlan, prepared: Prepared, positions: str, clock: StageClock | None
-    ) -> AdaLlavaOutput:
-        prompt_length = prepared.batch.input_ids.shape[1]
-        lengths, reasons = measure_answers(result.sequences[:, prompt_length:], plan.eos_token_ids)
-        records = records_of(self._describe(prepared), positions, plan.num_return_sequences)
-        answers = [
-            row[:length] for row, length in zip(result.sequences[:, prompt_length:].tolist(), lengths, strict=True)
-        ]
-        texts = self.processor.batch_decode(answers, skip_special_tokens=True)
-        return AdaLlavaOutput(
-            sequences=result.sequences,
-            prompt_length=prompt_length,
-            prompt_lengths=tuple(record.llm_sequence_length for record in records),
-            answer_lengths=lengths,
-            finish_reasons=reasons,
-            text=tuple(text.strip() for text in texts),
-            records=records,
-            part_ms=None if clock is None else clock.part_ms(),
-            transformers_output=result,
         )
 
     def _adapter_folder(self, method: str) -> Path:

@@ -36,8 +36,10 @@ def test_patch_indices_run_row_by_row_from_the_top_left() -> None:
     ys, xs = np.nonzero((drawn == GREEN).all(axis=2))
     cell = drawn.shape[0] // 2
 
-    assert ys.min() >= 0 and ys.max() < cell
-    assert cell <= xs.min() and xs.max() < 2 * cell
+    assert ys.min() >= 0
+    assert ys.max() < cell
+    assert cell <= xs.min()
+    assert xs.max() < 2 * cell
 
 
 def test_an_outline_surrounds_a_kept_region_but_does_not_cross_it() -> None:

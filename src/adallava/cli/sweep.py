@@ -134,9 +134,11 @@ def run(args: argparse.Namespace) -> int:
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.evaluation.sweep import run_sweep
 
+    from .loading import quiet_loading
     from .sweep_progress import ProgressDisplay
     from .sweep_table import print_outcome
 
+    quiet_loading(request.model)
     with ProgressDisplay() as display:
         outcome = run_sweep(request, display)
     print_outcome(outcome, request.output)

@@ -11,7 +11,7 @@ Which two patches fill the slots is the selector's choice, on the device; how ma
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -103,14 +103,12 @@ class Layout:
 
     def to(self, device: torch.device) -> "Layout":
         """Return the same layout with its tensors on `device`."""
-        return replace(
-            self,
-            **{
-                field.name: value.to(device, non_blocking=True)
-                for field in fields(self)
-                if isinstance(value := getattr(self, field.name), Tensor)
-            },
-        )
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
 
 
 def plan_layout(

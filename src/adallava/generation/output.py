@@ -8,7 +8,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from adallava.errors import AdallavaError
+from adallava.generation.clock import StageClock
+from adallava.generation.compact import CompactBatch
 from adallava.generation.layout import Layout
+from adallava.generation.modes import GenerationPlan
+from adallava.generation.prepare import Prepared
+from adallava.records import FULL_METHOD
 from adallava.selection.contract import Selection
 
 FinishReason = Literal["eos", "length"]
@@ -111,6 +116,25 @@ class AdaLlavaOutput:
         return [answer[:length] for answer, length in zip(answers, self.answer_lengths, strict=True)]
 
 
+@dataclass(frozen=True)
+class ForwardOutput:
+    """What `AdaLlava.forward` returns.
+
+    Attributes:
+        loss: mean cross-entropy over the labels that are not -100; None without labels.
+        logits: [B, Lc, V].
+        batch: the shortened batch that the LLM read, its labels among it.
+        layout: where its tokens come from.
+        selection: the choice; None if no vision token was looked at.
+    """
+
+    loss: Tensor | None
+    logits: Tensor
+    batch: CompactBatch
+    layout: Layout
+    selection: Selection | None
+
+
 def measure_answers(
     new_tokens: Tensor, eos_token_ids: Collection[int]
 ) -> tuple[tuple[int, ...], tuple[FinishReason, ...]]:
@@ -131,23 +155,19 @@ def measure_answers(
     return tuple(lengths), tuple(reasons)
 
 
-def describe_selections(
-    method: str,
-    layout: Layout,
-    selection: Selection | None,
-    grid: tuple[int, int],
-    *,
-    ignores_budget: bool,
-) -> tuple[SampleSelection, ...]:
+def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
     """Read a batch's choice back from the device, per sample.
 
     Raises:
         AdallavaError: if a method's indices are not ascending, unique and within the image.
     """
-    kept = _kept_indices(method, layout, selection, grid)
+    selector, selection, grid = prepared.selector, prepared.selection, prepared.grid
+    method = FULL_METHOD if selector is None else selector.name
+    ignores_budget = selector is not None and selector.ignores_budget
+    kept = _kept_indices(method, prepared)
     scores = None if selection is None or selection.scores is None else selection.scores.detach().float().cpu()
     described, first = [], 0
-    for prompt in layout.prompts:
+    for prompt in prepared.layout.prompts:
         images = slice(first, first + len(prompt.spans))
         first = images.stop
         described.append(
@@ -164,6 +184,34 @@ def describe_selections(
             )
         )
     return tuple(described)
+
+
+def read_answers(
+    result: Any,
+    plan: GenerationPlan,
+    prepared: Prepared,
+    processor: Any,
+    positions: str,
+    clock: StageClock | None,
+) -> AdaLlavaOutput:
+    """Read transformers' result: the one place where answers are cut from sequences and measured."""
+    prompt_length = prepared.batch.input_ids.shape[1]
+    new_tokens = result.sequences[:, prompt_length:]
+    lengths, reasons = measure_answers(new_tokens, plan.eos_token_ids)
+    answers = [row[:length] for row, length in zip(new_tokens.tolist(), lengths, strict=True)]
+    records = records_of(describe_selections(prepared), positions, plan.num_return_sequences)
+    texts = processor.batch_decode(answers, skip_special_tokens=True)
+    return AdaLlavaOutput(
+        sequences=result.sequences,
+        prompt_length=prompt_length,
+        prompt_lengths=tuple(record.llm_sequence_length for record in records),
+        answer_lengths=lengths,
+        finish_reasons=reasons,
+        text=tuple(text.strip() for text in texts),
+        records=records,
+        part_ms=None if clock is None else clock.part_ms(),
+        transformers_output=result,
+    )
 
 
 def records_of(
@@ -187,18 +235,17 @@ def records_of(
     )
 
 
-def _kept_indices(
-    method: str, layout: Layout, selection: Selection | None, grid: tuple[int, int]
-) -> list[tuple[int, ...]]:
+def _kept_indices(method: str, prepared: Prepared) -> list[tuple[int, ...]]:
+    selection, num_patches = prepared.selection, prepared.grid[0] * prepared.grid[1]
     if selection is None:
-        return [()] * len(layout.keep_counts)
+        return [()] * len(prepared.layout.keep_counts)
     rows = zip(selection.indices.tolist(), selection.keep_counts, strict=True)
     kept = [tuple(row[:count]) for row, count in rows]
     for image, indices in enumerate(kept):
-        legal = all(0 <= index < grid[0] * grid[1] for index in indices)
-        if not legal or any(a >= b for a, b in pairwise(indices)):
+        within = all(0 <= index < num_patches for index in indices)
+        if not within or any(a >= b for a, b in pairwise(indices)):
             raise AdallavaError(
                 f"method {method!r} kept {list(indices)} of image {image}: indices must be ascending, unique and "
-                f"below {grid[0] * grid[1]}"
+                f"below {num_patches}"
             )
     return kept

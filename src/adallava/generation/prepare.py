@@ -30,11 +30,15 @@ class Prepared:
         batch: the shortened batch.
         layout: where its tokens come from.
         selection: None if no vision token was looked at: no images, or a method that keeps none.
+        selector: that chose; None keeps every token.
+        grid: (rows, columns) of an image's patches.
     """
 
     batch: CompactBatch
     layout: Layout
     selection: Selection | None
+    selector: Selector | None
+    grid: tuple[int, int]
 
 
 def prepare(
@@ -66,7 +70,8 @@ def prepare(
     if pixel_values is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
             mark(part)
-        return Prepared(assemble(family, layout, input_ids, None, None, positions, labels), layout, None)
+        batch = assemble(family, layout, input_ids, None, None, positions, labels)
+        return Prepared(batch, layout, None, selector, family.shape.grid)
     ratios = budget_ratios(layout, family.device)
     vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
     mark("vision")
@@ -76,7 +81,7 @@ def prepare(
     vision_embeds = family.project(kept)
     mark("projector")
     batch = assemble(family, layout, input_ids, vision_embeds, selection.indices, positions, labels)
-    return Prepared(batch, layout, selection)
+    return Prepared(batch, layout, selection, selector, family.shape.grid)
 
 
 def budget_ratios(layout: Layout, device: torch.device) -> Tensor:

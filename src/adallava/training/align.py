@@ -74,10 +74,11 @@ class AlignmentLoss(nn.Module):
 class AlignObjective(nn.Module):
     """What the Trainer sees in stage `align`: pictures in, one loss out."""
 
-    def __init__(self, base: nn.Module, alignment: AlignmentLoss) -> None:
+    def __init__(self, base: Any, alignment: AlignmentLoss) -> None:
         """Hold the base model and the loss."""
         super().__init__()
-        self.base, self.alignment = base, alignment
+        self.base: Any = base
+        self.alignment = alignment
 
     def forward(self, pixel_values: Tensor, labels: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Return `loss` and each attribute's share of it."""

@@ -36,7 +36,8 @@ class Collator:
             batch["labels"] = {
                 name: torch.from_numpy(np.stack([example.labels[name] for example in examples])) for name in LABELS
             }
-            batch["evidence"] = torch.from_numpy(np.stack([example.evidence for example in examples]))
+            seen = [example.evidence for example in examples if example.evidence is not None]
+            batch["evidence"] = torch.from_numpy(np.stack(seen))
         if self.questions is not None:
             batch |= self.questions(examples)
         return batch

@@ -1,7 +1,9 @@
 """Training examples: bundled scenes, made as they are asked for, or a user's own file."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from adallava.errors import InputError
+from adallava.model import build_prompt
+from adallava.tasks import TaskSample, load_task
 from adallava.tasks.scenes import GRID, KINDS, PATCH_COUNT, Scene, make_questions, make_scene, patch_labels
 from adallava.training.packing import TokenizedQuestion
+
+_log = logging.getLogger(__name__)
 
 PLACES = 4
 """Digits of the longest number: the place of a digit in its number is a label of its own."""
@@ -81,6 +88,47 @@ class SceneExamples(Dataset[Example]):
         )
 
 
+class TaskExamples(Dataset[Example]):
+    """A user's own questions, one a picture, in turn; a picture that cannot be read is left out with a warning."""
+
+    def __init__(self, samples: Sequence[TaskSample], count: int | None = None) -> None:
+        """Hold the samples; `count` examples are drawn from them in turn (default: each once)."""
+        self.samples, self.count = samples, len(samples) if count is None else count
+
+    @classmethod
+    def from_file(cls, path: Path, columns: Mapping[str, str]) -> "TaskExamples":
+        """Read a `.jsonl` or `.parquet` file.
+
+        Raises:
+            InputError: for a file that cannot be read or lacks a column.
+        """
+        return cls(load_task(str(path), limit=None, columns=columns).samples)
+
+    def repeated(self, count: int) -> "TaskExamples":
+        """Return the same samples, `count` of them in turn."""
+        return TaskExamples(self.samples, count)
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return self.count
+
+    def __getitem__(self, index: int) -> Example:
+        """Decode one picture, or the next one that can be read.
+
+        Raises:
+            InputError: if none can be.
+        """
+        for step in range(len(self.samples)):
+            sample = self.samples[(index + step) % len(self.samples)]
+            try:
+                image = np.asarray(sample.load_image())
+            except (InputError, OSError) as error:
+                _log.warning("training leaves out sample %s: %s", sample.id, error)
+                continue
+            return Example(image, (sample.question,), (sample.answers[0],), {}, None)
+        raise InputError(f"none of the {len(self.samples)} pictures can be read")
+
+
 def pixel_values(images: Sequence[NDArray[np.uint8]], mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Return float32 [B, 3, H, W] from pictures that already have the tower's size: rescaled and normalised."""
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
@@ -107,8 +155,6 @@ class QuestionTokenizer:
         return self._cache[key]
 
     def _tokenize(self, question: str, answer: str) -> TokenizedQuestion:
-        from adallava.model import build_prompt
-
         before, after = build_prompt(self.processor, question).split(self.processor.image_token)
         ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (after, answer)]
         # Special tokens such as BOS, which the tokenizer adds in front of a whole prompt, belong to the prefix.

@@ -19,7 +19,7 @@ from adallava.training.recipe import Recipe
 WEIGHTS = "trained.safetensors"
 
 
-class StageTrainer(Trainer):
+class StageTrainer(Trainer):  # type: ignore[misc]
     """A `Trainer` that reads examples in order, logs every part of the loss and saves only what is trained."""
 
     def __init__(self, *args: Any, projector_lr_factor: float = 1.0, **kwargs: Any) -> None:
@@ -31,7 +31,7 @@ class StageTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         # Scenes are drawn by index: in order they are all different, and a resumed run goes on where it stopped.
-        return SequentialSampler(train_dataset if train_dataset is not None else self.train_dataset)
+        return SequentialSampler(self.train_dataset)
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
         """Return the objective's `loss`, and remember its other parts for the log."""

@@ -60,4 +60,5 @@ def select_tokens(keep: Keep, features: Tensor, grid: tuple[int, int], evidence:
         question_embeds=features.new_zeros(images, 0, 1),
         question_mask=torch.zeros(images, 0, dtype=torch.bool, device=features.device),
     )
-    return load_selector_class(method)().select(inputs)
+    selection: Selection = load_selector_class(method)().select(inputs)
+    return selection

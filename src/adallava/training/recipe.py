@@ -83,7 +83,7 @@ class Recipe(_Part):
     align_weight: float = 0.0
     budget_range: tuple[float, float] = (0.2, 1.0)
     samples_per_question: int = 4
-    selector: dict[str, int | float | bool] = {}
+    selector: dict[str, int] = {}
     seed: int = 0
 
 
@@ -104,3 +104,14 @@ def load_recipe(name_or_path: str) -> Recipe:
         return Recipe.model_validate(tomllib.loads(path.read_text()))
     except (ValidationError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"recipe {path.name}: {error}") from error
+
+
+def with_steps(recipe: Recipe, steps: int) -> Recipe:
+    """Return the recipe with another number of steps.
+
+    Raises:
+        InputError: if `steps` is not positive.
+    """
+    if steps < 1:
+        raise InputError(f"--steps {steps}: give at least 1")
+    return recipe.model_copy(update={"optimisation": recipe.optimisation.model_copy(update={"steps": steps})})

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from adallava.adapters import save_adapter, weights_sha256
+from adallava.adapters.bundled import is_bundled, model_folder
 from adallava.errors import InputError
-from adallava.families import wrap_model
+from adallava.families import weights_folder, wrap_model
 from adallava.families.contract import Family
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
@@ -20,7 +20,7 @@ from adallava.training.align import AlignmentLoss, AlignObjective
 from adallava.training.base import BaseObjective
 from adallava.training.batches import Collator, packed_questions, separate_prompts
 from adallava.training.blank import write_blank
-from adallava.training.examples import Example, SceneExamples
+from adallava.training.examples import SceneExamples, TaskExamples
 from adallava.training.fit import fit
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
@@ -34,7 +34,7 @@ def train_stage(
     output: Path,
     *,
     start_from: str | None = None,
-    data: Dataset[Example] | None = None,
+    data: TaskExamples | None = None,
     device: torch.device | None = None,
 ) -> Path:
     """Run one stage and return the folder of what it made: a stock checkpoint, or an adapter.
@@ -50,19 +50,23 @@ def train_stage(
     Raises:
         InputError: nothing to start from, or `output` holds another recipe's training.
     """
+    if data is not None and (recipe.stage == "align" or recipe.keep.evidence > 0):
+        raise InputError(
+            "this recipe learns from labelled patches, which only the bundled scenes have: leave --data out, or use a "
+            "stage other than 'align' with keep.evidence = 0"
+        )
     _claim(output, recipe, start_from)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base_folder = _start(recipe, output, start_from)
     base = LlavaForConditionalGeneration.from_pretrained(base_folder, attn_implementation="sdpa").to(device)
     processor = AutoProcessor.from_pretrained(base_folder)
-    settings = recipe.optimisation
-    if data is None:
-        data = SceneExamples(
-            recipe.first_scene, settings.steps * settings.batch_size, max(1, recipe.questions_per_image)
-        )
+    count = recipe.optimisation.steps * recipe.optimisation.batch_size
+    examples = (
+        SceneExamples(recipe.first_scene, count, recipe.questions_per_image) if data is None else data.repeated(count)
+    )
     family = wrap_model(base)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
-    fit(objective.to(device), recipe, data, collate, output)
+    fit(objective.to(device), recipe, examples, collate, output)
     if isinstance(objective, PolicyObjective | StraightThroughObjective):
         return _save_adapter(objective, base_folder, family, output)
     folder = output / "model"
@@ -85,7 +89,7 @@ def _start(recipe: Recipe, output: Path, start_from: str | None) -> Path:
     if recipe.blank is None:
         if start_from is None:
             raise InputError("this recipe starts from a model: name one with --model")
-        return Path(start_from)
+        return weights_folder(str(model_folder(start_from)) if is_bundled(start_from) else start_from)
     folder = output / "blank"
     if not (folder / "config.json").is_file():
         write_blank(recipe.blank, folder, recipe.seed)

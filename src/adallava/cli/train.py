@@ -1,0 +1,73 @@
+"""`adallava train`: parse, call, print."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_ROLES = ("image", "question", "answer", "id", "kind")
+
+_DESCRIPTION = """\
+Run one stage of training from a recipe: adapt a base to missing vision tokens, or train a controller for a frozen
+base. A controller needs only forward passes (question) or gradients through a frozen model (budget-token).
+
+The output folder then holds recipe.json, curve.json (the logged losses), checkpoints, and what was made: model/ (a
+stock checkpoint) or adapter/. Killed or interrupted, the same command goes on from the newest checkpoint.
+"""
+
+_EPILOG = """\
+examples:
+  adallava train tiny/align --output runs/align
+  adallava train tiny/question --model runs/base/model --output runs/question
+  adallava train tiny/question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
+
+a user's own data is a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question
+and answer.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "train",
+        help="train a base or a controller from a recipe",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(interrupt_hint="; the same command goes on from the newest checkpoint")
+    parser.add_argument("recipe", help="a bundled recipe (tiny/align, tiny/base, …) or a .toml file")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for everything it writes")
+    parser.add_argument("--model", help="what to start from: bundled name, folder or hub id")
+    parser.add_argument("--data", type=Path, metavar="FILE", help="your own questions (default: generated scenes)")
+    for role in _ROLES:
+        parser.add_argument(f"--{role}-column", metavar="NAME", help=f"column of --data that holds the {role}")
+    parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the stage and print where its result is."""
+    from adallava.training.recipe import load_recipe, with_steps
+
+    recipe = load_recipe(args.recipe)
+    if args.steps is not None:
+        recipe = with_steps(recipe, args.steps)
+
+    import torch
+
+    from adallava.training.examples import TaskExamples
+    from adallava.training.stages import train_stage
+
+    data = None
+    if args.data is not None:
+        named = {role: getattr(args, f"{role}_column") for role in _ROLES}
+        data = TaskExamples.from_file(args.data, {role: column for role, column in named.items() if column})
+    folder = train_stage(
+        recipe,
+        args.output,
+        start_from=args.model,
+        data=data,
+        device=torch.device(args.device) if args.device else None,
+    )
+    print(f"wrote {folder} and {args.output / 'curve.json'}")
+    return 0
