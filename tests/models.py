@@ -159,3 +159,27 @@ def tiny_image(seed: int = 0) -> Image.Image:
     """Return a picture of random colours, 28 x 28, RGB."""
     noise = torch.randint(0, 256, (28, 28, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return Image.fromarray(noise.numpy())
+
+
+def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -> dict[str, Any]:
+    """Return a batch of prompts with `images_each` pictures a prompt, padded on the left."""
+    from adallava.model import build_prompt
+
+    batch = processor(
+        images=[tiny_image(index) for index in range(len(questions) * images_each)] or None,
+        text=[build_prompt(processor, question, images_each) for question in questions],
+        return_tensors="pt",
+        padding=True,
+    )
+    return dict(batch)
+
+
+def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> dict[str, Any]:
+    """Return one sample of a batch, alone and without padding."""
+    real = inputs["attention_mask"][index].bool()
+    images = slice(index * images_each, (index + 1) * images_each)
+    return {
+        "input_ids": inputs["input_ids"][index : index + 1, real],
+        "attention_mask": inputs["attention_mask"][index : index + 1, real],
+        "pixel_values": inputs["pixel_values"][images],
+    }

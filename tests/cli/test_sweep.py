@@ -268,7 +268,8 @@ def test_the_table_names_every_cell_and_where_the_files_are(model, tmp_path, cap
         (["--adapter", "question=/nowhere", "--method", "question"], "/nowhere"),
         (["--model", "/nowhere/at-all"], "/nowhere/at-all"),
         (["--question-column", "sentence"], "has no columns"),
-        (["--device", "gpu0"], "gpu0"),
+        (["--device", "gpu0"], "'gpu0' is not the name of a device"),
+        (["--device", "cuda:99"], "'cuda:99' is not on this machine"),
     ],
 )
 def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(model, tmp_path, capsys, options, expected):

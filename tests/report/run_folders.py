@@ -157,7 +157,7 @@ def fake_kept(method: str, kept: int, number: int) -> list[int]:
         rows, columns = np.divmod(np.arange(NUM_TOKENS), SIDE)
         distance = np.hypot(rows - centre[0], columns - centre[1]) + rng.normal(0, 0.9, NUM_TOKENS)
         return sorted(np.argsort(distance)[:kept].tolist())
-    return sorted(np.random.default_rng(number).permutation(NUM_TOKENS)[:kept].tolist())
+    return sorted(np.random.default_rng([number, len(method)]).permutation(NUM_TOKENS)[:kept].tolist())
 
 
 def fake_picture(number: int, size: tuple[int, int] = (224, 224)) -> Image.Image:

@@ -20,6 +20,7 @@ from adallava.tasks.scenes import (
     PATCH_COUNT,
     PATCH_PX,
     SHAPES,
+    SIZES,
     SPLITS,
     Scene,
     make_questions,

@@ -22,9 +22,9 @@ _DESCRIPTION = """\
 Look for the known ways in which an evaluation at a token budget lies: scores over empty answers, answers cut away,
 budgets that never reached the model, answers that depend on their batch, and so on.
 
-RUN is a run folder of `adallava sweep`, or what lmms-eval wrote with --log_samples: a *_samples_*.jsonl file, or a
-folder with one for each budget. What such a file cannot show is reported as not visible, never as healthy.
-With --model, a model is driven live instead: a few bundled pictures, alone and in a batch, against the stock model.
+RUN is a run folder of `adallava sweep`, or what lmms-eval wrote with --log_samples: a *_samples_*.jsonl file, or
+a folder with one for each budget. What such a file cannot show is reported as not visible, never as healthy.
+With --model, a model is driven live: a few bundled pictures, alone and in a batch, against the stock model.
 """
 
 _EPILOG = """\
@@ -124,6 +124,8 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names
 
+    from .loading import quiet_loading
+
     methods: dict[str, None] = {}
     for name in args.method:
         if name == _ALL_METHODS:
@@ -133,6 +135,7 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
             if name != FULL_METHOD:
                 load_selector_class(name)
             methods[name] = None
+    quiet_loading(args.model)
     full = AdaLlava.from_pretrained(args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device)
     for method in methods:
         print(f"checking {method} …", file=sys.stderr)

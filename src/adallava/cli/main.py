@@ -35,7 +35,8 @@ first steps:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a mistake of the caller is one line on stderr."""
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser(argv[:1]).parse_args(argv)
     try:
         return int(args.run(args))
     except (AdallavaError, OSError) as error:
@@ -47,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser with every command."""
+def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser with the wanted command alone, or with every command if it is none of them."""
     parser = argparse.ArgumentParser(
         prog="adallava",
         description="One vision-language model, any compute budget: answer with K of N vision tokens, and "
@@ -58,7 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"adallava {adallava.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in [name for name in COMMANDS if name in wanted] or COMMANDS:
         command = import_module(f"adallava.cli.{name}")
         command.add_parser(subparsers)
         subparsers.choices[name].set_defaults(run=command.run)

@@ -134,10 +134,11 @@ def run(args: argparse.Namespace) -> int:
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.evaluation.sweep import run_sweep
 
-    from .loading import quiet_loading
+    from .loading import check_device, quiet_loading
     from .sweep_progress import ProgressDisplay
     from .sweep_table import print_outcome
 
+    check_device(request.device)
     quiet_loading(request.model)
     with ProgressDisplay() as display:
         outcome = run_sweep(request, display)

@@ -87,3 +87,23 @@ class AlignObjective(nn.Module):
         )
         losses = self.alignment(projected, self.base.get_input_embeddings().weight, labels)
         return {"loss": torch.stack(tuple(losses.values())).mean(), **losses}
+
+
+@torch.no_grad()
+def match_scales(base: Any, pixel_values: Tensor) -> None:
+    """Give vision tokens the strength of word embeddings, and let the output matrix start as the words.
+
+    The alignment loss sees directions only. Vision tokens much stronger than words would drown them in the LLM's
+    first layer, and a copied vision token should read as the words it was aligned with.
+
+    Args:
+        base: a Llava whose projector ends in `linear_2`.
+        pixel_values: [B, 3, H, W] typical pictures.
+    """
+    words = base.get_input_embeddings().weight
+    projected = torch.cat(tuple(base.model.get_image_features(pixel_values=pixel_values, return_dict=True).pooler_output))
+    factor = words.square().mean().sqrt() / projected.square().mean().sqrt()
+    last = base.model.multi_modal_projector.linear_2
+    last.weight.mul_(factor)
+    last.bias.mul_(factor)
+    base.lm_head.weight.copy_(words / words.shape[1] ** 0.5)

@@ -12,6 +12,7 @@ from adallava.training.tokenizer import save_processor, scenes_processor
 
 _CHROMA_GAIN = 2.5
 _QUERY_KEY_GAIN = 1.2
+_COPY_GAIN = 0.5
 
 
 def blank_config(shape: BlankModel, vocab_size: int, image_token_id: int, ids: dict[str, int]) -> LlavaConfig:
@@ -35,7 +36,7 @@ def blank_config(shape: BlankModel, vocab_size: int, image_token_id: int, ids: d
         num_key_value_heads=shape.llm_kv_heads,
         head_dim=shape.llm_width // shape.llm_heads,
         max_position_embeddings=2048,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         bos_token_id=None,
         # Llama 3's base: at 10,000 most of a narrow head turns too fast to match words with patches 256 places away.
         rope_parameters={"rope_type": "default", "rope_theta": 500_000.0},
@@ -49,7 +50,7 @@ def blank_config(shape: BlankModel, vocab_size: int, image_token_id: int, ids: d
         vision_feature_select_strategy="default",
         projector_hidden_act="gelu",
         image_seq_length=(shape.image_px // shape.patch_px) ** 2,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         **ids,
     )
 
@@ -109,15 +110,29 @@ def initialise(model: LlavaForConditionalGeneration, seed: int) -> None:
             nn.init.normal_(module.weight, std=scale * module.in_features**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    embedding = model.get_input_embeddings()
-    nn.init.normal_(embedding.weight, std=embedding.embedding_dim**-0.5)
+    # Words enter with the strength of what attention and MLP add to them: weaker ones are lost after a layer.
+    nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
     _initialise_tower(model.model.vision_tower, model.config.vision_config)
-    for name, module in model.model.language_model.named_modules():
+    _initialise_llm(model.model.language_model)
+
+
+def _initialise_llm(llm: nn.Module) -> None:
+    """Let attention find and copy from the start, in the space in which words and patches were aligned.
+
+    Each head's query projection starts as its key projection, so that a word attends to patches that show it; each
+    head's output projection starts as its value projection transposed, so that what is attended to is added as it
+    is, not turned into another space.
+    """
+    for name, module in llm.named_modules():
         if name.endswith("self_attn"):
-            # Like finds like: a word of the question starts out attending to patches that were aligned with it.
             queries_per_key = module.q_proj.out_features // module.k_proj.out_features
-            heads = module.k_proj.weight.unflatten(0, (-1, module.head_dim))
-            module.q_proj.weight.copy_(heads.repeat_interleave(queries_per_key, dim=0).flatten(0, 1))
+            keys, values = (
+                projection.weight.unflatten(0, (-1, module.head_dim)).repeat_interleave(queries_per_key, dim=0)
+                for projection in (module.k_proj, module.v_proj)
+            )
+            module.k_proj.weight.mul_(_QUERY_KEY_GAIN)
+            module.q_proj.weight.copy_(_QUERY_KEY_GAIN * keys.flatten(0, 1))
+            module.o_proj.weight.copy_(_COPY_GAIN * values.flatten(0, 1).T)
 
 
 def _initialise_tower(tower: nn.Module, config: CLIPVisionConfig) -> None:

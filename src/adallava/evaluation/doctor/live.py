@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from adallava.budget import TokenBudget
 from adallava.errors import CheckpointError
+from adallava.generation.output import AdaLlavaOutput
 from adallava.model import AdaLlava
 
 from .budgets import PER_SAMPLE_METHODS
 from .checks import outcome
 from .failures import error_class
 from .findings import Diagnosis, Observation, Outcome, found, not_visible, passed
-from .probe import FULL_BUDGET, Probe, logits_at, make_probe, watched_prompt_lengths
+from .probe import FULL_BUDGET, Probe, logits_at, make_probe
 
 DEFAULT_BUDGETS = (TokenBudget(ratio=0.5), TokenBudget(ratio=0.25), TokenBudget(ratio=0.1))
 
@@ -128,16 +129,15 @@ def check_prompt_shortened(probe: Probe) -> Observation:
     """Failures 3 and 5: as many tokens enter the LLM as the text has, and K."""
     evidence: list[str] = []
     num_tokens = probe.model.shape.num_vision_tokens
-    for budget in (FULL_BUDGET, *probe.pruning_budgets):
+    for budget, answers in probe.alone.items():
         kept = 0 if probe.ignores_budget else budget.resolve(num_tokens)
-        for sample, inputs in enumerate(probe.singles):
-            expected = inputs["input_ids"].shape[1] - num_tokens + kept
-            with watched_prompt_lengths(probe.model.base) as lengths:
-                stated = probe.generate(inputs, budget, sample, max_new_tokens=1).prompt_lengths[0]
-            if lengths[0] != expected or stated != expected:
+        for sample, alone in enumerate(answers):
+            expected = probe.singles[sample]["input_ids"].shape[1] - num_tokens + kept
+            stated = alone.output.prompt_lengths[0]
+            if alone.entered_tokens != expected or stated != expected:
                 evidence.append(
-                    f"budget {budget}, sample {sample}: {lengths[0]} tokens entered the LLM, {stated} are stated, "
-                    f"text and K are {expected}"
+                    f"budget {budget}, sample {sample}: {alone.entered_tokens} tokens entered the LLM, "
+                    f"{stated} are stated, text and K are {expected}"
                 )
     if evidence:
         return found("harness-bug", evidence[:5])
@@ -150,7 +150,7 @@ def check_batch_equals_alone(probe: Probe) -> Observation:
     batch = probe.generate(probe.together, budgets, list(range(len(budgets))))
     other_patches, other_answers = [], []
     for row, budget in enumerate(budgets):
-        alone = probe.alone[budget][row]
+        alone = probe.alone[budget][row].output
         if alone.records[0].kept_indices != batch.records[row].kept_indices:
             other_patches.append(row)
         elif alone.answer_ids[0] != batch.answer_ids[row]:
@@ -169,14 +169,17 @@ def check_batch_equals_alone(probe: Probe) -> Observation:
 def check_first_token(probe: Probe) -> Observation:
     """Failure 9: the first new token is EOS."""
     counts = {
-        budget: sum(output.answer_lengths[0] == 1 and output.finish_reasons[0] == "eos" for output in outputs)
-        for budget, outputs in probe.alone.items()
+        budget: sum(_begins_with_eos(alone.output) for alone in answers) for budget, answers in probe.alone.items()
     }
     samples = len(probe.singles)
     shown = ", ".join(f"{count} of {samples} at budget {budget}" for budget, count in counts.items())
     if any(counts.values()):
         return found("model-finding", [f"first new token is EOS: {shown}"])
     return passed(f"no answer begins with EOS ({samples} samples at {len(counts)} budgets)")
+
+
+def _begins_with_eos(output: AdaLlavaOutput) -> bool:
+    return output.answer_lengths[0] == 1 and output.finish_reasons[0] == "eos"
 
 
 def check_selection_reads_input(probe: Probe) -> Observation:
@@ -243,8 +246,8 @@ LIVE_CHECKS: tuple[LiveCheck, ...] = (
         "prompt-shortened",
         3,
         "other tokens enter the LLM than the text's and K",
-        "Shorten ids, mask, labels, positions and embeddings in one place; one token off is an insertion that only "
-        "some of them got.",
+        "Shorten ids, mask, labels, positions and embeddings in one place; one token off is an insertion "
+        "that only some of them got.",
         check_prompt_shortened,
     ),
     LiveCheck(
@@ -265,8 +268,8 @@ LIVE_CHECKS: tuple[LiveCheck, ...] = (
         "selection-reads-input",
         None,
         "a method that chooses per sample chose the same patches for all",
-        "Check that features, question and seed of each sample reach the method; a learned one may have collapsed "
-        "to positions.",
+        "Check that features, question and seed of each sample reach the method; a learned one may have "
+        "collapsed to positions.",
         check_selection_reads_input,
     ),
     LiveCheck(

@@ -1,4 +1,4 @@
-"""What the live doctor asks a model: a few bundled pictures with questions, at a few budgets, alone and together."""
+"""What the live doctor asks a model: a few bundled pictures with questions, alone and together."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,16 @@ from adallava.tasks.scenes import scene_sample
 
 FULL_BUDGET = TokenBudget(ratio=1.0)
 
-Inputs = dict[str, Tensor]
+Inputs = dict[str, Any]
+"""A processor's tensors by name: keyword arguments of the model."""
+
+
+@dataclass(frozen=True)
+class AloneAnswer:
+    """One sample's answer without a batch, and how many tokens were seen to enter the LLM for it."""
+
+    output: AdaLlavaOutput
+    entered_tokens: int
 
 
 @dataclass(frozen=True)
@@ -50,31 +59,29 @@ class Probe:
         if self.model.method == FULL_METHOD:
             return ()
         num_tokens = self.model.shape.num_vision_tokens
-        return tuple(budget for budget in self.budgets if budget.resolve(num_tokens) < num_tokens)
+        pruning = tuple(budget for budget in self.budgets if budget.resolve(num_tokens) < num_tokens)
+        return pruning[:1] if self.ignores_budget else pruning
 
     def generate(
-        self,
-        inputs: Inputs,
-        budgets: TokenBudget | Sequence[TokenBudget],
-        seed: int | Sequence[int],
-        max_new_tokens: int | None = None,
+        self, inputs: Inputs, budgets: TokenBudget | Sequence[TokenBudget], seed: int | Sequence[int]
     ) -> AdaLlavaOutput:
         """Answer greedily."""
         return self.model.generate(
-            **inputs,
-            token_budget=budgets,
-            seed=seed,
-            do_sample=False,
-            max_new_tokens=max_new_tokens or self.max_new_tokens,
+            **inputs, token_budget=budgets, seed=seed, do_sample=False, max_new_tokens=self.max_new_tokens
         )
 
     @cached_property
-    def alone(self) -> dict[TokenBudget, tuple[AdaLlavaOutput, ...]]:
+    def alone(self) -> dict[TokenBudget, tuple[AloneAnswer, ...]]:
         """Every sample answered alone, at the full budget and at every smaller one."""
         return {
-            budget: tuple(self.generate(inputs, budget, seed) for seed, inputs in enumerate(self.singles))
+            budget: tuple(self._answer_alone(sample, budget) for sample in range(len(self.singles)))
             for budget in (FULL_BUDGET, *self.pruning_budgets)
         }
+
+    def _answer_alone(self, sample: int, budget: TokenBudget) -> AloneAnswer:
+        with watched_prompt_lengths(self.model.base) as lengths:
+            output = self.generate(self.singles[sample], budget, sample)
+        return AloneAnswer(output, lengths[0])
 
     @cached_property
     def selections(self) -> dict[TokenBudget, tuple[SampleSelection, ...]]:

@@ -1,0 +1,69 @@
+"""The pictures that `adallava generate` writes: what the model sees of an image, and which patches were kept."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_GAP_PX = 12
+_CAPTION_PX = 34
+_PAPER = (255, 255, 255)
+_INK = (20, 20, 20)
+
+PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
+
+
+def seen_pictures(pixel_values: Any, image_processor: Any) -> list[Image.Image]:
+    """Return the images as the model sees them: resized, cropped, in its own frame.
+
+    Drawing on these, and not on the files, keeps a patch where the model had it even if the processor crops.
+
+    Args:
+        pixel_values: [I, 3, H, W] tensor on the CPU, as the processor made it.
+        image_processor: that made it; its mean and deviation are undone.
+    """
+    normalized = bool(getattr(image_processor, "do_normalize", False))
+    mean = np.array(image_processor.image_mean if normalized else (0.0,) * 3, dtype=np.float32)
+    deviation = np.array(image_processor.image_std if normalized else (1.0,) * 3, dtype=np.float32)
+    pixels = pixel_values.float().numpy().transpose(0, 2, 3, 1) * deviation + mean
+    levels = np.clip(np.rint(pixels * 255.0), 0, 255).astype(np.uint8)
+    return [Image.fromarray(image) for image in levels]
+
+
+def side_by_side(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
+    """Return pictures in a row, each with its caption above; widths and heights may differ."""
+    width = sum(picture.width for picture in pictures) + _GAP_PX * (len(pictures) + 1)
+    height = max(picture.height for picture in pictures) + _CAPTION_PX + _GAP_PX
+    strip = Image.new("RGB", (width, height), _PAPER)
+    brush, font = ImageDraw.Draw(strip), ImageFont.load_default(size=18)
+    left = _GAP_PX
+    for picture, caption in zip(pictures, captions, strict=True):
+        strip.paste(picture, (left, _CAPTION_PX))
+        brush.text((left, 6), caption, fill=_INK, font=font)
+        left += picture.width + _GAP_PX
+    return strip
+
+
+def save_pictures(rows: Sequence[tuple[str, Sequence[Image.Image]]], target: Path, image_name: str) -> list[Path]:
+    """Write one file for each row, or all of them as one strip, and return the path of each row's picture.
+
+    Args:
+        rows: (`method@budget`, the drawing of each image of the prompt).
+        target: a folder, made if missing; or a file with a picture's suffix, for one strip.
+        image_name: begins the names of files in a folder.
+    """
+    if target.suffix.lower() in PICTURE_SUFFIXES:
+        pictures = [picture for _, drawings in rows for picture in drawings]
+        captions = [label for label, drawings in rows for _ in drawings]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        side_by_side(pictures, captions).save(target)
+        return [target] * len(rows)
+    target.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for label, drawings in rows:
+        path = target / f"{image_name}.{label}.png"
+        side_by_side(drawings, [label, *[""] * (len(drawings) - 1)]).save(path)
+        paths.append(path)
+    return paths

@@ -1,0 +1,33 @@
+"""Fixtures that many tests share: one tiny random checkpoint a session, and prompts for it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from adallava import AdaLlava
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llava with processor and random adapters, saved in stock format. Do not write to it."""
+    from models import tiny_llava
+
+    return tiny_llava(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def full(tiny_folder: Path) -> "AdaLlava":
+    """The full-token model of `tiny_folder`; `full.with_method(…)` gives the others."""
+    from adallava import AdaLlava
+
+    return AdaLlava.from_pretrained(str(tiny_folder), method="full", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def inputs(full: "AdaLlava") -> dict[str, Any]:
+    """Three prompts of different lengths, one image each, padded on the left."""
+    from models import tiny_inputs
+
+    return tiny_inputs(full.processor, ["what is it?", "is the colour red or blue?", "why?"])

@@ -1,0 +1,68 @@
+"""A packed question is the question alone: same logits, same targets, whatever stands beside it."""
+
+import torch
+from models import tiny_base
+
+from adallava.families import wrap_model
+from adallava.selection.contract import Selection
+from adallava.training.base import packed_logits
+from adallava.training.packing import IGNORE, TokenizedQuestion, pack, packed_mask, packed_positions
+
+FIRST = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12, 13), answer_ids=(21, 2))
+SECOND = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(14, 15), answer_ids=(22, 23, 2))
+
+
+def test_rows_hold_one_question_after_another():
+    packed = pack([[FIRST, SECOND], [SECOND]], pad_token_id=0)
+    assert packed.prefix_ids.tolist() == [[7], [7]]
+    assert packed.text_ids.tolist() == [[11, 12, 13, 21, 14, 15, 22, 23], [14, 15, 22, 23, 0, 0, 0, 0]]
+    assert packed.segment.tolist() == [[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, -1, -1, -1, -1]]
+    assert packed.offset.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 0, 0, 0, 0]]
+    # The target at a place is the id that follows it; a question's own words are not learned.
+    assert packed.targets.tolist() == [
+        [IGNORE, IGNORE, 21, 2, IGNORE, 22, 23, 2],
+        [IGNORE, 22, 23, 2, IGNORE, IGNORE, IGNORE, IGNORE],
+    ]
+
+
+def test_a_question_sees_the_picture_and_itself_and_nothing_of_its_neighbours():
+    packed = pack([[FIRST, SECOND]], pad_token_id=0)
+    sees = packed_mask(packed, num_kept=2)[0, 0]
+    #             prefix, 2 kept, question 1 (4), question 2 (4)
+    assert sees[1].tolist() == [True, True] + [False] * 9
+    assert sees[5].tolist() == [True, True, True, True, True, True, False, False, False, False, False]
+    assert sees[8].tolist() == [True, True, True, False, False, False, False, True, True, False, False]
+
+
+def test_positions_are_those_of_the_unpruned_prompt():
+    packed = pack([[FIRST, SECOND]], pad_token_id=0)
+    positions = packed_positions(packed, torch.tensor([[3, 9]]), num_vision_tokens=16)
+    assert positions.tolist() == [[0, 4, 10, 17, 18, 19, 20, 17, 18, 19, 20]]
+
+
+def test_packed_logits_equal_those_of_each_question_alone_in_the_stock_model():
+    base = tiny_base()
+    family = wrap_model(base)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        features = family.encode(torch.randn(2, 3, 28, 28)).features
+        kept_indices = torch.tensor([[1, 4, 9], [0, 7, 15]])
+        kept = family.project(Selection(kept_indices, (3, 3)).apply(features))
+        rows = [[FIRST, SECOND], [SECOND]]
+        logits, targets = packed_logits(family, kept, kept_indices, pack(rows, pad_token_id=0), num_vision_tokens=16)
+
+        alone = []
+        for row, questions in enumerate(rows):
+            for question in questions:
+                text = torch.tensor([[*question.suffix_ids, *question.answer_ids[:-1]]])
+                embed = base.get_input_embeddings()
+                embeds = torch.cat([embed(torch.tensor([[7]])), kept[row : row + 1], embed(text)], dim=1)
+                places = [0, *(1 + kept_indices[row]).tolist(), *range(17, 17 + text.shape[1])]
+                output = base(
+                    inputs_embeds=embeds,
+                    attention_mask=torch.ones(embeds.shape[:2], dtype=torch.int64),
+                    position_ids=torch.tensor([places]),
+                )
+                alone.append(output.logits[0, -len(question.answer_ids) :])
+    assert targets.tolist() == [21, 2, 22, 23, 2, 22, 23, 2]
+    torch.testing.assert_close(logits, torch.cat(alone), atol=1e-5, rtol=1e-5)
