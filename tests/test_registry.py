@@ -34,7 +34,7 @@ def test_a_misspelt_method_is_answered_with_the_nearest(asked: str, nearest: str
 
 
 def test_an_option_that_a_method_does_not_take_is_named() -> None:
-    with pytest.raises(AdallavaError, match="'random'.*tau=3"):
+    with pytest.raises(AdallavaError, match=r"'random'.*tau=3"):
         build_selector("random", SHAPE, tau=3)
 
 
@@ -45,7 +45,7 @@ def _register(monkeypatch: pytest.MonkeyPatch, *entry_points: tuple[str, str]) -
 
 def test_one_name_registered_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     _register(monkeypatch, ("mine", "a:A"), ("mine", "b:B"))
-    with pytest.raises(AdallavaError, match="two packages register.*'mine'.*a:A.*b:B"):
+    with pytest.raises(AdallavaError, match=r"two packages register.*'mine'.*a:A.*b:B"):
         selector_names()
 
 
@@ -58,16 +58,16 @@ def test_one_name_registered_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         ("mine", "adallava.selection.random:RandomSelector", "its `name` is 'random'"),
     ],
 )
-def test_a_broken_registration_is_named(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
-) -> None:
+def test_a_broken_registration_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
     _register(monkeypatch, (name, value))
     with pytest.raises(AdallavaError, match=message):
         load_selector_class(name)
 
 
 def test_listing_the_methods_does_not_import_torch() -> None:
-    code = "import sys; from adallava.registry import selector_names; selector_names(); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from adallava.registry import selector_names; selector_names(); sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -91,8 +91,12 @@ def test_a_named_learned_method_without_adapter_is_a_finding(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tiny_llava(tmp_path, adapters=False)
-    assert main(["doctor", "--model", str(folder), "--method", "question", "--device", "cpu"]) == 1
-    assert "has no adapter for the learned method 'question'" in " ".join(capsys.readouterr().out.split())
+    capsys.readouterr()
+    assert main(["doctor", "--model", str(folder), "--method", "question", "--device", "cpu", "--json"]) == 1
+    (diagnosis,) = json.loads(capsys.readouterr().out)["diagnoses"]
+    (outcome,) = diagnosis["outcomes"]
+    assert outcome["check"] == "adapter-loaded"
+    assert "has no adapter for the learned method 'question'" in outcome["evidence"][0]
 
 
 def test_reading_a_run_needs_no_torch(tmp_path: Path) -> None:

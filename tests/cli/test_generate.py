@@ -71,7 +71,8 @@ def test_a_file_gets_all_budgets_side_by_side(arguments: list[str], capsys: pyte
     code, document = as_json([*call, "--output-image", str(two)], capsys)
     assert code == 0
     assert {result["picture"] for result in document["results"]} == {str(two)}
-    assert Image.open(two).width > 1.9 * Image.open(one).width
+    with Image.open(one) as narrow, Image.open(two) as wide:
+        assert wide.width > 1.9 * narrow.width
 
 
 def test_kept_patches_keep_their_colour_and_dropped_ones_fade(
@@ -81,7 +82,8 @@ def test_kept_patches_keep_their_colour_and_dropped_ones_fade(
     _, document = as_json([*arguments, "--method", "uniform", "--token-budget", "4", "--no-generate"], capsys)
     (result,) = document["results"]
     (kept,) = result["kept_indices"]
-    drawn = Image.open(result["picture"]).convert("RGB")
+    with Image.open(result["picture"]) as picture:
+        drawn = picture.convert("RGB")
     # The drawing is a square of 4 x 4 cells at the right and lower end, below the caption.
     gap = 12
     side = drawn.width - 2 * gap

@@ -13,8 +13,8 @@ from adallava.records import PART_NAMES, Results, Run, SampleRecord
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return str(tiny_llava(tmp_path_factory.mktemp("model")))
+def model(tiny_folder):
+    return str(tiny_folder)
 
 
 def sweep(model, output, *options):

@@ -5,7 +5,7 @@ from models import tiny_base
 
 from adallava.families import wrap_model
 from adallava.selection.contract import Selection
-from adallava.training.base import packed_logits
+from adallava.training.base import run_packed
 from adallava.training.packing import IGNORE, TokenizedQuestion, pack, packed_mask, packed_positions
 
 FIRST = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12, 13), answer_ids=(21, 2))
@@ -49,7 +49,7 @@ def test_packed_logits_equal_those_of_each_question_alone_in_the_stock_model():
         kept_indices = torch.tensor([[1, 4, 9], [0, 7, 15]])
         kept = family.project(Selection(kept_indices, (3, 3)).apply(features))
         rows = [[FIRST, SECOND], [SECOND]]
-        logits, targets = packed_logits(family, kept, kept_indices, pack(rows, pad_token_id=0), num_vision_tokens=16)
+        run = run_packed(family, kept, kept_indices, pack(rows, pad_token_id=0))
 
         alone = []
         for row, questions in enumerate(rows):
@@ -64,5 +64,5 @@ def test_packed_logits_equal_those_of_each_question_alone_in_the_stock_model():
                     position_ids=torch.tensor([places]),
                 )
                 alone.append(output.logits[0, -len(question.answer_ids) :])
-    assert targets.tolist() == [21, 2, 22, 23, 2, 22, 23, 2]
-    torch.testing.assert_close(logits, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    assert run.targets.tolist() == [21, 2, 22, 23, 2, 22, 23, 2]
+    torch.testing.assert_close(run.logits, torch.cat(alone), atol=1e-5, rtol=1e-5)

@@ -173,5 +173,7 @@ def _load_selector(folder: Path, config: AdapterConfig, shape: TowerShape) -> Se
     except FileNotFoundError as error:
         raise CheckpointError(f"no adapter in {str(folder)!r}: {WEIGHTS_FILE} is missing") from error
     except (SafetensorError, RuntimeError) as error:
-        raise CheckpointError(f"the weights in {str(_weights(folder))!r} are damaged: {error}") from error
+        # A state dict's error is a list of many lines: the first two say enough.
+        reason = " ".join(str(error).split("\n\t")[:2])
+        raise CheckpointError(f"the weights in {str(_weights(folder))!r} are damaged: {reason}") from error
     return selector.eval()

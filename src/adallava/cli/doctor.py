@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adallava.evaluation.doctor import Diagnosis, Outcome
 
 _ALL_METHODS = "all"
+_SHOWN_LINES = 4
 
 _DESCRIPTION = """\
 Look for the known ways in which an evaluation at a token budget lies: scores over empty answers, answers cut away,
@@ -156,7 +157,8 @@ def _print_diagnosis(console: "Console", diagnosis: "Diagnosis") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{escape(diagnosis.source)}: {escape(diagnosis.summary)}", title_justify="left")
+    console.print(f"[bold]{escape(diagnosis.source)}[/bold]: {escape(diagnosis.summary)}", highlight=False)
+    table = Table()
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("check", no_wrap=True)
     table.add_column("", no_wrap=True)
@@ -164,12 +166,19 @@ def _print_diagnosis(console: "Console", diagnosis: "Diagnosis") -> None:
     for outcome in diagnosis.outcomes:
         mark, style = _MARKS[outcome.status]
         number = str(outcome.failure or "")
-        table.add_row(number, outcome.check, mark, escape("\n".join(outcome.evidence[:4])), style=style)
+        table.add_row(number, outcome.check, mark, escape(_shown_evidence(outcome)), style=style)
     console.print(table)
     for outcome in diagnosis.findings:
         _print_finding(console, outcome)
     console.print(_verdict(diagnosis), style="green" if diagnosis.healthy else "red", highlight=False)
     console.print()
+
+
+def _shown_evidence(outcome: "Outcome") -> str:
+    lines = list(outcome.evidence[:_SHOWN_LINES])
+    if len(outcome.evidence) > _SHOWN_LINES:
+        lines.append(f"… and {len(outcome.evidence) - _SHOWN_LINES} more (--json has all)")
+    return "\n".join(lines)
 
 
 def _print_finding(console: "Console", outcome: "Outcome") -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from adallava.budget import TokenBudget
@@ -221,7 +222,7 @@ def _with_pictures(
     from adallava.report.examples import MERGING_METHODS
     from adallava.report.patches import draw_kept_patches
 
-    from .generate_pictures import save_pictures, seen_pictures
+    from .generate_pictures import PictureRow, save_pictures, seen_pictures
 
     pictures = seen_pictures(pixel_values, model.processor.image_processor)
     rows = []
@@ -231,9 +232,15 @@ def _with_pictures(
             draw_kept_patches(picture, indices, model.shape.grid, merged=model.method in MERGING_METHODS)
             for picture, indices in zip(pictures, kept, strict=True)
         ]
-        rows.append((f"{model.method}@{result.budget_asked}", drawings))
+        label = f"{model.method}@{result.budget_asked}"
+        rows.append(PictureRow(label, _caption(label, result), drawings))
     paths = save_pictures(rows, args.output_image, args.image[0].stem)
     return [replace(result, picture=str(path)) for result, path in zip(results, paths, strict=True)]
+
+
+def _caption(label: str, result: BudgetResult) -> str:
+    kept = f"{label}, {result.tokens_kept} of {result.num_vision_tokens}"
+    return shorten(f"{kept}: {result.answer}" if result.answer else kept, width=44, placeholder=" …")
 
 
 def _print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The pictures that `adallava generate` writes: what the model sees of an image, and which patches were kept."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +47,44 @@ def side_by_side(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Im
     return strip
 
 
-def save_pictures(rows: Sequence[tuple[str, Sequence[Image.Image]]], target: Path, image_name: str) -> list[Path]:
+@dataclass(frozen=True)
+class PictureRow:
+    """The drawings of one budget.
+
+    Attributes:
+        label: `method@budget`, for the file's name.
+        caption: stands above the first drawing.
+        drawings: one for each image of the prompt.
+    """
+
+    label: str
+    caption: str
+    drawings: Sequence[Image.Image]
+
+    @property
+    def captions(self) -> list[str]:
+        """A caption for each drawing; only the first says something."""
+        return [self.caption, *[""] * (len(self.drawings) - 1)]
+
+
+def save_pictures(rows: Sequence[PictureRow], target: Path, image_name: str) -> list[Path]:
     """Write one file for each row, or all of them as one strip, and return the path of each row's picture.
 
     Args:
-        rows: (`method@budget`, the drawing of each image of the prompt).
+        rows: one a budget.
         target: a folder, made if missing; or a file with a picture's suffix, for one strip.
         image_name: begins the names of files in a folder.
     """
     if target.suffix.lower() in PICTURE_SUFFIXES:
-        pictures = [picture for _, drawings in rows for picture in drawings]
-        captions = [label for label, drawings in rows for _ in drawings]
+        pictures = [picture for row in rows for picture in row.drawings]
+        captions = [caption for row in rows for caption in row.captions]
         target.parent.mkdir(parents=True, exist_ok=True)
         side_by_side(pictures, captions).save(target)
         return [target] * len(rows)
     target.mkdir(parents=True, exist_ok=True)
     paths = []
-    for label, drawings in rows:
-        path = target / f"{image_name}.{label}.png"
-        side_by_side(drawings, [label, *[""] * (len(drawings) - 1)]).save(path)
+    for row in rows:
+        path = target / f"{image_name}.{row.label}.png"
+        side_by_side(row.drawings, row.captions).save(path)
         paths.append(path)
     return paths

@@ -14,6 +14,7 @@ from adallava.report import formats
 from adallava.report.embed import data_uri
 from adallava.report.marks import Mark, method_marks
 from adallava.report.patches import draw_kept_patches, plain_picture, square_grid
+from adallava.report.tables import is_blind
 
 NUM_EXAMPLES = 12
 
@@ -88,7 +89,7 @@ def example_cells(results: Results) -> ExampleCells:
     """
     at_budget: dict[str, list[Cell]] = defaultdict(list)
     for cell in results.cells:
-        if cell.method != FULL_METHOD and cell.tokens_kept > 0:
+        if cell.method != FULL_METHOD and not is_blind(cell):
             at_budget[cell.budget_asked].append(cell)
     reducing = {
         budget: cells
@@ -97,12 +98,12 @@ def example_cells(results: Results) -> ExampleCells:
     }
     candidates = reducing or at_budget
     full = [cell for cell in results.cells if cell.method == FULL_METHOD]
-    blind = [cell for cell in results.cells if cell.method != FULL_METHOD and cell.tokens_kept == 0]
+    blind = [cell for cell in results.cells if is_blind(cell)]
     if not candidates:
         return ExampleCells(None, (*full, *blind))
     most = max(len(cells) for cells in candidates.values())
     widest = [budget for budget, cells in candidates.items() if len(cells) == most]
-    widest.sort(key=lambda budget: (candidates[budget][0].tokens_kept, budget))
+    widest.sort(key=lambda budget: (max(cell.tokens_kept for cell in candidates[budget]), budget))
     budget = widest[(len(widest) - 1) // 2]
     return ExampleCells(budget, (*full, *candidates[budget], *blind))
 
@@ -132,7 +133,7 @@ def choose_examples(
         groups[_group(records, names)].append(sample_id)
     picked = _pick(groups, by_sample, num_examples)
     marks = method_marks(cell.method for cell in results.cells)
-    num_pictures = max(1, len(picked) * sum(cell.tokens_kept > 0 for cell in shown.cells))
+    num_pictures = max(1, len(picked) * sum(not is_blind(cell) for cell in shown.cells))
     drawer = _Drawer(marks, _EXAMPLES_BYTES // num_pictures)
     return Examples(
         budget=shown.budget,

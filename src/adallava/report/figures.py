@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from adallava.records import FULL_METHOD, Cell, Interval, Results
 from adallava.report import formats
 from adallava.report.marks import Mark, method_marks
+from adallava.report.tables import is_blind
 
 FONT = "'Source Serif 4', 'Iowan Old Style', 'Palatino Linotype', Palatino, Georgia, serif"
 _INK, _RULE, _FAINT = "#1a1a1a", "#8a8a8a", "#e4e2dc"
@@ -62,15 +63,6 @@ class Point:
     high: float
 
 
-def is_blind(cell: Cell) -> bool:
-    """Return whether a cell keeps no vision token: a floor to compare with, drawn as a line across.
-
-    It skips the vision tower too, so its cost lies far from all others' and would squeeze them together;
-    on an axis of tokens, which is logarithmic, it has no place at all.
-    """
-    return cell.tokens_kept == 0 and cell.method != FULL_METHOD
-
-
 def points_of(results: Results, axis: CostAxis) -> dict[str, list[Point]]:
     """Return each method's points in ascending x; cells without a place on the axis are left out."""
     found: dict[str, list[Point]] = {cell.method: [] for cell in results.cells}
@@ -98,7 +90,9 @@ def accuracy_figure(results: Results, axis: CostAxis) -> go.Figure:
     """Return accuracy against the axis, one curve a method, with 95 % intervals; x is logarithmic.
 
     The full-token model is a star and a dashed line across; a method that keeps no token is a dotted
-    line across. Cells flagged as not to be trusted have open markers.
+    line across. It skips the vision tower too, so its cost lies far from all others' and would squeeze
+    them together; on an axis of tokens, which is logarithmic, it has no place at all. Cells flagged as
+    not to be trusted have open markers.
     """
     marks = method_marks(cell.method for cell in results.cells)
     placed = points_of(results, axis)
@@ -112,7 +106,7 @@ def accuracy_figure(results: Results, axis: CostAxis) -> go.Figure:
         shift = (rank - (len(curves) - 1) / 2) * _DODGE if axis.shared else 0.0
         figure.add_trace(_curve(method, placed[method], marks[method], (high / low) ** shift))
     for cell in results.cells:
-        if cell.accuracy is not None and is_blind(cell):
+        if is_blind(cell):
             figure.add_trace(_line(cell, marks[cell.method], (low, high)))
     if placed.get(FULL_METHOD):
         figure.add_trace(_curve(FULL_METHOD, placed[FULL_METHOD], marks[FULL_METHOD], 1.0))

@@ -128,6 +128,11 @@ def full_cell(results: Results) -> Cell | None:
     return next((cell for cell in results.cells if cell.method == FULL_METHOD), None)
 
 
+def is_blind(cell: Cell) -> bool:
+    """Return whether a cell answers without any vision token: a floor to compare the others with."""
+    return cell.tokens_kept == 0 and cell.accuracy is not None and cell.method != FULL_METHOD
+
+
 def _first_of_method(results: Results) -> set[str]:
     firsts: dict[str, str] = {}
     for cell in results.cells:

@@ -106,4 +106,4 @@ def match_scales(base: Any, pixel_values: Tensor) -> None:
     last = base.model.multi_modal_projector.linear_2
     last.weight.mul_(factor)
     last.bias.mul_(factor)
-    base.lm_head.weight.copy_(words / words.shape[1] ** 0.5)
+    base.lm_head.weight.copy_(F.rms_norm(words, words.shape[1:]) / words.shape[1] ** 0.5)

@@ -3,93 +3,126 @@
 Tokens are truly gathered, as at inference: there is no mask through which a dropped token could leak.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.families.contract import Family
-from adallava.training.align import AlignmentLoss
+from adallava.selection.contract import Selection
+from adallava.training.grounding import grounding_loss
 from adallava.training.keep import draw_keep, select_tokens
 from adallava.training.packing import IGNORE, Packed, packed_mask, packed_positions
 from adallava.training.recipe import KeepMix
 
 
-def packed_logits(
-    family: Family, kept: Tensor, vision_positions: Tensor, packed: Packed, num_vision_tokens: int
-) -> tuple[Tensor, Tensor]:
-    """Run the LLM over packed questions and return what it says where an answer token must follow.
+@dataclass(frozen=True)
+class PackedRun:
+    """What the LLM made of packed questions.
+
+    Attributes:
+        logits: [A, V] where each of the batch's A answer tokens must follow.
+        targets: [A] the ids that should follow.
+        hidden_states: input of each layer and output of the last, [B, S, D] each; None unless asked for.
+        position_ids: [B, S].
+        mask: [B, 1, S, S] bool.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    hidden_states: tuple[Tensor, ...] | None
+    position_ids: Tensor
+    mask: Tensor
+
+
+def run_packed(
+    family: Family,
+    kept: Tensor,
+    vision_positions: Tensor,
+    packed: Packed,
+    *,
+    with_hidden_states: bool = False,
+) -> PackedRun:
+    """Run the LLM over packed questions.
 
     Args:
         family: the model.
         kept: [B, K, D] projected vision tokens.
         vision_positions: [B, K] their patch indices.
         packed: the questions.
-        num_vision_tokens: N.
-
-    Returns:
-        logits: [A, V] for the A answer tokens of the batch.
-        targets: [A] ids that should follow.
+        with_hidden_states: True to return every layer's input.
     """
     mask = packed_mask(packed, kept.shape[1])
     bias = torch.zeros_like(mask, dtype=kept.dtype).masked_fill(~mask, torch.finfo(kept.dtype).min)
-    embeds = torch.cat([family.embed_text(packed.prefix_ids), kept, family.embed_text(packed.text_ids)], dim=1)
-    hidden = family.model.model.language_model(
-        inputs_embeds=embeds,
+    position_ids = packed_positions(packed, vision_positions, family.shape.num_vision_tokens)
+    result = family.model.model.language_model(
+        inputs_embeds=torch.cat(
+            [family.embed_text(packed.prefix_ids), kept, family.embed_text(packed.text_ids)], dim=1
+        ),
         attention_mask=bias,
-        position_ids=packed_positions(packed, vision_positions, num_vision_tokens),
+        position_ids=position_ids,
         use_cache=False,
-    ).last_hidden_state
+        output_hidden_states=with_hidden_states,
+    )
     answers = packed.targets != IGNORE
-    states = hidden[:, -packed.text_ids.shape[1] :][answers]
-    return family.model.lm_head(states), packed.targets[answers]
+    states = result.last_hidden_state[:, -packed.text_ids.shape[1] :][answers]
+    return PackedRun(
+        family.model.lm_head(states), packed.targets[answers], result.hidden_states, position_ids, mask
+    )
 
 
 class BaseObjective(nn.Module):
     """What the Trainer sees in stage `base`."""
 
     def __init__(
-        self,
-        family: Family,
-        keep: KeepMix,
-        *,
-        tower_learns: bool,
-        alignment: AlignmentLoss | None,
-        weight: float,
+        self, family: Family, keep: KeepMix, *, tower_learns: bool, ground_weight: float, ground_layer: int
     ) -> None:
-        """Hold the model; with `alignment`, its loss on the projected patches is added with `weight`."""
+        """Hold the model; with a `ground_weight`, the grounding loss of a layer is added."""
         super().__init__()
         self.base = family.model
         self.family, self.keep, self.tower_learns = family, keep, tower_learns
-        self.alignment, self.weight = alignment, weight
+        self.ground_weight, self.ground_layer = ground_weight, ground_layer
 
     def forward(
         self,
         pixel_values: Tensor,
         packed: Packed,
         evidence: Tensor | None = None,
-        labels: Mapping[str, Tensor] | None = None,
+        asked_patches: Tensor | None = None,
+        labels: Any = None,
     ) -> dict[str, Tensor]:
-        """Return `loss` and `accuracy` of answer tokens, and the loss by way of leaving tokens out."""
+        """Return `loss`, and the loss and accuracy of answer tokens by way of leaving tokens out."""
+        packed = packed.to(pixel_values.device)
         with torch.set_grad_enabled(self.tower_learns and torch.is_grad_enabled()):
             features = self.family.encode(pixel_values).features
-        num_tokens = features.shape[1]
-        keep = draw_keep(self.keep, num_tokens)
+        keep = draw_keep(self.keep, features.shape[1])
         selection = select_tokens(keep, features, self.family.shape.grid, evidence)
+        grounded = self.ground_weight > 0 and asked_patches is not None and selection.merge_weights is None
         kept = self.family.project(selection.apply(features))
-        logits, targets = packed_logits(
-            self.family, kept, selection.indices, packed.to(pixel_values.device), num_tokens
-        )
-        loss = F.cross_entropy(logits.float(), targets)
+        run = run_packed(self.family, kept, selection.indices, packed, with_hidden_states=grounded)
+        answered = F.cross_entropy(run.logits.float(), run.targets)
         outputs = {
-            f"loss_{keep.way}": loss,
-            f"accuracy_{keep.way}_{keep.keep_count}": (logits.argmax(-1) == targets).float().mean(),
+            "loss": answered,
+            f"loss_{keep.way}": answered,
+            f"accuracy_{keep.way}_{keep.keep_count}": (run.logits.argmax(-1) == run.targets).float().mean(),
         }
-        if self.alignment is not None and labels is not None:
-            projected = self.family.project(features)
-            parts = self.alignment(projected, self.base.get_input_embeddings().weight, labels)
-            aligned = torch.stack(tuple(parts.values())).mean()
-            loss = loss + self.weight * aligned
-            outputs["align"] = aligned
-        return {"loss": loss, **outputs}
+        if grounded and asked_patches is not None:
+            outputs["ground"] = self._ground(run, packed, selection, asked_patches)
+            outputs["loss"] = answered + self.ground_weight * outputs["ground"]
+        return outputs
+
+    def _ground(self, run: PackedRun, packed: Packed, selection: Selection, asked_patches: Tensor) -> Tensor:
+        assert run.hidden_states is not None
+        pictures = packed.asks.nonzero()[:, 0]
+        kept_evidence = asked_patches.gather(1, selection.indices[pictures])
+        return grounding_loss(
+            self.base.model.language_model,
+            self.ground_layer,
+            run.hidden_states[self.ground_layer],
+            run.position_ids,
+            run.mask,
+            packed,
+            kept_evidence,
+        )

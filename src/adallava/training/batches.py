@@ -21,7 +21,7 @@ class Collator:
 
     Attributes:
         processor: the model's own, for its picture settings.
-        with_labels: True to add `labels` and `evidence` where the examples have them.
+        with_labels: True to add `labels`, `evidence` and `asked_patches` where the examples have them.
         questions: adds the questions under a key; None for stages that read none.
     """
 
@@ -38,6 +38,8 @@ class Collator:
             }
             seen = [example.evidence for example in examples if example.evidence is not None]
             batch["evidence"] = torch.from_numpy(np.stack(seen))
+            asked = [example.asked_patches for example in examples if example.asked_patches is not None]
+            batch["asked_patches"] = torch.from_numpy(np.concatenate(asked))
         if self.questions is not None:
             batch |= self.questions(examples)
         return batch

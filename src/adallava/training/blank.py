@@ -13,6 +13,7 @@ from adallava.training.tokenizer import save_processor, scenes_processor
 _CHROMA_GAIN = 2.5
 _QUERY_KEY_GAIN = 1.2
 _COPY_GAIN = 0.5
+_WORD_STRENGTH = 0.4
 
 
 def blank_config(shape: BlankModel, vocab_size: int, image_token_id: int, ids: dict[str, int]) -> LlavaConfig:
@@ -111,7 +112,7 @@ def initialise(model: LlavaForConditionalGeneration, seed: int) -> None:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     # Words enter with the strength of what attention and MLP add to them: weaker ones are lost after a layer.
-    nn.init.normal_(model.get_input_embeddings().weight, std=1.0)
+    nn.init.normal_(model.get_input_embeddings().weight, std=_WORD_STRENGTH)
     _initialise_tower(model.model.vision_tower, model.config.vision_config)
     _initialise_llm(model.model.language_model)
 
@@ -119,9 +120,9 @@ def initialise(model: LlavaForConditionalGeneration, seed: int) -> None:
 def _initialise_llm(llm: nn.Module) -> None:
     """Let attention find and copy from the start, in the space in which words and patches were aligned.
 
-    Each head's query projection starts as its key projection, so that a word attends to patches that show it; each
-    head's output projection starts as its value projection transposed, so that what is attended to is added as it
-    is, not turned into another space.
+    Each head's query projection starts near its key projection, so that a word attends to patches that show it; each
+    head's output projection starts near its value projection transposed, so that what is attended to is added as it
+    is, not turned into another space. Half of each stays random: heads that share keys must not start equal.
     """
     for name, module in llm.named_modules():
         if name.endswith("self_attn"):
@@ -130,9 +131,8 @@ def _initialise_llm(llm: nn.Module) -> None:
                 projection.weight.unflatten(0, (-1, module.head_dim)).repeat_interleave(queries_per_key, dim=0)
                 for projection in (module.k_proj, module.v_proj)
             )
-            module.k_proj.weight.mul_(_QUERY_KEY_GAIN)
-            module.q_proj.weight.copy_(_QUERY_KEY_GAIN * keys.flatten(0, 1))
-            module.o_proj.weight.copy_(_COPY_GAIN * values.flatten(0, 1).T)
+            module.q_proj.weight.add_(keys.flatten(0, 1)).mul_(_QUERY_KEY_GAIN * 0.5**0.5)
+            module.o_proj.weight.add_(_COPY_GAIN * values.flatten(0, 1).T)
 
 
 def _initialise_tower(tower: nn.Module, config: CLIPVisionConfig) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from adallava.errors import InputError
 from adallava.model import build_prompt
 from adallava.tasks import TaskSample, load_task
-from adallava.tasks.scenes import GRID, KINDS, PATCH_COUNT, Scene, make_questions, make_scene, patch_labels
+from adallava.tasks.scenes import GRID, KINDS, PATCH_COUNT, Question, Scene, make_questions, make_scene, patch_labels
 from adallava.training.packing import TokenizedQuestion
 
 _log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ class Example:
         answers: one answer per question.
         labels: int64 [N] per name in `LABELS`, -1 = none; empty for data without labelled patches.
         evidence: bool [N], patches that show any object or digit; None where nobody knows.
+        asked_patches: bool [Q, N], patches that show what each question is about; None where nobody knows.
     """
 
     image: NDArray[np.uint8]
@@ -43,6 +44,7 @@ class Example:
     answers: tuple[str, ...]
     labels: Mapping[str, NDArray[np.int64]]
     evidence: NDArray[np.bool_] | None
+    asked_patches: NDArray[np.bool_] | None
 
 
 def scene_labels(scene: Scene) -> dict[str, NDArray[np.int64]]:
@@ -62,12 +64,19 @@ def scene_labels(scene: Scene) -> dict[str, NDArray[np.int64]]:
     }
 
 
-class SceneExamples(Dataset[Example]):
-    """Training pictures `first` to `first + count - 1`, each with questions of every kind in turn."""
+def _asked_patches(questions: Sequence[Question]) -> NDArray[np.bool_]:
+    asked = np.zeros((len(questions), PATCH_COUNT), dtype=bool)
+    for row, question in enumerate(questions):
+        asked[row, list(question.patches)] = True
+    return asked
 
-    def __init__(self, first: int, count: int, questions_per_image: int) -> None:
+
+class SceneExamples(Dataset[Example]):
+    """Training pictures `first` to `first + count - 1`, each with questions of the given kinds in turn."""
+
+    def __init__(self, first: int, count: int, questions_per_image: int, kinds: Sequence[str] = KINDS) -> None:
         """Make nothing yet: a picture is drawn when it is asked for."""
-        self.first, self.count, self.questions_per_image = first, count, questions_per_image
+        self.first, self.count, self.questions_per_image, self.kinds = first, count, questions_per_image, tuple(kinds)
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -76,7 +85,7 @@ class SceneExamples(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         """Draw one picture and ask its questions."""
         scene = make_scene("train", self.first + index)
-        kinds = [KINDS[(index + i) % len(KINDS)] for i in range(self.questions_per_image)]
+        kinds = [self.kinds[(index + i) % len(self.kinds)] for i in range(self.questions_per_image)]
         questions = make_questions(scene, kinds)
         labels = scene_labels(scene)
         return Example(
@@ -85,6 +94,7 @@ class SceneExamples(Dataset[Example]):
             answers=tuple(question.answer for question in questions),
             labels=labels,
             evidence=labels["background"] == 0,
+            asked_patches=_asked_patches(questions),
         )
 
 
@@ -125,7 +135,7 @@ class TaskExamples(Dataset[Example]):
             except (InputError, OSError) as error:
                 _log.warning("training leaves out sample %s: %s", sample.id, error)
                 continue
-            return Example(image, (sample.question,), (sample.answers[0],), {}, None)
+            return Example(image, (sample.question,), (sample.answers[0],), {}, None, None)
         raise InputError(f"none of the {len(self.samples)} pictures can be read")
 
 

@@ -34,6 +34,7 @@ class Packed:
         segment: [B, T] number of the question within its picture, -1 for padding.
         offset: [B, T] place within the question.
         targets: [B, T] the id that must follow, IGNORE where that is not part of an answer.
+        asks: [B, T] bool, True at the last token of each question, which the answer follows.
     """
 
     prefix_ids: Tensor
@@ -41,6 +42,7 @@ class Packed:
     segment: Tensor
     offset: Tensor
     targets: Tensor
+    asks: Tensor
 
     def to(self, device: torch.device) -> "Packed":
         """Return the same questions with their tensors on `device`."""
@@ -58,17 +60,18 @@ def pack(pictures: Sequence[Sequence[TokenizedQuestion]], pad_token_id: int) -> 
         raise ValueError(f"prompts with {sorted(prefixes)} tokens before the image cannot share a batch")
     rows = [_pack_row(questions) for questions in pictures]
     width = max(len(row[0]) for row in rows)
-    fills = (pad_token_id, -1, 0, IGNORE)
+    fills = (pad_token_id, -1, 0, IGNORE, False)
     columns = [torch.tensor([row[i] + [fill] * (width - len(row[i])) for row in rows]) for i, fill in enumerate(fills)]
     prefix = torch.tensor([questions[0].prefix_ids for questions in pictures], dtype=torch.int64)
     return Packed(prefix.reshape(len(rows), -1), *columns)
 
 
-def _pack_row(questions: Sequence[TokenizedQuestion]) -> tuple[list[int], list[int], list[int], list[int]]:
+def _pack_row(questions: Sequence[TokenizedQuestion]) -> tuple[list[int], ...]:
     ids: list[int] = []
     segment: list[int] = []
     offset: list[int] = []
     targets: list[int] = []
+    asks: list[int] = []
     for number, question in enumerate(questions):
         # The last answer token (EOS) need not be read, only predicted.
         read = [*question.suffix_ids, *question.answer_ids[:-1]]
@@ -76,7 +79,8 @@ def _pack_row(questions: Sequence[TokenizedQuestion]) -> tuple[list[int], list[i
         segment += [number] * len(read)
         offset += range(len(read))
         targets += [IGNORE] * (len(question.suffix_ids) - 1) + list(question.answer_ids)
-    return ids, segment, offset, targets
+        asks += [place == len(question.suffix_ids) - 1 for place in range(len(read))]
+    return ids, segment, offset, targets, asks
 
 
 def packed_mask(packed: Packed, num_kept: int) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from adallava.errors import InputError, UnknownNameError
+from adallava.tasks.scenes import KINDS
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -70,7 +71,9 @@ class Recipe(_Part):
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers.
         first_scene: index of the first training picture, so that stages see different ones.
+        ground_weight, ground_layer: of the grounding loss in stage `base`, and the LLM layer it teaches.
         questions_per_image: how many questions share one picture's tokens.
+        kinds: question types of the scenes that are asked, in turn.
     """
 
     stage: StageName
@@ -79,8 +82,10 @@ class Recipe(_Part):
     trained: tuple[str, ...] = ()
     first_scene: int = 0
     questions_per_image: int = 14
+    kinds: tuple[str, ...] = KINDS
     keep: KeepMix = KeepMix()
-    align_weight: float = 0.0
+    ground_weight: float = 0.0
+    ground_layer: int = 0
     budget_range: tuple[float, float] = (0.2, 1.0)
     samples_per_question: int = 4
     selector: dict[str, int] = {}

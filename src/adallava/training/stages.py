@@ -62,7 +62,7 @@ def train_stage(
     processor = AutoProcessor.from_pretrained(base_folder)
     count = recipe.optimisation.steps * recipe.optimisation.batch_size
     examples = (
-        SceneExamples(recipe.first_scene, count, recipe.questions_per_image) if data is None else data.repeated(count)
+        SceneExamples(recipe.first_scene, count, recipe.questions_per_image, recipe.kinds) if data is None else data.repeated(count)
     )
     family = wrap_model(base)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
@@ -123,13 +123,12 @@ def _build_align(recipe: Recipe, family: Family, processor: Any) -> Built:
 
 def _build_base(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, recipe.trained)
-    alignment = AlignmentLoss(processor.tokenizer, family.shape.llm_width) if recipe.align_weight else None
     objective = BaseObjective(
         family,
         recipe.keep,
         tower_learns="vision_tower" in recipe.trained,
-        alignment=alignment,
-        weight=recipe.align_weight,
+        ground_weight=recipe.ground_weight,
+        ground_layer=recipe.ground_layer,
     )
     return objective, Collator(processor, with_labels=True, questions=packed_questions(processor))
 

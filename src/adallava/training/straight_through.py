@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from adallava.families.contract import Family
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.gumbel import gumbel_top_k
-from adallava.training.base import packed_logits
+from adallava.training.base import run_packed
 from adallava.training.packing import Packed
 
 
@@ -40,8 +40,6 @@ class StraightThroughObjective(nn.Module):
         indices, gates = gumbel_top_k(logits, [keep_count] * len(pixel_values), tau=self.tau)
         gated = vision.features * gates.unsqueeze(-1).to(vision.features.dtype)
         kept = gated.gather(1, indices.unsqueeze(-1).expand(-1, -1, gated.shape[-1]))
-        answers, targets = packed_logits(
-            self.family, self.family.project(kept), indices, packed.to(pixel_values.device), num_tokens
-        )
-        loss = F.cross_entropy(answers.float(), targets)
-        return {"loss": loss, "accuracy": (answers.argmax(-1) == targets).float().mean()}
+        run = run_packed(self.family, self.family.project(kept), indices, packed.to(pixel_values.device))
+        loss = F.cross_entropy(run.logits.float(), run.targets)
+        return {"loss": loss, "accuracy": (run.logits.argmax(-1) == run.targets).float().mean()}

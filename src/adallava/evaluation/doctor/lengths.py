@@ -185,7 +185,7 @@ def check_placeholders(file: AnswerFile) -> Observation:
         file,
         faults=("unshortened", "mismatch"),
         error="placeholders",
-        healthy="each sample's prompt has the same text length at every budget",
+        healthy="no prompt differs from its text and K by more than one token",
     )
 
 
@@ -195,7 +195,7 @@ def check_off_by_one(file: AnswerFile) -> Observation:
         file,
         faults=("off-by-one",),
         error="off-by-one",
-        healthy="no sample's text length is one off between budgets",
+        healthy="no prompt differs from its text and K by one token",
     )
 
 

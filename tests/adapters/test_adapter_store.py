@@ -1,0 +1,144 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from models import LEARNED, TINY_SHAPE, save_tiny_adapter
+
+from adallava import AdaLlava, __version__
+from adallava.adapters import load_adapter, read_adapter_config, save_adapter, weights_sha256
+from adallava.errors import CheckpointError
+from adallava.selection import build_selector
+from adallava.selection.contract import TowerShape
+
+OTHER_BASE = "0" * 64
+
+
+@pytest.fixture
+def adapter(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder / "adapters" / "question", tmp_path / "adapter"))
+
+
+def _load(folder: Path, base: Path, **options: Any) -> Any:
+    arguments = {"method": "question", "shape": TINY_SHAPE, "base_weights_sha256": weights_sha256(base), **options}
+    return load_adapter(folder, **arguments)
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_an_adapter_comes_back_as_it_was_saved(tiny_folder: Path, tmp_path: Path, method: str) -> None:
+    selector: Any = build_selector(method, TINY_SHAPE)
+    save_adapter(
+        tmp_path / "new" / "folder",
+        selector,
+        shape=TINY_SHAPE,
+        base_model_name_or_path="somewhere",
+        base_weights_sha256=weights_sha256(tiny_folder),
+    )
+    loaded = _load(tmp_path / "new" / "folder", tiny_folder, method=method)
+    assert loaded.selector.config == selector.config
+    assert not loaded.selector.training
+    for name, tensor in selector.state_dict().items():
+        assert torch.equal(loaded.selector.state_dict()[name], tensor)
+    assert loaded.config.base_model_name_or_path == "somewhere"
+    assert loaded.config.adallava_version == __version__
+    assert loaded.sha256 == weights_sha256(tmp_path / "new" / "folder")
+
+
+def test_options_other_than_the_defaults_are_remembered(tiny_folder: Path, tmp_path: Path) -> None:
+    selector = build_selector("question", TINY_SHAPE, width=24, num_heads=2)
+    save_adapter(
+        tmp_path,
+        selector,
+        shape=TINY_SHAPE,
+        base_model_name_or_path="",
+        base_weights_sha256=weights_sha256(tiny_folder),
+    )
+    assert _load(tmp_path, tiny_folder).selector.config["width"] == 24
+
+
+def test_an_adapter_of_another_base_is_refused_with_both_named(adapter: Path, tiny_folder: Path) -> None:
+    own = weights_sha256(tiny_folder)
+    with pytest.raises(CheckpointError, match=f"{own[:12]}.*this base has {OTHER_BASE[:12]}"):
+        _load(adapter, tiny_folder, base_weights_sha256=OTHER_BASE)
+    assert _load(adapter, tiny_folder, base_weights_sha256=OTHER_BASE, allow_other_base=True).sha256
+
+
+def test_an_adapter_of_other_shapes_is_refused_even_so(adapter: Path, tiny_folder: Path) -> None:
+    shape = TowerShape(25, 32, 48, (5, 5))
+    with pytest.raises(CheckpointError, match=r"num_vision_tokens=16.*the base has .*num_vision_tokens=25"):
+        _load(adapter, tiny_folder, shape=shape, allow_other_base=True)
+
+
+def test_an_adapter_of_another_method_is_refused(adapter: Path, tiny_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="is for 'question', not for 'budget-token'"):
+        _load(adapter, tiny_folder, method="budget-token")
+
+
+def test_damaged_files_are_named(adapter: Path, tiny_folder: Path) -> None:
+    config, weights = adapter / "adapter_config.json", adapter / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"weights in .*adapter_model.safetensors.* are damaged"):
+        _load(adapter, tiny_folder)
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors is missing"):
+        _load(adapter, tiny_folder)
+    fields = json.loads(config.read_text())
+    config.write_text(json.dumps({**fields, "grid": "4x4"}))
+    with pytest.raises(CheckpointError, match=r"adapter_config.json is damaged: grid"):
+        _load(adapter, tiny_folder)
+    config.write_text("{")
+    with pytest.raises(CheckpointError, match=r"adapter_config.json is damaged"):
+        _load(adapter, tiny_folder)
+    config.unlink()
+    with pytest.raises(CheckpointError, match=r"adapter_config.json is missing"):
+        _load(adapter, tiny_folder)
+
+
+def test_weights_of_another_architecture_are_named(adapter: Path, tiny_folder: Path) -> None:
+    fields = json.loads((adapter / "adapter_config.json").read_text())
+    fields["selector_config"]["width"] = 64
+    (adapter / "adapter_config.json").write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match=r"are damaged.*size mismatch"):
+        _load(adapter, tiny_folder)
+
+
+def test_a_method_without_weights_has_no_adapter(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="'random' has no weights to save"):
+        save_adapter(
+            tmp_path,
+            build_selector("random", TINY_SHAPE),
+            shape=TINY_SHAPE,
+            base_model_name_or_path="",
+            base_weights_sha256="",
+        )
+
+
+def test_a_models_hash_is_that_of_its_own_weights_only(tmp_path: Path) -> None:
+    (tmp_path / "b.safetensors").write_bytes(b"two")
+    (tmp_path / "a.safetensors").write_bytes(b"one")
+    before = weights_sha256(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "adapters").mkdir()
+    (tmp_path / "adapters" / "c.safetensors").write_bytes(b"three")
+    assert weights_sha256(tmp_path) == before
+    # sha256 of b"onetwo", by coreutils.
+    assert before == "25b6746d5172ed6352966a013d93ac846e1110d5a25e8f183b5931f4688842a1"
+    with pytest.raises(CheckpointError, match=r"no .safetensors file"):
+        weights_sha256(tmp_path / "adapters" / "none")
+
+
+def test_a_saved_adapter_answers_as_before_it_was_saved(
+    full: AdaLlava, tiny_folder: Path, tmp_path: Path, inputs: dict[str, Any]
+) -> None:
+    save_tiny_adapter(tiny_folder, tmp_path / "first", "question")
+    model = full.with_method("question", tmp_path / "first")
+    model.save_adapter(tmp_path / "second")
+    again = full.with_method("question", tmp_path / "second")
+    assert again.adapter_sha256 == model.adapter_sha256 == weights_sha256(tmp_path / "second")
+    assert [s.kept_indices for s in again.select(**inputs, token_budget=5)] == [
+        s.kept_indices for s in model.select(**inputs, token_budget=5)
+    ]
+    assert read_adapter_config(tmp_path / "second").base_weights_sha256 == weights_sha256(tiny_folder)

@@ -1,0 +1,105 @@
+"""The forward pass that training uses: what it computes is what generation computes."""
+
+from typing import Any
+
+import pytest
+import torch
+from models import sample_of
+from torch import Tensor
+from torch.nn import functional as F
+
+from adallava import AdaLlava
+from adallava.registry import selector_names
+
+IGNORED = -100
+
+
+def _labels(inputs: dict[str, Any]) -> Tensor:
+    """The last three tokens of each prompt stand for its answer."""
+    labels = torch.full_like(inputs["input_ids"], IGNORED)
+    labels[:, -3:] = inputs["input_ids"][:, -3:]
+    return labels
+
+
+def _masked_logits(model: AdaLlava, sample: dict[str, Any], kept: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Run all tokens, with an exact mask over the dropped ones; return logits and the columns that are kept."""
+    base = model.base
+    ids = sample["input_ids"]
+    embeds = base.get_input_embeddings()(ids)
+    features = torch.cat(list(base.model.get_image_features(sample["pixel_values"]).pooler_output))
+    is_image = ids[0] == base.config.image_token_id
+    embeds[0, is_image] = features
+    stays = ~is_image
+    stays[is_image.nonzero().flatten()[list(kept)]] = True
+    length = ids.shape[1]
+    sees = torch.ones(length, length, dtype=torch.bool).tril() & (stays[None, :] | torch.eye(length, dtype=torch.bool))
+    additive = torch.zeros(1, 1, length, length).masked_fill(~sees, torch.finfo(torch.float32).min)
+    hidden = base.model.language_model(
+        inputs_embeds=embeds, attention_mask=additive, position_ids=torch.arange(length)[None], use_cache=False
+    ).last_hidden_state
+    return base.lm_head(hidden)[0], stays
+
+
+@torch.no_grad()
+def test_masking_dropped_tokens_equals_removing_them(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    for method in ("random", "uniform", "question"):
+        model = full.with_method(method)
+        for row, budget in enumerate([3, 9, 16]):
+            sample = sample_of(inputs, row)
+            gathered = model.forward(**sample, token_budget=budget, seed=row)
+            assert gathered.selection is not None
+            masked, stays = _masked_logits(model, sample, tuple(gathered.selection.indices[0].tolist()))
+            torch.testing.assert_close(gathered.logits[0], masked[stays], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", selector_names())
+@torch.no_grad()
+def test_forward_and_generate_agree_on_the_next_token(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
+    model = full.with_method(method)
+    budgets = [3, 9, 16]
+    forward = model.forward(**inputs, token_budget=budgets, seed=4)
+    first = model.generate(
+        **inputs, token_budget=budgets, seed=4, max_new_tokens=1, output_logits=True
+    ).transformers_output.logits[0]
+    for row, length in enumerate(forward.layout.lengths):
+        torch.testing.assert_close(forward.logits[row, length - 1], first[row], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_loss_is_that_of_the_labelled_tokens_after_what_was_kept(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    model = full.with_method("random")
+    budgets = [3, 9, 16]
+    output = model.forward(**inputs, labels=_labels(inputs), token_budget=budgets, seed=2)
+    losses = []
+    for row in range(3):
+        sample = sample_of(inputs, row)
+        logits = model.forward(**sample, token_budget=budgets[row], seed=2).logits[0]
+        answer = sample["input_ids"][0, -3:]
+        losses.append(F.cross_entropy(logits[-4:-1], answer, reduction="none"))
+    assert output.loss is not None
+    torch.testing.assert_close(output.loss, torch.cat(losses).mean(), atol=1e-4, rtol=1e-4)
+    assert output.batch.labels is not None
+    assert output.batch.labels.shape == output.logits.shape[:2]
+
+
+def test_a_selector_cannot_read_the_answer(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    model = full.with_method("question")
+    labels = _labels(inputs)
+    chosen = model.forward(**inputs, labels=labels, token_budget=5).selection
+    other = inputs["input_ids"].clone()
+    other[:, -3:] = 40
+    again = model.forward(**{**inputs, "input_ids": other}, labels=labels, token_budget=5).selection
+    assert chosen is not None
+    assert again is not None
+    assert torch.equal(chosen.scores, again.scores)  # type: ignore[arg-type]
+    unlabelled = model.forward(**{**inputs, "input_ids": other}, token_budget=5).selection
+    assert unlabelled is not None
+    assert not torch.equal(unlabelled.scores, chosen.scores)  # type: ignore[arg-type]
+
+
+def test_gradients_reach_the_projector_through_what_was_kept(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    projector = full.base.model.multi_modal_projector
+    loss = full.with_method("uniform").forward(**inputs, labels=_labels(inputs), token_budget=4).loss
+    assert loss is not None
+    (gradient,) = torch.autograd.grad(loss, [projector.linear_1.weight])
+    assert gradient.abs().sum() > 0

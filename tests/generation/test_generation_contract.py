@@ -1,0 +1,138 @@
+"""What every method promises in generation, crossed over all that are registered."""
+
+from typing import Any
+
+import pytest
+import torch
+from models import sample_of, tiny_inputs
+from stock_reference import greedy, pruned_prompt
+
+from adallava import AdaLlava
+from adallava.registry import selector_names
+from adallava.selection.cells import grid_cells
+
+BUDGETS = [0.25, 5, 1.0]
+SEEDS = [11, 12, 13]
+NEW = 6
+
+
+@pytest.fixture(params=selector_names())
+def model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
+    return full.with_method(request.param)
+
+
+def _logits(output: Any) -> torch.Tensor:
+    return torch.stack(output.transformers_output.logits, dim=1)
+
+
+def test_exactly_k_tokens_reach_the_llm(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    output = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, max_new_tokens=1)
+    asked = [0, 0, 0] if model.method == "none" else [4, 5, 16]
+    text = (inputs["input_ids"] != model.base.config.image_token_id) & inputs["attention_mask"].bool()
+    for row, record in enumerate(output.records):
+        assert record.method == model.method
+        assert (record.tokens_asked, record.tokens_kept) == (asked[row], asked[row])
+        assert [len(indices) for indices in record.kept_indices] == [asked[row]]
+        placeholders = (output.sequences[row, : output.prompt_length] == model.base.config.image_token_id).sum()
+        assert placeholders == asked[row]
+        assert record.llm_sequence_length == output.prompt_lengths[row] == text[row].sum() + asked[row]
+
+
+def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False, "output_logits": True}
+    together = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, **options)
+    for row in range(3):
+        alone = model.generate(**sample_of(inputs, row), token_budget=BUDGETS[row], seed=SEEDS[row], **options)
+        assert alone.records[0].kept_indices == together.records[row].kept_indices
+        assert alone.answer_ids[0] == together.answer_ids[row]
+        steps = alone.answer_lengths[0]
+        torch.testing.assert_close(_logits(alone)[0], _logits(together)[row, :steps], atol=1e-4, rtol=1e-4)
+
+
+def test_the_order_of_a_batch_does_not_matter(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    backward = {name: tensor.flip(0) for name, tensor in inputs.items()}
+    one = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, max_new_tokens=NEW)
+    other = model.generate(**backward, token_budget=BUDGETS[::-1], seed=SEEDS[::-1], max_new_tokens=NEW)
+    assert one.answer_ids == other.answer_ids[::-1]
+    assert [r.kept_indices for r in one.records] == [r.kept_indices for r in other.records][::-1]
+
+
+def test_full_budget_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    if model.method == "none":
+        pytest.skip("`none` has no full budget")
+    stock = model.base.generate(
+        **inputs, max_new_tokens=NEW, do_sample=False, output_logits=True, return_dict_in_generate=True
+    )
+    ours = model.generate(**inputs, token_budget=1.0, max_new_tokens=NEW, do_sample=False, output_logits=True)
+    assert torch.equal(ours.sequences, stock.sequences)
+    assert torch.equal(_logits(ours), torch.stack(stock.logits, dim=1))
+
+
+def _tower_features(model: AdaLlava, sample: dict[str, Any], kept: tuple[int, ...]) -> torch.Tensor | None:
+    """The features that the reference starts from, for methods that change them."""
+    tower = model.base.model.vision_tower
+    if model.method == "pool":
+        patches = tower(sample["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
+        for cell, stands_for in zip(grid_cells((4, 4), len(kept)), kept, strict=True):
+            patches[0, stands_for] = patches[0, cell.members(4)].mean(dim=0)
+        return patches
+    if model.method == "budget-token":
+        token = model.selector.budget_token(torch.tensor([len(kept) / 16]))  # type: ignore[union-attr]
+        hook = tower.embeddings.register_forward_hook(lambda _, __, out: torch.cat([out, token[:, None]], dim=1))
+        states = tower(sample["pixel_values"], output_hidden_states=True).hidden_states
+        hook.remove()
+        return states[-2][:, 1:-1]
+    return None
+
+
+@pytest.mark.parametrize("positions", ["original", "compact"])
+@torch.no_grad()
+def test_fewer_tokens_are_the_stock_model_with_the_others_taken_out(
+    model: AdaLlava, inputs: dict[str, Any], positions: Any
+) -> None:
+    sample = sample_of(inputs, 1)
+    output = model.generate(
+        **sample,
+        token_budget=5,
+        positions=positions,
+        max_new_tokens=NEW,
+        do_sample=False,
+        output_logits=True,
+    )
+    kept = output.records[0].kept_indices
+    features = _tower_features(model, sample, kept[0])
+    embeds, original = pruned_prompt(model.base, sample, kept, features)
+    counted = torch.arange(embeds.shape[1])[None]
+    tokens, logits = greedy(model.base, embeds, original if positions == "original" else counted, NEW)
+    assert output.answer_ids[0] == tokens
+    torch.testing.assert_close(_logits(output)[0], logits, atol=1e-4, rtol=1e-4)
+
+
+def test_several_images_in_a_prompt(model: AdaLlava) -> None:
+    batch = tiny_inputs(model.processor, ["which?", "and these, which?"], images_each=2)
+    output = model.generate(**batch, token_budget=[7, 1], max_new_tokens=NEW, do_sample=False)
+    if model.method != "none":
+        assert [[len(i) for i in record.kept_indices] for record in output.records] == [[4, 3], [1, 0]]
+    assert [record.num_vision_tokens for record in output.records] == [32, 32]
+    for row, budget in enumerate([7, 1]):
+        sample = sample_of(batch, row, images_each=2)
+        alone = model.generate(**sample, token_budget=budget, max_new_tokens=NEW, do_sample=False)
+        assert alone.answer_ids[0] == output.answer_ids[row]
+
+
+def test_select_names_the_same_tokens_as_generate(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    selections = model.select(**inputs, token_budget=BUDGETS, seed=SEEDS)
+    records = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, max_new_tokens=1).records
+    assert [s.kept_indices for s in selections] == [r.kept_indices for r in records]
+    assert [s.llm_sequence_length for s in selections] == [r.llm_sequence_length for r in records]
+    assert [s.score_range for s in selections] == [r.score_range for r in records]
+
+
+def test_generate_leaves_nothing_behind_on_the_base(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    def state() -> list[tuple[str, set[str]]]:
+        return [(name, set(vars(module))) for name, module in model.base.named_modules()]
+
+    model.generate(**inputs, max_new_tokens=1)
+    before = state()
+    model.generate(**inputs, token_budget=3, max_new_tokens=1)
+    assert state() == before

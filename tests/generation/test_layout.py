@@ -1,0 +1,112 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adallava.budget import TokenBudget
+from adallava.errors import BudgetError, InputError
+from adallava.generation.layout import plan_layout, share_over_images
+
+IMAGE = 9
+N = 4
+
+
+def _plan(rows: list[list[int]], budgets: list[object], *, mask: list[list[int]] | None = None, **options: object):
+    ids = torch.tensor(rows)
+    arguments = {"num_images": int((ids == IMAGE).sum()) // N, "side": "left", **options}
+    return plan_layout(
+        ids,
+        None if mask is None else torch.tensor(mask),
+        tokens_per_image=N,
+        image_token_id=IMAGE,
+        budgets=[TokenBudget.parse(budget) for budget in budgets],
+        **arguments,
+    )
+
+
+def test_a_batch_of_mixed_lengths_and_budgets() -> None:
+    layout = _plan(
+        [[0, 0, 1, 9, 9, 9, 9, 2], [1, 2, 9, 9, 9, 9, 3, 4]],
+        [3, 1],
+        mask=[[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]],
+    )
+    # Kmax = 3: the second image's kept tokens begin in row 3 of the flattened [2 * 3].
+    assert layout.text_columns.tolist() == [[2, 3, 3, 3, 7], [0, 1, 2, 6, 7]]
+    assert layout.vision_slots.tolist() == [[-1, 0, 1, 2, -1], [-1, -1, 3, -1, -1]]
+    assert layout.base_positions.tolist() == [[0, 1, 1, 1, 5], [0, 1, 2, 6, 7]]
+    assert layout.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
+    assert layout.lengths == (5, 5)
+    assert layout.question_columns.tolist() == [[2, 7, 0, 0], [0, 1, 6, 7]]
+    assert layout.question_mask.tolist() == [[True, True, False, False], [True] * 4]
+
+
+@pytest.mark.parametrize(
+    ("side", "mask", "slots"),
+    [
+        ("left", [[0, 0, 1, 1], [1, 1, 1, 1]], [[-1, -1, -1, 0], [-1, 2, 3, -1]]),
+        ("right", [[1, 1, 0, 0], [1, 1, 1, 1]], [[-1, 0, -1, -1], [-1, 2, 3, -1]]),
+    ],
+)
+def test_padding_goes_to_the_side_asked_for(side: str, mask: list[list[int]], slots: list[list[int]]) -> None:
+    layout = _plan([[5, 9, 9, 9, 9, 0], [6, 9, 9, 9, 9, 7]], [1, 2], mask=[[1] * 5 + [0], [1] * 6], side=side)
+    assert layout.mask.tolist() == mask
+    assert layout.vision_slots.tolist() == slots
+
+
+def test_adjacent_images_are_told_apart_and_share_the_budget() -> None:
+    layout = _plan([[1, 9, 9, 9, 9, 9, 9, 9, 9, 2]], [3])
+    assert layout.keep_counts == (2, 1)
+    assert layout.base_positions.tolist() == [[0, 1, 1, 5, 9]]
+    assert layout.vision_slots.tolist() == [[-1, 0, 1, 2, -1]]
+
+
+def test_an_image_that_gets_no_token_is_dropped() -> None:
+    layout = _plan([[1, 9, 9, 9, 9, 3, 9, 9, 9, 9, 2]], [1])
+    assert layout.keep_counts == (1, 0)
+    assert layout.text_columns.tolist() == [[0, 1, 5, 10]]
+
+
+def test_a_method_that_keeps_nothing_leaves_the_text() -> None:
+    layout = _plan([[1, 9, 9, 9, 9, 2]], [1.0], keeps_nothing=True)
+    assert layout.text_columns.tolist() == [[0, 5]]
+    assert layout.prompts[0].tokens_asked == 0
+    assert layout.prompts[0].num_vision_tokens == 4
+
+
+def test_a_question_ends_before_the_first_label() -> None:
+    labels = torch.tensor([[-100, -100, -100, -100, -100, -100, 7, -100, 8]])
+    layout = _plan([[1, 9, 9, 9, 9, 2, 7, 3, 8]], [2], labels=labels, side="right")
+    assert layout.question_columns.tolist() == [[0, 5]]
+
+
+@given(st.integers(min_value=0, max_value=1000), st.integers(min_value=1, max_value=9))
+def test_a_budget_is_shared_as_evenly_as_possible(keep_count: int, num_images: int) -> None:
+    shares = share_over_images(keep_count, num_images)
+    assert sum(shares) == keep_count
+    assert max(shares) - min(shares) <= 1
+    assert list(shares) == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([[1, 9, 9, 9, 2]], {}, "sample 0 has 3 image placeholders.*4 vision tokens"),
+        ([[1, 9, 9, 3, 9, 9]], {}, "sample 0, image 0.*not in one run"),
+        ([[1, 9, 9, 9, 9]], {"num_images": 2}, "placeholders for 1 images.*pixel_values has 2 rows"),
+        ([[1, 9, 9, 9, 9]], {"num_images": 0}, "placeholders for 1 images.*pixel_values has 0 rows"),
+        ([[1, 9, 9, 9, 9]], {"mask": [[1, 1, 1]]}, r"attention_mask has shape \(1, 3\), input_ids \(1, 5\)"),
+        ([[1, 9, 9, 9, 9]], {"mask": [[1, 0, 1, 1, 1]]}, "sample 0 has image placeholders that its attention_mask"),
+        ([[1, 2]], {"mask": [[0, 0]]}, "sample 0 has no token"),
+        ([[1, 2]], {"labels": torch.tensor([[1]])}, "labels have shape"),
+    ],
+)
+def test_input_that_does_not_fit_is_named_with_its_numbers(
+    rows: list[list[int]], options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        _plan(rows, [1], **options)  # type: ignore[arg-type]
+
+
+def test_a_budget_for_each_sample_or_none() -> None:
+    with pytest.raises(BudgetError, match="2 token budgets for a batch of 1"):
+        _plan([[1, 2]], [1, 1])
