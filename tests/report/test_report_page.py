@@ -127,15 +127,20 @@ def test_texts_of_a_run_cannot_become_markup(tmp_path: Path) -> None:
 
 
 def test_the_data_of_the_plots_cannot_end_its_element(tmp_path: Path) -> None:
-    folder = write_fake_run(tmp_path, SMALL)
+    # A failed cell stands in the data by its bare name, the other in markup that plotly would read.
+    spec = FakeRun(methods=("random",), budgets=("8", "32"), num_samples=20, failing=frozenset({"random@8"}))
+    folder = write_fake_run(tmp_path, spec)
     for name in ("results.json", "samples.jsonl"):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace("random", "</script><b>"))
     page = write_report(folder, picture_of).read_text().replace(get_plotlyjs(), "")
 
-    data = page.partition('id="plots">')[2].partition("</script>")[0]
-    names = [trace.get("name", "") for trace in json.loads(data)[0]["figure"]["data"]]
-    assert "&lt;/script&gt;&lt;b&gt;" in names, "and plotly shows it as text"
+    line = page.partition('id="plots">')[2].partition("\n")[0].removesuffix("</script>")
+    assert "<" not in line
+    data = json.loads(line)
+    assert data[0]["missing"] == ["</script><b>@8: every sample failed"]
+    names = [trace.get("name", "") for trace in data[0]["figure"]["data"]]
+    assert "&lt;/script&gt;&lt;b&gt;" in names
 
 
 def test_only_our_own_scripts_may_run(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ _EPILOG = """\
 examples:
   adallava train tiny/align --output runs/align
   adallava train tiny/question --model runs/base/model --output runs/question
-  adallava train tiny/question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
+  adallava train question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
 
 a user's own data is a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question
 and answer.

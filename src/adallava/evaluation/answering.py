@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from adallava.costs.flops import answer_flops
-from adallava.costs.shapes import ModelShape, model_shape_from_config
+from adallava.costs.shapes import ModelShape
 from adallava.generation.clock import StageClock
 from adallava.generation.output import AdaLlavaOutput, RunRecord
 from adallava.model import AdaLlava
@@ -27,12 +27,14 @@ class Answerer:
 
     Attributes:
         model: holds the method.
+        base_shape: of the model without the method, for its FLOPs.
         seed: of the run.
         max_new_tokens: after which an answer is cut.
         positions: see `AdaLlava.generate`.
     """
 
     model: AdaLlava
+    base_shape: ModelShape
     seed: int
     max_new_tokens: int
     positions: Literal["original", "compact"]
@@ -115,9 +117,9 @@ class Answerer:
 
     @cached_property
     def _model_shape(self) -> ModelShape:
-        shape = model_shape_from_config(self.model.base.config.to_dict())
         selector = self.model.selector
-        return shape.with_budget_token() if selector is not None and selector.needs_budget_token else shape
+        has_budget_token = selector is not None and selector.needs_budget_token
+        return self.base_shape.with_budget_token() if has_budget_token else self.base_shape
 
     @cached_property
     def _eos_ids(self) -> frozenset[int]:

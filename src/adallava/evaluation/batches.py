@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
 from adallava.model import build_prompt
 from adallava.tasks import TaskSample
@@ -38,7 +39,7 @@ def prepare_batch(processor: Any, samples: Sequence[TaskSample], question_suffix
     images, readable, failures = [], [], []
     for sample in samples:
         try:
-            images.append(sample.load_image())
+            images.append(with_clear_axes(sample.load_image()))
         except Exception as error:  # whatever a file does to a decoder, it is one failed sample
             failures.append((sample, describe_error(error)))
         else:
@@ -46,17 +47,19 @@ def prepare_batch(processor: Any, samples: Sequence[TaskSample], question_suffix
     inputs: dict[str, torch.Tensor] = {}
     if readable:
         prompts = [build_prompt(processor, sample.question + question_suffix) for sample in readable]
-        inputs = dict(
-            processor(
-                images=images,
-                text=prompts,
-                return_tensors="pt",
-                padding=True,
-                # Without it, a picture one or three pixels high is taken for one with its channels first.
-                input_data_format="channels_last",
-            )
-        )
+        inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
     return PreparedBatch(tuple(readable), tuple(failures), inputs)
+
+
+def with_clear_axes(image: Image.Image) -> Image.Image:
+    """Enlarge a picture of up to four pixels in height, by repeating pixels.
+
+    Image processors tell height from channels by size, and take a picture one, three or four pixels high for one with
+    its channels first.
+    """
+    while image.height <= 4:
+        image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+    return image
 
 
 def describe_error(error: Exception) -> str:

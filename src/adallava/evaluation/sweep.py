@@ -10,6 +10,7 @@ from PIL import Image
 
 from adallava.adapters.bundled import is_bundled, model_folder
 from adallava.budget import TokenBudget
+from adallava.costs.shapes import model_shape_from_config
 from adallava.errors import AdallavaError, InputError
 from adallava.families import weights_folder
 from adallava.model import AdaLlava
@@ -127,8 +128,11 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
         models = load_models(request, methods, observer)
         run = describe_run(request, task, models)
         plans = plan_cells(models, request.budgets, methods_ignoring_budget(models))
+        prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
+        store = BatchStore(task.samples, request.batch_size, prepare)
+        answerers = make_answerers(request, models)
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
-            _run_cells(request, task, models, plans, journal, observer)
+            _run_cells(answerers, store, plans, journal, observer)
         results = summarise(plans, [sample.id for sample in task.samples], journal.records, request.seed)
         write_record(request.output / RESULTS_FILE, results)
         report = write_report(request.output, _image_of(task)) if request.report else None
@@ -222,22 +226,32 @@ def describe_run(request: SweepRequest, task: Task, models: Mapping[str, AdaLlav
     return Run(config=config, provenance=provenance)
 
 
+def make_answerers(request: SweepRequest, models: Mapping[str, AdaLlava]) -> dict[str, Answerer]:
+    """Return what answers for each method.
+
+    Raises:
+        InputError: for a model whose FLOPs have no closed form here.
+    """
+    base_shape = model_shape_from_config(models[FULL_METHOD].base.config.to_dict())
+    return {
+        method: Answerer(model, base_shape, request.seed, request.max_new_tokens, request.positions)
+        for method, model in models.items()
+    }
+
+
 def _run_cells(
-    request: SweepRequest,
-    task: Task,
-    models: Mapping[str, AdaLlava],
+    answerers: Mapping[str, Answerer],
+    store: BatchStore,
     plans: Sequence[CellPlan],
     journal: Journal,
     observer: SweepObserver,
 ) -> None:
-    prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
-    store = BatchStore(task.samples, request.batch_size, prepare)
     done = {(record.cell, record.sample_id) for record in journal.records}
-    observer.begin(len(plans) * len(task.samples), len(done))
+    observer.begin(len(plans) * sum(map(len, store.batches)), len(done))
     warm: set[str] = set()
     for number, plan in enumerate(plans, start=1):
         observer.cell(plan.cell, number, len(plans))
-        answerer = Answerer(models[plan.method], request.seed, request.max_new_tokens, request.positions)
+        answerer = answerers[plan.method]
         for place, samples in enumerate(store.batches):
             missing = {sample.id for sample in samples if (plan.cell, sample.id) not in done}
             if not missing:

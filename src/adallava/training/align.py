@@ -101,7 +101,9 @@ def match_scales(base: Any, pixel_values: Tensor) -> None:
         pixel_values: [B, 3, H, W] typical pictures.
     """
     words = base.get_input_embeddings().weight
-    projected = torch.cat(tuple(base.model.get_image_features(pixel_values=pixel_values, return_dict=True).pooler_output))
+    projected = torch.cat(
+        tuple(base.model.get_image_features(pixel_values=pixel_values, return_dict=True).pooler_output)
+    )
     factor = words.square().mean().sqrt() / projected.square().mean().sqrt()
     last = base.model.multi_modal_projector.linear_2
     last.weight.mul_(factor)

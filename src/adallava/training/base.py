@@ -68,9 +68,7 @@ def run_packed(
     )
     answers = packed.targets != IGNORE
     states = result.last_hidden_state[:, -packed.text_ids.shape[1] :][answers]
-    return PackedRun(
-        family.model.lm_head(states), packed.targets[answers], result.hidden_states, position_ids, mask
-    )
+    return PackedRun(family.model.lm_head(states), packed.targets[answers], result.hidden_states, position_ids, mask)
 
 
 class BaseObjective(nn.Module):
@@ -91,7 +89,7 @@ class BaseObjective(nn.Module):
         packed: Packed,
         evidence: Tensor | None = None,
         asked_patches: Tensor | None = None,
-        labels: Any = None,
+        **_: Any,
     ) -> dict[str, Tensor]:
         """Return `loss`, and the loss and accuracy of answer tokens by way of leaving tokens out."""
         packed = packed.to(pixel_values.device)

@@ -22,9 +22,9 @@ WEIGHTS = "trained.safetensors"
 class StageTrainer(Trainer):  # type: ignore[misc]
     """A `Trainer` that reads examples in order, logs every part of the loss and saves only what is trained."""
 
-    def __init__(self, *args: Any, projector_lr_factor: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, schedule_steps: int | None = None, **kwargs: Any) -> None:
         """Start with empty running sums of the parts of the loss."""
-        self._projector_lr_factor = projector_lr_factor
+        self._schedule_steps = schedule_steps
         self._sums: dict[str, torch.Tensor] = {}
         self._steps: dict[str, int] = defaultdict(int)
         super().__init__(*args, **kwargs)
@@ -51,22 +51,22 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Make AdamW over the trained parameters; matrices decay, vectors and embeddings do not."""
-        groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
+        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                decay = self.args.weight_decay if parameter.ndim >= 2 and "embed" not in name else 0.0
-                factor = self._projector_lr_factor if "multi_modal_projector" in name else 1.0
-                groups[decay, factor].append(parameter)
+                decays = parameter.ndim >= 2 and "embed" not in name
+                groups[self.args.weight_decay if decays else 0.0].append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [
-                {"params": parameters, "weight_decay": decay, "lr": self.args.learning_rate * factor}
-                for (decay, factor), parameters in groups.items()
-            ],
+            [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
             lr=self.args.learning_rate,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
             fused=True,
         )
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Make the schedule; a stage may stop before the schedule's end."""
+        return super().create_scheduler(self._schedule_steps or num_training_steps, optimizer)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -121,7 +121,7 @@ def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: A
         args=arguments(recipe, folder, device),
         train_dataset=data,
         data_collator=collate,
-        projector_lr_factor=recipe.optimisation.projector_lr_factor,
+        schedule_steps=recipe.optimisation.schedule_steps,
     )
     checkpoints = folder / "checkpoints"
     newest = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None

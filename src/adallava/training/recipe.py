@@ -39,6 +39,8 @@ class Optimisation(_Part):
     """What `transformers.TrainingArguments` is given; one step sees `batch_size` pictures."""
 
     steps: int = Field(gt=0)
+    schedule_steps: int | None = Field(default=None, gt=0)
+    """Length of the learning rate's schedule, where training stops before its end; default: `steps`."""
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     warmup_steps: int = Field(default=50, ge=0)
@@ -46,7 +48,6 @@ class Optimisation(_Part):
     weight_decay: float = 0.02
     adam_beta2: float = 0.98
     clip_norm: float = 1.0
-    projector_lr_factor: float = 1.0
 
 
 class KeepMix(_Part):
@@ -73,6 +74,7 @@ class Recipe(_Part):
         first_scene: index of the first training picture, so that stages see different ones.
         ground_weight, ground_layer: of the grounding loss in stage `base`, and the LLM layer it teaches.
         questions_per_image: how many questions share one picture's tokens.
+        evidence_weight: in stage `question`, of a term that rewards looking at labelled evidence first.
         kinds: question types of the scenes that are asked, in turn.
     """
 
@@ -88,8 +90,14 @@ class Recipe(_Part):
     ground_layer: int = 0
     budget_range: tuple[float, float] = (0.2, 1.0)
     samples_per_question: int = 4
+    evidence_weight: float = 0.0
     selector: dict[str, int] = {}
     seed: int = 0
+
+    @property
+    def needs_labels(self) -> bool:
+        """True if it learns from labelled patches, which only the bundled scenes have."""
+        return self.stage == "align" or max(self.keep.evidence, self.ground_weight, self.evidence_weight) > 0
 
 
 def load_recipe(name_or_path: str) -> Recipe:

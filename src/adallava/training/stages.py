@@ -16,7 +16,7 @@ from adallava.families import weights_folder, wrap_model
 from adallava.families.contract import Family
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
-from adallava.training.align import AlignmentLoss, AlignObjective
+from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
 from adallava.training.base import BaseObjective
 from adallava.training.batches import Collator, packed_questions, separate_prompts
 from adallava.training.blank import write_blank
@@ -25,6 +25,8 @@ from adallava.training.fit import fit
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
 from adallava.training.straight_through import StraightThroughObjective
+
+_TYPICAL_PICTURES = 8
 
 Built = tuple[nn.Module, Collator]
 
@@ -50,10 +52,10 @@ def train_stage(
     Raises:
         InputError: nothing to start from, or `output` holds another recipe's training.
     """
-    if data is not None and (recipe.stage == "align" or recipe.keep.evidence > 0):
+    if data is not None and recipe.needs_labels:
         raise InputError(
             "this recipe learns from labelled patches, which only the bundled scenes have: leave --data out, or use a "
-            "stage other than 'align' with keep.evidence = 0"
+            "stage other than 'align' with keep.evidence, ground_weight and evidence_weight at 0"
         )
     _claim(output, recipe, start_from)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,14 +63,18 @@ def train_stage(
     base = LlavaForConditionalGeneration.from_pretrained(base_folder, attn_implementation="sdpa").to(device)
     processor = AutoProcessor.from_pretrained(base_folder)
     count = recipe.optimisation.steps * recipe.optimisation.batch_size
-    examples = (
-        SceneExamples(recipe.first_scene, count, recipe.questions_per_image, recipe.kinds) if data is None else data.repeated(count)
-    )
+    examples: SceneExamples | TaskExamples
+    if data is None:
+        examples = SceneExamples(recipe.first_scene, count, recipe.questions_per_image, recipe.kinds)
+    else:
+        examples = data.repeated(count)
     family = wrap_model(base)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
     fit(objective.to(device), recipe, examples, collate, output)
     if isinstance(objective, PolicyObjective | StraightThroughObjective):
         return _save_adapter(objective, base_folder, family, output)
+    if recipe.stage == "align":
+        match_scales(base, collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"].to(device))
     folder = output / "model"
     base.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -141,9 +147,10 @@ def _build_question(recipe: Recipe, family: Family, processor: Any) -> Built:
         QuestionSelector(family.shape, **recipe.selector),
         keep_counts=recipe.keep.keep_counts,
         num_samples=recipe.samples_per_question,
+        evidence_weight=recipe.evidence_weight,
     )
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
-    return objective, Collator(processor, questions=prompts)
+    return objective, Collator(processor, with_labels=True, questions=prompts)
 
 
 def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:

@@ -161,7 +161,9 @@ def check_selection_reads_input(file: AnswerFile) -> Observation:
         if len(set(chosen)) == 1 and cell.label not in elsewhere:
             evidence.append(f"{cell.label}: all {len(chosen)} samples kept the same {len(_flat(chosen[0]))} patches")
     if evidence:
-        return found("cannot-tell", evidence)
+        # One linear layer on a pooled vector can collapse to positions: then that is what was learned.
+        collapsed = all(line.startswith("budget-token@") for line in evidence)
+        return found("model-finding" if collapsed else "cannot-tell", evidence)
     if not judged:
         return not_visible(
             f"no method that chooses per sample has {MIN_SAMPLES_TO_COMPARE} samples with their kept patches"

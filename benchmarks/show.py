@@ -1,0 +1,89 @@
+"""Writes the tables of README and docs from `docs/results/*.json`: `python benchmarks/show.py [--check]`.
+
+A page holds `<!-- figures: NAME -->` and `<!-- end figures -->`; what stands between them is replaced by the table
+NAME of this file. With `--check` nothing is written, and the exit code is 1 if a page is out of date.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "src/adallava/bundled/tiny/README.md")
+KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")
+
+
+def _cells() -> dict[str, dict]:
+    published = json.loads((ROOT / "docs/results/tiny.json").read_text())
+    return {cell["cell"]: cell for cell in published["cells"]}
+
+
+def _percent(interval: dict | None) -> str:
+    if interval is None:
+        return "–"
+    return f"{100 * interval['mean']:.1f} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
+
+
+def _accuracy() -> list[str]:
+    cells = _cells()
+    budgets = sorted({int(c["budget_asked"]) for c in cells.values() if c["budget_asked"].isdigit()}, reverse=True)
+    methods = [m for m in dict.fromkeys(cell["method"] for cell in cells.values()) if m not in ("full", "none")]
+    full = cells["full@1.0"]
+    none = next(cell for cell in cells.values() if cell["method"] == "none")
+    rows = [
+        f"| method | {' | '.join(f'{budget} tokens' for budget in budgets)} |",
+        "| --- |" + " --- |" * len(budgets),
+    ]
+    for method in methods:
+        found = [cells.get(f"{method}@{budget}") for budget in budgets]
+        rows.append(f"| `{method}` | " + " | ".join(_percent(c and c["accuracy"]) for c in found) + " |")
+    return [
+        f"All {full['num_vision_tokens']:.0f} tokens: {_percent(full['accuracy'])} %; no image token at all (`none`): "
+        f"{_percent(none['accuracy'])} %; n = {full['num_samples']} questions on as many pictures.",
+        "",
+        *rows,
+    ]
+
+
+def _kinds() -> list[str]:
+    cells = _cells()
+    wanted = ["full@1.0", "question@32", "question@16", "question@8", "pool@32", "pool@8", "none@none"]
+    shown = [cells[name] for name in wanted if name in cells]
+    rows = [f"| question type | {' | '.join(cell['cell'] for cell in shown)} |", "| --- |" + " --- |" * len(shown)]
+    for kind in KINDS:
+        rows.append(f"| {kind} | " + " | ".join(_percent(c["accuracy_by_kind"].get(kind)) for c in shown) + " |")
+    return rows
+
+
+def _provenance() -> list[str]:
+    published = json.loads((ROOT / "docs/results/tiny.json").read_text())
+    hardware = published["hardware"]
+    return [
+        f"Measured by `{published['command']}` on {published['date']}: {hardware.get('cpu', 'CPU')}, "
+        f"torch {published['versions'].get('torch')}, transformers {published['versions'].get('transformers')}. "
+        "Accuracy in %, 95 % intervals. All figures: `docs/results/tiny.json`.",
+    ]
+
+
+TABLES = {"accuracy": _accuracy, "kinds": _kinds, "provenance": _provenance}
+_MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
+
+
+def render(page: str) -> str:
+    """Return a page with every marked table made anew."""
+    return _MARKED.sub(lambda found: found[1] + "\n".join(TABLES[found[2]]()) + "\n" + found[3], page)
+
+
+def main(check: bool) -> int:
+    """Write the pages, or only tell whether they are up to date."""
+    stale = [name for name in PAGES if (text := (ROOT / name).read_text()) != render(text)]
+    for name in stale:
+        print(f"{name} is out of date" if check else f"wrote {name}")
+        if not check:
+            (ROOT / name).write_text(render((ROOT / name).read_text()))
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv))

@@ -1,0 +1,66 @@
+from collections import Counter
+
+import pytest
+import torch
+from models import tiny_image, tiny_processor
+from PIL import Image
+
+from adallava.errors import InputError
+from adallava.evaluation.batches import BatchStore, PreparedBatch, prepare_batch
+from adallava.tasks import TaskSample
+
+
+def sample(number, load_image=None):
+    return TaskSample(str(number), "What is it?", ("a",), None, load_image or (lambda: tiny_image(number)))
+
+
+def broken():
+    raise InputError("no such\npicture")
+
+
+def test_a_picture_that_cannot_be_read_leaves_the_others_in_order():
+    batch = prepare_batch(tiny_processor(), [sample(0), sample(1, broken), sample(2)])
+    assert [s.id for s in batch.samples] == ["0", "2"]
+    assert [(s.id, reason) for s, reason in batch.failures] == [("1", "InputError: no such picture")]
+    alone = prepare_batch(tiny_processor(), [sample(2)])
+    assert torch.equal(batch.inputs["pixel_values"][1], alone.inputs["pixel_values"][0])
+
+
+def test_a_batch_without_any_picture_has_no_inputs():
+    batch = prepare_batch(tiny_processor(), [sample(0, broken)])
+    assert (batch.samples, batch.inputs, len(batch.failures)) == ((), {}, 1)
+
+
+@pytest.mark.parametrize("height", [1, 2, 3, 4])
+def test_rows_of_a_flat_picture_are_not_taken_for_channels(height):
+    colours = [(250, 0, 0), (0, 250, 0)] * 5
+    flat = Image.new("RGB", (10, height))
+    for place in range(10 * height):
+        flat.putpixel((place % 10, place // 10), colours[place % 10])
+    (pixels,) = prepare_batch(tiny_processor(), [sample(0, lambda: flat)]).inputs["pixel_values"]
+    red, green, blue = pixels
+    assert red.std() > 0.5, "the columns differ in red"
+    assert green.std() > 0.5
+    assert blue.std() < 0.05, "and not in blue"
+
+
+def test_the_suffix_is_part_of_the_prompt():
+    processor = tiny_processor()
+    (ids,) = prepare_batch(processor, [sample(0)], question_suffix=" One word.").inputs["input_ids"]
+    assert "What is it? One word." in processor.decode(ids)
+
+
+@pytest.mark.parametrize(("limit_bytes", "prepared"), [(10_000, [1, 1, 1]), (850, [1, 1, 3]), (0, [3, 3, 3])])
+def test_the_first_batches_are_kept_as_far_as_memory_allows(limit_bytes, prepared):
+    calls = Counter()
+
+    def prepare(samples):
+        calls[samples[0].id] += 1
+        return PreparedBatch(tuple(samples), (), {"pixel_values": torch.zeros(100)})
+
+    store = BatchStore([sample(number) for number in range(5)], 2, prepare, limit_bytes)
+    assert [[s.id for s in batch] for batch in store.batches] == [["0", "1"], ["2", "3"], ["4"]]
+    for _cell in range(3):
+        for number in range(3):
+            assert store.prepared(number).samples == tuple(store.batches[number])
+    assert [calls[name] for name in ("0", "2", "4")] == prepared
