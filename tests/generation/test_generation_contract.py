@@ -11,7 +11,8 @@ from adallava import AdaLlava
 from adallava.registry import selector_names
 from adallava.selection.cells import grid_cells
 
-BUDGETS = [0.25, 5, 1.0]
+# The full budget first: an order that is not its own inverse when a method treats such images apart.
+BUDGETS = [1.0, 0.25, 5]
 SEEDS = [11, 12, 13]
 NEW = 6
 
@@ -27,7 +28,7 @@ def _logits(output: Any) -> torch.Tensor:
 
 def test_exactly_k_tokens_reach_the_llm(model: AdaLlava, inputs: dict[str, Any]) -> None:
     output = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, max_new_tokens=1)
-    asked = [0, 0, 0] if model.method == "none" else [4, 5, 16]
+    asked = [0, 0, 0] if model.method == "none" else [16, 4, 5]
     text = (inputs["input_ids"] != model.base.config.image_token_id) & inputs["attention_mask"].bool()
     for row, record in enumerate(output.records):
         assert record.method == model.method

@@ -24,7 +24,6 @@ from adallava.training.policy import (
 from adallava.training.prompts import stack_prompts
 
 
-
 def test_log_probability_of_an_ordered_draw_is_that_of_drawing_without_replacement():
     scores = torch.tensor([[0.0, math.log(2.0), math.log(3.0)]])
     # Odds 1 : 2 : 3. First token 2 (3/6), then token 0 out of 1 : 2 (1/3).
@@ -55,7 +54,6 @@ def test_an_advantage_is_the_reward_less_the_mean_of_the_other_samples():
     # Differences 2, -2 for the first question and 0, 0 for the second; one common scale.
     assert gains[0] == -gains[1] > 0
     assert gains[2:].tolist() == [0.0, 0.0]
-
 
 
 def test_rewards_are_what_inference_computes_for_the_same_tokens():

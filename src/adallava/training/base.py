@@ -89,6 +89,8 @@ class BaseObjective(nn.Module):
         packed: Packed,
         evidence: Tensor | None = None,
         asked_patches: Tensor | None = None,
+        reference_rows: Tensor | None = None,
+        reference_patches: Tensor | None = None,
         **_: Any,
     ) -> dict[str, Tensor]:
         """Return `loss`, and the loss and accuracy of answer tokens by way of leaving tokens out."""
@@ -107,20 +109,30 @@ class BaseObjective(nn.Module):
             f"accuracy_{keep.way}_{keep.keep_count}": (run.logits.argmax(-1) == run.targets).float().mean(),
         }
         if grounded and asked_patches is not None:
-            outputs["ground"] = self._ground(run, packed, selection, asked_patches)
+            ends = packed.asks.nonzero()
+            outputs["ground"] = self._ground(run, packed, selection, self.ground_layer, ends, asked_patches)
             outputs["loss"] = answered + self.ground_weight * outputs["ground"]
+        if grounded and reference_rows is not None and reference_patches is not None:
+            # A layer earlier, so that the end of the question can read what its nouns found.
+            outputs["nouns"] = self._ground(
+                run, packed, selection, self.ground_layer - 1, reference_rows, reference_patches
+            )
+            outputs["loss"] = outputs["loss"] + self.ground_weight * outputs["nouns"]
         return outputs
 
-    def _ground(self, run: PackedRun, packed: Packed, selection: Selection, asked_patches: Tensor) -> Tensor:
+    def _ground(
+        self, run: PackedRun, packed: Packed, selection: Selection, layer: int, rows: Tensor, patches: Tensor
+    ) -> Tensor:
         assert run.hidden_states is not None
-        pictures = packed.asks.nonzero()[:, 0]
-        kept_evidence = asked_patches.gather(1, selection.indices[pictures])
+        hidden = run.hidden_states[layer]
+        shared = hidden.shape[1] - packed.text_ids.shape[1]
         return grounding_loss(
             self.base.model.language_model,
-            self.ground_layer,
-            run.hidden_states[self.ground_layer],
+            layer,
+            hidden,
             run.position_ids,
             run.mask,
-            packed,
-            kept_evidence,
+            torch.stack([rows[:, 0], rows[:, 1] + shared], dim=1),
+            slice(packed.prefix_ids.shape[1], shared),
+            patches.gather(1, selection.indices[rows[:, 0]]),
         )

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from adallava.training.examples import LABELS, Example, QuestionTokenizer, pixel_values
-from adallava.training.packing import Packed, TokenizedQuestion, pack
-from adallava.training.prompts import PromptBatch, stack_prompts
+from adallava.training.packing import TokenizedQuestion, pack
+from adallava.training.prompts import stack_prompts
 
 Tokenized = list[list[TokenizedQuestion]]
 
@@ -27,7 +27,7 @@ class Collator:
 
     processor: Any
     with_labels: bool = False
-    questions: Callable[[Sequence[Example]], dict[str, Packed | PromptBatch]] | None = None
+    questions: Callable[[Sequence[Example]], dict[str, Any]] | None = None
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Any]:
         """Return `pixel_values`, and what else was asked for."""
@@ -55,15 +55,39 @@ class Collator:
         return pixels
 
 
-def packed_questions(processor: Any) -> Callable[[Sequence[Example]], dict[str, Packed | PromptBatch]]:
-    """Return a function that packs each picture's questions into one row, under the key `packed`."""
+def packed_questions(processor: Any) -> Callable[[Sequence[Example]], dict[str, Any]]:
+    """Return a function that packs each picture's questions into one row (`packed`) and finds their nouns."""
     tokenize = QuestionTokenizer(processor)
-    return lambda examples: {"packed": pack(_tokenized(tokenize, examples), processor.tokenizer.pad_token_id)}
+
+    def collate(examples: Sequence[Example]) -> dict[str, Any]:
+        rows = _tokenized(tokenize, examples)
+        batch: dict[str, Any] = {"packed": pack(rows, processor.tokenizer.pad_token_id)}
+        found = _reference_places(tokenize, examples, rows)
+        if found:
+            batch["reference_rows"] = torch.tensor([place for place, _ in found])
+            batch["reference_patches"] = torch.from_numpy(np.stack([patches for _, patches in found]))
+        return batch
+
+    return collate
+
+
+def _reference_places(
+    tokenize: QuestionTokenizer, examples: Sequence[Example], rows: Tokenized
+) -> list[tuple[tuple[int, int], Any]]:
+    """Return, for each taught noun, (picture, column of the packed text) and the patches that show it."""
+    found = []
+    for picture, (example, questions) in enumerate(zip(examples, rows, strict=True)):
+        start = 0
+        for question, references in zip(questions, example.references, strict=False):
+            for reference in references:
+                found.append(((picture, start + tokenize.place_of(question, reference)), reference.patches))
+            start += len(question.suffix_ids) + len(question.answer_ids) - 1
+    return found
 
 
 def separate_prompts(
     processor: Any, num_vision_tokens: int, image_token_id: int
-) -> Callable[[Sequence[Example]], dict[str, Packed | PromptBatch]]:
+) -> Callable[[Sequence[Example]], dict[str, Any]]:
     """Return a function that gives each question a row of its own, under the key `prompts`."""
     tokenize = QuestionTokenizer(processor)
     pad_token_id = processor.tokenizer.pad_token_id

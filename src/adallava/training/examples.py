@@ -16,6 +16,8 @@ from adallava.errors import InputError
 from adallava.model import build_prompt
 from adallava.tasks import TaskSample, load_task
 from adallava.tasks.scenes import GRID, KINDS, PATCH_COUNT, Question, Scene, make_questions, make_scene, patch_labels
+from adallava.tasks.scenes.masks import covered_patches
+from adallava.tasks.scenes.questions import EVIDENCE_COVER_PERCENT
 from adallava.training.packing import TokenizedQuestion
 
 _log = logging.getLogger(__name__)
@@ -24,6 +26,21 @@ PLACES = 4
 """Digits of the longest number: the place of a digit in its number is a label of its own."""
 
 LABELS = ("shape", "color", "size", "digit", "column", "row", "place", "background")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A noun of a question and what it refers to.
+
+    Attributes:
+        word: the noun.
+        from_end: True if it is the word's last occurrence in the question, False if its first.
+        patches: bool [N], patches that show the object.
+    """
+
+    word: str
+    from_end: bool
+    patches: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,7 @@ class Example:
         labels: int64 [N] per name in `LABELS`, -1 = none; empty for data without labelled patches.
         evidence: bool [N], patches that show any object or digit; None where nobody knows.
         asked_patches: bool [Q, N], patches that show what each question is about; None where nobody knows.
+        references: for each question, those of its nouns whose objects are taught apart; or nothing at all.
     """
 
     image: NDArray[np.uint8]
@@ -45,6 +63,7 @@ class Example:
     labels: Mapping[str, NDArray[np.int64]]
     evidence: NDArray[np.bool_] | None
     asked_patches: NDArray[np.bool_] | None
+    references: tuple[tuple[Reference, ...], ...] = ()
 
 
 def scene_labels(scene: Scene) -> dict[str, NDArray[np.int64]]:
@@ -71,6 +90,20 @@ def _asked_patches(questions: Sequence[Question]) -> NDArray[np.bool_]:
     return asked
 
 
+def _references(scene: Scene, question: Question) -> tuple[Reference, ...]:
+    """Return both nouns of a relation: its answer needs two objects at once, and what is asked about is their union."""
+    if question.kind != "relation":
+        return ()
+    words = question.text.removesuffix("?").split()
+    references = []
+    for place, (color, shape) in enumerate((words[2:4], words[-2:])):
+        (item,) = (item for item in scene.objects if (item.color, item.shape) == (color, shape))
+        patches = np.zeros(PATCH_COUNT, dtype=bool)
+        patches[list(covered_patches(item, EVIDENCE_COVER_PERCENT))] = True
+        references.append(Reference(shape, place == 1, patches))
+    return tuple(references)
+
+
 class SceneExamples(Dataset[Example]):
     """Training pictures `first` to `first + count - 1`, each with questions of the given kinds in turn."""
 
@@ -95,6 +128,7 @@ class SceneExamples(Dataset[Example]):
             labels=labels,
             evidence=labels["background"] == 0,
             asked_patches=_asked_patches(questions),
+            references=tuple(_references(scene, question) for question in questions),
         )
 
 
@@ -163,6 +197,12 @@ class QuestionTokenizer:
                 self._cache.clear()
             self._cache[key] = self._tokenize(question, answer)
         return self._cache[key]
+
+    def place_of(self, question: TokenizedQuestion, reference: Reference) -> int:
+        """Return where a noun stands in the question's suffix, counted in tokens."""
+        ids = self.tokenizer(f" {reference.word}", add_special_tokens=False)["input_ids"]
+        places = [place for place, token in enumerate(question.suffix_ids) if token == ids[-1]]
+        return places[-1 if reference.from_end else 0]
 
     def _tokenize(self, question: str, answer: str) -> TokenizedQuestion:
         before, after = build_prompt(self.processor, question).split(self.processor.image_token)

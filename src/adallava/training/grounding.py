@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from adallava.families.llama_attention import attention_shares
-from adallava.training.packing import Packed
 
 _LEAST_MASS = 1e-6
 
@@ -21,10 +20,11 @@ def grounding_loss(
     hidden: Tensor,
     position_ids: Tensor,
     mask: Tensor,
-    packed: Packed,
+    rows: Tensor,
+    vision: slice,
     kept_evidence: Tensor,
 ) -> Tensor:
-    """Return the mean of -log(attention mass on a question's evidence) over heads and questions that kept any.
+    """Return the mean of -log(attention mass on a question's evidence) over heads and tokens that kept any.
 
     Args:
         llm: the `LlamaModel`.
@@ -32,15 +32,12 @@ def grounding_loss(
         hidden: [B, S, D], its input.
         position_ids: [B, S].
         mask: [B, 1, S, S] bool.
-        packed: the questions; `packed.asks` marks the last token of each.
-        kept_evidence: [R, K] bool, which of the kept tokens show what question r is about; R questions in order.
+        rows: [R, 2] int64, (sample, place) of the tokens that are taught.
+        vision: places of the K vision tokens.
+        kept_evidence: [R, K] bool, which of the kept tokens show what token r should look at.
     """
-    shared = hidden.shape[1] - packed.text_ids.shape[1]
-    prefix = packed.prefix_ids.shape[1]
-    rows = packed.asks.nonzero()
-    rows[:, 1] += shared
     shares = attention_shares(llm, layer, hidden, position_ids, mask[:, 0], rows)
-    mass = (shares[:, :, prefix:shared] * kept_evidence.unsqueeze(1)).sum(dim=-1)
+    mass = (shares[:, :, vision] * kept_evidence.unsqueeze(1)).sum(dim=-1)
     has_any = kept_evidence.any(dim=-1)
     losses = -mass.clamp_min(_LEAST_MASS).log().mean(dim=1)
     return torch.where(has_any, losses, 0.0).sum() / has_any.sum().clamp_min(1)

@@ -1,0 +1,73 @@
+"""What the README says, done as written."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("adallava ")]
+
+
+def run(command, folder):
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(
+        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One fresh folder for all commands: later ones read what earlier ones wrote."""
+    return tmp_path_factory.mktemp("new-user")
+
+
+def test_the_readme_has_commands_and_the_two_of_the_makefile():
+    assert len(COMMANDS) >= 4
+    makefile = (ROOT / "Makefile").read_text()
+    two = [line for line in blocks("bash")[0].splitlines() if line]
+    assert two == ["make sweep", "make test"]
+    assert all(re.search(rf"^{line.split()[1]}:", makefile, re.MULTILINE) for line in two)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_readme_work_as_written(command, folder):
+    done = run(command, folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_python_of_the_readme_works_as_written(folder):
+    (code,) = blocks("python")
+    done = run(f"{sys.executable} -c '{code}'" if "'" not in code else f"{sys.executable} - <<'EOF'\n{code}EOF", folder)
+    assert done.returncode == 0, done.stderr
+    full, cheap = done.stdout.strip().splitlines()
+    assert full.endswith("(256 of 256 vision tokens)")
+    assert cheap.endswith("(16 of 256 vision tokens)")
+
+
+def test_tables_are_those_of_the_measured_figures():
+    done = run(f"{sys.executable} {ROOT / 'benchmarks/show.py'} --check", ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+def test_files_that_the_readme_points_to_exist():
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("command", ["", "sweep", "generate", "doctor", "train"])
+def test_every_command_explains_itself(command, folder):
+    done = run(f"adallava {command} --help", folder)
+    assert done.returncode == 0
+    assert "usage: adallava" in done.stdout
+    assert "example" in done.stdout or not command

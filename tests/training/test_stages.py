@@ -1,0 +1,138 @@
+"""Stages from recipe to result: what learns, what stays, what resumes, what is refused."""
+
+import json
+
+import pytest
+import torch
+from models import tiny_llava
+from PIL import Image
+from safetensors.torch import load_file
+
+from adallava import AdaLlava
+from adallava.errors import InputError, UnknownNameError
+from adallava.training.examples import SceneExamples, TaskExamples
+from adallava.training.recipe import RECIPES, Recipe, load_recipe, with_steps
+from adallava.training.stages import train_stage
+
+CPU = torch.device("cpu")
+BLANK = {
+    "vision_width": 24,
+    "vision_layers": 1,
+    "vision_heads": 2,
+    "vision_mlp_width": 24,
+    "llm_width": 24,
+    "llm_layers": 2,
+    "llm_heads": 2,
+    "llm_kv_heads": 1,
+    "llm_mlp_width": 24,
+}
+
+
+def recipe(stage, **fields):
+    fields.setdefault("optimisation", {"steps": 3, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 0})
+    return Recipe.model_validate({"stage": stage, **fields})
+
+
+def base_recipe():
+    return recipe(
+        "base",
+        blank=BLANK,
+        trained=("language_model", "lm_head"),
+        questions_per_image=7,
+        ground_weight=0.1,
+        ground_layer=1,
+        keep={
+            "evidence": 0.5,
+            "random": 0.2,
+            "pool": 0.2,
+            "full": 0.1,
+            "keep_counts": [16],
+            "evidence_keep_counts": [16],
+        },
+    )
+
+
+def test_every_bundled_recipe_is_valid():
+    names = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml"))
+    assert {"tiny/align", "tiny/look", "tiny/base", "tiny/question", "tiny/budget-token", "question"} <= set(names)
+    for name in names:
+        assert load_recipe(name).optimisation.steps > 0
+
+
+def test_a_misspelt_recipe_or_field_is_named(tmp_path):
+    with pytest.raises(UnknownNameError, match="tiny/align"):
+        load_recipe("tiny/aline")
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text('stage = "base"\nsteps = 3\n')
+    with pytest.raises(InputError, match="steps"):
+        load_recipe(str(wrong))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_interrupted_stage_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    train_stage(base_recipe(), tmp_path / "whole", device=CPU)
+
+    draw = SceneExamples.__getitem__
+
+    def dies(self, index):
+        if index >= 4:
+            raise KeyboardInterrupt
+        return draw(self, index)
+
+    monkeypatch.setattr(SceneExamples, "__getitem__", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_stage(base_recipe(), tmp_path / "cut", device=CPU)
+    assert not (tmp_path / "cut" / "model").exists()
+    monkeypatch.setattr(SceneExamples, "__getitem__", draw)
+    train_stage(base_recipe(), tmp_path / "cut", device=CPU)
+
+    whole, cut = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    for name in whole:
+        torch.testing.assert_close(whole[name], cut[name], atol=1e-6, rtol=1e-5)
+    assert json.loads((tmp_path / "cut" / "curve.json").read_text())["resumed"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_only_the_named_parts_learn_and_another_recipe_never_continues_a_folder(tmp_path):
+    folder = train_stage(base_recipe(), tmp_path / "run", device=CPU)
+    before = load_file(tmp_path / "run" / "blank" / "model.safetensors")
+    after = load_file(folder / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("language_model" in name or "lm_head" in name for name in changed)
+    with pytest.raises(InputError, match="another recipe"):
+        train_stage(with_steps(base_recipe(), 2), tmp_path / "run", device=CPU)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_controllers_learn_from_a_users_file_on_any_base_and_leave_it_as_it_is(tmp_path):
+    base = tiny_llava(tmp_path / "base")
+    weights = (base / "model.safetensors").read_bytes()
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    rows = [{"image": name, "question": "what colour?", "answer": "red"} for name in ("red.png", "bad.png")]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = TaskExamples.from_file(tmp_path / "mine.jsonl", {})
+    for stage in ("question", "budget-token"):
+        adapter = train_stage(
+            recipe(stage, keep={"keep_counts": [4]}),
+            tmp_path / stage,
+            start_from=str(base),
+            data=data,
+            device=CPU,
+        )
+        model = AdaLlava.from_pretrained(str(base), method=stage, adapter=adapter, device="cpu")
+        assert model.method == stage
+    assert (base / "model.safetensors").read_bytes() == weights
+
+
+def test_a_recipe_that_needs_labelled_patches_refuses_a_users_file(tmp_path):
+    data = TaskExamples([], 0)
+    with pytest.raises(InputError, match="labelled patches"):
+        train_stage(base_recipe(), tmp_path, data=data, device=CPU)
+
+
+def test_a_stage_without_a_start_says_so(tmp_path):
+    with pytest.raises(InputError, match="--model"):
+        train_stage(recipe("question"), tmp_path, device=CPU)
