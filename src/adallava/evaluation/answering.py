@@ -105,8 +105,10 @@ class Answerer:
         selector_flops = (
             selector.flops(self.model.shape, num_question_tokens, kept_per_image) if selector is not None else 0
         )
+        # An image that keeps every patch passes through the stock tower, without a budget token.
+        keeps_all = ran.tokens_kept == ran.num_vision_tokens
         return answer_flops(
-            self._model_shape,
+            self.base_shape if keeps_all else self._model_shape,
             num_images=num_images,
             num_vision_tokens=num_images * self.model.shape.num_vision_tokens,
             tokens_kept_per_image=kept_per_image,

@@ -29,4 +29,5 @@ def attention_shares(llm: Any, layer: int, hidden: Tensor, position_ids: Tensor,
     samples, places = rows.unbind(dim=1)
     asked = queries[samples, :, places]
     logits = torch.einsum("rhd,rhsd->rhs", asked, keys[samples]) * attention.scaling
-    return logits.masked_fill(~mask[samples, places].unsqueeze(1), float("-inf")).softmax(dim=-1)
+    shares: Tensor = logits.masked_fill(~mask[samples, places].unsqueeze(1), float("-inf")).softmax(dim=-1)
+    return shares

@@ -95,12 +95,11 @@ def cosine_filters(width: int, patch_px: int) -> Tensor:
 
 
 @torch.no_grad()
-def initialise(model: LlavaForConditionalGeneration, seed: int) -> None:
+def initialise(model: LlavaForConditionalGeneration) -> None:
     """Initialise for a small width and a short training.
 
     Fan-in scaling instead of std 0.02, residual outputs scaled by depth; see `_initialise_tower` for the tower.
     """
-    torch.manual_seed(seed)
     depth = {"vision_tower": model.config.vision_config.num_hidden_layers}
     depth["language_model"] = model.config.text_config.num_hidden_layers
     for name, module in model.named_modules():
@@ -162,8 +161,9 @@ def write_blank(shape: BlankModel, folder: Path, seed: int) -> None:
     image_token_id = tokenizer.convert_tokens_to_ids("<image>")
     # A multiple of 64 keeps the output matrix well shaped; the spare rows are never produced.
     vocab_size = math.ceil(len(tokenizer) / 64) * 64
+    torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(blank_config(shape, vocab_size, image_token_id, ids))
-    initialise(model, seed)
+    initialise(model)
     model.generation_config.update(**ids, do_sample=False)
     model.save_pretrained(folder)
     save_processor(processor, folder)
