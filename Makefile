@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SWEEP_OUTPUT ?= runs/first
 
-.PHONY: sweep test lint docs-commands clean
+.PHONY: sweep test lint wheel clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --output $(SWEEP_OUTPUT)
@@ -19,10 +19,19 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-clean:
-	rm -rf $(VENV) runs
+# The package as a user installs it, used from another folder: the bundled model must be inside.
+wheel: $(STAMP)
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(BIN)/pip install --quiet --no-deps --target build/wheel/site build/wheel/*.whl
+	cd build/wheel/site && PYTHONPATH=. $(CURDIR)/$(BIN)/python -c "import adallava; \
+	  assert adallava.__path__[0].startswith('$(CURDIR)/build'), adallava.__path__; \
+	  print(adallava.AdaLlava.from_pretrained('tiny', method='question').name_or_path, 'loads from the wheel')"
 
-# torch comes first and on its own: a dependency that asks for it would fetch its CUDA build.
+clean:
+	rm -rf $(VENV) runs build
+
+# torch comes first, at one version: asked for by a dependency, pip would take the newest with all of its CUDA parts.
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip

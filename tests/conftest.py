@@ -1,9 +1,13 @@
 """Fixtures that many tests share: one tiny random checkpoint a session, and prompts for it."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+# No test may ask a hub, not even for a model that does not exist.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 if TYPE_CHECKING:
     from adallava import AdaLlava

@@ -20,7 +20,18 @@ _HOMES = {
     "top_k_in_order": "adallava.selection.contract",
 }
 
-__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+__all__ = [
+    "AdaLlava",
+    "AdaLlavaOutput",
+    "AdaLlavaProcessor",
+    "Selection",
+    "SelectionInput",
+    "Selector",
+    "TokenBudget",
+    "TowerShape",
+    "__version__",
+    "top_k_in_order",
+]
 
 if TYPE_CHECKING:
     from adallava.budget import TokenBudget

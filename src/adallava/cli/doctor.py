@@ -125,8 +125,11 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names
 
-    from .loading import quiet_loading
+    from .loading import check_device, quiet_loading
 
+    check_device(args.device)
+    quiet_loading(args.model)
+    full = AdaLlava.from_pretrained(args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device)
     methods: dict[str, None] = {}
     for name in args.method:
         if name == _ALL_METHODS:
@@ -136,8 +139,6 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
             if name != FULL_METHOD:
                 load_selector_class(name)
             methods[name] = None
-    quiet_loading(args.model)
-    full = AdaLlava.from_pretrained(args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device)
     for method in methods:
         print(f"checking {method} …", file=sys.stderr)
         yield diagnose_method(full, method, adapters.get(method), budgets, num_samples=args.num_samples)

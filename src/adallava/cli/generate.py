@@ -131,8 +131,9 @@ def run(args: argparse.Namespace) -> int:
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.model import AdaLlava, build_prompt
 
-    from .loading import quiet_loading
+    from .loading import check_device, quiet_loading
 
+    check_device(args.device)
     quiet_loading(args.model)
     model = AdaLlava.from_pretrained(
         args.model, method=args.method, adapter=args.adapter, dtype=args.dtype, device=args.device

@@ -55,9 +55,11 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
+    from adallava.cli.loading import check_device
     from adallava.training.examples import TaskExamples
     from adallava.training.stages import train_stage
 
+    check_device(args.device)
     data = None
     if args.data is not None:
         named = {role: getattr(args, f"{role}_column") for role in _ROLES}

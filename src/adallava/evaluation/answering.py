@@ -1,9 +1,12 @@
 """One batch of samples through one method at one budget, and what is recorded about each."""
 
+import contextlib
+import re
 import resource
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -199,10 +202,17 @@ def failed_record(plan: CellPlan, sample: TaskSample, error: str) -> SampleRecor
 def _reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with contextlib.suppress(OSError):
+            # Linux: sets the process's peak back to what it holds now.
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak of the batch on CUDA, of the whole process so far on CPU."""
+    """Return the peak during the batch: of CUDA's allocator, or of the process (off Linux: of its life so far)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(peak) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -16,6 +16,7 @@ _REFUSED = {
     "assistant_model": _EMBEDS_ONLY,
     "prompt_lookup_num_tokens": _EMBEDS_ONLY,
     "assistant_early_exit": _EMBEDS_ONLY,
+    "prefill_chunk_size": _EMBEDS_ONLY,
     "inputs_embeds": "they are made here, from input_ids and pixel_values: give those",
     "position_ids": "they are made here: choose positions='original' or 'compact'",
     "past_key_values": "a cache begun elsewhere does not fit a shortened prompt",

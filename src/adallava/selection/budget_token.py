@@ -1,4 +1,4 @@
-"""`budget-token`: the controller of AdaLLaVA's token-budget experiment (arXiv 2503.10905), as the reference.
+"""`budget-token`: the controller of a token-budget experiment built on AdaLLaVA (arXiv 2503.10905), as the reference.
 
 A scalar budget becomes a token that passes through the vision tower beside the patches,
 `[CLS, P_1 … P_N, BUDGET]`; one linear layer on its output gives a keep-logit for each place. It sees no patch

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from adallava.training.examples import Example
 from adallava.training.recipe import Recipe
@@ -110,6 +109,12 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device) -> TrainingArg
     )
 
 
+def newest_checkpoint(folder: Path) -> str | None:
+    """Return the newest whole checkpoint, or None. The state is written last: a kill can leave one without it."""
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+
+
 def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: Any, folder: Path) -> None:
     """Train until the recipe's last step; resumes from the newest checkpoint in `folder`, if there is one.
 
@@ -124,11 +129,11 @@ def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: A
         schedule_steps=recipe.optimisation.schedule_steps,
     )
     checkpoints = folder / "checkpoints"
-    newest = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    newest = newest_checkpoint(checkpoints)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=newest)
     curve = {
-        "seconds": round(time.perf_counter() - started, 1),
+        "seconds_since_resumed": round(time.perf_counter() - started, 1),
         "resumed": newest is not None,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "log": trainer.state.log_history,

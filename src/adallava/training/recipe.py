@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adallava.errors import InputError, UnknownNameError
 from adallava.tasks.scenes import KINDS
@@ -58,7 +58,6 @@ class KeepMix(_Part):
     random: float = 0.0
     uniform: float = 0.0
     pool: float = 0.0
-    selector: float = 0.0
     keep_counts: tuple[int, ...] = (128, 64, 32, 16, 8)
     evidence_keep_counts: tuple[int, ...] = (96,)
 
@@ -89,10 +88,16 @@ class Recipe(_Part):
     ground_weight: float = 0.0
     ground_layer: int = 0
     budget_range: tuple[float, float] = (0.2, 1.0)
-    samples_per_question: int = 4
+    samples_per_question: int = Field(default=4, ge=2)
     evidence_weight: float = 0.0
     selector: dict[str, int] = {}
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _keeps_in_some_way(self) -> "Recipe":
+        if self.stage == "base" and self.keep == KeepMix():
+            raise ValueError("stage 'base' needs a [keep] table with at least one way above 0")
+        return self
 
     @property
     def needs_labels(self) -> bool:

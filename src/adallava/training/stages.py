@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from adallava.adapters import save_adapter, weights_sha256
-from adallava.adapters.bundled import is_bundled, model_folder
 from adallava.errors import InputError
-from adallava.families import weights_folder, wrap_model
+from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
+from adallava.processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
@@ -60,19 +59,18 @@ def train_stage(
     _claim(output, recipe, start_from)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base_folder = _start(recipe, output, start_from)
-    base = LlavaForConditionalGeneration.from_pretrained(base_folder, attn_implementation="sdpa").to(device)
-    processor = AutoProcessor.from_pretrained(base_folder)
+    family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
+    base, processor = family.model, AdaLlavaProcessor.from_pretrained(base_folder)
     count = recipe.optimisation.steps * recipe.optimisation.batch_size
     examples: SceneExamples | TaskExamples
     if data is None:
         examples = SceneExamples(recipe.first_scene, count, recipe.questions_per_image, recipe.kinds)
     else:
         examples = data.repeated(count)
-    family = wrap_model(base)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
     fit(objective.to(device), recipe, examples, collate, output)
     if isinstance(objective, PolicyObjective | StraightThroughObjective):
-        return _save_adapter(objective, base_folder, family, output)
+        return _save_adapter(objective, start_from or base_folder, base_folder, family, output)
     if recipe.stage == "align":
         match_scales(base, collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"].to(device))
     folder = output / "model"
@@ -88,30 +86,37 @@ def _claim(output: Path, recipe: Recipe, start_from: str | None) -> None:
     path = output / "recipe.json"
     if path.exists() and json.loads(path.read_text()) != asked:
         raise InputError(f"{output} holds the training of another recipe or start: give another --output")
-    path.write_text(json.dumps(asked, indent=1) + "\n")
+    unfinished = path.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(asked, indent=1) + "\n")
+    unfinished.replace(path)
 
 
-def _start(recipe: Recipe, output: Path, start_from: str | None) -> Path:
+def _start(recipe: Recipe, output: Path, start_from: str | None) -> str:
     if recipe.blank is None:
         if start_from is None:
             raise InputError("this recipe starts from a model: name one with --model")
-        return weights_folder(str(model_folder(start_from)) if is_bundled(start_from) else start_from)
+        return folder_or_id_of(start_from)
     folder = output / "blank"
-    if not (folder / "config.json").is_file():
+    # The processor is written last: a folder without it was cut short.
+    if not (folder / "processor_config.json").is_file():
         write_blank(recipe.blank, folder, recipe.seed)
-    return folder
+    return str(folder)
 
 
 def _save_adapter(
-    objective: PolicyObjective | StraightThroughObjective, base_folder: Path, family: Family, output: Path
+    objective: PolicyObjective | StraightThroughObjective,
+    base_name: str,
+    base_folder: str,
+    family: Family,
+    output: Path,
 ) -> Path:
     folder = output / "adapter"
     save_adapter(
         folder,
         objective.selector.cpu(),
         shape=family.shape,
-        base_model_name_or_path=base_folder.name,
-        base_weights_sha256=weights_sha256(base_folder),
+        base_model_name_or_path=base_name,
+        base_weights_sha256=weights_sha256(weights_folder(base_folder)),
     )
     return folder
 

@@ -1,4 +1,4 @@
-"""Stage `budget-token`: AdaLLaVA's token-budget controller, by hard Gumbel top-K with a straight-through gradient.
+"""Stage `budget-token`: the reference controller, by hard Gumbel top-K with a straight-through gradient.
 
 One difference from the reference, whose training zeroed dropped tokens but left them in the sequence: here they
 are gathered away, as at inference, so that both compute the same function.

@@ -17,7 +17,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 def sample_files(folder: Path) -> list[Path]:
     """The files of a run folder that hold `SampleRecord` lines."""
-    return sorted(folder.rglob("samples*.jsonl"))
+    return sorted(folder.glob("samples*.jsonl"))
 
 
 def load_run_folder(path: Path) -> AnswerFile:
