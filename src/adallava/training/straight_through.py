@@ -4,6 +4,8 @@ One difference from the reference, whose training zeroed dropped tokens but left
 are gathered away, as at inference, so that both compute the same function.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,13 +29,13 @@ class StraightThroughObjective(nn.Module):
         self.selector = selector
         self.family, self.budget_range, self.tau = family, budget_range, tau
 
-    def forward(self, pixel_values: Tensor, packed: Packed) -> dict[str, Tensor]:
+    def forward(self, pixel_values: Tensor, packed: Packed, **_: Any) -> dict[str, Tensor]:
         """Return `loss` and the `accuracy` of answer tokens."""
         low, high = self.budget_range
         num_tokens = self.family.shape.num_vision_tokens
-        ratio = low + (high - low) * float(torch.rand(()))
-        keep_count = max(1, int(ratio * num_tokens))
-        ratios = torch.full((len(pixel_values),), ratio, device=pixel_values.device)
+        keep_count = max(1, int((low + (high - low) * float(torch.rand(()))) * num_tokens))
+        # What inference feeds: the share that is really kept.
+        ratios = torch.full((len(pixel_values),), keep_count / num_tokens, device=pixel_values.device)
         vision = self.family.encode(pixel_values, self.selector.budget_token(ratios))
         assert vision.budget_features is not None
         logits = self.selector.logits(vision.budget_features)
