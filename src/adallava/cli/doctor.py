@@ -128,6 +128,9 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     from .loading import check_device, quiet_loading
 
     check_device(args.device)
+    for name in args.method:
+        if name not in (_ALL_METHODS, FULL_METHOD):
+            load_selector_class(name)  # A misspelt method is told before a model is loaded.
     quiet_loading(args.model)
     full = AdaLlava.from_pretrained(args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device)
     methods: dict[str, None] = {}
@@ -136,8 +139,6 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
             ready = (known for known in selector_names() if known in adapters or is_complete(args.model, known))
             methods |= dict.fromkeys((FULL_METHOD, *ready))
         else:
-            if name != FULL_METHOD:
-                load_selector_class(name)
             methods[name] = None
     for method in methods:
         print(f"checking {method} …", file=sys.stderr)
