@@ -11,6 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "src/adallava/bundled/tiny/README.md")
+STAGES = ("align", "look", "base", "relate", "question", "budget-token")
 KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")
 
 
@@ -66,7 +67,16 @@ def _provenance() -> list[str]:
     ]
 
 
-TABLES = {"accuracy": _accuracy, "kinds": _kinds, "provenance": _provenance}
+def _training() -> list[str]:
+    rows = ["| stage | device | minutes | steps |", "| --- | --- | --- | --- |"]
+    for stage in STAGES:
+        curve = json.loads((ROOT / f"docs/results/training/{stage}.json").read_text())
+        steps = max(entry["step"] for entry in curve["log"])
+        rows.append(f"| `tiny/{stage}` | {curve['device']} | {curve['seconds_since_resumed'] / 60:.0f} | {steps} |")
+    return rows
+
+
+TABLES = {"accuracy": _accuracy, "kinds": _kinds, "provenance": _provenance, "training": _training}
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 
 
