@@ -13,6 +13,7 @@ from adallava.errors import InputError, UnsupportedModeError
 from adallava.generation.clock import StageClock
 from adallava.generation.modes import plan_generation
 from adallava.records import PART_NAMES
+from adallava.registry import selector_names
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -54,13 +55,15 @@ def test_lengths_and_records_mean_the_same_in_every_mode(uniform: AdaLlava, inpu
     assert output.sequences.shape[1] == output.prompt_length + max(output.answer_lengths)
 
 
+@pytest.mark.parametrize("method", selector_names())
 @pytest.mark.parametrize("mode", ["greedy", "beams", "static cache"])
-def test_a_mixed_batch_equals_alone_in_every_deterministic_mode(
-    uniform: AdaLlava, inputs: dict[str, Any], mode: str
+def test_a_mixed_batch_equals_alone_for_every_method_in_every_deterministic_mode(
+    full: AdaLlava, inputs: dict[str, Any], mode: str, method: str
 ) -> None:
-    together = uniform.generate(**inputs, token_budget=[2, 16, 0.5], max_new_tokens=5, **MODES[mode])
+    model = full.with_method(method)
+    together = model.generate(**inputs, token_budget=[2, 16, 0.5], max_new_tokens=5, **MODES[mode])
     for row, budget in enumerate([2, 16, 0.5]):
-        alone = uniform.generate(**sample_of(inputs, row), token_budget=budget, max_new_tokens=5, **MODES[mode])
+        alone = model.generate(**sample_of(inputs, row), token_budget=budget, max_new_tokens=5, **MODES[mode])
         assert alone.answer_ids[0] == together.answer_ids[row]
 
 
