@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adallava.budget import TokenBudget
+from adallava.evaluation.doctor import Diagnosis, Outcome
 from adallava.evaluation.plan import CellPlan
 from adallava.evaluation.summary import summarise
 from adallava.records import Provenance, Results, Run, RunConfig, SampleRecord
@@ -160,3 +161,12 @@ def write_lmms(folder: Path, files: dict[str, list[Row]], *, arguments: bool = T
         }
         (model / f"{date}_results.json").write_text(json.dumps(results))
     return folder
+
+
+def found(diagnosis: Diagnosis) -> list[str]:
+    return [outcome.check for outcome in diagnosis.findings]
+
+
+def outcome_of(diagnosis: Diagnosis, check: str) -> Outcome:
+    (outcome,) = (outcome for outcome in diagnosis.outcomes if outcome.check == check)
+    return outcome
