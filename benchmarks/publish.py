@@ -20,6 +20,7 @@ def publish(run_folder: Path) -> dict[str, object]:
         "date": provenance.started_at[:10],
         "versions": {"adallava": provenance.adallava_version, **provenance.versions},
         "git_commit": provenance.git_commit,
+        "git_dirty": provenance.git_dirty,
         "weights_sha256": provenance.weights_sha256,
         "adapter_sha256": provenance.adapter_sha256,
         "hardware": provenance.hardware,
