@@ -170,3 +170,12 @@ def found(diagnosis: Diagnosis) -> list[str]:
 def outcome_of(diagnosis: Diagnosis, check: str) -> Outcome:
     (outcome,) = (outcome for outcome in diagnosis.outcomes if outcome.check == check)
     return outcome
+
+
+def every_third(record: SampleRecord) -> bool:
+    return number_of(record) % 3 == 0
+
+
+def wrong(record: SampleRecord) -> dict[str, Any]:
+    others = [word for word in WORDS if word not in record.answers]
+    return {"response": others[number_of(record) % len(others)], "score": 0.0}

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from doctor_plants import (
     BATCH_SIZE,
-    WORDS,
     N,
-    Row,
     change,
+    every_third,
     found,
     healthy_records,
     number_of,
     outcome_of,
     sum_up,
     write_run,
+    wrong,
 )
 
 from adallava.errors import InputError, RunFolderError
@@ -24,21 +24,11 @@ from adallava.evaluation.doctor import FILE_CHECKS, diagnose_run
 from adallava.records import SampleRecord
 
 Records = list[SampleRecord]
-Files = dict[str, list[Row]]
 EMPTY: dict[str, Any] = {"response": "", "score": 0.0}
 
 
 def below_full(record: SampleRecord) -> bool:
     return record.method == "question" and record.tokens_kept < N
-
-
-def every_third(record: SampleRecord) -> bool:
-    return number_of(record) % 3 == 0
-
-
-def wrong(record: SampleRecord) -> dict[str, Any]:
-    others = [word for word in WORDS if word not in record.answers]
-    return {"response": others[number_of(record) % len(others)], "score": 0.0}
 
 
 # --- failures planted in run folders ---

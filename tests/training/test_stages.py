@@ -133,6 +133,11 @@ def test_a_recipe_that_needs_labelled_patches_refuses_a_users_file(tmp_path):
         train_stage(base_recipe(), tmp_path, data=data, device=CPU)
 
 
+def test_a_stage_from_nothing_takes_no_model(tmp_path):
+    with pytest.raises(InputError, match="leave --model"):
+        train_stage(base_recipe(), tmp_path, start_from="tiny", device=CPU)
+
+
 def test_a_stage_without_a_start_says_so(tmp_path):
     with pytest.raises(InputError, match="--model"):
         train_stage(recipe("question"), tmp_path, device=CPU)

@@ -2,8 +2,8 @@
 
 The projected feature of a patch is compared with the input embeddings of the words of each attribute (a patch of
 a red circle with "red" among the colours, "circle" among the shapes, and so on). After it, words of a question
-and the patches they speak of already lie close together, and since the LLM's output matrix is tied to its
-embeddings, naming what a patch shows is a copy. It needs no LLM pass at all.
+and the patches they speak of already lie close together, and since the LLM's output matrix starts as
+its embeddings (`match_scales`), naming what a patch shows is a copy. It needs no LLM pass at all.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adallava.errors import InputError
 from adallava.tasks.scenes import COLORS, SHAPES, SIZES
 from adallava.training.examples import PLACES
 
@@ -36,7 +37,11 @@ class AlignmentLoss(nn.Module):
     """
 
     def __init__(self, tokenizer: Any, width: int) -> None:
-        """Look up the words' token ids; a word that is not one token is an error."""
+        """Look up the words' token ids; forms of a word that are several tokens are left out.
+
+        Raises:
+            InputError: if no form of a word is one token.
+        """
         super().__init__()
         self.groups = {name: [self._ids(tokenizer, forms) for forms in group] for name, group in WORD_GROUPS.items()}
         self.place = nn.Linear(width, PLACES)
@@ -45,7 +50,12 @@ class AlignmentLoss(nn.Module):
     @staticmethod
     def _ids(tokenizer: Any, forms: tuple[str, ...]) -> list[int]:
         ids = [tokenizer(form, add_special_tokens=False)["input_ids"] for form in forms]
-        return [pieces[0] for pieces in ids if len(pieces) == 1]
+        single = [pieces[0] for pieces in ids if len(pieces) == 1]
+        if not single:
+            raise InputError(
+                f"none of {', '.join(map(repr, forms))} is one token: use a tokenizer learned on the scenes"
+            )
+        return single
 
     def forward(self, projected: Tensor, embedding: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss per attribute.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from adallava.training.recipe import BlankModel
-from adallava.training.tokenizer import save_processor, scenes_processor
+from adallava.training.tokenizer import scenes_processor
 
 _CHROMA_GAIN = 2.5
 _QUERY_KEY_GAIN = 1.2
@@ -166,4 +166,4 @@ def write_blank(shape: BlankModel, folder: Path, seed: int) -> None:
     initialise(model)
     model.generation_config.update(**ids, do_sample=False)
     model.save_pretrained(folder)
-    save_processor(processor, folder)
+    processor.save_pretrained(folder)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
+from adallava.errors import CheckpointError
 from adallava.training.examples import Example
 from adallava.training.recipe import Recipe
 
@@ -74,7 +75,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         target = self.model if model is None else model
-        target.load_state_dict(load_file(Path(resume_from_checkpoint) / WEIGHTS), strict=False)
+        saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        if saved.keys() != trained_state(target).keys():
+            raise CheckpointError(
+                f"{resume_from_checkpoint} holds other parameters than this stage trains: give another --output"
+            )
+        # Not strict: the frozen rest of the base is not in a checkpoint.
+        target.load_state_dict(saved, strict=False)
 
 
 def trained_state(objective: nn.Module) -> dict[str, torch.Tensor]:
@@ -118,7 +125,8 @@ def newest_checkpoint(folder: Path) -> str | None:
 def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: Any, folder: Path) -> None:
     """Train until the recipe's last step; resumes from the newest checkpoint in `folder`, if there is one.
 
-    Writes `folder/curve.json`: one entry per logged step, with every part of the loss and the seconds so far.
+    Writes `folder/curve.json`: one entry per logged step, with every part of the loss, and the seconds of this
+    process (since it started or resumed).
     """
     device = next(objective.parameters()).device
     trainer = StageTrainer(

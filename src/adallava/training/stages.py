@@ -49,7 +49,7 @@ def train_stage(
         device: default: CUDA if there is one.
 
     Raises:
-        InputError: nothing to start from, or `output` holds another recipe's training.
+        InputError: nothing to start from, two things to start from, or `output` holds another recipe's training.
     """
     if data is not None and recipe.needs_labels:
         raise InputError(
@@ -96,6 +96,8 @@ def _start(recipe: Recipe, output: Path, start_from: str | None) -> str:
         if start_from is None:
             raise InputError("this recipe starts from a model: name one with --model")
         return folder_or_id_of(start_from)
+    if start_from is not None:
+        raise InputError(f"this recipe makes a model from nothing ([blank]): leave --model {start_from} out")
     folder = output / "blank"
     # The processor is written last: a folder without it was cut short.
     if not (folder / "processor_config.json").is_file():

@@ -1,7 +1,6 @@
 """A byte-level BPE tokenizer learned from the words of a task, and the processor around it."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
@@ -76,8 +75,3 @@ def scenes_processor(vocab_size: int, image_px: int, patch_px: int) -> LlavaProc
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )
-
-
-def save_processor(processor: LlavaProcessor, folder: Path) -> None:
-    """Write tokenizer, image processor and chat template in stock format."""
-    processor.save_pretrained(folder)
