@@ -8,10 +8,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 FULL_METHOD = "full"
 """The method id of the full-token model, which every run contains."""
+
+PositionsName = Literal["original", "compact"]
+"""`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""
+
+Axis = Literal["tokens", "flops", "ms"]
+"""What a cell's cost is counted in: vision tokens averaged over the LLM's layers, FLOPs of an answer, measured
+milliseconds to the first token."""
 
 FinishReason = Literal["eos", "length", "error"]
 """`eos`: the model ended its answer; `length`: max_new_tokens was reached; `error`: no answer at all."""
@@ -32,8 +39,13 @@ class SampleRecord(_Record):
     """One answer of one cell: a line of `samples.jsonl`."""
 
     cell: str
-    """`<method>@<budget>`, for instance `question@0.25`, `uniform@64`, `full@1.0`, `none@none`."""
+    """`<method>@<budget>`, for instance `question@0.25`, `uniform@64`, `full@1.0`, `none@none`; with `+compact`
+    behind it where positions are counted anew."""
     sample_id: str
+    draw: int = 0
+    """Which of the repeated draws of a method that draws at random; 0 for every other method."""
+    positions: PositionsName = "original"
+    """Position ids of the kept tokens."""
     question: str
     answers: list[str]
     kind: str | None = None
@@ -49,7 +61,10 @@ class SampleRecord(_Record):
     tokens_asked: int
     """K the budget resolves to."""
     tokens_kept: int
-    """Vision tokens that really entered the LLM."""
+    """Vision tokens that really entered the LLM's first layer."""
+    tokens_kept_by_layer: list[int] | None = None
+    """Vision tokens that each LLM layer read, for methods that drop tokens inside the LLM; None where every layer
+    reads `tokens_kept`."""
     kept_indices: list[list[int]] | None = None
     """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
     prompt_length: int
@@ -90,17 +105,42 @@ class PairedDifference(_Record):
     n: int
 
 
+class Spread(_Record):
+    """The middle and the tails of repeated measurements: median, 10th and 90th percentile."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Timing(_Record):
+    """What the clock says of one cell at one batch size: warm, the same batch repeated."""
+
+    batch_size: int
+    repeats: int
+    part_ms: dict[str, Spread]
+    """Milliseconds of the whole batch by part (`PART_NAMES`), and `time_to_first_token` (all but decode), `total` and
+    `decode_per_token`."""
+    peak_memory_bytes: int | None
+
+
 class Cell(_Record):
     """One method at one budget, summed up."""
 
     cell: str
     method: str
     budget_asked: str
+    positions: PositionsName = "original"
+    draws: int = 1
+    """Repeated draws of a random method; a sample's score is then its mean over the draws."""
     num_samples: int
     num_failed: int
     accuracy: Interval | None
     """None if every sample failed."""
     accuracy_by_kind: dict[str, Interval]
+    accuracy_hard: Interval | None = None
+    """On the hard split alone, see `HardSplit`; None if the run has none."""
+    accuracy_hard_by_kind: dict[str, Interval] = Field(default_factory=dict)
     difference_to_full: PairedDifference | None
     """None for the full-token cell itself."""
     empties: dict[str, int]
@@ -122,6 +162,50 @@ class Cell(_Record):
     part_ms: dict[str, float]
     """Median measured ms per sample by part, `total`, and `time_to_first_token` (all but decode)."""
     peak_memory_bytes: int | None
+    on_front: list[Axis] = Field(default_factory=list)
+    """Axes on which no other cell is both cheaper and more accurate (the Pareto front)."""
+    timings: list[Timing] = Field(default_factory=list)
+    """By batch size, if the sweep was asked to time."""
+
+
+class Comparison(_Record):
+    """Two cells on the same samples. "Better" may be said only where `significant` is true."""
+
+    cell_a: str
+    cell_b: str
+    difference: PairedDifference
+    """Score of a minus score of b."""
+    p_value: float
+    """Two-sided, paired."""
+    p_adjusted: float
+    """Corrected for the number of comparisons of the run (Holm)."""
+    significant: bool
+    """`p_adjusted` < 0.05."""
+
+
+class Area(_Record):
+    """Area under one method's accuracy-cost curve, divided by the width of the axis: a mean accuracy over costs."""
+
+    method: str
+    positions: PositionsName = "original"
+    axis: Axis
+    area: Interval
+    from_cost: float
+    to_cost: float
+    """The range of costs that all methods of the run have in common."""
+
+
+class HardSplit(_Record):
+    """The samples that need the picture, and its detail."""
+
+    num_samples: int
+    answered_without_image: int
+    """Right with no image token at all (`none`)."""
+    answered_downsampled: int
+    """Right from a smaller image (`downsample`), and wrong without any."""
+    downsample_cell: str | None
+    num_hard: int
+    """The rest: what the hard split holds."""
 
 
 class Results(_Record):
@@ -129,6 +213,9 @@ class Results(_Record):
 
     schema_version: int = SCHEMA_VERSION
     cells: list[Cell]
+    comparisons: list[Comparison] = Field(default_factory=list)
+    areas: list[Area] = Field(default_factory=list)
+    hard_split: HardSplit | None = None
 
 
 class RunConfig(_Record):
@@ -142,7 +229,10 @@ class RunConfig(_Record):
     batch_size: int
     seed: int
     max_new_tokens: int
-    positions: Literal["original", "compact"] = "original"
+    positions: PositionsName | list[PositionsName] = "original"
+    draws: int = 1
+    """Draws of each random method."""
+    timing_batch_sizes: list[int] = Field(default_factory=list)
     dtype: str
     device: str
     attn_implementation: str
