@@ -82,7 +82,7 @@ def tiny_base(
     weight_std: float = 0.2,
     seed: int = 0,
 ) -> Any:
-    """Return a random Llava: two layers each in tower and LLM, grouped-query attention, in eval mode.
+    """Return a random Llava: two layers in the tower and five in the LLM, grouped-query attention, in eval mode.
 
     The weights are wide enough for logits to differ by much more than rounding from token to token.
     """
@@ -102,7 +102,7 @@ def tiny_base(
         vocab_size=len(tokenizer),
         hidden_size=48,
         intermediate_size=96,
-        num_hidden_layers=2,
+        num_hidden_layers=5,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,

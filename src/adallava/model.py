@@ -14,9 +14,9 @@ from adallava.errors import BudgetError, CheckpointError, InputError
 from adallava.families import load_family, weights_folder, wrap_model
 from adallava.families.contract import Family
 from adallava.generation.clock import PrefillMark, StageClock
-from adallava.generation.compact import Positions
+from adallava.generation.compact import Positions, compact_labels
 from adallava.generation.layout import Layout, Side, plan_layout
-from adallava.generation.modes import plan_generation
+from adallava.generation.modes import plan_generation, refuse_outputs_inside
 from adallava.generation.output import (
     AdaLlavaOutput,
     ForwardOutput,
@@ -25,11 +25,13 @@ from adallava.generation.output import (
     read_answers,
 )
 from adallava.generation.prepare import Prepared, prepare
+from adallava.generation.prepare_inside import PreparedInside, batch_at_the_end, prepare_inside
 from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.selection import build_selector
-from adallava.selection.contract import Selector, TowerShape
+from adallava.selection.contract import TowerShape
+from adallava.selection.layer_contract import AnySelector, LayerSelector
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "build_prompt"]
 
@@ -54,7 +56,7 @@ class AdaLlava:
         self,
         base: Any,
         processor: Any,
-        selector: Selector | None = None,
+        selector: AnySelector | None = None,
         *,
         name_or_path: str = "",
         adapter_sha256: str | None = None,
@@ -69,10 +71,14 @@ class AdaLlava:
             adapter_sha256: of the selector's weights file.
 
         Raises:
-            UnsupportedModeError: for a model family that is not supported.
+            UnsupportedModeError: for a model family that is not supported, or an LLM that the method cannot see into.
             CheckpointError: if the base lies on several devices or is not floating-point.
         """
         self._family = wrap_model(base)
+        self._decoder = self._family.decoder() if isinstance(selector, LayerSelector) else None
+        if self._decoder is not None and isinstance(selector, LayerSelector):
+            # An LLM with too few layers is told now, not at the first answer.
+            selector.schedule(self._decoder.num_layers, self.shape.num_vision_tokens, self.shape.num_vision_tokens)
         self.processor = processor
         self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
         self.name_or_path = name_or_path
@@ -148,7 +154,7 @@ class AdaLlava:
         )
         return self.with_selector(loaded.selector, adapter_sha256=loaded.sha256)
 
-    def with_selector(self, selector: Selector | None, *, adapter_sha256: str | None = None) -> "AdaLlava":
+    def with_selector(self, selector: AnySelector | None, *, adapter_sha256: str | None = None) -> "AdaLlava":
         """Return a model with the same base, not copied, and the given selector."""
         other = AdaLlava(
             self.base, self.processor, selector, name_or_path=self.name_or_path, adapter_sha256=adapter_sha256
@@ -244,15 +250,21 @@ class AdaLlava:
             InputError: if prompts and images do not fit together.
             UnsupportedModeError: for a mode of generation that cannot be given correctly.
         """
-        plan = plan_generation(generation_kwargs, self.base.generation_config, prompt_columns=input_ids.shape[1])
+        plan = plan_generation(
+            generation_kwargs,
+            self.base.generation_config,
+            prompt_columns=input_ids.shape[1],
+            inside_llm=self._decoder is not None,
+        )
         if clock is not None:
             clock.start()
         layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
-        prepared = self._prepare(layout, input_ids, pixel_values, seed, positions, clock=clock)
+        call = self._prepare(layout, input_ids, pixel_values, seed, positions, clock=clock)
+        prepared, llm = (call.prepared, call.view()) if isinstance(call, PreparedInside) else (call, self.base)
         kwargs = dict(plan.kwargs)
         if clock is not None:
             kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
-        result = self.base.generate(
+        result = llm.generate(
             input_ids=prepared.batch.input_ids,
             inputs_embeds=prepared.batch.inputs_embeds,
             attention_mask=prepared.batch.attention_mask,
@@ -261,7 +273,8 @@ class AdaLlava:
         )
         if clock is not None:
             clock.mark("decode")
-        return read_answers(result, plan, prepared, self.processor, positions, clock)
+        ran = call.settled() if isinstance(call, PreparedInside) else prepared
+        return read_answers(result, plan, ran, self.processor, positions, clock)
 
     @torch.no_grad()
     def select(
@@ -273,9 +286,22 @@ class AdaLlava:
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
     ) -> tuple[SampleSelection, ...]:
-        """Return what each sample would keep, without running the LLM. Arguments as for `generate`."""
+        """Return what each sample would keep. Arguments as for `generate`.
+
+        The LLM does not run; for a method inside it, its layers run as far as the last drop.
+        """
         layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
-        return describe_selections(self._prepare(layout, input_ids, pixel_values, seed, "original"))
+        call = self._prepare(layout, input_ids, pixel_values, seed, "original")
+        if not isinstance(call, PreparedInside):
+            return describe_selections(call)
+        batch = call.prepared.batch
+        call.drops.view_until_chosen().model(
+            inputs_embeds=batch.inputs_embeds,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            use_cache=False,
+        )
+        return describe_selections(call.settled())
 
     def forward(
         self,
@@ -302,8 +328,10 @@ class AdaLlava:
             InputError: if prompts, images and labels do not fit together.
         """
         layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "right", labels)
-        prepared = self._prepare(layout, input_ids, pixel_values, seed, positions, labels=labels)
-        batch = prepared.batch
+        call = self._prepare(layout, input_ids, pixel_values, seed, positions, labels=labels)
+        if isinstance(call, PreparedInside):
+            return self._forward_inside(call, input_ids, labels, positions, forward_kwargs)
+        batch = call.batch
         # Always with the mask: without one, positions with gaps are read as several packed sequences.
         result = self.base(
             inputs_embeds=batch.inputs_embeds,
@@ -312,7 +340,34 @@ class AdaLlava:
             labels=batch.labels,
             **{"use_cache": False, **forward_kwargs},
         )
-        return ForwardOutput(result.loss, result.logits, batch, prepared.layout, prepared.selection)
+        return ForwardOutput(result.loss, result.logits, batch, call.layout, call.selection)
+
+    def _forward_inside(
+        self,
+        call: PreparedInside,
+        input_ids: Tensor,
+        labels: Tensor | None,
+        positions: Positions,
+        forward_kwargs: dict[str, Any],
+    ) -> ForwardOutput:
+        """Run the LLM once over all N tokens; logits and labels are those of what its last layer reads."""
+        refuse_outputs_inside(forward_kwargs.get)
+        batch, last = call.prepared.batch, call.plan.stages[-1].layout
+        result = call.view()(
+            inputs_embeds=batch.inputs_embeds,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            labels=None if labels is None else compact_labels(last, labels.to(self.device)),
+            **{"use_cache": False, **forward_kwargs},
+        )
+        at_end = batch_at_the_end(
+            self._family,
+            call,
+            input_ids=input_ids.to(self.device),
+            positions=positions,
+            labels=None if labels is None else labels.to(self.device),
+        )
+        return ForwardOutput(result.loss, result.logits, at_end, last, call.drops.selection())
 
     def _plan(
         self,
@@ -342,7 +397,7 @@ class AdaLlava:
                         f"{prompt.num_vision_tokens} vision tokens, but the method {FULL_METHOD!r} keeps them all: "
                         "choose a method (see adallava.registry.selector_names()) or a budget of 1.0"
                     )
-        return layout.to(self.device)
+        return layout
 
     def _prepare(
         self,
@@ -354,16 +409,32 @@ class AdaLlava:
         *,
         labels: Tensor | None = None,
         clock: StageClock | None = None,
-    ) -> Prepared:
+    ) -> Prepared | PreparedInside:
         if positions not in ("original", "compact"):
             raise InputError(f"positions={positions!r} is neither 'original' nor 'compact'")
+        ids = input_ids.to(self.device)
+        pixels = None if pixel_values is None else pixel_values.to(self.device)
+        seeds = [int(value) for value in _one_each(seed, len(input_ids))]
+        if isinstance(self.selector, LayerSelector):
+            assert self._decoder is not None
+            return prepare_inside(
+                self._family,
+                self._decoder,
+                self.selector,
+                layout,
+                input_ids=ids,
+                pixel_values=pixels,
+                seeds=seeds,
+                positions=positions,
+                clock=clock,
+            )
         return prepare(
             self._family,
             self.selector,
-            layout,
-            input_ids=input_ids.to(self.device),
-            pixel_values=None if pixel_values is None else pixel_values.to(self.device),
-            seeds=[int(value) for value in _one_each(seed, len(input_ids))],
+            layout.to(self.device),
+            input_ids=ids,
+            pixel_values=pixels,
+            seeds=seeds,
             positions=positions,
             labels=None if labels is None else labels.to(self.device),
             clock=clock,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families.contract import VisionFeatures
+from adallava.families.decoder import LlamaDecoder
 from adallava.selection.contract import TowerShape
 
 MODEL_TYPE = "llava"
@@ -90,6 +91,14 @@ class LlavaFamily:
         """Return the LLM's input embeddings of token ids, [..., D]."""
         embeds: Tensor = self._model.get_input_embeddings()(input_ids)
         return embeds
+
+    def decoder(self) -> LlamaDecoder:
+        """Return the LLM's layers, for methods inside the LLM.
+
+        Raises:
+            UnsupportedModeError: for an LLM that is neither a Llama nor a Mistral.
+        """
+        return LlamaDecoder(self._model)
 
     def _patches(self, states: Any) -> Tensor:
         drop = 1 if self._model.config.vision_feature_select_strategy == "default" else 0

@@ -20,6 +20,7 @@ from adallava.generation.compact import (
 )
 from adallava.generation.layout import Layout
 from adallava.selection.contract import BudgetTokenMethod, Selection, SelectionInput, Selector
+from adallava.selection.layer_contract import AnySelector
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,15 @@ class Prepared:
         selection: None if no vision token was looked at: no images, or a method that keeps none.
         selector: that chose; None keeps every token.
         grid: (rows, columns) of an image's patches.
+        tokens_by_layer: vision tokens that each LLM layer reads, for each sample; None if all read what enters.
     """
 
     batch: CompactBatch
     layout: Layout
     selection: Selection | None
-    selector: Selector | None
+    selector: AnySelector | None
     grid: tuple[int, int]
+    tokens_by_layer: tuple[tuple[int, ...], ...] | None = None
 
 
 def prepare(
