@@ -285,13 +285,15 @@ class AdaLlava:
         pixel_values: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
+        positions: Positions = "original",
     ) -> tuple[SampleSelection, ...]:
         """Return what each sample would keep. Arguments as for `generate`.
 
-        The LLM does not run; for a method inside it, its layers run as far as the last drop.
+        The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
+        depends on the positions.
         """
         layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
-        call = self._prepare(layout, input_ids, pixel_values, seed, "original")
+        call = self._prepare(layout, input_ids, pixel_values, seed, positions)
         if not isinstance(call, PreparedInside):
             return describe_selections(call)
         batch = call.prepared.batch

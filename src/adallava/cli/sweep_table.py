@@ -30,7 +30,9 @@ def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
 
 def cells_table(cells: list[Cell]) -> Table:
     """Return one row a cell: accuracy and difference in percent with 95 % intervals, median times."""
-    table = Table(caption="95 % intervals; ms: median per sample; !: not to be trusted, see below")
+    table = Table(
+        caption="kept: mean over the LLM's layers; 95 % intervals; ms: median per sample; !: not to be trusted, see below"
+    )
     table.add_column("method")
     for title in ("budget", "kept", "accuracy %", "difference to full", "GFLOPs", "ms to 1st", "ms", ""):
         table.add_column(title, justify="right", no_wrap=True)
@@ -38,7 +40,7 @@ def cells_table(cells: list[Cell]) -> Table:
         table.add_row(
             cell.method,
             cell.budget_asked,
-            f"{cell.tokens_kept:.0f} of {cell.num_vision_tokens:.0f}",
+            f"{cell.tokens_kept_layer_average:.0f} of {cell.num_vision_tokens:.0f}",
             _accuracy(cell),
             _difference(cell),
             f"{cell.flops['total'] / 1e9:.3g}",

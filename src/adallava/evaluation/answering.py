@@ -17,10 +17,12 @@ from adallava.generation.clock import StageClock
 from adallava.generation.output import AdaLlavaOutput, RunRecord
 from adallava.model import AdaLlava
 from adallava.records import SampleRecord
+from adallava.selection.layer_contract import LayerSelector
 from adallava.tasks import TaskSample, exact_match
 
 from .batches import BatchStore, PreparedBatch, describe_error
 from .empties import classify_empty
+from .inside_cost import inside_selector_flops
 from .plan import CellPlan, sample_seed
 
 
@@ -87,6 +89,7 @@ class Answerer:
             num_vision_tokens=ran.num_vision_tokens,
             tokens_asked=ran.tokens_asked,
             tokens_kept=ran.tokens_kept,
+            tokens_kept_by_layer=None if ran.tokens_kept_by_layer is None else list(ran.tokens_kept_by_layer),
             kept_indices=[list(indices) for indices in ran.kept_indices],
             prompt_length=output.prompt_lengths[row],
             answer_length=output.answer_lengths[row],
@@ -102,12 +105,7 @@ class Answerer:
     def _flops(self, ran: RunRecord, prompt_length: int, answer_length: int) -> dict[str, int]:
         # A method that keeps no token never runs the tower: the model answers as if there were no image.
         num_images = len(ran.kept_indices) if ran.tokens_kept else 0
-        kept_per_image = len(ran.kept_indices[0]) if num_images else 0
-        num_question_tokens = prompt_length - ran.tokens_kept
-        selector = self.model.selector
-        selector_flops = (
-            selector.flops(self.model.shape, num_question_tokens, kept_per_image) if selector is not None else 0
-        )
+        kept_per_image = ran.tokens_kept // num_images if num_images else 0
         # An image that keeps every patch passes through the stock tower, without a budget token.
         keeps_all = ran.tokens_kept == ran.num_vision_tokens
         return answer_flops(
@@ -117,14 +115,24 @@ class Answerer:
             tokens_kept_per_image=kept_per_image,
             prompt_length=prompt_length,
             answer_length=answer_length,
-            selector_flops=num_images * selector_flops,
+            selector_flops=self._selector_flops(ran, prompt_length - ran.tokens_kept, num_images, kept_per_image),
+            tokens_kept_by_layer=ran.tokens_kept_by_layer,
         )
+
+    def _selector_flops(self, ran: RunRecord, num_text_tokens: int, num_images: int, kept_per_image: int) -> int:
+        selector = self.model.selector
+        if isinstance(selector, LayerSelector):
+            return inside_selector_flops(selector, self.model.shape, self.base_shape.llm, ran, num_text_tokens)
+        if selector is None:
+            return 0
+        return num_images * selector.flops(self.model.shape, num_text_tokens, kept_per_image)
 
     @cached_property
     def _model_shape(self) -> ModelShape:
         selector = self.model.selector
-        has_budget_token = selector is not None and selector.needs_budget_token
-        return self.base_shape.with_budget_token() if has_budget_token else self.base_shape
+        if selector is None or isinstance(selector, LayerSelector) or not selector.needs_budget_token:
+            return self.base_shape
+        return self.base_shape.with_budget_token()
 
     @cached_property
     def _eos_ids(self) -> frozenset[int]:

@@ -61,8 +61,7 @@ def summarise_cell(plan: CellPlan, records: Sequence[SampleRecord], full: Sequen
         flag_reason=reason,
         num_vision_tokens=_mean(answered, lambda record: record.num_vision_tokens),
         tokens_kept=_mean(answered, lambda record: record.tokens_kept),
-        # Every method so far removes tokens before the first layer, so all layers see the same number.
-        tokens_kept_layer_average=_mean(answered, lambda record: record.tokens_kept),
+        tokens_kept_layer_average=_mean(answered, lambda record: record.tokens_kept_layer_average),
         prompt_length=_mean(answered, lambda record: record.prompt_length),
         answer_length=_mean(answered, lambda record: record.answer_length),
         flops=_mean_flops(answered),

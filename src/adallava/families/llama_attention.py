@@ -53,9 +53,9 @@ def asked_attention(
     keys = _rotated(keys, cosines, sines)
     queries = attention.q_proj(asked).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
     queries = _rotated(queries, cosines[samples.unsqueeze(1), places], sines[samples.unsqueeze(1), places])
-    # Heads of one group share their keys: [I, kv heads, group, R, head width].
-    queries = queries.unflatten(1, (keys.shape[1], -1))
-    logits = torch.einsum("igjrd,igsd->irgjs", queries, keys.index_select(0, samples)).flatten(2, 3) * attention.scaling
+    # The heads of a group share their keys: [I, kv heads, group, R, head width].
+    grouped = queries.view(len(queries), keys.shape[1], -1, *queries.shape[2:])
+    logits = torch.einsum("igjrd,igsd->irgjs", grouped, keys.index_select(0, samples)).flatten(2, 3) * attention.scaling
     seen = visible.unsqueeze(2)
     shares: Tensor = logits.float().masked_fill(~seen, torch.finfo(torch.float32).min).softmax(dim=-1)
     return shares * seen

@@ -9,6 +9,7 @@ Which of the four tokens fill the two slots is the method's choice, on the devic
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ class Stage:
 
     def to(self, device: torch.device) -> "Stage":
         """Return the same stage with its tensors on `device`."""
-        return _moved(self, device)
+        return replace(self, **_moved(self, device))
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class PlannedDrop:
 
     def to(self, device: torch.device) -> "PlannedDrop":
         """Return the same drop with its tensors on `device`."""
-        return _moved(self, device)
+        return replace(self, **_moved(self, device))
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class DropPlan:
     def tokens_by_layer(self) -> tuple[tuple[int, ...], ...]:
         """Vision tokens that each layer reads, for each sample."""
         starts = [0, *(drop.layer for drop in self.drops), self.num_layers]
-        widths = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+        widths = [after - before for before, after in pairwise(starts)]
         return tuple(
             tuple(
                 sum(stage.layout.prompts[sample].keep_counts)
@@ -106,11 +107,9 @@ class DropPlan:
 
     def to(self, device: torch.device) -> "DropPlan":
         """Return the same plan with its tensors on `device`."""
-        return replace(
-            _moved(self, device),
-            stages=tuple(stage.to(device) for stage in self.stages),
-            drops=tuple(drop.to(device) for drop in self.drops),
-        )
+        moved = _moved(self, device)
+        stages = tuple(stage.to(device) for stage in self.stages)
+        return replace(self, **moved, stages=stages, drops=tuple(drop.to(device) for drop in self.drops))
 
 
 def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> DropPlan:
@@ -244,10 +243,10 @@ def _padded(rows: Sequence[_Columns]) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def _moved(plan: Any, device: torch.device) -> Any:
-    moved = {
+def _moved(plan: Stage | PlannedDrop | DropPlan, device: torch.device) -> dict[str, Any]:
+    """Return the fields that hold tensors, with those on `device`."""
+    return {
         field.name: value.to(device) if isinstance(value, Layout) else value.to(device, non_blocking=True)
         for field in fields(plan)
         if isinstance(value := getattr(plan, field.name), Tensor | Layout)
     }
-    return replace(plan, **moved)

@@ -94,7 +94,7 @@ def example_cells(results: Results) -> ExampleCells:
     reducing = {
         budget: cells
         for budget, cells in at_budget.items()
-        if all(cell.tokens_kept < cell.num_vision_tokens for cell in cells)
+        if all(cell.tokens_kept_layer_average < cell.num_vision_tokens for cell in cells)
     }
     candidates = reducing or at_budget
     full = [cell for cell in results.cells if cell.method == FULL_METHOD]
@@ -103,7 +103,7 @@ def example_cells(results: Results) -> ExampleCells:
         return ExampleCells(None, (*full, *blind))
     most = max(len(cells) for cells in candidates.values())
     widest = [budget for budget, cells in candidates.items() if len(cells) == most]
-    widest.sort(key=lambda budget: (max(cell.tokens_kept for cell in candidates[budget]), budget))
+    widest.sort(key=lambda budget: (max(cell.tokens_kept_layer_average for cell in candidates[budget]), budget))
     budget = widest[(len(widest) - 1) // 2]
     return ExampleCells(budget, (*full, *candidates[budget], *blind))
 
@@ -213,7 +213,7 @@ class _Drawer:
             alt=_alt(record),
             no_picture=no_picture,
             blind=blind,
-            kept=f"{formats.count(record.tokens_kept)} of {formats.count(record.num_vision_tokens)} tokens",
+            kept=f"{formats.count(record.tokens_at_end)} of {formats.count(record.num_vision_tokens)} tokens",
             response=record.response,
             verdict=verdict,
             detail=detail,
@@ -235,7 +235,7 @@ def _alt(record: SampleRecord) -> str:
     verb = "combined into" if record.method in MERGING_METHODS else "kept"
     return (
         f"The picture of sample {record.sample_id} with the patches that {record.method} {verb} "
-        f"{record.tokens_kept} of {record.num_vision_tokens} vision tokens."
+        f"{record.tokens_at_end} of {record.num_vision_tokens} vision tokens."
     )
 
 

@@ -48,7 +48,12 @@ def _centres(distances: Tensor, present: Tensor, clusters: Tensor) -> Tensor:
     counted = torch.arange(nearest.shape[-1], device=nearest.device) < clusters.unsqueeze(-1)
     near = torch.where(counted & nearest.isfinite(), nearest, 0.0).square().sum(dim=-1)
     density = (-near / clusters.clamp_min(1)).exp()
-    denser = between & (density.unsqueeze(1) > density.unsqueeze(2))
+    # Each other's nearest neighbours are equally dense when two are counted: the earlier is taken as the denser, so
+    # that only one of them can be a centre.
+    order = torch.arange(density.shape[1], device=density.device)
+    earlier = order.unsqueeze(0) < order.unsqueeze(1)
+    ties = (density.unsqueeze(1) == density.unsqueeze(2)) & earlier
+    denser = between & ((density.unsqueeze(1) > density.unsqueeze(2)) | ties)
     farthest = torch.where(between, distances, 0.0).amax(dim=(1, 2)).view(-1, 1, 1)
     to_denser = torch.where(denser, distances, farthest).amin(dim=-1)
     peaks = (to_denser * density).masked_fill(~present, float("-inf"))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -44,11 +45,12 @@ class SparseVLMSelector:
     just these clusters. Layers are scaled to the LLM's depth.
 
     Against the authors' code (Gumpest/SparseVLMs, commit 26a5f48, score.py, modelling_sparse_llama.py, utils.py):
-    the same raters, ranks and clusters. What differs: nothing random breaks ties of density (they add noise of
-    1e-6); a recycled token stands where its cluster's centre stood, with its position, not behind all kept ones; the
-    authors count positions anew after each drop, which is `positions="compact"` here; the mean divides by the number
-    of tokens, not by it plus 1e-6; at least one text token rates; softmax and means are in float32. The paper's
-    choice of counts by the rank of the attention matrix is not in their code either, which has the lists.
+    the same raters, ranks and clusters. What differs: of equally dense tokens the one with more attention counts as
+    the denser, where they add noise of up to 1e-6; a recycled token stands where its cluster's centre stood, with its
+    position, not behind all kept ones; the authors count positions anew after each drop, which is
+    `positions="compact"` here; the mean divides by the number of tokens, not by it plus 1e-6; at least one text token
+    rates; softmax and means are in float32. The paper's choice of counts by the rank of the attention matrix is not
+    in their code, which has the lists.
     """
 
     name: ClassVar[str] = "sparsevlm"
@@ -169,7 +171,7 @@ def _stage_counts(num_vision_tokens: int, keep_count: int) -> tuple[int, ...]:
     """Return the tokens behind each drop, recycled ones included, the last of them K."""
     share = keep_count / num_vision_tokens
     points = [(0.0, 0.0, 0.0), *(_with_recycled(kept) for kept in _PAPER_KEPT), (1.0, 1.0, 1.0)]
-    low, high = next((a, b) for a, b in zip(points, points[1:], strict=False) if a[-1] <= share <= b[-1])
+    low, high = next((a, b) for a, b in pairwise(points) if a[-1] <= share <= b[-1])
     way = (share - low[-1]) / (high[-1] - low[-1])
     counts, before = [], num_vision_tokens
     for first, second in zip(low[:-1], high[:-1], strict=True):

@@ -34,7 +34,8 @@ class Answer:
         kind: question type.
         error: why the sample failed, if it did.
         method, budget_asked: what ran, according to the row itself.
-        num_vision_tokens, tokens_asked, tokens_kept: N, K asked for, K that entered the LLM.
+        num_vision_tokens, tokens_asked, tokens_kept: N, K asked for, tokens that entered the LLM.
+        tokens_at_end: tokens that the LLM's last layer read; fewer, for a method inside the LLM.
         kept_indices: per image, the patches kept.
         prompt_length, answer_length: tokens; the answer with its EOS.
         finish_reason: `eos`, `length` or `error`.
@@ -56,6 +57,7 @@ class Answer:
     num_vision_tokens: int | None = None
     tokens_asked: int | None = None
     tokens_kept: int | None = None
+    tokens_at_end: int | None = None
     kept_indices: tuple[tuple[int, ...], ...] | None = None
     prompt_length: int | None = None
     answer_length: int | None = None

@@ -115,6 +115,7 @@ def _to_answer(record: SampleRecord) -> Answer:
         num_vision_tokens=record.num_vision_tokens,
         tokens_asked=record.tokens_asked,
         tokens_kept=record.tokens_kept,
+        tokens_at_end=record.tokens_at_end,
         kept_indices=None if kept is None else tuple(tuple(image) for image in kept),
         prompt_length=record.prompt_length,
         answer_length=record.answer_length,
