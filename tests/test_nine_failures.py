@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import sample_of
+from models import INSIDE_LLM, sample_of
 
 from adallava import AdaLlava, Selection
 from adallava.errors import AdallavaError, CheckpointError, InputError
@@ -75,7 +75,9 @@ def test_4_the_full_budget_returns_what_smaller_budgets_return(
     part = model.generate(**inputs, token_budget=15, max_new_tokens=NEW, do_sample=False)
     for field in dataclasses.fields(whole):
         assert type(getattr(whole, field.name)) is type(getattr(part, field.name))
-    assert whole.prompt_length == part.prompt_length + 1
+    # All tokens enter the LLM of a method inside it.
+    assert whole.prompt_length - part.prompt_length == (0 if method in INSIDE_LLM else 1)
+    assert [record.tokens_at_end for record in (*whole.records, *part.records)] == [16] * 3 + [15] * 3
     assert torch.equal(whole.sequences, full.base.generate(**inputs, max_new_tokens=NEW, do_sample=False))
 
 
@@ -104,7 +106,7 @@ def test_7_the_record_says_what_ran(full: AdaLlava, inputs: dict[str, Any], meth
     record = full.with_method(method).generate(**inputs, token_budget=asked, max_new_tokens=1).records[0]
     expected = {"full": ("1.0", 16, 16), "none": ("none", 0, 0)}.get(method, ("0.25", 4, 4))
     assert record.method == method
-    assert (record.budget_asked, record.tokens_asked, record.tokens_kept) == expected
+    assert (record.budget_asked, record.tokens_asked, record.tokens_at_end) == expected
 
 
 def test_7_asking_for_what_the_weights_cannot_do_is_an_error(full: AdaLlava, tmp_path: Any) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import sample_of, tiny_inputs
+from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_inputs
 from stock_reference import greedy, pruned_prompt
 
 from adallava import AdaLlava
@@ -30,13 +30,16 @@ def test_exactly_k_tokens_reach_the_llm(model: AdaLlava, inputs: dict[str, Any])
     output = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, max_new_tokens=1)
     asked = [0, 0, 0] if model.method == "none" else [16, 4, 5]
     text = (inputs["input_ids"] != model.base.config.image_token_id) & inputs["attention_mask"].bool()
+    # A method inside the LLM begins with all of them.
+    entered = [16, 16, 16] if model.method in INSIDE_LLM else asked
     for row, record in enumerate(output.records):
         assert record.method == model.method
-        assert (record.tokens_asked, record.tokens_kept) == (asked[row], asked[row])
+        assert (record.tokens_asked, record.tokens_kept) == (asked[row], entered[row])
+        assert record.tokens_at_end == asked[row]
         assert [len(indices) for indices in record.kept_indices] == [asked[row]]
         placeholders = (output.sequences[row, : output.prompt_length] == model.base.config.image_token_id).sum()
-        assert placeholders == asked[row]
-        assert record.llm_sequence_length == output.prompt_lengths[row] == text[row].sum() + asked[row]
+        assert placeholders == entered[row]
+        assert record.llm_sequence_length == output.prompt_lengths[row] == text[row].sum() + entered[row]
 
 
 def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -87,10 +90,12 @@ def _tower_features(model: AdaLlava, sample: dict[str, Any], kept: tuple[int, ..
 
 
 @pytest.mark.parametrize("positions", ["original", "compact"])
+@pytest.mark.parametrize("method", BEFORE_LLM)
 @torch.no_grad()
 def test_fewer_tokens_are_the_stock_model_with_the_others_taken_out(
-    model: AdaLlava, inputs: dict[str, Any], positions: Any
+    full: AdaLlava, inputs: dict[str, Any], method: str, positions: Any
 ) -> None:
+    model = full.with_method(method)
     sample = sample_of(inputs, 1)
     output = model.generate(
         **sample,

@@ -1,19 +1,19 @@
-"""What every method promises, crossed over all that are registered."""
+"""What every method that selects before the LLM promises, crossed over all that are registered."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models import BEFORE_LLM
 from selector_inputs import SHAPE, rows_of, selection_input
 
-from adallava.registry import selector_names
 from adallava.selection import build_selector
 from adallava.selection.contract import Selector
 
 N = SHAPE.num_vision_tokens
 
 
-@pytest.fixture(params=selector_names())
+@pytest.fixture(params=BEFORE_LLM)
 def selector(request: pytest.FixtureRequest) -> Selector:
     torch.manual_seed(0)
     return build_selector(request.param, SHAPE)

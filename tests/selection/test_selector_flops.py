@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from models import BEFORE_LLM
 from selector_inputs import selection_input
 from torch.utils.flop_counter import FlopCounterMode
 
-from adallava.registry import selector_names
 from adallava.selection import build_selector
 from adallava.selection.contract import BudgetTokenMethod, TowerShape
 
 
-@pytest.mark.parametrize("name", selector_names())
+@pytest.mark.parametrize("name", BEFORE_LLM)
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize(("keep_count", "num_question_tokens"), [(5, 4), (30, 19), (64, 9)])
 def test_flops_are_what_pytorch_counts(name: str, rows: int, keep_count: int, num_question_tokens: int) -> None:

@@ -31,7 +31,7 @@ def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
 def cells_table(cells: list[Cell]) -> Table:
     """Return one row a cell: accuracy and difference in percent with 95 % intervals, median times."""
     table = Table(
-        caption="kept: mean over the LLM's layers; 95 % intervals; ms: median per sample; !: not to be trusted, see below"
+        caption="kept: mean over layers; 95 % intervals; ms: median per sample; !: not to be trusted, see below"
     )
     table.add_column("method")
     for title in ("budget", "kept", "accuracy %", "difference to full", "GFLOPs", "ms to 1st", "ms", ""):
