@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from models import tiny_base, tiny_llava, tiny_processor
+from models import INSIDE_LLM, tiny_base, tiny_llava, tiny_processor
 from sweep_inputs import deterministic_cells, deterministic_samples, local_questions
 
 from adallava.cli.main import main
 from adallava.records import PART_NAMES, Results, Run, SampleRecord
+from adallava.registry import selector_names
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def finished(model, tmp_path_factory):
 
 def test_every_method_crosses_every_budget_on_the_same_samples(finished):
     results = Results.model_validate_json((finished / "results.json").read_text())
-    methods = ("budget-token", "pool", "question", "random", "uniform")
+    methods = [method for method in selector_names() if method != "none"]
     expected = {f"{method}@{budget}" for method in methods for budget in ("1.0", "0.25", "4")}
     assert results.cells[0].cell == "full@1.0"
     assert {cell.cell for cell in results.cells} == expected | {"full@1.0", "none@none"}
@@ -51,8 +52,20 @@ def test_the_tokens_asked_for_are_the_tokens_kept(finished):
     kept = {"1.0": 16, "0.25": 4, "4": 4, "none": 0}
     for sample in samples(finished):
         assert sample.num_vision_tokens == 16
-        assert sample.tokens_kept == sample.tokens_asked == kept[sample.budget_asked]
-        assert [len(indices) for indices in sample.kept_indices] == [sample.tokens_kept]
+        assert sample.tokens_at_end == sample.tokens_asked == kept[sample.budget_asked]
+        assert [len(indices) for indices in sample.kept_indices] == [sample.tokens_at_end]
+        assert (sample.tokens_kept_by_layer is not None) == (sample.method in INSIDE_LLM)
+        assert sample.tokens_kept == (16 if sample.method in INSIDE_LLM else sample.tokens_asked)
+
+
+def test_tokens_are_counted_before_the_llm_and_as_a_mean_over_its_layers(finished):
+    cells = {cell.cell: cell for cell in Results.model_validate_json((finished / "results.json").read_text()).cells}
+    assert cells["uniform@4"].tokens_kept == cells["uniform@4"].tokens_kept_layer_average == 4
+    # Four layers: two of sixteen and two of four tokens; sixteen, and then by a factor of 4^(1/3) fewer.
+    assert (cells["fastv@4"].tokens_kept, cells["fastv@4"].tokens_kept_layer_average) == (16, 10)
+    assert cells["pyramiddrop@4"].tokens_kept_layer_average == (16 + 10 + 6 + 4) / 4
+    assert cells["full@1.0"].flops["prefill"] > cells["fastv@4"].flops["prefill"] > cells["uniform@4"].flops["prefill"]
+    assert cells["fastv@4"].flops["selector"] > 0 == cells["fastv@1.0"].flops["selector"]
 
 
 def test_lengths_follow_the_kept_tokens(finished):
@@ -108,7 +121,8 @@ def test_run_again_it_answers_nothing_and_says_the_same(finished, model, capsys)
     sweep(model, finished, "--method", "all", "--token-budget", "1.0,0.25", "4")
     assert (finished / "samples.jsonl").read_bytes() == before
     assert deterministic_cells(finished) == cells
-    assert "85 of 85 answers are there already" in capsys.readouterr().err
+    answers = len(before.splitlines())
+    assert f"{answers} of {answers} answers are there already" in capsys.readouterr().err
 
 
 def test_answers_do_not_depend_on_the_batch_size(model, tmp_path):

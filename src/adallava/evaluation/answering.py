@@ -115,16 +115,17 @@ class Answerer:
             tokens_kept_per_image=kept_per_image,
             prompt_length=prompt_length,
             answer_length=answer_length,
-            selector_flops=self._selector_flops(ran, prompt_length - ran.tokens_kept, num_images, kept_per_image),
+            selector_flops=self._selector_flops(ran, num_images, kept_per_image),
             tokens_kept_by_layer=ran.tokens_kept_by_layer,
         )
 
-    def _selector_flops(self, ran: RunRecord, num_text_tokens: int, num_images: int, kept_per_image: int) -> int:
+    def _selector_flops(self, ran: RunRecord, num_images: int, kept_per_image: int) -> int:
         selector = self.model.selector
         if isinstance(selector, LayerSelector):
-            return inside_selector_flops(selector, self.model.shape, self.base_shape.llm, ran, num_text_tokens)
+            return inside_selector_flops(selector, self.model.shape, self.base_shape.llm, ran)
         if selector is None:
             return 0
+        num_text_tokens = ran.llm_sequence_length - ran.tokens_kept
         return num_images * selector.flops(self.model.shape, num_text_tokens, kept_per_image)
 
     @cached_property

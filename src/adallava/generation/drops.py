@@ -83,6 +83,7 @@ class DropPlan:
         drops: those that drop anything, layers ascending.
         text_mask: [I, T] bool, which of the stages' `text_places` hold a token.
         sample_of_image: [I] int64.
+        text_counts: text tokens behind each image of each sample.
     """
 
     num_layers: int
@@ -90,6 +91,7 @@ class DropPlan:
     drops: tuple[PlannedDrop, ...]
     text_mask: Tensor
     sample_of_image: Tensor
+    text_counts: tuple[tuple[int, ...], ...]
 
     @property
     def tokens_by_layer(self) -> tuple[tuple[int, ...], ...]:
@@ -151,6 +153,7 @@ def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> Drop
         ),
         text_mask=_padded([np.ones_like(text) for text in texts]).bool(),
         sample_of_image=torch.tensor(layout.sample_of_image, dtype=torch.int64),
+        text_counts=tuple(_by_prompt(layout.prompts, [len(text) for text in texts])),
     )
 
 

@@ -35,6 +35,7 @@ class SampleSelection:
         grid: (rows, columns) of an image's patches.
         scores: [images, N] float32 on the CPU that the choice was made from, for methods that score.
         tokens_kept_by_layer: vision tokens that each LLM layer reads, for a method inside the LLM; else None.
+        text_behind_images: text tokens that may judge each image, for a method inside the LLM; else None.
     """
 
     method: str
@@ -47,6 +48,7 @@ class SampleSelection:
     grid: tuple[int, int]
     scores: Tensor | None
     tokens_kept_by_layer: tuple[int, ...] | None = None
+    text_behind_images: tuple[int, ...] | None = None
 
     @property
     def tokens_at_end(self) -> int:
@@ -76,6 +78,7 @@ class RunRecord:
         llm_sequence_length: real tokens of the shortened prompt; the row's prompt length.
         score_range: lowest and highest score, for methods that score.
         tokens_kept_by_layer: for a method inside the LLM.
+        text_behind_images: for a method inside the LLM.
     """
 
     method: str
@@ -88,6 +91,7 @@ class RunRecord:
     llm_sequence_length: int
     score_range: tuple[float, float] | None
     tokens_kept_by_layer: tuple[int, ...] | None = None
+    text_behind_images: tuple[int, ...] | None = None
 
     @property
     def tokens_at_end(self) -> int:
@@ -183,7 +187,7 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
     scores = None if selection is None or selection.scores is None else selection.scores.detach().float().cpu()
     described, first = [], 0
     for number, prompt in enumerate(prepared.layout.prompts):
-        by_layer = None if prepared.tokens_by_layer is None else prepared.tokens_by_layer[number]
+        inside = None if prepared.inside is None else prepared.inside[number]
         images = slice(first, first + len(prompt.spans))
         first = images.stop
         described.append(
@@ -192,12 +196,13 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
                 budget_asked="none" if ignores_budget else str(prompt.budget),
                 num_vision_tokens=prompt.num_vision_tokens,
                 tokens_asked=prompt.tokens_asked,
-                tokens_kept=sum(len(indices) for indices in kept[images]) if by_layer is None else by_layer[0],
+                tokens_kept=sum(map(len, kept[images])) if inside is None else inside.tokens_by_layer[0],
                 kept_indices=tuple(kept[images]),
                 llm_sequence_length=prompt.length,
                 grid=grid,
                 scores=None if scores is None else scores[images],
-                tokens_kept_by_layer=by_layer,
+                tokens_kept_by_layer=None if inside is None else inside.tokens_by_layer,
+                text_behind_images=None if inside is None else inside.text_behind_images,
             )
         )
     return tuple(described)
@@ -247,6 +252,7 @@ def records_of(
             llm_sequence_length=sample.llm_sequence_length,
             score_range=sample.score_range,
             tokens_kept_by_layer=sample.tokens_kept_by_layer,
+            text_behind_images=sample.text_behind_images,
         )
         for sample in selections
         for _ in range(num_return_sequences)

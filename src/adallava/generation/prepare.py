@@ -24,6 +24,19 @@ from adallava.selection.layer_contract import AnySelector
 
 
 @dataclass(frozen=True)
+class InsideCounts:
+    """Of one sample, for a method inside the LLM.
+
+    Attributes:
+        tokens_by_layer: vision tokens that each LLM layer reads.
+        text_behind_images: text tokens behind each image: those that may judge it.
+    """
+
+    tokens_by_layer: tuple[int, ...]
+    text_behind_images: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """What the LLM is about to read, and the choice that led to it.
 
@@ -33,7 +46,7 @@ class Prepared:
         selection: None if no vision token was looked at: no images, or a method that keeps none.
         selector: that chose; None keeps every token.
         grid: (rows, columns) of an image's patches.
-        tokens_by_layer: vision tokens that each LLM layer reads, for each sample; None if all read what enters.
+        inside: what a method inside the LLM does with each sample; None for other methods.
     """
 
     batch: CompactBatch
@@ -41,7 +54,7 @@ class Prepared:
     selection: Selection | None
     selector: AnySelector | None
     grid: tuple[int, int]
-    tokens_by_layer: tuple[tuple[int, ...], ...] | None = None
+    inside: tuple[InsideCounts, ...] | None = None
 
 
 def prepare(

@@ -12,7 +12,7 @@ from adallava.generation.compact import CompactBatch, Positions
 from adallava.generation.drops import DropPlan, plan_drops
 from adallava.generation.inside import LayerDrops
 from adallava.generation.layout import Layout
-from adallava.generation.prepare import Prepared, assemble, prepare
+from adallava.generation.prepare import InsideCounts, Prepared, assemble, prepare
 from adallava.selection.layer_contract import LayerSelector
 
 
@@ -42,7 +42,7 @@ class PreparedInside:
             self.prepared,
             selection=self.drops.selection(),
             selector=self.selector,
-            tokens_by_layer=self.plan.tokens_by_layer,
+            inside=tuple(map(InsideCounts, self.plan.tokens_by_layer, self.plan.text_counts)),
         )
 
 

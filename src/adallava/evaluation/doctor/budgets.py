@@ -10,7 +10,7 @@ from .answers import MIN_SAMPLES_TO_COMPARE, NO_BUDGET, Answer, AnswerCell, Answ
 from .findings import Observation, found, not_visible, passed
 from .lengths import length_deviations
 
-PER_SAMPLE_METHODS = frozenset(("question", "budget-token", "random"))
+PER_SAMPLE_METHODS = frozenset(("question", "budget-token", "random", "fastv", "sparsevlm", "pyramiddrop"))
 """Methods whose choice belongs to the sample (its picture, its question or its seed). A grid does not."""
 
 _WIDE_SPREAD = 0.5
