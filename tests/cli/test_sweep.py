@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from models import INSIDE_LLM, tiny_base, tiny_llava, tiny_processor
+from models import INSIDE_LLM, LEARNED, tiny_base, tiny_llava, tiny_processor
 from sweep_inputs import deterministic_cells, deterministic_samples, local_questions
 
 from adallava.cli.main import main
@@ -309,7 +309,7 @@ def test_a_named_learned_method_without_its_adapter_is_an_error_and_all_leaves_i
     sweep(bare, tmp_path / "all", "--token-budget", "0.5", "--no-report")
     assert "method question is left out" in capsys.readouterr().err
     run = Run.model_validate_json((tmp_path / "all" / "run.json").read_text())
-    assert run.config.methods == ["none", "pool", "random", "uniform"]
+    assert run.config.methods == [method for method in selector_names() if method not in LEARNED]
 
 
 def test_ctrl_c_says_that_the_same_command_resumes(model, tmp_path, capsys, monkeypatch):

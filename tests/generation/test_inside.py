@@ -13,6 +13,7 @@ from adallava.errors import AdallavaError, InputError, UnsupportedModeError
 from adallava.generation.drops import plan_drops
 from adallava.selection import build_selector
 from adallava.selection.fastv import FastVSelector
+from adallava.selection.layer_contract import Drop
 
 NEW = 4
 
@@ -274,6 +275,14 @@ class _Rising(FastVSelector):
         return (drop, drop)
 
 
+class _Wandering(FastVSelector):
+    """Where it drops depends on the budget, so that a batch of several has no common layers."""
+
+    def schedule(self, num_layers: int, num_vision_tokens: int, keep_count: int) -> Any:
+        layer = 1 if keep_count > 4 else 2
+        return (Drop(layer, layer, keep_count),)
+
+
 class _Forgetful(FastVSelector):
     def choose(self, inputs: Any) -> Any:
         return super().choose(type(inputs)(inputs.attention, inputs.hidden, inputs.token_counts, (2, 2, 2)))
@@ -281,13 +290,17 @@ class _Forgetful(FastVSelector):
 
 @pytest.mark.parametrize(
     ("selector", "message"),
-    [(_Rising(), "layers must ascend"), (_Forgetful(), r"asked to keep \(3, 3, 3\) and returned \(2, 2, 2\)")],
+    [
+        (_Rising(), "layers must ascend"),
+        (_Wandering(), "at different layers"),
+        (_Forgetful(), r"asked to keep \(3, 3, 8\) and returned \(2, 2, 2\)"),
+    ],
 )
 def test_a_method_against_the_contract_is_an_error(
     full: AdaLlava, inputs: dict[str, Any], selector: Any, message: str
 ) -> None:
     with pytest.raises(AdallavaError, match=message):
-        full.with_selector(selector).generate(**inputs, token_budget=3, max_new_tokens=1)
+        full.with_selector(selector).generate(**inputs, token_budget=[3, 3, 8], max_new_tokens=1)
 
 
 def test_a_plan_by_hand() -> None:

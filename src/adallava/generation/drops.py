@@ -134,6 +134,11 @@ def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> Drop
         for prompt in layout.prompts
         for count in prompt.keep_counts
     ]
+    if len({tuple((drop.layer, drop.scored_by) for drop in drops) for drops in schedules}) > 1:
+        raise AdallavaError(
+            f"method {selector.name!r} drops tokens of one batch at different layers: {schedules}; layers may depend on "
+            "the number of layers alone"
+        )
     counts = [tuple(prompt.tokens_per_image for prompt in layout.prompts for _ in prompt.spans)]
     places: list[tuple[int, int]] = []
     for drops in zip(*schedules, strict=True):
