@@ -14,9 +14,9 @@ from adallava.errors import BudgetError, CheckpointError, InputError
 from adallava.families import load_family, weights_folder, wrap_model
 from adallava.families.contract import Family
 from adallava.generation.clock import PrefillMark, StageClock
-from adallava.generation.compact import Positions, compact_labels
+from adallava.generation.compact import Positions
 from adallava.generation.layout import Layout, Side, plan_layout
-from adallava.generation.modes import plan_generation, refuse_outputs_inside
+from adallava.generation.modes import plan_generation
 from adallava.generation.output import (
     AdaLlavaOutput,
     ForwardOutput,
@@ -25,7 +25,8 @@ from adallava.generation.output import (
     read_answers,
 )
 from adallava.generation.prepare import Prepared, prepare
-from adallava.generation.prepare_inside import PreparedInside, batch_at_the_end, prepare_inside
+from adallava.generation.prepare_inside import PreparedInside, prepare_inside
+from adallava.generation.run_inside import choose_inside, forward_inside
 from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
@@ -294,16 +295,7 @@ class AdaLlava:
         """
         layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
         call = self._prepare(layout, input_ids, pixel_values, seed, positions)
-        if not isinstance(call, PreparedInside):
-            return describe_selections(call)
-        batch = call.prepared.batch
-        call.drops.view_until_chosen().model(
-            inputs_embeds=batch.inputs_embeds,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-        )
-        return describe_selections(call.settled())
+        return describe_selections(choose_inside(call) if isinstance(call, PreparedInside) else call)
 
     def forward(
         self,
@@ -332,7 +324,14 @@ class AdaLlava:
         layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "right", labels)
         call = self._prepare(layout, input_ids, pixel_values, seed, positions, labels=labels)
         if isinstance(call, PreparedInside):
-            return self._forward_inside(call, input_ids, labels, positions, forward_kwargs)
+            return forward_inside(
+                self._family,
+                call,
+                input_ids=input_ids.to(self.device),
+                labels=None if labels is None else labels.to(self.device),
+                positions=positions,
+                forward_kwargs=forward_kwargs,
+            )
         batch = call.batch
         # Always with the mask: without one, positions with gaps are read as several packed sequences.
         result = self.base(
@@ -343,33 +342,6 @@ class AdaLlava:
             **{"use_cache": False, **forward_kwargs},
         )
         return ForwardOutput(result.loss, result.logits, batch, call.layout, call.selection)
-
-    def _forward_inside(
-        self,
-        call: PreparedInside,
-        input_ids: Tensor,
-        labels: Tensor | None,
-        positions: Positions,
-        forward_kwargs: dict[str, Any],
-    ) -> ForwardOutput:
-        """Run the LLM once over all N tokens; logits and labels are those of what its last layer reads."""
-        refuse_outputs_inside(forward_kwargs.get)
-        batch, last = call.prepared.batch, call.plan.stages[-1].layout
-        result = call.view()(
-            inputs_embeds=batch.inputs_embeds,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            labels=None if labels is None else compact_labels(last, labels.to(self.device)),
-            **{"use_cache": False, **forward_kwargs},
-        )
-        at_end = batch_at_the_end(
-            self._family,
-            call,
-            input_ids=input_ids.to(self.device),
-            positions=positions,
-            labels=None if labels is None else labels.to(self.device),
-        )
-        return ForwardOutput(result.loss, result.logits, at_end, last, call.drops.selection())
 
     def _plan(
         self,
@@ -414,33 +386,18 @@ class AdaLlava:
     ) -> Prepared | PreparedInside:
         if positions not in ("original", "compact"):
             raise InputError(f"positions={positions!r} is neither 'original' nor 'compact'")
-        ids = input_ids.to(self.device)
-        pixels = None if pixel_values is None else pixel_values.to(self.device)
-        seeds = [int(value) for value in _one_each(seed, len(input_ids))]
+        common: dict[str, Any] = {
+            "input_ids": input_ids.to(self.device),
+            "pixel_values": None if pixel_values is None else pixel_values.to(self.device),
+            "seeds": [int(value) for value in _one_each(seed, len(input_ids))],
+            "positions": positions,
+            "clock": clock,
+        }
         if isinstance(self.selector, LayerSelector):
             assert self._decoder is not None
-            return prepare_inside(
-                self._family,
-                self._decoder,
-                self.selector,
-                layout,
-                input_ids=ids,
-                pixel_values=pixels,
-                seeds=seeds,
-                positions=positions,
-                clock=clock,
-            )
-        return prepare(
-            self._family,
-            self.selector,
-            layout.to(self.device),
-            input_ids=ids,
-            pixel_values=pixels,
-            seeds=seeds,
-            positions=positions,
-            labels=None if labels is None else labels.to(self.device),
-            clock=clock,
-        )
+            return prepare_inside(self._family, self._decoder, self.selector, layout, **common)
+        labels = None if labels is None else labels.to(self.device)
+        return prepare(self._family, self.selector, layout.to(self.device), labels=labels, **common)
 
     def _adapter_folder(self, method: str) -> Path:
         folder = weights_folder(folder_or_id_of(self.name_or_path)) / "adapters" / method

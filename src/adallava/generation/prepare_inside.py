@@ -8,11 +8,11 @@ from torch import Tensor
 
 from adallava.families.contract import DecoderLayers, Family
 from adallava.generation.clock import StageClock
-from adallava.generation.compact import CompactBatch, Positions
+from adallava.generation.compact import Positions
 from adallava.generation.drops import DropPlan, plan_drops
 from adallava.generation.inside import LayerDrops
 from adallava.generation.layout import Layout
-from adallava.generation.prepare import InsideCounts, Prepared, assemble, prepare
+from adallava.generation.prepare import InsideCounts, Prepared, prepare
 from adallava.selection.layer_contract import LayerSelector
 
 
@@ -84,29 +84,3 @@ def prepare_inside(
     )
     drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, positions)
     return PreparedInside(prepared, plan, drops, selector)
-
-
-def batch_at_the_end(
-    family: Family,
-    inside: PreparedInside,
-    *,
-    input_ids: Tensor,
-    positions: Positions,
-    labels: Tensor | None = None,
-) -> CompactBatch:
-    """Return the tokens that the LLM's last layer reads, after it ran: what its logits belong to.
-
-    Args:
-        family: the model.
-        inside: of the call.
-        input_ids: [B, L], the original ids.
-        positions: as of the call.
-        labels: [B, L] or None.
-    """
-    selection = inside.drops.selection()
-    embeds = None
-    if selection is not None:
-        places = inside.plan.stages[0].vision_places.gather(1, selection.indices)
-        embeds = inside.prepared.batch.inputs_embeds[inside.plan.sample_of_image.unsqueeze(1), places]
-    indices = None if selection is None else selection.indices
-    return assemble(family, inside.plan.stages[-1].layout, input_ids, embeds, indices, positions, labels)
