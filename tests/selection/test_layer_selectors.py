@@ -104,7 +104,7 @@ def test_every_count_is_made_up_of_kept_and_recycled_tokens() -> None:
 
 
 def test_sparsevlm_rates_keeps_and_recycles_as_the_authors_code() -> None:
-    # Gumpest/SparseVLMs, commit 26a5f48: the raters of modelling_sparse_llama.py (lines 190-194),
+    # Gumpest/SparseVLMs, commit 26a5f48: the raters of modelling_sparse_llama.py (lines 199-204),
     # `attn_postprocess_topk` keeping 20 of 60, and `cluster_and_merge` of the best 13 others into 2, its noise
     # replaced by one that falls with the rank.
     num_vision, num_text = 60, 9

@@ -105,7 +105,9 @@ class Answerer:
     def _flops(self, ran: RunRecord, prompt_length: int, answer_length: int) -> dict[str, int]:
         # A method that keeps no token never runs the tower: the model answers as if there were no image.
         num_images = len(ran.kept_indices) if ran.tokens_kept else 0
-        kept_per_image = ran.tokens_kept // num_images if num_images else 0
+        kept_per_image = len(ran.kept_indices[0]) if num_images else 0
+        if ran.tokens_kept_by_layer is not None:
+            kept_per_image = self.model.shape.num_vision_tokens
         # An image that keeps every patch passes through the stock tower, without a budget token.
         keeps_all = ran.tokens_kept == ran.num_vision_tokens
         return answer_flops(
