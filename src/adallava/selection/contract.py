@@ -91,6 +91,7 @@ class Selector(Protocol):
         needs_budget_token: True if a budget token must pass through the tower for it.
         ignores_budget: True if the method keeps no vision token, whatever the budget (`none`): sweeps run it
             once.
+        draws: True if the choice depends on the seed: sweeps repeat it with several.
 
     Construction: `cls(**options)`, or `cls(shape, **options)` for a learned method, whose `config` attribute
     holds the options, so that `cls(shape, **config)` builds it again.
@@ -100,6 +101,7 @@ class Selector(Protocol):
     learned: ClassVar[bool]
     needs_budget_token: ClassVar[bool]
     ignores_budget: ClassVar[bool]
+    draws: ClassVar[bool]
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
