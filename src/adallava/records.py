@@ -215,12 +215,14 @@ class Area(_Record):
 
 
 class AreaComparison(_Record):
-    """Two methods at equal cost: their areas on one axis, over the same costs and the same samples."""
+    """Two methods at equal cost: their areas on one axis, over the costs that both reach, on the same samples."""
 
     method_a: str
     method_b: str
     positions: PositionsName = "original"
     axis: Axis
+    from_cost: float
+    to_cost: float
     difference: PairedDifference
     """Area of a minus area of b."""
     p_value: float

@@ -18,13 +18,13 @@ from adallava.records import (
     TimingRecord,
 )
 
-from .areas import find_curves, sum_up_areas
+from .areas import find_curves, share_scores, sum_up_areas
 from .comparisons import compare
-from .front import AXES, cell_cost, pareto_front
+from .front import AXES, axis_costs, pareto_front
 from .hard_split import HardSamples, split_hard
 from .plan import FULL_CELL, CellPlan
 from .scores import ScoreTable, tabulate_scores
-from .statistics import mean_interval, paired_difference, resampled_means
+from .statistics import mean_interval, paired_difference
 
 MAX_EMPTY_SHARE = 0.01
 """A cell with a larger share of empty responses is flagged."""
@@ -57,13 +57,12 @@ def summarise(
         summarise_cell(plan, by_cell[plan.cell], scores, kinds, hard, _timings_of(plan.cell, timings), seed)
         for plan in plans
     ]
-    curves = find_curves(cells, scores)
-    resampled = resampled_means(np.stack([curve.areas for curve in curves]), seed) if curves else np.zeros((0, 0))
-    comparisons, area_comparisons = compare(cells, scores, curves, resampled, seed)
+    curves, shared = find_curves(cells), share_scores(scores, seed)
+    comparisons, area_comparisons = compare(cells, scores, curves, shared, seed)
     return Results(
         cells=_with_fronts(cells, scores),
         comparisons=comparisons,
-        areas=sum_up_areas(curves, resampled, seed),
+        areas=sum_up_areas(curves, shared, seed) if shared.values.shape[1] else [],
         area_comparisons=area_comparisons,
         hard_split=None if hard is None else hard.split,
     )
@@ -164,7 +163,8 @@ def _with_fronts(cells: Sequence[Cell], scores: ScoreTable) -> list[Cell]:
     if shared.any():
         means = [float(scores.row(cell.cell)[shared].mean()) for cell in placed]
         for axis in AXES:
-            front = pareto_front([cell_cost(cell, axis) for cell in placed], means)
+            costs = axis_costs(placed, axis)
+            front = pareto_front([costs[cell.cell] for cell in placed], means)
             for cell, is_on in zip(placed, front, strict=True):
                 if is_on:
                     fronts[cell.cell].append(axis)

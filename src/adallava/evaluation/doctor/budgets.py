@@ -42,6 +42,9 @@ def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, list[Answer]]]:
     others = [a for a in cell.answered if cell.method is not None and a.method != cell.method]
     if others:
         yield f"ran {others[0].method!r} instead of {cell.method!r}", others
+    moved = [a for a in cell.answered if a.positions != cell.positions]
+    if moved:
+        yield f"ran with {moved[0].positions} positions instead of {cell.positions} ones", moved
     if cell.budget != NO_BUDGET:
         misread = [a for a in cell.answered if a.tokens_asked not in _resolutions(a)]
         if misread:
