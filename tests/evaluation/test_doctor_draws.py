@@ -93,9 +93,8 @@ def test_an_answer_with_other_positions_than_its_cells_is_found(tmp_path):
     records = change(healthy(), lambda r: r.cell == "uniform@0.5+compact", lambda r: {"positions": "original"})
     diagnosis = diagnose(tmp_path, records)
     assert found(diagnosis) == ["budget-not-applied"]
-    assert (
-        "ran with original positions instead of compact ones" in outcome_of(diagnosis, "budget-not-applied").evidence[0]
-    )
+    (line,) = outcome_of(diagnosis, "budget-not-applied").evidence
+    assert "ran with original positions instead of compact ones" in line
 
 
 def test_positions_that_were_asked_for_and_have_no_cell_are_missed(tmp_path):
@@ -110,9 +109,8 @@ def test_positions_that_were_asked_for_and_have_no_cell_are_missed(tmp_path):
 
 
 def test_equal_work_at_other_positions_may_answer_otherwise(tmp_path):
-    records = change(
-        healthy(), lambda r: r.cell == "uniform@4+compact" and every_third(r), lambda r: {"response": "other", "score": 0.0}
-    )  # fmt: skip
+    otherwise = {"response": "other", "score": 0.0}
+    records = change(healthy(), lambda r: r.cell == "uniform@4+compact" and every_third(r), lambda r: otherwise)
     assert found(diagnose(tmp_path, records)) == []
 
 
