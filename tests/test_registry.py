@@ -82,7 +82,6 @@ class CornerSelector:
     learned = False
     needs_budget_token = False
     ignores_budget = False
-    draws = False
 
     def select(self, inputs):
         k_max = max(inputs.keep_counts)

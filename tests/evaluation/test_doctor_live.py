@@ -40,7 +40,6 @@ class Planted:
     learned: ClassVar[bool] = False
     needs_budget_token: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
 
     def choose(self, scores: torch.Tensor, inputs: SelectionInput) -> Selection:
         return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)

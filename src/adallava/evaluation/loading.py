@@ -9,6 +9,7 @@ from adallava.families import weights_folder
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class, selector_names
+from adallava.selection.contract import draws_at_random
 
 from .answering import Answerer
 from .observer import SweepObserver
@@ -78,7 +79,7 @@ def methods_ignoring_budget(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
 
 def methods_drawing(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
     """Return those whose choice depends on the seed."""
-    return frozenset(name for name, model in methods.items() if model.selector is not None and model.selector.draws)
+    return frozenset(name for name, model in methods.items() if draws_at_random(model.selector))
 
 
 def make_answerers(request: SweepRequest, models: Mapping[str, AdaLlava]) -> dict[str, Answerer]:

@@ -27,7 +27,6 @@ class BudgetTokenSelector(nn.Module):
     learned: ClassVar[bool] = True
     needs_budget_token: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
 
     def __init__(self, shape: TowerShape, *, num_frequencies: int = 128) -> None:
         """Make fresh weights for towers of `shape`."""

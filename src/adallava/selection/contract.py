@@ -91,7 +91,6 @@ class Selector(Protocol):
         needs_budget_token: True if a budget token must pass through the tower for it.
         ignores_budget: True if the method keeps no vision token, whatever the budget (`none`): sweeps run it
             once.
-        draws: True if the choice depends on the seed: sweeps repeat it with several.
 
     Construction: `cls(**options)`, or `cls(shape, **options)` for a learned method, whose `config` attribute
     holds the options, so that `cls(shape, **config)` builds it again.
@@ -101,7 +100,6 @@ class Selector(Protocol):
     learned: ClassVar[bool]
     needs_budget_token: ClassVar[bool]
     ignores_budget: ClassVar[bool]
-    draws: ClassVar[bool]
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
@@ -119,6 +117,14 @@ class BudgetTokenMethod(Selector, Protocol):
     def budget_token(self, ratios: Tensor) -> Tensor:
         """Return the token to append to the tower's input, [I, C], for budgets K / N, [I]."""
         ...
+
+
+def draws_at_random(selector: object) -> bool:
+    """Return whether a method's choice depends on the seed: it says so by a class attribute `draws = True`.
+
+    A sweep repeats such a method with several seeds.
+    """
+    return bool(getattr(selector, "draws", False))
 
 
 def top_k_in_order(scores: Tensor, keep_counts: Sequence[int]) -> Tensor:

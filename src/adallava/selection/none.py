@@ -14,7 +14,6 @@ class NoneSelector:
     learned: ClassVar[bool] = False
     needs_budget_token: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose no token of any image."""

@@ -13,7 +13,6 @@ class PoolSelector:
     learned: ClassVar[bool] = False
     needs_budget_token: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Merge the tokens of image i into exactly `inputs.keep_counts[i]`."""

@@ -68,7 +68,6 @@ class QuestionSelector(nn.Module):
     learned: ClassVar[bool] = True
     needs_budget_token: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
 
     def __init__(
         self,

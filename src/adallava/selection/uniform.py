@@ -13,7 +13,6 @@ class UniformSelector:
     learned: ClassVar[bool] = False
     needs_budget_token: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = False
-    draws: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
