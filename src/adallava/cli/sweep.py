@@ -24,7 +24,7 @@ _ROLES = ("image", "question", "answer", "id", "kind")
 _DESCRIPTION = """\
 Answer the same questions with every method at every token budget, and with the full-token model. The run
 folder then holds run.json (what ran, on what), samples.jsonl (every answer), results.json (the cells, summed
-up) and report.html.
+up and compared) and report.html. docs/protocol.md says how the figures are made.
 
 Killed or interrupted, the same command goes on where it stopped. A folder never mixes two configurations.
 """
@@ -33,6 +33,7 @@ _EPILOG = """\
 examples:
   adallava sweep --output runs/first
   adallava sweep --method random,question --token-budget 0.25,64 --limit 500 --output runs/two
+  adallava sweep --positions original,compact --timing-batch-sizes 1,8,32 --output runs/three
   adallava sweep --model llava-hf/llava-1.5-7b-hf --task questions.jsonl --limit all \\
       --question-suffix " Answer with one word." --output runs/mine
 
