@@ -120,7 +120,7 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
         raise InputError(f"--num-samples is {args.num_samples}: give at least 2, or there is no batch to compare")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.evaluation.doctor.live import diagnose_method
-    from adallava.evaluation.sweep import is_complete
+    from adallava.evaluation.loading import is_complete
     from adallava.model import AdaLlava
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names

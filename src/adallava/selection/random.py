@@ -19,6 +19,7 @@ class RandomSelector:
     learned: ClassVar[bool] = False
     needs_budget_token: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
