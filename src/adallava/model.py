@@ -1,7 +1,7 @@
 """The model: a stock Llava, a selection method beside it, and how the two are driven."""
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from adallava.adapters import load_adapter, save_adapter, weights_sha256
 from adallava.budget import TokenBudget
 from adallava.errors import BudgetError, CheckpointError, InputError
 from adallava.families import load_family, weights_folder, wrap_model
-from adallava.families.contract import Family
+from adallava.families.contract import Family, check_needs
 from adallava.generation.clock import PrefillMark, StageClock
 from adallava.generation.compact import Positions
 from adallava.generation.layout import Layout, Side, plan_layout
@@ -24,12 +24,20 @@ from adallava.generation.output import (
     describe_selections,
     read_answers,
 )
-from adallava.generation.prepare import Prepared, prepare
-from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
+from adallava.generation.prepare import Language, Prepared, prepare, read_own_counts
+from adallava.generation.wording import Wording
+from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, question_frame
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.selection import build_selector
-from adallava.selection.contract import Selector, TowerShape
+from adallava.selection.contract import (
+    Need,
+    OwnCountMethod,
+    RoundingMethod,
+    Selector,
+    TextTowerMethod,
+    TowerShape,
+)
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "build_prompt"]
 
@@ -69,14 +77,29 @@ class AdaLlava:
             adapter_sha256: of the selector's weights file.
 
         Raises:
-            UnsupportedModeError: for a model family that is not supported.
-            CheckpointError: if the base lies on several devices or is not floating-point.
+            UnsupportedModeError: for a model family that is not supported, or a method that needs what it lacks.
+            CheckpointError: if the base lies on several devices or is not floating-point, or the method's text tower
+                cannot be loaded.
         """
         self._family = wrap_model(base)
+        if selector is not None:
+            check_needs(self._family, selector, name_or_path)
         self.processor = processor
         self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
         self.name_or_path = name_or_path
         self.adapter_sha256 = adapter_sha256
+        self._language = self._make_language()
+
+    def _make_language(self) -> Language | None:
+        needs = frozenset() if self.selector is None else self.selector.needs
+        if self.processor is None or not needs & {Need.WORDS, Need.TEXT_TOWER}:
+            return None
+        prefix, suffix = question_frame(self.processor)
+        wording = Wording(self.processor.tokenizer, prefix, suffix)
+        text_tower = None
+        if Need.TEXT_TOWER in needs and isinstance(self.selector, TextTowerMethod):
+            text_tower = self._family.load_text_tower(str(self.selector.text_tower))
+        return Language(wording, text_tower)
 
     @classmethod
     def from_pretrained(
@@ -187,6 +210,12 @@ class AdaLlava:
         """The base's floating-point type."""
         return self._family.dtype
 
+    def text_tower_flops(self, question: str) -> int:
+        """Return the FLOPs of comparing one image with a question in a text tower; 0 for methods without one."""
+        if self._language is None or self._language.text_tower is None:
+            return 0
+        return self._language.text_tower.flops(question, self.shape.num_vision_tokens)
+
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 of the base's safetensors files. Reads them all, once.
@@ -247,8 +276,9 @@ class AdaLlava:
         plan = plan_generation(generation_kwargs, self.base.generation_config, prompt_columns=input_ids.shape[1])
         if clock is not None:
             clock.start()
-        layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
-        prepared = self._prepare(layout, input_ids, pixel_values, seed, positions, clock=clock)
+        prepared = self._prepare(
+            input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="left", clock=clock
+        )
         kwargs = dict(plan.kwargs)
         if clock is not None:
             kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
@@ -274,8 +304,9 @@ class AdaLlava:
         seed: int | Sequence[int] = 0,
     ) -> tuple[SampleSelection, ...]:
         """Return what each sample would keep, without running the LLM. Arguments as for `generate`."""
-        layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
-        return describe_selections(self._prepare(layout, input_ids, pixel_values, seed, "original"))
+        return describe_selections(
+            self._prepare(input_ids, attention_mask, pixel_values, token_budget, seed, "original", side="left")
+        )
 
     def forward(
         self,
@@ -301,8 +332,9 @@ class AdaLlava:
             BudgetError: for a budget that means nothing.
             InputError: if prompts, images and labels do not fit together.
         """
-        layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "right", labels)
-        prepared = self._prepare(layout, input_ids, pixel_values, seed, positions, labels=labels)
+        prepared = self._prepare(
+            input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="right", labels=labels
+        )
         batch = prepared.batch
         # Always with the mask: without one, positions with gaps are read as several packed sequences.
         result = self.base(
@@ -319,22 +351,27 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None,
         pixel_values: Tensor | None,
-        token_budget: BudgetLike | Sequence[BudgetLike],
+        budgets: Sequence[TokenBudget],
         side: Side,
-        labels: Tensor | None = None,
+        labels: Tensor | None,
+        own_counts: Sequence[int] | None,
     ) -> Layout:
+        selector, grid = self.selector, self.shape.grid
         layout = plan_layout(
             input_ids,
             attention_mask,
             num_images=0 if pixel_values is None else len(pixel_values),
             tokens_per_image=self.shape.num_vision_tokens,
             image_token_id=self._family.image_token_id,
-            budgets=[TokenBudget.parse(budget) for budget in _one_each(token_budget, len(input_ids))],
+            budgets=budgets,
             side=side,
-            keeps_nothing=self.selector is not None and self.selector.ignores_budget,
+            keep_count=(lambda asked: selector.keep_count(asked, grid))
+            if isinstance(selector, RoundingMethod)
+            else None,
+            own_counts=own_counts,
             labels=labels,
         )
-        if self.selector is None:
+        if selector is None:
             for prompt in layout.prompts:
                 if prompt.tokens_asked != prompt.num_vision_tokens:
                     raise BudgetError(
@@ -346,26 +383,53 @@ class AdaLlava:
 
     def _prepare(
         self,
-        layout: Layout,
         input_ids: Tensor,
+        attention_mask: Tensor | None,
         pixel_values: Tensor | None,
+        token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int],
         positions: Positions,
         *,
+        side: Side,
         labels: Tensor | None = None,
         clock: StageClock | None = None,
     ) -> Prepared:
         if positions not in ("original", "compact"):
             raise InputError(f"positions={positions!r} is neither 'original' nor 'compact'")
+        budgets = [TokenBudget.parse(budget) for budget in _one_each(token_budget, len(input_ids))]
+        seeds = [int(value) for value in _one_each(seed, len(input_ids))]
+        plan = partial(self._plan, input_ids, attention_mask, pixel_values, budgets, side, labels)
+        ids = input_ids.to(self.device)
+        pixels = None if pixel_values is None else pixel_values.to(self.device)
+        vision = None
+        if isinstance(self.selector, OwnCountMethod) and pixels is not None:
+            everything = plan([self.shape.num_vision_tokens] * len(pixels))
+            vision, own_counts = read_own_counts(
+                self._family,
+                self.selector,
+                everything,
+                input_ids=ids,
+                pixel_values=pixels,
+                seeds=seeds,
+                language=self._language,
+                clock=clock,
+            )
+            layout = plan(own_counts)
+        elif self.selector is not None and self.selector.ignores_budget:
+            layout = plan([0] * (0 if pixels is None else len(pixels)))
+        else:
+            layout = plan(None)
         return prepare(
             self._family,
             self.selector,
             layout,
-            input_ids=input_ids.to(self.device),
-            pixel_values=None if pixel_values is None else pixel_values.to(self.device),
-            seeds=[int(value) for value in _one_each(seed, len(input_ids))],
+            input_ids=ids,
+            pixel_values=pixels,
+            seeds=seeds,
             positions=positions,
             labels=None if labels is None else labels.to(self.device),
+            language=self._language,
+            vision=vision,
             clock=clock,
         )
 

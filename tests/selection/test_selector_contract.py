@@ -4,19 +4,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selector_inputs import SHAPE, rows_of, selection_input
+from selector_inputs import SHAPE, every_selector, make_selector, rows_of, selection_input
 
-from adallava.registry import selector_names
-from adallava.selection import build_selector
 from adallava.selection.contract import Selector
 
 N = SHAPE.num_vision_tokens
 
 
-@pytest.fixture(params=selector_names())
+@pytest.fixture(params=every_selector())
 def selector(request: pytest.FixtureRequest) -> Selector:
     torch.manual_seed(0)
-    return build_selector(request.param, SHAPE)
+    return make_selector(request.param)
 
 
 def _kept(selector: Selector, keep_counts: list[int]) -> list[list[int]]:

@@ -8,11 +8,9 @@ from typing import Literal
 
 from PIL import Image
 
-from adallava.adapters.bundled import is_bundled, model_folder
 from adallava.budget import TokenBudget
 from adallava.costs.shapes import model_shape_from_config
 from adallava.errors import AdallavaError, InputError
-from adallava.families import weights_folder
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD, Results, Run, RunConfig
 from adallava.registry import load_selector_class, selector_names
@@ -20,6 +18,7 @@ from adallava.report.page import write_report
 from adallava.tasks import Task, load_task
 
 from .answering import Answerer, answer_batch
+from .availability import MethodOptions, try_method
 from .batches import BatchStore, prepare_batch
 from .journal import RESULTS_FILE, Journal, locked_folder, write_record
 from .plan import CellPlan, plan_cells
@@ -27,7 +26,7 @@ from .provenance import collect_provenance
 from .summary import summarise
 
 ALL_METHODS = "all"
-"""Asks for every registered method; learned ones without an adapter are left out, with a note."""
+"""Asks for every registered method that the model can run as configured; the others are left out, with a note."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class SweepRequest:
         device: None for CUDA where there is one, else the CPU.
         attn_implementation: as in transformers.
         adapters: folder by method, for learned methods whose adapter is not beside the model.
+        method_options: constructor arguments of training-free methods, by method.
         columns: of a local file, see `load_task`.
         question_suffix: appended to every question, as many models expect ("Answer in one word.").
         retry_failed: run failed samples of a resumed run again.
@@ -72,6 +72,7 @@ class SweepRequest:
     device: str | None = None
     attn_implementation: str = "sdpa"
     adapters: Mapping[str, Path] = field(default_factory=dict)
+    method_options: MethodOptions = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     question_suffix: str = ""
     retry_failed: bool = False
@@ -160,11 +161,13 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
 
     Raises:
         CheckpointError: for a model that cannot be loaded, or a named learned method without its adapter.
-        InputError: for an adapter given for a method that does not run.
+        UnsupportedModeError: for a named method that needs what the model lacks.
+        InputError: for an adapter or an option given for a method that does not run.
     """
-    unused = sorted(set(request.adapters) - set(methods))
-    if unused:
-        raise InputError(f"--adapter names {', '.join(unused)}, but --method does not")
+    for option, given in (("--adapter", request.adapters), ("--method-option", request.method_options)):
+        unused = sorted(set(given) - set(methods))
+        if unused:
+            raise InputError(f"{option} names {', '.join(unused)}, but --method does not")
     full = AdaLlava.from_pretrained(
         request.model,
         method=FULL_METHOD,
@@ -174,20 +177,16 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
     )
     models = {FULL_METHOD: full}
     for method, named in methods.items():
-        adapter = request.adapters.get(method)
-        if named or adapter is not None or is_complete(request.model, method):
-            models[method] = full.with_method(method, adapter=adapter)
+        adapter, options = request.adapters.get(method), request.method_options.get(method, {})
+        if named or adapter is not None:
+            models[method] = full.with_method(method, adapter=adapter, **options)
+            continue
+        tried = try_method(full, method, options=options)
+        if isinstance(tried, str):
+            observer.note(f"method {method} is left out: {tried}")
         else:
-            observer.note(f"method {method} is left out: {request.model} has no adapter for it")
+            models[method] = tried
     return models
-
-
-def is_complete(model: str, method: str) -> bool:
-    """Return True for a training-free method, or a learned one whose adapter lies in the model's folder."""
-    if not load_selector_class(method).learned:
-        return True
-    folder = model_folder(model) if is_bundled(model) else weights_folder(model)
-    return (folder / "adapters" / method).is_dir()
 
 
 def methods_ignoring_budget(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
@@ -210,6 +209,7 @@ def describe_run(request: SweepRequest, task: Task, models: Mapping[str, AdaLlav
         seed=request.seed,
         max_new_tokens=request.max_new_tokens,
         positions=request.positions,
+        method_options={method: dict(options) for method, options in request.method_options.items()},
         dtype=str(full.dtype).removeprefix("torch."),
         device=str(full.device),
         attn_implementation=request.attn_implementation,
