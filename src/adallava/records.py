@@ -72,8 +72,8 @@ class SampleRecord(_Record):
     """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
     merged: bool = False
     """True for a method that combines patches: what `kept_indices` leaves out is not lost."""
-    chosen_per_sample: bool = True
-    """True for a method whose choice depends on the sample, False for a fixed grid."""
+    chosen_per_sample: bool = False
+    """True for a method whose choice depends on the sample; False for a fixed grid, and in older files."""
     prompt_length: int
     """Tokens that entered the LLM, vision tokens included, padding excluded."""
     answer_length: int

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from adallava.registry import selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import SelectionInput, Selector, TowerLayer, TowerShape
+from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, Selector, TowerLayer, TowerShape
 
 SHAPE = TowerShape(num_vision_tokens=24, vision_width=32, llm_width=40, grid=(4, 6), tower_heads=4)
 
-OPTIONS: dict[str, dict[str, Any]] = {}
+OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embeddings"}}
 """Of methods that cannot run on a model without a text tower by their defaults."""
 
 
@@ -25,6 +25,15 @@ def every_selector() -> list[str]:
 def make_selector(name: str, shape: TowerShape = SHAPE) -> Selector:
     """Return a method with the options under which a model without a text tower can run it."""
     return build_selector(name, shape, **OPTIONS.get(name, {}))
+
+
+def planned_counts(selector: Selector, asked: Sequence[int], grid: tuple[int, int] = SHAPE.grid) -> list[int]:
+    """Return the K that a method is called with where these were asked for."""
+    if isinstance(selector, RoundingMethod):
+        return [selector.keep_count(count, grid) for count in asked]
+    if selector.ignores_budget and not isinstance(selector, OwnCountMethod):
+        return [0] * len(asked)
+    return list(asked)
 
 
 def selection_input(

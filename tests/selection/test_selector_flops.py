@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from selector_inputs import every_selector, make_selector, selection_input
+from selector_inputs import every_selector, make_selector, planned_counts, selection_input
 from torch.utils.flop_counter import FlopCounterMode
 
 from adallava.selection.contract import BudgetTokenMethod, TowerShape
@@ -13,8 +13,9 @@ from adallava.selection.contract import BudgetTokenMethod, TowerShape
 @pytest.mark.parametrize(("keep_count", "num_question_tokens"), [(5, 4), (30, 19), (64, 9)])
 def test_flops_are_what_pytorch_counts(name: str, rows: int, keep_count: int, num_question_tokens: int) -> None:
     shape = TowerShape(num_vision_tokens=64, vision_width=48, llm_width=80, grid=(8, 8), tower_heads=3)
-    inputs = selection_input([keep_count] * rows, shape=shape, num_question_tokens=num_question_tokens)
     selector = make_selector(name, shape)
+    (keep_count,) = planned_counts(selector, [keep_count], shape.grid)
+    inputs = selection_input([keep_count] * rows, shape=shape, num_question_tokens=num_question_tokens)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         if isinstance(selector, BudgetTokenMethod):
             selector.budget_token(inputs.budget_ratios)
