@@ -11,7 +11,7 @@ from adallava.errors import InputError
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 from adallava.selection.greedy import first_k_in_order, num_steps
 
-_WORD = re.compile(r"\\b\\w+\\b")
+_WORD = re.compile(r"\b\w+\b")
 
 _SUFFIXES = (
     "Answer the question using a single word or phrase.",

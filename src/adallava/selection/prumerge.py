@@ -13,8 +13,8 @@ class PruMergeSelector(PruMergeKSelector):
 
     Section 3 of arXiv 2403.15388: outliers lie above the third quartile by 1.5 times the range between the
     quartiles. A sweep runs it once, whatever the budgets, and records the K of every image. Differs from the code:
-    counted for each image (the code counts over a batch, of 1 in its runs), and not one lower where the code's
-    `int(N * ratio)` rounds down.
+    counted for each image (the code counts over a batch, of 1 in its runs), and an image without outliers keeps its
+    most attended token (the code: only the one for the rest).
     """
 
     name: ClassVar[str] = "prumerge"
