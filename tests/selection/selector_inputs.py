@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
+from models import METHOD_OPTIONS
 from torch import Tensor
 
 from adallava.registry import selector_names
@@ -12,9 +13,6 @@ from adallava.selection import build_selector
 from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, Selector, TowerLayer, TowerShape
 
 SHAPE = TowerShape(num_vision_tokens=24, vision_width=32, llm_width=40, grid=(4, 6), tower_heads=4)
-
-OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embeddings"}}
-"""Of methods that cannot run on a model without a text tower by their defaults."""
 
 
 def every_selector() -> list[str]:
@@ -24,7 +22,7 @@ def every_selector() -> list[str]:
 
 def make_selector(name: str, shape: TowerShape = SHAPE) -> Selector:
     """Return a method with the options under which a model without a text tower can run it."""
-    return build_selector(name, shape, **OPTIONS.get(name, {}))
+    return build_selector(name, shape, **METHOD_OPTIONS.get(name, {}))
 
 
 def planned_counts(selector: Selector, asked: Sequence[int], grid: tuple[int, int] = SHAPE.grid) -> list[int]:
