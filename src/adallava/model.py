@@ -37,6 +37,7 @@ from adallava.selection.contract import (
     Selector,
     TextTowerMethod,
     TowerShape,
+    WordsMethod,
 )
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "build_prompt"]
@@ -209,6 +210,12 @@ class AdaLlava:
     def dtype(self) -> torch.dtype:
         """The base's floating-point type."""
         return self._family.dtype
+
+    def num_words(self, question: str) -> int:
+        """Return how many tokens the words have that the method picks from a question; 0 if it picks none."""
+        if self._language is None or not isinstance(self.selector, WordsMethod):
+            return 0
+        return len(self._language.wording.word_ids(self.selector.words(question)))
 
     def text_tower_flops(self, question: str) -> int:
         """Return the FLOPs of comparing one image with a question in a text tower; 0 for methods without one."""

@@ -11,15 +11,14 @@ from typing import Literal
 
 import torch
 
-from adallava.costs.flops import answer_flops
-from adallava.costs.shapes import ModelShape, VisionTowerShape, with_patch_side
+from adallava.costs.shapes import ModelShape
 from adallava.generation.clock import StageClock
-from adallava.generation.output import AdaLlavaOutput, RunRecord
+from adallava.generation.output import AdaLlavaOutput
 from adallava.model import AdaLlava
 from adallava.records import SampleRecord
-from adallava.selection.contract import Need, ResizingMethod
 from adallava.tasks import TaskSample, exact_match
 
+from .answer_flops import count_flops
 from .batches import BatchStore, PreparedBatch, describe_error
 from .empties import classify_empty
 from .plan import CellPlan, sample_seed
@@ -99,42 +98,9 @@ class Answerer:
             batch_ms=measured.batch_ms,
             batch_size=measured.batch_size,
             part_ms={part: ms / measured.batch_size for part, ms in measured.part_ms.items()},
-            flops=self._flops(ran, sample, output.prompt_lengths[row], output.answer_lengths[row]),
+            flops=count_flops(self.model, self.base_shape, ran, sample.question, output.answer_lengths[row]),
             peak_memory_bytes=measured.peak_memory_bytes,
         )
-
-    def _flops(self, ran: RunRecord, sample: TaskSample, prompt_length: int, answer_length: int) -> dict[str, int]:
-        selector, shape = self.model.selector, self.model.shape
-        # A method that keeps no token never runs the tower: the model answers as if there were no image.
-        kept = [len(indices) for indices in ran.kept_indices] if ran.tokens_kept else []
-        num_question_tokens = prompt_length - ran.tokens_kept
-        selector_flops = 0
-        if selector is not None:
-            selector_flops = sum(selector.flops(shape, num_question_tokens, count) for count in kept)
-            selector_flops += len(kept) * self.model.text_tower_flops(sample.question)
-        # An image that keeps every patch passes through the stock tower, without a budget token.
-        keeps_all = ran.tokens_kept == ran.num_vision_tokens
-        needs = frozenset() if selector is None else selector.needs
-        return answer_flops(
-            self.base_shape if keeps_all or Need.BUDGET_TOKEN not in needs else self.base_shape.with_budget_token(),
-            num_images=len(kept),
-            num_vision_tokens=len(kept) * shape.num_vision_tokens,
-            tokens_kept_per_image=kept,
-            prompt_length=prompt_length,
-            answer_length=answer_length,
-            selector_flops=selector_flops,
-            towers=self._resized_towers(kept),
-            tower_layers_read=len(needs & {Need.FEATURE_LAYER, Need.LAST_LAYER}),
-            projects_all=Need.PROJECTED in needs,
-        )
-
-    def _resized_towers(self, kept: list[int]) -> list[VisionTowerShape] | None:
-        """Return the tower as it ran for each image, for a method that sends smaller pictures through it."""
-        selector, grid = self.model.selector, self.model.shape.grid
-        if not isinstance(selector, ResizingMethod):
-            return None
-        sides = [selector.tower_grid(count, grid)[0] for count in kept if count]
-        return [with_patch_side(self.base_shape.vision, side) for side in sides]
 
     @cached_property
     def _eos_ids(self) -> frozenset[int]:

@@ -142,8 +142,9 @@ def check_needs(family: Family, selector: Selector, model_name: str = "") -> Non
     if isinstance(selector, TextTowerMethod) and Need.TEXT_TOWER in selector.needs and selector.text_tower is None:
         raise UnsupportedModeError(
             f"method {selector.name!r} compares patches with the question through a CLIP text tower, which {where} "
-            "does not have: give text_tower=… (folder or hub id of the CLIP checkpoint that its vision tower came "
-            f"from), or an option of the method that does without, see docs/methods.md ({selector.name})"
+            "does not have: give the folder or hub id of the CLIP checkpoint that its vision tower came from "
+            f"(text_tower=…, or --method-option {selector.name}.text_tower=…), or choose another relevance "
+            "(see docs/methods.md)"
         )
 
 

@@ -212,7 +212,15 @@ class Selector(Protocol):
         ...
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
-        """Return the floating-point operations for one image (one multiply-add = 2), in closed form."""
+        """Return the floating-point operations for one image (one multiply-add = 2), in closed form.
+
+        What the model makes for the method (tower layers, projected tokens, a text tower) is counted where it is made.
+
+        Args:
+            shape: of the model.
+            num_question_tokens: T; for a `WordsMethod`, the tokens of the words it picks.
+            keep_count: K of the image.
+        """
         ...
 
 

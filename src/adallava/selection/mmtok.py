@@ -95,10 +95,9 @@ class MMTokSelector:
         return torch.cat([of_words, of_patches * (self._alpha / patches.shape[1])], dim=1)
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
-        """Return the products of words with tokens and of tokens with each other, if every token of T is a word.
+        """Return the products of words with tokens and of tokens with each other.
 
-        Fewer words are picked, so this is an upper bound: T x N x D of it are in doubt, a few per cent. The projector
-        over N tokens counts as projector.
+        The projector over N tokens counts as projector.
         """
         num_tokens = shape.num_vision_tokens
         if keep_count in (0, num_tokens):
