@@ -1,7 +1,7 @@
 """The model: a stock Llava, a selection method beside it, and how the two are driven."""
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from adallava.adapters import load_adapter, save_adapter, weights_sha256
 from adallava.budget import TokenBudget
-from adallava.errors import BudgetError, CheckpointError, InputError
+from adallava.errors import CheckpointError
 from adallava.families import load_family, weights_folder, wrap_model
 from adallava.families.contract import Family, check_needs
 from adallava.generation.clock import PrefillMark, StageClock
 from adallava.generation.compact import Positions
-from adallava.generation.layout import Layout, Side, plan_layout
+from adallava.generation.layout import Side
 from adallava.generation.modes import plan_generation
 from adallava.generation.output import (
     AdaLlavaOutput,
@@ -24,7 +24,8 @@ from adallava.generation.output import (
     describe_selections,
     read_answers,
 )
-from adallava.generation.prepare import Language, Prepared, prepare, read_own_counts
+from adallava.generation.prepare import Language, Prepared
+from adallava.generation.request import Request, prepare_request
 from adallava.generation.wording import Wording
 from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, question_frame
 from adallava.records import FULL_METHOD
@@ -32,8 +33,6 @@ from adallava.registry import load_selector_class
 from adallava.selection import build_selector
 from adallava.selection.contract import (
     Need,
-    OwnCountMethod,
-    RoundingMethod,
     Selector,
     TextTowerMethod,
     TowerShape,
@@ -353,41 +352,6 @@ class AdaLlava:
         )
         return ForwardOutput(result.loss, result.logits, batch, prepared.layout, prepared.selection)
 
-    def _plan(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        pixel_values: Tensor | None,
-        budgets: Sequence[TokenBudget],
-        side: Side,
-        labels: Tensor | None,
-        own_counts: Sequence[int] | None,
-    ) -> Layout:
-        selector, grid = self.selector, self.shape.grid
-        layout = plan_layout(
-            input_ids,
-            attention_mask,
-            num_images=0 if pixel_values is None else len(pixel_values),
-            tokens_per_image=self.shape.num_vision_tokens,
-            image_token_id=self._family.image_token_id,
-            budgets=budgets,
-            side=side,
-            keep_count=(lambda asked: selector.keep_count(asked, grid))
-            if isinstance(selector, RoundingMethod)
-            else None,
-            own_counts=own_counts,
-            labels=labels,
-        )
-        if selector is None:
-            for prompt in layout.prompts:
-                if prompt.tokens_asked != prompt.num_vision_tokens:
-                    raise BudgetError(
-                        f"token budget {prompt.budget} asks for {prompt.tokens_asked} of "
-                        f"{prompt.num_vision_tokens} vision tokens, but the method {FULL_METHOD!r} keeps them all: "
-                        "choose a method (see adallava.registry.selector_names()) or a budget of 1.0"
-                    )
-        return layout.to(self.device)
-
     def _prepare(
         self,
         input_ids: Tensor,
@@ -401,44 +365,17 @@ class AdaLlava:
         labels: Tensor | None = None,
         clock: StageClock | None = None,
     ) -> Prepared:
-        if positions not in ("original", "compact"):
-            raise InputError(f"positions={positions!r} is neither 'original' nor 'compact'")
-        budgets = [TokenBudget.parse(budget) for budget in _one_each(token_budget, len(input_ids))]
-        seeds = [int(value) for value in _one_each(seed, len(input_ids))]
-        plan = partial(self._plan, input_ids, attention_mask, pixel_values, budgets, side, labels)
-        ids = input_ids.to(self.device)
-        pixels = None if pixel_values is None else pixel_values.to(self.device)
-        vision = None
-        if isinstance(self.selector, OwnCountMethod) and pixels is not None:
-            everything = plan([self.shape.num_vision_tokens] * len(pixels))
-            vision, own_counts = read_own_counts(
-                self._family,
-                self.selector,
-                everything,
-                input_ids=ids,
-                pixel_values=pixels,
-                seeds=seeds,
-                language=self._language,
-                clock=clock,
-            )
-            layout = plan(own_counts)
-        elif self.selector is not None and self.selector.ignores_budget:
-            layout = plan([0] * (0 if pixels is None else len(pixels)))
-        else:
-            layout = plan(None)
-        return prepare(
-            self._family,
-            self.selector,
-            layout,
-            input_ids=ids,
-            pixel_values=pixels,
-            seeds=seeds,
+        request = Request(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            budgets=[TokenBudget.parse(budget) for budget in _one_each(token_budget, len(input_ids))],
+            seeds=[int(value) for value in _one_each(seed, len(input_ids))],
             positions=positions,
-            labels=None if labels is None else labels.to(self.device),
-            language=self._language,
-            vision=vision,
-            clock=clock,
+            side=side,
+            labels=labels,
         )
+        return prepare_request(self._family, self.selector, request, language=self._language, clock=clock)
 
     def _adapter_folder(self, method: str) -> Path:
         folder = weights_folder(folder_or_id_of(self.name_or_path)) / "adapters" / method

@@ -54,7 +54,7 @@ class PruMergeKSelector:
         is_rest = mark(most_seen, rest, num_tokens) if any(rest) else torch.zeros_like(is_centre)
         indices = marked_in_order(is_centre | is_rest, counts)
         merged = _with_neighbours(inputs.last_layer.patch_keys, attention, indices)
-        own = F.one_hot(indices, num_tokens).float()
+        own = torch.zeros_like(merged).scatter(2, indices.unsqueeze(-1), 1.0)
         is_full = on_device([count == num_tokens for count in counts], indices).bool().unsqueeze(-1)
         weights = torch.where(is_full, own, own + merged)
         of_rest = (attention * ~is_centre).unsqueeze(1)
@@ -77,8 +77,17 @@ def has_rest(keep_count: int, num_tokens: int) -> int:
 
 def outlier_count(attention: Tensor) -> Tensor:
     """Return how many values of each row lie above the third quartile by 1.5 times the range between quartiles, [I]."""
-    quartiles = attention.quantile(torch.tensor([0.25, 0.75], device=attention.device), dim=1, keepdim=True)
-    return (attention > quartiles[1] + 1.5 * (quartiles[1] - quartiles[0])).sum(dim=1)
+    ascending = attention.sort(dim=1).values
+    lower, upper = _quantile(ascending, 0.25), _quantile(ascending, 0.75)
+    return (attention > upper + 1.5 * (upper - lower)).sum(dim=1)
+
+
+def _quantile(ascending: Tensor, share: float) -> Tensor:
+    """Return each row's quantile, interpolated linearly, [I, 1]; unlike `torch.quantile`, without a copy to the GPU."""
+    place = share * (ascending.shape[1] - 1)
+    below = int(place)
+    above = min(below + 1, ascending.shape[1] - 1)
+    return ascending[:, below, None].lerp(ascending[:, above, None], place - below)
 
 
 def _with_neighbours(keys: Tensor, attention: Tensor, indices: Tensor) -> Tensor:
