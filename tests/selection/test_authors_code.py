@@ -5,6 +5,8 @@ first), the class token's query [1, 48], keys [1, 65, 48], projected tokens [1, 
 [1, 5, 56], relevance [1, 64] (its tanh). 4 heads, a grid of 8 x 8. Each repository's function was run on them as it is
 at the commit named, on the CPU in float32, its indices sorted:
 
+- cls-attention: Theia-4869/FasterVLM f5d5f12, llava/model/llava_arch.py, the two lines of `encode_images` that average
+  heads and take the top K, on attention of the query with the keys by head.
 - tome: facebookresearch/ToMe af95e4b, tome/merge.py, `bipartite_soft_matching` and `merge_wavg`, in rounds that halve
   at most, metric = keys averaged over heads, merged as the tokens are; unmerged tokens sorted between rounds, as that
   function does with a class token.
@@ -43,6 +45,8 @@ AUTHORS: list[Literal] = [
     ("mmtok", 32, [0, 2, 3, 5, 6, 7, 14, 19, 22, 23, 27, 28, 33, 35, 36, 37, 39, 40, 41, 43, 45, 46, 49, 50, 52, 53, 54, 56, 57, 58, 59, 61], None),
     ("mmtok", 16, [6, 14, 19, 33, 35, 36, 37, 39, 41, 45, 49, 52, 53, 54, 56, 59], None),
     ("mmtok", 7, [33, 41, 45, 49, 54, 56, 59], None),
+    ("cls-attention", 16, [4, 5, 6, 8, 11, 12, 25, 26, 27, 29, 36, 44, 47, 48, 52, 54], None),
+    ("cls-attention", 7, [4, 5, 8, 26, 27, 29, 44], None),
     ("tome", 40, [0, 1, 3, 4, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 24, 25, 27, 28, 29, 31, 32, 33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 52, 53, 55, 57, 59, 60, 61, 62, 63], [[-0.1782, -0.2595, -0.0145], [0.7208, 1.3598, -0.4817]]),
     ("tome", 12, [7, 15, 19, 23, 27, 31, 35, 39, 43, 47, 55, 63], [[-0.0934, -0.5523, 0.2394], [-0.4667, 0.2132, -0.3301]]),
     ("tome", 5, [15, 23, 31, 47, 63], [[-0.246, 0.3228, 0.2185], [0.0446, 0.0358, -0.2814]]),

@@ -8,9 +8,9 @@ from adallava.selection.contract import Need, Selection, SelectionInput, TowerSh
 class ClsAttentionSelector:
     """Keeps the K tokens with the largest attention of CLS, averaged over heads.
 
-    FasterVLM (Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning",
-    arXiv 2412.01818), whose code reads `attentions[-2]` of LLaVA-1.5's tower: the layer that puts out the features,
-    as here. Ours returns ascending indices.
+    FasterVLM (Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning", arXiv 2412.01818,
+    renamed VisPruner since; code Theia-4869/FasterVLM, `llava_arch.py`, `encode_images`), which reads `attentions[-2]`
+    of LLaVA-1.5's tower: the layer that puts out the features, as here. Ours returns ascending indices.
     """
 
     name: ClassVar[str] = "cls-attention"
