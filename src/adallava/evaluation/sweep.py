@@ -18,7 +18,7 @@ from adallava.report.page import write_report
 from adallava.tasks import Task, load_task
 
 from .answering import Answerer, answer_batch
-from .availability import MethodOptions, try_method
+from .availability import MethodOptions, why_left_out
 from .batches import BatchStore, prepare_batch
 from .journal import RESULTS_FILE, Journal, locked_folder, write_record
 from .plan import CellPlan, plan_cells
@@ -178,14 +178,11 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
     models = {FULL_METHOD: full}
     for method, named in methods.items():
         adapter, options = request.adapters.get(method), request.method_options.get(method, {})
-        if named or adapter is not None:
+        reason = None if named or adapter is not None else why_left_out(full, method, options)
+        if reason is None:
             models[method] = full.with_method(method, adapter=adapter, **options)
-            continue
-        tried = try_method(full, method, options=options)
-        if isinstance(tried, str):
-            observer.note(f"method {method} is left out: {tried}")
         else:
-            models[method] = tried
+            observer.note(f"method {method} is left out: {reason}")
     return models
 
 
