@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from models import tiny_base, tiny_llava, tiny_processor
-from sweep_inputs import deterministic_cells, deterministic_samples, local_questions
+from sweep_inputs import deterministic_results, deterministic_samples, local_questions
 
 from adallava.cli.main import main
 from adallava.records import PART_NAMES, Results, Run, SampleRecord
@@ -36,7 +36,7 @@ WITHOUT_BUDGET = {"none", "prumerge", "prumerge-plus"}
 @pytest.fixture(scope="module")
 def finished(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "finished"
-    assert sweep(model, folder, "--method", "all", "--token-budget", "1.0,0.25", "4") in (0, 1)
+    assert sweep(model, folder, "--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2") in (0, 1)
     return folder
 
 
@@ -47,8 +47,12 @@ def test_every_method_crosses_every_budget_on_the_same_samples(finished):
     expected |= {f"{method}@none" for method in WITHOUT_BUDGET}
     assert results.cells[0].cell == "full@1.0"
     assert {cell.cell for cell in results.cells} == expected | {"full@1.0"}
-    ids = {cell.cell: [s.sample_id for s in samples(finished) if s.cell == cell.cell] for cell in results.cells}
-    assert set(map(tuple, ids.values())) == {tuple(f"test-{number:06d}" for number in range(5))}
+    ids = [f"test-{number:06d}" for number in range(5)]
+    for cell in results.cells:
+        answered = [(s.draw, s.sample_id) for s in samples(finished) if s.cell == cell.cell]
+        draws = 2 if cell.method == "random" else 1
+        assert cell.draws == draws
+        assert answered == [(draw, sample_id) for draw in range(draws) for sample_id in ids]
     assert all(cell.num_samples == 5 and cell.num_failed == 0 for cell in results.cells)
 
 
@@ -79,10 +83,26 @@ def test_a_selection_of_everything_is_the_full_model(finished):
 
 
 def test_a_count_and_a_share_that_mean_the_same_give_the_same(finished):
-    by_cell = {(s.cell, s.sample_id): (s.kept_indices, s.response, s.flops) for s in samples(finished)}
-    for (cell, sample_id), value in by_cell.items():
+    by_cell = {(s.cell, s.sample_id, s.draw): (s.kept_indices, s.response, s.flops) for s in samples(finished)}
+    for (cell, sample_id, draw), value in by_cell.items():
         if cell.endswith("@4"):
-            assert by_cell[cell.replace("@4", "@0.25"), sample_id] == value
+            assert by_cell[cell.replace("@4", "@0.25"), sample_id, draw] == value
+
+
+def test_every_draw_has_a_seed_of_its_own(finished):
+    kept = {(s.sample_id, s.draw): s.kept_indices for s in samples(finished) if s.cell == "random@0.25"}
+    assert any(kept[sample_id, 0] != kept[sample_id, 1] for sample_id, _ in kept)
+    for sample_id, _ in kept:
+        everything = [s.kept_indices for s in samples(finished) if s.cell == "random@1.0" and s.sample_id == sample_id]
+        assert everything == [[list(range(16))]] * 2
+
+
+def test_a_sample_of_several_draws_counts_once_with_its_mean(finished):
+    results = Results.model_validate_json((finished / "results.json").read_text())
+    for cell in results.cells:
+        scores = [s.score for s in samples(finished) if s.cell == cell.cell]
+        assert cell.num_samples == cell.accuracy.n == 5
+        assert cell.accuracy.mean == pytest.approx(sum(scores) / len(scores))
 
 
 def test_flops_and_times_have_every_part(finished):
@@ -113,10 +133,10 @@ def test_the_report_is_written(finished):
 
 def test_run_again_it_answers_nothing_and_says_the_same(finished, model, capsys):
     before = (finished / "samples.jsonl").read_bytes()
-    cells = deterministic_cells(finished)
-    sweep(model, finished, "--method", "all", "--token-budget", "1.0,0.25", "4")
+    cells = deterministic_results(finished)
+    sweep(model, finished, "--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2")
     assert (finished / "samples.jsonl").read_bytes() == before
-    assert deterministic_cells(finished) == cells
+    assert deterministic_results(finished) == cells
     number = len(samples(finished))
     assert f"{number} of {number} answers are there already" in capsys.readouterr().err
 
@@ -130,6 +150,84 @@ def test_answers_do_not_depend_on_the_batch_size(model, tmp_path):
     assert not (tmp_path / "1" / "report.html").exists()
 
 
+# ---- positions ----
+
+
+@pytest.fixture(scope="module")
+def both_positions(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "positions"
+    arguments = ["--method", "uniform,none,random", "--token-budget", "1.0,4", "--positions", "original,compact"]
+    assert sweep(model, folder, *arguments, "--draws", "2", "--no-report") in (0, 1)
+    return folder
+
+
+def test_positions_cross_every_method_but_the_full_and_the_empty_one(both_positions):
+    results = Results.model_validate_json((both_positions / "results.json").read_text())
+    expected = [f"uniform@{budget}{suffix}" for suffix in ("", "+compact") for budget in ("1.0", "4")]
+    expected += ["none@none", *(cell.replace("uniform", "random") for cell in expected)]
+    assert [cell.cell for cell in results.cells] == ["full@1.0", *expected]
+    for sample in samples(both_positions):
+        assert (sample.positions == "compact") == sample.cell.endswith("+compact")
+    pairs = {(one.cell_a, one.cell_b) for one in results.comparisons}
+    assert {("uniform@4", "uniform@4+compact"), ("uniform@4", "random@4"), ("uniform@4", "full@1.0")} <= pairs
+    assert ("uniform@4", "random@4+compact") not in pairs
+
+
+def test_positions_do_not_change_what_is_kept_and_all_tokens_are_the_full_model(both_positions):
+    answers = {(s.cell, s.sample_id, s.draw): s for s in samples(both_positions)}
+    for (cell, sample_id, draw), sample in answers.items():
+        if sample.positions == "compact":
+            original = answers[cell.removesuffix("+compact"), sample_id, draw]
+            assert sample.kept_indices == original.kept_indices
+        if sample.budget_asked == "1.0":
+            assert sample.response == answers["full@1.0", sample_id, 0].response
+
+
+def test_the_doctor_finds_nothing_in_draws_and_positions(both_positions):
+    from adallava.evaluation.doctor import diagnose_run
+
+    findings = {outcome.check for outcome in diagnose_run(both_positions).findings}
+    # The model is random: it may well end at once, or write what is no text.
+    assert findings <= {"first-token-eos", "blank-answers"}
+
+
+# ---- timing ----
+
+
+TIMED = ["--limit", "3", "--method", "uniform", "--token-budget", "4", "--no-report", "--timing-batch-sizes"]
+
+
+@pytest.fixture(scope="module")
+def timed(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "timed"
+    assert sweep(model, folder, *TIMED, "1,4") in (0, 1)
+    return folder
+
+
+def test_every_cell_is_timed_at_every_batch_size_also_above_the_number_of_samples(timed):
+    results = Results.model_validate_json((timed / "results.json").read_text())
+    for cell in results.cells:
+        assert [timing.batch_size for timing in cell.timings] == [1, 4]
+        for timing in cell.timings:
+            assert timing.repeats == 10
+            assert set(timing.part_ms) == {*PART_NAMES, "time_to_first_token", "total", "decode_per_token"}
+            assert all(spread.low <= spread.median <= spread.high for spread in timing.part_ms.values())
+            assert timing.part_ms["decode_per_token"].median > 0.0
+            assert timing.peak_memory_bytes > 0
+
+
+def test_what_was_timed_is_not_timed_again(timed, model, monkeypatch):
+    from adallava.model import AdaLlava
+
+    def forbidden(*_, **__):
+        raise AssertionError("nothing is left to run")
+
+    before = (timed / "timings.jsonl").read_bytes()
+    monkeypatch.setattr(AdaLlava, "generate", forbidden)
+    assert sweep(model, timed, *TIMED, "4", "1") in (0, 1)
+    assert (timed / "timings.jsonl").read_bytes() == before
+
+
 # ---- resuming ----
 
 
@@ -137,12 +235,12 @@ def test_cut_in_the_middle_of_a_batch_it_goes_on_as_if_it_never_stopped(model, t
     arguments = ["--method", "random", "--token-budget", "0.5", "--no-report"]
     code = sweep(model, tmp_path / "run", *arguments)
     path = tmp_path / "run" / "samples.jsonl"
-    whole, expected, cells = path.read_bytes(), deterministic_samples(path.parent), deterministic_cells(path.parent)
+    whole, expected, cells = path.read_bytes(), deterministic_samples(path.parent), deterministic_results(path.parent)
     (path.parent / "results.json").unlink()
     path.write_bytes(whole[: whole.index(b"\n") + 40])
     assert sweep(model, tmp_path / "run", *arguments) == code
     assert deterministic_samples(path.parent) == expected
-    assert deterministic_cells(path.parent) == cells
+    assert deterministic_results(path.parent) == cells
 
 
 def test_another_configuration_is_refused(model, tmp_path, capsys):
@@ -238,7 +336,8 @@ def test_empty_answers_are_counted_by_cause_and_fail_the_run(tmp_path, capsys, a
         assert cell.accuracy.mean == 0.0
     printed = capsys.readouterr().out
     assert f"full@1.0: 5 of 5 responses are empty: {cause} 5" in printed
-    assert printed.count("!") >= 4, "each cell is marked in the table and explained below it"
+    for cell in ("full 1.0", "uniform 0.5"):
+        assert f"! {cell}" in " ".join(printed.split()), "each cell is marked in the table"
 
 
 # ---- the table ----
@@ -247,10 +346,10 @@ def test_empty_answers_are_counted_by_cause_and_fail_the_run(tmp_path, capsys, a
 def test_the_table_names_every_cell_and_where_the_files_are(model, tmp_path, capsys):
     sweep(model, tmp_path, "--method", "uniform,none", "--token-budget", "25%")
     printed = capsys.readouterr().out
-    rows = [line for line in printed.splitlines() if "│" in line]
-    assert all(len(line) <= 120 for line in rows)
-    assert any("uniform" in row and "0.25" in row and "4 of 16" in row for row in rows)
-    assert any("none" in row and "0 of 16" in row for row in rows)
+    rows = [line.split() for line in printed.splitlines()]
+    assert all(len(line.rstrip()) <= 120 for line in printed.splitlines()[:8])
+    assert any(row[:4] == ["uniform", "0.25", "4", "4"] for row in rows)
+    assert any(row[:4] == ["none", "none", "0", "0"] for row in rows)
     assert str(tmp_path / "report.html") in printed
     assert str(tmp_path / "results.json") in printed
 
@@ -273,6 +372,11 @@ def test_the_table_names_every_cell_and_where_the_files_are(model, tmp_path, cap
         (["--limit", "all"], "give a limit"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--max-new-tokens", "-1"], "--max-new-tokens is -1"),
+        (["--draws", "0"], "--draws is 0"),
+        (["--positions", "absolute"], "--positions 'absolute' is not one of original, compact"),
+        (["--positions", ","], "--positions is empty"),
+        (["--timing-batch-sizes", "1,0"], "--timing-batch-sizes '0'"),
+        (["--timing-batch-sizes", "many"], "--timing-batch-sizes 'many'"),
         (["--adapter", "question"], "METHOD=PATH"),
         (["--adapter", "pool=x", "--method", "random"], "--adapter names pool"),
         (["--adapter", "question=/nowhere", "--method", "question"], "/nowhere"),

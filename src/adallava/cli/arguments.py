@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
+from adallava.records import PositionsName
 
 
 class ListAction(argparse.Action):
@@ -47,6 +48,31 @@ def parse_token_budgets(values: Sequence[str]) -> tuple[TokenBudget, ...]:
     if not budgets:
         raise InputError("--token-budget holds no budget: give at least one, such as 0.25 or 64")
     return budgets
+
+
+def parse_positions(values: Sequence[str]) -> tuple[PositionsName, ...]:
+    """Read kinds of position ids, each once, in the order given.
+
+    Raises:
+        InputError: for another kind.
+    """
+    known = {name: name for name in get_args(PositionsName)}
+    for value in values:
+        if value not in known:
+            raise InputError(f"--positions {value!r} is not one of {', '.join(known)}")
+    return tuple(known[value] for value in dict.fromkeys(values))
+
+
+def parse_batch_sizes(values: Sequence[str]) -> tuple[int, ...]:
+    """Read batch sizes, each once, in ascending order.
+
+    Raises:
+        InputError: for one that is no whole number of at least 1.
+    """
+    for value in values:
+        if not value.isascii() or not value.isdigit() or int(value) < 1:
+            raise InputError(f"--timing-batch-sizes {value!r} is no batch size: give whole numbers of at least 1")
+    return tuple(sorted({int(value) for value in values}))
 
 
 def parse_method_paths(values: Sequence[str]) -> dict[str, Path]:

@@ -9,9 +9,6 @@ from adallava.families import weights_folder
 from adallava.model import AdaLlava
 from adallava.registry import load_selector_class
 
-MethodOptions = Mapping[str, Mapping[str, Any]]
-"""Constructor arguments of training-free methods, by method."""
-
 
 def why_left_out(full: AdaLlava, method: str, options: Mapping[str, Any]) -> str | None:
     """Return why the model cannot run a method as configured; None if it can, or if only running it will tell.

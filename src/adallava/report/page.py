@@ -144,7 +144,7 @@ def _facts(run: Run, results: Results) -> list[_Fact]:
         ("Seed", str(config.seed)),
         ("New tokens at most", str(config.max_new_tokens)),
         ("Precision, device", f"{config.dtype}, {config.device}, {config.attn_implementation} attention"),
-        ("Positions", config.positions),
+        ("Positions", ", ".join(config.positions)),
         ("Columns", _pairs(config.columns)),
         ("Hardware", _pairs(origin.hardware)),
         ("Versions", _pairs({"adallava": origin.adallava_version, **origin.versions})),

@@ -289,6 +289,14 @@ class OwnCountMethod(Selector, Protocol):
         ...
 
 
+def draws_at_random(selector: object) -> bool:
+    """Return whether a method's choice depends on the seed: it says so by a class attribute `draws = True`.
+
+    A sweep repeats such a method with several seeds.
+    """
+    return bool(getattr(selector, "draws", False))
+
+
 def top_k_in_order(scores: Tensor, keep_counts: Sequence[int]) -> Tensor:
     """Return the indices of each row's K highest scores in ascending order, [I, Kmax] int64.
 

@@ -21,6 +21,7 @@ class RandomSelector:
     merges: ClassVar[bool] = False
     per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""

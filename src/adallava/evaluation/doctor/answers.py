@@ -27,6 +27,8 @@ class Answer:
     Attributes:
         cell: label of the cell (or file) it belongs to.
         sample_id: pairs answers across cells.
+        draw: of a method that draws at random; 0 for others.
+        positions: of the kept tokens; None if the file does not say.
         question: the prompt's text, or None.
         targets: the right answers, as far as the file names them.
         response: what the model is said to have written.
@@ -51,6 +53,8 @@ class Answer:
     targets: tuple[str, ...]
     response: str
     score: float | None
+    draw: int = 0
+    positions: str | None = None
     kind: str | None = None
     error: str | None = None
     method: str | None = None
@@ -90,6 +94,7 @@ class AnswerCell:
         budget: as asked for, or None.
         full: True if all N tokens were asked for, None if that is not known.
         answers: in the order of the file.
+        positions: of the kept tokens, as asked for, or None.
     """
 
     label: str
@@ -98,6 +103,7 @@ class AnswerCell:
     budget: str | None
     full: bool | None
     answers: tuple[Answer, ...]
+    positions: str | None = None
 
     @cached_property
     def answered(self) -> tuple[Answer, ...]:
@@ -106,7 +112,7 @@ class AnswerCell:
 
     @cached_property
     def by_sample(self) -> dict[str, Answer]:
-        """The first answer to each sample that did not fail."""
+        """The first answer to each sample that did not fail: of several draws, the first."""
         first: dict[str, Answer] = {}
         for answer in self.answered:
             first.setdefault(answer.sample_id, answer)

@@ -1,5 +1,6 @@
 """Failure 7: the budget, or the method, never reached the model; and selections that read nothing."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -39,6 +40,9 @@ def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, list[Answer]]]:
     others = [a for a in cell.answered if cell.method is not None and a.method != cell.method]
     if others:
         yield f"ran {others[0].method!r} instead of {cell.method!r}", others
+    moved = [a for a in cell.answered if a.positions != cell.positions]
+    if moved:
+        yield f"ran with {moved[0].positions} positions instead of {cell.positions} ones", moved
     if cell.budget != NO_BUDGET:
         misread = [a for a in cell.answered if a.tokens_asked not in _resolutions(a)]
         if misread:
@@ -167,6 +171,10 @@ def check_selection_reads_input(file: AnswerFile) -> Observation:
         judged += 1
         if len(set(chosen)) == 1 and cell.label not in elsewhere:
             evidence.append(f"{cell.label}: all {len(chosen)} samples kept the same {len(_flat(chosen[0]))} patches")
+    repeated = [cell.label for cell in file.cells if _draws_are_equal(cell)]
+    if repeated:
+        evidence.extend(f"{label}: every draw kept the same patches of every sample" for label in repeated)
+        return found("harness-bug", evidence)
     if evidence:
         # One linear layer on a pooled vector can collapse to positions: then that is what was learned.
         collapsed = all(line.startswith("budget-token@") for line in evidence)
@@ -176,6 +184,16 @@ def check_selection_reads_input(file: AnswerFile) -> Observation:
             f"no method that chooses per sample has {MIN_SAMPLES_TO_COMPARE} samples with their kept patches"
         )
     return passed(f"{judged} cells of methods that choose per sample; none kept one set of patches for all samples")
+
+
+def _draws_are_equal(cell: AnswerCell) -> bool:
+    """Draws that differ in nothing are one draw, counted several times."""
+    draws: dict[str, list[object]] = defaultdict(list)
+    for answer in cell.answered:
+        if chose_some(answer):
+            draws[answer.sample_id].append(answer.kept_indices)
+    several = [kept for kept in draws.values() if len(kept) > 1]
+    return len(several) >= MIN_SAMPLES_TO_COMPARE and all(len(set(kept)) == 1 for kept in several)
 
 
 def _flat(kept: tuple[tuple[int, ...], ...] | None) -> list[int]:
