@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SWEEP_OUTPUT ?= runs/first
-SWEEP_METHODS ?= random uniform pool divprune visionzip budget-token question none
+SWEEP_METHODS ?= random uniform divprune question none
 
 .PHONY: sweep test lint wheel clean
 
