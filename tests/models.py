@@ -37,6 +37,8 @@ INSIDE_LLM = tuple(name for name in selector_names() if selects_inside_llm(load_
 """Methods that drop tokens between the LLM's layers."""
 
 BEFORE_LLM = tuple(name for name in selector_names() if name not in INSIDE_LLM)
+METHOD_OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embeddings"}}
+"""Of methods that cannot run by their defaults on a model without a text tower."""
 
 
 def tiny_tokenizer() -> Any:
@@ -182,6 +184,11 @@ def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -
         padding=True,
     )
     return dict(batch)
+
+
+def with_every_option(full: Any, method: str) -> Any:
+    """Return the model with a method, under options with which a model without a text tower can run it."""
+    return full.with_method(method, **METHOD_OPTIONS.get(method, {}))
 
 
 def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> dict[str, Any]:

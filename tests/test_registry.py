@@ -65,7 +65,11 @@ def test_one_name_registered_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         ("mine", "adallava.selection.random:NoSuchClass", "cannot be imported"),
         ("mine", "adallava.budget:TokenBudget", "lacks name, learned"),
         ("mine", "adallava.selection.random:RandomSelector", "its `name` is 'random'"),
-        ("mine", "test_registry:ScheduleOnly", "lacks name, learned, ignores_budget, raters, choose"),
+        (
+            "mine",
+            "test_registry:ScheduleOnly",
+            "lacks name, learned, merges, per_sample, ignores_budget, raters, choose",
+        ),
     ],
 )
 def test_a_broken_registration_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:
@@ -90,7 +94,9 @@ class CornerSelector:
 
     name = "corner"
     learned = False
-    needs_budget_token = False
+    needs = frozenset()
+    merges = False
+    per_sample = False
     ignores_budget = False
 
     def select(self, inputs):

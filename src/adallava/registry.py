@@ -11,10 +11,12 @@ from adallava.errors import AdallavaError, UnknownNameError
 
 SELECTOR_GROUP = "adallava.selectors"
 
-_REQUIRED_ATTRIBUTES = ("name", "learned", "needs_budget_token", "ignores_budget", "select", "flops")
+_REQUIRED_ATTRIBUTES = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "select", "flops")
 """Of a method that selects before the LLM: `selection.contract.Selector`."""
 
-_REQUIRED_INSIDE = ("name", "learned", "ignores_budget", "schedule", "raters", "choose", "num_raters", "flops")
+_REQUIRED_INSIDE = (
+    "name", "learned", "merges", "per_sample", "ignores_budget", "schedule", "raters", "choose", "num_raters", "flops",
+)  # fmt: skip
 """Of a method inside the LLM, which has a schedule: `selection.layer_contract.LayerSelector`."""
 
 

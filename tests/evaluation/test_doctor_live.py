@@ -17,7 +17,7 @@ from adallava.generation import prepare_inside
 from adallava.generation.drops import DropPlan, plan_drops
 from adallava.generation.layout import Layout, with_keep_counts
 from adallava.model import AdaLlava
-from adallava.selection.contract import Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 from adallava.selection.layer_contract import LayerSelector
 
 BUDGETS = (TokenBudget(ratio=0.5), TokenBudget(count=3))
@@ -42,7 +42,9 @@ class Planted:
 
     name: ClassVar[str] = "planted"
     learned: ClassVar[bool] = False
-    needs_budget_token: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
 
     def choose(self, scores: torch.Tensor, inputs: SelectionInput) -> Selection:

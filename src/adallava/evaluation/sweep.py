@@ -87,6 +87,7 @@ def describe_run(request: SweepRequest, task: Task, models: Mapping[str, AdaLlav
         dtype=str(full.dtype).removeprefix("torch."),
         device=str(full.device),
         attn_implementation=request.attn_implementation,
+        method_options={method: dict(options) for method, options in request.method_options.items()},
         columns=task.columns,
         split=task.split,
         question_suffix=request.question_suffix,

@@ -28,6 +28,7 @@ class SampleSelection:
         budget_asked: in the form `TokenBudget` prints; "none" for a method that ignores it.
         num_vision_tokens: N, over all images of the sample.
         tokens_asked: K the budget resolves to.
+        tokens_planned: K the method can keep of it: less for a `RoundingMethod`.
         tokens_kept: vision tokens that enter the LLM's first layer: all N, of a method inside the LLM.
         kept_indices: per image, ascending, at the end; of a merging method, the patches that stand for the merged
             tokens.
@@ -42,6 +43,7 @@ class SampleSelection:
     budget_asked: str
     num_vision_tokens: int
     tokens_asked: int
+    tokens_planned: int
     tokens_kept: int
     kept_indices: tuple[tuple[int, ...], ...]
     llm_sequence_length: int
@@ -72,6 +74,7 @@ class RunRecord:
         budget_asked: as asked.
         num_vision_tokens: N.
         tokens_asked: K asked for.
+        tokens_planned: K the method can keep of it.
         tokens_kept: vision tokens that entered the LLM.
         kept_indices: per image.
         positions: "original" or "compact".
@@ -85,6 +88,7 @@ class RunRecord:
     budget_asked: str
     num_vision_tokens: int
     tokens_asked: int
+    tokens_planned: int
     tokens_kept: int
     kept_indices: tuple[tuple[int, ...], ...]
     positions: str
@@ -196,6 +200,7 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
                 budget_asked="none" if ignores_budget else str(prompt.budget),
                 num_vision_tokens=prompt.num_vision_tokens,
                 tokens_asked=prompt.tokens_asked,
+                tokens_planned=sum(map(len, kept[images])) if inside is not None else sum(prompt.keep_counts),
                 tokens_kept=sum(map(len, kept[images])) if inside is None else inside.tokens_by_layer[0],
                 kept_indices=tuple(kept[images]),
                 llm_sequence_length=prompt.length,
@@ -246,6 +251,7 @@ def records_of(
             budget_asked=sample.budget_asked,
             num_vision_tokens=sample.num_vision_tokens,
             tokens_asked=sample.tokens_asked,
+            tokens_planned=sample.tokens_planned,
             tokens_kept=sample.tokens_kept,
             kept_indices=sample.kept_indices,
             positions=positions,

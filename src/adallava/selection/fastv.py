@@ -33,6 +33,8 @@ class FastVSelector:
 
     name: ClassVar[str] = "fastv"
     learned: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
 
     def __init__(self, *, layer: int = 2) -> None:

@@ -89,11 +89,15 @@ class LayerSelector(Protocol):
     Attributes:
         name: as of `Selector`.
         learned: as of `Selector`; False, since no such method is learned yet.
+        merges: as of `Selector`.
+        per_sample: as of `Selector`; True, since attention is the sample's own.
         ignores_budget: as of `Selector`.
     """
 
     name: ClassVar[str]
     learned: ClassVar[bool]
+    merges: ClassVar[bool]
+    per_sample: ClassVar[bool]
     ignores_budget: ClassVar[bool]
 
     def schedule(self, num_layers: int, num_vision_tokens: int, keep_count: int) -> tuple[Drop, ...]:

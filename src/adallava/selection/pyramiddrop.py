@@ -33,6 +33,8 @@ class PyramidDropSelector:
 
     name: ClassVar[str] = "pyramiddrop"
     learned: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
 
     def schedule(self, num_layers: int, num_vision_tokens: int, keep_count: int) -> tuple[Drop, ...]:

@@ -55,6 +55,8 @@ class SparseVLMSelector:
 
     name: ClassVar[str] = "sparsevlm"
     learned: ClassVar[bool] = False
+    merges: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
 
     def schedule(self, num_layers: int, num_vision_tokens: int, keep_count: int) -> tuple[Drop, ...]:

@@ -38,6 +38,8 @@ class Answer:
         method, budget_asked: what ran, according to the row itself.
         num_vision_tokens, tokens_asked, tokens_kept: N, K asked for, tokens that entered the LLM.
         tokens_at_end: tokens that the LLM's last layer read; fewer, for a method inside the LLM.
+        tokens_planned: K that the method can keep of what was asked; None = K asked.
+        chosen_per_sample: whether the choice depends on the sample; a grid's does not.
         kept_indices: per image, the patches kept.
         prompt_length, answer_length: tokens; the answer with its EOS.
         finish_reason: `eos`, `length` or `error`.
@@ -60,6 +62,8 @@ class Answer:
     budget_asked: str | None = None
     num_vision_tokens: int | None = None
     tokens_asked: int | None = None
+    tokens_planned: int | None = None
+    chosen_per_sample: bool = False
     tokens_kept: int | None = None
     tokens_at_end: int | None = None
     kept_indices: tuple[tuple[int, ...], ...] | None = None
