@@ -54,6 +54,7 @@ def _record(method: str, budget: str, kept: int, number: int) -> SampleRecord:
         tokens_asked=kept,
         tokens_kept=kept,
         kept_indices=[sorted(grid if method == "uniform" else chosen)],
+        chosen_per_sample=method not in ("uniform", "full"),
         prompt_length=20 + number % 7 + kept,
         answer_length=3,
         finish_reason="eos",

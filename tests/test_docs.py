@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from adallava.registry import selector_names
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -58,6 +60,12 @@ def test_the_python_of_the_readme_works_as_written(folder):
 def test_tables_are_those_of_the_measured_figures():
     done = run(f"{sys.executable} {ROOT / 'benchmarks/show.py'} --check", ROOT)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_page_of_methods_has_every_method_once():
+    page = (ROOT / "docs/methods.md").read_text()
+    table = page.split("| method | paper |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == list(selector_names())
 
 
 def test_files_that_the_readme_points_to_exist():

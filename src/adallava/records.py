@@ -69,11 +69,18 @@ class SampleRecord(_Record):
     """K the budget resolves to."""
     tokens_kept: int
     """Vision tokens that really entered the LLM's first layer."""
+    tokens_planned: int | None = None
+    """K the method said beforehand that it keeps where it cannot keep K asked (`downsample`: the largest square); None
+    in older files, where it is K asked."""
     tokens_kept_by_layer: list[int] | None = None
     """Vision tokens that each LLM layer read, for methods that drop tokens inside the LLM; None where every layer
     reads `tokens_kept`."""
     kept_indices: list[list[int]] | None = None
     """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
+    merged: bool = False
+    """True for a method that combines patches: what `kept_indices` leaves out is not lost."""
+    chosen_per_sample: bool = False
+    """True for a method whose choice depends on the sample; False for a fixed grid, and in older files."""
     prompt_length: int
     """Tokens that entered the LLM, vision tokens included, padding excluded."""
     answer_length: int
@@ -274,6 +281,8 @@ class RunConfig(_Record):
     draws: int = 1
     """Draws of each random method."""
     timing_batch_sizes: list[int] = Field(default_factory=list)
+    method_options: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
+    """Options of training-free methods that are not at their defaults, by method."""
     dtype: str
     device: str
     attn_implementation: str

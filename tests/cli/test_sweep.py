@@ -10,6 +10,7 @@ from sweep_inputs import deterministic_results, deterministic_samples, local_que
 
 from adallava.cli.main import main
 from adallava.records import PART_NAMES, Results, Run, SampleRecord
+from adallava.registry import selector_names
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,9 @@ def samples(folder) -> list[SampleRecord]:
     return [SampleRecord.model_validate_json(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
+WITHOUT_BUDGET = {"none", "prumerge", "prumerge-plus"}
+
+
 # ---- a whole run ----
 
 
@@ -38,10 +42,11 @@ def finished(model, tmp_path_factory):
 
 def test_every_method_crosses_every_budget_on_the_same_samples(finished):
     results = Results.model_validate_json((finished / "results.json").read_text())
-    methods = ("budget-token", "pool", "question", "random", "uniform")
+    methods = set(selector_names()) - WITHOUT_BUDGET - {"cdpruner"}
     expected = {f"{method}@{budget}" for method in methods for budget in ("1.0", "0.25", "4")}
+    expected |= {f"{method}@none" for method in WITHOUT_BUDGET}
     assert results.cells[0].cell == "full@1.0"
-    assert {cell.cell for cell in results.cells} == expected | {"full@1.0", "none@none"}
+    assert {cell.cell for cell in results.cells} == expected | {"full@1.0"}
     ids = [f"test-{number:06d}" for number in range(5)]
     for cell in results.cells:
         answered = [(s.draw, s.sample_id) for s in samples(finished) if s.cell == cell.cell]
@@ -52,10 +57,14 @@ def test_every_method_crosses_every_budget_on_the_same_samples(finished):
 
 
 def test_the_tokens_asked_for_are_the_tokens_kept(finished):
-    kept = {"1.0": 16, "0.25": 4, "4": 4, "none": 0}
+    kept = {"1.0": 16, "0.25": 4, "4": 4}
     for sample in samples(finished):
         assert sample.num_vision_tokens == 16
-        assert sample.tokens_kept == sample.tokens_asked == kept[sample.budget_asked]
+        assert sample.tokens_kept == sample.tokens_asked == sample.tokens_planned
+        if sample.budget_asked == "none":
+            assert sample.tokens_kept == 0 if sample.method == "none" else 1 <= sample.tokens_kept <= 16
+        else:
+            assert sample.tokens_kept == kept[sample.budget_asked]
         assert [len(indices) for indices in sample.kept_indices] == [sample.tokens_kept]
 
 
@@ -69,7 +78,7 @@ def test_lengths_follow_the_kept_tokens(finished):
 def test_a_selection_of_everything_is_the_full_model(finished):
     full = {s.sample_id: s.response for s in samples(finished) if s.method == "full"}
     for sample in samples(finished):
-        if sample.budget_asked == "1.0" and sample.method not in ("pool", "budget-token"):
+        if sample.budget_asked == "1.0":
             assert sample.response == full[sample.sample_id]
 
 
@@ -128,7 +137,8 @@ def test_run_again_it_answers_nothing_and_says_the_same(finished, model, capsys)
     sweep(model, finished, "--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2")
     assert (finished / "samples.jsonl").read_bytes() == before
     assert deterministic_results(finished) == cells
-    assert "100 of 100 answers are there already" in capsys.readouterr().err
+    count = before.count(b"\n")
+    assert f"{count} of {count} answers are there already" in capsys.readouterr().err
 
 
 def test_answers_do_not_depend_on_the_batch_size(model, tmp_path):
@@ -399,7 +409,42 @@ def test_a_named_learned_method_without_its_adapter_is_an_error_and_all_leaves_i
     sweep(bare, tmp_path / "all", "--token-budget", "0.5", "--no-report")
     assert "method question is left out" in capsys.readouterr().err
     run = Run.model_validate_json((tmp_path / "all" / "run.json").read_text())
-    assert run.config.methods == ["none", "pool", "random", "uniform"]
+    assert run.config.methods == sorted(set(selector_names()) - {"question", "budget-token", "cdpruner"})
+
+
+def test_a_method_that_the_model_cannot_run_is_an_error_if_named_and_left_out_of_all(model, tmp_path, capsys):
+    assert sweep(model, tmp_path / "named", "--method", "cdpruner") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("adallava sweep: method 'cdpruner'")
+    assert "cdpruner.text_tower=" in error
+    assert not (tmp_path / "named" / "samples.jsonl").exists()
+    sweep(model, tmp_path / "all", "--method", "all", "--token-budget", "0.25", "--limit", "1", "--no-report")
+    assert "method cdpruner is left out: method 'cdpruner' compares" in capsys.readouterr().err
+
+
+def test_an_option_lets_it_run_is_recorded_and_makes_another_run(model, tmp_path, capsys):
+    arguments = ["--method", "cdpruner", "--token-budget", "4", "--limit", "2", "--no-report"]
+    option = ["--method-option", "cdpruner.relevance=llm-embeddings"]
+    sweep(model, tmp_path, *arguments, *option)
+    run = Run.model_validate_json((tmp_path / "run.json").read_text())
+    assert run.config.method_options == {"cdpruner": {"relevance": "llm-embeddings"}}
+    assert {s.tokens_kept for s in samples(tmp_path) if s.method == "cdpruner"} == {4}
+    capsys.readouterr()
+    assert sweep(model, tmp_path, *arguments, "--method-option", "cdpruner.relevance=none") == 2
+    assert "method_options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("cdpruner=none", "is not METHOD.OPTION=VALUE"),
+        ("pool.size=3", "names pool, but --method does not"),
+        ("uniform.size=3", "does not take these options (size=3)"),
+    ],
+)
+def test_a_wrong_option_is_named(model, tmp_path, capsys, option, message):
+    assert sweep(model, tmp_path / "run", "--method", "uniform", "--method-option", option) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_ctrl_c_says_that_the_same_command_resumes(model, tmp_path, capsys, monkeypatch):

@@ -66,7 +66,7 @@ def test_rewards_are_what_inference_computes_for_the_same_tokens():
     indices = torch.tensor([[2, 5, 11]])
 
     class Fixed:
-        name, learned, needs_budget_token, ignores_budget = "fixed", False, False, False
+        name, learned, needs, merges, per_sample, ignores_budget = "fixed", False, frozenset(), False, False, False
 
         def select(self, inputs: SelectionInput) -> Selection:
             return Selection(indices, inputs.keep_counts)

@@ -90,6 +90,38 @@ def parse_method_paths(values: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
+def parse_method_options(values: Sequence[str]) -> dict[str, dict[str, bool | int | float | str]]:
+    """Read `METHOD.OPTION=VALUE`; a value that is written as a whole number, a number or true or false is one.
+
+    Raises:
+        InputError: for a value of another form, or an option given twice.
+    """
+    options: dict[str, dict[str, bool | int | float | str]] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        method, dot, option = name.partition(".")
+        option = option.replace("-", "_")
+        if not (method and dot and option.isidentifier() and equals and text):
+            raise InputError(
+                f"--method-option {value!r} is not METHOD.OPTION=VALUE, such as cdpruner.relevance=llm-embeddings"
+            )
+        if option in options.setdefault(method, {}):
+            raise InputError(f"--method-option gives {method}.{option} twice")
+        options[method][option] = _parse_scalar(text)
+    return options
+
+
+def _parse_scalar(text: str) -> bool | int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
 def parse_limit(value: str) -> int | None:
     """Read a number of samples, at least 1, or `all`, which is None.
 

@@ -119,8 +119,8 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     if args.num_samples < 2:
         raise InputError(f"--num-samples is {args.num_samples}: give at least 2, or there is no batch to compare")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.evaluation.availability import try_method
     from adallava.evaluation.doctor.live import diagnose_method
-    from adallava.evaluation.loading import is_complete
     from adallava.model import AdaLlava
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names
@@ -136,8 +136,12 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     methods: dict[str, None] = {}
     for name in args.method:
         if name == _ALL_METHODS:
-            ready = (known for known in selector_names() if known in adapters or is_complete(args.model, known))
-            methods |= dict.fromkeys((FULL_METHOD, *ready))
+            methods[FULL_METHOD] = None
+            for known in selector_names():
+                if known in adapters or not isinstance(tried := try_method(full, known), str):
+                    methods[known] = None
+                else:
+                    print(f"method {known} is left out: {tried}", file=sys.stderr)
         else:
             methods[name] = None
     for method in methods:

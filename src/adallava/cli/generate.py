@@ -220,17 +220,17 @@ def _with_pictures(
 ) -> list[BudgetResult]:
     from dataclasses import replace
 
-    from adallava.report.examples import MERGING_METHODS
     from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, save_pictures, seen_pictures
 
     pictures = seen_pictures(pixel_values, model.processor.image_processor)
+    merges = model.selector is not None and model.selector.merges
     rows = []
     for result in results:
         kept = result.kept_indices or [()] * len(pictures)
         drawings = [
-            draw_kept_patches(picture, indices, model.shape.grid, merged=model.method in MERGING_METHODS)
+            draw_kept_patches(picture, indices, model.shape.grid, merged=merges)
             for picture, indices in zip(pictures, kept, strict=True)
         ]
         label = f"{model.method}@{result.budget_asked}"

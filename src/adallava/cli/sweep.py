@@ -10,6 +10,7 @@ from .arguments import (
     add_list_argument,
     parse_batch_sizes,
     parse_limit,
+    parse_method_options,
     parse_method_paths,
     parse_positions,
     parse_token_budgets,
@@ -76,7 +77,14 @@ def _add_what(group: Any) -> None:
         metavar="NAME",
         default=["all"],
         help="selection methods; the full-token model always runs too (default: all that are installed "
-        "and, if learned, have an adapter for the model)",
+        "and that the model can run: it has what they need, and an adapter if they are learned)",
+    )
+    add_list_argument(
+        group,
+        "--method-option",
+        metavar="METHOD.OPTION=VALUE",
+        default=[],
+        help="option of a training-free method, such as cdpruner.relevance=llm-embeddings (docs/methods.md has all)",
     )
     add_list_argument(
         group,
@@ -174,7 +182,7 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
     # Read before anything heavy is imported.
     budgets, limit = parse_token_budgets(args.token_budget), parse_limit(args.limit)
     positions, timing_batch_sizes = parse_positions(args.positions), parse_batch_sizes(args.timing_batch_sizes)
-    adapters = parse_method_paths(args.adapter)
+    adapters, options = parse_method_paths(args.adapter), parse_method_options(args.method_option)
     named = {role: getattr(args, f"{role}_column") for role in _ROLES}
 
     from adallava.evaluation.request import SweepRequest
@@ -197,6 +205,7 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
         device=args.device,
         attn_implementation=args.attn_implementation,
         adapters=adapters,
+        method_options=options,
         columns={role: column for role, column in named.items() if column is not None},
         question_suffix=args.question_suffix,
         retry_failed=args.retry_failed,

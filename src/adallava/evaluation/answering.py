@@ -4,14 +4,14 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 
-from adallava.costs.flops import answer_flops
 from adallava.costs.shapes import ModelShape
 from adallava.generation.clock import StageClock
-from adallava.generation.output import AdaLlavaOutput, RunRecord
+from adallava.generation.output import AdaLlavaOutput
 from adallava.model import AdaLlava
 from adallava.records import SampleRecord
 from adallava.tasks import TaskSample, exact_match
 
+from .answer_flops import count_flops
 from .batches import BatchStore, PreparedBatch, describe_error
 from .empties import classify_empty
 from .peak_memory import peak_memory_bytes, reset_peak_memory
@@ -81,7 +81,10 @@ class Answerer:
             num_vision_tokens=ran.num_vision_tokens,
             tokens_asked=ran.tokens_asked,
             tokens_kept=ran.tokens_kept,
+            tokens_planned=ran.tokens_planned,
             kept_indices=[list(indices) for indices in ran.kept_indices],
+            merged=self.model.selector is not None and self.model.selector.merges,
+            chosen_per_sample=self.model.selector is not None and self.model.selector.per_sample,
             prompt_length=output.prompt_lengths[row],
             answer_length=output.answer_lengths[row],
             finish_reason=output.finish_reasons[row],
@@ -89,36 +92,9 @@ class Answerer:
             batch_ms=measured.batch_ms,
             batch_size=measured.batch_size,
             part_ms={part: ms / measured.batch_size for part, ms in measured.part_ms.items()},
-            flops=self._flops(ran, output.prompt_lengths[row], output.answer_lengths[row]),
+            flops=count_flops(self.model, self.base_shape, ran, sample.question, output.answer_lengths[row]),
             peak_memory_bytes=measured.peak_memory_bytes,
         )
-
-    def _flops(self, ran: RunRecord, prompt_length: int, answer_length: int) -> dict[str, int]:
-        # A method that keeps no token never runs the tower: the model answers as if there were no image.
-        num_images = len(ran.kept_indices) if ran.tokens_kept else 0
-        kept_per_image = len(ran.kept_indices[0]) if num_images else 0
-        num_question_tokens = prompt_length - ran.tokens_kept
-        selector = self.model.selector
-        selector_flops = (
-            selector.flops(self.model.shape, num_question_tokens, kept_per_image) if selector is not None else 0
-        )
-        # An image that keeps every patch passes through the stock tower, without a budget token.
-        keeps_all = ran.tokens_kept == ran.num_vision_tokens
-        return answer_flops(
-            self.base_shape if keeps_all else self._model_shape,
-            num_images=num_images,
-            num_vision_tokens=num_images * self.model.shape.num_vision_tokens,
-            tokens_kept_per_image=kept_per_image,
-            prompt_length=prompt_length,
-            answer_length=answer_length,
-            selector_flops=num_images * selector_flops,
-        )
-
-    @cached_property
-    def _model_shape(self) -> ModelShape:
-        selector = self.model.selector
-        has_budget_token = selector is not None and selector.needs_budget_token
-        return self.base_shape.with_budget_token() if has_budget_token else self.base_shape
 
     @cached_property
     def _eos_ids(self) -> frozenset[int]:

@@ -2,21 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 
-from adallava.adapters.bundled import is_bundled, model_folder
 from adallava.costs.shapes import model_shape_from_config
 from adallava.errors import InputError
-from adallava.families import weights_folder
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection.contract import draws_at_random
 
 from .answering import Answerer
+from .availability import try_method
 from .observer import SweepObserver
 from .request import SweepRequest
 
 ALL_METHODS = "all"
-"""Asks for every registered method; learned ones without an adapter are left out, with a note."""
+"""Asks for every registered method that the model can run as configured; the others are left out, with a note."""
 
 
 def resolve_methods(asked: Sequence[str]) -> dict[str, bool]:
@@ -40,11 +39,13 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
 
     Raises:
         CheckpointError: for a model that cannot be loaded, or a named learned method without its adapter.
-        InputError: for an adapter given for a method that does not run.
+        UnsupportedModeError: for a named method that needs what the model lacks.
+        InputError: for an adapter or an option given for a method that does not run.
     """
-    unused = sorted(set(request.adapters) - set(methods))
-    if unused:
-        raise InputError(f"--adapter names {', '.join(unused)}, but --method does not")
+    for option, given in (("--adapter", request.adapters), ("--method-option", request.method_options)):
+        unused = sorted(set(given) - set(methods))
+        if unused:
+            raise InputError(f"{option} names {', '.join(unused)}, but --method does not")
     full = AdaLlava.from_pretrained(
         request.model,
         method=FULL_METHOD,
@@ -54,20 +55,16 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
     )
     models = {FULL_METHOD: full}
     for method, named in methods.items():
-        adapter = request.adapters.get(method)
-        if named or adapter is not None or is_complete(request.model, method):
-            models[method] = full.with_method(method, adapter=adapter)
+        adapter, options = request.adapters.get(method), request.method_options.get(method, {})
+        if named or adapter is not None:
+            models[method] = full.with_method(method, adapter=adapter, **options)
+            continue
+        tried = try_method(full, method, options=options)
+        if isinstance(tried, str):
+            observer.note(f"method {method} is left out: {tried}")
         else:
-            observer.note(f"method {method} is left out: {request.model} has no adapter for it")
+            models[method] = tried
     return models
-
-
-def is_complete(model: str, method: str) -> bool:
-    """Return True for a training-free method, or a learned one whose adapter lies in the model's folder."""
-    if not load_selector_class(method).learned:
-        return True
-    folder = model_folder(model) if is_bundled(model) else weights_folder(model)
-    return (folder / "adapters" / method).is_dir()
 
 
 def methods_ignoring_budget(methods: Mapping[str, AdaLlava]) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
@@ -31,6 +32,7 @@ class SweepRequest:
         device: None for CUDA where there is one, else the CPU.
         attn_implementation: as in transformers.
         adapters: folder by method, for learned methods whose adapter is not beside the model.
+        method_options: constructor arguments of training-free methods, by method.
         columns: of a local file, see `load_task`.
         question_suffix: appended to every question, as many models expect ("Answer in one word.").
         retry_failed: run failed samples of a resumed run again.
@@ -55,6 +57,7 @@ class SweepRequest:
     device: str | None = None
     attn_implementation: str = "sdpa"
     adapters: Mapping[str, Path] = field(default_factory=dict)
+    method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     question_suffix: str = ""
     retry_failed: bool = False

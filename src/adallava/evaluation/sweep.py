@@ -84,6 +84,7 @@ def describe_run(request: SweepRequest, task: Task, models: Mapping[str, AdaLlav
         positions=list(dict.fromkeys(request.positions)),
         draws=request.draws,
         timing_batch_sizes=sorted(set(request.timing_batch_sizes)),
+        method_options={method: dict(options) for method, options in request.method_options.items()},
         dtype=str(full.dtype).removeprefix("torch."),
         device=str(full.device),
         attn_implementation=request.attn_implementation,

@@ -28,9 +28,6 @@ GROUP_TITLES: dict[Group, str] = {
 }
 _WANTED: dict[Group, int] = {"differ": 6, "all-right": 3, "all-wrong": 3, "failed": 0}
 
-MERGING_METHODS = frozenset({"pool"})
-"""Methods that combine patches: what they do not keep is not lost. The records do not say which ones do."""
-
 _EXAMPLES_BYTES = 2_200_000
 """For all pictures together, as base64: with the rest, the page stays below 3 MB without plotly.js."""
 
@@ -226,13 +223,13 @@ def _drawing(record: SampleRecord, image: Image.Image) -> Image.Image:
     grid = square_grid(record.num_vision_tokens // max(1, len(kept or [])))
     if record.method == FULL_METHOD or not kept or grid is None:
         return plain_picture(image, grid or (1, 1))
-    return draw_kept_patches(image, kept[0], grid, merged=record.method in MERGING_METHODS)
+    return draw_kept_patches(image, kept[0], grid, merged=record.merged)
 
 
 def _alt(record: SampleRecord) -> str:
     if record.method == FULL_METHOD:
         return f"The picture of sample {record.sample_id}, whole."
-    verb = "combined into" if record.method in MERGING_METHODS else "kept"
+    verb = "combined into" if record.merged else "kept"
     return (
         f"The picture of sample {record.sample_id} with the patches that {record.method} {verb} "
         f"{record.tokens_kept} of {record.num_vision_tokens} vision tokens."

@@ -37,6 +37,8 @@ class Answer:
         error: why the sample failed, if it did.
         method, budget_asked: what ran, according to the row itself.
         num_vision_tokens, tokens_asked, tokens_kept: N, K asked for, K that entered the LLM.
+        tokens_planned: K that the method can keep of what was asked; None = K asked.
+        chosen_per_sample: whether the choice depends on the sample; a grid's does not.
         kept_indices: per image, the patches kept.
         prompt_length, answer_length: tokens; the answer with its EOS.
         finish_reason: `eos`, `length` or `error`.
@@ -59,6 +61,8 @@ class Answer:
     budget_asked: str | None = None
     num_vision_tokens: int | None = None
     tokens_asked: int | None = None
+    tokens_planned: int | None = None
+    chosen_per_sample: bool = False
     tokens_kept: int | None = None
     kept_indices: tuple[tuple[int, ...], ...] | None = None
     prompt_length: int | None = None

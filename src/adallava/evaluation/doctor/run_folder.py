@@ -118,6 +118,8 @@ def _to_answer(record: SampleRecord) -> Answer:
         budget_asked=record.budget_asked,
         num_vision_tokens=record.num_vision_tokens,
         tokens_asked=record.tokens_asked,
+        tokens_planned=record.tokens_planned,
+        chosen_per_sample=record.chosen_per_sample,
         tokens_kept=record.tokens_kept,
         kept_indices=None if kept is None else tuple(tuple(image) for image in kept),
         prompt_length=record.prompt_length,
