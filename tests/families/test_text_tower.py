@@ -66,10 +66,12 @@ def test_relevance_is_clips_own_cosine(clip_folder: Path) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(clip_folder)
     text_tower = CLIPTextModelWithProjection.from_pretrained(clip_folder).eval()
+    vision_tower = base.model.vision_tower
+    post_layernorm = getattr(vision_tower, "vision_model", vision_tower).post_layernorm
     projection = CLIPVisionModelWithProjection.from_pretrained(clip_folder).visual_projection
     for row, question in enumerate(questions):
         text = text_tower(**tokenizer(question, return_tensors="pt")).text_embeds
-        patches = projection(base.model.vision_tower.post_layernorm(features[row]))
+        patches = projection(post_layernorm(features[row]))
         torch.testing.assert_close(ours[row], F.cosine_similarity(patches, text), atol=1e-5, rtol=1e-5)
 
 

@@ -89,6 +89,7 @@ def test_full_budget_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict
 def _tower_features(model: AdaLlava, sample: dict[str, Any], kept: tuple[int, ...]) -> torch.Tensor | None:
     """The features that the reference starts from, for methods that change them."""
     tower = model.base.model.vision_tower
+    tower = getattr(tower, "vision_model", tower)
     if model.method == "pool":
         patches = tower(sample["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
         for cell, stands_for in zip(grid_cells((4, 4), len(kept)), kept, strict=True):

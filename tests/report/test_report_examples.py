@@ -162,3 +162,12 @@ def test_a_picture_is_made_smaller_until_it_fits() -> None:
     widths = [Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).width for uri in (roomy, tight)]
     assert len(tight) <= 30_000
     assert widths[0] == 352 > widths[1]
+
+
+def test_any_method_that_merges_is_said_to_combine_patches_whatever_its_name() -> None:
+    results, records = run_of(SPEC)
+    merged = [record.model_copy(update={"merged": True}) for record in records]
+    for example in choose_examples(results, merged, picture_of).chosen:
+        for answer in example.answers:
+            if answer.method in ("random", "question"):
+                assert f"the patches that {answer.method} combined into" in answer.alt

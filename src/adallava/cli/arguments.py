@@ -90,13 +90,30 @@ def parse_method_paths(values: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
-def parse_method_options(values: Sequence[str]) -> dict[str, dict[str, bool | int | float | str]]:
+MethodOptions = dict[str, dict[str, Any]]
+"""Options by method and name: `bool`, `int`, `float` or `str`."""
+
+
+def options_of_methods(values: Sequence[str], methods: Sequence[str]) -> MethodOptions:
+    """Read options as `parse_method_options` does, for these methods.
+
+    Raises:
+        InputError: for an option of a method that is not among them.
+    """
+    options = parse_method_options(values)
+    unused = sorted(set(options) - set(methods))
+    if unused:
+        raise InputError(f"--method-option names {', '.join(unused)}, but --method does not")
+    return options
+
+
+def parse_method_options(values: Sequence[str]) -> MethodOptions:
     """Read `METHOD.OPTION=VALUE`; a value that is written as a whole number, a number or true or false is one.
 
     Raises:
         InputError: for a value of another form, or an option given twice.
     """
-    options: dict[str, dict[str, bool | int | float | str]] = {}
+    options: MethodOptions = {}
     for value in values:
         name, equals, text = value.partition("=")
         method, dot, option = name.partition(".")

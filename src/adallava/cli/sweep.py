@@ -181,8 +181,8 @@ def run(args: argparse.Namespace) -> int:
 def _request(args: argparse.Namespace) -> "SweepRequest":
     # Read before anything heavy is imported.
     budgets, limit = parse_token_budgets(args.token_budget), parse_limit(args.limit)
-    positions, timing_batch_sizes = parse_positions(args.positions), parse_batch_sizes(args.timing_batch_sizes)
     adapters, options = parse_method_paths(args.adapter), parse_method_options(args.method_option)
+    positions, timing_batch_sizes = parse_positions(args.positions), parse_batch_sizes(args.timing_batch_sizes)
     named = {role: getattr(args, f"{role}_column") for role in _ROLES}
 
     from adallava.evaluation.request import SweepRequest

@@ -1,7 +1,6 @@
 """Which of all installed methods a model can run as it is configured, and why not the others."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from adallava.adapters.bundled import is_bundled, model_folder
@@ -11,29 +10,26 @@ from adallava.model import AdaLlava
 from adallava.registry import load_selector_class
 
 
-def try_method(
-    full: AdaLlava, method: str, adapter: Path | None = None, options: Mapping[str, Any] | None = None
-) -> AdaLlava | str:
-    """Return the model with a method, or why it cannot run: no adapter, or something that the model lacks.
+def why_left_out(full: AdaLlava, method: str, options: Mapping[str, Any]) -> str | None:
+    """Return why the model cannot run a method as configured; None if it can, or if only running it will tell.
+
+    A learned method needs an adapter in the model's folder, a training-free one what the model can give.
 
     Args:
         full: the full-token model.
         method: a registered name.
-        adapter: of a learned method, if it is not in the model's folder.
-        options: of a training-free one.
+        options: of a training-free method.
 
     Raises:
-        CheckpointError: for an adapter that is there and does not fit.
+        CheckpointError: for a text tower that is named and cannot be loaded.
         AdallavaError: for an option that the method does not take.
     """
-    if load_selector_class(method).learned and adapter is None and not _has_adapter(full.name_or_path, method):
-        return f"{full.name_or_path} has no adapter for it"
+    if load_selector_class(method).learned:
+        name = full.name_or_path
+        folder = model_folder(name) if is_bundled(name) else weights_folder(name)
+        return None if (folder / "adapters" / method).is_dir() else f"{name} has no adapter for it"
     try:
-        return full.with_method(method, adapter=adapter, **(options or {}))
+        full.with_method(method, **options)
     except UnsupportedModeError as error:
         return str(error)
-
-
-def _has_adapter(model: str, method: str) -> bool:
-    folder = model_folder(model) if is_bundled(model) else weights_folder(model)
-    return (folder / "adapters" / method).is_dir()
+    return None

@@ -10,7 +10,7 @@ from adallava.registry import load_selector_class, selector_names
 from adallava.selection.contract import draws_at_random
 
 from .answering import Answerer
-from .availability import try_method
+from .availability import why_left_out
 from .observer import SweepObserver
 from .request import SweepRequest
 
@@ -56,14 +56,11 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
     models = {FULL_METHOD: full}
     for method, named in methods.items():
         adapter, options = request.adapters.get(method), request.method_options.get(method, {})
-        if named or adapter is not None:
+        reason = None if named or adapter is not None else why_left_out(full, method, options)
+        if reason is None:
             models[method] = full.with_method(method, adapter=adapter, **options)
-            continue
-        tried = try_method(full, method, options=options)
-        if isinstance(tried, str):
-            observer.note(f"method {method} is left out: {tried}")
         else:
-            models[method] = tried
+            observer.note(f"method {method} is left out: {reason}")
     return models
 
 

@@ -233,14 +233,6 @@ class BudgetTokenMethod(Selector, Protocol):
         ...
 
 
-def draws_at_random(selector: object) -> bool:
-    """Return whether a method's choice depends on the seed: it says so by a class attribute `draws = True`.
-
-    A sweep repeats such a method with several seeds.
-    """
-    return bool(getattr(selector, "draws", False))
-
-
 @runtime_checkable
 class WordsMethod(Selector, Protocol):
     """A method that needs `Need.WORDS`."""
@@ -295,6 +287,14 @@ class OwnCountMethod(Selector, Protocol):
         Stays on the device; the caller reads it once. `select` is then called with these counts.
         """
         ...
+
+
+def draws_at_random(selector: object) -> bool:
+    """Return whether a method's choice depends on the seed: it says so by a class attribute `draws = True`.
+
+    A sweep repeats such a method with several seeds.
+    """
+    return bool(getattr(selector, "draws", False))
 
 
 def top_k_in_order(scores: Tensor, keep_counts: Sequence[int]) -> Tensor:

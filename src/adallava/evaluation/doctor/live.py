@@ -1,10 +1,11 @@
 """The live doctor: what a model does, not what its records say. One check a failure, in a registry."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -309,14 +310,16 @@ def diagnose_method(
     budgets: Sequence[TokenBudget] = DEFAULT_BUDGETS,
     *,
     num_samples: int = 6,
+    options: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
     """Put a method on a loaded model and run every live check; an adapter that does not fit is a finding.
 
     Raises:
         UnknownNameError: for a method that is not registered.
+        UnsupportedModeError: for a method that needs what the model lacks.
     """
     try:
-        model = full.with_method(method, adapter)
+        model = full.with_method(method, adapter, **(options or {}))
     except CheckpointError as error:
         check = next(check for check in LIVE_CHECKS if check.observe is check_adapter)
         refused = found("harness-bug", [str(error)])
