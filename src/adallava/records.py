@@ -133,6 +133,8 @@ class Cell(_Record):
     positions: PositionsName = "original"
     draws: int = 1
     """Repeated draws of a random method; a sample's score is then its mean over the draws."""
+    merges: bool = False
+    """The method combines tokens: those that are not kept are not lost, and a report draws them so."""
     num_samples: int
     num_failed: int
     accuracy: Interval | None

@@ -220,8 +220,7 @@ def _with_pictures(
 ) -> list[BudgetResult]:
     from dataclasses import replace
 
-    from adallava.report.examples import MERGING_METHODS
-    from adallava.report.patches import draw_kept_patches
+    from adallava.report.patches import MERGING_METHODS, draw_kept_patches
 
     from .generate_pictures import PictureRow, save_pictures, seen_pictures
 
