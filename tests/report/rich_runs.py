@@ -175,7 +175,9 @@ def rich_records(spec: RichRun, cells: list[MadeCell]) -> Iterator[dict[str, obj
                 "kind": KINDS[sample % len(KINDS)],
                 "response": COLOURS[answer if right else (answer + 1) % len(COLOURS)],
                 "score": float(right),
-                "kept_indices": [kept_sets[(sample + draw) % 64]] if cell.method not in ("none", "downsample") else None,
+                "kept_indices": [kept_sets[(sample + draw) % 64]]
+                if cell.method not in ("none", "downsample")
+                else None,
             }
 
 

@@ -57,7 +57,9 @@ _FIXED = (
         lambda cell: cell.part_ms.get("time_to_first_token"),
         front="ms",
     ),
-    CostAxis("total-ms", "ms total", "ms per answer, all parts, during the sweep", "ms", lambda c: c.part_ms.get("total")),
+    CostAxis(
+        "total-ms", "ms total", "ms per answer, all parts, during the sweep", "ms", lambda c: c.part_ms.get("total")
+    ),
 )
 
 

@@ -43,7 +43,10 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         ("Columns", _pairs(config.columns)),
         ("Hardware", _pairs(origin.hardware)),
         ("Versions", _pairs({"adallava": origin.adallava_version, **origin.versions})),
-        ("Commit", (origin.git_commit or "not in a git checkout") + (", with uncommitted changes" * bool(origin.git_dirty))),
+        (
+            "Commit",
+            (origin.git_commit or "not in a git checkout") + (", with uncommitted changes" * bool(origin.git_dirty)),
+        ),
         ("Started", origin.started_at),
     ]
     digests = [

@@ -56,9 +56,7 @@ class Overlay:
     """Common samples whose question or answers are not the same: the runs are not on the same task then."""
 
 
-def compare_runs(
-    run: Run, results: Results, table: SampleTable, other: OtherRun, estimate: PairedEstimate
-) -> Overlay:
+def compare_runs(run: Run, results: Results, table: SampleTable, other: OtherRun, estimate: PairedEstimate) -> Overlay:
     """Return this run minus the other, cell by cell, sample by sample.
 
     Raises:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from adallava.records import Axis, Cell, Results, Run
+from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
 from adallava.report import formats, tables, verdicts
 from adallava.report.axes import cost_axes, is_blind
 from adallava.report.facts import run_facts
@@ -76,7 +76,9 @@ def write_report(
         same_name = folder.name == run_folder.resolve().name
         other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder))
     overlay = (
-        compare_runs(run, results, table, other, laid_over.estimate) if other is not None and laid_over is not None else None
+        compare_runs(run, results, table, other, laid_over.estimate)
+        if other is not None and laid_over is not None
+        else None
     )
     columns = _both(table, other)
     pictures = choose_pictures(columns, image_of, num_pictures)
@@ -125,42 +127,46 @@ def _render(page: _Page) -> str:
     packed = samples_json(page.columns, page.pictures, hard)
     budgets = _sample_budgets(results)
     plotly_js, page_js = get_plotlyjs(), _page_script()
-    return _environment().get_template("page.html.jinja").render(
-        run=page.run,
-        title=f"{page.run.config.model} on {page.run.config.task}",
-        facts=run_facts(page.run, results),
-        results=results,
-        overlay=page.overlay,
-        full=tables.full_cell(results),
-        flagged=[cell for cell in results.cells if cell.flagged],
-        marks=method_marks(cell.method for run in runs for cell in run.results.cells),
-        axes=axes,
-        kind_names=kinds_of(page.table.rows),
-        position_names=list(dict.fromkeys(cell.positions for cell in results.cells)),
-        has_hard=any(cell.accuracy_hard for cell in results.cells),
-        hard_known=hard is not None,
-        has_draws=any(cell.draws > 1 for cell in results.cells),
-        budgets=verdicts.budget_rows(results),
-        front=_front(results),
-        pairs=verdicts.pair_rows(results),
-        areas=verdicts.area_table(results),
-        timings=verdicts.timing_table(results),
-        rows=tables.cell_rows(results),
-        parts=tables.part_columns(results),
-        kinds=tables.kind_table(results),
-        num_samples=len(page.table.rows),
-        num_pictures=sum(map(bool, page.pictures.uris)),
-        groups=page.pictures.group_counts,
-        responses_complete=packed["responses_complete"],
-        sample_budgets=budgets,
-        first_budget=_first_budget(results, budgets),
-        cells_json=_json_for_html(cells_json(runs)),
-        samples_json=_json_for_html(packed),
-        # Ours, not the run's: the only texts that go in unescaped.
-        style=Markup(_asset("page.css")),
-        plotly_js=Markup(plotly_js),
-        page_js=Markup(page_js),
-        script_hashes=" ".join(_csp_hash(script) for script in (plotly_js, page_js)),
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            run=page.run,
+            title=f"{page.run.config.model} on {page.run.config.task}",
+            facts=run_facts(page.run, results),
+            results=results,
+            overlay=page.overlay,
+            full=tables.full_cell(results),
+            flagged=[cell for cell in results.cells if cell.flagged],
+            marks=method_marks(cell.method for run in runs for cell in run.results.cells),
+            axes=axes,
+            kind_names=kinds_of(page.table.rows),
+            position_names=list(dict.fromkeys(cell.positions for cell in results.cells)),
+            has_hard=any(cell.accuracy_hard for cell in results.cells),
+            hard_known=hard is not None,
+            has_draws=any(cell.draws > 1 for cell in results.cells),
+            budgets=verdicts.budget_rows(results),
+            front=_front(results),
+            pairs=verdicts.pair_rows(results),
+            areas=verdicts.area_table(results),
+            timings=verdicts.timing_table(results),
+            rows=tables.cell_rows(results),
+            parts=tables.part_columns(results),
+            kinds=tables.kind_table(results),
+            num_samples=len(page.table.rows),
+            num_pictures=sum(map(bool, page.pictures.uris)),
+            groups=page.pictures.group_counts,
+            responses_complete=packed["responses_complete"],
+            sample_budgets=budgets,
+            first_budget=_first_budget(results, budgets),
+            cells_json=_json_for_html(cells_json(runs)),
+            samples_json=_json_for_html(packed),
+            # Ours, not the run's: the only texts that go in unescaped.
+            style=Markup(_asset("page.css")),
+            plotly_js=Markup(plotly_js),
+            page_js=Markup(page_js),
+            script_hashes=" ".join(_csp_hash(script) for script in (plotly_js, page_js)),
+        )
     )
 
 
@@ -210,7 +216,7 @@ def _front(results: Results) -> list[tuple[str, list[str]]]:
 
 def _sample_budgets(results: Results) -> list[tuple[str, int]]:
     """Return the budgets to look at samples at, each with its number of cells."""
-    counts = Counter(cell.budget_asked for cell in _budgeted(results))
+    counts = Counter(map(_budget_key, _budgeted(results)))
     return list(counts.items())
 
 
@@ -219,10 +225,15 @@ def _first_budget(results: Results, budgets: list[tuple[str, int]]) -> str | Non
     most = max((number for _, number in budgets), default=0)
     tokens: dict[str, float] = {}
     for cell in _budgeted(results):
-        tokens[cell.budget_asked] = max(tokens.get(cell.budget_asked, 0.0), cell.tokens_kept_layer_average)
+        key = _budget_key(cell)
+        tokens[key] = max(tokens.get(key, 0.0), cell.tokens_kept_layer_average)
     widest = sorted((tokens[budget], budget) for budget, number in budgets if number == most)
     return widest[(len(widest) - 1) // 2][1] if widest else None
 
 
+def _budget_key(cell: Cell) -> str:
+    return cell.budget_asked + ("+compact" if cell.positions == "compact" else "")
+
+
 def _budgeted(results: Results) -> list[Cell]:
-    return [cell for cell in results.cells if cell.method != "full" and not is_blind(cell)]
+    return [cell for cell in results.cells if cell.method != FULL_METHOD and not is_blind(cell)]

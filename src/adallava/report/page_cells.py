@@ -33,7 +33,13 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
     return {
         "runs": [run.name for run in runs],
         "axes": [
-            {"key": axis.key, "title": axis.title, "unit": axis.unit, "shared": axis.shared, "missing": _missing(runs, axis)}
+            {
+                "key": axis.key,
+                "title": axis.title,
+                "unit": axis.unit,
+                "shared": axis.shared,
+                "missing": _missing(runs, axis),
+            }
             for axis in axes
         ],
         "methods": [
@@ -48,9 +54,7 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
 
 def _missing(runs: Sequence[NamedResults], axis: Any) -> list[str]:
     return [
-        f"{column_name(run, cell)}: {reason}"
-        for run in runs
-        for cell, reason in not_drawn(run.results, axis).items()
+        f"{column_name(run, cell)}: {reason}" for run in runs for cell, reason in not_drawn(run.results, axis).items()
     ]
 
 

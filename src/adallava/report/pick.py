@@ -112,9 +112,7 @@ def _in_turns(rows: Iterable[tuple[float, SampleRow]]) -> list[SampleRow]:
     return [item[2] for turn in zip_longest(*ordered) for item in turn if item is not None]
 
 
-def _picture(
-    row: SampleRow, image_of: Callable[[str], Image.Image | None], allowance_bytes: int
-) -> tuple[str, str]:
+def _picture(row: SampleRow, image_of: Callable[[str], Image.Image | None], allowance_bytes: int) -> tuple[str, str]:
     image = image_of(row.sample_id)
     if image is None:
         return "", "the picture was not found"

@@ -183,9 +183,7 @@ def _pair_row(pair: Comparison) -> PairRow:
         )
     mean, interval = formats.difference(difference)
     first, second = (pair.cell_b, pair.cell_a) if turned else (pair.cell_a, pair.cell_b)
-    return PairRow(
-        first, second, pair.significant, mean, interval, difference.n, formats.probability(pair.p_adjusted)
-    )
+    return PairRow(first, second, pair.significant, mean, interval, difference.n, formats.probability(pair.p_adjusted))
 
 
 def _area(area: Area | None) -> tuple[str, str, str]:

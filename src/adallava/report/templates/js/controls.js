@@ -37,7 +37,11 @@ function setUpMethods(data, view, redraw) {
       else view.hidden.add(method.id);
       redraw();
     });
-    group.append(element("label", { class: "method" }, box, lineSample(method), glyph(method), " ", method.id));
+    const label = element("label", { class: "method" }, box, lineSample(method), glyph(method), " ", method.id);
+    const plot = document.getElementById("plot");
+    for (const event of ["mouseenter", "focusin"]) label.addEventListener(event, () => emphasise(plot, method.id));
+    for (const event of ["mouseleave", "focusout"]) label.addEventListener(event, () => emphasise(plot, null));
+    group.append(label);
     return box;
   });
   const setAll = (checked) => {

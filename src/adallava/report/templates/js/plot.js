@@ -17,6 +17,15 @@ function drawPlot(target, data, view) {
   Plotly.react(target, traces(data, view, placed, range), layout(target, data, view, placed, range), PLOT_CONFIG);
 }
 
+// Dim every curve but one method's; null brings all back.
+function emphasise(target, method) {
+  if (!target.data) return;
+  const opacities = target.data.map((trace) =>
+    method === null || trace.meta.method === method ? trace.meta.opacity : 0.12 * trace.meta.opacity,
+  );
+  Plotly.restyle(target, { opacity: opacities });
+}
+
 function moveBudgetLine(target, view) {
   Plotly.relayout(target, { shapes: budgetLine(view) });
 }
@@ -76,6 +85,7 @@ function curve(data, group, view, factor) {
     },
     mode: "lines+markers",
     opacity: lesser ? 0.6 : 1,
+    meta: { method: first.method, opacity: lesser ? 0.6 : 1 },
     line: { color: method.colour, width: lesser ? 1.2 : 2, dash: method.dash },
     marker: {
       symbol: cells.map((cell) => method.symbol + suffix(cell)),
@@ -98,6 +108,7 @@ function acrossLine(data, cell, view, range) {
     x: [range[0], Math.sqrt(range[0] * range[1]), range[1]],
     y: [mean, mean, mean],
     mode: "lines",
+    meta: { method: cell.method, opacity: 1 },
     line: { color: method.colour, width: 1.4, dash: cell.full ? "dash" : "dot" },
     hoverinfo: cell.full ? "skip" : "text",
     hovertext: hoverText(cell, view),
@@ -114,6 +125,7 @@ function frontLine(placed, view) {
     x: front.map((cell) => cell.x[view.axis]),
     y: front.map((cell) => 100 * accuracyIn(cell, view)[0]),
     mode: "lines",
+    meta: { method: null, opacity: 1 },
     line: { color: "rgba(230, 159, 0, 0.35)", width: 9, shape: "hv" },
     hoverinfo: "skip",
     showlegend: false,

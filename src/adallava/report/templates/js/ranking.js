@@ -3,9 +3,9 @@
 function rankedCells(data, view) {
   const best = new Map();
   for (const cell of placedCells(data, view)) {
-    // A budget read off a slider is a rounded number.
-    if (view.budget === null || cell.x[view.axis] > view.budget * 1.0005) continue;
-    const key = JSON.stringify([cell.run, cell.method, cell.positions]);
+    // A budget read off a slider is a rounded number; a run laid over is for the plot, not for the choice.
+    if (cell.run > 0 || view.budget === null || cell.x[view.axis] > view.budget * 1.0005) continue;
+    const key = JSON.stringify([cell.method, cell.positions]);
     const before = best.get(key);
     if (!before || accuracyIn(cell, view)[0] > accuracyIn(before, view)[0]) best.set(key, cell);
   }

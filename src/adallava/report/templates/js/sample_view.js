@@ -29,10 +29,16 @@ function cellsToShow(data, samples, choice) {
   const here = data.cells.filter((cell) => samples.cellNumber.has(cell.name));
   return [
     ...here.filter((cell) => named.includes(cell.name)).sort((a, b) => named.indexOf(a.name) - named.indexOf(b.name)),
-    ...here.filter((cell) => cell.full && !named.includes(cell.name)),
-    ...here.filter((cell) => !cell.full && !cell.blind && cell.budget === choice.budget && !named.includes(cell.name)),
-    ...here.filter((cell) => cell.blind && !named.includes(cell.name)),
+    ...here.filter((cell) => cell.full && cell.run === 0 && !named.includes(cell.name)),
+    ...here.filter((cell) => isAtBudget(cell, choice.budget) && !named.includes(cell.name)),
+    ...here.filter((cell) => cell.blind && cell.run === 0 && !named.includes(cell.name)),
   ];
+}
+
+// A run laid over shows itself only where the filter names it.
+function isAtBudget(cell, budget) {
+  const own = cell.positions === "compact" ? `${cell.budget}+compact` : cell.budget;
+  return cell.run === 0 && !cell.full && !cell.blind && own === budget;
 }
 
 function pictureNote(samples, row) {
@@ -67,6 +73,7 @@ function blindAnswer(samples, data, cell, row) {
 }
 
 function responseElement(samples, cell, row) {
+  if (scoreOf(samples, cell.name, row) === ABSENT) return DASH;
   const response = responseOf(samples, cell.name, row);
   if (response === null) return element("i", {}, "answer not in the page");
   return response.trim() ? element("q", {}, response) : element("i", {}, "empty answer");
