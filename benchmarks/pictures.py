@@ -19,7 +19,7 @@ def curve(report: Path, target: Path) -> None:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.goto(report.resolve().as_uri())
-        page.wait_for_selector("#plot .main-svg", timeout=120_000)
+        page.wait_for_selector("body[data-plot=ready]", timeout=120_000)
         page.locator("#plot").screenshot(path=target)
         browser.close()
 

@@ -49,5 +49,5 @@ def visit(browser: object, report: Path, width: int = 1280) -> Visit:
     page.on("pageerror", lambda error: opened.complaints.append(str(error)))
     page.on("request", lambda request: opened.requests.append(request.url))
     page.goto(report.as_uri())
-    page.wait_for_selector("body[data-samples=ready]")
+    page.wait_for_selector("body[data-samples=ready][data-plot=ready]")
     return opened

@@ -158,7 +158,7 @@ def test_texts_of_a_run_cannot_become_markup(tmp_path: Path) -> None:
     assert "<img" not in page
     assert "<!--" not in page
     assert all("onerror" not in attributes for _, attributes in Outline(page).seen)
-    assert [a.get("type") for a in Outline(page).all("script")] == ["application/json"] * 2 + [None] * 2
+    assert [a.get("type") for a in Outline(page).all("script")] == ["application/json"] * 2 + ["text/plain", None]
 
 
 def test_the_data_of_the_page_cannot_end_its_element(tmp_path: Path) -> None:

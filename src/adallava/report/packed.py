@@ -33,6 +33,6 @@ def pack_numbers(numbers: NDArray[np.uint32]) -> str:
 def bitmap(indices: Sequence[int], num_bits: int) -> bytes:
     """Return a bitmap with these bits set, bit i in byte i // 8 from the lowest; indices outside are left out."""
     bits = np.zeros(num_bits, dtype=np.uint8)
-    inside = np.asarray([index for index in indices if 0 <= index < num_bits], dtype=np.int64)
-    bits[inside] = 1
+    asked = np.array(indices, dtype=np.int64)
+    bits[asked[(asked >= 0) & (asked < num_bits)]] = 1
     return np.packbits(bits, bitorder="little").tobytes()

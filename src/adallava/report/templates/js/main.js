@@ -1,22 +1,21 @@
-// The page wakes up: the plot and the ranking first, the samples when the browser has drawn those.
+// The page wakes up: first the ranking, then the samples, then the plot, each when the browser has drawn what was before.
 
 const data = readJson("cells");
 const view = firstView(data);
 const plot = document.getElementById("plot");
 
 function redraw() {
-  drawPlot(plot, data, view);
   drawRanking(data, view);
+  drawPlot(plot, data, view);
 }
 
 view.budget = middleBudget(data, view);
 setUpControls(data, view, redraw);
 redraw();
-document.body.dataset.plot = "ready";
+document.body.dataset.ranking = "ready";
 
 async function wakeSamples() {
-  const place = document.getElementById("samples");
-  if (!place) return;
+  if (!document.getElementById("samples")) return;
   if (typeof DecompressionStream === "undefined") {
     document.getElementById("sample-count").textContent =
       "The samples need a browser of 2023 or later (DecompressionStream).";
@@ -26,10 +25,20 @@ async function wakeSamples() {
   document.body.dataset.samples = "ready";
 }
 
-requestAnimationFrame(() => setTimeout(wakeSamples, 0));
+function wakePlot() {
+  startPlotly();
+  drawPlot(plot, data, view);
+  document.body.dataset.plot = "ready";
+}
+
+function afterDrawing(act) {
+  requestAnimationFrame(() => setTimeout(act, 0));
+}
+
+afterDrawing(() => wakeSamples().finally(() => afterDrawing(wakePlot)));
 
 document.getElementById("picture-close").addEventListener("click", () => document.getElementById("picture").close());
 
 // Paper is narrower than most screens: draw the plot anew for it, and back.
-window.addEventListener("beforeprint", () => Plotly.relayout(plot, { width: 660 }));
-window.addEventListener("afterprint", () => Plotly.relayout(plot, { width: null, autosize: true }));
+window.addEventListener("beforeprint", () => plot.data && Plotly.relayout(plot, { width: 660 }));
+window.addEventListener("afterprint", () => plot.data && Plotly.relayout(plot, { width: null, autosize: true }));
