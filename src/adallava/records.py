@@ -67,6 +67,8 @@ class SampleRecord(_Record):
     reads `tokens_kept`."""
     kept_indices: list[list[int]] | None = None
     """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
+    merged: bool = False
+    """True for a method that combines patches: what `kept_indices` leaves out is not lost."""
     prompt_length: int
     """Tokens that entered the LLM, vision tokens included, padding excluded."""
     answer_length: int
@@ -133,8 +135,6 @@ class Cell(_Record):
     positions: PositionsName = "original"
     draws: int = 1
     """Repeated draws of a random method; a sample's score is then its mean over the draws."""
-    merges: bool = False
-    """The method combines tokens: those that are not kept are not lost, and a report draws them so."""
     num_samples: int
     num_failed: int
     accuracy: Interval | None
@@ -197,6 +197,25 @@ class Area(_Record):
     """The range of costs that all methods of the run have in common."""
 
 
+class AreaComparison(_Record):
+    """Two methods at equal cost: their areas on one axis, over the costs that both reach, on the same samples."""
+
+    method_a: str
+    method_b: str
+    positions: PositionsName = "original"
+    axis: Axis
+    from_cost: float
+    to_cost: float
+    difference: PairedDifference
+    """Area of a minus area of b."""
+    p_value: float
+    """Two-sided, paired."""
+    p_adjusted: float
+    """Corrected together with the run's `Comparison`s: they are one family (Holm)."""
+    significant: bool
+    """`p_adjusted` < 0.05."""
+
+
 class HardSplit(_Record):
     """The samples that need the picture, and its detail."""
 
@@ -217,6 +236,7 @@ class Results(_Record):
     cells: list[Cell]
     comparisons: list[Comparison] = Field(default_factory=list)
     areas: list[Area] = Field(default_factory=list)
+    area_comparisons: list[AreaComparison] = Field(default_factory=list)
     hard_split: HardSplit | None = None
 
 
@@ -235,6 +255,8 @@ class RunConfig(_Record):
     draws: int = 1
     """Draws of each random method."""
     timing_batch_sizes: list[int] = Field(default_factory=list)
+    method_options: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
+    """Options of training-free methods that are not at their defaults, by method."""
     dtype: str
     device: str
     attn_implementation: str

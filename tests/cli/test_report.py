@@ -9,7 +9,6 @@ from rich_runs import RichRun, write_rich_run
 from adallava.cli.main import main
 from adallava.records import Run
 
-
 SPEC = RichRun(methods=("random", "pool"), budgets=(8, 32), num_samples=30, batch_sizes=(), compact=False)
 
 

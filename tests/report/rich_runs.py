@@ -17,6 +17,7 @@ from scipy.stats import norm
 
 from adallava.records import (
     Area,
+    AreaComparison,
     Cell,
     Comparison,
     HardSplit,
@@ -99,7 +100,7 @@ def write_rich_run(folder: Path, spec: RichRun) -> Path:
             **run.config.model_dump(),
             "methods": list(spec.methods),
             "token_budgets": [str(budget) for budget in spec.budgets],
-            "positions": ["original", "compact"] if spec.compact else "original",
+            "positions": ["original", "compact"] if spec.compact else ["original"],
             "draws": spec.draws,
             "timing_batch_sizes": list(spec.batch_sizes),
         }
@@ -152,6 +153,7 @@ def rich_records(spec: RichRun, cells: list[MadeCell]) -> Iterator[dict[str, obj
             "tokens_asked": cell.kept,
             "tokens_kept": cell.before_llm,
             "tokens_kept_by_layer": cell.by_layer,
+            "merged": cell.method in MERGING,
             "prompt_length": cell.before_llm + 14,
             "answer_length": 2,
             "finish_reason": "eos",
@@ -197,6 +199,7 @@ def rich_results(spec: RichRun, cells: list[MadeCell]) -> Results:
         cells=made,
         comparisons=_comparisons(cells, scores),
         areas=_areas(spec, made),
+        area_comparisons=_area_comparisons(cells, scores),
         hard_split=HardSplit(
             num_samples=spec.num_samples,
             answered_without_image=int(blind.sum()),
@@ -228,14 +231,16 @@ def _cell(spec: RichRun, cell: MadeCell, scores: dict[str, NDArray[np.float64]],
         budget_asked={"full": "1.0", "none": "none"}.get(cell.method, str(cell.budget)),
         positions=cell.positions,
         draws=len(cell.scores),
-        merges=cell.method in MERGING,
         num_samples=spec.num_samples,
         num_failed=0,
         accuracy=_interval(own),
         accuracy_by_kind={kind: _interval(own[mask]) for kind, mask in of_kind.items() if mask.any()},
-        accuracy_hard=_interval(own[hard]) if hard.any() else None,
+        # The cells that define the split are wrong on it by construction.
+        accuracy_hard=_interval(own[hard]) if hard.any() and cell.method not in ("none", "downsample") else None,
         accuracy_hard_by_kind={
-            kind: _interval(own[mask & hard]) for kind, mask in of_kind.items() if (mask & hard).any()
+            kind: _interval(own[mask & hard])
+            for kind, mask in of_kind.items()
+            if (mask & hard).any() and cell.method not in ("none", "downsample")
         },
         difference_to_full=None if cell.method == "full" else _difference(own - full),
         empties={},
@@ -311,6 +316,28 @@ def _comparisons(cells: list[MadeCell], scores: dict[str, NDArray[np.float64]]) 
             significant=bool(p_adjusted < 0.05),
         )
         for (a, b), p, p_adjusted in zip(pairs, p_values, adjusted, strict=True)
+    ]
+
+
+def _area_comparisons(cells: list[MadeCell], scores: dict[str, NDArray[np.float64]]) -> list[AreaComparison]:
+    """Return the first two methods at equal cost, on one axis where they differ and on one where they do not."""
+    methods = list(dict.fromkeys(cell.method for cell in cells if cell.budget and cell.method != "downsample"))[:2]
+    if len(methods) < 2:
+        return []
+    a, b = (next(scores[cell.name] for cell in cells if cell.method == method) for method in methods)
+    return [
+        AreaComparison(
+            method_a=methods[0],
+            method_b=methods[1],
+            axis=axis,
+            from_cost=1e9,
+            to_cost=2e9,
+            difference=_difference(a - b),
+            p_value=p,
+            p_adjusted=p,
+            significant=p < 0.05,
+        )
+        for axis, p in (("flops", 0.01), ("ms", 0.7))
     ]
 
 

@@ -1,4 +1,4 @@
-"""10,000 samples by 15 methods: the page stays small and works. How fast it opens, `benchmarks/report_page.py` measures."""
+"""10,000 samples by 15 methods: the page stays small and works. `benchmarks/report_page.py` measures how fast."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from adallava.records import FULL_METHOD, Axis, Cell, Results
+from adallava.records import FULL_METHOD, Cell, Results
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,6 @@ class CostAxis:
     value: Callable[[Cell], float | None]
     shared: bool = False
     """True if methods have exactly the same x by construction."""
-    front: Axis | None = None
-    """The name of this axis in `Cell.on_front` and `Area.axis`, if it has one."""
 
 
 def _gflops_total(cell: Cell) -> float | None:
@@ -38,7 +36,6 @@ _FIXED = (
         "tokens",
         lambda cell: cell.tokens_kept_layer_average,
         shared=True,
-        front="tokens",
     ),
     CostAxis(
         "tokens",
@@ -48,14 +45,13 @@ _FIXED = (
         lambda cell: cell.tokens_kept,
         shared=True,
     ),
-    CostAxis("gflops", "GFLOPs", "GFLOPs per answer, all parts", "GFLOPs", _gflops_total, front="flops"),
+    CostAxis("gflops", "GFLOPs", "GFLOPs per answer, all parts", "GFLOPs", _gflops_total),
     CostAxis(
         "first-token",
         "ms to first token",
         "ms to the first token, per sample, during the sweep",
         "ms",
         lambda cell: cell.part_ms.get("time_to_first_token"),
-        front="ms",
     ),
     CostAxis(
         "total-ms", "ms total", "ms per answer, all parts, during the sweep", "ms", lambda c: c.part_ms.get("total")

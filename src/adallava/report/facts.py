@@ -34,6 +34,7 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         ("Token budgets", ", ".join(config.token_budgets)),
         ("Batch size", str(config.batch_size)),
         ("Timed at batch", ", ".join(map(str, config.timing_batch_sizes))),
+        ("Method options", _pairs({name: _pairs(options) for name, options in config.method_options.items()})),
         ("Draws of random methods", str(config.draws)),
         ("Seed", str(config.seed)),
         ("New tokens at most", str(config.max_new_tokens)),

@@ -119,9 +119,9 @@ def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
 def _render(page: _Page) -> str:
     """Return the page as HTML. What comes from the run is escaped; its policy lets only our scripts run."""
     results = page.results
-    runs = [NamedResults("", results)]
+    runs = [NamedResults("", results, page.table.merging)]
     if page.other is not None:
-        runs.append(NamedResults(page.other.name, page.other.results))
+        runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
     axes = cost_axes(Results(cells=[cell for run in runs for cell in run.results.cells]))
     hard = hard_samples(results, page.table)
     packed = samples_json(page.columns, page.pictures, hard)
@@ -148,6 +148,7 @@ def _render(page: _Page) -> str:
             budgets=verdicts.budget_rows(results),
             front=_front(results),
             pairs=verdicts.pair_rows(results),
+            area_pairs=verdicts.area_pair_rows(results),
             areas=verdicts.area_table(results),
             timings=verdicts.timing_table(results),
             rows=tables.cell_rows(results),

@@ -8,7 +8,6 @@ from adallava.records import FULL_METHOD, Cell, Interval, PairedDifference, Resu
 from adallava.report import formats
 from adallava.report.axes import cost_axes, is_blind, not_drawn, place_on
 from adallava.report.marks import method_marks
-from adallava.report.patches import MERGING_METHODS
 
 
 @dataclass(frozen=True)
@@ -17,6 +16,8 @@ class NamedResults:
 
     name: str
     results: Results
+    merging: frozenset[str] = frozenset()
+    """Cells whose method combines patches."""
 
 
 def column_name(run: NamedResults, cell: str) -> str:
@@ -76,15 +77,11 @@ def _cell(run: NamedResults, run_number: int, cell: Cell, axes: Sequence[Any]) -
         "difference": _bounds(cell.difference_to_full),
         "tokens": cell.num_vision_tokens,
         "kept": cell.tokens_kept,
-        "merges": merges(cell),
+        "merges": cell.cell in run.merging,
+        "inside": cell.tokens_kept != cell.tokens_kept_layer_average,
         "lines": _lines(cell),
         "flag": (cell.flag_reason or "no reason recorded") if cell.flagged else None,
     }
-
-
-def merges(cell: Cell) -> bool:
-    """Return whether a cell's method combines patches: what it does not keep is not lost."""
-    return cell.merges or cell.method in MERGING_METHODS
 
 
 def _by_kind(accuracy: Mapping[str, Interval]) -> dict[str, list[float] | None]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from adallava.records import SampleRecord
 from adallava.report.packed import bitmap
+from adallava.report.patches import MERGING_METHODS
 
 RIGHT = 0.5
 """An answer counts as right from this score on; with several draws, their mean score."""
@@ -55,6 +56,8 @@ class SampleTable:
 
     rows: tuple[SampleRow, ...]
     columns: Mapping[str, Mapping[str, Answers]]
+    merging: frozenset[str] = frozenset()
+    """Cells whose method combines patches: what it does not keep is not lost."""
 
     def score(self, cell: str, sample_id: str) -> float | None:
         """Return a score, or None where the cell failed or never met the sample."""
@@ -67,16 +70,19 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
 
     A repeated draw of one answer replaces nothing: resumed runs write each (cell, sample, draw) once.
     """
-    rows: dict[str, SampleRow] = {}
+    firsts: dict[str, SampleRecord] = {}
+    num_images: dict[str, int] = {}
+    merging: set[str] = set()
     columns: dict[str, dict[str, Answers]] = {cell: {} for cell in cells}
     texts: dict[str, str] = {}
     for record in records:
         if record.cell not in columns:
             continue
-        num_images = max(1, len(record.kept_indices or []))
-        num_patches = record.num_vision_tokens // num_images
-        if record.sample_id not in rows:
-            rows[record.sample_id] = _row(record, num_patches)
+        firsts.setdefault(record.sample_id, record)
+        images = max(1, len(record.kept_indices or []))
+        num_images[record.sample_id] = max(images, num_images.get(record.sample_id, 1))
+        if record.merged or record.method in MERGING_METHODS:
+            merging.add(record.cell)
         answers = columns[record.cell].setdefault(record.sample_id, Answers())
         # One object for equal texts: a run has few different answers and very many records.
         answers.responses.append(texts.setdefault(record.response, record.response))
@@ -85,8 +91,9 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         else:
             answers.scores.append(record.score)
         if record.kept_indices and record.draw == 0:
-            answers.kept = bitmap(record.kept_indices[0], num_patches)
-    return SampleTable(tuple(rows.values()), columns)
+            answers.kept = bitmap(record.kept_indices[0], record.num_vision_tokens // images)
+    rows = tuple(_row(record, record.num_vision_tokens // num_images[id_]) for id_, record in firsts.items())
+    return SampleTable(rows, columns, frozenset(merging))
 
 
 def is_right(score: float | None) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adallava.records import FULL_METHOD, Area, Axis, Cell, Comparison, Results, Timing
+from adallava.records import FULL_METHOD, Area, AreaComparison, Axis, Cell, Comparison, Results, Timing
 from adallava.report import formats
 from adallava.report.axes import is_blind
 from adallava.report.marks import Mark, method_marks
@@ -45,6 +45,8 @@ class PairRow:
     interval: str
     num_samples: int
     p_adjusted: str
+    where: str = ""
+    """For two methods at equal cost: the axis and the range of costs."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,20 @@ def area_table(results: Results) -> AreaTable | None:
     return AreaTable(tuple((AXIS_TITLES[axis], _cost_range(results.areas, axis)) for axis in axes), tuple(rows))
 
 
+def area_pair_rows(results: Results) -> list[PairRow]:
+    """Return every tested pair of methods at equal cost, the significant ones first."""
+    rows = [
+        _statement(
+            f"{pair.method_a}{_suffix(pair.positions)}",
+            f"{pair.method_b}{_suffix(pair.positions)}",
+            pair,
+            f"{AXIS_TITLES[pair.axis]}, {_span(pair.axis, pair.from_cost, pair.to_cost)}",
+        )
+        for pair in results.area_comparisons
+    ]
+    return sorted(rows, key=lambda row: not row.ahead)
+
+
 def timing_table(results: Results) -> TimingTable | None:
     """Return the times by batch size, or None if the run was not timed."""
     timings = [timing for cell in results.cells for timing in cell.timings]
@@ -174,7 +190,15 @@ def _verdict(pair: Comparison | None, leader: str) -> str:
     return "ahead" if pair.significant and lead > 0 else "tied"
 
 
+def _suffix(positions: str) -> str:
+    return "+compact" if positions == "compact" else ""
+
+
 def _pair_row(pair: Comparison) -> PairRow:
+    return _statement(pair.cell_a, pair.cell_b, pair)
+
+
+def _statement(name_a: str, name_b: str, pair: Comparison | AreaComparison, where: str = "") -> PairRow:
     turned = pair.difference.mean < 0
     difference = pair.difference
     if turned:
@@ -182,8 +206,10 @@ def _pair_row(pair: Comparison) -> PairRow:
             update={"mean": -difference.mean, "low": -difference.high, "high": -difference.low}
         )
     mean, interval = formats.difference(difference)
-    first, second = (pair.cell_b, pair.cell_a) if turned else (pair.cell_a, pair.cell_b)
-    return PairRow(first, second, pair.significant, mean, interval, difference.n, formats.probability(pair.p_adjusted))
+    first, second = (name_b, name_a) if turned else (name_a, name_b)
+    return PairRow(
+        first, second, pair.significant, mean, interval, difference.n, formats.probability(pair.p_adjusted), where
+    )
 
 
 def _area(area: Area | None) -> tuple[str, str, str]:
@@ -198,9 +224,12 @@ def _rank(area: Area | None) -> float:
 
 def _cost_range(areas: Sequence[Area], axis: Axis) -> str:
     ends = {(area.from_cost, area.to_cost) for area in areas if area.axis == axis}
+    return _span(axis, min(end[0] for end in ends), max(end[1] for end in ends))
+
+
+def _span(axis: Axis, low: float, high: float) -> str:
     scale = 1e9 if axis == "flops" else 1.0
     unit = {"tokens": "tokens", "flops": "GFLOPs", "ms": "ms"}[axis]
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     return f"{formats.figures3(low / scale)} to {formats.figures3(high / scale)} {unit}"
 
 

@@ -97,8 +97,8 @@ function keptWords(samples, cell, row) {
   const kept = keptOf(samples, cell, row);
   if (!kept) return `${cost(cell.kept)} of ${cost(cell.tokens)} tokens before the LLM`;
   const verb = cell.merges ? "merged into" : "kept";
-  const draws = cell.draws > 1 ? ", first draw" : "";
-  return `${verb} ${kept.count} of ${kept.grid[0] * kept.grid[1]}${draws}`;
+  const when = (cell.inside ? " by the last layer" : "") + (cell.draws > 1 ? ", first draw" : "");
+  return `${verb} ${kept.count} of ${kept.grid[0] * kept.grid[1]}${when}`;
 }
 
 function pictureButton(samples, cell, row) {
