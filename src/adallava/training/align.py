@@ -4,6 +4,9 @@ The projected feature of a patch is compared with the input embeddings of the wo
 a red circle with "red" among the colours, "circle" among the shapes, and so on). After it, words of a question
 and the patches they speak of already lie close together, and since the LLM's output matrix starts as
 its embeddings (`match_scales`), naming what a patch shows is a copy. It needs no LLM pass at all.
+
+The class token learns to name everything that is in the picture, as CLIP's learns to match a caption: without a task of
+its own its attention would mean nothing, and methods that select by it would be judged on noise.
 """
 
 from collections.abc import Mapping
@@ -44,6 +47,7 @@ class AlignmentLoss(nn.Module):
         """
         super().__init__()
         self.groups = {name: [self._ids(tokenizer, forms) for forms in group] for name, group in WORD_GROUPS.items()}
+        self.absent = nn.Parameter(torch.zeros(sum(len(group) for group in WORD_GROUPS.values())))
         self.place = nn.Linear(width, PLACES)
         self.background = nn.Linear(width, 2)
 
@@ -57,22 +61,30 @@ class AlignmentLoss(nn.Module):
             )
         return single
 
-    def forward(self, projected: Tensor, embedding: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, projected: Tensor, summary: Tensor, embedding: Tensor, labels: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Return the loss per attribute.
 
         Args:
             projected: [B, N, D] vision tokens as the LLM reads them.
+            summary: [B, D] the class token's output, projected likewise.
             embedding: [V, D] the LLM's input embeddings.
             labels: int64 [B, N] per attribute, -1 = not labelled.
         """
         # What the LLM's first RMSNorm does to a token, without its weights.
-        features = F.rms_norm(projected, projected.shape[-1:])
-        losses = {}
+        features, summary = (F.rms_norm(tokens, tokens.shape[-1:]) for tokens in (projected, summary))
+        losses, named, present = {}, [], []
         for name, group in self.groups.items():
-            words = torch.stack([embedding[ids].mean(0) for ids in group])
-            losses[name] = self._loss(_TEMPERATURE * features @ F.normalize(words, dim=-1).T, labels[name])
+            words = F.normalize(torch.stack([embedding[ids].mean(0) for ids in group]), dim=-1)
+            losses[name] = self._loss(_TEMPERATURE * features @ words.T, labels[name])
+            named.append(_TEMPERATURE * summary @ words.T)
+            values = torch.arange(len(group), device=labels[name].device)
+            present.append((labels[name].unsqueeze(-1) == values).any(dim=1))
         losses["place"] = self._loss(self.place(features), labels["place"])
         losses["background"] = self._loss(self.background(features), labels["background"])
+        logits = torch.cat(named, dim=-1).float() - self.absent
+        losses["summary"] = F.binary_cross_entropy_with_logits(logits, torch.cat(present, dim=-1).float())
         return losses
 
     @staticmethod
@@ -92,10 +104,10 @@ class AlignObjective(nn.Module):
 
     def forward(self, pixel_values: Tensor, labels: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Return `loss` and each attribute's share of it."""
-        projected = torch.stack(
-            tuple(self.base.model.get_image_features(pixel_values=pixel_values, return_dict=True).pooler_output)
-        )
-        losses = self.alignment(projected, self.base.get_input_embeddings().weight, labels)
+        # A blank reads the tower's last layer (`blank_config`).
+        tokens = self.base.model.vision_tower(pixel_values).last_hidden_state
+        projected = self.base.model.multi_modal_projector(tokens)
+        losses = self.alignment(projected[:, 1:], projected[:, 0], self.base.get_input_embeddings().weight, labels)
         return {"loss": torch.stack(tuple(losses.values())).mean(), **losses}
 
 

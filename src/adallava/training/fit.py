@@ -1,6 +1,7 @@
 """Runs one stage with `transformers.Trainer`: optimiser, schedule, checkpoints, resuming, logs."""
 
 import json
+import os
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -110,7 +111,7 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device) -> TrainingArg
         save_total_limit=2,
         report_to=[],
         remove_unused_columns=False,
-        dataloader_num_workers=0 if device.type == "cpu" else 8,
+        dataloader_num_workers=0 if device.type == "cpu" else min(14, max(1, (os.cpu_count() or 2) - 2)),
         dataloader_drop_last=True,
         disable_tqdm=None,
     )
