@@ -151,3 +151,29 @@ def test_pictures_stay_within_what_the_page_may_weigh() -> None:
     pictures = choose_pictures(table_of(SPEC), lambda _: noise)
 
     assert sum(map(len, pictures.uris)) <= 1_600_000
+
+
+def test_of_several_pictures_the_first_is_kept_on_its_own_grid() -> None:
+    spec = FakeRun(methods=("random",), budgets=("8",), num_samples=2)
+    records = [record for cell in fake_cells(spec) for record in fake_records(spec, cell)]
+    # The first record failed, so that only the second one says how many pictures there are.
+    two = [
+        record.model_copy(
+            update={
+                "num_vision_tokens": 512,
+                "kept_indices": None if record.method == "full" else [[0, 255], [7]],
+            }
+        )
+        for record in records
+    ]
+    table = table_of(spec, two)
+
+    assert {row.num_patches for row in table.rows} == {256}
+    assert table.columns["random@8"][two[0].sample_id].kept == bytes([1, *[0] * 30, 128])
+
+
+def test_merging_is_what_the_records_say_and_pool_in_older_runs() -> None:
+    table, _, _ = rich(RichRun(methods=("uniform", "tome"), num_samples=5))
+
+    assert {cell.partition("@")[0] for cell in table.merging} == {"tome"}
+    assert table_of(FakeRun(methods=("pool", "random"), budgets=("8",), num_samples=2)).merging == {"pool@8"}

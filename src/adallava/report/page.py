@@ -222,13 +222,15 @@ def _sample_budgets(results: Results) -> list[tuple[str, int]]:
 
 
 def _first_budget(results: Results, budgets: list[tuple[str, int]]) -> str | None:
-    """Return the budget that most cells ran at, of these the middle one by tokens."""
-    most = max((number for _, number in budgets), default=0)
+    """Return the budget that most cells ran at, of these the middle one by tokens; with original positions if any."""
+    cells = _budgeted(results)
+    cells = [cell for cell in cells if cell.positions == "original"] or cells
     tokens: dict[str, float] = {}
-    for cell in _budgeted(results):
+    for cell in cells:
         key = _budget_key(cell)
         tokens[key] = max(tokens.get(key, 0.0), cell.tokens_kept_layer_average)
-    widest = sorted((tokens[budget], budget) for budget, number in budgets if number == most)
+    most = max((number for budget, number in budgets if budget in tokens), default=0)
+    widest = sorted((tokens[budget], budget) for budget, number in budgets if budget in tokens and number == most)
     return widest[(len(widest) - 1) // 2][1] if widest else None
 
 

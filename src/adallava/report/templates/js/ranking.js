@@ -59,7 +59,9 @@ function answerWords(data, view, ranked, unit) {
   const head = `${leader.name} has the highest mean: ${scoreWords(bounds)}.`;
   if (view.kind || view.split !== "all") return `${head} Tests are made over all samples only.`;
   if (!tied && !behind) return verdicts.length ? `${head} This run did not test it against the others.` : head;
-  return `${head} It is clearly ahead of ${behind} of ${verdicts.length}; ${tied} cannot be told apart from it.`;
+  if (behind === verdicts.length) return `${head} It is ahead of ${behind === 1 ? "the other" : `all ${behind} others`}.`;
+  const apart = tied === 1 ? "1 is not told apart from it" : `${tied} are not told apart from it`;
+  return `${head} Of ${verdicts.length} others it is ahead of ${behind}; ${tied ? apart : "the rest were not tested"}.`;
 }
 
 function rankingRow(data, view, leader, cell) {
