@@ -1,4 +1,4 @@
-"""How long a report of many answers takes to write and to open: `python benchmarks/report_page.py [--samples 10000]`.
+"""How long a report of many answers takes to write and to open: `python benchmarks/report_page.py [--output FILE]`.
 
 Makes a run folder of 15 methods (answers are made up), writes its page, opens it in headless Chromium with the network
 cut, and works with it. Prints a table, then JSON as its last line. Times are the median of `--repeats`.
@@ -87,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, help="also write the JSON into this file")
     args = parser.parse_args()
     spec = RichRun(num_samples=args.samples)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -109,10 +110,15 @@ def main() -> None:
     for name, label in LABELS.items():
         print(f"{label:42}{result[name]:10.1f}")
     result |= {
+        "command": " ".join(["python", *sys.argv]),
+        "date": time.strftime("%Y-%m-%d"),
         "samples": args.samples, "methods": len(METHODS), "answers": answers, "repeats": args.repeats,
         "chromium": chromium, "machine": platform.processor() or platform.machine(), "cores": os.cpu_count(),
     }  # fmt: skip
-    print(json.dumps({name: round(v, 2) if isinstance(v, float) else v for name, v in result.items()}))
+    result = {name: round(value, 2) if isinstance(value, float) else value for name, value in result.items()}
+    if args.output:
+        args.output.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
