@@ -96,6 +96,16 @@ def test_a_mistake_is_one_line(
     assert error.count("\n") == 1
 
 
+def test_without_matplotlib_the_remedy_comes_before_any_work(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["report", str(run_folder), "--figures", str(tmp_path / "paper")]) == 2
+
+    assert "pip install 'adallava[figures]'" in capsys.readouterr().err
+    assert not (run_folder / "report.html").exists()
+
+
 def test_the_command_needs_no_torch(run_folder: Path) -> None:
     probe = (
         "import sys; from adallava.cli.main import main; "

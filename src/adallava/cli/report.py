@@ -59,6 +59,11 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--pictures {args.pictures} is no number of samples: give 0 or more")
     if args.output is not None and not args.output.resolve().parent.is_dir():
         raise InputError(f"--output {args.output} lies in no folder: make {args.output.parent} first")
+    if args.figures:
+        from adallava.report.paper_figures import load_matplotlib, write_figures
+        from adallava.report.paper_tables import write_tables
+
+        load_matplotlib()  # Now: whoever lacks it should not wait for the page first.
     described = read_run(args.run_folder)
     page = write_report(
         args.run_folder,
@@ -69,9 +74,6 @@ def run(args: argparse.Namespace) -> int:
     )
     print(page)
     if args.figures:
-        from adallava.report.paper_figures import write_figures
-        from adallava.report.paper_tables import write_tables
-
         results = read_results(args.run_folder)
         for path in [*write_tables(described, results, args.figures), *write_figures(results, args.figures)]:
             print(path)

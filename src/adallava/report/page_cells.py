@@ -29,7 +29,6 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
     """Return axes, methods, cells and comparisons; every foreign text in it is plain text, never markup."""
     both = Results(cells=[cell for run in runs for cell in run.results.cells])
     axes, marks = cost_axes(both), method_marks(cell.method for cell in both.cells)
-    kinds = dict.fromkeys(kind for cell in both.cells for kind in cell.accuracy_by_kind)
     cells = [_cell(run, number, cell, axes) for number, run in enumerate(runs) for cell in run.results.cells]
     return {
         "runs": [run.name for run in runs],
@@ -47,7 +46,6 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
             {"id": method, "colour": mark.colour, "symbol": mark.symbol, "glyph": mark.glyph, "dash": mark.dash}
             for method, mark in marks.items()
         ],
-        "kinds": list(kinds),
         "cells": cells,
         "comparisons": _comparisons(runs),
     }
@@ -70,9 +68,10 @@ def _cell(run: NamedResults, run_number: int, cell: Cell, axes: Sequence[Any]) -
         "positions": cell.positions,
         "draws": cell.draws,
         "x": {axis.key: x for axis in axes if (x := place_on(axis, cell)) is not None},
+        # By question type; over all types under the empty name.
         "accuracy": {
-            "all": {"": _bounds(cell.accuracy), **_by_kind(cell.accuracy_by_kind)},
-            "hard": {"": _bounds(cell.accuracy_hard), **_by_kind(cell.accuracy_hard_by_kind)},
+            "all": {**_by_kind(cell.accuracy_by_kind), "": _bounds(cell.accuracy)},
+            "hard": {**_by_kind(cell.accuracy_hard_by_kind), "": _bounds(cell.accuracy_hard)},
         },
         "difference": _bounds(cell.difference_to_full),
         "tokens": cell.num_vision_tokens,

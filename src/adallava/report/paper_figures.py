@@ -45,7 +45,7 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
     Raises:
         InputError: if matplotlib is not installed.
     """
-    _matplotlib()
+    load_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for axis in cost_axes(results):
@@ -62,7 +62,12 @@ def _is_fixed(cell: Cell) -> bool:
     return cell.method == FULL_METHOD or is_blind(cell)
 
 
-def _matplotlib() -> Any:
+def load_matplotlib() -> Any:
+    """Return the module.
+
+    Raises:
+        InputError: if it is not installed.
+    """
     try:
         import matplotlib
     except ImportError as error:
@@ -77,7 +82,7 @@ def _write(results: Results, cells: Sequence[Cell], axis: CostAxis, split: Split
     if not curves:
         return []
     paths = []
-    with _matplotlib().rc_context(_STYLE):
+    with load_matplotlib().rc_context(_STYLE):
         rows = -(-(len(curves) + 1) // _LEGEND_COLUMNS)
         figure = Figure(figsize=(_WIDTH_INCHES, _PLOT_HEIGHT_INCHES + rows * _LEGEND_ROW_INCHES), layout="constrained")
         plot = figure.add_subplot()
