@@ -1,27 +1,25 @@
-"""Makes the README's pictures from a run: `python benchmarks/pictures.py runs/tiny docs/images` (needs Chromium)."""
+"""Makes the README's pictures from a run: `python benchmarks/pictures.py runs/tiny docs/images`."""
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
+from adallava.report.paper_figures import write_figures
+from adallava.report.read import read_results
 from adallava.tasks.scenes import scene_sample
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 EXAMPLE = 6
 
 
-def curve(report: Path, target: Path) -> None:
-    """Photograph the report's plot."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        page = browser.new_page(viewport={"width": 1100, "height": 900})
-        page.goto(report.resolve().as_uri())
-        page.wait_for_selector("#plot .main-svg", timeout=120_000)
-        page.locator("#plot").screenshot(path=target)
-        browser.close()
+def curve(run_folder: Path, target: Path) -> None:
+    """Draw accuracy against vision tokens as for a paper."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_figures(read_results(run_folder), Path(folder))
+        shutil.copy(Path(folder) / "accuracy-layer-tokens.png", target)
 
 
 def kept(target: Path) -> None:
@@ -38,5 +36,5 @@ def kept(target: Path) -> None:
 if __name__ == "__main__":
     run_folder, folder = map(Path, sys.argv[1:3])
     folder.mkdir(parents=True, exist_ok=True)
-    curve(run_folder / "report.html", folder / "curve.png")
+    curve(run_folder, folder / "curve.png")
     kept(folder / "kept.png")

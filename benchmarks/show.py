@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "src/adallava/bundled/tiny/README.md")
+PAGES = ("README.md", "docs/report.md", "src/adallava/bundled/tiny/README.md")
 STAGES = ("align", "look", "base", "relate", "question", "budget-token")
 KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")
 
@@ -76,7 +76,23 @@ def _training() -> list[str]:
     return rows
 
 
-TABLES = {"accuracy": _accuracy, "kinds": _kinds, "provenance": _provenance, "training": _training}
+def _report() -> list[str]:
+    timed = json.loads((ROOT / "docs/results/report_page.json").read_text())
+    names = ("ranking_ms", "samples_ms", "plot_ms", "axis_ms", "filter_ms", "search_ms", "next_ms")
+    titles = ("ranking", "list of samples", "plot", "switch the axis", "filter", "search", "next sample")
+    return [
+        f"{timed['samples']:,} samples, {timed['methods']} methods, {timed['answers']:,} answers (made up); a page of "
+        f"{timed['page_mib']:.1f} MiB, written in {timed['write_page_s']:.0f} s. Milliseconds, median of "
+        f"{timed['repeats']}, Chromium {timed['chromium'].partition('.')[0]} without a GPU, {timed['cores']} cores, "
+        f"{timed['date']}:",
+        "",
+        "| opens: " + " | ".join(titles[:3]) + " | then: " + " | ".join(titles[3:]) + " |",
+        "|" + " ---: |" * len(names),
+        "| " + " | ".join(f"{timed[name]:.0f}" for name in names) + " |",
+    ]
+
+
+TABLES = {"report": _report, "accuracy": _accuracy, "kinds": _kinds, "provenance": _provenance, "training": _training}
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 
 

@@ -73,7 +73,7 @@ def test_files_that_the_readme_points_to_exist():
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("command", ["", "sweep", "compare", "generate", "doctor", "train"])
+@pytest.mark.parametrize("command", ["", "sweep", "compare", "report", "generate", "doctor", "train"])
 def test_every_command_explains_itself(command, folder):
     done = run(f"adallava {command} --help", folder)
     assert done.returncode == 0

@@ -1,156 +1,279 @@
-"""The page in a real browser: what is drawn, that it reacts, and that it asks the network for nothing."""
+"""The plot and the ranking in a real browser: what is drawn, that it reacts, and that it asks for nothing."""
 
-import os
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from browsing import Visit, needs_browser, visit
 from plotly.offline import get_plotlyjs
+from rich_runs import RichRun, write_rich_run
 from run_folders import FakeRun, picture_of, write_fake_run
 
+from adallava.records import Cell, Results
 from adallava.report.page import write_report
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+pytestmark = needs_browser
 BAD = "</script><script>window.taken = 1</script><img src=x onerror='window.taken = 1'>"
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        not CHROMIUM.exists() and not os.environ.get("CI"),
-        reason=f"{CHROMIUM} is missing: apt-get install chromium",
-    ),
-]
+SPEC = RichRun(methods=("random", "uniform", "pool", "question", "fastv"), budgets=(8, 32, 128), num_samples=150)
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rich_run(tmp_path_factory.mktemp("run"), SPEC)
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec = FakeRun(
-        methods=("random", "uniform", "pool", "budget-token", "question", "none"),
-        budgets=("8", "32", "128"),
-        num_samples=60,
-        first_token_eos={"random@8": 3},
+def cells(folder: Path) -> dict[str, Cell]:
+    results = Results.model_validate_json((folder / "results.json").read_text())
+    return {cell.cell: cell for cell in results.cells}
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> Path:
+    return write_report(folder, picture_of)
+
+
+@pytest.fixture(scope="module")
+def visited(browser: object, report: Path) -> Iterator[Visit]:
+    visited = visit(browser, report)
+    yield visited
+    visited.page.close()
+
+
+@pytest.fixture
+def opened(visited: Visit) -> Iterator[Visit]:
+    """The page as it was opened; opening it anew for every test would take a second each."""
+    visited.page.evaluate("document.activeElement.blur()")
+    visited.page.locator("button[data-axis=layer-tokens]").click()
+    visited.page.locator("#methods-all").click()
+    for control, value in (("view-kind", ""), ("view-split", "all"), ("view-positions", "original")):
+        visited.page.select_option(f"#{control}", value)
+    yield visited
+    assert visited.complaints == []
+    assert [url for url in visited.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def curve(opened: Visit, name: str) -> tuple[list[float], list[float]]:
+    """Return x and y of the curve with this name."""
+    found = opened.page.evaluate(
+        """(name) => {
+            const trace = document.querySelector('#plot').data.find((trace) => trace.name === name && trace.error_y);
+            return [Array.from(trace.x), Array.from(trace.y)];
+        }""",
+        name,
     )
-    return write_report(write_fake_run(tmp_path_factory.mktemp("run"), spec), picture_of)
+    return found[0], found[1]
 
 
-@dataclass
-class Visit:
-    """A page that was opened, and what went on while it was."""
-
-    page: object
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
+def press_axis(opened: Visit, key: str) -> None:
+    opened.page.locator(f"button[data-axis={key}]").focus()
+    opened.page.keyboard.press("Enter")
 
 
-def visit(browser: object, report: Path) -> Visit:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
-    # Generous: the page holds all of plotly.js, and the machine may be busy.
-    page.set_default_timeout(120_000)
-    opened = Visit(page)
-    page.on("console", lambda message: opened.complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-    page.on("request", lambda request: opened.requests.append(request.url))
-    page.goto(report.as_uri())
-    page.wait_for_selector("#plot .main-svg")
-    return opened
+def test_every_method_has_its_curve_and_its_box(opened: Visit) -> None:
+    methods = ["full", *SPEC.methods, "downsample", "none"]
 
-
-@pytest.fixture(scope="module")
-def opened(browser: object, report: Path) -> Iterator[Visit]:
-    opened = visit(browser, report)
-    yield opened
-    opened.page.close()
-
-
-def test_the_plot_is_drawn_with_a_trace_a_method(opened: Visit) -> None:
-    legend = opened.page.locator("#plot .legendtext").all_text_contents()
-
-    assert sorted(legend) == sorted(
-        [
-            "random",
-            "uniform",
-            "pool",
-            "budget-token",
-            "question",
-            "none (no vision token)",
-            "full-token model",
-        ]
-    )
-    # Those seven and the line of the full-token model.
-    assert opened.page.locator("#plot .scatterlayer .trace").count() == 8
-    assert opened.page.locator("#plot .errorbar").count() == 5 * 3 + 1
+    names = [text.split()[-1] for text in opened.page.locator("#methods label").all_inner_texts()]
+    assert sorted(names) == sorted(methods)
+    assert set(opened.plot_names()) == {
+        "full line", "none (no vision token)", "Pareto front", "full-token model", "downsample", *SPEC.methods,
+    }  # fmt: skip
+    assert opened.page.locator("#plot .main-svg").count() > 0
 
 
 @pytest.mark.parametrize(
     ("key", "title"),
     [
-        ("tokens", "vision tokens kept"),
-        ("first-token", "ms to the first token"),
-        ("total-ms", "ms per answer"),
+        ("tokens", "vision tokens that enter the LLM"),
         ("gflops", "GFLOPs"),
+        ("first-token", "ms to the first token, per sample"),
+        ("timed-8", "ms to the first token, a whole batch of 8"),
+        ("total-ms", "ms per answer"),
     ],
 )
-def test_a_button_switches_the_axis_by_keyboard(opened: Visit, key: str, title: str) -> None:
-    button = opened.page.locator(f"button[data-axis={key}]")
-    button.focus()
-    opened.page.keyboard.press("Enter")
-    opened.page.wait_for_function(
-        "text => document.querySelector('#plot .xtitle').textContent.startsWith(text)", arg=title
+def test_the_axis_switches_by_keyboard_to_the_cells_own_figures(
+    opened: Visit, cells: dict[str, Cell], key: str, title: str
+) -> None:
+    press_axis(opened, key)
+    read = {
+        "tokens": lambda cell: cell.tokens_kept,
+        "gflops": lambda cell: cell.flops["total"] / 1e9,
+        "first-token": lambda cell: cell.part_ms["time_to_first_token"],
+        "timed-8": lambda cell: cell.timings[1].part_ms["time_to_first_token"].median,
+        "total-ms": lambda cell: cell.part_ms["total"],
+    }[key]
+    xs, ys = curve(opened, "question")
+    expected = sorted((cells[f"question@{budget}"] for budget in SPEC.budgets), key=read)
+
+    assert xs == pytest.approx([read(cell) for cell in expected], rel=0.05)
+    assert ys == pytest.approx([100 * cell.accuracy.mean for cell in expected], abs=0.01)
+    assert opened.page.locator("#plot .xtitle").text_content().startswith(title)
+    assert opened.page.locator("button[data-axis][aria-pressed=true]").get_attribute("data-axis") == key
+
+
+def test_methods_go_and_come_back(opened: Visit) -> None:
+    opened.page.locator("#methods label", has_text="question").locator("input").press("Space")
+    assert "question" not in opened.plot_names()
+
+    opened.page.locator("#methods-none").click()
+    assert set(opened.plot_names()) == {"Pareto front"}
+    assert "No cell in view" in opened.page.locator("#ranking-answer").inner_text()
+
+    opened.page.locator("#methods-all").click()
+    assert "question" in opened.plot_names()
+
+
+def test_a_question_type_and_the_hard_split_show_their_own_accuracy(opened: Visit, cells: dict[str, Cell]) -> None:
+    opened.page.select_option("#view-kind", "reading")
+    by_kind = [100 * cells[f"pool@{budget}"].accuracy_by_kind["reading"].mean for budget in SPEC.budgets]
+    assert curve(opened, "pool")[1] == pytest.approx(by_kind, abs=0.01)
+    assert "over all samples only" in opened.page.locator("#ranking-answer").inner_text()
+
+    opened.page.select_option("#view-split", "hard")
+    hard = [100 * cells[f"pool@{budget}"].accuracy_hard_by_kind["reading"].mean for budget in SPEC.budgets]
+    assert curve(opened, "pool")[1] == pytest.approx(hard, abs=0.01)
+
+    opened.page.select_option("#view-kind", "")
+    whole = [100 * cells[f"pool@{budget}"].accuracy_hard.mean for budget in SPEC.budgets]
+    assert curve(opened, "pool")[1] == pytest.approx(whole, abs=0.01)
+
+
+def test_positions_can_be_laid_side_by_side(opened: Visit, cells: dict[str, Cell]) -> None:
+    opened.page.select_option("#view-positions", "compact")
+    assert curve(opened, "pool+compact")[1] == pytest.approx([100 * cells["pool@32+compact"].accuracy.mean], abs=0.01)
+    assert "pool" not in opened.plot_names()
+
+    opened.page.select_option("#view-positions", "both")
+    assert {"pool", "pool+compact"} <= set(opened.plot_names())
+
+
+def best_within(cells: dict[str, Cell], budget: float) -> Cell:
+    """Return the cell with the highest mean that costs no more tokens, by the records."""
+    allowed = [
+        cell
+        for cell in cells.values()
+        if cell.tokens_kept_layer_average <= budget and cell.positions == "original" and cell.method != "none"
+    ]
+    return max(allowed, key=lambda cell: cell.accuracy.mean)
+
+
+@pytest.mark.parametrize("budget", [8, 50, 160, 300])
+def test_the_best_cell_within_the_budget_is_named_with_its_interval_and_count(
+    opened: Visit, cells: dict[str, Cell], budget: int
+) -> None:
+    opened.page.fill("#budget-number", str(budget))
+    opened.page.keyboard.press("Tab")
+    best = best_within(cells, budget)
+    answer = opened.page.locator("#ranking-answer").inner_text()
+
+    interval = f"{100 * best.accuracy.low:.1f} to {100 * best.accuracy.high:.1f}"
+    assert answer.startswith(
+        f"{best.cell} has the highest mean: {100 * best.accuracy.mean:.1f} % ({interval}), n = 150."
     )
-
-    pressed = opened.page.locator("button[data-axis][aria-pressed=true]")
-    assert pressed.count() == 1
-    assert pressed.get_attribute("data-axis") == key
-    assert opened.page.locator("#plot .scatterlayer .trace").count() == 8
+    first = opened.page.locator("#ranking li").first.inner_text()
+    assert best.cell in first
+    assert interval in first
 
 
-def test_every_picture_of_the_examples_is_decoded(opened: Visit) -> None:
-    widths = opened.page.evaluate(
-        """async () => {
-            const images = Array.from(document.querySelectorAll('.example img'));
-            await Promise.all(images.map((image) => image.decode()));
-            return images.map((image) => image.naturalWidth);
-        }"""
-    )
+def test_behind_is_said_only_where_a_test_is_significant(opened: Visit, folder: Path, cells: dict[str, Cell]) -> None:
+    opened.page.fill("#budget-number", "32")
+    opened.page.keyboard.press("Tab")
+    results = json.loads((folder / "results.json").read_text())
+    best = best_within(cells, 32)
+    significant = {
+        pair["cell_a"] if pair["cell_b"] == best.cell else pair["cell_b"]
+        for pair in results["comparisons"]
+        if best.cell in (pair["cell_a"], pair["cell_b"]) and pair["significant"]
+    }
+    behind = opened.page.locator("#ranking li.behind .rank-name").all_inner_texts()
 
-    assert len(widths) == 12 * 6
-    assert min(widths) >= 112
+    shown = {text.split()[-1] for text in opened.page.locator("#ranking .rank-name").all_inner_texts()}
+    assert {text.split()[-1] for text in behind} == significant & shown
+    assert len(behind) > 0
 
 
-def test_the_warning_comes_first_and_its_cell_links_to_it(opened: Visit) -> None:
+def test_the_slider_moves_by_arrow_keys_and_says_its_budget(opened: Visit) -> None:
+    slider = opened.page.locator("#budget-slider")
+    before = float(opened.page.input_value("#budget-number"))
+    slider.focus()
+    for _ in range(40):
+        opened.page.keyboard.press("ArrowRight")
+
+    after = float(opened.page.input_value("#budget-number"))
+    assert after > before
+    assert slider.get_attribute("aria-valuetext") == f"{after:g} tokens"
+    line = opened.page.evaluate("document.querySelector('#plot').layout.shapes[0].x0")
+    assert line == after
+
+
+def test_a_cell_tells_its_details_under_the_pointer(opened: Visit, cells: dict[str, Cell]) -> None:
+    press_axis(opened, "gflops")
+    opened.page.evaluate("""() => {
+        const plot = document.querySelector('#plot');
+        const number = plot.data.findIndex((trace) => trace.name === 'pool');
+        Plotly.Fx.hover(plot, [{curveNumber: number, pointNumber: 0}]);
+    }""")
+    told = opened.page.locator("#plot .hoverlayer").text_content()
+
+    cell = cells["pool@8"]
+    assert "pool@8" in told
+    assert "n = 150" in told
+    assert f"{cell.flops['total'] / 1e9:.2f} GFLOPs" in told
+    assert "8 of 256 vision tokens" in told
+
+
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_the_page_does_not_scroll_sideways(browser: object, report: Path, width: int) -> None:
+    opened = visit(browser, report, width)
+
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    opened.page.close()
+
+
+def test_the_keyboard_reaches_every_control_shows_where_it_is_and_gets_out_again(browser: object, report: Path) -> None:
+    opened = visit(browser, report)
+    seen: list[str] = []
+    for _ in range(400):
+        opened.page.keyboard.press("Tab")
+        active = opened.page.evaluate(
+            """() => {
+                const one = document.activeElement;
+                if (one === document.body) return null;
+                const style = getComputedStyle(one);
+                const shown = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0;
+                return [one.id || one.dataset.axis || one.value || one.className || one.tagName, shown];
+            }"""
+        )
+        if active is None:
+            break
+        seen.append(active[0])
+        assert active[1], f"{active[0]} has the focus and does not show it"
+    else:
+        pytest.fail("the focus never left the page")
+
+    wanted = ["skip", "layer-tokens", "gflops", "view-kind", "view-split", "budget-number", "budget-slider"]
+    wanted += ["filter-right", "filter-words", "sample-list", "page-after", "sample-budget"]
+    assert [one for one in wanted if one not in seen] == []
+    assert seen.index("layer-tokens") < seen.index("budget-number") < seen.index("filter-right")
+    opened.page.close()
+
+
+def test_the_warning_comes_first_and_its_cell_links_to_it(browser: object, tmp_path: Path) -> None:
+    spec = FakeRun(methods=("random",), budgets=("8", "32"), num_samples=60, first_token_eos={"random@8": 3})
+    opened = visit(browser, write_report(write_fake_run(tmp_path, spec), picture_of))
+
     assert "random@8" in opened.page.locator("#warnings").inner_text()
     assert opened.page.locator("tr.flagged .flag").first.get_attribute("href") == "#warnings"
     tops = opened.page.evaluate(
         "['#warnings', '#plot'].map((s) => document.querySelector(s).getBoundingClientRect().top)"
     )
     assert tops[0] < tops[1]
-
-
-def test_nothing_was_fetched_and_nothing_complained(opened: Visit) -> None:
-    remote = [url for url in opened.requests if not url.startswith(("file:", "data:", "blob:"))]
-
-    assert remote == []
-    assert opened.complaints == []
-
-
-@pytest.mark.parametrize("width", [800, 1280])
-def test_the_page_does_not_scroll_sideways(opened: Visit, width: int) -> None:
-    opened.page.set_viewport_size({"width": width, "height": 900})
-    opened.page.wait_for_function("width => document.querySelector('#plot .main-svg').clientWidth <= width", arg=width)
-
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    symbols = opened.page.evaluate(
+        "document.querySelector('#plot').data.find((trace) => trace.name === 'random').marker.symbol"
+    )
+    assert symbols == ["circle-open", "circle"]
+    opened.page.close()
 
 
 def test_dangerous_texts_are_shown_and_not_run(browser: object, tmp_path: Path) -> None:
@@ -158,13 +281,23 @@ def test_dangerous_texts_are_shown_and_not_run(browser: object, tmp_path: Path) 
     folder = write_fake_run(tmp_path, spec)
     for name in ("results.json", "samples.jsonl", "run.json"):
         text = (folder / name).read_text()
-        (folder / name).write_text(text.replace("attribute", BAD).replace('"tiny"', f'"{BAD}"'))
+        for plain in ("attribute", "tiny", "random"):
+            text = text.replace(f'"{plain}"', f'"{BAD}"')
+        (folder / name).write_text(text)
     opened = visit(browser, write_report(folder, picture_of))
 
     assert opened.page.locator("h1").inner_text().startswith(BAD)
-    assert BAD in opened.page.locator(".example h3").first.inner_text()
-    assert BAD in opened.page.locator(".example .response").first.inner_text()
+    assert opened.page.locator("#sample-question").inner_text() == BAD
+    assert BAD in opened.page.locator("#sample .response").first.inner_text()
+    assert any(BAD in text for text in opened.page.locator("#methods label").all_inner_texts())
+    opened.page.select_option("#view-kind", BAD)
+    opened.page.evaluate("""() => {
+        const plot = document.querySelector('#plot');
+        const number = plot.data.findIndex((trace) => trace.error_y && trace.name.includes('script'));
+        Plotly.Fx.hover(plot, [{curveNumber: number, pointNumber: 0}]);
+    }""")
     assert opened.page.evaluate("window.taken") is None
+    assert opened.page.locator("img").count() == 0
     assert opened.complaints == []
     opened.page.close()
 
@@ -173,8 +306,18 @@ def test_a_run_with_only_the_full_model_is_a_star_on_a_line(browser: object, tmp
     only_full = write_fake_run(tmp_path, FakeRun(methods=(), num_samples=5))
     opened = visit(browser, write_report(only_full, lambda _: None))
 
-    assert opened.page.locator("#plot .scatterlayer .trace").count() == 2
-    assert "not found" in opened.page.locator(".no-picture").first.inner_text()
+    assert set(opened.plot_names()) == {"full line", "Pareto front", "full-token model"}
+    assert "not found" in opened.page.locator("#sample .note").inner_text()
+    assert opened.complaints == []
+    opened.page.close()
+
+
+def test_a_run_where_all_failed_says_so(browser: object, tmp_path: Path) -> None:
+    spec = FakeRun(methods=("random",), budgets=("8",), num_samples=5, failing=frozenset({"full@1.0", "random@8"}))
+    opened = visit(browser, write_report(write_fake_run(tmp_path, spec), picture_of))
+
+    assert "every sample failed" in opened.page.locator("#plot-missing").inner_text()
+    assert "failed" in opened.page.locator("#sample .verdict").first.inner_text()
     assert opened.complaints == []
     opened.page.close()
 

@@ -2,11 +2,15 @@ import json
 import re
 import subprocess
 import sys
+import zlib
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from plotly.offline import get_plotlyjs
+from rich_runs import RichRun, write_rich_run
 from run_folders import FakeRun, picture_of, write_fake_run
 
 from adallava.errors import RunFolderError
@@ -19,6 +23,22 @@ def page_of(folder: Path, spec: FakeRun = SMALL) -> str:
     """Return the page of a made-up run, without plotly's bundle."""
     path = write_report(write_fake_run(folder, spec), picture_of)
     return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+
+
+RICH = RichRun(methods=("random", "pool", "fastv"), num_samples=60)
+
+
+def rich_page_of(folder: Path, spec: RichRun = RICH) -> str:
+    """Return the page of a made-up run with all that a protocol records, without plotly's bundle."""
+    path = write_report(write_rich_run(folder, spec), picture_of)
+    return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+
+
+def data_of(page: str, name: str) -> dict[str, Any]:
+    """Return the JSON of one of the page's data elements."""
+    line = page.partition(f'id="{name}">')[2].partition("\n")[0]
+    assert line.count("<") == 1, "nothing in the data can end its element"
+    return json.loads(line.removesuffix("</script>"))
 
 
 class Outline(HTMLParser):
@@ -64,14 +84,17 @@ def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
     assert all(source is not None and source.startswith(("data:", "#")) for source in sources)
 
 
-def test_pictures_have_texts_and_tables_have_captions(tmp_path: Path) -> None:
-    outline = Outline(page_of(tmp_path))
+@pytest.mark.parametrize("rich", [False, True])
+def test_tables_have_captions_and_controls_have_names(tmp_path: Path, rich: bool) -> None:
+    outline = Outline(rich_page_of(tmp_path) if rich else page_of(tmp_path))
 
-    assert outline.all("img")
-    assert all(image["alt"] for image in outline.all("img"))
-    assert len(outline.all("caption")) == len(outline.all("table")) == 3
+    assert len(outline.all("caption")) == len(outline.all("table")) == (8 if rich else 4)
     assert all("scope" in head for head in outline.all("th"))
     assert outline.all("html") == [{"lang": "en"}]
+    ids = [attributes["id"] for _, attributes in outline.seen if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    named = [a[key] for _, a in outline.seen for key in ("aria-labelledby", "for") if key in a]
+    assert set(named) <= set(ids)
 
 
 def test_the_same_run_gives_the_same_page(tmp_path: Path) -> None:
@@ -112,35 +135,107 @@ def test_odd_runs_have_a_page_too(tmp_path: Path, spec: FakeRun) -> None:
     page = page_of(tmp_path, spec)
 
     visible = page.partition("<body>")[2].partition('<script type="application/json"')[0]
-    assert "nan" not in re.sub(r'src="data:[^"]*"', "", visible).lower().split()
+    assert "nan" not in visible.lower().split()
     assert ">None<" not in visible
 
 
+BAD = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>\"'<!--"
+
+
 def test_texts_of_a_run_cannot_become_markup(tmp_path: Path) -> None:
-    bad = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>\"'"
-    spec = FakeRun(methods=("random",), budgets=("8",), num_samples=20, question=bad, response=bad)
-    page = page_of(tmp_path, spec)
+    spec = FakeRun(methods=("random",), budgets=("8",), num_samples=20, question=BAD, response=BAD)
+    folder = write_fake_run(tmp_path, spec)
+    quoted = json.dumps(BAD)
+    for name in ("run.json", "results.json", "samples.jsonl"):
+        text = (folder / name).read_text()
+        for plain in ("random", "attribute", "tiny"):
+            text = text.replace(f'"{plain}"', quoted)
+        (folder / name).write_text(text)
+    page = write_report(folder, picture_of).read_text().replace(get_plotlyjs(), "")
 
     assert "document.title=&#39;taken&#39;" in page
     assert "<script>document.title" not in page
+    assert "<img" not in page
+    assert "<!--" not in page
     assert all("onerror" not in attributes for _, attributes in Outline(page).seen)
+    assert [a.get("type") for a in Outline(page).all("script")] == ["application/json"] * 2 + ["text/plain", None]
 
 
-def test_the_data_of_the_plots_cannot_end_its_element(tmp_path: Path) -> None:
-    # A failed cell stands in the data by its bare name, the other in markup that plotly would read.
+def test_the_data_of_the_page_cannot_end_its_element(tmp_path: Path) -> None:
     spec = FakeRun(methods=("random",), budgets=("8", "32"), num_samples=20, failing=frozenset({"random@8"}))
     folder = write_fake_run(tmp_path, spec)
     for name in ("results.json", "samples.jsonl"):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace("random", "</script><b>"))
     page = write_report(folder, picture_of).read_text().replace(get_plotlyjs(), "")
+    data = data_of(page, "cells")
 
-    line = page.partition('id="plots">')[2].partition("\n")[0].removesuffix("</script>")
-    assert "<" not in line
-    data = json.loads(line)
-    assert data[0]["missing"] == ["</script><b>@8: every sample failed"]
-    names = [trace.get("name", "") for trace in data[0]["figure"]["data"]]
-    assert "&lt;/script&gt;&lt;b&gt;" in names
+    assert data["axes"][0]["missing"] == ["</script><b>@8: every sample failed"]
+    assert data["methods"][1]["id"] == "</script><b>"
+    assert data_of(page, "samples-data")["cells"][1] == "</script><b>@8"
+
+
+def test_the_packed_samples_are_those_of_the_run(tmp_path: Path) -> None:
+    page = page_of(tmp_path)
+    data = data_of(page, "samples-data")
+    lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    ids = json.loads(zlib.decompress(b64decode(data["ids"])))
+    scores = zlib.decompress(b64decode(data["scores"]))
+
+    assert ids == list(dict.fromkeys(line["sample_id"] for line in lines))
+    assert len(scores) == len(lines) == len(ids) * len(data["cells"])
+    for line in lines:
+        place = data["cells"].index(line["cell"]) * len(ids) + ids.index(line["sample_id"])
+        assert scores[place] == 240 * line["score"]
+
+
+def test_the_page_says_how_many_samples_have_a_picture_and_by_what_rule(tmp_path: Path) -> None:
+    folder = write_fake_run(tmp_path, SMALL)
+    some = write_report(folder, picture_of, num_pictures=12).read_text()
+    every = write_report(folder, picture_of, num_pictures=400).read_text()
+    none = write_report(folder, lambda _: None).read_text()
+
+    assert "12 of 40 samples have their picture here, chosen by a rule" in some
+    assert "Every sample has its picture here." in every
+    assert "0 of 40 samples have their picture here" in none
+
+
+def test_what_the_protocol_found_is_said_with_its_counts(tmp_path: Path) -> None:
+    page = " ".join(rich_page_of(tmp_path).partition("<script")[0].split())
+    results = json.loads((tmp_path / "results.json").read_text())
+    split, pairs = results["hard_split"], results["comparisons"]
+
+    assert f"{split['answered_without_image']} of 60 samples are answered right without the image" in page
+    assert f"The other <b>{split['num_hard']}</b> are the hard split" in page
+    significant = sum(pair["significant"] for pair in pairs)
+    assert f"{significant} of {len(pairs)} tested pairs of cells differ significantly" in page
+    assert "1 of 2 tested pairs of methods at equal cost differ significantly" in page
+    assert page.count("</b> is ahead of") == significant + 1
+    assert page.count("are not told apart</th>") == len(pairs) - significant + 1
+    assert "FLOPs, 1.00 to 2.00 GFLOPs" in page
+    assert "batch 32</th>" in page
+
+
+def test_an_old_run_says_nothing_of_what_it_lacks(tmp_path: Path) -> None:
+    page = page_of(tmp_path).partition("<script")[0]
+
+    assert 'id="hard-split"' not in page
+    assert 'id="verdicts-title"' not in page
+    assert 'id="view-split"' not in page
+    assert 'id="view-positions"' not in page
+    assert "is ahead of" not in page
+    assert "This run tested no pair of methods" in page
+
+
+def test_long_answers_leave_the_page_where_they_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adallava.report.page_samples.RESPONSES_BYTES", 40)
+    page = write_report(write_fake_run(tmp_path, SMALL), picture_of, num_pictures=3).read_text()
+    data = data_of(page, "samples-data")
+    responses = zlib.decompress(b64decode(data["responses"]))
+    numbers = [int.from_bytes(responses[i : i + 4], "little") for i in range(0, len(responses), 4)]
+
+    assert "Answers are only in the page for samples with a picture" in page
+    assert sum(number > 0 for number in numbers) == 3 * len(data["cells"])
 
 
 def test_only_our_own_scripts_may_run(tmp_path: Path) -> None:

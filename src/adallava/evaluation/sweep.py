@@ -1,18 +1,16 @@
 """The sweep: methods crossed with budgets over the same samples, into a run folder that can be resumed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
 
-from PIL import Image
-
-from adallava.errors import AdallavaError
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD, Results, Run, RunConfig
 from adallava.report.page import write_report
 from adallava.tasks import Task, load_task
+from adallava.tasks.task import pictures_of
 
 from .answering import Answerer, answer_batch
 from .batches import BatchStore, prepare_batch
@@ -65,7 +63,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
         timings = time_cells(request.output, answerers, plans, sizes, task.samples, prepare, observer)
         results = summarise(plans, [sample.id for sample in task.samples], journal.records, request.seed, timings)
         write_record(request.output / RESULTS_FILE, results)
-        report = write_report(request.output, _image_of(task)) if request.report else None
+        report = write_report(request.output, pictures_of(task)) if request.report else None
     return SweepOutcome(run, results, report)
 
 
@@ -129,15 +127,3 @@ def _run_cells(
             records = [record for record in records if record.sample_id in missing]
             journal.append(records)
             observer.answered(len(records), sum(record.score is None for record in records))
-
-
-def _image_of(task: Task) -> Callable[[str], Image.Image | None]:
-    loaders = {sample.id: sample.load_image for sample in task.samples}
-
-    def image_of(sample_id: str) -> Image.Image | None:
-        try:
-            return loaders[sample_id]()
-        except AdallavaError:  # its sample failed for the same reason, which the report says
-            return None
-
-    return image_of

@@ -58,3 +58,8 @@ def gflops(flops: float | None) -> str:
 def mebibytes(size_bytes: int | None) -> str:
     """Return bytes in MiB."""
     return DASH if size_bytes is None else figures3(size_bytes / 2**20)
+
+
+def probability(p_value: float) -> str:
+    """Return a p-value: `<0.001`, `0.012`, `1`."""
+    return "<0.001" if p_value < 0.001 else f"{min(p_value, 1.0):.3f}".rstrip("0").rstrip(".")

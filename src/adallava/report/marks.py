@@ -1,7 +1,8 @@
-"""One colour and one marker a method, the same wherever the method appears on the page."""
+"""One colour, one marker and one dash a method, the same wherever the method appears on the page."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from adallava.records import FULL_METHOD
 
@@ -22,6 +23,11 @@ _SHAPES = (
 """Plotly's symbol, and the character that looks like it. Eight against seven colours:
 methods that share a colour never share a shape, up to 56 methods."""
 
+Dash = Literal["solid", "dash", "dashdot", "dot"]
+
+_DASHES: tuple[Dash, ...] = ("solid", "dash", "dashdot", "dot")
+"""Methods that share a colour differ in their dashes, up to 28 methods."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -30,9 +36,10 @@ class Mark:
     colour: str
     symbol: str
     glyph: str
+    dash: Dash
 
 
-FULL_MARK = Mark("#000000", "star", "★")
+FULL_MARK = Mark("#000000", "star", "★", "dash")
 
 
 def method_marks(methods: Iterable[str]) -> dict[str, Mark]:
@@ -46,5 +53,6 @@ def method_marks(methods: Iterable[str]) -> dict[str, Mark]:
             continue
         rank = sum(name != FULL_METHOD for name in marks)
         symbol, glyph = _SHAPES[rank % len(_SHAPES)]
-        marks[method] = Mark(OKABE_ITO[rank % len(OKABE_ITO)], symbol, glyph)
+        dash = _DASHES[rank // len(OKABE_ITO) % len(_DASHES)]
+        marks[method] = Mark(OKABE_ITO[rank % len(OKABE_ITO)], symbol, glyph, dash)
     return marks

@@ -4,29 +4,56 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from adallava.records import Results, Run
-from adallava.report import formats, tables
-from adallava.report.examples import GROUP_TITLES, Examples, choose_examples
-from adallava.report.figures import AXES, accuracy_figure, not_drawn
+from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
+from adallava.report import formats, tables, verdicts
+from adallava.report.axes import cost_axes, is_blind
+from adallava.report.facts import run_facts
+from adallava.report.hard_split import hard_samples
 from adallava.report.marks import method_marks
+from adallava.report.overlay import OtherRun, Overlay, PairedEstimate, compare_runs
+from adallava.report.page_cells import NamedResults, cells_json, column_name
+from adallava.report.page_samples import samples_json
+from adallava.report.pick import Pictures, choose_pictures, kinds_of
 from adallava.report.read import read_results, read_run, read_samples
+from adallava.report.sample_table import SampleTable, read_table
 
 REPORT_NAME = "report.html"
 
+_SCRIPTS = (
+    "unpack", "words", "view", "plot", "ranking", "controls",
+    "samples", "patches", "sample_view", "sample_list", "main",
+)  # fmt: skip
+"""Files of `templates/js`, in an order in which each needs only those before it."""
 
-def write_report(run_folder: Path, image_of: Callable[[str], Image.Image | None]) -> Path:
-    """Write `report.html` into a run folder, from the files that are in it, and return its path.
+
+@dataclass(frozen=True)
+class LaidOver:
+    """Another run folder to lay over the page's, and how to estimate a paired difference."""
+
+    run_folder: Path
+    estimate: PairedEstimate
+
+
+def write_report(
+    run_folder: Path,
+    image_of: Callable[[str], Image.Image | None],
+    *,
+    target: Path | None = None,
+    num_pictures: int | None = None,
+    laid_over: LaidOver | None = None,
+) -> Path:
+    """Write the page of a run folder, from the files that are in it, and return its path.
 
     The page is a function of the run's files and pictures alone: written twice, it is the same to the byte.
     An older report is replaced at once or not at all.
@@ -34,22 +61,117 @@ def write_report(run_folder: Path, image_of: Callable[[str], Image.Image | None]
     Args:
         run_folder: holds `run.json`, `samples.jsonl` and `results.json`.
         image_of: the picture of a sample id, or None where there is none any more.
+        target: where to write; None is `report.html` in the run folder.
+        num_pictures: how many samples get their picture, see `choose_pictures`.
+        laid_over: a second run, on the same samples.
 
     Raises:
         RunFolderError: if one of the files is missing or not what a sweep writes.
+        InputError: if the two runs have nothing in common.
     """
-    run, results = read_run(run_folder), read_results(run_folder)
-    examples = choose_examples(results, read_samples(run_folder), image_of)
-    page = render_page(run, results, examples)
-    target = run_folder / REPORT_NAME
-    unfinished = run_folder / f".{REPORT_NAME}.{os.getpid()}"
-    unfinished.write_text(page, encoding="utf-8", newline="\n")
+    run, results, table = _read(run_folder)
+    other = None
+    if laid_over is not None:
+        folder = laid_over.run_folder.resolve()
+        same_name = folder.name == run_folder.resolve().name
+        other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder))
+    overlay = (
+        compare_runs(run, results, table, other, laid_over.estimate)
+        if other is not None and laid_over is not None
+        else None
+    )
+    columns = _both(table, other)
+    pictures = choose_pictures(columns, image_of, num_pictures)
+    page = _render(_Page(run, results, table, columns, pictures, other, overlay))
+    target = target or run_folder / REPORT_NAME
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+    unfinished.write_text(page, encoding="utf-8", errors="replace", newline="\n")
     unfinished.replace(target)
     return target
 
 
-def render_page(run: Run, results: Results, examples: Examples) -> str:
+@dataclass(frozen=True)
+class _Page:
+    """What a page is made from. `columns` are the table's and, under their page names, those of the other run."""
+
+    run: Run
+    results: Results
+    table: SampleTable
+    columns: SampleTable
+    pictures: Pictures
+    other: OtherRun | None
+    overlay: Overlay | None
+
+
+def _read(folder: Path) -> tuple[Run, Results, SampleTable]:
+    run, results = read_run(folder), read_results(folder)
+    return run, results, read_table(read_samples(folder), [cell.cell for cell in results.cells])
+
+
+def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
+    if other is None:
+        return table
+    named = NamedResults(other.name, other.results)
+    added = {column_name(named, cell): answers for cell, answers in other.table.columns.items()}
+    return SampleTable(table.rows, {**table.columns, **added})
+
+
+def _render(page: _Page) -> str:
     """Return the page as HTML. What comes from the run is escaped; its policy lets only our scripts run."""
+    results = page.results
+    runs = [NamedResults("", results, page.table.merging)]
+    if page.other is not None:
+        runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
+    axes = cost_axes(Results(cells=[cell for run in runs for cell in run.results.cells]))
+    hard = hard_samples(results, page.table)
+    packed = samples_json(page.columns, page.pictures, hard)
+    budgets = _sample_budgets(results)
+    plotly_js, page_js = get_plotlyjs(), _page_script()
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            run=page.run,
+            title=f"{page.run.config.model} on {page.run.config.task}",
+            facts=run_facts(page.run, results),
+            results=results,
+            overlay=page.overlay,
+            full=tables.full_cell(results),
+            flagged=[cell for cell in results.cells if cell.flagged],
+            marks=method_marks(cell.method for run in runs for cell in run.results.cells),
+            axes=axes,
+            kind_names=kinds_of(page.table.rows),
+            position_names=list(dict.fromkeys(cell.positions for cell in results.cells)),
+            has_hard=any(cell.accuracy_hard for cell in results.cells),
+            hard_known=hard is not None,
+            has_draws=any(cell.draws > 1 for cell in results.cells),
+            budgets=verdicts.budget_rows(results),
+            front=_front(results),
+            pairs=verdicts.pair_rows(results),
+            area_pairs=verdicts.area_pair_rows(results),
+            areas=verdicts.area_table(results),
+            timings=verdicts.timing_table(results),
+            rows=tables.cell_rows(results),
+            parts=tables.part_columns(results),
+            kinds=tables.kind_table(results),
+            num_samples=len(page.table.rows),
+            num_pictures=sum(map(bool, page.pictures.uris)),
+            groups=page.pictures.group_counts,
+            responses_complete=packed["responses_complete"],
+            sample_budgets=budgets,
+            first_budget=_first_budget(results, budgets),
+            cells_json=_json_for_html(cells_json(runs)),
+            samples_json=_json_for_html(packed),
+            # Ours, not the run's: the only texts that go in unescaped.
+            style=Markup(_asset("page.css")),
+            plotly_js=Markup(plotly_js),
+            page_js=Markup(page_js),
+            script_hashes=" ".join(_csp_hash(script) for script in (plotly_js, page_js)),
+        )
+    )
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("adallava.report"),
         autoescape=True,
@@ -59,28 +181,14 @@ def render_page(run: Run, results: Results, examples: Examples) -> str:
     )
     environment.filters.update(percent=formats.percent, interval=formats.interval, count=formats.count)
     environment.filters.update(figures3=formats.figures3, gflops=formats.gflops, empties=tables.empties_text)
-    plotly_js, page_js = get_plotlyjs(), _asset("page.js")
-    return environment.get_template("page.html.jinja").render(
-        run=run,
-        title=f"{run.config.model} on {run.config.task}",
-        facts=_facts(run, results),
-        results=results,
-        full=tables.full_cell(results),
-        flagged=[cell for cell in results.cells if cell.flagged],
-        marks=method_marks(cell.method for cell in results.cells),
-        axes=AXES,
-        plots=_json_for_html(_plots(results)),
-        rows=tables.cell_rows(results),
-        parts=tables.part_columns(results),
-        kinds=tables.kind_table(results),
-        examples=examples,
-        group_titles=GROUP_TITLES,
-        # Ours, not the run's: the only texts that go in unescaped.
-        style=Markup(_asset("page.css")),
-        plotly_js=Markup(plotly_js),
-        page_js=Markup(page_js),
-        script_hashes=" ".join(_csp_hash(script) for script in (plotly_js, page_js)),
-    )
+    environment.filters["difference"] = lambda estimate: formats.difference(estimate)[0]
+    environment.filters["difference_interval"] = lambda estimate: formats.difference(estimate)[1]
+    return environment
+
+
+def _page_script() -> str:
+    files = "\n".join(_asset(f"js/{name}.js") for name in _SCRIPTS)
+    return f'"use strict";\n(() => {{\n{files}}})();\n'
 
 
 def _asset(name: str) -> str:
@@ -92,74 +200,43 @@ def _csp_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
 
 
-def _plots(results: Results) -> list[dict[str, Any]]:
-    return [
-        {
-            "key": axis.key,
-            "figure": json.loads(accuracy_figure(results, axis).to_json()),
-            "missing": [f"{cell}: {reason}" for cell, reason in not_drawn(results, axis).items()],
-        }
-        for axis in AXES
-    ]
-
-
 def _json_for_html(value: object) -> Markup:
     """Return JSON that may stand in a `<script>` element: nothing in it can end the element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-@dataclass(frozen=True)
-class _Fact:
-    """One line of what was run. `width` is the share of the page it needs; narrow facts go first."""
-
-    name: str
-    value: str
-    is_digest: bool = False
-
-    @property
-    def width(self) -> str:
-        return "narrow" if len(self.value) <= 30 else "half" if len(self.value) <= 64 else "wide"
-
-
-def _facts(run: Run, results: Results) -> list[_Fact]:
-    """Return what was run and on what, in reading order within each width."""
-    config, origin = run.config, run.provenance
-    counts = [cell.num_samples for cell in results.cells]
-    samples = formats.count(max(counts, default=0))
-    if counts and min(counts) != max(counts):
-        samples = f"{formats.count(min(counts))} to {samples}, by cell"
-    if config.limit is not None:
-        samples += f" (limit {config.limit})"
-    commit = origin.git_commit or "not in a git checkout"
-    if origin.git_dirty:
-        commit += ", with uncommitted changes"
-    facts = [
-        ("Model", config.model),
-        ("Task", config.task + (f", split {config.split}" if config.split else "")),
-        ("Samples", samples),
-        ("Methods", ", ".join(config.methods)),
-        ("Token budgets", ", ".join(config.token_budgets)),
-        ("Batch size", str(config.batch_size)),
-        ("Seed", str(config.seed)),
-        ("New tokens at most", str(config.max_new_tokens)),
-        ("Precision, device", f"{config.dtype}, {config.device}, {config.attn_implementation} attention"),
-        ("Positions", ", ".join(config.positions)),
-        ("Columns", _pairs(config.columns)),
-        ("Hardware", _pairs(origin.hardware)),
-        ("Versions", _pairs({"adallava": origin.adallava_version, **origin.versions})),
-        ("Commit", commit),
-        ("Started", origin.started_at),
+def _front(results: Results) -> list[tuple[str, list[str]]]:
+    """Return, by axis that has one, the cells on the Pareto front."""
+    axes: tuple[Axis, ...] = tuple(verdicts.AXIS_TITLES)
+    named = [
+        (verdicts.AXIS_TITLES[axis], [cell.cell for cell in results.cells if axis in cell.on_front]) for axis in axes
     ]
-    digests = [
-        ("SHA-256 of the weights", origin.weights_sha256),
-        *((f"SHA-256 of the adapter “{method}”", digest) for method, digest in origin.adapter_sha256.items()),
-        ("SHA-256 of the task's file", origin.task_sha256),
-    ]
-    shown = [_Fact(name, value) for name, value in facts if value]
-    shown += [_Fact(name, digest, is_digest=True) for name, digest in digests if digest]
-    return sorted(shown, key=lambda fact: ("narrow", "half", "wide").index(fact.width))
+    return [(title, cells) for title, cells in named if cells]
 
 
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+def _sample_budgets(results: Results) -> list[tuple[str, int]]:
+    """Return the budgets to look at samples at, each with its number of cells."""
+    counts = Counter(map(_budget_key, _budgeted(results)))
+    return list(counts.items())
+
+
+def _first_budget(results: Results, budgets: list[tuple[str, int]]) -> str | None:
+    """Return the budget that most cells ran at, of these the middle one by tokens; with original positions if any."""
+    cells = _budgeted(results)
+    cells = [cell for cell in cells if cell.positions == "original"] or cells
+    tokens: dict[str, float] = {}
+    for cell in cells:
+        key = _budget_key(cell)
+        tokens[key] = max(tokens.get(key, 0.0), cell.tokens_kept_layer_average)
+    most = max((number for budget, number in budgets if budget in tokens), default=0)
+    widest = sorted((tokens[budget], budget) for budget, number in budgets if budget in tokens and number == most)
+    return widest[(len(widest) - 1) // 2][1] if widest else None
+
+
+def _budget_key(cell: Cell) -> str:
+    return cell.budget_asked + ("+compact" if cell.positions == "compact" else "")
+
+
+def _budgeted(results: Results) -> list[Cell]:
+    return [cell for cell in results.cells if cell.method != FULL_METHOD and not is_blind(cell)]

@@ -22,6 +22,9 @@ class CellRow:
     num_scored: int
     difference: str
     difference_interval: str
+    hard: str
+    hard_interval: str
+    num_hard: int
     empties: str
     gflops: tuple[str, ...]
     part_ms: tuple[str, ...]
@@ -128,11 +131,6 @@ def full_cell(results: Results) -> Cell | None:
     return next((cell for cell in results.cells if cell.method == FULL_METHOD), None)
 
 
-def is_blind(cell: Cell) -> bool:
-    """Return whether a cell answers without any vision token: a floor to compare the others with."""
-    return cell.tokens_kept == 0 and cell.accuracy is not None and cell.method != FULL_METHOD
-
-
 def _first_of_method(results: Results) -> set[str]:
     firsts: dict[str, str] = {}
     for cell in results.cells:
@@ -155,6 +153,9 @@ def _cell_row(cell: Cell, mark: Mark, first_of_method: bool, parts: tuple[str, .
         num_scored=accuracy.n if accuracy else 0,
         difference=difference,
         difference_interval=difference_interval,
+        hard=formats.percent(cell.accuracy_hard.mean if cell.accuracy_hard else None),
+        hard_interval="" if cell.accuracy_hard is None else formats.interval(cell.accuracy_hard),
+        num_hard=cell.accuracy_hard.n if cell.accuracy_hard else 0,
         empties=empties_text(cell),
         gflops=tuple(formats.gflops(cell.flops.get(part)) for part in ("total", *parts)),
         part_ms=tuple(formats.figures3(cell.part_ms.get(part)) for part in ("total", "time_to_first_token", *parts)),

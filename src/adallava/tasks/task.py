@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from adallava.errors import AdallavaError
+
 
 @dataclass(frozen=True)
 class TaskSample:
@@ -42,3 +44,16 @@ class Task:
     split: str | None
     sha256: str | None
     columns: dict[str, str]
+
+
+def pictures_of(task: Task) -> Callable[[str], Image.Image | None]:
+    """Return how to find a sample's picture by id: None for a sample that is not in the task, or cannot be read."""
+    loaders = {sample.id: sample.load_image for sample in task.samples}
+
+    def picture_of(sample_id: str) -> Image.Image | None:
+        try:
+            return loaders[sample_id]() if sample_id in loaders else None
+        except AdallavaError:  # its sample failed for the same reason, which the report says
+            return None
+
+    return picture_of

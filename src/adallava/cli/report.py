@@ -1,0 +1,98 @@
+"""`adallava report`: parse, call, print."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from adallava.records import Run
+
+_DESCRIPTION = """\
+Write the report of a finished sweep anew: one HTML page that opens from disk. Lay a second run over it, or write
+figures (PDF, PNG) and tables (LaTeX, Markdown) for a paper.
+"""
+
+_EPILOG = """\
+examples:
+  adallava report runs/first
+  adallava report runs/second --compare runs/first --output both.html
+  adallava report runs/first --figures paper/figures
+
+exit codes: 0 done; 2 a mistake in the call or its input.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "report",
+        help="the page of a finished sweep, with a second run laid over it; figures and tables for a paper",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="a run folder that a sweep has finished")
+    parser.add_argument("--compare", type=Path, metavar="OTHER_RUN", help="lay this run of the same samples over it")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="the page to write (default: report.html in the run folder)"
+    )
+    parser.add_argument(
+        "--pictures",
+        type=int,
+        metavar="N",
+        help="samples whose picture goes into the page (default: 120, or as many as leave it small)",
+    )
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures and tables into this folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write what was asked for and print each path."""
+    from adallava.errors import InputError
+    from adallava.evaluation.statistics import paired_difference
+    from adallava.report.page import LaidOver, write_report
+    from adallava.report.read import read_results, read_run
+
+    if args.pictures is not None and args.pictures < 0:
+        raise InputError(f"--pictures {args.pictures} is no number of samples: give 0 or more")
+    if args.output is not None and not args.output.resolve().parent.is_dir():
+        raise InputError(f"--output {args.output} lies in no folder: make {args.output.parent} first")
+    if args.figures:
+        from adallava.report.paper_figures import load_matplotlib, write_figures
+        from adallava.report.paper_tables import write_tables
+
+        load_matplotlib()  # Now: whoever lacks it should not wait for the page first.
+    described = read_run(args.run_folder)
+    page = write_report(
+        args.run_folder,
+        _pictures_of(described),
+        target=args.output,
+        num_pictures=args.pictures,
+        laid_over=LaidOver(args.compare, paired_difference) if args.compare else None,
+    )
+    print(page)
+    if args.figures:
+        results = read_results(args.run_folder)
+        for path in [*write_tables(described, results, args.figures), *write_figures(results, args.figures)]:
+            print(path)
+    return 0
+
+
+def _pictures_of(run: "Run") -> "Callable[[str], Image.Image | None]":
+    """Return how to find a sample's picture; a task that is gone or has changed gives none, and says so."""
+    from adallava.errors import AdallavaError
+    from adallava.tasks import load_task
+    from adallava.tasks.task import pictures_of
+
+    config = run.config
+    try:
+        task = load_task(config.task, split=config.split, limit=config.limit, columns=config.columns)
+    except AdallavaError as error:
+        print(f"note: the page has no pictures: {' '.join(str(error).split())}")
+        return lambda _: None
+    if task.sha256 != run.provenance.task_sha256:
+        print(f"note: the page has no pictures: {config.task} is no longer the file that the run was made from")
+        return lambda _: None
+    return pictures_of(task)

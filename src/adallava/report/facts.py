@@ -1,0 +1,72 @@
+"""What was run and on what, in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adallava.records import Results, Run
+from adallava.report import formats
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of what was run. `width` is the share of the page it needs; narrow facts go first."""
+
+    name: str
+    value: str
+    is_digest: bool = False
+
+    @property
+    def width(self) -> str:
+        """Return `narrow`, `half` or `wide`."""
+        return "narrow" if len(self.value) <= 30 else "half" if len(self.value) <= 64 else "wide"
+
+
+def run_facts(run: Run, results: Results) -> list[Fact]:
+    """Return what was run and on what, in reading order within each width."""
+    config, origin = run.config, run.provenance
+    positions = [config.positions] if isinstance(config.positions, str) else config.positions
+    facts = [
+        ("Model", config.model),
+        ("Task", config.task + (f", split {config.split}" if config.split else "")),
+        ("Samples", _samples(results, config.limit)),
+        ("Methods", ", ".join(config.methods)),
+        ("Token budgets", ", ".join(config.token_budgets)),
+        ("Batch size", str(config.batch_size)),
+        ("Timed at batch", ", ".join(map(str, config.timing_batch_sizes))),
+        ("Method options", _pairs({name: _pairs(options) for name, options in config.method_options.items()})),
+        ("Draws of random methods", str(config.draws)),
+        ("Seed", str(config.seed)),
+        ("New tokens at most", str(config.max_new_tokens)),
+        ("Precision, device", f"{config.dtype}, {config.device}, {config.attn_implementation} attention"),
+        ("Positions", ", ".join(positions)),
+        ("Appended to questions", config.question_suffix),
+        ("Columns", _pairs(config.columns)),
+        ("Hardware", _pairs(origin.hardware)),
+        ("Versions", _pairs({"adallava": origin.adallava_version, **origin.versions})),
+        (
+            "Commit",
+            (origin.git_commit or "not in a git checkout") + (", with uncommitted changes" * bool(origin.git_dirty)),
+        ),
+        ("Started", origin.started_at),
+    ]
+    digests = [
+        ("SHA-256 of the weights", origin.weights_sha256),
+        *((f"SHA-256 of the adapter “{method}”", digest) for method, digest in origin.adapter_sha256.items()),
+        ("SHA-256 of the task's file", origin.task_sha256),
+    ]
+    shown = [Fact(name, value) for name, value in facts if value]
+    shown += [Fact(name, digest, is_digest=True) for name, digest in digests if digest]
+    return sorted(shown, key=lambda fact: ("narrow", "half", "wide").index(fact.width))
+
+
+def _samples(results: Results, limit: int | None) -> str:
+    counts = [cell.num_samples for cell in results.cells]
+    samples = formats.count(max(counts, default=0))
+    if counts and min(counts) != max(counts):
+        samples = f"{formats.count(min(counts))} to {samples}, by cell"
+    return samples if limit is None else f"{samples} (limit {limit})"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())

@@ -1,0 +1,195 @@
+"""Tables in LaTeX (booktabs) and Markdown, fit for a paper: accuracy by method and budget, and what cells cost."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from adallava.records import FULL_METHOD, Cell, Results, Run
+from adallava.report import formats
+from adallava.report.axes import is_blind
+from adallava.report.paper_figures import Split, accuracy_of
+from adallava.report.verdicts import budget_rows
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    formats.MINUS: "$-$", formats.DASH: "--",
+}  # fmt: skip
+_MARKDOWN = {
+    "|": r"\|",
+    "<": "&lt;",
+    ">": "&gt;",
+    "&": "&amp;",
+    "*": r"\*",
+    "_": r"\_",
+    "`": r"\`",
+    "[": r"\[",
+    "]": r"\]",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One place of a table. `note` stands small behind the text, such as an interval."""
+
+    text: str
+    note: str = ""
+    bold: bool = False
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table as plain text; the first column is names, the others are numbers."""
+
+    name: str
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Entry, ...], ...]
+
+
+def write_tables(run: Run, results: Results, folder: Path) -> list[Path]:
+    """Write every table of `paper_tables` as `NAME.tex` and `NAME.md`, and return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for table in paper_tables(run, results):
+        for suffix, text in (("tex", to_latex(table)), ("md", to_markdown(table))):
+            path = folder / f"{table.name}.{suffix}"
+            path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+            paths.append(path)
+    return paths
+
+
+def paper_tables(run: Run, results: Results) -> list[PaperTable]:
+    """Return accuracy by method and budget, the same on the hard split if there is one, and the costs by cell."""
+    tables = [_accuracy_table(run, results, "all")]
+    if any(cell.accuracy_hard for cell in results.cells):
+        tables.append(_accuracy_table(run, results, "hard"))
+    return [*tables, _cost_table(run, results)]
+
+
+def to_latex(table: PaperTable) -> str:
+    """Return a `table` environment that needs the package booktabs alone."""
+    columns = "l" + "r" * (len(table.head) - 1)
+    rows = [" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in table.rows]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex(table.caption)}}}",
+        rf"\label{{tab:{table.name}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(_latex(head) for head in table.head) + r" \\",
+        r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_markdown(table: PaperTable) -> str:
+    """Return the caption and a pipe table."""
+    rows = ["| " + " | ".join(_markdown_entry(entry) for entry in row) + " |" for row in table.rows]
+    head = "| " + " | ".join(_markdown(head) for head in table.head) + " |"
+    rule = "| --- |" + " ---: |" * (len(table.head) - 1)
+    return "\n".join([_markdown(table.caption), "", head, rule, *rows]) + "\n"
+
+
+def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
+    cells = [cell for cell in results.cells if cell.method != FULL_METHOD and not is_blind(cell)]
+    budgets = list(dict.fromkeys(cell.budget_asked for cell in cells))
+    groups = list(dict.fromkeys((cell.method, cell.positions) for cell in cells))
+    found = {(cell.method, cell.positions, cell.budget_asked): cell for cell in cells}
+    clear = _clear_leaders(results) if split == "all" else frozenset()
+    rows = [
+        (Entry(_label(method, positions)), *(_score(found.get((method, positions, b)), split, clear) for b in budgets))
+        for method, positions in groups
+    ]
+    whole = [cell for cell in results.cells if cell not in cells]
+    counts = sorted({accuracy.n for cell in results.cells if (accuracy := accuracy_of(cell, split))})
+    n = "0" if not counts else "" if counts[0] != counts[-1] else formats.count(counts[0])
+    n = n or f"{formats.count(counts[0])} to {formats.count(counts[-1])}"
+    ends = "; ".join(f"{cell.method}: {_score_words(cell, split)}" for cell in whole)
+    where = "the hard split" if split == "hard" else "all samples"
+    caption = (
+        f"Accuracy in % with 95 % bootstrap intervals, by method and token budget: {run.config.model} on "
+        f"{run.config.task}, {where}, n = {n}." + (f" {ends}." if ends else "")
+    )
+    if clear:
+        caption += " Bold: significantly ahead of every other method at its budget (paired, Holm-corrected)."
+    if any(cell.flagged for cell in cells):
+        caption += " ⚑: failed or empty answers, not to be trusted."
+    name = "accuracy" if split == "all" else "accuracy-hard"
+    return PaperTable(name, caption, ("method", *budgets), tuple(rows))
+
+
+def _clear_leaders(results: Results) -> frozenset[str]:
+    """Return the cells that are significantly ahead of all others at their budget; the highest mean is not enough."""
+    rows = budget_rows(results)
+    return frozenset(
+        row.leader.cell
+        for row in rows
+        if row.leader and row.ahead_of and not row.tied_with and not row.untested and not row.flagged
+    )
+
+
+def _score(cell: Cell | None, split: Split, clear: frozenset[str]) -> Entry:
+    accuracy = accuracy_of(cell, split) if cell else None
+    if cell is None or accuracy is None:
+        return Entry(formats.DASH)
+    flag = " ⚑" if cell.flagged else ""
+    bounds = f"[{formats.percent(accuracy.low)}, {formats.percent(accuracy.high)}]"
+    return Entry(formats.percent(accuracy.mean) + flag, bounds, cell.cell in clear)
+
+
+def _score_words(cell: Cell, split: Split) -> str:
+    entry = _score(cell, split, frozenset())
+    return f"{entry.text} {entry.note}".strip()
+
+
+def _cost_table(run: Run, results: Results) -> PaperTable:
+    head = ("method", "budget", "tokens", "layer average", "GFLOPs", "first token, ms", "total, ms")
+    rows = [
+        tuple(
+            Entry(text)
+            for text in (
+                _label(cell.method, cell.positions),
+                cell.budget_asked if cell.budget_asked != "none" else formats.DASH,
+                formats.count(cell.tokens_kept),
+                formats.count(cell.tokens_kept_layer_average),
+                formats.gflops(cell.flops.get("total")),
+                formats.figures3(cell.part_ms.get("time_to_first_token")),
+                formats.figures3(cell.part_ms.get("total")),
+            )
+        )
+        for cell in results.cells
+    ]
+    caption = (
+        f"Cost of an answer: vision tokens before the LLM and averaged over its layers, GFLOPs in closed form, median "
+        f"ms a sample measured at batch {run.config.batch_size}: {run.config.model} on {run.config.task}."
+    )
+    return PaperTable("costs", caption, head, tuple(rows))
+
+
+def _label(method: str, positions: str) -> str:
+    return method + ("+compact" if positions == "compact" else "")
+
+
+def _latex(text: str) -> str:
+    text = " ".join(text.split())
+    return "".join(_LATEX.get(character, character) for character in text).replace("⚑", r"$\dagger$")
+
+
+def _latex_entry(entry: Entry) -> str:
+    text = rf"\textbf{{{_latex(entry.text)}}}" if entry.bold else _latex(entry.text)
+    return text + (rf" {{\scriptsize {_latex(entry.note)}}}" if entry.note else "")
+
+
+def _markdown(text: str) -> str:
+    return "".join(_MARKDOWN.get(character, character) for character in " ".join(text.split()))
+
+
+def _markdown_entry(entry: Entry) -> str:
+    text = f"**{_markdown(entry.text)}**" if entry.bold else _markdown(entry.text)
+    # A pair of brackets alone is no link: it stays readable in the source.
+    return text + (f" {entry.note}" if entry.note else "")

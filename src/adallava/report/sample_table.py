@@ -1,0 +1,106 @@
+"""All answers of a run as columns: one row a sample, one column a cell. Read in one pass over the records."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from adallava.records import SampleRecord
+from adallava.report.packed import bitmap
+from adallava.report.patches import MERGING_METHODS
+
+RIGHT = 0.5
+"""An answer counts as right from this score on; with several draws, their mean score."""
+
+_MAX_ANSWERS = 5
+_DRAW_SEPARATOR = " / "
+
+
+@dataclass(slots=True)
+class Answers:
+    """One cell's answer to one sample, over the draws of a random method."""
+
+    scores: list[float] = field(default_factory=list)
+    responses: list[str] = field(default_factory=list)
+    error: str | None = None
+    kept: bytes | None = None
+    """Bitmap of the first draw's kept patches of the first picture; None where none are recorded."""
+
+    @property
+    def score(self) -> float | None:
+        """Mean over the draws; None if one of them failed."""
+        return None if self.error is not None or not self.scores else sum(self.scores) / len(self.scores)
+
+    @property
+    def text(self) -> str:
+        """What was answered: of several draws that differ, all of them in order."""
+        if self.error is not None:
+            return self.error
+        return self.responses[0] if len(set(self.responses)) == 1 else _DRAW_SEPARATOR.join(self.responses)
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """What all cells were asked alike."""
+
+    sample_id: str
+    question: str
+    expected: tuple[str, ...]
+    kind: str | None
+    num_patches: int
+    """N of the first picture; the pictures of a sample have equally many."""
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """The samples in order of first appearance, and each cell's answers by sample id."""
+
+    rows: tuple[SampleRow, ...]
+    columns: Mapping[str, Mapping[str, Answers]]
+    merging: frozenset[str] = frozenset()
+    """Cells whose method combines patches: what it does not keep is not lost."""
+
+    def score(self, cell: str, sample_id: str) -> float | None:
+        """Return a score, or None where the cell failed or never met the sample."""
+        answers = self.columns.get(cell, {}).get(sample_id)
+        return None if answers is None else answers.score
+
+
+def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleTable:
+    """Return the answers of the given cells; records of other cells are passed over.
+
+    A repeated draw of one answer replaces nothing: resumed runs write each (cell, sample, draw) once.
+    """
+    firsts: dict[str, SampleRecord] = {}
+    num_images: dict[str, int] = {}
+    merging: set[str] = set()
+    columns: dict[str, dict[str, Answers]] = {cell: {} for cell in cells}
+    texts: dict[str, str] = {}
+    for record in records:
+        if record.cell not in columns:
+            continue
+        firsts.setdefault(record.sample_id, record)
+        images = max(1, len(record.kept_indices or []))
+        num_images[record.sample_id] = max(images, num_images.get(record.sample_id, 1))
+        if record.merged or record.method in MERGING_METHODS:
+            merging.add(record.cell)
+        answers = columns[record.cell].setdefault(record.sample_id, Answers())
+        # One object for equal texts: a run has few different answers and very many records.
+        answers.responses.append(texts.setdefault(record.response, record.response))
+        if record.score is None:
+            answers.error = record.error or "no reason recorded"
+        else:
+            answers.scores.append(record.score)
+        if record.kept_indices and record.draw == 0:
+            answers.kept = bitmap(record.kept_indices[0], record.num_vision_tokens // images)
+    rows = tuple(_row(record, record.num_vision_tokens // num_images[id_]) for id_, record in firsts.items())
+    return SampleTable(rows, columns, frozenset(merging))
+
+
+def is_right(score: float | None) -> bool:
+    """Return whether a score counts as right; a failed answer never does."""
+    return score is not None and score >= RIGHT
+
+
+def _row(record: SampleRecord, num_patches: int) -> SampleRow:
+    expected = tuple(answer for answer, _ in Counter(record.answers).most_common(_MAX_ANSWERS))
+    return SampleRow(record.sample_id, record.question, expected, record.kind, num_patches)

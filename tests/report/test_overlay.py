@@ -1,0 +1,84 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich_runs import RichRun, made_cells, write_rich_run
+from run_folders import picture_of
+
+from adallava.errors import InputError, RunFolderError
+from adallava.evaluation.statistics import paired_difference
+from adallava.report.overlay import OtherRun, Overlay, compare_runs
+from adallava.report.page import LaidOver, write_report
+from adallava.report.read import read_results, read_run, read_samples
+from adallava.report.sample_table import read_table
+
+HERE = RichRun(methods=("random", "uniform", "pool"), num_samples=90, budgets=(8, 32))
+THERE = replace(HERE, num_samples=60, shift=0.1, methods=("uniform", "pool", "question"))
+
+
+def loaded(folder: Path) -> OtherRun:
+    results = read_results(folder)
+    table = read_table(read_samples(folder), [cell.cell for cell in results.cells])
+    return OtherRun(folder.name, read_run(folder), results, table)
+
+
+def overlay_of(tmp_path: Path, here: RichRun, there: RichRun) -> Overlay:
+    first, second = (loaded(write_rich_run(tmp_path / name, spec)) for name, spec in (("a", here), ("b", there)))
+    return compare_runs(first.run, first.results, first.table, second, paired_difference)
+
+
+def test_a_run_against_itself_has_changed_nothing(tmp_path: Path) -> None:
+    overlay = overlay_of(tmp_path, HERE, HERE)
+
+    assert overlay.settings == ()
+    assert (overlay.only_here, overlay.only_there, overlay.asked_differently) == ((), (), 0)
+    assert all(row.gained == row.lost == 0 and row.difference.mean == 0 for row in overlay.rows)
+
+
+def test_differences_and_flips_are_over_the_common_samples(tmp_path: Path) -> None:
+    # Difficulties and noise follow from the seed and the number of samples: the same number, for a fair comparison.
+    there = replace(THERE, num_samples=90)
+    overlay = overlay_of(tmp_path, HERE, there)
+    scores = [{cell.name: cell.scores.mean(axis=0) for cell in made_cells(spec)} for spec in (HERE, there)]
+    row = next(row for row in overlay.rows if row.cell == "uniform@8")
+    here, other = scores[0]["uniform@8"], scores[1]["uniform@8"]
+
+    assert row.difference.n == 90
+    assert row.difference.mean == pytest.approx((here - other).mean())
+    assert row.gained == ((here >= 0.5) & (other < 0.5)).sum()
+    assert row.lost == ((here < 0.5) & (other >= 0.5)).sum() > 0
+    assert "random@8" in overlay.only_here
+    assert "question@8" in overlay.only_there
+
+
+def test_runs_of_different_lengths_share_what_they_share(tmp_path: Path) -> None:
+    overlay = overlay_of(tmp_path, HERE, THERE)
+
+    assert (overlay.num_common, overlay.num_here, overlay.num_there) == (60, 90, 60)
+    assert {row.difference.n for row in overlay.rows} == {60}
+    assert {"methods", "limit"} <= {name for name, _, _ in overlay.settings}
+
+
+def test_the_same_ids_with_other_questions_are_noticed(tmp_path: Path) -> None:
+    overlay = overlay_of(tmp_path, HERE, replace(HERE, question="Where is {}?"))
+
+    assert overlay.asked_differently == 90
+
+
+def test_runs_without_a_common_sample_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="b has no sample in common"):
+        overlay_of(tmp_path, HERE, replace(HERE, seed=1))
+
+
+def test_a_second_run_that_is_none_is_named(tmp_path: Path) -> None:
+    folder = write_rich_run(tmp_path / "a", HERE)
+
+    with pytest.raises(RunFolderError, match=r"nowhere.run\.json"):
+        write_report(folder, picture_of, laid_over=LaidOver(tmp_path / "nowhere", paired_difference))
+
+
+def test_a_folder_of_the_same_name_is_told_apart_by_its_parent(tmp_path: Path) -> None:
+    first, second = (write_rich_run(tmp_path / name / "run", HERE) for name in ("old", "new"))
+    page = write_report(second, picture_of, laid_over=LaidOver(first, paired_difference)).read_text()
+
+    assert "Against “old/run”" in page
