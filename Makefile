@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SWEEP_OUTPUT ?= runs/first
+SWEEP_METHODS ?= random uniform pool divprune visionzip budget-token question none
 
 .PHONY: sweep test lint wheel clean
 
 sweep: $(STAMP)
-	$(BIN)/adallava sweep --model tiny --task scenes --output $(SWEEP_OUTPUT)
+	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

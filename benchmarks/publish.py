@@ -1,6 +1,7 @@
 """Turns a run folder into a page's figures: `python benchmarks/publish.py runs/tiny docs/results/tiny.json`.
 
-The file holds the cells and what they were measured with: command, versions, hardware, date.
+The file holds the results (cells, comparisons, areas, hard split, timings) and what they were measured with: command,
+versions, hardware, date.
 """
 
 import json
@@ -11,7 +12,7 @@ from adallava.records import Results, Run
 
 
 def publish(run_folder: Path) -> dict[str, object]:
-    """Return a run's cells with their provenance."""
+    """Return a run's results with their provenance."""
     run = Run.model_validate_json((run_folder / "run.json").read_text())
     results = Results.model_validate_json((run_folder / "results.json").read_text())
     provenance = run.provenance
@@ -25,7 +26,7 @@ def publish(run_folder: Path) -> dict[str, object]:
         "adapter_sha256": provenance.adapter_sha256,
         "hardware": provenance.hardware,
         "config": run.config.model_dump(),
-        "cells": [cell.model_dump() for cell in results.cells],
+        **results.model_dump(exclude={"schema_version"}),
     }
 
 

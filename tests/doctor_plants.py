@@ -54,6 +54,7 @@ def _record(method: str, budget: str, kept: int, number: int) -> SampleRecord:
         tokens_asked=kept,
         tokens_kept=kept,
         kept_indices=[sorted(grid if method == "uniform" else chosen)],
+        chosen_per_sample=method not in ("uniform", "full"),
         prompt_length=20 + number % 7 + kept,
         answer_length=3,
         finish_reason="eos",
@@ -82,21 +83,22 @@ def sum_up(records: Sequence[SampleRecord]) -> Results:
     return summarise(plans, [f"s{number:03d}" for number in range(NUM_SAMPLES)], records, seed=0)
 
 
-def write_run(folder: Path, records: Sequence[SampleRecord], results: Results | None = None) -> Path:
+def write_run(folder: Path, records: Sequence[SampleRecord], results: Results | None = None, **changes: Any) -> Path:
     """Write a run folder as a sweep does; the summary follows from the records unless another is given."""
-    config = RunConfig(
-        model="tiny",
-        task="scenes",
-        methods=[*METHODS, "none"],
-        token_budgets=list(BUDGETS),
-        limit=NUM_SAMPLES,
-        batch_size=BATCH_SIZE,
-        seed=0,
-        max_new_tokens=16,
-        dtype="float32",
-        device="cpu",
-        attn_implementation="sdpa",
-    )
+    fields: dict[str, Any] = {
+        "model": "tiny",
+        "task": "scenes",
+        "methods": [*METHODS, "none"],
+        "token_budgets": list(BUDGETS),
+        "limit": NUM_SAMPLES,
+        "batch_size": BATCH_SIZE,
+        "seed": 0,
+        "max_new_tokens": 16,
+        "dtype": "float32",
+        "device": "cpu",
+        "attn_implementation": "sdpa",
+    }
+    config = RunConfig(**(fields | changes))
     provenance = Provenance(
         adallava_version="0.1.0",
         versions={},

@@ -32,6 +32,9 @@ TINY_SHAPE = TowerShape(num_vision_tokens=16, vision_width=32, llm_width=48, gri
 
 LEARNED = ("budget-token", "question")
 
+METHOD_OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embeddings"}}
+"""Of methods that cannot run by their defaults on a model without a text tower."""
+
 
 def tiny_tokenizer() -> Any:
     """Byte-level BPE without merges: every byte is a token."""
@@ -172,6 +175,11 @@ def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -
         padding=True,
     )
     return dict(batch)
+
+
+def with_every_option(full: Any, method: str) -> Any:
+    """Return the model with a method, under options with which a model without a text tower can run it."""
+    return full.with_method(method, **METHOD_OPTIONS.get(method, {}))
 
 
 def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> dict[str, Any]:

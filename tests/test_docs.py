@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from adallava.registry import selector_names
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -60,12 +62,18 @@ def test_tables_are_those_of_the_measured_figures():
     assert done.returncode == 0, done.stdout
 
 
+def test_the_page_of_methods_has_every_method_once():
+    page = (ROOT / "docs/methods.md").read_text()
+    table = page.split("| method | paper |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == list(selector_names())
+
+
 def test_files_that_the_readme_points_to_exist():
     for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("command", ["", "sweep", "report", "generate", "doctor", "train"])
+@pytest.mark.parametrize("command", ["", "sweep", "compare", "report", "generate", "doctor", "train"])
 def test_every_command_explains_itself(command, folder):
     done = run(f"adallava {command} --help", folder)
     assert done.returncode == 0

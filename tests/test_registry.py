@@ -80,7 +80,9 @@ class CornerSelector:
 
     name = "corner"
     learned = False
-    needs_budget_token = False
+    needs = frozenset()
+    merges = False
+    per_sample = False
     ignores_budget = False
 
     def select(self, inputs):

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from adallava.adapters import load_adapter, save_adapter, weights_sha256
 from adallava.budget import TokenBudget
-from adallava.errors import BudgetError, CheckpointError, InputError
+from adallava.errors import CheckpointError
 from adallava.families import load_family, weights_folder, wrap_model
-from adallava.families.contract import Family
+from adallava.families.contract import Family, check_needs
 from adallava.generation.clock import PrefillMark, StageClock
 from adallava.generation.compact import Positions
-from adallava.generation.layout import Layout, Side, plan_layout
+from adallava.generation.layout import Side
 from adallava.generation.modes import plan_generation
 from adallava.generation.output import (
     AdaLlavaOutput,
@@ -24,12 +24,20 @@ from adallava.generation.output import (
     describe_selections,
     read_answers,
 )
-from adallava.generation.prepare import Prepared, prepare
-from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
+from adallava.generation.prepare import Language, Prepared
+from adallava.generation.request import Request, prepare_request
+from adallava.generation.wording import Wording
+from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, question_frame
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.selection import build_selector
-from adallava.selection.contract import Selector, TowerShape
+from adallava.selection.contract import (
+    Need,
+    Selector,
+    TextTowerMethod,
+    TowerShape,
+    WordsMethod,
+)
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "build_prompt"]
 
@@ -69,14 +77,29 @@ class AdaLlava:
             adapter_sha256: of the selector's weights file.
 
         Raises:
-            UnsupportedModeError: for a model family that is not supported.
-            CheckpointError: if the base lies on several devices or is not floating-point.
+            UnsupportedModeError: for a model family that is not supported, or a method that needs what it lacks.
+            CheckpointError: if the base lies on several devices or is not floating-point, or the method's text tower
+                cannot be loaded.
         """
         self._family = wrap_model(base)
+        if selector is not None:
+            check_needs(self._family, selector, name_or_path)
         self.processor = processor
         self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
         self.name_or_path = name_or_path
         self.adapter_sha256 = adapter_sha256
+        self._language = self._make_language()
+
+    def _make_language(self) -> Language | None:
+        needs = frozenset() if self.selector is None else self.selector.needs
+        if self.processor is None or not needs & {Need.WORDS, Need.TEXT_TOWER}:
+            return None
+        prefix, suffix = question_frame(self.processor)
+        wording = Wording(self.processor.tokenizer, prefix, suffix)
+        text_tower = None
+        if Need.TEXT_TOWER in needs and isinstance(self.selector, TextTowerMethod):
+            text_tower = self._family.load_text_tower(str(self.selector.text_tower))
+        return Language(wording, text_tower)
 
     @classmethod
     def from_pretrained(
@@ -187,6 +210,18 @@ class AdaLlava:
         """The base's floating-point type."""
         return self._family.dtype
 
+    def num_words(self, question: str) -> int:
+        """Return how many tokens the words have that the method picks from a question; 0 if it picks none."""
+        if self._language is None or not isinstance(self.selector, WordsMethod):
+            return 0
+        return len(self._language.wording.word_ids(self.selector.words(question)))
+
+    def text_tower_flops(self, question: str) -> int:
+        """Return the FLOPs of comparing one image with a question in a text tower; 0 for methods without one."""
+        if self._language is None or self._language.text_tower is None:
+            return 0
+        return self._language.text_tower.flops(question, self.shape.num_vision_tokens)
+
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 of the base's safetensors files. Reads them all, once.
@@ -247,8 +282,9 @@ class AdaLlava:
         plan = plan_generation(generation_kwargs, self.base.generation_config, prompt_columns=input_ids.shape[1])
         if clock is not None:
             clock.start()
-        layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
-        prepared = self._prepare(layout, input_ids, pixel_values, seed, positions, clock=clock)
+        prepared = self._prepare(
+            input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="left", clock=clock
+        )
         kwargs = dict(plan.kwargs)
         if clock is not None:
             kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
@@ -274,8 +310,9 @@ class AdaLlava:
         seed: int | Sequence[int] = 0,
     ) -> tuple[SampleSelection, ...]:
         """Return what each sample would keep, without running the LLM. Arguments as for `generate`."""
-        layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "left")
-        return describe_selections(self._prepare(layout, input_ids, pixel_values, seed, "original"))
+        return describe_selections(
+            self._prepare(input_ids, attention_mask, pixel_values, token_budget, seed, "original", side="left")
+        )
 
     def forward(
         self,
@@ -301,8 +338,9 @@ class AdaLlava:
             BudgetError: for a budget that means nothing.
             InputError: if prompts, images and labels do not fit together.
         """
-        layout = self._plan(input_ids, attention_mask, pixel_values, token_budget, "right", labels)
-        prepared = self._prepare(layout, input_ids, pixel_values, seed, positions, labels=labels)
+        prepared = self._prepare(
+            input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="right", labels=labels
+        )
         batch = prepared.batch
         # Always with the mask: without one, positions with gaps are read as several packed sequences.
         result = self.base(
@@ -314,60 +352,30 @@ class AdaLlava:
         )
         return ForwardOutput(result.loss, result.logits, batch, prepared.layout, prepared.selection)
 
-    def _plan(
+    def _prepare(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
         pixel_values: Tensor | None,
         token_budget: BudgetLike | Sequence[BudgetLike],
-        side: Side,
-        labels: Tensor | None = None,
-    ) -> Layout:
-        layout = plan_layout(
-            input_ids,
-            attention_mask,
-            num_images=0 if pixel_values is None else len(pixel_values),
-            tokens_per_image=self.shape.num_vision_tokens,
-            image_token_id=self._family.image_token_id,
-            budgets=[TokenBudget.parse(budget) for budget in _one_each(token_budget, len(input_ids))],
-            side=side,
-            keeps_nothing=self.selector is not None and self.selector.ignores_budget,
-            labels=labels,
-        )
-        if self.selector is None:
-            for prompt in layout.prompts:
-                if prompt.tokens_asked != prompt.num_vision_tokens:
-                    raise BudgetError(
-                        f"token budget {prompt.budget} asks for {prompt.tokens_asked} of "
-                        f"{prompt.num_vision_tokens} vision tokens, but the method {FULL_METHOD!r} keeps them all: "
-                        "choose a method (see adallava.registry.selector_names()) or a budget of 1.0"
-                    )
-        return layout.to(self.device)
-
-    def _prepare(
-        self,
-        layout: Layout,
-        input_ids: Tensor,
-        pixel_values: Tensor | None,
         seed: int | Sequence[int],
         positions: Positions,
         *,
+        side: Side,
         labels: Tensor | None = None,
         clock: StageClock | None = None,
     ) -> Prepared:
-        if positions not in ("original", "compact"):
-            raise InputError(f"positions={positions!r} is neither 'original' nor 'compact'")
-        return prepare(
-            self._family,
-            self.selector,
-            layout,
-            input_ids=input_ids.to(self.device),
-            pixel_values=None if pixel_values is None else pixel_values.to(self.device),
+        request = Request(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            budgets=[TokenBudget.parse(budget) for budget in _one_each(token_budget, len(input_ids))],
             seeds=[int(value) for value in _one_each(seed, len(input_ids))],
             positions=positions,
-            labels=None if labels is None else labels.to(self.device),
-            clock=clock,
+            side=side,
+            labels=labels,
         )
+        return prepare_request(self._family, self.selector, request, language=self._language, clock=clock)
 
     def _adapter_folder(self, method: str) -> Path:
         folder = weights_folder(folder_or_id_of(self.name_or_path)) / "adapters" / method

@@ -36,6 +36,16 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
     return f"USER: {images}{question} ASSISTANT:"
 
 
+def question_frame(processor: Any) -> tuple[str, str]:
+    """Return what a prompt holds before and behind its question, without images, as decoding its tokens gives it."""
+    mark = "\N{BLACK STAR}"
+    prompt = build_prompt(processor, mark, 1).replace(processor.image_token, "")
+    before, _, behind = prompt.partition(mark)
+    for token in processor.tokenizer.all_special_tokens:
+        before, behind = before.replace(token, ""), behind.replace(token, "")
+    return before.strip(), behind.strip()
+
+
 def folder_or_id_of(name_or_path: str) -> str:
     """Return the folder of a bundled model's name; a folder or a hub id is returned as it is."""
     return str(model_folder(name_or_path)) if is_bundled(name_or_path) else name_or_path

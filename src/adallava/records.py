@@ -1,7 +1,8 @@
 """The files of a run folder, as data: the boundary between running and analysing. No torch here.
 
-A run folder holds `run.json` (`Run`), `samples.jsonl` (one `SampleRecord` a line), `results.json` (`Results`)
-and `report.html`. Everything a report or a doctor says is read from these.
+A run folder holds `run.json` (`Run`), `samples.jsonl` (one `SampleRecord` a line), `timings.jsonl` (one
+`TimingRecord` a line, if the sweep was asked to time), `results.json` (`Results`) and `report.html`. Everything a
+report or a doctor says is read from these.
 """
 
 from typing import Any, Literal
@@ -12,6 +13,12 @@ SCHEMA_VERSION = 2
 
 FULL_METHOD = "full"
 """The method id of the full-token model, which every run contains."""
+
+NONE_METHOD = "none"
+"""The method id of answers without any vision token."""
+
+DOWNSAMPLE_METHOD = "downsample"
+"""The method id of answers from a smaller image."""
 
 PositionsName = Literal["original", "compact"]
 """`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""
@@ -62,6 +69,9 @@ class SampleRecord(_Record):
     """K the budget resolves to."""
     tokens_kept: int
     """Vision tokens that really entered the LLM's first layer."""
+    tokens_planned: int | None = None
+    """K the method said beforehand that it keeps where it cannot keep K asked (`downsample`: the largest square); None
+    in older files, where it is K asked."""
     tokens_kept_by_layer: list[int] | None = None
     """Vision tokens that each LLM layer read, for methods that drop tokens inside the LLM; None where every layer
     reads `tokens_kept`."""
@@ -69,6 +79,8 @@ class SampleRecord(_Record):
     """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
     merged: bool = False
     """True for a method that combines patches: what `kept_indices` leaves out is not lost."""
+    chosen_per_sample: bool = False
+    """True for a method whose choice depends on the sample; False for a fixed grid, and in older files."""
     prompt_length: int
     """Tokens that entered the LLM, vision tokens included, padding excluded."""
     answer_length: int
@@ -126,6 +138,16 @@ class Timing(_Record):
     peak_memory_bytes: int | None
 
 
+class TimingRecord(_Record):
+    """What came of timing one cell at one batch size: a line of `timings.jsonl`."""
+
+    cell: str
+    batch_size: int
+    timing: Timing | None
+    error: str | None = None
+    """Why there is no timing, such as a batch that does not fit into memory."""
+
+
 class Cell(_Record):
     """One method at one budget, summed up."""
 
@@ -137,11 +159,13 @@ class Cell(_Record):
     """Repeated draws of a random method; a sample's score is then its mean over the draws."""
     num_samples: int
     num_failed: int
+    """Samples that failed in any draw; they are in no mean."""
     accuracy: Interval | None
     """None if every sample failed."""
     accuracy_by_kind: dict[str, Interval]
     accuracy_hard: Interval | None = None
-    """On the hard split alone, see `HardSplit`; None if the run has none."""
+    """On the hard split alone, see `HardSplit`; None if the run has none, and for the cells that define it: they are
+    wrong there by construction."""
     accuracy_hard_by_kind: dict[str, Interval] = Field(default_factory=dict)
     difference_to_full: PairedDifference | None
     """None for the full-token cell itself."""
@@ -217,14 +241,16 @@ class AreaComparison(_Record):
 
 
 class HardSplit(_Record):
-    """The samples that need the picture, and its detail."""
+    """The samples that need the picture, and its detail. Right is a score of at least 0.5."""
 
     num_samples: int
+    """Samples that the cells which define the split answered; the others are in no part of it."""
     answered_without_image: int
     """Right with no image token at all (`none`)."""
     answered_downsampled: int
     """Right from a smaller image (`downsample`), and wrong without any."""
     downsample_cell: str | None
+    """The cell of `downsample` with the fewest tokens; None if the run has none: the split rests on `none` then."""
     num_hard: int
     """The rest: what the hard split holds."""
 
@@ -251,7 +277,7 @@ class RunConfig(_Record):
     batch_size: int
     seed: int
     max_new_tokens: int
-    positions: PositionsName | list[PositionsName] = "original"
+    positions: list[PositionsName] = ["original"]
     draws: int = 1
     """Draws of each random method."""
     timing_batch_sizes: list[int] = Field(default_factory=list)
@@ -290,3 +316,34 @@ class Run(_Record):
     schema_version: int = SCHEMA_VERSION
     config: RunConfig
     provenance: Provenance
+
+
+class CellChange(_Record):
+    """One cell in two runs over the same samples."""
+
+    cell: str
+    accuracy_a: Interval
+    accuracy_b: Interval
+    """Both over the samples that both runs answered."""
+    difference: PairedDifference
+    """Score in a minus score in b."""
+    p_value: float
+    """Two-sided, paired."""
+    p_adjusted: float
+    """Corrected for the number of cells in common (Holm)."""
+    significant: bool
+    """`p_adjusted` < 0.05."""
+    right_in_a_only: list[str]
+    """Samples that a has right and b has wrong; right is a score of at least 0.5."""
+    right_in_b_only: list[str]
+
+
+class RunComparison(_Record):
+    """What changed between two runs, cell by cell."""
+
+    num_samples: int
+    cells: list[CellChange]
+    cells_in_a_only: list[str]
+    cells_in_b_only: list[str]
+    cells_not_answered: list[str]
+    """Cells in common of which no sample was answered by both runs."""

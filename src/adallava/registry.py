@@ -11,7 +11,7 @@ from adallava.errors import AdallavaError, UnknownNameError
 
 SELECTOR_GROUP = "adallava.selectors"
 
-_REQUIRED_ATTRIBUTES = ("name", "learned", "needs_budget_token", "ignores_budget", "select", "flops")
+_REQUIRED_ATTRIBUTES = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "select", "flops")
 
 
 def selector_names() -> tuple[str, ...]:

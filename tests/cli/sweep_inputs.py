@@ -25,7 +25,7 @@ def local_questions(folder: Path) -> Path:
     return file
 
 
-_MEASURED = ("batch_ms", "part_ms", "peak_memory_bytes")
+_MEASURED = ("batch_ms", "part_ms", "peak_memory_bytes", "timings", "on_front")
 
 
 def deterministic_samples(run_folder: Path) -> list[dict[str, Any]]:
@@ -34,7 +34,11 @@ def deterministic_samples(run_folder: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in json.loads(line).items() if key not in _MEASURED} for line in lines]
 
 
-def deterministic_cells(run_folder: Path) -> list[dict[str, Any]]:
-    """Return the run's cells without what was measured."""
-    cells = json.loads((run_folder / "results.json").read_text())["cells"]
-    return [{key: value for key, value in cell.items() if key not in _MEASURED} for cell in cells]
+def deterministic_results(run_folder: Path) -> dict[str, Any]:
+    """Return the run's results without what was measured, and what follows from it."""
+    results = json.loads((run_folder / "results.json").read_text())
+    cells = [{key: value for key, value in cell.items() if key not in _MEASURED} for cell in results["cells"]]
+    # The milliseconds decide which curves there are on their axis, and so the number of tests corrected for.
+    areas = [area for area in results["areas"] if area["axis"] != "ms"]
+    tested = [{**one, "p_adjusted": None, "significant": None} for one in results["comparisons"]]
+    return {"cells": cells, "areas": areas, "comparisons": tested, "hard_split": results["hard_split"]}

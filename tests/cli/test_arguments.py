@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from adallava.budget import TokenBudget
-from adallava.cli.arguments import add_list_argument, parse_limit, parse_method_paths, parse_token_budgets
+from adallava.cli.arguments import (
+    add_list_argument,
+    parse_batch_sizes,
+    parse_limit,
+    parse_method_options,
+    parse_method_paths,
+    parse_positions,
+    parse_token_budgets,
+)
 from adallava.errors import BudgetError, InputError
 
 
@@ -61,3 +69,36 @@ def test_limits():
 def test_a_limit_that_means_nothing_is_refused(value):
     with pytest.raises(InputError, match="--limit"):
         parse_limit(value)
+
+
+def test_method_options_are_read_by_their_form() -> None:
+    values = ["mmtok.alpha=0.25", "a.b=3", "a.c=true", "a.word-temperature=1e-2", "cdpruner.text_tower=x/y=z"]
+    assert parse_method_options(values) == {
+        "mmtok": {"alpha": 0.25},
+        "a": {"b": 3, "c": True, "word_temperature": 0.01},
+        "cdpruner": {"text_tower": "x/y=z"},
+    }
+
+
+@pytest.mark.parametrize("value", ["cdpruner", "cdpruner=3", "cdpruner.=3", ".x=3", "a.b", "a.b=", "a.1b=2"])
+def test_a_method_option_of_another_form_is_named(value: str) -> None:
+    with pytest.raises(InputError, match=r"is not METHOD.OPTION=VALUE"):
+        parse_method_options([value])
+
+
+def test_an_option_given_twice_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"gives a\.b twice"):
+        parse_method_options(["a.b=1", "a.b=2"])
+
+
+def test_positions_are_read_once_each_in_order():
+    assert parse_positions(["compact", "original", "compact"]) == ("compact", "original")
+    with pytest.raises(InputError, match="'gaps' is not one of original, compact"):
+        parse_positions(["gaps"])
+
+
+def test_batch_sizes_are_sorted_and_each_once():
+    assert parse_batch_sizes(["32", "1", "8", "1"]) == (1, 8, 32)
+    for value in ("0", "-1", "1.5", "²"):
+        with pytest.raises(InputError, match="is no batch size"):
+            parse_batch_sizes([value])

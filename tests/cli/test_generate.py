@@ -167,3 +167,15 @@ def test_mistakes_are_one_line_and_exit_2(
     assert message in captured.err
     assert captured.err.strip().count("\n") == 0
     assert not list(Path().glob("*@*.png"))
+
+
+def test_options_of_a_method_reach_it_and_are_recorded(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = ["--method", "cdpruner", "--token-budget", "5", "--method-option"]
+    code, document = as_json([*arguments, *option, "cdpruner.relevance=none"], capsys)
+    assert code == 0
+    assert document["method_options"] == {"relevance": "none"}
+    assert document["results"][0]["tokens_kept"] == 5
+    assert main([*arguments, *option, "mmtok.alpha=1"]) == 2
+    assert "names mmtok, but --method does not" in capsys.readouterr().err

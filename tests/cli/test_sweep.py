@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from models import tiny_base, tiny_llava, tiny_processor
-from sweep_inputs import deterministic_cells, deterministic_samples, local_questions
+from sweep_inputs import deterministic_results, deterministic_samples, local_questions
 
 from adallava.cli.main import main
 from adallava.records import PART_NAMES, Results, Run, SampleRecord
+from adallava.registry import selector_names
 
 
 @pytest.fixture(scope="module")
@@ -26,32 +27,44 @@ def samples(folder) -> list[SampleRecord]:
     return [SampleRecord.model_validate_json(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
+WITHOUT_BUDGET = {"none", "prumerge", "prumerge-plus"}
+
+
 # ---- a whole run ----
 
 
 @pytest.fixture(scope="module")
 def finished(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "finished"
-    assert sweep(model, folder, "--method", "all", "--token-budget", "1.0,0.25", "4") in (0, 1)
+    assert sweep(model, folder, "--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2") in (0, 1)
     return folder
 
 
 def test_every_method_crosses_every_budget_on_the_same_samples(finished):
     results = Results.model_validate_json((finished / "results.json").read_text())
-    methods = ("budget-token", "pool", "question", "random", "uniform")
+    methods = set(selector_names()) - WITHOUT_BUDGET - {"cdpruner"}
     expected = {f"{method}@{budget}" for method in methods for budget in ("1.0", "0.25", "4")}
+    expected |= {f"{method}@none" for method in WITHOUT_BUDGET}
     assert results.cells[0].cell == "full@1.0"
-    assert {cell.cell for cell in results.cells} == expected | {"full@1.0", "none@none"}
-    ids = {cell.cell: [s.sample_id for s in samples(finished) if s.cell == cell.cell] for cell in results.cells}
-    assert set(map(tuple, ids.values())) == {tuple(f"test-{number:06d}" for number in range(5))}
+    assert {cell.cell for cell in results.cells} == expected | {"full@1.0"}
+    ids = [f"test-{number:06d}" for number in range(5)]
+    for cell in results.cells:
+        answered = [(s.draw, s.sample_id) for s in samples(finished) if s.cell == cell.cell]
+        draws = 2 if cell.method == "random" else 1
+        assert cell.draws == draws
+        assert answered == [(draw, sample_id) for draw in range(draws) for sample_id in ids]
     assert all(cell.num_samples == 5 and cell.num_failed == 0 for cell in results.cells)
 
 
 def test_the_tokens_asked_for_are_the_tokens_kept(finished):
-    kept = {"1.0": 16, "0.25": 4, "4": 4, "none": 0}
+    kept = {"1.0": 16, "0.25": 4, "4": 4}
     for sample in samples(finished):
         assert sample.num_vision_tokens == 16
-        assert sample.tokens_kept == sample.tokens_asked == kept[sample.budget_asked]
+        assert sample.tokens_kept == sample.tokens_asked == sample.tokens_planned
+        if sample.budget_asked == "none":
+            assert sample.tokens_kept == 0 if sample.method == "none" else 1 <= sample.tokens_kept <= 16
+        else:
+            assert sample.tokens_kept == kept[sample.budget_asked]
         assert [len(indices) for indices in sample.kept_indices] == [sample.tokens_kept]
 
 
@@ -65,15 +78,31 @@ def test_lengths_follow_the_kept_tokens(finished):
 def test_a_selection_of_everything_is_the_full_model(finished):
     full = {s.sample_id: s.response for s in samples(finished) if s.method == "full"}
     for sample in samples(finished):
-        if sample.budget_asked == "1.0" and sample.method not in ("pool", "budget-token"):
+        if sample.budget_asked == "1.0":
             assert sample.response == full[sample.sample_id]
 
 
 def test_a_count_and_a_share_that_mean_the_same_give_the_same(finished):
-    by_cell = {(s.cell, s.sample_id): (s.kept_indices, s.response, s.flops) for s in samples(finished)}
-    for (cell, sample_id), value in by_cell.items():
+    by_cell = {(s.cell, s.sample_id, s.draw): (s.kept_indices, s.response, s.flops) for s in samples(finished)}
+    for (cell, sample_id, draw), value in by_cell.items():
         if cell.endswith("@4"):
-            assert by_cell[cell.replace("@4", "@0.25"), sample_id] == value
+            assert by_cell[cell.replace("@4", "@0.25"), sample_id, draw] == value
+
+
+def test_every_draw_has_a_seed_of_its_own(finished):
+    kept = {(s.sample_id, s.draw): s.kept_indices for s in samples(finished) if s.cell == "random@0.25"}
+    assert any(kept[sample_id, 0] != kept[sample_id, 1] for sample_id, _ in kept)
+    for sample_id, _ in kept:
+        everything = [s.kept_indices for s in samples(finished) if s.cell == "random@1.0" and s.sample_id == sample_id]
+        assert everything == [[list(range(16))]] * 2
+
+
+def test_a_sample_of_several_draws_counts_once_with_its_mean(finished):
+    results = Results.model_validate_json((finished / "results.json").read_text())
+    for cell in results.cells:
+        scores = [s.score for s in samples(finished) if s.cell == cell.cell]
+        assert cell.num_samples == cell.accuracy.n == 5
+        assert cell.accuracy.mean == pytest.approx(sum(scores) / len(scores))
 
 
 def test_flops_and_times_have_every_part(finished):
@@ -104,11 +133,12 @@ def test_the_report_is_written(finished):
 
 def test_run_again_it_answers_nothing_and_says_the_same(finished, model, capsys):
     before = (finished / "samples.jsonl").read_bytes()
-    cells = deterministic_cells(finished)
-    sweep(model, finished, "--method", "all", "--token-budget", "1.0,0.25", "4")
+    cells = deterministic_results(finished)
+    sweep(model, finished, "--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2")
     assert (finished / "samples.jsonl").read_bytes() == before
-    assert deterministic_cells(finished) == cells
-    assert "85 of 85 answers are there already" in capsys.readouterr().err
+    assert deterministic_results(finished) == cells
+    number = len(samples(finished))
+    assert f"{number} of {number} answers are there already" in capsys.readouterr().err
 
 
 def test_answers_do_not_depend_on_the_batch_size(model, tmp_path):
@@ -120,6 +150,84 @@ def test_answers_do_not_depend_on_the_batch_size(model, tmp_path):
     assert not (tmp_path / "1" / "report.html").exists()
 
 
+# ---- positions ----
+
+
+@pytest.fixture(scope="module")
+def both_positions(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "positions"
+    arguments = ["--method", "uniform,none,random", "--token-budget", "1.0,4", "--positions", "original,compact"]
+    assert sweep(model, folder, *arguments, "--draws", "2", "--no-report") in (0, 1)
+    return folder
+
+
+def test_positions_cross_every_method_but_the_full_and_the_empty_one(both_positions):
+    results = Results.model_validate_json((both_positions / "results.json").read_text())
+    expected = [f"uniform@{budget}{suffix}" for suffix in ("", "+compact") for budget in ("1.0", "4")]
+    expected += ["none@none", *(cell.replace("uniform", "random") for cell in expected)]
+    assert [cell.cell for cell in results.cells] == ["full@1.0", *expected]
+    for sample in samples(both_positions):
+        assert (sample.positions == "compact") == sample.cell.endswith("+compact")
+    pairs = {(one.cell_a, one.cell_b) for one in results.comparisons}
+    assert {("uniform@4", "uniform@4+compact"), ("uniform@4", "random@4"), ("uniform@4", "full@1.0")} <= pairs
+    assert ("uniform@4", "random@4+compact") not in pairs
+
+
+def test_positions_do_not_change_what_is_kept_and_all_tokens_are_the_full_model(both_positions):
+    answers = {(s.cell, s.sample_id, s.draw): s for s in samples(both_positions)}
+    for (cell, sample_id, draw), sample in answers.items():
+        if sample.positions == "compact":
+            original = answers[cell.removesuffix("+compact"), sample_id, draw]
+            assert sample.kept_indices == original.kept_indices
+        if sample.budget_asked == "1.0":
+            assert sample.response == answers["full@1.0", sample_id, 0].response
+
+
+def test_the_doctor_finds_nothing_in_draws_and_positions(both_positions):
+    from adallava.evaluation.doctor import diagnose_run
+
+    findings = {outcome.check for outcome in diagnose_run(both_positions).findings}
+    # The model is random: it may well end at once, or write what is no text.
+    assert findings <= {"first-token-eos", "blank-answers"}
+
+
+# ---- timing ----
+
+
+TIMED = ["--limit", "3", "--method", "uniform", "--token-budget", "4", "--no-report", "--timing-batch-sizes"]
+
+
+@pytest.fixture(scope="module")
+def timed(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run") / "timed"
+    assert sweep(model, folder, *TIMED, "1,4") in (0, 1)
+    return folder
+
+
+def test_every_cell_is_timed_at_every_batch_size_also_above_the_number_of_samples(timed):
+    results = Results.model_validate_json((timed / "results.json").read_text())
+    for cell in results.cells:
+        assert [timing.batch_size for timing in cell.timings] == [1, 4]
+        for timing in cell.timings:
+            assert timing.repeats == 10
+            assert set(timing.part_ms) == {*PART_NAMES, "time_to_first_token", "total", "decode_per_token"}
+            assert all(spread.low <= spread.median <= spread.high for spread in timing.part_ms.values())
+            assert timing.part_ms["decode_per_token"].median > 0.0
+            assert timing.peak_memory_bytes > 0
+
+
+def test_what_was_timed_is_not_timed_again(timed, model, monkeypatch):
+    from adallava.model import AdaLlava
+
+    def forbidden(*_, **__):
+        raise AssertionError("nothing is left to run")
+
+    before = (timed / "timings.jsonl").read_bytes()
+    monkeypatch.setattr(AdaLlava, "generate", forbidden)
+    assert sweep(model, timed, *TIMED, "4", "1") in (0, 1)
+    assert (timed / "timings.jsonl").read_bytes() == before
+
+
 # ---- resuming ----
 
 
@@ -127,12 +235,12 @@ def test_cut_in_the_middle_of_a_batch_it_goes_on_as_if_it_never_stopped(model, t
     arguments = ["--method", "random", "--token-budget", "0.5", "--no-report"]
     code = sweep(model, tmp_path / "run", *arguments)
     path = tmp_path / "run" / "samples.jsonl"
-    whole, expected, cells = path.read_bytes(), deterministic_samples(path.parent), deterministic_cells(path.parent)
+    whole, expected, cells = path.read_bytes(), deterministic_samples(path.parent), deterministic_results(path.parent)
     (path.parent / "results.json").unlink()
     path.write_bytes(whole[: whole.index(b"\n") + 40])
     assert sweep(model, tmp_path / "run", *arguments) == code
     assert deterministic_samples(path.parent) == expected
-    assert deterministic_cells(path.parent) == cells
+    assert deterministic_results(path.parent) == cells
 
 
 def test_another_configuration_is_refused(model, tmp_path, capsys):
@@ -228,7 +336,8 @@ def test_empty_answers_are_counted_by_cause_and_fail_the_run(tmp_path, capsys, a
         assert cell.accuracy.mean == 0.0
     printed = capsys.readouterr().out
     assert f"full@1.0: 5 of 5 responses are empty: {cause} 5" in printed
-    assert printed.count("!") >= 4, "each cell is marked in the table and explained below it"
+    for cell in ("full 1.0", "uniform 0.5"):
+        assert f"! {cell}" in " ".join(printed.split()), "each cell is marked in the table"
 
 
 # ---- the table ----
@@ -237,10 +346,10 @@ def test_empty_answers_are_counted_by_cause_and_fail_the_run(tmp_path, capsys, a
 def test_the_table_names_every_cell_and_where_the_files_are(model, tmp_path, capsys):
     sweep(model, tmp_path, "--method", "uniform,none", "--token-budget", "25%")
     printed = capsys.readouterr().out
-    rows = [line for line in printed.splitlines() if "│" in line]
-    assert all(len(line) <= 120 for line in rows)
-    assert any("uniform" in row and "0.25" in row and "4 of 16" in row for row in rows)
-    assert any("none" in row and "0 of 16" in row for row in rows)
+    rows = [line.split() for line in printed.splitlines()]
+    assert all(len(line.rstrip()) <= 120 for line in printed.splitlines()[:8])
+    assert any(row[:4] == ["uniform", "0.25", "4", "4"] for row in rows)
+    assert any(row[:4] == ["none", "none", "0", "0"] for row in rows)
     assert str(tmp_path / "report.html") in printed
     assert str(tmp_path / "results.json") in printed
 
@@ -263,6 +372,11 @@ def test_the_table_names_every_cell_and_where_the_files_are(model, tmp_path, cap
         (["--limit", "all"], "give a limit"),
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--max-new-tokens", "-1"], "--max-new-tokens is -1"),
+        (["--draws", "0"], "--draws is 0"),
+        (["--positions", "absolute"], "--positions 'absolute' is not one of original, compact"),
+        (["--positions", ","], "--positions is empty"),
+        (["--timing-batch-sizes", "1,0"], "--timing-batch-sizes '0'"),
+        (["--timing-batch-sizes", "many"], "--timing-batch-sizes 'many'"),
         (["--adapter", "question"], "METHOD=PATH"),
         (["--adapter", "pool=x", "--method", "random"], "--adapter names pool"),
         (["--adapter", "question=/nowhere", "--method", "question"], "/nowhere"),
@@ -295,7 +409,42 @@ def test_a_named_learned_method_without_its_adapter_is_an_error_and_all_leaves_i
     sweep(bare, tmp_path / "all", "--token-budget", "0.5", "--no-report")
     assert "method question is left out" in capsys.readouterr().err
     run = Run.model_validate_json((tmp_path / "all" / "run.json").read_text())
-    assert run.config.methods == ["none", "pool", "random", "uniform"]
+    assert run.config.methods == sorted(set(selector_names()) - {"question", "budget-token", "cdpruner"})
+
+
+def test_a_method_that_the_model_cannot_run_is_an_error_if_named_and_left_out_of_all(model, tmp_path, capsys):
+    assert sweep(model, tmp_path / "named", "--method", "cdpruner") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("adallava sweep: method 'cdpruner'")
+    assert "cdpruner.text_tower=" in error
+    assert not (tmp_path / "named" / "samples.jsonl").exists()
+    sweep(model, tmp_path / "all", "--method", "all", "--token-budget", "0.25", "--limit", "1", "--no-report")
+    assert "method cdpruner is left out: method 'cdpruner' compares" in capsys.readouterr().err
+
+
+def test_an_option_lets_it_run_is_recorded_and_makes_another_run(model, tmp_path, capsys):
+    arguments = ["--method", "cdpruner", "--token-budget", "4", "--limit", "2", "--no-report"]
+    option = ["--method-option", "cdpruner.relevance=llm-embeddings"]
+    sweep(model, tmp_path, *arguments, *option)
+    run = Run.model_validate_json((tmp_path / "run.json").read_text())
+    assert run.config.method_options == {"cdpruner": {"relevance": "llm-embeddings"}}
+    assert {s.tokens_kept for s in samples(tmp_path) if s.method == "cdpruner"} == {4}
+    capsys.readouterr()
+    assert sweep(model, tmp_path, *arguments, "--method-option", "cdpruner.relevance=none") == 2
+    assert "method_options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("cdpruner=none", "is not METHOD.OPTION=VALUE"),
+        ("pool.size=3", "names pool, but --method does not"),
+        ("uniform.size=3", "does not take these options (size=3)"),
+    ],
+)
+def test_a_wrong_option_is_named(model, tmp_path, capsys, option, message):
+    assert sweep(model, tmp_path / "run", "--method", "uniform", "--method-option", option) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_ctrl_c_says_that_the_same_command_resumes(model, tmp_path, capsys, monkeypatch):

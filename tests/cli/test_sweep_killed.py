@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import pytest
-from sweep_inputs import deterministic_cells, deterministic_samples, local_questions
+from sweep_inputs import deterministic_results, deterministic_samples, local_questions
 
 # Forks once per line of input, so that torch is imported once for all attempts; every attempt is a process of its
 # own, and really killed. Nothing runs torch before the fork.
@@ -77,7 +78,8 @@ def arguments(tiny_folder, tmp_path_factory):
     task = local_questions(tmp_path_factory.mktemp("task"))
     return [
         "sweep", "--model", str(tiny_folder), "--task", str(task), "--limit", "all", "--batch-size", "4",
-        "--max-new-tokens", "3", "--method", "random,pool,none", "--token-budget", "0.5,3", "--no-report",
+        "--max-new-tokens", "3", "--method", "random,none", "--token-budget", "0.5,3", "--no-report", "--draws", "2",
+        "--positions", "original,compact",
     ]  # fmt: skip
 
 
@@ -114,9 +116,9 @@ def test_killed_at_random_moments_it_ends_as_if_untouched(server, arguments, tmp
 
     assert killed >= 4
     samples = deterministic_samples(tmp_path / "killed")
-    assert len({(sample["cell"], sample["sample_id"]) for sample in samples}) == len(samples)
+    assert len({(sample["cell"], sample["sample_id"], sample["draw"]) for sample in samples}) == len(samples)
     assert samples == expected
-    assert deterministic_cells(tmp_path / "killed") == deterministic_cells(tmp_path / "untouched")
+    assert deterministic_results(tmp_path / "killed") == deterministic_results(tmp_path / "untouched")
     runs = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("untouched", "killed")]
     for run in runs:
         del run["provenance"]["started_at"], run["provenance"]["command"]
@@ -139,4 +141,27 @@ def test_two_at_once_are_refused(server, arguments, tmp_path):
     assert second.returncode == 2
     assert "another process is writing" in second.stderr
     assert "Traceback" not in second.stderr
-    assert len(deterministic_samples(tmp_path)) == 6 * 6
+    assert len(deterministic_samples(tmp_path)) == 6 * (2 + 4 * 2)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="watches processes through /proc")
+def test_killed_while_timing_it_times_the_batch_size_again(server, arguments, tmp_path):
+    command = [*arguments, "--output", str(tmp_path), "--timing-batch-sizes", "1,3"]
+    command[command.index("0.5,3")] = "3"
+    timings = tmp_path / "timings.jsonl"
+    process = server.start(command)
+    assert wait_until_written(timings, 1, process), "the first batch size is done"
+    os.kill(process, signal.SIGKILL)
+    server.wait()
+    first = timings.read_bytes()
+    assert {json.loads(line)["batch_size"] for line in first.splitlines()} == {1}
+    answers = (tmp_path / "samples.jsonl").read_bytes()
+    server.start(command)
+    assert server.wait() == 1
+    assert timings.read_bytes().startswith(first)
+    lines = [json.loads(line) for line in timings.read_text().splitlines()]
+    cells = {"full@1.0", "none@none", "random@3", "random@3+compact"}
+    assert sorted((line["cell"], line["batch_size"]) for line in lines) == sorted(product(cells, (1, 3)))
+    assert all(line["error"] is None for line in lines)
+    assert (tmp_path / "samples.jsonl").read_bytes() == answers

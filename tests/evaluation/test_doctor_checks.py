@@ -236,6 +236,23 @@ def test_a_healthy_run_is_healthy(tmp_path: Path) -> None:
     assert {outcome.status for outcome in diagnosis.outcomes} == {"passed"}
 
 
+def test_k_rounded_down_as_the_method_said_is_healthy_and_otherwise_is_not(tmp_path: Path) -> None:
+    rounded = change(
+        healthy_records(),
+        below_full,
+        lambda r: {
+            "tokens_planned": r.tokens_kept - 1,
+            "tokens_kept": r.tokens_kept - 1,
+            "prompt_length": r.prompt_length - 1,
+            "kept_indices": [(r.kept_indices or [[]])[0][1:]],
+        },
+    )
+    assert diagnose_run(write_run(tmp_path / "rounded", rounded)).healthy
+    planned = change(rounded, below_full, lambda r: {"tokens_planned": r.tokens_asked})
+    found = [outcome.failure for outcome in diagnose_run(write_run(tmp_path / "planned", planned)).findings]
+    assert 7 in found
+
+
 @pytest.mark.parametrize(
     ("plant", "failure_number", "severity"), RUN_PLANTS, ids=lambda v: getattr(v, "__name__", None)
 )

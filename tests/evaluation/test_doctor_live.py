@@ -14,7 +14,7 @@ from adallava.budget import TokenBudget
 from adallava.evaluation.doctor import Diagnosis
 from adallava.evaluation.doctor.live import diagnose_method, diagnose_model
 from adallava.model import AdaLlava
-from adallava.selection.contract import Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 
 BUDGETS = (TokenBudget(ratio=0.5), TokenBudget(count=3))
 
@@ -38,7 +38,9 @@ class Planted:
 
     name: ClassVar[str] = "planted"
     learned: ClassVar[bool] = False
-    needs_budget_token: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
 
     def choose(self, scores: torch.Tensor, inputs: SelectionInput) -> Selection:

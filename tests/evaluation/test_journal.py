@@ -7,7 +7,8 @@ import pytest
 from run_records import failed, run, sample_record
 
 from adallava.errors import RunFolderError
-from adallava.evaluation.journal import Journal, locked_folder, write_atomically
+from adallava.evaluation.journal import Journal, locked_folder, read_timings, write_atomically, write_timings
+from adallava.records import TimingRecord
 
 
 def records(*ids):
@@ -70,6 +71,9 @@ def test_a_sample_twice_is_refused(tmp_path):
         ({"methods": ["random", "pool"]}, {}, ["methods"]),
         ({"batch_size": 4, "dtype": "bfloat16"}, {}, ["batch_size", "dtype"]),
         ({"question_suffix": " "}, {}, ["question_suffix"]),
+        ({"draws": 2}, {}, ["draws is 1 there and 2 now"]),
+        ({"positions": ["original", "compact"]}, {}, ["positions"]),
+        ({"timing_batch_sizes": [1]}, {}, ["timing_batch_sizes"]),
         ({}, {"weights_sha256": "f" * 64}, ["weights_sha256"]),
         ({}, {"adapter_sha256": {"question": "f" * 64}}, ["adapter_sha256"]),
         ({}, {"task_sha256": None}, ["task_sha256"]),
@@ -118,6 +122,31 @@ def test_failed_samples_are_done_unless_asked_for_again(tmp_path):
         journal.append(records("b"))
     with Journal(tmp_path, run()) as journal:
         assert journal.records == records("a", "c", "b")
+
+
+def test_draws_of_one_sample_are_answers_of_their_own(tmp_path):
+    draws = [sample_record(draw=draw) for draw in range(3)]
+    with Journal(tmp_path, run()) as journal:
+        journal.append(draws)
+    with Journal(tmp_path, run()) as journal:
+        assert journal.records == draws
+        journal.append(draws[1:2])
+    with pytest.raises(RunFolderError, match="twice"):
+        Journal(tmp_path, run())
+
+
+def test_a_torn_line_of_the_timings_is_left_out_and_damage_before_it_refused(tmp_path):
+    lines = [TimingRecord(cell=cell, batch_size=1, timing=None, error="no memory") for cell in "ab"]
+    assert read_timings(tmp_path) == []
+    write_timings(tmp_path, lines)
+    path = tmp_path / "timings.jsonl"
+    whole = path.read_bytes()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        assert read_timings(tmp_path) == lines[: whole[:cut].count(b"\n")]
+    path.write_bytes(b"nonsense\n" + whole)
+    with pytest.raises(RunFolderError, match="line 1 is not a TimingRecord"):
+        read_timings(tmp_path)
 
 
 def test_one_process_at_a_time(tmp_path):

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from models import sample_of, tiny_inputs
+from models import sample_of, tiny_inputs, with_every_option
 from stock_reference import greedy, pruned_prompt
+from torch.nn import functional as F
 
 from adallava import AdaLlava
 from adallava.registry import selector_names
 from adallava.selection.cells import grid_cells
+from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, TowerLayer
 
 # The full budget first: an order that is not its own inverse when a method treats such images apart.
 BUDGETS = [1.0, 0.25, 5]
@@ -19,7 +21,17 @@ NEW = 6
 
 @pytest.fixture(params=selector_names())
 def model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
-    return full.with_method(request.param)
+    return with_every_option(full, request.param)
+
+
+def _planned(model: AdaLlava, asked: int) -> int | None:
+    """K that an image keeps where one was asked for; None for a method that finds it for itself."""
+    selector = model.selector
+    if isinstance(selector, OwnCountMethod):
+        return None
+    if model.method == "none":
+        return 0
+    return selector.keep_count(asked, (4, 4)) if isinstance(selector, RoundingMethod) else asked
 
 
 def _logits(output: Any) -> torch.Tensor:
@@ -28,15 +40,20 @@ def _logits(output: Any) -> torch.Tensor:
 
 def test_exactly_k_tokens_reach_the_llm(model: AdaLlava, inputs: dict[str, Any]) -> None:
     output = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, max_new_tokens=1)
-    asked = [0, 0, 0] if model.method == "none" else [16, 4, 5]
     text = (inputs["input_ids"] != model.base.config.image_token_id) & inputs["attention_mask"].bool()
     for row, record in enumerate(output.records):
         assert record.method == model.method
-        assert (record.tokens_asked, record.tokens_kept) == (asked[row], asked[row])
-        assert [len(indices) for indices in record.kept_indices] == [asked[row]]
+        asked = [16, 4, 5][row]
+        kept = _planned(model, asked)
+        if kept is None:
+            kept = record.tokens_kept
+            assert 1 <= kept <= 16
+        assert record.tokens_asked == (kept if model.selector.ignores_budget else asked)  # type: ignore[union-attr]
+        assert (record.tokens_planned, record.tokens_kept) == (kept, kept)
+        assert [len(indices) for indices in record.kept_indices] == [kept]
         placeholders = (output.sequences[row, : output.prompt_length] == model.base.config.image_token_id).sum()
-        assert placeholders == asked[row]
-        assert record.llm_sequence_length == output.prompt_lengths[row] == text[row].sum() + asked[row]
+        assert placeholders == kept
+        assert record.llm_sequence_length == output.prompt_lengths[row] == text[row].sum() + kept
 
 
 def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -59,8 +76,8 @@ def test_the_order_of_a_batch_does_not_matter(model: AdaLlava, inputs: dict[str,
 
 
 def test_full_budget_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any]) -> None:
-    if model.method == "none":
-        pytest.skip("`none` has no full budget")
+    if model.selector.ignores_budget:  # type: ignore[union-attr]
+        pytest.skip("no full budget")
     stock = model.base.generate(
         **inputs, max_new_tokens=NEW, do_sample=False, output_logits=True, return_dict_in_generate=True
     )
@@ -72,6 +89,7 @@ def test_full_budget_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict
 def _tower_features(model: AdaLlava, sample: dict[str, Any], kept: tuple[int, ...]) -> torch.Tensor | None:
     """The features that the reference starts from, for methods that change them."""
     tower = model.base.model.vision_tower
+    tower = getattr(tower, "vision_model", tower)
     if model.method == "pool":
         patches = tower(sample["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
         for cell, stands_for in zip(grid_cells((4, 4), len(kept)), kept, strict=True):
@@ -83,7 +101,46 @@ def _tower_features(model: AdaLlava, sample: dict[str, Any], kept: tuple[int, ..
         states = tower(sample["pixel_values"], output_hidden_states=True).hidden_states
         hook.remove()
         return states[-2][:, 1:-1]
+    if model.method == "downsample":
+        side = int(len(kept) ** 0.5)
+        smaller = F.interpolate(sample["pixel_values"], size=(7 * side, 7 * side), mode="bicubic", antialias=True)
+        states = tower(smaller, output_hidden_states=True, interpolate_pos_encoding=True).hidden_states
+        return torch.zeros(1, 16, 32).index_copy(1, torch.tensor(kept), states[-2][:, 1:])
+    if model.selector.merges:  # type: ignore[union-attr]
+        inputs = _stock_tower_inputs(tower, sample["pixel_values"], len(kept))
+        merged = model.selector.select(inputs).apply(inputs.features)  # type: ignore[union-attr]
+        return torch.zeros(1, 16, 32).index_copy(1, torch.tensor(kept), merged)
     return None
+
+
+def _stock_tower_inputs(tower: Any, pixel_values: torch.Tensor, keep_count: int) -> SelectionInput:
+    """What a selector reads of the tower's layers, caught from the projections of the stock tower as it runs.
+
+    Two layers, features of layer -2: the first layer puts them out.
+    """
+    caught: dict[str, torch.Tensor] = {}
+    hooks = [
+        getattr(layer.self_attn, name).register_forward_hook(
+            lambda _, __, out, key=f"{name}{index}": caught.__setitem__(key, out)
+        )
+        for index, layer in enumerate(tower.encoder.layers)
+        for name in ("q_proj", "k_proj")
+    ]
+    features = tower(pixel_values, output_hidden_states=True).hidden_states[-2][:, 1:]
+    for hook in hooks:
+        hook.remove()
+    first, last = (TowerLayer(caught[f"k_proj{index}"], caught[f"q_proj{index}"][:, 0], 2) for index in (0, 1))
+    return SelectionInput(
+        features=features,
+        grid=(4, 4),
+        keep_counts=(keep_count,),
+        budget_ratios=torch.tensor([keep_count / 16]),
+        seeds=torch.zeros(1, dtype=torch.int64),
+        question_embeds=torch.zeros(1, 1, 48),
+        question_mask=torch.ones(1, 1, dtype=torch.bool),
+        feature_layer=first,
+        last_layer=last,
+    )
 
 
 @pytest.mark.parametrize("positions", ["original", "compact"])
@@ -112,8 +169,9 @@ def test_fewer_tokens_are_the_stock_model_with_the_others_taken_out(
 def test_several_images_in_a_prompt(model: AdaLlava) -> None:
     batch = tiny_inputs(model.processor, ["which?", "and these, which?"], images_each=2)
     output = model.generate(**batch, token_budget=[7, 1], max_new_tokens=NEW, do_sample=False)
-    if model.method != "none":
-        assert [[len(i) for i in record.kept_indices] for record in output.records] == [[4, 3], [1, 0]]
+    if not model.selector.ignores_budget:  # type: ignore[union-attr]
+        expected = [[_planned(model, count) for count in counts] for counts in ([4, 3], [1, 0])]
+        assert [[len(i) for i in record.kept_indices] for record in output.records] == expected
     assert [record.num_vision_tokens for record in output.records] == [32, 32]
     for row, budget in enumerate([7, 1]):
         sample = sample_of(batch, row, images_each=2)

@@ -67,10 +67,23 @@ def test_an_image_that_gets_no_token_is_dropped() -> None:
 
 
 def test_a_method_that_keeps_nothing_leaves_the_text() -> None:
-    layout = _plan([[1, 9, 9, 9, 9, 2]], [1.0], keeps_nothing=True)
+    layout = _plan([[1, 9, 9, 9, 9, 2]], [1.0], own_counts=[0])
     assert layout.text_columns.tolist() == [[0, 5]]
     assert layout.prompts[0].tokens_asked == 0
     assert layout.prompts[0].num_vision_tokens == 4
+
+
+def test_a_methods_own_counts_go_to_the_images_in_order_whatever_the_budget() -> None:
+    layout = _plan([[1, 9, 9, 9, 9, 2, 3, 4, 5], [9, 9, 9, 9, 5, 9, 9, 9, 9]], [1.0, 1], own_counts=[3, 1, 2])
+    assert [prompt.keep_counts for prompt in layout.prompts] == [(3,), (1, 2)]
+    assert [prompt.tokens_asked for prompt in layout.prompts] == [3, 3]
+
+
+def test_a_method_that_rounds_down_says_what_was_asked() -> None:
+    layout = _plan([[1, 9, 9, 9, 9, 2]], [3], keep_count=lambda asked: asked - asked % 2)
+    assert layout.prompts[0].tokens_asked == 3
+    assert layout.keep_counts == (2,)
+    assert layout.text_columns.tolist() == [[0, 1, 1, 5]]
 
 
 def test_a_question_ends_before_the_first_label() -> None:

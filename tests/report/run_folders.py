@@ -112,6 +112,8 @@ def _record(spec: FakeRun, method: str, budget: str, number: int) -> SampleRecor
         tokens_asked=kept,
         tokens_kept=kept,
         kept_indices=[fake_kept(method, kept, number)],
+        merged=method == "pool",
+        chosen_per_sample=method in ("random", "question", "budget-token"),
         prompt_length=kept + 14,
         answer_length=0 if failed else 1 if empty else 3,
         finish_reason="error" if failed else "eos",

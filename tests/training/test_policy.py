@@ -66,7 +66,7 @@ def test_rewards_are_what_inference_computes_for_the_same_tokens():
     indices = torch.tensor([[2, 5, 11]])
 
     class Fixed:
-        name, learned, needs_budget_token, ignores_budget = "fixed", False, False, False
+        name, learned, needs, merges, per_sample, ignores_budget = "fixed", False, frozenset(), False, False, False
 
         def select(self, inputs: SelectionInput) -> Selection:
             return Selection(indices, inputs.keep_counts)
@@ -113,3 +113,28 @@ def test_the_scorer_learns_to_keep_the_only_token_that_is_rewarded(monkeypatch):
     last = sum(float(objective(pixels, prompts)["right_2"]) for _ in range(5)) / 5
     assert first < 0.5 < 0.8 < last
     assert all(parameter.grad is None for parameter in base.parameters())
+
+
+def test_where_no_choice_pays_the_spread_term_alone_pulls_the_scores_together(monkeypatch):
+    base = tiny_base()
+    family = wrap_model(base)
+    torch.manual_seed(0)
+    selector = QuestionSelector(family.shape, width=32, question_width=16, film_width=16, match_width=8, num_heads=2)
+    torch.nn.init.normal_(selector.first_score.weight, std=2.0)
+    objective = PolicyObjective(family, selector, keep_counts=(2,), num_samples=4, spread_weight=0.1)
+
+    def indifferent(family, layout, prompts, features, indices):
+        return torch.full((len(indices),), -1.0), torch.zeros(len(indices), dtype=torch.bool)
+
+    monkeypatch.setattr("adallava.training.policy.answer_log_probabilities", indifferent)
+    prompts = stack_prompts(
+        [[TokenizedQuestion((7,), (11, 12), (21, 2))]] * 4, 16, family.image_token_id, pad_token_id=0
+    )
+    pixels = torch.randn(4, 3, 28, 28)
+    optimiser = torch.optim.Adam(selector.parameters(), lr=1e-2)
+    first = float(objective(pixels, prompts)["spread"])
+    for _ in range(40):
+        optimiser.zero_grad()
+        objective(pixels, prompts)["loss"].backward()
+        optimiser.step()
+    assert float(objective(pixels, prompts)["spread"]) < 0.5 * first

@@ -54,7 +54,7 @@ def base_recipe():
 
 def test_every_bundled_recipe_is_valid():
     names = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml"))
-    assert {"tiny/align", "tiny/look", "tiny/base", "tiny/question", "tiny/budget-token", "question"} <= set(names)
+    assert {"tiny/align", "tiny/base", "tiny/question", "tiny/budget-token", "question"} <= set(names)
     for name in names:
         assert load_recipe(name).optimisation.steps > 0
 

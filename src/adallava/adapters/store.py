@@ -6,7 +6,7 @@ A folder with `adapter_config.json` (what it is, and the base it was trained on)
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -77,8 +77,11 @@ def save_adapter(
         selector_config=dict(cast(dict[str, Any], selector.config)),
         base_model_name_or_path=base_model_name_or_path,
         base_weights_sha256=base_weights_sha256,
+        num_vision_tokens=shape.num_vision_tokens,
+        vision_width=shape.vision_width,
+        llm_width=shape.llm_width,
+        grid=shape.grid,
         adallava_version=adallava.__version__,
-        **asdict(shape),
     )
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)

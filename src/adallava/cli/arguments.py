@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
+from adallava.records import PositionsName
 
 
 class ListAction(argparse.Action):
@@ -49,6 +50,31 @@ def parse_token_budgets(values: Sequence[str]) -> tuple[TokenBudget, ...]:
     return budgets
 
 
+def parse_positions(values: Sequence[str]) -> tuple[PositionsName, ...]:
+    """Read kinds of position ids, each once, in the order given.
+
+    Raises:
+        InputError: for another kind.
+    """
+    known = {name: name for name in get_args(PositionsName)}
+    for value in values:
+        if value not in known:
+            raise InputError(f"--positions {value!r} is not one of {', '.join(known)}")
+    return tuple(known[value] for value in dict.fromkeys(values))
+
+
+def parse_batch_sizes(values: Sequence[str]) -> tuple[int, ...]:
+    """Read batch sizes, each once, in ascending order.
+
+    Raises:
+        InputError: for one that is no whole number of at least 1.
+    """
+    for value in values:
+        if not value.isascii() or not value.isdigit() or int(value) < 1:
+            raise InputError(f"--timing-batch-sizes {value!r} is no batch size: give whole numbers of at least 1")
+    return tuple(sorted({int(value) for value in values}))
+
+
 def parse_method_paths(values: Sequence[str]) -> dict[str, Path]:
     """Read `METHOD=PATH` pairs.
 
@@ -62,6 +88,55 @@ def parse_method_paths(values: Sequence[str]) -> dict[str, Path]:
             raise InputError(f"--adapter {value!r} is not METHOD=PATH, such as question=adapters/question")
         paths[method] = Path(path)
     return paths
+
+
+MethodOptions = dict[str, dict[str, Any]]
+"""Options by method and name: `bool`, `int`, `float` or `str`."""
+
+
+def options_of_methods(values: Sequence[str], methods: Sequence[str]) -> MethodOptions:
+    """Read options as `parse_method_options` does, for these methods.
+
+    Raises:
+        InputError: for an option of a method that is not among them.
+    """
+    options = parse_method_options(values)
+    unused = sorted(set(options) - set(methods))
+    if unused:
+        raise InputError(f"--method-option names {', '.join(unused)}, but --method does not")
+    return options
+
+
+def parse_method_options(values: Sequence[str]) -> MethodOptions:
+    """Read `METHOD.OPTION=VALUE`; a value that is written as a whole number, a number or true or false is one.
+
+    Raises:
+        InputError: for a value of another form, or an option given twice.
+    """
+    options: MethodOptions = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        method, dot, option = name.partition(".")
+        option = option.replace("-", "_")
+        if not (method and dot and option.isidentifier() and equals and text):
+            raise InputError(
+                f"--method-option {value!r} is not METHOD.OPTION=VALUE, such as cdpruner.relevance=llm-embeddings"
+            )
+        if option in options.setdefault(method, {}):
+            raise InputError(f"--method-option gives {method}.{option} twice")
+        options[method][option] = _parse_scalar(text)
+    return options
+
+
+def _parse_scalar(text: str) -> bool | int | float | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
 
 
 def parse_limit(value: str) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adallava.errors import InputError
 
-from .arguments import add_list_argument, parse_method_paths, parse_token_budgets
+from .arguments import add_list_argument, options_of_methods, parse_method_paths, parse_token_budgets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,6 +73,13 @@ def add_parser(subparsers: Any) -> None:
     )
     add_list_argument(
         live,
+        "--method-option",
+        metavar="METHOD.OPTION=VALUE",
+        default=[],
+        help="option of a training-free method (docs/methods.md has all)",
+    )
+    add_list_argument(
+        live,
         "--token-budget",
         metavar="BUDGET",
         default=["0.5", "0.25", "0.1"],
@@ -119,8 +126,8 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     if args.num_samples < 2:
         raise InputError(f"--num-samples is {args.num_samples}: give at least 2, or there is no batch to compare")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.evaluation.availability import why_left_out
     from adallava.evaluation.doctor.live import diagnose_method
-    from adallava.evaluation.sweep import is_complete
     from adallava.model import AdaLlava
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names
@@ -131,18 +138,32 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     for name in args.method:
         if name not in (_ALL_METHODS, FULL_METHOD):
             load_selector_class(name)  # A misspelt method is told before a model is loaded.
+    named = selector_names() if _ALL_METHODS in args.method else args.method
+    options = options_of_methods(args.method_option, named)
     quiet_loading(args.model)
     full = AdaLlava.from_pretrained(args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device)
     methods: dict[str, None] = {}
     for name in args.method:
         if name == _ALL_METHODS:
-            ready = (known for known in selector_names() if known in adapters or is_complete(args.model, known))
-            methods |= dict.fromkeys((FULL_METHOD, *ready))
+            methods[FULL_METHOD] = None
+            for known in selector_names():
+                reason = None if known in adapters else why_left_out(full, known, options.get(known, {}))
+                if reason is None:
+                    methods[known] = None
+                else:
+                    print(f"method {known} is left out: {reason}", file=sys.stderr)
         else:
             methods[name] = None
     for method in methods:
         print(f"checking {method} …", file=sys.stderr)
-        yield diagnose_method(full, method, adapters.get(method), budgets, num_samples=args.num_samples)
+        yield diagnose_method(
+            full,
+            method,
+            adapters.get(method),
+            budgets,
+            num_samples=args.num_samples,
+            options=options.get(method, {}),
+        )
 
 
 def _print(diagnoses: Sequence["Diagnosis"]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
 
-from .arguments import add_list_argument, parse_token_budgets
+from .arguments import add_list_argument, options_of_methods, parse_token_budgets
 
 if TYPE_CHECKING:
     from adallava.generation.output import AdaLlavaOutput, SampleSelection
@@ -94,6 +94,13 @@ def add_parser(subparsers: Any) -> None:
     model.add_argument("--model", default="tiny", help="bundled name, local folder or hub id (default: %(default)s)")
     model.add_argument("--method", default="question", help="selection method, or full (default: %(default)s)")
     model.add_argument("--adapter", type=Path, metavar="DIR", help="of a learned method, if not in the model's folder")
+    add_list_argument(
+        model,
+        "--method-option",
+        metavar="METHOD.OPTION=VALUE",
+        default=[],
+        help="option of a training-free method, such as mmtok.alpha=0.25 (docs/methods.md has all)",
+    )
     model.add_argument("--max-new-tokens", type=int, default=32, help="default: %(default)s")
     model.add_argument("--seed", type=int, default=0, help="of methods that draw (default: %(default)s)")
     model.add_argument(
@@ -125,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
     budgets = parse_token_budgets(args.token_budget)
     if args.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens is {args.max_new_tokens}: give at least 1")
+    options = options_of_methods(args.method_option, [args.method])
     from adallava.tasks.images import open_rgb
 
     images = [open_rgb(path) for path in args.image]
@@ -136,7 +144,12 @@ def run(args: argparse.Namespace) -> int:
     check_device(args.device)
     quiet_loading(args.model)
     model = AdaLlava.from_pretrained(
-        args.model, method=args.method, adapter=args.adapter, dtype=args.dtype, device=args.device
+        args.model,
+        method=args.method,
+        adapter=args.adapter,
+        dtype=args.dtype,
+        device=args.device,
+        **options.get(args.method, {}),
     )
     prompt = build_prompt(model.processor, args.question, len(images))
     # Without the format, a picture one or three pixels high is taken for one with its channels first.
@@ -220,16 +233,17 @@ def _with_pictures(
 ) -> list[BudgetResult]:
     from dataclasses import replace
 
-    from adallava.report.patches import MERGING_METHODS, draw_kept_patches
+    from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, save_pictures, seen_pictures
 
     pictures = seen_pictures(pixel_values, model.processor.image_processor)
+    merges = model.selector is not None and model.selector.merges
     rows = []
     for result in results:
         kept = result.kept_indices or [()] * len(pictures)
         drawings = [
-            draw_kept_patches(picture, indices, model.shape.grid, merged=model.method in MERGING_METHODS)
+            draw_kept_patches(picture, indices, model.shape.grid, merged=merges)
             for picture, indices in zip(pictures, kept, strict=True)
         ]
         label = f"{model.method}@{result.budget_asked}"
@@ -248,6 +262,7 @@ def _print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argpar
         "model": args.model,
         "method": model.method,
         "adapter_sha256": model.adapter_sha256,
+        "method_options": options_of_methods(args.method_option, [args.method]).get(args.method, {}),
         "images": [str(path) for path in args.image],
         "question": args.question,
         "positions": args.positions,

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import (
     add_list_argument,
+    parse_batch_sizes,
     parse_limit,
+    parse_method_options,
     parse_method_paths,
+    parse_positions,
     parse_token_budgets,
 )
 
 if TYPE_CHECKING:
-    from adallava.evaluation.sweep import SweepRequest
+    from adallava.evaluation.request import SweepRequest
 
 _DEFAULT_BUDGETS = ["0.5", "0.25", "0.125", "0.0625", "0.03125"]
 _ROLES = ("image", "question", "answer", "id", "kind")
@@ -22,7 +25,7 @@ _ROLES = ("image", "question", "answer", "id", "kind")
 _DESCRIPTION = """\
 Answer the same questions with every method at every token budget, and with the full-token model. The run
 folder then holds run.json (what ran, on what), samples.jsonl (every answer), results.json (the cells, summed
-up) and report.html.
+up and compared) and report.html. docs/protocol.md says how the figures are made.
 
 Killed or interrupted, the same command goes on where it stopped. A folder never mixes two configurations.
 """
@@ -31,6 +34,7 @@ _EPILOG = """\
 examples:
   adallava sweep --output runs/first
   adallava sweep --method random,question --token-budget 0.25,64 --limit 500 --output runs/two
+  adallava sweep --positions original,compact --timing-batch-sizes 1,8,32 --output runs/three
   adallava sweep --model llava-hf/llava-1.5-7b-hf --task questions.jsonl --limit all \\
       --question-suffix " Answer with one word." --output runs/mine
 
@@ -55,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(interrupt_hint="; every answer so far is kept, the same command resumes")
     _add_what(parser.add_argument_group("what to sweep"))
     _add_how(parser.add_argument_group("how to answer"))
+    _add_timing(parser.add_argument_group("what to time"))
     _add_columns(parser.add_argument_group("columns of a local file"))
     _add_output(parser.add_argument_group("what to write"))
 
@@ -72,7 +77,14 @@ def _add_what(group: Any) -> None:
         metavar="NAME",
         default=["all"],
         help="selection methods; the full-token model always runs too (default: all that are installed "
-        "and, if learned, have an adapter for the model)",
+        "and that the model can run: it has what they need, and an adapter if they are learned)",
+    )
+    add_list_argument(
+        group,
+        "--method-option",
+        metavar="METHOD.OPTION=VALUE",
+        default=[],
+        help="option of a training-free method, such as cdpruner.relevance=llm-embeddings (docs/methods.md has all)",
     )
     add_list_argument(
         group,
@@ -97,11 +109,20 @@ def _add_how(group: Any) -> None:
     group.add_argument(
         "--question-suffix", default="", metavar="TEXT", help="appended to every question (default: nothing)"
     )
-    group.add_argument(
+    add_list_argument(
+        group,
         "--positions",
-        choices=("original", "compact"),
-        default="original",
-        help="position ids of kept tokens: as in the full sequence, or without gaps (default: %(default)s)",
+        metavar="KIND",
+        default=["original"],
+        help="position ids of kept tokens: original (as in the full sequence), compact (without gaps), or both, "
+        "as cells of their own (default: original)",
+    )
+    group.add_argument(
+        "--draws",
+        type=int,
+        default=3,
+        help="times that a method which draws at random answers every question, each with a seed of its own; a "
+        "sample's score is the mean (default: %(default)s)",
     )
     group.add_argument(
         "--dtype",
@@ -111,6 +132,17 @@ def _add_how(group: Any) -> None:
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
     group.add_argument("--attn-implementation", choices=("sdpa", "eager"), default="sdpa", help="default: %(default)s")
+
+
+def _add_timing(group: Any) -> None:
+    add_list_argument(
+        group,
+        "--timing-batch-sizes",
+        metavar="B",
+        default=[],
+        help="after all answers, time every cell on one warm batch of each size, such as 1,8,32: time to first token, "
+        "time per decoded token, peak memory (default: none; the times of the answers themselves are always recorded)",
+    )
 
 
 def _add_columns(group: Any) -> None:
@@ -149,10 +181,11 @@ def run(args: argparse.Namespace) -> int:
 def _request(args: argparse.Namespace) -> "SweepRequest":
     # Read before anything heavy is imported.
     budgets, limit = parse_token_budgets(args.token_budget), parse_limit(args.limit)
-    adapters = parse_method_paths(args.adapter)
+    adapters, options = parse_method_paths(args.adapter), parse_method_options(args.method_option)
+    positions, timing_batch_sizes = parse_positions(args.positions), parse_batch_sizes(args.timing_batch_sizes)
     named = {role: getattr(args, f"{role}_column") for role in _ROLES}
 
-    from adallava.evaluation.sweep import SweepRequest
+    from adallava.evaluation.request import SweepRequest
 
     return SweepRequest(
         model=args.model,
@@ -165,11 +198,14 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
         batch_size=args.batch_size,
         seed=args.seed,
         max_new_tokens=args.max_new_tokens,
-        positions=args.positions,
+        positions=positions,
+        draws=args.draws,
+        timing_batch_sizes=timing_batch_sizes,
         dtype=args.dtype,
         device=args.device,
         attn_implementation=args.attn_implementation,
         adapters=adapters,
+        method_options=options,
         columns={role: column for role, column in named.items() if column is not None},
         question_suffix=args.question_suffix,
         retry_failed=args.retry_failed,

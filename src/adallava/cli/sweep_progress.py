@@ -10,7 +10,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adallava.evaluation.sweep import SweepObserver
+from adallava.evaluation.observer import SweepObserver
 
 
 class ProgressDisplay(SweepObserver):
@@ -65,3 +65,9 @@ class ProgressDisplay(SweepObserver):
         speed = self._progress.tasks[0].speed
         failed = f", {self._num_failed} failed" if self._num_failed else ""
         self._progress.update(self._task, rate=f"{speed or 0.0:.1f}/s{failed}")
+
+    def timing(self, batch_size: int, num_cells: int) -> None:
+        """Say what is being timed: the bar is full by now."""
+        self._progress.update(self._task, cell=f"timing at batch size {batch_size}")
+        if not self._console.is_terminal:
+            self._console.print(f"timing {num_cells} cells at batch size {batch_size}", markup=False, highlight=False)

@@ -1,12 +1,18 @@
-"""A finished sweep as a table on stdout."""
+"""A finished sweep as tables on stdout."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
-from adallava.records import Cell
+from adallava.evaluation.plan import COMPACT_SUFFIX
+from adallava.records import Area, Cell, HardSplit, Interval, Results
 
 if TYPE_CHECKING:
     from adallava.evaluation.sweep import SweepOutcome
@@ -14,47 +20,129 @@ if TYPE_CHECKING:
 _PLAIN_WIDTH = 120
 
 
+@dataclass(frozen=True)
+class Column:
+    """One column of the table of cells. Where the terminal is narrow, the highest `dropped` goes first; 0 stays."""
+
+    title: str
+    value: Callable[[Cell], str]
+    dropped: int = 0
+
+
+_COLUMNS = (
+    Column("budget", lambda cell: cell.budget_asked),
+    Column("tokens", lambda cell: f"{cell.tokens_kept:.0f}"),
+    Column("/layer", lambda cell: f"{cell.tokens_kept_layer_average:.0f}", 1),
+    Column("accuracy %", lambda cell: _accuracy(cell.accuracy)),
+    Column("hard %", lambda cell: _percent(cell.accuracy_hard), 4),
+    Column("difference to full", lambda cell: _difference(cell), 5),
+    Column("GFLOPs", lambda cell: f"{cell.flops['total'] / 1e9:.3g}"),
+    Column("select", lambda cell: f"{cell.flops.get('selector', 0.0) / 1e9:.1g}", 3),
+    Column("1st ms", lambda cell: f"{cell.part_ms['time_to_first_token']:.1f}"),
+    Column("select", lambda cell: f"{cell.part_ms.get('selector', 0.0):.2f}", 2),
+    Column("all ms", lambda cell: f"{cell.part_ms['total']:.1f}", 6),
+)
+
+_CAPTION = (
+    "tokens: kept before the LLM; /layer: averaged over its layers; 1st ms: to the first token; select: the method's "
+    "own share of the column before; ms: median per sample; 95 % intervals; !: not to be trusted, see below"
+)
+
+
 def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
-    """Print the table, why cells are flagged, and where the files are."""
+    """Print the tables, why cells are flagged, and where the files are."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PLAIN_WIDTH)
-    console.print(cells_table(outcome.results.cells))
-    for cell in outcome.results.cells:
+    results = outcome.results
+    console.print(cells_table(results, console))
+    for cell in results.cells:
         if cell.flagged:
             console.print(f"! {cell.cell}: {cell.flag_reason}", style="red", markup=False, highlight=False)
+    if results.areas:
+        console.print(areas_table(results.areas))
+    if results.hard_split is not None:
+        console.print(hard_split_line(results.hard_split), markup=False, highlight=False)
     for path in (output / "results.json", outcome.report):
         if path is not None:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
-def cells_table(cells: list[Cell]) -> Table:
-    """Return one row a cell: accuracy and difference in percent with 95 % intervals, median times."""
-    table = Table(caption="95 % intervals; ms: median per sample; !: not to be trusted, see below")
-    table.add_column("method")
-    for title in ("budget", "kept", "accuracy %", "difference to full", "GFLOPs", "ms to 1st", "ms", ""):
-        table.add_column(title, justify="right", no_wrap=True)
-    for cell in cells:
-        table.add_row(
-            cell.method,
-            cell.budget_asked,
-            f"{cell.tokens_kept:.0f} of {cell.num_vision_tokens:.0f}",
-            _accuracy(cell),
-            _difference(cell),
-            f"{cell.flops['total'] / 1e9:.3g}",
-            f"{cell.part_ms['time_to_first_token']:.1f}",
-            f"{cell.part_ms['total']:.1f}",
-            "!" if cell.flagged else "",
-            style="red" if cell.flagged else None,
-        )
+def cells_table(results: Results, console: Console) -> Table:
+    """Return one row a cell, with as many columns as the console has room for."""
+    columns = [column for column in _COLUMNS if column.title != "hard %" or results.hard_split is not None]
+    table = _table_of(results.cells, columns)
+    while _natural_width(table, console) > console.width and any(column.dropped for column in columns):
+        columns.remove(max(columns, key=lambda column: column.dropped))
+        table = _table_of(results.cells, columns)
     return table
 
 
-def _accuracy(cell: Cell) -> str:
-    if cell.accuracy is None:
+def _natural_width(table: Table, console: Console) -> int:
+    # Measured as if there were room: within the console's own width rich would report that width.
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
+
+
+def _table_of(cells: Sequence[Cell], columns: Sequence[Column]) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=_CAPTION, caption_justify="left"
+    )
+    table.add_column("method", no_wrap=True)
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    for cell in cells:
+        values = [escape(column.value(cell)) for column in columns]
+        table.add_row(_method(cell), *values, style="red" if cell.flagged else None)
+    return table
+
+
+def areas_table(areas: Sequence[Area]) -> Table:
+    """Return one row a method: its mean accuracy over the costs that the methods have in common, by axis."""
+    axes = tuple(dict.fromkeys(area.axis for area in areas))
+    titles = {"tokens": "tokens a layer", "flops": "FLOPs", "ms": "ms to 1st"}
+    by_method: dict[str, dict[str, Area]] = {}
+    for area in areas:
+        name = area.method + (COMPACT_SUFFIX if area.positions == "compact" else "")
+        by_method.setdefault(name, {})[area.axis] = area
+    table = Table(
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption="area under the accuracy-cost curve: mean accuracy in %, over costs in common",
+        caption_justify="left",
+    )
+    table.add_column("method", no_wrap=True)
+    for axis in axes:
+        table.add_column(titles[axis], justify="right", no_wrap=True)
+    for name, by_axis in by_method.items():
+        values = [_accuracy(by_axis[axis].area) if axis in by_axis else "-" for axis in axes]
+        table.add_row(name, *map(escape, values))
+    return table
+
+
+def hard_split_line(split: HardSplit) -> str:
+    """Say how many samples need no picture, how many no detail, and how many are left."""
+    smaller = f", {split.answered_downsampled} more by {split.downsample_cell}" if split.downsample_cell else ""
+    return (
+        f"hard split: {split.num_hard} of {split.num_samples} samples; {split.answered_without_image} are answered "
+        f"without the image{smaller}"
+    )
+
+
+def _method(cell: Cell) -> str:
+    mark = "! " if cell.flagged else ""
+    return escape(mark + cell.method + (COMPACT_SUFFIX if cell.positions == "compact" else ""))
+
+
+def _accuracy(accuracy: Interval | None) -> str:
+    if accuracy is None:
         return "all failed"
-    accuracy = cell.accuracy
-    return f"{100 * accuracy.mean:.1f} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]".replace("[", "\\[")
+    return f"{100 * accuracy.mean:.1f} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]"
+
+
+def _percent(accuracy: Interval | None) -> str:
+    return "-" if accuracy is None else f"{100 * accuracy.mean:.1f}"
 
 
 def _difference(cell: Cell) -> str:

@@ -11,6 +11,8 @@ Every figure is for one sample without padding. A batch of equal lengths costs t
 padded batch the machine also computes the padding, which is no sample's own cost.
 """
 
+from collections.abc import Sequence
+
 from adallava.costs.shapes import LLMShape, ModelShape, ProjectorShape, VisionTowerShape
 from adallava.errors import InputError
 
@@ -28,6 +30,15 @@ def vision_flops(vision: VisionTowerShape, *, num_images: int = 1) -> int:
     mlp = 2 * _product_flops(tokens, width, vision.mlp_width)
     layer = projections + _attention_flops(tokens * tokens, width) + mlp
     return num_images * (patches + vision.layers * layer)
+
+
+def tower_layer_flops(vision: VisionTowerShape, *, has_cls: bool = True) -> int:
+    """Return the FLOPs of one layer's keys of every token, and of the class token's query: what some methods read.
+
+    The tower has computed both and lets go of them; computing them anew is cheaper than an eager kernel.
+    """
+    tokens = vision.num_vision_tokens + has_cls
+    return _product_flops(tokens + has_cls, vision.width, vision.width)
 
 
 def projector_flops(projector: ProjectorShape, num_tokens: int) -> int:
@@ -86,10 +97,13 @@ def answer_flops(
     *,
     num_images: int,
     num_vision_tokens: int,
-    tokens_kept_per_image: int,
+    tokens_kept_per_image: int | Sequence[int],
     prompt_length: int,
     answer_length: int,
     selector_flops: int,
+    towers: Sequence[VisionTowerShape] | None = None,
+    tower_layers_read: int = 0,
+    projects_all: bool = False,
 ) -> dict[str, int]:
     """Return the FLOPs of one greedy or sampled answer by part: `records.PART_NAMES`, in that order.
 
@@ -97,10 +111,13 @@ def answer_flops(
         model: shape of the model; `model.with_budget_token()` for a method with a budget token in the tower.
         num_images: images of the sample. If none of their tokens is kept, the tower does not run.
         num_vision_tokens: N over all those images, before selection.
-        tokens_kept_per_image: K of each image: vision tokens that reach projector and LLM.
+        tokens_kept_per_image: K of every image, or of each: vision tokens that reach projector and LLM.
         prompt_length: tokens that enter the LLM, kept vision tokens included, padding excluded.
         answer_length: new tokens, EOS included, padding excluded.
         selector_flops: `Selector.flops` summed over the images: choosing, and merging where a method merges.
+        towers: as they ran, for a method that sends smaller pictures through the tower; None = as in `model`.
+        tower_layers_read: layers whose keys and class query are computed once more for the method.
+        projects_all: True if the projector runs over all N tokens, because the method chooses behind it.
 
     Raises:
         InputError: for counts that contradict the model's shape or each other.
@@ -109,32 +126,41 @@ def answer_flops(
     tokens_kept = _tokens_kept(model.vision, num_images, num_vision_tokens, tokens_kept_per_image)
     if tokens_kept > prompt_length:
         raise InputError(f"prompt_length is {prompt_length}, less than the {tokens_kept} vision tokens that are in it")
+    encoded = num_images if tokens_kept else 0
+    vision = encoded * tower_layers_read * tower_layer_flops(model.vision)
+    vision += vision_flops(model.vision, num_images=encoded) if towers is None else sum(map(vision_flops, towers))
     return {
-        "vision": vision_flops(model.vision, num_images=num_images if tokens_kept else 0),
+        "vision": vision,
         "selector": selector_flops,
-        "projector": projector_flops(model.projector, tokens_kept),
+        "projector": projector_flops(model.projector, num_vision_tokens if projects_all and encoded else tokens_kept),
         "prefill": prefill_flops(model.llm, prompt_length),
         "decode": decode_flops(model.llm, prompt_length, answer_length),
     }
 
 
-def _tokens_kept(vision: VisionTowerShape, num_images: int, num_vision_tokens: int, tokens_kept_per_image: int) -> int:
+def _tokens_kept(
+    vision: VisionTowerShape, num_images: int, num_vision_tokens: int, tokens_kept_per_image: int | Sequence[int]
+) -> int:
     """Return the vision tokens kept over all images of a sample.
 
     Raises:
         InputError: for counts that contradict the tower's shape or each other.
     """
     _require_at_least("num_images", num_images, 0)
-    _require_at_least("tokens_kept_per_image", tokens_kept_per_image, 0)
+    counts = [tokens_kept_per_image] * num_images if isinstance(tokens_kept_per_image, int) else tokens_kept_per_image
+    if len(counts) != num_images:
+        raise InputError(f"tokens_kept_per_image has {len(counts)} counts for {num_images} image(s): give one each")
     per_image = vision.num_vision_tokens
     if num_vision_tokens != num_images * per_image:
         raise InputError(
             f"num_vision_tokens is {num_vision_tokens}, but {num_images} image(s) of {per_image} patches "
             f"make {num_images * per_image}: give the shape of the tower that encoded them"
         )
-    if tokens_kept_per_image > per_image:
-        raise InputError(f"tokens_kept_per_image is {tokens_kept_per_image}, but an image has only {per_image}")
-    return num_images * tokens_kept_per_image
+    for count in counts:
+        _require_at_least("tokens_kept_per_image", count, 0)
+        if count > per_image:
+            raise InputError(f"tokens_kept_per_image is {count}, but an image has only {per_image}")
+    return sum(counts)
 
 
 def _llm_flops(llm: LLMShape, *, num_tokens: int, query_key_pairs: int, logits_for: int) -> int:

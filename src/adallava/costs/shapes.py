@@ -187,6 +187,11 @@ class ModelShape:
         return replace(self, vision=replace(self.vision, extra_tokens=self.vision.extra_tokens + 1))
 
 
+def with_patch_side(vision: VisionTowerShape, side: int) -> VisionTowerShape:
+    """Return the shape of the same tower on a square picture of `side` x `side` patches."""
+    return replace(vision, image_size=side * vision.patch_size)
+
+
 LLAVA_1_5_7B = ModelShape(
     vision=VisionTowerShape(image_size=336, patch_size=14, width=1024, layers=24, heads=16, mlp_width=4096),
     projector=ProjectorShape(in_width=1024, width=4096),

@@ -1,26 +1,20 @@
 """One batch of samples through one method at one budget, and what is recorded about each."""
 
-import contextlib
-import re
-import resource
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Literal
 
-import torch
-
-from adallava.costs.flops import answer_flops
 from adallava.costs.shapes import ModelShape
 from adallava.generation.clock import StageClock
-from adallava.generation.output import AdaLlavaOutput, RunRecord
+from adallava.generation.output import AdaLlavaOutput
 from adallava.model import AdaLlava
 from adallava.records import SampleRecord
 from adallava.tasks import TaskSample, exact_match
 
+from .answer_flops import count_flops
 from .batches import BatchStore, PreparedBatch, describe_error
 from .empties import classify_empty
+from .peak_memory import peak_memory_bytes, reset_peak_memory
 from .plan import CellPlan, sample_seed
 
 
@@ -33,50 +27,50 @@ class Answerer:
         base_shape: of the model without the method, for its FLOPs.
         seed: of the run.
         max_new_tokens: after which an answer is cut.
-        positions: see `AdaLlava.generate`.
     """
 
     model: AdaLlava
     base_shape: ModelShape
     seed: int
     max_new_tokens: int
-    positions: Literal["original", "compact"]
 
-    def answer(self, plan: CellPlan, batch: PreparedBatch) -> list[SampleRecord]:
+    def answer(self, plan: CellPlan, draw: int, batch: PreparedBatch) -> list[SampleRecord]:
         """Answer a batch and return one record a sample, those that could not be read last.
 
         Raises:
             Exception: whatever the model raises; no record is made then.
         """
-        failed = [failed_record(plan, sample, error) for sample, error in batch.failures]
+        failed = [failed_record(plan, draw, sample, error) for sample, error in batch.failures]
         if not batch.samples:
             return failed
         device = self.model.device
         clock = StageClock(device)
         inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
-        _reset_peak_memory(device)
+        reset_peak_memory(device)
         start = time.perf_counter()
         output = self.model.generate(
             **inputs,
             token_budget=1.0 if plan.budget is None else plan.budget,
-            seed=[sample_seed(self.seed, sample.id) for sample in batch.samples],
-            positions=self.positions,
+            seed=[sample_seed(self.seed, sample.id, draw) for sample in batch.samples],
+            positions=plan.positions,
             clock=clock,
             max_new_tokens=self.max_new_tokens,
             do_sample=False,
         )
         batch_ms = (time.perf_counter() - start) * 1000.0
-        measured = _Measured(batch_ms, len(batch.samples), output.part_ms or {}, _peak_memory_bytes(device))
-        answered = [self._record(plan, sample, row, output, measured) for row, sample in enumerate(batch.samples)]
+        measured = _Measured(batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device))
+        answered = [self._record(plan, draw, sample, row, output, measured) for row, sample in enumerate(batch.samples)]
         return answered + failed
 
     def _record(
-        self, plan: CellPlan, sample: TaskSample, row: int, output: AdaLlavaOutput, measured: "_Measured"
+        self, plan: CellPlan, draw: int, sample: TaskSample, row: int, output: AdaLlavaOutput, measured: "_Measured"
     ) -> SampleRecord:
         ran, response = output.records[row], output.text[row]
         return SampleRecord(
             cell=plan.cell,
             sample_id=sample.id,
+            draw=draw,
+            positions=plan.positions,
             question=sample.question,
             answers=list(sample.answers),
             kind=sample.kind,
@@ -87,7 +81,10 @@ class Answerer:
             num_vision_tokens=ran.num_vision_tokens,
             tokens_asked=ran.tokens_asked,
             tokens_kept=ran.tokens_kept,
+            tokens_planned=ran.tokens_planned,
             kept_indices=[list(indices) for indices in ran.kept_indices],
+            merged=self.model.selector is not None and self.model.selector.merges,
+            chosen_per_sample=self.model.selector is not None and self.model.selector.per_sample,
             prompt_length=output.prompt_lengths[row],
             answer_length=output.answer_lengths[row],
             finish_reason=output.finish_reasons[row],
@@ -95,36 +92,9 @@ class Answerer:
             batch_ms=measured.batch_ms,
             batch_size=measured.batch_size,
             part_ms={part: ms / measured.batch_size for part, ms in measured.part_ms.items()},
-            flops=self._flops(ran, output.prompt_lengths[row], output.answer_lengths[row]),
+            flops=count_flops(self.model, self.base_shape, ran, sample.question, output.answer_lengths[row]),
             peak_memory_bytes=measured.peak_memory_bytes,
         )
-
-    def _flops(self, ran: RunRecord, prompt_length: int, answer_length: int) -> dict[str, int]:
-        # A method that keeps no token never runs the tower: the model answers as if there were no image.
-        num_images = len(ran.kept_indices) if ran.tokens_kept else 0
-        kept_per_image = len(ran.kept_indices[0]) if num_images else 0
-        num_question_tokens = prompt_length - ran.tokens_kept
-        selector = self.model.selector
-        selector_flops = (
-            selector.flops(self.model.shape, num_question_tokens, kept_per_image) if selector is not None else 0
-        )
-        # An image that keeps every patch passes through the stock tower, without a budget token.
-        keeps_all = ran.tokens_kept == ran.num_vision_tokens
-        return answer_flops(
-            self.base_shape if keeps_all else self._model_shape,
-            num_images=num_images,
-            num_vision_tokens=num_images * self.model.shape.num_vision_tokens,
-            tokens_kept_per_image=kept_per_image,
-            prompt_length=prompt_length,
-            answer_length=answer_length,
-            selector_flops=num_images * selector_flops,
-        )
-
-    @cached_property
-    def _model_shape(self) -> ModelShape:
-        selector = self.model.selector
-        has_budget_token = selector is not None and selector.needs_budget_token
-        return self.base_shape.with_budget_token() if has_budget_token else self.base_shape
 
     @cached_property
     def _eos_ids(self) -> frozenset[int]:
@@ -145,14 +115,14 @@ class _Measured:
     peak_memory_bytes: int
 
 
-def answer_batch(answerer: Answerer, plan: CellPlan, store: BatchStore, number: int) -> list[SampleRecord]:
+def answer_batch(answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, number: int) -> list[SampleRecord]:
     """Answer a stored batch; if that raises, its samples one by one, so that a bad one fails alone.
 
     Returns one record a sample, in the batch's order.
     """
     samples = store.batches[number]
     try:
-        records = answerer.answer(plan, store.prepared(number))
+        records = answerer.answer(plan, draw, store.prepared(number))
     except Exception as error:  # the run must go on, whatever one sample does to the model
         reason = describe_error(error)
     else:
@@ -160,23 +130,25 @@ def answer_batch(answerer: Answerer, plan: CellPlan, store: BatchStore, number: 
         return [by_id[sample.id] for sample in samples]
     # Outside the handler: the exception would keep the failed batch's tensors alive.
     if len(samples) == 1:
-        return [failed_record(plan, samples[0], reason)]
-    return [_answer_alone(answerer, plan, store, sample) for sample in samples]
+        return [failed_record(plan, draw, samples[0], reason)]
+    return [_answer_alone(answerer, plan, draw, store, sample) for sample in samples]
 
 
-def _answer_alone(answerer: Answerer, plan: CellPlan, store: BatchStore, sample: TaskSample) -> SampleRecord:
+def _answer_alone(answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, sample: TaskSample) -> SampleRecord:
     try:
-        (record,) = answerer.answer(plan, store.prepare([sample]))
+        (record,) = answerer.answer(plan, draw, store.prepare([sample]))
     except Exception as error:  # as above
-        return failed_record(plan, sample, describe_error(error))
+        return failed_record(plan, draw, sample, describe_error(error))
     return record
 
 
-def failed_record(plan: CellPlan, sample: TaskSample, error: str) -> SampleRecord:
+def failed_record(plan: CellPlan, draw: int, sample: TaskSample, error: str) -> SampleRecord:
     """Return the record of a sample without an answer: no score, all counts 0."""
     return SampleRecord(
         cell=plan.cell,
         sample_id=sample.id,
+        draw=draw,
+        positions=plan.positions,
         question=sample.question,
         answers=list(sample.answers),
         kind=sample.kind,
@@ -197,22 +169,3 @@ def failed_record(plan: CellPlan, sample: TaskSample, error: str) -> SampleRecor
         flops={},
         error=error,
     )
-
-
-def _reset_peak_memory(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    else:
-        with contextlib.suppress(OSError):
-            # Linux: sets the process's peak back to what it holds now.
-            Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak during the batch: of CUDA's allocator, or of the process (off Linux: of its life so far)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    with contextlib.suppress(OSError):
-        (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        return int(peak) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

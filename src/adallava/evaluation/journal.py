@@ -1,6 +1,6 @@
 """A run folder that survives being killed at any byte.
 
-`samples.jsonl` only grows; a kill can tear its last line, which opening cuts off. `run.json` and
+`samples.jsonl` only grows; a kill can tear its last line, which opening cuts off. `run.json`, `timings.jsonl` and
 `results.json` appear whole or not at all. One process at a time: the kernel's lock on `.lock` falls with the
 process that held it.
 """
@@ -10,16 +10,19 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from adallava.errors import RunFolderError
-from adallava.records import Run, SampleRecord
+from adallava.records import Run, SampleRecord, TimingRecord
 
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
+TIMINGS_FILE = "timings.jsonl"
 RESULTS_FILE = "results.json"
+
+_RecordT = TypeVar("_RecordT", bound=BaseModel)
 
 _LOCK_FILE = ".lock"
 _NUMERIC_VERSIONS = ("torch", "transformers")
@@ -87,6 +90,11 @@ class Journal:
         self.records.extend(records)
 
 
+def answer_key(record: SampleRecord) -> tuple[str, str, int]:
+    """Return what no two answers of a run share: cell, sample and draw."""
+    return record.cell, record.sample_id, record.draw
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data`: a reader, or a kill, meets the old file or the new one and never a part."""
     partial = path.with_name(path.name + ".partial")
@@ -105,6 +113,23 @@ def write_atomically(path: Path, data: bytes) -> None:
 def write_record(path: Path, record: BaseModel) -> None:
     """Write `run.json` or `results.json` atomically."""
     write_atomically(path, record.model_dump_json(indent=2).encode() + b"\n")
+
+
+def write_timings(folder: Path, timings: Sequence[TimingRecord]) -> None:
+    """Replace `timings.jsonl` by the given lines, atomically."""
+    write_atomically(folder / TIMINGS_FILE, b"".join(map(_line, timings)))
+
+
+def read_timings(folder: Path) -> list[TimingRecord]:
+    """Return the lines of `timings.jsonl`, without a torn last one; none if there is no such file.
+
+    Raises:
+        RunFolderError: for a line that is not a `TimingRecord`.
+    """
+    path = folder / TIMINGS_FILE
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    lines = whole.split(b"\n") if whole else []
+    return [_parse(path, number, line, TimingRecord) for number, line in enumerate(lines, start=1)]
 
 
 def read_run(folder: Path) -> Run | None:
@@ -164,22 +189,22 @@ def _read_untorn(path: Path) -> list[SampleRecord]:
     if torn:
         os.truncate(path, len(data) - len(torn))
     lines = whole.split(b"\n") if whole else []
-    records = [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
-    if len({(record.cell, record.sample_id) for record in records}) != len(records):
-        raise RunFolderError(f"{path} holds a sample twice: give another --output")
+    records = [_parse(path, number, line, SampleRecord) for number, line in enumerate(lines, start=1)]
+    if len({answer_key(record) for record in records}) != len(records):
+        raise RunFolderError(f"{path} holds an answer twice: give another --output")
     return records
 
 
-def _parse(path: Path, number: int, line: bytes) -> SampleRecord:
+def _parse(path: Path, number: int, line: bytes, kind: type[_RecordT]) -> _RecordT:
     try:
-        return SampleRecord.model_validate_json(line)
+        return kind.model_validate_json(line)
     except ValidationError as error:
         raise RunFolderError(
-            f"{path}, line {number} is not a sample record: {_first_line(error)}; give another --output"
+            f"{path}, line {number} is not a {kind.__name__}: {_first_line(error)}; give another --output"
         ) from None
 
 
-def _line(record: SampleRecord) -> bytes:
+def _line(record: BaseModel) -> bytes:
     return record.model_dump_json().encode() + b"\n"
 
 

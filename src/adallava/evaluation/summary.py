@@ -1,13 +1,29 @@
-"""Sample records to cells: everything in `results.json` is computed from `samples.jsonl` alone."""
+"""Sample records to cells: everything in `results.json` is computed from `samples.jsonl` and `timings.jsonl` alone."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from adallava.records import PART_NAMES, Cell, Interval, PairedDifference, Results, SampleRecord
+from adallava.records import (
+    PART_NAMES,
+    Axis,
+    Cell,
+    Interval,
+    PairedDifference,
+    Results,
+    SampleRecord,
+    Timing,
+    TimingRecord,
+)
 
+from .areas import find_curves, share_scores, sum_up_areas
+from .comparisons import compare
+from .front import AXES, axis_costs, pareto_front
+from .hard_split import HardSamples, split_hard
 from .plan import FULL_CELL, CellPlan
+from .scores import ScoreTable, tabulate_scores
 from .statistics import mean_interval, paired_difference
 
 MAX_EMPTY_SHARE = 0.01
@@ -15,34 +31,67 @@ MAX_EMPTY_SHARE = 0.01
 
 
 def summarise(
-    plans: Sequence[CellPlan], sample_ids: Sequence[str], records: Sequence[SampleRecord], seed: int
+    plans: Sequence[CellPlan],
+    sample_ids: Sequence[str],
+    records: Sequence[SampleRecord],
+    seed: int,
+    timings: Sequence[TimingRecord] = (),
 ) -> Results:
-    """Sum up every planned cell. The order of `records` does not matter.
+    """Sum up every planned cell, and compare them. The order of `records` does not matter.
 
     Args:
         plans: the cells, in order.
         sample_ids: the task's, in order.
-        records: one per cell and sample.
+        records: one per cell, sample and draw.
         seed: of the bootstrap.
+        timings: of the cells, if the run has them.
     """
     place = {sample_id: number for number, sample_id in enumerate(sample_ids)}
     by_cell: dict[str, list[SampleRecord]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: place[record.sample_id]):
+    for record in sorted(records, key=lambda record: (record.draw, place[record.sample_id])):
         by_cell[record.cell].append(record)
-    full = by_cell[FULL_CELL]
-    return Results(cells=[summarise_cell(plan, by_cell[plan.cell], full, seed) for plan in plans])
+    scores = tabulate_scores([plan.cell for plan in plans], sample_ids, records)
+    kinds = _kinds(sample_ids, records)
+    hard = split_hard(scores, {cell: _mean(_answered(rows), _tokens_kept) for cell, rows in by_cell.items()})
+    cells = [
+        summarise_cell(plan, by_cell[plan.cell], scores, kinds, hard, _timings_of(plan.cell, timings), seed)
+        for plan in plans
+    ]
+    curves, shared = find_curves(cells), share_scores(scores, seed)
+    comparisons, area_comparisons = compare(cells, scores, curves, shared, seed)
+    return Results(
+        cells=_with_fronts(cells, scores),
+        comparisons=comparisons,
+        areas=sum_up_areas(curves, shared, seed) if shared.values.shape[1] else [],
+        area_comparisons=area_comparisons,
+        hard_split=None if hard is None else hard.split,
+    )
 
 
-def summarise_cell(plan: CellPlan, records: Sequence[SampleRecord], full: Sequence[SampleRecord], seed: int) -> Cell:
+def summarise_cell(
+    plan: CellPlan,
+    records: Sequence[SampleRecord],
+    scores: ScoreTable,
+    kinds: NDArray[np.object_],
+    hard: HardSamples | None,
+    timings: Sequence[Timing],
+    seed: int,
+) -> Cell:
     """Sum up one cell. Means and medians are over its answered samples; the failed ones are counted.
 
     Args:
         plan: which cell.
-        records: its samples; at least one.
-        full: the same samples answered by the full-token model.
+        records: its answers; at least one.
+        scores: of all cells.
+        kinds: question type of each sample, [samples].
+        hard: the run's hard split.
+        timings: of the cell.
         seed: of the bootstrap.
     """
-    answered = [record for record in records if record.score is not None]
+    answered = _answered(records)
+    own = scores.row(plan.cell)
+    on_hard = None if hard is None or plan.cell in hard.defining else np.where(hard.hard, own, np.nan)
+    num_samples = len({record.sample_id for record in records})
     empties = Counter(record.empty_cause for record in records if record.empty_cause is not None)
     peaks = [record.peak_memory_bytes for record in answered if record.peak_memory_bytes is not None]
     reason = flag_reason(records)
@@ -50,58 +99,104 @@ def summarise_cell(plan: CellPlan, records: Sequence[SampleRecord], full: Sequen
         cell=plan.cell,
         method=plan.method,
         budget_asked=plan.budget_asked,
-        num_samples=len(records),
-        num_failed=len(records) - len(answered),
-        accuracy=mean_interval(_scores(answered), seed) if answered else None,
-        accuracy_by_kind=_by_kind(answered, seed),
-        difference_to_full=None if plan.cell == FULL_CELL else _difference(answered, full, seed),
+        positions=plan.positions,
+        draws=plan.draws,
+        num_samples=num_samples,
+        num_failed=num_samples - int(np.isfinite(own).sum()),
+        accuracy=_accuracy(own, seed),
+        accuracy_by_kind=_by_kind(own, kinds, seed),
+        accuracy_hard=None if on_hard is None else _accuracy(on_hard, seed),
+        accuracy_hard_by_kind={} if on_hard is None else _by_kind(on_hard, kinds, seed),
+        difference_to_full=None if plan.cell == FULL_CELL else _difference(own, scores.row(FULL_CELL), seed),
         empties=dict(sorted(empties.items())),
         empty_share=empties.total() / len(records),
         flagged=reason is not None,
         flag_reason=reason,
         num_vision_tokens=_mean(answered, lambda record: record.num_vision_tokens),
-        tokens_kept=_mean(answered, lambda record: record.tokens_kept),
-        # Every method so far removes tokens before the first layer, so all layers see the same number.
-        tokens_kept_layer_average=_mean(answered, lambda record: record.tokens_kept),
+        tokens_kept=_mean(answered, _tokens_kept),
+        tokens_kept_layer_average=_mean(answered, _tokens_by_layer),
         prompt_length=_mean(answered, lambda record: record.prompt_length),
         answer_length=_mean(answered, lambda record: record.answer_length),
         flops=_mean_flops(answered),
         part_ms=_median_part_ms(answered),
         peak_memory_bytes=max(peaks, default=None),
+        timings=list(timings),
     )
 
 
 def flag_reason(records: Sequence[SampleRecord]) -> str | None:
     """Say why a cell's score is not to be trusted, with causes and counts; None if there is no reason to."""
-    failed = [record for record in records if record.score is None]
+    failed = {record.sample_id: record for record in reversed(records) if record.score is None}
     causes = Counter(r.empty_cause for r in records if r.empty_cause not in (None, "error"))
     reasons = []
     if failed:
-        reasons.append(f"{len(failed)} of {len(records)} samples failed, the first with {failed[0].error}")
+        num_samples = len({record.sample_id for record in records})
+        first = list(failed.values())[-1]
+        reasons.append(f"{len(failed)} of {num_samples} samples failed, the first with {first.error}")
     if causes.total() > MAX_EMPTY_SHARE * len(records):
         named = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
         reasons.append(f"{causes.total()} of {len(records)} responses are empty: {named}")
     return "; ".join(reasons) or None
 
 
-def _scores(records: Sequence[SampleRecord]) -> list[float]:
-    return [record.score for record in records if record.score is not None]
+def _answered(records: Sequence[SampleRecord]) -> list[SampleRecord]:
+    """Leave out samples that failed in any draw, as the score table does."""
+    failed = {record.sample_id for record in records if record.score is None}
+    return [record for record in records if record.sample_id not in failed]
 
 
-def _by_kind(answered: Sequence[SampleRecord], seed: int) -> dict[str, Interval]:
-    scores: dict[str, list[float]] = defaultdict(list)
-    for record in answered:
-        if record.kind is not None and record.score is not None:
-            scores[record.kind].append(record.score)
-    return {kind: mean_interval(scores[kind], seed) for kind in sorted(scores)}
+def _kinds(sample_ids: Sequence[str], records: Sequence[SampleRecord]) -> NDArray[np.object_]:
+    known = {record.sample_id: record.kind for record in records}
+    return np.array([known.get(sample_id) for sample_id in sample_ids], dtype=object)
 
 
-def _difference(answered: Sequence[SampleRecord], full: Sequence[SampleRecord], seed: int) -> PairedDifference | None:
-    full_score = {record.sample_id: record.score for record in full if record.score is not None}
-    both = [record for record in answered if record.sample_id in full_score]
-    if not both:
-        return None
-    return paired_difference(_scores(both), [full_score[record.sample_id] for record in both], seed)
+def _timings_of(cell: str, timings: Sequence[TimingRecord]) -> list[Timing]:
+    own = [record.timing for record in timings if record.cell == cell and record.timing is not None]
+    return sorted(own, key=lambda timing: timing.batch_size)
+
+
+def _with_fronts(cells: Sequence[Cell], scores: ScoreTable) -> list[Cell]:
+    """Mark the cells on each axis' front, by accuracy over the samples that all cells answered."""
+    shared = scores.shared()
+    placed = [cell for cell in cells if cell.accuracy is not None]
+    fronts: dict[str, list[Axis]] = {cell.cell: [] for cell in cells}
+    if shared.any():
+        means = [float(scores.row(cell.cell)[shared].mean()) for cell in placed]
+        for axis in AXES:
+            costs = axis_costs(placed, axis)
+            front = pareto_front([costs[cell.cell] for cell in placed], means)
+            for cell, is_on in zip(placed, front, strict=True):
+                if is_on:
+                    fronts[cell.cell].append(axis)
+    return [cell.model_copy(update={"on_front": fronts[cell.cell]}) for cell in cells]
+
+
+def _accuracy(scores: NDArray[np.float64], seed: int) -> Interval | None:
+    known = scores[np.isfinite(scores)]
+    return mean_interval(known, seed) if len(known) else None
+
+
+def _by_kind(scores: NDArray[np.float64], kinds: NDArray[np.object_], seed: int) -> dict[str, Interval]:
+    by_kind = {}
+    for kind in sorted({kind for kind in kinds if kind is not None}):
+        accuracy = _accuracy(scores[kinds == kind], seed)
+        if accuracy is not None:
+            by_kind[kind] = accuracy
+    return by_kind
+
+
+def _difference(scores: NDArray[np.float64], full: NDArray[np.float64], seed: int) -> PairedDifference | None:
+    both = np.isfinite(scores) & np.isfinite(full)
+    return paired_difference(scores[both], full[both], seed) if both.any() else None
+
+
+def _tokens_kept(record: SampleRecord) -> float:
+    return record.tokens_kept
+
+
+def _tokens_by_layer(record: SampleRecord) -> float:
+    by_layer = record.tokens_kept_by_layer
+    return sum(by_layer) / len(by_layer) if by_layer else record.tokens_kept
 
 
 def _mean(records: Sequence[SampleRecord], value: Callable[[SampleRecord], float]) -> float:

@@ -1,12 +1,17 @@
 """What the rest of the package needs of a model family. All else about it stays in the family's file."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import TowerShape
+from adallava.errors import UnsupportedModeError
+from adallava.selection.contract import Need, Selector, TextTowerMethod, TowerLayer, TowerShape
+
+_TOWER_NEEDS = (Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER)
+"""Read off the stock tower's states."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +21,31 @@ class VisionFeatures:
     Attributes:
         features: [I, N, C], the patches, before the projector.
         budget_features: [I, C], the output at the budget token, if one went in.
+        feature_layer: of the layer that puts out the features, if asked for.
+        last_layer: of the tower's last layer, if asked for.
     """
 
     features: Tensor
-    budget_features: Tensor | None
+    budget_features: Tensor | None = None
+    feature_layer: TowerLayer | None = None
+    last_layer: TowerLayer | None = None
+
+
+class TextTower(Protocol):
+    """The text half of the CLIP model that a vision tower came from."""
+
+    def relevance(self, features: Tensor, questions: Sequence[str]) -> Tensor:
+        """Return the cosine of each token with its image's question, [I, N] float32, see `SelectionInput`.
+
+        Args:
+            features: [I, N, C], the tower's output.
+            questions: one per image.
+        """
+        ...
+
+    def flops(self, question: str, num_vision_tokens: int) -> int:
+        """Return the matrix products for one image of N patches with a question."""
+        ...
 
 
 class Family(Protocol):
@@ -55,8 +81,35 @@ class Family(Protocol):
         """The parameters' floating-point type."""
         ...
 
-    def encode(self, pixel_values: Tensor, budget_token: Tensor | None = None) -> VisionFeatures:
-        """Run the tower on [I, 3, H, W]; with `budget_token`, [I, C], appended to its input."""
+    @property
+    def provides(self) -> frozenset[Need]:
+        """What this model can give to a method."""
+        ...
+
+    def encode(
+        self,
+        pixel_values: Tensor,
+        budget_token: Tensor | None = None,
+        *,
+        needs: Collection[Need] = (),
+        grid: tuple[int, int] | None = None,
+    ) -> VisionFeatures:
+        """Run the tower.
+
+        Args:
+            pixel_values: [I, 3, H, W].
+            budget_token: [I, C], appended to the tower's input.
+            needs: what a method reads of the tower's layers; the rest is not computed.
+            grid: of the patches of a picture that is resized first; None = as the model was trained.
+        """
+        ...
+
+    def load_text_tower(self, folder_or_id: str) -> TextTower:
+        """Load the text half of a CLIP checkpoint that fits the vision tower.
+
+        Raises:
+            CheckpointError: if its files are missing or damaged, or it does not fit.
+        """
         ...
 
     def project(self, features: Tensor) -> Tensor:
@@ -66,3 +119,35 @@ class Family(Protocol):
     def embed_text(self, input_ids: Tensor) -> Tensor:
         """Return the LLM's input embeddings of token ids, [..., D]."""
         ...
+
+
+def check_needs(family: Family, selector: Selector, model_name: str = "") -> None:
+    """Refuse a method that needs what the model lacks, before anything runs.
+
+    Raises:
+        UnsupportedModeError: naming the method, what it needs, and what to do.
+    """
+    missing = sorted(selector.needs - family.provides)
+    where = f"the model {model_name!r}" if model_name else "this model"
+    if missing:
+        raise UnsupportedModeError(
+            f"method {selector.name!r} needs {', '.join(missing)}, which {where} does not have "
+            f"(its tower is of type {_tower_type(family)!r}): choose another method"
+        )
+    if Need.BUDGET_TOKEN in selector.needs and selector.needs & {*_TOWER_NEEDS, Need.RESIZED_PICTURE}:
+        raise UnsupportedModeError(
+            f"method {selector.name!r} needs a budget token together with {', '.join(sorted(selector.needs))}: "
+            "a tower with a budget token gives nothing but its features"
+        )
+    if isinstance(selector, TextTowerMethod) and Need.TEXT_TOWER in selector.needs and selector.text_tower is None:
+        raise UnsupportedModeError(
+            f"method {selector.name!r} compares patches with the question through a CLIP text tower, which {where} "
+            "does not have: give the folder or hub id of the CLIP checkpoint that its vision tower came from "
+            f"(text_tower=…, or --method-option {selector.name}.text_tower=…), or choose another relevance "
+            "(see docs/methods.md)"
+        )
+
+
+def _tower_type(family: Family) -> str:
+    config = getattr(family.model.config, "vision_config", None)
+    return str(getattr(config, "model_type", "unknown"))

@@ -1,14 +1,18 @@
 """Llava: a CLIP-style tower, a two-layer projector, any LLM. Only here transformers' Llava modules are known."""
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adallava.errors import CheckpointError, UnsupportedModeError
-from adallava.families.contract import VisionFeatures
-from adallava.selection.contract import TowerShape
+from adallava.families.contract import TextTower, VisionFeatures
+from adallava.families.text_tower import load_text_tower
+from adallava.families.tower_layer import tower_layer
+from adallava.selection.contract import Need, TowerShape
 
 MODEL_TYPE = "llava"
 
@@ -62,24 +66,84 @@ class LlavaFamily:
         """The parameters' floating-point type."""
         return self._dtype
 
-    def encode(self, pixel_values: Tensor, budget_token: Tensor | None = None) -> VisionFeatures:
+    @property
+    def provides(self) -> frozenset[Need]:
+        """What this model can give to a method: without a class token, nothing that CLS looks at."""
+        needs = {Need.PROJECTED, Need.WORDS, Need.FEATURE_LAYER, Need.LAST_LAYER}
+        if self._has_cls:
+            needs |= {Need.CLS_TOKEN, Need.TEXT_TOWER}
+        if hasattr(self._tower, "pre_layrnorm"):
+            needs |= {Need.BUDGET_TOKEN, Need.RESIZED_PICTURE}
+        return frozenset(needs)
+
+    @property
+    def _tower(self) -> Any:
+        tower = self._model.model.vision_tower
+        return getattr(tower, "vision_model", tower)
+
+    @property
+    def _has_cls(self) -> bool:
+        return bool(self._model.config.vision_feature_select_strategy == "default")
+
+    def encode(
+        self,
+        pixel_values: Tensor,
+        budget_token: Tensor | None = None,
+        *,
+        needs: Collection[Need] = (),
+        grid: tuple[int, int] | None = None,
+    ) -> VisionFeatures:
         """Run the tower as stock `get_image_features` does, or with one more token behind the patches.
 
         Args:
             pixel_values: [I, 3, H, W].
             budget_token: [I, C], appended after the tower's embeddings: [CLS, P_1 … P_N, BUDGET].
+            needs: `FEATURE_LAYER` and `LAST_LAYER` are recomputed from the states between the layers, so that the
+                tower itself runs with any attention kernel.
+            grid: (rows, columns) of patches. The picture is resized to them (bicubic, antialiased), and the
+                tower's position embeddings are interpolated.
 
         Raises:
             UnsupportedModeError: if a budget token is given to a tower that is not CLIP's.
         """
-        if budget_token is None:
-            states = self._model.model.vision_tower(
-                pixel_values, output_hidden_states=True, return_dict=True
-            ).hidden_states
-            return VisionFeatures(self._patches(states), None)
-        states = self._states_with_token(pixel_values, budget_token)
-        budget_features = torch.cat([states[layer][:, -1] for layer in self._layers], dim=-1)
-        return VisionFeatures(self._patches([state[:, :-1] for state in states]), budget_features)
+        if budget_token is not None:
+            states = self._states_with_token(pixel_values, budget_token)
+            budget_features = torch.cat([states[layer][:, -1] for layer in self._layers], dim=-1)
+            return VisionFeatures(self._patches([state[:, :-1] for state in states]), budget_features)
+        resized: dict[str, Any] = {}
+        if grid is not None and grid != self._shape.grid:
+            pixel_values = self._resize(pixel_values, grid)
+            resized["interpolate_pos_encoding"] = True
+        states = self._model.model.vision_tower(
+            pixel_values, output_hidden_states=True, return_dict=True, **resized
+        ).hidden_states
+        layers = self._tower.encoder.layers
+        # Layer i reads state i and puts out state i + 1; for state 0, the embeddings, the first layer stands in.
+        produces = max(0, range(len(layers) + 1)[self._layers[-1]] - 1)
+        return VisionFeatures(
+            self._patches(states),
+            feature_layer=tower_layer(layers[produces], states[produces], has_cls=self._has_cls)
+            if Need.FEATURE_LAYER in needs
+            else None,
+            last_layer=tower_layer(layers[-1], states[len(layers) - 1], has_cls=self._has_cls)
+            if Need.LAST_LAYER in needs
+            else None,
+        )
+
+    def load_text_tower(self, folder_or_id: str) -> TextTower:
+        """Load the text half of the CLIP checkpoint that the vision tower came from.
+
+        Raises:
+            CheckpointError: if its files are missing or damaged, or its widths are not the tower's.
+        """
+        return load_text_tower(folder_or_id, self._tower, self._shape.vision_width, self._device)
+
+    def _resize(self, pixel_values: Tensor, grid: tuple[int, int]) -> Tensor:
+        patch = self._model.config.vision_config.patch_size
+        size = (grid[0] * patch, grid[1] * patch)
+        # Antialiasing has no kernel for half precision on every device.
+        resized = F.interpolate(pixel_values.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
+        return resized.to(pixel_values.dtype)
 
     def project(self, features: Tensor) -> Tensor:
         """Map tower features, [I, K, C], to the LLM's input, [I, K, D]."""
@@ -91,14 +155,13 @@ class LlavaFamily:
         embeds: Tensor = self._model.get_input_embeddings()(input_ids)
         return embeds
 
-    def _patches(self, states: Any) -> Tensor:
-        drop = 1 if self._model.config.vision_feature_select_strategy == "default" else 0
+    def _patches(self, states: Sequence[Tensor]) -> Tensor:
+        drop = 1 if self._has_cls else 0
         selected = [states[layer][:, drop:] for layer in self._layers]
         return selected[0] if len(selected) == 1 else torch.cat(selected, dim=-1)
 
     def _states_with_token(self, pixel_values: Tensor, token: Tensor) -> list[Tensor]:
-        tower = self._model.model.vision_tower
-        tower = getattr(tower, "vision_model", tower)
+        tower = self._tower
         if not hasattr(tower, "pre_layrnorm"):
             raise UnsupportedModeError(
                 f"a budget token can pass through a CLIP tower only; this model's is {type(tower).__name__}"
@@ -172,6 +235,8 @@ def _tower_shape(config: Any, num_layers: int) -> TowerShape:
         vision_width=vision.hidden_size * num_layers,
         llm_width=config.get_text_config().hidden_size,
         grid=(side, side),
+        tower_width=vision.hidden_size,
+        tower_heads=vision.num_attention_heads,
     )
 
 

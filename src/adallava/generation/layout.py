@@ -9,7 +9,7 @@
 Which two patches fill the slots is the selector's choice, on the device; how many slots there are is known here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -38,8 +38,9 @@ class PromptPlan:
         spans: position in `columns` at which each image's N placeholders begin.
         keep_counts: K of each image.
         budget: as asked.
-        tokens_asked: K of the sample.
+        tokens_asked: K of the sample that the budget resolves to; for a method that ignores it, what is kept.
         tokens_per_image: N of one image.
+        question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label.
     """
 
     columns: _Columns
@@ -48,6 +49,7 @@ class PromptPlan:
     budget: TokenBudget
     tokens_asked: int
     tokens_per_image: int
+    question_ids: _Columns
 
     @property
     def num_vision_tokens(self) -> int:
@@ -120,7 +122,8 @@ def plan_layout(
     image_token_id: int,
     budgets: Sequence[TokenBudget],
     side: Side,
-    keeps_nothing: bool = False,
+    keep_count: Callable[[int], int] | None = None,
+    own_counts: Sequence[int] | None = None,
     labels: Tensor | None = None,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
@@ -133,7 +136,8 @@ def plan_layout(
         image_token_id: the placeholder's id.
         budgets: one per sample, shared over its images as evenly as possible.
         side: "left" for generation, "right" for training.
-        keeps_nothing: for a method that keeps no vision token, whatever the budget.
+        keep_count: the K that a method keeps of an image where one was asked for; None = the one asked for.
+        own_counts: K of every image, for a method that sets it whatever the budget.
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
 
@@ -144,31 +148,35 @@ def plan_layout(
     ids, real = _on_host(input_ids, attention_mask)
     if len(budgets) != len(ids):
         raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
-    prompts = tuple(
-        _plan_prompt(
-            sample,
-            ids[sample],
-            real[sample],
-            image_token_id,
-            tokens_per_image,
-            budgets[sample],
-            keeps_nothing,
-        )
-        for sample in range(len(ids))
-    )
+    is_question = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
+    prompts: list[PromptPlan] = []
+    first_image = 0
+    for sample in range(len(ids)):
+        columns, spans = _find_images(sample, ids[sample], real[sample], image_token_id, tokens_per_image)
+        images = slice(first_image, first_image + len(spans))
+        first_image = images.stop
+        if own_counts is not None:
+            kept = tuple(own_counts[images])
+            asked = sum(kept)
+        else:
+            asked = budgets[sample].resolve(len(spans) * tokens_per_image) if spans else 0
+            kept = share_over_images(asked, len(spans))
+            if keep_count is not None:
+                kept = tuple(keep_count(count) for count in kept)
+        question_ids = ids[sample][is_question[sample]]
+        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, tokens_per_image, question_ids))
     placed = sum(len(prompt.spans) for prompt in prompts)
     if placed != num_images:
         raise InputError(
             f"the prompts hold placeholders for {placed} images ({placed * tokens_per_image} tokens), but "
             f"pixel_values has {num_images} rows: give one row per image, in the order of the prompts"
         )
-    is_question = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
-    return _lay_out(prompts, [np.flatnonzero(row) for row in is_question], side)
+    return _lay_out(tuple(prompts), [np.flatnonzero(row) for row in is_question], side)
 
 
 def share_over_images(keep_count: int, num_images: int) -> tuple[int, ...]:
     """Split a sample's K over its images: K // I each, the remainder to the first ones."""
-    each, remainder = divmod(keep_count, num_images)
+    each, remainder = divmod(keep_count, max(1, num_images))
     return tuple(each + (image < remainder) for image in range(num_images))
 
 
@@ -196,22 +204,17 @@ def _answers(labels: Tensor | None, shape: tuple[int, ...]) -> NDArray[np.bool_]
     return begun
 
 
-def _plan_prompt(
-    sample: int,
-    ids: _Columns,
-    real: NDArray[np.bool_],
-    image_token_id: int,
-    tokens_per_image: int,
-    budget: TokenBudget,
-    keeps_nothing: bool,
-) -> PromptPlan:
+def _find_images(
+    sample: int, ids: _Columns, real: NDArray[np.bool_], image_token_id: int, tokens_per_image: int
+) -> tuple[_Columns, tuple[int, ...]]:
+    """Return a prompt's real columns, and the position among them at which each image begins."""
     columns = np.flatnonzero(real)
     if len(columns) == 0:
         raise InputError(f"sample {sample} has no token: its attention_mask is all zero")
     if np.any((ids == image_token_id) & ~real):
         raise InputError(f"sample {sample} has image placeholders that its attention_mask hides")
     places = np.flatnonzero(ids[columns] == image_token_id)
-    num_images, rest = divmod(len(places), tokens_per_image)
+    rest = len(places) % tokens_per_image
     if rest:
         raise InputError(
             f"sample {sample} has {len(places)} image placeholders, which is no multiple of the "
@@ -222,10 +225,7 @@ def _plan_prompt(
         end = int(places[(image + 1) * tokens_per_image - 1])
         if end - start != tokens_per_image - 1:
             raise InputError(f"sample {sample}, image {image}: its {tokens_per_image} placeholders are not in one run")
-    if num_images == 0 or keeps_nothing:
-        return PromptPlan(columns, spans, (0,) * num_images, budget, 0, tokens_per_image)
-    asked = budget.resolve(len(places))
-    return PromptPlan(columns, spans, share_over_images(asked, num_images), budget, asked, tokens_per_image)
+    return columns, spans
 
 
 def _lay_out(prompts: tuple[PromptPlan, ...], questions: list[_Columns], side: Side) -> Layout:

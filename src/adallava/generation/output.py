@@ -28,6 +28,7 @@ class SampleSelection:
         budget_asked: in the form `TokenBudget` prints; "none" for a method that ignores it.
         num_vision_tokens: N, over all images of the sample.
         tokens_asked: K the budget resolves to.
+        tokens_planned: K the method can keep of it: less for a `RoundingMethod`.
         tokens_kept: vision tokens that enter the LLM.
         kept_indices: per image, ascending; of a merging method, the patches that stand for the merged tokens.
         llm_sequence_length: tokens of the prompt that enter the LLM, padding excluded.
@@ -39,6 +40,7 @@ class SampleSelection:
     budget_asked: str
     num_vision_tokens: int
     tokens_asked: int
+    tokens_planned: int
     tokens_kept: int
     kept_indices: tuple[tuple[int, ...], ...]
     llm_sequence_length: int
@@ -62,6 +64,7 @@ class RunRecord:
         budget_asked: as asked.
         num_vision_tokens: N.
         tokens_asked: K asked for.
+        tokens_planned: K the method can keep of it.
         tokens_kept: K kept.
         kept_indices: per image.
         positions: "original" or "compact".
@@ -73,6 +76,7 @@ class RunRecord:
     budget_asked: str
     num_vision_tokens: int
     tokens_asked: int
+    tokens_planned: int
     tokens_kept: int
     kept_indices: tuple[tuple[int, ...], ...]
     positions: str
@@ -176,6 +180,7 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
                 budget_asked="none" if ignores_budget else str(prompt.budget),
                 num_vision_tokens=prompt.num_vision_tokens,
                 tokens_asked=prompt.tokens_asked,
+                tokens_planned=sum(prompt.keep_counts),
                 tokens_kept=sum(len(indices) for indices in kept[images]),
                 kept_indices=tuple(kept[images]),
                 llm_sequence_length=prompt.length,
@@ -224,6 +229,7 @@ def records_of(
             budget_asked=sample.budget_asked,
             num_vision_tokens=sample.num_vision_tokens,
             tokens_asked=sample.tokens_asked,
+            tokens_planned=sample.tokens_planned,
             tokens_kept=sample.tokens_kept,
             kept_indices=sample.kept_indices,
             positions=positions,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError, InputError
-from adallava.families.contract import Family, VisionFeatures
+from adallava.families.contract import Family, TextTower, VisionFeatures
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import (
     CompactBatch,
@@ -19,7 +19,17 @@ from adallava.generation.compact import (
     merge_embeds,
 )
 from adallava.generation.layout import Layout
-from adallava.selection.contract import BudgetTokenMethod, Selection, SelectionInput, Selector
+from adallava.generation.wording import Wording, embed_words
+from adallava.selection.contract import (
+    BudgetTokenMethod,
+    Need,
+    OwnCountMethod,
+    ResizingMethod,
+    Selection,
+    SelectionInput,
+    Selector,
+    WordsMethod,
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,8 @@ def prepare(
     seeds: Sequence[int],
     positions: Positions = "original",
     labels: Tensor | None = None,
+    language: "Language | None" = None,
+    vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
 ) -> Prepared:
     """Run every stage before the LLM.
@@ -64,7 +76,10 @@ def prepare(
         seeds: one per sample.
         positions: see `compact_positions`.
         labels: [B, L] or None.
-        clock: marks "vision", "selector" and "projector" when each ends.
+        language: for methods that read the question's words.
+        vision: the tower's output, where `own_counts` has run it already.
+        clock: marks "vision", "selector" and "projector" when each ends. A projector that runs over all tokens
+            before the choice is part of the selector's time: the method asked for it.
     """
     mark = (lambda part: None) if clock is None else clock.mark
     if pixel_values is None or sum(layout.keep_counts) == 0:
@@ -73,12 +88,18 @@ def prepare(
         batch = assemble(family, layout, input_ids, None, None, positions, labels)
         return Prepared(batch, layout, None, selector, family.shape.grid)
     ratios = budget_ratios(layout, family.device)
-    vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
-    mark("vision")
-    selection = choose(selector, selection_input(family, layout, input_ids, vision, ratios, seeds))
-    kept = selection.apply(vision.features)
-    mark("selector")
-    vision_embeds = family.project(kept)
+    if vision is None:
+        vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
+        mark("vision")
+    inputs = selection_input(family, layout, input_ids, vision, ratios, seeds, selector, language)
+    selection = choose(selector, inputs)
+    if inputs.projected is not None and selection.merge_weights is None:
+        vision_embeds = selection.apply(inputs.projected)
+        mark("selector")
+    else:
+        kept = selection.apply(vision.features)
+        mark("selector")
+        vision_embeds = family.project(kept)
     mark("projector")
     batch = assemble(family, layout, input_ids, vision_embeds, selection.indices, positions, labels)
     return Prepared(batch, layout, selection, selector, family.shape.grid)
@@ -109,8 +130,10 @@ def encode(
         keep_counts: K of each image.
         ratios: [I], K / N.
     """
-    if selector is None or not selector.needs_budget_token:
-        return family.encode(pixel_values)
+    if isinstance(selector, ResizingMethod):
+        return _encode_resized(family, selector, pixel_values, keep_counts)
+    if selector is None or Need.BUDGET_TOKEN not in selector.needs:
+        return family.encode(pixel_values, needs=() if selector is None else selector.needs)
     with_token: list[int] = []
     stock: list[int] = []
     for image, count in enumerate(keep_counts):
@@ -130,6 +153,71 @@ def encode(
     return VisionFeatures(features, zeros.index_copy(0, rows, part.budget_features))
 
 
+def _encode_resized(
+    family: Family, selector: ResizingMethod, pixel_values: Tensor, keep_counts: Sequence[int]
+) -> VisionFeatures:
+    """Run the tower on smaller pictures, once for each K, and put each token where it stands in the full grid."""
+    grid, shape = family.shape.grid, family.shape
+    features = pixel_values.new_zeros(
+        (len(pixel_values), shape.num_vision_tokens, shape.vision_width), dtype=family.dtype
+    )
+    for keep_count in sorted(set(keep_counts) - {0}):
+        same = [image for image, count in enumerate(keep_counts) if count == keep_count]
+        rows = torch.tensor(same, dtype=torch.int64).to(family.device, non_blocking=True)
+        smaller = family.encode(pixel_values.index_select(0, rows), grid=selector.tower_grid(keep_count, grid))
+        places = selector.places(keep_count, grid).to(family.device, non_blocking=True)
+        full = features.new_zeros((len(same), *features.shape[1:])).index_copy(1, places, smaller.features)
+        features = features.index_copy(0, rows, full)
+    return VisionFeatures(features)
+
+
+@dataclass(frozen=True)
+class Language:
+    """What a method that reads the question's words needs of the model.
+
+    Attributes:
+        wording: from token ids to the question and to single words.
+        text_tower: for methods that compare the question with patches.
+    """
+
+    wording: Wording
+    text_tower: TextTower | None = None
+
+
+def read_own_counts(
+    family: Family,
+    selector: OwnCountMethod,
+    layout: Layout,
+    *,
+    input_ids: Tensor,
+    pixel_values: Tensor,
+    seeds: Sequence[int],
+    language: Language | None = None,
+    clock: StageClock | None = None,
+) -> tuple[VisionFeatures, tuple[int, ...]]:
+    """Run the tower, and read the counts that a method finds for itself: the one wait for the device before the LLM.
+
+    Args:
+        family: the model.
+        selector: sets its own counts.
+        layout: planned as if every token stayed, on the family's device.
+        input_ids: [B, L].
+        pixel_values: [I, 3, H, W].
+        seeds: one per sample.
+        language: for methods that read the question's words.
+        clock: marks "vision".
+
+    Returns:
+        The tower's output, to be given to `prepare`, and K of each image.
+    """
+    ratios = budget_ratios(layout, family.device)
+    vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
+    if clock is not None:
+        clock.mark("vision")
+    inputs = selection_input(family, layout, input_ids, vision, ratios, seeds, selector, language)
+    return vision, tuple(int(count) for count in selector.own_counts(inputs).tolist())
+
+
 def selection_input(
     family: Family,
     layout: Layout,
@@ -137,6 +225,8 @@ def selection_input(
     vision: VisionFeatures,
     ratios: Tensor,
     seeds: Sequence[int],
+    selector: Selector | None = None,
+    language: Language | None = None,
 ) -> SelectionInput:
     """Gather what a selector may read, one row per image.
 
@@ -147,7 +237,15 @@ def selection_input(
         vision: the tower's output.
         ratios: [I], K / N.
         seeds: one per sample.
+        selector: whose needs are met; None for none.
+        language: for methods that read the question's words.
+
+    Raises:
+        InputError: if such a method is given no `language`.
     """
+    needs = frozenset() if selector is None else selector.needs
+    if language is None and needs & {Need.WORDS, Need.TEXT_TOWER}:
+        raise InputError("a method that reads the question's words needs the model's tokenizer: give a processor")
     samples = torch.tensor(layout.sample_of_image, dtype=torch.int64).to(family.device, non_blocking=True)
     question = family.embed_text(input_ids.gather(1, layout.question_columns))
     return SelectionInput(
@@ -159,7 +257,33 @@ def selection_input(
         question_embeds=question.index_select(0, samples),
         question_mask=layout.question_mask.index_select(0, samples),
         budget_features=vision.budget_features,
+        feature_layer=vision.feature_layer,
+        last_layer=vision.last_layer,
+        projected=family.project(vision.features) if Need.PROJECTED in needs else None,
+        **_question_inputs(family, layout, vision, samples, selector, language),
     )
+
+
+def _question_inputs(
+    family: Family,
+    layout: Layout,
+    vision: VisionFeatures,
+    samples: Tensor,
+    selector: Selector | None,
+    language: Language | None,
+) -> dict[str, Tensor]:
+    """Return what a method reads of the question's words, one row per image."""
+    if selector is None or language is None or not selector.needs & {Need.WORDS, Need.TEXT_TOWER}:
+        return {}
+    questions = language.wording.questions(layout)
+    read: dict[str, Tensor] = {}
+    if Need.WORDS in selector.needs:
+        embeds, mask = embed_words(family, cast(WordsMethod, selector), questions, language.wording)
+        read |= {"word_embeds": embeds.index_select(0, samples), "word_mask": mask.index_select(0, samples)}
+    if Need.TEXT_TOWER in selector.needs and language.text_tower is not None:
+        of_images = [questions[sample] for sample in layout.sample_of_image]
+        read["text_relevance"] = language.text_tower.relevance(vision.features, of_images)
+    return read
 
 
 def image_seeds(layout: Layout, seeds: Sequence[int]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import InputError
-from adallava.selection.contract import Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 
 
 class BudgetTokenSelector(nn.Module):
@@ -25,7 +25,9 @@ class BudgetTokenSelector(nn.Module):
 
     name: ClassVar[str] = "budget-token"
     learned: ClassVar[bool] = True
-    needs_budget_token: ClassVar[bool] = True
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.BUDGET_TOKEN})
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
 
     def __init__(self, shape: TowerShape, *, num_frequencies: int = 128) -> None:

@@ -5,11 +5,36 @@ the device.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+
+class Need(StrEnum):
+    """What a method reads beyond features, question and seed. The family makes it only for methods that ask.
+
+    A model that lacks one is refused when model and method are put together, see `families.contract.check_needs`.
+    """
+
+    BUDGET_TOKEN = "budget-token"
+    """`budget_features`; the method is a `BudgetTokenMethod`."""
+    CLS_TOKEN = "cls-token"
+    """A class token in the tower, whose query is then in the `TowerLayer`s."""
+    FEATURE_LAYER = "feature-layer"
+    """`feature_layer`: keys of the tower layer that puts out the features."""
+    LAST_LAYER = "last-layer"
+    """`last_layer`: keys of the tower's last layer."""
+    PROJECTED = "projected"
+    """`projected`: the projector runs over all N tokens before the choice, and over none after it."""
+    WORDS = "words"
+    """`word_embeds`: some words of the question; the method is a `WordsMethod`."""
+    TEXT_TOWER = "text-tower"
+    """`text_relevance`; the method is a `TextTowerMethod`, and names a checkpoint with a text tower."""
+    RESIZED_PICTURE = "resized-picture"
+    """A smaller picture through the tower; the method is a `ResizingMethod`."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +46,68 @@ class TowerShape:
         vision_width: C, width of the tower's features.
         llm_width: D, width of the LLM's embeddings.
         grid: (rows, columns) of the patches; rows * columns = N.
+        tower_width: width of one tower layer; None = C. They differ where features of several layers are joined.
+        tower_heads: attention heads of a tower layer. Weights depend on neither: they take no part in comparisons.
     """
 
     num_vision_tokens: int
     vision_width: int
     llm_width: int
     grid: tuple[int, int]
+    tower_width: int | None = field(default=None, compare=False)
+    tower_heads: int = field(default=1, compare=False)
+
+    @property
+    def layer_width(self) -> int:
+        """Width of one tower layer."""
+        return self.vision_width if self.tower_width is None else self.tower_width
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head of the tower."""
+        return self.layer_width // self.tower_heads
+
+
+@dataclass(frozen=True)
+class TowerLayer:
+    """What one layer of the tower compares: queries and keys after their projections, heads side by side.
+
+    Attributes:
+        keys: [I, S, C] of every token, the class token first if there is one: S = 1 + N, or N.
+        cls_query: [I, C] of the class token; None in a tower without one.
+        num_heads: that C is split among.
+    """
+
+    keys: Tensor
+    cls_query: Tensor | None
+    num_heads: int
+
+    @property
+    def patch_keys(self) -> Tensor:
+        """Keys of the patches alone, [I, N, C]."""
+        return self.keys if self.cls_query is None else self.keys[:, 1:]
+
+    @property
+    def mean_patch_keys(self) -> Tensor:
+        """Keys of the patches, averaged over the heads, [I, N, C / heads] float32."""
+        keys = self.patch_keys.float()
+        return keys.reshape(*keys.shape[:2], self.num_heads, -1).mean(dim=2)
+
+    def cls_attention(self, num_heads: int | None = None) -> Tensor:
+        """Return how much the class token looks at each patch, [I, heads, N] float32.
+
+        What is left of the softmax over all S tokens: a row sums to 1 less what the class token gives itself.
+
+        Args:
+            num_heads: to split C among; None = the tower's own.
+        """
+        assert self.cls_query is not None, "a tower without class token is refused before it runs"
+        heads = self.num_heads if num_heads is None else num_heads
+        num_images, length, width = self.keys.shape
+        query = self.cls_query.float().view(num_images, heads, 1, width // heads)
+        keys = self.keys.float().view(num_images, length, heads, width // heads).permute(0, 2, 3, 1)
+        logits: Tensor = (query @ keys).squeeze(2) * (width // heads) ** -0.5
+        return logits.softmax(dim=-1)[..., 1:]
 
 
 @dataclass(frozen=True)
@@ -42,8 +123,19 @@ class SelectionInput:
             sample, not to its place in a batch.
         question_embeds: [I, T, D] input embeddings of the text tokens of the sample's prompt, right-padded.
         question_mask: [I, T] bool, True where `question_embeds` holds a token.
-        budget_features: [I, C], the tower's output at the budget token, for methods with `needs_budget_token`;
-            zeros for an image that keeps everything.
+
+    The rest is None unless the method needs it (see `Need`):
+
+    Attributes:
+        budget_features: [I, C], the tower's output at the budget token; zeros for an image that keeps everything.
+        feature_layer: queries and keys of the layer that puts out the features (the last of them, where features
+            of several layers are joined).
+        last_layer: queries and keys of the tower's last layer.
+        projected: [I, N, D], all tokens after the projector.
+        word_embeds: [I, W, D] input embeddings of the words that the method picked from the question, right-padded.
+        word_mask: [I, W] bool, True where `word_embeds` holds a token.
+        text_relevance: [I, N] float32, cosine of each token with the question in the space that vision and text
+            tower share, averaged over the parts of a question too long for the text tower.
     """
 
     features: Tensor
@@ -54,6 +146,12 @@ class SelectionInput:
     question_embeds: Tensor
     question_mask: Tensor
     budget_features: Tensor | None = None
+    feature_layer: TowerLayer | None = None
+    last_layer: TowerLayer | None = None
+    projected: Tensor | None = None
+    word_embeds: Tensor | None = None
+    word_mask: Tensor | None = None
+    text_relevance: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +163,8 @@ class Selection:
             For a method that merges, the patch that stands for the merged token (its position).
         keep_counts: K per image, on the host.
         scores: [I, N] float32 that the choice was made from, or None.
-        merge_weights: [I, Kmax, N] float32, rows summing to 1, for methods that combine tokens; None = a
-            gather.
+        merge_weights: [I, Kmax, N] float32 on the tower's features, for methods that combine tokens; None = a
+            gather. A row sums to 1 where tokens are averaged; some papers add instead, and say so.
     """
 
     indices: Tensor
@@ -88,9 +186,11 @@ class Selector(Protocol):
     Attributes:
         name: the registry key, file name, CLI value and label in the report, in one.
         learned: True if it needs an adapter with weights.
-        needs_budget_token: True if a budget token must pass through the tower for it.
-        ignores_budget: True if the method keeps no vision token, whatever the budget (`none`): sweeps run it
-            once.
+        needs: what it reads beyond features, question and seed; may depend on its options.
+        merges: True if kept tokens may be combined from several patches: what is not kept is not lost.
+        per_sample: True if the choice depends on the sample (its picture, question or seed); False for a fixed grid.
+        ignores_budget: True if the budget plays no role: the method keeps nothing (`none`), or sets its own counts
+            (`OwnCountMethod`). Sweeps run it once.
 
     Construction: `cls(**options)`, or `cls(shape, **options)` for a learned method, whose `config` attribute
     holds the options, so that `cls(shape, **config)` builds it again.
@@ -98,25 +198,103 @@ class Selector(Protocol):
 
     name: ClassVar[str]
     learned: ClassVar[bool]
-    needs_budget_token: ClassVar[bool]
+    merges: ClassVar[bool]
+    per_sample: ClassVar[bool]
     ignores_budget: ClassVar[bool]
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it reads beyond features, question and seed."""
+        ...
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
         ...
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
-        """Return the floating-point operations for one image (one multiply-add = 2), in closed form."""
+        """Return the floating-point operations for one image (one multiply-add = 2), in closed form.
+
+        What the model makes for the method (tower layers, projected tokens, a text tower) is counted where it is made.
+
+        Args:
+            shape: of the model.
+            num_question_tokens: T; for a `WordsMethod`, the tokens of the words it picks.
+            keep_count: K of the image.
+        """
         ...
 
 
 @runtime_checkable
 class BudgetTokenMethod(Selector, Protocol):
-    """A method with `needs_budget_token`."""
+    """A method that needs `Need.BUDGET_TOKEN`."""
 
     def budget_token(self, ratios: Tensor) -> Tensor:
         """Return the token to append to the tower's input, [I, C], for budgets K / N, [I]."""
         ...
+
+
+@runtime_checkable
+class WordsMethod(Selector, Protocol):
+    """A method that needs `Need.WORDS`."""
+
+    def words(self, question: str) -> list[str]:
+        """Return the words of a question whose input embeddings it wants. On the host."""
+        ...
+
+
+@runtime_checkable
+class TextTowerMethod(Selector, Protocol):
+    """A method that needs `Need.TEXT_TOWER`."""
+
+    @property
+    def text_tower(self) -> str | None:
+        """Folder or hub id of the CLIP checkpoint that the vision tower came from; None if none was named."""
+        ...
+
+
+@runtime_checkable
+class RoundingMethod(Selector, Protocol):
+    """A method that cannot keep every K."""
+
+    def keep_count(self, asked: int, grid: tuple[int, int]) -> int:
+        """Return the K it keeps where `asked` was asked for, on the host, before the tower runs.
+
+        At most `asked`; at least 1 for `asked` >= 1; N for N.
+        """
+        ...
+
+
+@runtime_checkable
+class ResizingMethod(RoundingMethod, Protocol):
+    """A method that needs `Need.RESIZED_PICTURE`. Its features are zero except at `places`."""
+
+    def tower_grid(self, keep_count: int, grid: tuple[int, int]) -> tuple[int, int]:
+        """Return the (rows, columns) of patches that the tower is to run on, for K that `keep_count` returns."""
+        ...
+
+    def places(self, keep_count: int, grid: tuple[int, int]) -> Tensor:
+        """Return the patch of the full grid that each patch of the smaller one stands for, [K] int64, ascending."""
+        ...
+
+
+@runtime_checkable
+class OwnCountMethod(Selector, Protocol):
+    """A method that finds its own K for each image; its `ignores_budget` is True."""
+
+    def own_counts(self, inputs: SelectionInput) -> Tensor:
+        """Return K of each image, [I] int64, each 1 <= K <= N, whatever `inputs.keep_counts` says.
+
+        Stays on the device; the caller reads it once. `select` is then called with these counts.
+        """
+        ...
+
+
+def draws_at_random(selector: object) -> bool:
+    """Return whether a method's choice depends on the seed: it says so by a class attribute `draws = True`.
+
+    A sweep repeats such a method with several seeds.
+    """
+    return bool(getattr(selector, "draws", False))
 
 
 def top_k_in_order(scores: Tensor, keep_counts: Sequence[int]) -> Tensor:

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import torch
 
-from adallava.selection.contract import Selection, SelectionInput, TowerShape
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 
 
 class NoneSelector:
@@ -12,7 +12,9 @@ class NoneSelector:
 
     name: ClassVar[str] = "none"
     learned: ClassVar[bool] = False
-    needs_budget_token: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = True
 
     def select(self, inputs: SelectionInput) -> Selection:

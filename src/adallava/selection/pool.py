@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from adallava.selection.cells import averaging_weights, centre_indices, rows_by_keep_count
-from adallava.selection.contract import Selection, SelectionInput, TowerShape
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 
 
 class PoolSelector:
@@ -11,7 +11,9 @@ class PoolSelector:
 
     name: ClassVar[str] = "pool"
     learned: ClassVar[bool] = False
-    needs_budget_token: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merges: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.selection.contract import Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 
 SCORE_BOUND = 8.0
 """Scores are squashed into (-8, 8): unbounded ones grow until no exploration noise can change a choice."""
@@ -66,7 +66,9 @@ class QuestionSelector(nn.Module):
 
     name: ClassVar[str] = "question"
     learned: ClassVar[bool] = True
-    needs_budget_token: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
 
     def __init__(

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 
 
 class RandomSelector:
@@ -17,8 +17,11 @@ class RandomSelector:
 
     name: ClassVar[str] = "random"
     learned: ClassVar[bool] = False
-    needs_budget_token: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False
+    draws: ClassVar[bool] = True
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""

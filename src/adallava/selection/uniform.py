@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from adallava.selection.cells import centre_indices, rows_by_keep_count
-from adallava.selection.contract import Selection, SelectionInput, TowerShape
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 
 
 class UniformSelector:
@@ -11,7 +11,9 @@ class UniformSelector:
 
     name: ClassVar[str] = "uniform"
     learned: ClassVar[bool] = False
-    needs_budget_token: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:

@@ -113,6 +113,7 @@ class PolicyObjective(nn.Module):
         keep_counts: Sequence[int],
         num_samples: int,
         evidence_weight: float = 0.0,
+        spread_weight: float = 0.0,
     ) -> None:
         """Hold the frozen base and the scorer that learns.
 
@@ -123,12 +124,14 @@ class PolicyObjective(nn.Module):
             num_samples: subsets per question, at least 2.
             evidence_weight: of `evidence_loss`, where the data says which patches show what is asked about; it
                 shortens the time in which no drawn subset is better than another.
+            spread_weight: of the scores' mean square. Without it scores run into their bound within a hundred steps
+                of a large batch: every draw is then the same, and nothing is learned any more.
         """
         super().__init__()
         self.base = family.model
         self.selector = selector
         self.family, self.keep_counts, self.num_samples = family, tuple(keep_counts), num_samples
-        self.evidence_weight = evidence_weight
+        self.evidence_weight, self.spread_weight = evidence_weight, spread_weight
 
     def forward(
         self,
@@ -155,7 +158,7 @@ class PolicyObjective(nn.Module):
         repeated = scores.repeat_interleave(self.num_samples, dim=0)
         chances = log_probability(repeated, orders, keep_count) / keep_count**0.5
         gains = advantages(rewards.clamp_min(_LOWEST_REWARD), self.num_samples)
-        loss = -(gains * chances).mean()
+        loss = -(gains * chances).mean() + self.spread_weight * scores.square().mean()
         if self.evidence_weight and asked_patches is not None:
             loss = loss + self.evidence_weight * evidence_loss(scores, asked_patches)
         return {

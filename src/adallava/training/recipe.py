@@ -74,6 +74,7 @@ class Recipe(_Part):
         ground_weight, ground_layer: of the grounding loss in stage `base`, and the LLM layer it teaches.
         questions_per_image: how many questions share one picture's tokens.
         evidence_weight: in stage `question`, of a term that rewards looking at labelled evidence first.
+        spread_weight: in stage `question`, of the scores' mean square, which keeps draws different.
         kinds: question types of the scenes that are asked, in turn.
     """
 
@@ -90,6 +91,7 @@ class Recipe(_Part):
     budget_range: tuple[float, float] = (0.2, 1.0)
     samples_per_question: int = Field(default=4, ge=2)
     evidence_weight: float = 0.0
+    spread_weight: float = 0.0
     selector: dict[str, int] = {}
     seed: int = 0
 

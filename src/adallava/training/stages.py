@@ -155,6 +155,7 @@ def _build_question(recipe: Recipe, family: Family, processor: Any) -> Built:
         keep_counts=recipe.keep.keep_counts,
         num_samples=recipe.samples_per_question,
         evidence_weight=recipe.evidence_weight,
+        spread_weight=recipe.spread_weight,
     )
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
     return objective, Collator(processor, with_labels=True, questions=prompts)

@@ -27,6 +27,8 @@ class Answer:
     Attributes:
         cell: label of the cell (or file) it belongs to.
         sample_id: pairs answers across cells.
+        draw: of a method that draws at random; 0 for others.
+        positions: of the kept tokens; None if the file does not say.
         question: the prompt's text, or None.
         targets: the right answers, as far as the file names them.
         response: what the model is said to have written.
@@ -35,6 +37,8 @@ class Answer:
         error: why the sample failed, if it did.
         method, budget_asked: what ran, according to the row itself.
         num_vision_tokens, tokens_asked, tokens_kept: N, K asked for, K that entered the LLM.
+        tokens_planned: K that the method can keep of what was asked; None = K asked.
+        chosen_per_sample: whether the choice depends on the sample; a grid's does not.
         kept_indices: per image, the patches kept.
         prompt_length, answer_length: tokens; the answer with its EOS.
         finish_reason: `eos`, `length` or `error`.
@@ -49,12 +53,16 @@ class Answer:
     targets: tuple[str, ...]
     response: str
     score: float | None
+    draw: int = 0
+    positions: str | None = None
     kind: str | None = None
     error: str | None = None
     method: str | None = None
     budget_asked: str | None = None
     num_vision_tokens: int | None = None
     tokens_asked: int | None = None
+    tokens_planned: int | None = None
+    chosen_per_sample: bool = False
     tokens_kept: int | None = None
     kept_indices: tuple[tuple[int, ...], ...] | None = None
     prompt_length: int | None = None
@@ -86,6 +94,7 @@ class AnswerCell:
         budget: as asked for, or None.
         full: True if all N tokens were asked for, None if that is not known.
         answers: in the order of the file.
+        positions: of the kept tokens, as asked for, or None.
     """
 
     label: str
@@ -94,6 +103,7 @@ class AnswerCell:
     budget: str | None
     full: bool | None
     answers: tuple[Answer, ...]
+    positions: str | None = None
 
     @cached_property
     def answered(self) -> tuple[Answer, ...]:
@@ -102,7 +112,7 @@ class AnswerCell:
 
     @cached_property
     def by_sample(self) -> dict[str, Answer]:
-        """The first answer to each sample that did not fail."""
+        """The first answer to each sample that did not fail: of several draws, the first."""
         first: dict[str, Answer] = {}
         for answer in self.answered:
             first.setdefault(answer.sample_id, answer)

@@ -51,16 +51,16 @@ def check_batch_dependence(file: AnswerFile) -> Observation:
 
 
 def _contradicting(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
-    """Samples that one cell answered twice, differently."""
-    responses: dict[str, set[str]] = defaultdict(set)
+    """Samples that one cell answered twice in one draw, differently."""
+    responses: dict[tuple[str, int], set[str]] = defaultdict(set)
     for answer in cell.answered:
-        responses[answer.sample_id].add(answer.response)
-    twice = [sample_id for sample_id, texts in responses.items() if len(texts) > 1]
+        responses[answer.sample_id, answer.draw].add(answer.response)
+    twice = [key for key, texts in responses.items() if len(texts) > 1]
     if twice:
         texts = " and ".join(map(repr, sorted(responses[twice[0]])[:2]))
         yield (
-            f"{cell.label}: {len(twice)} samples were answered twice, differently ({twice[0]}: {texts})",
-            twice,
+            f"{cell.label}: {len(twice)} samples were answered twice, differently ({twice[0][0]}: {texts})",
+            [sample_id for sample_id, _ in twice],
         )
 
 
@@ -128,14 +128,14 @@ def place_effect(marked: Sequence[tuple[Answer, bool]]) -> tuple[float, float]:
 
 
 def _same_work(file: AnswerFile) -> Iterator[tuple[str, list[str]]]:
-    """Two cells of one method that kept the same patches of a sample must answer it alike."""
-    seen: dict[tuple[str, str | None, str, object], Answer] = {}
+    """Two cells of one method that kept the same patches at the same positions must answer a sample alike."""
+    seen: dict[tuple[object, ...], Answer] = {}
     compared, differing = 0, []
     for cell in file.cells:
         for answer in cell.by_sample.values():
             if not chose_some(answer):
                 continue
-            key = (cell.task, cell.method, answer.sample_id, answer.kept_indices)
+            key = (cell.task, cell.method, cell.positions, answer.sample_id, answer.kept_indices)
             earlier = seen.setdefault(key, answer)
             if earlier is answer or earlier.empty or answer.empty:
                 continue

@@ -1,5 +1,6 @@
 """Failure 7: the budget, or the method, never reached the model; and selections that read nothing."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
@@ -9,9 +10,6 @@ from adallava.errors import BudgetError
 from .answers import MIN_SAMPLES_TO_COMPARE, NO_BUDGET, Answer, AnswerCell, AnswerFile, percent, same_answers
 from .findings import Observation, found, not_visible, passed
 from .lengths import length_deviations
-
-PER_SAMPLE_METHODS = frozenset(("question", "budget-token", "random"))
-"""Methods whose choice belongs to the sample (its picture, its question or its seed). A grid does not."""
 
 _WIDE_SPREAD = 0.5
 """Budgets count as far apart if the smallest is at most this share of the largest."""
@@ -42,15 +40,18 @@ def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, list[Answer]]]:
     others = [a for a in cell.answered if cell.method is not None and a.method != cell.method]
     if others:
         yield f"ran {others[0].method!r} instead of {cell.method!r}", others
+    moved = [a for a in cell.answered if a.positions != cell.positions]
+    if moved:
+        yield f"ran with {moved[0].positions} positions instead of {cell.positions} ones", moved
     if cell.budget != NO_BUDGET:
         misread = [a for a in cell.answered if a.tokens_asked not in _resolutions(a)]
         if misread:
             one = misread[0]
             text = f"resolved {one.budget_asked} of N = {one.num_vision_tokens} to K = {one.tokens_asked}"
             yield text, misread
-        unkept = [a for a in cell.answered if a.tokens_kept != a.tokens_asked]
+        unkept = [a for a in cell.answered if a.tokens_kept != _planned(a)]
         if unkept:
-            yield f"asked for K = {unkept[0].tokens_asked} and kept {unkept[0].tokens_kept}", unkept
+            yield f"asked for K = {_planned(unkept[0])} and kept {unkept[0].tokens_kept}", unkept
     miscounted = [a for a in cell.answered if not _indices_agree(a)]
     if miscounted:
         yield f"list patches other than {miscounted[0].tokens_kept} different ones of N, in order", miscounted
@@ -67,6 +68,16 @@ def _resolutions(answer: Answer) -> set[int | None]:
     images = len(answer.kept_indices) if answer.kept_indices else 1
     per_image = answer.num_vision_tokens // images
     return {budget.resolve(answer.num_vision_tokens), images * budget.resolve(per_image)}
+
+
+def _planned(answer: Answer) -> int | None:
+    """K that should be kept: what was asked for, or less where the method cannot keep that many."""
+    return answer.tokens_asked if answer.tokens_planned is None else answer.tokens_planned
+
+
+def _per_sample(cell: AnswerCell) -> bool:
+    """True if the cell's method chooses for each sample (by its picture, its question or its seed)."""
+    return any(answer.chosen_per_sample for answer in cell.answered)
 
 
 def _indices_agree(answer: Answer) -> bool:
@@ -87,7 +98,7 @@ def same_selections(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]
     """
     for cells in file.tasks.values():
         for first, second in combinations(cells, 2):
-            if first.method == second.method or not {first.method, second.method} & PER_SAMPLE_METHODS:
+            if first.method == second.method or not (_per_sample(first) or _per_sample(second)):
                 continue
             shared = first.by_sample.keys() & second.by_sample.keys()
             pairs = [(first.by_sample[sample_id], second.by_sample[sample_id]) for sample_id in shared]
@@ -155,11 +166,15 @@ def check_selection_reads_input(file: AnswerFile) -> Observation:
     evidence, judged = [], 0
     for cell in file.cells:
         chosen = [answer.kept_indices for answer in cell.answered if chose_some(answer)]
-        if cell.method not in PER_SAMPLE_METHODS or len(chosen) < MIN_SAMPLES_TO_COMPARE:
+        if not _per_sample(cell) or len(chosen) < MIN_SAMPLES_TO_COMPARE:
             continue
         judged += 1
         if len(set(chosen)) == 1 and cell.label not in elsewhere:
             evidence.append(f"{cell.label}: all {len(chosen)} samples kept the same {len(_flat(chosen[0]))} patches")
+    repeated = [cell.label for cell in file.cells if _draws_are_equal(cell)]
+    if repeated:
+        evidence.extend(f"{label}: every draw kept the same patches of every sample" for label in repeated)
+        return found("harness-bug", evidence)
     if evidence:
         # One linear layer on a pooled vector can collapse to positions: then that is what was learned.
         collapsed = all(line.startswith("budget-token@") for line in evidence)
@@ -169,6 +184,16 @@ def check_selection_reads_input(file: AnswerFile) -> Observation:
             f"no method that chooses per sample has {MIN_SAMPLES_TO_COMPARE} samples with their kept patches"
         )
     return passed(f"{judged} cells of methods that choose per sample; none kept one set of patches for all samples")
+
+
+def _draws_are_equal(cell: AnswerCell) -> bool:
+    """Draws that differ in nothing are one draw, counted several times."""
+    draws: dict[str, list[object]] = defaultdict(list)
+    for answer in cell.answered:
+        if chose_some(answer):
+            draws[answer.sample_id].append(answer.kept_indices)
+    several = [kept for kept in draws.values() if len(kept) > 1]
+    return len(several) >= MIN_SAMPLES_TO_COMPARE and all(len(set(kept)) == 1 for kept in several)
 
 
 def _flat(kept: tuple[tuple[int, ...], ...] | None) -> list[int]:

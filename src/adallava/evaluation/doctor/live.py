@@ -1,10 +1,11 @@
 """The live doctor: what a model does, not what its records say. One check a failure, in a registry."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from adallava.errors import CheckpointError
 from adallava.generation.output import AdaLlavaOutput
 from adallava.model import AdaLlava
 
-from .budgets import PER_SAMPLE_METHODS
 from .checks import outcome
 from .failures import error_class
 from .findings import Diagnosis, Observation, Outcome, found, not_visible, passed
@@ -114,9 +114,9 @@ def check_k_honoured(probe: Probe) -> Observation:
     num_tokens = probe.model.shape.num_vision_tokens
     evidence, counts = [], []
     for budget, selections in probe.selections.items():
-        expected = 0 if probe.ignores_budget else budget.resolve(num_tokens)
-        counts.append(f"{budget}: {expected}")
+        counts.append(f"{budget}: {', '.join(map(str, sorted({probe.planned(budget, s) for s in selections})))}")
         for sample, selection in enumerate(selections):
+            expected = probe.planned(budget, selection)
             (kept,) = selection.kept_indices
             if len(kept) != expected or selection.tokens_kept != expected or list(kept) != sorted(set(kept)):
                 evidence.append(f"budget {budget}, sample {sample}: {len(set(kept))} patches kept, not {expected}")
@@ -130,8 +130,8 @@ def check_prompt_shortened(probe: Probe) -> Observation:
     evidence: list[str] = []
     num_tokens = probe.model.shape.num_vision_tokens
     for budget, answers in probe.alone.items():
-        kept = 0 if probe.ignores_budget else budget.resolve(num_tokens)
         for sample, alone in enumerate(answers):
+            kept = probe.planned(budget, alone.output.records[0])
             expected = probe.singles[sample]["input_ids"].shape[1] - num_tokens + kept
             stated = alone.output.prompt_lengths[0]
             if alone.entered_tokens != expected or stated != expected:
@@ -184,7 +184,8 @@ def _begins_with_eos(output: AdaLlavaOutput) -> bool:
 
 def check_selection_reads_input(probe: Probe) -> Observation:
     """Additional: a method that chooses per sample must not choose the same patches for all."""
-    if probe.model.method not in PER_SAMPLE_METHODS or not probe.pruning_budgets:
+    selector = probe.model.selector
+    if selector is None or not selector.per_sample or not probe.pruning_budgets:
         return not_visible(f"method {probe.model.method} need not choose per sample")
     same = [
         f"budget {budget}: all {len(selections)} samples keep the same patches"
@@ -309,14 +310,16 @@ def diagnose_method(
     budgets: Sequence[TokenBudget] = DEFAULT_BUDGETS,
     *,
     num_samples: int = 6,
+    options: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
     """Put a method on a loaded model and run every live check; an adapter that does not fit is a finding.
 
     Raises:
         UnknownNameError: for a method that is not registered.
+        UnsupportedModeError: for a method that needs what the model lacks.
     """
     try:
-        model = full.with_method(method, adapter)
+        model = full.with_method(method, adapter, **(options or {}))
     except CheckpointError as error:
         check = next(check for check in LIVE_CHECKS if check.observe is check_adapter)
         refused = found("harness-bug", [str(error)])

@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.budget import TokenBudget
-from adallava.generation.output import AdaLlavaOutput, SampleSelection
+from adallava.generation.output import AdaLlavaOutput, RunRecord, SampleSelection
 from adallava.model import AdaLlava, build_prompt
 from adallava.records import FULL_METHOD
+from adallava.selection.contract import OwnCountMethod, RoundingMethod
 from adallava.tasks.scenes import scene_sample
 
 FULL_BUDGET = TokenBudget(ratio=1.0)
@@ -52,6 +53,16 @@ class Probe:
     def ignores_budget(self) -> bool:
         """True for a method with one result whatever the budget."""
         return self.model.selector is not None and self.model.selector.ignores_budget
+
+    def planned(self, budget: TokenBudget, ran: SampleSelection | RunRecord) -> int:
+        """Return the K that a sample of one picture must keep; what a method with its own K says it keeps is taken."""
+        selector, num_tokens = self.model.selector, self.model.shape.num_vision_tokens
+        if isinstance(selector, OwnCountMethod):
+            return ran.tokens_planned
+        if self.ignores_budget:
+            return 0
+        asked = budget.resolve(num_tokens)
+        return selector.keep_count(asked, self.model.shape.grid) if isinstance(selector, RoundingMethod) else asked
 
     @property
     def pruning_budgets(self) -> tuple[TokenBudget, ...]:

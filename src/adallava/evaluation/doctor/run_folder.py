@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from adallava.errors import RunFolderError
 from adallava.records import FULL_METHOD, Results, Run, SampleRecord
 
+from ..plan import split_cell
 from .answers import NO_BUDGET, Answer, AnswerCell, AnswerFile
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -84,7 +85,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _to_cell(label: str, records: list[SampleRecord]) -> AnswerCell:
-    method, _, budget = label.rpartition("@")
+    method, budget, positions = split_cell(label)
     answered = [record for record in records if record.finish_reason != "error"]
     # K = N makes a cell the full model's, whatever the budget's form (1.0, 100%, 576).
     keeps_all = all(record.tokens_asked == record.num_vision_tokens for record in answered)
@@ -96,6 +97,7 @@ def _to_cell(label: str, records: list[SampleRecord]) -> AnswerCell:
         budget=budget,
         full=full,
         answers=tuple(map(_to_answer, records)),
+        positions=positions,
     )
 
 
@@ -104,6 +106,8 @@ def _to_answer(record: SampleRecord) -> Answer:
     return Answer(
         cell=record.cell,
         sample_id=record.sample_id,
+        draw=record.draw,
+        positions=record.positions,
         question=record.question,
         targets=tuple(record.answers),
         response=record.response,
@@ -114,6 +118,8 @@ def _to_answer(record: SampleRecord) -> Answer:
         budget_asked=record.budget_asked,
         num_vision_tokens=record.num_vision_tokens,
         tokens_asked=record.tokens_asked,
+        tokens_planned=record.tokens_planned,
+        chosen_per_sample=record.chosen_per_sample,
         tokens_kept=record.tokens_kept,
         kept_indices=None if kept is None else tuple(tuple(image) for image in kept),
         prompt_length=record.prompt_length,

@@ -1,0 +1,120 @@
+"""`adallava compare`: parse, call, print."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from adallava.records import Interval, PairedDifference, RunComparison
+
+_PLAIN_WIDTH = 120
+
+_DESCRIPTION = """\
+Lay two runs over the same samples beside each other: for every cell that both have, the difference in accuracy with
+its paired interval, whether it is more than chance (a paired permutation test, corrected for the number of cells), and
+how many samples became wrong and how many right.
+"""
+
+_EPILOG = """\
+examples:
+  adallava compare runs/before runs/after
+  adallava compare runs/before runs/after --list
+  adallava compare runs/before runs/after --json | jq '.cells[] | select(.significant) | .cell'
+
+exit codes: 0 compared; 2 a run cannot be read, or the two are not over the same samples.
+docs/protocol.md says how differences are tested.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="what changed between two runs over the same samples",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a run folder")
+    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--list", action="store_true", help="name the samples that only one of the runs has right")
+    shown.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print."""
+    from adallava.evaluation.compare import compare_runs, gather_answers
+    from adallava.report.read import read_run, read_samples
+
+    folders = (args.run_a, args.run_b)
+    a, b = (gather_answers(str(folder), read_run(folder), read_samples(folder)) for folder in folders)
+    comparison = compare_runs(a, b)
+    if args.json:
+        print(comparison.model_dump_json(indent=2))
+    else:
+        _print(comparison, list_samples=args.list)
+    return 0
+
+
+def _print(comparison: "RunComparison", *, list_samples: bool) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PLAIN_WIDTH)
+    _print_cells(comparison, console)
+    for title, cells in (
+        ("in A only", comparison.cells_in_a_only),
+        ("in B only", comparison.cells_in_b_only),
+        ("without a sample that both answered", comparison.cells_not_answered),
+    ):
+        if cells:
+            console.print(f"{title}: {', '.join(cells)}", markup=False, highlight=False)
+    if list_samples:
+        for change in comparison.cells:
+            for run_name, ids in (("A", change.right_in_a_only), ("B", change.right_in_b_only)):
+                if ids:
+                    line = f"{change.cell}, right in {run_name} only: {', '.join(ids)}"
+                    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_cells(comparison: "RunComparison", console: "Console") -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        caption=f"accuracy in %, A - B with 95 % intervals, {comparison.num_samples} samples; p: corrected for "
+        f"{len(comparison.cells)} cells; *: below 0.05",
+        caption_justify="left",
+    )
+    table.add_column("cell", no_wrap=True)
+    for title in ("A", "B", "A - B", "p", "", "right in A only", "in B only"):
+        table.add_column(title, justify="right", no_wrap=title != "right in A only")
+    for change in comparison.cells:
+        table.add_row(
+            escape(change.cell),
+            _mean(change.accuracy_a),
+            _mean(change.accuracy_b),
+            escape(_interval(change.difference)),
+            f"{change.p_adjusted:.3g}",
+            "*" if change.significant else "",
+            str(len(change.right_in_a_only)),
+            str(len(change.right_in_b_only)),
+        )
+    console.print(table)
+
+
+def _mean(accuracy: "Interval") -> str:
+    return f"{100 * accuracy.mean:.1f}"
+
+
+def _interval(difference: "PairedDifference") -> str:
+    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"

@@ -1,0 +1,55 @@
+"""The closed-form FLOPs of one answer: the model's, the method's, and what the model made for the method."""
+
+from adallava.costs.flops import answer_flops
+from adallava.costs.shapes import ModelShape, VisionTowerShape, with_patch_side
+from adallava.generation.output import RunRecord
+from adallava.model import AdaLlava
+from adallava.selection.contract import Need, ResizingMethod
+
+
+def count_flops(
+    model: AdaLlava, base_shape: ModelShape, ran: RunRecord, question: str, answer_length: int
+) -> dict[str, int]:
+    """Return the FLOPs of an answer by part.
+
+    Args:
+        model: with the method that ran.
+        base_shape: of the model without it.
+        ran: what was kept.
+        question: for a method that reads its words.
+        answer_length: new tokens.
+    """
+    selector, shape = model.selector, model.shape
+    needs = frozenset() if selector is None else selector.needs
+    # A method that keeps no token never runs the tower: the model answers as if there were no image.
+    kept = [len(indices) for indices in ran.kept_indices] if ran.tokens_kept else []
+    num_question_tokens = ran.llm_sequence_length - ran.tokens_kept
+    if Need.WORDS in needs:
+        num_question_tokens = model.num_words(question)
+    selector_flops = 0
+    if selector is not None:
+        selector_flops = sum(selector.flops(shape, num_question_tokens, count) for count in kept)
+        selector_flops += len(kept) * model.text_tower_flops(question)
+    # An image that keeps every patch passes through the stock tower, without a budget token.
+    keeps_all = ran.tokens_kept == ran.num_vision_tokens
+    has_budget_token = Need.BUDGET_TOKEN in needs and not keeps_all
+    return answer_flops(
+        base_shape.with_budget_token() if has_budget_token else base_shape,
+        num_images=len(kept),
+        num_vision_tokens=len(kept) * shape.num_vision_tokens,
+        tokens_kept_per_image=kept,
+        prompt_length=ran.llm_sequence_length,
+        answer_length=answer_length,
+        selector_flops=selector_flops,
+        towers=_resized_towers(model, base_shape, kept),
+        tower_layers_read=len(needs & {Need.FEATURE_LAYER, Need.LAST_LAYER}),
+        projects_all=Need.PROJECTED in needs,
+    )
+
+
+def _resized_towers(model: AdaLlava, base_shape: ModelShape, kept: list[int]) -> list[VisionTowerShape] | None:
+    """Return the tower as it ran for each image, for a method that sends smaller pictures through it."""
+    if not isinstance(model.selector, ResizingMethod):
+        return None
+    sides = [model.selector.tower_grid(count, model.shape.grid)[0] for count in kept if count]
+    return [with_patch_side(base_shape.vision, side) for side in sides]

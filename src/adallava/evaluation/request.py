@@ -1,0 +1,83 @@
+"""What may be asked of a sweep, with every default in one place. No torch here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adallava.budget import TokenBudget
+from adallava.errors import InputError
+from adallava.records import PositionsName
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What to sweep. The full-token model is always part of it.
+
+    Attributes:
+        model: bundled name, folder or hub id.
+        task: bundled name, or path of a `.jsonl` or `.parquet` file.
+        methods: names, `all` among them for every one.
+        budgets: crossed with the methods.
+        output: the run folder.
+        split: of a bundled task.
+        limit: first samples to take; None for all of a file.
+        batch_size: samples answered together.
+        seed: of random methods and of the bootstrap.
+        max_new_tokens: after which an answer is cut.
+        positions: of the kept tokens, see `AdaLlava.generate`; methods cross them, too.
+        draws: of every method that draws at random, each with a seed of its own.
+        timing_batch_sizes: at which every cell is timed after all answers; none for no timing.
+        dtype: of the weights; `auto` is what they are stored in.
+        device: None for CUDA where there is one, else the CPU.
+        attn_implementation: as in transformers.
+        adapters: folder by method, for learned methods whose adapter is not beside the model.
+        method_options: constructor arguments of training-free methods, by method.
+        columns: of a local file, see `load_task`.
+        question_suffix: appended to every question, as many models expect ("Answer in one word.").
+        retry_failed: run failed samples of a resumed run again.
+        report: write `report.html`.
+        command: the command line, for the record.
+    """
+
+    model: str
+    task: str
+    methods: tuple[str, ...]
+    budgets: tuple[TokenBudget, ...]
+    output: Path
+    split: str | None = None
+    limit: int | None = 100
+    batch_size: int = 8
+    seed: int = 0
+    max_new_tokens: int = 16
+    positions: tuple[PositionsName, ...] = ("original",)
+    draws: int = 3
+    timing_batch_sizes: tuple[int, ...] = ()
+    dtype: str = "auto"
+    device: str | None = None
+    attn_implementation: str = "sdpa"
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    question_suffix: str = ""
+    retry_failed: bool = False
+    report: bool = True
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that leave nothing to run.
+
+        Raises:
+            InputError: naming the option and its value.
+        """
+        counts = [
+            ("--batch-size", self.batch_size),
+            ("--max-new-tokens", self.max_new_tokens),
+            ("--draws", self.draws),
+            *(("--timing-batch-sizes", size) for size in self.timing_batch_sizes),
+        ]
+        for option, value in counts:
+            if value < 1:
+                raise InputError(f"{option} is {value}: give at least 1")
+        if not self.positions:
+            raise InputError("--positions is empty: give original, compact or both")

@@ -1,0 +1,26 @@
+"""One tower layer's keys and its class token's query, recomputed: SDPA returns no attention weights."""
+
+from typing import Any
+
+from torch import Tensor
+
+from adallava.selection.contract import TowerLayer
+
+
+def tower_layer(block: Any, states: Tensor, *, has_cls: bool) -> TowerLayer:
+    """Return what one layer compares, from the layer's own norm and projections.
+
+    Costs one [S, C] x [C, C] product an image, and one row of another; see `costs.flops.tower_layer_flops`.
+
+    Args:
+        block: a CLIP or SigLIP encoder layer.
+        states: [I, S, C], that layer's input, the class token first if there is one.
+        has_cls: whether there is.
+    """
+    attention = block.self_attn
+    normed = block.layer_norm1(states)
+    return TowerLayer(
+        keys=attention.k_proj(normed),
+        cls_query=attention.q_proj(normed[:, 0]) if has_cls else None,
+        num_heads=int(attention.num_heads),
+    )

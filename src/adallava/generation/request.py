@@ -1,0 +1,124 @@
+"""A batch as the caller asked for it, planned and prepared: the order of the stages for every kind of method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from adallava.budget import TokenBudget
+from adallava.errors import BudgetError, InputError
+from adallava.families.contract import Family
+from adallava.generation.clock import StageClock
+from adallava.generation.compact import Positions
+from adallava.generation.layout import Layout, Side, plan_layout
+from adallava.generation.prepare import Language, Prepared, prepare, read_own_counts
+from adallava.records import FULL_METHOD
+from adallava.selection.contract import OwnCountMethod, RoundingMethod, Selector
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. B samples, I images.
+
+    Attributes:
+        input_ids: [B, L].
+        attention_mask: [B, L] or None.
+        pixel_values: [I, 3, H, W] or None.
+        budgets: one per sample.
+        seeds: one per sample.
+        positions: "original" or "compact".
+        side: that the shortened batch is padded on.
+        labels: [B, L] or None.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor | None
+    pixel_values: Tensor | None
+    budgets: Sequence[TokenBudget]
+    seeds: Sequence[int]
+    positions: Positions
+    side: Side
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse positions that mean nothing.
+
+        Raises:
+            InputError: naming the value.
+        """
+        if self.positions not in ("original", "compact"):
+            raise InputError(f"positions={self.positions!r} is neither 'original' nor 'compact'")
+
+
+def prepare_request(
+    family: Family,
+    selector: Selector | None,
+    request: Request,
+    *,
+    language: Language | None = None,
+    clock: StageClock | None = None,
+) -> Prepared:
+    """Plan on the host, run every stage before the LLM, and return the shortened batch.
+
+    A method that finds its own counts runs the tower first, and is waited for once; every other method is planned
+    before anything runs.
+
+    Raises:
+        BudgetError: for a budget that the method "full" cannot give.
+        InputError: if prompts, images, labels and seeds do not fit together.
+    """
+    pixel_values = None if request.pixel_values is None else request.pixel_values.to(family.device)
+    ids = request.input_ids.to(family.device)
+    vision, own_counts = None, None
+    if isinstance(selector, OwnCountMethod) and pixel_values is not None:
+        everything = [family.shape.num_vision_tokens] * len(pixel_values)
+        vision, own_counts = read_own_counts(
+            family,
+            selector,
+            _plan(family, selector, request, everything),
+            input_ids=ids,
+            pixel_values=pixel_values,
+            seeds=request.seeds,
+            language=language,
+            clock=clock,
+        )
+    elif selector is not None and selector.ignores_budget:
+        own_counts = (0,) * (0 if pixel_values is None else len(pixel_values))
+    return prepare(
+        family,
+        selector,
+        _plan(family, selector, request, own_counts),
+        input_ids=ids,
+        pixel_values=pixel_values,
+        seeds=request.seeds,
+        positions=request.positions,
+        labels=None if request.labels is None else request.labels.to(family.device),
+        language=language,
+        vision=vision,
+        clock=clock,
+    )
+
+
+def _plan(family: Family, selector: Selector | None, request: Request, own_counts: Sequence[int] | None) -> Layout:
+    grid = family.shape.grid
+    layout = plan_layout(
+        request.input_ids,
+        request.attention_mask,
+        num_images=0 if request.pixel_values is None else len(request.pixel_values),
+        tokens_per_image=family.shape.num_vision_tokens,
+        image_token_id=family.image_token_id,
+        budgets=request.budgets,
+        side=request.side,
+        keep_count=(lambda asked: selector.keep_count(asked, grid)) if isinstance(selector, RoundingMethod) else None,
+        own_counts=own_counts,
+        labels=request.labels,
+    )
+    if selector is None:
+        for prompt in layout.prompts:
+            if prompt.tokens_asked != prompt.num_vision_tokens:
+                raise BudgetError(
+                    f"token budget {prompt.budget} asks for {prompt.tokens_asked} of "
+                    f"{prompt.num_vision_tokens} vision tokens, but the method {FULL_METHOD!r} keeps them all: "
+                    "choose a method (see adallava.registry.selector_names()) or a budget of 1.0"
+                )
+    return layout.to(family.device)

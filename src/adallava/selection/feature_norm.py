@@ -1,0 +1,29 @@
+"""`feature-norm`: the K tokens with the largest norm. What a tower's outliers alone are worth."""
+
+from typing import ClassVar
+
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
+
+
+class FeatureNormSelector:
+    """Keeps the K tokens whose features are longest (L2).
+
+    A baseline of this project, after the observation that a few tokens of large norm hold global information
+    (Darcet et al., "Vision Transformers Need Registers", section 2, arXiv 2309.16588); no paper proposes it.
+    """
+
+    name: ClassVar[str] = "feature-norm"
+    learned: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
+    ignores_budget: ClassVar[bool] = False
+
+    def select(self, inputs: SelectionInput) -> Selection:
+        """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
+        scores = inputs.features.float().norm(dim=-1)
+        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+
+    def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
+        """Return 0: no matrix product."""
+        return 0

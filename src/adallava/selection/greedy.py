@@ -1,0 +1,34 @@
+"""What greedy methods share: an order in which tokens are picked, and the first K of it for each row.
+
+Greedy choices are nested: the first K of a longer order are the order for K. So one loop, as long as the largest K
+that drops anything, serves a batch of different K. A loop of K steps is a few small kernels a step and no wait for
+the device; on a GPU its time is the launches, about 10 to 20 microseconds a step whatever the batch.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def num_steps(keep_counts: Sequence[int], num_tokens: int) -> int:
+    """Return the longest K of the rows that drop a token: a row that keeps all needs no order."""
+    return max((count for count in keep_counts if count < num_tokens), default=0)
+
+
+def first_k_in_order(order: Tensor, keep_counts: Sequence[int], num_tokens: int) -> Tensor:
+    """Return each row's first K picks in ascending order, [I, Kmax] int64; every token for K = N.
+
+    Args:
+        order: [I, steps] int64, picks without repeats; steps = `num_steps(keep_counts, num_tokens)`.
+        keep_counts: K per row, on the host.
+        num_tokens: N.
+    """
+    k_max = max(keep_counts, default=0)
+    counts = torch.tensor(keep_counts, dtype=torch.int64).to(order.device, non_blocking=True)[:, None]
+    places = torch.arange(k_max, device=order.device)[None, :]
+    used = places < counts
+    padded = torch.nn.functional.pad(order, (0, k_max - order.shape[1]), value=num_tokens)
+    chosen = torch.where(counts == num_tokens, places, padded)
+    in_order = chosen.masked_fill(~used, num_tokens).sort(dim=1).values
+    return in_order.masked_fill(~used, 0)

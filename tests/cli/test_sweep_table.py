@@ -1,0 +1,70 @@
+"""The table of a sweep, in terminals of several widths."""
+
+import pytest
+from rich.console import Console
+from run_records import sample_record
+
+from adallava.budget import TokenBudget
+from adallava.cli.sweep_table import areas_table, cells_table, hard_split_line
+from adallava.evaluation.plan import plan_cells
+from adallava.evaluation.summary import summarise
+
+IDS = [f"s{number}" for number in range(30)]
+
+
+@pytest.fixture(scope="module")
+def results():
+    budgets = [TokenBudget(ratio=0.03125), TokenBudget(count=4)]
+    plans = plan_cells(["budget-token", "none"], budgets, {"none"}, positions=["original", "compact"])
+    records = []
+    for number, plan in enumerate(plans):
+        flops = {"vision": 8_000_000_000, "selector": 120_000, "prefill": 9_000_000_000 - 1_000_000_000 * number}
+        records += [
+            sample_record(
+                plan.cell, sample_id, method=plan.method, budget_asked=plan.budget_asked, positions=plan.positions,
+                score=float(place < 29 - number), flops=flops, tokens_kept_by_layer=[16, 16 - 2 * number],
+                part_ms={"vision": 20.0, "selector": 1.25, "prefill": 100.0, "decode": 40.0},
+            )
+            for place, sample_id in enumerate(IDS)
+        ]  # fmt: skip
+    return summarise(plans, IDS, records, seed=0)
+
+
+def printed(renderable_of, width):
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(renderable_of(console))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_no_cell_of_the_table_is_cut_off_or_wrapped(results, width):
+    lines = printed(lambda console: cells_table(results, console), width)
+    assert all(len(line) <= width for line in lines)
+    table = lines[: 2 + len(results.cells)]
+    assert "…" not in "".join(table)
+    methods = ["full", *["budget-token"] * 2, *["budget-token+compact"] * 2, "none"]
+    assert [line.split()[0] for line in table[2:]] == methods
+
+
+def test_at_100_columns_tokens_costs_and_the_selectors_share_of_them_are_there(results):
+    header, _, _, row, *_ = printed(lambda console: cells_table(results, console), 100)
+    assert header.split() == [
+        "method", "budget", "tokens", "/layer", "accuracy", "%", "GFLOPs", "select", "1st", "ms", "select",
+    ]  # fmt: skip
+    # 16 and 14 tokens by layer; 8 + 0.00012 + 8 GFLOPs; 20 + 1.25 + 100 ms.
+    values = row.split()
+    assert values[:4] == ["budget-token", "0.03125", "16", "15"]
+    assert values[-4:] == ["16", "0.0001", "121.2", "1.25"]
+
+
+def test_a_wide_terminal_has_every_column(results):
+    header = printed(lambda console: cells_table(results, console), 160)[0]
+    assert all(title in header for title in ("hard %", "difference to full", "all ms"))
+
+
+def test_areas_and_the_hard_split_are_said_in_words(results):
+    lines = printed(lambda _: areas_table(results.areas), 100)
+    assert [line.split()[0] for line in lines[2:4]] == ["budget-token", "budget-token+compact"]
+    line = hard_split_line(results.hard_split)
+    assert line == "hard split: 6 of 30 samples; 24 are answered without the image"

@@ -1,0 +1,141 @@
+"""Two runs laid beside each other: in numbers, and on the command line."""
+
+import json
+
+import pytest
+from run_records import failed, run, sample_record
+
+from adallava.cli.main import main
+from adallava.errors import InputError
+from adallava.evaluation.compare import compare_runs, gather_answers
+from adallava.records import RunComparison
+
+
+def answers(scores, cells=("full@1.0",), draw=0):
+    return [
+        sample_record(cell, f"s{number:02d}", score=score, draw=draw)
+        for cell in cells
+        for number, score in enumerate(scores)
+    ]
+
+
+def gathered(records, name="a"):
+    return gather_answers(name, run(), records)
+
+
+def test_what_changed_is_counted_and_named_on_both_sides():
+    a = gathered(answers([1, 1, 1, 0, 0, 1]))
+    b = gathered(answers([1, 0, 0, 1, 0, 0])[::-1], "b")
+    (change,) = compare_runs(a, b).cells
+    assert change.right_in_a_only == ["s01", "s02", "s05"]
+    assert change.right_in_b_only == ["s03"]
+    assert (change.accuracy_a.mean, change.accuracy_b.mean) == (pytest.approx(4 / 6), pytest.approx(2 / 6))
+    assert change.difference.mean == pytest.approx(1 / 3)
+    # Three against one of four discordant samples: 2 * (4 + 1) / 16.
+    assert change.p_value == change.p_adjusted == pytest.approx(0.625)
+
+
+def test_p_values_are_corrected_for_the_cells_in_common_and_the_rest_is_named():
+    a = gathered(answers([1] * 9, ("full@1.0", "pool@8", "pool@4")))
+    b = gathered(answers([0] * 9, ("full@1.0", "pool@8", "random@4")), "b")
+    comparison = compare_runs(a, b)
+    assert [change.cell for change in comparison.cells] == ["full@1.0", "pool@8"]
+    assert [change.p_value for change in comparison.cells] == pytest.approx([2 * 2**-9] * 2)
+    assert [change.p_adjusted for change in comparison.cells] == pytest.approx([4 * 2**-9] * 2)
+    assert all(change.significant for change in comparison.cells)
+    assert (comparison.cells_in_a_only, comparison.cells_in_b_only) == (["pool@4"], ["random@4"])
+
+
+def test_draws_are_averaged_and_at_least_half_of_them_make_an_answer_right():
+    a = gathered([*answers([1, 0, 0]), *answers([0, 0, 1], draw=1)])
+    b = gathered([*answers([0, 0, 0]), *answers([0, 0, 0], draw=1)], "b")
+    (change,) = compare_runs(a, b).cells
+    assert change.accuracy_a.mean == pytest.approx(1 / 3)
+    assert change.right_in_a_only == ["s00", "s02"]
+
+
+def test_samples_that_failed_in_one_run_are_in_neither_mean():
+    a = gathered(answers([1, 1, 0]))
+    b = gathered([*answers([0, 1]), failed(sample_id="s02")], "b")
+    (change,) = compare_runs(a, b).cells
+    assert (change.difference.n, change.difference.mean) == (2, 0.5)
+    nothing = gathered([failed(sample_id=f"s{number:02d}") for number in range(3)], "b")
+    assert compare_runs(a, nothing).cells_not_answered == ["full@1.0"]
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (answers([1, 1]), "1 samples are in one of them only .* such as 's02'"),
+        (
+            [record.model_copy(update={"answers": ["3"]}) for record in answers([1, 1, 0])],
+            "3 samples .* another question or answer",
+        ),
+        (answers([1, 1, 0], ["pool@8"]), "no cell in common"),
+    ],
+)
+def test_runs_that_do_not_compare_are_refused(other, message):
+    with pytest.raises(InputError, match=message):
+        compare_runs(gathered(answers([1, 1, 0])), gathered(other, "b"))
+
+
+def test_a_run_that_is_not_finished_is_refused():
+    with pytest.raises(InputError, match="not finished"):
+        gathered(answers([1, 1], ["full@1.0", "pool@8"])[:-1])
+
+
+# ---- on the command line ----
+
+
+@pytest.fixture
+def folders(tmp_path):
+    def write(name, records, **config):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "run.json").write_text(run(config).model_dump_json())
+        (folder / "samples.jsonl").write_text("".join(record.model_dump_json() + "\n" for record in records))
+        return str(folder)
+
+    cells = ["full@1.0", "pool@8+compact"]
+    return (
+        write("a", answers([1] * 8 + [0], cells)),
+        write("b", answers([0] * 8 + [1], cells), seed=1),
+        write("other", answers([1] * 3, cells), task="other.jsonl"),
+    )
+
+
+def test_the_table_says_what_changed_and_the_list_names_it(folders, capsys):
+    a, b, _ = folders
+    assert main(["compare", a, b]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (row,) = [row for row in rows if row[:1] == ["pool@8+compact"]]
+    # 8 against 1 of 9: 2 * (1 + 9) / 2^9 = 0.039, twice that for two cells.
+    assert row[1:4] == ["88.9", "11.1", "+77.8"]
+    assert row[-3:] == ["0.0781", "8", "1"]
+    assert main(["compare", a, b, "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert "full@1.0, right in A only: s00, s01, s02, s03, s04, s05, s06, s07" in printed
+    assert "pool@8+compact, right in B only: s08" in printed
+
+
+def test_json_is_the_record(folders, capsys):
+    a, b, _ = folders
+    assert main(["compare", a, b, "--json"]) == 0
+    comparison = RunComparison.model_validate(json.loads(capsys.readouterr().out))
+    assert [change.cell for change in comparison.cells] == ["full@1.0", "pool@8+compact"]
+
+
+def test_mistakes_are_one_line(folders, tmp_path, capsys):
+    a, _, other = folders
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.json").write_text("{}")
+    for arguments, expected in (
+        ([a, other], "not over the same samples"),
+        ([a, str(tmp_path / "nowhere")], "nowhere"),
+        ([a, str(tmp_path / "damaged")], "damaged"),
+    ):
+        assert main(["compare", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert len(captured.err.splitlines()) == 1
+        assert expected in captured.err

@@ -1,0 +1,25 @@
+"""A method says that it draws at random if and only if its choice follows the seed, crossed over all methods."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from selector_inputs import SHAPE, selection_input
+
+from adallava.registry import selector_names
+from adallava.selection import build_selector
+from adallava.selection.contract import draws_at_random
+
+
+@pytest.mark.parametrize("method", selector_names())
+def test_a_choice_follows_the_seed_if_and_only_if_the_method_says_so(method: str) -> None:
+    torch.manual_seed(0)
+    selector = build_selector(method, SHAPE)
+    inputs = selection_input([5, 9, 12])
+    with torch.no_grad():
+        first, second = (selector.select(replace(inputs, seeds=inputs.seeds + shift)) for shift in (0, 12345))
+    assert torch.equal(first.indices, second.indices) != draws_at_random(selector)
+
+
+def test_random_is_the_one_that_draws() -> None:
+    assert [name for name in selector_names() if draws_at_random(build_selector(name, SHAPE))] == ["random"]

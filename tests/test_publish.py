@@ -1,0 +1,38 @@
+"""What `benchmarks/publish.py` writes down of a run: everything that its results hold."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from run_records import run, sample_record
+
+from adallava.budget import TokenBudget
+from adallava.evaluation.plan import plan_cells
+from adallava.evaluation.summary import summarise
+from adallava.records import Results, Spread, Timing, TimingRecord
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "publish.py"
+
+
+def test_every_part_of_the_results_is_published(tmp_path):
+    plans = plan_cells(["pool", "none"], [TokenBudget(count=4), TokenBudget(count=8)], {"none"})
+    ids = [f"s{number}" for number in range(6)]
+    records = [
+        sample_record(plan.cell, sample_id, score=1.0, tokens_kept=plan.budget.count or 16 if plan.budget else 0)
+        for plan in plans
+        for sample_id in ids
+    ]
+    spread = Spread(median=2.0, low=1.0, high=3.0)
+    timing = Timing(batch_size=8, repeats=10, part_ms={"time_to_first_token": spread}, peak_memory_bytes=1)
+    timings = [TimingRecord(cell=plan.cell, batch_size=8, timing=timing) for plan in plans]
+    results = summarise(plans, ids, records, seed=0, timings=timings)
+    (tmp_path / "run.json").write_text(run().model_dump_json())
+    (tmp_path / "results.json").write_text(results.model_dump_json())
+    target = tmp_path / "published.json"
+    subprocess.run([sys.executable, str(SCRIPT), str(tmp_path), str(target)], check=True, capture_output=True)
+    published = json.loads(target.read_text())
+    parts = {name: value for name, value in published.items() if name in Results.model_fields}
+    assert Results.model_validate(parts) == results
+    assert all(parts[name] for name in ("cells", "comparisons", "areas", "hard_split"))
+    assert published["cells"][0]["timings"][0]["batch_size"] == 8
