@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from adallava.adapters import save_adapter, weights_sha256
+from adallava.registry import load_selector_class, selector_names, selects_inside_llm
 from adallava.selection import build_selector
 from adallava.selection.contract import TowerShape
 
@@ -32,6 +33,10 @@ TINY_SHAPE = TowerShape(num_vision_tokens=16, vision_width=32, llm_width=48, gri
 
 LEARNED = ("budget-token", "question")
 
+INSIDE_LLM = tuple(name for name in selector_names() if selects_inside_llm(load_selector_class(name)))
+"""Methods that drop tokens between the LLM's layers."""
+
+BEFORE_LLM = tuple(name for name in selector_names() if name not in INSIDE_LLM)
 METHOD_OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embeddings"}}
 """Of methods that cannot run by their defaults on a model without a text tower."""
 
@@ -84,12 +89,14 @@ def tiny_base(
     vision_feature_layer: int | list[int] = -2,
     weight_std: float = 0.2,
     seed: int = 0,
+    llm: str = "llama",
+    **llm_options: Any,
 ) -> Any:
-    """Return a random Llava: two layers each in tower and LLM, grouped-query attention, in eval mode.
+    """Return a random Llava: two layers in the tower and four in the LLM, grouped-query attention, in eval mode.
 
     The weights are wide enough for logits to differ by much more than rounding from token to token.
     """
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    from transformers import AutoConfig, CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration
 
     tokenizer = tiny_tokenizer()
     vision = CLIPVisionConfig(
@@ -101,17 +108,19 @@ def tiny_base(
         patch_size=7,
         projection_dim=16,
     )
-    text = LlamaConfig(
+    text = AutoConfig.for_model(
+        llm,
         vocab_size=len(tokenizer),
         hidden_size=48,
         intermediate_size=96,
-        num_hidden_layers=2,
+        num_hidden_layers=llm_options.pop("num_hidden_layers", 4),
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=512,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **llm_options,
     )
     config = LlavaConfig(
         vision_config=vision,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import sample_of, with_every_option
+from models import INSIDE_LLM, sample_of, with_every_option
 
 from adallava import AdaLlava, Selection
 from adallava.errors import AdallavaError, CheckpointError, InputError
@@ -83,7 +83,9 @@ def test_4_the_full_budget_returns_what_smaller_budgets_return(
     for field in dataclasses.fields(whole):
         assert type(getattr(whole, field.name)) is type(getattr(part, field.name))
     kept = model.selector.keep_count(15, (4, 4)) if isinstance(model.selector, RoundingMethod) else 15
-    assert whole.prompt_length == part.prompt_length + 16 - kept
+    # All tokens enter the LLM of a method inside it.
+    assert whole.prompt_length - part.prompt_length == (0 if method in INSIDE_LLM else 16 - kept)
+    assert [record.tokens_at_end for record in (*whole.records, *part.records)] == [16] * 3 + [kept] * 3
     assert torch.equal(whole.sequences, full.base.generate(**inputs, max_new_tokens=NEW, do_sample=False))
 
 
@@ -120,7 +122,7 @@ def test_7_the_record_says_what_ran(full: AdaLlava, inputs: dict[str, Any], meth
     if isinstance(model.selector, OwnCountMethod):
         expected = ("none", entered, entered)
     assert record.method == method
-    assert (record.budget_asked, record.tokens_asked, record.tokens_kept) == expected
+    assert (record.budget_asked, record.tokens_asked, record.tokens_at_end) == expected
     assert record.tokens_kept == entered
 
 

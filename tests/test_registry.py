@@ -12,18 +12,21 @@ from adallava.errors import AdallavaError, UnknownNameError
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection import build_selector
 from adallava.selection.contract import Selector, TowerShape
+from adallava.selection.layer_contract import LayerSelector
 
 SHAPE = TowerShape(16, 32, 48, (4, 4))
 
 
 def test_the_built_in_methods_are_registered() -> None:
     assert set(selector_names()) >= {"random", "uniform", "pool", "none", "budget-token", "question"}
+    assert set(selector_names()) >= {"fastv", "sparsevlm", "pyramiddrop"}
 
 
 @pytest.mark.parametrize("name", selector_names())
 def test_every_method_keeps_the_contract_of_a_selector(name: str) -> None:
     selector = build_selector(name, SHAPE)
-    assert isinstance(selector, Selector)
+    # Of one kind, never of both: each kind is driven in another way.
+    assert isinstance(selector, Selector) != isinstance(selector, LayerSelector)
     assert selector.name == name
 
 
@@ -36,6 +39,12 @@ def test_a_misspelt_method_is_answered_with_the_nearest(asked: str, nearest: str
 def test_an_option_that_a_method_does_not_take_is_named() -> None:
     with pytest.raises(AdallavaError, match=r"'random'.*tau=3"):
         build_selector("random", SHAPE, tau=3)
+
+
+class ScheduleOnly:
+    """A method inside the LLM that is not finished."""
+
+    def schedule(self) -> None: ...
 
 
 def _register(monkeypatch: pytest.MonkeyPatch, *entry_points: tuple[str, str]) -> None:
@@ -56,6 +65,11 @@ def test_one_name_registered_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         ("mine", "adallava.selection.random:NoSuchClass", "cannot be imported"),
         ("mine", "adallava.budget:TokenBudget", "lacks name, learned"),
         ("mine", "adallava.selection.random:RandomSelector", "its `name` is 'random'"),
+        (
+            "mine",
+            "test_registry:ScheduleOnly",
+            "lacks name, learned, merges, per_sample, ignores_budget, raters, choose",
+        ),
     ],
 )
 def test_a_broken_registration_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:

@@ -18,12 +18,22 @@ _HOMES = {
     "Selector": "adallava.selection.contract",
     "TowerShape": "adallava.selection.contract",
     "top_k_in_order": "adallava.selection.contract",
+    "Drop": "adallava.selection.layer_contract",
+    "DropInput": "adallava.selection.layer_contract",
+    "LayerSelector": "adallava.selection.layer_contract",
+    "PromptInput": "adallava.selection.layer_contract",
+    "Raters": "adallava.selection.layer_contract",
 }
 
 __all__ = [
     "AdaLlava",
     "AdaLlavaOutput",
     "AdaLlavaProcessor",
+    "Drop",
+    "DropInput",
+    "LayerSelector",
+    "PromptInput",
+    "Raters",
     "Selection",
     "SelectionInput",
     "Selector",
@@ -38,6 +48,7 @@ if TYPE_CHECKING:
     from adallava.generation.output import AdaLlavaOutput
     from adallava.model import AdaLlava, AdaLlavaProcessor
     from adallava.selection.contract import Selection, SelectionInput, Selector, TowerShape, top_k_in_order
+    from adallava.selection.layer_contract import Drop, DropInput, LayerSelector, PromptInput, Raters
 
 
 def __getattr__(name: str) -> Any:

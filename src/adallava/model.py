@@ -25,7 +25,9 @@ from adallava.generation.output import (
     read_answers,
 )
 from adallava.generation.prepare import Language, Prepared
+from adallava.generation.prepare_inside import PreparedInside
 from adallava.generation.request import Request, prepare_request
+from adallava.generation.run_inside import choose_inside, forward_inside
 from adallava.generation.wording import Wording
 from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, question_frame
 from adallava.records import FULL_METHOD
@@ -33,11 +35,11 @@ from adallava.registry import load_selector_class
 from adallava.selection import build_selector
 from adallava.selection.contract import (
     Need,
-    Selector,
     TextTowerMethod,
     TowerShape,
     WordsMethod,
 )
+from adallava.selection.layer_contract import AnySelector, LayerSelector
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "build_prompt"]
 
@@ -62,7 +64,7 @@ class AdaLlava:
         self,
         base: Any,
         processor: Any,
-        selector: Selector | None = None,
+        selector: AnySelector | None = None,
         *,
         name_or_path: str = "",
         adapter_sha256: str | None = None,
@@ -91,7 +93,9 @@ class AdaLlava:
         self._language = self._make_language()
 
     def _make_language(self) -> Language | None:
-        needs = frozenset() if self.selector is None else self.selector.needs
+        if self.selector is None or isinstance(self.selector, LayerSelector):
+            return None
+        needs = self.selector.needs
         if self.processor is None or not needs & {Need.WORDS, Need.TEXT_TOWER}:
             return None
         prefix, suffix = question_frame(self.processor)
@@ -171,7 +175,7 @@ class AdaLlava:
         )
         return self.with_selector(loaded.selector, adapter_sha256=loaded.sha256)
 
-    def with_selector(self, selector: Selector | None, *, adapter_sha256: str | None = None) -> "AdaLlava":
+    def with_selector(self, selector: AnySelector | None, *, adapter_sha256: str | None = None) -> "AdaLlava":
         """Return a model with the same base, not copied, and the given selector."""
         other = AdaLlava(
             self.base, self.processor, selector, name_or_path=self.name_or_path, adapter_sha256=adapter_sha256
@@ -279,16 +283,22 @@ class AdaLlava:
             InputError: if prompts and images do not fit together.
             UnsupportedModeError: for a mode of generation that cannot be given correctly.
         """
-        plan = plan_generation(generation_kwargs, self.base.generation_config, prompt_columns=input_ids.shape[1])
+        plan = plan_generation(
+            generation_kwargs,
+            self.base.generation_config,
+            prompt_columns=input_ids.shape[1],
+            inside_llm=isinstance(self.selector, LayerSelector),
+        )
         if clock is not None:
             clock.start()
-        prepared = self._prepare(
+        call = self._prepare(
             input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="left", clock=clock
         )
+        prepared, llm = (call.prepared, call.view()) if isinstance(call, PreparedInside) else (call, self.base)
         kwargs = dict(plan.kwargs)
         if clock is not None:
             kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
-        result = self.base.generate(
+        result = llm.generate(
             input_ids=prepared.batch.input_ids,
             inputs_embeds=prepared.batch.inputs_embeds,
             attention_mask=prepared.batch.attention_mask,
@@ -297,7 +307,8 @@ class AdaLlava:
         )
         if clock is not None:
             clock.mark("decode")
-        return read_answers(result, plan, prepared, self.processor, positions, clock)
+        ran = call.settled() if isinstance(call, PreparedInside) else prepared
+        return read_answers(result, plan, ran, self.processor, positions, clock)
 
     @torch.no_grad()
     def select(
@@ -308,11 +319,15 @@ class AdaLlava:
         pixel_values: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
+        positions: Positions = "original",
     ) -> tuple[SampleSelection, ...]:
-        """Return what each sample would keep, without running the LLM. Arguments as for `generate`."""
-        return describe_selections(
-            self._prepare(input_ids, attention_mask, pixel_values, token_budget, seed, "original", side="left")
-        )
+        """Return what each sample would keep. Arguments as for `generate`.
+
+        The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
+        depends on the positions.
+        """
+        call = self._prepare(input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="left")
+        return describe_selections(choose_inside(call) if isinstance(call, PreparedInside) else call)
 
     def forward(
         self,
@@ -338,10 +353,19 @@ class AdaLlava:
             BudgetError: for a budget that means nothing.
             InputError: if prompts, images and labels do not fit together.
         """
-        prepared = self._prepare(
+        call = self._prepare(
             input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="right", labels=labels
         )
-        batch = prepared.batch
+        if isinstance(call, PreparedInside):
+            return forward_inside(
+                self._family,
+                call,
+                input_ids=input_ids.to(self.device),
+                labels=None if labels is None else labels.to(self.device),
+                positions=positions,
+                forward_kwargs=forward_kwargs,
+            )
+        batch = call.batch
         # Always with the mask: without one, positions with gaps are read as several packed sequences.
         result = self.base(
             inputs_embeds=batch.inputs_embeds,
@@ -350,7 +374,7 @@ class AdaLlava:
             labels=batch.labels,
             **{"use_cache": False, **forward_kwargs},
         )
-        return ForwardOutput(result.loss, result.logits, batch, prepared.layout, prepared.selection)
+        return ForwardOutput(result.loss, result.logits, batch, call.layout, call.selection)
 
     def _prepare(
         self,
@@ -364,7 +388,7 @@ class AdaLlava:
         side: Side,
         labels: Tensor | None = None,
         clock: StageClock | None = None,
-    ) -> Prepared:
+    ) -> Prepared | PreparedInside:
         request = Request(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -100,6 +100,17 @@ class SampleRecord(_Record):
     error: str | None = None
     """Why the sample failed, if it did: `<error type>: <message>`."""
 
+    @property
+    def tokens_at_end(self) -> int:
+        """Vision tokens that the LLM's last layer read: what the budget's K counts."""
+        return self.tokens_kept_by_layer[-1] if self.tokens_kept_by_layer else self.tokens_kept
+
+    @property
+    def tokens_kept_layer_average(self) -> float:
+        """Vision tokens that a layer read, on average over the LLM's layers."""
+        by_layer = self.tokens_kept_by_layer
+        return sum(by_layer) / len(by_layer) if by_layer else float(self.tokens_kept)
+
 
 class Interval(_Record):
     """An estimate with its two-sided 95 % bootstrap interval and the count behind it."""
@@ -178,7 +189,7 @@ class Cell(_Record):
     num_vision_tokens: float
     """Mean N."""
     tokens_kept: float
-    """Mean vision tokens kept before the LLM."""
+    """Mean vision tokens that entered the LLM's first layer."""
     tokens_kept_layer_average: float
     """Mean over the LLM's layers; equal to `tokens_kept` for methods that select before the LLM."""
     prompt_length: float

@@ -12,6 +12,12 @@ from adallava.errors import AdallavaError, UnknownNameError
 SELECTOR_GROUP = "adallava.selectors"
 
 _REQUIRED_ATTRIBUTES = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "select", "flops")
+"""Of a method that selects before the LLM: `selection.contract.Selector`."""
+
+_REQUIRED_INSIDE = (
+    "name", "learned", "merges", "per_sample", "ignores_budget", "schedule", "raters", "choose", "num_raters", "flops",
+)  # fmt: skip
+"""Of a method inside the LLM, which has a schedule: `selection.layer_contract.LayerSelector`."""
 
 
 def selector_names() -> tuple[str, ...]:
@@ -46,6 +52,11 @@ def load_selector_class(name: str) -> type[Any]:
     return checked
 
 
+def selects_inside_llm(cls: object) -> bool:
+    """Say whether a method's class drops tokens inside the LLM, by a schedule, rather than before it."""
+    return hasattr(cls, "schedule")
+
+
 def _entry_points_by_name() -> dict[str, EntryPoint]:
     by_name: dict[str, EntryPoint] = {}
     for entry_point in entry_points(group=SELECTOR_GROUP):
@@ -59,11 +70,12 @@ def _entry_points_by_name() -> dict[str, EntryPoint]:
 
 
 def _check_class(cls: object, entry_point: EntryPoint) -> None:
-    missing = [attribute for attribute in _REQUIRED_ATTRIBUTES if not hasattr(cls, attribute)]
+    required = _REQUIRED_INSIDE if selects_inside_llm(cls) else _REQUIRED_ATTRIBUTES
+    missing = [attribute for attribute in required if not hasattr(cls, attribute)]
     if not isinstance(cls, type) or missing:
         raise AdallavaError(
             f"selection method {entry_point.name!r} of package {_package(entry_point)} is no selector class: "
-            f"{entry_point.value} lacks {', '.join(missing) or 'a class'} (see adallava.selection.contract)"
+            f"{entry_point.value} lacks {', '.join(missing) or 'a class'} (see adallava.selection)"
         )
     if cls.name != entry_point.name:  # type: ignore[attr-defined]
         raise AdallavaError(

@@ -112,6 +112,20 @@ def test_selection_is_that_of_the_answer(arguments: list[str], capsys: pytest.Ca
     assert answered["results"][0]["prompt_length"] == selected["results"][0]["prompt_length"]
 
 
+def test_a_method_inside_the_llm_shows_the_way_to_k(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    call = [*arguments, "--method", "pyramiddrop", "--token-budget", "2", "--positions", "compact", "--no-image"]
+    _, answered = as_json(call, capsys)
+    _, selected = as_json([*call, "--no-generate"], capsys)
+    for document in (answered, selected):
+        (result,) = document["results"]
+        assert (result["tokens_asked"], result["tokens_kept"]) == (2, N)
+        assert result["tokens_kept_by_layer"] == [16, 8, 4, 2]
+        assert len(result["kept_indices"][0]) == 2
+    assert answered["results"][0]["kept_indices"] == selected["results"][0]["kept_indices"]
+    assert main(call) == 0
+    assert "16 → 8 → 4 → 2" in capsys.readouterr().out
+
+
 def test_several_images_share_the_budget(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     tiny_image(4).save("second.png")
     call = ["generate", "--image", "noise.png", "second.png", *arguments[3:]]

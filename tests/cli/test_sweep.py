@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from models import tiny_base, tiny_llava, tiny_processor
+from models import INSIDE_LLM, tiny_base, tiny_llava, tiny_processor
 from sweep_inputs import deterministic_results, deterministic_samples, local_questions
 
 from adallava.cli.main import main
@@ -60,12 +60,24 @@ def test_the_tokens_asked_for_are_the_tokens_kept(finished):
     kept = {"1.0": 16, "0.25": 4, "4": 4}
     for sample in samples(finished):
         assert sample.num_vision_tokens == 16
-        assert sample.tokens_kept == sample.tokens_asked == sample.tokens_planned
+        assert sample.tokens_at_end == sample.tokens_asked == sample.tokens_planned
+        assert (sample.tokens_kept_by_layer is not None) == (sample.method in INSIDE_LLM)
+        assert sample.tokens_kept == (16 if sample.method in INSIDE_LLM else sample.tokens_asked)
         if sample.budget_asked == "none":
             assert sample.tokens_kept == 0 if sample.method == "none" else 1 <= sample.tokens_kept <= 16
         else:
-            assert sample.tokens_kept == kept[sample.budget_asked]
-        assert [len(indices) for indices in sample.kept_indices] == [sample.tokens_kept]
+            assert sample.tokens_at_end == kept[sample.budget_asked]
+        assert [len(indices) for indices in sample.kept_indices] == [sample.tokens_at_end]
+
+
+def test_tokens_are_counted_before_the_llm_and_as_a_mean_over_its_layers(finished):
+    cells = {cell.cell: cell for cell in Results.model_validate_json((finished / "results.json").read_text()).cells}
+    assert cells["uniform@4"].tokens_kept == cells["uniform@4"].tokens_kept_layer_average == 4
+    # Four layers: two of sixteen and two of four tokens; sixteen, and then by a factor of 4^(1/3) fewer.
+    assert (cells["fastv@4"].tokens_kept, cells["fastv@4"].tokens_kept_layer_average) == (16, 10)
+    assert cells["pyramiddrop@4"].tokens_kept_layer_average == (16 + 10 + 6 + 4) / 4
+    assert cells["full@1.0"].flops["prefill"] > cells["fastv@4"].flops["prefill"] > cells["uniform@4"].flops["prefill"]
+    assert cells["fastv@4"].flops["selector"] > 0 == cells["fastv@1.0"].flops["selector"]
 
 
 def test_lengths_follow_the_kept_tokens(finished):

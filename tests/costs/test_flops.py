@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adallava.costs.flops import answer_flops, decode_flops, prefill_flops, projector_flops, vision_flops
+from adallava.costs.flops import (
+    answer_flops,
+    asked_attention_flops,
+    decode_flops,
+    prefill_flops,
+    projector_flops,
+    vision_flops,
+)
 from adallava.costs.shapes import LLAVA_1_5_7B, LLMShape, ModelShape, ProjectorShape, VisionTowerShape
 from adallava.errors import InputError
 from adallava.records import PART_NAMES
@@ -145,8 +152,23 @@ def test_one_prompt_length_gives_the_other_published_figures(sequence_length: in
     assert round(tflops(19, sequence_length), 1) == 5.1  # at 60 %
     # FastV: two layers in full, thirty with half of the 576 vision tokens, one output layer.
     output_layer = 2 * 4096 * 32064 / 1e12
-    fastv = tflops(2, sequence_length) + tflops(30, sequence_length - 288) - output_layer
+    by_hand = tflops(2, sequence_length) + tflops(30, sequence_length - 288) - output_layer
+    lengths = [sequence_length] * 2 + [sequence_length - 288] * 30
+    fastv = prefill_flops(LLAVA_1_5_7B.llm, lengths) / 1e12
+    assert fastv == pytest.approx(by_hand, rel=1e-12)
     assert round(fastv, 1) == 4.9
+    # The row of attention that ranks, which the published figure leaves out, is computed beside SDPA: its keys anew.
+    assert asked_attention_flops(LLAVA_1_5_7B.llm, sequence_length, 1) / 1e12 < 0.005 * fastv
+
+
+def test_a_length_for_each_layer_is_the_sum_of_the_layers() -> None:
+    llm = LLAVA_1_5_7B.llm
+    assert prefill_flops(llm, [100] * 32) == prefill_flops(llm, 100)
+    assert decode_flops(llm, [100] * 32, 5) == decode_flops(llm, 100, 5)
+    # Ten tokens fewer in one layer, at four steps: forty pairs of a query and a key fewer.
+    assert decode_flops(llm, [100] * 32, 5) - decode_flops(llm, [90] + [100] * 31, 5) == 40 * 4 * 4096
+    with pytest.raises(InputError, match="31 lengths for an LLM of 32 layers"):
+        prefill_flops(llm, [100] * 31)
 
 
 def test_the_published_accounting_differs_by_less_than_a_thousandth() -> None:

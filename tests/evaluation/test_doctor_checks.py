@@ -236,6 +236,36 @@ def test_a_healthy_run_is_healthy(tmp_path: Path) -> None:
     assert {outcome.status for outcome in diagnosis.outcomes} == {"passed"}
 
 
+def inside_the_llm(records: Records) -> Records:
+    """As if `random` had dropped its tokens inside the LLM: all of them enter, K are left."""
+    return change(
+        records,
+        lambda r: r.method == "random",
+        lambda r: {
+            "tokens_kept": N,
+            "tokens_kept_by_layer": [N, N, r.tokens_kept, r.tokens_kept],
+            "prompt_length": r.prompt_length + N - r.tokens_kept,
+        },
+    )
+
+
+def test_a_method_inside_the_llm_is_not_misread(tmp_path: Path) -> None:
+    diagnosis = diagnose_run(write_run(tmp_path, inside_the_llm(healthy_records())))
+    assert diagnosis.healthy, diagnosis.findings
+    assert {outcome.status for outcome in diagnosis.outcomes} == {"passed"}
+
+
+def test_a_method_inside_the_llm_that_ends_with_another_count_is_found(tmp_path: Path) -> None:
+    records = change(
+        inside_the_llm(healthy_records()),
+        lambda r: r.cell == "random@0.5",
+        lambda r: {"tokens_kept_by_layer": [N] * 4},
+    )
+    diagnosis = diagnose_run(write_run(tmp_path, records))
+    assert [outcome.failure for outcome in diagnosis.findings] == [7]
+    assert "asked for K = 32 and kept 64" in "".join(diagnosis.findings[0].evidence)
+
+
 def test_k_rounded_down_as_the_method_said_is_healthy_and_otherwise_is_not(tmp_path: Path) -> None:
     rounded = change(
         healthy_records(),

@@ -8,13 +8,17 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from models import tiny_llava
+from models import INSIDE_LLM, tiny_llava
 
 from adallava.budget import TokenBudget
 from adallava.evaluation.doctor import Diagnosis
 from adallava.evaluation.doctor.live import diagnose_method, diagnose_model
+from adallava.generation import prepare_inside
+from adallava.generation.drops import DropPlan, plan_drops
+from adallava.generation.layout import Layout, with_keep_counts
 from adallava.model import AdaLlava
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.layer_contract import LayerSelector
 
 BUDGETS = (TokenBudget(ratio=0.5), TokenBudget(count=3))
 
@@ -75,7 +79,7 @@ class NotANumber(Planted):
         return replace(super().choose(scores, inputs), scores=scores * float("nan"))
 
 
-@pytest.mark.parametrize("method", ["full", "question", "uniform", "none"])
+@pytest.mark.parametrize("method", ["full", "question", "uniform", "none", *INSIDE_LLM])
 def test_a_sound_model_is_healthy(full: AdaLlava, method: str) -> None:
     diagnosis = diagnose_method(full, method, budgets=BUDGETS, num_samples=3)
     assert diagnosis.healthy, diagnosis.findings
@@ -106,6 +110,17 @@ def test_a_broken_method_is_found(full: AdaLlava, selector: Any, check: str) -> 
 def test_sample_zeros_indices_show_in_the_batch_alone(full: AdaLlava) -> None:
     """Alone, such a method is right: only a batch can show it."""
     assert found(diagnose(full.with_selector(FirstImagesIndices()))) == {"batch-equals-alone"}
+
+
+def test_what_the_last_layer_reads_is_watched_not_believed(full: AdaLlava, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_more(selector: LayerSelector, layout: Layout, num_layers: int) -> DropPlan:
+        counts = [[min(16, count + 1) for count in prompt.keep_counts] for prompt in layout.prompts]
+        return plan_drops(selector, with_keep_counts(layout, counts), num_layers)
+
+    monkeypatch.setattr(prepare_inside, "plan_drops", one_more)
+    diagnosis = diagnose(full.with_method("fastv"))
+    shortened = next(finding for finding in diagnosis.findings if finding.check == "prompt-shortened")
+    assert "the LLM's last layer read" in shortened.evidence[0]
 
 
 @contextmanager

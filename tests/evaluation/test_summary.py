@@ -86,3 +86,12 @@ def test_more_than_one_percent_of_empties_flags_the_cell_with_their_cause(empty,
     (cell,) = summarise(PLANS[:1], [record.sample_id for record in records], records, seed=0).cells
     assert cell.empty_share == empty / 100
     assert cell.flagged == flagged
+
+
+def test_tokens_of_a_method_inside_the_llm_are_counted_at_its_door_and_over_its_layers():
+    records = [sample_record(FULL, i, score=1.0) for i in "ab"]
+    records += [sample_record(HALF, "a", tokens_kept_by_layer=[16, 16, 8, 4])]
+    records += [sample_record(HALF, "b", tokens_kept_by_layer=[16, 8, 4, 4])]
+    _, half = summed(records, ["a", "b"])
+    assert half.tokens_kept == 16
+    assert half.tokens_kept_layer_average == (11 + 8) / 2

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import sample_of, with_every_option
+from models import BEFORE_LLM, sample_of, with_every_option
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -47,7 +47,7 @@ def _masked_logits(
     return base.lm_head(hidden)[0], stays
 
 
-@pytest.mark.parametrize("method", selector_names())
+@pytest.mark.parametrize("method", BEFORE_LLM)
 @torch.no_grad()
 def test_masking_dropped_tokens_equals_removing_them(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     model = with_every_option(full, method)

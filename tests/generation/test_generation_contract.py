@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import sample_of, tiny_inputs, with_every_option
+from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_inputs, with_every_option
 from stock_reference import greedy, pruned_prompt
 from torch.nn import functional as F
 
@@ -49,11 +49,13 @@ def test_exactly_k_tokens_reach_the_llm(model: AdaLlava, inputs: dict[str, Any])
             kept = record.tokens_kept
             assert 1 <= kept <= 16
         assert record.tokens_asked == (kept if model.selector.ignores_budget else asked)  # type: ignore[union-attr]
-        assert (record.tokens_planned, record.tokens_kept) == (kept, kept)
+        # A method inside the LLM begins with all of them.
+        entered = 16 if model.method in INSIDE_LLM else kept
+        assert (record.tokens_planned, record.tokens_kept, record.tokens_at_end) == (kept, entered, kept)
         assert [len(indices) for indices in record.kept_indices] == [kept]
         placeholders = (output.sequences[row, : output.prompt_length] == model.base.config.image_token_id).sum()
-        assert placeholders == kept
-        assert record.llm_sequence_length == output.prompt_lengths[row] == text[row].sum() + kept
+        assert placeholders == entered
+        assert record.llm_sequence_length == output.prompt_lengths[row] == text[row].sum() + entered
 
 
 def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -144,10 +146,12 @@ def _stock_tower_inputs(tower: Any, pixel_values: torch.Tensor, keep_count: int)
 
 
 @pytest.mark.parametrize("positions", ["original", "compact"])
+@pytest.mark.parametrize("method", BEFORE_LLM)
 @torch.no_grad()
 def test_fewer_tokens_are_the_stock_model_with_the_others_taken_out(
-    model: AdaLlava, inputs: dict[str, Any], positions: Any
+    full: AdaLlava, inputs: dict[str, Any], method: str, positions: Any
 ) -> None:
+    model = with_every_option(full, method)
     sample = sample_of(inputs, 1)
     output = model.generate(
         **sample,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import sample_of, tiny_inputs, with_every_option
+from models import INSIDE_LLM, sample_of, tiny_inputs, with_every_option
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnsupportedModeError
@@ -32,22 +32,28 @@ def uniform(full: AdaLlava) -> AdaLlava:
     return full.with_method("uniform")
 
 
+@pytest.fixture(scope="module", params=["uniform", *INSIDE_LLM])
+def model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
+    """One method before the LLM stands for all: they end in the same call. Those inside it have calls of their own."""
+    return full.with_method(request.param)
+
+
 @pytest.mark.parametrize("mode", MODES)
-def test_full_budget_is_stock_generate_in_every_mode(uniform: AdaLlava, inputs: dict[str, Any], mode: str) -> None:
+def test_full_budget_is_stock_generate_in_every_mode(model: AdaLlava, inputs: dict[str, Any], mode: str) -> None:
     torch.manual_seed(5)
-    stock = uniform.base.generate(**inputs, max_new_tokens=5, **MODES[mode])
+    stock = model.base.generate(**inputs, max_new_tokens=5, **MODES[mode])
     torch.manual_seed(5)
-    ours = uniform.generate(**inputs, token_budget=1.0, max_new_tokens=5, **MODES[mode])
+    ours = model.generate(**inputs, token_budget=1.0, max_new_tokens=5, **MODES[mode])
     assert torch.equal(ours.sequences, stock)
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_lengths_and_records_mean_the_same_in_every_mode(uniform: AdaLlava, inputs: dict[str, Any], mode: str) -> None:
-    output = uniform.generate(**inputs, token_budget=[2, 16, 0.5], max_new_tokens=5, **MODES[mode])
+def test_lengths_and_records_mean_the_same_in_every_mode(model: AdaLlava, inputs: dict[str, Any], mode: str) -> None:
+    output = model.generate(**inputs, token_budget=[2, 16, 0.5], max_new_tokens=5, **MODES[mode])
     returns = MODES[mode].get("num_return_sequences", 1)
     assert len(output.sequences) == 3 * returns == len(output.records) == len(output.text)
-    assert [record.tokens_kept for record in output.records] == [k for k in (2, 16, 8) for _ in range(returns)]
-    pad = uniform.base.generation_config.pad_token_id
+    assert [record.tokens_at_end for record in output.records] == [k for k in (2, 16, 8) for _ in range(returns)]
+    pad = model.base.generation_config.pad_token_id
     for row, record in enumerate(output.records):
         prompt = output.sequences[row, : output.prompt_length]
         assert (prompt != pad).sum() == output.prompt_lengths[row] == record.llm_sequence_length

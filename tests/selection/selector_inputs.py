@@ -5,10 +5,9 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from models import METHOD_OPTIONS
+from models import BEFORE_LLM, METHOD_OPTIONS
 from torch import Tensor
 
-from adallava.registry import selector_names
 from adallava.selection import build_selector
 from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, Selector, TowerLayer, TowerShape
 
@@ -16,13 +15,15 @@ SHAPE = TowerShape(num_vision_tokens=24, vision_width=32, llm_width=40, grid=(4,
 
 
 def every_selector() -> list[str]:
-    """Return all registered names."""
-    return list(selector_names())
+    """Return the names of all methods that select before the LLM."""
+    return list(BEFORE_LLM)
 
 
 def make_selector(name: str, shape: TowerShape = SHAPE) -> Selector:
     """Return a method with the options under which a model without a text tower can run it."""
-    return build_selector(name, shape, **METHOD_OPTIONS.get(name, {}))
+    selector = build_selector(name, shape, **METHOD_OPTIONS.get(name, {}))
+    assert isinstance(selector, Selector)
+    return selector
 
 
 def planned_counts(selector: Selector, asked: Sequence[int], grid: tuple[int, int] = SHAPE.grid) -> list[int]:

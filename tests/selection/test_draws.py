@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from models import BEFORE_LLM, INSIDE_LLM
 from selector_inputs import SHAPE, selection_input
 
 from adallava.registry import selector_names
@@ -11,7 +12,7 @@ from adallava.selection import build_selector
 from adallava.selection.contract import draws_at_random
 
 
-@pytest.mark.parametrize("method", selector_names())
+@pytest.mark.parametrize("method", BEFORE_LLM)
 def test_a_choice_follows_the_seed_if_and_only_if_the_method_says_so(method: str) -> None:
     torch.manual_seed(0)
     selector = build_selector(method, SHAPE)
@@ -23,3 +24,7 @@ def test_a_choice_follows_the_seed_if_and_only_if_the_method_says_so(method: str
 
 def test_random_is_the_one_that_draws() -> None:
     assert [name for name in selector_names() if draws_at_random(build_selector(name, SHAPE))] == ["random"]
+
+
+def test_no_method_inside_the_llm_is_given_a_seed() -> None:
+    assert not any(draws_at_random(build_selector(method, SHAPE)) for method in INSIDE_LLM)

@@ -1,4 +1,4 @@
-"""What every method promises, crossed over all that are registered."""
+"""What every method that selects before the LLM promises, crossed over all that are registered."""
 
 import itertools
 from dataclasses import fields, replace

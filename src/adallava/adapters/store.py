@@ -18,7 +18,8 @@ from torch import nn
 import adallava
 from adallava.errors import CheckpointError
 from adallava.selection import build_selector
-from adallava.selection.contract import Selector, TowerShape
+from adallava.selection.contract import TowerShape
+from adallava.selection.layer_contract import AnySelector
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -52,14 +53,14 @@ class AdapterConfig(BaseModel):
 class LoadedAdapter:
     """A selector with its weights, in eval mode on the CPU, and where it came from."""
 
-    selector: Selector
+    selector: AnySelector
     config: AdapterConfig
     sha256: str
 
 
 def save_adapter(
     folder: str | Path,
-    selector: Selector,
+    selector: AnySelector,
     *,
     shape: TowerShape,
     base_model_name_or_path: str,
@@ -167,7 +168,7 @@ def _weights(folder: str | Path) -> Path:
     return Path(folder) / WEIGHTS_FILE
 
 
-def _load_selector(folder: Path, config: AdapterConfig, shape: TowerShape) -> Selector:
+def _load_selector(folder: Path, config: AdapterConfig, shape: TowerShape) -> AnySelector:
     selector = build_selector(config.method, shape, **config.selector_config)
     if not isinstance(selector, nn.Module):
         raise CheckpointError(f"method {config.method!r} has no weights, but {str(folder)!r} is an adapter of it")

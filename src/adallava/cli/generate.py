@@ -45,6 +45,7 @@ class BudgetResult:
         num_vision_tokens: N over all images.
         tokens_asked: K the budget resolves to.
         tokens_kept: vision tokens that entered the LLM.
+        tokens_kept_by_layer: that each LLM layer read, for a method inside the LLM.
         kept_indices: patches kept, by image.
         prompt_length: tokens that entered the LLM.
         answer_length: new tokens, EOS included.
@@ -69,7 +70,13 @@ class BudgetResult:
     score_range: tuple[float, float] | None
     total_ms: float
     part_ms: dict[str, float] | None
+    tokens_kept_by_layer: tuple[int, ...] | None = None
     picture: str | None = None
+
+    @property
+    def tokens_at_end(self) -> int:
+        """Vision tokens that the LLM's last layer read."""
+        return self.tokens_kept if self.tokens_kept_by_layer is None else self.tokens_kept_by_layer[-1]
 
 
 def add_parser(subparsers: Any) -> None:
@@ -168,7 +175,7 @@ def _at_budget(
 ) -> BudgetResult:
     start = time.perf_counter()
     if args.no_generate:
-        (selection,) = model.select(**inputs, token_budget=budget, seed=args.seed)
+        (selection,) = model.select(**inputs, token_budget=budget, seed=args.seed, positions=args.positions)
         return _selected(selection, (time.perf_counter() - start) * 1000.0)
     from adallava.generation.clock import StageClock
 
@@ -199,6 +206,7 @@ def _selected(selection: "SampleSelection", total_ms: float) -> BudgetResult:
         score_range=selection.score_range,
         total_ms=total_ms,
         part_ms=None,
+        tokens_kept_by_layer=selection.tokens_kept_by_layer,
     )
 
 
@@ -225,6 +233,7 @@ def _answered(model: "AdaLlava", output: "AdaLlavaOutput", total_ms: float) -> B
         score_range=record.score_range,
         total_ms=total_ms,
         part_ms=output.part_ms,
+        tokens_kept_by_layer=record.tokens_kept_by_layer,
     )
 
 
@@ -253,7 +262,7 @@ def _with_pictures(
 
 
 def _caption(label: str, result: BudgetResult) -> str:
-    kept = f"{label}, {result.tokens_kept} of {result.num_vision_tokens}"
+    kept = f"{label}, {result.tokens_at_end} of {result.num_vision_tokens}"
     return shorten(f"{kept}: {result.answer}" if result.answer else kept, width=44, placeholder=" …")
 
 
@@ -293,7 +302,7 @@ def _print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argpa
         table.add_row(
             result.budget_asked,
             str(result.tokens_asked),
-            str(result.tokens_kept),
+            _shown_counts(result),
             str(result.prompt_length),
             _shown_answer(result),
             "" if result.answer_length is None else str(result.answer_length),
@@ -305,6 +314,11 @@ def _print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argpa
     console.print(table)
     for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
         console.print(f"kept patches: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _shown_counts(result: BudgetResult) -> str:
+    """Return K; for a method inside the LLM, the counts on the way to it."""
+    return " → ".join(map(str, dict.fromkeys(result.tokens_kept_by_layer or (result.tokens_kept,))))
 
 
 def _shown_answer(result: BudgetResult) -> str:

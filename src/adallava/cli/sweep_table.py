@@ -44,7 +44,7 @@ _COLUMNS = (
 )
 
 _CAPTION = (
-    "tokens: kept before the LLM; /layer: averaged over its layers; 1st ms: to the first token; select: the method's "
+    "tokens: that enter the LLM; /layer: averaged over its layers; 1st ms: to the first token; select: the method's "
     "own share of the column before; ms: median per sample; 95 % intervals; !: not to be trusted, see below"
 )
 

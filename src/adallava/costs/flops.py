@@ -52,26 +52,28 @@ def projector_flops(projector: ProjectorShape, num_tokens: int) -> int:
     return first + _product_flops(num_tokens, projector.width, projector.width)
 
 
-def prefill_flops(llm: LLMShape, sequence_length: int, *, logits_for: int = 1) -> int:
+def prefill_flops(llm: LLMShape, sequence_length: int | Sequence[int], *, logits_for: int = 1) -> int:
     """Return the FLOPs of one pass of the LLM over a prompt of L tokens, vision tokens included.
 
     Args:
         llm: shape of the LLM.
-        sequence_length: L, tokens that enter the LLM, padding excluded.
+        sequence_length: L, tokens that enter the LLM, padding excluded; or those that each layer reads, where tokens
+            are dropped inside the LLM.
         logits_for: positions that pass through the output layer: 1 in `generate`, L in a plain forward.
 
     Raises:
-        InputError: for an empty prompt, or logits for none or more than L positions.
+        InputError: for an empty prompt, another number of lengths than of layers, or logits for none or more
+            than L positions.
     """
-    _require_at_least("sequence_length", sequence_length, 1)
+    lengths = _lengths_by_layer(llm, "sequence_length", sequence_length)
     _require_at_least("logits_for", logits_for, 1)
-    if logits_for > sequence_length:
-        raise InputError(f"logits_for is {logits_for}, but the prompt has {sequence_length} tokens")
-    pairs = sequence_length * sequence_length
-    return _llm_flops(llm, num_tokens=sequence_length, query_key_pairs=pairs, logits_for=logits_for)
+    if logits_for > lengths[-1]:
+        raise InputError(f"logits_for is {logits_for}, but the prompt has {lengths[-1]} tokens")
+    layers = sum(_layer_flops(llm, num_tokens=length, query_key_pairs=length * length) for length in lengths)
+    return layers + _product_flops(logits_for, llm.width, llm.vocab_size)
 
 
-def decode_flops(llm: LLMShape, prompt_length: int, new_tokens: int) -> int:
+def decode_flops(llm: LLMShape, prompt_length: int | Sequence[int], new_tokens: int) -> int:
     """Return the FLOPs of all decoding steps of an answer of A new tokens after a prompt of P, with a cache.
 
     The first new token comes from prefill's logits and the last is never fed back, so there are A - 1 steps;
@@ -79,17 +81,43 @@ def decode_flops(llm: LLMShape, prompt_length: int, new_tokens: int) -> int:
 
     Args:
         llm: shape of the LLM.
-        prompt_length: P, tokens that entered the LLM at prefill, padding excluded.
+        prompt_length: P, tokens that entered the LLM at prefill, padding excluded; or those that each layer read and
+            keeps keys and values of.
         new_tokens: A, new tokens with EOS. No step runs for A = 1, nor for an answer that failed (A = 0).
 
     Raises:
-        InputError: for an empty prompt or a negative number of new tokens.
+        InputError: for an empty prompt, another number of lengths than of layers, or a negative number of new
+            tokens.
     """
-    _require_at_least("prompt_length", prompt_length, 1)
+    lengths = _lengths_by_layer(llm, "prompt_length", prompt_length)
     _require_at_least("new_tokens", new_tokens, 0)
     steps = max(0, new_tokens - 1)
-    pairs = steps * prompt_length + steps * (steps + 1) // 2
-    return _llm_flops(llm, num_tokens=steps, query_key_pairs=pairs, logits_for=steps)
+    between_new = steps * (steps + 1) // 2
+    layers = sum(
+        _layer_flops(llm, num_tokens=steps, query_key_pairs=steps * length + between_new) for length in lengths
+    )
+    return layers + _product_flops(steps, llm.width, llm.vocab_size)
+
+
+def asked_attention_flops(llm: LLMShape, sequence_length: int, num_asked: int) -> int:
+    """Return the FLOPs of a few tokens' attention in one layer, computed beside the layer.
+
+    Keys are computed for all L tokens, queries and their products with the keys for the asked ones.
+
+    Args:
+        llm: shape of the LLM.
+        sequence_length: L, tokens that the layer reads.
+        num_asked: R, tokens whose attention is computed.
+
+    Raises:
+        InputError: for an empty sequence, or a negative number of tokens.
+    """
+    _require_at_least("sequence_length", sequence_length, 1)
+    _require_at_least("num_asked", num_asked, 0)
+    query_width = llm.query_heads * llm.head_dim
+    keys = _product_flops(sequence_length, llm.width, llm.kv_heads * llm.head_dim)
+    queries = _product_flops(num_asked, llm.width, query_width)
+    return keys + queries + _product_flops(num_asked, query_width, sequence_length)
 
 
 def answer_flops(
@@ -101,6 +129,7 @@ def answer_flops(
     prompt_length: int,
     answer_length: int,
     selector_flops: int,
+    tokens_kept_by_layer: Sequence[int] | None = None,
     towers: Sequence[VisionTowerShape] | None = None,
     tower_layers_read: int = 0,
     projects_all: bool = False,
@@ -115,6 +144,8 @@ def answer_flops(
         prompt_length: tokens that enter the LLM, kept vision tokens included, padding excluded.
         answer_length: new tokens, EOS included, padding excluded.
         selector_flops: `Selector.flops` summed over the images: choosing, and merging where a method merges.
+        tokens_kept_by_layer: vision tokens that each LLM layer reads, for a method inside the LLM; None if all read
+            those that enter.
         towers: as they ran, for a method that sends smaller pictures through the tower; None = as in `model`.
         tower_layers_read: layers whose keys and class query are computed once more for the method.
         projects_all: True if the projector runs over all N tokens, because the method chooses behind it.
@@ -126,6 +157,9 @@ def answer_flops(
     tokens_kept = _tokens_kept(model.vision, num_images, num_vision_tokens, tokens_kept_per_image)
     if tokens_kept > prompt_length:
         raise InputError(f"prompt_length is {prompt_length}, less than the {tokens_kept} vision tokens that are in it")
+    lengths: int | list[int] = prompt_length
+    if tokens_kept_by_layer is not None:
+        lengths = [prompt_length - tokens_kept + count for count in tokens_kept_by_layer]
     encoded = num_images if tokens_kept else 0
     vision = encoded * tower_layers_read * tower_layer_flops(model.vision)
     vision += vision_flops(model.vision, num_images=encoded) if towers is None else sum(map(vision_flops, towers))
@@ -133,8 +167,8 @@ def answer_flops(
         "vision": vision,
         "selector": selector_flops,
         "projector": projector_flops(model.projector, num_vision_tokens if projects_all and encoded else tokens_kept),
-        "prefill": prefill_flops(model.llm, prompt_length),
-        "decode": decode_flops(model.llm, prompt_length, answer_length),
+        "prefill": prefill_flops(model.llm, lengths),
+        "decode": decode_flops(model.llm, lengths, answer_length),
     }
 
 
@@ -163,16 +197,24 @@ def _tokens_kept(
     return sum(counts)
 
 
-def _llm_flops(llm: LLMShape, *, num_tokens: int, query_key_pairs: int, logits_for: int) -> int:
-    """Return the FLOPs of `num_tokens` through the layers and of `logits_for` through the output layer."""
+def _lengths_by_layer(llm: LLMShape, name: str, lengths: int | Sequence[int]) -> Sequence[int]:
+    by_layer = [lengths] * llm.layers if isinstance(lengths, int) else lengths
+    if len(by_layer) != llm.layers:
+        raise InputError(f"{name} has {len(by_layer)} lengths for an LLM of {llm.layers} layers: give one for each")
+    for length in by_layer:
+        _require_at_least(name, length, 1)
+    return by_layer
+
+
+def _layer_flops(llm: LLMShape, *, num_tokens: int, query_key_pairs: int) -> int:
+    """Return the FLOPs of `num_tokens` through one layer."""
     query_width = llm.query_heads * llm.head_dim
     kv_width = llm.kv_heads * llm.head_dim
     # Query and output products have the queries' width; grouped heads shrink key and value products.
     projections = 2 * _product_flops(num_tokens, llm.width, query_width + kv_width)
     mlp = (3 if llm.gated_mlp else 2) * _product_flops(num_tokens, llm.width, llm.mlp_width)
     # Keys and values are repeated for every query head, so the products of attention do not shrink.
-    layer = projections + _attention_flops(query_key_pairs, query_width) + mlp
-    return llm.layers * layer + _product_flops(logits_for, llm.width, llm.vocab_size)
+    return projections + _attention_flops(query_key_pairs, query_width) + mlp
 
 
 def _product_flops(rows: int, inner: int, columns: int) -> int:

@@ -5,6 +5,9 @@ from adallava.costs.shapes import ModelShape, VisionTowerShape, with_patch_side
 from adallava.generation.output import RunRecord
 from adallava.model import AdaLlava
 from adallava.selection.contract import Need, ResizingMethod
+from adallava.selection.layer_contract import LayerSelector
+
+from .inside_cost import inside_selector_flops
 
 
 def count_flops(
@@ -20,6 +23,17 @@ def count_flops(
         answer_length: new tokens.
     """
     selector, shape = model.selector, model.shape
+    if isinstance(selector, LayerSelector):
+        return answer_flops(
+            base_shape,
+            num_images=len(ran.kept_indices),
+            num_vision_tokens=ran.num_vision_tokens,
+            tokens_kept_per_image=[shape.num_vision_tokens] * len(ran.kept_indices),
+            prompt_length=ran.llm_sequence_length,
+            answer_length=answer_length,
+            selector_flops=inside_selector_flops(selector, shape, base_shape.llm, ran),
+            tokens_kept_by_layer=ran.tokens_kept_by_layer,
+        )
     needs = frozenset() if selector is None else selector.needs
     # A method that keeps no token never runs the tower: the model answers as if there were no image.
     kept = [len(indices) for indices in ran.kept_indices] if ran.tokens_kept else []

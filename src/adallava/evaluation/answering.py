@@ -81,6 +81,7 @@ class Answerer:
             num_vision_tokens=ran.num_vision_tokens,
             tokens_asked=ran.tokens_asked,
             tokens_kept=ran.tokens_kept,
+            tokens_kept_by_layer=None if ran.tokens_kept_by_layer is None else list(ran.tokens_kept_by_layer),
             tokens_planned=ran.tokens_planned,
             kept_indices=[list(indices) for indices in ran.kept_indices],
             merged=self.model.selector is not None and self.model.selector.merges,

@@ -114,7 +114,7 @@ def summarise_cell(
         flag_reason=reason,
         num_vision_tokens=_mean(answered, lambda record: record.num_vision_tokens),
         tokens_kept=_mean(answered, _tokens_kept),
-        tokens_kept_layer_average=_mean(answered, _tokens_by_layer),
+        tokens_kept_layer_average=_mean(answered, lambda record: record.tokens_kept_layer_average),
         prompt_length=_mean(answered, lambda record: record.prompt_length),
         answer_length=_mean(answered, lambda record: record.answer_length),
         flops=_mean_flops(answered),
@@ -192,11 +192,6 @@ def _difference(scores: NDArray[np.float64], full: NDArray[np.float64], seed: in
 
 def _tokens_kept(record: SampleRecord) -> float:
     return record.tokens_kept
-
-
-def _tokens_by_layer(record: SampleRecord) -> float:
-    by_layer = record.tokens_kept_by_layer
-    return sum(by_layer) / len(by_layer) if by_layer else record.tokens_kept
 
 
 def _mean(records: Sequence[SampleRecord], value: Callable[[SampleRecord], float]) -> float:

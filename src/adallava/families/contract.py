@@ -1,6 +1,6 @@
 """What the rest of the package needs of a model family. All else about it stays in the family's file."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
-from adallava.selection.contract import Need, Selector, TextTowerMethod, TowerLayer, TowerShape
+from adallava.selection.contract import Need, TextTowerMethod, TowerLayer, TowerShape
+from adallava.selection.layer_contract import AnySelector, LayerSelector
 
 _TOWER_NEEDS = (Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER)
 """Read off the stock tower's states."""
@@ -120,13 +121,76 @@ class Family(Protocol):
         """Return the LLM's input embeddings of token ids, [..., D]."""
         ...
 
+    def decoder(self) -> "DecoderLayers":
+        """Return the LLM's layers, for methods inside the LLM.
 
-def check_needs(family: Family, selector: Selector, model_name: str = "") -> None:
+        Raises:
+            UnsupportedModeError: for an LLM whose layers are not known.
+        """
+        ...
+
+
+class AroundLayer(Protocol):
+    """What a view calls in place of each decoder layer."""
+
+    def __call__(self, index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Return what layer `index` passes on.
+
+        Args:
+            index: of the layer.
+            layer: the stock layer: `layer(hidden, **kwargs)` is what the stock model would have run.
+            hidden: [B, S, D].
+            kwargs: the stock model's own, among them `attention_mask`, `position_embeddings`, `position_ids` and
+                `past_key_values`.
+        """
+        ...
+
+
+class DecoderLayers(Protocol):
+    """An LLM's decoder layers, to be driven one by one. See `families/decoder.py`."""
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        ...
+
+    def view(self, around: AroundLayer) -> Any:
+        """Return a model for one call, with `around` in place of each layer."""
+        ...
+
+    def attention(
+        self,
+        layer: int,
+        hidden: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        *,
+        samples: Tensor,
+        places: Tensor,
+        padding_mask: Tensor,
+    ) -> Tensor:
+        """Return where the tokens at `places`, [I, R], look in one layer, averaged over heads, [I, R, S]."""
+        ...
+
+    def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, past_key_values: Any) -> Tensor | None:
+        """Return the mask for queries `hidden` at the length of one layer's own cache."""
+        ...
+
+    def position_embeddings(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rotary cosines and sines of positions [B, S]."""
+        ...
+
+
+def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> None:
     """Refuse a method that needs what the model lacks, before anything runs.
 
     Raises:
         UnsupportedModeError: naming the method, what it needs, and what to do.
     """
+    if isinstance(selector, LayerSelector):
+        # An LLM with too few layers is told now, not at the first answer.
+        num_tokens = family.shape.num_vision_tokens
+        selector.schedule(family.decoder().num_layers, num_tokens, num_tokens)
+        return
     missing = sorted(selector.needs - family.provides)
     where = f"the model {model_name!r}" if model_name else "this model"
     if missing:

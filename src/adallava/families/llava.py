@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
+from adallava.families.decoder import LlamaDecoder
 from adallava.families.text_tower import load_text_tower
 from adallava.families.tower_layer import tower_layer
 from adallava.selection.contract import Need, TowerShape
@@ -154,6 +155,14 @@ class LlavaFamily:
         """Return the LLM's input embeddings of token ids, [..., D]."""
         embeds: Tensor = self._model.get_input_embeddings()(input_ids)
         return embeds
+
+    def decoder(self) -> LlamaDecoder:
+        """Return the LLM's layers, for methods inside the LLM.
+
+        Raises:
+            UnsupportedModeError: for an LLM that is neither a Llama nor a Mistral.
+        """
+        return LlamaDecoder(self._model)
 
     def _patches(self, states: Sequence[Tensor]) -> Tensor:
         drop = 1 if self._has_cls else 0

@@ -171,7 +171,20 @@ def plan_layout(
             f"the prompts hold placeholders for {placed} images ({placed * tokens_per_image} tokens), but "
             f"pixel_values has {num_images} rows: give one row per image, in the order of the prompts"
         )
-    return _lay_out(tuple(prompts), [np.flatnonzero(row) for row in is_question], side)
+    return _lay_out(tuple(prompts), *_pad_right([np.flatnonzero(row) for row in is_question]), side)
+
+
+def with_keep_counts(layout: Layout, keep_counts: Sequence[Sequence[int]]) -> Layout:
+    """Return the layout of the same prompts with other numbers of tokens kept. On the host; see `Layout.to`.
+
+    Args:
+        layout: of the batch, on the host.
+        keep_counts: K of each image of each sample.
+    """
+    prompts = tuple(
+        replace(prompt, keep_counts=tuple(counts)) for prompt, counts in zip(layout.prompts, keep_counts, strict=True)
+    )
+    return _lay_out(prompts, layout.question_columns, layout.question_mask, layout.side)
 
 
 def share_over_images(keep_count: int, num_images: int) -> tuple[int, ...]:
@@ -228,7 +241,7 @@ def _find_images(
     return columns, spans
 
 
-def _lay_out(prompts: tuple[PromptPlan, ...], questions: list[_Columns], side: Side) -> Layout:
+def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question_mask: Tensor, side: Side) -> Layout:
     shape = (len(prompts), max(prompt.length for prompt in prompts))
     text_columns, base_positions, mask = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     vision_slots = np.full(shape, -1, dtype=np.int64)
@@ -242,15 +255,14 @@ def _lay_out(prompts: tuple[PromptPlan, ...], questions: list[_Columns], side: S
         vision_slots[row, place] = slots
         mask[row, place] = 1
         first_image += len(prompt.spans)
-    question_columns, question_mask = _pad_right(questions)
     return Layout(
         prompts,
         torch.from_numpy(text_columns),
         torch.from_numpy(vision_slots),
         torch.from_numpy(base_positions),
         torch.from_numpy(mask),
-        torch.from_numpy(question_columns),
-        torch.from_numpy(question_mask),
+        question_columns,
+        question_mask,
         side,
     )
 
@@ -267,11 +279,12 @@ def _trace(prompt: PromptPlan, first_image: int, k_max: int) -> tuple[_Columns, 
     return np.concatenate(sources).astype(np.int64), np.concatenate(slots).astype(np.int64)
 
 
-def _pad_right(rows: Sequence[_Columns]) -> tuple[_Columns, NDArray[np.bool_]]:
+def _pad_right(rows: Sequence[_Columns]) -> tuple[Tensor, Tensor]:
+    """Return the rows as one tensor, and where it holds their values."""
     width = max(len(row) for row in rows)
     padded = np.zeros((len(rows), width), dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=bool)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row
         mask[index, : len(row)] = True
-    return padded, mask
+    return torch.from_numpy(padded), torch.from_numpy(mask)

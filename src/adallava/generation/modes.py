@@ -1,7 +1,7 @@
 """Reads `generate`'s keyword arguments: refuses what would be wrong, converts what counts the prompt."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ _REFUSED = {
     "stopping_criteria": _END_UNCERTAIN,
     "max_time": _END_UNCERTAIN,
 }
+_INSIDE = "a method inside the LLM gives its layers sequences of different lengths"
+_REFUSED_INSIDE = {"output_hidden_states": _INSIDE, "output_attentions": _INSIDE}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,9 @@ class GenerationPlan:
     num_return_sequences: int
 
 
-def plan_generation(kwargs: Mapping[str, Any], default_config: Any, *, prompt_columns: int) -> GenerationPlan:
+def plan_generation(
+    kwargs: Mapping[str, Any], default_config: Any, *, prompt_columns: int, inside_llm: bool = False
+) -> GenerationPlan:
     """Check and convert the caller's generation arguments.
 
     `max_length` and `min_length` count the prompt in transformers. Here they count the prompt as it was before
@@ -53,6 +57,7 @@ def plan_generation(kwargs: Mapping[str, Any], default_config: Any, *, prompt_co
         kwargs: as the caller gave them; `generation_config` may be among them.
         default_config: the model's own `generation_config`.
         prompt_columns: L, columns of the caller's `input_ids`.
+        inside_llm: for a method inside the LLM, which refuses more and does not run compiled.
 
     Raises:
         UnsupportedModeError: for a mode that cannot be given correctly, with the reason.
@@ -69,12 +74,17 @@ def plan_generation(kwargs: Mapping[str, Any], default_config: Any, *, prompt_co
     for name, reason in _REFUSED.items():
         if asked(name) is not None:
             raise UnsupportedModeError(f"generate({name}=…) is not supported: {reason}")
+    if inside_llm:
+        refuse_outputs_inside(asked)
     if asked("use_cache") is False:
         raise UnsupportedModeError(
             "generate(use_cache=False) is not supported: with embeddings, transformers turns the cache on again "
             "without a word"
         )
-    fixed = {**_lengths(asked, prompt_columns), "return_dict_in_generate": True}
+    fixed: dict[str, Any] = {**_lengths(asked, prompt_columns), "return_dict_in_generate": True}
+    if inside_llm:
+        # With a static cache on CUDA, transformers would compile decoding, for which the view is not made.
+        fixed["disable_compile"] = True
     own = {*_REFUSED, *fixed, *_LENGTH_NAMES, "generation_config"}
     passed = {name: value for name, value in kwargs.items() if name not in own}
     if given is None:
@@ -87,6 +97,20 @@ def plan_generation(kwargs: Mapping[str, Any], default_config: Any, *, prompt_co
     eos = asked("eos_token_id")
     eos_token_ids = () if eos is None else (eos,) if isinstance(eos, int) else eos
     return GenerationPlan(passed, frozenset(int(i) for i in eos_token_ids), asked("num_return_sequences") or 1)
+
+
+def refuse_outputs_inside(asked: Callable[[str], Any]) -> None:
+    """Refuse what a method inside the LLM cannot return.
+
+    Args:
+        asked: the value of an argument, or None.
+
+    Raises:
+        UnsupportedModeError: naming the argument.
+    """
+    for name, reason in _REFUSED_INSIDE.items():
+        if asked(name):
+            raise UnsupportedModeError(f"{name}=True is not supported: {reason}")
 
 
 _LENGTH_NAMES = ("max_new_tokens", "max_length", "min_new_tokens", "min_length")

@@ -29,11 +29,14 @@ class SampleSelection:
         num_vision_tokens: N, over all images of the sample.
         tokens_asked: K the budget resolves to.
         tokens_planned: K the method can keep of it: less for a `RoundingMethod`.
-        tokens_kept: vision tokens that enter the LLM.
-        kept_indices: per image, ascending; of a merging method, the patches that stand for the merged tokens.
+        tokens_kept: vision tokens that enter the LLM's first layer: all N, of a method inside the LLM.
+        kept_indices: per image, ascending, at the end; of a merging method, the patches that stand for the merged
+            tokens.
         llm_sequence_length: tokens of the prompt that enter the LLM, padding excluded.
         grid: (rows, columns) of an image's patches.
         scores: [images, N] float32 on the CPU that the choice was made from, for methods that score.
+        tokens_kept_by_layer: vision tokens that each LLM layer reads, for a method inside the LLM; else None.
+        text_behind_images: text tokens that may judge each image, for a method inside the LLM; else None.
     """
 
     method: str
@@ -46,6 +49,13 @@ class SampleSelection:
     llm_sequence_length: int
     grid: tuple[int, int]
     scores: Tensor | None
+    tokens_kept_by_layer: tuple[int, ...] | None = None
+    text_behind_images: tuple[int, ...] | None = None
+
+    @property
+    def tokens_at_end(self) -> int:
+        """Vision tokens that the LLM's last layer reads: what the budget's K counts."""
+        return self.tokens_kept if self.tokens_kept_by_layer is None else self.tokens_kept_by_layer[-1]
 
     @property
     def score_range(self) -> tuple[float, float] | None:
@@ -65,11 +75,13 @@ class RunRecord:
         num_vision_tokens: N.
         tokens_asked: K asked for.
         tokens_planned: K the method can keep of it.
-        tokens_kept: K kept.
+        tokens_kept: vision tokens that entered the LLM.
         kept_indices: per image.
         positions: "original" or "compact".
         llm_sequence_length: real tokens of the shortened prompt; the row's prompt length.
         score_range: lowest and highest score, for methods that score.
+        tokens_kept_by_layer: for a method inside the LLM.
+        text_behind_images: for a method inside the LLM.
     """
 
     method: str
@@ -82,6 +94,13 @@ class RunRecord:
     positions: str
     llm_sequence_length: int
     score_range: tuple[float, float] | None
+    tokens_kept_by_layer: tuple[int, ...] | None = None
+    text_behind_images: tuple[int, ...] | None = None
+
+    @property
+    def tokens_at_end(self) -> int:
+        """Vision tokens that the LLM's last layer read: what the budget's K counts."""
+        return self.tokens_kept if self.tokens_kept_by_layer is None else self.tokens_kept_by_layer[-1]
 
 
 @dataclass(frozen=True)
@@ -127,7 +146,7 @@ class ForwardOutput:
     Attributes:
         loss: mean cross-entropy over the labels that are not -100; None without labels.
         logits: [B, Lc, V].
-        batch: the shortened batch that the LLM read, its labels among it.
+        batch: the shortened batch that the LLM's last layer read, its labels among it: what the logits belong to.
         layout: where its tokens come from.
         selection: the choice; None if no vision token was looked at.
     """
@@ -171,7 +190,8 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
     kept = _kept_indices(method, prepared)
     scores = None if selection is None or selection.scores is None else selection.scores.detach().float().cpu()
     described, first = [], 0
-    for prompt in prepared.layout.prompts:
+    for number, prompt in enumerate(prepared.layout.prompts):
+        inside = None if prepared.inside is None else prepared.inside[number]
         images = slice(first, first + len(prompt.spans))
         first = images.stop
         described.append(
@@ -180,12 +200,14 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
                 budget_asked="none" if ignores_budget else str(prompt.budget),
                 num_vision_tokens=prompt.num_vision_tokens,
                 tokens_asked=prompt.tokens_asked,
-                tokens_planned=sum(prompt.keep_counts),
-                tokens_kept=sum(len(indices) for indices in kept[images]),
+                tokens_planned=sum(map(len, kept[images])) if inside is not None else sum(prompt.keep_counts),
+                tokens_kept=sum(map(len, kept[images])) if inside is None else inside.tokens_by_layer[0],
                 kept_indices=tuple(kept[images]),
                 llm_sequence_length=prompt.length,
                 grid=grid,
                 scores=None if scores is None else scores[images],
+                tokens_kept_by_layer=None if inside is None else inside.tokens_by_layer,
+                text_behind_images=None if inside is None else inside.text_behind_images,
             )
         )
     return tuple(described)
@@ -235,6 +257,8 @@ def records_of(
             positions=positions,
             llm_sequence_length=sample.llm_sequence_length,
             score_range=sample.score_range,
+            tokens_kept_by_layer=sample.tokens_kept_by_layer,
+            text_behind_images=sample.text_behind_images,
         )
         for sample in selections
         for _ in range(num_return_sequences)

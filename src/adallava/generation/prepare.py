@@ -30,6 +30,20 @@ from adallava.selection.contract import (
     Selector,
     WordsMethod,
 )
+from adallava.selection.layer_contract import AnySelector
+
+
+@dataclass(frozen=True)
+class InsideCounts:
+    """Of one sample, for a method inside the LLM.
+
+    Attributes:
+        tokens_by_layer: vision tokens that each LLM layer reads.
+        text_behind_images: text tokens behind each image: those that may judge it.
+    """
+
+    tokens_by_layer: tuple[int, ...]
+    text_behind_images: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,13 +56,15 @@ class Prepared:
         selection: None if no vision token was looked at: no images, or a method that keeps none.
         selector: that chose; None keeps every token.
         grid: (rows, columns) of an image's patches.
+        inside: what a method inside the LLM does with each sample; None for other methods.
     """
 
     batch: CompactBatch
     layout: Layout
     selection: Selection | None
-    selector: Selector | None
+    selector: AnySelector | None
     grid: tuple[int, int]
+    inside: tuple[InsideCounts, ...] | None = None
 
 
 def prepare(

@@ -12,8 +12,10 @@ from adallava.generation.clock import StageClock
 from adallava.generation.compact import Positions
 from adallava.generation.layout import Layout, Side, plan_layout
 from adallava.generation.prepare import Language, Prepared, prepare, read_own_counts
+from adallava.generation.prepare_inside import PreparedInside, prepare_inside
 from adallava.records import FULL_METHOD
-from adallava.selection.contract import OwnCountMethod, RoundingMethod, Selector
+from adallava.selection.contract import OwnCountMethod, RoundingMethod
+from adallava.selection.layer_contract import AnySelector, LayerSelector
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,12 @@ class Request:
 
 def prepare_request(
     family: Family,
-    selector: Selector | None,
+    selector: AnySelector | None,
     request: Request,
     *,
     language: Language | None = None,
     clock: StageClock | None = None,
-) -> Prepared:
+) -> Prepared | PreparedInside:
     """Plan on the host, run every stage before the LLM, and return the shortened batch.
 
     A method that finds its own counts runs the tower first, and is waited for once; every other method is planned
@@ -69,13 +71,25 @@ def prepare_request(
     """
     pixel_values = None if request.pixel_values is None else request.pixel_values.to(family.device)
     ids = request.input_ids.to(family.device)
+    if isinstance(selector, LayerSelector):
+        return prepare_inside(
+            family,
+            family.decoder(),
+            selector,
+            _plan(family, selector, request, None),
+            input_ids=ids,
+            pixel_values=pixel_values,
+            seeds=request.seeds,
+            positions=request.positions,
+            clock=clock,
+        )
     vision, own_counts = None, None
     if isinstance(selector, OwnCountMethod) and pixel_values is not None:
         everything = [family.shape.num_vision_tokens] * len(pixel_values)
         vision, own_counts = read_own_counts(
             family,
             selector,
-            _plan(family, selector, request, everything),
+            _plan(family, selector, request, everything).to(family.device),
             input_ids=ids,
             pixel_values=pixel_values,
             seeds=request.seeds,
@@ -87,7 +101,7 @@ def prepare_request(
     return prepare(
         family,
         selector,
-        _plan(family, selector, request, own_counts),
+        _plan(family, selector, request, own_counts).to(family.device),
         input_ids=ids,
         pixel_values=pixel_values,
         seeds=request.seeds,
@@ -99,7 +113,7 @@ def prepare_request(
     )
 
 
-def _plan(family: Family, selector: Selector | None, request: Request, own_counts: Sequence[int] | None) -> Layout:
+def _plan(family: Family, selector: AnySelector | None, request: Request, own_counts: Sequence[int] | None) -> Layout:
     grid = family.shape.grid
     layout = plan_layout(
         request.input_ids,
@@ -121,4 +135,4 @@ def _plan(family: Family, selector: Selector | None, request: Request, own_count
                     f"{prompt.num_vision_tokens} vision tokens, but the method {FULL_METHOD!r} keeps them all: "
                     "choose a method (see adallava.registry.selector_names()) or a budget of 1.0"
                 )
-    return layout.to(family.device)
+    return layout

@@ -4,10 +4,11 @@ from typing import Any
 
 from adallava.errors import AdallavaError
 from adallava.registry import load_selector_class
-from adallava.selection.contract import Selector, TowerShape
+from adallava.selection.contract import TowerShape
+from adallava.selection.layer_contract import AnySelector
 
 
-def build_selector(name: str, shape: TowerShape, **options: Any) -> Selector:
+def build_selector(name: str, shape: TowerShape, **options: Any) -> AnySelector:
     """Construct the method registered under `name`; a learned one with fresh, random weights.
 
     Args:
@@ -21,7 +22,7 @@ def build_selector(name: str, shape: TowerShape, **options: Any) -> Selector:
     """
     cls = load_selector_class(name)
     try:
-        selector: Selector = cls(shape, **options) if cls.learned else cls(**options)
+        selector: AnySelector = cls(shape, **options) if cls.learned else cls(**options)
     except TypeError as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "none"
         raise AdallavaError(f"selection method {name!r} does not take these options ({given}): {error}") from error

@@ -36,7 +36,8 @@ class Answer:
         kind: question type.
         error: why the sample failed, if it did.
         method, budget_asked: what ran, according to the row itself.
-        num_vision_tokens, tokens_asked, tokens_kept: N, K asked for, K that entered the LLM.
+        num_vision_tokens, tokens_asked, tokens_kept: N, K asked for, tokens that entered the LLM.
+        tokens_at_end: tokens that the LLM's last layer read; fewer, for a method inside the LLM.
         tokens_planned: K that the method can keep of what was asked; None = K asked.
         chosen_per_sample: whether the choice depends on the sample; a grid's does not.
         kept_indices: per image, the patches kept.
@@ -64,6 +65,7 @@ class Answer:
     tokens_planned: int | None = None
     chosen_per_sample: bool = False
     tokens_kept: int | None = None
+    tokens_at_end: int | None = None
     kept_indices: tuple[tuple[int, ...], ...] | None = None
     prompt_length: int | None = None
     answer_length: int | None = None

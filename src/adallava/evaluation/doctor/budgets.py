@@ -31,7 +31,7 @@ def check_budget_applied(file: AnswerFile) -> Observation:
     evidence.extend(f"{a.label} and {b.label} kept the same patches of every sample" for a, b in same_selections(file))
     if evidence:
         return found("harness-bug", evidence, examples)
-    shown = ", ".join(f"{c.label} {c.answered[0].tokens_kept}" for c in file.cells[:6] if c.answered)
+    shown = ", ".join(f"{c.label} {c.answered[0].tokens_at_end}" for c in file.cells[:6] if c.answered)
     return passed(f"K kept is K asked in every answer, by the method asked for ({shown})")
 
 
@@ -49,12 +49,12 @@ def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, list[Answer]]]:
             one = misread[0]
             text = f"resolved {one.budget_asked} of N = {one.num_vision_tokens} to K = {one.tokens_asked}"
             yield text, misread
-        unkept = [a for a in cell.answered if a.tokens_kept != _planned(a)]
+        unkept = [a for a in cell.answered if a.tokens_at_end != _planned(a)]
         if unkept:
-            yield f"asked for K = {_planned(unkept[0])} and kept {unkept[0].tokens_kept}", unkept
+            yield f"asked for K = {_planned(unkept[0])} and kept {unkept[0].tokens_at_end}", unkept
     miscounted = [a for a in cell.answered if not _indices_agree(a)]
     if miscounted:
-        yield f"list patches other than {miscounted[0].tokens_kept} different ones of N, in order", miscounted
+        yield f"list patches other than {miscounted[0].tokens_at_end} different ones of N, in order", miscounted
 
 
 def _resolutions(answer: Answer) -> set[int | None]:
@@ -88,7 +88,7 @@ def _indices_agree(answer: Answer) -> bool:
         list(image) == sorted(set(image)) and all(0 <= index < limit for index in image)
         for image in answer.kept_indices
     )
-    return ordered and sum(map(len, answer.kept_indices)) == answer.tokens_kept
+    return ordered and sum(map(len, answer.kept_indices)) == answer.tokens_at_end
 
 
 def same_selections(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]:

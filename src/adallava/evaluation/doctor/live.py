@@ -118,7 +118,7 @@ def check_k_honoured(probe: Probe) -> Observation:
         for sample, selection in enumerate(selections):
             expected = probe.planned(budget, selection)
             (kept,) = selection.kept_indices
-            if len(kept) != expected or selection.tokens_kept != expected or list(kept) != sorted(set(kept)):
+            if len(kept) != expected or selection.tokens_at_end != expected or list(kept) != sorted(set(kept)):
                 evidence.append(f"budget {budget}, sample {sample}: {len(set(kept))} patches kept, not {expected}")
     if evidence:
         return found("harness-bug", evidence[:5])
@@ -126,21 +126,31 @@ def check_k_honoured(probe: Probe) -> Observation:
 
 
 def check_prompt_shortened(probe: Probe) -> Observation:
-    """Failures 3 and 5: as many tokens enter the LLM as the text has, and K."""
+    """Failures 3 and 5: the LLM reads as many tokens as the text has, and K; a method inside it begins with N."""
     evidence: list[str] = []
     num_tokens = probe.model.shape.num_vision_tokens
     for budget, answers in probe.alone.items():
         for sample, alone in enumerate(answers):
             kept = probe.planned(budget, alone.output.records[0])
-            expected = probe.singles[sample]["input_ids"].shape[1] - num_tokens + kept
+            entering = num_tokens if probe.inside_llm else kept
+            text = probe.singles[sample]["input_ids"].shape[1] - num_tokens
             stated = alone.output.prompt_lengths[0]
-            if alone.entered_tokens != expected or stated != expected:
+            if alone.entered_tokens != text + entering or stated != text + entering:
                 evidence.append(
                     f"budget {budget}, sample {sample}: {alone.entered_tokens} tokens entered the LLM, "
-                    f"{stated} are stated, text and K are {expected}"
+                    f"{stated} are stated, text and {'N' if probe.inside_llm else 'K'} are {text + entering}"
+                )
+            elif alone.tokens_at_end != text + kept:
+                evidence.append(
+                    f"budget {budget}, sample {sample}: the LLM's last layer read {alone.tokens_at_end} tokens, "
+                    f"text and K are {text + kept}"
                 )
     if evidence:
         return found("harness-bug", evidence[:5])
+    if probe.inside_llm:
+        return passed(
+            "the text's tokens and N enter the LLM, and its last layer reads the text's and K, at every budget"
+        )
     return passed("the tokens that enter the LLM are the text's and K, at every budget")
 
 

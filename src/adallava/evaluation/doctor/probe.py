@@ -15,6 +15,7 @@ from adallava.generation.output import AdaLlavaOutput, RunRecord, SampleSelectio
 from adallava.model import AdaLlava, build_prompt
 from adallava.records import FULL_METHOD
 from adallava.selection.contract import OwnCountMethod, RoundingMethod
+from adallava.selection.layer_contract import LayerSelector
 from adallava.tasks.scenes import scene_sample
 
 FULL_BUDGET = TokenBudget(ratio=1.0)
@@ -25,10 +26,17 @@ Inputs = dict[str, Any]
 
 @dataclass(frozen=True)
 class AloneAnswer:
-    """One sample's answer without a batch, and how many tokens were seen to enter the LLM for it."""
+    """One sample's answer without a batch, and how many tokens its prompt was seen to have in the LLM.
+
+    Attributes:
+        output: the answer.
+        entered_tokens: that the LLM was called with.
+        tokens_at_end: that its last layer was called with.
+    """
 
     output: AdaLlavaOutput
     entered_tokens: int
+    tokens_at_end: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,11 @@ class Probe:
         return selector.keep_count(asked, self.model.shape.grid) if isinstance(selector, RoundingMethod) else asked
 
     @property
+    def inside_llm(self) -> bool:
+        """True for a method that drops tokens inside the LLM: all of them enter it."""
+        return isinstance(self.model.selector, LayerSelector)
+
+    @property
     def pruning_budgets(self) -> tuple[TokenBudget, ...]:
         """The budgets that drop tokens of one picture."""
         if self.model.method == FULL_METHOD:
@@ -90,9 +103,10 @@ class Probe:
         }
 
     def _answer_alone(self, sample: int, budget: TokenBudget) -> AloneAnswer:
-        with watched_prompt_lengths(self.model.base) as lengths:
+        llm = self.model.base.get_decoder()
+        with watched_lengths(llm) as entered, watched_lengths(llm.layers[-1]) as at_end:
             output = self.generate(self.singles[sample], budget, sample)
-        return AloneAnswer(output, lengths[0])
+        return AloneAnswer(output, entered[0], at_end[0])
 
     @cached_property
     def selections(self) -> dict[TokenBudget, tuple[SampleSelection, ...]]:
@@ -135,11 +149,11 @@ def make_probe(
 
 
 @contextmanager
-def watched_prompt_lengths(base: Any) -> Iterator[list[int]]:
-    """Record how many tokens really enter the LLM at each of its calls, whatever anybody claims.
+def watched_lengths(module: Any) -> Iterator[list[int]]:
+    """Record how many tokens really enter a module at each of its calls, whatever anybody claims.
 
     Args:
-        base: a transformers model with `get_decoder`.
+        module: an LLM or one of its layers.
     """
     lengths: list[int] = []
 
@@ -149,7 +163,7 @@ def watched_prompt_lengths(base: Any) -> Iterator[list[int]]:
                 lengths.append(value.shape[1])
                 return
 
-    handle = base.get_decoder().register_forward_pre_hook(watch, with_kwargs=True)
+    handle = module.register_forward_pre_hook(watch, with_kwargs=True)
     try:
         yield lengths
     finally:

@@ -121,6 +121,7 @@ def _to_answer(record: SampleRecord) -> Answer:
         tokens_planned=record.tokens_planned,
         chosen_per_sample=record.chosen_per_sample,
         tokens_kept=record.tokens_kept,
+        tokens_at_end=record.tokens_at_end,
         kept_indices=None if kept is None else tuple(tuple(image) for image in kept),
         prompt_length=record.prompt_length,
         answer_length=record.answer_length,

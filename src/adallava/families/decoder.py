@@ -1,0 +1,171 @@
+"""An LLM's decoder layers, driven one by one from outside: a view of the stock model for one call.
+
+    base ── model ── language_model ── layers ── 0, 1, 2 …       the user's modules, untouched
+      ┊        ┊            ┊            ┊
+    view ── model ── language_model ── layers ── [0], [1], [2] …  shallow copies; [i] calls layer i
+
+The copies share every parameter and every module that is not on that path. Stock `generate` and `forward` run on
+the view, and what is to happen around a layer is an argument of the view, so that nothing is ever set on the base and
+two calls cannot meet.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adallava.errors import UnsupportedModeError
+from adallava.families.contract import AroundLayer
+from adallava.families.llama_attention import asked_attention
+
+_LLM_TYPES = ("llama", "mistral")
+"""Their layers take and return one hidden state, and rotate queries and keys alike."""
+
+_PATH = ("model", "language_model", "layers")
+"""From a Llava to its decoder layers."""
+
+
+class LlamaDecoder:
+    """The decoder layers of a Llava whose LLM is a Llama or a Mistral. Holds the model, changes nothing in it."""
+
+    def __init__(self, model: Any) -> None:
+        """Take hold of a loaded model's layers.
+
+        Raises:
+            UnsupportedModeError: for another LLM, or modules whose `forward` someone replaced.
+        """
+        self._config = model.config.get_text_config()
+        if self._config.model_type not in _LLM_TYPES:
+            raise UnsupportedModeError(
+                f"methods inside the LLM know the layers of {' and '.join(_LLM_TYPES)}; this model's LLM is "
+                f"{self._config.model_type!r}: choose a method that selects before the LLM"
+            )
+        for module in _modules_on_path(model):
+            if "forward" in vars(module):
+                raise UnsupportedModeError(
+                    f"the forward of this model's {type(module).__name__} was replaced (by hooks of accelerate, for "
+                    "instance), so that methods inside the LLM cannot see its layers: load it on one device without "
+                    "hooks"
+                )
+        self._model = model
+        self._llm = model.model.language_model
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return len(self._llm.layers)
+
+    def view(self, around: AroundLayer) -> Any:
+        """Return a model that runs as the stock one, with `around` called in place of each decoder layer.
+
+        Raises:
+            UnsupportedModeError: if the model's config asks for hidden states or attentions: transformers would
+                hang its hooks on layers that the base shares.
+        """
+        for config in (self._model.config, self._config):
+            for name in ("output_hidden_states", "output_attentions"):
+                if getattr(config, name, False):
+                    raise UnsupportedModeError(
+                        f"the model's config sets {name}, which methods inside the LLM cannot give: set it to False"
+                    )
+        twins = [_shallow_copy(module) for module in _modules_on_path(self._model)]
+        for name, outer, inner in zip(_PATH, twins, twins[1:], strict=False):
+            outer._modules[name] = inner
+        twins[-1]._modules = {
+            name: _LayerInView(layer, int(name), around) for name, layer in self._llm.layers._modules.items()
+        }
+        return twins[0]
+
+    def attention(
+        self,
+        layer: int,
+        hidden: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        *,
+        samples: Tensor,
+        places: Tensor,
+        padding_mask: Tensor,
+    ) -> Tensor:
+        """Return where some tokens look in one layer, averaged over its heads, [I, R, S] float32.
+
+        Args:
+            layer: index of the layer.
+            hidden: [B, S, D], that layer's input.
+            position_embeddings: cosines and sines, [B, S, head width] each.
+            samples: [I] int64, the sample that each of I groups of asked tokens belongs to.
+            places: [I, R] int64, where the asked tokens stand in their sequence.
+            padding_mask: [B, S], 1 for a real token.
+        """
+        columns = torch.arange(hidden.shape[1], device=hidden.device)
+        visible = (columns <= places.unsqueeze(-1)) & padding_mask.bool().index_select(0, samples).unsqueeze(1)
+        window = getattr(self._config, "sliding_window", None)
+        if window is not None:
+            visible = visible & (columns > places.unsqueeze(-1) - window)
+        block = self._llm.layers[layer]
+        return asked_attention(block, hidden, position_embeddings, samples, places, visible).mean(dim=2)
+
+    def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, past_key_values: Any) -> Tensor | None:
+        """Return the mask that stock layers expect, for queries `hidden` at the length of one layer's own cache.
+
+        Args:
+            layer: whose keys and values are counted.
+            hidden: [B, Q, D].
+            padding_mask: [B, S] of the prompt's tokens that this layer reads, 1 for a real token; None if all are.
+            past_key_values: the cache, or None.
+        """
+        from transformers import masking_utils
+
+        if padding_mask is not None and past_key_values is not None:
+            length, offset = past_key_values.get_mask_sizes(hidden.shape[1], layer)
+            # What is written behind the prompt is real; slots of a static cache not yet written are in the future.
+            padding_mask = nn.functional.pad(
+                padding_mask, (0, max(0, length + offset - padding_mask.shape[1])), value=1
+            )
+        window = getattr(self._config, "sliding_window", None)
+        make = masking_utils.create_causal_mask if window is None else masking_utils.create_sliding_window_causal_mask
+        made: Tensor | None = make(
+            config=self._config,
+            inputs_embeds=hidden,
+            attention_mask=padding_mask,
+            past_key_values=past_key_values,
+            layer_idx=layer,
+            # To skip a mask, transformers would read it back from the device; whether there is padding is known here.
+            allow_is_causal_skip=padding_mask is None,
+        )
+        return made
+
+    def position_embeddings(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rotary cosines and sines of positions [B, S], as the LLM computes them."""
+        cosines, sines = self._llm.rotary_emb(hidden, position_ids=position_ids)
+        return cosines, sines
+
+
+class _LayerInView(nn.Module):
+    """Stands in a view where the stock model has a layer."""
+
+    def __init__(self, layer: nn.Module, index: int, around: AroundLayer) -> None:
+        super().__init__()
+        self.layer = layer
+        self._index = index
+        self._around = around
+
+    def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        """Hand the layer, and what it was about to be called with, to `around`."""
+        run: Callable[..., Tensor] = self.layer
+        return self._around(self._index, run, hidden_states, kwargs)
+
+
+def _modules_on_path(model: Any) -> list[nn.Module]:
+    modules = [model]
+    for name in _PATH:
+        modules.append(getattr(modules[-1], name))
+    return modules
+
+
+def _shallow_copy(module: nn.Module) -> nn.Module:
+    """Return a module with the same attributes, parameters and children, whose children can be exchanged."""
+    twin = copy.copy(module)
+    twin._modules = dict(module._modules)
+    return twin

@@ -1,0 +1,78 @@
+"""`fastv`: after the second layer, the K tokens that the end of the prompt looked at most."""
+
+from typing import ClassVar
+
+from adallava.errors import AdallavaError, UnsupportedModeError
+from adallava.selection.contract import Selection, TowerShape, top_k_in_order
+from adallava.selection.layer_contract import (
+    Drop,
+    DropInput,
+    PromptInput,
+    Raters,
+    attention_of_present,
+    last_text_token,
+)
+
+
+class FastVSelector:
+    """FastV (Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2", section 4.1, arXiv 2403.06764).
+
+    Ranks vision tokens by the attention that the prompt's last token pays them in layer `layer` (counted from 1),
+    averaged over heads, and keeps the K highest in all later layers. The paper's default: layer 2.
+
+    Against the authors' code (pkunlp-icler/FastV, commit d165972, modeling_llama.py, "Token Drop"): the same choice
+    and, with the positions "original", the same position ids, which the authors keep too. What differs: one row of
+    attention is computed beside SDPA instead of the whole matrix in eager mode; the softmax and the mean over heads
+    are in float32, not in the model's format; with a cache, later layers hold the kept tokens alone, where the
+    authors' code drops without a cache, or cuts one layer's cache and hands it to all later ones; several images
+    keep a share each; and with labels the last token of the question ranks, not that of the answer.
+
+    Args:
+        layer: layers that read all tokens.
+    """
+
+    name: ClassVar[str] = "fastv"
+    learned: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
+    ignores_budget: ClassVar[bool] = False
+
+    def __init__(self, *, layer: int = 2) -> None:
+        """Take the layer.
+
+        Raises:
+            AdallavaError: for a layer below 1: before it there is no attention to rank by.
+        """
+        if layer < 1:
+            raise AdallavaError(f"fastv: layer is {layer}; at least one layer must read all tokens: give 1 or more")
+        self._layer = layer
+
+    def schedule(self, num_layers: int, num_vision_tokens: int, keep_count: int) -> tuple[Drop, ...]:
+        """Return the one drop.
+
+        Raises:
+            UnsupportedModeError: if no layer would be left behind it.
+        """
+        if num_layers <= self._layer:
+            raise UnsupportedModeError(
+                f"fastv drops tokens after layer {self._layer}, and this LLM has {num_layers}: nothing would be "
+                f"saved; give a layer below {num_layers}"
+            )
+        return (Drop(self._layer, self._layer - 1, keep_count),)
+
+    def raters(self, inputs: PromptInput) -> Raters:
+        """Name the last token of the question."""
+        return last_text_token(inputs)
+
+    def choose(self, inputs: DropInput) -> Selection:
+        """Keep the tokens with the most attention."""
+        scores = attention_of_present(inputs)
+        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+
+    def num_raters(self, num_text_tokens: int) -> int:
+        """Return 1."""
+        return 1
+
+    def flops(self, shape: TowerShape, num_text_tokens: int, drops: tuple[Drop, ...]) -> int:
+        """Return 0: nothing but the row of attention."""
+        return 0

@@ -1,0 +1,73 @@
+"""`pyramiddrop`: three drops, at a quarter, a half and three quarters of the layers, each by the same factor."""
+
+from typing import ClassVar
+
+from adallava.errors import UnsupportedModeError
+from adallava.selection.contract import Selection, TowerShape, top_k_in_order
+from adallava.selection.layer_contract import (
+    Drop,
+    DropInput,
+    PromptInput,
+    Raters,
+    attention_of_present,
+    last_text_token,
+)
+
+_DROPS = 3
+
+
+class PyramidDropSelector:
+    """PyramidDrop (Xing et al. 2024, section 3.2, arXiv 2410.17247).
+
+    Four stages of equal depth. Between two stages the vision tokens are ranked by the attention that the last token
+    of the question would pay them in the next stage's first layer, averaged over heads. The paper keeps a ratio of
+    each stage's tokens, 0.5 by default; a budget states the last stage's K, so that the ratio is (K / N)^(1/3):
+    K = N / 8 is the paper's 0.5.
+
+    Against the authors' code (Cooperx521/PyramidDrop, commit 6444f30, modeling_llama_pdrop.py): the same choice. What
+    differs: the authors count positions anew after each drop, which is `positions="compact"` here, while "original"
+    keeps them; they cut counts with int(), we round; batches may be padded on the left; several images keep a share
+    each, where their code drops from the first; in training they average over the tokens before every answer of a
+    conversation, we rank by the one before the first.
+    """
+
+    name: ClassVar[str] = "pyramiddrop"
+    learned: ClassVar[bool] = False
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
+    ignores_budget: ClassVar[bool] = False
+
+    def schedule(self, num_layers: int, num_vision_tokens: int, keep_count: int) -> tuple[Drop, ...]:
+        """Return the three drops, counts falling geometrically from N to K.
+
+        Raises:
+            UnsupportedModeError: for an LLM of fewer than 4 layers.
+        """
+        if num_layers <= _DROPS:
+            raise UnsupportedModeError(
+                f"pyramiddrop has 4 stages, and this LLM has {num_layers} layers: choose another method"
+            )
+        ratio = keep_count / num_vision_tokens
+        drops = []
+        for stage in range(1, _DROPS + 1):
+            layer = stage * num_layers // (_DROPS + 1)
+            count = round(num_vision_tokens * ratio ** (stage / _DROPS))
+            drops.append(Drop(layer, layer, keep_count if stage == _DROPS else max(keep_count, count)))
+        return tuple(drops)
+
+    def raters(self, inputs: PromptInput) -> Raters:
+        """Name the last token of the question."""
+        return last_text_token(inputs)
+
+    def choose(self, inputs: DropInput) -> Selection:
+        """Keep the tokens with the most attention."""
+        scores = attention_of_present(inputs)
+        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+
+    def num_raters(self, num_text_tokens: int) -> int:
+        """Return 1."""
+        return 1
+
+    def flops(self, shape: TowerShape, num_text_tokens: int, drops: tuple[Drop, ...]) -> int:
+        """Return 0: nothing but the rows of attention."""
+        return 0

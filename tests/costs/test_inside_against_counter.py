@@ -1,0 +1,53 @@
+"""What a sweep writes down for a method inside the LLM, against PyTorch's counter over the whole answer."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from models import INSIDE_LLM, tiny_base, tiny_inputs
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from adallava import AdaLlava
+from adallava.costs.flops import answer_flops
+from adallava.costs.shapes import model_shape_from_config
+from adallava.evaluation.inside_cost import inside_selector_flops
+from adallava.selection.layer_contract import LayerSelector
+
+
+@pytest.fixture(scope="module", params=["llama", "mistral"])
+def base(request: pytest.FixtureRequest) -> Iterator[Any]:
+    # The counter does not see the fused kernel of a CPU.
+    with sdpa_kernel(SDPBackend.MATH):
+        yield tiny_base(llm=request.param)
+
+
+@pytest.mark.parametrize("method", INSIDE_LLM)
+@pytest.mark.parametrize(("num_images", "budget"), [(1, 3), (1, 9), (1, 16), (2, 14)])
+def test_an_answers_flops_are_what_pytorch_counts(
+    full: AdaLlava, base: Any, method: str, num_images: int, budget: int
+) -> None:
+    model = AdaLlava(base, full.processor).with_method(method)
+    inputs = tiny_inputs(full.processor, ["is the colour red or blue?"], images_each=num_images)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        output = model.generate(**inputs, token_budget=budget, max_new_tokens=4, do_sample=False)
+    rotary = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
+    counted = counter.get_total_flops() - rotary
+    (record,), (length,) = output.records, output.prompt_lengths
+    shape = model_shape_from_config(base.config.to_dict())
+    assert isinstance(model.selector, LayerSelector)
+    selector = inside_selector_flops(model.selector, model.shape, shape.llm, record)
+    by_part = answer_flops(
+        shape,
+        num_images=num_images,
+        num_vision_tokens=16 * num_images,
+        tokens_kept_per_image=16,
+        prompt_length=length,
+        answer_length=output.answer_lengths[0],
+        selector_flops=selector,
+        tokens_kept_by_layer=record.tokens_kept_by_layer,
+    )
+    assert (selector > 0) == (budget < 16 * num_images)
+    # Less text stands behind a second image than behind the first: its raters are padded, which is not counted.
+    assert sum(by_part.values()) == (counted if num_images == 1 else pytest.approx(counted, rel=0.01))
