@@ -98,6 +98,16 @@ def test_every_score_of_the_table_has_its_interval_and_the_caption_its_count() -
     assert re.search(r"full: [\d.]+ \[[\d.]+, [\d.]+\]; none: [\d.]+ \[", accuracy.caption)
 
 
+def test_a_method_that_sets_its_own_budget_has_a_column_that_says_so() -> None:
+    results = fake_results(SMALL)
+    cells = [
+        cell.model_copy(update={"budget_asked": "none", "cell": "random@none"}) if cell.cell == "random@8" else cell
+        for cell in results.cells
+    ]
+
+    assert paper_tables(RUN, Results(cells=cells))[0].head == ("method", "own K", "32", "8")
+
+
 def test_bold_is_only_what_is_ahead_of_all_others() -> None:
     results = rich()
     bold = {

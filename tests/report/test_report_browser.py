@@ -124,6 +124,18 @@ def test_methods_go_and_come_back(opened: Visit) -> None:
     assert "question" in opened.plot_names()
 
 
+def test_pointing_at_a_method_leaves_its_curve_alone_in_full_colour(opened: Visit) -> None:
+    read = "document.querySelector('#plot').data.filter((trace) => trace.error_y).map((t) => [t.name, t.opacity])"
+    opened.page.locator("#methods label", has_text="pool").hover()
+    faded = dict(opened.page.evaluate(read))
+    opened.page.locator("h1").hover()
+    restored = dict(opened.page.evaluate(read))
+
+    assert faded.pop("pool") == 1
+    assert set(faded.values()) == {0.12}
+    assert set(restored.values()) == {1}
+
+
 def test_a_question_type_and_the_hard_split_show_their_own_accuracy(opened: Visit, cells: dict[str, Cell]) -> None:
     opened.page.select_option("#view-kind", "reading")
     by_kind = [100 * cells[f"pool@{budget}"].accuracy_by_kind["reading"].mean for budget in SPEC.budgets]

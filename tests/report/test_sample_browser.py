@@ -236,6 +236,7 @@ def test_the_samples_that_flipped_between_two_runs_are_shown(opened: Visit, dire
     assert sorted(opened.rows()) == np.flatnonzero(expected).tolist()[:20]
     first = opened.page.locator("#sample .method-name").all_inner_texts()[:2]
     assert {text.split(" ", 1)[1] for text in first} == {"uniform@8", "before: uniform@8"}
+    assert "between the two runs stands in the table above" in opened.page.locator("#pair").inner_text()
 
 
 def test_the_second_run_is_laid_over_the_plot_and_taken_off(opened: Visit) -> None:

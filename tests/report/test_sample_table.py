@@ -172,7 +172,7 @@ def test_of_several_pictures_the_first_is_kept_on_its_own_grid() -> None:
     assert table.columns["random@8"][two[0].sample_id].kept == bytes([1, *[0] * 30, 128])
 
 
-def test_merging_is_what_the_records_say_and_pool_in_older_runs() -> None:
+def test_merging_is_what_the_records_say() -> None:
     table, _, _ = rich(RichRun(methods=("uniform", "tome"), num_samples=5))
 
     assert {cell.partition("@")[0] for cell in table.merging} == {"tome"}

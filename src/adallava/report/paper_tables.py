@@ -120,7 +120,8 @@ def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
     if any(cell.flagged for cell in cells):
         caption += " ⚑: failed or empty answers, not to be trusted."
     name = "accuracy" if split == "all" else "accuracy-hard"
-    return PaperTable(name, caption, ("method", *budgets), tuple(rows))
+    heads = ("own K" if budget == "none" else budget for budget in budgets)  # of methods that set K themselves
+    return PaperTable(name, caption, ("method", *heads), tuple(rows))
 
 
 def _clear_leaders(results: Results) -> frozenset[str]:

@@ -8,9 +8,6 @@ from PIL import Image, ImageDraw, ImageEnhance
 
 from adallava.errors import InputError
 
-MERGING_METHODS = frozenset({"pool"})
-"""Methods that combine patches, where no record says so: in runs older than `SampleRecord.merged`."""
-
 MIN_SIDE_PX = 448
 """A drawing is at least this wide, so that single patches are legible on small pictures."""
 

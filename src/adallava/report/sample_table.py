@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from adallava.records import SampleRecord
 from adallava.report.packed import bitmap
-from adallava.report.patches import MERGING_METHODS
 
 RIGHT = 0.5
 """An answer counts as right from this score on; with several draws, their mean score."""
@@ -81,7 +80,7 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         firsts.setdefault(record.sample_id, record)
         images = max(1, len(record.kept_indices or []))
         num_images[record.sample_id] = max(images, num_images.get(record.sample_id, 1))
-        if record.merged or record.method in MERGING_METHODS:
+        if record.merged:
             merging.add(record.cell)
         answers = columns[record.cell].setdefault(record.sample_id, Answers())
         # One object for equal texts: a run has few different answers and very many records.

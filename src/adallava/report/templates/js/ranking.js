@@ -22,6 +22,8 @@ function findComparison(data, a, b) {
 
 // What the tests of the run let one say of cell a against cell b, as one sentence.
 function comparisonWords(data, a, b) {
+  const runOf = (name) => data.cells.find((cell) => cell.name === name).run;
+  if (runOf(a) !== runOf(b)) return "What changed between the two runs stands in the table above.";
   const found = findComparison(data, a, b);
   if (!found) return `${a} and ${b} were not tested against each other in this run.`;
   const p = found.p < 0.001 ? "< 0.001" : `= ${Number(found.p.toFixed(3))}`;
