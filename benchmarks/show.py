@@ -114,6 +114,35 @@ def _compared_kinds() -> list[str]:
     return rows
 
 
+def _positions() -> list[str]:
+    """Original against compact positions, and the time to the first token as a share of the full model's."""
+    published = _published("positions")
+    cells = {cell["cell"]: cell for cell in published["cells"]}
+    full = {timing["batch_size"]: timing["part_ms"] for timing in cells["full@1.0"]["timings"]}
+    tested = {frozenset((pair["cell_a"], pair["cell_b"])): pair for pair in published["comparisons"]}
+    heads = ["original", "compact", "told apart", *(f"time to 1st token, batch {size}" for size in full)]
+    rows = ["| cell | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for name, cell in cells.items():
+        if cell["method"] == "full" or cell["positions"] == "compact":
+            continue
+        other = cells[f"{name}+compact"]
+        times = {timing["batch_size"]: timing["part_ms"] for timing in cell["timings"]}
+        shares = [
+            f"{times[size]['time_to_first_token']['median'] / full[size]['time_to_first_token']['median']:.2f}"
+            for size in full
+        ]
+        apart = "yes" if tested[frozenset((name, other["cell"]))]["significant"] else "no"
+        rows.append(
+            f"| `{name}` | " + " | ".join([*map(_percent, (cell["accuracy"], other["accuracy"])), apart, *shares])
+        )
+        rows[-1] += " |"
+    return [
+        *rows,
+        "",
+        f"n = {cells['full@1.0']['num_samples']}; `full@1.0` has {_percent(cells['full@1.0']['accuracy'])}.",
+    ]
+
+
 def _size() -> list[str]:
     """What the bundled model weighs, read from its file."""
     path = ROOT / "src/adallava/bundled/tiny/model.safetensors"
@@ -159,6 +188,8 @@ TABLES = {
     "compared": _compared,
     "compared_kinds": _compared_kinds,
     "compared_provenance": lambda: _provenance("methods"),
+    "positions": _positions,
+    "positions_provenance": lambda: _provenance("positions"),
 }
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 
