@@ -130,9 +130,8 @@ def main() -> None:
             command = [sys.executable, __file__, "--way", way, "--model", str(folder), "--device", args.device]
             measured[way] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
     print(f"{stored / MIB:.0f} MiB of safetensors to {args.device}; MiB on top of the libraries' own\n")
-    print(
-        "| way | seconds | anonymous | anonymous, at most | file | all, at most |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| way | seconds | anonymous | anonymous, at most | file | all, at most |")
+    print("| --- |" + " --- |" * 5)
     for way, found in measured.items():
         mib = [found[f"{name}_bytes"] / MIB for name in ("anonymous", "anonymous_peak", "file", "peak")]
         print(f"| {WAYS[way]} | {found['seconds']:.2f} | " + " | ".join(f"{value:.0f}" for value in mib) + " |")
