@@ -1,6 +1,6 @@
 """The model: a stock Llava, a selection method beside it, and how the two are driven."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,21 +24,16 @@ from adallava.generation.output import (
     describe_selections,
     read_answers,
 )
-from adallava.generation.prepare import Language, Prepared
+from adallava.generation.prepare import Prepared
 from adallava.generation.prepare_inside import PreparedInside
-from adallava.generation.request import Request, prepare_request
+from adallava.generation.request import Request, one_each, prepare_request
 from adallava.generation.run_inside import choose_inside, forward_inside
-from adallava.generation.wording import Wording
-from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, question_frame
+from adallava.language import make_language
+from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.selection import build_selector
-from adallava.selection.contract import (
-    Need,
-    TextTowerMethod,
-    TowerShape,
-    WordsMethod,
-)
+from adallava.selection.contract import TowerShape, WordsMethod
 from adallava.selection.layer_contract import AnySelector, LayerSelector
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "build_prompt"]
@@ -90,20 +85,7 @@ class AdaLlava:
         self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
         self.name_or_path = name_or_path
         self.adapter_sha256 = adapter_sha256
-        self._language = self._make_language()
-
-    def _make_language(self) -> Language | None:
-        if self.selector is None or isinstance(self.selector, LayerSelector):
-            return None
-        needs = self.selector.needs
-        if self.processor is None or not needs & {Need.WORDS, Need.TEXT_TOWER}:
-            return None
-        prefix, suffix = question_frame(self.processor)
-        wording = Wording(self.processor.tokenizer, prefix, suffix)
-        text_tower = None
-        if Need.TEXT_TOWER in needs and isinstance(self.selector, TextTowerMethod):
-            text_tower = self._family.load_text_tower(str(self.selector.text_tower))
-        return Language(wording, text_tower)
+        self._language = make_language(self._family, self.selector, processor)
 
     @classmethod
     def from_pretrained(
@@ -393,8 +375,8 @@ class AdaLlava:
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
-            budgets=[TokenBudget.parse(budget) for budget in _one_each(token_budget, len(input_ids))],
-            seeds=[int(value) for value in _one_each(seed, len(input_ids))],
+            budgets=[TokenBudget.parse(budget) for budget in one_each(token_budget, len(input_ids))],
+            seeds=[int(value) for value in one_each(seed, len(input_ids))],
             positions=positions,
             side=side,
             labels=labels,
@@ -415,12 +397,3 @@ def _pick_device(device: str | torch.device | None) -> torch.device:
     if device is not None:
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _one_each(value: Any, num_samples: int) -> list[Any]:
-    """Repeat a single value for each sample; leave a sequence as it is, whatever its length."""
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return [value] * num_samples
-    return list(value)

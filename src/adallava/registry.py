@@ -11,12 +11,13 @@ from adallava.errors import AdallavaError, UnknownNameError
 
 SELECTOR_GROUP = "adallava.selectors"
 
-_REQUIRED_ATTRIBUTES = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "select", "flops")
+_REQUIRED = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "flops")
+"""Of every method."""
+
+_REQUIRED_BEFORE = (*_REQUIRED, "select")
 """Of a method that selects before the LLM: `selection.contract.Selector`."""
 
-_REQUIRED_INSIDE = (
-    "name", "learned", "merges", "per_sample", "ignores_budget", "schedule", "raters", "choose", "num_raters", "flops",
-)  # fmt: skip
+_REQUIRED_INSIDE = (*_REQUIRED, "schedule", "raters", "choose", "num_raters")
 """Of a method inside the LLM, which has a schedule: `selection.layer_contract.LayerSelector`."""
 
 
@@ -70,7 +71,7 @@ def _entry_points_by_name() -> dict[str, EntryPoint]:
 
 
 def _check_class(cls: object, entry_point: EntryPoint) -> None:
-    required = _REQUIRED_INSIDE if selects_inside_llm(cls) else _REQUIRED_ATTRIBUTES
+    required = _REQUIRED_INSIDE if selects_inside_llm(cls) else _REQUIRED_BEFORE
     missing = [attribute for attribute in required if not hasattr(cls, attribute)]
     if not isinstance(cls, type) or missing:
         raise AdallavaError(

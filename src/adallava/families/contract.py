@@ -184,13 +184,9 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
     """Refuse a method that needs what the model lacks, before anything runs.
 
     Raises:
-        UnsupportedModeError: naming the method, what it needs, and what to do.
+        UnsupportedModeError: naming the method, what it needs, and what to do; of a method inside the LLM, also for an
+            LLM whose layers are not known, or are too few.
     """
-    if isinstance(selector, LayerSelector):
-        # An LLM with too few layers is told now, not at the first answer.
-        num_tokens = family.shape.num_vision_tokens
-        selector.schedule(family.decoder().num_layers, num_tokens, num_tokens)
-        return
     missing = sorted(selector.needs - family.provides)
     where = f"the model {model_name!r}" if model_name else "this model"
     if missing:
@@ -210,6 +206,14 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
             f"(text_tower=…, or --method-option {selector.name}.text_tower=…), or choose another relevance "
             "(see docs/methods.md)"
         )
+    if isinstance(selector, LayerSelector):
+        _check_layers(family, selector)
+
+
+def _check_layers(family: Family, selector: LayerSelector) -> None:
+    """Refuse an LLM with too few layers now, not at the first answer."""
+    num_tokens = family.shape.num_vision_tokens
+    selector.schedule(family.decoder().num_layers, num_tokens, num_tokens)
 
 
 def _tower_type(family: Family) -> str:

@@ -146,7 +146,7 @@ def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> Drop
         if kept != counts[-1]:
             counts.append(kept)
             places.append((drops[0].layer, drops[0].scored_by))
-    layouts = [with_keep_counts(layout, _by_prompt(layout.prompts, image_counts)) for image_counts in counts]
+    layouts = [with_keep_counts(layout, image_counts) for image_counts in counts]
     columns = [_stage_columns(stage) for stage in layouts]
     texts = _texts_behind_images(layout)
     return DropPlan(

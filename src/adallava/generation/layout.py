@@ -174,17 +174,23 @@ def plan_layout(
     return _lay_out(tuple(prompts), *_pad_right([np.flatnonzero(row) for row in is_question]), side)
 
 
-def with_keep_counts(layout: Layout, keep_counts: Sequence[Sequence[int]]) -> Layout:
+def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
     """Return the layout of the same prompts with other numbers of tokens kept. On the host; see `Layout.to`.
 
     Args:
         layout: of the batch, on the host.
-        keep_counts: K of each image of each sample.
+        keep_counts: K of each image of the batch.
     """
-    prompts = tuple(
-        replace(prompt, keep_counts=tuple(counts)) for prompt, counts in zip(layout.prompts, keep_counts, strict=True)
-    )
+    rest = iter(keep_counts)
+    prompts = tuple(replace(prompt, keep_counts=tuple(next(rest) for _ in prompt.spans)) for prompt in layout.prompts)
     return _lay_out(prompts, layout.question_columns, layout.question_mask, layout.side)
+
+
+def with_own_counts(layout: Layout, own_counts: Sequence[int]) -> Layout:
+    """Return `with_keep_counts` for a method that set them itself: nothing else was asked for."""
+    kept = with_keep_counts(layout, own_counts)
+    prompts = tuple(replace(prompt, tokens_asked=sum(prompt.keep_counts)) for prompt in kept.prompts)
+    return replace(kept, prompts=prompts)
 
 
 def share_over_images(keep_count: int, num_images: int) -> tuple[int, ...]:

@@ -200,7 +200,7 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
                 budget_asked="none" if ignores_budget else str(prompt.budget),
                 num_vision_tokens=prompt.num_vision_tokens,
                 tokens_asked=prompt.tokens_asked,
-                tokens_planned=sum(map(len, kept[images])) if inside is not None else sum(prompt.keep_counts),
+                tokens_planned=sum(prompt.keep_counts) if inside is None else inside.tokens_by_layer[-1],
                 tokens_kept=sum(map(len, kept[images])) if inside is None else inside.tokens_by_layer[0],
                 kept_indices=tuple(kept[images]),
                 llm_sequence_length=prompt.length,

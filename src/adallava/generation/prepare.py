@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError, InputError
-from adallava.families.contract import Family, TextTower, VisionFeatures
+from adallava.families.contract import Family, VisionFeatures
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import (
     CompactBatch,
@@ -19,7 +19,7 @@ from adallava.generation.compact import (
     merge_embeds,
 )
 from adallava.generation.layout import Layout
-from adallava.generation.wording import Wording, embed_words
+from adallava.generation.wording import Language, embed_words
 from adallava.selection.contract import (
     BudgetTokenMethod,
     Need,
@@ -77,7 +77,7 @@ def prepare(
     seeds: Sequence[int],
     positions: Positions = "original",
     labels: Tensor | None = None,
-    language: "Language | None" = None,
+    language: Language | None = None,
     vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
 ) -> Prepared:
@@ -185,19 +185,6 @@ def _encode_resized(
         full = features.new_zeros((len(same), *features.shape[1:])).index_copy(1, places, smaller.features)
         features = features.index_copy(0, rows, full)
     return VisionFeatures(features)
-
-
-@dataclass(frozen=True)
-class Language:
-    """What a method that reads the question's words needs of the model.
-
-    Attributes:
-        wording: from token ids to the question and to single words.
-        text_tower: for methods that compare the question with patches.
-    """
-
-    wording: Wording
-    text_tower: TextTower | None = None
 
 
 def read_own_counts(

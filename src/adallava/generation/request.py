@@ -1,7 +1,8 @@
 """A batch as the caller asked for it, planned and prepared: the order of the stages for every kind of method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -10,9 +11,10 @@ from adallava.errors import BudgetError, InputError
 from adallava.families.contract import Family
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import Positions
-from adallava.generation.layout import Layout, Side, plan_layout
-from adallava.generation.prepare import Language, Prepared, prepare, read_own_counts
+from adallava.generation.layout import Layout, Side, plan_layout, with_own_counts
+from adallava.generation.prepare import Prepared, prepare, read_own_counts
 from adallava.generation.prepare_inside import PreparedInside, prepare_inside
+from adallava.generation.wording import Language
 from adallava.records import FULL_METHOD
 from adallava.selection.contract import OwnCountMethod, RoundingMethod
 from adallava.selection.layer_contract import AnySelector, LayerSelector
@@ -60,7 +62,7 @@ def prepare_request(
     language: Language | None = None,
     clock: StageClock | None = None,
 ) -> Prepared | PreparedInside:
-    """Plan on the host, run every stage before the LLM, and return the shortened batch.
+    """Plan on the host, run every stage before the LLM, and return what the LLM is about to read.
 
     A method that finds its own counts runs the tower first, and is waited for once; every other method is planned
     before anything runs.
@@ -69,39 +71,37 @@ def prepare_request(
         BudgetError: for a budget that the method "full" cannot give.
         InputError: if prompts, images, labels and seeds do not fit together.
     """
-    pixel_values = None if request.pixel_values is None else request.pixel_values.to(family.device)
+    layout = _plan(family, selector, request)
     ids = request.input_ids.to(family.device)
+    pixel_values = None if request.pixel_values is None else request.pixel_values.to(family.device)
     if isinstance(selector, LayerSelector):
         return prepare_inside(
             family,
-            family.decoder(),
             selector,
-            _plan(family, selector, request, None),
+            layout,
             input_ids=ids,
             pixel_values=pixel_values,
             seeds=request.seeds,
             positions=request.positions,
             clock=clock,
         )
-    vision, own_counts = None, None
+    vision = None
     if isinstance(selector, OwnCountMethod) and pixel_values is not None:
-        everything = [family.shape.num_vision_tokens] * len(pixel_values)
         vision, own_counts = read_own_counts(
             family,
             selector,
-            _plan(family, selector, request, everything).to(family.device),
+            layout.to(family.device),
             input_ids=ids,
             pixel_values=pixel_values,
             seeds=request.seeds,
             language=language,
             clock=clock,
         )
-    elif selector is not None and selector.ignores_budget:
-        own_counts = (0,) * (0 if pixel_values is None else len(pixel_values))
+        layout = with_own_counts(layout, own_counts)
     return prepare(
         family,
         selector,
-        _plan(family, selector, request, own_counts).to(family.device),
+        layout.to(family.device),
         input_ids=ids,
         pixel_values=pixel_values,
         seeds=request.seeds,
@@ -113,12 +113,17 @@ def prepare_request(
     )
 
 
-def _plan(family: Family, selector: AnySelector | None, request: Request, own_counts: Sequence[int] | None) -> Layout:
+def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
+    """Lay the batch out on the host; for a method that finds its own counts, as if every token stayed."""
     grid = family.shape.grid
+    num_images = 0 if request.pixel_values is None else len(request.pixel_values)
+    own_counts = None
+    if selector is not None and selector.ignores_budget:
+        own_counts = [family.shape.num_vision_tokens if isinstance(selector, OwnCountMethod) else 0] * num_images
     layout = plan_layout(
         request.input_ids,
         request.attention_mask,
-        num_images=0 if request.pixel_values is None else len(request.pixel_values),
+        num_images=num_images,
         tokens_per_image=family.shape.num_vision_tokens,
         image_token_id=family.image_token_id,
         budgets=request.budgets,
@@ -136,3 +141,12 @@ def _plan(family: Family, selector: AnySelector | None, request: Request, own_co
                     "choose a method (see adallava.registry.selector_names()) or a budget of 1.0"
                 )
     return layout
+
+
+def one_each(value: Any, num_samples: int) -> list[Any]:
+    """Repeat a single value for each sample; leave a sequence as it is, whatever its length."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return [value] * num_samples
+    return list(value)
