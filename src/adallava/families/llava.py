@@ -86,6 +86,10 @@ class LlavaFamily:
     def _has_cls(self) -> bool:
         return bool(self._model.config.vision_feature_select_strategy == "default")
 
+    def tokens_per_image(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return N of each image: all are alike."""
+        return (self._shape.num_vision_tokens,) * len(pixel_values)
+
     def encode(
         self,
         pixel_values: Tensor,
