@@ -267,8 +267,8 @@ def _find_images(
         sizes = ", ".join(str(count) for count in tokens_per_image[: len(spans)]) or "no image"
         raise InputError(
             f"sample {sample} has {len(places)} image placeholders, which its images do not fill (vision tokens of "
-            f"each: {sizes}): let the processor expand the prompt, do not truncate it, and give one row of pixel_values "
-            "per image"
+            f"each: {sizes}): let the processor expand the prompt, do not truncate it, and give one row of "
+            "pixel_values per image"
         )
     return columns, tuple(spans)
 
