@@ -223,11 +223,14 @@ def _write_processor(folder: Path, chat_template: str) -> None:
         _write(folder / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
     else:
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    _write_tokenizer(folder)
+    write_tokenizer(folder)
 
 
-def _write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, *, added: bool = True) -> None:
+    """Write the tokenizer's files; without `<image>` and `<pad>`, which llava-hf added, they are Vicuna's."""
     special = {0: "<unk>", 1: "<s>", 2: "</s>", IMAGE_TOKEN_ID: "<image>", PAD_TOKEN_ID: "<pad>"}
+    if not added:
+        special = {id_: token for id_, token in special.items() if id_ < 3}
     plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
     vocab |= {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
@@ -292,13 +295,12 @@ def _write_tokenizer(folder: Path) -> None:
             "bos_token": "<s>",
             "clean_up_tokenization_spaces": False,
             "eos_token": "</s>",
-            "extra_special_tokens": {"image_token": "<image>"},
-            "image_token": "<image>",
+            **({"extra_special_tokens": {"image_token": "<image>"}, "image_token": "<image>"} if added else {}),
             "legacy": False,
             "model_max_length": 1000000000000000019884624838656,
-            "pad_token": "<pad>",
-            "padding_side": "left",
-            "processor_class": "LlavaProcessor",
+            "pad_token": "<pad>" if added else "<unk>",
+            "padding_side": "left" if added else "right",
+            **({"processor_class": "LlavaProcessor"} if added else {}),
             "sp_model_kwargs": {},
             "tokenizer_class": "LlamaTokenizer",
             "trust_remote_code": False,
@@ -306,9 +308,11 @@ def _write_tokenizer(folder: Path) -> None:
             "use_default_system_prompt": False,
         },
     )
-    tokens = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokens["pad_token"] = "<pad>" if added else "<unk>"
     _write(folder / "special_tokens_map.json", {role: {"content": token, **plain} for role, token in tokens.items()})
-    _write(folder / "added_tokens.json", {"<image>": IMAGE_TOKEN_ID, "<pad>": PAD_TOKEN_ID})
+    if added:
+        _write(folder / "added_tokens.json", {"<image>": IMAGE_TOKEN_ID, "<pad>": PAD_TOKEN_ID})
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:
