@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from adallava.costs.shapes import ModelShape
 from adallava.generation.clock import StageClock
@@ -45,7 +46,7 @@ class Answerer:
             return failed
         device = self.model.device
         clock = StageClock(device)
-        inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+        inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
         reset_peak_memory(device)
         start = time.perf_counter()
         output = self.model.generate(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measure
     The batch is on the device before the clock starts: reading and preparing pictures is not timed.
     """
     device = answerer.model.device
-    inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+    inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
     clock = StageClock(device)
     reset_peak_memory(device)
     output = answerer.model.generate(
