@@ -10,6 +10,7 @@ has no keys and values there.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -27,16 +28,23 @@ class SampleLayers:
     """What ran of the LLM for one sample.
 
     Attributes:
-        scheduler: that chose; None if everything was asked for.
+        scheduler: that chose.
         latency_asked: in the form `Latency` prints.
         groups_run: for each layer, the groups of heads that ran; `(0,)` or `()` where a layer is one group.
         groups: that a layer is split into.
+        latency_tokens: in the prompt, which the prompt's length counts: 1 or 0.
     """
 
-    scheduler: str | None
+    scheduler: str
     latency_asked: str
     groups_run: tuple[tuple[int, ...], ...]
     groups: int
+    latency_tokens: int = 0
+
+    @property
+    def layer_shares(self) -> tuple[Fraction, ...]:
+        """The share of each layer that ran."""
+        return tuple(Fraction(len(run), self.groups) for run in self.groups_run)
 
 
 @dataclass(frozen=True)
@@ -162,15 +170,15 @@ class ScheduledLayers:
         Args:
             latencies: as asked.
         """
-        groups = self._units.groups
+        groups, units = self._units.groups, self._units
         every = tuple(range(groups))
         samples = []
-        for latency, plan in zip(latencies, self._plan, strict=True):
+        for latency, plan, count in zip(latencies, self._plan, self._unit_counts, strict=True):
             chosen = [plan[first : first + groups] for first in range(0, len(plan), groups)]
             behind = tuple(tuple(group for group in every if layer[group]) for layer in chosen)
-            samples.append(
-                SampleLayers(self._scheduler.name, latency, (every,) * self._units.prefix_layers + behind, groups)
-            )
+            tokens = int(isinstance(self._scheduler, TokenScheduler) and count < units.count)
+            run = (every,) * units.prefix_layers + behind
+            samples.append(SampleLayers(self._scheduler.name, latency, run, groups, tokens))
         return tuple(samples)
 
     def _at(self, hidden: Tensor) -> Tensor:
