@@ -85,9 +85,11 @@ class SampleRecord(_Record):
     latency_asked: str = FULL_LATENCY
     """As the caller wrote it, in the form `Latency` prints."""
     groups_run: list[list[int]] | None = None
-    """For each LLM layer, the groups of heads that ran (`[0]` or `[]` where a layer is one group); None where all did."""
+    """For each LLM layer, the groups of heads that ran: `[0]` or `[]` where a layer is one group. None = all."""
     groups_per_layer: int = 1
     """Groups that each layer is split into."""
+    latency_tokens: int = 0
+    """In the prompt, where a learned scheduler chose; `prompt_length` counts them."""
     kv_bytes: int | None = None
     """Keys and values of this sample when its answer ended, padding excluded; None in older files."""
     merged: bool = False
@@ -183,6 +185,7 @@ class Cell(_Record):
 
     cell: str
     method: str
+    """A curve's name: the selection method, with `/<scheduler>@<latency>` behind it where layers are left out."""
     budget_asked: str
     positions: PositionsName = "original"
     scheduler: str | None = None

@@ -107,7 +107,7 @@ def time_batch(
             if plan.cell in errors:
                 continue
             try:
-                measurement = measure(answerers[plan.method], plan, batch)
+                measurement = measure(answerers[plan.runner], plan, batch)
             except Exception as error:  # most often a batch that does not fit into memory: the others still may
                 errors[plan.cell] = describe_error(error)
                 continue
@@ -128,6 +128,7 @@ def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measure
     output = answerer.model.generate(
         **inputs,
         token_budget=1.0 if plan.budget is None else plan.budget,
+        latency=1.0 if plan.latency is None else plan.latency,
         seed=[sample_seed(answerer.seed, sample.id) for sample in batch.samples],
         positions=plan.positions,
         clock=clock,
