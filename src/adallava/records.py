@@ -278,7 +278,7 @@ class Results(_Record):
 
 
 class RunConfig(_Record):
-    """What was asked for: equal configurations may share a run folder, others never do."""
+    """What was asked for: configurations equal but for `timing_batch_sizes` may share a run folder, others never do."""
 
     model: str
     task: str
@@ -292,6 +292,7 @@ class RunConfig(_Record):
     draws: int = 1
     """Draws of each random method."""
     timing_batch_sizes: list[int] = Field(default_factory=list)
+    """At which every cell is timed: all that a folder's run was ever asked for with, since they decide no answer."""
     method_options: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
     """Options of training-free methods that are not at their defaults, by method."""
     dtype: str
