@@ -306,7 +306,7 @@ class Results(_Record):
 
 
 class RunConfig(_Record):
-    """What was asked for: equal configurations may share a run folder, others never do."""
+    """What was asked for: configurations equal but for `timing_batch_sizes` may share a run folder, others never do."""
 
     model: str
     task: str
@@ -320,6 +320,7 @@ class RunConfig(_Record):
     draws: int = 1
     """Draws of each random method."""
     timing_batch_sizes: list[int] = Field(default_factory=list)
+    """At which every cell is timed: all that a folder's run was ever asked for with, since they decide no answer."""
     schedulers: list[str] = Field(default_factory=list)
     latencies: list[str] = Field(default_factory=lambda: [FULL_LATENCY])
     """Crossed with the schedulers, the methods and the token budgets."""

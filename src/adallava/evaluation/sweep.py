@@ -71,7 +71,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
         answerers = make_answerers(request, models, schedulers, task.scorer())
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
             _run_cells(answerers, store, plans, journal, observer)
-        sizes = run.config.timing_batch_sizes
+        run, sizes = journal.run, journal.run.config.timing_batch_sizes
         timings = time_cells(request.output, answerers, plans, sizes, task.samples, prepare, observer)
         results = summarise(plans, [sample.id for sample in task.samples], journal.records, request.seed, timings)
         write_record(request.output / RESULTS_FILE, results)
