@@ -1,4 +1,4 @@
-"""Finds selection methods by name: built-ins and third parties' alike are entry points of one group.
+"""Finds selection methods and sources of tasks by name: built-ins and third parties' alike are entry points.
 
 Nothing is imported before it is asked for, so that listing names stays fast and needs no torch.
 """
@@ -10,6 +10,7 @@ from typing import Any
 from adallava.errors import AdallavaError, UnknownNameError
 
 SELECTOR_GROUP = "adallava.selectors"
+TASK_GROUP = "adallava.tasks"
 
 _REQUIRED_ATTRIBUTES = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "select", "flops")
 """Of a method that selects before the LLM: `selection.contract.Selector`."""
@@ -50,6 +51,21 @@ def load_selector_class(name: str) -> type[Any]:
     _check_class(cls, entry_point)
     checked: type[Any] = cls
     return checked
+
+
+def task_source(name: str) -> Any:
+    """Import and return what loads tasks called `<source>:<name>`; None for a name without a registered source.
+
+    Raises:
+        AdallavaError: if it cannot be imported.
+    """
+    source, colon, _ = name.partition(":")
+    for entry_point in entry_points(group=TASK_GROUP, name=source) if colon else ():
+        try:
+            return entry_point.load()
+        except (ImportError, AttributeError) as error:
+            raise AdallavaError(f"tasks of {source!r} cannot be loaded from {entry_point.value!r}: {error}") from error
+    return None
 
 
 def selects_inside_llm(cls: object) -> bool:

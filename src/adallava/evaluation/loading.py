@@ -8,12 +8,15 @@ from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection.contract import draws_at_random
-from adallava.tasks.task import Scorer
+from adallava.tasks import Task
 
 from .answering import Answerer
 from .availability import why_left_out
 from .observer import SweepObserver
 from .request import SweepRequest
+
+DEFAULT_MAX_NEW_TOKENS = 16
+"""For tasks that say nothing, in line with VQAv2."""
 
 ALL_METHODS = "all"
 """Asks for every registered method that the model can run as configured; the others are left out, with a note."""
@@ -77,7 +80,12 @@ def methods_drawing(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
     return frozenset(name for name, model in methods.items() if draws_at_random(model.selector))
 
 
-def make_answerers(request: SweepRequest, models: Mapping[str, AdaLlava], score: Scorer) -> dict[str, Answerer]:
+def max_new_tokens(request: SweepRequest, task: Task) -> int:
+    """Return after how many new tokens an answer is cut: as asked for, else as the task says, else 16."""
+    return request.max_new_tokens or task.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+
+
+def make_answerers(request: SweepRequest, models: Mapping[str, AdaLlava], task: Task) -> dict[str, Answerer]:
     """Return what answers for each method.
 
     Raises:
@@ -85,6 +93,6 @@ def make_answerers(request: SweepRequest, models: Mapping[str, AdaLlava], score:
     """
     base_shape = model_shape_from_config(models[FULL_METHOD].base.config.to_dict())
     return {
-        method: Answerer(model, base_shape, request.seed, request.max_new_tokens, score)
+        method: Answerer(model, base_shape, request.seed, max_new_tokens(request, task), task.scorer())
         for method, model in models.items()
     }

@@ -8,7 +8,6 @@ from typing import Any
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
 from adallava.records import PositionsName
-from adallava.tasks.scoring import EXACT_MATCH
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class SweepRequest:
         limit: first samples to take; None for all of a file.
         batch_size: samples answered together.
         seed: of random methods and of the bootstrap.
-        max_new_tokens: after which an answer is cut.
+        max_new_tokens: after which an answer is cut; None for what the task says, else 16.
         positions: of the kept tokens, see `AdaLlava.generate`; methods cross them, too.
         draws: of every method that draws at random, each with a seed of its own.
         timing_batch_sizes: at which every cell is timed after all answers; none for no timing.
@@ -35,7 +34,8 @@ class SweepRequest:
         adapters: folder by method, for learned methods whose adapter is not beside the model.
         method_options: constructor arguments of training-free methods, by method.
         columns: of a local file, see `load_task`.
-        metric: that scores responses, a name of `tasks.METRICS`.
+        metric: that scores responses, see `load_task`.
+        include_path: folder with further tasks of lmms-eval.
         question_suffix: appended to every question, as many models expect ("Answer in one word.").
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
@@ -51,7 +51,7 @@ class SweepRequest:
     limit: int | None = 100
     batch_size: int = 8
     seed: int = 0
-    max_new_tokens: int = 16
+    max_new_tokens: int | None = None
     positions: tuple[PositionsName, ...] = ("original",)
     draws: int = 3
     timing_batch_sizes: tuple[int, ...] = ()
@@ -61,7 +61,8 @@ class SweepRequest:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
-    metric: str = EXACT_MATCH
+    metric: str | None = None
+    include_path: Path | None = None
     question_suffix: str = ""
     retry_failed: bool = False
     report: bool = True
@@ -75,7 +76,7 @@ class SweepRequest:
         """
         counts = [
             ("--batch-size", self.batch_size),
-            ("--max-new-tokens", self.max_new_tokens),
+            ("--max-new-tokens", 1 if self.max_new_tokens is None else self.max_new_tokens),
             ("--draws", self.draws),
             *(("--timing-batch-sizes", size) for size in self.timing_batch_sizes),
         ]
