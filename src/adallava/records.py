@@ -305,6 +305,14 @@ class Results(_Record):
     hard_split: HardSplit | None = None
 
 
+class TaskFigures(_Record):
+    """`task_figures.json`: what a task of another harness computes over all responses of a cell, by metric."""
+
+    task: str
+    cells: dict[str, dict[str, float | None]]
+    """None for a metric that has no value over these responses."""
+
+
 class RunConfig(_Record):
     """What was asked for: configurations equal but for `timing_batch_sizes` may share a run folder, others never do."""
 
@@ -335,7 +343,7 @@ class RunConfig(_Record):
     """For a local file: which of its columns is `image`, `question`, `answer`, `id`, `kind`."""
     split: str | None = None
     metric: str = "exact-match"
-    """What a score is; see `tasks.METRICS`."""
+    """What a score is: a name of `tasks.METRICS`, or a metric of the task's own harness."""
     question_suffix: str = ""
     """Appended to every question, for models that want to be told how to answer."""
 

@@ -1,4 +1,4 @@
-"""Finds selection methods and schedulers by name: built-ins and third parties' alike are entry points of one group.
+"""Finds selection methods, schedulers and sources of tasks by name: built-ins and third parties' are entry points.
 
 Nothing is imported before it is asked for, so that listing names stays fast and needs no torch.
 """
@@ -11,6 +11,7 @@ from adallava.errors import AdallavaError, UnknownNameError
 
 SELECTOR_GROUP = "adallava.selectors"
 SCHEDULER_GROUP = "adallava.schedulers"
+TASK_GROUP = "adallava.tasks"
 
 _KINDS = {SELECTOR_GROUP: "selection method", SCHEDULER_GROUP: "scheduler"}
 
@@ -63,6 +64,21 @@ def load_scheduler_class(name: str) -> type[Any]:
         AdallavaError: if the class cannot be imported, lacks part of the contract, or names itself otherwise.
     """
     return _load(SCHEDULER_GROUP, name)
+
+
+def task_source(name: str) -> Any:
+    """Import and return what loads tasks called `<source>:<name>`; None for a name without a registered source.
+
+    Raises:
+        AdallavaError: if it cannot be imported.
+    """
+    source, colon, _ = name.partition(":")
+    for entry_point in entry_points(group=TASK_GROUP, name=source) if colon else ():
+        try:
+            return entry_point.load()
+        except (ImportError, AttributeError) as error:
+            raise AdallavaError(f"tasks of {source!r} cannot be loaded from {entry_point.value!r}: {error}") from error
+    return None
 
 
 def selects_inside_llm(cls: object) -> bool:

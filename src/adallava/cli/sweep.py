@@ -40,6 +40,7 @@ examples:
   adallava sweep --positions original,compact --timing-batch-sizes 1,8,32 --output runs/three
   adallava sweep --model llava-hf/llava-1.5-7b-hf --task questions.jsonl --limit all \\
       --question-suffix " Answer with one word." --output runs/mine
+  adallava sweep --model llava-hf/llava-1.5-7b-hf --task lmms:vqav2_val --limit 500 --output runs/vqav2
 
 a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
@@ -70,13 +71,18 @@ def add_parser(subparsers: Any) -> None:
 def _add_what(group: Any) -> None:
     group.add_argument("--model", default="tiny", help="bundled name, local folder or hub id (default: %(default)s)")
     group.add_argument(
-        "--task", default="scenes", help="bundled name, or a .jsonl or .parquet file (default: %(default)s)"
+        "--task",
+        default="scenes",
+        help="bundled name, a .jsonl or .parquet file, or lmms:NAME for a task of lmms-eval (default: %(default)s)",
+    )
+    group.add_argument(
+        "--include-path", type=Path, metavar="DIR", help="folder with further tasks of lmms-eval, as there"
     )
     group.add_argument(
         "--metric",
-        default="exact-match",
         help="of a local file: exact-match, vqa (VQA accuracy as lmms-eval has it) or vqa-official (as the official "
-        "script has it); the last two take ten answers a question (default: %(default)s)",
+        "script has it); the last two take ten answers a question (default: exact-match; of lmms:NAME, the first "
+        "of its metrics that gives a sample a number)",
     )
     group.add_argument("--split", help="of a bundled task: train, validation or test (default: test)")
     group.add_argument("--limit", default="100", help="first samples to take, or all (default: %(default)s)")
@@ -137,7 +143,7 @@ def _add_what(group: Any) -> None:
 def _add_how(group: Any) -> None:
     group.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
     group.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    group.add_argument("--max-new-tokens", type=int, default=16, help="default: %(default)s")
+    group.add_argument("--max-new-tokens", type=int, help="default: what a task of lmms-eval says, else 16")
     group.add_argument(
         "--question-suffix", default="", metavar="TEXT", help="appended to every question (default: nothing)"
     )
@@ -244,6 +250,7 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
         schedulers=tuple(args.scheduler),
         latencies=latencies,
         scheduler_options=scheduler_options,
+        include_path=args.include_path,
         question_suffix=args.question_suffix,
         retry_failed=args.retry_failed,
         report=not args.no_report,

@@ -21,6 +21,7 @@ RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
 TIMINGS_FILE = "timings.jsonl"
 RESULTS_FILE = "results.json"
+TASK_FIGURES_FILE = "task_figures.json"
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
 

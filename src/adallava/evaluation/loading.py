@@ -8,12 +8,15 @@ from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection.contract import draws_at_random
-from adallava.tasks.task import Scorer
+from adallava.tasks import Task
 
 from .answering import Answerer
 from .availability import why_left_out
 from .observer import SweepObserver
 from .request import SweepRequest
+
+DEFAULT_MAX_NEW_TOKENS = 16
+"""For tasks that say nothing, in line with VQAv2."""
 
 ALL_METHODS = "all"
 """Asks for every registered method that the model can run as configured; the others are left out, with a note."""
@@ -109,8 +112,13 @@ def methods_drawing(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
     return frozenset(name for name, model in methods.items() if draws_at_random(model.selector))
 
 
+def max_new_tokens(request: SweepRequest, task: Task) -> int:
+    """Return after how many new tokens an answer is cut: as asked for, else as the task says, else 16."""
+    return request.max_new_tokens or task.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+
+
 def make_answerers(
-    request: SweepRequest, models: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava], score: Scorer
+    request: SweepRequest, models: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava], task: Task
 ) -> dict[str, Answerer]:
     """Return what answers for each method, alone and with each scheduler; see `CellPlan.runner`.
 
@@ -122,6 +130,6 @@ def make_answerers(
     for method, model in models.items():
         runners |= {f"{method}/{name}": model.with_scheduler(other.scheduler) for name, other in schedulers.items()}
     return {
-        name: Answerer(model, base_shape, request.seed, request.max_new_tokens, score)
+        name: Answerer(model, base_shape, request.seed, max_new_tokens(request, task), task.scorer())
         for name, model in runners.items()
     }

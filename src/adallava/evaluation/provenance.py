@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,7 @@ import adallava
 from adallava.records import Provenance
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "pyarrow", "scipy")
+_OPTIONAL_PACKAGES = ("lmms-eval", "datasets")
 _GIT_TIMEOUT_S = 10
 
 
@@ -91,6 +93,9 @@ def _package_versions() -> dict[str, str]:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "not installed as a package"
+    for package in _OPTIONAL_PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[package] = version(package)
     return versions
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from adallava.budget import Latency, TokenBudget
 from adallava.errors import InputError
 from adallava.records import PositionsName
-from adallava.tasks.scoring import EXACT_MATCH
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class SweepRequest:
         limit: first samples to take; None for all of a file.
         batch_size: samples answered together.
         seed: of random methods and of the bootstrap.
-        max_new_tokens: after which an answer is cut.
+        max_new_tokens: after which an answer is cut; None for what the task says, else 16.
         positions: of the kept tokens, see `AdaLlava.generate`; methods cross them, too.
         draws: of every method that draws at random, each with a seed of its own.
         timing_batch_sizes: at which every cell is timed after all answers; none for no timing.
@@ -35,7 +34,8 @@ class SweepRequest:
         adapters: folder by method or scheduler, for learned ones whose adapter is not beside the model.
         method_options: constructor arguments of training-free methods, by method.
         columns: of a local file, see `load_task`.
-        metric: that scores responses, a name of `tasks.METRICS`.
+        metric: that scores responses, see `load_task`.
+        include_path: folder with further tasks of lmms-eval.
         schedulers: of the LLM's layers, crossed with the latencies below 1.0, the methods and the budgets.
         latencies: how much of the LLM runs.
         scheduler_options: constructor arguments of schedulers that are not learned, by scheduler.
@@ -54,7 +54,7 @@ class SweepRequest:
     limit: int | None = 100
     batch_size: int = 8
     seed: int = 0
-    max_new_tokens: int = 16
+    max_new_tokens: int | None = None
     positions: tuple[PositionsName, ...] = ("original",)
     draws: int = 3
     timing_batch_sizes: tuple[int, ...] = ()
@@ -64,7 +64,8 @@ class SweepRequest:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
-    metric: str = EXACT_MATCH
+    metric: str | None = None
+    include_path: Path | None = None
     schedulers: tuple[str, ...] = ()
     latencies: tuple[Latency, ...] = (Latency(ratio=1.0),)
     scheduler_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -81,7 +82,7 @@ class SweepRequest:
         """
         counts = [
             ("--batch-size", self.batch_size),
-            ("--max-new-tokens", self.max_new_tokens),
+            ("--max-new-tokens", 1 if self.max_new_tokens is None else self.max_new_tokens),
             ("--draws", self.draws),
             *(("--timing-batch-sizes", size) for size in self.timing_batch_sizes),
         ]

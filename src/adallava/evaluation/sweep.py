@@ -6,6 +6,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+from adallava.errors import InputError
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD, Results, Run, RunConfig
 from adallava.report.page import write_report
@@ -20,6 +21,7 @@ from .loading import (
     load_models,
     load_schedulers,
     make_answerers,
+    max_new_tokens,
     methods_ignoring_budget,
     resolve_methods,
 )
@@ -28,6 +30,7 @@ from .plan import CellPlan, plan_cells
 from .provenance import collect_provenance
 from .request import SweepRequest
 from .summary import summarise
+from .task_figures import write_task_figures
 from .timing import time_cells
 
 
@@ -49,9 +52,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
     """
     observer = observer or SweepObserver()
     methods = resolve_methods(request.methods)
-    task = load_task(
-        request.task, split=request.split, limit=request.limit, columns=request.columns, metric=request.metric
-    )
+    task = _load_task(request)
     with locked_folder(request.output):
         models = load_models(request, methods, observer)
         schedulers = load_schedulers(request, models[FULL_METHOD])
@@ -68,13 +69,14 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
         )
         prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
         store = BatchStore(task.samples, request.batch_size, prepare)
-        answerers = make_answerers(request, models, schedulers, task.scorer())
+        answerers = make_answerers(request, models, schedulers, task)
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
             _run_cells(answerers, store, plans, journal, observer)
         run, sizes = journal.run, journal.run.config.timing_batch_sizes
         timings = time_cells(request.output, answerers, plans, sizes, task.samples, prepare, observer)
         results = summarise(plans, [sample.id for sample in task.samples], journal.records, request.seed, timings)
         write_record(request.output / RESULTS_FILE, results)
+        write_task_figures(request.output, task, journal.records)
         report = write_report(request.output, pictures_of(task)) if request.report else None
     return SweepOutcome(run, results, report)
 
@@ -92,7 +94,7 @@ def describe_run(
         limit=request.limit,
         batch_size=request.batch_size,
         seed=request.seed,
-        max_new_tokens=request.max_new_tokens,
+        max_new_tokens=max_new_tokens(request, task),
         positions=list(dict.fromkeys(request.positions)),
         draws=request.draws,
         timing_batch_sizes=sorted(set(request.timing_batch_sizes)),
@@ -116,6 +118,20 @@ def describe_run(
         command=request.command,
     )
     return Run(config=config, provenance=provenance)
+
+
+def _load_task(request: SweepRequest) -> Task:
+    task = load_task(
+        request.task,
+        split=request.split,
+        limit=request.limit,
+        columns=request.columns,
+        metric=request.metric,
+        include_path=request.include_path,
+    )
+    if task.aggregate is not None and request.question_suffix:
+        raise InputError(f"task {task.name} words its own questions: leave --question-suffix out")
+    return task
 
 
 def _run_cells(

@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from adallava.errors import InputError
+from adallava.registry import task_source
 
 from .local import local_task
 from .scoring import EXACT_MATCH, METRICS, check_answers, exact_match, load_metric, normalise_answer
@@ -24,15 +25,17 @@ def load_task(
     split: str | None = None,
     limit: int | None = 100,
     columns: Mapping[str, str] | None = None,
-    metric: str = EXACT_MATCH,
+    metric: str | None = None,
+    include_path: Path | None = None,
 ) -> Task:
-    """Load a bundled task by name, or a local `.jsonl` or `.parquet` file by path.
+    """Load a bundled task by name, a local `.jsonl` or `.parquet` file by path, or a harness's by `<source>:<name>`.
 
     Args:
         split: of a bundled task (default `test`); a local file has none.
         limit: take the first so many samples; None takes all of a file's.
         columns: see `local_task`; for a local file only.
-        metric: a name of `METRICS`; for a local file only.
+        metric: of a local file, a name of `METRICS` (default `exact-match`); of a harness's task, one of its own.
+        include_path: folder with further tasks of the source.
 
     Raises:
         UnknownNameError: for another metric.
@@ -40,6 +43,19 @@ def load_task(
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} leaves no samples: give at least 1")
+    load_source = task_source(name_or_path)
+    if load_source is not None:
+        if split is not None or columns:
+            raise InputError(
+                f"task {name_or_path} has its own split and columns: leave {split or dict(columns or {})} out"
+            )
+        loaded: Task = load_source(
+            name_or_path.partition(":")[2], limit=limit, metric=metric, include_path=include_path
+        )
+        return loaded
+    if include_path is not None:
+        raise InputError(f"--include-path {include_path} does not fit task {name_or_path}: it is for lmms:<name>")
+    metric = metric or EXACT_MATCH
     load_metric(metric)
     if name_or_path not in BUNDLED_TASKS:
         if split is not None:

@@ -71,7 +71,7 @@ def resolve_columns(present: Sequence[str], named: Mapping[str, str], path: Path
 
 def _sample(path: Path, rows: Rows, columns: Mapping[str, str], number: int, row: Row) -> TaskSample:
     question = row[columns["question"]]
-    answers = _answers(row[columns["answer"]])
+    answers = answer_texts(row[columns["answer"]])
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{path}, row {number}: column {columns['question']!r} holds no question")
     if not any(answer.strip() for answer in answers):
@@ -89,8 +89,8 @@ def _sample(path: Path, rows: Rows, columns: Mapping[str, str], number: int, row
     )
 
 
-def _answers(value: Any) -> tuple[str, ...]:
-    # A list holds alternatives; VQA's files wrap each one as {"answer": ...}.
+def answer_texts(value: Any) -> tuple[str, ...]:
+    """Return the answers of a column: a list holds alternatives; VQA's files wrap each one as {"answer": ...}."""
     values = value if isinstance(value, list) else [value]
     texts = (item.get("answer") if isinstance(item, dict) else item for item in values)
     # A blank one stays: it is what one of the people said, and no response is right by it alone.

@@ -1,6 +1,6 @@
 """What a task is: questions about pictures, with the answers that count as right."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from PIL import Image
@@ -33,6 +33,10 @@ Scorer = Callable[[TaskSample, str], float]
 """From a sample and a response to a score in [0, 1]."""
 
 
+Aggregate = Callable[[Mapping[str, str]], dict[str, float | None]]
+"""From responses by sample id to figures by name; None for a figure that these responses have none of."""
+
+
 @dataclass(frozen=True)
 class Task:
     """Samples in a fixed order.
@@ -45,6 +49,8 @@ class Task:
         columns: which column of a local file is what; empty for a bundled task.
         metric: name of what `score` computes.
         score: of a response to a sample, in [0, 1]; None for the metric of that name over the sample's answers.
+        max_new_tokens: after which the task cuts an answer; None if it does not say.
+        aggregate: figures of the task's own over all its responses; None if it has none besides the mean score.
     """
 
     name: str
@@ -54,6 +60,8 @@ class Task:
     columns: dict[str, str]
     metric: str = EXACT_MATCH
     score: Scorer | None = None
+    max_new_tokens: int | None = None
+    aggregate: Aggregate | None = None
 
     def scorer(self) -> Scorer:
         """Return what scores a response to a sample of the task."""

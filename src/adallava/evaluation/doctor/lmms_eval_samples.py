@@ -115,6 +115,9 @@ def _read_cell(label: _FileLabel, name: str) -> AnswerCell:
                 answers.append(replace(_to_answer(row), cell=name, method=label.method))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise InputError(f"{label.path}, line {number}: not a samples line of lmms-eval ({error!r})") from error
+    if len(answers) > 1 and len({answer.targets for answer in answers}) == 1:
+        # VQAv2's task names a column that its data lack, and lmms-eval then writes that name in every line.
+        answers = [replace(answer, targets=()) for answer in answers]
     return AnswerCell(
         label=name,
         task=label.task,

@@ -1,0 +1,199 @@
+"""`adallava sweep --task lmms:<name>`, with the real lmms-eval and its real `vqav2_val` task over local data."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lmms_eval")
+
+from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
+
+from adallava.cli.main import main
+from adallava.evaluation.doctor import diagnose_run
+from adallava.evaluation.journal import read_run
+from adallava.integrations.lmms_eval.task import load_lmms_task
+from adallava.records import Results, SampleRecord, TaskFigures
+from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy
+
+pytestmark = pytest.mark.lmms
+
+
+def sweep(task_folder, output, *options, task=TASK):
+    grid = ["--method", "random,uniform", "--token-budget", "0.25,16", "--draws", "1", "--batch-size", "4"]
+    known = ["--task", f"lmms:{task}", "--include-path", str(task_folder), "--limit", "all"]
+    return main(["sweep", "--model", "tiny", "--device", "cpu", *known, *grid, "--output", str(output), *options])
+
+
+def records_of(folder: Path) -> list[SampleRecord]:
+    return [SampleRecord.model_validate_json(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(task_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    assert sweep(task_folder, folder) == 0
+    return folder
+
+
+def test_questions_scores_and_lengths_are_the_tasks(finished):
+    run = read_run(finished)
+    assert (run.config.task, run.config.metric, run.config.split) == (f"lmms:{TASK}", "exact_match", "validation")
+    assert run.config.max_new_tokens == 16
+    assert run.provenance.versions["lmms-eval"] == "0.7.3"
+    records = records_of(finished)
+    assert len(records) == 5 * 9
+    for record in records:
+        row = vqav2_row(int(record.sample_id))
+        people = [person["answer"] for person in row["answers"]]
+        assert record.question == row["question"] + SHORT_PROMPT
+        assert (record.answers, record.kind) == (people, "other")
+        assert record.score == pytest.approx(lmms_vqa_accuracy(record.response, people))
+    assert {record.score for record in records} == {0.0, 1.0}
+
+
+def test_lmms_evals_own_figures_are_the_means_of_the_report(finished):
+    figures = TaskFigures.model_validate_json((finished / "task_figures.json").read_text())
+    results = Results.model_validate_json((finished / "results.json").read_text())
+    assert [cell.cell for cell in results.cells] == list(figures.cells)
+    for cell in results.cells:
+        assert figures.cells[cell.cell] == {"exact_match": pytest.approx(cell.accuracy.mean)}
+    assert (finished / "report.html").exists()
+
+
+def test_the_plug_in_answers_the_same_at_every_budget(finished, task_folder):
+    from lmms_eval.evaluator import simple_evaluate
+    from lmms_eval.tasks import TaskManager
+
+    known = TaskManager("WARNING", include_path=str(task_folder), model_name="adallava")
+    swept = {(record.cell, record.sample_id): record for record in records_of(finished)}
+    for method, budget in (("full", "1.0"), ("random", "0.25"), ("uniform", "16")):
+        results = simple_evaluate(
+            model="adallava",
+            model_args=f"pretrained=tiny,device=cpu,method={method},token_budget={budget}",
+            tasks=[TASK],
+            batch_size="3",
+            task_manager=known,
+        )
+        for sample in results["samples"][TASK]:
+            record = swept[f"{method}@{budget}", str(sample["doc_id"])]
+            assert sample["filtered_resps"] == [record.response]
+            assert sample["exact_match"] == record.score
+            assert sample["token_counts"] == [
+                {"input_tokens": record.prompt_length, "output_tokens": record.answer_length}
+            ]
+
+
+def test_the_doctor_finds_nothing(finished):
+    assert diagnose_run(finished).healthy, diagnose_run(finished).findings
+
+
+def test_cut_it_goes_on_and_another_metric_or_prompt_is_another_run(finished, task_folder, tmp_path, capsys):
+    def said(folder):
+        return [(r.cell, r.sample_id, r.response, r.score) for r in records_of(folder)]
+
+    for file in ("run.json", "samples.jsonl"):
+        (tmp_path / file).write_bytes((finished / file).read_bytes())
+    whole = (tmp_path / "samples.jsonl").read_bytes()
+    (tmp_path / "samples.jsonl").write_bytes(whole[: 2 * len(whole) // 3])
+    assert sweep(task_folder, tmp_path, "--no-report") == 0
+    assert said(tmp_path) == said(finished)
+    assert (tmp_path / "task_figures.json").read_text() == (finished / "task_figures.json").read_text()
+    write_task(tmp_path / "other", 9, lines='lmms_eval_specific_kwargs: {default: {pre_prompt: "Look: "}}\n')
+    assert sweep(tmp_path / "other", tmp_path, "--no-report") == 2
+    assert "task_sha256" in capsys.readouterr().err
+
+
+def test_a_sample_that_cannot_be_read_fails_alone(task_folder, tmp_path, capsys):
+    import pyarrow.parquet
+
+    name = f"{TASK}_one_broken"
+    write_task(tmp_path, 3, name=name)
+    file = tmp_path / f"{name}.parquet"
+    table = pyarrow.parquet.read_table(file)
+    pictures = table.column("image").to_pylist()
+    pictures[1]["bytes"] = b"no picture"
+    place = table.column_names.index("image")
+    damaged = table.set_column(place, "image", pyarrow.array(pictures, type=table.schema.field("image").type))
+    pyarrow.parquet.write_table(damaged.replace_schema_metadata(table.schema.metadata), file)
+    assert sweep(tmp_path, tmp_path / "run", "--no-report", task=name) == 1
+    assert [record.score is None for record in records_of(tmp_path / "run")] == 5 * [False, True, False]
+    assert "UnidentifiedImageError" in records_of(tmp_path / "run")[1].error
+
+
+# ---- what cannot be mapped ----
+
+MULTIPLE_CHOICE = "output_type: multiple_choice\ngeneration_kwargs: null\ndoc_to_choice: ['yes', 'no']\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            "generation_kwargs: {max_new_tokens: 4, num_beams: 3}\n",
+            "asks for {'num_beams': 3}: a sweep answers greedily",
+        ),
+        ("generation_kwargs: {temperature: 0.7, do_sample: true}\n", "a sweep answers greedily"),
+        ("num_fewshot: 2\n", "shows 2 examples before the question"),
+        ("description: 'Look closely. '\n", "has a description"),
+        (
+            "filter_list: [{name: a, filter: [{function: take_first}]}, {name: b, filter: [{function: take_first}]}]\n",
+            "scores 2 readings of every response",
+        ),
+        ("process_results: !function two_pictures.only_text\n", "gives a sample no number, only submission"),
+        ("process_results: !function two_pictures.broken\n", "cannot score a response here: KeyError: 'judge'"),
+        ("process_results: !function two_pictures.percent\n", "exact_match is 100.0 for sample 0"),
+        ("doc_to_visual: !function two_pictures.twice\n", "doc 0 of task lmms:odd is shown as image, image, text"),
+    ],
+)
+def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, lines, message):
+    (tmp_path / "two_pictures.py").write_text(
+        "def twice(doc):\n    return [doc['image']] * 2\n"
+        "def only_text(doc, results):\n    return {'submission': {'answer': results[0]}}\n"
+        "def broken(doc, results):\n    return doc['judge']\n"
+        "def percent(doc, results):\n    return {'exact_match': 100.0}\n"
+    )
+    write_task(tmp_path, 1, name="odd", lines=lines)
+    assert sweep(tmp_path, tmp_path / "run", task="odd") == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.splitlines()[-1].startswith("adallava sweep: ")
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("vqav2_vall", [], "did you mean 'vqav2_val'"),
+        ("vqav2", [], "is a group of tasks"),
+        ("vqav2_val", [], "cannot load task vqav2_val"),  # the real one, whose data is not here
+        (
+            TASK,
+            ["--metric", "bleu"],
+            "metric bleu gives sample 0 of vqav2_scenes no number; those that do: exact_match",
+        ),
+        (TASK, ["--split", "test"], "has its own split"),
+        (TASK, ["--question-suffix", "?"], "words its own questions"),
+        (TASK, ["--include-path", "/nowhere"], "/nowhere is not a folder"),
+    ],
+)
+def test_a_mistake_in_the_call_is_named(task_folder, tmp_path, capsys, task, options, message):
+    assert sweep(task_folder, tmp_path / "run", *options, task=task) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_metric_kept_for_aggregation_gives_its_score(tmp_path):
+    (tmp_path / "kept.py").write_text(
+        "def by_category(doc, results):\n"
+        "    name = 'first' if doc['image_id'] == 1000 else 'second'\n"
+        "    return {name: {'question_id': doc['question_id'], 'score': 0.5}}\n"
+        "def add(values):\n    return 100.0 * sum(value['score'] for value in values)\n"
+    )
+    metrics = "".join(f"  - {{metric: {name}, aggregation: !function kept.add}}\n" for name in ("first", "second"))
+    lines = f"process_results: !function kept.by_category\nmetric_list:\n{metrics}"
+    write_task(tmp_path, 3, name="kept_task", lines=lines)
+    task = load_lmms_task("kept_task", include_path=tmp_path)
+    assert task.metric == "first/second"
+    assert [task.score(sample, "yes") for sample in task.samples] == [0.5, 0.5, 0.5]
+    assert task.aggregate({sample.id: "yes" for sample in task.samples}) == {"first": 50.0, "second": 100.0}
+    assert json.dumps(task.sha256)
