@@ -242,6 +242,7 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
@@ -254,6 +255,7 @@ class AdaLlava:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
             pixel_values: [I, 3, H, W], one row per image, in the order of the prompts.
+            image_sizes: [I, 2], of a processor that gives them: pictures of LLaVA-NeXT differ in their N.
             token_budget: one for all samples, or one each.
             seed: of methods that draw; one for all samples, or one each.
             positions: "original" keeps each token's position in the full prompt; "compact" counts anew.
@@ -274,7 +276,15 @@ class AdaLlava:
         if clock is not None:
             clock.start()
         call = self._prepare(
-            input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="left", clock=clock
+            input_ids,
+            attention_mask,
+            pixel_values,
+            image_sizes,
+            token_budget,
+            seed,
+            positions,
+            side="left",
+            clock=clock,
         )
         prepared, llm = (call.prepared, call.view()) if isinstance(call, PreparedInside) else (call, self.base)
         kwargs = dict(plan.kwargs)
@@ -299,6 +309,7 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
@@ -308,7 +319,9 @@ class AdaLlava:
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
         """
-        call = self._prepare(input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="left")
+        call = self._prepare(
+            input_ids, attention_mask, pixel_values, image_sizes, token_budget, seed, positions, side="left"
+        )
         return describe_selections(choose_inside(call) if isinstance(call, PreparedInside) else call)
 
     def forward(
@@ -317,6 +330,7 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
         labels: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
         seed: int | Sequence[int] = 0,
@@ -336,7 +350,15 @@ class AdaLlava:
             InputError: if prompts, images and labels do not fit together.
         """
         call = self._prepare(
-            input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="right", labels=labels
+            input_ids,
+            attention_mask,
+            pixel_values,
+            image_sizes,
+            token_budget,
+            seed,
+            positions,
+            side="right",
+            labels=labels,
         )
         if isinstance(call, PreparedInside):
             return forward_inside(
@@ -363,6 +385,7 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None,
         pixel_values: Tensor | None,
+        image_sizes: Tensor | None,
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int],
         positions: Positions,
@@ -375,6 +398,7 @@ class AdaLlava:
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
+            image_sizes=image_sizes,
             budgets=[TokenBudget.parse(budget) for budget in one_each(token_budget, len(input_ids))],
             seeds=[int(value) for value in one_each(seed, len(input_ids))],
             positions=positions,
