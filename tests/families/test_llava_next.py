@@ -112,6 +112,19 @@ def test_every_token_is_the_stock_models(full: AdaLlava, inputs: dict[str, Any])
         torch.testing.assert_close(ours[2 * picture + 1, :tiled], tokens[16:], atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_a_merged_token_is_the_mixture_of_what_it_holds(full: AdaLlava) -> None:
+    family, newline = full.family, full.base.model.image_newline
+    patches = torch.randn(2, 32)
+    ended = torch.zeros(33)
+    ended[-1] = 1
+    one, two = torch.nn.functional.pad(patches, (0, 1))
+    merged = torch.stack([one, (one + two) / 2, (one + two + ended) / 3, ended])[None]
+    mean = full.base.model.multi_modal_projector(patches.mean(dim=0))
+    expected = torch.stack([full.base.model.multi_modal_projector(patches[0]), mean, (2 * mean + newline) / 3, newline])
+    torch.testing.assert_close(family.project(merged)[0], expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("method", ["full", *(name for name in METHODS if name != "none")])
 def test_full_budget_is_the_stock_model(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     model = full if method == "full" else _with_method(full, method)

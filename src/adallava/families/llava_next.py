@@ -94,10 +94,10 @@ class LlavaNextFamily(LlavaFamily):
     def project(self, features: Tensor) -> Tensor:
         """Map tower features, [I, K, C], to the LLM's input, [I, K, D]; a row's end to `image_newline`.
 
-        A merged token that holds a share of row ends is that mixture of both.
+        A merged token that holds a share of row ends is that mixture of `image_newline` and its patches' own mean.
         """
-        share = features[..., -1:]
-        projected = super().project(features[..., :-1])
+        share = features[..., -1:].clamp(0, 1)
+        projected = super().project(features[..., :-1] / torch.where(share < 1, 1 - share, 1))
         newline = self._model.model.image_newline.to(projected.dtype)
         return torch.where(share == 0, projected, (1 - share) * projected + share * newline)
 
