@@ -8,6 +8,7 @@ from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection.contract import draws_at_random
+from adallava.tasks.task import Scorer
 
 from .answering import Answerer
 from .availability import why_left_out
@@ -76,7 +77,7 @@ def methods_drawing(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
     return frozenset(name for name, model in methods.items() if draws_at_random(model.selector))
 
 
-def make_answerers(request: SweepRequest, models: Mapping[str, AdaLlava]) -> dict[str, Answerer]:
+def make_answerers(request: SweepRequest, models: Mapping[str, AdaLlava], score: Scorer) -> dict[str, Answerer]:
     """Return what answers for each method.
 
     Raises:
@@ -84,5 +85,6 @@ def make_answerers(request: SweepRequest, models: Mapping[str, AdaLlava]) -> dic
     """
     base_shape = model_shape_from_config(models[FULL_METHOD].base.config.to_dict())
     return {
-        method: Answerer(model, base_shape, request.seed, request.max_new_tokens) for method, model in models.items()
+        method: Answerer(model, base_shape, request.seed, request.max_new_tokens, score)
+        for method, model in models.items()
     }

@@ -8,6 +8,7 @@ from typing import Any
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
 from adallava.records import PositionsName
+from adallava.tasks.scoring import EXACT_MATCH
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class SweepRequest:
         adapters: folder by method, for learned methods whose adapter is not beside the model.
         method_options: constructor arguments of training-free methods, by method.
         columns: of a local file, see `load_task`.
+        metric: that scores responses, a name of `tasks.METRICS`.
         question_suffix: appended to every question, as many models expect ("Answer in one word.").
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
@@ -59,6 +61,7 @@ class SweepRequest:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
+    metric: str = EXACT_MATCH
     question_suffix: str = ""
     retry_failed: bool = False
     report: bool = True
