@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from models import (
     INSIDE_LLM,
     METHOD_OPTIONS,
@@ -20,6 +22,7 @@ from adallava import AdaLlava
 from adallava.cli.main import main
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import wrap_model
+from adallava.families.llava_next import _places, _tiling
 from adallava.model import build_prompt
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection import build_selector
@@ -98,6 +101,26 @@ def test_a_picture_is_its_whole_and_its_tiles(full: AdaLlava, inputs: dict[str, 
     assert family.grids(inputs["pixel_values"]) == ((4, 4), (6, 9), (4, 4), (12, 5), (4, 4), (8, 9))
     placeholders = (inputs["input_ids"] == full.base.config.image_token_id).sum(dim=1)
     assert placeholders.tolist() == [16 + 54, 16 + 60, 16 + 72]
+
+
+PUBLISHED_PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+"""Of the config.json of llava-hf/llava-v1.6-vicuna-7b-hf; tiles of 336 pixels, 24 patches a side."""
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_any_picture_has_as_many_tokens_and_tiles_as_in_transformers(height: int, width: int) -> None:
+    from transformers import LlavaNextProcessor
+    from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+    tiling = _tiling((height, width), PUBLISHED_PINPOINTS, 336, 24)
+    assert tiling.num_tiles == image_size_to_num_patches((height, width), PUBLISHED_PINPOINTS, 336)
+    placeholders = LlavaNextProcessor._get_unpadded_features(None, height, width, 24, 24, tiling.down, tiling.across)
+    assert (tiling.rows * tiling.columns, tiling.rows) == placeholders
+    (places,) = _places([tiling], 24)[1:]
+    total = 576 * tiling.num_tiles
+    patches = places[: tiling.rows * (tiling.columns + 1)]
+    assert (patches == total).sum() == tiling.rows
+    assert len(patches[patches < total].unique()) == tiling.rows * tiling.columns
 
 
 @torch.no_grad()
@@ -249,5 +272,8 @@ def test_what_it_lacks_is_told(full: AdaLlava, inputs: dict[str, Any]) -> None:
         full.with_selector(build_selector("downsample", TINY_SHAPE))
     with pytest.raises(InputError, match="needs the pictures' sizes: give the processor's image_sizes"):
         full.generate(**{name: value for name, value in inputs.items() if name != "image_sizes"})
+    narrow = {**inputs, "image_sizes": torch.tensor([[1, 900], [90, 30], [56, 56]])}
+    with pytest.raises(InputError, match="a picture of 900 x 1 pixels is so narrow"):
+        full.generate(**narrow)
     with pytest.raises(InputError, match="image_sizes has 1 rows, pixel_values 3"):
         full.generate(**{**inputs, "image_sizes": inputs["image_sizes"][:1]})

@@ -53,9 +53,15 @@ class LlavaNextFamily(LlavaFamily):
             pixel_values: [P, tiles, 3, H, W].
 
         Raises:
-            InputError: if there are no sizes, or not one for each picture.
+            InputError: if there are no sizes, or not one for each picture, or one so narrow that its tiles hold nothing.
         """
         tilings = self._tilings(pixel_values)
+        for (height, width), tiling in zip(self._sizes or (), tilings, strict=True):
+            if tiling.rows * tiling.columns == 0:
+                raise InputError(
+                    f"a picture of {width} x {height} pixels is so narrow that none of its tiles' patches is left when "
+                    "the padding is cut off: cut it first"
+                )
         return tuple(grid for tiling in tilings for grid in (self._shape.grid, (tiling.rows, tiling.columns + 1)))
 
     def encode(
