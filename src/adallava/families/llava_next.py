@@ -53,7 +53,7 @@ class LlavaNextFamily(LlavaFamily):
             pixel_values: [P, tiles, 3, H, W].
 
         Raises:
-            InputError: if there are no sizes, or not one for each picture, or one so narrow that its tiles hold nothing.
+            InputError: if there are no sizes, or not one for each picture, or one too narrow for its tiles.
         """
         tilings = self._tilings(pixel_values)
         for (height, width), tiling in zip(self._sizes or (), tilings, strict=True):
