@@ -228,6 +228,7 @@ def _write_processor(folder: Path, chat_template: str) -> None:
 
 def write_tokenizer(folder: Path, *, added: bool = True) -> None:
     """Write the tokenizer's files; without `<image>` and `<pad>`, which llava-hf added, they are Vicuna's."""
+    folder.mkdir(parents=True, exist_ok=True)
     special = {0: "<unk>", 1: "<s>", 2: "</s>", IMAGE_TOKEN_ID: "<image>", PAD_TOKEN_ID: "<pad>"}
     if not added:
         special = {id_: token for id_, token in special.items() if id_ < 3}

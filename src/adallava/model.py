@@ -304,6 +304,7 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
         latency: LatencyLike | Sequence[LatencyLike] = 1.0,
         seed: int | Sequence[int] = 0,
@@ -317,6 +318,7 @@ class AdaLlava:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
             pixel_values: [I, 3, H, W], one row per image, in the order of the prompts.
+            image_sizes: [I, 2], of a processor that gives them: pictures of LLaVA-NeXT differ in their N.
             token_budget: one for all samples, or one each.
             latency: how much of the LLM runs, 1.0 for all of it; one for all samples, or one each.
             seed: of methods and schedulers that draw; one for all samples, or one each.
@@ -331,7 +333,7 @@ class AdaLlava:
             UnsupportedModeError: for a mode of generation that cannot be given correctly.
         """
         request = self._request(
-            input_ids, attention_mask, pixel_values, token_budget, latency, seed, positions, side="left"
+            input_ids, attention_mask, pixel_values, image_sizes, token_budget, latency, seed, positions, side="left"
         )
         plan = plan_generation(
             generation_kwargs,
@@ -364,6 +366,7 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
@@ -373,9 +376,10 @@ class AdaLlava:
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
         """
-        run = self._prepare(
-            self._request(input_ids, attention_mask, pixel_values, token_budget, 1.0, seed, positions, side="left")
+        request = self._request(
+            input_ids, attention_mask, pixel_values, image_sizes, token_budget, 1.0, seed, positions, side="left"
         )
+        run = self._prepare(request)
         return describe_selections(run.prepared if run.inside is None else choose_inside(run.inside))
 
     def forward(
@@ -384,6 +388,7 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
         labels: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
         latency: LatencyLike | Sequence[LatencyLike] = 1.0,
@@ -408,6 +413,7 @@ class AdaLlava:
                 input_ids,
                 attention_mask,
                 pixel_values,
+                image_sizes,
                 token_budget,
                 latency,
                 seed,
@@ -426,6 +432,7 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None,
         pixel_values: Tensor | None,
+        image_sizes: Tensor | None,
         token_budget: BudgetLike | Sequence[BudgetLike],
         latency: LatencyLike | Sequence[LatencyLike],
         seed: int | Sequence[int],
@@ -438,6 +445,7 @@ class AdaLlava:
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
+            image_sizes=image_sizes,
             budgets=[TokenBudget.parse(budget) for budget in one_each(token_budget, len(input_ids))],
             seeds=[int(value) for value in one_each(seed, len(input_ids))],
             positions=positions,

@@ -20,6 +20,7 @@ from original_llava import (
     write_original,
 )
 from PIL import Image
+from published_llava import write_tokenizer
 from safetensors.torch import load_file
 
 from adallava import AdaLlava
@@ -218,6 +219,14 @@ def test_the_tokenizer_may_come_from_another_folder(tmp_path: Path, original: Pa
     _no_tokenizer(source)
     convert_llava(source, clip, tmp_path / "stock", tokenizer=original)
     assert len(_load(tmp_path / "stock").processor.tokenizer) == 32002
+
+
+def test_the_tokenizer_may_be_the_published_one_with_its_two_tokens(tmp_path: Path, original: Path, clip: Path) -> None:
+    write_tokenizer(tmp_path / "llava-hf")
+    convert_llava(original, clip, tmp_path / "stock", tokenizer=tmp_path / "llava-hf")
+    model = _load(tmp_path / "stock")
+    assert (len(model.processor.tokenizer), model.base.config.image_token_id) == (32002, 32000)
+    _compare(model, tower_weights())
 
 
 def test_a_command_says_what_is_wrong_in_one_line(

@@ -49,6 +49,7 @@ class ByHand:
                 features[None],
                 embeds[None, places[-1] + 1 : len(ids)],
                 torch.ones(1, num_text, dtype=torch.bool),
+                (len(features),),
             )
         )
         drops = self.selector.schedule(len(self.llm.layers), len(places), self.keep_count)

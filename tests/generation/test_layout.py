@@ -79,7 +79,7 @@ def test_a_methods_own_counts_go_to_the_images_in_order_whatever_the_budget() ->
 
 
 def test_a_method_that_rounds_down_says_what_was_asked() -> None:
-    layout = _plan([[1, 9, 9, 9, 9, 2]], [3], keep_count=lambda asked: asked - asked % 2)
+    layout = _plan([[1, 9, 9, 9, 9, 2]], [3], keep_count=lambda asked, image: asked - asked % 2)
     assert layout.prompts[0].tokens_asked == 3
     assert layout.keep_counts == (2,)
     assert layout.text_columns.tolist() == [[0, 1, 1, 5]]

@@ -44,5 +44,8 @@ def prompt_input(num_vision: int, num_text: Sequence[int], *, width: int = 6, se
     """Return embeddings of prompts with `num_text` text tokens each."""
     mask = torch.arange(max(num_text)) < torch.tensor(num_text)[:, None]
     return PromptInput(
-        drawn(seed, len(num_text), num_vision, width), drawn(seed + 1, len(num_text), max(num_text), width), mask
+        drawn(seed, len(num_text), num_vision, width),
+        drawn(seed + 1, len(num_text), max(num_text), width),
+        mask,
+        (num_vision,) * len(num_text),
     )

@@ -65,6 +65,7 @@ def test_raters_weigh_one_in_all_and_are_real_text_whatever_the_padding(selector
                 together.vision_embeds[part],
                 together.text_embeds[part, :num_text],
                 together.text_mask[part, :num_text],
+                together.token_counts[part],
             )
         )
         used = raters.weights[row] > 0

@@ -115,7 +115,7 @@ def test_sparsevlm_rates_keeps_and_recycles_as_the_authors_code() -> None:
     text = slice(BEFORE + num_vision, length)
     selector = SparseVLMSelector()
     mask = torch.ones(1, num_text, dtype=torch.bool)
-    raters = selector.raters(PromptInput(embeds[:, vision], embeds[:, text], mask))
+    raters = selector.raters(PromptInput(embeds[:, vision], embeds[:, text], mask, (num_vision,)))
     assert raters.weights[0].tolist() == [0, 0.25, 0.25, 0, 0, 0, 0, 0.25, 0.25]
     attention = (matrix.mean(dim=1)[:, text, vision] * raters.weights.unsqueeze(-1)).sum(dim=1)
     selection = selector.choose(_drop_input(attention, hidden[:, vision], 22))

@@ -30,7 +30,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--vision-tower", type=Path, required=True, metavar="DIR", help="folder of the CLIP that mm_vision_tower names"
     )
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder of the tokenizer (default: the source)")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="folder with a tokenizer.json of the same words, such as that of "
+        "llava-hf/llava-1.5-7b-hf (default: the source, whose tokenizer.model needs the package sentencepiece)",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write, new or empty")
 
 

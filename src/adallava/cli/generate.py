@@ -196,6 +196,10 @@ def run(args: argparse.Namespace) -> int:
     prompt = build_prompt(model.processor, args.question, len(images))
     # Without the format, a picture one or three pixels high is taken for one with its channels first.
     inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt", input_data_format="channels_last"))
+    if not args.no_image and inputs["pixel_values"].ndim != 4:
+        raise InputError(
+            "this model reads a picture in tiles, and which of their tokens stay cannot be drawn yet: add --no-image"
+        )
     if model.selector is not None and model.selector.ignores_budget:
         budgets = budgets[:1]
     results = [_at_budget(model, inputs, budget, latency, args) for latency in latencies for budget in budgets]

@@ -6,12 +6,14 @@ from typing import Any
 import torch
 
 from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.families import llava, llava_next
 from adallava.families.checkpoint_files import check_config, check_weights
 from adallava.families.contract import Family
-from adallava.families.llava import MODEL_TYPE, LlavaFamily, load_llava
 
-_LOADERS = {MODEL_TYPE: load_llava}
-_WRAPPERS = {MODEL_TYPE: LlavaFamily}
+_FAMILIES = {
+    llava.MODEL_TYPE: (llava.load_llava, llava.LlavaFamily),
+    llava_next.MODEL_TYPE: (llava_next.load_llava_next, llava_next.LlavaNextFamily),
+}
 
 
 def load_family(
@@ -37,7 +39,7 @@ def load_family(
     folder = Path(folder_or_id) if Path(folder_or_id).is_dir() else None
     if folder is not None:
         check_config(folder)
-    loader = _LOADERS[_supported(_read_model_type(folder_or_id), folder_or_id)]
+    loader, _ = _FAMILIES[_supported(_read_model_type(folder_or_id), folder_or_id)]
     if folder is not None:
         check_weights(folder)
     return loader(folder_or_id, dtype=dtype, device=device, attn_implementation=attn_implementation)
@@ -49,7 +51,8 @@ def wrap_model(model: Any) -> Family:
     Raises:
         UnsupportedModeError: for a family that is not supported.
     """
-    return _WRAPPERS[_supported(str(model.config.model_type), type(model).__name__)](model)
+    _, wrapper = _FAMILIES[_supported(str(model.config.model_type), type(model).__name__)]
+    return wrapper(model)
 
 
 def weights_folder(folder_or_id: str) -> Path:
@@ -84,8 +87,8 @@ def _read_model_type(folder_or_id: str) -> str:
 
 
 def _supported(model_type: str, where: str) -> str:
-    if model_type not in _LOADERS:
+    if model_type not in _FAMILIES:
         raise UnsupportedModeError(
-            f"{where!r} is of the family {model_type!r}; supported are: {', '.join(sorted(_LOADERS))}"
+            f"{where!r} is of the family {model_type!r}; supported are: {', '.join(sorted(_FAMILIES))}"
         )
     return model_type

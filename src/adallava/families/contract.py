@@ -21,7 +21,8 @@ class VisionFeatures:
     """The tower's output for I images.
 
     Attributes:
-        features: [I, N, C], the patches, before the projector.
+        features: [I, N, C], the patches, before the projector; N of the largest image, what is behind an image's own N
+            is never read.
         budget_features: [I, C], the output at the budget token, if one went in.
         feature_layer: of the layer that puts out the features, if asked for.
         last_layer: of the tower's last layer, if asked for.
@@ -88,11 +89,24 @@ class Family(Protocol):
         """What this model can give to a method."""
         ...
 
-    def tokens_per_image(self, pixel_values: Tensor) -> tuple[int, ...]:
-        """Return N of each image, which is as many placeholders as it has in a prompt; on the host, from shapes alone.
+    def for_sizes(self, image_sizes: Tensor | None) -> "Family":
+        """Return the family for one call, whose pictures had these sizes; itself, if it does not matter.
 
         Args:
-            pixel_values: [I, …], as the processor makes them.
+            image_sizes: [P, 2], rows and columns of each picture's pixels before the processor; None if it gave none.
+
+        Raises:
+            InputError: if it needs sizes and there are none, or the other way round.
+        """
+        ...
+
+    def grids(self, pixel_values: Tensor) -> tuple[tuple[int, int], ...]:
+        """Return (rows, columns) of each image's tokens; N = rows * columns placeholders stand for it in a prompt.
+
+        On the host, from shapes alone. An image is what is selected from: a family may show one picture as several.
+
+        Args:
+            pixel_values: [P, …], as the processor makes them.
         """
         ...
 

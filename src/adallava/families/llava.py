@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.decoder import LlamaDecoder
 from adallava.families.stock_loading import load_stock
@@ -86,9 +86,19 @@ class LlavaFamily:
     def _has_cls(self) -> bool:
         return bool(self._model.config.vision_feature_select_strategy == "default")
 
-    def tokens_per_image(self, pixel_values: Tensor) -> tuple[int, ...]:
-        """Return N of each image: all are alike."""
-        return (self._shape.num_vision_tokens,) * len(pixel_values)
+    def for_sizes(self, image_sizes: Tensor | None) -> "LlavaFamily":
+        """Return itself: every picture is cut to one size.
+
+        Raises:
+            InputError: if sizes are given.
+        """
+        if image_sizes is not None:
+            raise InputError("this model cuts every picture to one size: it takes no image_sizes")
+        return self
+
+    def grids(self, pixel_values: Tensor) -> tuple[tuple[int, int], ...]:
+        """Return the grid of each image: all are alike."""
+        return (self._shape.grid,) * len(pixel_values)
 
     def encode(
         self,

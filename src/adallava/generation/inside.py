@@ -125,6 +125,7 @@ class LayerDrops:
                     vision_embeds=inputs_embeds[samples, stage.vision_places],
                     text_embeds=inputs_embeds[samples, stage.text_places],
                     text_mask=self._plan.text_mask,
+                    token_counts=stage.layout.keep_counts,
                 )
             )
 

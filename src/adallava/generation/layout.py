@@ -132,7 +132,7 @@ def plan_layout(
     image_token_id: int,
     budgets: Sequence[TokenBudget],
     side: Side,
-    keep_count: Callable[[int], int] | None = None,
+    keep_count: Callable[[int, int], int] | None = None,
     own_counts: Sequence[int] | None = None,
     labels: Tensor | None = None,
     latency_columns: Sequence[int | None] | None = None,
@@ -146,7 +146,8 @@ def plan_layout(
         image_token_id: the placeholder's id.
         budgets: one per sample, shared over its images in proportion to their N.
         side: "left" for generation, "right" for training.
-        keep_count: the K that a method keeps of an image where one was asked for; None = the one asked for.
+        keep_count: the K that a method keeps where one was asked for, of the image of that number; None = the one
+            asked for.
         own_counts: K of every image, for a method that sets it whatever the budget.
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
@@ -179,7 +180,7 @@ def plan_layout(
             asked = budgets[sample].resolve(sum(sizes)) if spans else 0
             kept = share_over_images(asked, sizes)
             if keep_count is not None:
-                kept = tuple(keep_count(count) for count in kept)
+                kept = tuple(keep_count(count, images.start + place) for place, count in enumerate(kept))
         question_ids = ids[sample][is_question[sample]]
         column = at_latency[sample]
         place = None if column is None else int(np.searchsorted(columns, column))

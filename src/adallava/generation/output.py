@@ -35,7 +35,7 @@ class SampleSelection:
         kept_indices: per image, ascending, at the end; of a merging method, the patches that stand for the merged
             tokens.
         llm_sequence_length: tokens of the prompt that enter the LLM, padding excluded.
-        grid: (rows, columns) of an image's patches.
+        grids: (rows, columns) of each image's tokens.
         scores: [images, N] float32 on the CPU that the choice was made from, for methods that score.
         tokens_kept_by_layer: vision tokens that each LLM layer reads, for a method inside the LLM; else None.
         text_behind_images: text tokens that may judge each image, for a method inside the LLM; else None.
@@ -50,7 +50,7 @@ class SampleSelection:
     tokens_kept: int
     kept_indices: tuple[tuple[int, ...], ...]
     llm_sequence_length: int
-    grid: tuple[int, int]
+    grids: tuple[tuple[int, int], ...]
     scores: Tensor | None
     tokens_kept_by_layer: tuple[int, ...] | None = None
     text_behind_images: tuple[int, ...] | None = None
@@ -192,7 +192,7 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
     Raises:
         AdallavaError: if a method's indices are not ascending, unique and within the image.
     """
-    selector, selection, grid = prepared.selector, prepared.selection, prepared.grid
+    selector, selection = prepared.selector, prepared.selection
     method = FULL_METHOD if selector is None else selector.name
     ignores_budget = selector is not None and selector.ignores_budget
     kept = _kept_indices(method, prepared)
@@ -212,7 +212,7 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
                 tokens_kept=sum(map(len, kept[images])) if inside is None else inside.tokens_by_layer[0],
                 kept_indices=tuple(kept[images]),
                 llm_sequence_length=prompt.length,
-                grid=grid,
+                grids=prepared.grids[images],
                 scores=None if scores is None else scores[images],
                 tokens_kept_by_layer=None if inside is None else inside.tokens_by_layer,
                 text_behind_images=None if inside is None else inside.text_behind_images,

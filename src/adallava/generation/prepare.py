@@ -7,8 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from adallava.errors import AdallavaError, InputError
+from adallava.errors import InputError
 from adallava.families.contract import Family, VisionFeatures
+from adallava.generation.choosing import choose, split_by_grid
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import (
     CompactBatch,
@@ -56,7 +57,7 @@ class Prepared:
         layout: where its tokens come from.
         selection: None if no vision token was looked at: no images, or a method that keeps none.
         selector: that chose; None keeps every token.
-        grid: (rows, columns) of an image's patches.
+        grids: (rows, columns) of each image's tokens.
         inside: what a method inside the LLM does with each sample; None for other methods.
         layers: what ran of the LLM for each sample, once it ran; None if all layers did for all samples.
     """
@@ -65,7 +66,7 @@ class Prepared:
     layout: Layout
     selection: Selection | None
     selector: AnySelector | None
-    grid: tuple[int, int]
+    grids: tuple[tuple[int, int], ...]
     inside: tuple[InsideCounts, ...] | None = None
     layers: tuple[SampleLayers, ...] | None = None
 
@@ -101,17 +102,18 @@ def prepare(
             before the choice is part of the selector's time: the method asked for it.
     """
     mark = (lambda part: None) if clock is None else clock.mark
+    grids = () if pixel_values is None else family.grids(pixel_values)
     if pixel_values is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
             mark(part)
         batch = assemble(family, layout, input_ids, None, None, positions, labels)
-        return Prepared(batch, layout, None, selector, family.shape.grid)
+        return Prepared(batch, layout, None, selector, grids)
     ratios = budget_ratios(layout, family.device)
     if vision is None:
         vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
         mark("vision")
     inputs = selection_input(family, layout, input_ids, vision, ratios, seeds, selector, language)
-    selection = choose(selector, inputs)
+    selection = choose(selector, inputs, grids)
     if inputs.projected is not None and selection.merge_weights is None:
         vision_embeds = selection.apply(inputs.projected)
         mark("selector")
@@ -121,7 +123,7 @@ def prepare(
         vision_embeds = family.project(kept)
     mark("projector")
     batch = assemble(family, layout, input_ids, vision_embeds, selection.indices, positions, labels)
-    return Prepared(batch, layout, selection, selector, family.shape.grid)
+    return Prepared(batch, layout, selection, selector, grids)
 
 
 def budget_ratios(layout: Layout, device: torch.device) -> Tensor:
@@ -221,7 +223,11 @@ def read_own_counts(
     if clock is not None:
         clock.mark("vision")
     inputs = selection_input(family, layout, input_ids, vision, ratios, seeds, selector, language)
-    return vision, tuple(int(count) for count in selector.own_counts(inputs).tolist())
+    counts = [0] * len(layout.keep_counts)
+    for images, part in split_by_grid(inputs, family.grids(pixel_values)):
+        for image, count in zip(images, selector.own_counts(part).tolist(), strict=True):
+            counts[image] = int(count)
+    return vision, tuple(counts)
 
 
 def selection_input(
@@ -311,26 +317,6 @@ def image_seeds(layout: Layout, seeds: Sequence[int]) -> Tensor:
 def wrap_seed(seed: int) -> int:
     """Return a seed of any size as an int64."""
     return (seed + 2**63) % 2**64 - 2**63
-
-
-def choose(selector: Selector | None, inputs: SelectionInput) -> Selection:
-    """Return the method's choice; every token if there is no method.
-
-    Raises:
-        AdallavaError: if the method did not keep what it was asked to keep.
-    """
-    num_images, num_tokens = inputs.features.shape[:2]
-    if selector is None:
-        everything = torch.arange(num_tokens, device=inputs.features.device).expand(num_images, -1)
-        return Selection(everything, inputs.keep_counts)
-    selection = selector.select(inputs)
-    expected = (num_images, max(inputs.keep_counts))
-    if selection.keep_counts != inputs.keep_counts or tuple(selection.indices.shape) != expected:
-        raise AdallavaError(
-            f"method {selector.name!r} was asked to keep {inputs.keep_counts} and returned "
-            f"{selection.keep_counts} with indices of shape {tuple(selection.indices.shape)}, not {expected}"
-        )
-    return selection
 
 
 def assemble(

@@ -35,6 +35,7 @@ class Request:
         latencies: one per sample.
         labels: [B, L] or None.
         latency_columns: of each sample, the column of its latency token; None for a batch without any.
+        image_sizes: [P, 2] on the host, of families whose images differ in size; else None.
     """
 
     input_ids: Tensor
@@ -47,6 +48,7 @@ class Request:
     latencies: Sequence[Latency]
     labels: Tensor | None = None
     latency_columns: tuple[int | None, ...] | None = None
+    image_sizes: Tensor | None = None
 
     @property
     def skips_layers(self) -> bool:
@@ -85,6 +87,7 @@ def prepare_request(
         BudgetError: for a budget that the method "full" cannot give.
         InputError: if prompts, images, labels and seeds do not fit together.
     """
+    family = family.for_sizes(request.image_sizes)
     layout = _plan(family, selector, request)
     ids = request.input_ids.to(family.device)
     pixel_values = None if request.pixel_values is None else request.pixel_values.to(family.device)
@@ -129,8 +132,8 @@ def prepare_request(
 
 def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
     """Lay the batch out on the host; for a method that finds its own counts, as if every token stayed."""
-    grid = family.shape.grid
-    tokens_per_image = () if request.pixel_values is None else family.tokens_per_image(request.pixel_values)
+    grids = () if request.pixel_values is None else family.grids(request.pixel_values)
+    tokens_per_image = [rows * columns for rows, columns in grids]
     own_counts: Sequence[int] | None = None
     if selector is not None and selector.ignores_budget:
         own_counts = tokens_per_image if isinstance(selector, OwnCountMethod) else (0,) * len(tokens_per_image)
@@ -141,7 +144,9 @@ def _plan(family: Family, selector: AnySelector | None, request: Request) -> Lay
         image_token_id=family.image_token_id,
         budgets=request.budgets,
         side=request.side,
-        keep_count=(lambda asked: selector.keep_count(asked, grid)) if isinstance(selector, RoundingMethod) else None,
+        keep_count=(lambda asked, image: selector.keep_count(asked, grids[image]))
+        if isinstance(selector, RoundingMethod)
+        else None,
         own_counts=own_counts,
         labels=request.labels,
         latency_columns=request.latency_columns,

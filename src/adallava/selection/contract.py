@@ -5,7 +5,7 @@ the device.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -92,6 +92,12 @@ class TowerLayer:
         """Keys of the patches, averaged over the heads, [I, N, C / heads] float32."""
         keys = self.patch_keys.float()
         return keys.reshape(*keys.shape[:2], self.num_heads, -1).mean(dim=2)
+
+    def of_images(self, rows: Tensor, num_tokens: int) -> "TowerLayer":
+        """Return the same layer for the images `rows`, [n] int64, of which each has `num_tokens` tokens."""
+        length = num_tokens if self.cls_query is None else num_tokens + 1
+        query = None if self.cls_query is None else self.cls_query.index_select(0, rows)
+        return replace(self, keys=self.keys.index_select(0, rows)[:, :length], cls_query=query)
 
     def cls_attention(self, num_heads: int | None = None) -> Tensor:
         """Return how much the class token looks at each patch, [I, heads, N] float32.

@@ -38,17 +38,19 @@ class Drop:
 
 @dataclass(frozen=True)
 class PromptInput:
-    """The LLM's input embeddings, before its first layer. I images, N vision tokens each, T text tokens.
+    """The LLM's input embeddings, before its first layer. I images, N = the most vision tokens one has, T text tokens.
 
     Attributes:
         vision_embeds: [I, N, D].
         text_embeds: [I, T, D], the question's tokens behind the image, right-padded.
         text_mask: [I, T] bool, at least one token an image.
+        token_counts: vision tokens of each image, on the host; entries past them are unspecified.
     """
 
     vision_embeds: Tensor
     text_embeds: Tensor
     text_mask: Tensor
+    token_counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,11 @@ def last_text_token(inputs: PromptInput) -> Raters:
     return Raters(rows, torch.ones_like(rows, dtype=torch.float32))
 
 
-def present_tokens(inputs: DropInput) -> Tensor:
-    """Return True for the entries that hold a token, [I, n] bool."""
-    counts = torch.tensor(inputs.token_counts, dtype=torch.int64).to(inputs.attention.device, non_blocking=True)
-    return torch.arange(inputs.attention.shape[1], device=inputs.attention.device) < counts.unsqueeze(1)
+def present_tokens(inputs: DropInput | PromptInput) -> Tensor:
+    """Return True for the entries that hold a vision token, [I, n] bool."""
+    table = inputs.attention if isinstance(inputs, DropInput) else inputs.vision_embeds
+    counts = torch.tensor(inputs.token_counts, dtype=torch.int64).to(table.device, non_blocking=True)
+    return torch.arange(table.shape[1], device=table.device) < counts.unsqueeze(1)
 
 
 def attention_of_present(inputs: DropInput) -> Tensor:

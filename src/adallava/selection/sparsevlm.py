@@ -78,7 +78,10 @@ class SparseVLMSelector:
         """Name all text tokens, with equal weights for those that fit the picture and 0 for the others."""
         mask = inputs.text_mask
         products = (inputs.vision_embeds @ inputs.text_embeds.transpose(1, 2)).float()
-        shares = products.masked_fill(~mask.unsqueeze(1), float("-inf")).softmax(dim=2).mean(dim=1)
+        present = present_tokens(inputs).unsqueeze(2)
+        shares = products.masked_fill(~mask.unsqueeze(1), float("-inf")).softmax(dim=2)
+        # Images of a batch may differ in their number of tokens: the mean is over those that an image has.
+        shares = (shares * present).sum(dim=1) / present.sum(dim=1)
         num_text = mask.sum(dim=1, keepdim=True)
         # Padding has no share, so that the sum is the text's own.
         fits = mask & (shares > shares.sum(dim=1, keepdim=True) / num_text)

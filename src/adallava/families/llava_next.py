@@ -1,0 +1,249 @@
+"""LLaVA-NeXT: each picture whole and in tiles. Only here transformers' LlavaNext modules are known.
+
+    a picture ──▶ the whole, resized      4 x 4 patches        one image of 16 tokens
+              └─▶ 1 x 2 tiles, unpadded   4 x 6 patches + ¶    one image of 4 x 7 tokens, ¶ ends each row
+
+Both are images of their own to all that follows: a grid of tokens in one run of placeholders. A row's end, ¶, is a
+token like any other, as in DivPrune's code: it is counted in N, may be kept or not, and K = N is the stock model. To a
+method it looks like a patch of zeros; behind the projector it is the model's `image_newline`.
+"""
+
+import copy
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from adallava.errors import InputError, UnsupportedModeError
+from adallava.families.contract import TextTower, VisionFeatures
+from adallava.families.llava import LlavaFamily
+from adallava.families.stock_loading import load_stock
+from adallava.selection.contract import Need, TowerLayer, TowerShape
+
+MODEL_TYPE = "llava_next"
+
+
+class LlavaNextFamily(LlavaFamily):
+    """Drives a stock `LlavaNextForConditionalGeneration` stage by stage. Holds it, changes nothing in it."""
+
+    _sizes: tuple[tuple[int, ...], ...] | None = None
+    """Of the pictures of one call, see `for_sizes`."""
+
+    @property
+    def shape(self) -> TowerShape:
+        """Of the whole picture. C is the tower's width and one more channel, which marks a row's end."""
+        return replace(self._shape, vision_width=self._shape.vision_width + 1, tower_width=self._shape.layer_width)
+
+    @property
+    def provides(self) -> frozenset[Need]:
+        """What this model can give to a method: nothing that supposes one tower pass and one grid for all."""
+        return super().provides - {Need.BUDGET_TOKEN, Need.RESIZED_PICTURE, Need.TEXT_TOWER}
+
+    def for_sizes(self, image_sizes: Tensor | None) -> "LlavaNextFamily":
+        """Return the family for pictures of these sizes, [P, 2]."""
+        sized = copy.copy(self)
+        sized._sizes = None if image_sizes is None else tuple(tuple(map(int, size)) for size in image_sizes.tolist())
+        return sized
+
+    def grids(self, pixel_values: Tensor) -> tuple[tuple[int, int], ...]:
+        """Return the grids of the whole picture and of its tiles, for each picture in turn.
+
+        Args:
+            pixel_values: [P, tiles, 3, H, W].
+
+        Raises:
+            InputError: if there are no sizes, or not one for each picture, or one too narrow for its tiles.
+        """
+        tilings = self._tilings(pixel_values)
+        for (height, width), tiling in zip(self._sizes or (), tilings, strict=True):
+            if tiling.rows * tiling.columns == 0:
+                raise InputError(
+                    f"a picture of {width} x {height} pixels is so narrow that none of its tiles' patches is left when "
+                    "the padding is cut off: cut it first"
+                )
+        return tuple(grid for tiling in tilings for grid in (self._shape.grid, (tiling.rows, tiling.columns + 1)))
+
+    def encode(
+        self,
+        pixel_values: Tensor,
+        budget_token: Tensor | None = None,
+        *,
+        needs: Collection[Need] = (),
+        grid: tuple[int, int] | None = None,
+    ) -> VisionFeatures:
+        """Run the tower over all tiles at once, and lay its output out by images.
+
+        Args:
+            pixel_values: [P, tiles, 3, H, W], padded to the most tiles a picture has.
+            budget_token: not supported.
+            needs: what a method reads of the tower's layers.
+            grid: not supported.
+
+        Raises:
+            UnsupportedModeError: for a budget token or a resized picture.
+        """
+        if budget_token is not None or grid is not None:
+            raise UnsupportedModeError("LLaVA-NeXT takes no budget token and no resized picture")
+        tilings = self._tilings(pixel_values)
+        tiles = torch.cat([picture[: tiling.num_tiles] for picture, tiling in zip(pixel_values, tilings, strict=True)])
+        tower = super().encode(tiles, needs=needs)
+        places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
+        marked = torch.nn.functional.pad(tower.features.flatten(0, 1), (0, 1, 0, 2))
+        marked[-2, -1] = 1  # The row's end; behind it stands what is behind an image's own tokens.
+        return VisionFeatures(
+            marked[places],
+            feature_layer=None if tower.feature_layer is None else _TiledLayer.of(tower.feature_layer, places),
+            last_layer=None if tower.last_layer is None else _TiledLayer.of(tower.last_layer, places),
+        )
+
+    def project(self, features: Tensor) -> Tensor:
+        """Map tower features, [I, K, C], to the LLM's input, [I, K, D]; a row's end to `image_newline`.
+
+        A merged token that holds a share of row ends is that mixture of `image_newline` and its patches' own mean.
+        """
+        share = features[..., -1:].clamp(0, 1)
+        projected = super().project(features[..., :-1] / torch.where(share < 1, 1 - share, 1))
+        newline = self._model.model.image_newline.to(projected.dtype)
+        return torch.where(share == 0, projected, (1 - share) * projected + share * newline)
+
+    def load_text_tower(self, folder_or_id: str) -> TextTower:
+        """Refuse: a text tower is not supported.
+
+        Raises:
+            UnsupportedModeError: always.
+        """
+        raise UnsupportedModeError("LLaVA-NeXT takes no text tower yet: choose another relevance or method")
+
+    def _tilings(self, pixel_values: Tensor) -> "list[_Tiling]":
+        if self._sizes is None:
+            raise InputError("LLaVA-NeXT needs the pictures' sizes: give the processor's image_sizes too")
+        if len(self._sizes) != len(pixel_values):
+            raise InputError(f"image_sizes has {len(self._sizes)} rows, pixel_values {len(pixel_values)}: one each")
+        config, side = self._model.config, self._shape.grid[0]
+        return [_tiling(s, config.image_grid_pinpoints, config.vision_config.image_size, side) for s in self._sizes]
+
+
+@dataclass(frozen=True)
+class _Tiling:
+    """One picture's tiles, and what is left of their patches when the padding is cut off.
+
+    Attributes:
+        down: tiles in a column.
+        across: tiles in a row.
+        top: patches cut off above, and below.
+        left: patches cut off on the left, and on the right.
+        rows: of patches that are left.
+        columns: of patches that are left.
+    """
+
+    down: int
+    across: int
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+    @property
+    def num_tiles(self) -> int:
+        """With the whole picture, which comes first."""
+        return self.down * self.across + 1
+
+
+def _tiling(size: Sequence[int], pinpoints: Sequence[Sequence[int]], tile_pixels: int, side: int) -> _Tiling:
+    """Return the tiling that LLaVA-NeXT gives a picture (its `anyres` and `spatial_unpad`).
+
+    Args:
+        size: (rows, columns) of pixels.
+        pinpoints: sizes that a picture may be fitted into.
+        tile_pixels: side of a tile.
+        side: patches in a row of a tile.
+    """
+    height, width = size
+
+    def fits(pinpoint: Sequence[int]) -> tuple[int, int]:
+        scale = min(pinpoint[1] / width, pinpoint[0] / height)
+        shown = min(int(width * scale) * int(height * scale), width * height)
+        return shown, shown - pinpoint[0] * pinpoint[1]
+
+    best = max(pinpoints, key=fits)
+    down, across = best[0] // tile_pixels, best[1] // tile_pixels
+    rows, columns, top, left = down * side, across * side, 0, 0
+    if width / height > columns / rows:
+        top = (rows - int(round(height * (columns / width), 7))) // 2
+    else:
+        left = (columns - int(round(width * (rows / height), 7))) // 2
+    return _Tiling(down, across, top, left, rows - 2 * top, columns - 2 * left)
+
+
+def _places(tilings: Sequence[_Tiling], side: int) -> Tensor:
+    """Return, for each image's tokens, the row of the tower's flattened output, [I, N of the largest] int64.
+
+    Behind the rows of all tiles come two more: a row's end, and nothing.
+    """
+    per_tile = side * side
+    total = per_tile * sum(tiling.num_tiles for tiling in tilings)
+    longest = max(per_tile, *(tiling.rows * (tiling.columns + 1) for tiling in tilings))
+    places = torch.full((2 * len(tilings), longest), total + 1, dtype=torch.int64)
+    first = 0
+    for picture, tiling in enumerate(tilings):
+        places[2 * picture, :per_tile] = first + torch.arange(per_tile)
+        row = torch.arange(tiling.top, tiling.top + tiling.rows)[:, None]
+        column = torch.arange(tiling.left, tiling.left + tiling.columns)[None, :]
+        tile = 1 + (row // side) * tiling.across + column // side
+        patches = first + tile * per_tile + (row % side) * side + column % side
+        ended = torch.nn.functional.pad(patches, (0, 1), value=total)
+        places[2 * picture + 1, : ended.numel()] = ended.flatten()
+        first += tiling.num_tiles * per_tile
+    return places
+
+
+@dataclass(frozen=True)
+class _TiledLayer(TowerLayer):
+    """A tower layer over tiles, read by images: a patch is compared within its own tile, a row's end with nothing."""
+
+    places: Tensor
+
+    @classmethod
+    def of(cls, layer: TowerLayer, places: Tensor) -> "_TiledLayer":
+        """Return a layer over tiles as one over images, whose tokens are at `places`, [I, N]."""
+        return cls(layer.keys, layer.cls_query, layer.num_heads, places)
+
+    @property
+    def patch_keys(self) -> Tensor:
+        """Keys of the tokens, [I, N, C]; zeros at a row's end."""
+        return _at(super().patch_keys, self.places)
+
+    def cls_attention(self, num_heads: int | None = None) -> Tensor:
+        """Return how much its tile's class token looks at each token, [I, heads, N] float32; 0 at a row's end."""
+        return _at(super().cls_attention(num_heads).transpose(1, 2), self.places).transpose(1, 2)
+
+    def of_images(self, rows: Tensor, num_tokens: int) -> "_TiledLayer":
+        """Return the same layer for some images, and their first tokens."""
+        return replace(self, places=self.places.index_select(0, rows)[:, :num_tokens])
+
+
+def _at(table: Tensor, places: Tensor) -> Tensor:
+    """Return the rows at `places`, [I, N, …], of a table over tiles, [tiles, n, …], with two rows of zeros behind."""
+    return torch.nn.functional.pad(table.flatten(0, 1), (0, 0, 0, 2))[places]
+
+
+def load_llava_next(
+    folder_or_id: str, *, dtype: str | torch.dtype, device: torch.device, attn_implementation: str
+) -> LlavaNextFamily:
+    """Load a checkpoint in stock format from safetensors; from a folder, without any network.
+
+    Raises:
+        CheckpointError: if files are missing or damaged, or the weights do not fill the model.
+    """
+    from transformers import LlavaNextForConditionalGeneration
+
+    return LlavaNextFamily(
+        load_stock(
+            LlavaNextForConditionalGeneration,
+            folder_or_id,
+            dtype=dtype,
+            device=device,
+            attn_implementation=attn_implementation,
+        )
+    )
