@@ -6,13 +6,20 @@ STAMP := $(VENV)/.installed
 SWEEP_OUTPUT ?= runs/first
 SWEEP_METHODS ?= random uniform divprune question none
 
-.PHONY: sweep test lint wheel clean
+LMMS_VENV := .venv-lmms
+LMMS_STAMP := $(LMMS_VENV)/.installed
+
+.PHONY: sweep test test-lmms lint wheel clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# With the real lmms-eval, in an environment of its own: its packages stay out of the one above.
+test-lmms: $(LMMS_STAMP)
+	$(LMMS_VENV)/bin/python -W default -m pytest -m lmms -W default
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -30,7 +37,7 @@ wheel: $(STAMP)
 	  print(adallava.AdaLlava.from_pretrained('tiny', method='question').name_or_path, 'loads from the wheel')"
 
 clean:
-	rm -rf $(VENV) runs build
+	rm -rf $(VENV) $(LMMS_VENV) runs build
 
 # torch comes first, at one version: asked for by a dependency, pip would take the newest with all of its CUDA parts.
 $(STAMP): pyproject.toml constraints.txt
@@ -39,3 +46,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
+
+# A link to the first environment instead of a second torch. lmms-eval without its dependencies: they would swap torch for
+# a CUDA build, and a torchvision that does not match torch breaks transformers' image processors.
+$(LMMS_STAMP): $(STAMP) constraints-lmms.txt
+	$(BIN)/python -m venv --clear --without-pip $(LMMS_VENV)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+	  > "$$($(LMMS_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first_environment.pth"
+	$(LMMS_VENV)/bin/python -m pip install --quiet --no-deps lmms-eval==0.7.3
+	$(LMMS_VENV)/bin/python -m pip install --quiet -c constraints.txt -c constraints-lmms.txt \
+	  datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
+	touch $(LMMS_STAMP)

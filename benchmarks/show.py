@@ -114,6 +114,38 @@ def _compared_kinds() -> list[str]:
     return rows
 
 
+def _positions() -> list[str]:
+    """Original against compact positions, and the time to the first token as a share of the full model's."""
+    published = _published("positions")
+    cells = {cell["cell"]: cell for cell in published["cells"]}
+    full = {t["batch_size"]: t["part_ms"] for t in cells["full@1.0"]["timings"] if t["batch_size"] > 1}
+    tested = {frozenset((pair["cell_a"], pair["cell_b"])): pair for pair in published["comparisons"]}
+    heads = ["original", "compact", "told apart", *(f"time to 1st token, batch {size} [10 %, 90 %]" for size in full)]
+    rows = ["| cell | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for name, cell in cells.items():
+        if cell["method"] == "full" or cell["positions"] == "compact":
+            continue
+        other = cells[f"{name}+compact"]
+        times = {timing["batch_size"]: timing["part_ms"] for timing in cell["timings"]}
+        shares = [_share(times[size], full[size]) for size in full]
+        apart = "yes" if tested[frozenset((name, other["cell"]))]["significant"] else "no"
+        rows.append(
+            f"| `{name}` | " + " | ".join([*map(_percent, (cell["accuracy"], other["accuracy"])), apart, *shares])
+        )
+        rows[-1] += " |"
+    return [
+        *rows,
+        "",
+        f"n = {cells['full@1.0']['num_samples']}; `full@1.0` has {_percent(cells['full@1.0']['accuracy'])}.",
+    ]
+
+
+def _share(parts: dict, whole: dict) -> str:
+    """A time to the first token over the full model's median."""
+    first, median = parts["time_to_first_token"], whole["time_to_first_token"]["median"]
+    return f"{first['median'] / median:.2f} [{first['low'] / median:.2f}, {first['high'] / median:.2f}]"
+
+
 def _size() -> list[str]:
     """What the bundled model weighs, read from its file."""
     path = ROOT / "src/adallava/bundled/tiny/model.safetensors"
@@ -140,7 +172,8 @@ def _report() -> list[str]:
     return [
         f"{timed['samples']:,} samples, {timed['methods']} methods, {timed['answers']:,} answers (made up); a page of "
         f"{timed['page_mib']:.1f} MiB, written in {timed['write_page_s']:.0f} s. Milliseconds, median of "
-        f"{timed['repeats']}, Chromium {timed['chromium'].partition('.')[0]} without a GPU, {timed['cores']} cores, "
+        f"{timed['repeats']} (the slowest plot {timed['slowest_plot_ms']:.0f}), Chromium "
+        f"{timed['chromium'].partition('.')[0]} without a GPU, {timed['cores']} cores, "
         f"{timed['date']}:",
         "",
         "| opens: " + " | ".join(titles[:3]) + " | then: " + " | ".join(titles[3:]) + " |",
@@ -159,6 +192,8 @@ TABLES = {
     "compared": _compared,
     "compared_kinds": _compared_kinds,
     "compared_provenance": lambda: _provenance("methods"),
+    "positions": _positions,
+    "positions_provenance": lambda: _provenance("positions"),
 }
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 

@@ -333,6 +333,8 @@ class RunConfig(_Record):
     columns: dict[str, str] = Field(default_factory=dict)
     """For a local file: which of its columns is `image`, `question`, `answer`, `id`, `kind`."""
     split: str | None = None
+    metric: str = "exact-match"
+    """What a score is; see `tasks.METRICS`."""
     question_suffix: str = ""
     """Appended to every question, for models that want to be told how to answer."""
 

@@ -97,7 +97,7 @@ def test_blank_lines_do_not_shift_the_pictures(tmp_path):
         (3, ("3",)),
         (True, ("True",)),
         ([{"answer": "yes", "answer_id": 1}, {"answer": "yeah"}], ("yes", "yeah")),
-        (["red", None, " "], ("red",)),
+        (["red", None, ""], ("red", "")),
     ],
 )
 def test_answers_in_every_usual_form(tmp_path, value, expected):

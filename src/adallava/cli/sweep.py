@@ -72,6 +72,12 @@ def _add_what(group: Any) -> None:
     group.add_argument(
         "--task", default="scenes", help="bundled name, or a .jsonl or .parquet file (default: %(default)s)"
     )
+    group.add_argument(
+        "--metric",
+        default="exact-match",
+        help="of a local file: exact-match, vqa (VQA accuracy as lmms-eval has it) or vqa-official (as the official "
+        "script has it); the last two take ten answers a question (default: %(default)s)",
+    )
     group.add_argument("--split", help="of a bundled task: train, validation or test (default: test)")
     group.add_argument("--limit", default="100", help="first samples to take, or all (default: %(default)s)")
     add_list_argument(
@@ -234,6 +240,7 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
         adapters=adapters,
         method_options=options,
         columns={role: column for role, column in named.items() if column is not None},
+        metric=args.metric,
         schedulers=tuple(args.scheduler),
         latencies=latencies,
         scheduler_options=scheduler_options,

@@ -10,7 +10,8 @@ from adallava.generation.clock import StageClock
 from adallava.generation.output import AdaLlavaOutput
 from adallava.model import AdaLlava
 from adallava.records import SampleRecord
-from adallava.tasks import TaskSample, exact_match
+from adallava.tasks import TaskSample
+from adallava.tasks.task import Scorer
 
 from .answer_flops import count_flops, count_kv_bytes
 from .batches import BatchStore, PreparedBatch, describe_error
@@ -28,12 +29,14 @@ class Answerer:
         base_shape: of the model without the method, for its FLOPs.
         seed: of the run.
         max_new_tokens: after which an answer is cut.
+        score: of a response to a sample.
     """
 
     model: AdaLlava
     base_shape: ModelShape
     seed: int
     max_new_tokens: int
+    score: Scorer
 
     def answer(self, plan: CellPlan, draw: int, batch: PreparedBatch) -> list[SampleRecord]:
         """Answer a batch and return one record a sample, those that could not be read last.
@@ -77,7 +80,7 @@ class Answerer:
             answers=list(sample.answers),
             kind=sample.kind,
             response=response,
-            score=exact_match(response, sample.answers),
+            score=self.score(sample, response),
             method=plan.method,
             budget_asked=plan.budget_asked,
             num_vision_tokens=ran.num_vision_tokens,

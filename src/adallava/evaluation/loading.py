@@ -8,6 +8,7 @@ from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection.contract import draws_at_random
+from adallava.tasks.task import Scorer
 
 from .answering import Answerer
 from .availability import why_left_out
@@ -109,7 +110,7 @@ def methods_drawing(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
 
 
 def make_answerers(
-    request: SweepRequest, models: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava]
+    request: SweepRequest, models: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava], score: Scorer
 ) -> dict[str, Answerer]:
     """Return what answers for each method, alone and with each scheduler; see `CellPlan.runner`.
 
@@ -120,4 +121,7 @@ def make_answerers(
     runners = dict(models)
     for method, model in models.items():
         runners |= {f"{method}/{name}": model.with_scheduler(other.scheduler) for name, other in schedulers.items()}
-    return {name: Answerer(model, base_shape, request.seed, request.max_new_tokens) for name, model in runners.items()}
+    return {
+        name: Answerer(model, base_shape, request.seed, request.max_new_tokens, score)
+        for name, model in runners.items()
+    }

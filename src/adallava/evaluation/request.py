@@ -8,6 +8,7 @@ from typing import Any
 from adallava.budget import Latency, TokenBudget
 from adallava.errors import InputError
 from adallava.records import PositionsName
+from adallava.tasks.scoring import EXACT_MATCH
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class SweepRequest:
         adapters: folder by method or scheduler, for learned ones whose adapter is not beside the model.
         method_options: constructor arguments of training-free methods, by method.
         columns: of a local file, see `load_task`.
+        metric: that scores responses, a name of `tasks.METRICS`.
         schedulers: of the LLM's layers, crossed with the latencies below 1.0, the methods and the budgets.
         latencies: how much of the LLM runs.
         scheduler_options: constructor arguments of schedulers that are not learned, by scheduler.
@@ -62,6 +64,7 @@ class SweepRequest:
     adapters: Mapping[str, Path] = field(default_factory=dict)
     method_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
+    metric: str = EXACT_MATCH
     schedulers: tuple[str, ...] = ()
     latencies: tuple[Latency, ...] = (Latency(ratio=1.0),)
     scheduler_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -49,7 +49,9 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
     """
     observer = observer or SweepObserver()
     methods = resolve_methods(request.methods)
-    task = load_task(request.task, split=request.split, limit=request.limit, columns=request.columns)
+    task = load_task(
+        request.task, split=request.split, limit=request.limit, columns=request.columns, metric=request.metric
+    )
     with locked_folder(request.output):
         models = load_models(request, methods, observer)
         schedulers = load_schedulers(request, models[FULL_METHOD])
@@ -66,7 +68,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
         )
         prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
         store = BatchStore(task.samples, request.batch_size, prepare)
-        answerers = make_answerers(request, models, schedulers)
+        answerers = make_answerers(request, models, schedulers, task.scorer())
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
             _run_cells(answerers, store, plans, journal, observer)
         sizes = run.config.timing_batch_sizes
@@ -102,6 +104,7 @@ def describe_run(
         scheduler_options={name: dict(options) for name, options in request.scheduler_options.items()},
         method_options={method: dict(options) for method, options in request.method_options.items()},
         columns=task.columns,
+        metric=task.metric,
         split=task.split,
         question_suffix=request.question_suffix,
     )

@@ -88,6 +88,14 @@ class Family(Protocol):
         """What this model can give to a method."""
         ...
 
+    def tokens_per_image(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return N of each image, which is as many placeholders as it has in a prompt; on the host, from shapes alone.
+
+        Args:
+            pixel_values: [I, …], as the processor makes them.
+        """
+        ...
+
     def encode(
         self,
         pixel_values: Tensor,

@@ -276,12 +276,12 @@ def records_of(
 
 
 def _kept_indices(method: str, prepared: Prepared) -> list[tuple[int, ...]]:
-    selection, num_patches = prepared.selection, prepared.grid[0] * prepared.grid[1]
+    selection = prepared.selection
     if selection is None:
         return [()] * len(prepared.layout.keep_counts)
     rows = zip(selection.indices.tolist(), selection.keep_counts, strict=True)
     kept = [tuple(row[:count]) for row, count in rows]
-    for image, indices in enumerate(kept):
+    for image, (indices, num_patches) in enumerate(zip(kept, prepared.layout.tokens_per_image, strict=True)):
         within = all(0 <= index < num_patches for index in indices)
         if not within or any(a >= b for a, b in pairwise(indices)):
             raise AdallavaError(

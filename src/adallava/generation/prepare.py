@@ -126,7 +126,7 @@ def prepare(
 
 def budget_ratios(layout: Layout, device: torch.device) -> Tensor:
     """Return K / N of each image, [I] float32."""
-    ratios = [count / prompt.tokens_per_image for prompt in layout.prompts for count in prompt.keep_counts]
+    ratios = [kept / count for kept, count in zip(layout.keep_counts, layout.tokens_per_image, strict=True)]
     return torch.tensor(ratios, dtype=torch.float32).to(device, non_blocking=True)
 
 

@@ -130,15 +130,14 @@ def prepare_request(
 def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
     """Lay the batch out on the host; for a method that finds its own counts, as if every token stayed."""
     grid = family.shape.grid
-    num_images = 0 if request.pixel_values is None else len(request.pixel_values)
-    own_counts = None
+    tokens_per_image = () if request.pixel_values is None else family.tokens_per_image(request.pixel_values)
+    own_counts: Sequence[int] | None = None
     if selector is not None and selector.ignores_budget:
-        own_counts = [family.shape.num_vision_tokens if isinstance(selector, OwnCountMethod) else 0] * num_images
+        own_counts = tokens_per_image if isinstance(selector, OwnCountMethod) else (0,) * len(tokens_per_image)
     layout = plan_layout(
         request.input_ids,
         request.attention_mask,
-        num_images=num_images,
-        tokens_per_image=family.shape.num_vision_tokens,
+        tokens_per_image=tokens_per_image,
         image_token_id=family.image_token_id,
         budgets=request.budgets,
         side=request.side,

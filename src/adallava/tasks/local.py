@@ -74,7 +74,7 @@ def _sample(path: Path, rows: Rows, columns: Mapping[str, str], number: int, row
     answers = _answers(row[columns["answer"]])
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{path}, row {number}: column {columns['question']!r} holds no question")
-    if not answers:
+    if not any(answer.strip() for answer in answers):
         raise InputError(f"{path}, row {number}: column {columns['answer']!r} holds no answer")
     given_id = row[columns["id"]] if "id" in columns else f"row-{number}"
     if given_id is None:
@@ -93,7 +93,8 @@ def _answers(value: Any) -> tuple[str, ...]:
     # A list holds alternatives; VQA's files wrap each one as {"answer": ...}.
     values = value if isinstance(value, list) else [value]
     texts = (item.get("answer") if isinstance(item, dict) else item for item in values)
-    return tuple(str(text) for text in texts if text is not None and str(text).strip())
+    # A blank one stays: it is what one of the people said, and no response is right by it alone.
+    return tuple(str(text) for text in texts if text is not None)
 
 
 def _load_image(rows: Rows, number: int, column: str) -> Image.Image:

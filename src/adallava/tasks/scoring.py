@@ -1,7 +1,17 @@
-"""How a response is scored: exact match after a light normalisation, the best over all right answers."""
+"""How a response is scored against a sample's answers: metrics by name."""
 
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from adallava.errors import InputError, UnknownNameError
+
+from .vqa_accuracy import NUM_HUMAN_ANSWERS, lmms_vqa_accuracy, official_vqa_accuracy
+
+EXACT_MATCH = "exact-match"
+"""The metric that is used where none is asked for."""
+
+Metric = Callable[[str, Sequence[str]], float]
+"""From a response and the sample's answers to a score in [0, 1]."""
 
 
 def normalise_answer(text: str) -> str:
@@ -19,3 +29,36 @@ def exact_match(response: str, answers: Sequence[str]) -> float:
     """
     given = normalise_answer(response)
     return float(bool(given) and any(given == normalise_answer(answer) for answer in answers))
+
+
+METRICS: Mapping[str, Metric] = {
+    EXACT_MATCH: exact_match,
+    "vqa": lmms_vqa_accuracy,
+    "vqa-official": official_vqa_accuracy,
+}
+"""Metrics by name. `exact-match` takes any of the answers as right; both `vqa` ones want one answer from each of ten
+people."""
+
+
+def load_metric(name: str) -> Metric:
+    """Return a metric.
+
+    Raises:
+        UnknownNameError: for another name.
+    """
+    if name not in METRICS:
+        raise UnknownNameError(f"metric {name!r} is not one of {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def check_answers(name: str, sample_id: str, answers: Sequence[str]) -> None:
+    """Refuse answers that a metric cannot score.
+
+    Raises:
+        InputError: if it wants ten of them, and there are more or fewer.
+    """
+    if name != EXACT_MATCH and len(answers) != NUM_HUMAN_ANSWERS:
+        raise InputError(
+            f"metric {name} takes {NUM_HUMAN_ANSWERS} answers a question, one a person, and sample {sample_id} has "
+            f"{len(answers)}: use --metric {EXACT_MATCH}"
+        )

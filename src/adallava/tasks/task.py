@@ -7,6 +7,8 @@ from PIL import Image
 
 from adallava.errors import AdallavaError
 
+from .scoring import EXACT_MATCH, load_metric
+
 
 @dataclass(frozen=True)
 class TaskSample:
@@ -27,6 +29,10 @@ class TaskSample:
     load_image: Callable[[], Image.Image]
 
 
+Scorer = Callable[[TaskSample, str], float]
+"""From a sample and a response to a score in [0, 1]."""
+
+
 @dataclass(frozen=True)
 class Task:
     """Samples in a fixed order.
@@ -37,6 +43,8 @@ class Task:
         split: of a bundled task; None for a local file, which has none.
         sha256: of a local file's bytes (pictures it names by path excluded); None for a bundled task.
         columns: which column of a local file is what; empty for a bundled task.
+        metric: name of what `score` computes.
+        score: of a response to a sample, in [0, 1]; None for the metric of that name over the sample's answers.
     """
 
     name: str
@@ -44,6 +52,15 @@ class Task:
     split: str | None
     sha256: str | None
     columns: dict[str, str]
+    metric: str = EXACT_MATCH
+    score: Scorer | None = None
+
+    def scorer(self) -> Scorer:
+        """Return what scores a response to a sample of the task."""
+        if self.score is not None:
+            return self.score
+        metric = load_metric(self.metric)
+        return lambda sample, response: metric(response, sample.answers)
 
 
 def pictures_of(task: Task) -> Callable[[str], Image.Image | None]:

@@ -220,8 +220,7 @@ class PolicyObjective(nn.Module):
         return plan_layout(
             prompts.input_ids,
             prompts.attention_mask,
-            num_images=len(prompts.input_ids),
-            tokens_per_image=self.family.shape.num_vision_tokens,
+            tokens_per_image=[self.family.shape.num_vision_tokens] * len(prompts.input_ids),
             image_token_id=self.family.image_token_id,
             budgets=[TokenBudget(count=keep_count)] * len(prompts.input_ids),
             side="right",

@@ -162,8 +162,7 @@ class SchedulerObjective(nn.Module):
         layout = plan_layout(
             made.input_ids,
             made.attention_mask,
-            num_images=len(made.input_ids),
-            tokens_per_image=features.shape[1],
+            tokens_per_image=[features.shape[1]] * len(made.input_ids),
             image_token_id=family.image_token_id,
             budgets=[TokenBudget(count=keep.keep_count)] * len(made.input_ids),
             side="right",

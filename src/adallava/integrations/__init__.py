@@ -1,0 +1,1 @@
+"""Other people's harnesses, driven by and driving this package. Each is imported only when it is asked for."""

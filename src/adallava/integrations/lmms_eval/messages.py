@@ -1,0 +1,62 @@
+"""From the chat messages of an lmms-eval task to a prompt and its pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+
+from adallava.errors import InputError, UnsupportedModeError
+from adallava.evaluation.batches import with_clear_axes
+from adallava.model import build_prompt
+from adallava.tasks.images import open_rgb, to_rgb
+
+Message = Mapping[str, Any]
+"""`{"role": ..., "content": [{"type": "text", "text": ...} or {"type": "image", "url": picture or path}]}`."""
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A prompt with a placeholder for each picture, and the pictures in that order."""
+
+    text: str
+    images: tuple[Image.Image, ...]
+
+
+def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
+    """Return the prompt for messages, worded as for every other question where they are one question.
+
+    Raises:
+        UnsupportedModeError: for video, audio, or a conversation that the checkpoint has no chat template for.
+        InputError: for a picture that cannot be read.
+    """
+    parts = [(message["role"], part) for message in messages for part in message["content"]]
+    for _, part in parts:
+        if part["type"] not in ("text", "image"):
+            raise UnsupportedModeError(f"a message holds {part['type']}: only text and pictures can be answered")
+    images = tuple(_picture(part["url"]) for _, part in parts if part["type"] == "image")
+    kinds = [part["type"] for _, part in parts]
+    if len(messages) == 1 and messages[0]["role"] == "user" and kinds == ["image"] * len(images) + ["text"]:
+        return ChatPrompt(build_prompt(processor, parts[-1][1]["text"], len(images)), images)
+    if not getattr(processor, "chat_template", None):
+        raise UnsupportedModeError(
+            "a conversation, or text before a picture, takes a chat template, which this checkpoint's processor lacks"
+        )
+    conversation = [{"role": message["role"], "content": _template_parts(message)} for message in messages]
+    return ChatPrompt(cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True)), images)
+
+
+def _template_parts(message: Message) -> list[dict[str, str]]:
+    return [
+        {"type": "image"} if part["type"] == "image" else {"type": "text", "text": part["text"]}
+        for part in message["content"]
+    ]
+
+
+def _picture(source: object) -> Image.Image:
+    if isinstance(source, Image.Image):
+        return with_clear_axes(to_rgb(source))
+    if isinstance(source, str):
+        return with_clear_axes(open_rgb(Path(source)))
+    raise InputError(f"a picture is given as {type(source).__name__}: only PIL pictures and paths can be read")

@@ -1,0 +1,94 @@
+"""Where a model lies when lmms-eval runs it: one device a process, every process with a whole model."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from adallava.errors import InputError, UnsupportedModeError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a launch by `torchrun` or `accelerate launch`.
+
+    Attributes:
+        rank: among all.
+        local_rank: among those of this host.
+        world_size: how many there are.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> "Ranks":
+        """Read the launcher's variables; without a launcher, one process."""
+        read = {name: int(os.environ.get(name.upper(), default)) for name, default in _DEFAULT_RANKS.items()}
+        return cls(**read)
+
+
+_DEFAULT_RANKS = {"rank": 0, "local_rank": 0, "world_size": 1}
+
+
+def choose_device(device: str | None, device_map: object, ranks: Ranks, num_cuda_devices: int) -> torch.device:
+    """Return the one device that this process's model lies on.
+
+    Args:
+        device: as asked for; None for CUDA where there is one, else the CPU. Of several processes, each gets the CUDA
+            device of its local rank.
+        device_map: transformers' word for a placement; it may name one device, and then means the same as `device`.
+        ranks: of this process.
+        num_cuda_devices: on this host.
+
+    Raises:
+        UnsupportedModeError: for a `device_map` that spreads a model over devices.
+        InputError: for a device that torch does not know, that is not here, or that several processes would share.
+    """
+    asked = _one_request(device, device_map)
+    if asked is None:
+        asked = torch.device("cuda" if num_cuda_devices else "cpu")
+    if asked.type != "cuda":
+        return asked
+    if ranks.world_size > 1:
+        if asked.index is not None:
+            raise InputError(
+                f"device {asked} would hold the models of all {ranks.world_size} processes: leave the device out, and "
+                "each process takes that of its local rank"
+            )
+        asked = torch.device("cuda", ranks.local_rank)
+    if (asked.index or 0) >= num_cuda_devices:
+        raise InputError(
+            f"device {asked} (local rank {ranks.local_rank} of {ranks.world_size} processes) is not here: this host "
+            f"has {num_cuda_devices} CUDA devices; start as many processes, or pass device=cpu"
+        )
+    return asked
+
+
+def _one_request(device: str | None, device_map: object) -> torch.device | None:
+    named = None if device is None else _parse(device, f"device={device!r}")
+    if device_map in (None, ""):
+        return named
+    mapped = _parse_map(device_map)
+    if named is not None and named != mapped:
+        raise InputError(f"device={device!r} and device_map={device_map!r} are two devices: give one of them")
+    return mapped
+
+
+def _parse_map(device_map: object) -> torch.device:
+    spread = device_map in ("auto", "balanced", "balanced_low_0", "sequential") or isinstance(device_map, dict)
+    if spread:
+        raise UnsupportedModeError(
+            f"device_map={device_map!r} spreads one model over devices, and here all of its parts lie on one: leave it "
+            "out, name one device (device=cuda:0), or start several processes (torchrun), each with a whole model"
+        )
+    text = f"cuda:{device_map}" if isinstance(device_map, int) else str(device_map)
+    return _parse(text, f"device_map={device_map!r}")
+
+
+def _parse(text: str, option: str) -> torch.device:
+    try:
+        return torch.device(text)
+    except RuntimeError:
+        raise InputError(f"{option} is not the name of a device: give cpu, cuda or cuda:0") from None

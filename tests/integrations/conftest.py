@@ -1,0 +1,36 @@
+"""Everything here needs the real lmms-eval, which has an environment of its own: `make test-lmms`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine questions: an odd number, so that batches of four and two processes both have a remainder."""
+    from vqav2_files import write_task
+
+    # Of this run alone: a cache of datasets elsewhere could hold an older fixture.
+    os.environ["LMMS_EVAL_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("datasets"))
+    return write_task(tmp_path_factory.mktemp("tasks"), 9)
+
+
+@pytest.fixture(scope="session")
+def run_lmms_eval(task_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run lmms-eval's command line in a process of its own."""
+
+    def run(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        module = [sys.executable, "-m", *launcher, *(("-m",) if launcher else ()), "lmms_eval"]
+        common = ["--model", "adallava", "--include_path", str(task_folder), "--log_samples"]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [*module, *common, *arguments], capture_output=True, text=True, env=environment, timeout=240
+        )
+
+    return run

@@ -1,0 +1,214 @@
+"""`python -m lmms_eval --model adallava`, with the real lmms-eval and its real `vqav2_val` task over local data."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lmms_eval")
+
+from loguru import logger
+from PIL import Image
+from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
+
+from adallava import AdaLlava
+from adallava.integrations.lmms_eval.model import AdaLlavaLmms, RunFailed
+from adallava.model import build_prompt
+from adallava.tasks.images import to_rgb
+from adallava.tasks.scenes import scene_sample
+from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy
+
+pytestmark = pytest.mark.lmms
+
+NUM_SAMPLES = 9
+MODEL_ARGS = "pretrained=tiny,method=random,token_budget=0.25,latency=1.0"
+
+
+def written(output: Path) -> tuple[dict, list[dict]]:
+    """Return the results file and the lines of the samples file, by document."""
+    (results,) = output.rglob("*_results.json")
+    (samples,) = output.rglob(f"*_samples_{TASK}.jsonl")
+    lines = [json.loads(line) for line in samples.read_text().splitlines()]
+    return json.loads(results.read_text()), sorted(lines, key=lambda line: line["doc_id"])
+
+
+@pytest.fixture(scope="module")
+def batched(run_lmms_eval, tmp_path_factory):
+    output = tmp_path_factory.mktemp("batched")
+    done = run_lmms_eval(
+        *("--model_args", MODEL_ARGS, "--tasks", TASK, "--batch_size", "4", "--output_path", str(output))
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """Every question asked of the model directly, one at a time."""
+    from adallava.evaluation.plan import sample_seed
+
+    model = AdaLlava.from_pretrained("tiny", method="random", device="cpu")
+    outputs = []
+    for index in range(NUM_SAMPLES):
+        scene, question = scene_sample("test", index)
+        inputs = model.processor(
+            images=[to_rgb(Image.fromarray(scene.image))],
+            text=[build_prompt(model.processor, question.text + SHORT_PROMPT)],
+            return_tensors="pt",
+        )
+        seed = sample_seed(0, str(index))
+        outputs.append(model.generate(**inputs, token_budget=0.25, seed=seed, max_new_tokens=16, do_sample=False))
+    return outputs
+
+
+@cache
+def known_tasks(task_folder):
+    """Read the YAML files of all tasks, which takes seconds, once."""
+    from lmms_eval.tasks import TaskManager
+
+    return TaskManager("WARNING", include_path=str(task_folder), model_name="adallava")
+
+
+def evaluate(task_folder, model_args: str = MODEL_ARGS, *, model=None, batch_size: str = "4", **options):
+    """Run lmms-eval in this process; return its samples by document."""
+    from lmms_eval.evaluator import simple_evaluate
+
+    results = simple_evaluate(
+        model=model or "adallava",
+        model_args=model_args,
+        tasks=[TASK],
+        batch_size=batch_size,
+        task_manager=known_tasks(task_folder),
+        **options,
+    )
+    return sorted(results["samples"][TASK], key=lambda sample: sample["doc_id"])
+
+
+def responses(samples) -> list[str]:
+    return [s["filtered_resps"] if isinstance(s["filtered_resps"], str) else s["filtered_resps"][0] for s in samples]
+
+
+def test_the_samples_file_holds_what_the_model_answers_alone(batched, alone):
+    _, samples = written(batched)
+    assert [line["doc_id"] for line in samples] == list(range(NUM_SAMPLES))
+    assert all(responses(samples))
+    assert responses(samples) == [output.text[0] for output in alone]
+    assert [line["token_counts"] for line in samples] == [
+        [{"input_tokens": output.prompt_lengths[0], "output_tokens": output.answer_lengths[0]}] for output in alone
+    ]
+
+
+def test_the_scores_are_the_vqa_accuracy_of_this_project_and_the_results_file_their_mean(batched):
+    results, samples = written(batched)
+    for line in samples:
+        people = [person["answer"] for person in vqav2_row(line["doc_id"])["answers"]]
+        assert line["exact_match"] == pytest.approx(lmms_vqa_accuracy(line["filtered_resps"], people))
+        assert line["input"] == vqav2_row(line["doc_id"])["question"] + SHORT_PROMPT
+    scores = [line["exact_match"] for line in samples]
+    assert 0 < sum(scores) < NUM_SAMPLES
+    assert results["results"][TASK]["exact_match,none"] == pytest.approx(sum(scores) / NUM_SAMPLES)
+    assert results["config"]["model_args"] == MODEL_ARGS
+    assert results["throughput"]["avg_mean_tokens_kept"] == 64
+
+
+def test_a_batch_gives_what_each_gives_alone(batched, task_folder):
+    assert responses(evaluate(task_folder, batch_size="1")) == responses(written(batched)[1])
+
+
+def test_two_processes_give_what_one_gives(batched, run_lmms_eval, tmp_path):
+    done = run_lmms_eval(
+        *("--model_args", MODEL_ARGS, "--tasks", TASK, "--batch_size", "2", "--output_path", str(tmp_path)),
+        launcher=("torch.distributed.run", "--nproc_per_node=2"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (one_results, one), (two_results, two) = written(batched), written(tmp_path)
+    assert responses(two) == responses(one)
+    assert two_results["results"][TASK]["exact_match,none"] == one_results["results"][TASK]["exact_match,none"]
+
+
+def test_one_model_may_be_evaluated_twice(batched, task_folder):
+    model = AdaLlavaLmms.create_from_arg_string(MODEL_ARGS, {"batch_size": "4", "device": "cpu"})
+    expected = responses(written(batched)[1])
+    assert responses(evaluate(task_folder, model=model)) == expected
+    assert responses(evaluate(task_folder, model=model)) == expected
+
+
+def test_a_cache_is_kept_apart_by_budget_and_method(task_folder, tmp_path, monkeypatch):
+    variants = [MODEL_ARGS, MODEL_ARGS.replace("0.25", "1.0"), MODEL_ARGS.replace("random", "uniform")]
+    uncached = [responses(evaluate(task_folder, variant)) for variant in variants]
+    assert len({tuple(answers) for answers in uncached}) == 3
+    for _ in range(2):
+        assert [responses(evaluate(task_folder, v, use_cache=str(tmp_path))) for v in variants] == uncached
+        # The second time nothing may be left to answer.
+        monkeypatch.setattr(AdaLlava, "generate", None)
+
+
+def test_a_line_is_logged_for_every_sample_where_asked_for(task_folder):
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}", level="INFO", filter="adallava")
+    try:
+        evaluate(task_folder)
+        assert lines == []
+        evaluate(task_folder, MODEL_ARGS + ",verbose=true")
+    finally:
+        logger.remove(sink)
+    assert len(lines) == NUM_SAMPLES
+    assert lines[0].startswith(f"{TASK} doc 0: random at 0.25, 64 of 256 vision tokens kept, prompt ")
+    assert " layers run: '" in lines[0]
+
+
+# ---- failures ----
+
+
+def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(run_lmms_eval, task_folder, tmp_path):
+    import pyarrow.parquet
+
+    name = f"{TASK}_broken"
+    write_task(task_folder, 3, name=name)
+    file = task_folder / f"{name}.parquet"
+    table = pyarrow.parquet.read_table(file)
+    pictures = table.column("image").to_pylist()
+    pictures[1]["bytes"] = b"no picture"
+    place = table.column_names.index("image")
+    damaged = table.set_column(place, "image", pyarrow.array(pictures, type=table.schema.field("image").type))
+    pyarrow.parquet.write_table(damaged.replace_schema_metadata(table.schema.metadata), file)
+    done = run_lmms_eval("--model_args", MODEL_ARGS, "--tasks", name, "--output_path", str(tmp_path))
+    assert done.returncode == 1
+    assert "adallava: " in done.stderr
+    assert "image" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.rglob("*.json*"))
+
+
+@pytest.mark.parametrize(
+    ("model_args", "options", "message"),
+    [
+        ("pretrained=tiny,method=uniform,token_budget=0.5,latency=0.5", {}, "latency=0.5 is not supported"),
+        ("pretrained=tiny,method=uniform,token_budget=1.5", {}, "token budget 1.5 is out of range"),
+        ("pretrained=tiny,token_budget=0.5", {}, "method=full, which keeps every token"),
+        ("pretrained=tiny,method=unifrom", {}, "did you mean 'uniform'"),
+        ("pretrained=tiny,method=uniform,tokenbudget=0.5", {}, "tokenbudget"),
+        ("pretrained=tiny,device_map=auto", {}, "device_map='auto' spreads one model over devices"),
+        ("pretrained=tiny,device=cuda:77", {}, "cuda:77"),
+        ("pretrained=/nowhere", {}, "/nowhere"),
+        ("pretrained=tiny", {"batch_size": "auto"}, "batch_size='auto' is not supported"),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_the_reason_and_exit_code_1(model_args, options, message):
+    with pytest.raises(RunFailed, match="adallava: ") as failed:
+        AdaLlavaLmms.create_from_arg_string(model_args, options)
+    assert message in str(failed.value)
+    assert not isinstance(failed.value, Exception)  # lmms-eval would catch it and exit with 0
+
+
+def test_empty_answers_fail_the_run_with_their_cause_unless_they_are_let_pass(task_folder, monkeypatch):
+    generate = AdaLlava.generate
+
+    def eos_at_once(self, **inputs):
+        eos = self.base.generation_config.eos_token_id
+        return generate(self, **inputs, prefix_allowed_tokens_fn=lambda row, ids: [eos])
+
+    monkeypatch.setattr(AdaLlava, "generate", eos_at_once)
+    with pytest.raises(RunFailed, match=r"9 of 9 answers are empty \(9 first-token-eos\)"):
+        evaluate(task_folder)
+    assert responses(evaluate(task_folder, MODEL_ARGS + ",max_empty_share=1")) == [""] * NUM_SAMPLES
