@@ -19,7 +19,7 @@ import transformers
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from adallava import AdaLlava
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.generation.inside import LayerDrops
 from adallava.generation.prepare_inside import PreparedInside
 from adallava.generation.request import Request, prepare_request
@@ -89,6 +89,7 @@ def prefill(model: AdaLlava, ids: torch.Tensor, pixels: torch.Tensor, keep_count
         seeds=[0] * len(ids),
         positions="original",
         side="left",
+        latencies=[Latency(ratio=1.0)] * len(ids),
     )
     made = prepare_request(model.family, model.selector, request)
     batch = made.prepared.batch if isinstance(made, PreparedInside) else made.batch

@@ -58,4 +58,4 @@ class HeadsScheduler(LatencyTokenScheduler):
                 f"{shape.kv_heads} key-value heads and {shape.mlp_width} neurons cannot be split into {groups} groups: "
                 "give a number of groups that divides both"
             )
-        return Units(shape.num_layers, self._units.prefix_layers, groups)
+        return super().units(shape)

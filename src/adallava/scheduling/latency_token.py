@@ -26,6 +26,7 @@ class LatencyTokenScheduler(nn.Module):
         num_frequencies: sines, and as many cosines, that encode the share of the LLM that runs.
     """
 
+    name: ClassVar[str]
     learned: ClassVar[bool] = True
     per_sample: ClassVar[bool] = True
     config: dict[str, Any]
@@ -38,6 +39,14 @@ class LatencyTokenScheduler(nn.Module):
         self.head = nn.Linear(width, units.count)
         for parameter in self.latency_mlp[2].parameters():
             nn.init.zeros_(parameter)
+
+    def units(self, shape: DecoderShape) -> Units:
+        """Return how it splits an LLM: as the one that it was made for.
+
+        Raises:
+            UnsupportedModeError: if it cannot.
+        """
+        return Units(shape.num_layers, self._units.prefix_layers, self._units.groups)
 
     def latency_token(self, shares: Tensor) -> Tensor:
         """Return what is added to the input embedding of the latency token, [B, D].

@@ -22,7 +22,3 @@ class LayersScheduler(LatencyTokenScheduler):
         units = Units(shape.num_layers, prefix_of(shape, prefix_layers))
         super().__init__(units, shape.width, num_frequencies)
         self.config = {"prefix_layers": units.prefix_layers, "num_frequencies": num_frequencies}
-
-    def units(self, shape: DecoderShape) -> Units:
-        """Return one unit a layer behind the prefix."""
-        return Units(shape.num_layers, self._units.prefix_layers)

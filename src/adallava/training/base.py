@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.families.contract import Family
+from adallava.scheduling.contract import half_of_layers
 from adallava.selection.contract import Selection
 from adallava.training.grounding import grounding_loss
 from adallava.training.keep import draw_keep, select_tokens
+from adallava.training.missing_layers import draw_missing_layers, without_layers
 from adallava.training.packing import IGNORE, Packed, packed_mask, packed_positions
 from adallava.training.recipe import KeepMix
 
@@ -44,6 +46,7 @@ def run_packed(
     packed: Packed,
     *,
     with_hidden_states: bool = False,
+    missing_layers: frozenset[int] = frozenset(),
 ) -> PackedRun:
     """Run the LLM over packed questions.
 
@@ -53,11 +56,13 @@ def run_packed(
         vision_positions: [B, K] their patch indices.
         packed: the questions.
         with_hidden_states: True to return every layer's input.
+        missing_layers: LLM layers that are passed over; not together with `with_hidden_states`.
     """
     mask = packed_mask(packed, kept.shape[1])
     bias = torch.zeros_like(mask, dtype=kept.dtype).masked_fill(~mask, torch.finfo(kept.dtype).min)
     position_ids = packed_positions(packed, vision_positions, family.shape.num_vision_tokens)
-    result = family.model.model.language_model(
+    model = without_layers(family, missing_layers) if missing_layers else family.model
+    result = model.model.language_model(
         inputs_embeds=torch.cat(
             [family.embed_text(packed.prefix_ids), kept, family.embed_text(packed.text_ids)], dim=1
         ),
@@ -75,13 +80,25 @@ class BaseObjective(nn.Module):
     """What the Trainer sees in stage `base`."""
 
     def __init__(
-        self, family: Family, keep: KeepMix, *, tower_learns: bool, ground_weight: float, ground_layer: int
+        self,
+        family: Family,
+        keep: KeepMix,
+        *,
+        tower_learns: bool,
+        ground_weight: float,
+        ground_layer: int,
+        missing_layers_share: float = 0.0,
+        prefix_layers: int | None = None,
     ) -> None:
-        """Hold the model; with a `ground_weight`, the grounding loss of a layer is added."""
+        """Hold the model; with a `ground_weight`, the grounding loss of a layer is added.
+
+        In `missing_layers_share` of the steps, random layers behind the prefix are passed over, without grounding.
+        """
         super().__init__()
         self.base = family.model
         self.family, self.keep, self.tower_learns = family, keep, tower_learns
         self.ground_weight, self.ground_layer = ground_weight, ground_layer
+        self.missing_layers_share, self.prefix_layers = missing_layers_share, prefix_layers
 
     def forward(
         self,
@@ -99,14 +116,20 @@ class BaseObjective(nn.Module):
             features = self.family.encode(pixel_values).features
         keep = draw_keep(self.keep, features.shape[1])
         selection = select_tokens(keep, features, self.family.shape.grid, evidence)
-        grounded = self.ground_weight > 0 and asked_patches is not None and selection.merge_weights is None
+        missing = self._draw_missing()
+        grounded = (
+            self.ground_weight > 0 and not missing and asked_patches is not None and selection.merge_weights is None
+        )
         kept = self.family.project(selection.apply(features))
-        run = run_packed(self.family, kept, selection.indices, packed, with_hidden_states=grounded)
+        run = run_packed(
+            self.family, kept, selection.indices, packed, with_hidden_states=grounded, missing_layers=missing
+        )
         answered = F.cross_entropy(run.logits.float(), run.targets)
+        suffix = f"_without_{len(missing)}" if missing else ""
         outputs = {
             "loss": answered,
-            f"loss_{keep.way}": answered,
-            f"accuracy_{keep.way}_{keep.keep_count}": (run.logits.argmax(-1) == run.targets).float().mean(),
+            f"loss_{keep.way}{suffix}": answered,
+            f"accuracy_{keep.way}_{keep.keep_count}{suffix}": (run.logits.argmax(-1) == run.targets).float().mean(),
         }
         if grounded and asked_patches is not None:
             ends = packed.asks.nonzero()
@@ -119,6 +142,13 @@ class BaseObjective(nn.Module):
             )
             outputs["loss"] = outputs["loss"] + self.ground_weight * outputs["nouns"]
         return outputs
+
+    def _draw_missing(self) -> frozenset[int]:
+        if not self.missing_layers_share or float(torch.rand(())) >= self.missing_layers_share:
+            return frozenset()
+        shape = self.family.decoder().shape
+        prefix = half_of_layers(shape) if self.prefix_layers is None else self.prefix_layers
+        return draw_missing_layers(shape.num_layers, prefix)
 
     def _ground(
         self, run: PackedRun, packed: Packed, selection: Selection, layer: int, rows: Tensor, patches: Tensor

@@ -22,7 +22,7 @@ from adallava.selection.gumbel import gumbel_noise
 from adallava.selection.question import QuestionSelector
 from adallava.training.prompts import PromptBatch
 
-_LOWEST_REWARD = -5.0
+LOWEST_REWARD = -5.0
 _ADVANTAGE_FLOOR = 0.05
 
 
@@ -92,7 +92,18 @@ def answer_log_probabilities(
         use_cache=False,
     ).last_hidden_state
     assert batch.labels is not None
-    targets = batch.labels[:, 1:]
+    return answer_chances(family, hidden, batch.labels)
+
+
+def answer_chances(family: Family, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-probability of each answer, [R], and whether it is the greedy one.
+
+    Args:
+        family: the base.
+        hidden: [R, S, D], what its last layer puts out, normed.
+        labels: [R, S], -100 but at the answer.
+    """
+    targets = labels[:, 1:]
     answers = targets != IGNORED_LABEL
     logits = family.model.lm_head(hidden[:, :-1][answers]).float()
     wanted = targets[answers]
@@ -180,7 +191,7 @@ class PolicyObjective(nn.Module):
             )
         repeated = scores.repeat_interleave(self.num_samples, dim=0)
         chances = log_probability(repeated, orders, keep_count) / keep_count**0.5
-        gains = advantages(rewards.clamp_min(_LOWEST_REWARD), self.num_samples)
+        gains = advantages(rewards.clamp_min(LOWEST_REWARD), self.num_samples)
         loss = -(gains * chances).mean() + self.spread_weight * scores.square().mean()
         if self.evidence_weight and asked_patches is not None:
             loss = loss + self.evidence_weight * evidence_loss(scores, asked_patches)

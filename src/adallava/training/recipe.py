@@ -11,7 +11,7 @@ from adallava.tasks.scenes import KINDS
 
 RECIPES = Path(__file__).parent / "recipes"
 
-StageName = Literal["align", "base", "question", "budget-token", "joint"]
+StageName = Literal["align", "base", "question", "budget-token", "joint", "scheduler"]
 
 
 class _Part(BaseModel):
@@ -69,7 +69,8 @@ class Recipe(_Part):
 
     Attributes:
         stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
-            budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together).
+            budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together),
+            `scheduler` (which layers of a frozen base run).
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers.
         first_scene: index of the first training picture, so that stages see different ones.
@@ -79,6 +80,11 @@ class Recipe(_Part):
         spread_weight: in stage `question`, of the scores' mean square, which keeps draws different.
         selection_keep_counts: in stage `joint`, K of the scorer's sets; `keep` is for the other steps.
         others_share: in stage `joint`, share of steps in which the base learns as in stage `base`.
+        missing_layers_share: in stages `base` and `joint`, share of the base's steps with random layers missing.
+        prefix_layers: that are never missing; default: half of them.
+        scheduler: in stage `scheduler`, which one learns.
+        scheduler_options: its constructor's arguments.
+        learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
         kinds: question types of the scenes that are asked, in turn.
     """
 
@@ -98,12 +104,21 @@ class Recipe(_Part):
     spread_weight: float = 0.0
     selection_keep_counts: tuple[int, ...] = (32, 16, 8)
     others_share: float = Field(default=0.33, ge=0, le=1)
+    missing_layers_share: float = Field(default=0.0, ge=0, le=1)
+    prefix_layers: int | None = Field(default=None, ge=1)
+    scheduler: Literal["layers", "heads"] = "layers"
+    scheduler_options: dict[str, int] = {}
+    learn_by: Literal["policy", "gumbel"] = "policy"
     selector: dict[str, int] = {}
     seed: int = 0
 
     @model_validator(mode="after")
     def _keeps_in_some_way(self) -> "Recipe":
-        if self.stage in ("base", "joint") and self.keep == KeepMix():
+        if self.stage == "scheduler" and (self.trained or self.keep.evidence):
+            raise ValueError(
+                "stage 'scheduler' learns on a frozen base, blind to labels: leave trained and keep.evidence out"
+            )
+        if self.stage in ("base", "joint", "scheduler") and self.keep == KeepMix():
             raise ValueError(f"stage {self.stage!r} needs a [keep] table with at least one way above 0")
         return self
 

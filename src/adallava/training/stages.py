@@ -13,6 +13,8 @@ from adallava.errors import InputError
 from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
+from adallava.scheduling import build_scheduler
+from adallava.scheduling.latency_token import LatencyTokenScheduler
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
@@ -24,6 +26,7 @@ from adallava.training.fit import fit
 from adallava.training.joint import JointObjective
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
+from adallava.training.scheduler import SchedulerObjective
 from adallava.training.straight_through import StraightThroughObjective
 
 _TYPICAL_PICTURES = 8
@@ -72,6 +75,8 @@ def train_stage(
     fit(objective.to(device), recipe, examples, collate, output)
     if isinstance(objective, PolicyObjective | StraightThroughObjective):
         return _save_adapter(objective.selector, start_from or base_folder, base_folder, family, output / "adapter")
+    if isinstance(objective, SchedulerObjective):
+        return _save_adapter(objective.scheduler, start_from or base_folder, base_folder, family, output / "adapter")
     if recipe.stage == "align":
         match_scales(base, collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"].to(device))
     folder = output / "model"
@@ -110,11 +115,17 @@ def _start(recipe: Recipe, output: Path, start_from: str | None) -> str:
 
 
 def _save_adapter(
-    selector: QuestionSelector | BudgetTokenSelector, base_name: str, base_folder: str, family: Family, folder: Path
+    learned: QuestionSelector | BudgetTokenSelector | LatencyTokenScheduler,
+    base_name: str,
+    base_folder: str,
+    family: Family,
+    folder: Path,
 ) -> Path:
+    part = learned.cpu()
     save_adapter(
         folder,
-        selector.cpu(),
+        None if isinstance(part, LatencyTokenScheduler) else part,
+        scheduler=part if isinstance(part, LatencyTokenScheduler) else None,
         shape=family.shape,
         base_model_name_or_path=base_name,
         base_weights_sha256=weights_sha256(weights_folder(base_folder)),
@@ -167,6 +178,8 @@ def _base_objective(recipe: Recipe, family: Family) -> BaseObjective:
         tower_learns="vision_tower" in recipe.trained,
         ground_weight=recipe.ground_weight,
         ground_layer=recipe.ground_layer,
+        missing_layers_share=recipe.missing_layers_share,
+        prefix_layers=recipe.prefix_layers,
     )
 
 
@@ -206,10 +219,28 @@ def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built
     return objective, Collator(processor, questions=packed_questions(processor))
 
 
+def _build_scheduler(recipe: Recipe, family: Family, processor: Any) -> Built:
+    _train_only(family.model, ())
+    torch.manual_seed(recipe.seed)
+    scheduler = build_scheduler(recipe.scheduler, family.decoder().shape, **recipe.scheduler_options)
+    assert isinstance(scheduler, LatencyTokenScheduler)
+    objective = SchedulerObjective(
+        family,
+        scheduler,
+        learning=recipe.learn_by,
+        keep=recipe.keep,
+        num_samples=recipe.samples_per_question,
+        spread_weight=recipe.spread_weight,
+    )
+    prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
+    return objective, Collator(processor, questions=prompts)
+
+
 _BUILDERS: dict[StageName, Callable[[Recipe, Family, Any], Built]] = {
     "align": _build_align,
     "base": _build_base,
     "question": _build_question,
     "budget-token": _build_budget_token,
     "joint": _build_joint,
+    "scheduler": _build_scheduler,
 }

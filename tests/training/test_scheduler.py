@@ -1,0 +1,196 @@
+"""Learning which layers run: the same function as inference, and something is learned."""
+
+from typing import Any
+
+import pytest
+import torch
+from models import TINY_SHAPE, six_layers, tiny_llava
+from torch.nn import functional as F
+from truncated_reference import truncated
+
+from adallava import AdaLlava
+from adallava.adapters import read_adapter_config
+from adallava.scheduling.contract import Schedule
+from adallava.scheduling.heads import HeadsScheduler
+from adallava.scheduling.layers import LayersScheduler
+from adallava.training.base import run_packed
+from adallava.training.missing_layers import draw_missing_layers
+from adallava.training.packing import TokenizedQuestion, pack
+from adallava.training.prompts import stack_prompts
+from adallava.training.recipe import KeepMix, Recipe
+from adallava.training.scheduler import SchedulerObjective
+from adallava.training.stages import train_stage
+
+QUESTION = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12), answer_ids=(21, 2))
+FULL = KeepMix(full=1.0)
+
+
+@pytest.fixture(scope="module")
+def six(full: AdaLlava) -> AdaLlava:
+    model = six_layers(full)
+    model.base.requires_grad_(False)
+    return model
+
+
+def _pixels(count: int = 1) -> torch.Tensor:
+    return torch.randn(count, 3, 28, 28, generator=torch.Generator().manual_seed(1))
+
+
+class _Replayed:
+    """A scheduler that repeats a plan, with the token of the one that drew it."""
+
+    name, learned, per_sample = "replayed", True, True
+
+    def __init__(self, scheduler: Any, active: torch.Tensor) -> None:
+        self.scheduler, self.active = scheduler, active
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.scheduler, name)
+
+    def schedule(self, inputs: Any) -> Schedule:
+        return Schedule(self.active)
+
+
+@pytest.mark.parametrize("learning", ["policy", "gumbel"])
+@pytest.mark.parametrize("cls", [LayersScheduler, HeadsScheduler])
+def test_the_reward_is_what_inference_computes_for_the_drawn_plan(
+    six: AdaLlava, monkeypatch: pytest.MonkeyPatch, cls: Any, learning: Any
+) -> None:
+    torch.manual_seed(0)
+    scheduler = cls(six.family.decoder().shape)
+    for parameter in scheduler.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    objective = SchedulerObjective(six.family, scheduler, learning=learning, keep=FULL, num_samples=2)
+    drawn: list[Schedule] = []
+    schedule = "adallava.training.scheduler.DrawnSchedule.schedule"
+    from adallava.training.scheduler import DrawnSchedule
+
+    original = DrawnSchedule.schedule
+    monkeypatch.setattr(schedule, lambda self, inputs: drawn.append(original(self, inputs)) or drawn[-1])
+    prompts = stack_prompts([[QUESTION]], 16, six.family.image_token_id, 0)
+    rewards = objective(_pixels(), prompts)["reward"]
+    (made,) = drawn
+    expected = []
+    for active in made.active:
+        units = scheduler.units(six.family.decoder().shape)
+        output = six.with_scheduler(_Replayed(scheduler, active[None])).forward(
+            input_ids=prompts.input_ids,
+            attention_mask=prompts.attention_mask,
+            labels=prompts.labels,
+            pixel_values=_pixels(),
+            latency=units.share(int(active.sum())),
+        )
+        # The loss is the mean over the answer's two tokens, the reward their sum.
+        expected.append(-2 * output.loss.item())  # type: ignore[union-attr]
+    assert rewards.item() == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("learning", ["policy", "gumbel"])
+def test_gradients_reach_head_and_token_and_not_the_base(six: AdaLlava, learning: Any) -> None:
+    torch.manual_seed(0)
+    scheduler = LayersScheduler(six.family.decoder().shape)
+    objective = SchedulerObjective(
+        six.family, scheduler, learning=learning, keep=FULL, num_samples=4, spread_weight=0.01
+    )
+    prompts = stack_prompts([[QUESTION] * 2] * 2, 16, six.family.image_token_id, 0)
+    objective(_pixels(2), prompts)["loss"].backward()
+    for weight in (scheduler.head.weight, scheduler.latency_mlp[2].weight):
+        assert weight.grad is not None
+        assert weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in six.base.parameters())
+
+
+def test_policy_learns_to_run_the_only_layer_that_is_rewarded(six: AdaLlava, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    scheduler = LayersScheduler(six.family.decoder().shape)
+    objective = SchedulerObjective(six.family, scheduler, learning="policy", keep=FULL, num_samples=4)
+    seen: list[torch.Tensor] = []
+    from adallava.training.scheduler import ScheduledLayers
+
+    def rewarded(family: Any, hidden: torch.Tensor, labels: torch.Tensor) -> Any:
+        hit = made[-1].schedule.active[:, 1]
+        seen.append(hit.float().mean())
+        return torch.where(hit, -0.1, -3.0), hit
+
+    made: list[Any] = []
+
+    class Remembered(ScheduledLayers):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(self)
+
+    monkeypatch.setattr("adallava.training.scheduler.answer_chances", rewarded)
+    monkeypatch.setattr("adallava.training.scheduler.ScheduledLayers", Remembered)
+    prompts = stack_prompts([[QUESTION]] * 8, 16, six.family.image_token_id, 0)
+    optimiser = torch.optim.Adam(scheduler.parameters(), lr=1e-2)
+    for _ in range(40):
+        optimiser.zero_grad()
+        objective(_pixels(8), prompts)["loss"].backward()
+        optimiser.step()
+    # By chance it is in half of the plans of one or two of three layers.
+    assert sum(seen[:5]) / 5 < 0.75
+    assert sum(seen[-8:]) / 8 > 0.95
+
+
+def test_a_base_learns_with_the_layers_really_gone(six: AdaLlava) -> None:
+    packed = pack([[QUESTION]], 0)
+    kept = torch.randn(1, 4, TINY_SHAPE.llm_width)
+    places = torch.tensor([[0, 3, 5, 9]])
+    run = run_packed(six.family, kept, places, packed, missing_layers=frozenset({3, 5}))
+    smaller = truncated(six.base, [(0,), (0,), (0,), (), (0,), ()], 1)
+    expected = run_packed(AdaLlava(smaller, None).family, kept, places, packed)
+    torch.testing.assert_close(run.logits, expected.logits)
+    assert F.cross_entropy(run.logits, run.targets).isfinite()
+
+
+def test_any_number_of_layers_behind_the_prefix_may_be_missing() -> None:
+    torch.manual_seed(0)
+    drawn = [draw_missing_layers(8, 4) for _ in range(200)]
+    assert {len(missing) for missing in drawn} == {1, 2, 3, 4}
+    assert frozenset.union(*drawn) == {4, 5, 6, 7}
+
+
+OPTIMISATION = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 0}
+
+
+@pytest.mark.parametrize(("scheduler", "learn_by"), [("layers", "policy"), ("heads", "policy"), ("layers", "gumbel")])
+def test_a_stage_leaves_an_adapter_that_answers(
+    tmp_path: Any, tmp_path_factory: pytest.TempPathFactory, scheduler: str, learn_by: str
+) -> None:
+    base = tiny_llava(tmp_path_factory.mktemp("base"), adapters=False)
+    recipe = Recipe.model_validate(
+        {
+            "stage": "scheduler",
+            "scheduler": scheduler,
+            "learn_by": learn_by,
+            "questions_per_image": 2,
+            "keep": {"full": 0.5, "random": 0.5, "keep_counts": [4]},
+            "optimisation": OPTIMISATION,
+        }
+    )
+    folder = train_stage(recipe, tmp_path / "out", start_from=str(base), device=torch.device("cpu"))
+    config = read_adapter_config(folder)
+    assert (config.method, config.scheduler) == (None, scheduler)
+    model = AdaLlava.from_pretrained(str(base), method="full", device="cpu").with_scheduler(scheduler, adapter=folder)
+    from models import tiny_inputs
+
+    output = model.generate(**tiny_inputs(model.processor, ["why?"]), latency=3, max_new_tokens=1)
+    assert output.records[0].layers is not None
+    assert output.records[0].layers.scheduler == scheduler
+
+
+def test_stage_base_takes_missing_layers(tmp_path: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tiny_llava(tmp_path_factory.mktemp("base"), adapters=False)
+    recipe = Recipe.model_validate(
+        {
+            "stage": "base",
+            "trained": ["language_model"],
+            "missing_layers_share": 1.0,
+            "questions_per_image": 2,
+            "keep": {"full": 1.0},
+            "optimisation": OPTIMISATION,
+        }
+    )
+    train_stage(recipe, tmp_path / "out", start_from=str(base), device=torch.device("cpu"))
+    logged = (tmp_path / "out" / "curve.json").read_text()
+    assert "loss_full_without_" in logged
