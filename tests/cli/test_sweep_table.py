@@ -8,6 +8,7 @@ from adallava.budget import TokenBudget
 from adallava.cli.sweep_table import areas_table, cells_table, hard_split_line
 from adallava.evaluation.plan import plan_cells
 from adallava.evaluation.summary import summarise
+from adallava.records import Spread, Timing
 
 IDS = [f"s{number}" for number in range(30)]
 
@@ -19,10 +20,11 @@ def results():
     records = []
     for number, plan in enumerate(plans):
         flops = {"vision": 8_000_000_000, "selector": 120_000, "prefill": 9_000_000_000 - 1_000_000_000 * number}
+        by_layer = None if number == 1 else [16, 16 - 2 * number]
         records += [
             sample_record(
                 plan.cell, sample_id, method=plan.method, budget_asked=plan.budget_asked, positions=plan.positions,
-                score=float(place < 29 - number), flops=flops, tokens_kept_by_layer=[16, 16 - 2 * number],
+                score=float(place < 29 - number), flops=flops, tokens_kept_by_layer=by_layer,
                 part_ms={"vision": 20.0, "selector": 1.25, "prefill": 100.0, "decode": 40.0},
             )
             for place, sample_id in enumerate(IDS)
@@ -52,10 +54,30 @@ def test_at_100_columns_tokens_costs_and_the_selectors_share_of_them_are_there(r
     assert header.split() == [
         "method", "budget", "tokens", "/layer", "accuracy", "%", "GFLOPs", "select", "1st", "ms", "select",
     ]  # fmt: skip
-    # 16 and 14 tokens by layer; 8 + 0.00012 + 8 GFLOPs; 20 + 1.25 + 100 ms.
+    # 8 + 0.00012 + 8 GFLOPs; 20 + 1.25 + 100 ms.
     values = row.split()
-    assert values[:4] == ["budget-token", "0.03125", "16", "15"]
+    assert values[:4] == ["budget-token", "0.03125", "16", "16"]
     assert values[-4:] == ["16", "0.0001", "121.2", "1.25"]
+
+
+def test_choosing_inside_the_llm_has_no_ms_of_its_own(results):
+    inside = printed(lambda console: cells_table(results, console), 100)[5]
+    # 16 and 10 tokens by layer.
+    assert inside.split()[:4] == ["budget-token+compact", "0.03125", "16", "13"]
+    assert inside.split()[-2:] == ["121.2", "-"]
+
+
+def test_a_timed_run_shows_the_timing_pass_for_one_sample_and_says_so(results):
+    def spread(median):
+        return Spread(median=median, low=median, high=median)
+
+    parts = {"time_to_first_token": spread(60.0), "selector": spread(3.0), "total": spread(90.0)}
+    timings = [Timing(batch_size=size, repeats=10, part_ms=parts, peak_memory_bytes=None) for size in (2, 8)]
+    timed = results.model_copy(update={"cells": [c.model_copy(update={"timings": timings}) for c in results.cells]})
+    lines = printed(lambda console: cells_table(timed, console), 100)
+    assert lines[3].split()[-2:] == ["30.0", "1.50"]
+    assert "timing pass at batch 2, divided by it" in " ".join(lines)
+    assert "cells one after the other" in " ".join(printed(lambda console: cells_table(results, console), 100))
 
 
 def test_a_wide_terminal_has_every_column(results):

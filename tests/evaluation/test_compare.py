@@ -1,13 +1,17 @@
 """Two runs laid beside each other: in numbers, and on the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 from run_records import failed, run, sample_record
 
+from adallava.budget import TokenBudget
 from adallava.cli.main import main
 from adallava.errors import InputError
 from adallava.evaluation.compare import compare_runs, gather_answers
+from adallava.evaluation.plan import plan_cells, split_cell
+from adallava.evaluation.summary import summarise
 from adallava.records import RunComparison
 
 
@@ -19,8 +23,29 @@ def answers(scores, cells=("full@1.0",), draw=0):
     ]
 
 
+def finished(records, **config):
+    """What a sweep that made these answers was asked for, and its summary: every planned cell must be in them."""
+    cells = [split_cell(cell) for cell in dict.fromkeys(record.cell for record in records)]
+    chosen = [cell for cell in cells if cell[0] != "full"]
+    asked = {
+        "methods": list(dict.fromkeys(method for method, _, _ in chosen)),
+        "token_budgets": list(dict.fromkeys(budget for _, budget, _ in chosen if budget != "none")),
+        "positions": list(dict.fromkeys(positions for _, _, positions in chosen)) or ["original"],
+        "draws": 1 + max(record.draw for record in records),
+    }
+    plans = plan_cells(
+        asked["methods"],
+        [TokenBudget.parse(budget) for budget in asked["token_budgets"]],
+        {method for method, budget, _ in chosen if budget == "none"},
+        positions=asked["positions"],
+        drawing={record.method for record in records if record.draw},
+        draws=asked["draws"],
+    )
+    return run(asked | config), summarise(plans, sorted({record.sample_id for record in records}), records, seed=0)
+
+
 def gathered(records, name="a"):
-    return gather_answers(name, run(), records)
+    return gather_answers(name, *finished(records), records)
 
 
 def test_what_changed_is_counted_and_named_on_both_sides():
@@ -37,19 +62,20 @@ def test_what_changed_is_counted_and_named_on_both_sides():
 
 def test_p_values_are_corrected_for_the_cells_in_common_and_the_rest_is_named():
     a = gathered(answers([1] * 9, ("full@1.0", "pool@8", "pool@4")))
-    b = gathered(answers([0] * 9, ("full@1.0", "pool@8", "random@4")), "b")
+    b = gathered(answers([0] * 9, ("full@1.0", "pool@8", "random@8")), "b")
     comparison = compare_runs(a, b)
     assert [change.cell for change in comparison.cells] == ["full@1.0", "pool@8"]
     assert [change.p_value for change in comparison.cells] == pytest.approx([2 * 2**-9] * 2)
     assert [change.p_adjusted for change in comparison.cells] == pytest.approx([4 * 2**-9] * 2)
     assert all(change.significant for change in comparison.cells)
-    assert (comparison.cells_in_a_only, comparison.cells_in_b_only) == (["pool@4"], ["random@4"])
+    assert (comparison.cells_in_a_only, comparison.cells_in_b_only) == (["pool@4"], ["random@8"])
 
 
 def test_draws_are_averaged_and_at_least_half_of_them_make_an_answer_right():
-    a = gathered([*answers([1, 0, 0]), *answers([0, 0, 1], draw=1)])
-    b = gathered([*answers([0, 0, 0]), *answers([0, 0, 0], draw=1)], "b")
-    (change,) = compare_runs(a, b).cells
+    full = answers([1, 1, 1])
+    a = gathered([*full, *answers([1, 0, 0], ["random@8"]), *answers([0, 0, 1], ["random@8"], draw=1)])
+    b = gathered([*full, *answers([0, 0, 0], ["random@8"]), *answers([0, 0, 0], ["random@8"], draw=1)], "b")
+    _, change = compare_runs(a, b).cells
     assert change.accuracy_a.mean == pytest.approx(1 / 3)
     assert change.right_in_a_only == ["s00", "s02"]
 
@@ -71,7 +97,6 @@ def test_samples_that_failed_in_one_run_are_in_neither_mean():
             [record.model_copy(update={"answers": ["3"]}) for record in answers([1, 1, 0])],
             "3 samples .* another question or answer",
         ),
-        (answers([1, 1, 0], ["pool@8"]), "no cell in common"),
     ],
 )
 def test_runs_that_do_not_compare_are_refused(other, message):
@@ -79,9 +104,36 @@ def test_runs_that_do_not_compare_are_refused(other, message):
         compare_runs(gathered(answers([1, 1, 0])), gathered(other, "b"))
 
 
-def test_a_run_that_is_not_finished_is_refused():
-    with pytest.raises(InputError, match="not finished"):
-        gathered(answers([1, 1], ["full@1.0", "pool@8"])[:-1])
+DRAWN = [
+    *answers([1, 1], ["full@1.0", "random@8", "none@none"]),
+    *answers([0, 1], ["random@8"], draw=1),
+    *answers([0, 1], ["random@8"], draw=2),
+]
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [
+        (lambda record: record.draw == 2 and record.sample_id == "s01", "1 of 10 answers .* 's01' in random@8, draw 2"),
+        (lambda record: record.draw == 2, "2 of 10 answers .* 's00' in random@8, draw 2"),
+        (lambda record: record.cell == "none@none", "2 of 10 answers .* 's00' in none@none, draw 0"),
+        (lambda record: record.cell == "full@1.0" and record.sample_id == "s00", "'s00' in full@1.0"),
+        (lambda record: record.sample_id == "s01", "1 of the 2 samples"),
+        (lambda record: True, "0 of the 2 samples"),
+    ],
+)
+def test_a_run_that_lacks_an_answer_is_refused_and_the_answer_named(lost, named):
+    gather_answers("a", *finished(DRAWN), DRAWN)
+    with pytest.raises(InputError, match=f"a is not finished: .*{named}"):
+        gather_answers("a", *finished(DRAWN), [record for record in DRAWN if not lost(record)])
+
+
+def test_a_run_whose_summary_lacks_a_planned_cell_is_refused():
+    asked, results = finished(DRAWN)
+    fewer = results.model_copy(update={"cells": results.cells[:1]})
+    left = [record for record in DRAWN if record.cell == "full@1.0"]
+    with pytest.raises(InputError, match=r"not finished: results\.json lacks random@8"):
+        gather_answers("a", asked, fewer, left)
 
 
 # ---- on the command line ----
@@ -92,7 +144,9 @@ def folders(tmp_path):
     def write(name, records, **config):
         folder = tmp_path / name
         folder.mkdir()
-        (folder / "run.json").write_text(run(config).model_dump_json())
+        asked, results = finished(records, **config)
+        (folder / "run.json").write_text(asked.model_dump_json())
+        (folder / "results.json").write_text(results.model_dump_json())
         (folder / "samples.jsonl").write_text("".join(record.model_dump_json() + "\n" for record in records))
         return str(folder)
 
@@ -126,11 +180,13 @@ def test_json_is_the_record(folders, capsys):
 
 
 def test_mistakes_are_one_line(folders, tmp_path, capsys):
-    a, _, other = folders
+    a, b, other = folders
+    (Path(b) / "results.json").unlink()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "run.json").write_text("{}")
     for arguments, expected in (
         ([a, other], "not over the same samples"),
+        ([a, b], "b/results.json cannot be read"),
         ([a, str(tmp_path / "nowhere")], "nowhere"),
         ([a, str(tmp_path / "damaged")], "damaged"),
     ):

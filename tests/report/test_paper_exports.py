@@ -141,6 +141,27 @@ def test_the_hard_split_has_its_own_table_with_its_own_count() -> None:
     assert f"n = {results.hard_split.num_hard}" in tables["accuracy-hard"].caption
 
 
+def test_costs_are_the_timing_passs_where_there_is_one_and_choosing_inside_the_llm_is_a_dash() -> None:
+    results = rich()
+    costs = paper_tables(RUN, results)[-1]
+    cells = {(row[0].text, row[1].text): dict(zip(costs.head, row, strict=True)) for row in costs.rows}
+    row = cells["uniform", "32"]
+    # What the synthetic run was timed at; its selector spends 1,000,000 FLOPs a letter.
+    assert row["decode per token, ms"].text == "1.50"
+    assert row["peak memory, MiB"].text == formats.mebibytes(609_000_000)
+    assert row["selector GFLOPs"].text == "0.007"
+    assert "timing pass at batch 1, cells in turns" in costs.caption
+    assert "clocked under prefill" in costs.caption
+
+    untimed = [cell.model_copy(update={"timings": []}) for cell in results.cells]
+    costs = paper_tables(RUN, results.model_copy(update={"cells": untimed}))[-1]
+    cells = {(row[0].text, row[1].text): dict(zip(costs.head, row, strict=True)) for row in costs.rows}
+    assert cells["pyramiddrop", "32"]["selector, ms"].text == formats.DASH
+    assert cells["uniform", "32"]["selector, ms"].text == formats.figures3(7e6 / 2.2e8)
+    assert cells["uniform", "32"]["decode per token, ms"].text == formats.DASH
+    assert "cells one after the other" in costs.caption
+
+
 DANGEROUS = PaperTable(
     "t", "50 % of #1 & _all_", ("a_b", "c|d"), ((Entry("x\\y{z}^~$"), Entry("−1.5", "[0, 1]", bold=True)),)
 )

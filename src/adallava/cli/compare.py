@@ -23,7 +23,7 @@ examples:
   adallava compare runs/before runs/after --list
   adallava compare runs/before runs/after --json | jq '.cells[] | select(.significant) | .cell'
 
-exit codes: 0 compared; 2 a run cannot be read, or the two are not over the same samples.
+exit codes: 0 compared; 2 a run cannot be read or is not finished, or the two are not over the same samples.
 docs/protocol.md says how differences are tested.
 """
 
@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="a run folder")
+    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="the folder of a finished run")
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--list", action="store_true", help="name the samples that only one of the runs has right")
@@ -47,10 +47,12 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     from adallava.evaluation.compare import compare_runs, gather_answers
-    from adallava.report.read import read_run, read_samples
+    from adallava.report.read import read_results, read_run, read_samples
 
-    folders = (args.run_a, args.run_b)
-    a, b = (gather_answers(str(folder), read_run(folder), read_samples(folder)) for folder in folders)
+    a, b = (
+        gather_answers(str(folder), read_run(folder), read_results(folder), read_samples(folder))
+        for folder in (args.run_a, args.run_b)
+    )
     comparison = compare_runs(a, b)
     if args.json:
         print(comparison.model_dump_json(indent=2))

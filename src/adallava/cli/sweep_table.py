@@ -13,6 +13,7 @@ from rich.table import Table
 
 from adallava.evaluation.plan import COMPACT_SUFFIX
 from adallava.records import Area, Cell, HardSplit, Interval, Results
+from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 
 if TYPE_CHECKING:
     from adallava.evaluation.sweep import SweepOutcome
@@ -39,15 +40,20 @@ _COLUMNS = (
     Column("difference to full", lambda cell: _difference(cell), 5),
     Column("GFLOPs", lambda cell: f"{cell.flops['total'] / 1e9:.3g}"),
     Column("select", lambda cell: f"{cell.flops.get('selector', 0.0) / 1e9:.1g}", 3),
-    Column("1st ms", lambda cell: f"{cell.part_ms['time_to_first_token']:.1f}"),
-    Column("select", lambda cell: f"{cell.part_ms.get('selector', 0.0):.2f}", 2),
-    Column("all ms", lambda cell: f"{cell.part_ms['total']:.1f}", 6),
 )
 
 _CAPTION = (
     "tokens: that enter the LLM; /layer: averaged over its layers; 1st ms: to the first token; select: the method's "
-    "own share of the column before; ms: median per sample; 95 % intervals; !: not to be trusted, see below"
+    "own share of the column before ({choosing}); ms: {source}; 95 % intervals; !: not to be trusted, see below"
 )
+
+
+def _ms_columns(batch_size: int | None) -> tuple[Column, ...]:
+    return (
+        Column("1st ms", lambda cell: _ms(cell_ms(cell, "time_to_first_token", batch_size), 1)),
+        Column("select", lambda cell: _ms(cell_ms(cell, "selector", batch_size), 2), 2),
+        Column("all ms", lambda cell: _ms(cell_ms(cell, "total", batch_size), 1), 6),
+    )
 
 
 def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
@@ -74,11 +80,13 @@ def cells_table(results: Results, console: Console) -> Table:
     absent = {"hard %"} if results.hard_split is None else set()
     if all(cell.scheduler is None for cell in results.cells):
         absent.add("layers %")
-    columns = [column for column in _COLUMNS if column.title not in absent]
-    table = _table_of(results.cells, columns)
+    batch_size = table_batch_size(results.cells)
+    columns = [column for column in (*_COLUMNS, *_ms_columns(batch_size)) if column.title not in absent]
+    caption = _CAPTION.format(choosing=NO_CHOOSING_MS, source=ms_source(batch_size))
+    table = _table_of(results.cells, columns, caption)
     while _natural_width(table, console) > console.width and any(column.dropped for column in columns):
         columns.remove(max(columns, key=lambda column: column.dropped))
-        table = _table_of(results.cells, columns)
+        table = _table_of(results.cells, columns, caption)
     return table
 
 
@@ -87,9 +95,9 @@ def _natural_width(table: Table, console: Console) -> int:
     return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
-def _table_of(cells: Sequence[Cell], columns: Sequence[Column]) -> Table:
+def _table_of(cells: Sequence[Cell], columns: Sequence[Column], caption: str) -> Table:
     table = Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=_CAPTION, caption_justify="left"
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
     )
     table.add_column("method", no_wrap=True)
     for column in columns:
@@ -143,6 +151,10 @@ def _accuracy(accuracy: Interval | None) -> str:
     if accuracy is None:
         return "all failed"
     return f"{100 * accuracy.mean:.1f} [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]"
+
+
+def _ms(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
 
 
 def _percent(accuracy: Interval | None) -> str:

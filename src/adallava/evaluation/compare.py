@@ -6,9 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.records import CellChange, Run, RunComparison, SampleRecord
+from adallava.records import CellChange, Results, Run, RunComparison, SampleRecord
 
+from .journal import answer_key
+from .plan import NO_BUDGET, plan_cells
 from .scores import RIGHT, tabulate_scores
 from .significance import ALPHA, holm, sign_flip_p_value
 from .statistics import mean_interval, paired_difference
@@ -41,31 +44,69 @@ class _Pair:
     b: NDArray[np.float64]
 
 
-def gather_answers(name: str, run: Run, records: Iterable[SampleRecord]) -> RunAnswers:
-    """Collect a run's scores.
+def gather_answers(name: str, run: Run, results: Results, records: Iterable[SampleRecord]) -> RunAnswers:
+    """Collect a finished run's scores.
+
+    Args:
+        name: for messages.
+        run: what was asked for.
+        results: its summary, which a sweep writes last.
+        records: its answers.
 
     Raises:
-        InputError: for a run without answers, or with a cell that lacks some: it was not finished.
+        InputError: for a run that lacks a cell, a sample or an answer of what was asked for, naming it.
     """
     records = list(records)
-    cells = tuple(dict.fromkeys(record.cell for record in records))
+    draws = _planned_draws(name, run, results)
     questions = {record.sample_id: (record.question, tuple(record.answers)) for record in records}
-    answered = {(record.cell, record.sample_id) for record in records}
-    if not records or len(answered) < len(cells) * len(questions):
-        raise InputError(f"{name} is not finished: run the same sweep again, it goes on where it stopped")
-    return RunAnswers(name, run, cells, questions, tabulate_scores(cells, list(questions), records).values)
+    num_samples = max(cell.num_samples for cell in results.cells)
+    if len(questions) < num_samples:
+        raise _not_finished(name, f"it holds {len(questions)} of the {num_samples} samples that results.json counts")
+    there = {answer_key(record) for record in records}
+    planned = [(cell, sample, draw) for cell, times in draws.items() for sample in questions for draw in range(times)]
+    missing = [answer for answer in planned if answer not in there]
+    if missing:
+        cell, sample_id, draw = missing[0]
+        such = f"such as sample {sample_id!r} in {cell}, draw {draw}"
+        raise _not_finished(name, f"{len(missing)} of {len(planned)} answers are missing, {such}")
+    of_plan = (record for record in records if record.cell in draws)
+    return RunAnswers(
+        name, run, tuple(draws), questions, tabulate_scores(tuple(draws), list(questions), of_plan).values
+    )
+
+
+def _planned_draws(name: str, run: Run, results: Results) -> dict[str, int]:
+    """Return the draws of each cell that the run's configuration asks for.
+
+    Which methods ignore the budget or draw at random is read from the summary: they need not be installed here.
+    """
+    there = {cell.cell: cell for cell in results.cells}
+    plans = plan_cells(
+        run.config.methods,
+        [TokenBudget.parse(budget) for budget in run.config.token_budgets],
+        {cell.method for cell in results.cells if cell.budget_asked == NO_BUDGET},
+        positions=run.config.positions,
+        drawing={cell.method for cell in results.cells if cell.draws > 1},
+        draws=run.config.draws,
+    )
+    lacking = [plan.cell for plan in plans if plan.cell not in there]
+    if lacking:
+        raise _not_finished(name, f"results.json lacks {', '.join(lacking)}")
+    return {plan.cell: plan.draws for plan in plans}
+
+
+def _not_finished(name: str, why: str) -> InputError:
+    return InputError(f"{name} is not finished: {why}. Run the same sweep again, it goes on where it stopped")
 
 
 def compare_runs(a: RunAnswers, b: RunAnswers) -> RunComparison:
     """Compare the cells that two runs have in common, over the samples that both answered.
 
     Raises:
-        InputError: if the runs are not over the same samples, or have no cell in common.
+        InputError: if the runs are not over the same samples.
     """
     _refuse_other_samples(a, b)
     common = [cell for cell in a.cells if cell in set(b.cells)]
-    if not common:
-        raise InputError(f"{a.name} and {b.name} have no cell in common: {a.name} has {', '.join(a.cells)}")
     pairs = [_pair(a, b, cell) for cell in common]
     answered = [pair for pair in pairs if len(pair.sample_ids)]
     p_values = [sign_flip_p_value(pair.a - pair.b) for pair in answered]

@@ -6,6 +6,7 @@ from pathlib import Path
 from adallava.records import FULL_METHOD, Cell, Results, Run
 from adallava.report import formats
 from adallava.report.axes import is_blind
+from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.report.paper_figures import Split, accuracy_of
 from adallava.report.verdicts import budget_rows
 
@@ -25,6 +26,8 @@ _MARKDOWN = {
     "[": r"\[",
     "]": r"\]",
 }
+
+_COST_PARTS = ("time_to_first_token", "selector", "decode_per_token", "total")
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,11 @@ def _score_words(cell: Cell, split: Split) -> str:
 
 
 def _cost_table(run: Run, results: Results) -> PaperTable:
-    head = ("method", "budget", "tokens", "layer average", "GFLOPs", "first token, ms", "total, ms")
+    batch_size = table_batch_size(results.cells)
+    head = (
+        "method", "budget", "tokens", "layer average", "GFLOPs", "selector GFLOPs", "first token, ms", "selector, ms",
+        "decode per token, ms", "total, ms", "peak memory, MiB",
+    )  # fmt: skip
     rows = [
         tuple(
             Entry(text)
@@ -159,15 +166,19 @@ def _cost_table(run: Run, results: Results) -> PaperTable:
                 formats.count(cell.tokens_kept),
                 formats.count(cell.tokens_kept_layer_average),
                 formats.gflops(cell.flops.get("total")),
-                formats.figures3(cell.part_ms.get("time_to_first_token")),
-                formats.figures3(cell.part_ms.get("total")),
+                formats.gflops(cell.flops.get("selector")),
+                *(formats.figures3(cell_ms(cell, part, batch_size)) for part in _COST_PARTS),
+                formats.mebibytes(cell_peak_bytes(cell, batch_size)),
             )
         )
         for cell in results.cells
     ]
     caption = (
-        f"Cost of an answer: vision tokens before the LLM and averaged over its layers, GFLOPs in closed form, median "
-        f"ms a sample measured at batch {run.config.batch_size}: {run.config.model} on {run.config.task}."
+        "Cost of an answer: vision tokens before the LLM and averaged over its layers, GFLOPs in closed form, "
+        f"peak memory of the whole batch of {batch_size or run.config.batch_size}. ms: {ms_source(batch_size)}"
+        + ("" if batch_size else f" (batch {run.config.batch_size})")
+        + f"; {NO_CHOOSING_MS}; decoding has ms per token in the timing pass alone. {run.config.model} on "
+        f"{run.config.task}."
     )
     return PaperTable("costs", caption, head, tuple(rows))
 
