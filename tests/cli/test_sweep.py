@@ -240,6 +240,19 @@ def test_what_was_timed_is_not_timed_again(timed, model, monkeypatch):
     assert (timed / "timings.jsonl").read_bytes() == before
 
 
+def test_a_finished_run_is_timed_later_and_keeps_its_answers(model, tmp_path):
+    untimed = [argument for argument in TIMED if argument != "--timing-batch-sizes"]
+    assert sweep(model, tmp_path, *untimed) in (0, 1)
+    answers = (tmp_path / "samples.jsonl").read_bytes()
+    for asked, timed_at in ((["1"], [1]), (["2"], [1, 2])):
+        assert sweep(model, tmp_path, *TIMED, *asked) in (0, 1)
+        assert (tmp_path / "samples.jsonl").read_bytes() == answers
+        cells = Results.model_validate_json((tmp_path / "results.json").read_text()).cells
+        assert [[timing.batch_size for timing in cell.timings] for cell in cells] == [timed_at] * len(cells)
+        config = json.loads((tmp_path / "run.json").read_text())["config"]
+        assert config["timing_batch_sizes"] == timed_at
+
+
 # ---- resuming ----
 
 

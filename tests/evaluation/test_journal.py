@@ -73,7 +73,6 @@ def test_a_sample_twice_is_refused(tmp_path):
         ({"question_suffix": " "}, {}, ["question_suffix"]),
         ({"draws": 2}, {}, ["draws is 1 there and 2 now"]),
         ({"positions": ["original", "compact"]}, {}, ["positions"]),
-        ({"timing_batch_sizes": [1]}, {}, ["timing_batch_sizes"]),
         ({}, {"weights_sha256": "f" * 64}, ["weights_sha256"]),
         ({}, {"adapter_sha256": {"question": "f" * 64}}, ["adapter_sha256"]),
         ({}, {"task_sha256": None}, ["task_sha256"]),
@@ -96,6 +95,13 @@ def test_the_same_run_at_another_time_by_another_command_goes_on(tmp_path):
     later = {"started_at": "2026-01-01T00:00:00+00:00", "command": "python -m adallava sweep", "git_dirty": True}
     Journal(tmp_path, run(provenance=later)).__exit__()
     assert json.loads((tmp_path / "run.json").read_text())["provenance"]["started_at"].startswith("2025")
+
+
+def test_batch_sizes_to_time_at_are_added_to_the_same_run(tmp_path):
+    for asked, named in (([], []), ([8, 1], [1, 8]), ([], [1, 8]), ([4], [1, 4, 8])):
+        with Journal(tmp_path, run({"timing_batch_sizes": sorted(asked)})) as journal:
+            assert journal.run.config.timing_batch_sizes == named
+        assert json.loads((tmp_path / "run.json").read_text())["config"]["timing_batch_sizes"] == named
 
 
 @pytest.mark.parametrize("name", ["samples.jsonl", "results.json"])

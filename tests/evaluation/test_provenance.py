@@ -57,8 +57,13 @@ def test_without_git_nothing_is_claimed(checkout, monkeypatch):
 
 def test_everything_is_recorded():
     provenance = collect_provenance(
-        weights_sha256="a", adapter_sha256={"question": "b"}, task_sha256=None, command="adallava sweep"
+        weights_sha256="a",
+        adapter_sha256={"question": "b"},
+        scheduler_sha256={"layers": "c"},
+        task_sha256=None,
+        command="adallava sweep",
     )
+    assert provenance.scheduler_sha256 == {"layers": "c"}
     assert provenance.adallava_version == adallava.__version__
     assert {"python", "torch", "transformers"} <= set(provenance.versions)
     assert provenance.hardware["cpu_cores"] >= 1

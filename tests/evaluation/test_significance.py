@@ -41,6 +41,49 @@ def test_many_differences_of_any_size_are_near_a_large_permutation_sample():
     assert sign_flip_p_value(differences) == pytest.approx(sampled, rel=0.1)
 
 
+def share_of_all_sign_patterns(differences):
+    sums = np.zeros(1)
+    for size in np.abs(differences):
+        sums = np.concatenate([sums + size, sums - size])
+    return np.mean(np.abs(sums) >= abs(differences.sum()) - 1e-9)
+
+
+@pytest.mark.parametrize("num_samples", [12, 15, 17, 20])
+@pytest.mark.parametrize("kind", ["one size", "two sizes", "any sizes", "heavy tails"])
+def test_off_every_lattice_it_is_never_below_the_share_of_all_sign_patterns_and_hardly_above(kind, num_samples):
+    generator = np.random.default_rng(num_samples)
+    for _ in range(6):
+        sizes = {
+            "one size": np.full(num_samples, generator.random()),
+            "two sizes": generator.choice(generator.random(2), num_samples),
+            "any sizes": generator.random(num_samples),
+            "heavy tails": generator.pareto(1.5, num_samples),
+        }[kind]
+        differences = sizes * generator.choice([1.0, -1.0], num_samples, p=[0.75, 0.25])
+        exact = share_of_all_sign_patterns(differences)
+        p_value = sign_flip_p_value(differences)
+        assert exact - 1e-12 <= p_value <= 1.05 * exact + 1e-6
+
+
+def test_ten_against_five_of_one_size_is_the_binomial_test_whatever_the_size():
+    differences = np.pi / 10 * np.array([1.0] * 10 + [-1.0] * 5)
+    assert sign_flip_p_value(differences) == pytest.approx(stats.binomtest(10, 15).pvalue, rel=1e-9)
+    assert sign_flip_p_value(np.tile(differences, 100)) == pytest.approx(stats.binomtest(1000, 1500).pvalue, abs=1e-12)
+
+
+@pytest.mark.parametrize("draws", [7, 9, 11, 13])
+def test_means_over_any_number_of_draws_are_exact(draws):
+    right = np.random.default_rng(draws).integers(-draws // 2, draws + 1, size=18)
+    assert sign_flip_p_value(right / draws) == pytest.approx(share_of_all_sign_patterns(right / draws), rel=1e-9)
+
+
+def test_many_differences_of_any_size_are_at_most_a_little_above_the_normal_approximation():
+    # At 10,000 samples the sum is normal but for parts in a thousand.
+    differences = np.random.default_rng(3).normal(0.02, 0.6, size=10_000)
+    normal = 2.0 * stats.norm.sf(abs(differences.sum()) / np.sqrt(np.square(differences).sum()))
+    assert 0.995 * normal <= sign_flip_p_value(differences) <= 1.08 * normal
+
+
 def test_no_difference_is_no_evidence():
     assert sign_flip_p_value(np.zeros(50)) == 1.0
     assert sign_flip_p_value(np.array([1.0, -1.0] * 20)) == 1.0

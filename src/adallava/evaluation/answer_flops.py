@@ -1,9 +1,10 @@
 """The closed-form FLOPs of one answer: the model's, the method's, and what the model made for the method."""
 
-from adallava.costs.flops import answer_flops
+from adallava.costs.flops import answer_flops, kv_bytes
 from adallava.costs.shapes import ModelShape, VisionTowerShape, with_patch_side
 from adallava.generation.output import RunRecord
 from adallava.model import AdaLlava
+from adallava.scheduling.contract import TokenScheduler
 from adallava.selection.contract import Need, ResizingMethod
 from adallava.selection.layer_contract import LayerSelector
 
@@ -40,7 +41,27 @@ def count_flops(
         towers=_resized_towers(model, base_shape, kept),
         tower_layers_read=len(needs & {Need.FEATURE_LAYER, Need.LAST_LAYER}),
         projects_all=Need.PROJECTED in needs,
+        layer_shares=None if ran.layers is None else ran.layers.layer_shares,
+        scheduler_flops=_scheduler_flops(model, ran),
     )
+
+
+def count_kv_bytes(model: AdaLlava, base_shape: ModelShape, ran: RunRecord, answer_length: int) -> int:
+    """Return the bytes of an answer's keys and values at its end. Arguments as for `count_flops`."""
+    by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * base_shape.llm.layers
+    return kv_bytes(
+        base_shape.llm,
+        [ran.llm_sequence_length - ran.tokens_kept + count for count in by_layer],
+        answer_length,
+        bytes_per_value=model.dtype.itemsize,
+        layer_shares=None if ran.layers is None else ran.layers.layer_shares,
+    )
+
+
+def _scheduler_flops(model: AdaLlava, ran: RunRecord) -> int:
+    if ran.layers is None or not ran.layers.latency_tokens or not isinstance(model.scheduler, TokenScheduler):
+        return 0
+    return model.scheduler.flops()
 
 
 def _entering(model: AdaLlava, ran: RunRecord) -> list[int]:
@@ -59,7 +80,8 @@ def _selector_flops(model: AdaLlava, base_shape: ModelShape, ran: RunRecord, que
         return 0
     if isinstance(selector, LayerSelector):
         return inside_selector_flops(selector, shape, base_shape.llm, ran)
-    num_question_tokens = ran.llm_sequence_length - ran.tokens_kept
+    latency_tokens = 0 if ran.layers is None else ran.layers.latency_tokens
+    num_question_tokens = ran.llm_sequence_length - ran.tokens_kept - latency_tokens
     if Need.WORDS in selector.needs:
         num_question_tokens = model.num_words(question)
     own = sum(selector.flops(shape, num_question_tokens, count) for count in kept)

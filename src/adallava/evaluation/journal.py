@@ -51,6 +51,7 @@ class Journal:
 
     Attributes:
         folder: the run folder.
+        run: what `run.json` says.
         records: everything written so far, in file order.
     """
 
@@ -59,7 +60,8 @@ class Journal:
 
         Args:
             folder: locked by `locked_folder`.
-            run: what is about to run; kept as it is if the folder has its equal already.
+            run: what is about to run. Of a run that the folder has already, what it says there stays, but for the batch
+                sizes to time at, which decide no answer: those of both are kept.
             retry_failed: forget failed samples, so that they run again.
 
         Raises:
@@ -67,7 +69,7 @@ class Journal:
         """
         self.folder = folder
         self._path = folder / SAMPLES_FILE
-        _claim(folder, run)
+        self.run = _claim(folder, run)
         self.records = _read_untorn(self._path)
         if retry_failed and any(record.score is None for record in self.records):
             self.records = [record for record in self.records if record.score is not None]
@@ -149,19 +151,28 @@ def read_run(folder: Path) -> Run | None:
         ) from None
 
 
-def _claim(folder: Path, run: Run) -> None:
+def _claim(folder: Path, run: Run) -> Run:
     existing = read_run(folder)
     if existing is None:
         if (folder / SAMPLES_FILE).exists() or (folder / RESULTS_FILE).exists():
             raise RunFolderError(f"{folder} holds results without {RUN_FILE}: give another --output")
         write_record(folder / RUN_FILE, run)
-        return
+        return run
     differing = list(differences(existing, run))
     if differing:
         raise RunFolderError(
             f"{folder} holds another run, and the two are never mixed: {'; '.join(differing)}. "
             "Give another --output, or ask for the same run to resume it"
         )
+    joined = _with_timing_of_both(existing, run)
+    if joined != existing:
+        write_record(folder / RUN_FILE, joined)
+    return joined
+
+
+def _with_timing_of_both(there: Run, asked: Run) -> Run:
+    sizes = sorted({*there.config.timing_batch_sizes, *asked.config.timing_batch_sizes})
+    return there.model_copy(update={"config": there.config.model_copy(update={"timing_batch_sizes": sizes})})
 
 
 def differences(there: Run, asked: Run) -> Iterator[str]:
@@ -172,9 +183,9 @@ def differences(there: Run, asked: Run) -> Iterator[str]:
 
 
 def _identity_pairs(there: Run, asked: Run) -> Iterable[tuple[str, Any, Any]]:
-    old, new = there.config.model_dump(), asked.config.model_dump()
+    old, new = (one.config.model_dump(exclude={"timing_batch_sizes"}) for one in (there, asked))
     yield from ((name, old[name], new[name]) for name in old)
-    for name in ("adallava_version", "weights_sha256", "adapter_sha256", "task_sha256"):
+    for name in ("adallava_version", "weights_sha256", "adapter_sha256", "scheduler_sha256", "task_sha256"):
         yield name, getattr(there.provenance, name), getattr(asked.provenance, name)
     for name in _NUMERIC_VERSIONS:
         yield f"{name} version", there.provenance.versions.get(name), asked.provenance.versions.get(name)

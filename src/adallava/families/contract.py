@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
+from adallava.scheduling.contract import DecoderShape, Scheduler
 from adallava.selection.contract import Need, TextTowerMethod, TowerLayer, TowerShape
 from adallava.selection.layer_contract import AnySelector, LayerSelector
 
@@ -168,6 +169,14 @@ class AroundLayer(Protocol):
         ...
 
 
+class ReorderCache(Protocol):
+    """What beam search calls to put a cache's rows into the order of the beams that go on."""
+
+    def __call__(self, cache: Any, beam_idx: Tensor) -> Any:
+        """Return the cache with row i taken from row `beam_idx[i]`, [rows] int64."""
+        ...
+
+
 class DecoderLayers(Protocol):
     """An LLM's decoder layers, to be driven one by one. See `families/decoder.py`."""
 
@@ -176,7 +185,22 @@ class DecoderLayers(Protocol):
         """Decoder layers."""
         ...
 
-    def view(self, around: AroundLayer) -> Any:
+    @property
+    def shape(self) -> DecoderShape:
+        """What decides how the LLM can be split."""
+        ...
+
+    def check_splittable(self) -> None:
+        """Raise `UnsupportedModeError` for layers that cannot be split into groups of heads."""
+        ...
+
+    def run_groups(
+        self, layer: int, hidden: Tensor, kwargs: dict[str, Any], rows: Sequence[Tensor], gates: Tensor | None = None
+    ) -> Tensor:
+        """Return what a layer passes on of which each row runs only some groups of heads."""
+        ...
+
+    def view(self, around: AroundLayer, reorder_cache: ReorderCache | None = None) -> Any:
         """Return a model for one call, with `around` in place of each layer."""
         ...
 
@@ -230,6 +254,17 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
         )
     if isinstance(selector, LayerSelector):
         _check_layers(family, selector)
+
+
+def check_scheduler(family: Family, scheduler: Scheduler) -> None:
+    """Refuse a scheduler that cannot split the model's LLM, before anything runs.
+
+    Raises:
+        UnsupportedModeError: naming what stands in the way.
+    """
+    decoder = family.decoder()
+    if scheduler.units(decoder.shape).groups > 1:
+        decoder.check_splittable()
 
 
 def _check_layers(family: Family, selector: LayerSelector) -> None:

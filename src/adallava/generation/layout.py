@@ -40,7 +40,9 @@ class PromptPlan:
         budget: as asked.
         tokens_asked: K of the sample that the budget resolves to; for a method that ignores it, what is kept.
         tokens_per_image: N of each image.
-        question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label.
+        question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label, without a
+            latency token.
+        latency_place: position in `columns` of the latency token; None without one.
     """
 
     columns: _Columns
@@ -50,6 +52,7 @@ class PromptPlan:
     tokens_asked: int
     tokens_per_image: tuple[int, ...]
     question_ids: _Columns
+    latency_place: int | None = None
 
     @property
     def num_vision_tokens(self) -> int:
@@ -77,6 +80,8 @@ class Layout:
         question_columns: [B, T] int64, the columns of each prompt's text tokens, right-padded.
         question_mask: [B, T] bool.
         side: on which side the shortened batch is padded.
+        latency_places: [B] int64, the column of each latency token in the shortened batch; -1 for a sample without
+            one, None for a batch without any.
     """
 
     prompts: tuple[PromptPlan, ...]
@@ -87,6 +92,7 @@ class Layout:
     question_columns: Tensor
     question_mask: Tensor
     side: Side
+    latency_places: Tensor | None = None
 
     @property
     def keep_counts(self) -> tuple[int, ...]:
@@ -129,6 +135,7 @@ def plan_layout(
     keep_count: Callable[[int, int], int] | None = None,
     own_counts: Sequence[int] | None = None,
     labels: Tensor | None = None,
+    latency_columns: Sequence[int | None] | None = None,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
 
@@ -144,6 +151,7 @@ def plan_layout(
         own_counts: K of every image, for a method that sets it whatever the budget.
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
+        latency_columns: of each sample, the column of its latency token, if it has one. No selector reads it.
 
     Raises:
         InputError: if placeholders and images do not fit together, or a sample is empty.
@@ -153,6 +161,10 @@ def plan_layout(
     if len(budgets) != len(ids):
         raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
     is_question = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
+    at_latency = [None] * len(ids) if latency_columns is None else latency_columns
+    for sample, column in enumerate(at_latency):
+        if column is not None:
+            is_question[sample, column] = False
     prompts: list[PromptPlan] = []
     first_image = 0
     for sample in range(len(ids)):
@@ -170,7 +182,9 @@ def plan_layout(
             if keep_count is not None:
                 kept = tuple(keep_count(count, images.start + place) for place, count in enumerate(kept))
         question_ids = ids[sample][is_question[sample]]
-        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, question_ids))
+        column = at_latency[sample]
+        place = None if column is None else int(np.searchsorted(columns, column))
+        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, question_ids, place))
     if first_image != len(tokens_per_image):
         raise InputError(
             f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
@@ -279,6 +293,7 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
     text_columns, base_positions, mask = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     vision_slots = np.full(shape, -1, dtype=np.int64)
     k_max = max((count for prompt in prompts for count in prompt.keep_counts), default=0)
+    latency_places = np.full(len(prompts), -1, dtype=np.int64)
     first_image = 0
     for row, prompt in enumerate(prompts):
         sources, slots = _trace(prompt, first_image, k_max)
@@ -287,6 +302,9 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
         base_positions[row, place] = sources
         vision_slots[row, place] = slots
         mask[row, place] = 1
+        if prompt.latency_place is not None:
+            among = np.flatnonzero((sources == prompt.latency_place) & (slots < 0))
+            latency_places[row] = range(shape[1])[place][int(among[0])]
         first_image += len(prompt.spans)
     return Layout(
         prompts,
@@ -297,6 +315,7 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
         question_columns,
         question_mask,
         side,
+        torch.from_numpy(latency_places) if np.any(latency_places >= 0) else None,
     )
 
 

@@ -20,6 +20,7 @@ from adallava.generation.compact import (
     merge_embeds,
 )
 from adallava.generation.layout import Layout
+from adallava.generation.scheduled import SampleLayers
 from adallava.generation.wording import Language, embed_words
 from adallava.selection.contract import (
     BudgetTokenMethod,
@@ -58,6 +59,7 @@ class Prepared:
         selector: that chose; None keeps every token.
         grids: (rows, columns) of each image's tokens.
         inside: what a method inside the LLM does with each sample; None for other methods.
+        layers: what ran of the LLM for each sample, once it ran; None if all layers did for all samples.
     """
 
     batch: CompactBatch
@@ -66,6 +68,7 @@ class Prepared:
     selector: AnySelector | None
     grids: tuple[tuple[int, int], ...]
     inside: tuple[InsideCounts, ...] | None = None
+    layers: tuple[SampleLayers, ...] | None = None
 
 
 def prepare(
@@ -304,11 +307,16 @@ def image_seeds(layout: Layout, seeds: Sequence[int]) -> Tensor:
     if len(seeds) != len(layout.prompts):
         raise InputError(f"{len(seeds)} seeds for a batch of {len(layout.prompts)} samples: give one, or one each")
     wrapped = [
-        (seed + place + 2**63) % 2**64 - 2**63
+        wrap_seed(seed + place)
         for seed, prompt in zip(seeds, layout.prompts, strict=True)
         for place in range(len(prompt.spans))
     ]
     return torch.tensor(wrapped, dtype=torch.int64)
+
+
+def wrap_seed(seed: int) -> int:
+    """Return a seed of any size as an int64."""
+    return (seed + 2**63) % 2**64 - 2**63
 
 
 def assemble(

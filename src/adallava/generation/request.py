@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import BudgetError, InputError
 from adallava.families.contract import Family
 from adallava.generation.clock import StageClock
@@ -32,8 +32,10 @@ class Request:
         seeds: one per sample.
         positions: "original" or "compact".
         side: that the shortened batch is padded on.
+        latencies: one per sample.
         labels: [B, L] or None.
         image_sizes: [P, 2] on the host, of families whose images differ in size; else None.
+        latency_columns: of each sample, the column of its latency token; None for a batch without any.
     """
 
     input_ids: Tensor
@@ -43,15 +45,27 @@ class Request:
     seeds: Sequence[int]
     positions: Positions
     side: Side
+    latencies: Sequence[Latency]
     labels: Tensor | None = None
     image_sizes: Tensor | None = None
+    latency_columns: tuple[int | None, ...] | None = None
+
+    @property
+    def skips_layers(self) -> bool:
+        """True if some sample asks for less than the whole LLM."""
+        return not all(latency.is_full for latency in self.latencies)
 
     def __post_init__(self) -> None:
-        """Refuse positions that mean nothing.
+        """Refuse positions that mean nothing, and a wrong number of latencies.
 
         Raises:
             InputError: naming the value.
+            BudgetError: naming both numbers.
         """
+        if len(self.latencies) != len(self.input_ids):
+            raise BudgetError(
+                f"{len(self.latencies)} latencies for a batch of {len(self.input_ids)} samples: give one, or one each"
+            )
         if self.positions not in ("original", "compact"):
             raise InputError(f"positions={self.positions!r} is neither 'original' nor 'compact'")
 
@@ -135,6 +149,7 @@ def _plan(family: Family, selector: AnySelector | None, request: Request) -> Lay
         else None,
         own_counts=own_counts,
         labels=request.labels,
+        latency_columns=request.latency_columns,
     )
     if selector is None:
         for prompt in layout.prompts:
