@@ -19,7 +19,10 @@ import transformers
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from adallava import AdaLlava
+from adallava.budget import TokenBudget
+from adallava.generation.inside import LayerDrops
 from adallava.generation.prepare_inside import PreparedInside
+from adallava.generation.request import Request, prepare_request
 
 METHODS = ("full", "uniform", "fastv", "sparsevlm", "pyramiddrop")
 IMAGE_TOKEN = 3
@@ -78,14 +81,23 @@ def measure(run: Callable[[], object], device: str, warm: int, repeats: int) -> 
 
 def prefill(model: AdaLlava, ids: torch.Tensor, pixels: torch.Tensor, keep_count: int) -> Callable[[], object]:
     """Return a call that runs the LLM over a prepared prompt: what follows tower, selector and projector."""
-    budget: Any = 1.0 if model.method == "full" else keep_count
-    layout = model._plan(ids, None, pixels, budget, "left")
-    base = model.base
+    request = Request(
+        input_ids=ids,
+        attention_mask=None,
+        pixel_values=pixels,
+        budgets=[TokenBudget(ratio=1.0) if model.method == "full" else TokenBudget(count=keep_count)] * len(ids),
+        seeds=[0] * len(ids),
+        positions="original",
+        side="left",
+    )
+    made = prepare_request(model.family, model.selector, request)
+    batch = made.prepared.batch if isinstance(made, PreparedInside) else made.batch
 
     def once() -> object:
-        # The state of a call is made anew each time, as in `generate`; the tower's work is kept out of the clock.
-        call = prepared if drops is None else PreparedInside(prepared, drops.plan, fresh(), drops.selector)
-        llm, batch = (call.view(), call.prepared.batch) if isinstance(call, PreparedInside) else (base, call.batch)
+        llm = model.base
+        if isinstance(made, PreparedInside):
+            # The state of a call is made anew each time, as in `generate`; the tower's work is kept out of the clock.
+            llm = LayerDrops(model.family.decoder(), made.selector, made.plan, batch.inputs_embeds, "original").view()
         return llm(
             inputs_embeds=batch.inputs_embeds,
             attention_mask=batch.attention_mask,
@@ -93,15 +105,6 @@ def prefill(model: AdaLlava, ids: torch.Tensor, pixels: torch.Tensor, keep_count
             use_cache=True,
             logits_to_keep=1,
         ).logits
-
-    made = model._prepare(layout, ids, pixels, 0, "original")
-    drops = made if isinstance(made, PreparedInside) else None
-    prepared = made.prepared if isinstance(made, PreparedInside) else made
-
-    def fresh() -> Any:
-        assert drops is not None
-        kind = type(drops.drops)
-        return kind(model._decoder, drops.selector, drops.plan, prepared.batch.inputs_embeds, "original")
 
     return once
 

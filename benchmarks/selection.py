@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from adallava.registry import selector_names
+from adallava.registry import load_selector_class, selector_names, selects_inside_llm
 from adallava.selection import build_selector
 from adallava.selection.contract import RoundingMethod, SelectionInput, Selector, TowerLayer, TowerShape
 
@@ -95,7 +95,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     shape = SMALL if args.small else LLAVA_1_5
     counts = [12, 6] if args.small else [192, 128, 64]
-    methods = {name: build_selector(name, shape, **OPTIONS.get(name, {})) for name in selector_names()}
+    # What choosing inside the LLM costs, `inside.py` shows.
+    names = [name for name in selector_names() if not selects_inside_llm(load_selector_class(name))]
+    methods = {name: build_selector(name, shape, **OPTIONS.get(name, {})) for name in names}
     rows = []
     for num_images in [1, 2] if args.small else [1, 8]:
         for keep_count in counts:

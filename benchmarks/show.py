@@ -5,19 +5,23 @@ NAME of this file. With `--check` nothing is written, and the exit code is 1 if 
 """
 
 import json
+import math
 import re
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/report.md", "src/adallava/bundled/tiny/README.md")
-STAGES = ("align", "look", "base", "relate", "question", "budget-token")
+PAGES = ("README.md", "docs/report.md", "docs/methods_compared.md", "src/adallava/bundled/tiny/README.md")
+STAGES = ("align", "base", "question", "budget-token")
 KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")
 
 
-def _cells() -> dict[str, dict]:
-    published = json.loads((ROOT / "docs/results/tiny.json").read_text())
-    return {cell["cell"]: cell for cell in published["cells"]}
+def _published(name: str) -> dict:
+    return json.loads((ROOT / f"docs/results/{name}.json").read_text())
+
+
+def _cells(name: str = "tiny") -> dict[str, dict]:
+    return {cell["cell"]: cell for cell in _published(name)["cells"]}
 
 
 def _percent(interval: dict | None) -> str:
@@ -57,14 +61,98 @@ def _kinds() -> list[str]:
     return rows
 
 
-def _provenance() -> list[str]:
-    published = json.loads((ROOT / "docs/results/tiny.json").read_text())
+def _provenance(name: str = "tiny") -> list[str]:
+    published = _published(name)
     hardware = published["hardware"]
+    device = ", ".join(hardware.get("cuda_devices") or [hardware.get("cpu", "CPU")])
     return [
-        f"Measured by `{published['command']}` on {published['date']}: {hardware.get('cpu', 'CPU')}, "
+        f"Measured by `{published['command']}` on {published['date']}: {device}, "
         f"torch {published['versions'].get('torch')}, transformers {published['versions'].get('transformers')}. "
-        "Accuracy in %, 95 % intervals. All figures: `docs/results/tiny.json`.",
+        f"Accuracy in %, 95 % intervals. All figures: `docs/results/{name}.json`.",
     ]
+
+
+def _compared() -> list[str]:
+    """Every method of the run of all methods: mean accuracy by budget, and what the budget costs at 32 tokens."""
+    cells, budgets = _cells("methods"), ("128", "64", "32", "16", "8")
+    methods = [m for m in dict.fromkeys(cell["method"] for cell in cells.values()) if f"{m}@32" in cells]
+    methods.sort(key=lambda method: -cells[f"{method}@32"]["accuracy"]["mean"])
+    heads = [*budgets[:2], "32 [95 %]", *budgets[3:], "32: tokens a layer", "GFLOPs", "selector's"]
+    rows = ["| method | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for method in methods:
+        at = {budget: cells[f"{method}@{budget}"] for budget in budgets}
+        values = [
+            f"{100 * at[b]['accuracy']['mean']:.1f}" if b != "32" else _percent(at[b]["accuracy"]) for b in budgets
+        ]
+        flops = at["32"]["flops"]
+        values += [f"{at['32']['tokens_kept_layer_average']:.0f}"]
+        values += [f"{flops['total'] / 1e9:.2f}", f"{flops.get('selector', 0) / 1e9:.3f}"]
+        rows.append(f"| `{method}` | " + " | ".join(values) + " |")
+    own = [cells[name] for name in ("full@1.0", "prumerge-plus@none", "prumerge@none", "none@none")]
+    rows += ["", "At a number of tokens of their own: "]
+    rows[-1] += "; ".join(f"`{c['method']}` ({c['tokens_kept']:.0f} tokens) {_percent(c['accuracy'])}" for c in own)
+    rows[-1] += f". n = {own[0]['num_samples']}."
+    return rows
+
+
+def _compared_kinds() -> list[str]:
+    """By question type at 32 tokens, and on the hard split."""
+    cells = _cells("methods")
+    wanted = ["full@1.0", "question@32", "mmtok@32", "pyramiddrop@32", "cls-attention@32", "pool@32", "visionzip@32"]
+    wanted += ["fastv@32", "divprune@32", "cdpruner@32", "random@32", "none@none"]
+    rows = ["| cell | hard split | " + " | ".join(KINDS) + " |", "| --- |" + " ---: |" * (len(KINDS) + 1)]
+    for name in wanted:
+        cell = cells[name]
+        kinds = [f"{100 * cell['accuracy_by_kind'][kind]['mean']:.0f}" for kind in KINDS]
+        rows.append(f"| `{name}` | {_percent(cell['accuracy_hard'])} | " + " | ".join(kinds) + " |")
+    split, count = _published("methods")["hard_split"], cells["full@1.0"]["accuracy_by_kind"][KINDS[0]]["n"]
+    rows += ["", f"n = {count} a type and {split['num_hard']} in the hard split, of {split['num_samples']}: "]
+    rows[-1] += (
+        f"{split['answered_without_image']} are answered without the image, {split['answered_downsampled']} more "
+    )
+    rows[-1] += f"by `{split['downsample_cell']}`."
+    return rows
+
+
+def _positions() -> list[str]:
+    """Original against compact positions, and the time to the first token as a share of the full model's."""
+    published = _published("positions")
+    cells = {cell["cell"]: cell for cell in published["cells"]}
+    full = {t["batch_size"]: t["part_ms"] for t in cells["full@1.0"]["timings"] if t["batch_size"] > 1}
+    tested = {frozenset((pair["cell_a"], pair["cell_b"])): pair for pair in published["comparisons"]}
+    heads = ["original", "compact", "told apart", *(f"time to 1st token, batch {size} [10 %, 90 %]" for size in full)]
+    rows = ["| cell | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for name, cell in cells.items():
+        if cell["method"] == "full" or cell["positions"] == "compact":
+            continue
+        other = cells[f"{name}+compact"]
+        times = {timing["batch_size"]: timing["part_ms"] for timing in cell["timings"]}
+        shares = [_share(times[size], full[size]) for size in full]
+        apart = "yes" if tested[frozenset((name, other["cell"]))]["significant"] else "no"
+        rows.append(
+            f"| `{name}` | " + " | ".join([*map(_percent, (cell["accuracy"], other["accuracy"])), apart, *shares])
+        )
+        rows[-1] += " |"
+    return [
+        *rows,
+        "",
+        f"n = {cells['full@1.0']['num_samples']}; `full@1.0` has {_percent(cells['full@1.0']['accuracy'])}.",
+    ]
+
+
+def _share(parts: dict, whole: dict) -> str:
+    """A time to the first token over the full model's median."""
+    first, median = parts["time_to_first_token"], whole["time_to_first_token"]["median"]
+    return f"{first['median'] / median:.2f} [{first['low'] / median:.2f}, {first['high'] / median:.2f}]"
+
+
+def _size() -> list[str]:
+    """What the bundled model weighs, read from its file."""
+    path = ROOT / "src/adallava/bundled/tiny/model.safetensors"
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    return [f"{sum(map(math.prod, shapes)) / 1e6:.1f} M parameters, {path.stat().st_size / 1e6:.1f} MB, float32."]
 
 
 def _training() -> list[str]:
@@ -72,7 +160,8 @@ def _training() -> list[str]:
     for stage in STAGES:
         curve = json.loads((ROOT / f"docs/results/training/{stage}.json").read_text())
         steps = max(entry["step"] for entry in curve["log"])
-        rows.append(f"| `tiny/{stage}` | {curve['device']} | {curve['seconds_since_resumed'] / 60:.0f} | {steps} |")
+        seconds = curve.get("seconds_in_all", curve["seconds_since_resumed"])
+        rows.append(f"| `tiny/{stage}` | {curve['device']} | {seconds / 60:.1f} | {steps} |")
     return rows
 
 
@@ -83,7 +172,8 @@ def _report() -> list[str]:
     return [
         f"{timed['samples']:,} samples, {timed['methods']} methods, {timed['answers']:,} answers (made up); a page of "
         f"{timed['page_mib']:.1f} MiB, written in {timed['write_page_s']:.0f} s. Milliseconds, median of "
-        f"{timed['repeats']}, Chromium {timed['chromium'].partition('.')[0]} without a GPU, {timed['cores']} cores, "
+        f"{timed['repeats']} (the slowest plot {timed['slowest_plot_ms']:.0f}), Chromium "
+        f"{timed['chromium'].partition('.')[0]} without a GPU, {timed['cores']} cores, "
         f"{timed['date']}:",
         "",
         "| opens: " + " | ".join(titles[:3]) + " | then: " + " | ".join(titles[3:]) + " |",
@@ -92,7 +182,19 @@ def _report() -> list[str]:
     ]
 
 
-TABLES = {"report": _report, "accuracy": _accuracy, "kinds": _kinds, "provenance": _provenance, "training": _training}
+TABLES = {
+    "report": _report,
+    "accuracy": _accuracy,
+    "kinds": _kinds,
+    "provenance": _provenance,
+    "training": _training,
+    "size": _size,
+    "compared": _compared,
+    "compared_kinds": _compared_kinds,
+    "compared_provenance": lambda: _provenance("methods"),
+    "positions": _positions,
+    "positions_provenance": lambda: _provenance("positions"),
+}
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 
 

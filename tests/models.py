@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from adallava.adapters import save_adapter, weights_sha256
-from adallava.registry import load_selector_class, selector_names, selects_inside_llm
+from adallava.registry import load_selector_class, scheduler_names, selector_names, selects_inside_llm
+from adallava.scheduling import build_scheduler
 from adallava.selection import build_selector
 from adallava.selection.contract import TowerShape
 
@@ -200,3 +201,27 @@ def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> di
         "attention_mask": inputs["attention_mask"][index : index + 1, real],
         "pixel_values": inputs["pixel_values"][images],
     }
+
+
+SCHEDULERS = scheduler_names()
+SCHEDULER_OPTIONS: dict[str, dict[str, Any]] = {"fixed": {"plans": "4/3+5"}}
+"""For an LLM of six layers and its default prefix of three."""
+
+
+def six_layers(full: Any, **base_options: Any) -> Any:
+    """Return a model whose LLM has six layers, random like `tiny_base`."""
+    from adallava import AdaLlava
+
+    return AdaLlava(tiny_base(num_hidden_layers=6, **base_options), full.processor)
+
+
+def scheduled(model: Any, name: str) -> Any:
+    """Return the model with a scheduler; a learned one with random weights whose logits lie well apart."""
+    shape = model.family.decoder().shape
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        scheduler: Any = build_scheduler(name, shape, **SCHEDULER_OPTIONS.get(name, {}))
+        if isinstance(scheduler, torch.nn.Module):
+            for parameter in scheduler.parameters():
+                torch.nn.init.normal_(parameter, std=0.3)
+    return model.with_scheduler(scheduler)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import BudgetError
 
 
@@ -63,3 +63,34 @@ def test_a_budget_is_read_back_as_it_is_written(asked: float) -> None:
 def test_a_sample_without_vision_tokens_has_no_budget() -> None:
     with pytest.raises(BudgetError, match="0 vision tokens"):
         TokenBudget.parse(0.5).resolve(0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "layers", "prefix", "groups", "units"),
+    [
+        (1.0, 32, 16, 1, 16),
+        ("85%", 32, 16, 1, 11),
+        (0.6, 32, 16, 1, 3),
+        (0.6, 32, 16, 4, 12),
+        (0.5, 32, 16, 4, 0),
+        (24, 32, 16, 1, 8),
+        ("24", 32, 16, 4, 32),
+        (40, 32, 16, 1, 16),
+        (0.7, 10, 5, 1, 2),
+        (5 / 6, 6, 3, 1, 2),
+    ],
+)
+def test_a_latency_resolves_to_units(asked: object, layers: int, prefix: int, groups: int, units: int) -> None:
+    assert Latency.parse(asked).resolve(layers, prefix, groups) == units
+
+
+@pytest.mark.parametrize(("asked", "least"), [(0.49, "0.5, or 16 layers"), (15, "0.5, or 16 layers")])
+def test_a_latency_below_the_prefix_names_the_least(asked: object, least: str) -> None:
+    with pytest.raises(BudgetError, match=f"first 16 always run: give at least {least}"):
+        Latency.parse(asked).resolve(32, 16)
+
+
+@pytest.mark.parametrize("asked", [0, 0.0, -1, 1.5, "0%", math.nan, "soon", True, None])
+def test_a_latency_that_means_nothing_is_refused(asked: object) -> None:
+    with pytest.raises(BudgetError, match=r"latency .* such as 0\.75 or '75%', or a whole number of layers"):
+        Latency.parse(asked)

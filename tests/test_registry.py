@@ -68,7 +68,7 @@ def test_one_name_registered_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         (
             "mine",
             "test_registry:ScheduleOnly",
-            "lacks name, learned, merges, per_sample, ignores_budget, raters, choose",
+            "lacks name, learned, needs, merges, per_sample, ignores_budget, flops, raters, choose, num_raters",
         ),
     ],
 )

@@ -3,61 +3,60 @@
 A token budget is a share of the N vision tokens (`0.25`, `"25%"`, `1.0`) or a number of them (`64`, `"64"`).
 The type decides, as in scikit-learn: an `int` is a count, a `float` or a percentage is a share. So `1` is one
 token and `1.0` is all of them.
+
+A latency is written the same way: a share of the LLM's layers (`0.75`, `"75%"`) or a number of them (`24`).
 """
 
 import math
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import ClassVar, Self
 
 from adallava.errors import BudgetError
 
-_FORMS = "a share in (0, 1] such as 0.25 or '25%', or a whole number of tokens such as 64"
-
 
 @dataclass(frozen=True)
-class TokenBudget:
-    """How many vision tokens an answer may use: exactly one of `ratio` and `count` is set.
-
-    Attributes:
-        ratio: share of the sample's N vision tokens, in (0, 1].
-        count: number of vision tokens, at least 1.
-    """
+class _ShareOrCount:
+    """Exactly one of a share in (0, 1] and a count of at least 1."""
 
     ratio: float | None = None
     count: int | None = None
 
+    _kind: ClassVar[str]
+    _forms: ClassVar[str]
+
     def __post_init__(self) -> None:
-        """Refuse a budget that is both, neither, or out of range.
+        """Refuse a value that is both, neither, or out of range.
 
         Raises:
             BudgetError: naming the value and the accepted forms.
         """
         if (self.ratio is None) == (self.count is None):
-            raise BudgetError(f"a token budget is a share or a count, not both or neither: {self!r}")
+            raise BudgetError(f"a {self._kind} is a share or a count, not both or neither: {self!r}")
         if self.ratio is not None and not (math.isfinite(self.ratio) and 0.0 < self.ratio <= 1.0):
-            raise BudgetError(f"token budget {self.ratio!r} is out of range: give {_FORMS}")
+            raise BudgetError(f"{self._kind} {self.ratio!r} is out of range: give {self._forms}")
         if self.count is not None and self.count < 1:
-            raise BudgetError(f"token budget {self.count!r} is out of range: give {_FORMS}")
+            raise BudgetError(f"{self._kind} {self.count!r} is out of range: give {self._forms}")
 
     @classmethod
-    def parse(cls, value: object) -> "TokenBudget":
-        """Read a budget from what a caller wrote: int, float, str or `TokenBudget`.
+    def parse(cls, value: object) -> Self:
+        """Read what a caller wrote: int, float, str, or an object of this class.
 
         Raises:
             BudgetError: for NaN, a negative, zero, a share above 1, or another type.
         """
-        if isinstance(value, TokenBudget):
+        if isinstance(value, cls):
             return value
         if isinstance(value, str):
             return cls._parse_text(value)
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise BudgetError(f"token budget {value!r} has type {type(value).__name__}: give {_FORMS}")
+            raise BudgetError(f"{cls._kind} {value!r} has type {type(value).__name__}: give {cls._forms}")
         if isinstance(value, Integral):
             return cls(count=int(value))
         return cls(ratio=float(value))
 
     @classmethod
-    def _parse_text(cls, text: str) -> "TokenBudget":
+    def _parse_text(cls, text: str) -> Self:
         body = text.strip()
         try:
             if body.endswith("%"):
@@ -68,7 +67,24 @@ class TokenBudget:
         except ValueError as error:
             if isinstance(error, BudgetError):
                 raise
-            raise BudgetError(f"token budget {text!r} is not a number: give {_FORMS}") from None
+            raise BudgetError(f"{cls._kind} {text!r} is not a number: give {cls._forms}") from None
+
+    def __str__(self) -> str:
+        """Return the form that `parse` reads back: `0.25` or `64`."""
+        return repr(self.ratio) if self.ratio is not None else str(self.count)
+
+
+@dataclass(frozen=True)
+class TokenBudget(_ShareOrCount):
+    """How many vision tokens an answer may use: exactly one of `ratio` and `count` is set.
+
+    Attributes:
+        ratio: share of the sample's N vision tokens, in (0, 1].
+        count: number of vision tokens, at least 1.
+    """
+
+    _kind: ClassVar[str] = "token budget"
+    _forms: ClassVar[str] = "a share in (0, 1] such as 0.25 or '25%', or a whole number of tokens such as 64"
 
     def resolve(self, num_vision_tokens: int) -> int:
         """Return K for a sample of N vision tokens: floor(ratio * N), at least 1; a count is at most N.
@@ -81,8 +97,44 @@ class TokenBudget:
             return min(self.count, num_vision_tokens)
         assert self.ratio is not None
         # The tiny slack undoes representation error: 0.29 * 100 is 28.999999999999996 in binary.
-        return min(num_vision_tokens, max(1, math.floor(self.ratio * num_vision_tokens + 1e-9)))
+        return min(num_vision_tokens, max(1, math.floor(self.ratio * num_vision_tokens + _SLACK)))
 
-    def __str__(self) -> str:
-        """Return the form that `parse` reads back: `0.25` or `64`."""
-        return repr(self.ratio) if self.ratio is not None else str(self.count)
+
+@dataclass(frozen=True)
+class Latency(_ShareOrCount):
+    """How much of the LLM an answer may run: exactly one of `ratio` and `count` is set.
+
+    Attributes:
+        ratio: share of its layers, in (0, 1].
+        count: number of layers, at least 1.
+    """
+
+    _kind: ClassVar[str] = "latency"
+    _forms: ClassVar[str] = "a share in (0, 1] such as 0.75 or '75%', or a whole number of layers such as 24"
+
+    @property
+    def is_full(self) -> bool:
+        """True if it asks for everything, whatever the LLM."""
+        return self.ratio == 1.0
+
+    def resolve(self, num_layers: int, prefix_layers: int, groups: int = 1) -> int:
+        """Return how many units behind the prefix run, rounded down to whole units.
+
+        Args:
+            num_layers: of the LLM. A count above it is the full model.
+            prefix_layers: the first layers, which always run and count.
+            groups: units in a layer.
+
+        Raises:
+            BudgetError: for less than the prefix, with the least that can be given.
+        """
+        layers = float(min(self.count, num_layers)) if self.count is not None else (self.ratio or 0.0) * num_layers
+        if layers < prefix_layers - _SLACK:
+            raise BudgetError(
+                f"latency {self} asks for {layers:g} of {num_layers} layers, but the first {prefix_layers} always run: "
+                f"give at least {prefix_layers / num_layers!r}, or {prefix_layers} layers"
+            )
+        return math.floor((layers - prefix_layers) * groups + _SLACK)
+
+
+_SLACK = 1e-9

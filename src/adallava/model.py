@@ -1,6 +1,6 @@
 """The model: a stock Llava, a selection method beside it, and how the two are driven."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adallava.adapters import load_adapter, save_adapter, weights_sha256
-from adallava.budget import TokenBudget
+from adallava.adapters import load_adapter, load_scheduler, save_adapter, weights_sha256
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import CheckpointError
 from adallava.families import load_family, weights_folder, wrap_model
-from adallava.families.contract import Family, check_needs
+from adallava.families.contract import Family, check_needs, check_scheduler
 from adallava.generation.clock import PrefillMark, StageClock
 from adallava.generation.compact import Positions
 from adallava.generation.layout import Side
+from adallava.generation.llm_run import LLMRun, prepare_run
 from adallava.generation.modes import plan_generation
 from adallava.generation.output import (
     AdaLlavaOutput,
@@ -24,27 +25,25 @@ from adallava.generation.output import (
     describe_selections,
     read_answers,
 )
-from adallava.generation.prepare import Language, Prepared
-from adallava.generation.prepare_inside import PreparedInside
-from adallava.generation.request import Request, prepare_request
-from adallava.generation.run_inside import choose_inside, forward_inside
-from adallava.generation.wording import Wording
-from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, question_frame
+from adallava.generation.request import Request, one_each
+from adallava.generation.run_forward import choose_inside, forward_inside, forward_run
+from adallava.language import make_language
+from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
-from adallava.registry import load_selector_class
+from adallava.registry import load_scheduler_class, load_selector_class
+from adallava.scheduling import build_scheduler
+from adallava.scheduling.contract import Scheduler
 from adallava.selection import build_selector
-from adallava.selection.contract import (
-    Need,
-    TextTowerMethod,
-    TowerShape,
-    WordsMethod,
-)
+from adallava.selection.contract import TowerShape, WordsMethod
 from adallava.selection.layer_contract import AnySelector, LayerSelector
 
-__all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "build_prompt"]
+__all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "LatencyLike", "build_prompt"]
 
 BudgetLike = float | int | str | TokenBudget
 """A share (`0.25`, `"25%"`) or a count (`64`) of the vision tokens; see `TokenBudget`."""
+
+LatencyLike = float | int | str | Latency
+"""A share (`0.75`, `"75%"`) or a count (`24`) of the LLM's layers; see `Latency`."""
 
 
 class AdaLlava:
@@ -58,6 +57,8 @@ class AdaLlava:
         selector: the method; None for the full-token model.
         name_or_path: as it was asked for.
         adapter_sha256: of a learned method's weights file; None for others.
+        scheduler: of the LLM's layers; None runs them all.
+        scheduler_sha256: of a learned scheduler's weights file; None for others.
     """
 
     def __init__(
@@ -68,6 +69,8 @@ class AdaLlava:
         *,
         name_or_path: str = "",
         adapter_sha256: str | None = None,
+        scheduler: Scheduler | None = None,
+        scheduler_sha256: str | None = None,
     ) -> None:
         """Drive an already loaded transformers model.
 
@@ -77,9 +80,12 @@ class AdaLlava:
             selector: a method, with its weights if it is a learned one; None for the full-token model.
             name_or_path: where the base's files are: a bundled name, a folder or a hub id.
             adapter_sha256: of the selector's weights file.
+            scheduler: which layers of the LLM run at a latency below 1.0.
+            scheduler_sha256: of the scheduler's weights file.
 
         Raises:
-            UnsupportedModeError: for a model family that is not supported, or a method that needs what it lacks.
+            UnsupportedModeError: for a model family that is not supported, or a method or scheduler that needs what it
+                lacks.
             CheckpointError: if the base lies on several devices or is not floating-point, or the method's text tower
                 cannot be loaded.
         """
@@ -90,20 +96,11 @@ class AdaLlava:
         self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
         self.name_or_path = name_or_path
         self.adapter_sha256 = adapter_sha256
-        self._language = self._make_language()
-
-    def _make_language(self) -> Language | None:
-        if self.selector is None or isinstance(self.selector, LayerSelector):
-            return None
-        needs = self.selector.needs
-        if self.processor is None or not needs & {Need.WORDS, Need.TEXT_TOWER}:
-            return None
-        prefix, suffix = question_frame(self.processor)
-        wording = Wording(self.processor.tokenizer, prefix, suffix)
-        text_tower = None
-        if Need.TEXT_TOWER in needs and isinstance(self.selector, TextTowerMethod):
-            text_tower = self._family.load_text_tower(str(self.selector.text_tower))
-        return Language(wording, text_tower)
+        if scheduler is not None:
+            check_scheduler(self._family, scheduler)
+        self.scheduler = scheduler.to(self.device).eval() if isinstance(scheduler, nn.Module) else scheduler
+        self.scheduler_sha256 = scheduler_sha256
+        self._language = make_language(self._family, self.selector, processor)
 
     @classmethod
     def from_pretrained(
@@ -157,17 +154,11 @@ class AdaLlava:
             if adapter is not None or selector_options:
                 raise CheckpointError(f"method {FULL_METHOD!r} keeps every token: it has no adapter and no options")
             return self.with_selector(None)
-        if not load_selector_class(method).learned:
-            if adapter is not None:
-                raise CheckpointError(f"method {method!r} is not learned: it takes no adapter ({str(adapter)!r})")
+        folder = self._learned_folder("method", method, load_selector_class(method), adapter, selector_options)
+        if folder is None:
             return self.with_selector(build_selector(method, self.shape, **selector_options))
-        if selector_options:
-            raise CheckpointError(
-                f"method {method!r} takes its options from its adapter, not from the call: "
-                f"{', '.join(sorted(selector_options))}"
-            )
         loaded = load_adapter(
-            self._adapter_folder(method) if adapter is None else adapter,
+            folder,
             method=method,
             shape=self.shape,
             base_weights_sha256=self.weights_sha256,
@@ -176,9 +167,61 @@ class AdaLlava:
         return self.with_selector(loaded.selector, adapter_sha256=loaded.sha256)
 
     def with_selector(self, selector: AnySelector | None, *, adapter_sha256: str | None = None) -> "AdaLlava":
-        """Return a model with the same base, not copied, and the given selector."""
+        """Return a model with the same base, not copied, the same scheduler, and the given selector."""
+        return self._with(selector, adapter_sha256, self.scheduler, self.scheduler_sha256)
+
+    def with_scheduler(
+        self,
+        scheduler: str | Scheduler | None,
+        adapter: str | Path | None = None,
+        *,
+        allow_other_base: bool = False,
+        **options: Any,
+    ) -> "AdaLlava":
+        """Return a model with the same base, not copied, the same method, and another scheduler of the LLM's layers.
+
+        Args:
+            scheduler: a name of `adallava.registry.scheduler_names()`, a scheduler, or None to run every layer.
+            adapter: folder of a learned scheduler's weights; by default `<folder>/adapters/<scheduler>`.
+            allow_other_base: accept an adapter that was trained on other weights of the same shapes.
+            options: constructor arguments of a scheduler that is not learned.
+
+        Raises:
+            CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
+            UnsupportedModeError: for an LLM whose layers are not known, or cannot be split as the scheduler wants.
+            UnknownNameError: for an unknown scheduler.
+        """
+        if not isinstance(scheduler, str):
+            return self._with(self.selector, self.adapter_sha256, scheduler, None)
+        folder = self._learned_folder("scheduler", scheduler, load_scheduler_class(scheduler), adapter, options)
+        shape = self._family.decoder().shape
+        if folder is None:
+            made = build_scheduler(scheduler, shape, **options)
+            return self._with(self.selector, self.adapter_sha256, made, None)
+        loaded = load_scheduler(
+            folder,
+            name=scheduler,
+            shape=shape,
+            base_weights_sha256=self.weights_sha256,
+            allow_other_base=allow_other_base,
+        )
+        return self._with(self.selector, self.adapter_sha256, loaded.scheduler, loaded.sha256)
+
+    def _with(
+        self,
+        selector: AnySelector | None,
+        adapter_sha256: str | None,
+        scheduler: Scheduler | None,
+        scheduler_sha256: str | None,
+    ) -> "AdaLlava":
         other = AdaLlava(
-            self.base, self.processor, selector, name_or_path=self.name_or_path, adapter_sha256=adapter_sha256
+            self.base,
+            self.processor,
+            selector,
+            name_or_path=self.name_or_path,
+            adapter_sha256=adapter_sha256,
+            scheduler=scheduler,
+            scheduler_sha256=scheduler_sha256,
         )
         if "weights_sha256" in self.__dict__:
             other.__dict__["weights_sha256"] = self.weights_sha256
@@ -238,16 +281,17 @@ class AdaLlava:
         return weights_sha256(weights_folder(folder_or_id_of(self.name_or_path)))
 
     def save_adapter(self, folder: str | Path) -> None:
-        """Write the learned selector's weights to a folder that `from_pretrained(adapter=…)` reads.
+        """Write the weights of the learned method, the learned scheduler, or both, to one folder.
+
+        `from_pretrained(adapter=…)` and `with_scheduler(…, adapter=…)` read it.
 
         Raises:
-            CheckpointError: if the method is not a learned one, or the base was not made from files.
+            CheckpointError: if neither is learned, or the base was not made from files.
         """
-        if self.selector is None:
-            raise CheckpointError(f"method {FULL_METHOD!r} has no weights to save")
         save_adapter(
             folder,
             self.selector,
+            scheduler=self.scheduler,
             shape=self.shape,
             base_model_name_or_path=self.name_or_path,
             base_weights_sha256=self.weights_sha256,
@@ -261,54 +305,57 @@ class AdaLlava:
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
+        latency: LatencyLike | Sequence[LatencyLike] = 1.0,
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
         clock: StageClock | None = None,
         **generation_kwargs: Any,
     ) -> AdaLlavaOutput:
-        """Answer a batch of prompts, each from K of its N vision tokens.
+        """Answer a batch of prompts, each from K of its N vision tokens and with part of the LLM's layers.
 
         Args:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
             pixel_values: [I, 3, H, W], one row per image, in the order of the prompts.
             token_budget: one for all samples, or one each.
-            seed: of methods that draw; one for all samples, or one each.
+            latency: how much of the LLM runs, 1.0 for all of it; one for all samples, or one each.
+            seed: of methods and schedulers that draw; one for all samples, or one each.
             positions: "original" keeps each token's position in the full prompt; "compact" counts anew.
             clock: measures the parts, if given.
             generation_kwargs: transformers' own. `max_length` counts the full prompt, as in the stock model.
 
         Raises:
-            BudgetError: for a budget that means nothing, or one that the method "full" cannot give.
+            BudgetError: for a budget or latency that means nothing, or that the method "full", or the scheduler, cannot
+                give.
             InputError: if prompts and images do not fit together.
             UnsupportedModeError: for a mode of generation that cannot be given correctly.
         """
+        request = self._request(
+            input_ids, attention_mask, pixel_values, token_budget, latency, seed, positions, side="left"
+        )
         plan = plan_generation(
             generation_kwargs,
             self.base.generation_config,
             prompt_columns=input_ids.shape[1],
-            inside_llm=isinstance(self.selector, LayerSelector),
+            inside_llm=isinstance(self.selector, LayerSelector) or request.skips_layers,
         )
         if clock is not None:
             clock.start()
-        call = self._prepare(
-            input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="left", clock=clock
-        )
-        prepared, llm = (call.prepared, call.view()) if isinstance(call, PreparedInside) else (call, self.base)
+        run = self._prepare(request, clock)
+        batch = run.prepared.batch
         kwargs = dict(plan.kwargs)
         if clock is not None:
             kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
-        result = llm.generate(
-            input_ids=prepared.batch.input_ids,
-            inputs_embeds=prepared.batch.inputs_embeds,
-            attention_mask=prepared.batch.attention_mask,
-            position_ids=prepared.batch.position_ids,
+        result = run.model().generate(
+            input_ids=batch.input_ids,
+            inputs_embeds=batch.inputs_embeds,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
             **kwargs,
         )
         if clock is not None:
             clock.mark("decode")
-        ran = call.settled() if isinstance(call, PreparedInside) else prepared
-        return read_answers(result, plan, ran, self.processor, positions, clock)
+        return read_answers(result, plan, run.settled(), self.processor, positions, clock)
 
     @torch.no_grad()
     def select(
@@ -326,8 +373,10 @@ class AdaLlava:
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
         """
-        call = self._prepare(input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="left")
-        return describe_selections(choose_inside(call) if isinstance(call, PreparedInside) else call)
+        run = self._prepare(
+            self._request(input_ids, attention_mask, pixel_values, token_budget, 1.0, seed, positions, side="left")
+        )
+        return describe_selections(run.prepared if run.inside is None else choose_inside(run.inside))
 
     def forward(
         self,
@@ -337,6 +386,7 @@ class AdaLlava:
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
+        latency: LatencyLike | Sequence[LatencyLike] = 1.0,
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
         **forward_kwargs: Any,
@@ -353,60 +403,69 @@ class AdaLlava:
             BudgetError: for a budget that means nothing.
             InputError: if prompts, images and labels do not fit together.
         """
-        call = self._prepare(
-            input_ids, attention_mask, pixel_values, token_budget, seed, positions, side="right", labels=labels
-        )
-        if isinstance(call, PreparedInside):
-            return forward_inside(
-                self._family,
-                call,
-                input_ids=input_ids.to(self.device),
-                labels=None if labels is None else labels.to(self.device),
-                positions=positions,
-                forward_kwargs=forward_kwargs,
+        run = self._prepare(
+            self._request(
+                input_ids,
+                attention_mask,
+                pixel_values,
+                token_budget,
+                latency,
+                seed,
+                positions,
+                side="right",
+                labels=labels,
             )
-        batch = call.batch
-        # Always with the mask: without one, positions with gaps are read as several packed sequences.
-        result = self.base(
-            inputs_embeds=batch.inputs_embeds,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            labels=batch.labels,
-            **{"use_cache": False, **forward_kwargs},
         )
-        return ForwardOutput(result.loss, result.logits, batch, call.layout, call.selection)
+        return forward_run(run, forward_kwargs) if run.inside is None else forward_inside(run, forward_kwargs)
 
-    def _prepare(
+    def _prepare(self, request: Request, clock: StageClock | None = None) -> LLMRun:
+        return prepare_run(self._family, self.selector, self.scheduler, request, language=self._language, clock=clock)
+
+    def _request(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None,
         pixel_values: Tensor | None,
         token_budget: BudgetLike | Sequence[BudgetLike],
+        latency: LatencyLike | Sequence[LatencyLike],
         seed: int | Sequence[int],
         positions: Positions,
         *,
         side: Side,
         labels: Tensor | None = None,
-        clock: StageClock | None = None,
-    ) -> Prepared | PreparedInside:
-        request = Request(
+    ) -> Request:
+        return Request(
             input_ids=input_ids,
             attention_mask=attention_mask,
             pixel_values=pixel_values,
-            budgets=[TokenBudget.parse(budget) for budget in _one_each(token_budget, len(input_ids))],
-            seeds=[int(value) for value in _one_each(seed, len(input_ids))],
+            budgets=[TokenBudget.parse(budget) for budget in one_each(token_budget, len(input_ids))],
+            seeds=[int(value) for value in one_each(seed, len(input_ids))],
             positions=positions,
             side=side,
+            latencies=[Latency.parse(value) for value in one_each(latency, len(input_ids))],
             labels=labels,
         )
-        return prepare_request(self._family, self.selector, request, language=self._language, clock=clock)
 
-    def _adapter_folder(self, method: str) -> Path:
-        folder = weights_folder(folder_or_id_of(self.name_or_path)) / "adapters" / method
-        if not folder.is_dir():
+    def _learned_folder(
+        self, kind: str, name: str, cls: type[Any], adapter: str | Path | None, options: dict[str, Any]
+    ) -> str | Path | None:
+        """Return the folder of a learned method's or scheduler's weights; None for one that is not learned."""
+        if not cls.learned:
+            if adapter is not None:
+                raise CheckpointError(f"{kind} {name!r} is not learned: it takes no adapter ({str(adapter)!r})")
+            return None
+        if options:
             raise CheckpointError(
-                f"{self.name_or_path!r} has no adapter for the learned method {method!r} (looked for {folder}): "
-                "train one, pass adapter=…, or choose a method that needs none, such as 'uniform' or 'full'"
+                f"{kind} {name!r} takes its options from its adapter, not from the call: {', '.join(sorted(options))}"
+            )
+        if adapter is not None:
+            return adapter
+        folder = weights_folder(folder_or_id_of(self.name_or_path)) / "adapters" / name
+        if not folder.is_dir():
+            without = "'uniform' or 'full'" if kind == "method" else "'first' or 'spaced'"
+            raise CheckpointError(
+                f"{self.name_or_path!r} has no adapter for the learned {kind} {name!r} (looked for {folder}): "
+                f"train one, pass adapter=…, or choose a {kind} that needs none, such as {without}"
             )
         return folder
 
@@ -415,12 +474,3 @@ def _pick_device(device: str | torch.device | None) -> torch.device:
     if device is not None:
         return torch.device(device)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _one_each(value: Any, num_samples: int) -> list[Any]:
-    """Repeat a single value for each sample; leave a sequence as it is, whatever its length."""
-    if isinstance(value, Tensor):
-        value = value.tolist()
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        return [value] * num_samples
-    return list(value)

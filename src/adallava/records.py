@@ -20,6 +20,9 @@ NONE_METHOD = "none"
 DOWNSAMPLE_METHOD = "downsample"
 """The method id of answers from a smaller image."""
 
+FULL_LATENCY = "1.0"
+"""The latency of an answer that every layer of the LLM ran for."""
+
 PositionsName = Literal["original", "compact"]
 """`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""
 
@@ -47,7 +50,7 @@ class SampleRecord(_Record):
 
     cell: str
     """`<method>@<budget>`, for instance `question@0.25`, `uniform@64`, `full@1.0`, `none@none`; with `+compact`
-    behind it where positions are counted anew."""
+    behind it where positions are counted anew, and `/<scheduler>@<latency>` where layers of the LLM are left out."""
     sample_id: str
     draw: int = 0
     """Which of the repeated draws of a method that draws at random; 0 for every other method."""
@@ -77,6 +80,18 @@ class SampleRecord(_Record):
     reads `tokens_kept`."""
     kept_indices: list[list[int]] | None = None
     """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
+    scheduler: str | None = None
+    """Which scheduler chose the LLM's layers; None where all ran, and in older files."""
+    latency_asked: str = FULL_LATENCY
+    """As the caller wrote it, in the form `Latency` prints."""
+    groups_run: list[list[int]] | None = None
+    """For each LLM layer, the groups of heads that ran: `[0]` or `[]` where a layer is one group. None = all."""
+    groups_per_layer: int = 1
+    """Groups that each layer is split into."""
+    latency_tokens: int = 0
+    """In the prompt, where a learned scheduler chose; `prompt_length` counts them."""
+    kv_bytes: int | None = None
+    """Keys and values of this sample when its answer ended, padding excluded; None in older files."""
     merged: bool = False
     """True for a method that combines patches: what `kept_indices` leaves out is not lost."""
     chosen_per_sample: bool = False
@@ -104,6 +119,12 @@ class SampleRecord(_Record):
     def tokens_at_end(self) -> int:
         """Vision tokens that the LLM's last layer read: what the budget's K counts."""
         return self.tokens_kept_by_layer[-1] if self.tokens_kept_by_layer else self.tokens_kept
+
+    @property
+    def layer_share(self) -> float:
+        """Share of the LLM's layers that ran, groups of heads counted as parts of a layer."""
+        run = self.groups_run
+        return 1.0 if run is None else sum(map(len, run)) / (len(run) * self.groups_per_layer)
 
     @property
     def tokens_kept_layer_average(self) -> float:
@@ -164,8 +185,15 @@ class Cell(_Record):
 
     cell: str
     method: str
+    """A curve's name: the selection method, with `/<scheduler>@<latency>` behind it where layers are left out."""
     budget_asked: str
     positions: PositionsName = "original"
+    scheduler: str | None = None
+    latency_asked: str = FULL_LATENCY
+    layer_share: float = 1.0
+    """Mean share of the LLM's layers that ran."""
+    kv_bytes: float | None = None
+    """Mean bytes of keys and values when an answer ended."""
     draws: int = 1
     """Repeated draws of a random method; a sample's score is then its mean over the draws."""
     num_samples: int
@@ -300,6 +328,11 @@ class RunConfig(_Record):
     draws: int = 1
     """Draws of each random method."""
     timing_batch_sizes: list[int] = Field(default_factory=list)
+    schedulers: list[str] = Field(default_factory=list)
+    latencies: list[str] = Field(default_factory=lambda: [FULL_LATENCY])
+    """Crossed with the schedulers, the methods and the token budgets."""
+    scheduler_options: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
+    """Options of schedulers that are not learned and not at their defaults, by scheduler."""
     method_options: dict[str, dict[str, bool | int | float | str]] = Field(default_factory=dict)
     """Options of training-free methods that are not at their defaults, by method."""
     dtype: str
@@ -324,6 +357,8 @@ class Provenance(_Record):
     weights_sha256: str
     adapter_sha256: dict[str, str]
     """By method, for learned methods."""
+    scheduler_sha256: dict[str, str] = Field(default_factory=dict)
+    """By scheduler, for learned schedulers."""
     task_sha256: str | None
     """Of a local file's bytes; None for a bundled task, whose generator is versioned with the package."""
     hardware: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Finds selection methods and sources of tasks by name: built-ins and third parties' alike are entry points.
+"""Finds methods, schedulers and sources of tasks by name: built-ins and third parties' alike are entry points.
 
 Nothing is imported before it is asked for, so that listing names stays fast and needs no torch.
 """
@@ -10,15 +10,22 @@ from typing import Any
 from adallava.errors import AdallavaError, UnknownNameError
 
 SELECTOR_GROUP = "adallava.selectors"
+SCHEDULER_GROUP = "adallava.schedulers"
 TASK_GROUP = "adallava.tasks"
 
-_REQUIRED_ATTRIBUTES = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "select", "flops")
+_KINDS = {SELECTOR_GROUP: "selection method", SCHEDULER_GROUP: "scheduler"}
+
+_REQUIRED = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "flops")
+"""Of every method."""
+
+_REQUIRED_BEFORE = (*_REQUIRED, "select")
 """Of a method that selects before the LLM: `selection.contract.Selector`."""
 
-_REQUIRED_INSIDE = (
-    "name", "learned", "merges", "per_sample", "ignores_budget", "schedule", "raters", "choose", "num_raters", "flops",
-)  # fmt: skip
+_REQUIRED_INSIDE = (*_REQUIRED, "schedule", "raters", "choose", "num_raters")
 """Of a method inside the LLM, which has a schedule: `selection.layer_contract.LayerSelector`."""
+
+_REQUIRED_SCHEDULER = ("name", "learned", "per_sample", "units", "schedule")
+"""Of a scheduler: `scheduling.contract.Scheduler`."""
 
 
 def selector_names() -> tuple[str, ...]:
@@ -27,30 +34,36 @@ def selector_names() -> tuple[str, ...]:
     Raises:
         AdallavaError: if two installed packages claim one name.
     """
-    return tuple(sorted(_entry_points_by_name()))
+    return tuple(sorted(_entry_points_by_name(SELECTOR_GROUP)))
+
+
+def scheduler_names() -> tuple[str, ...]:
+    """Return the names of every installed scheduler, sorted. Imports none of them.
+
+    Raises:
+        AdallavaError: if two installed packages claim one name.
+    """
+    return tuple(sorted(_entry_points_by_name(SCHEDULER_GROUP)))
 
 
 def load_selector_class(name: str) -> type[Any]:
-    """Import and return the class registered under `name`.
+    """Import and return the selection method registered under `name`.
 
     Raises:
         UnknownNameError: for a name that no package registers, with the nearest known names.
         AdallavaError: if the class cannot be imported, lacks part of the contract, or names itself otherwise.
     """
-    known = _entry_points_by_name()
-    if name not in known:
-        raise UnknownNameError(_unknown_name_message(name, sorted(known)))
-    entry_point = known[name]
-    try:
-        cls = entry_point.load()
-    except (ImportError, AttributeError) as error:
-        raise AdallavaError(
-            f"selection method {name!r} of package {_package(entry_point)} cannot be imported from "
-            f"{entry_point.value!r}: {error}"
-        ) from error
-    _check_class(cls, entry_point)
-    checked: type[Any] = cls
-    return checked
+    return _load(SELECTOR_GROUP, name)
+
+
+def load_scheduler_class(name: str) -> type[Any]:
+    """Import and return the scheduler registered under `name`.
+
+    Raises:
+        UnknownNameError: for a name that no package registers, with the nearest known names.
+        AdallavaError: if the class cannot be imported, lacks part of the contract, or names itself otherwise.
+    """
+    return _load(SCHEDULER_GROUP, name)
 
 
 def task_source(name: str) -> Any:
@@ -73,25 +86,44 @@ def selects_inside_llm(cls: object) -> bool:
     return hasattr(cls, "schedule")
 
 
-def _entry_points_by_name() -> dict[str, EntryPoint]:
+def _load(group: str, name: str) -> type[Any]:
+    known = _entry_points_by_name(group)
+    if name not in known:
+        raise UnknownNameError(_unknown_name_message(group, name, sorted(known)))
+    entry_point = known[name]
+    try:
+        cls = entry_point.load()
+    except (ImportError, AttributeError) as error:
+        raise AdallavaError(
+            f"{_KINDS[group]} {name!r} of package {_package(entry_point)} cannot be imported from "
+            f"{entry_point.value!r}: {error}"
+        ) from error
+    _check_class(group, cls, entry_point)
+    checked: type[Any] = cls
+    return checked
+
+
+def _entry_points_by_name(group: str) -> dict[str, EntryPoint]:
     by_name: dict[str, EntryPoint] = {}
-    for entry_point in entry_points(group=SELECTOR_GROUP):
+    for entry_point in entry_points(group=group):
         other = by_name.setdefault(entry_point.name, entry_point)
         if other is not entry_point:
             raise AdallavaError(
-                f"two packages register the selection method {entry_point.name!r}: {_package(other)} "
+                f"two packages register the {_KINDS[group]} {entry_point.name!r}: {_package(other)} "
                 f"({other.value}) and {_package(entry_point)} ({entry_point.value}); uninstall one of them"
             )
     return by_name
 
 
-def _check_class(cls: object, entry_point: EntryPoint) -> None:
-    required = _REQUIRED_INSIDE if selects_inside_llm(cls) else _REQUIRED_ATTRIBUTES
+def _check_class(group: str, cls: object, entry_point: EntryPoint) -> None:
+    required: tuple[str, ...] = _REQUIRED_SCHEDULER
+    if group == SELECTOR_GROUP:
+        required = _REQUIRED_INSIDE if selects_inside_llm(cls) else _REQUIRED_BEFORE
     missing = [attribute for attribute in required if not hasattr(cls, attribute)]
     if not isinstance(cls, type) or missing:
         raise AdallavaError(
-            f"selection method {entry_point.name!r} of package {_package(entry_point)} is no selector class: "
-            f"{entry_point.value} lacks {', '.join(missing) or 'a class'} (see adallava.selection)"
+            f"{_KINDS[group]} {entry_point.name!r} of package {_package(entry_point)} does not keep the contract: "
+            f"{entry_point.value} lacks {', '.join(missing) or 'a class'} (see docs/contributing.md)"
         )
     if cls.name != entry_point.name:  # type: ignore[attr-defined]
         raise AdallavaError(
@@ -100,10 +132,10 @@ def _check_class(cls: object, entry_point: EntryPoint) -> None:
         )
 
 
-def _unknown_name_message(name: str, known: list[str]) -> str:
+def _unknown_name_message(group: str, name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"no selection method {name!r}: {hint}known are {', '.join(known)}"
+    return f"no {_KINDS[group]} {name!r}: {hint}known are {', '.join(known)}"
 
 
 def _package(entry_point: EntryPoint) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import LEARNED, TINY_SHAPE, save_tiny_adapter
+from models import LEARNED, TINY_SHAPE, save_tiny_adapter, scheduled
 
 from adallava import AdaLlava, __version__
 from adallava.adapters import load_adapter, read_adapter_config, save_adapter, weights_sha256
@@ -142,3 +142,34 @@ def test_a_saved_adapter_answers_as_before_it_was_saved(
         s.kept_indices for s in model.select(**inputs, token_budget=5)
     ]
     assert read_adapter_config(tmp_path / "second").base_weights_sha256 == weights_sha256(tiny_folder)
+
+
+def test_one_adapter_holds_a_method_and_a_scheduler(tiny_folder: Path, tmp_path: Path, full: AdaLlava) -> None:
+    both = scheduled(full, "heads").with_method("question")
+    both.save_adapter(tmp_path / "both")
+    config = read_adapter_config(tmp_path / "both")
+    assert (config.method, config.scheduler) == ("question", "heads")
+    assert config.scheduler_config["groups"] == 2
+    again = full.with_method("question", adapter=tmp_path / "both").with_scheduler("heads", adapter=tmp_path / "both")
+    assert again.adapter_sha256 == again.scheduler_sha256 is not None
+    for part in ("selector", "scheduler"):
+        saved, loaded = getattr(both, part).state_dict(), getattr(again, part).state_dict()
+        assert saved.keys() == loaded.keys()
+        assert all(torch.equal(saved[name], loaded[name]) for name in saved)
+
+
+def test_an_adapter_of_a_scheduler_alone(tiny_folder: Path, tmp_path: Path, full: AdaLlava) -> None:
+    scheduled(full, "layers").save_adapter(tmp_path)
+    assert full.with_scheduler("layers", adapter=tmp_path).scheduler_sha256 is not None
+    with pytest.raises(CheckpointError, match="holds the scheduler 'layers', not 'heads'"):
+        full.with_scheduler("heads", adapter=tmp_path)
+    with pytest.raises(CheckpointError, match="is for None, not for 'question'"):
+        full.with_method("question", adapter=tmp_path)
+    with pytest.raises(CheckpointError, match="no adapter for the learned scheduler 'layers'"):
+        full.with_scheduler("layers")
+    with pytest.raises(CheckpointError, match="scheduler 'first' is not learned"):
+        full.with_scheduler("first", adapter=tmp_path)
+    with pytest.raises(CheckpointError, match="takes its options from its adapter"):
+        full.with_scheduler("layers", adapter=tmp_path, prefix_layers=1)
+    with pytest.raises(CheckpointError, match="'uniform' and 'first' has no weights to save"):
+        full.with_method("uniform").with_scheduler("first").save_adapter(tmp_path / "none")

@@ -452,11 +452,20 @@ def test_an_option_lets_it_run_is_recorded_and_makes_another_run(model, tmp_path
         ("cdpruner=none", "is not METHOD.OPTION=VALUE"),
         ("pool.size=3", "names pool, but --method does not"),
         ("uniform.size=3", "does not take these options (size=3)"),
+        ("mmtok.alpha=x", "alpha='x' is refused: Input should be a valid number"),
+        ("mmtok.alpha=true", "alpha=True is refused"),
+        ("mmtok.alpha=-1", "alpha is -1"),
+        ("mmtok.word_temperature=nan", "word_temperature=nan is refused: Input should be a finite number"),
+        ("fastv.layer=2.5", "layer=2.5 is refused: Input should be a valid integer"),
+        ("fastv.layer=true", "layer=True is refused"),
+        ("fastv.layer=0", "layer is 0"),
     ],
 )
 def test_a_wrong_option_is_named(model, tmp_path, capsys, option, message):
-    assert sweep(model, tmp_path / "run", "--method", "uniform", "--method-option", option) == 2
+    methods = "uniform,mmtok,fastv"
+    assert sweep(model, tmp_path / "run", "--method", methods, "--method-option", option) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
 
 
 def test_ctrl_c_says_that_the_same_command_resumes(model, tmp_path, capsys, monkeypatch):

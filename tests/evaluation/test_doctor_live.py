@@ -114,7 +114,7 @@ def test_sample_zeros_indices_show_in_the_batch_alone(full: AdaLlava) -> None:
 
 def test_what_the_last_layer_reads_is_watched_not_believed(full: AdaLlava, monkeypatch: pytest.MonkeyPatch) -> None:
     def one_more(selector: LayerSelector, layout: Layout, num_layers: int) -> DropPlan:
-        counts = [[min(16, count + 1) for count in prompt.keep_counts] for prompt in layout.prompts]
+        counts = [min(16, count + 1) for count in layout.keep_counts]
         return plan_drops(selector, with_keep_counts(layout, counts), num_layers)
 
     monkeypatch.setattr(prepare_inside, "plan_drops", one_more)

@@ -23,8 +23,7 @@ def _layout(first: int, second: int, side: str = "left") -> Layout:
     return plan_layout(
         IDS,
         MASK,
-        num_images=2,
-        tokens_per_image=4,
+        tokens_per_image=[4, 4],
         image_token_id=9,
         budgets=[TokenBudget(count=first), TokenBudget(count=second)],
         side=side,  # type: ignore[arg-type]

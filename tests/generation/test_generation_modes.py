@@ -186,7 +186,6 @@ REFUSED: list[dict[str, Any]] = [
     {"prompt_lookup_num_tokens": 3},
     {"inputs_embeds": torch.zeros(1)},
     {"position_ids": torch.zeros(1)},
-    {"latency": 0.5},
     {"stop_strings": ["."]},
     {"max_time": 1.0},
 ]

@@ -313,8 +313,7 @@ def test_a_plan_by_hand() -> None:
     layout = plan_layout(
         ids,
         mask,
-        num_images=2,
-        tokens_per_image=4,
+        tokens_per_image=[4, 4],
         image_token_id=image,
         budgets=[TokenBudget(count=2), TokenBudget(count=1)],
         side="left",

@@ -13,11 +13,10 @@ N = 4
 
 def _plan(rows: list[list[int]], budgets: list[object], *, mask: list[list[int]] | None = None, **options: object):
     ids = torch.tensor(rows)
-    arguments = {"num_images": int((ids == IMAGE).sum()) // N, "side": "left", **options}
+    arguments = {"tokens_per_image": [N] * (int((ids == IMAGE).sum()) // N), "side": "left", **options}
     return plan_layout(
         ids,
         None if mask is None else torch.tensor(mask),
-        tokens_per_image=N,
         image_token_id=IMAGE,
         budgets=[TokenBudget.parse(budget) for budget in budgets],
         **arguments,
@@ -93,20 +92,44 @@ def test_a_question_ends_before_the_first_label() -> None:
 
 
 @given(st.integers(min_value=0, max_value=1000), st.integers(min_value=1, max_value=9))
-def test_a_budget_is_shared_as_evenly_as_possible(keep_count: int, num_images: int) -> None:
-    shares = share_over_images(keep_count, num_images)
+def test_a_budget_is_shared_evenly_over_images_alike(keep_count: int, num_images: int) -> None:
+    shares = share_over_images(keep_count, [576] * num_images)
     assert sum(shares) == keep_count
     assert max(shares) - min(shares) <= 1
     assert list(shares) == sorted(shares, reverse=True)
 
 
+@given(st.lists(st.integers(min_value=1, max_value=3000), min_size=1, max_size=6), st.floats(0, 1))
+def test_a_budget_is_shared_in_proportion(sizes: list[int], share: float) -> None:
+    keep_count = round(share * sum(sizes))
+    shares = share_over_images(keep_count, sizes)
+    assert sum(shares) == keep_count
+    for kept, size in zip(shares, sizes, strict=True):
+        assert kept <= size
+        assert abs(kept - keep_count * size / sum(sizes)) < 1
+
+
+def test_images_of_different_sizes() -> None:
+    layout = _plan([[1, 9, 9, 9, 9, 9, 9, 2], [0, 0, 9, 9, 9, 9, 9, 3]], [3, 2], tokens_per_image=[2, 4, 5])
+    # The first sample's images have 2 and 4 tokens: 3 of 6 are 1 and 2. Kmax = 2.
+    assert layout.keep_counts == (1, 2, 2)
+    assert layout.tokens_per_image == (2, 4, 5)
+    assert [prompt.num_vision_tokens for prompt in layout.prompts] == [6, 5]
+    assert layout.lengths == (5, 5)
+    assert layout.base_positions.tolist() == [[0, 1, 3, 3, 7], [0, 1, 2, 2, 7]]
+    assert layout.vision_slots.tolist() == [[-1, 0, 2, 3, -1], [-1, -1, 4, 5, -1]]
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([[1, 9, 9, 9, 2]], {}, "sample 0 has 3 image placeholders.*4 vision tokens"),
+        ([[1, 9, 9, 9, 2]], {}, r"sample 0 has 3 image placeholders, which its images do not fill.*: no image\)"),
+        ([[1, 9, 9, 9, 2]], {"tokens_per_image": [4]}, r"sample 0 has 3 image placeholders.*of each: 4\)"),
+        ([[9] * 6], {"tokens_per_image": [4, 3]}, r"sample 0 has 6 image placeholders.*of each: 4, 3\)"),
+        ([[9] * 6], {"tokens_per_image": [4]}, r"sample 0 has 6 image placeholders.*of each: 4\)"),
         ([[1, 9, 9, 3, 9, 9]], {}, "sample 0, image 0.*not in one run"),
-        ([[1, 9, 9, 9, 9]], {"num_images": 2}, "placeholders for 1 images.*pixel_values has 2 rows"),
-        ([[1, 9, 9, 9, 9]], {"num_images": 0}, "placeholders for 1 images.*pixel_values has 0 rows"),
+        ([[1, 9, 9, 9, 9]], {"tokens_per_image": [4, 4]}, "placeholders for 1 images.*pixel_values has 2 rows"),
+        ([[1, 9, 9, 9, 9]], {"tokens_per_image": []}, r"sample 0 has 4 image placeholders.*: no image\)"),
         ([[1, 9, 9, 9, 9]], {"mask": [[1, 1, 1]]}, r"attention_mask has shape \(1, 3\), input_ids \(1, 5\)"),
         ([[1, 9, 9, 9, 9]], {"mask": [[1, 0, 1, 1, 1]]}, "sample 0 has image placeholders that its attention_mask"),
         ([[1, 2]], {"mask": [[0, 0]]}, "sample 0 has no token"),

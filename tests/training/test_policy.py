@@ -80,7 +80,7 @@ def test_rewards_are_what_inference_computes_for_the_same_tokens():
             token_budget=3,
         )
         objective = PolicyObjective(family, QuestionSelector(family.shape), keep_counts=(3,), num_samples=2)
-        layout = objective._layout(prompts, 3)
+        layout = objective.layout(prompts, 3)
         features = family.encode(pixels).features
         rewards, _ = answer_log_probabilities(family, layout, prompts, features, indices)
     # The loss is the mean over the answer's two tokens, the reward their sum.

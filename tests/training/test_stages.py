@@ -127,6 +127,38 @@ def test_controllers_learn_from_a_users_file_on_any_base_and_leave_it_as_it_is(t
     assert (base / "model.safetensors").read_bytes() == weights
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_scorer_and_base_learn_together_and_are_saved_as_one_model(tmp_path):
+    start = tiny_llava(tmp_path / "start")
+    joint = recipe(
+        "joint",
+        trained=("language_model", "lm_head"),
+        questions_per_image=2,
+        selection_keep_counts=(4,),
+        others_share=0.5,
+        keep={"random": 0.5, "full": 0.5, "keep_counts": [8]},
+        optimisation={"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 0},
+    )
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    (tmp_path / "mine.jsonl").write_text(json.dumps({"image": "red.png", "question": "which?", "answer": "red"}) + "\n")
+    data = TaskExamples.from_file(tmp_path / "mine.jsonl", {})
+    folder = train_stage(joint, tmp_path / "run", start_from=str(start), data=data, device=CPU)
+
+    log = json.loads((tmp_path / "run" / "curve.json").read_text())["log"]
+    assert {"loss_selected", "reward"} <= set().union(*log)
+    assert {"loss_random", "loss_full"} & set().union(*log)
+    before, after = load_file(start / "model.safetensors"), load_file(folder / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("language_model" in name or "lm_head" in name for name in changed)
+    # The scorer is beside its base, so that a further stage starts from both.
+    assert AdaLlava.from_pretrained(str(folder), method="question", device="cpu").method == "question"
+    first = load_file(folder / "adapters" / "question" / "adapter_model.safetensors")
+    again = train_stage(with_steps(joint, 1), tmp_path / "again", start_from=str(folder), data=data, device=CPU)
+    second = load_file(again / "adapters" / "question" / "adapter_model.safetensors")
+    assert all((first[name] - second[name]).abs().max() < 0.01 for name in first)
+
+
 def test_a_recipe_that_needs_labelled_patches_refuses_a_users_file(tmp_path):
     data = TaskExamples([], 0)
     with pytest.raises(InputError, match="labelled patches"):

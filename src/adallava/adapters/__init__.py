@@ -3,7 +3,9 @@
 from adallava.adapters.store import (
     AdapterConfig,
     LoadedAdapter,
+    LoadedScheduler,
     load_adapter,
+    load_scheduler,
     read_adapter_config,
     save_adapter,
     weights_sha256,
@@ -12,7 +14,9 @@ from adallava.adapters.store import (
 __all__ = [
     "AdapterConfig",
     "LoadedAdapter",
+    "LoadedScheduler",
     "load_adapter",
+    "load_scheduler",
     "read_adapter_config",
     "save_adapter",
     "weights_sha256",

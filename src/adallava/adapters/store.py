@@ -1,22 +1,24 @@
-"""Adapters: a learned method's weights, saved beside an untouched base.
+"""Adapters: the weights of a learned method, a learned scheduler, or both, saved beside an untouched base.
 
 A folder with `adapter_config.json` (what it is, and the base it was trained on) and
-`adapter_model.safetensors`.
+`adapter_model.safetensors`, in which a scheduler's weights have names that begin with `scheduler.`.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import adallava
 from adallava.errors import CheckpointError
+from adallava.scheduling import build_scheduler
+from adallava.scheduling.contract import DecoderShape, Scheduler
 from adallava.selection import build_selector
 from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import AnySelector
@@ -24,7 +26,10 @@ from adallava.selection.layer_contract import AnySelector
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
+_SCHEDULER_PREFIX = "scheduler."
 _CHUNK_BYTES = 1 << 22
+
+_PartT = TypeVar("_PartT", AnySelector, Scheduler)
 
 
 class AdapterConfig(BaseModel):
@@ -32,9 +37,12 @@ class AdapterConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: str
-    selector_config: dict[str, Any]
+    method: str | None = None
+    selector_config: dict[str, Any] = Field(default_factory=dict)
     """Constructor arguments of the method's class."""
+    scheduler: str | None = None
+    scheduler_config: dict[str, Any] = Field(default_factory=dict)
+    """Constructor arguments of the scheduler's class."""
     base_model_name_or_path: str
     base_weights_sha256: str
     num_vision_tokens: int
@@ -58,24 +66,39 @@ class LoadedAdapter:
     sha256: str
 
 
+@dataclass(frozen=True)
+class LoadedScheduler:
+    """A scheduler with its weights, in eval mode on the CPU, and where it came from."""
+
+    scheduler: Scheduler
+    config: AdapterConfig
+    sha256: str
+
+
 def save_adapter(
     folder: str | Path,
-    selector: AnySelector,
+    selector: AnySelector | None,
     *,
+    scheduler: Scheduler | None = None,
     shape: TowerShape,
     base_model_name_or_path: str,
     base_weights_sha256: str,
 ) -> None:
-    """Write a learned selector's weights and what they belong to. Makes the folder; replaces its two files.
+    """Write what is learned of a selector and a scheduler, and what it belongs to. Replaces the folder's two files.
 
     Raises:
-        CheckpointError: if the selector is not a learned one.
+        CheckpointError: if neither is learned.
     """
-    if not isinstance(selector, nn.Module):
-        raise CheckpointError(f"method {selector.name!r} has no weights to save")
+    learned_selector = selector if isinstance(selector, nn.Module) else None
+    learned_scheduler = scheduler if isinstance(scheduler, nn.Module) else None
+    if learned_selector is None and learned_scheduler is None:
+        names = [repr(part.name) for part in (selector, scheduler) if part is not None]
+        raise CheckpointError(f"{' and '.join(names) or repr('full')} has no weights to save")
     config = AdapterConfig(
-        method=selector.name,
-        selector_config=dict(cast(dict[str, Any], selector.config)),
+        method=None if learned_selector is None or selector is None else selector.name,
+        selector_config=_config_of(learned_selector),
+        scheduler=None if learned_scheduler is None or scheduler is None else scheduler.name,
+        scheduler_config=_config_of(learned_scheduler),
         base_model_name_or_path=base_model_name_or_path,
         base_weights_sha256=base_weights_sha256,
         num_vision_tokens=shape.num_vision_tokens,
@@ -86,7 +109,10 @@ def save_adapter(
     )
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in selector.state_dict().items()}
+    weights = {} if learned_selector is None else dict(learned_selector.state_dict())
+    if learned_scheduler is not None:
+        weights |= {_SCHEDULER_PREFIX + name: tensor for name, tensor in learned_scheduler.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     save_file(weights, path / WEIGHTS_FILE, metadata={"format": "pt"})
     (path / CONFIG_FILE).write_text(json.dumps(config.model_dump(), indent=2) + "\n", encoding="utf-8")
 
@@ -133,13 +159,47 @@ def load_adapter(
         raise CheckpointError(f"the adapter in {str(folder)!r} is for {config.method!r}, not for {method!r}")
     if config.shape != shape:
         raise CheckpointError(f"the adapter in {str(folder)!r} was made for {config.shape}, the base has {shape}")
+    _check_base(folder, config, base_weights_sha256, allow_other_base)
+    selector = _filled(build_selector(method, shape, **config.selector_config), folder, of_scheduler=False)
+    return LoadedAdapter(selector, config, sha256_of([_weights(folder)]))
+
+
+def load_scheduler(
+    folder: str | Path,
+    *,
+    name: str,
+    shape: DecoderShape,
+    base_weights_sha256: str,
+    allow_other_base: bool = False,
+) -> LoadedScheduler:
+    """Load the scheduler of an adapter and check that it belongs to this base.
+
+    Args:
+        folder: with `adapter_config.json` and `adapter_model.safetensors`.
+        name: the scheduler that was asked for; the adapter must hold it.
+        shape: of the base's LLM.
+        base_weights_sha256: of the base.
+        allow_other_base: accept a base with other weights (for experiments). Shapes must fit all the same.
+
+    Raises:
+        CheckpointError: if files are missing or damaged, or it was trained for another scheduler, shape or base.
+    """
+    config = read_adapter_config(folder)
+    if config.scheduler != name:
+        held = "no scheduler" if config.scheduler is None else f"the scheduler {config.scheduler!r}"
+        raise CheckpointError(f"the adapter in {str(folder)!r} holds {held}, not {name!r}")
+    _check_base(folder, config, base_weights_sha256, allow_other_base)
+    scheduler = _filled(build_scheduler(name, shape, **config.scheduler_config), folder, of_scheduler=True)
+    return LoadedScheduler(scheduler, config, sha256_of([_weights(folder)]))
+
+
+def _check_base(folder: str | Path, config: AdapterConfig, base_weights_sha256: str, allow_other_base: bool) -> None:
     if config.base_weights_sha256 != base_weights_sha256 and not allow_other_base:
         raise CheckpointError(
             f"the adapter in {str(folder)!r} was trained on {config.base_model_name_or_path!r} with weights "
             f"{config.base_weights_sha256[:12]}…, this base has {base_weights_sha256[:12]}…: use that base, or "
             "pass allow_other_base=True if you know why"
         )
-    return LoadedAdapter(_load_selector(Path(folder), config, shape), config, sha256_of([_weights(folder)]))
 
 
 def sha256_of(paths: list[Path]) -> str:
@@ -168,16 +228,27 @@ def _weights(folder: str | Path) -> Path:
     return Path(folder) / WEIGHTS_FILE
 
 
-def _load_selector(folder: Path, config: AdapterConfig, shape: TowerShape) -> AnySelector:
-    selector = build_selector(config.method, shape, **config.selector_config)
-    if not isinstance(selector, nn.Module):
-        raise CheckpointError(f"method {config.method!r} has no weights, but {str(folder)!r} is an adapter of it")
+def _config_of(module: nn.Module | None) -> dict[str, Any]:
+    return {} if module is None else dict(cast(dict[str, Any], module.config))
+
+
+def _filled(module: _PartT, folder: str | Path, *, of_scheduler: bool) -> _PartT:
+    """Return a fresh selector or scheduler with its part of the folder's weights, in eval mode."""
+    if not isinstance(module, nn.Module):
+        raise CheckpointError(f"{module.name!r} has no weights, but {str(folder)!r} is an adapter of it")
     try:
-        selector.load_state_dict(load_file(_weights(folder)))
+        weights = load_file(_weights(folder))
+        own = {
+            name.removeprefix(_SCHEDULER_PREFIX if of_scheduler else ""): tensor
+            for name, tensor in weights.items()
+            if name.startswith(_SCHEDULER_PREFIX) == of_scheduler
+        }
+        module.load_state_dict(own)
     except FileNotFoundError as error:
         raise CheckpointError(f"no adapter in {str(folder)!r}: {WEIGHTS_FILE} is missing") from error
     except (SafetensorError, RuntimeError) as error:
         # A state dict's error is a list of many lines: the first two say enough.
         reason = " ".join(str(error).split("\n\t")[:2])
         raise CheckpointError(f"the weights in {str(_weights(folder))!r} are damaged: {reason}") from error
-    return selector.eval()
+    module.eval()
+    return module

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import InputError
 from adallava.records import PositionsName
 
@@ -48,6 +48,19 @@ def parse_token_budgets(values: Sequence[str]) -> tuple[TokenBudget, ...]:
     if not budgets:
         raise InputError("--token-budget holds no budget: give at least one, such as 0.25 or 64")
     return budgets
+
+
+def parse_latencies(values: Sequence[str]) -> tuple[Latency, ...]:
+    """Read latencies as `Latency.parse` does, each once, in the order given.
+
+    Raises:
+        BudgetError: naming the first that means nothing.
+        InputError: if there is none.
+    """
+    latencies = tuple(dict.fromkeys(Latency.parse(value) for value in values))
+    if not latencies:
+        raise InputError("--latency holds no latency: give at least one, such as 0.75")
+    return latencies
 
 
 def parse_positions(values: Sequence[str]) -> tuple[PositionsName, ...]:
@@ -100,10 +113,22 @@ def options_of_methods(values: Sequence[str], methods: Sequence[str]) -> MethodO
     Raises:
         InputError: for an option of a method that is not among them.
     """
-    options = parse_method_options(values)
-    unused = sorted(set(options) - set(methods))
+    return _options_of(parse_method_options(values), methods, "method")
+
+
+def options_of_schedulers(values: Sequence[str], schedulers: Sequence[str]) -> MethodOptions:
+    """Read options as `parse_scheduler_options` does, for these schedulers.
+
+    Raises:
+        InputError: for an option of a scheduler that is not among them.
+    """
+    return _options_of(parse_scheduler_options(values), schedulers, "scheduler")
+
+
+def _options_of(options: MethodOptions, names: Sequence[str], kind: str) -> MethodOptions:
+    unused = sorted(set(options) - set(names))
     if unused:
-        raise InputError(f"--method-option names {', '.join(unused)}, but --method does not")
+        raise InputError(f"--{kind}-option names {', '.join(unused)}, but --{kind} does not")
     return options
 
 
@@ -113,17 +138,28 @@ def parse_method_options(values: Sequence[str]) -> MethodOptions:
     Raises:
         InputError: for a value of another form, or an option given twice.
     """
+    return _parse_options(values, "method", "cdpruner.relevance=llm-embeddings")
+
+
+def parse_scheduler_options(values: Sequence[str]) -> MethodOptions:
+    """Read `SCHEDULER.OPTION=VALUE` settings, as `parse_method_options` does.
+
+    Raises:
+        InputError: for a value of another form, or an option given twice.
+    """
+    return _parse_options(values, "scheduler", "fixed.plans=4+6")
+
+
+def _parse_options(values: Sequence[str], kind: str, example: str) -> MethodOptions:
     options: MethodOptions = {}
     for value in values:
         name, equals, text = value.partition("=")
         method, dot, option = name.partition(".")
         option = option.replace("-", "_")
         if not (method and dot and option.isidentifier() and equals and text):
-            raise InputError(
-                f"--method-option {value!r} is not METHOD.OPTION=VALUE, such as cdpruner.relevance=llm-embeddings"
-            )
+            raise InputError(f"--{kind}-option {value!r} is not {kind.upper()}.OPTION=VALUE, such as {example}")
         if option in options.setdefault(method, {}):
-            raise InputError(f"--method-option gives {method}.{option} twice")
+            raise InputError(f"--{kind}-option gives {method}.{option} twice")
         options[method][option] = _parse_scalar(text)
     return options
 

@@ -9,10 +9,16 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import InputError
 
-from .arguments import add_list_argument, options_of_methods, parse_token_budgets
+from .arguments import (
+    add_list_argument,
+    options_of_methods,
+    options_of_schedulers,
+    parse_latencies,
+    parse_token_budgets,
+)
 
 if TYPE_CHECKING:
     from adallava.generation.output import AdaLlavaOutput, SampleSelection
@@ -55,6 +61,9 @@ class BudgetResult:
         total_ms: wall time of the call.
         part_ms: of which, by part.
         picture: the file with the kept patches.
+        latency_asked: as asked for.
+        groups_run: for each LLM layer, the groups of heads that ran; None where all did.
+        groups_per_layer: groups that a layer is split into.
     """
 
     budget_asked: str
@@ -72,6 +81,9 @@ class BudgetResult:
     part_ms: dict[str, float] | None
     tokens_kept_by_layer: tuple[int, ...] | None = None
     picture: str | None = None
+    latency_asked: str = "1.0"
+    groups_run: tuple[tuple[int, ...], ...] | None = None
+    groups_per_layer: int = 1
 
     @property
     def tokens_at_end(self) -> int:
@@ -97,6 +109,13 @@ def add_parser(subparsers: Any) -> None:
         default=["1.0"],
         help="shares (0.25, 25%%) or numbers (64) of vision tokens, one or several (default: 1.0)",
     )
+    add_list_argument(
+        parser,
+        "--latency",
+        metavar="LATENCY",
+        default=["1.0"],
+        help="shares (0.75, 75%%) or numbers (6) of the LLM's layers that run, one or several (default: 1.0)",
+    )
     model = parser.add_argument_group("the model")
     model.add_argument("--model", default="tiny", help="bundled name, local folder or hub id (default: %(default)s)")
     model.add_argument("--method", default="question", help="selection method, or full (default: %(default)s)")
@@ -107,6 +126,17 @@ def add_parser(subparsers: Any) -> None:
         metavar="METHOD.OPTION=VALUE",
         default=[],
         help="option of a training-free method, such as mmtok.alpha=0.25 (docs/methods.md has all)",
+    )
+    model.add_argument(
+        "--scheduler", metavar="NAME", help="which layers run at a latency below 1.0: layers, heads, first, spaced, …"
+    )
+    model.add_argument("--scheduler-adapter", type=Path, metavar="DIR", help="of a learned scheduler, likewise")
+    add_list_argument(
+        model,
+        "--scheduler-option",
+        metavar="SCHEDULER.OPTION=VALUE",
+        default=[],
+        help="option of a scheduler that is not learned, such as fixed.plans=4+6",
     )
     model.add_argument("--max-new-tokens", type=int, default=32, help="default: %(default)s")
     model.add_argument("--seed", type=int, default=0, help="of methods that draw (default: %(default)s)")
@@ -140,6 +170,7 @@ def run(args: argparse.Namespace) -> int:
     if args.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens is {args.max_new_tokens}: give at least 1")
     options = options_of_methods(args.method_option, [args.method])
+    latencies, scheduler_options = _latencies(args)
     from adallava.tasks.images import open_rgb
 
     images = [open_rgb(path) for path in args.image]
@@ -158,20 +189,39 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         **options.get(args.method, {}),
     )
+    if args.scheduler is not None:
+        model = model.with_scheduler(
+            args.scheduler, adapter=args.scheduler_adapter, **scheduler_options.get(args.scheduler, {})
+        )
     prompt = build_prompt(model.processor, args.question, len(images))
     # Without the format, a picture one or three pixels high is taken for one with its channels first.
     inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt", input_data_format="channels_last"))
     if model.selector is not None and model.selector.ignores_budget:
         budgets = budgets[:1]
-    results = [_at_budget(model, inputs, budget, args) for budget in budgets]
+    results = [_at_budget(model, inputs, budget, latency, args) for latency in latencies for budget in budgets]
     if not args.no_image:
         results = _with_pictures(model, inputs["pixel_values"], results, args)
     (_print_json if args.json else _print_table)(model, results, args)
     return int(any(result.empty_cause is not None for result in results))
 
 
+def _latencies(args: argparse.Namespace) -> tuple[tuple[Latency, ...], dict[str, dict[str, Any]]]:
+    """Return the latencies and the scheduler's options, as far as they fit the rest of the call."""
+    latencies = parse_latencies(args.latency)
+    schedulers = [] if args.scheduler is None else [args.scheduler]
+    options = options_of_schedulers(args.scheduler_option, schedulers)
+    below = [str(latency) for latency in latencies if not latency.is_full]
+    if below and args.scheduler is None:
+        raise InputError(
+            f"--latency {', '.join(below)} leaves layers of the LLM out: name a --scheduler that says which"
+        )
+    if below and args.no_generate:
+        raise InputError(f"--latency {', '.join(below)} says how much of the LLM runs, which --no-generate leaves out")
+    return latencies, options
+
+
 def _at_budget(
-    model: "AdaLlava", inputs: dict[str, Any], budget: TokenBudget, args: argparse.Namespace
+    model: "AdaLlava", inputs: dict[str, Any], budget: TokenBudget, latency: Latency, args: argparse.Namespace
 ) -> BudgetResult:
     start = time.perf_counter()
     if args.no_generate:
@@ -182,13 +232,14 @@ def _at_budget(
     output = model.generate(
         **inputs,
         token_budget=budget,
+        latency=latency,
         seed=args.seed,
         positions=args.positions,
         clock=StageClock(model.device),
         max_new_tokens=args.max_new_tokens,
         do_sample=False,
     )
-    return _answered(model, output, (time.perf_counter() - start) * 1000.0)
+    return _answered(model, output, latency, (time.perf_counter() - start) * 1000.0)
 
 
 def _selected(selection: "SampleSelection", total_ms: float) -> BudgetResult:
@@ -210,7 +261,7 @@ def _selected(selection: "SampleSelection", total_ms: float) -> BudgetResult:
     )
 
 
-def _answered(model: "AdaLlava", output: "AdaLlavaOutput", total_ms: float) -> BudgetResult:
+def _answered(model: "AdaLlava", output: "AdaLlavaOutput", latency: Latency, total_ms: float) -> BudgetResult:
     from adallava.evaluation.empties import classify_empty
 
     record, eos = output.records[0], model.base.generation_config.eos_token_id
@@ -234,6 +285,9 @@ def _answered(model: "AdaLlava", output: "AdaLlavaOutput", total_ms: float) -> B
         total_ms=total_ms,
         part_ms=output.part_ms,
         tokens_kept_by_layer=record.tokens_kept_by_layer,
+        latency_asked=str(latency),
+        groups_run=None if record.layers is None else record.layers.groups_run,
+        groups_per_layer=1 if record.layers is None else record.layers.groups,
     )
 
 
@@ -255,10 +309,16 @@ def _with_pictures(
             draw_kept_patches(picture, indices, model.shape.grid, merged=merges)
             for picture, indices in zip(pictures, kept, strict=True)
         ]
-        label = f"{model.method}@{result.budget_asked}"
+        label = f"{model.method}@{result.budget_asked}{_schedule_suffix(model, result)}"
         rows.append(PictureRow(label, _caption(label, result), drawings))
     paths = save_pictures(rows, args.output_image, args.image[0].stem)
     return [replace(result, picture=str(path)) for result, path in zip(results, paths, strict=True)]
+
+
+def _schedule_suffix(model: "AdaLlava", result: BudgetResult) -> str:
+    if result.groups_run is None or model.scheduler is None:
+        return ""
+    return f"+{model.scheduler.name}@{result.latency_asked}"
 
 
 def _caption(label: str, result: BudgetResult) -> str:
@@ -271,6 +331,8 @@ def _print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argpar
         "model": args.model,
         "method": model.method,
         "adapter_sha256": model.adapter_sha256,
+        "scheduler": None if model.scheduler is None else model.scheduler.name,
+        "scheduler_sha256": model.scheduler_sha256,
         "method_options": options_of_methods(args.method_option, [args.method]).get(args.method, {}),
         "images": [str(path) for path in args.image],
         "question": args.question,
@@ -291,8 +353,10 @@ def _print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argpa
         console = Console(width=120)
     num_tokens = results[0].num_vision_tokens
     console.print(f"{escape(args.question)}  [dim]{escape(args.model)}, {model.method}, N = {num_tokens}[/dim]")
-    table = Table(caption="prompt and answer in tokens; ms of the first row include warming up")
-    for name in ("budget", "K asked", "K kept", "prompt"):
+    with_layers = any(result.groups_run is not None for result in results)
+    caption = "prompt and answer in tokens; ms of the first row include warming up"
+    table = Table(caption=caption + ("; layers: █ ran, ▄ in part, · not" if with_layers else ""))
+    for name in ("budget", "K asked", "K kept", "prompt", *(("latency", "layers") if with_layers else ())):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("answer", ratio=1)
     for name in ("length", "finish", "scores", "ms"):
@@ -304,6 +368,7 @@ def _print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argpa
             str(result.tokens_asked),
             _shown_counts(result),
             str(result.prompt_length),
+            *((result.latency_asked, _shown_layers(model, result)) if with_layers else ()),
             _shown_answer(result),
             "" if result.answer_length is None else str(result.answer_length),
             result.finish_reason or "",
@@ -319,6 +384,14 @@ def _print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argpa
 def _shown_counts(result: BudgetResult) -> str:
     """Return K; for a method inside the LLM, the counts on the way to it."""
     return " → ".join(map(str, dict.fromkeys(result.tokens_kept_by_layer or (result.tokens_kept,))))
+
+
+def _shown_layers(model: "AdaLlava", result: BudgetResult) -> str:
+    """Return one sign a layer: full, half or dot for all, some or none of its groups."""
+    groups = result.groups_per_layer
+    num_layers = model.base.config.get_text_config().num_hidden_layers
+    run = [groups] * num_layers if result.groups_run is None else list(map(len, result.groups_run))
+    return "".join("·" if count == 0 else "█" if count == groups else "▄" for count in run)
 
 
 def _shown_answer(result: BudgetResult) -> str:

@@ -12,7 +12,7 @@ from importlib import import_module
 import adallava
 from adallava.errors import AdallavaError
 
-COMMANDS = ("sweep", "compare", "report", "generate", "doctor", "train")
+COMMANDS = ("sweep", "compare", "report", "generate", "doctor", "train", "convert")
 """Modules of `adallava.cli`, in the order of the help."""
 
 EXIT_OK = 0

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from .arguments import (
     add_list_argument,
     parse_batch_sizes,
+    parse_latencies,
     parse_limit,
     parse_method_options,
     parse_method_paths,
     parse_positions,
+    parse_scheduler_options,
     parse_token_budgets,
 )
 
@@ -34,6 +36,7 @@ _EPILOG = """\
 examples:
   adallava sweep --output runs/first
   adallava sweep --method random,question --token-budget 0.25,64 --limit 500 --output runs/two
+  adallava sweep --latency 1.0,0.75,0.5 --scheduler first,spaced --token-budget 0.5,0.25 --output runs/grid
   adallava sweep --positions original,compact --timing-batch-sizes 1,8,32 --output runs/three
   adallava sweep --model llava-hf/llava-1.5-7b-hf --task questions.jsonl --limit all \\
       --question-suffix " Answer with one word." --output runs/mine
@@ -110,7 +113,30 @@ def _add_what(group: Any) -> None:
         "--adapter",
         metavar="METHOD=PATH",
         default=[],
-        help="adapter of a learned method, if it is not in the model's folder",
+        help="adapter of a learned method or scheduler, if it is not in the model's folder",
+    )
+    add_list_argument(
+        group,
+        "--latency",
+        metavar="LATENCY",
+        default=["1.0"],
+        help="shares (0.75, 75%%) or numbers (6) of the LLM's layers that run, crossed with the token budgets "
+        "(default: 1.0)",
+    )
+    add_list_argument(
+        group,
+        "--scheduler",
+        metavar="NAME",
+        default=[],
+        help="which layers run at a latency below 1.0: layers or heads (learned), first, spaced, random, fixed "
+        "(docs/scheduling.md)",
+    )
+    add_list_argument(
+        group,
+        "--scheduler-option",
+        metavar="SCHEDULER.OPTION=VALUE",
+        default=[],
+        help="option of a scheduler that is not learned, such as fixed.plans=4+6",
     )
 
 
@@ -195,6 +221,7 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
     budgets, limit = parse_token_budgets(args.token_budget), parse_limit(args.limit)
     adapters, options = parse_method_paths(args.adapter), parse_method_options(args.method_option)
     positions, timing_batch_sizes = parse_positions(args.positions), parse_batch_sizes(args.timing_batch_sizes)
+    latencies, scheduler_options = parse_latencies(args.latency), parse_scheduler_options(args.scheduler_option)
     named = {role: getattr(args, f"{role}_column") for role in _ROLES}
 
     from adallava.evaluation.request import SweepRequest
@@ -221,6 +248,9 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
         columns={role: column for role, column in named.items() if column is not None},
         metric=args.metric,
         include_path=args.include_path,
+        schedulers=tuple(args.scheduler),
+        latencies=latencies,
+        scheduler_options=scheduler_options,
         question_suffix=args.question_suffix,
         retry_failed=args.retry_failed,
         report=not args.no_report,

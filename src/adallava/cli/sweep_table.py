@@ -33,6 +33,7 @@ _COLUMNS = (
     Column("budget", lambda cell: cell.budget_asked),
     Column("tokens", lambda cell: f"{cell.tokens_kept:.0f}"),
     Column("/layer", lambda cell: f"{cell.tokens_kept_layer_average:.0f}", 1),
+    Column("layers %", lambda cell: f"{100 * cell.layer_share:.0f}"),
     Column("accuracy %", lambda cell: _accuracy(cell.accuracy)),
     Column("hard %", lambda cell: _percent(cell.accuracy_hard), 4),
     Column("difference to full", lambda cell: _difference(cell), 5),
@@ -70,7 +71,10 @@ def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
 
 def cells_table(results: Results, console: Console) -> Table:
     """Return one row a cell, with as many columns as the console has room for."""
-    columns = [column for column in _COLUMNS if column.title != "hard %" or results.hard_split is not None]
+    absent = {"hard %"} if results.hard_split is None else set()
+    if all(cell.scheduler is None for cell in results.cells):
+        absent.add("layers %")
+    columns = [column for column in _COLUMNS if column.title not in absent]
     table = _table_of(results.cells, columns)
     while _natural_width(table, console) > console.width and any(column.dropped for column in columns):
         columns.remove(max(columns, key=lambda column: column.dropped))

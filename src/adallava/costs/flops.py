@@ -12,6 +12,7 @@ padded batch the machine also computes the padding, which is no sample's own cos
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from adallava.costs.shapes import LLMShape, ModelShape, ProjectorShape, VisionTowerShape
 from adallava.errors import InputError
@@ -52,7 +53,13 @@ def projector_flops(projector: ProjectorShape, num_tokens: int) -> int:
     return first + _product_flops(num_tokens, projector.width, projector.width)
 
 
-def prefill_flops(llm: LLMShape, sequence_length: int | Sequence[int], *, logits_for: int = 1) -> int:
+def prefill_flops(
+    llm: LLMShape,
+    sequence_length: int | Sequence[int],
+    *,
+    logits_for: int = 1,
+    layer_shares: Sequence[Fraction] | None = None,
+) -> int:
     """Return the FLOPs of one pass of the LLM over a prompt of L tokens, vision tokens included.
 
     Args:
@@ -60,6 +67,7 @@ def prefill_flops(llm: LLMShape, sequence_length: int | Sequence[int], *, logits
         sequence_length: L, tokens that enter the LLM, padding excluded; or those that each layer reads, where tokens
             are dropped inside the LLM.
         logits_for: positions that pass through the output layer: 1 in `generate`, L in a plain forward.
+        layer_shares: the share of each layer's heads and neurons that runs; None = all.
 
     Raises:
         InputError: for an empty prompt, another number of lengths than of layers, or logits for none or more
@@ -69,11 +77,19 @@ def prefill_flops(llm: LLMShape, sequence_length: int | Sequence[int], *, logits
     _require_at_least("logits_for", logits_for, 1)
     if logits_for > lengths[-1]:
         raise InputError(f"logits_for is {logits_for}, but the prompt has {lengths[-1]} tokens")
-    layers = sum(_layer_flops(llm, num_tokens=length, query_key_pairs=length * length) for length in lengths)
+    layers = _of_shares(
+        llm, [_layer_flops(llm, num_tokens=length, query_key_pairs=length * length) for length in lengths], layer_shares
+    )
     return layers + _product_flops(logits_for, llm.width, llm.vocab_size)
 
 
-def decode_flops(llm: LLMShape, prompt_length: int | Sequence[int], new_tokens: int) -> int:
+def decode_flops(
+    llm: LLMShape,
+    prompt_length: int | Sequence[int],
+    new_tokens: int,
+    *,
+    layer_shares: Sequence[Fraction] | None = None,
+) -> int:
     """Return the FLOPs of all decoding steps of an answer of A new tokens after a prompt of P, with a cache.
 
     The first new token comes from prefill's logits and the last is never fed back, so there are A - 1 steps;
@@ -84,6 +100,7 @@ def decode_flops(llm: LLMShape, prompt_length: int | Sequence[int], new_tokens: 
         prompt_length: P, tokens that entered the LLM at prefill, padding excluded; or those that each layer read and
             keeps keys and values of.
         new_tokens: A, new tokens with EOS. No step runs for A = 1, nor for an answer that failed (A = 0).
+        layer_shares: the share of each layer's heads and neurons that runs; None = all.
 
     Raises:
         InputError: for an empty prompt, another number of lengths than of layers, or a negative number of new
@@ -93,10 +110,40 @@ def decode_flops(llm: LLMShape, prompt_length: int | Sequence[int], new_tokens: 
     _require_at_least("new_tokens", new_tokens, 0)
     steps = max(0, new_tokens - 1)
     between_new = steps * (steps + 1) // 2
-    layers = sum(
-        _layer_flops(llm, num_tokens=steps, query_key_pairs=steps * length + between_new) for length in lengths
+    layers = _of_shares(
+        llm,
+        [_layer_flops(llm, num_tokens=steps, query_key_pairs=steps * length + between_new) for length in lengths],
+        layer_shares,
     )
     return layers + _product_flops(steps, llm.width, llm.vocab_size)
+
+
+def kv_bytes(
+    llm: LLMShape,
+    prompt_length: int | Sequence[int],
+    new_tokens: int,
+    *,
+    bytes_per_value: int,
+    layer_shares: Sequence[Fraction] | None = None,
+) -> int:
+    """Return the bytes of keys and values when an answer ends. What a layer does not run, it does not keep.
+
+    Args:
+        llm: shape of the LLM.
+        prompt_length: P, tokens that entered the LLM at prefill, padding excluded; or those that each layer read.
+        new_tokens: A, new tokens with EOS; the last one is never fed back and has no keys.
+        bytes_per_value: 2 in half precision.
+        layer_shares: the share of each layer's heads that ran; None = all.
+
+    Raises:
+        InputError: for an empty prompt, another number of lengths or shares than of layers, or a negative number.
+    """
+    lengths = _lengths_by_layer(llm, "prompt_length", prompt_length)
+    _require_at_least("new_tokens", new_tokens, 0)
+    _require_at_least("bytes_per_value", bytes_per_value, 1)
+    per_token = 2 * llm.kv_heads * llm.head_dim * bytes_per_value
+    held = [per_token * (length + max(0, new_tokens - 1)) for length in lengths]
+    return _of_shares(llm, held, layer_shares)
 
 
 def asked_attention_flops(llm: LLMShape, sequence_length: int, num_asked: int) -> int:
@@ -133,6 +180,8 @@ def answer_flops(
     towers: Sequence[VisionTowerShape] | None = None,
     tower_layers_read: int = 0,
     projects_all: bool = False,
+    layer_shares: Sequence[Fraction] | None = None,
+    scheduler_flops: int = 0,
 ) -> dict[str, int]:
     """Return the FLOPs of one greedy or sampled answer by part: `records.PART_NAMES`, in that order.
 
@@ -149,6 +198,8 @@ def answer_flops(
         towers: as they ran, for a method that sends smaller pictures through the tower; None = as in `model`.
         tower_layers_read: layers whose keys and class query are computed once more for the method.
         projects_all: True if the projector runs over all N tokens, because the method chooses behind it.
+        layer_shares: the share of each LLM layer that ran; None if all did.
+        scheduler_flops: of making a latency token and choosing the layers, which is part of prefill.
 
     Raises:
         InputError: for counts that contradict the model's shape or each other.
@@ -167,8 +218,8 @@ def answer_flops(
         "vision": vision,
         "selector": selector_flops,
         "projector": projector_flops(model.projector, num_vision_tokens if projects_all and encoded else tokens_kept),
-        "prefill": prefill_flops(model.llm, lengths),
-        "decode": decode_flops(model.llm, lengths, answer_length),
+        "prefill": prefill_flops(model.llm, lengths, layer_shares=layer_shares) + scheduler_flops,
+        "decode": decode_flops(model.llm, lengths, answer_length, layer_shares=layer_shares),
     }
 
 
@@ -204,6 +255,21 @@ def _lengths_by_layer(llm: LLMShape, name: str, lengths: int | Sequence[int]) ->
     for length in by_layer:
         _require_at_least(name, length, 1)
     return by_layer
+
+
+def _of_shares(llm: LLMShape, by_layer: Sequence[int], layer_shares: Sequence[Fraction] | None) -> int:
+    """Return the sum over the layers of what a whole one costs, times the share of it that runs.
+
+    Heads and neurons are split evenly, so that a share of them is the same share of every product.
+    """
+    if layer_shares is None:
+        return sum(by_layer)
+    if len(layer_shares) != llm.layers or not all(0 <= share <= 1 for share in layer_shares):
+        raise InputError(
+            f"layer_shares are {[str(share) for share in layer_shares]}: give one in [0, 1] for each of {llm.layers} "
+            "layers"
+        )
+    return int(sum((cost * share for cost, share in zip(by_layer, layer_shares, strict=True)), Fraction(0)))
 
 
 def _layer_flops(llm: LLMShape, *, num_tokens: int, query_key_pairs: int) -> int:

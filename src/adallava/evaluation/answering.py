@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from adallava.costs.shapes import ModelShape
 from adallava.generation.clock import StageClock
@@ -12,7 +13,7 @@ from adallava.records import SampleRecord
 from adallava.tasks import TaskSample
 from adallava.tasks.task import Scorer
 
-from .answer_flops import count_flops
+from .answer_flops import count_flops, count_kv_bytes
 from .batches import BatchStore, PreparedBatch, describe_error
 from .empties import classify_empty
 from .peak_memory import peak_memory_bytes, reset_peak_memory
@@ -48,12 +49,13 @@ class Answerer:
             return failed
         device = self.model.device
         clock = StageClock(device)
-        inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+        inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
         reset_peak_memory(device)
         start = time.perf_counter()
         output = self.model.generate(
             **inputs,
             token_budget=1.0 if plan.budget is None else plan.budget,
+            latency=1.0 if plan.latency is None else plan.latency,
             seed=[sample_seed(self.seed, sample.id, draw) for sample in batch.samples],
             positions=plan.positions,
             clock=clock,
@@ -87,6 +89,12 @@ class Answerer:
             tokens_kept_by_layer=None if ran.tokens_kept_by_layer is None else list(ran.tokens_kept_by_layer),
             tokens_planned=ran.tokens_planned,
             kept_indices=[list(indices) for indices in ran.kept_indices],
+            scheduler=plan.scheduler,
+            latency_asked=plan.latency_asked,
+            groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
+            groups_per_layer=1 if ran.layers is None else ran.layers.groups,
+            latency_tokens=0 if ran.layers is None else ran.layers.latency_tokens,
+            kv_bytes=count_kv_bytes(self.model, self.base_shape, ran, output.answer_lengths[row]),
             merged=self.model.selector is not None and self.model.selector.merges,
             chosen_per_sample=self.model.selector is not None and self.model.selector.per_sample,
             prompt_length=output.prompt_lengths[row],
@@ -160,6 +168,8 @@ def failed_record(plan: CellPlan, draw: int, sample: TaskSample, error: str) -> 
         score=None,
         method=plan.method,
         budget_asked=plan.budget_asked,
+        scheduler=plan.scheduler,
+        latency_asked=plan.latency_asked,
         num_vision_tokens=0,
         tokens_asked=0,
         tokens_kept=0,

@@ -79,7 +79,8 @@ def find_curves(cells: Sequence[Cell]) -> list[Curve]:
 
     A method whose every cell costs at least what the full-token model does saves nothing, and has no curve there.
     """
-    answered = [cell for cell in cells if cell.accuracy is not None]
+    # The curve of a scheduler does not end in the full-token model with all its layers.
+    answered = [cell for cell in cells if cell.accuracy is not None and cell.scheduler is None]
     by_method: dict[tuple[str, PositionsName], list[str]] = defaultdict(list)
     for cell in answered:
         by_method[cell.method, cell.positions].append(cell.cell)

@@ -175,7 +175,7 @@ def differences(there: Run, asked: Run) -> Iterator[str]:
 def _identity_pairs(there: Run, asked: Run) -> Iterable[tuple[str, Any, Any]]:
     old, new = there.config.model_dump(), asked.config.model_dump()
     yield from ((name, old[name], new[name]) for name in old)
-    for name in ("adallava_version", "weights_sha256", "adapter_sha256", "task_sha256"):
+    for name in ("adallava_version", "weights_sha256", "adapter_sha256", "scheduler_sha256", "task_sha256"):
         yield name, getattr(there.provenance, name), getattr(asked.provenance, name)
     for name in _NUMERIC_VERSIONS:
         yield f"{name} version", there.provenance.versions.get(name), asked.provenance.versions.get(name)

@@ -46,10 +46,15 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
         UnsupportedModeError: for a named method that needs what the model lacks.
         InputError: for an adapter or an option given for a method that does not run.
     """
-    for option, given in (("--adapter", request.adapters), ("--method-option", request.method_options)):
-        unused = sorted(set(given) - set(methods))
+    for option, given, names in (
+        ("--adapter", request.adapters, {*methods, *request.schedulers}),
+        ("--method-option", request.method_options, set(methods)),
+        ("--scheduler-option", request.scheduler_options, set(request.schedulers)),
+    ):
+        unused = sorted(set(given) - names)
         if unused:
-            raise InputError(f"{option} names {', '.join(unused)}, but --method does not")
+            asked = "--scheduler" if option == "--scheduler-option" else "--method"
+            raise InputError(f"{option} names {', '.join(unused)}, but {asked} does not")
     full = AdaLlava.from_pretrained(
         request.model,
         method=FULL_METHOD,
@@ -66,6 +71,33 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
         else:
             observer.note(f"method {method} is left out: {reason}")
     return models
+
+
+def load_schedulers(request: SweepRequest, full: AdaLlava) -> dict[str, AdaLlava]:
+    """Load every scheduler, upon the full-token model, and check that it can give every latency asked for.
+
+    Raises:
+        CheckpointError: for a learned scheduler without its adapter.
+        UnsupportedModeError: for an LLM that a scheduler cannot split.
+        BudgetError: for a latency below the prefix.
+    """
+    schedulers: dict[str, AdaLlava] = {}
+    for name in dict.fromkeys(request.schedulers):
+        options = request.scheduler_options.get(name, {})
+        model = full.with_scheduler(name, adapter=request.adapters.get(name), **options)
+        assert model.scheduler is not None
+        units = model.scheduler.units(full.family.decoder().shape)
+        for latency in request.latencies:
+            latency.resolve(units.num_layers, units.prefix_layers, units.groups)
+        schedulers[name] = model
+    return schedulers
+
+
+def drawing_at_random(methods: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava]) -> frozenset[str]:
+    """Return the methods whose choice depends on the seed, and the schedulers, with `/` before their names."""
+    return methods_drawing(methods) | {
+        f"/{name}" for name, model in schedulers.items() if draws_at_random(model.scheduler)
+    }
 
 
 def methods_ignoring_budget(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
@@ -85,14 +117,19 @@ def max_new_tokens(request: SweepRequest, task: Task) -> int:
     return request.max_new_tokens or task.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
 
 
-def make_answerers(request: SweepRequest, models: Mapping[str, AdaLlava], task: Task) -> dict[str, Answerer]:
-    """Return what answers for each method.
+def make_answerers(
+    request: SweepRequest, models: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava], task: Task
+) -> dict[str, Answerer]:
+    """Return what answers for each method, alone and with each scheduler; see `CellPlan.runner`.
 
     Raises:
         InputError: for a model whose FLOPs have no closed form here.
     """
     base_shape = model_shape_from_config(models[FULL_METHOD].base.config.to_dict())
+    runners = dict(models)
+    for method, model in models.items():
+        runners |= {f"{method}/{name}": model.with_scheduler(other.scheduler) for name, other in schedulers.items()}
     return {
-        method: Answerer(model, base_shape, request.seed, max_new_tokens(request, task), task.scorer())
-        for method, model in models.items()
+        name: Answerer(model, base_shape, request.seed, max_new_tokens(request, task), task.scorer())
+        for name, model in runners.items()
     }

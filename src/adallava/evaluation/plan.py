@@ -4,14 +4,16 @@ import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from adallava.budget import TokenBudget
-from adallava.records import FULL_METHOD, NONE_METHOD, PositionsName
+from adallava.budget import Latency, TokenBudget
+from adallava.records import FULL_LATENCY, FULL_METHOD, NONE_METHOD, PositionsName
 
 NO_BUDGET = "none"
 """Stands for the budget of a method that ignores it: its cell is `<method>@none`."""
 
 COMPACT_SUFFIX = "+compact"
 """Ends the id of a cell whose kept tokens are counted anew."""
+
+_FULL = Latency(ratio=1.0)
 
 FULL_CELL = f"{FULL_METHOD}@{TokenBudget(ratio=1.0)}"
 """The full-token model, the first cell of every sweep."""
@@ -26,12 +28,35 @@ class CellPlan:
         budget: None for a method that ignores it.
         positions: of the kept tokens.
         draws: how often every sample is answered, each time with another seed.
+        scheduler: that leaves layers of the LLM out; None where all run.
+        latency: how much of the LLM runs; None where all does.
     """
 
     method: str
     budget: TokenBudget | None
     positions: PositionsName = "original"
     draws: int = 1
+    scheduler: str | None = None
+    latency: Latency | None = None
+
+    @property
+    def curve(self) -> str:
+        """The method, and what is left out of the LLM behind it: cells of one curve differ in their budgets alone."""
+        return self.method + self._schedule
+
+    @property
+    def runner(self) -> str:
+        """Names the model that answers: the method, and the scheduler behind it."""
+        return self.method if self.scheduler is None else f"{self.method}/{self.scheduler}"
+
+    @property
+    def latency_asked(self) -> str:
+        """The latency as it is recorded."""
+        return FULL_LATENCY if self.latency is None else str(self.latency)
+
+    @property
+    def _schedule(self) -> str:
+        return "" if self.scheduler is None else f"/{self.scheduler}@{self.latency_asked}"
 
     @property
     def budget_asked(self) -> str:
@@ -40,15 +65,17 @@ class CellPlan:
 
     @property
     def cell(self) -> str:
-        """The cell's id, `<method>@<budget>` or `<method>@<budget>+compact`."""
-        return f"{self.method}@{self.budget_asked}{COMPACT_SUFFIX if self.positions == 'compact' else ''}"
+        """The cell's id, `<method>@<budget>[+compact][/<scheduler>@<latency>]`."""
+        compact = COMPACT_SUFFIX if self.positions == "compact" else ""
+        return f"{self.method}@{self.budget_asked}{compact}{self._schedule}"
 
 
 def split_cell(cell: str) -> tuple[str, str, PositionsName]:
-    """Return method, budget and positions of a cell's id; see `CellPlan.cell`."""
-    positions: PositionsName = "compact" if cell.endswith(COMPACT_SUFFIX) else "original"
-    method, _, budget = cell.removesuffix(COMPACT_SUFFIX).rpartition("@")
-    return method, budget, positions
+    """Return curve, budget and positions of a cell's id; see `CellPlan.cell` and `CellPlan.curve`."""
+    tokens, slash, schedule = cell.partition("/")
+    positions: PositionsName = "compact" if tokens.endswith(COMPACT_SUFFIX) else "original"
+    method, _, budget = tokens.removesuffix(COMPACT_SUFFIX).rpartition("@")
+    return method + slash + schedule, budget, positions
 
 
 def plan_cells(
@@ -59,30 +86,49 @@ def plan_cells(
     positions: Iterable[PositionsName] = ("original",),
     drawing: Collection[str] = (),
     draws: int = 1,
+    schedulers: Iterable[str] = (),
+    latencies: Iterable[Latency] = (_FULL,),
 ) -> tuple[CellPlan, ...]:
-    """Cross methods with budgets and positions, each cell once; the full-token model comes first, asked for or not.
+    """Cross methods, budgets and positions with schedulers and latencies, each cell once.
 
-    `full` and `none` have one cell, at the original positions: with all tokens both kinds are the same, and `none` is
-    a floor to read the others against.
+    The full-token model with all its layers comes first, asked for or not. `full` and `none` have one cell a schedule,
+    at the original positions: with all tokens both kinds are the same, and `none` is a floor to read the others
+    against, with every layer.
 
     Args:
         methods: in the order to run.
         budgets: in the order to run; 1.0 is a cell like any other.
         ignoring_budget: methods with one result whatever the budget.
         positions: of the kept tokens.
-        drawing: methods that draw at random.
+        drawing: methods, and schedulers, that draw at random.
         draws: of each of them.
+        schedulers: in the order to run, for the latencies below 1.0.
+        latencies: in the order to run.
     """
     cells = [CellPlan(FULL_METHOD, TokenBudget(ratio=1.0))]
-    budgets, positions = tuple(budgets), tuple(positions)
-    for method in methods:
-        if method == FULL_METHOD:
-            continue
-        asked = (None,) if method in ignoring_budget else budgets
-        placed: tuple[PositionsName, ...] = ("original",) if method == NONE_METHOD else positions
-        times = draws if method in drawing else 1
-        cells.extend(CellPlan(method, budget, where, times) for where in placed for budget in asked)
+    budgets, positions, methods = tuple(budgets), tuple(positions), tuple(methods)
+    for scheduler, latency in _schedules(tuple(schedulers), latencies):
+        for method in dict.fromkeys((FULL_METHOD, *methods)):
+            if method == NONE_METHOD and scheduler is not None:
+                continue
+            asked: Iterable[TokenBudget | None] = (None,) if method in ignoring_budget else budgets
+            asked = (TokenBudget(ratio=1.0),) if method == FULL_METHOD else asked
+            placed: tuple[PositionsName, ...] = ("original",) if method in (NONE_METHOD, FULL_METHOD) else positions
+            times = draws if {method, scheduler and f"/{scheduler}"} & set(drawing) else 1
+            cells.extend(
+                CellPlan(method, budget, where, times, scheduler, latency) for where in placed for budget in asked
+            )
     return tuple(dict.fromkeys(cells))
+
+
+def _schedules(
+    schedulers: tuple[str, ...], latencies: Iterable[Latency]
+) -> Iterable[tuple[str | None, Latency | None]]:
+    for latency in latencies:
+        if latency.is_full:
+            yield None, None
+        else:
+            yield from ((scheduler, latency) for scheduler in schedulers)
 
 
 def sample_seed(run_seed: int, sample_id: str, draw: int = 0) -> int:

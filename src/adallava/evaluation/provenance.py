@@ -21,7 +21,12 @@ _GIT_TIMEOUT_S = 10
 
 
 def collect_provenance(
-    *, weights_sha256: str, adapter_sha256: Mapping[str, str], task_sha256: str | None, command: str
+    *,
+    weights_sha256: str,
+    adapter_sha256: Mapping[str, str],
+    scheduler_sha256: Mapping[str, str],
+    task_sha256: str | None,
+    command: str,
 ) -> Provenance:
     """Describe this process, this machine and the given hashes."""
     commit, dirty = git_state(Path(adallava.__file__).parent)
@@ -32,6 +37,7 @@ def collect_provenance(
         git_dirty=dirty,
         weights_sha256=weights_sha256,
         adapter_sha256=dict(adapter_sha256),
+        scheduler_sha256=dict(scheduler_sha256),
         task_sha256=task_sha256,
         hardware=describe_hardware(),
         command=command,

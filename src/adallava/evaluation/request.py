@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import InputError
 from adallava.records import PositionsName
 
@@ -31,11 +31,14 @@ class SweepRequest:
         dtype: of the weights; `auto` is what they are stored in.
         device: None for CUDA where there is one, else the CPU.
         attn_implementation: as in transformers.
-        adapters: folder by method, for learned methods whose adapter is not beside the model.
+        adapters: folder by method or scheduler, for learned ones whose adapter is not beside the model.
         method_options: constructor arguments of training-free methods, by method.
         columns: of a local file, see `load_task`.
         metric: that scores responses, see `load_task`.
         include_path: folder with further tasks of lmms-eval.
+        schedulers: of the LLM's layers, crossed with the latencies below 1.0, the methods and the budgets.
+        latencies: how much of the LLM runs.
+        scheduler_options: constructor arguments of schedulers that are not learned, by scheduler.
         question_suffix: appended to every question, as many models expect ("Answer in one word.").
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
@@ -63,6 +66,9 @@ class SweepRequest:
     columns: Mapping[str, str] = field(default_factory=dict)
     metric: str | None = None
     include_path: Path | None = None
+    schedulers: tuple[str, ...] = ()
+    latencies: tuple[Latency, ...] = (Latency(ratio=1.0),)
+    scheduler_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     question_suffix: str = ""
     retry_failed: bool = False
     report: bool = True
@@ -85,3 +91,12 @@ class SweepRequest:
                 raise InputError(f"{option} is {value}: give at least 1")
         if not self.positions:
             raise InputError("--positions is empty: give original, compact or both")
+        below = [str(latency) for latency in self.latencies if not latency.is_full]
+        if below and not self.schedulers:
+            raise InputError(
+                f"--latency {', '.join(below)} leaves layers of the LLM out: name a --scheduler that says which"
+            )
+        if self.schedulers and not below:
+            raise InputError(
+                f"--scheduler {', '.join(self.schedulers)} has nothing to leave out: give a --latency below 1.0"
+            )

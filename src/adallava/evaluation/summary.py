@@ -97,9 +97,13 @@ def summarise_cell(
     reason = flag_reason(records)
     return Cell(
         cell=plan.cell,
-        method=plan.method,
+        method=plan.curve,
         budget_asked=plan.budget_asked,
         positions=plan.positions,
+        scheduler=plan.scheduler,
+        latency_asked=plan.latency_asked,
+        layer_share=_mean(answered, lambda record: record.layer_share),
+        kv_bytes=None if any(record.kv_bytes is None for record in answered) else _mean(answered, _kv_bytes),
         draws=plan.draws,
         num_samples=num_samples,
         num_failed=num_samples - int(np.isfinite(own).sum()),
@@ -188,6 +192,10 @@ def _by_kind(scores: NDArray[np.float64], kinds: NDArray[np.object_], seed: int)
 def _difference(scores: NDArray[np.float64], full: NDArray[np.float64], seed: int) -> PairedDifference | None:
     both = np.isfinite(scores) & np.isfinite(full)
     return paired_difference(scores[both], full[both], seed) if both.any() else None
+
+
+def _kv_bytes(record: SampleRecord) -> float:
+    return float(record.kv_bytes or 0)
 
 
 def _tokens_kept(record: SampleRecord) -> float:

@@ -17,10 +17,11 @@ from .answering import Answerer, answer_batch
 from .batches import BatchStore, prepare_batch
 from .journal import RESULTS_FILE, Journal, answer_key, locked_folder, write_record
 from .loading import (
+    drawing_at_random,
     load_models,
+    load_schedulers,
     make_answerers,
     max_new_tokens,
-    methods_drawing,
     methods_ignoring_budget,
     resolve_methods,
 )
@@ -54,18 +55,21 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
     task = _load_task(request)
     with locked_folder(request.output):
         models = load_models(request, methods, observer)
-        run = describe_run(request, task, models)
+        schedulers = load_schedulers(request, models[FULL_METHOD])
+        run = describe_run(request, task, models, schedulers)
         plans = plan_cells(
             models,
             request.budgets,
             methods_ignoring_budget(models),
             positions=request.positions,
-            drawing=methods_drawing(models),
+            drawing=drawing_at_random(models, schedulers),
             draws=request.draws,
+            schedulers=schedulers,
+            latencies=request.latencies,
         )
         prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
         store = BatchStore(task.samples, request.batch_size, prepare)
-        answerers = make_answerers(request, models, task)
+        answerers = make_answerers(request, models, schedulers, task)
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
             _run_cells(answerers, store, plans, journal, observer)
         sizes = run.config.timing_batch_sizes
@@ -77,7 +81,9 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
     return SweepOutcome(run, results, report)
 
 
-def describe_run(request: SweepRequest, task: Task, models: Mapping[str, AdaLlava]) -> Run:
+def describe_run(
+    request: SweepRequest, task: Task, models: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava]
+) -> Run:
     """Return `run.json`: the request with every default resolved, and what it runs on."""
     full = models[FULL_METHOD]
     config = RunConfig(
@@ -95,6 +101,9 @@ def describe_run(request: SweepRequest, task: Task, models: Mapping[str, AdaLlav
         dtype=str(full.dtype).removeprefix("torch."),
         device=str(full.device),
         attn_implementation=request.attn_implementation,
+        schedulers=list(schedulers),
+        latencies=[str(latency) for latency in dict.fromkeys(request.latencies)],
+        scheduler_options={name: dict(options) for name, options in request.scheduler_options.items()},
         method_options={method: dict(options) for method, options in request.method_options.items()},
         columns=task.columns,
         metric=task.metric,
@@ -104,6 +113,7 @@ def describe_run(request: SweepRequest, task: Task, models: Mapping[str, AdaLlav
     provenance = collect_provenance(
         weights_sha256=full.weights_sha256,
         adapter_sha256={name: m.adapter_sha256 for name, m in models.items() if m.adapter_sha256 is not None},
+        scheduler_sha256={name: m.scheduler_sha256 for name, m in schedulers.items() if m.scheduler_sha256 is not None},
         task_sha256=task.sha256,
         command=request.command,
     )
@@ -137,16 +147,16 @@ def _run_cells(
     warm: set[str] = set()
     for number, plan in enumerate(plans, start=1):
         observer.cell(plan.cell, number, len(plans))
-        answerer = answerers[plan.method]
+        answerer = answerers[plan.runner]
         for draw, place in product(range(plan.draws), range(len(store.batches))):
             ids = (sample.id for sample in store.batches[place])
             missing = {sample_id for sample_id in ids if (plan.cell, sample_id, draw) not in done}
             if not missing:
                 continue
-            if plan.method not in warm:
+            if plan.runner not in warm:
                 # Unrecorded: a method's first batch also pays for allocations and lazy imports.
                 answer_batch(answerer, plan, draw, store, place)
-                warm.add(plan.method)
+                warm.add(plan.runner)
             # A batch that a kill cut in two runs whole: its answers must not depend on where it was cut.
             records = answer_batch(answerer, plan, draw, store, place)
             records = [record for record in records if record.sample_id in missing]

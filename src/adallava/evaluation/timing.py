@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ def time_batch(
             if plan.cell in errors:
                 continue
             try:
-                measurement = measure(answerers[plan.method], plan, batch)
+                measurement = measure(answerers[plan.runner], plan, batch)
             except Exception as error:  # most often a batch that does not fit into memory: the others still may
                 errors[plan.cell] = describe_error(error)
                 continue
@@ -121,12 +122,13 @@ def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measure
     The batch is on the device before the clock starts: reading and preparing pictures is not timed.
     """
     device = answerer.model.device
-    inputs = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+    inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
     clock = StageClock(device)
     reset_peak_memory(device)
     output = answerer.model.generate(
         **inputs,
         token_budget=1.0 if plan.budget is None else plan.budget,
+        latency=1.0 if plan.latency is None else plan.latency,
         seed=[sample_seed(answerer.seed, sample.id) for sample in batch.samples],
         positions=plan.positions,
         clock=clock,

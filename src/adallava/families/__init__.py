@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.families.checkpoint_files import check_config, check_weights
 from adallava.families.contract import Family
 from adallava.families.llava import MODEL_TYPE, LlavaFamily, load_llava
 
@@ -18,12 +19,27 @@ def load_family(
 ) -> Family:
     """Load the checkpoint with the family that its config names.
 
+    One policy for all families. *Type*: "auto" is the one that the checkpoint names; the one asked for is given to
+    every weight. *Device*: one, for everything. *Memory*: the files are mapped, and each weight goes from its page to
+    its place on its own: on the CPU in the stored type the pages are the weights, elsewhere the one copy is made on the
+    device. Pickled weights are never read.
+
+    Args:
+        folder_or_id: a folder, or a hub id.
+        dtype: "auto", or a floating-point type.
+        device: to load to.
+        attn_implementation: "sdpa" or "eager".
+
     Raises:
         CheckpointError: if there is no readable config, or the weights are missing or damaged.
         UnsupportedModeError: for a family that is not supported.
     """
-    model_type = _read_model_type(folder_or_id)
-    loader = _LOADERS[_supported(model_type, folder_or_id)]
+    folder = Path(folder_or_id) if Path(folder_or_id).is_dir() else None
+    if folder is not None:
+        check_config(folder)
+    loader = _LOADERS[_supported(_read_model_type(folder_or_id), folder_or_id)]
+    if folder is not None:
+        check_weights(folder)
     return loader(folder_or_id, dtype=dtype, device=device, attn_implementation=attn_implementation)
 
 
@@ -57,8 +73,6 @@ def _read_model_type(folder_or_id: str) -> str:
     from transformers import PreTrainedConfig
 
     path = Path(folder_or_id)
-    if path.is_dir() and not (path / "config.json").is_file():
-        raise CheckpointError(f"folder {folder_or_id!r} holds no model: it has no config.json")
     try:
         config, _ = PreTrainedConfig.get_config_dict(folder_or_id, local_files_only=path.is_dir())
     except (OSError, ValueError) as error:

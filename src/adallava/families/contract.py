@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
+from adallava.scheduling.contract import DecoderShape, Scheduler
 from adallava.selection.contract import Need, TextTowerMethod, TowerLayer, TowerShape
 from adallava.selection.layer_contract import AnySelector, LayerSelector
 
@@ -87,6 +88,14 @@ class Family(Protocol):
         """What this model can give to a method."""
         ...
 
+    def tokens_per_image(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return N of each image, which is as many placeholders as it has in a prompt; on the host, from shapes alone.
+
+        Args:
+            pixel_values: [I, …], as the processor makes them.
+        """
+        ...
+
     def encode(
         self,
         pixel_values: Tensor,
@@ -146,6 +155,14 @@ class AroundLayer(Protocol):
         ...
 
 
+class ReorderCache(Protocol):
+    """What beam search calls to put a cache's rows into the order of the beams that go on."""
+
+    def __call__(self, cache: Any, beam_idx: Tensor) -> Any:
+        """Return the cache with row i taken from row `beam_idx[i]`, [rows] int64."""
+        ...
+
+
 class DecoderLayers(Protocol):
     """An LLM's decoder layers, to be driven one by one. See `families/decoder.py`."""
 
@@ -154,7 +171,22 @@ class DecoderLayers(Protocol):
         """Decoder layers."""
         ...
 
-    def view(self, around: AroundLayer) -> Any:
+    @property
+    def shape(self) -> DecoderShape:
+        """What decides how the LLM can be split."""
+        ...
+
+    def check_splittable(self) -> None:
+        """Raise `UnsupportedModeError` for layers that cannot be split into groups of heads."""
+        ...
+
+    def run_groups(
+        self, layer: int, hidden: Tensor, kwargs: dict[str, Any], rows: Sequence[Tensor], gates: Tensor | None = None
+    ) -> Tensor:
+        """Return what a layer passes on of which each row runs only some groups of heads."""
+        ...
+
+    def view(self, around: AroundLayer, reorder_cache: ReorderCache | None = None) -> Any:
         """Return a model for one call, with `around` in place of each layer."""
         ...
 
@@ -184,13 +216,9 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
     """Refuse a method that needs what the model lacks, before anything runs.
 
     Raises:
-        UnsupportedModeError: naming the method, what it needs, and what to do.
+        UnsupportedModeError: naming the method, what it needs, and what to do; of a method inside the LLM, also for an
+            LLM whose layers are not known, or are too few.
     """
-    if isinstance(selector, LayerSelector):
-        # An LLM with too few layers is told now, not at the first answer.
-        num_tokens = family.shape.num_vision_tokens
-        selector.schedule(family.decoder().num_layers, num_tokens, num_tokens)
-        return
     missing = sorted(selector.needs - family.provides)
     where = f"the model {model_name!r}" if model_name else "this model"
     if missing:
@@ -210,6 +238,25 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
             f"(text_tower=…, or --method-option {selector.name}.text_tower=…), or choose another relevance "
             "(see docs/methods.md)"
         )
+    if isinstance(selector, LayerSelector):
+        _check_layers(family, selector)
+
+
+def check_scheduler(family: Family, scheduler: Scheduler) -> None:
+    """Refuse a scheduler that cannot split the model's LLM, before anything runs.
+
+    Raises:
+        UnsupportedModeError: naming what stands in the way.
+    """
+    decoder = family.decoder()
+    if scheduler.units(decoder.shape).groups > 1:
+        decoder.check_splittable()
+
+
+def _check_layers(family: Family, selector: LayerSelector) -> None:
+    """Refuse an LLM with too few layers now, not at the first answer."""
+    num_tokens = family.shape.num_vision_tokens
+    selector.schedule(family.decoder().num_layers, num_tokens, num_tokens)
 
 
 def _tower_type(family: Family) -> str:

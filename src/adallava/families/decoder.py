@@ -10,15 +10,17 @@ two calls cannot meet.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.contract import AroundLayer
+from adallava.families.contract import AroundLayer, ReorderCache
+from adallava.families.head_groups import check_splittable, run_groups
 from adallava.families.llama_attention import asked_attention
+from adallava.scheduling.contract import DecoderShape
 
 _LLM_TYPES = ("llama", "mistral")
 """Their layers take and return one hidden state, and rotate queries and keys alike."""
@@ -39,14 +41,14 @@ class LlamaDecoder:
         self._config = model.config.get_text_config()
         if self._config.model_type not in _LLM_TYPES:
             raise UnsupportedModeError(
-                f"methods inside the LLM know the layers of {' and '.join(_LLM_TYPES)}; this model's LLM is "
-                f"{self._config.model_type!r}: choose a method that selects before the LLM"
+                f"methods inside the LLM and schedulers know the layers of {' and '.join(_LLM_TYPES)}; this "
+                f"model's LLM is {self._config.model_type!r}: choose a method that selects before the LLM"
             )
         for module in _modules_on_path(model):
             if "forward" in vars(module):
                 raise UnsupportedModeError(
                     f"the forward of this model's {type(module).__name__} was replaced (by hooks of accelerate, for "
-                    "instance), so that methods inside the LLM cannot see its layers: load it on one device without "
+                    "instance), so that nothing else can see its layers: load it on one device without "
                     "hooks"
                 )
         self._model = model
@@ -57,8 +59,39 @@ class LlamaDecoder:
         """Decoder layers."""
         return len(self._llm.layers)
 
-    def view(self, around: AroundLayer) -> Any:
+    @property
+    def shape(self) -> DecoderShape:
+        """What decides how the LLM can be split."""
+        config = self._config
+        return DecoderShape(
+            num_layers=self.num_layers,
+            width=config.hidden_size,
+            query_heads=config.num_attention_heads,
+            kv_heads=config.num_key_value_heads,
+            mlp_width=config.intermediate_size,
+        )
+
+    def check_splittable(self) -> None:
+        """Refuse layers that cannot be split into groups of heads.
+
+        Raises:
+            UnsupportedModeError: naming the module.
+        """
+        for layer in self._llm.layers:
+            check_splittable(layer)
+
+    def run_groups(
+        self, layer: int, hidden: Tensor, kwargs: dict[str, Any], rows: Sequence[Tensor], gates: Tensor | None = None
+    ) -> Tensor:
+        """Return what a layer passes on of which each row runs only some groups of heads; see `head_groups`."""
+        return run_groups(self._llm.layers[layer], hidden, kwargs, rows, gates)
+
+    def view(self, around: AroundLayer, reorder_cache: ReorderCache | None = None) -> Any:
         """Return a model that runs as the stock one, with `around` called in place of each decoder layer.
+
+        Args:
+            around: called in place of each layer.
+            reorder_cache: called by beam search in place of the cache's own, for layers that hold some rows only.
 
         Raises:
             UnsupportedModeError: if the model's config asks for hidden states or attentions: transformers would
@@ -76,6 +109,9 @@ class LlamaDecoder:
         twins[-1]._modules = {
             name: _LayerInView(layer, int(name), around) for name, layer in self._llm.layers._modules.items()
         }
+        if reorder_cache is not None:
+            # transformers asks the model before it asks the cache.
+            twins[0].__dict__["_reorder_cache"] = reorder_cache
         return twins[0]
 
     def attention(

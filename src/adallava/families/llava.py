@@ -1,7 +1,6 @@
 """Llava: a CLIP-style tower, a two-layer projector, any LLM. Only here transformers' Llava modules are known."""
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.decoder import LlamaDecoder
+from adallava.families.stock_loading import load_stock
 from adallava.families.text_tower import load_text_tower
 from adallava.families.tower_layer import tower_layer
 from adallava.selection.contract import Need, TowerShape
@@ -85,6 +85,10 @@ class LlavaFamily:
     @property
     def _has_cls(self) -> bool:
         return bool(self._model.config.vision_feature_select_strategy == "default")
+
+    def tokens_per_image(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return N of each image: all are alike."""
+        return (self._shape.num_vision_tokens,) * len(pixel_values)
 
     def encode(
         self,
@@ -194,33 +198,17 @@ def load_llava(
     Raises:
         CheckpointError: if files are missing or damaged, or the weights do not fill the model.
     """
-    from safetensors import SafetensorError
     from transformers import LlavaForConditionalGeneration
 
-    try:
-        model, loading = LlavaForConditionalGeneration.from_pretrained(
+    return LlavaFamily(
+        load_stock(
+            LlavaForConditionalGeneration,
             folder_or_id,
             dtype=dtype,
+            device=device,
             attn_implementation=attn_implementation,
-            use_safetensors=True,
-            local_files_only=Path(folder_or_id).is_dir(),
-            output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load the model at {folder_or_id!r}: {_first_line(error)}") from error
-    # transformers fills what is missing with random numbers and goes on.
-    unfilled = sorted(set(loading["missing_keys"]) | {str(key) for key in loading["mismatched_keys"]})
-    if unfilled:
-        raise CheckpointError(
-            f"the weights at {folder_or_id!r} do not fill the model: {len(unfilled)} are missing or of another "
-            f"shape, the first {unfilled[0]!r}"
-        )
-    return LlavaFamily(model.to(device).eval())
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    )
 
 
 def _feature_layers(config: Any) -> list[int]:

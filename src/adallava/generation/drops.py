@@ -130,23 +130,22 @@ def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> Drop
         AdallavaError: for a schedule against the contract.
     """
     schedules = [
-        _checked_schedule(selector, num_layers, prompt.tokens_per_image, count)
-        for prompt in layout.prompts
-        for count in prompt.keep_counts
+        _checked_schedule(selector, num_layers, num_tokens, count)
+        for num_tokens, count in zip(layout.tokens_per_image, layout.keep_counts, strict=True)
     ]
     if len({tuple((drop.layer, drop.scored_by) for drop in drops) for drops in schedules}) > 1:
         raise AdallavaError(
             f"method {selector.name!r} drops tokens of one batch at different layers: {schedules}; layers may depend "
             "on the number of layers alone"
         )
-    counts = [tuple(prompt.tokens_per_image for prompt in layout.prompts for _ in prompt.spans)]
+    counts = [layout.tokens_per_image]
     places: list[tuple[int, int]] = []
     for drops in zip(*schedules, strict=True):
         kept = tuple(drop.keep_count for drop in drops)
         if kept != counts[-1]:
             counts.append(kept)
             places.append((drops[0].layer, drops[0].scored_by))
-    layouts = [with_keep_counts(layout, _by_prompt(layout.prompts, image_counts)) for image_counts in counts]
+    layouts = [with_keep_counts(layout, image_counts) for image_counts in counts]
     columns = [_stage_columns(stage) for stage in layouts]
     texts = _texts_behind_images(layout)
     return DropPlan(

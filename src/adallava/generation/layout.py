@@ -39,8 +39,10 @@ class PromptPlan:
         keep_counts: K of each image.
         budget: as asked.
         tokens_asked: K of the sample that the budget resolves to; for a method that ignores it, what is kept.
-        tokens_per_image: N of one image.
-        question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label.
+        tokens_per_image: N of each image.
+        question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label, without a
+            latency token.
+        latency_place: position in `columns` of the latency token; None without one.
     """
 
     columns: _Columns
@@ -48,13 +50,14 @@ class PromptPlan:
     keep_counts: tuple[int, ...]
     budget: TokenBudget
     tokens_asked: int
-    tokens_per_image: int
+    tokens_per_image: tuple[int, ...]
     question_ids: _Columns
+    latency_place: int | None = None
 
     @property
     def num_vision_tokens(self) -> int:
         """N over all images of the sample."""
-        return len(self.spans) * self.tokens_per_image
+        return sum(self.tokens_per_image)
 
     @property
     def length(self) -> int:
@@ -77,6 +80,8 @@ class Layout:
         question_columns: [B, T] int64, the columns of each prompt's text tokens, right-padded.
         question_mask: [B, T] bool.
         side: on which side the shortened batch is padded.
+        latency_places: [B] int64, the column of each latency token in the shortened batch; -1 for a sample without
+            one, None for a batch without any.
     """
 
     prompts: tuple[PromptPlan, ...]
@@ -87,11 +92,17 @@ class Layout:
     question_columns: Tensor
     question_mask: Tensor
     side: Side
+    latency_places: Tensor | None = None
 
     @property
     def keep_counts(self) -> tuple[int, ...]:
         """K of every image of the batch, in the order of the images."""
         return tuple(count for prompt in self.prompts for count in prompt.keep_counts)
+
+    @property
+    def tokens_per_image(self) -> tuple[int, ...]:
+        """N of every image of the batch, in the order of the images."""
+        return tuple(count for prompt in self.prompts for count in prompt.tokens_per_image)
 
     @property
     def sample_of_image(self) -> tuple[int, ...]:
@@ -117,29 +128,29 @@ def plan_layout(
     input_ids: Tensor,
     attention_mask: Tensor | None,
     *,
-    num_images: int,
-    tokens_per_image: int,
+    tokens_per_image: Sequence[int],
     image_token_id: int,
     budgets: Sequence[TokenBudget],
     side: Side,
     keep_count: Callable[[int], int] | None = None,
     own_counts: Sequence[int] | None = None,
     labels: Tensor | None = None,
+    latency_columns: Sequence[int | None] | None = None,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
 
     Args:
-        input_ids: [B, L] with `tokens_per_image` placeholders for each image.
+        input_ids: [B, L] with N placeholders for each image.
         attention_mask: [B, L], 1 for a real token; None = all are.
-        num_images: I, rows of `pixel_values`.
-        tokens_per_image: N of one image.
+        tokens_per_image: N of each of the I images, in the order of the prompts.
         image_token_id: the placeholder's id.
-        budgets: one per sample, shared over its images as evenly as possible.
+        budgets: one per sample, shared over its images in proportion to their N.
         side: "left" for generation, "right" for training.
         keep_count: the K that a method keeps of an image where one was asked for; None = the one asked for.
         own_counts: K of every image, for a method that sets it whatever the budget.
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
+        latency_columns: of each sample, the column of its latency token, if it has one. No selector reads it.
 
     Raises:
         InputError: if placeholders and images do not fit together, or a sample is empty.
@@ -149,48 +160,69 @@ def plan_layout(
     if len(budgets) != len(ids):
         raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
     is_question = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
+    at_latency = [None] * len(ids) if latency_columns is None else latency_columns
+    for sample, column in enumerate(at_latency):
+        if column is not None:
+            is_question[sample, column] = False
     prompts: list[PromptPlan] = []
     first_image = 0
     for sample in range(len(ids)):
-        columns, spans = _find_images(sample, ids[sample], real[sample], image_token_id, tokens_per_image)
+        rest = tokens_per_image[first_image:]
+        columns, spans = _find_images(sample, ids[sample], real[sample], image_token_id, rest)
         images = slice(first_image, first_image + len(spans))
         first_image = images.stop
+        sizes = tuple(tokens_per_image[images])
         if own_counts is not None:
             kept = tuple(own_counts[images])
             asked = sum(kept)
         else:
-            asked = budgets[sample].resolve(len(spans) * tokens_per_image) if spans else 0
-            kept = share_over_images(asked, len(spans))
+            asked = budgets[sample].resolve(sum(sizes)) if spans else 0
+            kept = share_over_images(asked, sizes)
             if keep_count is not None:
                 kept = tuple(keep_count(count) for count in kept)
         question_ids = ids[sample][is_question[sample]]
-        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, tokens_per_image, question_ids))
-    placed = sum(len(prompt.spans) for prompt in prompts)
-    if placed != num_images:
+        column = at_latency[sample]
+        place = None if column is None else int(np.searchsorted(columns, column))
+        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, question_ids, place))
+    if first_image != len(tokens_per_image):
         raise InputError(
-            f"the prompts hold placeholders for {placed} images ({placed * tokens_per_image} tokens), but "
-            f"pixel_values has {num_images} rows: give one row per image, in the order of the prompts"
+            f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
+            "rows: give one row per image, in the order of the prompts"
         )
     return _lay_out(tuple(prompts), *_pad_right([np.flatnonzero(row) for row in is_question]), side)
 
 
-def with_keep_counts(layout: Layout, keep_counts: Sequence[Sequence[int]]) -> Layout:
+def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
     """Return the layout of the same prompts with other numbers of tokens kept. On the host; see `Layout.to`.
 
     Args:
         layout: of the batch, on the host.
-        keep_counts: K of each image of each sample.
+        keep_counts: K of each image of the batch.
     """
-    prompts = tuple(
-        replace(prompt, keep_counts=tuple(counts)) for prompt, counts in zip(layout.prompts, keep_counts, strict=True)
-    )
+    rest = iter(keep_counts)
+    prompts = tuple(replace(prompt, keep_counts=tuple(next(rest) for _ in prompt.spans)) for prompt in layout.prompts)
     return _lay_out(prompts, layout.question_columns, layout.question_mask, layout.side)
 
 
-def share_over_images(keep_count: int, num_images: int) -> tuple[int, ...]:
-    """Split a sample's K over its images: K // I each, the remainder to the first ones."""
-    each, remainder = divmod(keep_count, max(1, num_images))
-    return tuple(each + (image < remainder) for image in range(num_images))
+def with_own_counts(layout: Layout, own_counts: Sequence[int]) -> Layout:
+    """Return `with_keep_counts` for a method that set them itself: nothing else was asked for."""
+    kept = with_keep_counts(layout, own_counts)
+    prompts = tuple(replace(prompt, tokens_asked=sum(prompt.keep_counts)) for prompt in kept.prompts)
+    return replace(kept, prompts=prompts)
+
+
+def share_over_images(keep_count: int, tokens_per_image: Sequence[int]) -> tuple[int, ...]:
+    """Split a sample's K over its images in proportion to their N; what is left over goes where most is missing.
+
+    Images alike get as much, the first ones one more. No image gets more than its N, since K is at most their sum.
+    """
+    total = max(1, sum(tokens_per_image))
+    each = [keep_count * count // total for count in tokens_per_image]
+    missing = [keep_count * count % total for count in tokens_per_image]
+    in_turn = sorted(range(len(each)), key=lambda image: (-missing[image], image))
+    for image in in_turn[: keep_count - sum(each)]:
+        each[image] += 1
+    return tuple(each)
 
 
 def _on_host(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[_Columns, NDArray[np.bool_]]:
@@ -218,27 +250,41 @@ def _answers(labels: Tensor | None, shape: tuple[int, ...]) -> NDArray[np.bool_]
 
 
 def _find_images(
-    sample: int, ids: _Columns, real: NDArray[np.bool_], image_token_id: int, tokens_per_image: int
+    sample: int, ids: _Columns, real: NDArray[np.bool_], image_token_id: int, tokens_per_image: Sequence[int]
 ) -> tuple[_Columns, tuple[int, ...]]:
-    """Return a prompt's real columns, and the position among them at which each image begins."""
+    """Return a prompt's real columns, and the position among them at which each image begins.
+
+    Args:
+        sample: its number, for errors.
+        ids: [L].
+        real: [L].
+        image_token_id: the placeholder's id.
+        tokens_per_image: N of the images that no sample before it took; it takes as many as fill its placeholders.
+    """
     columns = np.flatnonzero(real)
     if len(columns) == 0:
         raise InputError(f"sample {sample} has no token: its attention_mask is all zero")
     if np.any((ids == image_token_id) & ~real):
         raise InputError(f"sample {sample} has image placeholders that its attention_mask hides")
     places = np.flatnonzero(ids[columns] == image_token_id)
-    rest = len(places) % tokens_per_image
-    if rest:
+    spans: list[int] = []
+    done = 0
+    for image, count in enumerate(tokens_per_image):
+        if done >= len(places):
+            break
+        run = places[done : done + count]
+        if len(run) == count and run[-1] - run[0] != count - 1:
+            raise InputError(f"sample {sample}, image {image}: its {count} placeholders are not in one run")
+        spans.append(int(run[0]))
+        done += count
+    if done != len(places):
+        sizes = ", ".join(str(count) for count in tokens_per_image[: len(spans)]) or "no image"
         raise InputError(
-            f"sample {sample} has {len(places)} image placeholders, which is no multiple of the "
-            f"{tokens_per_image} vision tokens of an image: let the processor expand the prompt, and do not truncate it"
+            f"sample {sample} has {len(places)} image placeholders, which its images do not fill (vision tokens of "
+            f"each: {sizes}): let the processor expand the prompt, do not truncate it, and give one row of "
+            "pixel_values per image"
         )
-    spans = tuple(int(place) for place in places[::tokens_per_image])
-    for image, start in enumerate(spans):
-        end = int(places[(image + 1) * tokens_per_image - 1])
-        if end - start != tokens_per_image - 1:
-            raise InputError(f"sample {sample}, image {image}: its {tokens_per_image} placeholders are not in one run")
-    return columns, spans
+    return columns, tuple(spans)
 
 
 def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question_mask: Tensor, side: Side) -> Layout:
@@ -246,6 +292,7 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
     text_columns, base_positions, mask = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     vision_slots = np.full(shape, -1, dtype=np.int64)
     k_max = max((count for prompt in prompts for count in prompt.keep_counts), default=0)
+    latency_places = np.full(len(prompts), -1, dtype=np.int64)
     first_image = 0
     for row, prompt in enumerate(prompts):
         sources, slots = _trace(prompt, first_image, k_max)
@@ -254,6 +301,9 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
         base_positions[row, place] = sources
         vision_slots[row, place] = slots
         mask[row, place] = 1
+        if prompt.latency_place is not None:
+            among = np.flatnonzero((sources == prompt.latency_place) & (slots < 0))
+            latency_places[row] = range(shape[1])[place][int(among[0])]
         first_image += len(prompt.spans)
     return Layout(
         prompts,
@@ -264,16 +314,18 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
         question_columns,
         question_mask,
         side,
+        torch.from_numpy(latency_places) if np.any(latency_places >= 0) else None,
     )
 
 
 def _trace(prompt: PromptPlan, first_image: int, k_max: int) -> tuple[_Columns, _Columns]:
     """Return, for each token of one shortened prompt, its place in the unpadded prompt and its vision slot."""
     sources, slots, done = [], [], 0
-    for image, (start, count) in enumerate(zip(prompt.spans, prompt.keep_counts, strict=True)):
+    sizes = zip(prompt.spans, prompt.keep_counts, prompt.tokens_per_image, strict=True)
+    for image, (start, count, num_tokens) in enumerate(sizes):
         sources += [np.arange(done, start), np.full(count, start)]
         slots += [np.full(start - done, -1), (first_image + image) * k_max + np.arange(count)]
-        done = start + prompt.tokens_per_image
+        done = start + num_tokens
     sources.append(np.arange(done, len(prompt.columns)))
     slots.append(np.full(len(prompt.columns) - done, -1))
     return np.concatenate(sources).astype(np.int64), np.concatenate(slots).astype(np.int64)

@@ -21,12 +21,11 @@ _REFUSED = {
     "position_ids": "they are made here: choose positions='original' or 'compact'",
     "past_key_values": "a cache begun elsewhere does not fit a shortened prompt",
     "labels": "generate computes no loss: use forward",
-    "latency": "this version has no scheduler for the LLM's layers",
     "stop_strings": f"{_END_UNCERTAIN}: cut the text instead",
     "stopping_criteria": _END_UNCERTAIN,
     "max_time": _END_UNCERTAIN,
 }
-_INSIDE = "a method inside the LLM gives its layers sequences of different lengths"
+_INSIDE = "a method inside the LLM, or a scheduler, gives its layers different tokens to read"
 _REFUSED_INSIDE = {"output_hidden_states": _INSIDE, "output_attentions": _INSIDE}
 
 
@@ -57,7 +56,7 @@ def plan_generation(
         kwargs: as the caller gave them; `generation_config` may be among them.
         default_config: the model's own `generation_config`.
         prompt_columns: L, columns of the caller's `input_ids`.
-        inside_llm: for a method inside the LLM, which refuses more and does not run compiled.
+        inside_llm: for a method inside the LLM or a schedule of its layers, which refuse more and do not run compiled.
 
     Raises:
         UnsupportedModeError: for a mode that cannot be given correctly, with the reason.

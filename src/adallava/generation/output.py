@@ -13,7 +13,9 @@ from adallava.generation.compact import CompactBatch
 from adallava.generation.layout import Layout
 from adallava.generation.modes import GenerationPlan
 from adallava.generation.prepare import Prepared
+from adallava.generation.scheduled import SampleLayers
 from adallava.records import FULL_METHOD
+from adallava.scheduling.contract import Schedule
 from adallava.selection.contract import Selection
 
 FinishReason = Literal["eos", "length"]
@@ -37,6 +39,7 @@ class SampleSelection:
         scores: [images, N] float32 on the CPU that the choice was made from, for methods that score.
         tokens_kept_by_layer: vision tokens that each LLM layer reads, for a method inside the LLM; else None.
         text_behind_images: text tokens that may judge each image, for a method inside the LLM; else None.
+        layers: what ran of the LLM, once it ran; None if all layers did for the whole batch.
     """
 
     method: str
@@ -51,6 +54,7 @@ class SampleSelection:
     scores: Tensor | None
     tokens_kept_by_layer: tuple[int, ...] | None = None
     text_behind_images: tuple[int, ...] | None = None
+    layers: SampleLayers | None = None
 
     @property
     def tokens_at_end(self) -> int:
@@ -82,6 +86,7 @@ class RunRecord:
         score_range: lowest and highest score, for methods that score.
         tokens_kept_by_layer: for a method inside the LLM.
         text_behind_images: for a method inside the LLM.
+        layers: what ran of the LLM; None if all layers did for the whole batch.
     """
 
     method: str
@@ -96,6 +101,7 @@ class RunRecord:
     score_range: tuple[float, float] | None
     tokens_kept_by_layer: tuple[int, ...] | None = None
     text_behind_images: tuple[int, ...] | None = None
+    layers: SampleLayers | None = None
 
     @property
     def tokens_at_end(self) -> int:
@@ -149,6 +155,7 @@ class ForwardOutput:
         batch: the shortened batch that the LLM's last layer read, its labels among it: what the logits belong to.
         layout: where its tokens come from.
         selection: the choice; None if no vision token was looked at.
+        schedule: which units of the LLM ran; None if all did.
     """
 
     loss: Tensor | None
@@ -156,6 +163,7 @@ class ForwardOutput:
     batch: CompactBatch
     layout: Layout
     selection: Selection | None
+    schedule: Schedule | None = None
 
 
 def measure_answers(
@@ -200,7 +208,7 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
                 budget_asked="none" if ignores_budget else str(prompt.budget),
                 num_vision_tokens=prompt.num_vision_tokens,
                 tokens_asked=prompt.tokens_asked,
-                tokens_planned=sum(map(len, kept[images])) if inside is not None else sum(prompt.keep_counts),
+                tokens_planned=sum(prompt.keep_counts) if inside is None else inside.tokens_by_layer[-1],
                 tokens_kept=sum(map(len, kept[images])) if inside is None else inside.tokens_by_layer[0],
                 kept_indices=tuple(kept[images]),
                 llm_sequence_length=prompt.length,
@@ -208,6 +216,7 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
                 scores=None if scores is None else scores[images],
                 tokens_kept_by_layer=None if inside is None else inside.tokens_by_layer,
                 text_behind_images=None if inside is None else inside.text_behind_images,
+                layers=None if prepared.layers is None else prepared.layers[number],
             )
         )
     return tuple(described)
@@ -259,6 +268,7 @@ def records_of(
             score_range=sample.score_range,
             tokens_kept_by_layer=sample.tokens_kept_by_layer,
             text_behind_images=sample.text_behind_images,
+            layers=sample.layers,
         )
         for sample in selections
         for _ in range(num_return_sequences)
@@ -266,12 +276,12 @@ def records_of(
 
 
 def _kept_indices(method: str, prepared: Prepared) -> list[tuple[int, ...]]:
-    selection, num_patches = prepared.selection, prepared.grid[0] * prepared.grid[1]
+    selection = prepared.selection
     if selection is None:
         return [()] * len(prepared.layout.keep_counts)
     rows = zip(selection.indices.tolist(), selection.keep_counts, strict=True)
     kept = [tuple(row[:count]) for row, count in rows]
-    for image, indices in enumerate(kept):
+    for image, (indices, num_patches) in enumerate(zip(kept, prepared.layout.tokens_per_image, strict=True)):
         within = all(0 <= index < num_patches for index in indices)
         if not within or any(a >= b for a, b in pairwise(indices)):
             raise AdallavaError(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError, InputError
-from adallava.families.contract import Family, TextTower, VisionFeatures
+from adallava.families.contract import Family, VisionFeatures
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import (
     CompactBatch,
@@ -19,7 +19,8 @@ from adallava.generation.compact import (
     merge_embeds,
 )
 from adallava.generation.layout import Layout
-from adallava.generation.wording import Wording, embed_words
+from adallava.generation.scheduled import SampleLayers
+from adallava.generation.wording import Language, embed_words
 from adallava.selection.contract import (
     BudgetTokenMethod,
     Need,
@@ -57,6 +58,7 @@ class Prepared:
         selector: that chose; None keeps every token.
         grid: (rows, columns) of an image's patches.
         inside: what a method inside the LLM does with each sample; None for other methods.
+        layers: what ran of the LLM for each sample, once it ran; None if all layers did for all samples.
     """
 
     batch: CompactBatch
@@ -65,6 +67,7 @@ class Prepared:
     selector: AnySelector | None
     grid: tuple[int, int]
     inside: tuple[InsideCounts, ...] | None = None
+    layers: tuple[SampleLayers, ...] | None = None
 
 
 def prepare(
@@ -77,7 +80,7 @@ def prepare(
     seeds: Sequence[int],
     positions: Positions = "original",
     labels: Tensor | None = None,
-    language: "Language | None" = None,
+    language: Language | None = None,
     vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
 ) -> Prepared:
@@ -123,7 +126,7 @@ def prepare(
 
 def budget_ratios(layout: Layout, device: torch.device) -> Tensor:
     """Return K / N of each image, [I] float32."""
-    ratios = [count / prompt.tokens_per_image for prompt in layout.prompts for count in prompt.keep_counts]
+    ratios = [kept / count for kept, count in zip(layout.keep_counts, layout.tokens_per_image, strict=True)]
     return torch.tensor(ratios, dtype=torch.float32).to(device, non_blocking=True)
 
 
@@ -185,19 +188,6 @@ def _encode_resized(
         full = features.new_zeros((len(same), *features.shape[1:])).index_copy(1, places, smaller.features)
         features = features.index_copy(0, rows, full)
     return VisionFeatures(features)
-
-
-@dataclass(frozen=True)
-class Language:
-    """What a method that reads the question's words needs of the model.
-
-    Attributes:
-        wording: from token ids to the question and to single words.
-        text_tower: for methods that compare the question with patches.
-    """
-
-    wording: Wording
-    text_tower: TextTower | None = None
 
 
 def read_own_counts(
@@ -311,11 +301,16 @@ def image_seeds(layout: Layout, seeds: Sequence[int]) -> Tensor:
     if len(seeds) != len(layout.prompts):
         raise InputError(f"{len(seeds)} seeds for a batch of {len(layout.prompts)} samples: give one, or one each")
     wrapped = [
-        (seed + place + 2**63) % 2**64 - 2**63
+        wrap_seed(seed + place)
         for seed, prompt in zip(seeds, layout.prompts, strict=True)
         for place in range(len(prompt.spans))
     ]
     return torch.tensor(wrapped, dtype=torch.int64)
+
+
+def wrap_seed(seed: int) -> int:
+    """Return a seed of any size as an int64."""
+    return (seed + 2**63) % 2**64 - 2**63
 
 
 def choose(selector: Selector | None, inputs: SelectionInput) -> Selection:

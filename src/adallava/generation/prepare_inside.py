@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adallava.families.contract import DecoderLayers, Family
+from adallava.families.contract import Family
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import Positions
 from adallava.generation.drops import DropPlan, plan_drops
@@ -48,7 +48,6 @@ class PreparedInside:
 
 def prepare_inside(
     family: Family,
-    decoder: DecoderLayers,
     selector: LayerSelector,
     layout: Layout,
     *,
@@ -62,7 +61,6 @@ def prepare_inside(
 
     Args:
         family: the model.
-        decoder: its LLM's layers.
         selector: the method.
         layout: of what is left behind the last drop, on the host.
         input_ids: [B, L].
@@ -71,6 +69,7 @@ def prepare_inside(
         positions: see `LayerDrops`.
         clock: marks the parts.
     """
+    decoder = family.decoder()
     plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
     prepared = prepare(
         family,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.families.contract import Family
+from adallava.families.contract import Family, TextTower
 from adallava.generation.layout import Layout
 from adallava.selection.contract import WordsMethod
 
@@ -40,6 +40,19 @@ class Wording:
             return []
         ids = self.tokenizer(list(words), is_split_into_words=True, add_special_tokens=False)["input_ids"]
         return [int(token) for token in ids]
+
+
+@dataclass(frozen=True)
+class Language:
+    """What a method that reads the question's words needs of the model.
+
+    Attributes:
+        wording: from token ids to the question and to single words.
+        text_tower: for methods that compare the question with patches.
+    """
+
+    wording: Wording
+    text_tower: TextTower | None = None
 
 
 def embed_words(

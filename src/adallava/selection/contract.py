@@ -188,7 +188,7 @@ class Selector(Protocol):
         learned: True if it needs an adapter with weights.
         needs: what it reads beyond features, question and seed; may depend on its options.
         merges: True if kept tokens may be combined from several patches: what is not kept is not lost.
-        per_sample: True if the choice depends on the sample (its picture, question or seed); False for a fixed grid.
+        per_sample: True if the kept places depend on the sample (picture, question or seed); False for a fixed grid.
         ignores_budget: True if the budget plays no role: the method keeps nothing (`none`), or sets its own counts
             (`OwnCountMethod`). Sweeps run it once.
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from adallava.errors import AdallavaError, UnsupportedModeError
-from adallava.selection.contract import Selection, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, TowerShape, top_k_in_order
 from adallava.selection.layer_contract import (
     Drop,
     DropInput,
@@ -33,6 +33,7 @@ class FastVSelector:
 
     name: ClassVar[str] = "fastv"
     learned: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
     merges: ClassVar[bool] = False
     per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False

@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import Selection, Selector, TowerShape
+from adallava.selection.contract import Need, Selection, Selector, TowerShape
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,15 @@ class LayerSelector(Protocol):
     Attributes:
         name: as of `Selector`.
         learned: as of `Selector`; False, since no such method is learned yet.
+        needs: as of `Selector`; empty, since it reads nothing before the LLM.
         merges: as of `Selector`.
-        per_sample: as of `Selector`; True, since attention is the sample's own.
+        per_sample: as of `Selector`.
         ignores_budget: as of `Selector`.
     """
 
     name: ClassVar[str]
     learned: ClassVar[bool]
+    needs: ClassVar[frozenset[Need]]
     merges: ClassVar[bool]
     per_sample: ClassVar[bool]
     ignores_budget: ClassVar[bool]

@@ -46,7 +46,7 @@ class MMTokSelector:
         patch_temperature: of the softmax between tokens.
 
     Raises:
-        InputError: for a temperature that is not above 0.
+        InputError: for a temperature that is not above 0, or a negative weight.
     """
 
     name: ClassVar[str] = "mmtok"
@@ -60,6 +60,8 @@ class MMTokSelector:
         """Hold the weights; the defaults are the code's."""
         if min(word_temperature, patch_temperature) <= 0:
             raise InputError(f"mmtok: temperatures {word_temperature} and {patch_temperature} must be above 0")
+        if alpha < 0:
+            raise InputError(f"mmtok: alpha is {alpha}; as a weight it must be at least 0")
         self._alpha, self._word_temperature, self._patch_temperature = alpha, word_temperature, patch_temperature
 
     def words(self, question: str) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
-from adallava.selection.contract import Selection, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, TowerShape, top_k_in_order
 from adallava.selection.layer_contract import (
     Drop,
     DropInput,
@@ -55,6 +55,7 @@ class SparseVLMSelector:
 
     name: ClassVar[str] = "sparsevlm"
     learned: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
     merges: ClassVar[bool] = True
     per_sample: ClassVar[bool] = True
     ignores_budget: ClassVar[bool] = False

@@ -30,7 +30,8 @@ class ToMeSelector:
     learned: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURE_LAYER})
     merges: ClassVar[bool] = True
-    per_sample: ClassVar[bool] = True
+    # What is merged into what is the picture's own; which places are left is not, wherever rounds halve.
+    per_sample: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:

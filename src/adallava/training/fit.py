@@ -23,9 +23,16 @@ WEIGHTS = "trained.safetensors"
 class StageTrainer(Trainer):  # type: ignore[misc]
     """A `Trainer` that reads examples in order, logs every part of the loss and saves only what is trained."""
 
-    def __init__(self, *args: Any, schedule_steps: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        schedule_steps: int | None = None,
+        selector_learning_rate: float | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Start with empty running sums of the parts of the loss."""
         self._schedule_steps = schedule_steps
+        self._selector_learning_rate = selector_learning_rate
         self._sums: dict[str, torch.Tensor] = {}
         self._steps: dict[str, int] = defaultdict(int)
         super().__init__(*args, **kwargs)
@@ -52,13 +59,15 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Make AdamW over the trained parameters; matrices decay, vectors and embeddings do not."""
-        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 decays = parameter.ndim >= 2 and "embed" not in name
-                groups[self.args.weight_decay if decays else 0.0].append(parameter)
+                rate = self._selector_learning_rate if "selector." in name else None
+                key = (self.args.weight_decay if decays else 0.0, rate or self.args.learning_rate)
+                groups[key].append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()],
+            [{"params": found, "weight_decay": decay, "lr": rate} for (decay, rate), found in groups.items()],
             lr=self.args.learning_rate,
             betas=(self.args.adam_beta1, self.args.adam_beta2),
             fused=True,
@@ -136,6 +145,7 @@ def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: A
         train_dataset=data,
         data_collator=collate,
         schedule_steps=recipe.optimisation.schedule_steps,
+        selector_learning_rate=recipe.optimisation.selector_learning_rate,
     )
     checkpoints = folder / "checkpoints"
     newest = newest_checkpoint(checkpoints)

@@ -6,6 +6,7 @@ through the base, and the base reads exactly what it would read at inference: K 
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,11 +69,12 @@ def evidence_loss(scores: Tensor, asked_patches: Tensor) -> Tensor:
     return torch.where(has_any, losses, 0.0).sum() / has_any.sum().clamp_min(1)
 
 
-@torch.no_grad()
 def answer_log_probabilities(
     family: Family, layout: Layout, prompts: PromptBatch, features: Tensor, indices: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probability of each answer from the kept tokens, [R], and whether it is the greedy one.
+
+    With gradients into the base, if they are enabled.
 
     Args:
         family: the base.
@@ -100,6 +102,21 @@ def answer_log_probabilities(
     wrong = (logits.argmax(-1) != wanted).float()
     right = torch.zeros(len(targets), device=chances.device).index_add(0, row, wrong) == 0
     return total, right
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one step of the policy gradient scored. R prompts.
+
+    Attributes:
+        features: [R, N, C] tower features.
+        scores: [R, N], without gradient.
+        keep_count: K of the step.
+    """
+
+    features: Tensor
+    scores: Tensor
+    keep_count: int
 
 
 class PolicyObjective(nn.Module):
@@ -141,35 +158,42 @@ class PolicyObjective(nn.Module):
         **_: Any,
     ) -> dict[str, Tensor]:
         """Return `loss`, the mean `reward`, the share of right answers by K, and the scores' `spread`."""
-        prompts = prompts.to(pixel_values.device)
+        return self.step(pixel_values, prompts.to(pixel_values.device), asked_patches)[0]
+
+    def step(
+        self, pixel_values: Tensor, prompts: PromptBatch, asked_patches: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Scored]:
+        """Return what `forward` does, and the scores that it came from."""
         keep_count = self.keep_counts[int(torch.randint(len(self.keep_counts), ()))]
         with torch.no_grad():
             features = self.family.encode(pixel_values).features[prompts.picture]
         scores = self._scores(prompts, features, keep_count)
         orders = draw_orders(scores, self.num_samples)
         drawn = prompts.repeat(self.num_samples)
-        rewards, right = answer_log_probabilities(
-            self.family,
-            self._layout(drawn, keep_count),
-            drawn,
-            features.repeat_interleave(self.num_samples, dim=0),
-            orders[:, :keep_count].sort(dim=1).values,
-        )
+        with torch.no_grad():
+            rewards, right = answer_log_probabilities(
+                self.family,
+                self.layout(drawn, keep_count),
+                drawn,
+                features.repeat_interleave(self.num_samples, dim=0),
+                orders[:, :keep_count].sort(dim=1).values,
+            )
         repeated = scores.repeat_interleave(self.num_samples, dim=0)
         chances = log_probability(repeated, orders, keep_count) / keep_count**0.5
         gains = advantages(rewards.clamp_min(_LOWEST_REWARD), self.num_samples)
         loss = -(gains * chances).mean() + self.spread_weight * scores.square().mean()
         if self.evidence_weight and asked_patches is not None:
             loss = loss + self.evidence_weight * evidence_loss(scores, asked_patches)
-        return {
+        outputs = {
             "loss": loss,
             "reward": rewards.mean(),
             f"right_{keep_count}": right.float().mean(),
             "spread": scores.detach().std(),
         }
+        return outputs, Scored(features, scores.detach(), keep_count)
 
     def _scores(self, prompts: PromptBatch, features: Tensor, keep_count: int) -> Tensor:
-        layout = self._layout(prompts, keep_count)
+        layout = self.layout(prompts, keep_count)
         inputs = selection_input(
             self.family,
             layout,
@@ -180,12 +204,12 @@ class PolicyObjective(nn.Module):
         )
         return self.selector.scores(inputs)
 
-    def _layout(self, prompts: PromptBatch, keep_count: int) -> Layout:
+    def layout(self, prompts: PromptBatch, keep_count: int) -> Layout:
+        """Return the layout of whole prompts that keep K tokens each, on the family's device."""
         return plan_layout(
             prompts.input_ids,
             prompts.attention_mask,
-            num_images=len(prompts.input_ids),
-            tokens_per_image=self.family.shape.num_vision_tokens,
+            tokens_per_image=[self.family.shape.num_vision_tokens] * len(prompts.input_ids),
             image_token_id=self.family.image_token_id,
             budgets=[TokenBudget(count=keep_count)] * len(prompts.input_ids),
             side="right",

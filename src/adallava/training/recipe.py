@@ -11,7 +11,7 @@ from adallava.tasks.scenes import KINDS
 
 RECIPES = Path(__file__).parent / "recipes"
 
-StageName = Literal["align", "base", "question", "budget-token"]
+StageName = Literal["align", "base", "question", "budget-token", "joint"]
 
 
 class _Part(BaseModel):
@@ -43,6 +43,8 @@ class Optimisation(_Part):
     """Length of the learning rate's schedule, where training stops before its end; default: `steps`."""
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
+    selector_learning_rate: float | None = Field(default=None, gt=0)
+    """Of a selector that learns beside the base; default: `learning_rate`."""
     warmup_steps: int = Field(default=50, ge=0)
     schedule: str = "cosine"
     weight_decay: float = 0.02
@@ -67,7 +69,7 @@ class Recipe(_Part):
 
     Attributes:
         stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
-            budgets), `question` or `budget-token` (a controller on a frozen base).
+            budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together).
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers.
         first_scene: index of the first training picture, so that stages see different ones.
@@ -75,6 +77,8 @@ class Recipe(_Part):
         questions_per_image: how many questions share one picture's tokens.
         evidence_weight: in stage `question`, of a term that rewards looking at labelled evidence first.
         spread_weight: in stage `question`, of the scores' mean square, which keeps draws different.
+        selection_keep_counts: in stage `joint`, K of the scorer's sets; `keep` is for the other steps.
+        others_share: in stage `joint`, share of steps in which the base learns as in stage `base`.
         kinds: question types of the scenes that are asked, in turn.
     """
 
@@ -92,13 +96,15 @@ class Recipe(_Part):
     samples_per_question: int = Field(default=4, ge=2)
     evidence_weight: float = 0.0
     spread_weight: float = 0.0
+    selection_keep_counts: tuple[int, ...] = (32, 16, 8)
+    others_share: float = Field(default=0.33, ge=0, le=1)
     selector: dict[str, int] = {}
     seed: int = 0
 
     @model_validator(mode="after")
     def _keeps_in_some_way(self) -> "Recipe":
-        if self.stage == "base" and self.keep == KeepMix():
-            raise ValueError("stage 'base' needs a [keep] table with at least one way above 0")
+        if self.stage in ("base", "joint") and self.keep == KeepMix():
+            raise ValueError(f"stage {self.stage!r} needs a [keep] table with at least one way above 0")
         return self
 
     @property

@@ -1,14 +1,14 @@
 """One stage from a recipe: what it starts from, what learns, what it leaves behind."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from adallava.adapters import save_adapter, weights_sha256
+from adallava.adapters import load_adapter, save_adapter, weights_sha256
 from adallava.errors import InputError
 from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
@@ -21,6 +21,7 @@ from adallava.training.batches import Collator, packed_questions, separate_promp
 from adallava.training.blank import write_blank
 from adallava.training.examples import SceneExamples, TaskExamples
 from adallava.training.fit import fit
+from adallava.training.joint import JointObjective
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
 from adallava.training.straight_through import StraightThroughObjective
@@ -70,12 +71,15 @@ def train_stage(
     objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
     fit(objective.to(device), recipe, examples, collate, output)
     if isinstance(objective, PolicyObjective | StraightThroughObjective):
-        return _save_adapter(objective, start_from or base_folder, base_folder, family, output)
+        return _save_adapter(objective.selector, start_from or base_folder, base_folder, family, output / "adapter")
     if recipe.stage == "align":
         match_scales(base, collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"].to(device))
     folder = output / "model"
     base.save_pretrained(folder)
     processor.save_pretrained(folder)
+    if isinstance(objective, JointObjective):
+        selector = objective.policy.selector
+        _save_adapter(selector, str(folder), str(folder), family, folder / "adapters" / selector.name)
     return folder
 
 
@@ -106,16 +110,11 @@ def _start(recipe: Recipe, output: Path, start_from: str | None) -> str:
 
 
 def _save_adapter(
-    objective: PolicyObjective | StraightThroughObjective,
-    base_name: str,
-    base_folder: str,
-    family: Family,
-    output: Path,
+    selector: QuestionSelector | BudgetTokenSelector, base_name: str, base_folder: str, family: Family, folder: Path
 ) -> Path:
-    folder = output / "adapter"
     save_adapter(
         folder,
-        objective.selector.cpu(),
+        selector.cpu(),
         shape=family.shape,
         base_model_name_or_path=base_name,
         base_weights_sha256=weights_sha256(weights_folder(base_folder)),
@@ -136,29 +135,67 @@ def _build_align(recipe: Recipe, family: Family, processor: Any) -> Built:
 
 def _build_base(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, recipe.trained)
-    objective = BaseObjective(
+    questions = packed_questions(processor)
+    return _base_objective(recipe, family), Collator(processor, with_labels=True, questions=questions)
+
+
+def _build_question(recipe: Recipe, family: Family, processor: Any) -> Built:
+    _train_only(family.model, ())
+    torch.manual_seed(recipe.seed)
+    selector = QuestionSelector(family.shape, **recipe.selector)
+    objective = _policy_objective(recipe, family, selector, recipe.keep.keep_counts)
+    prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
+    return objective, Collator(processor, with_labels=True, questions=prompts)
+
+
+def _build_joint(recipe: Recipe, family: Family, processor: Any) -> Built:
+    _train_only(family.model, recipe.trained)
+    torch.manual_seed(recipe.seed)
+    policy = _policy_objective(recipe, family, _first_scorer(recipe, family), recipe.selection_keep_counts)
+    packed = packed_questions(processor)
+    prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
+    return (
+        JointObjective(_base_objective(recipe, family), policy, recipe.others_share),
+        Collator(processor, with_labels=True, questions=lambda examples: packed(examples) | prompts(examples)),
+    )
+
+
+def _base_objective(recipe: Recipe, family: Family) -> BaseObjective:
+    return BaseObjective(
         family,
         recipe.keep,
         tower_learns="vision_tower" in recipe.trained,
         ground_weight=recipe.ground_weight,
         ground_layer=recipe.ground_layer,
     )
-    return objective, Collator(processor, with_labels=True, questions=packed_questions(processor))
 
 
-def _build_question(recipe: Recipe, family: Family, processor: Any) -> Built:
-    _train_only(family.model, ())
-    torch.manual_seed(recipe.seed)
-    objective = PolicyObjective(
+def _policy_objective(
+    recipe: Recipe, family: Family, selector: QuestionSelector, keep_counts: Sequence[int]
+) -> PolicyObjective:
+    return PolicyObjective(
         family,
-        QuestionSelector(family.shape, **recipe.selector),
-        keep_counts=recipe.keep.keep_counts,
+        selector,
+        keep_counts=keep_counts,
         num_samples=recipe.samples_per_question,
         evidence_weight=recipe.evidence_weight,
         spread_weight=recipe.spread_weight,
     )
-    prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
-    return objective, Collator(processor, with_labels=True, questions=prompts)
+
+
+def _first_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
+    """Return the scorer that the model has learned already, or a fresh one if it has none."""
+    folder = Path(family.model.config.name_or_path) / "adapters" / QuestionSelector.name
+    if not folder.is_dir():
+        return QuestionSelector(family.shape, **recipe.selector)
+    loaded = load_adapter(
+        folder,
+        method=QuestionSelector.name,
+        shape=family.shape,
+        base_weights_sha256=weights_sha256(folder.parents[1]),
+    )
+    assert isinstance(loaded.selector, QuestionSelector)
+    return loaded.selector.train().requires_grad_(True)
 
 
 def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:
@@ -174,4 +211,5 @@ _BUILDERS: dict[StageName, Callable[[Recipe, Family, Any], Built]] = {
     "base": _build_base,
     "question": _build_question,
     "budget-token": _build_budget_token,
+    "joint": _build_joint,
 }

@@ -90,6 +90,7 @@ def _to_cell(label: str, records: list[SampleRecord]) -> AnswerCell:
     # K = N makes a cell the full model's, whatever the budget's form (1.0, 100%, 576).
     keeps_all = all(record.tokens_asked == record.num_vision_tokens for record in answered)
     full = method == FULL_METHOD or (budget != NO_BUDGET and bool(answered) and keeps_all)
+    full = full and all(record.scheduler is None for record in records)
     return AnswerCell(
         label=label,
         task="",
@@ -102,7 +103,9 @@ def _to_cell(label: str, records: list[SampleRecord]) -> AnswerCell:
 
 
 def _to_answer(record: SampleRecord) -> Answer:
-    kept = record.kept_indices
+    # Layers left out change nothing about the choice of patches: it is looked at where all layers run.
+    kept = record.kept_indices if record.scheduler is None else None
+    schedule = "" if record.scheduler is None else f"/{record.scheduler}@{record.latency_asked}"
     return Answer(
         cell=record.cell,
         sample_id=record.sample_id,
@@ -114,7 +117,7 @@ def _to_answer(record: SampleRecord) -> Answer:
         score=record.score,
         kind=record.kind,
         error=record.error,
-        method=record.method,
+        method=record.method + schedule,
         budget_asked=record.budget_asked,
         num_vision_tokens=record.num_vision_tokens,
         tokens_asked=record.tokens_asked,
@@ -123,7 +126,8 @@ def _to_answer(record: SampleRecord) -> Answer:
         tokens_kept=record.tokens_kept,
         tokens_at_end=record.tokens_at_end,
         kept_indices=None if kept is None else tuple(tuple(image) for image in kept),
-        prompt_length=record.prompt_length,
+        # The latency token is no token of the text, whose length must be the same in every cell.
+        prompt_length=record.prompt_length - record.latency_tokens,
         answer_length=record.answer_length,
         finish_reason=record.finish_reason,
         empty_cause=record.empty_cause,

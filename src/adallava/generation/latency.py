@@ -1,0 +1,88 @@
+"""The latency token's place in a batch: it is put into the prompt before anything is planned, as a token of text.
+
+    prompt and answer, padded on the left        -  -  t  I  I  t  u  | a  b
+    with the token, `u` once more                -  -  t  I  I  t  u  u  | a  b
+    labels                                       -100 …           -100  a  b
+    of a sample that runs everything             -  -  t  I  I  t  u  -  | a  b      (a padded column)
+
+So ids, mask, labels, positions and lengths around it are made where those of every other token are made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adallava.generation.layout import IGNORED_LABEL
+
+
+@dataclass(frozen=True)
+class WithLatencyTokens:
+    """A batch with one column more, on the host.
+
+    Attributes:
+        input_ids: [B, L + 1].
+        attention_mask: [B, L + 1].
+        labels: [B, L + 1] or None.
+        columns: of each sample, the column of its latency token; None without.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor | None
+    columns: tuple[int | None, ...]
+
+
+def insert_latency_tokens(
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    labels: Tensor | None,
+    wanted: Sequence[bool],
+    *,
+    image_token_id: int,
+    pad_token_id: int,
+) -> WithLatencyTokens:
+    """Put a token behind the prompt, before the first label.
+
+    Its id is that of the last text token before it, or the padding's if there is none.
+
+    Args:
+        input_ids: [B, L].
+        attention_mask: [B, L] or None.
+        labels: [B, L] or None.
+        wanted: for each sample, whether it gets a token.
+        image_token_id: of the placeholders.
+        pad_token_id: for a prompt without text.
+    """
+    ids = input_ids.cpu()
+    mask = torch.ones_like(ids) if attention_mask is None else attention_mask.cpu().to(torch.int64)
+    targets = torch.full_like(ids, IGNORED_LABEL) if labels is None else labels.cpu()
+    rows, columns = [], []
+    for sample, is_wanted in enumerate(wanted):
+        place = _end_of_prompt(mask[sample], targets[sample])
+        text = ids[sample, :place][mask[sample, :place].bool() & (ids[sample, :place] != image_token_id)]
+        token = int(text[-1]) if is_wanted and len(text) else pad_token_id
+        rows.append(
+            (
+                _inserted(ids[sample], place, token),
+                _inserted(mask[sample], place, int(is_wanted)),
+                _inserted(targets[sample], place, IGNORED_LABEL),
+            )
+        )
+        columns.append(place if is_wanted else None)
+    new_ids, new_mask, new_labels = (torch.stack(tensors) for tensors in zip(*rows, strict=True))
+    return WithLatencyTokens(new_ids, new_mask, None if labels is None else new_labels, tuple(columns))
+
+
+def _end_of_prompt(mask: Tensor, labels: Tensor) -> int:
+    """Return the column behind the last token of the prompt."""
+    learned = (labels != IGNORED_LABEL).nonzero()
+    if len(learned):
+        return int(learned[0])
+    real = mask.nonzero()
+    return int(real[-1]) + 1 if len(real) else len(mask)
+
+
+def _inserted(row: Tensor, place: int, value: int) -> Tensor:
+    return torch.cat([row[:place], row.new_tensor([value]), row[place:]])

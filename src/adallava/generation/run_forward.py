@@ -1,0 +1,95 @@
+"""Runs the LLM once: a forward pass for training, or only as far as a method inside it needs to choose."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from adallava.generation.compact import CompactBatch, add_latency, compact_labels
+from adallava.generation.llm_run import LLMRun
+from adallava.generation.modes import refuse_outputs_inside
+from adallava.generation.output import ForwardOutput
+from adallava.generation.prepare import Prepared, assemble
+from adallava.generation.prepare_inside import PreparedInside
+
+
+def choose_inside(inside: PreparedInside) -> Prepared:
+    """Run the layers up to the last drop, and return what is left there."""
+    batch = inside.prepared.batch
+    inside.drops.view_until_chosen().model(
+        inputs_embeds=batch.inputs_embeds,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    )
+    return inside.settled()
+
+
+def forward_run(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOutput:
+    """Run the LLM once over the shortened batch.
+
+    Args:
+        run: prepared for this call, with a method before the LLM.
+        forward_kwargs: for the stock forward.
+
+    Raises:
+        UnsupportedModeError: if hidden states or attentions are asked for of an LLM whose layers do not all run.
+    """
+    if run.layers is not None:
+        refuse_outputs_inside(forward_kwargs.get)
+    batch = run.prepared.batch
+    # Always with the mask: without one, positions with gaps are read as several packed sequences.
+    result = run.model()(
+        inputs_embeds=batch.inputs_embeds,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        labels=batch.labels,
+        **{"use_cache": False, **forward_kwargs},
+    )
+    schedule = None if run.layers is None else run.layers.schedule
+    return ForwardOutput(result.loss, result.logits, batch, run.prepared.layout, run.prepared.selection, schedule)
+
+
+def forward_inside(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOutput:
+    """Run the LLM once over all N tokens; logits, labels and loss are those of what its last layer reads.
+
+    Args:
+        run: prepared for this call, with a method inside the LLM.
+        forward_kwargs: for the stock forward.
+
+    Raises:
+        UnsupportedModeError: if hidden states or attentions are asked for.
+    """
+    refuse_outputs_inside(forward_kwargs.get)
+    assert run.inside is not None
+    batch, last, labels = run.prepared.batch, run.inside.plan.stages[-1].layout, run.request.labels
+    result = run.model()(
+        inputs_embeds=batch.inputs_embeds,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        labels=None if labels is None else compact_labels(last, labels.to(run.family.device)),
+        **{"use_cache": False, **forward_kwargs},
+    )
+    schedule = None if run.layers is None else run.layers.schedule
+    return ForwardOutput(
+        result.loss, result.logits, _batch_at_the_end(run, run.inside), last, run.inside.drops.selection(), schedule
+    )
+
+
+def _batch_at_the_end(run: LLMRun, inside: PreparedInside) -> CompactBatch:
+    """Return the tokens that the LLM's last layer read: what its logits belong to."""
+    selection, last, labels = inside.drops.selection(), inside.plan.stages[-1].layout, run.request.labels
+    embeds = None
+    if selection is not None:
+        places = inside.plan.stages[0].vision_places.gather(1, selection.indices)
+        embeds = run.prepared.batch.inputs_embeds[inside.plan.sample_of_image.unsqueeze(1), places]
+    device = run.family.device
+    batch = assemble(
+        run.family,
+        last,
+        run.request.input_ids.to(device),
+        embeds,
+        None if selection is None else selection.indices,
+        run.request.positions,
+        None if labels is None else labels.to(device),
+    )
+    return replace(batch, inputs_embeds=add_latency(last, batch.inputs_embeds, run.latency_embeds))

@@ -1,0 +1,236 @@
+"""Carries out a schedule of the LLM's layers while stock `generate` or `forward` runs: the state of one call.
+
+    layer 5 of a batch of three, whole layers; samples 0 and 2 run it
+
+    hidden [3, S, D] ── rows 0, 2 ──▶ [2, S, D] ── stock layer, cache of 2 rows ──▶ back into rows 0, 2
+
+The rows of a sample (beams, several returns) share its plan. A row that does not run a layer is not computed there and
+has no keys and values there.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adallava.errors import AdallavaError
+from adallava.families.contract import DecoderLayers
+from adallava.families.rows import of_rows
+from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units
+
+
+@dataclass(frozen=True)
+class SampleLayers:
+    """What ran of the LLM for one sample.
+
+    Attributes:
+        scheduler: that chose.
+        latency_asked: in the form `Latency` prints.
+        groups_run: for each layer, the groups of heads that ran; `(0,)` or `()` where a layer is one group.
+        groups: that a layer is split into.
+        latency_tokens: in the prompt, which the prompt's length counts: 1 or 0.
+    """
+
+    scheduler: str
+    latency_asked: str
+    groups_run: tuple[tuple[int, ...], ...]
+    groups: int
+    latency_tokens: int = 0
+
+    @property
+    def layer_shares(self) -> tuple[Fraction, ...]:
+        """The share of each layer that ran."""
+        return tuple(Fraction(len(run), self.groups) for run in self.groups_run)
+
+
+@dataclass(frozen=True)
+class _LayerRows:
+    """Who runs one layer.
+
+    Attributes:
+        rows: of each group, the batch's rows that run it, int64 on the device.
+        num_rows: of the batch.
+        is_whole: True if the rows are the same for all groups: the layer runs as it is, for them.
+    """
+
+    rows: tuple[Tensor, ...]
+    num_rows: int
+    is_whole: bool
+
+    @property
+    def num_pairs(self) -> int:
+        """Rows of the layer's cache."""
+        return len(self.rows[0]) if self.is_whole else sum(map(len, self.rows))
+
+    @property
+    def is_stock(self) -> bool:
+        """True if everything runs."""
+        return self.is_whole and len(self.rows[0]) == self.num_rows
+
+    @cached_property
+    def _places(self) -> Tensor:
+        """Row of the layer's cache for each group and row of the batch, [groups, rows]."""
+        stored = self.rows[:1] if self.is_whole else self.rows
+        places = torch.zeros((len(stored), self.num_rows), dtype=torch.int64, device=self.rows[0].device)
+        first = 0
+        for group, rows in enumerate(stored):
+            places[group, rows] = torch.arange(first, first + len(rows), device=rows.device)
+            first += len(rows)
+        return places
+
+    def reordered(self, beam_idx: Tensor) -> Tensor:
+        """Return which row of the layer's cache goes into each, [cache rows], for that order of the batch's rows.
+
+        Beams only ever follow beams of their own sample, which run the same units.
+        """
+        stored = self.rows[:1] if self.is_whole else self.rows
+        beams = beam_idx.to(self.rows[0].device)
+        return torch.cat([self._places[group, beams[rows]] for group, rows in enumerate(stored)])
+
+
+class ScheduledLayers:
+    """Runs in each layer the rows that its plan names, in every pass. The plan is made in the first one."""
+
+    def __init__(
+        self,
+        decoder: DecoderLayers,
+        scheduler: Scheduler,
+        units: Units,
+        unit_counts: Sequence[int],
+        seeds: Tensor,
+        places: Tensor | None,
+    ) -> None:
+        """Start a call. A scheduler that reads no token decides now, on the host.
+
+        Args:
+            decoder: the model's layers.
+            scheduler: decides.
+            units: that may be left out.
+            unit_counts: n of each sample.
+            seeds: [B] int64, on the host.
+            places: [B] int64, the column of each latency token as it enters layer P, on the device; -1 for a sample
+                without; None if there is none.
+        """
+        self._decoder, self._scheduler, self._units = decoder, scheduler, units
+        self._unit_counts, self._seeds, self._places = tuple(unit_counts), seeds, places
+        self._schedule: Schedule | None = None
+        self._plan: list[list[bool]] = []
+        self._layers: dict[int, _LayerRows] = {}
+        if not isinstance(scheduler, TokenScheduler):
+            self._decide(ScheduleInput(units, self._unit_counts, seeds))
+
+    def around(self, index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """Run one layer for the rows that run it. See `AroundLayer`."""
+        if index < self._units.prefix_layers:
+            return layer(hidden, **kwargs)
+        if self._schedule is None:
+            self._decide(ScheduleInput(self._units, self._unit_counts, self._seeds.to(hidden.device), self._at(hidden)))
+        assert self._schedule is not None
+        if self._schedule.gates is not None:
+            return self._gated(index, layer, hidden, kwargs, self._schedule.gates)
+        who = self._who(index, hidden)
+        if who.num_pairs == 0:
+            return hidden
+        if who.is_stock:
+            return layer(hidden, **kwargs)
+        if not who.is_whole:
+            return self._decoder.run_groups(index, hidden, kwargs, who.rows)
+        (rows, *_) = who.rows
+        left = layer(hidden.index_select(0, rows), **of_rows(kwargs, rows, len(hidden)))
+        return hidden.index_copy(0, rows, left.to(hidden.dtype))
+
+    def reorder_cache(self, cache: Any, beam_idx: Tensor) -> Any:
+        """Put the rows of every layer's cache into the order of the beams that go on. See `ReorderCache`."""
+        for index, layer in enumerate(cache.layers):
+            who = self._layers.get(index)
+            if who is None or who.is_stock:
+                layer.reorder_cache(beam_idx)
+            elif who.num_pairs:
+                layer.reorder_cache(who.reordered(beam_idx))
+        return cache
+
+    @property
+    def schedule(self) -> Schedule:
+        """What was decided.
+
+        Raises:
+            AdallavaError: before the LLM ran.
+        """
+        if self._schedule is None:
+            raise AdallavaError("no layer behind the prefix ran yet: the schedule is not decided")
+        return self._schedule
+
+    def ran(self, latencies: Sequence[str]) -> tuple[SampleLayers, ...]:
+        """Return what ran for each sample, after the LLM did.
+
+        Args:
+            latencies: as asked.
+        """
+        groups, units = self._units.groups, self._units
+        every = tuple(range(groups))
+        samples = []
+        for latency, plan, count in zip(latencies, self._plan, self._unit_counts, strict=True):
+            chosen = [plan[first : first + groups] for first in range(0, len(plan), groups)]
+            behind = tuple(tuple(group for group in every if layer[group]) for layer in chosen)
+            tokens = int(isinstance(self._scheduler, TokenScheduler) and count < units.count)
+            run = (every,) * units.prefix_layers + behind
+            samples.append(SampleLayers(self._scheduler.name, latency, run, groups, tokens))
+        return tuple(samples)
+
+    def _at(self, hidden: Tensor) -> Tensor:
+        """Return the states at the latency tokens, [B, D]."""
+        assert self._places is not None
+        one_each = hidden[:: len(hidden) // len(self._unit_counts)]
+        samples = torch.arange(len(one_each), device=hidden.device)
+        return one_each[samples, self._places.clamp_min(0)]
+
+    def _decide(self, inputs: ScheduleInput) -> None:
+        schedule = self._scheduler.schedule(inputs)
+        # How many rows a layer has must be known on the host: the one read that a plan made on the device costs.
+        plan = schedule.active.tolist()
+        expected = (len(self._unit_counts), self._units.count)
+        if tuple(schedule.active.shape) != expected or [sum(row) for row in plan] != list(self._unit_counts):
+            raise AdallavaError(
+                f"scheduler {self._scheduler.name!r} was asked to run {self._unit_counts} of {self._units.count} units "
+                f"and returned {[sum(row) for row in plan]} in a tensor of shape {tuple(schedule.active.shape)}, not "
+                f"{expected}"
+            )
+        self._schedule, self._plan = schedule, plan
+
+    def _who(self, index: int, hidden: Tensor) -> _LayerRows:
+        """Return who runs a layer; found once a call."""
+        known = self._layers.get(index)
+        if known is not None and known.num_rows == len(hidden):
+            return known
+        repeats = len(hidden) // len(self._plan)
+        first = (index - self._units.prefix_layers) * self._units.groups
+        by_group = [
+            [
+                sample * repeats + repeat
+                for sample, plan in enumerate(self._plan)
+                for repeat in range(repeats)
+                if plan[first + group]
+            ]
+            for group in range(self._units.groups)
+        ]
+        rows = tuple(torch.tensor(g, dtype=torch.int64).to(hidden.device, non_blocking=True) for g in by_group)
+        who = _LayerRows(rows, len(hidden), all(group == by_group[0] for group in by_group))
+        self._layers[index] = who
+        return who
+
+    def _gated(
+        self, index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any], gates: Tensor
+    ) -> Tensor:
+        """Compute the whole layer for all rows, and let each unit's gate through: for straight-through gradients."""
+        groups = self._units.groups
+        first = (index - self._units.prefix_layers) * groups
+        own = gates[:, first : first + groups].repeat_interleave(len(hidden) // len(gates), dim=0)
+        if groups == 1:
+            left = layer(hidden, **kwargs)
+            return hidden + own.to(hidden.dtype).unsqueeze(-1) * (left - hidden)
+        everyone = torch.arange(len(hidden), device=hidden.device)
+        return self._decoder.run_groups(index, hidden, kwargs, (everyone,) * groups, own)

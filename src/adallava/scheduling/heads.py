@@ -1,0 +1,61 @@
+"""`heads`: groups of attention heads, each with its slice of the MLP: AdaLLaVA-H (arXiv 2503.10905, section 3.2).
+
+A group is made of whole key-value heads with all query heads that read them, so that grouped-query attention needs no
+exception: 32 heads in 4 groups are the paper's groups of 8.
+"""
+
+import math
+from typing import ClassVar
+
+from adallava.errors import UnsupportedModeError
+from adallava.scheduling.contract import DecoderShape, Units
+from adallava.scheduling.latency_token import LatencyTokenScheduler, prefix_of
+
+
+class HeadsScheduler(LatencyTokenScheduler):
+    """Runs the n groups behind the prefix with the highest logits, of whichever layers.
+
+    Args:
+        shape: of the LLM.
+        groups: parts of a layer; None = 4, or as many of them as divide the key-value heads.
+        prefix_layers: P; None = half of the layers, as in the paper.
+        num_frequencies: see `LatencyTokenScheduler`.
+    """
+
+    name: ClassVar[str] = "heads"
+
+    def __init__(
+        self,
+        shape: DecoderShape,
+        *,
+        groups: int | None = None,
+        prefix_layers: int | None = None,
+        num_frequencies: int = 128,
+    ) -> None:
+        """Make fresh weights for an LLM of `shape`.
+
+        Raises:
+            UnsupportedModeError: if its key-value heads or its MLP cannot be split evenly.
+        """
+        groups = math.gcd(4, shape.kv_heads) if groups is None else groups
+        units = Units(shape.num_layers, prefix_of(shape, prefix_layers), groups)
+        super().__init__(units, shape.width, num_frequencies)
+        self.config = {
+            "groups": groups,
+            "prefix_layers": units.prefix_layers,
+            "num_frequencies": num_frequencies,
+        }
+
+    def units(self, shape: DecoderShape) -> Units:
+        """Return `groups` units a layer behind the prefix.
+
+        Raises:
+            UnsupportedModeError: if the LLM's key-value heads or its MLP cannot be split evenly.
+        """
+        groups = self._units.groups
+        if groups < 1 or shape.kv_heads % groups or shape.mlp_width % groups:
+            raise UnsupportedModeError(
+                f"{shape.kv_heads} key-value heads and {shape.mlp_width} neurons cannot be split into {groups} groups: "
+                "give a number of groups that divides both"
+            )
+        return Units(shape.num_layers, self._units.prefix_layers, groups)

@@ -1,0 +1,77 @@
+"""What the learned schedulers have in common: a latency token that reads the prompt, and a head that reads the token.
+
+After AdaLLaVA (arXiv 2503.10905, section 3): the budget becomes a token behind the prompt, whose state behind the
+prefix gives a logit for each unit. Two differences. The token is the prompt's last token again, with the encoded
+budget added to its embedding: the answer is read off behind it, and a base that was never trained with such a token
+goes on as before while the addition is small (it starts at zero). And the state is divided by its root mean square,
+since the scale of hidden states differs by orders of magnitude from base to base.
+"""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adallava.errors import InputError
+from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, half_of_layers, top_units
+from adallava.selection.budget_token import encode_budget
+
+
+class LatencyTokenScheduler(nn.Module):
+    """Runs the n units with the highest logits.
+
+    Args:
+        units: how the LLM is split.
+        width: D.
+        num_frequencies: sines, and as many cosines, that encode the share of the LLM that runs.
+    """
+
+    learned: ClassVar[bool] = True
+    per_sample: ClassVar[bool] = True
+    config: dict[str, Any]
+
+    def __init__(self, units: Units, width: int, num_frequencies: int) -> None:
+        """Make fresh weights."""
+        super().__init__()
+        self._units, self._width, self._num_frequencies = units, width, num_frequencies
+        self.latency_mlp = nn.Sequential(nn.Linear(2 * num_frequencies, width), nn.GELU(), nn.Linear(width, width))
+        self.head = nn.Linear(width, units.count)
+        for parameter in self.latency_mlp[2].parameters():
+            nn.init.zeros_(parameter)
+
+    def latency_token(self, shares: Tensor) -> Tensor:
+        """Return what is added to the input embedding of the latency token, [B, D].
+
+        Args:
+            shares: [B], of the LLM, in (0, 1].
+        """
+        encoding = encode_budget(shares.float(), self._num_frequencies)
+        token: Tensor = self.latency_mlp(encoding.to(self.head.weight.dtype))
+        return token
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return a logit for each unit, [B, U] float32, from states at the latency token, [B, D]."""
+        weight = self.head.weight
+        normed = F.rms_norm(states.float(), states.shape[-1:]).to(weight.dtype)
+        logits: Tensor = self.head(normed)
+        return logits.float()
+
+    def schedule(self, inputs: ScheduleInput) -> Schedule:
+        """Choose exactly `inputs.unit_counts[b]` units of sample b.
+
+        Raises:
+            InputError: if the LLM ran without the latency token.
+        """
+        if inputs.states is None:
+            raise InputError("a learned scheduler needs the states at the latency token")
+        logits = self.logits(inputs.states)
+        return Schedule(top_units(logits.detach(), inputs.unit_counts), logits=logits)
+
+    def flops(self) -> int:
+        """Return the matrix products of making one token and one choice."""
+        return 2 * self._width * (2 * self._num_frequencies + self._width + self._units.count)
+
+
+def prefix_of(shape: DecoderShape, prefix_layers: int | None) -> int:
+    """Return the prefix asked for, or half of the layers."""
+    return half_of_layers(shape) if prefix_layers is None else prefix_layers

@@ -1,0 +1,28 @@
+"""`layers`: whole layers, chosen by the latency token: AdaLLaVA-L (arXiv 2503.10905, section 3.2)."""
+
+from typing import ClassVar
+
+from adallava.scheduling.contract import DecoderShape, Units
+from adallava.scheduling.latency_token import LatencyTokenScheduler, prefix_of
+
+
+class LayersScheduler(LatencyTokenScheduler):
+    """Runs the n layers behind the prefix with the highest logits.
+
+    Args:
+        shape: of the LLM.
+        prefix_layers: P; None = half of the layers, as in the paper.
+        num_frequencies: see `LatencyTokenScheduler`.
+    """
+
+    name: ClassVar[str] = "layers"
+
+    def __init__(self, shape: DecoderShape, *, prefix_layers: int | None = None, num_frequencies: int = 128) -> None:
+        """Make fresh weights for an LLM of `shape`."""
+        units = Units(shape.num_layers, prefix_of(shape, prefix_layers))
+        super().__init__(units, shape.width, num_frequencies)
+        self.config = {"prefix_layers": units.prefix_layers, "num_frequencies": num_frequencies}
+
+    def units(self, shape: DecoderShape) -> Units:
+        """Return one unit a layer behind the prefix."""
+        return Units(shape.num_layers, self._units.prefix_layers)

@@ -1,0 +1,35 @@
+"""What the schedulers that rank whole layers without reading the sample have in common."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+
+from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, half_of_layers
+
+
+class WholeLayers:
+    """Splits an LLM into whole layers behind a prefix.
+
+    Args:
+        prefix_layers: P; None = half of the layers.
+    """
+
+    learned: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = False
+
+    def __init__(self, *, prefix_layers: int | None = None) -> None:
+        """Make it with its prefix."""
+        self.prefix_layers = prefix_layers
+
+    def units(self, shape: DecoderShape) -> Units:
+        """Return one unit a layer behind the prefix."""
+        return Units(shape.num_layers, half_of_layers(shape) if self.prefix_layers is None else self.prefix_layers)
+
+
+def schedule_of(units_by_sample: Sequence[Sequence[int]], inputs: ScheduleInput) -> Schedule:
+    """Return the schedule that runs the given units of each sample."""
+    active = torch.zeros(len(units_by_sample), inputs.units.count, dtype=torch.bool)
+    for row, units in enumerate(units_by_sample):
+        active[row, list(units)] = True
+    return Schedule(active.to(inputs.seeds.device, non_blocking=True))

@@ -1,0 +1,124 @@
+"""What a plan of layers costs: published figures, laws, PyTorch's counter and the cache itself."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from models import SCHEDULERS, scheduled, six_layers, tiny_inputs
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from adallava import AdaLlava
+from adallava.budget import Latency
+from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops
+from adallava.costs.roofline import HARDWARE, decode_floor_ms, floor_ms, hardware, prefill_floor_ms, weight_bytes
+from adallava.costs.shapes import LLAVA_1_5_7B, model_shape_from_config
+from adallava.errors import InputError
+from adallava.evaluation.answer_flops import count_flops, count_kv_bytes
+
+LLM = LLAVA_1_5_7B.llm
+
+
+def shares(latency: float, groups: int = 1) -> list[Fraction]:
+    """The first 16 layers, and as many units behind them as the latency allows."""
+    units = Latency.parse(latency).resolve(32, 16, groups)
+    whole, rest = divmod(units, groups)
+    return ([Fraction(1)] * (16 + whole) + [Fraction(rest, groups)] * (rest > 0) + [Fraction(0)] * 32)[:32]
+
+
+def tflops(latency: float, length: int | list[int], groups: int = 1) -> float:
+    return round(prefill_flops(LLM, length, layer_shares=shares(latency, groups)) / 1e12, 1)
+
+
+@pytest.mark.parametrize("length", [644, 645, 646])
+def test_the_published_tflops_of_adallava_l(length: int) -> None:
+    # arXiv 2503.10905, tables 1 and 2, for LLaVA-1.5-7B; no latency token in the first column.
+    assert [tflops(latency, length) for latency in (1.0, 0.85, 0.6)] == [8.6, 7.2, 5.1]
+    # FastV halves 576 vision tokens behind its second layer.
+    fastv = [length] * 2 + [length - 288] * 30
+    assert [tflops(latency, fastv) for latency in (1.0, 0.85, 0.6)] == [4.9, 4.2, 3.0]
+
+
+def test_the_published_tflops_with_prumerge_plus_are_those_of_more_than_a_quarter_of_the_tokens() -> None:
+    """3.0, 2.6 and 1.8 TFLOPs at 100, 85 and 60 %: PruMerge+ finds its own number of tokens for each picture.
+
+    A quarter of 576 would be 2.8; the lengths that round to all three figures hold 163 or 164 vision tokens.
+    """
+    text = 645 - 576
+    assert tflops(1.0, text + 144) == 2.8
+    published = [3.0, 2.6, 1.8]
+    fitting = [kept for kept in range(577) if [tflops(share, text + kept) for share in (1.0, 0.85, 0.6)] == published]
+    assert fitting == [163, 164]
+
+
+def test_groups_of_heads_cost_their_share_of_a_layer() -> None:
+    # 65 % of 32 layers are 20 whole ones, or 20 and three quarters.
+    whole, quarters = (prefill_flops(LLM, 645, layer_shares=shares(0.65, groups)) for groups in (1, 4))
+    layer = prefill_flops(LLM, 645, layer_shares=shares(22 / 32)) - prefill_flops(
+        LLM, 645, layer_shares=shares(21 / 32)
+    )
+    assert quarters - whole == layer * 3 // 4
+    half = [Fraction(1, 2)] * 32
+    output_layer = 2 * 4096 * 32064
+    assert 2 * (prefill_flops(LLM, 645, layer_shares=half) - output_layer) == prefill_flops(LLM, 645) - output_layer
+    sixteen = replace(LLM, layers=16)
+    assert decode_flops(LLM, 645, 9, layer_shares=half) == decode_flops(sixteen, 645, 9)
+    # 2 * 4096 values a token and layer, in two bytes.
+    assert kv_bytes(LLM, 645, 9, bytes_per_value=2) == 32 * 653 * 2 * 4096 * 2
+    assert kv_bytes(LLM, 645, 9, bytes_per_value=2, layer_shares=half) == 16 * 653 * 2 * 4096 * 2
+    with pytest.raises(InputError, match="one in \\[0, 1\\] for each of 32 layers"):
+        prefill_flops(LLM, 645, layer_shares=half[:-1])
+
+
+@pytest.fixture(scope="module", params=["llama", "mistral"])
+def six(request: pytest.FixtureRequest, full: AdaLlava) -> Iterator[AdaLlava]:
+    # The counter does not see the fused kernel of a CPU.
+    with sdpa_kernel(SDPBackend.MATH):
+        yield six_layers(full, llm=request.param)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize(("method", "latency"), [("uniform", 4), ("uniform", 3), ("fastv", 5), ("uniform", 1.0)])
+def test_an_answers_costs_are_what_pytorch_counts_and_the_cache_holds(
+    six: AdaLlava, name: str, method: str, latency: Any
+) -> None:
+    model = scheduled(six, name).with_method(method)
+    inputs = tiny_inputs(six.processor, ["is the colour red or blue?"])
+    counter = FlopCounterMode(display=False)
+    with counter:
+        output = model.generate(
+            **inputs, token_budget=5, latency=latency, max_new_tokens=4, do_sample=False, return_dict_in_generate=True
+        )
+    rotary = sum(sum(ops.values()) for key, ops in counter.get_flop_counts().items() if key.endswith("rotary_emb"))
+    shape = model_shape_from_config(six.base.config.to_dict())
+    (record,), (length,) = output.records, output.answer_lengths
+    flops = count_flops(model, shape, record, "is the colour red or blue?", length)
+    assert sum(flops.values()) == counter.get_total_flops() - rotary
+    held = sum(
+        layer.keys.nbytes + layer.values.nbytes
+        for layer in output.transformers_output.past_key_values.layers
+        if layer.is_initialized
+    )
+    assert count_kv_bytes(model, shape, record, length) == held
+
+
+def test_the_floor_is_the_larger_of_computing_and_moving() -> None:
+    machine = hardware("h200")
+    assert floor_ms(machine, int(989e12), 1) == pytest.approx(1000.0)
+    assert floor_ms(machine, 1, int(4.8e12)) == pytest.approx(1000.0)
+    # 6 476 005 376 weights in the layers' matrices and 4096 x 32064 in the output layer.
+    assert weight_bytes(LLM, bytes_per_value=2) == 2 * (6_476_005_376 + 4096 * 32064)
+    half = [Fraction(1)] * 16 + [Fraction(0)] * 16
+    assert weight_bytes(LLM, bytes_per_value=2, layer_shares=half) == 6_476_005_376 + 2 * 4096 * 32064
+    # Prefill of 645 tokens is bound by products, one decoded token by reading weights.
+    assert prefill_floor_ms(machine, LLM, 645) == pytest.approx(1000 * prefill_flops(LLM, 645) / 989e12)
+    weights_ms = 1000 * weight_bytes(LLM, bytes_per_value=2) / 4.8e12
+    assert weights_ms < decode_floor_ms(machine, LLM, 645) < 1.05 * weights_ms
+    for batch_size in (1, 8):
+        full = decode_floor_ms(machine, LLM, 645, batch_size=batch_size)
+        assert 0.5 < decode_floor_ms(machine, LLM, 645, batch_size=batch_size, layer_shares=half) / full < 0.52
+    with pytest.raises(InputError, match="no ceilings are known of hardware 'h300'"):
+        hardware("h300")
+    assert all(machine.source for machine in HARDWARE.values())

@@ -1,0 +1,353 @@
+"""What every scheduler promises in generation: baselines, whole layers and groups of heads alike."""
+
+from typing import Any
+
+import pytest
+import torch
+from models import BEFORE_LLM, SCHEDULERS, sample_of, scheduled, six_layers, tiny_inputs, with_every_option
+from stock_reference import greedy
+from torch import Tensor
+from truncated_reference import truncated
+
+from adallava import AdaLlava
+from adallava.errors import AdallavaError, BudgetError, UnsupportedModeError
+from adallava.scheduling.contract import Schedule
+from adallava.scheduling.first import FirstScheduler
+from adallava.scheduling.heads import HeadsScheduler
+
+NEW = 5
+# Of six layers, three of them the prefix: one or two more run, or all. One sample of three runs everything.
+LATENCIES = [4 / 6, 1.0, 5 / 6]
+BUDGETS = [5, 1.0, 0.5]
+LEARNED = ("heads", "layers")
+
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "beams": {"num_beams": 3, "do_sample": False},
+    "beam returns": {"num_beams": 3, "num_return_sequences": 2, "do_sample": False},
+    "static cache": {"cache_implementation": "static", "do_sample": False},
+    "static cache with beams": {"cache_implementation": "static", "num_beams": 3, "do_sample": False},
+}
+
+
+@pytest.fixture(scope="module")
+def six(full: AdaLlava) -> AdaLlava:
+    return six_layers(full)
+
+
+@pytest.fixture(params=SCHEDULERS)
+def model(request: pytest.FixtureRequest, six: AdaLlava) -> AdaLlava:
+    return scheduled(six, request.param).with_method("uniform")  # type: ignore[no-any-return]
+
+
+def _logits(output: Any) -> Tensor:
+    return torch.stack(output.transformers_output.logits, dim=1)
+
+
+def _units_run(record: Any) -> int:
+    return sum(map(len, record.layers.groups_run[3:]))
+
+
+def test_exactly_n_units_run_and_the_record_names_them(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    output = model.generate(**inputs, latency=LATENCIES, seed=[1, 2, 3], max_new_tokens=1)
+    assert model.scheduler is not None
+    groups = 2 if model.scheduler.name == "heads" else 1
+    for record, latency, layers in zip(
+        output.records, ["0.6666666666666666", "1.0", "0.8333333333333334"], (1, 3, 2), strict=True
+    ):
+        assert record.layers is not None
+        assert (record.layers.scheduler, record.layers.latency_asked) == (model.scheduler.name, latency)
+        assert record.layers.groups == groups
+        assert len(record.layers.groups_run) == 6
+        assert record.layers.groups_run[:3] == (tuple(range(groups)),) * 3
+        assert _units_run(record) == layers * groups
+
+
+def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    for mode in MODES:
+        options: dict[str, Any] = {"max_new_tokens": NEW, **MODES[mode]}
+        together = model.generate(**inputs, token_budget=BUDGETS, latency=LATENCIES, seed=[1, 2, 3], **options)
+        returns = options.get("num_return_sequences", 1)
+        for row in range(3):
+            alone = model.generate(
+                **sample_of(inputs, row), token_budget=BUDGETS[row], latency=LATENCIES[row], seed=row + 1, **options
+            )
+            for number in range(returns):
+                assert alone.answer_ids[number] == together.answer_ids[row * returns + number], mode
+            if LATENCIES[row] < 1.0:
+                assert alone.records[0].layers == together.records[row * returns].layers
+
+
+@torch.no_grad()
+def test_a_plan_is_the_stock_model_with_the_rest_taken_out(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    # At full tokens, one sample: the prompt, its latency token if there is one, and a smaller model.
+    for row, latency in enumerate((4 / 6, 3 / 6, 5 / 6)):
+        sample = sample_of(inputs, row)
+        output = model.generate(**sample, latency=latency, max_new_tokens=NEW, do_sample=False, output_logits=True)
+        layers = output.records[0].layers
+        assert layers is not None
+        smaller = truncated(model.base, layers.groups_run, layers.groups)
+        embeds = _embeds(model, sample, latency)
+        tokens, logits = greedy(smaller, embeds, torch.arange(embeds.shape[1])[None], NEW)
+        assert output.answer_ids[0] == tokens
+        torch.testing.assert_close(_logits(output)[0], logits, atol=2e-4, rtol=2e-4)
+
+
+def _embeds(model: AdaLlava, sample: dict[str, Any], latency: float) -> Tensor:
+    """The whole prompt's embeddings, and behind them the last one again with the latency added."""
+    ids = sample["input_ids"]
+    embeds = model.base.get_input_embeddings()(ids)
+    features = torch.cat(list(model.base.model.get_image_features(sample["pixel_values"]).pooler_output))
+    embeds[ids == model.base.config.image_token_id] = features
+    scheduler: Any = model.scheduler
+    if scheduler.name not in LEARNED:
+        return embeds
+    return torch.cat([embeds, embeds[:, -1:] + scheduler.latency_token(torch.tensor([latency]))], dim=1)
+
+
+def test_latency_one_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    for mode in MODES:
+        stock = model.base.generate(**inputs, max_new_tokens=NEW, **MODES[mode])
+        assert torch.equal(model.generate(**inputs, latency=1.0, max_new_tokens=NEW, **MODES[mode]).sequences, stock)
+    output = model.generate(**inputs, latency="100%", max_new_tokens=1)
+    assert output.records[0].layers is None
+
+
+def test_a_latency_below_the_prefix_names_the_least(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    with pytest.raises(BudgetError, match=r"latency 0\.4 asks for 2\.4 of 6 layers.*give at least 0\.5, or 3 layers"):
+        model.generate(**inputs, latency=[1.0, 0.4, 0.5], max_new_tokens=1)
+
+
+def test_training_computes_what_inference_computes(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    """Uncached and padded on the right equals cached and padded on the left."""
+    options: dict[str, Any] = {"token_budget": BUDGETS, "latency": LATENCIES, "seed": [1, 2, 3]}
+    generated = model.generate(**inputs, **options, max_new_tokens=NEW, do_sample=False, output_logits=True)
+    for row, answer in enumerate(generated.answer_ids):
+        sample = sample_of(inputs, row)
+        whole = torch.cat([sample["input_ids"], torch.tensor([answer])], dim=1)
+        labels = torch.cat([torch.full_like(sample["input_ids"], -100), torch.tensor([answer])], dim=1)
+        output = model.forward(
+            input_ids=whole,
+            pixel_values=sample["pixel_values"],
+            labels=labels,
+            **{name: values[row] for name, values in options.items()},
+        )
+        first = generated.prompt_lengths[row] - 1
+        steps = output.logits[0, first : first + len(answer)]
+        torch.testing.assert_close(steps, _logits(generated)[row, : len(answer)], atol=2e-4, rtol=2e-4)
+
+
+def test_labels_positions_and_lengths_around_the_token_fit_in_a_mixed_batch(six: AdaLlava) -> None:
+    model = scheduled(six, "layers").with_method("uniform")
+    batch = tiny_inputs(model.processor, ["what is it?", "why?", "is the colour red or blue?"])
+    labels = torch.full_like(batch["input_ids"], -100)
+    for row, length in enumerate((2, 4, 3)):
+        labels[row, -length:] = batch["input_ids"][row, -length:]
+    output = model.forward(**batch, labels=labels, token_budget=[3, 16, 9], latency=[0.5, 1.0, 5 / 6])
+    assert output.batch.labels is not None
+    for row, (kept, answer, has_token) in enumerate([(3, 2, True), (16, 4, False), (9, 3, True)]):
+        length = int(batch["attention_mask"][row].sum()) - 16 + kept + has_token
+        assert output.layout.lengths[row] == int(output.batch.attention_mask[row].sum()) == length
+        learned = (output.batch.labels[row] != -100).nonzero().flatten().tolist()
+        # The answer stands at the end, and its tokens are the same.
+        assert learned == list(range(length - answer, length))
+        assert torch.equal(output.batch.labels[row, learned], batch["input_ids"][row, -answer:])
+        assert torch.equal(output.batch.input_ids[row, learned], batch["input_ids"][row, -answer:])
+        positions = output.batch.position_ids[row, :length]
+        assert bool((positions.diff() >= 1).all())
+        assert int(positions[-1]) == int(batch["attention_mask"][row].sum()) - 1 + has_token
+        places = output.layout.latency_places
+        assert places is not None
+        assert int(places[row]) == (length - answer - 1 if has_token else -1)
+        if has_token:
+            place = int(places[row])
+            assert output.batch.labels[row, place] == -100
+            # The token is the prompt's last one again, with the latency on top.
+            assert output.batch.input_ids[row, place] == output.batch.input_ids[row, place - 1]
+            assert not torch.equal(output.batch.inputs_embeds[row, place], output.batch.inputs_embeds[row, place - 1])
+    expected = torch.nn.functional.cross_entropy(
+        output.logits[:, :-1].flatten(0, 1), output.batch.labels[:, 1:].flatten(), ignore_index=-100
+    )
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_no_row_pays_for_anothers_plan(six: AdaLlava, inputs: dict[str, Any]) -> None:
+    """Rows that reach each layer, and rows of its cache."""
+    seen: dict[int, list[int]] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, index=index: seen.setdefault(index, []).append(len(args[0])))
+        for index, layer in enumerate(six.base.model.language_model.layers)
+    ]
+    model = scheduled(six, "first")
+    output = model.generate(
+        **inputs, latency=[3, 4, 5], max_new_tokens=2, min_new_tokens=2, return_dict_in_generate=True
+    )
+    for hook in hooks:
+        hook.remove()
+    assert seen == {0: [3, 3], 1: [3, 3], 2: [3, 3], 3: [2, 2], 4: [1, 1]}
+    layers = output.transformers_output.past_key_values.layers
+    held = [len(layer.keys) if layer.is_initialized else 0 for layer in layers]
+    assert held == [3, 3, 3, 2, 1, 0]
+
+
+def test_groups_that_do_not_run_hold_no_keys(six: AdaLlava, inputs: dict[str, Any]) -> None:
+    output = scheduled(six, "heads").generate(**inputs, latency=[0.5, 4 / 6, 5 / 6], max_new_tokens=2)
+    values = 0
+    for layer in output.transformers_output.past_key_values.layers[3:]:
+        values += layer.keys[..., 0, 0].numel() if layer.is_initialized else 0
+    # Two key-value heads a layer in two groups: one a unit.
+    assert values == sum(_units_run(record) for record in output.records) == 0 + 2 + 4
+
+
+@pytest.mark.parametrize("method", BEFORE_LLM)
+@pytest.mark.parametrize("name", LEARNED)
+def test_every_method_before_the_llm_goes_with_a_scheduler(
+    six: AdaLlava, inputs: dict[str, Any], method: str, name: str, full: AdaLlava
+) -> None:
+    if method in ("question", "budget-token"):
+        model = scheduled(full, name).with_method(method)
+        latencies: list[Any] = [1.0, 3, 2]
+    else:
+        model, latencies = with_every_option(scheduled(six, name), method), LATENCIES
+    options: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
+    together = model.generate(**inputs, token_budget=BUDGETS, latency=latencies, seed=[4, 5, 6], **options)
+    plain = model.select(**inputs, token_budget=BUDGETS, seed=[4, 5, 6])
+    for row in range(3):
+        assert together.records[row].kept_indices == plain[row].kept_indices
+        alone = model.generate(
+            **sample_of(inputs, row), token_budget=BUDGETS[row], latency=latencies[row], seed=row + 4, **options
+        )
+        assert alone.answer_ids[0] == together.answer_ids[row]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_method_inside_the_llm_goes_with_a_scheduler_behind_it(
+    six: AdaLlava, inputs: dict[str, Any], name: str
+) -> None:
+    model = scheduled(six, name).with_method("fastv")
+    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
+    for mode in ({}, {"num_beams": 2}, {"cache_implementation": "static"}):
+        together = model.generate(**inputs, token_budget=BUDGETS, latency=LATENCIES, seed=[4, 5, 6], **options, **mode)
+        assert [record.tokens_at_end for record in together.records] == [5, 16, 8]
+        for row in range(3):
+            alone = model.generate(
+                **sample_of(inputs, row),
+                token_budget=BUDGETS[row],
+                latency=LATENCIES[row],
+                seed=row + 4,
+                **options,
+                **mode,
+            )
+            assert alone.answer_ids[0] == together.answer_ids[row]
+    forward = model.forward(**inputs, token_budget=BUDGETS, latency=LATENCIES, seed=[4, 5, 6])
+    first = together.transformers_output.sequences[:, together.prompt_length]
+    lengths = torch.tensor(forward.layout.lengths) - 1
+    assert torch.equal(forward.logits[torch.arange(3), lengths].argmax(-1), first)
+
+
+def test_drops_behind_the_prefix_are_refused(six: AdaLlava, inputs: dict[str, Any]) -> None:
+    model = scheduled(six, "layers").with_method("pyramiddrop")
+    with pytest.raises(UnsupportedModeError, match=r"'pyramiddrop' drops tokens before layer .* more prefix_layers"):
+        model.generate(**inputs, token_budget=3, latency=0.5, max_new_tokens=1)
+    model.generate(**inputs, token_budget=3, latency=1.0, max_new_tokens=1)
+
+
+def test_sampling_draws_what_the_smaller_model_would(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"do_sample": True, "num_return_sequences": 3, "temperature": 1.5, "top_k": 0}
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(7)
+        drawn.append(model.generate(**inputs, latency=LATENCIES, max_new_tokens=NEW, **options))
+    assert torch.equal(drawn[0].sequences, drawn[1].sequences)
+    assert len({tuple(ids) for ids in drawn[0].answer_ids}) > 3
+    for sample in range(3):
+        assert len({drawn[0].records[3 * sample + number].layers for number in range(3)}) == 1
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("llm", [{}, {"llm": "mistral", "sliding_window": 20}], ids=["llama", "window"])
+def test_kernels_and_llms(full: AdaLlava, inputs: dict[str, Any], attention: str, llm: dict[str, Any]) -> None:
+    base = six_layers(full, attn_implementation=attention, **llm)
+    for name in LEARNED:
+        model = scheduled(base, name)
+        output = model.generate(**inputs, latency=LATENCIES, max_new_tokens=NEW, do_sample=False)
+        for row in (0, 2):
+            sample = sample_of(inputs, row)
+            layers = output.records[row].layers
+            assert layers is not None
+            smaller = truncated(model.base, layers.groups_run, layers.groups)
+            embeds = _embeds(model, sample, LATENCIES[row])
+            tokens, _ = greedy(smaller, embeds.detach(), torch.arange(embeds.shape[1])[None], NEW)
+            assert output.answer_ids[row] == tokens
+
+
+def test_nothing_is_left_on_the_base(six: AdaLlava, inputs: dict[str, Any]) -> None:
+    six.generate(**inputs, max_new_tokens=1)
+    before = [(name, set(vars(module))) for name, module in six.base.named_modules()]
+    for name in SCHEDULERS:
+        scheduled(six, name).generate(**inputs, latency=LATENCIES, num_beams=2, max_new_tokens=2)
+    assert [(name, set(vars(module))) for name, module in six.base.named_modules()] == before
+
+
+def test_gradients_reach_the_token_and_every_gate(six: AdaLlava, inputs: dict[str, Any]) -> None:
+    """With gates, everything is computed and only the active part is let through: the values do not change."""
+    labels = torch.full_like(inputs["input_ids"], -100)
+    labels[:, -2:] = inputs["input_ids"][:, -2:]
+    for name in LEARNED:
+        model = scheduled(six, name)
+        options: dict[str, Any] = {**inputs, "labels": labels, "latency": LATENCIES}
+        plain = model.forward(**options)
+        scheduler: Any = model.scheduler
+        gated = model.with_scheduler(_Gated(scheduler)).forward(**options)
+        torch.testing.assert_close(gated.logits, plain.logits, atol=2e-4, rtol=2e-4)
+        assert plain.schedule is not None
+        assert gated.schedule is not None
+        assert gated.schedule.gates is not None
+        assert gated.loss is not None
+        weights = [scheduler.head.weight, scheduler.latency_mlp[2].weight, gated.schedule.gates]
+        for gradient in torch.autograd.grad(gated.loss, weights):
+            assert gradient.isfinite().all()
+            assert gradient.abs().sum() > 0
+
+
+class _Gated:
+    """A learned scheduler whose choice is passed on as gates with a gradient."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.scheduler, name)
+
+    def schedule(self, inputs: Any) -> Schedule:
+        made = self.scheduler.schedule(inputs)
+        soft = made.logits.softmax(dim=-1)
+        return Schedule(made.active, made.logits, gates=soft - soft.detach() + made.active.float())
+
+
+class _TooMany(FirstScheduler):
+    def schedule(self, inputs: Any) -> Schedule:
+        return Schedule(torch.ones(len(inputs.unit_counts), inputs.units.count, dtype=torch.bool))
+
+
+def test_a_scheduler_against_the_contract_is_an_error(six: AdaLlava, inputs: dict[str, Any]) -> None:
+    with pytest.raises(AdallavaError, match=r"asked to run \(1, 1, 1\) of 3 units and returned \[3, 3, 3\]"):
+        six.with_scheduler(_TooMany()).generate(**inputs, latency=4, max_new_tokens=1)
+
+
+def test_what_cannot_be_scheduled_is_refused(six: AdaLlava, full: AdaLlava, inputs: dict[str, Any]) -> None:
+    with pytest.raises(BudgetError, match="no scheduler says which"):
+        six.generate(**inputs, latency=0.9, max_new_tokens=1)
+    with pytest.raises(BudgetError, match="2 latencies for a batch of 3"):
+        scheduled(six, "first").generate(**inputs, latency=[0.5, 1.0], max_new_tokens=1)
+    with pytest.raises(UnsupportedModeError, match="'qwen2'"):
+        six_layers(full, llm="qwen2").with_scheduler("first")
+    with pytest.raises(UnsupportedModeError, match="q_proj of this model's layers is a Linear with a bias"):
+        scheduled(six_layers(full, attention_bias=True), "heads")
+    with pytest.raises(UnsupportedModeError, match="2 key-value heads and 96 neurons cannot be split into 4"):
+        six.with_scheduler(HeadsScheduler(six.family.decoder().shape, groups=4))
+    for name in ("output_hidden_states", "output_attentions"):
+        with pytest.raises(UnsupportedModeError, match=f"{name}=True is not supported"):
+            scheduled(six, "first").generate(**inputs, latency=0.5, **{name: True})
+        with pytest.raises(UnsupportedModeError, match=f"{name}=True is not supported"):
+            scheduled(six, "first").forward(**inputs, latency=0.5, **{name: True})
