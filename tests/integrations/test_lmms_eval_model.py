@@ -1,6 +1,7 @@
 """`python -m lmms_eval --model adallava`, with the real lmms-eval and its real `vqav2_val` task over local data."""
 
 import json
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -85,6 +86,17 @@ def evaluate(task_folder, model_args: str = MODEL_ARGS, *, model=None, batch_siz
     return sorted(results["samples"][TASK], key=lambda sample: sample["doc_id"])
 
 
+@contextmanager
+def logged():
+    """Collect the lines that this project logs at INFO."""
+    import lmms_eval.evaluator  # noqa: F401  - its modules take every sink off the log when they are imported
+
+    lines: list[str] = []
+    sink = logger.add(lines.append, format="{message}", level="INFO", filter="adallava")
+    yield lines
+    logger.remove(sink)
+
+
 def responses(samples) -> list[str]:
     return [s["filtered_resps"] if isinstance(s["filtered_resps"], str) else s["filtered_resps"][0] for s in samples]
 
@@ -144,15 +156,20 @@ def test_a_cache_is_kept_apart_by_budget_and_method(task_folder, tmp_path, monke
         monkeypatch.setattr(AdaLlava, "generate", None)
 
 
+def test_a_latency_runs_part_of_the_layers_and_is_kept_apart_in_the_cache(task_folder, tmp_path):
+    cheap = f"{MODEL_ARGS.replace('latency=1.0', 'latency=5')},scheduler=first,verbose=true"
+    with logged() as lines:
+        answers = responses(evaluate(task_folder, cheap, use_cache=str(tmp_path)))
+    assert all(" 5 layers run: " in line for line in lines)
+    assert len(lines) == NUM_SAMPLES
+    assert answers != responses(evaluate(task_folder, use_cache=str(tmp_path)))
+
+
 def test_a_line_is_logged_for_every_sample_where_asked_for(task_folder):
-    lines: list[str] = []
-    sink = logger.add(lines.append, format="{message}", level="INFO", filter="adallava")
-    try:
+    with logged() as lines:
         evaluate(task_folder)
         assert lines == []
         evaluate(task_folder, MODEL_ARGS + ",verbose=true")
-    finally:
-        logger.remove(sink)
     assert len(lines) == NUM_SAMPLES
     assert lines[0].startswith(f"{TASK} doc 0: random at 0.25, 64 of 256 vision tokens kept, prompt ")
     assert " layers run: '" in lines[0]
@@ -183,7 +200,9 @@ def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(run
 @pytest.mark.parametrize(
     ("model_args", "options", "message"),
     [
-        ("pretrained=tiny,method=uniform,token_budget=0.5,latency=0.5", {}, "latency=0.5 is not supported"),
+        ("pretrained=tiny,latency=0.5", {}, "latency=0.5 leaves layers of the LLM out: give a scheduler"),
+        ("pretrained=tiny,latency=1.5,scheduler=first", {}, "latency 1.5 is out of range"),
+        ("pretrained=tiny,latency=0.9,scheduler=frist", {}, "did you mean 'first'"),
         ("pretrained=tiny,method=uniform,token_budget=1.5", {}, "token budget 1.5 is out of range"),
         ("pretrained=tiny,token_budget=0.5", {}, "method=full, which keeps every token"),
         ("pretrained=tiny,method=unifrom", {}, "did you mean 'uniform'"),

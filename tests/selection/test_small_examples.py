@@ -132,7 +132,7 @@ def test_prumerge_puts_what_is_dropped_into_one_token() -> None:
 
 
 def test_options_that_mean_nothing_are_named() -> None:
-    with pytest.raises(AdallavaError, match="relevance='clip' is refused: .*'text-tower', 'llm-embeddings' or 'none'"):
+    with pytest.raises(AdallavaError, match=r"relevance='clip' is refused: .*'text-tower', 'llm-embeddings' or 'none'"):
         build_selector("cdpruner", SHAPE, relevance="clip")
     with pytest.raises(InputError, match="must be above 0"):
         build_selector("mmtok", SHAPE, word_temperature=0.0)

@@ -22,7 +22,7 @@ class Answered:
         prompt_length: tokens that entered the LLM, vision tokens included.
         answer_length: new tokens, EOS included.
         record: what ran.
-        num_layers: LLM layers that ran.
+        layers_run: LLM layers that ran, groups of heads counted as parts of a layer.
         empty_cause: if and only if the text is empty.
     """
 
@@ -32,7 +32,7 @@ class Answered:
     prompt_length: int
     answer_length: int
     record: RunRecord
-    num_layers: int
+    layers_run: float
     empty_cause: EmptyCause | None
 
 
@@ -45,7 +45,7 @@ def describe(answer: Answered) -> str:
     said = repr(answer.text) if answer.empty_cause is None else f"empty ({answer.empty_cause})"
     return (
         f"{answer.task} doc {answer.doc_id}: {record.method} at {record.budget_asked}, {kept}, prompt "
-        f"{answer.prompt_length} tokens, answer {answer.answer_length} tokens, {answer.num_layers} layers run: {said}"
+        f"{answer.prompt_length} tokens, answer {answer.answer_length} tokens, {answer.layers_run:g} layers run: {said}"
     )
 
 

@@ -19,10 +19,11 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import BudgetError, InputError, UnsupportedModeError
 from adallava.evaluation.empties import classify_empty
 from adallava.evaluation.plan import sample_seed
+from adallava.generation.output import RunRecord
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 
@@ -61,6 +62,8 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         method: str = FULL_METHOD,
         token_budget: float | int | str = 1.0,
         latency: float | int | str = 1.0,
+        scheduler: str | None = None,
+        scheduler_adapter: str | None = None,
         adapter: str | None = None,
         positions: str = "original",
         seed: int = 0,
@@ -80,7 +83,9 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             pretrained: bundled name, folder or hub id.
             method: selection method; `full` keeps every token.
             token_budget: a share (0.25) or a count (64) of the vision tokens, see `TokenBudget`.
-            latency: share of the LLM's work; only 1.0.
+            latency: a share (0.75) or a count (24) of the LLM's layers, see `Latency`.
+            scheduler: which layers run at a latency below 1.0.
+            scheduler_adapter: folder of a learned scheduler's weights, if it is not beside the model.
             adapter: folder of a learned method's weights, if it is not beside the model.
             positions: of the kept tokens, "original" or "compact".
             seed: of methods that draw at random; the same sample has the same seed as in `adallava sweep`.
@@ -101,12 +106,12 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         with _failing_loudly():
             self.batch_size = _parse_batch_size(batch_size)
             self._budget = _parse_budget(method, token_budget)
-            _check_latency(latency)
+            self._latency = _parse_latency(scheduler, latency)
             ranks = Ranks.from_environment()
             self._rank, self._world_size = ranks.rank, ranks.world_size
             chosen = choose_device(device, device_map, ranks, torch.cuda.device_count())
             self.accelerator = Accelerator(cpu=chosen.type == "cpu")
-            self._model = AdaLlava.from_pretrained(
+            model = AdaLlava.from_pretrained(
                 pretrained,
                 method=method,
                 adapter=adapter,
@@ -115,6 +120,7 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
                 attn_implementation=attn_implementation,
                 **method_options,
             )
+            self._model = model.with_scheduler(scheduler, adapter=scheduler_adapter)
             self._positions: Any = positions
             self._seed = seed
             self._level = "INFO" if verbose else "DEBUG"
@@ -184,6 +190,7 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         output = self._model.generate(
             **{name: tensor.to(self.device) for name, tensor in inputs.items()},
             token_budget=self._budget,
+            latency=self._latency,
             seed=[sample_seed(self._seed, str(request.args[3])) for request in requests],
             positions=self._positions,
             **generation_arguments(gen_kwargs),
@@ -200,7 +207,7 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
                 prompt_length=output.prompt_lengths[row],
                 answer_length=output.answer_lengths[row],
                 record=output.records[row],
-                num_layers=int(self._model.base.config.get_text_config().num_hidden_layers),
+                layers_run=_layers_run(output.records[row], self._model),
                 empty_cause=classify_empty(text, output.answer_ids[row], eos_ids, special_ids),
             )
             logger.log(self._level, describe(answer))
@@ -244,11 +251,19 @@ def _parse_budget(method: str, value: float | int | str) -> TokenBudget:
     return budget
 
 
-def _check_latency(value: float | int | str) -> None:
-    if isinstance(value, int) or value != 1.0:
-        raise UnsupportedModeError(
-            f"latency={value!r} is not supported: every layer of the LLM runs, which is latency=1.0"
+def _parse_latency(scheduler: str | None, value: float | int | str) -> Latency:
+    latency = Latency.parse(value)
+    if scheduler is None and not latency.is_full:
+        raise BudgetError(
+            f"latency={value} leaves layers of the LLM out: give a scheduler that says which, or latency=1.0"
         )
+    return latency
+
+
+def _layers_run(record: RunRecord, model: AdaLlava) -> float:
+    if record.layers is None:
+        return float(model.base.config.get_text_config().num_hidden_layers)
+    return float(sum(record.layers.layer_shares))
 
 
 def _eos_ids(model: AdaLlava) -> frozenset[int]:
