@@ -14,8 +14,9 @@ LMMS_STAMP := $(LMMS_VENV)/.installed
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT)
 
+# A process for each core with one thread each: on small models threads cost more than they give.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # With the real lmms-eval, in an environment of its own: its packages stay out of the one above.
 test-lmms: $(LMMS_STAMP)
