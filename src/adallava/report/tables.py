@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from adallava.records import FULL_METHOD, PART_NAMES, Cell, Interval, Results
 from adallava.report import formats
 from adallava.report.marks import Mark, method_marks
+from adallava.report.measured_ms import cell_ms
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def _cell_row(cell: Cell, mark: Mark, first_of_method: bool, parts: tuple[str, .
         num_hard=cell.accuracy_hard.n if cell.accuracy_hard else 0,
         empties=empties_text(cell),
         gflops=tuple(formats.gflops(cell.flops.get(part)) for part in ("total", *parts)),
-        part_ms=tuple(formats.figures3(cell.part_ms.get(part)) for part in ("total", "time_to_first_token", *parts)),
+        part_ms=tuple(formats.figures3(cell_ms(cell, part, None)) for part in ("total", "time_to_first_token", *parts)),
         peak_memory_mib=formats.mebibytes(cell.peak_memory_bytes),
     )
 
