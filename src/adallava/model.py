@@ -182,9 +182,10 @@ class AdaLlava:
 
         Args:
             scheduler: a name of `adallava.registry.scheduler_names()`, a scheduler, or None to run every layer.
-            adapter: folder of a learned scheduler's weights; by default `<folder>/adapters/<scheduler>`.
+            adapter: folder of a learned scheduler's weights, or of one found by search; by default
+                `<folder>/adapters/<scheduler>`.
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
-            options: constructor arguments of a scheduler that is not learned.
+            options: constructor arguments of a scheduler that is not learned; instead of an adapter.
 
         Raises:
             CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
@@ -457,18 +458,23 @@ class AdaLlava:
     def _learned_folder(
         self, kind: str, name: str, cls: type[Any], adapter: str | Path | None, options: dict[str, Any]
     ) -> str | Path | None:
-        """Return the folder of a learned method's or scheduler's weights; None for one that is not learned."""
-        if not cls.learned:
+        """Return the adapter's folder; None for a method or scheduler that is neither learned nor found by search."""
+        searched = getattr(cls, "searched", False)
+        if not cls.learned and not searched:
             if adapter is not None:
                 raise CheckpointError(f"{kind} {name!r} is not learned: it takes no adapter ({str(adapter)!r})")
             return None
-        if options:
+        if options and (cls.learned or adapter is not None):
             raise CheckpointError(
                 f"{kind} {name!r} takes its options from its adapter, not from the call: {', '.join(sorted(options))}"
             )
         if adapter is not None:
             return adapter
+        if searched and (options or not self.name_or_path):
+            return None
         folder = weights_folder(folder_or_id_of(self.name_or_path)) / "adapters" / name
+        if searched:
+            return folder if folder.is_dir() else None
         if not folder.is_dir():
             without = "'uniform' or 'full'" if kind == "method" else "'first' or 'spaced'"
             raise CheckpointError(

@@ -130,7 +130,9 @@ def add_parser(subparsers: Any) -> None:
     model.add_argument(
         "--scheduler", metavar="NAME", help="which layers run at a latency below 1.0: layers, heads, first, spaced, …"
     )
-    model.add_argument("--scheduler-adapter", type=Path, metavar="DIR", help="of a learned scheduler, likewise")
+    model.add_argument(
+        "--scheduler-adapter", type=Path, metavar="DIR", help="of a learned or searched scheduler, likewise"
+    )
     add_list_argument(
         model,
         "--scheduler-option",

@@ -113,7 +113,7 @@ def _add_what(group: Any) -> None:
         "--adapter",
         metavar="METHOD=PATH",
         default=[],
-        help="adapter of a learned method or scheduler, if it is not in the model's folder",
+        help="adapter of a learned method or a learned or searched scheduler, if it is not in the model's folder",
     )
     add_list_argument(
         group,

@@ -11,7 +11,7 @@ from adallava.tasks.scenes import KINDS
 
 RECIPES = Path(__file__).parent / "recipes"
 
-StageName = Literal["align", "base", "question", "budget-token", "joint", "scheduler"]
+StageName = Literal["align", "base", "question", "budget-token", "joint", "scheduler", "fixed-plan"]
 
 
 class _Part(BaseModel):
@@ -52,6 +52,17 @@ class Optimisation(_Part):
     clip_norm: float = 1.0
 
 
+class Search(_Part):
+    """How plans are searched for in stage `fixed-plan`."""
+
+    questions: int = Field(default=300, ge=2)
+    """One a picture, so that they are independent; of a user's own data, its first ones."""
+    batch_size: int = Field(default=20, gt=0)
+    most_plans: int = Field(default=100, ge=0)
+    """Up to so many plans in all, each is scored; beyond, a beam search leaves out one layer after the other."""
+    beam_width: int = Field(default=4, gt=0)
+
+
 class KeepMix(_Part):
     """How often each way of leaving tokens out is used in a step, and with which K."""
 
@@ -61,7 +72,7 @@ class KeepMix(_Part):
     uniform: float = 0.0
     pool: float = 0.0
     question: float = 0.0
-    """In stage `scheduler`, by the scorer that the model has."""
+    """In stages `scheduler` and `fixed-plan`, by the scorer that the model has."""
     keep_counts: tuple[int, ...] = (128, 64, 32, 16, 8)
     evidence_keep_counts: tuple[int, ...] = (96,)
     question_keep_counts: tuple[int, ...] = (64, 32, 16, 8)
@@ -73,7 +84,10 @@ class Recipe(_Part):
     Attributes:
         stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
             budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together),
-            `scheduler` (which layers run, of a frozen base or of one that learns with it).
+            `scheduler` (which layers run, of a frozen base or of one that learns with it), `fixed-plan` (nothing: the
+            best plan of each number of layers is searched for).
+        optimisation: for every stage but `fixed-plan`.
+        search: in stage `fixed-plan`.
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers, and in stage
             `scheduler` for a frozen base.
@@ -87,17 +101,19 @@ class Recipe(_Part):
             base learns as in stage `base`.
         missing_layers_share: of the steps of stage `base`, also those within other stages, share with random layers
             missing.
-        prefix_layers: that are never missing; default: half of them, or the scheduler's own prefix.
+        prefix_layers: that are never missing; in stage `fixed-plan`, the scheduler's; default: half of them, or the
+            scheduler's own prefix.
         scheduler: in stage `scheduler`, which one learns.
         scheduler_options: its constructor's arguments.
         learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
-        lowest_latency: in stage `scheduler`, share of the LLM below which no plan is drawn.
+        lowest_latency: in stages `scheduler` and `fixed-plan`, share of the LLM below which no plan is drawn or scored.
         policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss beside the base's.
         kinds: question types of the scenes that are asked, in turn.
     """
 
     stage: StageName
-    optimisation: Optimisation
+    optimisation: Optimisation | None = None
+    search: Search = Search()
     blank: BlankModel | None = None
     trained: tuple[str, ...] = ()
     first_scene: int = 0
@@ -124,13 +140,22 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _keeps_in_some_way(self) -> "Recipe":
-        if self.keep.question and self.stage != "scheduler":
-            raise ValueError("keep.question is for stage 'scheduler': leave it out")
+        if self.keep.question and self.stage not in ("scheduler", "fixed-plan"):
+            raise ValueError("keep.question is for stages 'scheduler' and 'fixed-plan': leave it out")
         ways = sum(share for name, share in self.keep.model_dump().items() if not name.endswith("keep_counts"))
-        if self.stage in ("base", "joint", "scheduler") and ways == 0:
+        if self.stage in ("base", "joint", "scheduler", "fixed-plan") and ways == 0:
             raise ValueError(f"stage {self.stage!r} needs a [keep] table with at least one way above 0")
         if self.stage == "scheduler" and self.trained and self.others_share and ways == self.keep.question:
             raise ValueError("where the base learns too, [keep] needs a way beside 'question' for the other steps")
+        return self
+
+    @model_validator(mode="after")
+    def _learns_or_searches(self) -> "Recipe":
+        if self.stage == "fixed-plan":
+            if self.optimisation is not None or self.trained or self.blank is not None:
+                raise ValueError("stage 'fixed-plan' learns nothing: leave optimisation, trained and blank out")
+        elif self.optimisation is None:
+            raise ValueError(f"stage {self.stage!r} needs an [optimisation] table")
         return self
 
     @property
@@ -162,8 +187,10 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
     """Return the recipe with another number of steps.
 
     Raises:
-        InputError: if `steps` is not positive.
+        InputError: if `steps` is not positive, or the stage takes no steps.
     """
+    if recipe.optimisation is None:
+        raise InputError(f"--steps {steps}: stage {recipe.stage!r} takes no steps; its questions are search.questions")
     if steps < 1:
         raise InputError(f"--steps {steps}: give at least 1")
     return recipe.model_copy(update={"optimisation": recipe.optimisation.model_copy(update={"steps": steps})})

@@ -14,6 +14,7 @@ from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.scheduling import build_scheduler
+from adallava.scheduling.fixed import FixedScheduler
 from adallava.scheduling.latency_token import LatencyTokenScheduler
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
@@ -23,6 +24,7 @@ from adallava.training.batches import Collator, packed_questions, separate_promp
 from adallava.training.blank import write_blank
 from adallava.training.examples import SceneExamples, TaskExamples
 from adallava.training.fit import fit
+from adallava.training.fixed_plan import find_plans
 from adallava.training.joint import JointObjective
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
@@ -46,8 +48,8 @@ def train_stage(
 
     Args:
         recipe: what to learn.
-        output: folder for checkpoints, `curve.json`, `recipe.json` and the result, `output/model` or `output/adapter`.
-            If it holds checkpoints of the same recipe, the stage resumes.
+        output: folder for checkpoints, `curve.json` (of a search: `plans.json`), `recipe.json` and the result,
+            `output/model` or `output/adapter`. If it holds checkpoints of the same recipe, the stage resumes.
         start_from: model to start from: bundled name, folder or hub id; not with a `[blank]` table.
         data: the user's own examples; default: training scenes.
         device: default: CUDA if there is one.
@@ -65,6 +67,9 @@ def train_stage(
     base_folder = _start(recipe, output, start_from)
     family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
     base, processor = family.model, AdaLlavaProcessor.from_pretrained(base_folder)
+    if recipe.optimisation is None:
+        found = find_plans(recipe, family, processor, _scorer_for(recipe, family), data, output)
+        return _save_adapter(found, start_from or base_folder, base_folder, family, output / "adapter")
     count = recipe.optimisation.steps * recipe.optimisation.batch_size
     examples: SceneExamples | TaskExamples
     if data is None:
@@ -129,18 +134,17 @@ def _start(recipe: Recipe, output: Path, start_from: str | None) -> str:
 
 
 def _save_adapter(
-    learned: QuestionSelector | BudgetTokenSelector | LatencyTokenScheduler,
+    part: QuestionSelector | BudgetTokenSelector | LatencyTokenScheduler | FixedScheduler,
     base_name: str,
     base_folder: str,
     family: Family,
     folder: Path,
     trained_on_sha256: str | None = None,
 ) -> Path:
-    part = learned.cpu()
     save_adapter(
         folder,
-        None if isinstance(part, LatencyTokenScheduler) else part,
-        scheduler=part if isinstance(part, LatencyTokenScheduler) else None,
+        None if isinstance(part, LatencyTokenScheduler | FixedScheduler) else part,
+        scheduler=part if isinstance(part, LatencyTokenScheduler | FixedScheduler) else None,
         shape=family.shape,
         base_model_name_or_path=base_name,
         base_weights_sha256=weights_sha256(weights_folder(base_folder)),
@@ -229,6 +233,12 @@ def _own_scorer(family: Family) -> QuestionSelector | None:
     return loaded.selector.requires_grad_(False)
 
 
+def _scorer_for(recipe: Recipe, family: Family) -> QuestionSelector | None:
+    """Return the model's scorer on the model's device, if the recipe's mix asks for it and there is one."""
+    scorer = _own_scorer(family) if recipe.keep.question else None
+    return None if scorer is None else scorer.to(family.device)
+
+
 def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, ())
     torch.manual_seed(recipe.seed)
@@ -250,7 +260,7 @@ def _build_scheduler(recipe: Recipe, family: Family, processor: Any) -> Built:
         num_samples=recipe.samples_per_question,
         spread_weight=recipe.spread_weight,
         lowest_latency=recipe.lowest_latency,
-        scorer=_own_scorer(family) if recipe.keep.question else None,
+        scorer=_scorer_for(recipe, family),
     )
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
     if not recipe.trained:
