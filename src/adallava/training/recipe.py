@@ -52,6 +52,20 @@ class Optimisation(_Part):
     clip_norm: float = 1.0
 
 
+class Lora(_Part):
+    """Low-rank weights that learn with a scheduler beside a frozen base; `peft.LoraConfig` is given them."""
+
+    r: int = Field(default=16, gt=0)
+    """Rank."""
+    alpha: float = Field(default=32, gt=0)
+    """What is added is multiplied by `alpha / r`."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+    """Projections of the LLM's layers."""
+
+
 class Search(_Part):
     """How plans are searched for in stage `fixed-plan`."""
 
@@ -88,6 +102,7 @@ class Recipe(_Part):
             best plan of each number of layers is searched for).
         optimisation: for every stage but `fixed-plan`.
         search: in stage `fixed-plan`.
+        lora: in stage `scheduler`, what learns with the scheduler instead of parts of the base itself.
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers, and in stage
             `scheduler` for a frozen base.
@@ -114,6 +129,7 @@ class Recipe(_Part):
     stage: StageName
     optimisation: Optimisation | None = None
     search: Search = Search()
+    lora: Lora | None = None
     blank: BlankModel | None = None
     trained: tuple[str, ...] = ()
     first_scene: int = 0
@@ -145,7 +161,7 @@ class Recipe(_Part):
         ways = sum(share for name, share in self.keep.model_dump().items() if not name.endswith("keep_counts"))
         if self.stage in ("base", "joint", "scheduler", "fixed-plan") and ways == 0:
             raise ValueError(f"stage {self.stage!r} needs a [keep] table with at least one way above 0")
-        if self.stage == "scheduler" and self.trained and self.others_share and ways == self.keep.question:
+        if self.stage == "scheduler" and self.base_learns and self.others_share and ways == self.keep.question:
             raise ValueError("where the base learns too, [keep] needs a way beside 'question' for the other steps")
         return self
 
@@ -157,6 +173,25 @@ class Recipe(_Part):
         elif self.optimisation is None:
             raise ValueError(f"stage {self.stage!r} needs an [optimisation] table")
         return self
+
+    @model_validator(mode="after")
+    def _lora_fits(self) -> "Recipe":
+        if self.lora is None:
+            return self
+        if self.stage != "scheduler":
+            raise ValueError(f"[lora] is for stage 'scheduler', not {self.stage!r}: leave it out")
+        if self.scheduler == "heads":
+            raise ValueError(
+                "'heads' runs slices of plain projections: train 'layers' with [lora], or 'heads' with trained"
+            )
+        if self.trained:
+            raise ValueError("with [lora] the base itself stays as it is: leave trained out")
+        return self
+
+    @property
+    def base_learns(self) -> bool:
+        """True if the base, or low-rank weights beside it, learn."""
+        return bool(self.trained) or self.lora is not None
 
     @property
     def needs_labels(self) -> bool:

@@ -26,6 +26,7 @@ from adallava.training.examples import SceneExamples, TaskExamples
 from adallava.training.fit import fit
 from adallava.training.fixed_plan import find_plans
 from adallava.training.joint import JointObjective
+from adallava.training.lora import add_lora, check_peft, save_and_merge
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
 from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObjective
@@ -49,19 +50,23 @@ def train_stage(
     Args:
         recipe: what to learn.
         output: folder for checkpoints, `curve.json` (of a search: `plans.json`), `recipe.json` and the result,
-            `output/model` or `output/adapter`. If it holds checkpoints of the same recipe, the stage resumes.
+            `output/model` or `output/adapter`, and `output/lora` if the recipe has that table. If it holds checkpoints
+            of the same recipe, the stage resumes.
         start_from: model to start from: bundled name, folder or hub id; not with a `[blank]` table.
         data: the user's own examples; default: training scenes.
         device: default: CUDA if there is one.
 
     Raises:
-        InputError: nothing to start from, two things to start from, or `output` holds another recipe's training.
+        InputError: nothing to start from, two things to start from, `output` holds another recipe's training, or
+            the recipe has a [lora] table and `peft` is not installed.
     """
     if data is not None and recipe.needs_labels:
         raise InputError(
             "this recipe learns from labelled patches, which only the bundled scenes have: leave --data out, or use a "
             "stage other than 'align' with keep.evidence, ground_weight and evidence_weight at 0"
         )
+    if recipe.lora is not None:
+        check_peft()
     _claim(output, recipe, start_from)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base_folder = _start(recipe, output, start_from)
@@ -76,6 +81,7 @@ def train_stage(
         examples = SceneExamples(recipe.first_scene, count, recipe.questions_per_image, recipe.kinds)
     else:
         examples = data.repeated(count)
+    adapted = None if recipe.lora is None else add_lora(base, recipe.lora, recipe.seed)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
     fit(objective.to(device), recipe, examples, collate, output)
     if isinstance(objective, PolicyObjective | StraightThroughObjective):
@@ -84,6 +90,8 @@ def train_stage(
         return _save_adapter(objective.scheduler, start_from or base_folder, base_folder, family, output / "adapter")
     if recipe.stage == "align":
         match_scales(base, collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"].to(device))
+    if adapted is not None:
+        save_and_merge(adapted, output / "lora")
     folder = output / "model"
     base.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -154,8 +162,10 @@ def _save_adapter(
 
 
 def _train_only(base: nn.Module, prefixes: tuple[str, ...]) -> None:
+    """Let these parts of the base learn, by prefix of the parameter's name, and low-rank weights beside it."""
     for name, parameter in base.named_parameters():
-        parameter.requires_grad_(bool(prefixes) and name.removeprefix("model.").startswith(prefixes))
+        chosen = bool(prefixes) and name.removeprefix("model.").startswith(prefixes)
+        parameter.requires_grad_(chosen or ".lora_" in name)
 
 
 def _build_align(recipe: Recipe, family: Family, processor: Any) -> Built:
@@ -263,7 +273,7 @@ def _build_scheduler(recipe: Recipe, family: Family, processor: Any) -> Built:
         scorer=_scorer_for(recipe, family),
     )
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
-    if not recipe.trained:
+    if not recipe.base_learns:
         return choice, Collator(processor, with_labels=True, questions=prompts)
     packed = packed_questions(processor)
     others = _base_objective(recipe, family, choice.units.prefix_layers)
