@@ -20,6 +20,8 @@ NEW = 5
 LATENCIES = [4 / 6, 1.0, 5 / 6]
 BUDGETS = [5, 1.0, 0.5]
 LEARNED = ("heads", "layers")
+FREE_TOKEN = tuple(name for name in SCHEDULERS if name.startswith("adallava-"))
+"""Their latency token holds nothing of the prompt, and stands behind every prompt."""
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -94,23 +96,48 @@ def test_a_plan_is_the_stock_model_with_the_rest_taken_out(model: AdaLlava, inpu
 
 
 def _embeds(model: AdaLlava, sample: dict[str, Any], latency: float) -> Tensor:
-    """The whole prompt's embeddings, and behind them the last one again with the latency added."""
+    """The whole prompt's embeddings, and behind them the last one again with the latency added, or a token alone."""
     ids = sample["input_ids"]
     embeds = model.base.get_input_embeddings()(ids)
     features = torch.cat(list(model.base.model.get_image_features(sample["pixel_values"]).pooler_output))
     embeds[ids == model.base.config.image_token_id] = features
     scheduler: Any = model.scheduler
-    if scheduler.name not in LEARNED:
+    if scheduler.name not in (*LEARNED, *FREE_TOKEN):
         return embeds
-    return torch.cat([embeds, embeds[:, -1:] + scheduler.latency_token(torch.tensor([latency]))], dim=1)
+    token = scheduler.latency_token(torch.tensor([latency]))[None]
+    return torch.cat([embeds, token if scheduler.name in FREE_TOKEN else embeds[:, -1:] + token], dim=1)
 
 
 def test_latency_one_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    assert model.scheduler is not None
+    if model.scheduler.name in FREE_TOKEN:
+        pytest.skip("its LLM was tuned with a token behind every prompt: see the next test")
     for mode in MODES:
         stock = model.base.generate(**inputs, max_new_tokens=NEW, **MODES[mode])
         assert torch.equal(model.generate(**inputs, latency=1.0, max_new_tokens=NEW, **MODES[mode]).sequences, stock)
     output = model.generate(**inputs, latency="100%", max_new_tokens=1)
     assert output.records[0].layers is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FREE_TOKEN)
+def test_a_free_token_stands_behind_every_prompt(six: AdaLlava, inputs: dict[str, Any], name: str) -> None:
+    """At latency 1.0 every stock layer runs, over the prompt and the token."""
+    model = scheduled(six, name).with_method("uniform")
+    together = model.generate(**inputs, latency=1.0, max_new_tokens=NEW, do_sample=False)
+    forward = model.forward(**inputs, latency=1.0)
+    for row, record in enumerate(together.records):
+        sample = sample_of(inputs, row)
+        assert record.layers is not None
+        assert (record.layers.latency_tokens, set(record.layers.layer_shares)) == (1, {1})
+        assert together.prompt_lengths[row] == sample["input_ids"].shape[1] + 1
+        embeds = _embeds(model, sample, 1.0)
+        tokens, logits = greedy(model.base, embeds, torch.arange(embeds.shape[1])[None], NEW)
+        assert together.answer_ids[row] == tokens
+        last = forward.logits[row, forward.layout.lengths[row] - 1]
+        torch.testing.assert_close(last, logits[0], atol=2e-4, rtol=2e-4)
+    with pytest.raises(UnsupportedModeError, match="output_hidden_states=True is not supported"):
+        model.generate(**inputs, latency=1.0, output_hidden_states=True)
 
 
 def test_a_latency_below_the_prefix_names_the_least(model: AdaLlava, inputs: dict[str, Any]) -> None:

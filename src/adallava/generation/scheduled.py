@@ -20,7 +20,7 @@ from torch import Tensor
 from adallava.errors import AdallavaError
 from adallava.families.contract import DecoderLayers
 from adallava.families.rows import of_rows
-from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units
+from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units, has_free_token
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,8 @@ class ScheduledLayers:
         for latency, plan, count in zip(latencies, self._plan, self._unit_counts, strict=True):
             chosen = [plan[first : first + groups] for first in range(0, len(plan), groups)]
             behind = tuple(tuple(group for group in every if layer[group]) for layer in chosen)
-            tokens = int(isinstance(self._scheduler, TokenScheduler) and count < units.count)
+            reads = isinstance(self._scheduler, TokenScheduler)
+            tokens = int(reads and (count < units.count or has_free_token(self._scheduler)))
             run = (every,) * units.prefix_layers + behind
             samples.append(SampleLayers(self._scheduler.name, latency, run, groups, tokens))
         return tuple(samples)

@@ -137,15 +137,31 @@ class Scheduler(Protocol):
 
 @runtime_checkable
 class TokenScheduler(Scheduler, Protocol):
-    """A scheduler that reads the prompt through a latency token behind it."""
+    """A scheduler that reads the prompt through a latency token behind it.
+
+    Attributes:
+        free_token: False if the token is the prompt's last one again with something added, put in where part of the
+            LLM is left out. True if it holds nothing of the prompt and stands behind every prompt, as an LLM that was
+            tuned with it expects: then a latency of 1.0 is every layer and the token, not the stock model.
+    """
+
+    free_token: ClassVar[bool]
 
     def latency_token(self, shares: Tensor) -> Tensor:
-        """Return what is added to the input embedding of the latency token, [B, D], for shares of the LLM, [B]."""
+        """Return the latency token for shares of the LLM, [B]: [B, D].
+
+        It is the token's input embedding if it is free, else what is added to that of the prompt's last token.
+        """
         ...
 
     def flops(self) -> int:
         """Return the matrix products of making one token and one choice, beside the LLM's own."""
         ...
+
+
+def has_free_token(scheduler: Scheduler | None) -> bool:
+    """Return whether a latency token of its own stands behind every prompt, whatever the latency."""
+    return isinstance(scheduler, TokenScheduler) and scheduler.free_token
 
 
 def half_of_layers(shape: DecoderShape) -> int:

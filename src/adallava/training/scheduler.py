@@ -39,6 +39,7 @@ class DrawnSchedule:
     name: ClassVar[str] = "drawn"
     learned: ClassVar[bool] = True
     per_sample: ClassVar[bool] = True
+    free_token: ClassVar[bool] = False
 
     def __init__(self, scheduler: LatencyTokenScheduler, learning: SchedulerLearning, tau: float = 5.0) -> None:
         """Draw by the scheduler's logits; `tau` is the temperature of the gates' gradient."""
