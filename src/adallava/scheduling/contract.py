@@ -90,6 +90,19 @@ class ScheduleInput:
 
 
 @dataclass(frozen=True)
+class LayerParts:
+    """What of each layer behind the prefix runs, where heads and MLP are chosen apart. Y layers of H heads.
+
+    Attributes:
+        heads: [B, Y, H] bool.
+        slices: [B, Y, H] bool, of H equal slices of the MLP; as many True in each layer as in `heads`.
+    """
+
+    heads: Tensor
+    slices: Tensor
+
+
+@dataclass(frozen=True)
 class Schedule:
     """Which units run.
 
@@ -98,11 +111,13 @@ class Schedule:
         logits: [B, U] float32 that the choice was made from, or None.
         gates: [B, U] float, 1 where active and 0 elsewhere, with a gradient: for training with straight-through
             gradients. Every unit is then computed, and what it adds is multiplied by its gate.
+        parts: which heads and slices the units are, if they are not equal groups in order; `active` then only counts.
     """
 
     active: Tensor
     logits: Tensor | None = None
     gates: Tensor | None = None
+    parts: LayerParts | None = None
 
 
 @runtime_checkable
