@@ -63,7 +63,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 decays = parameter.ndim >= 2 and "embed" not in name
-                rate = self._selector_learning_rate if "selector." in name else None
+                beside = {"selector", "scheduler"} & set(name.split("."))
+                rate = self._selector_learning_rate if beside else None
                 key = (self.args.weight_decay if decays else 0.0, rate or self.args.learning_rate)
                 groups[key].append(parameter)
         self.optimizer = torch.optim.AdamW(
