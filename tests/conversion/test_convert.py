@@ -179,6 +179,20 @@ def test_converted_adallava_decodes_with_the_plan_of_its_prefill(
     torch.testing.assert_close(passed[first : first + len(answer)], steps, atol=1e-3, rtol=1e-4)
 
 
+def test_a_sweep_runs_converted_adallava_with_its_token_at_every_latency(tmp_path: Path, clip: Path) -> None:
+    convert_llava(_write_adallava(tmp_path / "ada"), clip, tmp_path / "stock")
+    command = ["sweep", "--model", str(tmp_path / "stock"), "--scheduler", "adallava-layers", "--latency", "1.0,0.67"]
+    command += ["--method", "uniform", "--token-budget", "0.5", "--limit", "3", "--output", str(tmp_path / "run")]
+    assert main(command) == 0
+    lines = map(json.loads, (tmp_path / "run" / "samples.jsonl").read_text().splitlines())
+    tokens = {line["cell"]: (line["latency_tokens"], len(line["groups_run"] or [])) for line in lines}
+    scheduled = {
+        f"{start}/adallava-layers@{latency}" for start in ("full@1.0", "uniform@0.5") for latency in (1.0, 0.67)
+    }
+    assert tokens == dict.fromkeys(("full@1.0", "uniform@0.5"), (0, 0)) | dict.fromkeys(scheduled, (1, 3))
+    assert main(["doctor", str(tmp_path / "run")]) == 0
+
+
 def test_what_adallava_was_tuned_with_is_said(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = _write_adallava(tmp_path / "ada", token_selecting="prumerge+")
     command = ["convert", str(source), "--vision-tower", str(clip), "--output", str(tmp_path / "stock")]
