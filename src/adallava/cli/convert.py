@@ -38,8 +38,8 @@ def add_parser(subparsers: Any) -> None:
         "--tokenizer",
         type=Path,
         metavar="DIR",
-        help="folder with a tokenizer.json of the same words, such as that of "
-        "llava-hf/llava-1.5-7b-hf (default: the source, whose tokenizer.model needs the package sentencepiece)",
+        help="folder with a tokenizer.json of the same words, such as that of llava-hf/llava-1.5-7b-hf (default: the "
+        "source, whose tokenizer.model needs pip install 'adallava[tokenizer-model]')",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write, new or empty")
 

@@ -76,6 +76,7 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
         raise CheckpointError(f"folder {str(vision_tower)!r} is no CLIP checkpoint: its config has no vision_config")
     pictures = read_config(vision_tower, "preprocessor_config.json")
     words = read_tokenizer(source if tokenizer is None else tokenizer)
+    _check_words(words, config, source if tokenizer is None else tokenizer)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Renamed when it is whole: an error leaves no folder that looks like a model.
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
@@ -171,6 +172,15 @@ def _check_supported(source: Path, config: dict[str, Any]) -> None:
         )
     if config.get("mm_use_im_start_end"):
         raise UnsupportedModeError("mm_use_im_start_end=true is not supported: LLaVA-1.5 has no such tokens")
+
+
+def _check_words(words: Any, config: dict[str, Any], folder: Path) -> None:
+    num_words = words.convert_tokens_to_ids("<image>")
+    if num_words != config["vocab_size"]:
+        raise CheckpointError(
+            f"the tokenizer in {str(folder)!r} has {num_words} words, the model's vocab_size is "
+            f"{config['vocab_size']}: name a folder with its own tokenizer (--tokenizer)"
+        )
 
 
 def _num_rows(words: Any) -> int:
