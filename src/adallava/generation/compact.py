@@ -29,7 +29,7 @@ class CompactBatch:
     Attributes:
         input_ids: [B, Lc] int64; vision tokens have the placeholder's id, padding has the padding's.
         inputs_embeds: [B, Lc, D].
-        attention_mask: [B, Lc] int64.
+        attention_mask: [B, Lc] int64; 0 also at a latency token that only observes.
         position_ids: [B, Lc] int64; 0 at padding.
         labels: [B, Lc] int64, -100 at vision tokens and padding; None if none were given.
     """
@@ -75,7 +75,7 @@ def compact_positions(layout: Layout, kept_indices: Tensor | None, positions: Po
         positions: original or compact.
     """
     if positions == "compact":
-        counted = layout.mask.cumsum(dim=1) - 1
+        counted = counted_positions(layout)
     elif kept_indices is None or kept_indices.numel() == 0:
         counted = layout.base_positions
     else:
@@ -83,6 +83,11 @@ def compact_positions(layout: Layout, kept_indices: Tensor | None, positions: Po
         patches = kept_indices.flatten()[layout.vision_slots.clamp_min(0)]
         counted = layout.base_positions + patches.masked_fill(layout.vision_slots < 0, 0)
     return counted.masked_fill(layout.mask == 0, 0)
+
+
+def counted_positions(layout: Layout) -> Tensor:
+    """Return positions counted over what is left, [B, Lc]; a hidden token shares that of the token behind it."""
+    return (layout.attention_mask.cumsum(dim=1) - layout.attention_mask).clamp_min(0)
 
 
 def merge_embeds(layout: Layout, text_embeds: Tensor, vision_embeds: Tensor | None) -> Tensor:
