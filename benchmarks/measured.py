@@ -70,7 +70,9 @@ def spreads(cell: Cell) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser, *, repeats: int) -> None:
     """Add what all timed benchmarks take."""
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16, float32 on a CPU")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: bfloat16, float32 on a CPU"
+    )
     parser.add_argument("--warm-ups", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--seconds", type=float, default=3600.0, help="no new round begins after so many")

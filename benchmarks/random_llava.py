@@ -35,8 +35,8 @@ _THIN_TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads"
 _THIN_VISION = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2}
 
 
-def config_of(name: str) -> dict[str, Any]:
-    """Return the published config.json, with the widths and depths of `name`."""
+def config_of(name: str, layers: int | None = None) -> dict[str, Any]:
+    """Return the published config.json, with the widths and depths of `name`, or that many layers in the LLM."""
     config = config_fields("7b", tiny=False)
     if name != "7b":
         config["text_config"] |= _THIN_TEXT
@@ -44,6 +44,8 @@ def config_of(name: str) -> dict[str, Any]:
     if name == "toy":
         config["text_config"]["num_hidden_layers"] = 8
         config["vision_config"]["num_hidden_layers"] = 3
+    if layers is not None:
+        config["text_config"]["num_hidden_layers"] = layers
     return config
 
 
@@ -94,10 +96,10 @@ def prompts(model: Any, batch: int, text_tokens: int) -> dict[str, torch.Tensor]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
 
 
-def write_checkpoint(folder: Path, name: str, device: str, seed: int = 0) -> int:
+def write_checkpoint(folder: Path, name: str, device: str, *, layers: int | None = None, seed: int = 0) -> int:
     """Write config, processor and float16 shards; return the bytes of the weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = config_of(name)
+    config = config_of(name, layers)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     write_processor(folder, "jinja")
     text_layers = config["text_config"].get("num_hidden_layers", 32)
@@ -159,10 +161,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--shapes", choices=SHAPES, default="7b")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--layers", type=int, help="of the LLM (default: as the shapes have)")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     start = time.perf_counter()
-    total = write_checkpoint(args.folder, args.shapes, args.device, args.seed)
+    total = write_checkpoint(args.folder, args.shapes, args.device, layers=args.layers, seed=args.seed)
     print(f"wrote {total / 1e9:.2f} GB to {args.folder} in {time.perf_counter() - start:.0f} s")
 
 

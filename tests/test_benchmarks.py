@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.mark.parametrize(("script", "inside"), [("selection.py", False), ("inside.py", True)])
 def test_a_benchmark_times_every_method_of_its_kind_and_ends_in_json(script, inside):
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), "--small", "--repeats", "2"],
+        [sys.executable, str(BENCHMARKS / script), "--shapes", "toy", "--repeats", "2"],
         capture_output=True,
         text=True,
         timeout=280,
@@ -32,7 +32,8 @@ def test_layers_are_timed_for_every_scheduler_that_needs_no_plan_and_end_in_json
         [
             sys.executable,
             str(BENCHMARKS / "layers.py"),
-            "--small",
+            "--shapes",
+            "toy",
             "--repeats",
             "1",
             "--batch",
@@ -47,4 +48,4 @@ def test_layers_are_timed_for_every_scheduler_that_needs_no_plan_and_end_in_json
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout.splitlines()[-1])["rows"]
-    assert {row["scheduler"] for row in rows} == {*scheduler_names(), "stock", "cut"} - {"fixed"}
+    assert {row["scheduler"] for row in rows} == {*scheduler_names(), "transformers", "full", "cut"} - {"fixed"}
