@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from measured import Parts, add_arguments, dtype_of, figures, finish, in_turns, spreads, synchronize
+from measured import Cell, Parts, add_arguments, dtype_of, figures, finish, in_turns, spread, spreads, synchronize
 from random_llava import SHAPES, NoText, make_base, prompts
 from torch import nn
 
@@ -86,6 +86,13 @@ def timed_stock(base: Any, inputs: dict[str, Any], new_tokens: int) -> Parts:
     clock.mark("decode")
     parts = _parts(clock.part_ms(), new_tokens, base.device)
     return {name: value for name, value in parts.items() if name != "prefill_ms"} | {"plans": 1}
+
+
+def over(cell: Cell, cut: Cell) -> dict[str, Any]:
+    """Return what a cell took more than the truncated model in the same round, in ms."""
+    pairs = list(zip(cell.parts, cut.parts, strict=False))
+    names = ("prefill_ms", "decode_token_ms") if pairs else ()
+    return {name: spread([own[name] - other[name] for own, other in pairs]) for name in names}
 
 
 def _exactly(new_tokens: int) -> dict[str, Any]:
@@ -157,8 +164,11 @@ def main() -> None:
     for batch in args.batch:
         cells = cells_of(full, args, batch)
         share = args.seconds * batch**0.5 / sum(size**0.5 for size in args.batch)
-        for key, cell in in_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share).items():
+        measured = in_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
+        for key, cell in measured.items():
             rows.append(dict(zip(("batch", "latency", "scheduler"), key, strict=True)) | spreads(cell))
+            if key[2] in SCHEDULERS and (cut := measured.get((batch, key[1], "cut"))) is not None:
+                rows[-1]["over_cut"] = over(cell, cut)
             shown = [_shown(rows[-1], part) for part in ("first_token_ms", "prefill_ms", "decode_token_ms", "plans")]
             print("| " + " | ".join([str(batch), key[1], f"`{key[2]}`", *shown]) + " |", flush=True)
     layers, dtype = full.family.decoder().num_layers, str(full.dtype).removeprefix("torch.")
