@@ -76,7 +76,11 @@ def _placed(request: SweepRequest, ranks: Ranks) -> SweepRequest:
         InputError: for a device that is not here.
     """
     check_device(request.device)
-    return replace(request, device=device_of_rank(request.device, ranks, torch.cuda.device_count()))
+    device = device_of_rank(request.device, ranks, torch.cuda.device_count())
+    if device is not None and device.startswith("cuda:"):
+        # The clock's events are those of the current device.
+        torch.cuda.set_device(device)
+    return replace(request, device=device)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

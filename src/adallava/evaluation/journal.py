@@ -78,13 +78,11 @@ class Journal:
         self._path = folder / SAMPLES_FILE
         self.run = _claim(folder, run)
         self.records = _read_untorn(self._path)
-        self._file: IO[bytes] = self._path.open("ab")
         self.gather()
         if retry_failed and any(record.score is None for record in self.records):
-            self._file.close()
             self.records = [record for record in self.records if record.score is not None]
             write_atomically(self._path, b"".join(map(_line, self.records)))
-            self._file = self._path.open("ab")
+        self._file: IO[bytes] = self._path.open("ab")
 
     def __enter__(self) -> "Journal":
         """Return the journal itself."""
@@ -109,8 +107,11 @@ class Journal:
             with without_writer(path):
                 known = {answer_key(record) for record in self.records}
                 # Killed between the two steps below, a former call has moved them already.
-                self.append([record for record in _read_untorn(path) if answer_key(record) not in known])
+                new = [record for record in _read_untorn(path) if answer_key(record) not in known]
+                with self._path.open("ab") as file:
+                    append_durably(file, new)
                 path.unlink()
+            self.records.extend(new)
 
 
 def share_file(folder: Path, rank: int | str) -> Path:
