@@ -16,7 +16,14 @@ from pathlib import Path
 
 _SERVER = """
 import json, os, signal, sys
-import torch, adallava.evaluation.sweep, adallava.cli.sweep_ranks
+import torch, adallava.evaluation.sweep, adallava.cli.sweep_ranks, adallava.cli.sweep_table
+import transformers.models.auto.processing_auto
+import transformers.models.clip.image_processing_pil_clip
+import transformers.models.clip.modeling_clip
+import transformers.models.llama.modeling_llama
+import transformers.models.llava.modeling_llava
+import transformers.models.llava.processing_llava
+import sklearn.datasets
 from adallava.cli.main import main
 torch.set_num_threads(1)
 

@@ -1,13 +1,14 @@
 """A sweep as one process of a launch: rank 0 leads and speaks, the others answer their share in silence."""
 
+import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
 import torch
 from transformers.utils import logging
@@ -15,7 +16,7 @@ from transformers.utils import logging
 from adallava.errors import AdallavaError
 from adallava.evaluation.ranks import Ranks, device_of_rank
 from adallava.evaluation.request import SweepRequest
-from adallava.evaluation.shares import ProcessEndedError, Share, Terminated
+from adallava.evaluation.shares import ProcessEndedError, Share, tell_as_leader
 from adallava.evaluation.sweep import SweepOutcome, join_sweep, run_sweep
 
 from .loading import check_device, quiet_loading
@@ -31,19 +32,15 @@ def lead(request: SweepRequest, ranks: Ranks) -> SweepOutcome:
 
     Raises:
         AdallavaError: as `run_sweep` does; where another process is to blame, with the command that goes on.
-        SystemExit: if the launcher ends this process, after a word about it.
     """
     quiet_loading(request.model)
+    if ranks.world_size > 1:
+        _at_sigterm(lambda: _tell_as_leader(request))
     try:
-        if ranks.world_size > 1:
-            signal.signal(signal.SIGTERM, _terminate)
         with ProgressDisplay() as display:
             return run_sweep(_placed(request, ranks), display, ranks)
     except ProcessEndedError as error:
         raise ProcessEndedError(f"{error}; {_how_to_go_on(request)}") from error
-    except Terminated:
-        _say(f"ended by its launcher, as when another process is gone; {_how_to_go_on(request)}")
-        raise SystemExit(_EXIT_TERMINATED) from None
 
 
 def join(make_request: Callable[[], SweepRequest], output: Path, ranks: Ranks) -> int:
@@ -51,21 +48,18 @@ def join(make_request: Callable[[], SweepRequest], output: Path, ranks: Ranks) -
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    request, code = None, 0
-    share = Share(output, ranks.rank)
+    share, code = Share(output, ranks.rank), 0
     try:
-        signal.signal(signal.SIGTERM, _terminate)
         with share:
             request = make_request()
+            _at_sigterm(lambda: _tell_if_alone(share, request))
             join_sweep(_placed(request, ranks), share, ranks)
     except (AdallavaError, OSError):
         code = _EXIT_BAD_INPUT
     except KeyboardInterrupt:
         code = _EXIT_INTERRUPTED
-    except Terminated:
-        code = _EXIT_TERMINATED
-    if share.tells and request is not None:
-        _say(f"process 0 is gone; {_how_to_go_on(request)}")
+    if share.tells:
+        _say(_leader_gone(request))
     return code
 
 
@@ -83,9 +77,32 @@ def _placed(request: SweepRequest, ranks: Ranks) -> SweepRequest:
     return replace(request, device=device)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is not to be cut short
-    raise Terminated
+def _at_sigterm(last_words: Callable[[], object]) -> None:
+    """End at once when the launcher says so, as it does when another process is gone; the run folder can take it.
+
+    No exception is raised for it: one that meets a destructor is swallowed, and the process would stay.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        with suppress(OSError):
+            last_words()
+        os._exit(_EXIT_TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def _tell_as_leader(request: SweepRequest) -> None:
+    _say(f"ended by its launcher, as when another process is gone; {_how_to_go_on(request)}")
+    tell_as_leader(request.output)
+
+
+def _tell_if_alone(share: Share, request: SweepRequest) -> None:
+    if share.is_to_tell():
+        _say(_leader_gone(request))
+
+
+def _leader_gone(request: SweepRequest) -> str:
+    return f"process 0 is gone; {_how_to_go_on(request)}"
 
 
 def _how_to_go_on(request: SweepRequest) -> str:
@@ -93,4 +110,6 @@ def _how_to_go_on(request: SweepRequest) -> str:
 
 
 def _say(message: str) -> None:
-    print(f"adallava sweep: {message}", file=sys.stderr)
+    # Not by print, whose buffer a signal may find in use. A bar hides the cursor of a terminal.
+    shown = "\x1b[?25h" if sys.stderr.isatty() else ""
+    os.write(sys.stderr.fileno(), f"{shown}adallava sweep: {message}\n".encode())

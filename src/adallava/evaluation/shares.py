@@ -38,10 +38,6 @@ class ProcessEndedError(AdallavaError, RuntimeError):
     """Another process of the same sweep has failed or died."""
 
 
-class Terminated(BaseException):
-    """The launcher ends this process, most often because another one is gone. No `Exception`: it fails no sample."""
-
-
 @dataclass(frozen=True)
 class Standing:
     """What a rank says about itself.
@@ -84,7 +80,7 @@ class Lead:
         if error is None:
             self._clear()
         else:
-            _write_standing(self._folder, 0, Standing(ended="told"))
+            tell_as_leader(self._folder)
         self._begun.close()
 
     def look(self, observer: SweepObserver) -> bool:
@@ -158,8 +154,7 @@ class Share:
             if isinstance(error, Exception) and not isinstance(error, ProcessEndedError):
                 self._report(error)
         finally:
-            if error is not None and self._file is not None:
-                self._tell_if_alone()
+            self.tells = error is not None and self.is_to_tell()
             for file in (self._file, self._begun):
                 if file is not None:
                     file.close()
@@ -224,17 +219,26 @@ class Share:
         while self._leader_is_there():
             time.sleep(POLL_S)
 
-    def _tell_if_alone(self) -> None:
+    def is_to_tell(self) -> bool:
+        """Return True if nobody else is there to tell the user why all ends, and take that on."""
+        if self._file is None:
+            return False
         below = [read_standing(self._folder, rank) for rank in range(self._rank)]
         told = any(one is not None and one.ended == "told" for one in below)
         alive = any(is_locked(share_file(self._folder, rank)) for rank in range(1, self._rank))
-        if not (told or alive or self._leader_is_there()):
-            self.tells = True
-            self._say(replace(self._standing, ended="told"))
+        if told or alive or self._leader_is_there():
+            return False
+        self._say(replace(self._standing, ended="told"))
+        return True
 
     def _say(self, standing: Standing) -> None:
         self._standing = standing
         _write_standing(self._folder, self._rank, standing)
+
+
+def tell_as_leader(folder: Path) -> None:
+    """Let the others know that rank 0 tells the user why all ends."""
+    _write_standing(folder, 0, Standing(ended="told"))
 
 
 def read_standing(folder: Path, rank: int) -> Standing | None:
