@@ -43,6 +43,7 @@ def run_groups(
     kwargs: dict[str, Any],
     rows: Sequence[Tensor],
     gates: Tensor | None = None,
+    mlp_rows: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Return what the layer passes on, [B, S, D].
 
@@ -52,12 +53,14 @@ def run_groups(
         kwargs: the stock layer's own.
         rows: for each group, the rows that run it, int64, ascending.
         gates: [B, groups], what each group's part is multiplied by; None = 1.
+        mlp_rows: for each group, the rows that run its slice of the MLP; None = those that run its heads.
     """
     normed = block.input_layernorm(hidden)
     attended = _attention(block.self_attn, normed, kwargs, rows)
     hidden = _added(hidden, attended, rows, gates)
     normed = block.post_attention_layernorm(hidden)
-    return _added(hidden, _mlp(block.mlp, normed, rows), rows, gates)
+    mlp_rows = rows if mlp_rows is None else mlp_rows
+    return _added(hidden, _mlp(block.mlp, normed, mlp_rows), mlp_rows, gates)
 
 
 def _added(hidden: Tensor, parts: Sequence[Tensor], rows: Sequence[Tensor], gates: Tensor | None) -> Tensor:
@@ -73,6 +76,7 @@ def _attention(attention: Any, normed: Tensor, kwargs: dict[str, Any], rows: Seq
     read = [normed.index_select(0, of_group) for of_group in rows]
 
     def projected(linear: nn.Linear) -> Tensor:
+        """Return each group's slice of a projection for the group's rows, [pairs, heads, S, head_dim]."""
         slices = linear.weight.chunk(len(rows), dim=0)
         of_pairs = torch.cat([F.linear(states, weight) for states, weight in zip(read, slices, strict=True)])
         return of_pairs.view(*of_pairs.shape[:2], -1, attention.head_dim).transpose(1, 2)

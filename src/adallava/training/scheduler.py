@@ -92,7 +92,9 @@ class SchedulerObjective(nn.Module):
         choices = [n for n in self.counts if 0 < n < self.units.count]
         count = choices[int(torch.randint(len(choices), ()))]
         with torch.no_grad():
-            layout, batch = self.prompts(pixel_values, prompts, evidence, latency_tokens=True)
+            layout, batch = self.prompts(
+                pixel_values, prompts, evidence, latency_tokens=True, free_token=self.scheduler.free_token
+            )
         states = self.prefix_states(layout, batch, count)
         return self.learn(layout, batch, states, count)
 
@@ -171,7 +173,13 @@ class SchedulerWithBaseObjective(nn.Module):
         choice = self.choice
         units = choice.units
         count = choice.counts[int(torch.randint(len(choice.counts), ()))]
-        layout, batch = choice.prompts(pixel_values, prompts, evidence, latency_tokens=count < units.count)
+        layout, batch = choice.prompts(
+            pixel_values,
+            prompts,
+            evidence,
+            latency_tokens=count < units.count,
+            free_token=choice.scheduler.free_token,
+        )
         states = choice.prefix_states(layout, batch, count)
         if not 0 < count < units.count:
             everything = torch.full((len(states), units.count), count > 0, device=states.device)
