@@ -54,7 +54,8 @@ class Asked:
 
     Attributes:
         name: its id.
-        adapter: folder of its weights, if it is learned; None for `<base's folder>/adapters/<name>`.
+        adapter: folder of its weights, if it is learned, or of its plans, if they were found by search; None for
+            `<base's folder>/adapters/<name>`.
         allow_other_base: accept weights that were trained on another base of the same shapes.
         options: constructor arguments, if it is not learned.
     """
@@ -72,7 +73,7 @@ def make_selector(asked: Asked, files: BaseFiles, shape: TowerShape) -> tuple[An
         CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
         UnknownNameError: for an unknown method.
     """
-    folder = _folder_of_learned("method", load_selector_class(asked.name), asked, files)
+    folder = _folder_of_adapter("method", load_selector_class(asked.name), asked, files)
     if folder is None:
         return build_selector(asked.name, shape, **asked.options), None
     loaded = load_adapter(
@@ -86,14 +87,14 @@ def make_selector(asked: Asked, files: BaseFiles, shape: TowerShape) -> tuple[An
 
 
 def make_scheduler(asked: Asked, files: BaseFiles, shape: DecoderShape) -> tuple[Scheduler, str | None]:
-    """Return the scheduler, and the SHA-256 of its weights file if it is learned.
+    """Return the scheduler, and the SHA-256 of its adapter's file if it came from one.
 
     Raises:
         CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
         UnknownNameError: for an unknown scheduler.
         UnsupportedModeError: for an LLM that cannot be split as the scheduler wants.
     """
-    folder = _folder_of_learned("scheduler", load_scheduler_class(asked.name), asked, files)
+    folder = _folder_of_adapter("scheduler", load_scheduler_class(asked.name), asked, files)
     if folder is None:
         return build_scheduler(asked.name, shape, **asked.options), None
     loaded = load_scheduler(
@@ -106,20 +107,25 @@ def make_scheduler(asked: Asked, files: BaseFiles, shape: DecoderShape) -> tuple
     return loaded.scheduler, loaded.sha256
 
 
-def _folder_of_learned(kind: str, cls: type[Any], asked: Asked, files: BaseFiles) -> str | Path | None:
-    """Return the folder of a learned method's or scheduler's weights; None for one that is not learned."""
+def _folder_of_adapter(kind: str, cls: type[Any], asked: Asked, files: BaseFiles) -> str | Path | None:
+    """Return the adapter's folder; None for a method or scheduler that is neither learned nor found by search."""
     name, adapter, options = asked.name, asked.adapter, asked.options
-    if not cls.learned:
+    searched = getattr(cls, "searched", False)
+    if not cls.learned and not searched:
         if adapter is not None:
             raise CheckpointError(f"{kind} {name!r} is not learned: it takes no adapter ({str(adapter)!r})")
         return None
-    if options:
+    if options and (cls.learned or adapter is not None):
         raise CheckpointError(
             f"{kind} {name!r} takes its options from its adapter, not from the call: {', '.join(sorted(options))}"
         )
     if adapter is not None:
         return adapter
+    if searched and (options or not files.name_or_path):
+        return None
     folder = files.folder / "adapters" / name
+    if searched:
+        return folder if folder.is_dir() else None
     if not folder.is_dir():
         without = "'uniform' or 'full'" if kind == "method" else "'first' or 'spaced'"
         raise CheckpointError(

@@ -159,9 +159,10 @@ class AdaLlava:
 
         Args:
             scheduler: a name of `adallava.registry.scheduler_names()`, a scheduler, or None to run every layer.
-            adapter: folder of a learned scheduler's weights; by default `<folder>/adapters/<scheduler>`.
+            adapter: folder of a learned scheduler's weights, or of one found by search; by default
+                `<folder>/adapters/<scheduler>`.
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
-            options: constructor arguments of a scheduler that is not learned.
+            options: constructor arguments of a scheduler that is not learned; instead of an adapter.
 
         Raises:
             CheckpointError: if files are missing, damaged, or the adapter belongs to another base.

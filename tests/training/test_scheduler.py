@@ -1,15 +1,18 @@
 """Learning which layers run: the same function as inference, and something is learned."""
 
+import json
 from typing import Any
 
 import pytest
 import torch
-from models import TINY_SHAPE, six_layers, tiny_llava
+from models import TINY_SHAPE, six_layers, tiny_inputs, tiny_llava
+from PIL import Image
 from torch.nn import functional as F
 from truncated_reference import truncated
 
 from adallava import AdaLlava
 from adallava.adapters import read_adapter_config
+from adallava.cli.main import main
 from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.heads import HeadsScheduler
 from adallava.scheduling.layers import LayersScheduler
@@ -176,11 +179,39 @@ def test_a_stage_leaves_an_adapter_that_answers(
     config = read_adapter_config(folder)
     assert (config.method, config.scheduler) == (None, scheduler)
     model = AdaLlava.from_pretrained(str(base), method="full", device="cpu").with_scheduler(scheduler, adapter=folder)
-    from models import tiny_inputs
-
     output = model.generate(**tiny_inputs(model.processor, ["why?"]), latency=3, max_new_tokens=1)
     assert output.records[0].layers is not None
     assert output.records[0].layers.scheduler == scheduler
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+def test_a_scheduler_learns_from_a_users_file_by_the_command(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str], with_base: bool
+) -> None:
+    base = tiny_llava(tmp_path / "base", num_hidden_layers=4)
+    for name, size in (("red", (40, 30)), ("blue", (28, 28))):
+        Image.new("RGB", size, name).save(tmp_path / f"{name}.png")
+    rows = [{"picture": f"{name}.png", "question": "what colour?", "answer": name} for name in ("red", "blue")]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine.toml").write_text(
+        'stage = "scheduler"\n'
+        + ('trained = ["language_model"]\n' if with_base else "")
+        + "[keep]\nfull = 0.5\nuniform = 0.5\nkeep_counts = [4]\n"
+        "[optimisation]\nsteps = 3\nbatch_size = 2\nlearning_rate = 1e-3\nwarmup_steps = 0\n"
+    )
+    data = ["--data", str(tmp_path / "mine.jsonl"), "--image-column", "picture"]
+    run = ["--model", str(base), "--device", "cpu", "--output", str(tmp_path / "run")]
+    assert main(["train", str(tmp_path / "mine.toml"), *data, *run]) == 0
+    made = tmp_path / "run" / ("model" if with_base else "adapter")
+    assert f"wrote {made}" in capsys.readouterr().out
+    model = AdaLlava.from_pretrained(str(made if with_base else base), method="uniform", device="cpu")
+    model = model.with_scheduler("layers", adapter=None if with_base else made)
+    (record,) = model.generate(
+        **tiny_inputs(model.processor, ["why?"]), token_budget=0.5, latency=0.75, max_new_tokens=1
+    ).records
+    assert record.tokens_kept == 8
+    assert record.layers is not None
+    assert sum(map(bool, record.layers.groups_run)) == 3
 
 
 def test_stage_base_takes_missing_layers(tmp_path: Any, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,7 +1,8 @@
 """Adapters: the weights of a learned method, a learned scheduler, or both, saved beside an untouched base.
 
 A folder with `adapter_config.json` (what it is, and the base it was trained on) and
-`adapter_model.safetensors`, in which a scheduler's weights have names that begin with `scheduler.`.
+`adapter_model.safetensors`, in which a scheduler's weights have names that begin with `scheduler.`. A scheduler that
+was found by search has no weights: its options in the config are all there is.
 """
 
 import hashlib
@@ -13,12 +14,12 @@ from typing import Any, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 import adallava
 from adallava.errors import CheckpointError
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import DecoderShape, Scheduler
+from adallava.scheduling.contract import DecoderShape, Scheduler, SearchedScheduler
 from adallava.selection import build_selector
 from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import AnySelector
@@ -70,7 +71,10 @@ class LoadedAdapter:
 
 @dataclass(frozen=True)
 class LoadedScheduler:
-    """A scheduler with its weights, in eval mode on the CPU, and where it came from."""
+    """A scheduler with its weights, in eval mode on the CPU, and where it came from.
+
+    `sha256` is that of its weights file; of one found by search, that of the config.
+    """
 
     scheduler: Scheduler
     config: AdapterConfig
@@ -87,7 +91,9 @@ def save_adapter(
     base_weights_sha256: str,
     trained_on_sha256: str | None = None,
 ) -> None:
-    """Write what is learned of a selector and a scheduler, and what it belongs to. Replaces the folder's two files.
+    """Write what is learned or found of a selector and a scheduler, and what it belongs to.
+
+    Replaces the folder's files.
 
     Args:
         folder: to write.
@@ -99,10 +105,10 @@ def save_adapter(
         trained_on_sha256: see `AdapterConfig`.
 
     Raises:
-        CheckpointError: if neither is learned.
+        CheckpointError: if neither is learned or found by search.
     """
     learned_selector = selector if isinstance(selector, nn.Module) else None
-    learned_scheduler = scheduler if isinstance(scheduler, nn.Module) else None
+    learned_scheduler = scheduler if isinstance(scheduler, nn.Module | SearchedScheduler) else None
     if learned_selector is None and learned_scheduler is None:
         names = [repr(part.name) for part in (selector, scheduler) if part is not None]
         raise CheckpointError(f"{' and '.join(names) or repr('full')} has no weights to save")
@@ -122,11 +128,14 @@ def save_adapter(
     )
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    weights = {} if learned_selector is None else dict(learned_selector.state_dict())
-    if learned_scheduler is not None:
+    weights: dict[str, Tensor] = {} if learned_selector is None else dict(learned_selector.state_dict())
+    if isinstance(learned_scheduler, nn.Module):
         weights |= {_SCHEDULER_PREFIX + name: tensor for name, tensor in learned_scheduler.state_dict().items()}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    save_file(weights, path / WEIGHTS_FILE, metadata={"format": "pt"})
+    if weights:
+        save_file(weights, path / WEIGHTS_FILE, metadata={"format": "pt"})
+    else:
+        (path / WEIGHTS_FILE).unlink(missing_ok=True)
     (path / CONFIG_FILE).write_text(json.dumps(config.model_dump(), indent=2) + "\n", encoding="utf-8")
 
 
@@ -188,7 +197,7 @@ def load_scheduler(
     """Load the scheduler of an adapter and check that it belongs to this base.
 
     Args:
-        folder: with `adapter_config.json` and `adapter_model.safetensors`.
+        folder: with `adapter_config.json` and, for a learned one, `adapter_model.safetensors`.
         name: the scheduler that was asked for; the adapter must hold it.
         shape: of the base's LLM.
         base_weights_sha256: of the base.
@@ -202,8 +211,10 @@ def load_scheduler(
         held = "no scheduler" if config.scheduler is None else f"the scheduler {config.scheduler!r}"
         raise CheckpointError(f"the adapter in {str(folder)!r} holds {held}, not {name!r}")
     _check_base(folder, config, base_weights_sha256, allow_other_base)
-    scheduler = _filled(build_scheduler(name, shape, **config.scheduler_config), folder, of_scheduler=True)
-    return LoadedScheduler(scheduler, config, sha256_of([_weights(folder)]))
+    scheduler = build_scheduler(name, shape, **config.scheduler_config)
+    if isinstance(scheduler, SearchedScheduler):
+        return LoadedScheduler(scheduler, config, sha256_of([Path(folder) / CONFIG_FILE]))
+    return LoadedScheduler(_filled(scheduler, folder, of_scheduler=True), config, sha256_of([_weights(folder)]))
 
 
 def _check_base(folder: str | Path, config: AdapterConfig, base_weights_sha256: str, allow_other_base: bool) -> None:
@@ -241,7 +252,7 @@ def _weights(folder: str | Path) -> Path:
     return Path(folder) / WEIGHTS_FILE
 
 
-def _config_of(module: nn.Module | None) -> dict[str, Any]:
+def _config_of(module: nn.Module | SearchedScheduler | None) -> dict[str, Any]:
     return {} if module is None else dict(cast(dict[str, Any], module.config))
 
 

@@ -82,7 +82,9 @@ def _add_model(group: Any) -> None:
     group.add_argument(
         "--scheduler", metavar="NAME", help="which layers run at a latency below 1.0: layers, heads, first, spaced, …"
     )
-    group.add_argument("--scheduler-adapter", type=Path, metavar="DIR", help="of a learned scheduler, likewise")
+    group.add_argument(
+        "--scheduler-adapter", type=Path, metavar="DIR", help="of a learned or searched scheduler, likewise"
+    )
     add_scheduler_option(group)
     group.add_argument("--max-new-tokens", type=int, default=32, help="default: %(default)s")
     group.add_argument("--seed", type=int, default=0, help="of methods that draw (default: %(default)s)")

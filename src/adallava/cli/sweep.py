@@ -123,7 +123,7 @@ def _add_methods(group: Any) -> None:
         "--adapter",
         metavar="METHOD=PATH",
         default=[],
-        help="adapter of a learned method or scheduler, if it is not in the model's folder",
+        help="adapter of a learned method or a learned or searched scheduler, if it is not in the model's folder",
     )
 
 

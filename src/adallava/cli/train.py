@@ -1,23 +1,27 @@
 """`adallava train`: parse, call, print."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from .shared_options import add_columns, named_columns
 
 _DESCRIPTION = """\
-Run one stage of training from a recipe: adapt a base to missing vision tokens, or train a controller for a frozen
-base. A controller needs only forward passes (question) or gradients through a frozen model (budget-token).
+Run one stage of training from a recipe: adapt a base to missing vision tokens or layers, or train a controller or a
+scheduler for a frozen base. A controller needs only forward passes (question) or gradients through a frozen model
+(budget-token). Stage fixed-plan learns nothing: it searches for the best layers to run, for each number of them.
 
-The output folder then holds recipe.json, curve.json (the logged losses), checkpoints, and what was made: model/ (a
-stock checkpoint) or adapter/. Killed or interrupted, the same command goes on from the newest checkpoint.
+The output folder then holds recipe.json, curve.json (the logged losses; of a search plans.json, with every plan's
+scores), checkpoints, and what was made: model/ (a stock checkpoint) or adapter/. Killed or interrupted, the same
+command goes on from the newest checkpoint; a search begins anew.
 """
 
 _EPILOG = """\
 examples:
   adallava train tiny/align --output runs/align
   adallava train tiny/question --model runs/base/model --output runs/question
+  adallava train tiny/fixed-plan --model tiny --output runs/fixed
   adallava train question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
 
 a user's own data is a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question
@@ -56,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     from adallava.cli.loading import check_device
     from adallava.training.examples import TaskExamples
+    from adallava.training.fixed_plan import PLANS_FILE
     from adallava.training.stages import train_stage
 
     check_device(args.device)
@@ -67,5 +72,21 @@ def run(args: argparse.Namespace) -> int:
         data=data,
         device=torch.device(args.device) if args.device else None,
     )
-    print(f"wrote {folder} and {args.output / 'curve.json'}")
+    if recipe.stage == "fixed-plan":
+        _print_plans(args.output / PLANS_FILE)
+    written = PLANS_FILE if recipe.stage == "fixed-plan" else "curve.json"
+    print(f"wrote {folder} and {args.output / written}")
     return 0
+
+
+def _print_plans(path: Path) -> None:
+    """Print the plan found for each number of layers, and what the whole LLM does on the same questions."""
+    written = json.loads(path.read_text())
+    for plan in [*written["found"], written["every_layer"]]:
+        low, high = plan["accuracy_interval"]
+        print(
+            f"{plan['layers_run']} of {written['num_layers']} layers: 0 … {written['prefix_layers'] - 1} and "
+            f"{'+'.join(map(str, plan['layers']))}: {plan['right']} of {plan['questions']} right, "
+            f"{plan['accuracy']:.1%} [{low:.1%}, {high:.1%}], log-probability {plan['log_probability']:.3f} "
+            f"± {plan['standard_error']:.3f}"
+        )

@@ -8,7 +8,7 @@ One row is one sample. How many units run is known on the host before anything r
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -148,6 +148,19 @@ class Scheduler(Protocol):
     def schedule(self, inputs: ScheduleInput) -> Schedule:
         """Choose exactly `inputs.unit_counts[b]` units of sample b."""
         ...
+
+
+@runtime_checkable
+class SearchedScheduler(Scheduler, Protocol):
+    """A scheduler whose options are found by search on data: an adapter may hold them, without weights.
+
+    Attributes:
+        searched: True.
+        config: the options, so that `cls(**config)` builds it again.
+    """
+
+    searched: ClassVar[bool]
+    config: dict[str, Any]
 
 
 @runtime_checkable

@@ -17,6 +17,7 @@ class FixedScheduler(WholeLayers):
     """
 
     name: ClassVar[str] = "fixed"
+    searched: ClassVar[bool] = True
 
     def __init__(self, *, plans: str | int = "", prefix_layers: int | None = None) -> None:
         """Read the plans.
@@ -33,6 +34,7 @@ class FixedScheduler(WholeLayers):
             if len(names) in self.plans:
                 raise InputError(f"plans {plans!r} hold two of {len(names)} layers: give one for each number of layers")
             self.plans[len(names)] = tuple(sorted(map(int, names)))
+        self.config = {"plans": str(plans), "prefix_layers": prefix_layers}
 
     def units(self, shape: DecoderShape) -> Units:
         """Return one unit a layer behind the prefix.
@@ -65,6 +67,7 @@ class FixedScheduler(WholeLayers):
             known = ", ".join(map(str, sorted(self.plans))) or "none"
             raise BudgetError(
                 f"scheduler {self.name!r} has no plan of {count} layers behind the prefix (it has plans of {known}): "
-                f"give plans=…, or --scheduler-option {self.name}.plans=…"
+                f"give plans=…, or --scheduler-option {self.name}.plans=…, or an adapter that holds plans found by "
+                "training stage fixed-plan"
             )
         return [layer - units.prefix_layers for layer in self.plans[count]]

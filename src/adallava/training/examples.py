@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -163,14 +164,24 @@ class TaskExamples(Dataset[Example]):
             InputError: if none can be.
         """
         for step in range(len(self.samples)):
-            sample = self.samples[(index + step) % len(self.samples)]
-            try:
-                image = np.asarray(sample.load_image())
-            except (InputError, OSError) as error:
-                _log.warning("training leaves out sample %s: %s", sample.id, error)
-                continue
-            return Example(image, (sample.question,), (sample.answers[0],), {}, None, None)
+            example = _read(self.samples[(index + step) % len(self.samples)])
+            if example is not None:
+                return example
         raise InputError(f"none of the {len(self.samples)} pictures can be read")
+
+    def readable(self, most: int) -> list[Example]:
+        """Return the first examples whose pictures can be read, each once, at most so many."""
+        return list(islice((example for example in map(_read, self.samples) if example is not None), most))
+
+
+def _read(sample: TaskSample) -> Example | None:
+    """Decode a picture; None, with a warning, if it cannot be read."""
+    try:
+        image = np.asarray(sample.load_image())
+    except (InputError, OSError) as error:
+        _log.warning("training leaves out sample %s: %s", sample.id, error)
+        return None
+    return Example(image, (sample.question,), (sample.answers[0],), {}, None, None)
 
 
 def pixel_values(images: Sequence[NDArray[np.uint8]], mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -112,6 +112,7 @@ class _OneDevice(TrainingArguments):  # type: ignore[misc]
 def arguments(recipe: Recipe, folder: Path, device: torch.device) -> TrainingArguments:
     """Translate a recipe into `TrainingArguments`."""
     settings = recipe.optimisation
+    assert settings is not None
     return _OneDevice(
         output_dir=str(folder / "checkpoints"),
         max_steps=settings.steps,
@@ -148,6 +149,7 @@ def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: A
     Writes `folder/curve.json`: one entry per logged step, with every part of the loss, and the seconds of this
     process (since it started or resumed).
     """
+    assert recipe.optimisation is not None
     device = next(objective.parameters()).device
     trainer = StageTrainer(
         model=objective,

@@ -11,7 +11,7 @@ from adallava.tasks.scenes import KINDS
 
 RECIPES = Path(__file__).parent / "recipes"
 
-StageName = Literal["align", "base", "question", "budget-token", "joint", "scheduler"]
+StageName = Literal["align", "base", "question", "budget-token", "joint", "scheduler", "fixed-plan"]
 
 
 class _Part(BaseModel):
@@ -52,6 +52,31 @@ class Optimisation(_Part):
     clip_norm: float = 1.0
 
 
+class Lora(_Part):
+    """Low-rank weights that learn with a scheduler beside a frozen base; `peft.LoraConfig` is given them."""
+
+    r: int = Field(default=16, gt=0)
+    """Rank."""
+    alpha: float = Field(default=32, gt=0)
+    """What is added is multiplied by `alpha / r`."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+    """Projections of the LLM's layers."""
+
+
+class Search(_Part):
+    """How plans are searched for in stage `fixed-plan`."""
+
+    questions: int = Field(default=300, ge=2)
+    """One a picture, so that they are independent; of a user's own data, its first ones."""
+    batch_size: int = Field(default=20, gt=0)
+    most_plans: int = Field(default=100, ge=0)
+    """Up to so many plans in all, each is scored; beyond, a beam search leaves out one layer after the other."""
+    beam_width: int = Field(default=4, gt=0)
+
+
 class KeepMix(_Part):
     """How often each way of leaving tokens out is used in a step, and with which K."""
 
@@ -61,7 +86,7 @@ class KeepMix(_Part):
     uniform: float = 0.0
     pool: float = 0.0
     question: float = 0.0
-    """In stage `scheduler`, by the scorer that the model has."""
+    """In stages `scheduler` and `fixed-plan`, by the scorer that the model has."""
     keep_counts: tuple[int, ...] = (128, 64, 32, 16, 8)
     evidence_keep_counts: tuple[int, ...] = (96,)
     question_keep_counts: tuple[int, ...] = (64, 32, 16, 8)
@@ -73,7 +98,11 @@ class Recipe(_Part):
     Attributes:
         stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
             budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together),
-            `scheduler` (which layers run, of a frozen base or of one that learns with it).
+            `scheduler` (which layers run, of a frozen base or of one that learns with it), `fixed-plan` (nothing: the
+            best plan of each number of layers is searched for).
+        optimisation: for every stage but `fixed-plan`.
+        search: in stage `fixed-plan`.
+        lora: in stage `scheduler`, what learns with the scheduler instead of parts of the base itself.
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers, and in stage
             `scheduler` for a frozen base.
@@ -87,17 +116,20 @@ class Recipe(_Part):
             base learns as in stage `base`.
         missing_layers_share: of the steps of stage `base`, also those within other stages, share with random layers
             missing.
-        prefix_layers: that are never missing; default: half of them, or the scheduler's own prefix.
+        prefix_layers: that are never missing; in stage `fixed-plan`, the scheduler's; default: half of them, or the
+            scheduler's own prefix.
         scheduler: in stage `scheduler`, which one learns.
         scheduler_options: its constructor's arguments.
         learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
-        lowest_latency: share of the LLM below which nothing is drawn: no plan, and no set of missing layers.
+        lowest_latency: share of the LLM below which nothing is drawn or scored: no plan, and no set of missing layers.
         policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss beside the base's.
         kinds: question types of the scenes that are asked, in turn.
     """
 
     stage: StageName
-    optimisation: Optimisation
+    optimisation: Optimisation | None = None
+    search: Search = Search()
+    lora: Lora | None = None
     blank: BlankModel | None = None
     trained: tuple[str, ...] = ()
     first_scene: int = 0
@@ -124,14 +156,42 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _keeps_in_some_way(self) -> "Recipe":
-        if self.keep.question and self.stage != "scheduler":
-            raise ValueError("keep.question is for stage 'scheduler': leave it out")
+        if self.keep.question and self.stage not in ("scheduler", "fixed-plan"):
+            raise ValueError("keep.question is for stages 'scheduler' and 'fixed-plan': leave it out")
         ways = sum(share for name, share in self.keep.model_dump().items() if not name.endswith("keep_counts"))
-        if self.stage in ("base", "joint", "scheduler") and ways == 0:
+        if self.stage in ("base", "joint", "scheduler", "fixed-plan") and ways == 0:
             raise ValueError(f"stage {self.stage!r} needs a [keep] table with at least one way above 0")
-        if self.stage == "scheduler" and self.trained and self.others_share and ways == self.keep.question:
+        if self.stage == "scheduler" and self.base_learns and self.others_share and ways == self.keep.question:
             raise ValueError("where the base learns too, [keep] needs a way beside 'question' for the other steps")
         return self
+
+    @model_validator(mode="after")
+    def _learns_or_searches(self) -> "Recipe":
+        if self.stage == "fixed-plan":
+            if self.optimisation is not None or self.trained or self.blank is not None:
+                raise ValueError("stage 'fixed-plan' learns nothing: leave optimisation, trained and blank out")
+        elif self.optimisation is None:
+            raise ValueError(f"stage {self.stage!r} needs an [optimisation] table")
+        return self
+
+    @model_validator(mode="after")
+    def _lora_fits(self) -> "Recipe":
+        if self.lora is None:
+            return self
+        if self.stage != "scheduler":
+            raise ValueError(f"[lora] is for stage 'scheduler', not {self.stage!r}: leave it out")
+        if self.scheduler == "heads":
+            raise ValueError(
+                "'heads' runs slices of plain projections: train 'layers' with [lora], or 'heads' with trained"
+            )
+        if self.trained:
+            raise ValueError("with [lora] the base itself stays as it is: leave trained out")
+        return self
+
+    @property
+    def base_learns(self) -> bool:
+        """True if the base, or low-rank weights beside it, learn."""
+        return bool(self.trained) or self.lora is not None
 
     @property
     def needs_labels(self) -> bool:
@@ -162,8 +222,10 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
     """Return the recipe with another number of steps.
 
     Raises:
-        InputError: if `steps` is not positive.
+        InputError: if `steps` is not positive, or the stage takes no steps.
     """
+    if recipe.optimisation is None:
+        raise InputError(f"--steps {steps}: stage {recipe.stage!r} takes no steps; its questions are search.questions")
     if steps < 1:
         raise InputError(f"--steps {steps}: give at least 1")
     return recipe.model_copy(update={"optimisation": recipe.optimisation.model_copy(update={"steps": steps})})

@@ -16,19 +16,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.families.contract import Family, VisionFeatures
+from adallava.families.contract import Family
 from adallava.generation.compact import CompactBatch, add_latency
-from adallava.generation.latency import insert_latency_tokens
-from adallava.generation.layout import IGNORED_LABEL, Layout, plan_layout
-from adallava.generation.prepare import assemble, budget_ratios, selection_input
+from adallava.generation.layout import IGNORED_LABEL, Layout
 from adallava.scheduling.contract import Schedule, Units, top_units
 from adallava.scheduling.latency_token import LatencyTokenScheduler
 from adallava.selection.gumbel import gumbel_noise, gumbel_top_k
 from adallava.selection.question import QuestionSelector
 from adallava.training.base import BaseObjective
-from adallava.training.keep import Keep, draw_keep, select_tokens
+from adallava.training.kept_prompts import KeptPrompts
 from adallava.training.packing import Packed
 from adallava.training.plans import draw_plans, run_behind, run_prefix
 from adallava.training.policy import LOWEST_REWARD, advantages, answer_chances, log_probability
@@ -77,7 +74,7 @@ class SchedulerObjective(nn.Module):
         self.base = family.model
         self.scheduler = scheduler
         self.scorer = scorer
-        self.family, self.learning, self.keep = family, learning, keep
+        self.family, self.learning = family, learning
         self.num_samples, self.spread_weight = num_samples, spread_weight
         self.units: Units = scheduler.units(family.decoder().shape)
         self.counts = [n for n in range(self.units.count + 1) if self.units.share(n) >= lowest_latency]
@@ -86,11 +83,7 @@ class SchedulerObjective(nn.Module):
                 f"{self.units.count} unit(s) behind the prefix and a lowest latency of {lowest_latency} leave nothing "
                 "to choose: use a shorter prefix or a lower latency"
             )
-        if keep.question and scorer is None:
-            raise InputError(
-                "keep.question needs a model that has a scorer (adapters/question in its folder): set it to 0, or "
-                "train one first"
-            )
+        self.prompts = KeptPrompts(family, keep, scorer)
 
     def forward(
         self, pixel_values: Tensor, prompts: PromptBatch, evidence: Tensor | None = None, **_: Any
@@ -99,7 +92,9 @@ class SchedulerObjective(nn.Module):
         choices = [n for n in self.counts if 0 < n < self.units.count]
         count = choices[int(torch.randint(len(choices), ()))]
         with torch.no_grad():
-            layout, batch = self.prepare(pixel_values, prompts, count, evidence)
+            layout, batch = self.prompts(
+                pixel_values, prompts, evidence, latency_tokens=True, free_token=self.scheduler.free_token
+            )
         states = self.prefix_states(layout, batch, count)
         return self.learn(layout, batch, states, count)
 
@@ -144,75 +139,6 @@ class SchedulerObjective(nn.Module):
         hidden = run_behind(self.family, self.units, states, batch, schedule, repeats=repeats)
         return answer_chances(self.family, hidden, batch.labels.repeat_interleave(repeats, dim=0))
 
-    def prepare(
-        self, pixel_values: Tensor, prompts: PromptBatch, count: int, evidence: Tensor | None
-    ) -> tuple[Layout, CompactBatch]:
-        """Return the prompts with the vision tokens that this step keeps, and, unless all units run, latency tokens."""
-        family, num_prompts = self.family, len(prompts.input_ids)
-        with torch.no_grad():
-            features = family.encode(pixel_values).features
-        keep = draw_keep(self.keep, features.shape[1])
-        kept, indices = self._kept(keep, features, prompts, evidence)
-        made = insert_latency_tokens(
-            prompts.input_ids,
-            prompts.attention_mask,
-            prompts.labels,
-            [count < self.units.count] * num_prompts,
-            observing=not self.scheduler.free_token,
-            image_token_id=family.image_token_id,
-            pad_token_id=family.pad_token_id,
-        )
-        assert made.labels is not None
-        layout = plan_layout(
-            made.input_ids,
-            made.attention_mask,
-            tokens_per_image=[features.shape[1]] * num_prompts,
-            image_token_id=family.image_token_id,
-            budgets=[TokenBudget(count=keep.keep_count)] * num_prompts,
-            side="right",
-            labels=made.labels,
-            latency_columns=made.columns,
-            latency_hidden=not self.scheduler.free_token,
-        ).to(family.device)
-        ids, labels = made.input_ids.to(family.device), made.labels.to(family.device)
-        return layout, assemble(family, layout, ids, kept, indices, "original", labels)
-
-    def _kept(
-        self, keep: Keep, features: Tensor, prompts: PromptBatch, evidence: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the projected tokens that each prompt keeps, [R, K, D], and their patch indices, [R, K]."""
-        picture = prompts.picture.to(features.device)
-        if keep.way == "question":
-            of_prompts = features[picture]
-            selection = self._scored(of_prompts, prompts, keep.keep_count)
-            return self.family.project(selection.apply(of_prompts)), selection.indices
-        selection = select_tokens(keep, features, self.family.shape.grid, evidence)
-        return self.family.project(selection.apply(features))[picture], selection.indices[picture]
-
-    @torch.no_grad()
-    def _scored(self, features: Tensor, prompts: PromptBatch, keep_count: int) -> Any:
-        """Return what the scorer keeps for each prompt."""
-        assert self.scorer is not None
-        family, num_prompts = self.family, len(prompts.input_ids)
-        layout = plan_layout(
-            prompts.input_ids,
-            prompts.attention_mask,
-            tokens_per_image=[features.shape[1]] * num_prompts,
-            image_token_id=family.image_token_id,
-            budgets=[TokenBudget(count=keep_count)] * num_prompts,
-            side="right",
-            labels=prompts.labels,
-        ).to(family.device)
-        inputs = selection_input(
-            family,
-            layout,
-            prompts.input_ids.to(family.device),
-            VisionFeatures(features),
-            budget_ratios(layout, family.device),
-            seeds=[0] * num_prompts,
-        )
-        return self.scorer.select(inputs)
-
 
 class SchedulerWithBaseObjective(nn.Module):
     """What the Trainer sees in stage `scheduler` where the base learns too."""
@@ -247,7 +173,13 @@ class SchedulerWithBaseObjective(nn.Module):
         choice = self.choice
         units = choice.units
         count = choice.counts[int(torch.randint(len(choice.counts), ()))]
-        layout, batch = choice.prepare(pixel_values, prompts, count, evidence)
+        layout, batch = choice.prompts(
+            pixel_values,
+            prompts,
+            evidence,
+            latency_tokens=count < units.count,
+            free_token=choice.scheduler.free_token,
+        )
         states = choice.prefix_states(layout, batch, count)
         if not 0 < count < units.count:
             everything = torch.full((len(states), units.count), count > 0, device=states.device)

@@ -14,6 +14,7 @@ from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.scheduling import build_scheduler
+from adallava.scheduling.fixed import FixedScheduler
 from adallava.scheduling.latency_token import LatencyTokenScheduler
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
@@ -23,7 +24,9 @@ from adallava.training.batches import Collator, packed_questions, separate_promp
 from adallava.training.blank import write_blank
 from adallava.training.examples import SceneExamples, TaskExamples
 from adallava.training.fit import fit
+from adallava.training.fixed_plan import find_plans
 from adallava.training.joint import JointObjective
+from adallava.training.lora import add_lora, check_peft, save_and_merge
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
 from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObjective
@@ -46,31 +49,39 @@ def train_stage(
 
     Args:
         recipe: what to learn.
-        output: folder for checkpoints, `curve.json`, `recipe.json` and the result, `output/model` or `output/adapter`.
-            If it holds checkpoints of the same recipe, the stage resumes.
+        output: folder for checkpoints, `curve.json` (of a search: `plans.json`), `recipe.json` and the result,
+            `output/model` or `output/adapter`, and `output/lora` if the recipe has that table. If it holds checkpoints
+            of the same recipe, the stage resumes.
         start_from: model to start from: bundled name, folder or hub id; not with a `[blank]` table.
         data: the user's own examples; default: training scenes.
         device: default: CUDA if there is one.
 
     Raises:
-        InputError: nothing to start from, two things to start from, or `output` holds another recipe's training.
+        InputError: nothing to start from, two things to start from, `output` holds another recipe's training, or
+            the recipe has a [lora] table and `peft` is not installed.
     """
     if data is not None and recipe.needs_labels:
         raise InputError(
             "this recipe learns from labelled patches, which only the bundled scenes have: leave --data out, or use a "
             "stage other than 'align' with keep.evidence, ground_weight and evidence_weight at 0"
         )
+    if recipe.lora is not None:
+        check_peft()
     _claim(output, recipe, start_from)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base_folder = _start(recipe, output, start_from)
     family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
     base, processor = family.model, AdaLlavaProcessor.from_pretrained(base_folder)
+    if recipe.optimisation is None:
+        found = find_plans(recipe, family, processor, _scorer_for(recipe, family), data, output)
+        return _save_adapter(found, start_from or base_folder, base_folder, family, output / "adapter")
     count = recipe.optimisation.steps * recipe.optimisation.batch_size
     examples: SceneExamples | TaskExamples
     if data is None:
         examples = SceneExamples(recipe.first_scene, count, recipe.questions_per_image, recipe.kinds)
     else:
         examples = data.repeated(count)
+    adapted = None if recipe.lora is None else add_lora(base, recipe.lora, recipe.seed)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
     fit(objective.to(device), recipe, examples, collate, output)
     if isinstance(objective, PolicyObjective | StraightThroughObjective):
@@ -79,6 +90,8 @@ def train_stage(
         return _save_adapter(objective.scheduler, start_from or base_folder, base_folder, family, output / "adapter")
     if recipe.stage == "align":
         match_scales(base, collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"].to(device))
+    if adapted is not None:
+        save_and_merge(adapted, output / "lora")
     folder = output / "model"
     base.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -129,18 +142,17 @@ def _start(recipe: Recipe, output: Path, start_from: str | None) -> str:
 
 
 def _save_adapter(
-    learned: QuestionSelector | BudgetTokenSelector | LatencyTokenScheduler,
+    part: QuestionSelector | BudgetTokenSelector | LatencyTokenScheduler | FixedScheduler,
     base_name: str,
     base_folder: str,
     family: Family,
     folder: Path,
     trained_on_sha256: str | None = None,
 ) -> Path:
-    part = learned.cpu()
     save_adapter(
         folder,
-        None if isinstance(part, LatencyTokenScheduler) else part,
-        scheduler=part if isinstance(part, LatencyTokenScheduler) else None,
+        None if isinstance(part, LatencyTokenScheduler | FixedScheduler) else part,
+        scheduler=part if isinstance(part, LatencyTokenScheduler | FixedScheduler) else None,
         shape=family.shape,
         base_model_name_or_path=base_name,
         base_weights_sha256=weights_sha256(weights_folder(base_folder)),
@@ -150,8 +162,10 @@ def _save_adapter(
 
 
 def _train_only(base: nn.Module, prefixes: tuple[str, ...]) -> None:
+    """Let these parts of the base learn, by prefix of the parameter's name, and low-rank weights beside it."""
     for name, parameter in base.named_parameters():
-        parameter.requires_grad_(bool(prefixes) and name.removeprefix("model.").startswith(prefixes))
+        chosen = bool(prefixes) and name.removeprefix("model.").startswith(prefixes)
+        parameter.requires_grad_(chosen or ".lora_" in name)
 
 
 def _build_align(recipe: Recipe, family: Family, processor: Any) -> Built:
@@ -230,6 +244,12 @@ def _own_scorer(family: Family) -> QuestionSelector | None:
     return loaded.selector.requires_grad_(False)
 
 
+def _scorer_for(recipe: Recipe, family: Family) -> QuestionSelector | None:
+    """Return the model's scorer on the model's device, if the recipe's mix asks for it and there is one."""
+    scorer = _own_scorer(family) if recipe.keep.question else None
+    return None if scorer is None else scorer.to(family.device)
+
+
 def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, ())
     torch.manual_seed(recipe.seed)
@@ -251,10 +271,10 @@ def _build_scheduler(recipe: Recipe, family: Family, processor: Any) -> Built:
         num_samples=recipe.samples_per_question,
         spread_weight=recipe.spread_weight,
         lowest_latency=recipe.lowest_latency,
-        scorer=_own_scorer(family) if recipe.keep.question else None,
+        scorer=_scorer_for(recipe, family),
     )
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
-    if not recipe.trained:
+    if not recipe.base_learns:
         return choice, Collator(processor, with_labels=True, questions=prompts)
     packed = packed_questions(processor)
     others = _base_objective(recipe, family, choice.units.prefix_layers)
