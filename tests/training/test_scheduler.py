@@ -10,7 +10,7 @@ from truncated_reference import truncated
 
 from adallava import AdaLlava
 from adallava.adapters import read_adapter_config
-from adallava.scheduling.contract import Schedule
+from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.heads import HeadsScheduler
 from adallava.scheduling.layers import LayersScheduler
 from adallava.training import scheduler as scheduler_module
@@ -149,7 +149,7 @@ def test_a_base_learns_with_the_layers_really_gone(six: AdaLlava) -> None:
 
 def test_any_number_of_layers_behind_the_prefix_may_be_missing() -> None:
     torch.manual_seed(0)
-    drawn = [draw_missing_layers(8, 4) for _ in range(200)]
+    drawn = [draw_missing_layers(Units(8, 4)) for _ in range(200)]
     assert {len(missing) for missing in drawn} == {1, 2, 3, 4}
     assert frozenset.union(*drawn) == {4, 5, 6, 7}
 

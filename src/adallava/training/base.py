@@ -89,10 +89,12 @@ class BaseObjective(nn.Module):
         ground_layer: int,
         missing_layers_share: float = 0.0,
         prefix_layers: int | None = None,
+        lowest_latency: float = 0.0,
     ) -> None:
         """Hold the model; with a `ground_weight`, the grounding loss of a layer is added.
 
-        In `missing_layers_share` of the steps, random layers behind the prefix are passed over, without grounding.
+        In `missing_layers_share` of the steps, random layers behind the prefix are passed over, without grounding; a
+        share of `lowest_latency` is always left.
 
         Raises:
             UnsupportedModeError: if that is asked for with a prefix that leaves no layer.
@@ -101,7 +103,7 @@ class BaseObjective(nn.Module):
         self.base = family.model
         self.family, self.keep, self.tower_learns = family, keep, tower_learns
         self.ground_weight, self.ground_layer = ground_weight, ground_layer
-        self.missing_layers_share = missing_layers_share
+        self.missing_layers_share, self._lowest_latency = missing_layers_share, lowest_latency
         self._units: Units | None = None
         if missing_layers_share:
             shape = family.decoder().shape
@@ -153,7 +155,7 @@ class BaseObjective(nn.Module):
     def _draw_missing(self) -> frozenset[int]:
         if self._units is None or float(torch.rand(())) >= self.missing_layers_share:
             return frozenset()
-        return draw_missing_layers(self._units.num_layers, self._units.prefix_layers)
+        return draw_missing_layers(self._units, self._lowest_latency)
 
     def _ground(
         self, run: PackedRun, packed: Packed, selection: Selection, layer: int, rows: Tensor, patches: Tensor

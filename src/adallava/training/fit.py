@@ -100,10 +100,19 @@ def trained_state(objective: nn.Module) -> dict[str, torch.Tensor]:
     return {n: p.detach().contiguous() for n, p in objective.named_parameters() if p.requires_grad}
 
 
+class _OneDevice(TrainingArguments):  # type: ignore[misc]
+    """Where several GPUs are in sight, `Trainer` would split a batch by rows, of which ours has different numbers."""
+
+    @property
+    def n_gpu(self) -> int:
+        """At most one."""
+        return min(1, int(super().n_gpu))
+
+
 def arguments(recipe: Recipe, folder: Path, device: torch.device) -> TrainingArguments:
     """Translate a recipe into `TrainingArguments`."""
     settings = recipe.optimisation
-    return TrainingArguments(
+    return _OneDevice(
         output_dir=str(folder / "checkpoints"),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,

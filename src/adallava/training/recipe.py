@@ -91,7 +91,7 @@ class Recipe(_Part):
         scheduler: in stage `scheduler`, which one learns.
         scheduler_options: its constructor's arguments.
         learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
-        lowest_latency: in stage `scheduler`, share of the LLM below which no plan is drawn.
+        lowest_latency: share of the LLM below which nothing is drawn: no plan, and no set of missing layers.
         policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss beside the base's.
         kinds: question types of the scenes that are asked, in turn.
     """

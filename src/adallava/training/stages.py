@@ -198,6 +198,7 @@ def _base_objective(recipe: Recipe, family: Family, prefix_layers: int | None = 
         ground_layer=recipe.ground_layer,
         missing_layers_share=recipe.missing_layers_share,
         prefix_layers=recipe.prefix_layers or prefix_layers,
+        lowest_latency=recipe.lowest_latency,
     )
 
 
