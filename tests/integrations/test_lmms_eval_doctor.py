@@ -92,4 +92,4 @@ def test_with_the_tasks_own_answers_tails_are_certain(real, tmp_path, with_answe
     (diagnosis,) = json.loads(capsys.readouterr().out)["diagnoses"]
     (outcome,) = (outcome for outcome in diagnosis["outcomes"] if outcome["status"] == "found")
     assert (outcome["check"], outcome["severity"]) == ("answers-cut", "harness-bug")
-    assert "the tail of a right answer ('cle' for 'circle'" in outcome["evidence"][0]
+    assert "the tail of a right answer" in outcome["evidence"][0]

@@ -22,13 +22,14 @@ from loguru import logger
 from adallava.errors import UnsupportedModeError
 from adallava.evaluation.empties import classify_empty
 from adallava.evaluation.plan import sample_seed
+from adallava.evaluation.ranks import Ranks
 from adallava.generation.output import AdaLlavaOutput, RunRecord
 from adallava.model import AdaLlava
 
 from .answers import Answered, EmptyWatch, describe
 from .generation import batches_alike, cut_at, generation_arguments, stop_strings
 from .messages import ChatPrompt, read_messages
-from .placement import Ranks, choose_device
+from .placement import choose_device
 from .settings import Settings
 
 
