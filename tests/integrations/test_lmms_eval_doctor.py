@@ -8,9 +8,10 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 from doctor_plants import LMMS_BUDGETS
-from lmms_plants import LMMS_PLANTS, Files
+from lmms_plants import LMMS_PLANTS, Files, lmms_tails
 from vqav2_files import write_task
 
+from adallava.cli.main import main
 from adallava.evaluation.doctor import diagnose_run
 
 pytestmark = pytest.mark.lmms
@@ -65,13 +66,30 @@ def test_real_files_are_healthy_and_their_budgets_are_known(real):
 def test_a_failure_planted_in_real_files_is_found_and_no_other(real, tmp_path, plant, failure, severity):
     diagnosis = diagnose_run(planted(real, tmp_path, plant))
     if plant.__name__ == "lmms_tails":
-        # VQAv2's lines name no right answer, and a tail cannot be told from a short answer without one.
-        assert diagnosis.healthy
-        return
+        # VQAv2's lines name no right answer: the questions' words make it likely, and the task's own answers certain.
+        severity = "cannot-tell"
     assert [outcome.failure for outcome in diagnosis.findings] == [failure], diagnosis.findings
     assert diagnosis.findings[0].severity == severity
 
 
-def test_it_says_that_it_could_not_look_for_tails(real):
+def test_it_says_what_tails_were_looked_for_in(real):
     (outcome,) = (outcome for outcome in diagnose_run(real).outcomes if outcome.check == "answers-cut")
     assert "names no right answers" in " ".join(outcome.evidence)
+
+
+@pytest.fixture
+def with_answers(task_folder):
+    return ["--task", f"lmms:{TASK}", "--include-path", str(task_folder), "--json"]
+
+
+def test_with_the_tasks_own_answers_a_healthy_folder_is_healthy(real, with_answers, capsys):
+    assert main(["doctor", str(real), *with_answers]) == 0
+    assert "is the tail of a right one" in capsys.readouterr().out
+
+
+def test_with_the_tasks_own_answers_tails_are_certain(real, tmp_path, with_answers, capsys):
+    assert main(["doctor", str(planted(real, tmp_path, lmms_tails)), *with_answers]) == 1
+    (diagnosis,) = json.loads(capsys.readouterr().out)["diagnoses"]
+    (outcome,) = (outcome for outcome in diagnosis["outcomes"] if outcome["status"] == "found")
+    assert (outcome["check"], outcome["severity"]) == ("answers-cut", "harness-bug")
+    assert "the tail of a right answer" in outcome["evidence"][0]

@@ -165,6 +165,15 @@ def test_a_latency_runs_part_of_the_layers_and_is_kept_apart_in_the_cache(task_f
     assert answers != responses(evaluate(task_folder, use_cache=str(tmp_path)))
 
 
+def test_a_schedulers_options_are_arguments_with_its_prefix(task_folder):
+    args = MODEL_ARGS.replace("latency=1.0", "latency=3") + ",verbose=true,"
+    with logged() as lines:
+        evaluate(task_folder, args + "scheduler=spaced,scheduler_prefix_layers=2")
+        evaluate(task_folder, args + "scheduler=fixed,scheduler_prefix_layers=2,scheduler_plans=6/4+7")
+    assert len(lines) == 2 * NUM_SAMPLES
+    assert all(" 3 layers run: " in line for line in lines)
+
+
 def test_a_line_is_logged_for_every_sample_where_asked_for(task_folder):
     with logged() as lines:
         evaluate(task_folder)
@@ -203,6 +212,8 @@ def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(run
         ("pretrained=tiny,latency=0.5", {}, "latency=0.5 leaves layers of the LLM out: give a scheduler"),
         ("pretrained=tiny,latency=1.5,scheduler=first", {}, "latency 1.5 is out of range"),
         ("pretrained=tiny,latency=0.9,scheduler=frist", {}, "did you mean 'first'"),
+        ("pretrained=tiny,scheduler_plans=6", {}, "scheduler_plans without a scheduler: give scheduler="),
+        ("pretrained=tiny,latency=0.5,scheduler=first,scheduler_plan=6", {}, "'first' does not take these options"),
         ("pretrained=tiny,method=uniform,token_budget=1.5", {}, "token budget 1.5 is out of range"),
         ("pretrained=tiny,token_budget=0.5", {}, "method=full, which keeps every token"),
         ("pretrained=tiny,method=unifrom", {}, "did you mean 'uniform'"),

@@ -5,12 +5,13 @@ import torch
 from models import tiny_processor
 from PIL import Image
 
-from adallava.errors import AdallavaError, InputError, UnsupportedModeError
+from adallava.errors import AdallavaError, BudgetError, InputError, UnsupportedModeError
 from adallava.evaluation.ranks import Ranks
 from adallava.integrations.lmms_eval.answers import EmptyWatch
 from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
 from adallava.integrations.lmms_eval.messages import read_messages
 from adallava.integrations.lmms_eval.placement import choose_device
+from adallava.integrations.lmms_eval.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -131,3 +132,38 @@ def test_a_run_of_empty_answers_is_stopped_before_its_end():
         watch.check()
     lenient = EmptyWatch(0.02, seen=100, causes=watch.causes)
     assert lenient.check(finished=True) == "2 of 100 answers are empty (2 first-token-eos)"
+
+
+def test_arguments_are_read_as_lmms_eval_gives_them():
+    settings = Settings.read(
+        "tiny",
+        method="cdpruner",
+        token_budget=0.25,
+        latency="24",
+        scheduler="fixed",
+        scheduler_adapter=None,
+        scheduler_prefix_layers=2,
+        scheduler_plans="6/4+7",
+        relevance="llm-embeddings",
+        batch_size="8",
+        device="cpu",
+    )
+    assert settings.scheduler_options == {"prefix_layers": 2, "plans": "6/4+7"}
+    assert settings.method_options == {"relevance": "llm-embeddings"}
+    assert (settings.batch_size, str(settings.token_budget), str(settings.latency)) == (8, "0.25", "24")
+    assert Settings.read("tiny") == Settings("tiny")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"latency": 0.5}, "latency=0.5 leaves layers of the LLM out"),
+        ({"token_budget": 0.5}, "method=full, which keeps every token"),
+        ({"scheduler_prefix_layers": 2}, "scheduler_prefix_layers without a scheduler"),
+        ({"scheduler_adapter": "here"}, "scheduler_adapter without a scheduler"),
+        ({"batch_size": "auto"}, "batch_size='auto' is not supported"),
+    ],
+)
+def test_arguments_that_mean_nothing_together_are_refused(given, message):
+    with pytest.raises((BudgetError, InputError), match=message):
+        Settings.read("tiny", **given)

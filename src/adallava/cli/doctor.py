@@ -33,6 +33,7 @@ _EPILOG = """\
 examples:
   adallava doctor runs/first
   adallava doctor lmms_eval_output/
+  adallava doctor lmms_eval_output/ --task lmms:vqav2_val
   adallava doctor --model tiny --method question,uniform
   adallava doctor runs/first --json | jq .healthy
 
@@ -62,6 +63,12 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run_path", nargs="?", type=Path, metavar="RUN", help="run folder, or lmms-eval's samples")
+    parser.add_argument(
+        "--task",
+        metavar="lmms:NAME",
+        help="with lmms-eval's samples: load the right answers from its task, if the samples name none (VQAv2's)",
+    )
+    parser.add_argument("--include-path", type=Path, metavar="DIR", help="folder with further tasks of lmms-eval")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of tables")
     _add_live(parser.add_argument_group("a model, live"))
 
@@ -98,12 +105,9 @@ def run(args: argparse.Namespace) -> int:
     """Diagnose, print, and return 1 if something was found, else 0."""
     if (args.run_path is None) == (args.model is None):
         raise InputError("give either RUN, a finished run, or --model, a model to drive")
-    if args.model is None:
-        from adallava.evaluation.doctor import diagnose_run
-
-        diagnoses = [diagnose_run(args.run_path)]
-    else:
-        diagnoses = list(_diagnose_live(args))
+    if args.model is not None and args.task is not None:
+        raise InputError(f"--task {args.task} is for a finished run, not for --model")
+    diagnoses = [_diagnose_run(args)] if args.model is None else list(_diagnose_live(args))
     healthy = all(diagnosis.healthy for diagnosis in diagnoses)
     if args.json:
         document = {"healthy": healthy, "diagnoses": [diagnosis.to_json() for diagnosis in diagnoses]}
@@ -111,6 +115,21 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(diagnoses)
     return int(not healthy)
+
+
+def _diagnose_run(args: argparse.Namespace) -> "Diagnosis":
+    from adallava.evaluation.doctor import diagnose_answers, diagnose_run, load_answers, with_targets
+
+    if args.task is None:
+        return diagnose_run(args.run_path)
+    file = load_answers(args.run_path)
+    if file.form != "lmms-eval":
+        raise InputError(f"--task {args.task} is for lmms-eval's samples: {args.run_path} names its right answers")
+    from adallava.tasks import load_task
+
+    task = load_task(args.task, limit=None, include_path=args.include_path)
+    targets = {sample.id: sample.answers for sample in task.samples}
+    return diagnose_answers(with_targets(file, args.task.partition(":")[2], targets))
 
 
 def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:

@@ -3,7 +3,7 @@
 `diagnose_run` reads files and needs no torch; `adallava.evaluation.doctor.live` drives a model.
 """
 
-from .answers import Answer, AnswerCell, AnswerFile
+from .answers import Answer, AnswerCell, AnswerFile, with_targets
 from .checks import FILE_CHECKS, FileCheck, diagnose_answers, diagnose_run, load_answers
 from .findings import Diagnosis, Observation, Outcome, Severity, Status
 
@@ -21,4 +21,5 @@ __all__ = [
     "diagnose_answers",
     "diagnose_run",
     "load_answers",
+    "with_targets",
 ]

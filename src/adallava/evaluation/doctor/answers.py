@@ -1,11 +1,12 @@
 """What the doctor reads, whatever file it came from: answers in cells. A field a format lacks is None."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from adallava.errors import InputError
 from adallava.records import FULL_METHOD, EmptyCause, Results, RunConfig
 
 EMPTY_SHARE_LIMIT = 0.01
@@ -163,6 +164,35 @@ class AnswerFile:
         full_cells = [cell for cell in self.tasks[task] if cell.full]
         named = [cell for cell in full_cells if cell.method == FULL_METHOD]
         return next(iter(named + full_cells), None)
+
+
+def with_targets(file: AnswerFile, task: str, targets: Mapping[str, Sequence[str]]) -> AnswerFile:
+    """Return the file with the right answers to a task's samples.
+
+    Args:
+        file: whose lines name none, or others.
+        task: of its cells that they are for.
+        targets: by the samples' ids.
+
+    Raises:
+        InputError: if no cell is of the task, or its samples are others.
+    """
+    if task not in file.tasks:
+        raise InputError(f"{file.source} holds no samples of task {task!r}, only of {', '.join(map(repr, file.tasks))}")
+    strange = {answer.sample_id for cell in file.tasks[task] for answer in cell.answers} - set(targets)
+    if strange:
+        raise InputError(
+            f"task {task!r} has no sample {min(strange)!r}, which {file.source} holds: is it another version?"
+        )
+    return replace(
+        file,
+        cells=tuple(
+            replace(cell, answers=tuple(replace(one, targets=tuple(targets[one.sample_id])) for one in cell.answers))
+            if cell.task == task
+            else cell
+            for cell in file.cells
+        ),
+    )
 
 
 def percent(part: float, whole: float) -> str:

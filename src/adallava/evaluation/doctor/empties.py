@@ -11,14 +11,14 @@ from adallava.records import Results
 
 from .answers import EMPTY_SHARE_LIMIT, Answer, AnswerCell, AnswerFile, percent
 from .findings import Observation, Severity, found, not_visible, passed
+from .tails import tails_of_answers, tails_of_questions
 
 EmptyClass = Literal["eos", "blank", "cut", "uncounted", "unknown"]
 """`eos`: the first new token ended the answer; `blank`: white space or special tokens; `cut`: tokens were
 generated, or must have been, and their text is gone; `uncounted`: no cause where one must be recorded;
 `unknown`: the format does not tell."""
 
-_FRAGMENT_SHARE = 0.05
-_MIN_DISTINCT_FRAGMENTS = 3
+_ECHO_SHARE = 0.05
 _MIN_ECHO_CHARACTERS = 12
 _BREAKS_OF_HARNESS: tuple[EmptyClass, ...] = ("cut", "uncounted", "unknown")
 
@@ -146,20 +146,35 @@ def check_answers_cut(file: AnswerFile) -> Observation:
     evidence = [f"{group.line()}; their token counts are {_lengths(group)}" for group in groups]
     examples = [name for group in groups for name in group.ids]
     for cell in file.cells:
-        for line, ids in (_fragments(cell), _echoes(cell)):
+        for line, ids in (tails_of_answers(cell), _echoes(cell)):
             if line:
                 evidence.append(line)
                 examples.extend(f"{sample_id} in {cell.label}" for sample_id in ids)
     if evidence:
         return found("harness-bug", evidence, examples)
+    return _check_tails_of_questions(file) or _nothing_cut(file)
+
+
+def _check_tails_of_questions(file: AnswerFile) -> Observation | None:
+    found_in = [(cell, *tails_of_questions(cell)) for cell in file.cells]
+    evidence = [line for _, line, _ in found_in if line]
+    if not evidence:
+        return None
+    evidence.append("the file names no right answers: `adallava doctor … --task lmms:<task>` compares with them")
+    return found(
+        "cannot-tell", evidence, [f"{name} in {cell.label}" for cell, line, ids in found_in if line for name in ids]
+    )
+
+
+def _nothing_cut(file: AnswerFile) -> Observation:
     if all(answer.answer_length is None for answer in file.answers):
         if any(answer.empty for answer in file.answers):
             return not_visible("there are empty answers, but no count of generated tokens to compare them with")
         return passed("no answer is empty, the tail of a right one, or an echo of its prompt (no token counts)")
     if not any(answer.targets for answer in file.answers):
         return passed(
-            "no answer has tokens without text, or echoes its prompt; the file names no right answers, so their tails "
-            "could not be looked for"
+            "no answer has tokens without text, or echoes its prompt; the file names no right answers, so tails were "
+            "looked for among the questions' words alone: --task lmms:<task> compares with the right ones"
         )
     return passed("no answer has tokens without text, is the tail of a right one, or echoes its prompt")
 
@@ -167,29 +182,6 @@ def check_answers_cut(file: AnswerFile) -> Observation:
 def _lengths(group: EmptyGroup) -> str:
     lengths = sorted({answer.answer_length for answer in group.answers if answer.answer_length is not None})
     return ", ".join(map(str, lengths[:5])) + (", …" if len(lengths) > 5 else "")
-
-
-def _fragments(cell: AnswerCell) -> tuple[str | None, list[str]]:
-    """Answers such as 'ing' for 'walking': what is left when the front was cut off inside a word."""
-    pairs = {
-        answer.sample_id: (answer.response.strip(), target)
-        for answer in cell.answered
-        for target in answer.targets
-        if _is_tail(answer.response.strip(), target)
-    }
-    answered = sum(not answer.empty for answer in cell.answered)
-    if len(set(pairs.values())) < _MIN_DISTINCT_FRAGMENTS or len(pairs) <= _FRAGMENT_SHARE * answered:
-        return None, []
-    shown = ", ".join(f"{response!r} for {target!r}" for response, target in sorted(set(pairs.values()))[:3])
-    return f"{cell.label}: {percent(len(pairs), answered)} are the tail of a right answer ({shown})", list(pairs)
-
-
-def _is_tail(response: str, target: str) -> bool:
-    """Digits are left out: a model that reads '42' where '1342' stands has misread, not been cut."""
-    response, target = response.casefold(), target.casefold()
-    if not response or response.isdigit() or len(response) >= len(target) or not target.endswith(response):
-        return False
-    return target[-len(response) - 1].isalnum() and response[0].isalnum()
 
 
 def _echoes(cell: AnswerCell) -> tuple[str | None, list[str]]:
@@ -201,7 +193,7 @@ def _echoes(cell: AnswerCell) -> tuple[str | None, list[str]]:
         and len(answer.question) >= _MIN_ECHO_CHARACTERS
         and answer.question.strip() in answer.response
     ]
-    if len(ids) <= _FRAGMENT_SHARE * len(cell.answered):
+    if len(ids) <= _ECHO_SHARE * len(cell.answered):
         return None, []
     return f"{cell.label}: {percent(len(ids), len(cell.answered))} of the answers repeat the prompt", ids
 
