@@ -13,7 +13,13 @@ from pathlib import Path
 import clock_tables
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/report.md", "docs/methods_compared.md", "src/adallava/bundled/tiny/README.md")
+PAGES = (
+    "README.md",
+    "docs/report.md",
+    "docs/methods_compared.md",
+    "docs/measured.md",
+    "src/adallava/bundled/tiny/README.md",
+)
 STAGES = ("align", "base", "question", "budget-token")
 KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")
 
