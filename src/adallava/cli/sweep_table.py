@@ -13,7 +13,9 @@ from rich.table import Table
 
 from adallava.evaluation.plan import COMPACT_SUFFIX
 from adallava.records import Area, Cell, HardSplit, Interval, Results
+from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
+from adallava.report.plain_table import PaperTable
 
 if TYPE_CHECKING:
     from adallava.evaluation.sweep import SweepOutcome
@@ -70,6 +72,8 @@ def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
         console.print(areas_table(results.areas))
     if results.hard_split is not None:
         console.print(hard_split_line(results.hard_split), markup=False, highlight=False)
+    for table in dial_tables(results):
+        print_plain(table, console)
     for path in (output / "results.json", outcome.report):
         if path is not None:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
@@ -96,9 +100,7 @@ def _natural_width(table: Table, console: Console) -> int:
 
 
 def _table_of(cells: Sequence[Cell], columns: Sequence[Column], caption: str) -> Table:
-    table = Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
-    )
+    table = _empty_table(caption)
     table.add_column("method", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
@@ -106,6 +108,12 @@ def _table_of(cells: Sequence[Cell], columns: Sequence[Column], caption: str) ->
         values = [escape(column.value(cell)) for column in columns]
         table.add_row(_method(cell), *values, style="red" if cell.flagged else None)
     return table
+
+
+def _empty_table(caption: str) -> Table:
+    return Table(
+        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
+    )
 
 
 def areas_table(areas: Sequence[Area]) -> Table:
@@ -116,14 +124,7 @@ def areas_table(areas: Sequence[Area]) -> Table:
     for area in areas:
         name = area.method + (COMPACT_SUFFIX if area.positions == "compact" else "")
         by_method.setdefault(name, {})[area.axis] = area
-    table = Table(
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        caption="area under the accuracy-cost curve: mean accuracy in %, over costs in common",
-        caption_justify="left",
-    )
+    table = _empty_table("area under the accuracy-cost curve: mean accuracy in %, over costs in common")
     table.add_column("method", no_wrap=True)
     for axis in axes:
         table.add_column(titles[axis], justify="right", no_wrap=True)
@@ -131,6 +132,18 @@ def areas_table(areas: Sequence[Area]) -> Table:
         values = [_accuracy(by_axis[axis].area) if axis in by_axis else "-" for axis in axes]
         table.add_row(name, *map(escape, values))
     return table
+
+
+def print_plain(table: PaperTable, console: Console) -> None:
+    """Print a table that is the same in a paper; a file or a pipe gets it as wide as it is."""
+    shown = _empty_table(table.caption.replace("Bold:", "*:"))
+    for number, head in enumerate(table.head):
+        shown.add_column(head, justify="left" if number == 0 else "right", no_wrap=not console.is_terminal)
+    for row in table.rows:
+        shown.add_row(*(escape(f"{entry.text} {entry.note}".strip() + "*" * entry.bold) for entry in row))
+    if not console.is_terminal:
+        console = Console(width=max(console.width, _natural_width(shown, console)))
+    console.print(shown)
 
 
 def hard_split_line(split: HardSplit) -> str:

@@ -1,52 +1,17 @@
 """Tables in LaTeX (booktabs) and Markdown, fit for a paper: accuracy by method and budget, and what cells cost."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from adallava.records import FULL_METHOD, Cell, Results, Run
 from adallava.report import formats
 from adallava.report.axes import is_blind
+from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.report.paper_figures import Split, accuracy_of
+from adallava.report.plain_table import Entry, PaperTable, to_latex, to_markdown
 from adallava.report.verdicts import budget_rows
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    formats.MINUS: "$-$", formats.DASH: "--",
-}  # fmt: skip
-_MARKDOWN = {
-    "|": r"\|",
-    "<": "&lt;",
-    ">": "&gt;",
-    "&": "&amp;",
-    "*": r"\*",
-    "_": r"\_",
-    "`": r"\`",
-    "[": r"\[",
-    "]": r"\]",
-}
-
 _COST_PARTS = ("time_to_first_token", "selector", "decode_per_token", "total")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One place of a table. `note` stands small behind the text, such as an interval."""
-
-    text: str
-    note: str = ""
-    bold: bool = False
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """A table as plain text; the first column is names, the others are numbers."""
-
-    name: str
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[Entry, ...], ...]
 
 
 def write_tables(run: Run, results: Results, folder: Path) -> list[Path]:
@@ -62,40 +27,11 @@ def write_tables(run: Run, results: Results, folder: Path) -> list[Path]:
 
 
 def paper_tables(run: Run, results: Results) -> list[PaperTable]:
-    """Return accuracy by method and budget, the same on the hard split if there is one, and the costs by cell."""
+    """Return accuracy by method and budget, also on the hard split if there is one, both dials' tables, and the costs."""
     tables = [_accuracy_table(run, results, "all")]
     if any(cell.accuracy_hard for cell in results.cells):
         tables.append(_accuracy_table(run, results, "hard"))
-    return [*tables, _cost_table(run, results)]
-
-
-def to_latex(table: PaperTable) -> str:
-    """Return a `table` environment that needs the package booktabs alone."""
-    columns = "l" + "r" * (len(table.head) - 1)
-    rows = [" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in table.rows]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_latex(table.caption)}}}",
-        rf"\label{{tab:{table.name}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(_latex(head) for head in table.head) + r" \\",
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def to_markdown(table: PaperTable) -> str:
-    """Return the caption and a pipe table."""
-    rows = ["| " + " | ".join(_markdown_entry(entry) for entry in row) + " |" for row in table.rows]
-    head = "| " + " | ".join(_markdown(head) for head in table.head) + " |"
-    rule = "| --- |" + " ---: |" * (len(table.head) - 1)
-    return "\n".join([_markdown(table.caption), "", head, rule, *rows]) + "\n"
+    return [*tables, *dial_tables(results), _cost_table(run, results)]
 
 
 def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
@@ -185,23 +121,3 @@ def _cost_table(run: Run, results: Results) -> PaperTable:
 
 def _label(method: str, positions: str) -> str:
     return method + ("+compact" if positions == "compact" else "")
-
-
-def _latex(text: str) -> str:
-    text = " ".join(text.split())
-    return "".join(_LATEX.get(character, character) for character in text).replace("⚑", r"$\dagger$")
-
-
-def _latex_entry(entry: Entry) -> str:
-    text = rf"\textbf{{{_latex(entry.text)}}}" if entry.bold else _latex(entry.text)
-    return text + (rf" {{\scriptsize {_latex(entry.note)}}}" if entry.note else "")
-
-
-def _markdown(text: str) -> str:
-    return "".join(_MARKDOWN.get(character, character) for character in " ".join(text.split()))
-
-
-def _markdown_entry(entry: Entry) -> str:
-    text = f"**{_markdown(entry.text)}**" if entry.bold else _markdown(entry.text)
-    # A pair of brackets alone is no link: it stays readable in the source.
-    return text + (f" {entry.note}" if entry.note else "")
