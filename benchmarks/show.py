@@ -8,11 +8,23 @@ import json
 import math
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
+from adallava.records import Results
+from adallava.report.dial_tables import dial_tables
+from adallava.report.plain_table import to_markdown
+
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/report.md", "docs/methods_compared.md", "src/adallava/bundled/tiny/README.md")
+PAGES = (
+    "README.md",
+    "docs/report.md",
+    "docs/methods_compared.md",
+    "docs/scheduling.md",
+    "src/adallava/bundled/tiny/README.md",
+)
 STAGES = ("align", "base", "question", "budget-token")
+DIAL_TABLES = ("layers", "layer-pairs", "grid", "front-gains", "gains", "plans", "fixed-share")
 KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")
 
 
@@ -140,6 +152,16 @@ def _positions() -> list[str]:
     ]
 
 
+def _dials(name: str) -> list[str]:
+    """One table of both dials, as `adallava report --figures` writes it."""
+    published = _published("budget")
+    results = Results.model_validate({field: published[field] for field in Results.model_fields if field in published})
+    for table in dial_tables(results):
+        if table.name == name:
+            return to_markdown(table).rstrip().split("\n")
+    return ["The run does not have what this takes."]
+
+
 def _share(parts: dict, whole: dict) -> str:
     """A time to the first token over the full model's median."""
     first, median = parts["time_to_first_token"], whole["time_to_first_token"]["median"]
@@ -194,6 +216,8 @@ TABLES = {
     "compared_provenance": lambda: _provenance("methods"),
     "positions": _positions,
     "positions_provenance": lambda: _provenance("positions"),
+    **{f"budget_{name.replace('-', '_')}": partial(_dials, name) for name in DIAL_TABLES},
+    "budget_provenance": lambda: _provenance("budget"),
 }
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 

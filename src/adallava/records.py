@@ -324,7 +324,7 @@ class RunConfig(Record):
     batch_size: int
     seed: int
     max_new_tokens: int
-    positions: list[PositionsName] = Field(default_factory=lambda: ["original"])
+    positions: list[PositionsName] = Field(default=["original"])
     draws: int = 1
     """Draws of each random method."""
     timing_batch_sizes: list[int] = Field(default_factory=list)

@@ -101,8 +101,8 @@ def front_table(dials: Dials) -> PaperTable:
     ]
     caption = (
         "What the Pareto front over both dials gains over one dial alone at equal cost, in points of accuracy, the "
-        "mean over the costs where that dial has a cell on its own front. Cells are chosen on one half of the samples and "
-        "measured on the other, over ten random halvings; 95 % intervals over samples, given the choice."
+        "mean over the costs where that dial has a cell on its own front. Cells are chosen on one half of the samples "
+        "and measured on the other, over ten random halvings; 95 % intervals over samples, given the choice."
     )
     return PaperTable("front-gains", caption, ("against", "cost", "costs", "gain [95 %]", "n"), tuple(rows))
 

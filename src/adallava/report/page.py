@@ -22,7 +22,8 @@ from adallava.report.facts import run_facts
 from adallava.report.hard_split import hard_samples
 from adallava.report.marks import method_marks
 from adallava.report.overlay import OtherRun, Overlay, PairedEstimate, compare_runs
-from adallava.report.page_cells import NamedResults, cells_json, column_name
+from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
+from adallava.report.page_dials import dials_part, fronts_json
 from adallava.report.page_samples import samples_json
 from adallava.report.pick import Pictures, choose_pictures, kinds_of
 from adallava.report.read import read_results, read_run, read_samples
@@ -32,7 +33,7 @@ REPORT_NAME = "report.html"
 
 _SCRIPTS = (
     "unpack", "words", "view", "plot", "ranking", "controls",
-    "samples", "patches", "sample_view", "sample_list", "main",
+    "dials", "samples", "patches", "sample_view", "sample_list", "main",
 )  # fmt: skip
 """Files of `templates/js`, in an order in which each needs only those before it."""
 
@@ -150,6 +151,7 @@ def _render(page: _Page) -> str:
             pairs=verdicts.pair_rows(results),
             area_pairs=verdicts.area_pair_rows(results),
             areas=verdicts.area_table(results),
+            dials=dials_part(results),
             timings=verdicts.timing_table(results),
             rows=tables.cell_rows(results),
             parts=tables.part_columns(results),
@@ -160,7 +162,7 @@ def _render(page: _Page) -> str:
             responses_complete=packed["responses_complete"],
             sample_budgets=budgets,
             first_budget=_first_budget(results, budgets),
-            cells_json=_json_for_html(cells_json(runs)),
+            cells_json=_json_for_html({**cells_json(runs), "fronts": fronts_json(results)}),
             samples_json=_json_for_html(packed),
             # Ours, not the run's: the only texts that go in unescaped.
             style=Markup(_asset("page.css")),
@@ -181,6 +183,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(percent=formats.percent, interval=formats.interval, count=formats.count)
     environment.filters.update(figures3=formats.figures3, gflops=formats.gflops, empties=tables.empties_text)
+    environment.filters["details"] = detail_lines
     environment.filters["difference"] = lambda estimate: formats.difference(estimate)[0]
     environment.filters["difference_interval"] = lambda estimate: formats.difference(estimate)[1]
     return environment

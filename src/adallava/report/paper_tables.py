@@ -27,7 +27,7 @@ def write_tables(run: Run, results: Results, folder: Path) -> list[Path]:
 
 
 def paper_tables(run: Run, results: Results) -> list[PaperTable]:
-    """Return accuracy by method and budget, also on the hard split if there is one, both dials' tables, and the costs."""
+    """Return accuracy by method and budget, on the hard split if there is one, over both dials, and the costs."""
     tables = [_accuracy_table(run, results, "all")]
     if any(cell.accuracy_hard for cell in results.cells):
         tables.append(_accuracy_table(run, results, "hard"))
