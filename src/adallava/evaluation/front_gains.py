@@ -24,6 +24,9 @@ from .statistics import CONFIDENCE, mean_interval, paired_difference
 HALVINGS = 10
 """Random halvings of the samples; each half chooses once and measures once."""
 
+_SAME_COST = 1.01
+"""Costs that differ by no more are looked at once: answers of other lengths make that difference."""
+
 _EQUAL = 1e-9
 """Accuracies no further apart than this are equal but for rounding."""
 
@@ -142,7 +145,7 @@ def _halves(num_samples: int, seed: int) -> _Flags:
 
 def _compare(points: _Points, dial: Dial, axis: FrontAxis, batch_size: int | None, seed: int) -> FrontComparison:
     front_alone = points.front(np.flatnonzero(points.alone))
-    levels = [float(points.costs[place]) for place in front_alone]
+    levels = _apart([float(points.costs[place]) for place in front_alone])
     both, alone = zip(*(_measured_at(points, cost) for cost in levels), strict=True)
     return FrontComparison(
         alone=dial,
@@ -153,6 +156,11 @@ def _compare(points: _Points, dial: Dial, axis: FrontAxis, batch_size: int | Non
         mean_gain=paired_difference(np.mean(both, axis=0), np.mean(alone, axis=0), seed),
         gains=[_gain(points, *row, seed) for row in zip(levels, both, alone, strict=True)],
     )
+
+
+def _apart(costs: Sequence[float]) -> list[float]:
+    """Return ascending costs without those that the next one hardly exceeds: they are one place on the axis."""
+    return [cost for cost, dearer in zip(costs, [*costs[1:], np.inf], strict=True) if dearer > _SAME_COST * cost]
 
 
 def _measured_at(points: _Points, cost: float) -> tuple[_Floats, _Floats]:

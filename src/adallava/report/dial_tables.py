@@ -140,18 +140,21 @@ def gains_table(dials: Dials) -> PaperTable:
 def plans_table(dials: Dials) -> PaperTable:
     """Return how many plans each cell's samples had, in all and by question type."""
     kinds = tuple(dict.fromkeys(kind for plans in dials.plans for kind in plans.by_kind))
+    alike: dict[tuple[str, tuple[Entry, ...]], list[str]] = {}
+    for plans in dials.plans:
+        if not _is_single(plans):
+            counted = (
+                Entry(formats.count(plans.of_all.num_samples)),
+                Entry(formats.count(plans.of_all.num_plans)),
+                Entry(plan_words(plans, plans.of_all), f"({formats.percent(plans.of_all.most_common_share)} %)"),
+                *(_kind(plans, kind) for kind in kinds),
+            )
+            alike.setdefault((_schedule(plans), counted), []).append(plans.cell)
     rows = [
-        (
-            Entry(plans.cell),
-            Entry(formats.count(plans.of_all.num_samples)),
-            Entry(formats.count(plans.of_all.num_plans)),
-            Entry(plan_words(plans, plans.of_all), f"({formats.percent(plans.of_all.most_common_share)} %)"),
-            *(_kind(plans, kind) for kind in kinds),
-        )
-        for plans in dials.plans
-        if plans.of_all.num_plans > 1
+        (Entry(cells[0]) if len(cells) == 1 else Entry(schedule, f"({len(cells)} cells)"), *counted)
+        for (schedule, counted), cells in alike.items()
     ]
-    single = ", ".join(dict.fromkeys(plans.cell.partition("/")[2] for plans in dials.plans if _is_single(plans)))
+    single = ", ".join(dict.fromkeys(_schedule(plans) for plans in dials.plans if _is_single(plans)))
     caption = "Different plans among a cell's samples, and the layers of the most common one with its share."
     caption += " By question type: plans, and the share of the most common one." if kinds else ""
     caption += f" One plan for all samples: {single}." if single else ""
@@ -206,6 +209,10 @@ def plan_words(plans: CellPlans, count: PlanCount) -> str:
 
 def _is_single(plans: CellPlans) -> bool:
     return plans.of_all.num_plans == 1
+
+
+def _schedule(plans: CellPlans) -> str:
+    return plans.cell.partition("/")[2]
 
 
 def _latencies(cells: Sequence[Cell]) -> tuple[str, ...]:
