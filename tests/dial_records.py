@@ -82,7 +82,7 @@ def _record(plan: CellPlan, number: int, draw: int) -> SampleRecord:
     groups, kind = plan_of(plan, number, draw), KINDS[number % 2]
     share = 1.0 if groups is None else sum(map(len, groups)) / NUM_LAYERS
     more = [] if groups is None else [layer for layer in range(4, NUM_LAYERS) if groups[layer]]
-    # Whoever runs its question type's best plan is as good as the whole LLM; other plans lose 30 points, less layers 40.
+    # The best plan of a question type is as good as the whole LLM; other plans lose 30 points, the prefix alone 40.
     lost = 0.0 if groups is None or tuple(more) == BEST_PLAN[kind] else 0.3 if more else 0.4
     difficulty = float(np.random.default_rng([7, number]).random())
     score = float(difficulty < 0.98 - lost - 0.1 * np.log2(NUM_TOKENS / kept))

@@ -19,6 +19,7 @@ from .arguments import (
     parse_latencies,
     parse_token_budgets,
 )
+from .generate_table import layer_shares_of, print_table
 
 if TYPE_CHECKING:
     from adallava.generation.output import AdaLlavaOutput, SampleSelection
@@ -205,7 +206,7 @@ def run(args: argparse.Namespace) -> int:
     results = [_at_budget(model, inputs, budget, latency, args) for latency in latencies for budget in budgets]
     if not args.no_image:
         results = _with_pictures(model, inputs["pixel_values"], results, args)
-    (_print_json if args.json else _print_table)(model, results, args)
+    (_print_json if args.json else print_table)(model, results, args)
     return int(any(result.empty_cause is not None for result in results))
 
 
@@ -302,10 +303,11 @@ def _with_pictures(
 
     from adallava.report.patches import draw_kept_patches
 
-    from .generate_pictures import PictureRow, save_pictures, seen_pictures
+    from .generate_pictures import PictureRow, save_pictures, seen_pictures, with_layers
 
     pictures = seen_pictures(pixel_values, model.processor.image_processor)
     merges = model.selector is not None and model.selector.merges
+    with_layers_run = any(result.groups_run is not None for result in results)
     rows = []
     for result in results:
         kept = result.kept_indices or [()] * len(pictures)
@@ -313,6 +315,8 @@ def _with_pictures(
             draw_kept_patches(picture, indices, model.shape.grid, merged=merges)
             for picture, indices in zip(pictures, kept, strict=True)
         ]
+        if with_layers_run:
+            drawings[0] = with_layers(drawings[0], layer_shares_of(model, result))
         label = f"{model.method}@{result.budget_asked}{_schedule_suffix(model, result)}"
         rows.append(PictureRow(label, _caption(label, result), drawings))
     paths = save_pictures(rows, args.output_image, args.image[0].stem)
@@ -345,62 +349,3 @@ def _print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argpar
         "results": [asdict(result) for result in results],
     }
     print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def _print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    num_tokens = results[0].num_vision_tokens
-    console.print(f"{escape(args.question)}  [dim]{escape(args.model)}, {model.method}, N = {num_tokens}[/dim]")
-    with_layers = any(result.groups_run is not None for result in results)
-    caption = "prompt and answer in tokens; ms of the first row include warming up"
-    table = Table(caption=caption + ("; layers: █ ran, ▄ in part, · not" if with_layers else ""))
-    for name in ("budget", "K asked", "K kept", "prompt", *(("latency", "layers") if with_layers else ())):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("answer", ratio=1)
-    for name in ("length", "finish", "scores", "ms"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        low_high = "" if result.score_range is None else "{:.3g} … {:.3g}".format(*result.score_range)
-        table.add_row(
-            result.budget_asked,
-            str(result.tokens_asked),
-            _shown_counts(result),
-            str(result.prompt_length),
-            *((result.latency_asked, _shown_layers(model, result)) if with_layers else ()),
-            _shown_answer(result),
-            "" if result.answer_length is None else str(result.answer_length),
-            result.finish_reason or "",
-            low_high,
-            f"{result.total_ms:.0f}",
-            style=None if result.empty_cause is None else "red",
-        )
-    console.print(table)
-    for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
-        console.print(f"kept patches: {path}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _shown_counts(result: BudgetResult) -> str:
-    """Return K; for a method inside the LLM, the counts on the way to it."""
-    return " → ".join(map(str, dict.fromkeys(result.tokens_kept_by_layer or (result.tokens_kept,))))
-
-
-def _shown_layers(model: "AdaLlava", result: BudgetResult) -> str:
-    """Return one sign a layer: full, half or dot for all, some or none of its groups."""
-    groups = result.groups_per_layer
-    num_layers = model.base.config.get_text_config().num_hidden_layers
-    run = [groups] * num_layers if result.groups_run is None else list(map(len, result.groups_run))
-    return "".join("·" if count == 0 else "█" if count == groups else "▄" for count in run)
-
-
-def _shown_answer(result: BudgetResult) -> str:
-    from rich.markup import escape
-
-    if result.answer is None:
-        return "[dim]not generated[/dim]"
-    return escape(result.answer) if result.empty_cause is None else f"empty: {result.empty_cause}"

@@ -79,7 +79,7 @@ def plot_axis(front: FrontComparison) -> str:
 def _strips(results: Results) -> Sequence[tuple[str, str, tuple[float, ...]]]:
     if results.dials is None:
         return []
-    strips = {}
+    strips: dict[str, tuple[str, str, tuple[float, ...]]] = {}
     for plans in results.dials.plans:
         shares = tuple(layer_shares(plans.of_all.most_common, plans.groups_per_layer))
         method, _, schedule = plans.cell.partition("/")
