@@ -360,6 +360,8 @@ class Provenance(Record):
     """By method, for learned methods."""
     scheduler_sha256: dict[str, str] = Field(default_factory=dict)
     """By scheduler, for learned schedulers."""
+    weight_counts: dict[str, int] = Field(default_factory=dict)
+    """Of the matrices that a first token reads, by part: `vision`, `projector`, the LLM's `layers` and `output`."""
     task_sha256: str | None
     """Of a local file's bytes; None for a bundled task, whose generator is versioned with the package."""
     hardware: dict[str, Any]

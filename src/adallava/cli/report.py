@@ -45,6 +45,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="samples whose picture goes into the page (default: 120, or as many as leave it small)",
     )
+    parser.add_argument(
+        "--roofline",
+        metavar="HARDWARE",
+        help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
+        "(default: on the hardware of the run, if its ceilings are known)",
+    )
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures and tables into this folder")
 
 
@@ -70,12 +76,16 @@ def run(args: argparse.Namespace) -> int:
         _pictures_of(described),
         target=args.output,
         num_pictures=args.pictures,
+        roofline=args.roofline,
         laid_over=LaidOver(args.compare, paired_difference) if args.compare else None,
     )
     print(page)
     if args.figures:
         results = read_results(args.run_folder)
-        for path in [*write_tables(described, results, args.figures), *write_figures(results, args.figures)]:
+        for path in [
+            *write_tables(described, results, args.figures, args.roofline),
+            *write_figures(results, args.figures),
+        ]:
             print(path)
     return 0
 

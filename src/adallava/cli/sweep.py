@@ -190,6 +190,12 @@ def _add_columns(group: Any) -> None:
 
 def _add_output(group: Any) -> None:
     group.add_argument("--output", type=Path, required=True, metavar="DIR", help="the run folder, made if missing")
+    group.add_argument(
+        "--roofline",
+        metavar="HARDWARE",
+        help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
+        "(default: on the hardware of the run, if its ceilings are known)",
+    )
     group.add_argument("--no-report", action="store_true", help="leave report.html out")
     group.add_argument(
         "--retry-failed",
@@ -212,7 +218,7 @@ def run(args: argparse.Namespace) -> int:
     quiet_loading(request.model)
     with ProgressDisplay() as display:
         outcome = run_sweep(request, display)
-    print_outcome(outcome, request.output)
+    print_outcome(outcome, request.output, request.roofline)
     return int(any(cell.flagged for cell in outcome.results.cells))
 
 
@@ -254,5 +260,6 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
         question_suffix=args.question_suffix,
         retry_failed=args.retry_failed,
         report=not args.no_report,
+        roofline=args.roofline,
         command=shlex.join(["adallava", *sys.argv[1:]]),
     )

@@ -13,9 +13,11 @@ from rich.table import Table
 
 from adallava.evaluation.plan import COMPACT_SUFFIX
 from adallava.records import Area, Cell, HardSplit, Interval, Results
+from adallava.report import formats
 from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 from adallava.report.plain_table import PaperTable
+from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
 
 if TYPE_CHECKING:
     from adallava.evaluation.sweep import SweepOutcome
@@ -50,21 +52,27 @@ _CAPTION = (
 )
 
 
-def _ms_columns(batch_size: int | None) -> tuple[Column, ...]:
+def _ms_columns(batch_size: int | None, roofline: Roofline | None) -> tuple[Column, ...]:
+    bound = (
+        ()
+        if roofline is None
+        else (Column("roofline", lambda cell: formats.figures3(cell_roofline_ms(cell, roofline)), 4),)
+    )
     return (
         Column("1st ms", lambda cell: _ms(cell_ms(cell, "time_to_first_token", batch_size), 1)),
+        *bound,
         Column("select", lambda cell: _ms(cell_ms(cell, "selector", batch_size), 2), 2),
         Column("all ms", lambda cell: _ms(cell_ms(cell, "total", batch_size), 1), 6),
     )
 
 
-def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
+def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = None) -> None:
     """Print the tables, why cells are flagged, and where the files are."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=_PLAIN_WIDTH)
     results = outcome.results
-    console.print(cells_table(results, console))
+    console.print(cells_table(results, console, run_roofline(outcome.run, results, roofline)))
     for cell in results.cells:
         if cell.flagged:
             console.print(f"! {cell.cell}: {cell.flag_reason}", style="red", markup=False, highlight=False)
@@ -79,14 +87,15 @@ def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
-def cells_table(results: Results, console: Console) -> Table:
+def cells_table(results: Results, console: Console, roofline: Roofline | None = None) -> Table:
     """Return one row a cell, with as many columns as the console has room for."""
     absent = {"hard %"} if results.hard_split is None else set()
     if all(cell.scheduler is None for cell in results.cells):
         absent.add("layers %")
     batch_size = table_batch_size(results.cells)
-    columns = [column for column in (*_COLUMNS, *_ms_columns(batch_size)) if column.title not in absent]
+    columns = [column for column in (*_COLUMNS, *_ms_columns(batch_size, roofline)) if column.title not in absent]
     caption = _CAPTION.format(choosing=NO_CHOOSING_MS, source=ms_source(batch_size))
+    caption += "" if roofline is None else f"; roofline: {roofline.words}"
     table = _table_of(results.cells, columns, caption)
     while _natural_width(table, console) > console.width and any(column.dropped for column in columns):
         columns.remove(max(columns, key=lambda column: column.dropped))

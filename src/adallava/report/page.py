@@ -27,6 +27,7 @@ from adallava.report.page_dials import dials_part, fronts_json
 from adallava.report.page_samples import samples_json
 from adallava.report.pick import Pictures, choose_pictures, kinds_of
 from adallava.report.read import read_results, read_run, read_samples
+from adallava.report.roofline_ms import Roofline, run_roofline
 from adallava.report.sample_table import SampleTable, read_table
 
 REPORT_NAME = "report.html"
@@ -53,6 +54,7 @@ def write_report(
     target: Path | None = None,
     num_pictures: int | None = None,
     laid_over: LaidOver | None = None,
+    roofline: str | None = None,
 ) -> Path:
     """Write the page of a run folder, from the files that are in it, and return its path.
 
@@ -65,10 +67,11 @@ def write_report(
         target: where to write; None is `report.html` in the run folder.
         num_pictures: how many samples get their picture, see `choose_pictures`.
         laid_over: a second run, on the same samples.
+        roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
 
     Raises:
         RunFolderError: if one of the files is missing or not what a sweep writes.
-        InputError: if the two runs have nothing in common.
+        InputError: if the two runs have nothing in common, or the hardware's ceilings are not known.
     """
     run, results, table = _read(run_folder)
     other = None
@@ -83,7 +86,7 @@ def write_report(
     )
     columns = _both(table, other)
     pictures = choose_pictures(columns, image_of, num_pictures)
-    page = _render(_Page(run, results, table, columns, pictures, other, overlay))
+    page = _render(_Page(run, results, table, columns, pictures, other, overlay, run_roofline(run, results, roofline)))
     target = target or run_folder / REPORT_NAME
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     unfinished.write_text(page, encoding="utf-8", errors="replace", newline="\n")
@@ -102,6 +105,7 @@ class _Page:
     pictures: Pictures
     other: OtherRun | None
     overlay: Overlay | None
+    roofline: Roofline | None
 
 
 def _read(folder: Path) -> tuple[Run, Results, SampleTable]:
@@ -153,7 +157,8 @@ def _render(page: _Page) -> str:
             areas=verdicts.area_table(results),
             dials=dials_part(results),
             timings=verdicts.timing_table(results),
-            rows=tables.cell_rows(results),
+            rows=tables.cell_rows(results, page.roofline),
+            roofline=page.roofline,
             parts=tables.part_columns(results),
             kinds=tables.kind_table(results),
             num_samples=len(page.table.rows),

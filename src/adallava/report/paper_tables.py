@@ -9,16 +9,17 @@ from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.report.paper_figures import Split, accuracy_of
 from adallava.report.plain_table import Entry, PaperTable, to_latex, to_markdown
+from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
 from adallava.report.verdicts import budget_rows
 
 _COST_PARTS = ("time_to_first_token", "selector", "decode_per_token", "total")
 
 
-def write_tables(run: Run, results: Results, folder: Path) -> list[Path]:
+def write_tables(run: Run, results: Results, folder: Path, roofline: str | None = None) -> list[Path]:
     """Write every table of `paper_tables` as `NAME.tex` and `NAME.md`, and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for table in paper_tables(run, results):
+    for table in paper_tables(run, results, roofline):
         for suffix, text in (("tex", to_latex(table)), ("md", to_markdown(table))):
             path = folder / f"{table.name}.{suffix}"
             path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
@@ -26,12 +27,12 @@ def write_tables(run: Run, results: Results, folder: Path) -> list[Path]:
     return paths
 
 
-def paper_tables(run: Run, results: Results) -> list[PaperTable]:
+def paper_tables(run: Run, results: Results, roofline: str | None = None) -> list[PaperTable]:
     """Return accuracy by method and budget, on the hard split if there is one, over both dials, and the costs."""
     tables = [_accuracy_table(run, results, "all")]
     if any(cell.accuracy_hard for cell in results.cells):
         tables.append(_accuracy_table(run, results, "hard"))
-    return [*tables, *dial_tables(results), _cost_table(run, results)]
+    return [*tables, *dial_tables(results), _cost_table(run, results, run_roofline(run, results, roofline))]
 
 
 def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
@@ -87,11 +88,11 @@ def _score_words(cell: Cell, split: Split) -> str:
     return f"{entry.text} {entry.note}".strip()
 
 
-def _cost_table(run: Run, results: Results) -> PaperTable:
+def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperTable:
     batch_size = table_batch_size(results.cells)
     head = (
         "method", "budget", "tokens", "layer average", "GFLOPs", "selector GFLOPs", "first token, ms", "selector, ms",
-        "decode per token, ms", "total, ms", "peak memory, MiB",
+        "decode per token, ms", "total, ms", "peak memory, MiB", *(["roofline, ms"] if roofline else []),
     )  # fmt: skip
     rows = [
         tuple(
@@ -105,6 +106,7 @@ def _cost_table(run: Run, results: Results) -> PaperTable:
                 formats.gflops(cell.flops.get("selector")),
                 *(formats.figures3(cell_ms(cell, part, batch_size)) for part in _COST_PARTS),
                 formats.mebibytes(cell_peak_bytes(cell, batch_size)),
+                *([formats.figures3(cell_roofline_ms(cell, roofline))] if roofline else []),
             )
         )
         for cell in results.cells
@@ -114,7 +116,7 @@ def _cost_table(run: Run, results: Results) -> PaperTable:
         f"peak memory of the whole batch of {batch_size or run.config.batch_size}. ms: {ms_source(batch_size)}"
         + ("" if batch_size else f" (batch {run.config.batch_size})")
         + f"; {NO_CHOOSING_MS}; decoding has ms per token in the timing pass alone. {run.config.model} on "
-        f"{run.config.task}."
+        f"{run.config.task}." + (f" roofline: {roofline.words}." if roofline else "")
     )
     return PaperTable("costs", caption, head, tuple(rows))
 
