@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from browsing import Visit, needs_browser, visit
 from dial_records import BUDGETS, LATENCIES, SCHEDULERS, dial_plans, dial_results, write_dial_run
+from PIL import Image
 from run_folders import FakeRun, fake_results
 
 from adallava.records import Cell, Results
@@ -14,6 +15,7 @@ from adallava.report.dial_grid import heat_maps
 from adallava.report.dial_tables import dial_tables
 from adallava.report.layer_strip import draw_strip, strip_text, strip_words
 from adallava.report.page import write_report
+from adallava.report.paper_dials import write_dial_figures
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +195,21 @@ def test_cells_with_the_same_plans_share_a_row_and_single_plans_are_named_in_the
     ]
     assert plans.head == ("cell", "n", "plans", "most common", "counting", "reading")
     assert "fixed@0.75" in plans.caption
+
+
+def test_maps_and_fronts_are_figures_too_and_the_same_every_time(tmp_path: Path, results: Results) -> None:
+    paths = write_dial_figures(results, tmp_path)
+    assert sorted(path.name for path in paths if path.suffix == ".pdf") == [
+        "front-gflops.pdf", "front-timed-1.pdf", "front-timed-8.pdf", "grid.pdf",
+    ]  # fmt: skip
+    with Image.open(tmp_path / "grid.png") as image:
+        assert image.width == round(6.3 * 300)
+        assert len(image.convert("RGB").getcolors(10**6) or []) > 50, "something is drawn"
+    before = {path.name: path.read_bytes() for path in paths}
+    assert {path.name: path.read_bytes() for path in write_dial_figures(results, tmp_path)} == before
+    assert (
+        write_dial_figures(fake_results(FakeRun(methods=("random",), budgets=("8",), num_samples=20)), tmp_path) == []
+    )
 
 
 def test_a_strip_says_which_layers_ran() -> None:

@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None and not args.output.resolve().parent.is_dir():
         raise InputError(f"--output {args.output} lies in no folder: make {args.output.parent} first")
     if args.figures:
+        from adallava.report.paper_dials import write_dial_figures
         from adallava.report.paper_figures import load_matplotlib, write_figures
         from adallava.report.paper_tables import write_tables
 
@@ -82,11 +83,9 @@ def run(args: argparse.Namespace) -> int:
     print(page)
     if args.figures:
         results = read_results(args.run_folder)
-        for path in [
-            *write_tables(described, results, args.figures, args.roofline),
-            *write_figures(results, args.figures),
-        ]:
-            print(path)
+        paths = write_tables(described, results, args.figures, args.roofline)
+        paths += [*write_figures(results, args.figures), *write_dial_figures(results, args.figures)]
+        print(*paths, sep="\n")
     return 0
 
 

@@ -119,7 +119,7 @@ def _table_of(cells: Sequence[Cell], columns: Sequence[Column], caption: str) ->
     return table
 
 
-def _empty_table(caption: str) -> Table:
+def _empty_table(caption: str | None) -> Table:
     return Table(
         box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
     )
@@ -145,7 +145,7 @@ def areas_table(areas: Sequence[Area]) -> Table:
 
 def print_plain(table: PaperTable, console: Console) -> None:
     """Print a table that is the same in a paper; a file or a pipe gets it as wide as it is."""
-    shown = _empty_table(table.caption.replace("Bold:", "*:"))
+    shown = _empty_table(None)
     for number, head in enumerate(table.head):
         shown.add_column(head, justify="left" if number == 0 else "right", no_wrap=not console.is_terminal)
     for row in table.rows:
@@ -153,6 +153,8 @@ def print_plain(table: PaperTable, console: Console) -> None:
     if not console.is_terminal:
         console = Console(width=max(console.width, _natural_width(shown, console)))
     console.print(shown)
+    # Not as the table's caption, which would be no wider than the table.
+    console.print(table.caption.replace("Bold:", "*:"), style="table.caption", markup=False, highlight=False)
 
 
 def hard_split_line(split: HardSplit) -> str:
