@@ -11,6 +11,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import clock_tables
+
 from adallava.records import Results
 from adallava.report.dial_tables import dial_tables
 from adallava.report.plain_table import to_markdown
@@ -218,6 +220,21 @@ TABLES = {
     "positions_provenance": lambda: _provenance("positions"),
     **{f"budget_{name.replace('-', '_')}": partial(_dials, name) for name in DIAL_TABLES},
     "budget_provenance": lambda: _provenance("budget"),
+    "sweep_7b_batch_8": lambda: clock_tables.sweep(_published("seven_b"), 8),
+    "sweep_7b_batch_1": lambda: clock_tables.sweep(_published("seven_b"), 1),
+    "sweep_7b_provenance": lambda: clock_tables.provenance(_published("seven_b")),
+    "layers_7b": lambda: clock_tables.layers(_published("layers")),
+    "skipping_7b": lambda: clock_tables.skipping(_published("layers")),
+    "layers_7b_provenance": lambda: clock_tables.provenance(_published("layers")),
+    "layers_tiny": lambda: clock_tables.layers(_published("layers_tiny")),
+    "skipping_tiny": lambda: clock_tables.skipping(_published("layers_tiny")),
+    "layers_tiny_provenance": lambda: clock_tables.provenance(_published("layers_tiny")),
+    "loading": lambda: clock_tables.loading(_published("loading")),
+    "loading_provenance": lambda: clock_tables.provenance(_published("loading")),
+    "inside": lambda: clock_tables.inside(_published("inside")),
+    "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
+    "selection": lambda: clock_tables.selection(_published("selection")),
+    "selection_provenance": lambda: clock_tables.provenance(_published("selection")),
 }
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 

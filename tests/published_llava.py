@@ -182,11 +182,12 @@ def write_published(folder: Path, size: str, *, layout: str = "old", chat_templa
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     weight_map = {name: file for file, part in parts.items() for name in part}
     _write(folder / "model.safetensors.index.json", {"metadata": {"total_size": size_bytes}, "weight_map": weight_map})
-    _write_processor(folder, chat_template)
+    write_processor(folder, chat_template)
     return folder
 
 
-def _write_processor(folder: Path, chat_template: str) -> None:
+def write_processor(folder: Path, chat_template: str) -> None:
+    """Write the published processor's files, and generation_config.json."""
     _write(
         folder / "preprocessor_config.json",
         {

@@ -1,29 +1,55 @@
-"""What `adallava generate` prints: one row a budget and latency."""
+"""The results of `adallava generate` on stdout: a table, or JSON."""
 
 import argparse
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from adallava.report.layer_strip import layer_shares, strip_text
+
+from .arguments import options_of_methods
+from .budget_result import BudgetResult
+from .console import make_console
 
 if TYPE_CHECKING:
     from adallava.model import AdaLlava
 
-    from .generate import BudgetResult
+
+def print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:
+    """Print everything as one JSON document."""
+    document = {
+        "model": args.model,
+        "method": model.method,
+        "adapter_sha256": model.adapter_sha256,
+        "scheduler": None if model.scheduler is None else model.scheduler.name,
+        "scheduler_sha256": model.scheduler_sha256,
+        "method_options": options_of_methods(args.method_option, [args.method]).get(args.method, {}),
+        "images": [str(path) for path in args.image],
+        "question": args.question,
+        "positions": args.positions,
+        "seed": args.seed,
+        "results": [asdict(result) for result in results],
+    }
+    print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def print_table(model: "AdaLlava", results: Sequence["BudgetResult"], args: argparse.Namespace) -> None:
-    """Print the table, and where the pictures are."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from adallava.report.layer_strip import strip_text
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+def print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:
+    """Print one row a budget, and where the pictures are."""
+    console = make_console()
     num_tokens = results[0].num_vision_tokens
     console.print(f"{escape(args.question)}  [dim]{escape(args.model)}, {model.method}, N = {num_tokens}[/dim]")
     with_layers = any(result.groups_run is not None for result in results)
+    console.print(_table_of(model, results, with_layers))
+    drawn = "kept patches and layers" if with_layers else "kept patches"
+    for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
+        console.print(f"{drawn}: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table_of(model: "AdaLlava", results: Sequence[BudgetResult], with_layers: bool) -> Table:
     caption = "prompt and answer in tokens; ms of the first row include warming up"
     table = Table(caption=caption + ("; layers: █ ran, ▄ in part, · not" if with_layers else ""))
     for name in ("budget", "K asked", "K kept", "prompt", *(("latency", "layers") if with_layers else ())):
@@ -46,33 +72,22 @@ def print_table(model: "AdaLlava", results: Sequence["BudgetResult"], args: argp
             f"{result.total_ms:.0f}",
             style=None if result.empty_cause is None else "red",
         )
-    console.print(table)
-    for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
-        console.print(
-            f"{'kept patches and layers' if with_layers else 'kept patches'}: {path}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+    return table
 
 
-def _shown_counts(result: "BudgetResult") -> str:
+def _shown_counts(result: BudgetResult) -> str:
     """Return K; for a method inside the LLM, the counts on the way to it."""
     return " → ".join(map(str, dict.fromkeys(result.tokens_kept_by_layer or (result.tokens_kept,))))
 
 
-def _shown_answer(result: "BudgetResult") -> str:
-    from rich.markup import escape
-
-    if result.answer is None:
-        return "[dim]not generated[/dim]"
-    return escape(result.answer) if result.empty_cause is None else f"empty: {result.empty_cause}"
-
-
-def layer_shares_of(model: "AdaLlava", result: "BudgetResult") -> list[float]:
+def layer_shares_of(model: "AdaLlava", result: BudgetResult) -> list[float]:
     """Return the share of each layer that ran: all of each where none was left out."""
-    from adallava.report.layer_strip import layer_shares
-
     if result.groups_run is None:
         return [1.0] * model.base.config.get_text_config().num_hidden_layers
     return layer_shares(result.groups_run, result.groups_per_layer)
+
+
+def _shown_answer(result: BudgetResult) -> str:
+    if result.answer is None:
+        return "[dim]not generated[/dim]"
+    return escape(result.answer) if result.empty_cause is None else f"empty: {result.empty_cause}"

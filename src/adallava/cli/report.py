@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> int:
     from adallava.errors import InputError
     from adallava.evaluation.statistics import paired_difference
     from adallava.report.page import LaidOver, write_report
-    from adallava.report.read import read_results, read_run
+
+    from .finished_run import open_run
 
     if args.pictures is not None and args.pictures < 0:
         raise InputError(f"--pictures {args.pictures} is no number of samples: give 0 or more")
@@ -71,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
         from adallava.report.paper_tables import write_tables
 
         load_matplotlib()  # Now: whoever lacks it should not wait for the page first.
-    described = read_run(args.run_folder)
+    opened = open_run(args.run_folder)
     page = write_report(
         args.run_folder,
-        _pictures_of(described),
+        _pictures_of(opened.run),
         target=args.output,
         num_pictures=args.pictures,
         roofline=args.roofline,
@@ -82,9 +83,8 @@ def run(args: argparse.Namespace) -> int:
     )
     print(page)
     if args.figures:
-        results = read_results(args.run_folder)
-        paths = write_tables(described, results, args.figures, args.roofline)
-        paths += [*write_figures(results, args.figures), *write_dial_figures(results, args.figures)]
+        paths = write_tables(opened.run, opened.results, args.figures, args.roofline)
+        paths += [*write_figures(opened.results, args.figures), *write_dial_figures(opened.results, args.figures)]
         print(*paths, sep="\n")
     return 0
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -19,10 +18,10 @@ from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, tabl
 from adallava.report.plain_table import PaperTable
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
 
+from .console import figures_table, make_console, signed_interval
+
 if TYPE_CHECKING:
     from adallava.evaluation.sweep import SweepOutcome
-
-_PLAIN_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,7 @@ def _ms_columns(batch_size: int | None, roofline: Roofline | None) -> tuple[Colu
 
 def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = None) -> None:
     """Print the tables, why cells are flagged, and where the files are."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PLAIN_WIDTH)
+    console = make_console()
     results = outcome.results
     console.print(cells_table(results, console, run_roofline(outcome.run, results, roofline)))
     for cell in results.cells:
@@ -109,7 +106,7 @@ def _natural_width(table: Table, console: Console) -> int:
 
 
 def _table_of(cells: Sequence[Cell], columns: Sequence[Column], caption: str) -> Table:
-    table = _empty_table(caption)
+    table = figures_table(caption)
     table.add_column("method", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
@@ -117,12 +114,6 @@ def _table_of(cells: Sequence[Cell], columns: Sequence[Column], caption: str) ->
         values = [escape(column.value(cell)) for column in columns]
         table.add_row(_method(cell), *values, style="red" if cell.flagged else None)
     return table
-
-
-def _empty_table(caption: str | None) -> Table:
-    return Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
-    )
 
 
 def areas_table(areas: Sequence[Area]) -> Table:
@@ -133,7 +124,7 @@ def areas_table(areas: Sequence[Area]) -> Table:
     for area in areas:
         name = area.method + (COMPACT_SUFFIX if area.positions == "compact" else "")
         by_method.setdefault(name, {})[area.axis] = area
-    table = _empty_table("area under the accuracy-cost curve: mean accuracy in %, over costs in common")
+    table = figures_table("area under the accuracy-cost curve: mean accuracy in %, over costs in common")
     table.add_column("method", no_wrap=True)
     for axis in axes:
         table.add_column(titles[axis], justify="right", no_wrap=True)
@@ -145,7 +136,7 @@ def areas_table(areas: Sequence[Area]) -> Table:
 
 def print_plain(table: PaperTable, console: Console) -> None:
     """Print a table that is the same in a paper; a file or a pipe gets it as wide as it is."""
-    shown = _empty_table(None)
+    shown = figures_table(None)
     for number, head in enumerate(table.head):
         shown.add_column(head, justify="left" if number == 0 else "right", no_wrap=not console.is_terminal)
     for row in table.rows:
@@ -188,5 +179,4 @@ def _percent(accuracy: Interval | None) -> str:
 def _difference(cell: Cell) -> str:
     if cell.difference_to_full is None:
         return "-"
-    difference = cell.difference_to_full
-    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    return signed_interval(cell.difference_to_full)

@@ -29,7 +29,7 @@ class CompactBatch:
     Attributes:
         input_ids: [B, Lc] int64; vision tokens have the placeholder's id, padding has the padding's.
         inputs_embeds: [B, Lc, D].
-        attention_mask: [B, Lc] int64.
+        attention_mask: [B, Lc] int64; 0 also at a latency token that only observes.
         position_ids: [B, Lc] int64; 0 at padding.
         labels: [B, Lc] int64, -100 at vision tokens and padding; None if none were given.
     """
@@ -75,7 +75,7 @@ def compact_positions(layout: Layout, kept_indices: Tensor | None, positions: Po
         positions: original or compact.
     """
     if positions == "compact":
-        counted = layout.mask.cumsum(dim=1) - 1
+        counted = counted_positions(layout)
     elif kept_indices is None or kept_indices.numel() == 0:
         counted = layout.base_positions
     else:
@@ -83,6 +83,11 @@ def compact_positions(layout: Layout, kept_indices: Tensor | None, positions: Po
         patches = kept_indices.flatten()[layout.vision_slots.clamp_min(0)]
         counted = layout.base_positions + patches.masked_fill(layout.vision_slots < 0, 0)
     return counted.masked_fill(layout.mask == 0, 0)
+
+
+def counted_positions(layout: Layout) -> Tensor:
+    """Return positions counted over what is left, [B, Lc]; a hidden token shares that of the token behind it."""
+    return (layout.attention_mask.cumsum(dim=1) - layout.attention_mask).clamp_min(0)
 
 
 def merge_embeds(layout: Layout, text_embeds: Tensor, vision_embeds: Tensor | None) -> Tensor:
@@ -101,16 +106,18 @@ def merge_embeds(layout: Layout, text_embeds: Tensor, vision_embeds: Tensor | No
     return torch.where((slots >= 0).unsqueeze(-1), rows[slots.clamp_min(0)], text_embeds)
 
 
-def add_latency(layout: Layout, embeds: Tensor, latency_embeds: Tensor | None) -> Tensor:
+def add_latency(layout: Layout, embeds: Tensor, latency_embeds: Tensor | None, *, alone: bool = False) -> Tensor:
     """Add each sample's encoded latency to the embedding at its latency token, [B, Lc, D].
 
     Args:
         layout: of the batch.
         embeds: [B, Lc, D].
         latency_embeds: [B, D]; of a sample without latency token, unread. None for a batch without any.
+        alone: put it in place of the embedding there instead.
     """
     if latency_embeds is None or layout.latency_places is None:
         return embeds
     columns = torch.arange(embeds.shape[1], device=embeds.device)
     there = columns == layout.latency_places.unsqueeze(1)
-    return embeds + torch.where(there.unsqueeze(-1), latency_embeds.to(embeds.dtype).unsqueeze(1), 0.0)
+    token = latency_embeds.to(embeds.dtype).unsqueeze(1)
+    return torch.where(there.unsqueeze(-1), token if alone else embeds + token, embeds)

@@ -43,6 +43,7 @@ class PromptPlan:
         question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label, without a
             latency token.
         latency_place: position in `columns` of the latency token; None without one.
+        latency_hidden: True if no other token reads it, and it takes no position of its own.
     """
 
     columns: _Columns
@@ -53,6 +54,7 @@ class PromptPlan:
     tokens_per_image: tuple[int, ...]
     question_ids: _Columns
     latency_place: int | None = None
+    latency_hidden: bool = False
 
     @property
     def num_vision_tokens(self) -> int:
@@ -77,6 +79,7 @@ class Layout:
         base_positions: [B, Lc] int64, a text token's position in its unshortened, unpadded prompt; for a
             vision slot, the position of its image's patch 0.
         mask: [B, Lc] int64, 1 for a real token.
+        attention_mask: [B, Lc] int64, 1 for a token that others may read: real, and no hidden latency token.
         question_columns: [B, T] int64, the columns of each prompt's text tokens, right-padded.
         question_mask: [B, T] bool.
         side: on which side the shortened batch is padded.
@@ -89,6 +92,7 @@ class Layout:
     vision_slots: Tensor
     base_positions: Tensor
     mask: Tensor
+    attention_mask: Tensor
     question_columns: Tensor
     question_mask: Tensor
     side: Side
@@ -136,6 +140,7 @@ def plan_layout(
     own_counts: Sequence[int] | None = None,
     labels: Tensor | None = None,
     latency_columns: Sequence[int | None] | None = None,
+    latency_hidden: bool = False,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
 
@@ -152,6 +157,7 @@ def plan_layout(
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
         latency_columns: of each sample, the column of its latency token, if it has one. No selector reads it.
+        latency_hidden: see `PromptPlan`.
 
     Raises:
         InputError: if placeholders and images do not fit together, or a sample is empty.
@@ -160,37 +166,67 @@ def plan_layout(
     ids, real = _on_host(input_ids, attention_mask)
     if len(budgets) != len(ids):
         raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
-    is_question = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
     at_latency = [None] * len(ids) if latency_columns is None else latency_columns
-    for sample, column in enumerate(at_latency):
-        if column is not None:
-            is_question[sample, column] = False
+    is_question = _questions(ids, real, image_token_id, labels, at_latency)
     prompts: list[PromptPlan] = []
     first_image = 0
-    for sample in range(len(ids)):
+    for sample, (row, column) in enumerate(zip(ids, at_latency, strict=True)):
         rest = tokens_per_image[first_image:]
-        columns, spans = _find_images(sample, ids[sample], real[sample], image_token_id, rest)
-        images = slice(first_image, first_image + len(spans))
+        columns, spans = _find_images(sample, row, real[sample], image_token_id, rest)
+        images = range(first_image, first_image + len(spans))
         first_image = images.stop
-        sizes = tuple(tokens_per_image[images])
-        if own_counts is not None:
-            kept = tuple(own_counts[images])
-            asked = sum(kept)
-        else:
-            asked = budgets[sample].resolve(sum(sizes)) if spans else 0
-            kept = share_over_images(asked, sizes)
-            if keep_count is not None:
-                kept = tuple(keep_count(count, images.start + place) for place, count in enumerate(kept))
-        question_ids = ids[sample][is_question[sample]]
-        column = at_latency[sample]
+        sizes = tuple(rest[: len(spans)])
+        asked, kept = _counts(budgets[sample], sizes, images, keep_count, own_counts)
         place = None if column is None else int(np.searchsorted(columns, column))
-        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, question_ids, place))
+        question = row[is_question[sample]]
+        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, question, place, latency_hidden))
     if first_image != len(tokens_per_image):
         raise InputError(
             f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
             "rows: give one row per image, in the order of the prompts"
         )
     return _lay_out(tuple(prompts), *_pad_right([np.flatnonzero(row) for row in is_question]), side)
+
+
+def _questions(
+    ids: _Columns,
+    real: NDArray[np.bool_],
+    image_token_id: int,
+    labels: Tensor | None,
+    latency_columns: Sequence[int | None],
+) -> NDArray[np.bool_]:
+    """Return True for the text tokens that a method may read, [B, L]."""
+    is_question: NDArray[np.bool_] = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
+    for sample, column in enumerate(latency_columns):
+        if column is not None:
+            is_question[sample, column] = False
+    return is_question
+
+
+def _counts(
+    budget: TokenBudget,
+    tokens_per_image: tuple[int, ...],
+    images: range,
+    keep_count: Callable[[int, int], int] | None,
+    own_counts: Sequence[int] | None,
+) -> tuple[int, tuple[int, ...]]:
+    """Return K that was asked for of a sample, and K that each of its images keeps.
+
+    Args:
+        budget: of the sample.
+        tokens_per_image: N of its images.
+        images: their numbers in the batch.
+        keep_count: see `plan_layout`.
+        own_counts: see `plan_layout`.
+    """
+    if own_counts is not None:
+        kept = tuple(own_counts[image] for image in images)
+        return sum(kept), kept
+    asked = budget.resolve(sum(tokens_per_image)) if images else 0
+    kept = share_over_images(asked, tokens_per_image)
+    if keep_count is not None:
+        kept = tuple(keep_count(count, image) for count, image in zip(kept, images, strict=True))
+    return asked, kept
 
 
 def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
@@ -290,7 +326,7 @@ def _find_images(
 
 def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question_mask: Tensor, side: Side) -> Layout:
     shape = (len(prompts), max(prompt.length for prompt in prompts))
-    text_columns, base_positions, mask = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    text_columns, base_positions, mask, readable = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     vision_slots = np.full(shape, -1, dtype=np.int64)
     k_max = max((count for prompt in prompts for count in prompt.keep_counts), default=0)
     latency_places = np.full(len(prompts), -1, dtype=np.int64)
@@ -301,10 +337,13 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
         text_columns[row, place] = prompt.columns[sources]
         base_positions[row, place] = sources
         vision_slots[row, place] = slots
-        mask[row, place] = 1
+        mask[row, place] = readable[row, place] = 1
         if prompt.latency_place is not None:
             among = np.flatnonzero((sources == prompt.latency_place) & (slots < 0))
             latency_places[row] = range(shape[1])[place][int(among[0])]
+            if prompt.latency_hidden:
+                readable[row, latency_places[row]] = 0
+                base_positions[row, place] -= sources > prompt.latency_place
         first_image += len(prompt.spans)
     return Layout(
         prompts,
@@ -312,6 +351,7 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
         torch.from_numpy(vision_slots),
         torch.from_numpy(base_positions),
         torch.from_numpy(mask),
+        torch.from_numpy(readable),
         question_columns,
         question_mask,
         side,
