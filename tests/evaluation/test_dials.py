@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from dial_records import BEST_PLAN, KINDS, NUM_SAMPLES, dial_plans, dial_records, dial_results, sample_ids
-from run_records import sample_record
+from dial_records import BEST_PLAN, KINDS, NUM_SAMPLES, SCHEDULERS, dial_plans, dial_records, dial_results, sample_ids
+from run_records import run, sample_record
 
 from adallava.budget import Latency, TokenBudget
+from adallava.errors import InputError
+from adallava.evaluation.compare import compare_runs, gather_answers
 from adallava.evaluation.comparisons import cell_pairs
 from adallava.evaluation.front import axis_costs
 from adallava.evaluation.plan import CellPlan, plan_cells
@@ -209,3 +211,22 @@ def test_cells_are_tested_against_those_that_differ_in_one_thing_alone():
 
 def test_every_sample_of_the_made_up_run_is_counted():
     assert all(one.accuracy.n == NUM_SAMPLES for one in dial_results().cells)
+
+
+def test_two_runs_of_both_dials_are_compared_in_every_cell():
+    plans, results = dial_plans(), dial_results()
+    config = {"methods": ["uniform"], "token_budgets": ["8", "4"], "draws": 2, "schedulers": [*SCHEDULERS]}
+    asked = run({**config, "latencies": ["1.0", "0.75", "0.5"]})
+    records = dial_records(plans)
+    first = gather_answers("a", asked, results, records)
+    assert first.cells == tuple(plan.cell for plan in plans)
+    worse = [
+        record.model_copy(update={"score": 0.0}) if record.cell == "uniform@8/fixed@0.75" else record
+        for record in records
+    ]
+    changes = {change.cell: change for change in compare_runs(first, gather_answers("b", asked, results, worse)).cells}
+    assert len(changes) == len(plans)
+    assert [cell for cell, change in changes.items() if change.difference.mean > 0] == ["uniform@8/fixed@0.75"]
+    unfinished = [record for record in records if not (record.cell == "full@1.0/random@0.75" and record.draw == 1)]
+    with pytest.raises(InputError, match=r"60 of .* answers are missing, such as sample 's0' in full@1.0/random@0.75"):
+        gather_answers("c", asked, results, unfinished)
