@@ -40,7 +40,9 @@ def test_every_method_of_its_kind_is_timed(script, options, inside, tmp_path):
 def test_layers_are_timed_for_every_scheduler_that_needs_no_plan(tmp_path):
     options = ["--shapes", "toy", "--repeats", "1", "--warm-ups", "0", "--batch", "2", "--new-tokens", "2"]
     made = figures_of("layers.py", *options, folder=tmp_path)
-    assert {row["scheduler"] for row in made["rows"]} == {*scheduler_names(), "transformers", "full", "cut"} - {"fixed"}
+    # Plans, or published weights, are what the others need.
+    timed = {*scheduler_names(), "transformers", "full", "cut"} - {"fixed", "adallava-layers", "adallava-heads"}
+    assert {row["scheduler"] for row in made["rows"]} == timed
     assert {row["latency"] for row in made["rows"]} == {"1.0", "0.75", "0.625", "0.5", "1.0 and 0.5"}
 
 

@@ -54,6 +54,17 @@ class CompactBatch:
         if len(set(shapes.values())) != 1:
             raise InputError(f"the tensors of a shortened batch differ in length: {shapes}")
 
+    def llm_inputs(self) -> dict[str, Tensor]:
+        """Return what the LLM reads, by the names of the stock `forward`'s arguments.
+
+        Always with the mask: without one, positions with gaps are read as several packed sequences.
+        """
+        return {
+            "inputs_embeds": self.inputs_embeds,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+        }
+
 
 def compact_ids(layout: Layout, input_ids: Tensor, pad_token_id: int) -> Tensor:
     """Return the ids that stay, [B, Lc], from the original [B, L]."""

@@ -24,6 +24,7 @@ class _Reading:
     position_ids: Tensor
 
     def put_into(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return a layer's keyword arguments with these in the place of transformers' own."""
         return {
             **kwargs,
             "attention_mask": self.attention_mask,

@@ -55,6 +55,8 @@ class LLMRun:
             drops = self.inside.drops
 
             def around(index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+                """Drop around the layer, which the schedule runs."""
+
                 def run(states: Tensor, **read: Any) -> Tensor:
                     return layers.around(index, layer, states, read)
 
