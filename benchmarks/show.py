@@ -8,9 +8,14 @@ import json
 import math
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import clock_tables
+
+from adallava.records import Results
+from adallava.report.dial_tables import dial_tables
+from adallava.report.plain_table import to_markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
@@ -18,9 +23,11 @@ PAGES = (
     "docs/report.md",
     "docs/methods_compared.md",
     "docs/measured.md",
+    "docs/scheduling.md",
     "src/adallava/bundled/tiny/README.md",
 )
 STAGES = ("align", "base", "question", "budget-token")
+DIAL_TABLES = ("layers", "layer-pairs", "grid", "front-gains", "gains", "plans", "fixed-share")
 KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")
 
 
@@ -148,6 +155,16 @@ def _positions() -> list[str]:
     ]
 
 
+def _dials(name: str) -> list[str]:
+    """One table of both dials, as `adallava report --figures` writes it."""
+    published = _published("budget")
+    results = Results.model_validate({field: published[field] for field in Results.model_fields if field in published})
+    for table in dial_tables(results):
+        if table.name == name:
+            return to_markdown(table).rstrip().split("\n")
+    return ["The run does not have what this takes."]
+
+
 def _share(parts: dict, whole: dict) -> str:
     """A time to the first token over the full model's median."""
     first, median = parts["time_to_first_token"], whole["time_to_first_token"]["median"]
@@ -202,6 +219,8 @@ TABLES = {
     "compared_provenance": lambda: _provenance("methods"),
     "positions": _positions,
     "positions_provenance": lambda: _provenance("positions"),
+    **{f"budget_{name.replace('-', '_')}": partial(_dials, name) for name in DIAL_TABLES},
+    "budget_provenance": lambda: _provenance("budget"),
     "sweep_7b_batch_8": lambda: clock_tables.sweep(_published("seven_b"), 8),
     "sweep_7b_batch_1": lambda: clock_tables.sweep(_published("seven_b"), 1),
     "sweep_7b_provenance": lambda: clock_tables.provenance(_published("seven_b")),

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dial_records import write_dial_run
 from run_records import run, sample_record
 
 from adallava.budget import TokenBudget
@@ -36,3 +37,13 @@ def test_every_part_of_the_results_is_published(tmp_path):
     assert Results.model_validate(parts) == results
     assert all(parts[name] for name in ("cells", "comparisons", "areas", "hard_split"))
     assert published["cells"][0]["timings"][0]["batch_size"] == 8
+
+
+def test_both_dials_are_published(tmp_path):
+    folder = write_dial_run(tmp_path)
+    target = tmp_path / "budget.json"
+    subprocess.run([sys.executable, str(SCRIPT), str(folder), str(target)], check=True, capture_output=True)
+    published = json.loads(target.read_text())
+    assert {front["alone"] for front in published["dials"]["fronts"]} == {"tokens", "layers"}
+    assert published["dials"]["plans"]
+    assert published["dials"]["fixed_shares"]

@@ -7,7 +7,12 @@ report or a doctor says is read from these.
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from .dials import Dials
+from .estimates import Interval as Interval
+from .estimates import PairedDifference as PairedDifference
+from .estimates import Record
 
 SCHEMA_VERSION = 2
 
@@ -41,11 +46,7 @@ PART_NAMES = ("vision", "selector", "projector", "prefill", "decode")
 """The parts of an answer, in the order they run; FLOPs and milliseconds are reported under these keys."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SampleRecord(_Record):
+class SampleRecord(Record):
     """One answer of one cell: a line of `samples.jsonl`."""
 
     cell: str
@@ -133,25 +134,7 @@ class SampleRecord(_Record):
         return sum(by_layer) / len(by_layer) if by_layer else float(self.tokens_kept)
 
 
-class Interval(_Record):
-    """An estimate with its two-sided 95 % bootstrap interval and the count behind it."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-class PairedDifference(_Record):
-    """Score minus the full-token model's score on the same samples, with a 95 % paired bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-class Spread(_Record):
+class Spread(Record):
     """The middle and the tails of repeated measurements: median, 10th and 90th percentile."""
 
     median: float
@@ -159,7 +142,7 @@ class Spread(_Record):
     high: float
 
 
-class Timing(_Record):
+class Timing(Record):
     """What the clock says of one cell at one batch size: warm, the same batch repeated."""
 
     batch_size: int
@@ -170,7 +153,7 @@ class Timing(_Record):
     peak_memory_bytes: int | None
 
 
-class TimingRecord(_Record):
+class TimingRecord(Record):
     """What came of timing one cell at one batch size: a line of `timings.jsonl`."""
 
     cell: str
@@ -180,7 +163,7 @@ class TimingRecord(_Record):
     """Why there is no timing, such as a batch that does not fit into memory."""
 
 
-class Cell(_Record):
+class Cell(Record):
     """One method at one budget, summed up."""
 
     cell: str
@@ -232,8 +215,23 @@ class Cell(_Record):
     timings: list[Timing] = Field(default_factory=list)
     """By batch size, if the sweep was asked to time."""
 
+    @property
+    def selection(self) -> str:
+        """The selection method alone, without the scheduler that `method` names behind it."""
+        return self.method if self.scheduler is None else self.method.removesuffix(self.schedule)
 
-class Comparison(_Record):
+    @property
+    def schedule(self) -> str:
+        """What stands behind the method's id where layers are left out: `/<scheduler>@<latency>`, or nothing."""
+        return "" if self.scheduler is None else f"/{self.scheduler}@{self.latency_asked}"
+
+    @property
+    def keeps_all_tokens(self) -> bool:
+        """Whether the LLM's layers all read every vision token."""
+        return self.tokens_kept_layer_average == self.num_vision_tokens
+
+
+class Comparison(Record):
     """Two cells on the same samples. "Better" may be said only where `significant` is true."""
 
     cell_a: str
@@ -248,7 +246,7 @@ class Comparison(_Record):
     """`p_adjusted` < 0.05."""
 
 
-class Area(_Record):
+class Area(Record):
     """Area under one method's accuracy-cost curve, divided by the width of the axis: a mean accuracy over costs."""
 
     method: str
@@ -260,7 +258,7 @@ class Area(_Record):
     """The range of costs that all methods of the run have in common."""
 
 
-class AreaComparison(_Record):
+class AreaComparison(Record):
     """Two methods at equal cost: their areas on one axis, over the costs that both reach, on the same samples."""
 
     method_a: str
@@ -279,7 +277,7 @@ class AreaComparison(_Record):
     """`p_adjusted` < 0.05."""
 
 
-class HardSplit(_Record):
+class HardSplit(Record):
     """The samples that need the picture, and its detail. Right is a score of at least 0.5."""
 
     num_samples: int
@@ -294,7 +292,7 @@ class HardSplit(_Record):
     """The rest: what the hard split holds."""
 
 
-class Results(_Record):
+class Results(Record):
     """`results.json`: the cells in the order they were asked for, the full-token model first."""
 
     schema_version: int = SCHEMA_VERSION
@@ -303,9 +301,11 @@ class Results(_Record):
     areas: list[Area] = Field(default_factory=list)
     area_comparisons: list[AreaComparison] = Field(default_factory=list)
     hard_split: HardSplit | None = None
+    dials: Dials | None = None
+    """If layers were left out in any cell."""
 
 
-class TaskFigures(_Record):
+class TaskFigures(Record):
     """`task_figures.json`: what a task of another harness computes over all responses of a cell, by metric."""
 
     task: str
@@ -313,7 +313,7 @@ class TaskFigures(_Record):
     """None for a metric that has no value over these responses."""
 
 
-class RunConfig(_Record):
+class RunConfig(Record):
     """What was asked for: configurations equal but for `timing_batch_sizes` may share a run folder, others never do."""
 
     model: str
@@ -324,7 +324,7 @@ class RunConfig(_Record):
     batch_size: int
     seed: int
     max_new_tokens: int
-    positions: list[PositionsName] = ["original"]
+    positions: list[PositionsName] = Field(default=["original"])
     draws: int = 1
     """Draws of each random method."""
     timing_batch_sizes: list[int] = Field(default_factory=list)
@@ -348,7 +348,7 @@ class RunConfig(_Record):
     """Appended to every question, for models that want to be told how to answer."""
 
 
-class Provenance(_Record):
+class Provenance(Record):
     """What it ran on. `started_at` is the only field that two equal runs may differ in on one machine."""
 
     adallava_version: str
@@ -360,6 +360,8 @@ class Provenance(_Record):
     """By method, for learned methods."""
     scheduler_sha256: dict[str, str] = Field(default_factory=dict)
     """By scheduler, for learned schedulers."""
+    weight_counts: dict[str, int] = Field(default_factory=dict)
+    """Of the matrices that a first token reads, by part: `vision`, `projector`, the LLM's `layers` and `output`."""
     task_sha256: str | None
     """Of a local file's bytes; None for a bundled task, whose generator is versioned with the package."""
     hardware: dict[str, Any]
@@ -367,7 +369,7 @@ class Provenance(_Record):
     started_at: str
 
 
-class Run(_Record):
+class Run(Record):
     """`run.json`."""
 
     schema_version: int = SCHEMA_VERSION
@@ -375,7 +377,7 @@ class Run(_Record):
     provenance: Provenance
 
 
-class CellChange(_Record):
+class CellChange(Record):
     """One cell in two runs over the same samples."""
 
     cell: str
@@ -395,7 +397,7 @@ class CellChange(_Record):
     right_in_b_only: list[str]
 
 
-class RunComparison(_Record):
+class RunComparison(Record):
     """What changed between two runs, cell by cell."""
 
     num_samples: int

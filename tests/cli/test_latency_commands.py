@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from adallava.cli.main import main
 from adallava.evaluation.doctor.run_folder import load_run_folder
@@ -15,8 +16,6 @@ PICTURE = ["--question", "how many shapes are there?", "--no-image"]
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from PIL import Image
-
     path = tmp_path_factory.mktemp("pictures") / "a.png"
     Image.new("RGB", (224, 224), (200, 30, 30)).save(path)
     return path
@@ -38,6 +37,26 @@ def test_generate_prints_and_draws_which_layers_ran(picture: Path, capsys: pytes
     assert [result["latency_asked"] for result in document["results"]] == ["1.0", "0.75", "4"]
     assert document["results"][0]["groups_run"] is None
     assert document["results"][1]["groups_run"] == [[0], [0], [0], [0], [], [0], [], [0]]
+
+
+def test_the_picture_shows_under_the_patches_which_layers_ran(picture: Path, tmp_path: Path) -> None:
+    options = ["--latency", "1.0", "75%", "--scheduler", "fixed", "--scheduler-option", "fixed.plans=5+7"]
+    call = ["generate", "--image", str(picture), *PICTURE[:2], "--max-new-tokens", "2", "--token-budget", "0.5"]
+    assert main([*call, *options, "--output-image", str(tmp_path / "strips")]) == 0
+    assert main([*call, "--output-image", str(tmp_path / "plain")]) == 0
+    whole, left_out = (
+        Image.open(tmp_path / "strips" / f"a.question@0.5{suffix}.png").convert("RGB") for suffix in ("", "+fixed@0.75")
+    )
+    plain = Image.open(tmp_path / "plain" / "a.question@0.5.png").convert("RGB")
+    assert whole.height > plain.height
+    assert [_ran(whole, layer) for layer in range(8)] == [True] * 8
+    assert [_ran(left_out, layer) for layer in range(8)] == [True] * 4 + [False, True, False, True]
+
+
+def _ran(drawn: Image.Image, layer: int) -> bool:
+    """Look into the middle of a layer's box, in the strip at the picture's foot, within margins of 12 pixels."""
+    red, _, blue = drawn.getpixel((12 + int((layer + 0.5) * (drawn.width - 24) / 8), drawn.height - 12 - 9))  # type: ignore[misc]
+    return blue > red + 100
 
 
 @pytest.mark.parametrize(

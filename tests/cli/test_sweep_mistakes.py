@@ -24,6 +24,7 @@ from adallava.registry import selector_names
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--max-new-tokens", "-1"], "--max-new-tokens is -1"),
         (["--draws", "0"], "--draws is 0"),
+        (["--roofline", "h300"], "no ceilings are known of hardware 'h300'"),
         (["--positions", "absolute"], "--positions 'absolute' is not one of original, compact"),
         (["--positions", ","], "--positions is empty"),
         (["--timing-batch-sizes", "1,0"], "--timing-batch-sizes '0'"),

@@ -106,20 +106,26 @@ def test_an_answers_costs_are_what_pytorch_counts_and_the_cache_holds(
 
 
 def test_the_floor_is_the_larger_of_computing_and_moving() -> None:
-    machine = hardware("h200")
-    assert floor_ms(machine, int(989e12), 1) == pytest.approx(1000.0)
-    assert floor_ms(machine, 1, int(4.8e12)) == pytest.approx(1000.0)
+    machine = hardware("h200-sxm")
+    assert floor_ms(machine, int(989.4e12), 1, dtype="bfloat16") == pytest.approx(1000.0)
+    assert floor_ms(machine, 1, int(4.8e12), dtype="bfloat16") == pytest.approx(1000.0)
     # 6 476 005 376 weights in the layers' matrices and 4096 x 32064 in the output layer.
     assert weight_bytes(LLM, bytes_per_value=2) == 2 * (6_476_005_376 + 4096 * 32064)
     half = [Fraction(1)] * 16 + [Fraction(0)] * 16
     assert weight_bytes(LLM, bytes_per_value=2, layer_shares=half) == 6_476_005_376 + 2 * 4096 * 32064
     # Prefill of 645 tokens is bound by products, one decoded token by reading weights.
-    assert prefill_floor_ms(machine, LLM, 645) == pytest.approx(1000 * prefill_flops(LLM, 645) / 989e12)
+    assert prefill_floor_ms(machine, LLM, 645, dtype="float16") == pytest.approx(
+        1000 * prefill_flops(LLM, 645) / 989.4e12
+    )
     weights_ms = 1000 * weight_bytes(LLM, bytes_per_value=2) / 4.8e12
-    assert weights_ms < decode_floor_ms(machine, LLM, 645) < 1.05 * weights_ms
+    assert weights_ms < decode_floor_ms(machine, LLM, 645, dtype="float16") < 1.05 * weights_ms
     for batch_size in (1, 8):
-        full = decode_floor_ms(machine, LLM, 645, batch_size=batch_size)
-        assert 0.5 < decode_floor_ms(machine, LLM, 645, batch_size=batch_size, layer_shares=half) / full < 0.52
+        full = decode_floor_ms(machine, LLM, 645, dtype="float16", batch_size=batch_size)
+        assert (
+            0.5
+            < decode_floor_ms(machine, LLM, 645, dtype="float16", batch_size=batch_size, layer_shares=half) / full
+            < 0.52
+        )
     with pytest.raises(InputError, match="no ceilings are known of hardware 'h300'"):
         hardware("h300")
     assert all(machine.source for machine in HARDWARE.values())

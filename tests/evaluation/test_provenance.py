@@ -60,10 +60,12 @@ def test_everything_is_recorded():
         weights_sha256="a",
         adapter_sha256={"question": "b"},
         scheduler_sha256={"layers": "c"},
+        weight_counts={"layers": 7},
         task_sha256=None,
         command="adallava sweep",
     )
     assert provenance.scheduler_sha256 == {"layers": "c"}
+    assert provenance.weight_counts == {"layers": 7}
     assert provenance.adallava_version == adallava.__version__
     assert {"python", "torch", "transformers"} <= set(provenance.versions)
     assert provenance.hardware["cpu_cores"] >= 1

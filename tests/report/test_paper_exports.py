@@ -11,7 +11,8 @@ from adallava.records import Results
 from adallava.report import formats, paper_figures
 from adallava.report.axes import cost_axes
 from adallava.report.paper_figures import write_figures
-from adallava.report.paper_tables import Entry, PaperTable, paper_tables, to_latex, to_markdown, write_tables
+from adallava.report.paper_tables import paper_tables, write_tables
+from adallava.report.plain_table import Entry, PaperTable, to_latex, to_markdown
 
 SMALL = FakeRun(methods=("random", "question", "none"), budgets=("8", "32"), num_samples=40)
 RUN = fake_run(SMALL)

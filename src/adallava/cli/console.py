@@ -16,7 +16,7 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(width=_PLAIN_WIDTH)
 
 
-def figures_table(caption: str) -> Table:
+def figures_table(caption: str | None) -> Table:
     """Return an empty table for many columns of figures: no frame, little room between them."""
     return Table(
         box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"

@@ -204,10 +204,12 @@ def _with_pictures(
 ) -> list[BudgetResult]:
     from adallava.report.patches import draw_kept_patches
 
-    from .generate_pictures import PictureRow, save_pictures, seen_pictures
+    from .generate_pictures import PictureRow, save_pictures, seen_pictures, with_layers
+    from .generate_table import layer_shares_of
 
     pictures = seen_pictures(pixel_values, model.processor.image_processor)
     merges = model.selector is not None and model.selector.merges
+    with_layers_run = any(result.groups_run is not None for result in results)
     rows = []
     for result in results:
         kept = result.kept_indices or [()] * len(pictures)
@@ -215,6 +217,8 @@ def _with_pictures(
             draw_kept_patches(picture, indices, model.shape.grid, merged=merges)
             for picture, indices in zip(pictures, kept, strict=True)
         ]
+        if with_layers_run:
+            drawings[0] = with_layers(drawings[0], layer_shares_of(model, result))
         label = f"{model.method}@{result.budget_asked}{_schedule_suffix(model, result)}"
         rows.append(PictureRow(label, _caption(label, result), drawings))
     paths = save_pictures(rows, args.output_image, args.image[0].stem)

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from adallava.report.layer_strip import draw_strip
+
 _GAP_PX = 12
 _CAPTION_PX = 34
+_STRIP_GAP_PX, _STRIP_PX = 6, 18
 _PAPER = (255, 255, 255)
 _INK = (20, 20, 20)
 
@@ -45,6 +48,15 @@ def side_by_side(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Im
         brush.text((left, 6), caption, fill=_INK, font=font)
         left += picture.width + _GAP_PX
     return strip
+
+
+def with_layers(picture: Image.Image, shares: Sequence[float]) -> Image.Image:
+    """Return a picture with the LLM's layers under it, one box each from the first on the left, filled if it ran."""
+    height = picture.height + _STRIP_GAP_PX + _STRIP_PX
+    taller = Image.new("RGB", (picture.width, height), _PAPER)
+    taller.paste(picture, (0, 0))
+    taller.paste(draw_strip(shares, picture.width, _STRIP_PX), (0, picture.height + _STRIP_GAP_PX))
+    return taller
 
 
 @dataclass(frozen=True)

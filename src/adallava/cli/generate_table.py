@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from adallava.report.layer_strip import layer_shares, strip_text
+
 from .arguments import options_of_methods
 from .budget_result import BudgetResult
 from .console import make_console
@@ -40,13 +42,14 @@ def print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argpar
     console = make_console()
     num_tokens = results[0].num_vision_tokens
     console.print(f"{escape(args.question)}  [dim]{escape(args.model)}, {model.method}, N = {num_tokens}[/dim]")
-    console.print(_table_of(model, results))
-    for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
-        console.print(f"kept patches: {path}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _table_of(model: "AdaLlava", results: Sequence[BudgetResult]) -> Table:
     with_layers = any(result.groups_run is not None for result in results)
+    console.print(_table_of(model, results, with_layers))
+    drawn = "kept patches and layers" if with_layers else "kept patches"
+    for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
+        console.print(f"{drawn}: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table_of(model: "AdaLlava", results: Sequence[BudgetResult], with_layers: bool) -> Table:
     caption = "prompt and answer in tokens; ms of the first row include warming up"
     table = Table(caption=caption + ("; layers: █ ran, ▄ in part, · not" if with_layers else ""))
     for name in ("budget", "K asked", "K kept", "prompt", *(("latency", "layers") if with_layers else ())):
@@ -61,7 +64,7 @@ def _table_of(model: "AdaLlava", results: Sequence[BudgetResult]) -> Table:
             str(result.tokens_asked),
             _shown_counts(result),
             str(result.prompt_length),
-            *((result.latency_asked, _shown_layers(model, result)) if with_layers else ()),
+            *((result.latency_asked, strip_text(layer_shares_of(model, result))) if with_layers else ()),
             _shown_answer(result),
             "" if result.answer_length is None else str(result.answer_length),
             result.finish_reason or "",
@@ -77,12 +80,11 @@ def _shown_counts(result: BudgetResult) -> str:
     return " → ".join(map(str, dict.fromkeys(result.tokens_kept_by_layer or (result.tokens_kept,))))
 
 
-def _shown_layers(model: "AdaLlava", result: BudgetResult) -> str:
-    """Return one sign a layer: full, half or dot for all, some or none of its groups."""
-    groups = result.groups_per_layer
-    num_layers = model.base.config.get_text_config().num_hidden_layers
-    run = [groups] * num_layers if result.groups_run is None else list(map(len, result.groups_run))
-    return "".join("·" if count == 0 else "█" if count == groups else "▄" for count in run)
+def layer_shares_of(model: "AdaLlava", result: BudgetResult) -> list[float]:
+    """Return the share of each layer that ran: all of each where none was left out."""
+    if result.groups_run is None:
+        return [1.0] * model.base.config.get_text_config().num_hidden_layers
+    return layer_shares(result.groups_run, result.groups_per_layer)
 
 
 def _shown_answer(result: BudgetResult) -> str:

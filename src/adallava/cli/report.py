@@ -45,6 +45,12 @@ def add_parser(subparsers: Any) -> None:
         metavar="N",
         help="samples whose picture goes into the page (default: 120, or as many as leave it small)",
     )
+    parser.add_argument(
+        "--roofline",
+        metavar="HARDWARE",
+        help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
+        "(default: on the hardware of the run, if its ceilings are known)",
+    )
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures and tables into this folder")
 
 
@@ -61,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None and not args.output.resolve().parent.is_dir():
         raise InputError(f"--output {args.output} lies in no folder: make {args.output.parent} first")
     if args.figures:
+        from adallava.report.paper_dials import write_dial_figures
         from adallava.report.paper_figures import load_matplotlib, write_figures
         from adallava.report.paper_tables import write_tables
 
@@ -71,13 +78,14 @@ def run(args: argparse.Namespace) -> int:
         _pictures_of(opened.run),
         target=args.output,
         num_pictures=args.pictures,
+        roofline=args.roofline,
         laid_over=LaidOver(args.compare, paired_difference) if args.compare else None,
     )
     print(page)
     if args.figures:
-        tables = write_tables(opened.run, opened.results, args.figures)
-        for path in [*tables, *write_figures(opened.results, args.figures)]:
-            print(path)
+        paths = write_tables(opened.run, opened.results, args.figures, args.roofline)
+        paths += [*write_figures(opened.results, args.figures), *write_dial_figures(opened.results, args.figures)]
+        print(*paths, sep="\n")
     return 0
 
 

@@ -186,6 +186,12 @@ def _add_timing(group: Any) -> None:
 
 def _add_output(group: Any) -> None:
     group.add_argument("--output", type=Path, required=True, metavar="DIR", help="the run folder, made if missing")
+    group.add_argument(
+        "--roofline",
+        metavar="HARDWARE",
+        help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
+        "(default: on the hardware of the run, if its ceilings are known)",
+    )
     group.add_argument("--no-report", action="store_true", help="leave report.html out")
     group.add_argument(
         "--retry-failed",
@@ -209,7 +215,7 @@ def run(args: argparse.Namespace) -> int:
     from .sweep_table import print_outcome
 
     outcome = lead(request, ranks)
-    print_outcome(outcome, request.output)
+    print_outcome(outcome, request.output, request.roofline)
     return int(any(cell.flagged for cell in outcome.results.cells))
 
 
@@ -250,6 +256,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
         question_suffix=args.question_suffix,
         retry_failed=args.retry_failed,
         report=not args.no_report,
+        roofline=args.roofline,
         command=_command(ranks),
     )
 

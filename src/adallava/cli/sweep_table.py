@@ -12,7 +12,11 @@ from rich.table import Table
 
 from adallava.evaluation.plan import COMPACT_SUFFIX
 from adallava.records import Area, Cell, HardSplit, Interval, Results
+from adallava.report import formats
+from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
+from adallava.report.plain_table import PaperTable
+from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
 
 from .console import figures_table, make_console, signed_interval
 
@@ -47,19 +51,25 @@ _CAPTION = (
 )
 
 
-def _ms_columns(batch_size: int | None) -> tuple[Column, ...]:
+def _ms_columns(batch_size: int | None, roofline: Roofline | None) -> tuple[Column, ...]:
+    bound = (
+        ()
+        if roofline is None
+        else (Column("roofline", lambda cell: formats.figures3(cell_roofline_ms(cell, roofline)), 4),)
+    )
     return (
         Column("1st ms", lambda cell: _ms(cell_ms(cell, "time_to_first_token", batch_size), 1)),
+        *bound,
         Column("select", lambda cell: _ms(cell_ms(cell, "selector", batch_size), 2), 2),
         Column("all ms", lambda cell: _ms(cell_ms(cell, "total", batch_size), 1), 6),
     )
 
 
-def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
+def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = None) -> None:
     """Print the tables, why cells are flagged, and where the files are."""
     console = make_console()
     results = outcome.results
-    console.print(cells_table(results, console))
+    console.print(cells_table(results, console, run_roofline(outcome.run, results, roofline)))
     for cell in results.cells:
         if cell.flagged:
             console.print(f"! {cell.cell}: {cell.flag_reason}", style="red", markup=False, highlight=False)
@@ -67,19 +77,22 @@ def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
         console.print(areas_table(results.areas))
     if results.hard_split is not None:
         console.print(hard_split_line(results.hard_split), markup=False, highlight=False)
+    for table in dial_tables(results):
+        print_plain(table, console)
     for path in (output / "results.json", outcome.report):
         if path is not None:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 
 
-def cells_table(results: Results, console: Console) -> Table:
+def cells_table(results: Results, console: Console, roofline: Roofline | None = None) -> Table:
     """Return one row a cell, with as many columns as the console has room for."""
     absent = {"hard %"} if results.hard_split is None else set()
     if all(cell.scheduler is None for cell in results.cells):
         absent.add("layers %")
     batch_size = table_batch_size(results.cells)
-    columns = [column for column in (*_COLUMNS, *_ms_columns(batch_size)) if column.title not in absent]
+    columns = [column for column in (*_COLUMNS, *_ms_columns(batch_size, roofline)) if column.title not in absent]
     caption = _CAPTION.format(choosing=NO_CHOOSING_MS, source=ms_source(batch_size))
+    caption += "" if roofline is None else f"; roofline: {roofline.words}"
     table = _table_of(results.cells, columns, caption)
     while _natural_width(table, console) > console.width and any(column.dropped for column in columns):
         columns.remove(max(columns, key=lambda column: column.dropped))
@@ -119,6 +132,20 @@ def areas_table(areas: Sequence[Area]) -> Table:
         values = [_accuracy(by_axis[axis].area) if axis in by_axis else "-" for axis in axes]
         table.add_row(name, *map(escape, values))
     return table
+
+
+def print_plain(table: PaperTable, console: Console) -> None:
+    """Print a table that is the same in a paper; a file or a pipe gets it as wide as it is."""
+    shown = figures_table(None)
+    for number, head in enumerate(table.head):
+        shown.add_column(head, justify="left" if number == 0 else "right", no_wrap=not console.is_terminal)
+    for row in table.rows:
+        shown.add_row(*(escape(f"{entry.text} {entry.note}".strip() + "*" * entry.bold) for entry in row))
+    if not console.is_terminal:
+        console = Console(width=max(console.width, _natural_width(shown, console)))
+    console.print(shown)
+    # Not as the table's caption, which would be no wider than the table.
+    console.print(table.caption.replace("Bold:", "*:"), style="table.caption", markup=False, highlight=False)
 
 
 def hard_split_line(split: HardSplit) -> str:

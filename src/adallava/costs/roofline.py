@@ -2,15 +2,21 @@
 
 A roofline (Williams, Waterman & Patterson 2009) is a bound, not a forecast: it knows no launches, no overhead and no
 kernel below its peak. Measured time stands beside it, never in its place.
+
+Ceilings are the makers', of one device, dense (NVIDIA's data sheets since Ampere also give Tensor Core figures "with
+sparsity", which are twice those), 16-bit products accumulated in 32 bits. float32 is torch's default: without TF32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops
-from adallava.costs.shapes import LLMShape
+from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops, projector_flops
+from adallava.costs.shapes import LLMShape, ModelShape
 from adallava.errors import InputError
+
+BYTES_PER_VALUE: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""By dtype, as torch names them."""
 
 
 @dataclass(frozen=True)
@@ -18,24 +24,73 @@ class Hardware:
     """Ceilings of one machine.
 
     Attributes:
-        flops_per_s: dense 16-bit matrix products, accumulated in 32 bits.
+        flops_per_s: of matrix products, by dtype; one that the machine has no units for is missing.
         bytes_per_s: of its memory.
-        source: where both figures are from.
+        device_names: what CUDA calls it.
+        source: where the figures are from.
     """
 
-    flops_per_s: float
+    flops_per_s: Mapping[str, float]
     bytes_per_s: float
+    device_names: tuple[str, ...]
     source: str
 
+    def peak(self, dtype: str) -> float:
+        """Return the FLOP/s of a dtype.
+
+        Raises:
+            InputError: for one that the machine has no ceiling of, with those it has.
+        """
+        if dtype not in self.flops_per_s:
+            raise InputError(
+                f"no ceiling is known for dtype {dtype!r} on this hardware: it has {', '.join(self.flops_per_s)}"
+            )
+        return self.flops_per_s[dtype]
+
+
+def _ceilings(half: float, single: float) -> dict[str, float]:
+    return {"bfloat16": half * 1e12, "float16": half * 1e12, "float32": single * 1e12}
+
+
+_HOPPER = "NVIDIA H100 Tensor Core GPU Architecture white paper: 989.4 TFLOP/s dense, 66.9 in FP32"
+_AMPERE = "NVIDIA A100 data sheet (1758950-r4): 312 TFLOP/s dense, 19.5 in FP32"
 
 HARDWARE: dict[str, Hardware] = {
-    "v100": Hardware(112e12, 900e9, "NVIDIA V100 data sheet, PCIe: 112 TFLOP/s, 900 GB/s"),
-    "a100": Hardware(312e12, 2.039e12, "NVIDIA A100 data sheet, 80 GB SXM: 312 TFLOP/s, 2039 GB/s"),
-    "h100": Hardware(989e12, 3.35e12, "NVIDIA H100 data sheet, SXM: 1979 TFLOP/s with sparsity, 3.35 TB/s"),
-    "h200": Hardware(989e12, 4.8e12, "NVIDIA H200 data sheet, SXM: 1979 TFLOP/s with sparsity, 4.8 TB/s"),
-    "rtx4090": Hardware(165.2e12, 1.008e12, "NVIDIA Ada GPU architecture paper: 165.2 TFLOP/s, 1008 GB/s"),
-}
-"""By name. Of one device, without sparsity."""
+    "h200-sxm": Hardware(
+        _ceilings(989.4, 66.9), 4.8e12, ("NVIDIA H200",),
+        "NVIDIA H200 data sheet: 4.8 TB/s, products as H100 SXM; " + _HOPPER,
+    ),
+    "h100-sxm": Hardware(
+        _ceilings(989.4, 66.9), 3.35e12, ("NVIDIA H100 80GB HBM3",),
+        "NVIDIA H100 data sheet: SXM, 3.35 TB/s; " + _HOPPER,
+    ),
+    "h100-pcie": Hardware(
+        _ceilings(756.5, 51.0), 2.0e12, ("NVIDIA H100 PCIe",),
+        "NVIDIA H100 data sheet (2022): PCIe, 1513 TFLOP/s with sparsity, 51 in FP32, 2 TB/s",
+    ),
+    "a100-sxm-80gb": Hardware(
+        _ceilings(312.0, 19.5), 2.039e12, ("NVIDIA A100-SXM4-80GB",), f"{_AMPERE}; 80 GB SXM: 2039 GB/s"
+    ),
+    "a100-sxm-40gb": Hardware(
+        _ceilings(312.0, 19.5), 1.555e12, ("NVIDIA A100-SXM4-40GB",), f"{_AMPERE}; 40 GB: 1555 GB/s"
+    ),
+    "a100-pcie-80gb": Hardware(
+        _ceilings(312.0, 19.5), 1.935e12, ("NVIDIA A100 80GB PCIe",), f"{_AMPERE}; 80 GB PCIe: 1935 GB/s"
+    ),
+    "l40s": Hardware(
+        _ceilings(362.05, 91.6), 864e9, ("NVIDIA L40S",),
+        "NVIDIA L40S data sheet: 362.05 TFLOP/s dense, 91.6 in FP32, 864 GB/s",
+    ),
+    "rtx-4090": Hardware(
+        _ceilings(165.2, 82.6), 1.008e12, ("NVIDIA GeForce RTX 4090",),
+        "NVIDIA Ada GPU Architecture white paper: 165.2 TFLOP/s with FP32 accumulate, 82.6 in FP32, 1008 GB/s",
+    ),
+    "v100-sxm2": Hardware(
+        {"float16": 125e12, "float32": 15.7e12}, 900e9, ("Tesla V100-SXM2-16GB", "Tesla V100-SXM2-32GB"),
+        "NVIDIA V100 data sheet, NVLink: 125 TFLOP/s, 15.7 in FP32, 900 GB/s; no bfloat16",
+    ),
+}  # fmt: skip
+"""By name."""
 
 
 def hardware(name: str) -> Hardware:
@@ -49,9 +104,14 @@ def hardware(name: str) -> Hardware:
     return HARDWARE[name]
 
 
-def floor_ms(machine: Hardware, flops: int, num_bytes: int) -> float:
+def hardware_of_device(device_name: str) -> str | None:
+    """Return the name of what CUDA calls so, or None if its ceilings are not known."""
+    return next((name for name, machine in HARDWARE.items() if device_name in machine.device_names), None)
+
+
+def floor_ms(machine: Hardware, flops: float, num_bytes: float, *, dtype: str) -> float:
     """Return the least milliseconds for work of so many FLOPs over so many bytes."""
-    return 1000.0 * max(flops / machine.flops_per_s, num_bytes / machine.bytes_per_s)
+    return 1000.0 * max(flops / machine.peak(dtype), num_bytes / machine.bytes_per_s)
 
 
 def prefill_floor_ms(
@@ -59,8 +119,8 @@ def prefill_floor_ms(
     llm: LLMShape,
     sequence_length: int | Sequence[int],
     *,
+    dtype: str,
     batch_size: int = 1,
-    bytes_per_value: int = 2,
     layer_shares: Sequence[Fraction] | None = None,
 ) -> float:
     """Return the floor of one pass over B prompts: weights are read once, keys and values written.
@@ -69,14 +129,14 @@ def prefill_floor_ms(
         machine: its ceilings.
         llm: shape of the LLM.
         sequence_length: L, or that of each layer.
+        dtype: of weights and products, a key of `BYTES_PER_VALUE`.
         batch_size: B, prompts of that length with one plan.
-        bytes_per_value: 2 in half precision.
         layer_shares: the share of each layer that runs; None = all.
     """
     flops = prefill_flops(llm, sequence_length, layer_shares=layer_shares)
-    held = kv_bytes(llm, sequence_length, 1, bytes_per_value=bytes_per_value, layer_shares=layer_shares)
-    num_bytes = weight_bytes(llm, bytes_per_value=bytes_per_value, layer_shares=layer_shares) + batch_size * held
-    return floor_ms(machine, batch_size * flops, num_bytes)
+    held = kv_bytes(llm, sequence_length, 1, bytes_per_value=BYTES_PER_VALUE[dtype], layer_shares=layer_shares)
+    num_bytes = weight_bytes(llm, bytes_per_value=BYTES_PER_VALUE[dtype], layer_shares=layer_shares) + batch_size * held
+    return floor_ms(machine, batch_size * flops, num_bytes, dtype=dtype)
 
 
 def decode_floor_ms(
@@ -84,21 +144,34 @@ def decode_floor_ms(
     llm: LLMShape,
     prompt_length: int | Sequence[int],
     *,
+    dtype: str,
     batch_size: int = 1,
-    bytes_per_value: int = 2,
     layer_shares: Sequence[Fraction] | None = None,
 ) -> float:
     """Return the floor of one decoded token behind B prompts: weights, keys and values are read once."""
     flops = decode_flops(llm, prompt_length, 2, layer_shares=layer_shares)
-    held = kv_bytes(llm, prompt_length, 2, bytes_per_value=bytes_per_value, layer_shares=layer_shares)
-    num_bytes = weight_bytes(llm, bytes_per_value=bytes_per_value, layer_shares=layer_shares) + batch_size * held
-    return floor_ms(machine, batch_size * flops, num_bytes)
+    held = kv_bytes(llm, prompt_length, 2, bytes_per_value=BYTES_PER_VALUE[dtype], layer_shares=layer_shares)
+    num_bytes = weight_bytes(llm, bytes_per_value=BYTES_PER_VALUE[dtype], layer_shares=layer_shares) + batch_size * held
+    return floor_ms(machine, batch_size * flops, num_bytes, dtype=dtype)
 
 
 def weight_bytes(llm: LLMShape, *, bytes_per_value: int, layer_shares: Sequence[Fraction] | None = None) -> int:
     """Return the bytes of the matrices that one pass reads: those of the layers that run, and the output layer."""
+    shares = [Fraction(1)] * llm.layers if layer_shares is None else layer_shares
     # One token without any key: two FLOPs a weight, and 4 * width a layer for the one pair of query and key.
     pairs = 4 * llm.query_heads * llm.head_dim
-    shares = [Fraction(1)] * llm.layers if layer_shares is None else layer_shares
     flops = prefill_flops(llm, 1, layer_shares=shares) - int(pairs * sum(shares, Fraction(0)))
     return flops // 2 * bytes_per_value
+
+
+def weight_counts(shape: ModelShape) -> dict[str, int]:
+    """Return the weights of the matrices that a first token reads: `vision`, `projector`, `layers`, `output`."""
+    vision, llm = shape.vision, shape.llm
+    output = llm.width * llm.vocab_size
+    patches = vision.channels * vision.patch_size**2 * vision.width
+    return {
+        "vision": patches + vision.layers * (4 * vision.width**2 + 2 * vision.width * vision.mlp_width),
+        "projector": projector_flops(shape.projector, 1) // 2,
+        "layers": weight_bytes(llm, bytes_per_value=1) - output,
+        "output": output,
+    }

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import InputError
-from adallava.records import CellChange, Results, Run, RunComparison, SampleRecord
+from adallava.records import FULL_LATENCY, FULL_METHOD, CellChange, Results, Run, RunComparison, SampleRecord
 
 from .journal import answer_key
 from .plan import NO_BUDGET, plan_cells
@@ -84,15 +84,25 @@ def _planned_draws(name: str, run: Run, results: Results) -> dict[str, int]:
     plans = plan_cells(
         run.config.methods,
         [TokenBudget.parse(budget) for budget in run.config.token_budgets],
-        {cell.method for cell in results.cells if cell.budget_asked == NO_BUDGET},
+        {cell.selection for cell in results.cells if cell.budget_asked == NO_BUDGET},
         positions=run.config.positions,
-        drawing={cell.method for cell in results.cells if cell.draws > 1},
+        drawing=_drawing(results),
         draws=run.config.draws,
+        schedulers=run.config.schedulers,
+        latencies=map(Latency.parse, run.config.latencies),
+        with_token={cell.scheduler for cell in results.cells if cell.latency_asked == FULL_LATENCY and cell.scheduler},
     )
     lacking = [plan.cell for plan in plans if plan.cell not in there]
     if lacking:
         raise _not_finished(name, f"results.json lacks {', '.join(lacking)}")
     return {plan.cell: plan.draws for plan in plans}
+
+
+def _drawing(results: Results) -> set[str]:
+    """Return the methods, and with `/` before them the schedulers, that draw at random: by cells with nothing else."""
+    drawn = [cell for cell in results.cells if cell.draws > 1]
+    methods = {cell.selection for cell in drawn if cell.scheduler is None}
+    return methods | {f"/{cell.scheduler}" for cell in drawn if cell.selection == FULL_METHOD}
 
 
 def _not_finished(name: str, why: str) -> InputError:

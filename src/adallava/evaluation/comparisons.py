@@ -17,12 +17,19 @@ from .statistics import paired_difference
 
 
 def cell_pairs(cells: Sequence[Cell]) -> Iterator[tuple[str, str]]:
-    """Yield what is compared: a cell with the full-token model, two methods at one budget, two kinds of positions."""
+    """Yield what is compared: a cell with the full-token model, and two cells that differ in one thing alone.
+
+    That is the method, the kind of positions, or the scheduler; at one budget and one latency.
+    """
     yield from ((cell.cell, FULL_CELL) for cell in cells if cell.method != FULL_METHOD)
     for first, second in combinations([cell for cell in cells if cell.method != FULL_METHOD], 2):
-        same_method = first.method == second.method
-        same_positions = first.positions == second.positions
-        if first.budget_asked == second.budget_asked and same_method != same_positions:
+        same_dials = (first.budget_asked, first.latency_asked) == (second.budget_asked, second.latency_asked)
+        differing = [
+            first.selection != second.selection,
+            first.positions != second.positions,
+            first.scheduler != second.scheduler,
+        ]
+        if same_dials and sum(differing) == 1:
             yield first.cell, second.cell
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adallava.records import Axis, Cell
+from adallava.report.measured_ms import cell_ms, table_batch_size
 
 AXES: tuple[Axis, ...] = ("tokens", "flops", "ms")
 
@@ -14,9 +15,8 @@ def axis_costs(cells: Sequence[Cell], axis: Axis) -> dict[str, float]:
     """Return what each cell costs: vision tokens averaged over the LLM's layers, FLOPs of an answer, or ms to the
     first token.
 
-    Milliseconds come from the timing pass, at the smallest batch size at which all the cells were timed: only there
-    the cells took turns. Without one they are the medians over the answers, which also hold the machine's drift from
-    cell to cell.
+    Which clock milliseconds are read from, `report.measured_ms` says: the timing pass if there was one, since only
+    there the cells took turns. The medians over the answers also hold the machine's drift from cell to cell.
 
     Args:
         cells: answered ones.
@@ -26,14 +26,9 @@ def axis_costs(cells: Sequence[Cell], axis: Axis) -> dict[str, float]:
         return {cell.cell: cell.tokens_kept_layer_average for cell in cells}
     if axis == "flops":
         return {cell.cell: cell.flops["total"] for cell in cells}
-    timed = [{timing.batch_size: timing for timing in cell.timings} for cell in cells]
-    sizes = set.intersection(*map(set, timed)) if timed else set()
-    if not sizes:
-        return {cell.cell: cell.part_ms["time_to_first_token"] for cell in cells}
-    return {
-        cell.cell: by_size[min(sizes)].part_ms["time_to_first_token"].median / min(sizes)
-        for cell, by_size in zip(cells, timed, strict=True)
-    }
+    size = table_batch_size(cells)
+    ms = {cell.cell: cell_ms(cell, "time_to_first_token", size) for cell in cells}
+    return {name: value for name, value in ms.items() if value is not None}
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> NDArray[np.bool_]:

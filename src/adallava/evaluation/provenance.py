@@ -25,6 +25,7 @@ def collect_provenance(
     weights_sha256: str,
     adapter_sha256: Mapping[str, str],
     scheduler_sha256: Mapping[str, str],
+    weight_counts: Mapping[str, int],
     task_sha256: str | None,
     command: str,
 ) -> Provenance:
@@ -38,6 +39,7 @@ def collect_provenance(
         weights_sha256=weights_sha256,
         adapter_sha256=dict(adapter_sha256),
         scheduler_sha256=dict(scheduler_sha256),
+        weight_counts=dict(weight_counts),
         task_sha256=task_sha256,
         hardware=describe_hardware(),
         command=command,

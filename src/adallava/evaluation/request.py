@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adallava.budget import Latency, TokenBudget
+from adallava.costs.roofline import hardware
 from adallava.errors import InputError
 from adallava.records import PositionsName
 
@@ -42,6 +43,7 @@ class SweepRequest:
         question_suffix: appended to every question, as many models expect ("Answer in one word.").
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
+        roofline: hardware whose bound stands beside the report's milliseconds; None for that of the run, if known.
         command: the command line, for the record.
     """
 
@@ -72,6 +74,7 @@ class SweepRequest:
     question_suffix: str = ""
     retry_failed: bool = False
     report: bool = True
+    roofline: str | None = None
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -89,6 +92,8 @@ class SweepRequest:
         for option, value in counts:
             if value < 1:
                 raise InputError(f"{option} is {value}: give at least 1")
+        if self.roofline is not None:
+            hardware(self.roofline)
         if not self.positions:
             raise InputError("--positions is empty: give original, compact or both")
         below = [str(latency) for latency in self.latencies if not latency.is_full]

@@ -20,6 +20,7 @@ from adallava.records import (
 
 from .areas import find_curves, share_scores, sum_up_areas
 from .comparisons import compare
+from .dials import sum_up_dials
 from .front import AXES, axis_costs, pareto_front
 from .hard_split import HardSamples, split_hard
 from .plan import FULL_CELL, CellPlan
@@ -65,6 +66,7 @@ def summarise(
         areas=sum_up_areas(curves, shared, seed) if shared.values.shape[1] else [],
         area_comparisons=area_comparisons,
         hard_split=None if hard is None else hard.split,
+        dials=sum_up_dials(cells, by_cell, scores, shared, seed),
     )
 
 

@@ -6,6 +6,8 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from adallava.costs.roofline import hardware, weight_counts
+from adallava.costs.shapes import model_shape_from_config
 from adallava.errors import InputError
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD, Results, Run, RunConfig, SampleRecord
@@ -90,6 +92,8 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
     with locked_folder(request.output):
         loaded = _load(request, methods, task, observer)
         run = describe_run(request, task, loaded.models, loaded.schedulers)
+        if request.roofline is not None:
+            hardware(request.roofline).peak(run.config.dtype)
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
             _lead(request.output, loaded, journal, observer, ranks)
         run, sizes = journal.run, journal.run.config.timing_batch_sizes
@@ -101,7 +105,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
         results = summarise(loaded.plans, ids, journal.records, request.seed, timings)
         write_record(request.output / RESULTS_FILE, results)
         write_task_figures(request.output, task, journal.records)
-        report = write_report(request.output, pictures_of(task)) if request.report else None
+        report = write_report(request.output, pictures_of(task), roofline=request.roofline) if request.report else None
     return SweepOutcome(run, results, report)
 
 
@@ -176,6 +180,7 @@ def describe_run(
         weights_sha256=full.weights_sha256,
         adapter_sha256={name: m.adapter_sha256 for name, m in models.items() if m.adapter_sha256 is not None},
         scheduler_sha256={name: m.scheduler_sha256 for name, m in schedulers.items() if m.scheduler_sha256 is not None},
+        weight_counts=weight_counts(model_shape_from_config(full.base.config.to_dict())),
         task_sha256=task.sha256,
         command=request.command,
     )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from adallava.records import FULL_METHOD, Cell, Results
+from adallava.report.measured_ms import timed_batch_sizes
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ _FIXED = (
 
 def cost_axes(results: Results) -> tuple[CostAxis, ...]:
     """Return the axes to choose from: the fixed ones, and one a batch size that the run was timed at."""
-    sizes = sorted({timing.batch_size for cell in results.cells for timing in cell.timings})
-    return (*_FIXED, *(_timed_axis(size) for size in sizes))
+    return (*_FIXED, *map(_timed_axis, timed_batch_sizes(results.cells)))
 
 
 def place_on(axis: CostAxis, cell: Cell) -> float | None:

@@ -15,6 +15,11 @@ def table_batch_size(cells: Sequence[Cell]) -> int | None:
     return min(sizes, default=None)
 
 
+def timed_batch_sizes(cells: Sequence[Cell]) -> tuple[int, ...]:
+    """Return the batch sizes at which any cell was timed, in ascending order."""
+    return tuple(sorted({timing.batch_size for cell in cells for timing in cell.timings}))
+
+
 def cell_ms(cell: Cell, part: str, batch_size: int | None) -> float | None:
     """Return the median milliseconds of a part for one sample; None where they were not clocked.
 

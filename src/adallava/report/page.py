@@ -22,17 +22,19 @@ from adallava.report.facts import run_facts
 from adallava.report.hard_split import hard_samples
 from adallava.report.marks import method_marks
 from adallava.report.overlay import OtherRun, Overlay, PairedEstimate, compare_runs
-from adallava.report.page_cells import NamedResults, cells_json, column_name
+from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
+from adallava.report.page_dials import dials_part, fronts_json
 from adallava.report.page_samples import samples_json
 from adallava.report.pick import Pictures, choose_pictures, kinds_of
 from adallava.report.read import read_results, read_run, read_samples
+from adallava.report.roofline_ms import Roofline, run_roofline
 from adallava.report.sample_table import SampleTable, read_table
 
 REPORT_NAME = "report.html"
 
 _SCRIPTS = (
     "unpack", "words", "view", "plot", "ranking", "controls",
-    "samples", "patches", "sample_view", "sample_list", "main",
+    "dials", "samples", "patches", "sample_view", "sample_list", "main",
 )  # fmt: skip
 """Files of `templates/js`, in an order in which each needs only those before it."""
 
@@ -52,6 +54,7 @@ def write_report(
     target: Path | None = None,
     num_pictures: int | None = None,
     laid_over: LaidOver | None = None,
+    roofline: str | None = None,
 ) -> Path:
     """Write the page of a run folder, from the files that are in it, and return its path.
 
@@ -64,10 +67,11 @@ def write_report(
         target: where to write; None is `report.html` in the run folder.
         num_pictures: how many samples get their picture, see `choose_pictures`.
         laid_over: a second run, on the same samples.
+        roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
 
     Raises:
         RunFolderError: if one of the files is missing or not what a sweep writes.
-        InputError: if the two runs have nothing in common.
+        InputError: if the two runs have nothing in common, or the hardware's ceilings are not known.
     """
     run, results, table = _read(run_folder)
     other = None
@@ -82,7 +86,7 @@ def write_report(
     )
     columns = _both(table, other)
     pictures = choose_pictures(columns, image_of, num_pictures)
-    page = _render(_Page(run, results, table, columns, pictures, other, overlay))
+    page = _render(_Page(run, results, table, columns, pictures, other, overlay, run_roofline(run, results, roofline)))
     target = target or run_folder / REPORT_NAME
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     unfinished.write_text(page, encoding="utf-8", errors="replace", newline="\n")
@@ -101,6 +105,7 @@ class _Page:
     pictures: Pictures
     other: OtherRun | None
     overlay: Overlay | None
+    roofline: Roofline | None
 
 
 def _read(folder: Path) -> tuple[Run, Results, SampleTable]:
@@ -150,8 +155,10 @@ def _render(page: _Page) -> str:
             pairs=verdicts.pair_rows(results),
             area_pairs=verdicts.area_pair_rows(results),
             areas=verdicts.area_table(results),
+            dials=dials_part(results),
             timings=verdicts.timing_table(results),
-            rows=tables.cell_rows(results),
+            rows=tables.cell_rows(results, page.roofline),
+            roofline=page.roofline,
             parts=tables.part_columns(results),
             kinds=tables.kind_table(results),
             num_samples=len(page.table.rows),
@@ -160,7 +167,7 @@ def _render(page: _Page) -> str:
             responses_complete=packed["responses_complete"],
             sample_budgets=budgets,
             first_budget=_first_budget(results, budgets),
-            cells_json=_json_for_html(cells_json(runs)),
+            cells_json=_json_for_html({**cells_json(runs), "fronts": fronts_json(results)}),
             samples_json=_json_for_html(packed),
             # Ours, not the run's: the only texts that go in unescaped.
             style=Markup(_asset("page.css")),
@@ -181,6 +188,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(percent=formats.percent, interval=formats.interval, count=formats.count)
     environment.filters.update(figures3=formats.figures3, gflops=formats.gflops, empties=tables.empties_text)
+    environment.filters["details"] = detail_lines
     environment.filters["difference"] = lambda estimate: formats.difference(estimate)[0]
     environment.filters["difference_interval"] = lambda estimate: formats.difference(estimate)[1]
     return environment

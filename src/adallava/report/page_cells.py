@@ -29,6 +29,7 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
     """Return axes, methods, cells and comparisons; every foreign text in it is plain text, never markup."""
     both = Results(cells=[cell for run in runs for cell in run.results.cells])
     axes, marks = cost_axes(both), method_marks(cell.method for cell in both.cells)
+    scheduled = {cell.method for cell in both.cells if cell.scheduler is not None}
     cells = [_cell(run, number, cell, axes) for number, run in enumerate(runs) for cell in run.results.cells]
     return {
         "runs": [run.name for run in runs],
@@ -43,7 +44,14 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
             for axis in axes
         ],
         "methods": [
-            {"id": method, "colour": mark.colour, "symbol": mark.symbol, "glyph": mark.glyph, "dash": mark.dash}
+            {
+                "id": method,
+                "colour": mark.colour,
+                "symbol": mark.symbol,
+                "glyph": mark.glyph,
+                "dash": mark.dash,
+                "scheduled": method in scheduled,
+            }
             for method, mark in marks.items()
         ],
         "cells": cells,
@@ -78,7 +86,7 @@ def _cell(run: NamedResults, run_number: int, cell: Cell, axes: Sequence[Any]) -
         "kept": cell.tokens_kept,
         "merges": cell.cell in run.merging,
         "inside": cell.tokens_kept != cell.tokens_kept_layer_average,
-        "lines": _lines(cell),
+        "lines": detail_lines(cell),
         "flag": (cell.flag_reason or "no reason recorded") if cell.flagged else None,
     }
 
@@ -94,7 +102,7 @@ def _bounds(estimate: Interval | PairedDifference | None) -> list[float] | None:
     return [round(estimate.mean, 5), round(estimate.low, 5), round(estimate.high, 5), estimate.n]
 
 
-def _lines(cell: Cell) -> list[str]:
+def detail_lines(cell: Cell) -> list[str]:
     """Return what a pointer on a cell is told beside its accuracy."""
     lines = []
     difference, bounds = formats.difference(cell.difference_to_full)
@@ -102,6 +110,8 @@ def _lines(cell: Cell) -> list[str]:
         lines.append(f"against full: {difference} points ({bounds})")
     kept, average = formats.count(cell.tokens_kept), formats.count(cell.tokens_kept_layer_average)
     lines.append(f"{kept} of {formats.count(cell.num_vision_tokens)} vision tokens before the LLM, {average} a layer")
+    if cell.scheduler is not None:
+        lines.append(f"{formats.percent(cell.layer_share)} % of the LLM's layers")
     first, total = cell.part_ms.get("time_to_first_token"), cell.part_ms.get("total")
     lines.append(
         f"{formats.gflops(cell.flops.get('total'))} GFLOPs, {formats.figures3(first)} ms to first token, "

@@ -1,7 +1,8 @@
 """Accuracy against cost as PDF and PNG, fit for a paper: the curves of the page, drawn by matplotlib."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -76,25 +77,37 @@ def load_matplotlib() -> Any:
 
 
 def _write(results: Results, cells: Sequence[Cell], axis: CostAxis, split: Split, stem: Path) -> list[Path]:
-    from matplotlib.figure import Figure
-
     curves = _curves(cells, axis, split)
     if not curves:
         return []
-    paths = []
-    with load_matplotlib().rc_context(_STYLE):
-        rows = -(-(len(curves) + 1) // _LEGEND_COLUMNS)
-        figure = Figure(figsize=(_WIDTH_INCHES, _PLOT_HEIGHT_INCHES + rows * _LEGEND_ROW_INCHES), layout="constrained")
+    rows = -(-(len(curves) + 1) // _LEGEND_COLUMNS)
+    with styled_figure(_WIDTH_INCHES, _PLOT_HEIGHT_INCHES + rows * _LEGEND_ROW_INCHES) as figure:
         plot = figure.add_subplot()
         # Marks go by the whole run, so that a method looks the same in every figure.
         _draw(plot, cells, method_marks(cell.method for cell in results.cells), axis, split, curves)
         figure.legend(loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=7.5, handlelength=3.2)
-        for kind in FORMATS:
-            path = stem.with_name(f"{stem.name}.{kind}")
-            # Without the date, so that the file follows from the results alone.
-            metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-            figure.savefig(path, dpi=_DPI, metadata=metadata)
-            paths.append(path)
+        return save_figure(figure, stem)
+
+
+@contextmanager
+def styled_figure(width_inches: float, height_inches: float) -> Iterator[Any]:
+    """Give an empty figure; what is drawn within has the style of all figures."""
+    matplotlib = load_matplotlib()
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        yield Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def save_figure(figure: Any, stem: Path) -> list[Path]:
+    """Write a figure in every format, and return the paths."""
+    paths = []
+    for kind in FORMATS:
+        path = stem.with_name(f"{stem.name}.{kind}")
+        # Without the date, so that the file follows from the results alone.
+        metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
+        figure.savefig(path, dpi=_DPI, metadata=metadata)
+        paths.append(path)
     return paths
 
 
@@ -134,7 +147,7 @@ def _draw(
     for (method, positions), cells in curves.items():
         _curve(plot, marks[method], method, positions, cells, axis, split)
     plot.set_xscale("log")
-    _ticks(plot, [x for cells in curves.values() for cell in cells if (x := place_on(axis, cell)) is not None])
+    cost_ticks(plot, [x for cells in curves.values() for cell in cells if (x := place_on(axis, cell)) is not None])
     counts = sorted({accuracy.n for cell in shown if (accuracy := accuracy_of(cell, split))})
     n = formats.count(counts[0]) if len(counts) == 1 else f"{formats.count(counts[0])} to {formats.count(counts[-1])}"
     plot.set_xlabel(f"{axis.title} (log scale)")
@@ -169,7 +182,7 @@ def _curve(
     )
 
 
-def _ticks(plot: Any, costs: Sequence[float]) -> None:
+def cost_ticks(plot: Any, costs: Sequence[float]) -> None:
     """Label the costs themselves where they are few and apart; else leave it to matplotlib, in plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 

@@ -1,59 +1,25 @@
 """Tables in LaTeX (booktabs) and Markdown, fit for a paper: accuracy by method and budget, and what cells cost."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from adallava.records import FULL_METHOD, Cell, Results, Run
 from adallava.report import formats
 from adallava.report.axes import is_blind
+from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.report.paper_figures import Split, accuracy_of
+from adallava.report.plain_table import Entry, PaperTable, to_latex, to_markdown
+from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
 from adallava.report.verdicts import budget_rows
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    formats.MINUS: "$-$", formats.DASH: "--",
-}  # fmt: skip
-_MARKDOWN = {
-    "|": r"\|",
-    "<": "&lt;",
-    ">": "&gt;",
-    "&": "&amp;",
-    "*": r"\*",
-    "_": r"\_",
-    "`": r"\`",
-    "[": r"\[",
-    "]": r"\]",
-}
 
 _COST_PARTS = ("time_to_first_token", "selector", "decode_per_token", "total")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One place of a table. `note` stands small behind the text, such as an interval."""
-
-    text: str
-    note: str = ""
-    bold: bool = False
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """A table as plain text; the first column is names, the others are numbers."""
-
-    name: str
-    caption: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-
-
-def write_tables(run: Run, results: Results, folder: Path) -> list[Path]:
+def write_tables(run: Run, results: Results, folder: Path, roofline: str | None = None) -> list[Path]:
     """Write every table of `paper_tables` as `NAME.tex` and `NAME.md`, and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for table in paper_tables(run, results):
+    for table in paper_tables(run, results, roofline):
         for suffix, text in (("tex", to_latex(table)), ("md", to_markdown(table))):
             path = folder / f"{table.name}.{suffix}"
             path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
@@ -61,41 +27,12 @@ def write_tables(run: Run, results: Results, folder: Path) -> list[Path]:
     return paths
 
 
-def paper_tables(run: Run, results: Results) -> list[PaperTable]:
-    """Return accuracy by method and budget, the same on the hard split if there is one, and the costs by cell."""
+def paper_tables(run: Run, results: Results, roofline: str | None = None) -> list[PaperTable]:
+    """Return accuracy by method and budget, on the hard split if there is one, over both dials, and the costs."""
     tables = [_accuracy_table(run, results, "all")]
     if any(cell.accuracy_hard for cell in results.cells):
         tables.append(_accuracy_table(run, results, "hard"))
-    return [*tables, _cost_table(run, results)]
-
-
-def to_latex(table: PaperTable) -> str:
-    """Return a `table` environment that needs the package booktabs alone."""
-    columns = "l" + "r" * (len(table.head) - 1)
-    rows = [" & ".join(_latex_entry(entry) for entry in row) + r" \\" for row in table.rows]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{_latex(table.caption)}}}",
-        rf"\label{{tab:{table.name}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(_latex(head) for head in table.head) + r" \\",
-        r"\midrule",
-        *rows,
-        r"\bottomrule",
-        r"\end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def to_markdown(table: PaperTable) -> str:
-    """Return the caption and a pipe table."""
-    rows = ["| " + " | ".join(_markdown_entry(entry) for entry in row) + " |" for row in table.rows]
-    head = "| " + " | ".join(_markdown(head) for head in table.head) + " |"
-    rule = "| --- |" + " ---: |" * (len(table.head) - 1)
-    return "\n".join([_markdown(table.caption), "", head, rule, *rows]) + "\n"
+    return [*tables, *dial_tables(results), _cost_table(run, results, run_roofline(run, results, roofline))]
 
 
 def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
@@ -151,11 +88,11 @@ def _score_words(cell: Cell, split: Split) -> str:
     return f"{entry.text} {entry.note}".strip()
 
 
-def _cost_table(run: Run, results: Results) -> PaperTable:
+def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperTable:
     batch_size = table_batch_size(results.cells)
     head = (
         "method", "budget", "tokens", "layer average", "GFLOPs", "selector GFLOPs", "first token, ms", "selector, ms",
-        "decode per token, ms", "total, ms", "peak memory, MiB",
+        "decode per token, ms", "total, ms", "peak memory, MiB", *(["roofline, ms"] if roofline else []),
     )  # fmt: skip
     rows = [
         tuple(
@@ -169,6 +106,7 @@ def _cost_table(run: Run, results: Results) -> PaperTable:
                 formats.gflops(cell.flops.get("selector")),
                 *(formats.figures3(cell_ms(cell, part, batch_size)) for part in _COST_PARTS),
                 formats.mebibytes(cell_peak_bytes(cell, batch_size)),
+                *([formats.figures3(cell_roofline_ms(cell, roofline))] if roofline else []),
             )
         )
         for cell in results.cells
@@ -178,30 +116,10 @@ def _cost_table(run: Run, results: Results) -> PaperTable:
         f"peak memory of the whole batch of {batch_size or run.config.batch_size}. ms: {ms_source(batch_size)}"
         + ("" if batch_size else f" (batch {run.config.batch_size})")
         + f"; {NO_CHOOSING_MS}; decoding has ms per token in the timing pass alone. {run.config.model} on "
-        f"{run.config.task}."
+        f"{run.config.task}." + (f" roofline: {roofline.words}." if roofline else "")
     )
     return PaperTable("costs", caption, head, tuple(rows))
 
 
 def _label(method: str, positions: str) -> str:
     return method + ("+compact" if positions == "compact" else "")
-
-
-def _latex(text: str) -> str:
-    text = " ".join(text.split())
-    return "".join(_LATEX.get(character, character) for character in text).replace("⚑", r"$\dagger$")
-
-
-def _latex_entry(entry: Entry) -> str:
-    text = rf"\textbf{{{_latex(entry.text)}}}" if entry.bold else _latex(entry.text)
-    return text + (rf" {{\scriptsize {_latex(entry.note)}}}" if entry.note else "")
-
-
-def _markdown(text: str) -> str:
-    return "".join(_MARKDOWN.get(character, character) for character in " ".join(text.split()))
-
-
-def _markdown_entry(entry: Entry) -> str:
-    text = f"**{_markdown(entry.text)}**" if entry.bold else _markdown(entry.text)
-    # A pair of brackets alone is no link: it stays readable in the source.
-    return text + (f" {entry.note}" if entry.note else "")

@@ -6,6 +6,7 @@ from adallava.records import FULL_METHOD, PART_NAMES, Cell, Interval, Results
 from adallava.report import formats
 from adallava.report.marks import Mark, method_marks
 from adallava.report.measured_ms import cell_ms
+from adallava.report.roofline_ms import Roofline, cell_roofline_ms
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class CellRow:
     empties: str
     gflops: tuple[str, ...]
     part_ms: tuple[str, ...]
+    roofline_ms: str
     peak_memory_mib: str
 
 
@@ -76,12 +78,12 @@ def part_columns(results: Results) -> tuple[str, ...]:
     return tuple(p for p in PART_NAMES if any(p in c.flops or p in c.part_ms for c in results.cells))
 
 
-def cell_rows(results: Results) -> list[CellRow]:
+def cell_rows(results: Results, roofline: Roofline | None = None) -> list[CellRow]:
     """Return the cells as rows, in the order of `results`."""
     marks = method_marks(cell.method for cell in results.cells)
     parts = part_columns(results)
     firsts = _first_of_method(results)
-    return [_cell_row(cell, marks[cell.method], cell.cell in firsts, parts) for cell in results.cells]
+    return [_cell_row(cell, marks[cell.method], cell.cell in firsts, parts, roofline) for cell in results.cells]
 
 
 def kind_table(results: Results) -> KindTable | None:
@@ -139,7 +141,9 @@ def _first_of_method(results: Results) -> set[str]:
     return set(firsts.values())
 
 
-def _cell_row(cell: Cell, mark: Mark, first_of_method: bool, parts: tuple[str, ...]) -> CellRow:
+def _cell_row(
+    cell: Cell, mark: Mark, first_of_method: bool, parts: tuple[str, ...], roofline: Roofline | None
+) -> CellRow:
     accuracy = cell.accuracy
     difference, difference_interval = formats.difference(cell.difference_to_full)
     return CellRow(
@@ -160,6 +164,7 @@ def _cell_row(cell: Cell, mark: Mark, first_of_method: bool, parts: tuple[str, .
         empties=empties_text(cell),
         gflops=tuple(formats.gflops(cell.flops.get(part)) for part in ("total", *parts)),
         part_ms=tuple(formats.figures3(cell_ms(cell, part, None)) for part in ("total", "time_to_first_token", *parts)),
+        roofline_ms="" if roofline is None else formats.figures3(cell_roofline_ms(cell, roofline)),
         peak_memory_mib=formats.mebibytes(cell.peak_memory_bytes),
     )
 

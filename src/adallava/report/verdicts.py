@@ -87,10 +87,11 @@ class TimingTable:
 
 
 def budget_rows(results: Results) -> list[BudgetRow]:
-    """Return one row a budget and position numbering, in the order of the cells."""
+    """Return one row a budget and position numbering, in the order of the cells in which every layer ran."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in results.cells:
-        if cell.method != FULL_METHOD and not is_blind(cell) and cell.accuracy is not None:
+        whole_llm = cell.scheduler is None and cell.method != FULL_METHOD
+        if whole_llm and not is_blind(cell) and cell.accuracy is not None:
             groups.setdefault((cell.budget_asked, cell.positions), []).append(cell)
     marks = method_marks(cell.method for cell in results.cells)
     tested = {frozenset((pair.cell_a, pair.cell_b)): pair for pair in results.comparisons}

@@ -42,6 +42,9 @@ class Answer:
         tokens_planned: K that the method can keep of what was asked; None = K asked.
         chosen_per_sample: whether the choice depends on the sample; a grid's does not.
         kept_indices: per image, the patches kept.
+        latency_asked: as the caller wrote it, or None.
+        groups_run: for each LLM layer, the groups of heads that ran; None = all.
+        groups_per_layer: that a layer is split into.
         prompt_length, answer_length: tokens; the answer with its EOS.
         finish_reason: `eos`, `length` or `error`.
         empty_cause: why the response is empty, as recorded.
@@ -68,6 +71,9 @@ class Answer:
     tokens_kept: int | None = None
     tokens_at_end: int | None = None
     kept_indices: tuple[tuple[int, ...], ...] | None = None
+    latency_asked: str | None = None
+    groups_run: tuple[tuple[int, ...], ...] | None = None
+    groups_per_layer: int = 1
     prompt_length: int | None = None
     answer_length: int | None = None
     finish_reason: str | None = None
@@ -93,7 +99,8 @@ class AnswerCell:
     Attributes:
         label: as the user knows it, for instance `question@0.25` or a file's name.
         task: cells are compared within a task only.
-        method: as asked for, or None if the file does not say.
+        method: as asked for, with `/<scheduler>@<latency>` behind it where layers are left out; None if the file does
+            not say.
         budget: as asked for, or None.
         full: True if all N tokens were asked for, None if that is not known.
         answers: in the order of the file.
@@ -107,6 +114,16 @@ class AnswerCell:
     full: bool | None
     answers: tuple[Answer, ...]
     positions: str | None = None
+
+    @property
+    def selection(self) -> str | None:
+        """The selection method alone."""
+        return None if self.method is None else self.method.partition("/")[0]
+
+    @property
+    def schedule(self) -> str:
+        """`<scheduler>@<latency>`, or nothing where every layer runs."""
+        return "" if self.method is None else self.method.partition("/")[2]
 
     @cached_property
     def answered(self) -> tuple[Answer, ...]:

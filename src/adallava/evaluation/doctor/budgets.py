@@ -9,6 +9,7 @@ from adallava.errors import BudgetError
 
 from .answers import MIN_SAMPLES_TO_COMPARE, NO_BUDGET, Answer, AnswerCell, AnswerFile, percent, same_answers
 from .findings import Observation, found, not_visible, passed
+from .layers import layers_run, moved_selections, unscheduled
 from .lengths import length_deviations
 
 _WIDE_SPREAD = 0.5
@@ -29,6 +30,11 @@ def check_budget_applied(file: AnswerFile) -> Observation:
         if deviation.fault == "budget-ignored":
             evidence.append(f"{deviation.line()}, that is N - K, and all answers are the full model's")
     evidence.extend(f"{a.label} and {b.label} kept the same patches of every sample" for a, b in same_selections(file))
+    evidence.extend(
+        f"{a.label} and {b.label} have only {100 * share:.0f} % of their patches in common: layers left out must not "
+        "change the choice"
+        for a, b, share in moved_selections(file)
+    )
     if evidence:
         return found("harness-bug", evidence, examples)
     shown = ", ".join(f"{c.label} {c.answered[0].tokens_at_end}" for c in file.cells[:6] if c.answered)
@@ -52,6 +58,13 @@ def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, list[Answer]]]:
         unkept = [a for a in cell.answered if a.tokens_at_end != _planned(a)]
         if unkept:
             yield f"asked for K = {_planned(unkept[0])} and kept {unkept[0].tokens_at_end}", unkept
+    scheduled = unscheduled(cell)
+    if scheduled:
+        one = scheduled[0]
+        yield (
+            f"asked for latency {one.latency_asked} and ran {layers_run(one):g} of {len(one.groups_run or ())} layers",
+            scheduled,
+        )
     miscounted = [a for a in cell.answered if not _indices_agree(a)]
     if miscounted:
         yield f"list patches other than {miscounted[0].tokens_at_end} different ones of N, in order", miscounted
@@ -94,11 +107,13 @@ def _indices_agree(answer: Answer) -> bool:
 def same_selections(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]:
     """Pairs of cells of two methods, one of them choosing per sample, that kept the same patches throughout.
 
-    One of the two did not run: another branch did.
+    One of the two did not run: another branch did. Cells that leave the same layers out, or none, are compared.
     """
     for cells in file.tasks.values():
         for first, second in combinations(cells, 2):
-            if first.method == second.method or not (_per_sample(first) or _per_sample(second)):
+            if first.selection == second.selection or first.schedule != second.schedule:
+                continue
+            if not (_per_sample(first) or _per_sample(second)):
                 continue
             shared = first.by_sample.keys() & second.by_sample.keys()
             pairs = [(first.by_sample[sample_id], second.by_sample[sample_id]) for sample_id in shared]
@@ -171,7 +186,9 @@ def check_selection_reads_input(file: AnswerFile) -> Observation:
         judged += 1
         if len(set(chosen)) == 1 and cell.label not in elsewhere:
             evidence.append(f"{cell.label}: all {len(chosen)} samples kept the same {len(_flat(chosen[0]))} patches")
-    repeated = [cell.label for cell in file.cells if _draws_are_equal(cell)]
+    # Under a scheduler that draws, every method is answered in several draws, and may keep the same patches in all.
+    drawing = {cell.selection for cell in file.cells if not cell.schedule and any(a.draw for a in cell.answers)}
+    repeated = [cell.label for cell in file.cells if cell.selection in drawing and _draws_are_equal(cell)]
     if repeated:
         evidence.extend(f"{label}: every draw kept the same patches of every sample" for label in repeated)
         return found("harness-bug", evidence)

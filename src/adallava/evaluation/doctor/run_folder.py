@@ -103,8 +103,7 @@ def _to_cell(label: str, records: list[SampleRecord]) -> AnswerCell:
 
 
 def _to_answer(record: SampleRecord) -> Answer:
-    # Layers left out change nothing about the choice of patches: it is looked at where all layers run.
-    kept = record.kept_indices if record.scheduler is None else None
+    kept, run = record.kept_indices, record.groups_run
     schedule = "" if record.scheduler is None else f"/{record.scheduler}@{record.latency_asked}"
     return Answer(
         cell=record.cell,
@@ -126,6 +125,9 @@ def _to_answer(record: SampleRecord) -> Answer:
         tokens_kept=record.tokens_kept,
         tokens_at_end=record.tokens_at_end,
         kept_indices=None if kept is None else tuple(tuple(image) for image in kept),
+        latency_asked=record.latency_asked,
+        groups_run=None if run is None else tuple(tuple(groups) for groups in run),
+        groups_per_layer=record.groups_per_layer,
         # The latency token is no token of the text, whose length must be the same in every cell.
         prompt_length=record.prompt_length - record.latency_tokens,
         answer_length=record.answer_length,

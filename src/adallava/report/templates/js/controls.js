@@ -31,7 +31,8 @@ function onSelect(id, choose) {
 function setUpMethods(data, view, redraw) {
   const group = document.getElementById("methods");
   const boxes = data.methods.map((method) => {
-    const box = element("input", { type: "checkbox", checked: true, value: method.id });
+    const box = element("input", { type: "checkbox", value: method.id });
+    box.checked = !view.hidden.has(method.id);
     box.addEventListener("change", () => {
       if (box.checked) view.hidden.delete(method.id);
       else view.hidden.add(method.id);

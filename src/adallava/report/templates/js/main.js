@@ -28,6 +28,7 @@ async function wakeSamples() {
 function wakePlot() {
   startPlotly();
   drawPlot(plot, data, view);
+  setUpFronts(data);
   document.body.dataset.plot = "ready";
 }
 

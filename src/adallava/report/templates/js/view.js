@@ -7,7 +7,8 @@ function firstView(data) {
     split: "all",
     positions: data.cells.some((cell) => cell.positions === "original") ? "original" : "compact",
     other: data.runs.length > 1,
-    hidden: new Set(),
+    // A grid of both dials has more curves than a plot can show: those with layers left out wait to be asked for.
+    hidden: new Set(data.methods.filter((method) => method.scheduled).map((method) => method.id)),
     budget: null,
   };
 }

@@ -1,0 +1,196 @@
+"""What both dials gain over one of them alone, at equal cost and at equal accuracy.
+
+A front is the best of many cells, and the best of many is partly luck: the more cells, the more of it, and both dials
+have more cells than one. So a gain in accuracy is never measured on the samples that chose: each half of the samples
+chooses the best cells that cost no more, and the other half measures them, over several random halvings. Its interval
+is over samples, given what was chosen. A saving has no other half to be measured on, since costs are known: there the
+whole choice is made anew under every resample, and whether the accuracy is equal is measured on the other half.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adallava.dials import Dial, FrontAxis, FrontComparison, FrontGain, Saving
+from adallava.records import FULL_METHOD, Cell
+from adallava.report.measured_ms import cell_ms, timed_batch_sizes
+
+from .areas import SharedScores
+from .front import pareto_front
+from .statistics import CONFIDENCE, mean_interval, paired_difference
+
+HALVINGS = 10
+"""Random halvings of the samples; each half chooses once and measures once."""
+
+_SAME_COST = 1.01
+"""Costs that differ by no more are looked at once: answers of other lengths make that difference."""
+
+_EQUAL = 1e-9
+"""Accuracies no further apart than this are equal but for rounding."""
+
+_Floats = NDArray[np.float64]
+_Flags = NDArray[np.bool_]
+_Places = NDArray[np.intp]
+
+
+def compare_fronts(cells: Sequence[Cell], shared: SharedScores, seed: int) -> list[FrontComparison]:
+    """Compare the front of all cells with that of each dial alone, over FLOPs and over the run's clocks.
+
+    A dial with cells at one cost only, or with all the cells, is not compared. Cells without any vision token are left
+    out: they are a floor.
+
+    Args:
+        cells: of the run.
+        shared: scores of the samples that every cell answered.
+        seed: of the halvings and of the bootstrap.
+    """
+    if shared.values.shape[1] < 2:
+        return []
+    placed = [cell for cell in cells if cell.accuracy is not None and cell.tokens_kept > 0]
+    compared = []
+    for axis, batch_size, costs in _costs(placed):
+        priced = sorted((cell for cell in placed if cell.cell in costs), key=lambda cell: costs[cell.cell])
+        for dial in _DIALS:
+            points = _place(priced, costs, dial, shared, seed)
+            if not points.alone.all() and len(set(points.costs[points.alone])) > 1:
+                compared.append(_compare(points, dial, axis, batch_size, seed))
+    return compared
+
+
+_DIALS: tuple[Dial, ...] = ("tokens", "layers")
+
+
+def _costs(cells: Sequence[Cell]) -> Iterator[tuple[FrontAxis, int | None, dict[str, float]]]:
+    """Yield what cells cost: in FLOPs, and at each batch size of the timing pass or else during the answers."""
+    yield "flops", None, {cell.cell: cell.flops["total"] for cell in cells}
+    for size in timed_batch_sizes(cells) or (None,):
+        ms = {cell.cell: cell_ms(cell, "time_to_first_token", size) for cell in cells}
+        yield "ms", size, {name: value for name, value in ms.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Cells with a cost, in ascending order of it.
+
+    Attributes:
+        names: ids.
+        costs: [cells].
+        alone: [cells], which of them turn one dial only.
+        values: scores, [cells, samples].
+        resampled: accuracies, [RESAMPLES, cells].
+        choosing: [halves, samples], which samples of each half choose; the others measure.
+    """
+
+    names: tuple[str, ...]
+    costs: _Floats
+    alone: _Flags
+    values: _Floats
+    resampled: _Floats
+    choosing: _Flags
+
+    @property
+    def means(self) -> _Floats:
+        """Accuracy of each cell over all samples, [cells]."""
+        return np.asarray(np.round(self.values.mean(axis=1), 12), dtype=np.float64)
+
+    @property
+    def means_of_halves(self) -> _Floats:
+        """Accuracy of each cell over the samples of a half that choose, [halves, cells]."""
+        means = self.choosing @ self.values.T / self.choosing.sum(axis=1, keepdims=True)
+        return np.asarray(np.round(means, 12), dtype=np.float64)
+
+    def front(self, among: _Places) -> list[int]:
+        """Return the places that no other one beats, in ascending cost; of equals in both the first."""
+        on_it = among[pareto_front(self.costs[among].tolist(), self.means[among].tolist())]
+        _, firsts = np.unique(self.costs[on_it], return_index=True)
+        return [int(place) for place in on_it[firsts]]
+
+    def best(self, means: _Floats, cost: float, among: _Flags) -> _Places:
+        """Return the most accurate cell that costs no more, and of equals the cheapest, for each row of `means`."""
+        return np.asarray(np.where(among & (self.costs <= cost), means, -np.inf).argmax(axis=-1), dtype=np.intp)
+
+    def cheapest(self, means: _Floats, as_accurate_as: _Places) -> _Places:
+        """Return the cheapest cell that is as accurate as a given one, for each row of `means`."""
+        asked = np.take_along_axis(means, as_accurate_as[..., None], axis=-1)
+        return np.asarray((means >= asked - _EQUAL).argmax(axis=-1), dtype=np.intp)
+
+    def measured(self, chosen: _Places) -> _Floats:
+        """Return the mean score of each sample in the cells that the halves without it chose, [samples]."""
+        scores = np.where(self.choosing, 0.0, self.values[chosen])
+        return np.asarray(np.round(scores.sum(axis=0) / (~self.choosing).sum(axis=0), 12), dtype=np.float64)
+
+
+def _place(cells: Sequence[Cell], costs: dict[str, float], dial: Dial, shared: SharedScores, seed: int) -> _Points:
+    rows = [shared.cells.index(cell.cell) for cell in cells]
+    # Methods at their full budget are the full-token model to the bit, and are not named beside it.
+    alone = [cell.scheduler is None if dial == "tokens" else cell.selection == FULL_METHOD for cell in cells]
+    return _Points(
+        names=tuple(cell.cell for cell in cells),
+        costs=np.array([costs[cell.cell] for cell in cells]),
+        alone=np.array(alone, dtype=np.bool_),
+        values=shared.values[rows],
+        resampled=shared.resampled[:, rows],
+        choosing=_halves(shared.values.shape[1], seed),
+    )
+
+
+def _halves(num_samples: int, seed: int) -> _Flags:
+    """Return both halves of each halving, [2 * HALVINGS, samples]: every sample measures once in each."""
+    generator = np.random.default_rng(seed)
+    first = np.stack([generator.permutation(num_samples) < num_samples // 2 for _ in range(HALVINGS)])
+    return np.concatenate([first, ~first])
+
+
+def _compare(points: _Points, dial: Dial, axis: FrontAxis, batch_size: int | None, seed: int) -> FrontComparison:
+    front_alone = points.front(np.flatnonzero(points.alone))
+    levels = _apart([float(points.costs[place]) for place in front_alone])
+    both, alone = zip(*(_measured_at(points, cost) for cost in levels), strict=True)
+    return FrontComparison(
+        alone=dial,
+        axis=axis,
+        batch_size=batch_size,
+        front=[points.names[place] for place in points.front(np.arange(len(points.names)))],
+        front_alone=[points.names[place] for place in front_alone],
+        mean_gain=paired_difference(np.mean(both, axis=0), np.mean(alone, axis=0), seed),
+        gains=[_gain(points, *row, seed) for row in zip(levels, both, alone, strict=True)],
+    )
+
+
+def _apart(costs: Sequence[float]) -> list[float]:
+    """Return ascending costs without those that the next one hardly exceeds: they are one place on the axis."""
+    return [cost for cost, dearer in zip(costs, [*costs[1:], np.inf], strict=True) if dearer > _SAME_COST * cost]
+
+
+def _measured_at(points: _Points, cost: float) -> tuple[_Floats, _Floats]:
+    """Return each sample's score with both dials and with one, at a cost."""
+    everything, means = np.ones_like(points.alone), points.means_of_halves
+    both, alone = (points.measured(points.best(means, cost, among)) for among in (everything, points.alone))
+    return both, alone
+
+
+def _gain(points: _Points, cost: float, both: _Floats, alone: _Floats, seed: int) -> FrontGain:
+    best_alone = points.best(points.means, cost, points.alone)
+    cheaper = points.cheapest(points.means, best_alone)
+    chosen = points.best(points.means_of_halves, cost, points.alone)
+    as_good = points.cheapest(points.means_of_halves, chosen)
+    return FrontGain(
+        cost=cost,
+        cell_alone=points.names[best_alone],
+        cell_both=points.names[points.best(points.means, cost, np.ones_like(points.alone))],
+        accuracy_alone=mean_interval(alone, seed),
+        accuracy_both=mean_interval(both, seed),
+        gain=paired_difference(both, alone, seed),
+        cheaper_cell=points.names[cheaper],
+        saving=_saving(points, cost, float(points.costs[cheaper] / points.costs[best_alone])),
+        cheaper_difference=paired_difference(points.measured(as_good), points.measured(chosen), seed),
+    )
+
+
+def _saving(points: _Points, cost: float, ratio: float) -> Saving:
+    alone = points.best(points.resampled, cost, points.alone)
+    ratios = points.costs[points.cheapest(points.resampled, alone)] / points.costs[alone]
+    # Ratios of real cells: nothing between two of them is anybody's cost.
+    low, high = np.quantile(ratios, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="inverted_cdf")
+    return Saving(ratio=ratio, low=min(float(low), ratio), high=max(float(high), ratio))

@@ -1,0 +1,48 @@
+"""Do plans differ between samples? How many there are in a cell, and how common the most common one is."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from adallava.dials import CellPlans, PlanCount
+from adallava.records import SampleRecord
+
+_Plan = tuple[tuple[int, ...], ...]
+
+
+def count_plans(by_cell: Mapping[str, Sequence[SampleRecord]]) -> list[CellPlans]:
+    """Count the plans of every cell that leaves layers out; of several draws, those of the first.
+
+    Args:
+        by_cell: the answers of each cell.
+    """
+    counted = []
+    for cell, records in by_cell.items():
+        planned = [record for record in records if record.groups_run is not None and record.draw == 0]
+        if planned:
+            kinds = sorted({record.kind for record in planned if record.kind is not None})
+            by_kind = {kind: _count([record for record in planned if record.kind == kind]) for kind in kinds}
+            counted.append(
+                CellPlans(
+                    cell=cell,
+                    groups_per_layer=planned[0].groups_per_layer,
+                    of_all=_count(planned),
+                    by_kind=by_kind,
+                )
+            )
+    return counted
+
+
+def _count(records: Sequence[SampleRecord]) -> PlanCount:
+    plans = Counter(_plan(record) for record in records)
+    # Of equally common ones the first in order, not the first that happened to be answered.
+    most_common, times = min(plans.items(), key=lambda item: (-item[1], item[0]))
+    return PlanCount(
+        num_samples=len(records),
+        num_plans=len(plans),
+        most_common=[list(groups) for groups in most_common],
+        most_common_share=times / len(records),
+    )
+
+
+def _plan(record: SampleRecord) -> _Plan:
+    return tuple(tuple(groups) for groups in record.groups_run or ())
