@@ -110,6 +110,16 @@ class Family(Protocol):
         """
         ...
 
+    def tower_runs(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return how many pictures go through the tower for each image: 1, or as many as it has tiles.
+
+        On the host, from shapes alone.
+
+        Args:
+            pixel_values: [P, …], as the processor makes them.
+        """
+        ...
+
     def encode(
         self,
         pixel_values: Tensor,

@@ -100,6 +100,10 @@ class LlavaFamily:
         """Return the grid of each image: all are alike."""
         return (self._shape.grid,) * len(pixel_values)
 
+    def tower_runs(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return 1 for each image."""
+        return (1,) * len(pixel_values)
+
     def encode(
         self,
         pixel_values: Tensor,

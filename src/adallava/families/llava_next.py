@@ -64,6 +64,10 @@ class LlavaNextFamily(LlavaFamily):
                 )
         return tuple(grid for tiling in tilings for grid in (self._shape.grid, (tiling.rows, tiling.columns + 1)))
 
+    def tower_runs(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return 1 for the whole of each picture, and then the number of its tiles."""
+        return tuple(runs for tiling in self._tilings(pixel_values) for runs in (1, tiling.num_tiles - 1))
+
     def encode(
         self,
         pixel_values: Tensor,
