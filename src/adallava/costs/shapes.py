@@ -1,8 +1,8 @@
 """The shapes that an answer's cost follows from, read from a stock Hugging Face `config.json`.
 
 Reading a config needs neither torch nor transformers: the few values a config may leave out default to those
-of transformers' `LlavaConfig` and `LlavaNextConfig`, which are alike, `CLIPVisionConfig`, `LlamaConfig` and `MistralConfig`, repeated here and
-compared with them in the tests.
+of transformers' `LlavaConfig` and `LlavaNextConfig` (which are alike), `CLIPVisionConfig`, `LlamaConfig` and
+`MistralConfig`, repeated here and compared with them in the tests.
 """
 
 from collections.abc import Mapping

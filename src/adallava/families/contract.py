@@ -120,6 +120,14 @@ class Family(Protocol):
         """
         ...
 
+    def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Return what each image's tokens look at, to be drawn on: [3, rows * P, columns * P], P pixels a patch.
+
+        Args:
+            pixel_values: [P, …], as the processor makes them. A token that is no patch has zeros.
+        """
+        ...
+
     def encode(
         self,
         pixel_values: Tensor,

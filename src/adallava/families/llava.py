@@ -104,6 +104,11 @@ class LlavaFamily:
         """Return 1 for each image."""
         return (1,) * len(pixel_values)
 
+    def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Return the pictures, [3, H, W], without a border narrower than a patch, which the tower cuts off."""
+        rows, columns = (side * self._model.config.vision_config.patch_size for side in self._shape.grid)
+        return tuple(pixel_values[..., :rows, :columns])
+
     def encode(
         self,
         pixel_values: Tensor,

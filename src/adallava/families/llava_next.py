@@ -68,6 +68,20 @@ class LlavaNextFamily(LlavaFamily):
         """Return 1 for the whole of each picture, and then the number of its tiles."""
         return tuple(runs for tiling in self._tilings(pixel_values) for runs in (1, tiling.num_tiles - 1))
 
+    def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Return each picture whole, and joined from its tiles with a column of zeros for the ends of its rows."""
+        patch, side = self._model.config.vision_config.patch_size, self._shape.grid[0]
+        seen: list[Tensor] = []
+        whole_patches = pixel_values[..., : side * patch, : side * patch]
+        for tiles, tiling in zip(whole_patches, self._tilings(pixel_values), strict=True):
+            whole, *parts = tiles[: tiling.num_tiles]
+            rows = [torch.cat(parts[at : at + tiling.across], dim=2) for at in range(0, len(parts), tiling.across)]
+            down = slice(tiling.top * patch, (tiling.top + tiling.rows) * patch)
+            across = slice(tiling.left * patch, (tiling.left + tiling.columns) * patch)
+            joined = torch.cat(rows, dim=1)[:, down, across]
+            seen += [whole, torch.nn.functional.pad(joined, (0, patch))]
+        return tuple(seen)
+
     def encode(
         self,
         pixel_values: Tensor,

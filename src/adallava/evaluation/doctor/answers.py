@@ -41,6 +41,7 @@ class Answer:
         tokens_planned: K that the method can keep of what was asked; None = K asked.
         chosen_per_sample: whether the choice depends on the sample; a grid's does not.
         kept_indices: per image, the patches kept.
+        tokens_per_image: N of each image; None if the file does not say.
         prompt_length, answer_length: tokens; the answer with its EOS.
         finish_reason: `eos`, `length` or `error`.
         empty_cause: why the response is empty, as recorded.
@@ -67,6 +68,7 @@ class Answer:
     tokens_kept: int | None = None
     tokens_at_end: int | None = None
     kept_indices: tuple[tuple[int, ...], ...] | None = None
+    tokens_per_image: tuple[int, ...] | None = None
     prompt_length: int | None = None
     answer_length: int | None = None
     finish_reason: str | None = None

@@ -126,6 +126,7 @@ def _to_answer(record: SampleRecord) -> Answer:
         tokens_kept=record.tokens_kept,
         tokens_at_end=record.tokens_at_end,
         kept_indices=None if kept is None else tuple(tuple(image) for image in kept),
+        tokens_per_image=None if record.grids is None else tuple(record.tokens_per_image),
         # The latency token is no token of the text, whose length must be the same in every cell.
         prompt_length=record.prompt_length - record.latency_tokens,
         answer_length=record.answer_length,
