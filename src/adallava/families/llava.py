@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.decoder import LlamaDecoder
-from adallava.families.stock_loading import load_stock
 from adallava.families.text_tower import load_text_tower
 from adallava.families.tower_layer import tower_layer
 from adallava.selection.contract import Need, TowerShape
 
 MODEL_TYPE = "llava"
+MODEL_CLASS = "LlavaForConditionalGeneration"
 
 
 class LlavaFamily:
@@ -207,27 +207,6 @@ class LlavaFamily:
             hidden = layer(hidden, None)
             states.append(hidden)
         return states
-
-
-def load_llava(
-    folder_or_id: str, *, dtype: str | torch.dtype, device: torch.device, attn_implementation: str
-) -> LlavaFamily:
-    """Load a checkpoint in stock format from safetensors; from a folder, without any network.
-
-    Raises:
-        CheckpointError: if files are missing or damaged, or the weights do not fill the model.
-    """
-    from transformers import LlavaForConditionalGeneration
-
-    return LlavaFamily(
-        load_stock(
-            LlavaForConditionalGeneration,
-            folder_or_id,
-            dtype=dtype,
-            device=device,
-            attn_implementation=attn_implementation,
-        )
-    )
 
 
 def _feature_layers(config: Any) -> list[int]:

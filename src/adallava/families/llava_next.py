@@ -18,10 +18,10 @@ from torch import Tensor
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.llava import LlavaFamily
-from adallava.families.stock_loading import load_stock
 from adallava.selection.contract import Need, TowerLayer, TowerShape
 
 MODEL_TYPE = "llava_next"
+MODEL_CLASS = "LlavaNextForConditionalGeneration"
 
 
 class LlavaNextFamily(LlavaFamily):
@@ -244,24 +244,3 @@ class _TiledLayer(TowerLayer):
 def _at(table: Tensor, places: Tensor) -> Tensor:
     """Return the rows at `places`, [I, N, …], of a table over tiles, [tiles, n, …], with two rows of zeros behind."""
     return torch.nn.functional.pad(table.flatten(0, 1), (0, 0, 0, 2))[places]
-
-
-def load_llava_next(
-    folder_or_id: str, *, dtype: str | torch.dtype, device: torch.device, attn_implementation: str
-) -> LlavaNextFamily:
-    """Load a checkpoint in stock format from safetensors; from a folder, without any network.
-
-    Raises:
-        CheckpointError: if files are missing or damaged, or the weights do not fill the model.
-    """
-    from transformers import LlavaNextForConditionalGeneration
-
-    return LlavaNextFamily(
-        load_stock(
-            LlavaNextForConditionalGeneration,
-            folder_or_id,
-            dtype=dtype,
-            device=device,
-            attn_implementation=attn_implementation,
-        )
-    )
