@@ -96,9 +96,9 @@ def test_every_weight_arrives_under_either_layout_of_names(tmp_path: Path, layou
 def test_a_picture_has_the_tokens_that_the_published_settings_give_it(published: AdaLlava) -> None:
     """899 x 1024 is the size of the conversion script's own check; by hand, with tiles of 24 x 24 patches.
 
-    1024 wide and 899 high fits 672 x 672: 48 columns, and int(899 * 48 / 1024) = 42 rows: 576 + 42 * 49. 500 x 336
-    fits 672 x 336 (two tiles side by side) no larger than 672 x 672, which wastes more: 35 columns of 48 by 24 rows,
-    6 cut off on each side: 576 + 24 * 37.
+    1024 wide and 899 high fits 672 x 672: 48 columns, and int(899 * 48 / 1024) = 42 rows: 576 + 42 * 49. 500 x 336 is
+    as large in two tiles side by side as in four, which waste more: 24 rows and 35 of 48 columns, so 6 are cut off on
+    each side and 36 left: 576 + 24 * 37.
     """
     pictures, prompts = [_picture(1024, 899), _picture(500, 336)], [build_prompt(published.processor, "why?")] * 2
     inputs = published.processor(images=pictures, text=prompts, return_tensors="pt", padding=True)
