@@ -19,10 +19,10 @@ import transformers
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from adallava import AdaLlava
-from adallava.budget import Latency, TokenBudget
 from adallava.generation.inside import LayerDrops
 from adallava.generation.prepare_inside import PreparedInside
-from adallava.generation.request import Request, prepare_request
+from adallava.generation.prepare_request import prepare_request
+from adallava.generation.request import Request
 
 METHODS = ("full", "uniform", "fastv", "sparsevlm", "pyramiddrop")
 IMAGE_TOKEN = 3
@@ -81,16 +81,8 @@ def measure(run: Callable[[], object], device: str, warm: int, repeats: int) -> 
 
 def prefill(model: AdaLlava, ids: torch.Tensor, pixels: torch.Tensor, keep_count: int) -> Callable[[], object]:
     """Return a call that runs the LLM over a prepared prompt: what follows tower, selector and projector."""
-    request = Request(
-        input_ids=ids,
-        attention_mask=None,
-        pixel_values=pixels,
-        budgets=[TokenBudget(ratio=1.0) if model.method == "full" else TokenBudget(count=keep_count)] * len(ids),
-        seeds=[0] * len(ids),
-        positions="original",
-        side="left",
-        latencies=[Latency(ratio=1.0)] * len(ids),
-    )
+    budget = 1.0 if model.method == "full" else keep_count
+    request = Request.parse(ids, None, pixels, side="left", token_budget=budget)
     made = prepare_request(model.family, model.selector, request)
     batch = made.prepared.batch if isinstance(made, PreparedInside) else made.batch
 

@@ -100,6 +100,10 @@ class TokenBudget(_ShareOrCount):
         return min(num_vision_tokens, max(1, math.floor(self.ratio * num_vision_tokens + _SLACK)))
 
 
+BudgetLike = float | int | str | TokenBudget
+"""A share (`0.25`, `"25%"`) or a count (`64`) of the vision tokens; see `TokenBudget`."""
+
+
 @dataclass(frozen=True)
 class Latency(_ShareOrCount):
     """How much of the LLM an answer may run: exactly one of `ratio` and `count` is set.
@@ -136,5 +140,8 @@ class Latency(_ShareOrCount):
             )
         return math.floor((layers - prefix_layers) * groups + _SLACK)
 
+
+LatencyLike = float | int | str | Latency
+"""A share (`0.75`, `"75%"`) or a count (`24`) of the LLM's layers; see `Latency`."""
 
 _SLACK = 1e-9

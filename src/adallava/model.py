@@ -1,49 +1,35 @@
 """The model: a stock Llava, a selection method beside it, and how the two are driven."""
 
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adallava.adapters import load_adapter, load_scheduler, save_adapter, weights_sha256
-from adallava.budget import Latency, TokenBudget
+from adallava.adapters import save_adapter
+from adallava.budget import BudgetLike, LatencyLike
 from adallava.errors import CheckpointError
-from adallava.families import load_family, weights_folder, wrap_model
+from adallava.families import load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
-from adallava.generation.clock import PrefillMark, StageClock
+from adallava.generation.clock import StageClock
 from adallava.generation.compact import Positions
-from adallava.generation.layout import Side
 from adallava.generation.llm_run import LLMRun, prepare_run
 from adallava.generation.modes import plan_generation
-from adallava.generation.output import (
-    AdaLlavaOutput,
-    ForwardOutput,
-    SampleSelection,
-    describe_selections,
-    read_answers,
-)
-from adallava.generation.request import Request, one_each
+from adallava.generation.output import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections
+from adallava.generation.request import Request
 from adallava.generation.run_forward import choose_inside, forward_inside, forward_run
+from adallava.generation.run_generate import generate_run
 from adallava.language import make_language
+from adallava.learned import Asked, BaseFiles, make_scheduler, make_selector
 from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
-from adallava.registry import load_scheduler_class, load_selector_class
-from adallava.scheduling import build_scheduler
+from adallava.registry import load_selector_class
 from adallava.scheduling.contract import Scheduler
-from adallava.selection import build_selector
 from adallava.selection.contract import TowerShape, WordsMethod
 from adallava.selection.layer_contract import AnySelector, LayerSelector
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "LatencyLike", "build_prompt"]
-
-BudgetLike = float | int | str | TokenBudget
-"""A share (`0.25`, `"25%"`) or a count (`64`) of the vision tokens; see `TokenBudget`."""
-
-LatencyLike = float | int | str | Latency
-"""A share (`0.75`, `"75%"`) or a count (`24`) of the LLM's layers; see `Latency`."""
 
 
 class AdaLlava:
@@ -55,7 +41,6 @@ class AdaLlava:
     Attributes:
         processor: makes `input_ids` and `pixel_values`, and decodes answers.
         selector: the method; None for the full-token model.
-        name_or_path: as it was asked for.
         adapter_sha256: of a learned method's weights file; None for others.
         scheduler: of the LLM's layers; None runs them all.
         scheduler_sha256: of a learned scheduler's weights file; None for others.
@@ -94,7 +79,7 @@ class AdaLlava:
             check_needs(self._family, selector, name_or_path)
         self.processor = processor
         self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
-        self.name_or_path = name_or_path
+        self._files = BaseFiles(name_or_path)
         self.adapter_sha256 = adapter_sha256
         if scheduler is not None:
             check_scheduler(self._family, scheduler)
@@ -154,17 +139,9 @@ class AdaLlava:
             if adapter is not None or selector_options:
                 raise CheckpointError(f"method {FULL_METHOD!r} keeps every token: it has no adapter and no options")
             return self.with_selector(None)
-        folder = self._learned_folder("method", method, load_selector_class(method), adapter, selector_options)
-        if folder is None:
-            return self.with_selector(build_selector(method, self.shape, **selector_options))
-        loaded = load_adapter(
-            folder,
-            method=method,
-            shape=self.shape,
-            base_weights_sha256=self.weights_sha256,
-            allow_other_base=allow_other_base,
-        )
-        return self.with_selector(loaded.selector, adapter_sha256=loaded.sha256)
+        asked = Asked(method, adapter, allow_other_base, selector_options)
+        selector, sha256 = make_selector(asked, self._files, self.shape)
+        return self.with_selector(selector, adapter_sha256=sha256)
 
     def with_selector(self, selector: AnySelector | None, *, adapter_sha256: str | None = None) -> "AdaLlava":
         """Return a model with the same base, not copied, the same scheduler, and the given selector."""
@@ -193,19 +170,9 @@ class AdaLlava:
         """
         if not isinstance(scheduler, str):
             return self._with(self.selector, self.adapter_sha256, scheduler, None)
-        folder = self._learned_folder("scheduler", scheduler, load_scheduler_class(scheduler), adapter, options)
-        shape = self._family.decoder().shape
-        if folder is None:
-            made = build_scheduler(scheduler, shape, **options)
-            return self._with(self.selector, self.adapter_sha256, made, None)
-        loaded = load_scheduler(
-            folder,
-            name=scheduler,
-            shape=shape,
-            base_weights_sha256=self.weights_sha256,
-            allow_other_base=allow_other_base,
-        )
-        return self._with(self.selector, self.adapter_sha256, loaded.scheduler, loaded.sha256)
+        asked = Asked(scheduler, adapter, allow_other_base, options)
+        made, sha256 = make_scheduler(asked, self._files, self._family.decoder().shape)
+        return self._with(self.selector, self.adapter_sha256, made, sha256)
 
     def _with(
         self,
@@ -223,8 +190,7 @@ class AdaLlava:
             scheduler=scheduler,
             scheduler_sha256=scheduler_sha256,
         )
-        if "weights_sha256" in self.__dict__:
-            other.__dict__["weights_sha256"] = self.weights_sha256
+        other._files = self._files
         return other
 
     @property
@@ -236,6 +202,11 @@ class AdaLlava:
     def base(self) -> Any:
         """The stock transformers model."""
         return self._family.model
+
+    @property
+    def name_or_path(self) -> str:
+        """The base's, as it was asked for."""
+        return self._files.name_or_path
 
     @property
     def method(self) -> str:
@@ -269,16 +240,14 @@ class AdaLlava:
             return 0
         return self._language.text_tower.flops(question, self.shape.num_vision_tokens)
 
-    @cached_property
+    @property
     def weights_sha256(self) -> str:
         """SHA-256 of the base's safetensors files. Reads them all, once.
 
         Raises:
             CheckpointError: if the model was not made from files.
         """
-        if not self.name_or_path:
-            raise CheckpointError("this model was made in memory: pass name_or_path to have its weights hashed")
-        return weights_sha256(weights_folder(folder_or_id_of(self.name_or_path)))
+        return self._files.weights_sha256
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the weights of the learned method, the learned scheduler, or both, to one folder.
@@ -332,8 +301,16 @@ class AdaLlava:
             InputError: if prompts and images do not fit together.
             UnsupportedModeError: for a mode of generation that cannot be given correctly.
         """
-        request = self._request(
-            input_ids, attention_mask, pixel_values, image_sizes, token_budget, latency, seed, positions, side="left"
+        request = Request.parse(
+            input_ids,
+            attention_mask,
+            pixel_values,
+            side="left",
+            image_sizes=image_sizes,
+            token_budget=token_budget,
+            latency=latency,
+            seed=seed,
+            positions=positions,
         )
         plan = plan_generation(
             generation_kwargs,
@@ -343,21 +320,7 @@ class AdaLlava:
         )
         if clock is not None:
             clock.start()
-        run = self._prepare(request, clock)
-        batch = run.prepared.batch
-        kwargs = dict(plan.kwargs)
-        if clock is not None:
-            kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
-        result = run.model().generate(
-            input_ids=batch.input_ids,
-            inputs_embeds=batch.inputs_embeds,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            **kwargs,
-        )
-        if clock is not None:
-            clock.mark("decode")
-        return read_answers(result, plan, run.settled(), self.processor, positions, clock)
+        return generate_run(self._prepare(request, clock), plan, self.processor, clock)
 
     @torch.no_grad()
     def select(
@@ -376,8 +339,15 @@ class AdaLlava:
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
         """
-        request = self._request(
-            input_ids, attention_mask, pixel_values, image_sizes, token_budget, 1.0, seed, positions, side="left"
+        request = Request.parse(
+            input_ids,
+            attention_mask,
+            pixel_values,
+            side="left",
+            image_sizes=image_sizes,
+            token_budget=token_budget,
+            seed=seed,
+            positions=positions,
         )
         run = self._prepare(request)
         return describe_selections(run.prepared if run.inside is None else choose_inside(run.inside))
@@ -408,74 +378,23 @@ class AdaLlava:
             BudgetError: for a budget that means nothing.
             InputError: if prompts, images and labels do not fit together.
         """
-        run = self._prepare(
-            self._request(
-                input_ids,
-                attention_mask,
-                pixel_values,
-                image_sizes,
-                token_budget,
-                latency,
-                seed,
-                positions,
-                side="right",
-                labels=labels,
-            )
+        request = Request.parse(
+            input_ids,
+            attention_mask,
+            pixel_values,
+            side="right",
+            image_sizes=image_sizes,
+            token_budget=token_budget,
+            latency=latency,
+            seed=seed,
+            positions=positions,
+            labels=labels,
         )
+        run = self._prepare(request)
         return forward_run(run, forward_kwargs) if run.inside is None else forward_inside(run, forward_kwargs)
 
     def _prepare(self, request: Request, clock: StageClock | None = None) -> LLMRun:
         return prepare_run(self._family, self.selector, self.scheduler, request, language=self._language, clock=clock)
-
-    def _request(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        pixel_values: Tensor | None,
-        image_sizes: Tensor | None,
-        token_budget: BudgetLike | Sequence[BudgetLike],
-        latency: LatencyLike | Sequence[LatencyLike],
-        seed: int | Sequence[int],
-        positions: Positions,
-        *,
-        side: Side,
-        labels: Tensor | None = None,
-    ) -> Request:
-        return Request(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            image_sizes=image_sizes,
-            budgets=[TokenBudget.parse(budget) for budget in one_each(token_budget, len(input_ids))],
-            seeds=[int(value) for value in one_each(seed, len(input_ids))],
-            positions=positions,
-            side=side,
-            latencies=[Latency.parse(value) for value in one_each(latency, len(input_ids))],
-            labels=labels,
-        )
-
-    def _learned_folder(
-        self, kind: str, name: str, cls: type[Any], adapter: str | Path | None, options: dict[str, Any]
-    ) -> str | Path | None:
-        """Return the folder of a learned method's or scheduler's weights; None for one that is not learned."""
-        if not cls.learned:
-            if adapter is not None:
-                raise CheckpointError(f"{kind} {name!r} is not learned: it takes no adapter ({str(adapter)!r})")
-            return None
-        if options:
-            raise CheckpointError(
-                f"{kind} {name!r} takes its options from its adapter, not from the call: {', '.join(sorted(options))}"
-            )
-        if adapter is not None:
-            return adapter
-        folder = weights_folder(folder_or_id_of(self.name_or_path)) / "adapters" / name
-        if not folder.is_dir():
-            without = "'uniform' or 'full'" if kind == "method" else "'first' or 'spaced'"
-            raise CheckpointError(
-                f"{self.name_or_path!r} has no adapter for the learned {kind} {name!r} (looked for {folder}): "
-                f"train one, pass adapter=…, or choose a {kind} that needs none, such as {without}"
-            )
-        return folder
 
 
 def _pick_device(device: str | torch.device | None) -> torch.device:

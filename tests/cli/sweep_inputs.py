@@ -6,6 +6,20 @@ from typing import Any
 
 from PIL import Image
 
+from adallava.cli.main import main
+from adallava.records import SampleRecord
+
+
+def sweep(model: str, output: Path, *options: str) -> int:
+    """Run `adallava sweep` over five samples, three new tokens each, and return its exit code."""
+    defaults = ["--limit", "5", "--batch-size", "2", "--max-new-tokens", "3"]
+    return main(["sweep", "--model", model, "--output", str(output), *defaults, *options])
+
+
+def samples(folder: Path) -> list[SampleRecord]:
+    """Return a run's answers, in file order."""
+    return [SampleRecord.model_validate_json(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
 
 def local_questions(folder: Path) -> Path:
     """Write a JSONL task of six rows: four readable pictures of odd forms, a corrupt file, a missing one."""

@@ -1,6 +1,7 @@
 """LLaVA-NeXT's closed forms against PyTorch's counter: pictures of different sizes, budgets and batches."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
-from adallava.costs.flops import decode_flops, prefill_flops, vision_flops
-from adallava.costs.shapes import ModelShape, model_shape_from_config
+from adallava.costs.flops import answer_flops, decode_flops, prefill_flops, vision_flops
+from adallava.costs.shapes import LLAVA_1_5_7B, ModelShape, model_shape_from_config
+from adallava.errors import InputError
 from adallava.evaluation.answer_flops import count_flops
+from adallava.generation.layout import share_over_images
 from adallava.registry import selector_names
 
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
@@ -114,6 +117,52 @@ def test_of_a_mixed_batch_only_the_llm_pays_for_padding(
     longest = max(output.prompt_lengths)
     llm = prefill_flops(shape.llm, longest) + decode_flops(shape.llm, longest, NEW)
     assert before + 3 * llm == pytest.approx(counted, rel=0.001)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "patches", "kept", "published"),
+    [
+        (5, (36, 48), 2340, (1.910, 0.098, 34.260, 0.029, 36.30)),
+        (5, (36, 48), 585, (1.910, 0.025, 8.709, 0.027, 10.67)),
+        (3, (24, 24), 1176, (1.146, 0.049, 16.952, 0.028, 18.18)),
+        (3, (24, 24), 294, (1.146, 0.012, 4.784, 0.027, 5.97)),
+    ],
+)
+def test_the_figures_of_the_page_on_costs(
+    tiles: int, patches: tuple[int, int], kept: int, published: tuple[float, ...]
+) -> None:
+    sizes = [576, patches[0] * (patches[1] + 1)]
+    by_part = answer_flops(
+        LLAVA_1_5_7B,
+        num_images=2,
+        num_vision_tokens=sum(sizes),
+        tokens_kept_per_image=share_over_images(kept, sizes),
+        tokens_per_image=sizes,
+        towers=[LLAVA_1_5_7B.vision] * tiles,
+        prompt_length=kept + 70,
+        answer_length=3,
+        selector_flops=0,
+    )
+    parts = [by_part[part] / 1e12 for part in ("vision", "projector", "prefill", "decode")]
+    assert [round(part, 3) for part in parts] == list(published[:4])
+    assert round(sum(parts), 2) == published[4]
+    page = (Path(__file__).parents[2] / "docs" / "costs.md").read_text()
+    cells = " | ".join([*(f"{figure:.3f}" for figure in published[:4]), f"{published[4]:.2f}"])
+    assert f"| {kept} | {cells} |" in page
+
+
+def test_images_of_an_answer_have_their_own_tokens() -> None:
+    counts: dict[str, Any] = {"prompt_length": 99, "answer_length": 1, "selector_flops": 0, "num_images": 2}
+    with pytest.raises(InputError, match=r"num_vision_tokens is 30, but 2 image\(s\) of 16 \+ 20 patches make 36"):
+        answer_flops(
+            LLAVA_1_5_7B, num_vision_tokens=30, tokens_kept_per_image=[1, 1], tokens_per_image=[16, 20], **counts
+        )
+    with pytest.raises(InputError, match="tokens_per_image has 1 counts for 2"):
+        answer_flops(LLAVA_1_5_7B, num_vision_tokens=16, tokens_kept_per_image=[1, 1], tokens_per_image=[16], **counts)
+    with pytest.raises(InputError, match="tokens_kept_per_image is 17, but an image has only 16"):
+        answer_flops(
+            LLAVA_1_5_7B, num_vision_tokens=36, tokens_kept_per_image=[17, 1], tokens_per_image=[16, 20], **counts
+        )
 
 
 def test_the_projector_reads_kept_tokens_alone(full: AdaLlava, inputs: dict[str, Any]) -> None:

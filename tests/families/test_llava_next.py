@@ -177,6 +177,16 @@ def test_the_command_line_answers_and_says_what_it_cannot(
     assert found["budget-not-applied"]["status"] == "passed"
 
 
+def test_training_is_refused_with_the_reason(
+    tmp_path: Path, full: AdaLlava, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full.base.save_pretrained(tmp_path / "next")
+    full.processor.save_pretrained(tmp_path / "next")
+    train = ["train", "tiny/question", "--model", str(tmp_path / "next"), "--output", str(tmp_path / "trained")]
+    assert main([*train, "--device", "cpu", "--steps", "1"]) == 2
+    assert "whose pictures differ in their number of tokens" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("method", ["uniform", "fastv", "visionzip", "prumerge"])
 def test_the_live_doctor_finds_nothing(full: AdaLlava, method: str) -> None:
     diagnosis = diagnose_model(_with_method(full, method), num_samples=3)

@@ -1,6 +1,5 @@
 """Ways to generate: attention kernels, number formats, beams, sampling, caches, returns, padding."""
 
-import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,48 +90,6 @@ def test_full_budget_is_stock_for_kernels_and_formats(
         assert model.dtype == dtype
         if not model.selector.ignores_budget:  # type: ignore[union-attr]
             assert torch.equal(model.generate(**inputs, max_new_tokens=4, do_sample=False).sequences, stock)
-
-
-@pytest.fixture(scope="module")
-def half(tiny_folder: Path) -> AdaLlava:
-    return AdaLlava.from_pretrained(str(tiny_folder), method="full", dtype=torch.bfloat16, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def single(half: AdaLlava) -> AdaLlava:
-    """The same weights, which bf16 holds exactly: what differs is the rounding of activations alone."""
-    return AdaLlava(copy.deepcopy(half.base).float(), half.processor)
-
-
-@pytest.mark.parametrize("method", selector_names())
-@torch.no_grad()
-def test_half_precision_is_the_single_precision_answer_rounded(half: AdaLlava, single: AdaLlava, method: str) -> None:
-    """At K < N: kept tokens from bf16 scores may differ in near ties, what is computed from them may not.
-
-    bf16 rounds to 2^-9 relative, several times in each of two layers of tower and LLM: within 5 % of the norm.
-    """
-    model = with_every_option(half, method)
-    batch = tiny_inputs(half.processor, ["what is it?", "why?"])
-    rounded = model.forward(**batch, token_budget=[3, 9], seed=1)
-    same: Any = model.selector if rounded.selection is None else _Same(model.selector, rounded.selection)
-    exact = single.with_selector(same).forward(**batch, token_budget=[3, 9], seed=1)
-    assert rounded.layout.lengths == exact.layout.lengths
-    for row, length in enumerate(exact.layout.lengths):
-        expected = exact.logits[row, :length]
-        assert (rounded.logits[row, :length].float() - expected).norm() <= 0.05 * expected.norm()
-
-
-class _Same:
-    """A method that repeats a choice of tokens, and merges as the method itself does."""
-
-    def __init__(self, selector: Any, chosen: Any) -> None:
-        self.selector, self.chosen = selector, chosen
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.selector, name)
-
-    def select(self, _: Any) -> Any:
-        return self.chosen
 
 
 def test_eager_and_sdpa_give_the_same_tokens(family_folder: Path, inputs: dict[str, Any]) -> None:

@@ -10,9 +10,10 @@ from truncated_reference import truncated
 
 from adallava import AdaLlava
 from adallava.adapters import read_adapter_config
-from adallava.scheduling.contract import Schedule
+from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.heads import HeadsScheduler
 from adallava.scheduling.layers import LayersScheduler
+from adallava.training import scheduler as scheduler_module
 from adallava.training.base import run_packed
 from adallava.training.missing_layers import draw_missing_layers
 from adallava.training.packing import TokenizedQuestion, pack
@@ -22,6 +23,7 @@ from adallava.training.scheduler import SchedulerObjective
 from adallava.training.stages import train_stage
 
 QUESTION = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12), answer_ids=(21, 2))
+LONGER = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 15, 13), answer_ids=(22, 23, 2))
 FULL = KeepMix(full=1.0)
 
 
@@ -61,37 +63,41 @@ def test_the_reward_is_what_inference_computes_for_the_drawn_plan(
     for parameter in scheduler.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     objective = SchedulerObjective(six.family, scheduler, learning=learning, keep=FULL, num_samples=2)
-    drawn: list[Schedule] = []
-    schedule = "adallava.training.scheduler.DrawnSchedule.schedule"
-    from adallava.training.scheduler import DrawnSchedule
-
-    original = DrawnSchedule.schedule
-    monkeypatch.setattr(schedule, lambda self, inputs: drawn.append(original(self, inputs)) or drawn[-1])
-    prompts = stack_prompts([[QUESTION]], 16, six.family.image_token_id, 0)
+    made: list[Schedule] = []
+    run = scheduler_module.run_behind
+    monkeypatch.setattr(
+        scheduler_module, "run_behind", lambda *args, **kwargs: made.append(args[4]) or run(*args, **kwargs)
+    )
+    prompts = stack_prompts([[QUESTION, LONGER]], 16, six.family.image_token_id, 0)
     rewards = objective(_pixels(), prompts)["reward"]
-    (made,) = drawn
+    (schedule,) = made
+    rows = torch.arange(2).repeat_interleave(len(schedule.active) // 2)
     expected = []
-    for active in made.active:
+    for row, active in zip(rows.tolist(), schedule.active, strict=True):
         units = scheduler.units(six.family.decoder().shape)
         output = six.with_scheduler(_Replayed(scheduler, active[None])).forward(
-            input_ids=prompts.input_ids,
-            attention_mask=prompts.attention_mask,
-            labels=prompts.labels,
+            input_ids=prompts.input_ids[row : row + 1],
+            attention_mask=prompts.attention_mask[row : row + 1],
+            labels=prompts.labels[row : row + 1],
             pixel_values=_pixels(),
             latency=units.share(int(active.sum())),
         )
-        # The loss is the mean over the answer's two tokens, the reward their sum.
-        expected.append(-2 * output.loss.item())  # type: ignore[union-attr]
+        # The loss is the mean over the answer's tokens, the reward their sum.
+        answer = (LONGER if row else QUESTION).answer_ids
+        expected.append(-len(answer) * output.loss.item())  # type: ignore[union-attr]
     assert rewards.item() == pytest.approx(sum(expected) / len(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize("learning", ["policy", "gumbel"])
-def test_gradients_reach_head_and_token_and_not_the_base(six: AdaLlava, learning: Any) -> None:
+def test_gradients_reach_head_and_token_and_not_the_base(
+    six: AdaLlava, monkeypatch: pytest.MonkeyPatch, learning: Any
+) -> None:
     torch.manual_seed(0)
+    # A random base gives every answer less than the lowest reward.
+    monkeypatch.setattr(scheduler_module, "LOWEST_REWARD", -50.0)
     scheduler = LayersScheduler(six.family.decoder().shape)
-    objective = SchedulerObjective(
-        six.family, scheduler, learning=learning, keep=FULL, num_samples=4, spread_weight=0.01
-    )
+    torch.nn.init.normal_(scheduler.latency_mlp[2].weight, std=0.2)
+    objective = SchedulerObjective(six.family, scheduler, learning=learning, keep=FULL, num_samples=32)
     prompts = stack_prompts([[QUESTION] * 2] * 2, 16, six.family.image_token_id, 0)
     objective(_pixels(2), prompts)["loss"].backward()
     for weight in (scheduler.head.weight, scheduler.latency_mlp[2].weight):
@@ -105,22 +111,20 @@ def test_policy_learns_to_run_the_only_layer_that_is_rewarded(six: AdaLlava, mon
     scheduler = LayersScheduler(six.family.decoder().shape)
     objective = SchedulerObjective(six.family, scheduler, learning="policy", keep=FULL, num_samples=4)
     seen: list[torch.Tensor] = []
-    from adallava.training.scheduler import ScheduledLayers
+    made: list[Schedule] = []
+
+    def remembered(*args: Any, **kwargs: Any) -> Any:
+        made.append(args[4])
+        return run(*args, **kwargs)
 
     def rewarded(family: Any, hidden: torch.Tensor, labels: torch.Tensor) -> Any:
-        hit = made[-1].schedule.active[:, 1]
+        hit = made[-1].active[:, 1]
         seen.append(hit.float().mean())
         return torch.where(hit, -0.1, -3.0), hit
 
-    made: list[Any] = []
-
-    class Remembered(ScheduledLayers):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            made.append(self)
-
-    monkeypatch.setattr("adallava.training.scheduler.answer_chances", rewarded)
-    monkeypatch.setattr("adallava.training.scheduler.ScheduledLayers", Remembered)
+    run = scheduler_module.run_behind
+    monkeypatch.setattr(scheduler_module, "answer_chances", rewarded)
+    monkeypatch.setattr(scheduler_module, "run_behind", remembered)
     prompts = stack_prompts([[QUESTION]] * 8, 16, six.family.image_token_id, 0)
     optimiser = torch.optim.Adam(scheduler.parameters(), lr=1e-2)
     for _ in range(40):
@@ -145,7 +149,7 @@ def test_a_base_learns_with_the_layers_really_gone(six: AdaLlava) -> None:
 
 def test_any_number_of_layers_behind_the_prefix_may_be_missing() -> None:
     torch.manual_seed(0)
-    drawn = [draw_missing_layers(8, 4) for _ in range(200)]
+    drawn = [draw_missing_layers(Units(8, 4)) for _ in range(200)]
     assert {len(missing) for missing in drawn} == {1, 2, 3, 4}
     assert frozenset.union(*drawn) == {4, 5, 6, 7}
 

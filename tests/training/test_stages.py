@@ -7,10 +7,12 @@ import torch
 from models import tiny_llava
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnknownNameError
 from adallava.training.examples import SceneExamples, TaskExamples
+from adallava.training.fit import arguments
 from adallava.training.recipe import RECIPES, Recipe, load_recipe, with_steps
 from adallava.training.stages import train_stage
 
@@ -173,3 +175,10 @@ def test_a_stage_from_nothing_takes_no_model(tmp_path):
 def test_a_stage_without_a_start_says_so(tmp_path):
     with pytest.raises(InputError, match="--model"):
         train_stage(recipe("question"), tmp_path, device=CPU)
+
+
+def test_one_device_trains_however_many_gpus_are_in_sight(tmp_path, monkeypatch):
+    """With more, `Trainer` would wrap the objective in DataParallel, which splits batches by rows."""
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 2))
+    settings = arguments(base_recipe(), tmp_path, CPU)
+    assert (settings.n_gpu, settings.train_batch_size) == (1, 2)

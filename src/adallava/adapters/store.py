@@ -45,6 +45,8 @@ class AdapterConfig(BaseModel):
     """Constructor arguments of the scheduler's class."""
     base_model_name_or_path: str
     base_weights_sha256: str
+    trained_on_sha256: str | None = None
+    """Of the base's weights that it was trained on, where the base learned on afterwards without it."""
     num_vision_tokens: int
     vision_width: int
     llm_width: int
@@ -83,8 +85,18 @@ def save_adapter(
     shape: TowerShape,
     base_model_name_or_path: str,
     base_weights_sha256: str,
+    trained_on_sha256: str | None = None,
 ) -> None:
     """Write what is learned of a selector and a scheduler, and what it belongs to. Replaces the folder's two files.
+
+    Args:
+        folder: to write.
+        selector: or None.
+        scheduler: or None.
+        shape: of the base.
+        base_model_name_or_path: where the base comes from.
+        base_weights_sha256: of the base that it is for.
+        trained_on_sha256: see `AdapterConfig`.
 
     Raises:
         CheckpointError: if neither is learned.
@@ -101,6 +113,7 @@ def save_adapter(
         scheduler_config=_config_of(learned_scheduler),
         base_model_name_or_path=base_model_name_or_path,
         base_weights_sha256=base_weights_sha256,
+        trained_on_sha256=trained_on_sha256,
         num_vision_tokens=shape.num_vision_tokens,
         vision_width=shape.vision_width,
         llm_width=shape.llm_width,

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from adallava.records import Interval, PairedDifference, RunComparison
-
-_PLAIN_WIDTH = 120
+    from adallava.records import Interval, RunComparison
 
 _DESCRIPTION = """\
 Lay two runs over the same samples beside each other: for every cell that both have, the difference in accuracy with
@@ -47,12 +45,11 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     from adallava.evaluation.compare import compare_runs, gather_answers
-    from adallava.report.read import read_results, read_run, read_samples
 
-    a, b = (
-        gather_answers(str(folder), read_run(folder), read_results(folder), read_samples(folder))
-        for folder in (args.run_a, args.run_b)
-    )
+    from .finished_run import open_run
+
+    opened = [open_run(folder) for folder in (args.run_a, args.run_b)]
+    a, b = (gather_answers(str(run.folder), run.run, run.results, run.samples()) for run in opened)
     comparison = compare_runs(a, b)
     if args.json:
         print(comparison.model_dump_json(indent=2))
@@ -62,11 +59,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print(comparison: "RunComparison", *, list_samples: bool) -> None:
-    from rich.console import Console
+    from .console import make_console
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PLAIN_WIDTH)
+    console = make_console()
     _print_cells(comparison, console)
     for title, cells in (
         ("in A only", comparison.cells_in_a_only),
@@ -84,18 +79,13 @@ def _print(comparison: "RunComparison", *, list_samples: bool) -> None:
 
 
 def _print_cells(comparison: "RunComparison", console: "Console") -> None:
-    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        caption=f"accuracy in %, A - B with 95 % intervals, {comparison.num_samples} samples; p: corrected for "
-        f"{len(comparison.cells)} cells; *: below 0.05",
-        caption_justify="left",
+    from .console import figures_table, signed_interval
+
+    table = figures_table(
+        f"accuracy in %, A - B with 95 % intervals, {comparison.num_samples} samples; p: corrected for "
+        f"{len(comparison.cells)} cells; *: below 0.05"
     )
     table.add_column("cell", no_wrap=True)
     for title in ("A", "B", "A - B", "p", "", "right in A only", "in B only"):
@@ -105,7 +95,7 @@ def _print_cells(comparison: "RunComparison", console: "Console") -> None:
             escape(change.cell),
             _mean(change.accuracy_a),
             _mean(change.accuracy_b),
-            escape(_interval(change.difference)),
+            escape(signed_interval(change.difference)),
             f"{change.p_adjusted:.3g}",
             "*" if change.significant else "",
             str(len(change.right_in_a_only)),
@@ -116,7 +106,3 @@ def _print_cells(comparison: "RunComparison", console: "Console") -> None:
 
 def _mean(accuracy: "Interval") -> str:
     return f"{100 * accuracy.mean:.1f}"
-
-
-def _interval(difference: "PairedDifference") -> str:
-    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"

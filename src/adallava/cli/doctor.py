@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adallava.errors import InputError
 
 from .arguments import add_list_argument, options_of_methods, parse_method_paths, parse_token_budgets
+from .shared_options import add_method_option, add_placement
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,44 +63,35 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("run_path", nargs="?", type=Path, metavar="RUN", help="run folder, or lmms-eval's samples")
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of tables")
-    live = parser.add_argument_group("a model, live")
-    live.add_argument("--model", help="bundled name, local folder or hub id")
+    _add_live(parser.add_argument_group("a model, live"))
+
+
+def _add_live(group: Any) -> None:
+    group.add_argument("--model", help="bundled name, local folder or hub id")
     add_list_argument(
-        live,
+        group,
         "--method",
         metavar="NAME",
         default=[_ALL_METHODS],
         help="methods to check on it (default: full and all that are installed and, if learned, have an adapter)",
     )
+    add_method_option(group)
     add_list_argument(
-        live,
-        "--method-option",
-        metavar="METHOD.OPTION=VALUE",
-        default=[],
-        help="option of a training-free method (docs/methods.md has all)",
-    )
-    add_list_argument(
-        live,
+        group,
         "--token-budget",
         metavar="BUDGET",
         default=["0.5", "0.25", "0.1"],
         help="budgets to check besides the full one (default: 0.5,0.25,0.1)",
     )
     add_list_argument(
-        live,
+        group,
         "--adapter",
         metavar="METHOD=PATH",
         default=[],
         help="adapter of a learned method, if it is not in the model's folder",
     )
-    live.add_argument("--num-samples", type=int, default=6, help="pictures to ask about (default: %(default)s)")
-    live.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="default: as stored",
-    )
-    live.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    group.add_argument("--num-samples", type=int, default=6, help="pictures to ask about (default: %(default)s)")
+    add_placement(group)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -167,11 +159,9 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
 
 
 def _print(diagnoses: Sequence["Diagnosis"]) -> None:
-    from rich.console import Console
+    from .console import make_console
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+    console = make_console()
     for diagnosis in diagnoses:
         _print_diagnosis(console, diagnosis)
 

@@ -1,10 +1,9 @@
 """`adallava generate`: parse, call, print."""
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
@@ -19,9 +18,10 @@ from .arguments import (
     parse_latencies,
     parse_token_budgets,
 )
+from .budget_result import BudgetResult, of_answer, of_selection
+from .shared_options import add_method_option, add_model, add_placement, add_scheduler_option
 
 if TYPE_CHECKING:
-    from adallava.generation.output import AdaLlavaOutput, SampleSelection
     from adallava.model import AdaLlava
 
 _DESCRIPTION = """\
@@ -42,56 +42,6 @@ exit codes: 0 answered; 1 an answer is empty (the table says why); 2 a mistake i
 """
 
 
-@dataclass(frozen=True)
-class BudgetResult:
-    """What one budget gave. Answer, lengths of it, reason and times are None without generation.
-
-    Attributes:
-        budget_asked: as asked for; "none" for a method that ignores it.
-        answer: the text.
-        num_vision_tokens: N over all images.
-        tokens_asked: K the budget resolves to.
-        tokens_kept: vision tokens that entered the LLM.
-        tokens_kept_by_layer: that each LLM layer read, for a method inside the LLM.
-        kept_indices: patches kept, by image.
-        prompt_length: tokens that entered the LLM.
-        answer_length: new tokens, EOS included.
-        finish_reason: `eos` or `length`.
-        empty_cause: why the answer is empty, if it is.
-        score_range: lowest and highest score of a patch, for methods that score.
-        total_ms: wall time of the call.
-        part_ms: of which, by part.
-        picture: the file with the kept patches.
-        latency_asked: as asked for.
-        groups_run: for each LLM layer, the groups of heads that ran; None where all did.
-        groups_per_layer: groups that a layer is split into.
-    """
-
-    budget_asked: str
-    answer: str | None
-    num_vision_tokens: int
-    tokens_asked: int
-    tokens_kept: int
-    kept_indices: tuple[tuple[int, ...], ...]
-    prompt_length: int
-    answer_length: int | None
-    finish_reason: str | None
-    empty_cause: str | None
-    score_range: tuple[float, float] | None
-    total_ms: float
-    part_ms: dict[str, float] | None
-    tokens_kept_by_layer: tuple[int, ...] | None = None
-    picture: str | None = None
-    latency_asked: str = "1.0"
-    groups_run: tuple[tuple[int, ...], ...] | None = None
-    groups_per_layer: int = 1
-
-    @property
-    def tokens_at_end(self) -> int:
-        """Vision tokens that the LLM's last layer read."""
-        return self.tokens_kept if self.tokens_kept_by_layer is None else self.tokens_kept_by_layer[-1]
-
-
 def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
@@ -103,6 +53,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="one or several pictures")
     parser.add_argument("--question", required=True, help="about the pictures")
+    _add_budgets(parser)
+    _add_model(parser.add_argument_group("the model"))
+    _add_output(parser.add_argument_group("what comes out"))
+
+
+def _add_budgets(parser: Any) -> None:
     add_list_argument(
         parser,
         "--token-budget",
@@ -117,42 +73,31 @@ def add_parser(subparsers: Any) -> None:
         default=["1.0"],
         help="shares (0.75, 75%%) or numbers (6) of the LLM's layers that run, one or several (default: 1.0)",
     )
-    model = parser.add_argument_group("the model")
-    model.add_argument("--model", default="tiny", help="bundled name, local folder or hub id (default: %(default)s)")
-    model.add_argument("--method", default="question", help="selection method, or full (default: %(default)s)")
-    model.add_argument("--adapter", type=Path, metavar="DIR", help="of a learned method, if not in the model's folder")
-    add_list_argument(
-        model,
-        "--method-option",
-        metavar="METHOD.OPTION=VALUE",
-        default=[],
-        help="option of a training-free method, such as mmtok.alpha=0.25 (docs/methods.md has all)",
-    )
-    model.add_argument(
+
+
+def _add_model(group: Any) -> None:
+    add_model(group)
+    group.add_argument("--method", default="question", help="selection method, or full (default: %(default)s)")
+    group.add_argument("--adapter", type=Path, metavar="DIR", help="of a learned method, if not in the model's folder")
+    add_method_option(group, "mmtok.alpha=0.25")
+    group.add_argument(
         "--scheduler", metavar="NAME", help="which layers run at a latency below 1.0: layers, heads, first, spaced, …"
     )
-    model.add_argument("--scheduler-adapter", type=Path, metavar="DIR", help="of a learned scheduler, likewise")
-    add_list_argument(
-        model,
-        "--scheduler-option",
-        metavar="SCHEDULER.OPTION=VALUE",
-        default=[],
-        help="option of a scheduler that is not learned, such as fixed.plans=4+6",
-    )
-    model.add_argument("--max-new-tokens", type=int, default=32, help="default: %(default)s")
-    model.add_argument("--seed", type=int, default=0, help="of methods that draw (default: %(default)s)")
-    model.add_argument(
+    group.add_argument("--scheduler-adapter", type=Path, metavar="DIR", help="of a learned scheduler, likewise")
+    add_scheduler_option(group)
+    group.add_argument("--max-new-tokens", type=int, default=32, help="default: %(default)s")
+    group.add_argument("--seed", type=int, default=0, help="of methods that draw (default: %(default)s)")
+    group.add_argument(
         "--positions",
         choices=("original", "compact"),
         default="original",
         help="position ids of the kept tokens: as in the full sequence, or without gaps (default: %(default)s)",
     )
-    model.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: as stored"
-    )
-    model.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
-    output = parser.add_argument_group("what comes out")
-    output.add_argument(
+    add_placement(group)
+
+
+def _add_output(group: Any) -> None:
+    group.add_argument(
         "--output-image",
         type=Path,
         default=Path(),
@@ -160,9 +105,9 @@ def add_parser(subparsers: Any) -> None:
         help="a folder for one picture a budget, IMAGE.METHOD@BUDGET.png; or a .png file for all side by side "
         "(default: the current folder)",
     )
-    output.add_argument("--no-image", action="store_true", help="write no picture")
-    output.add_argument("--no-generate", action="store_true", help="select only, without an answer")
-    output.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
+    group.add_argument("--no-image", action="store_true", help="write no picture")
+    group.add_argument("--no-generate", action="store_true", help="select only, without an answer")
+    group.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -176,24 +121,9 @@ def run(args: argparse.Namespace) -> int:
 
     images = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.model import AdaLlava, build_prompt
+    from adallava.model import build_prompt
 
-    from .loading import check_device, quiet_loading
-
-    check_device(args.device)
-    quiet_loading(args.model)
-    model = AdaLlava.from_pretrained(
-        args.model,
-        method=args.method,
-        adapter=args.adapter,
-        dtype=args.dtype,
-        device=args.device,
-        **options.get(args.method, {}),
-    )
-    if args.scheduler is not None:
-        model = model.with_scheduler(
-            args.scheduler, adapter=args.scheduler_adapter, **scheduler_options.get(args.scheduler, {})
-        )
+    model = _load_model(args, options.get(args.method, {}), scheduler_options)
     prompt = build_prompt(model.processor, args.question, len(images))
     # Without the format, a picture one or three pixels high is taken for one with its channels first.
     inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt", input_data_format="channels_last"))
@@ -202,8 +132,29 @@ def run(args: argparse.Namespace) -> int:
     results = [_at_budget(model, inputs, budget, latency, args) for latency in latencies for budget in budgets]
     if not args.no_image:
         results = _with_pictures(model, inputs, results, args)
-    (_print_json if args.json else _print_table)(model, results, args)
+    from .generate_table import print_json, print_table
+
+    (print_json if args.json else print_table)(model, results, args)
     return int(any(result.empty_cause is not None for result in results))
+
+
+def _load_model(
+    args: argparse.Namespace, options: dict[str, Any], scheduler_options: dict[str, dict[str, Any]]
+) -> "AdaLlava":
+    from adallava.model import AdaLlava
+
+    from .loading import check_device, quiet_loading
+
+    check_device(args.device)
+    quiet_loading(args.model)
+    model = AdaLlava.from_pretrained(
+        args.model, method=args.method, adapter=args.adapter, dtype=args.dtype, device=args.device, **options
+    )
+    if args.scheduler is None:
+        return model
+    return model.with_scheduler(
+        args.scheduler, adapter=args.scheduler_adapter, **scheduler_options.get(args.scheduler, {})
+    )
 
 
 def _latencies(args: argparse.Namespace) -> tuple[tuple[Latency, ...], dict[str, dict[str, Any]]]:
@@ -227,7 +178,7 @@ def _at_budget(
     start = time.perf_counter()
     if args.no_generate:
         (selection,) = model.select(**inputs, token_budget=budget, seed=args.seed, positions=args.positions)
-        return _selected(selection, (time.perf_counter() - start) * 1000.0)
+        return of_selection(selection, (time.perf_counter() - start) * 1000.0)
     from adallava.generation.clock import StageClock
 
     output = model.generate(
@@ -240,63 +191,12 @@ def _at_budget(
         max_new_tokens=args.max_new_tokens,
         do_sample=False,
     )
-    return _answered(model, output, latency, (time.perf_counter() - start) * 1000.0)
-
-
-def _selected(selection: "SampleSelection", total_ms: float) -> BudgetResult:
-    return BudgetResult(
-        budget_asked=selection.budget_asked,
-        answer=None,
-        num_vision_tokens=selection.num_vision_tokens,
-        tokens_asked=selection.tokens_asked,
-        tokens_kept=selection.tokens_kept,
-        kept_indices=selection.kept_indices,
-        prompt_length=selection.llm_sequence_length,
-        answer_length=None,
-        finish_reason=None,
-        empty_cause=None,
-        score_range=selection.score_range,
-        total_ms=total_ms,
-        part_ms=None,
-        tokens_kept_by_layer=selection.tokens_kept_by_layer,
-    )
-
-
-def _answered(model: "AdaLlava", output: "AdaLlavaOutput", latency: Latency, total_ms: float) -> BudgetResult:
-    from adallava.evaluation.empties import classify_empty
-
-    record, eos = output.records[0], model.base.generation_config.eos_token_id
-    return BudgetResult(
-        budget_asked=record.budget_asked,
-        answer=output.text[0],
-        num_vision_tokens=record.num_vision_tokens,
-        tokens_asked=record.tokens_asked,
-        tokens_kept=record.tokens_kept,
-        kept_indices=record.kept_indices,
-        prompt_length=output.prompt_lengths[0],
-        answer_length=output.answer_lengths[0],
-        finish_reason=output.finish_reasons[0],
-        empty_cause=classify_empty(
-            output.text[0],
-            output.answer_ids[0],
-            eos if isinstance(eos, list) else [eos],
-            model.processor.tokenizer.all_special_ids,
-        ),
-        score_range=record.score_range,
-        total_ms=total_ms,
-        part_ms=output.part_ms,
-        tokens_kept_by_layer=record.tokens_kept_by_layer,
-        latency_asked=str(latency),
-        groups_run=None if record.layers is None else record.layers.groups_run,
-        groups_per_layer=1 if record.layers is None else record.layers.groups,
-    )
+    return of_answer(model, output, latency, (time.perf_counter() - start) * 1000.0)
 
 
 def _with_pictures(
     model: "AdaLlava", inputs: dict[str, Any], results: Sequence[BudgetResult], args: argparse.Namespace
 ) -> list[BudgetResult]:
-    from dataclasses import replace
-
     from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, save_pictures, seen_pictures
@@ -327,79 +227,3 @@ def _schedule_suffix(model: "AdaLlava", result: BudgetResult) -> str:
 def _caption(label: str, result: BudgetResult) -> str:
     kept = f"{label}, {result.tokens_at_end} of {result.num_vision_tokens}"
     return shorten(f"{kept}: {result.answer}" if result.answer else kept, width=44, placeholder=" …")
-
-
-def _print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:
-    document = {
-        "model": args.model,
-        "method": model.method,
-        "adapter_sha256": model.adapter_sha256,
-        "scheduler": None if model.scheduler is None else model.scheduler.name,
-        "scheduler_sha256": model.scheduler_sha256,
-        "method_options": options_of_methods(args.method_option, [args.method]).get(args.method, {}),
-        "images": [str(path) for path in args.image],
-        "question": args.question,
-        "positions": args.positions,
-        "seed": args.seed,
-        "results": [asdict(result) for result in results],
-    }
-    print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def _print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    num_tokens = results[0].num_vision_tokens
-    console.print(f"{escape(args.question)}  [dim]{escape(args.model)}, {model.method}, N = {num_tokens}[/dim]")
-    with_layers = any(result.groups_run is not None for result in results)
-    caption = "prompt and answer in tokens; ms of the first row include warming up"
-    table = Table(caption=caption + ("; layers: █ ran, ▄ in part, · not" if with_layers else ""))
-    for name in ("budget", "K asked", "K kept", "prompt", *(("latency", "layers") if with_layers else ())):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("answer", ratio=1)
-    for name in ("length", "finish", "scores", "ms"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        low_high = "" if result.score_range is None else "{:.3g} … {:.3g}".format(*result.score_range)
-        table.add_row(
-            result.budget_asked,
-            str(result.tokens_asked),
-            _shown_counts(result),
-            str(result.prompt_length),
-            *((result.latency_asked, _shown_layers(model, result)) if with_layers else ()),
-            _shown_answer(result),
-            "" if result.answer_length is None else str(result.answer_length),
-            result.finish_reason or "",
-            low_high,
-            f"{result.total_ms:.0f}",
-            style=None if result.empty_cause is None else "red",
-        )
-    console.print(table)
-    for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
-        console.print(f"kept patches: {path}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _shown_counts(result: BudgetResult) -> str:
-    """Return K; for a method inside the LLM, the counts on the way to it."""
-    return " → ".join(map(str, dict.fromkeys(result.tokens_kept_by_layer or (result.tokens_kept,))))
-
-
-def _shown_layers(model: "AdaLlava", result: BudgetResult) -> str:
-    """Return one sign a layer: full, half or dot for all, some or none of its groups."""
-    groups = result.groups_per_layer
-    num_layers = model.base.config.get_text_config().num_hidden_layers
-    run = [groups] * num_layers if result.groups_run is None else list(map(len, result.groups_run))
-    return "".join("·" if count == 0 else "█" if count == groups else "▄" for count in run)
-
-
-def _shown_answer(result: BudgetResult) -> str:
-    from rich.markup import escape
-
-    if result.answer is None:
-        return "[dim]not generated[/dim]"
-    return escape(result.answer) if result.empty_cause is None else f"empty: {result.empty_cause}"

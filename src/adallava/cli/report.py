@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     from adallava.errors import InputError
     from adallava.evaluation.statistics import paired_difference
     from adallava.report.page import LaidOver, write_report
-    from adallava.report.read import read_results, read_run
+
+    from .finished_run import open_run
 
     if args.pictures is not None and args.pictures < 0:
         raise InputError(f"--pictures {args.pictures} is no number of samples: give 0 or more")
@@ -64,18 +65,18 @@ def run(args: argparse.Namespace) -> int:
         from adallava.report.paper_tables import write_tables
 
         load_matplotlib()  # Now: whoever lacks it should not wait for the page first.
-    described = read_run(args.run_folder)
+    opened = open_run(args.run_folder)
     page = write_report(
         args.run_folder,
-        _pictures_of(described),
+        _pictures_of(opened.run),
         target=args.output,
         num_pictures=args.pictures,
         laid_over=LaidOver(args.compare, paired_difference) if args.compare else None,
     )
     print(page)
     if args.figures:
-        results = read_results(args.run_folder)
-        for path in [*write_tables(described, results, args.figures), *write_figures(results, args.figures)]:
+        tables = write_tables(opened.run, opened.results, args.figures)
+        for path in [*tables, *write_figures(opened.results, args.figures)]:
             print(path)
     return 0
 

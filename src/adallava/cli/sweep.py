@@ -17,12 +17,19 @@ from .arguments import (
     parse_scheduler_options,
     parse_token_budgets,
 )
+from .shared_options import (
+    add_columns,
+    add_method_option,
+    add_model,
+    add_placement,
+    add_scheduler_option,
+    named_columns,
+)
 
 if TYPE_CHECKING:
     from adallava.evaluation.request import SweepRequest
 
 _DEFAULT_BUDGETS = ["0.5", "0.25", "0.125", "0.0625", "0.03125"]
-_ROLES = ("image", "question", "answer", "id", "kind")
 
 _DESCRIPTION = """\
 Answer the same questions with every method at every token budget, and with the full-token model. The run
@@ -61,15 +68,18 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(interrupt_hint="; every answer so far is kept, the same command resumes")
-    _add_what(parser.add_argument_group("what to sweep"))
+    what = parser.add_argument_group("what to sweep")
+    _add_task(what)
+    _add_methods(what)
+    _add_layers(what)
     _add_how(parser.add_argument_group("how to answer"))
     _add_timing(parser.add_argument_group("what to time"))
-    _add_columns(parser.add_argument_group("columns of a local file"))
+    add_columns(parser.add_argument_group("columns of a local file"), "holds the {}")
     _add_output(parser.add_argument_group("what to write"))
 
 
-def _add_what(group: Any) -> None:
-    group.add_argument("--model", default="tiny", help="bundled name, local folder or hub id (default: %(default)s)")
+def _add_task(group: Any) -> None:
+    add_model(group)
     group.add_argument(
         "--task",
         default="scenes",
@@ -86,6 +96,9 @@ def _add_what(group: Any) -> None:
     )
     group.add_argument("--split", help="of a bundled task: train, validation or test (default: test)")
     group.add_argument("--limit", default="100", help="first samples to take, or all (default: %(default)s)")
+
+
+def _add_methods(group: Any) -> None:
     add_list_argument(
         group,
         "--method",
@@ -94,13 +107,7 @@ def _add_what(group: Any) -> None:
         help="selection methods; the full-token model always runs too (default: all that are installed "
         "and that the model can run: it has what they need, and an adapter if they are learned)",
     )
-    add_list_argument(
-        group,
-        "--method-option",
-        metavar="METHOD.OPTION=VALUE",
-        default=[],
-        help="option of a training-free method, such as cdpruner.relevance=llm-embeddings (docs/methods.md has all)",
-    )
+    add_method_option(group, "cdpruner.relevance=llm-embeddings")
     add_list_argument(
         group,
         "--token-budget",
@@ -115,6 +122,9 @@ def _add_what(group: Any) -> None:
         default=[],
         help="adapter of a learned method or scheduler, if it is not in the model's folder",
     )
+
+
+def _add_layers(group: Any) -> None:
     add_list_argument(
         group,
         "--latency",
@@ -131,13 +141,7 @@ def _add_what(group: Any) -> None:
         help="which layers run at a latency below 1.0: layers or heads (learned), first, spaced, random, fixed "
         "(docs/scheduling.md)",
     )
-    add_list_argument(
-        group,
-        "--scheduler-option",
-        metavar="SCHEDULER.OPTION=VALUE",
-        default=[],
-        help="option of a scheduler that is not learned, such as fixed.plans=4+6",
-    )
+    add_scheduler_option(group)
 
 
 def _add_how(group: Any) -> None:
@@ -162,13 +166,7 @@ def _add_how(group: Any) -> None:
         help="times that a method which draws at random answers every question, each with a seed of its own; a "
         "sample's score is the mean (default: %(default)s)",
     )
-    group.add_argument(
-        "--dtype",
-        choices=("auto", "float32", "bfloat16", "float16"),
-        default="auto",
-        help="default: as stored",
-    )
-    group.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    add_placement(group)
     group.add_argument("--attn-implementation", choices=("sdpa", "eager"), default="sdpa", help="default: %(default)s")
 
 
@@ -181,11 +179,6 @@ def _add_timing(group: Any) -> None:
         help="after all answers, time every cell on one warm batch of each size, such as 1,8,32: time to first token, "
         "time per decoded token, peak memory (default: none; the times of the answers themselves are always recorded)",
     )
-
-
-def _add_columns(group: Any) -> None:
-    for role in _ROLES:
-        group.add_argument(f"--{role}-column", metavar="NAME", help=f"holds the {role}")
 
 
 def _add_output(group: Any) -> None:
@@ -222,7 +215,6 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
     adapters, options = parse_method_paths(args.adapter), parse_method_options(args.method_option)
     positions, timing_batch_sizes = parse_positions(args.positions), parse_batch_sizes(args.timing_batch_sizes)
     latencies, scheduler_options = parse_latencies(args.latency), parse_scheduler_options(args.scheduler_option)
-    named = {role: getattr(args, f"{role}_column") for role in _ROLES}
 
     from adallava.evaluation.request import SweepRequest
 
@@ -245,7 +237,7 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
         attn_implementation=args.attn_implementation,
         adapters=adapters,
         method_options=options,
-        columns={role: column for role, column in named.items() if column is not None},
+        columns=named_columns(args),
         metric=args.metric,
         schedulers=tuple(args.scheduler),
         latencies=latencies,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
@@ -15,10 +14,10 @@ from adallava.evaluation.plan import COMPACT_SUFFIX
 from adallava.records import Area, Cell, HardSplit, Interval, Results
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 
+from .console import figures_table, make_console, signed_interval
+
 if TYPE_CHECKING:
     from adallava.evaluation.sweep import SweepOutcome
-
-_PLAIN_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,7 @@ def _ms_columns(batch_size: int | None) -> tuple[Column, ...]:
 
 def print_outcome(outcome: "SweepOutcome", output: Path) -> None:
     """Print the tables, why cells are flagged, and where the files are."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_PLAIN_WIDTH)
+    console = make_console()
     results = outcome.results
     console.print(cells_table(results, console))
     for cell in results.cells:
@@ -96,9 +93,7 @@ def _natural_width(table: Table, console: Console) -> int:
 
 
 def _table_of(cells: Sequence[Cell], columns: Sequence[Column], caption: str) -> Table:
-    table = Table(
-        box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), caption=caption, caption_justify="left"
-    )
+    table = figures_table(caption)
     table.add_column("method", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
@@ -116,14 +111,7 @@ def areas_table(areas: Sequence[Area]) -> Table:
     for area in areas:
         name = area.method + (COMPACT_SUFFIX if area.positions == "compact" else "")
         by_method.setdefault(name, {})[area.axis] = area
-    table = Table(
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-        caption="area under the accuracy-cost curve: mean accuracy in %, over costs in common",
-        caption_justify="left",
-    )
+    table = figures_table("area under the accuracy-cost curve: mean accuracy in %, over costs in common")
     table.add_column("method", no_wrap=True)
     for axis in axes:
         table.add_column(titles[axis], justify="right", no_wrap=True)
@@ -164,5 +152,4 @@ def _percent(accuracy: Interval | None) -> str:
 def _difference(cell: Cell) -> str:
     if cell.difference_to_full is None:
         return "-"
-    difference = cell.difference_to_full
-    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+    return signed_interval(cell.difference_to_full)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-_ROLES = ("image", "question", "answer", "id", "kind")
+from .shared_options import add_columns, named_columns
 
 _DESCRIPTION = """\
 Run one stage of training from a recipe: adapt a base to missing vision tokens, or train a controller for a frozen
@@ -39,8 +39,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for everything it writes")
     parser.add_argument("--model", help="what to start from: bundled name, folder or hub id")
     parser.add_argument("--data", type=Path, metavar="FILE", help="your own questions (default: generated scenes)")
-    for role in _ROLES:
-        parser.add_argument(f"--{role}-column", metavar="NAME", help=f"column of --data that holds the {role}")
+    add_columns(parser, "column of --data that holds the {}")
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
 
@@ -60,10 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from adallava.training.stages import train_stage
 
     check_device(args.device)
-    data = None
-    if args.data is not None:
-        named = {role: getattr(args, f"{role}_column") for role in _ROLES}
-        data = TaskExamples.from_file(args.data, {role: column for role, column in named.items() if column})
+    data = None if args.data is None else TaskExamples.from_file(args.data, named_columns(args))
     folder = train_stage(
         recipe,
         args.output,

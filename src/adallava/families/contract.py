@@ -89,6 +89,11 @@ class Family(Protocol):
         """What this model can give to a method."""
         ...
 
+    @property
+    def one_grid(self) -> bool:
+        """True if every picture has the grid and the tokens of `shape`."""
+        ...
+
     def for_sizes(self, image_sizes: Tensor | None) -> "Family":
         """Return the family for one call, whose pictures had these sizes; itself, if it does not matter.
 

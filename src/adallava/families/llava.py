@@ -86,6 +86,11 @@ class LlavaFamily:
     def _has_cls(self) -> bool:
         return bool(self._model.config.vision_feature_select_strategy == "default")
 
+    @property
+    def one_grid(self) -> bool:
+        """True: every picture is cut to one size."""
+        return True
+
     def for_sizes(self, image_sizes: Tensor | None) -> "LlavaFamily":
         """Return itself: every picture is cut to one size.
 

@@ -40,6 +40,11 @@ class LlavaNextFamily(LlavaFamily):
         """What this model can give to a method: nothing that supposes one tower pass and one grid for all."""
         return super().provides - {Need.BUDGET_TOKEN, Need.RESIZED_PICTURE, Need.TEXT_TOWER}
 
+    @property
+    def one_grid(self) -> bool:
+        """False: a picture's size decides its tiles."""
+        return False
+
     def for_sizes(self, image_sizes: Tensor | None) -> "LlavaNextFamily":
         """Return the family for pictures of these sizes, [P, 2]."""
         sized = copy.copy(self)

@@ -160,37 +160,66 @@ def plan_layout(
     ids, real = _on_host(input_ids, attention_mask)
     if len(budgets) != len(ids):
         raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
-    is_question = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
     at_latency = [None] * len(ids) if latency_columns is None else latency_columns
-    for sample, column in enumerate(at_latency):
-        if column is not None:
-            is_question[sample, column] = False
+    is_question = _questions(ids, real, image_token_id, labels, at_latency)
     prompts: list[PromptPlan] = []
     first_image = 0
-    for sample in range(len(ids)):
+    for sample, (row, column) in enumerate(zip(ids, at_latency, strict=True)):
         rest = tokens_per_image[first_image:]
-        columns, spans = _find_images(sample, ids[sample], real[sample], image_token_id, rest)
-        images = slice(first_image, first_image + len(spans))
+        columns, spans = _find_images(sample, row, real[sample], image_token_id, rest)
+        images = range(first_image, first_image + len(spans))
         first_image = images.stop
-        sizes = tuple(tokens_per_image[images])
-        if own_counts is not None:
-            kept = tuple(own_counts[images])
-            asked = sum(kept)
-        else:
-            asked = budgets[sample].resolve(sum(sizes)) if spans else 0
-            kept = share_over_images(asked, sizes)
-            if keep_count is not None:
-                kept = tuple(keep_count(count, images.start + place) for place, count in enumerate(kept))
-        question_ids = ids[sample][is_question[sample]]
-        column = at_latency[sample]
+        sizes = tuple(rest[: len(spans)])
+        asked, kept = _counts(budgets[sample], sizes, images, keep_count, own_counts)
         place = None if column is None else int(np.searchsorted(columns, column))
-        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, question_ids, place))
+        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, row[is_question[sample]], place))
     if first_image != len(tokens_per_image):
         raise InputError(
             f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
             "rows: give one row per image, in the order of the prompts"
         )
     return _lay_out(tuple(prompts), *_pad_right([np.flatnonzero(row) for row in is_question]), side)
+
+
+def _questions(
+    ids: _Columns,
+    real: NDArray[np.bool_],
+    image_token_id: int,
+    labels: Tensor | None,
+    latency_columns: Sequence[int | None],
+) -> NDArray[np.bool_]:
+    """Return True for the text tokens that a method may read, [B, L]."""
+    is_question: NDArray[np.bool_] = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
+    for sample, column in enumerate(latency_columns):
+        if column is not None:
+            is_question[sample, column] = False
+    return is_question
+
+
+def _counts(
+    budget: TokenBudget,
+    tokens_per_image: tuple[int, ...],
+    images: range,
+    keep_count: Callable[[int, int], int] | None,
+    own_counts: Sequence[int] | None,
+) -> tuple[int, tuple[int, ...]]:
+    """Return K that was asked for of a sample, and K that each of its images keeps.
+
+    Args:
+        budget: of the sample.
+        tokens_per_image: N of its images.
+        images: their numbers in the batch.
+        keep_count: see `plan_layout`.
+        own_counts: see `plan_layout`.
+    """
+    if own_counts is not None:
+        kept = tuple(own_counts[image] for image in images)
+        return sum(kept), kept
+    asked = budget.resolve(sum(tokens_per_image)) if images else 0
+    kept = share_over_images(asked, tokens_per_image)
+    if keep_count is not None:
+        kept = tuple(keep_count(count, image) for count, image in zip(kept, images, strict=True))
+    return asked, kept
 
 
 def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:

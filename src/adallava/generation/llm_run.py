@@ -16,7 +16,8 @@ from adallava.generation.latency import insert_latency_tokens
 from adallava.generation.layout import Layout
 from adallava.generation.prepare import Prepared, wrap_seed
 from adallava.generation.prepare_inside import PreparedInside
-from adallava.generation.request import Request, prepare_request
+from adallava.generation.prepare_request import prepare_request
+from adallava.generation.request import Request
 from adallava.generation.scheduled import SampleLayers, ScheduledLayers
 from adallava.generation.wording import Language
 from adallava.scheduling.contract import Scheduler, TokenScheduler, Units

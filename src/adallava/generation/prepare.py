@@ -20,6 +20,7 @@ from adallava.generation.compact import (
     merge_embeds,
 )
 from adallava.generation.layout import Layout
+from adallava.generation.request import Request
 from adallava.generation.scheduled import SampleLayers
 from adallava.generation.wording import Language, embed_words
 from adallava.selection.contract import (
@@ -77,12 +78,8 @@ def prepare(
     family: Family,
     selector: Selector | None,
     layout: Layout,
+    request: Request,
     *,
-    input_ids: Tensor,
-    pixel_values: Tensor | None,
-    seeds: Sequence[int],
-    positions: Positions = "original",
-    labels: Tensor | None = None,
     language: Language | None = None,
     vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
@@ -93,29 +90,26 @@ def prepare(
         family: the model.
         selector: the method; None keeps every token.
         layout: planned for this batch, on the family's device.
-        input_ids: [B, L].
-        pixel_values: [I, 3, H, W], or None without images.
-        seeds: one per sample.
-        positions: see `compact_positions`.
-        labels: [B, L] or None.
+        request: on the family's device.
         language: for methods that read the question's words.
         vision: the tower's output, where `own_counts` has run it already.
         clock: marks "vision", "selector" and "projector" when each ends. A projector that runs over all tokens
             before the choice is part of the selector's time: the method asked for it.
     """
     mark = (lambda part: None) if clock is None else clock.mark
+    input_ids, pixel_values = request.input_ids, request.pixel_values
     grids = () if pixel_values is None else family.grids(pixel_values)
     runs = () if pixel_values is None else family.tower_runs(pixel_values)
     if pixel_values is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
             mark(part)
-        batch = assemble(family, layout, input_ids, None, None, positions, labels)
+        batch = assemble(family, layout, input_ids, None, None, request.positions, request.labels)
         return Prepared(batch, layout, None, selector, grids, runs)
     ratios = budget_ratios(layout, family.device)
     if vision is None:
         vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
         mark("vision")
-    inputs = selection_input(family, layout, input_ids, vision, ratios, seeds, selector, language)
+    inputs = selection_input(family, layout, input_ids, vision, ratios, request.seeds, selector, language)
     selection = choose(selector, inputs, grids)
     if inputs.projected is not None and selection.merge_weights is None:
         vision_embeds = selection.apply(inputs.projected)
@@ -125,7 +119,8 @@ def prepare(
         mark("selector")
         vision_embeds = _project(family, kept, layout.keep_counts)
     mark("projector")
-    batch = assemble(family, layout, input_ids, vision_embeds, selection.indices, positions, labels)
+    indices = selection.indices
+    batch = assemble(family, layout, input_ids, vision_embeds, indices, request.positions, request.labels)
     return Prepared(batch, layout, selection, selector, grids, runs)
 
 
@@ -217,10 +212,8 @@ def read_own_counts(
     family: Family,
     selector: OwnCountMethod,
     layout: Layout,
+    request: Request,
     *,
-    input_ids: Tensor,
-    pixel_values: Tensor,
-    seeds: Sequence[int],
     language: Language | None = None,
     clock: StageClock | None = None,
 ) -> tuple[VisionFeatures, tuple[int, ...]]:
@@ -230,20 +223,20 @@ def read_own_counts(
         family: the model.
         selector: sets its own counts.
         layout: planned as if every token stayed, on the family's device.
-        input_ids: [B, L].
-        pixel_values: [I, 3, H, W].
-        seeds: one per sample.
+        request: on the family's device, with images.
         language: for methods that read the question's words.
         clock: marks "vision".
 
     Returns:
         The tower's output, to be given to `prepare`, and K of each image.
     """
+    ids, pixel_values, seeds = request.input_ids, request.pixel_values, request.seeds
+    assert pixel_values is not None
     ratios = budget_ratios(layout, family.device)
     vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
     if clock is not None:
         clock.mark("vision")
-    inputs = selection_input(family, layout, input_ids, vision, ratios, seeds, selector, language)
+    inputs = selection_input(family, layout, ids, vision, ratios, seeds, selector, language)
     counts = [0] * len(layout.keep_counts)
     for images, part in split_by_grid(inputs, family.grids(pixel_values)):
         for image, count in zip(images, selector.own_counts(part).tolist(), strict=True):

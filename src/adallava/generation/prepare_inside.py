@@ -1,18 +1,15 @@
 """The stages before the LLM for a method inside it: all N tokens are prepared, and a state of the call goes along."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import Tensor
-
 from adallava.families.contract import Family
 from adallava.generation.clock import StageClock
-from adallava.generation.compact import Positions
 from adallava.generation.drops import DropPlan, plan_drops
 from adallava.generation.inside import LayerDrops
 from adallava.generation.layout import Layout
 from adallava.generation.prepare import InsideCounts, Prepared, prepare
+from adallava.generation.request import Request
 from adallava.selection.layer_contract import LayerSelector
 
 
@@ -50,36 +47,21 @@ def prepare_inside(
     family: Family,
     selector: LayerSelector,
     layout: Layout,
+    request: Request,
     *,
-    input_ids: Tensor,
-    pixel_values: Tensor | None,
-    seeds: Sequence[int],
-    positions: Positions = "original",
     clock: StageClock | None = None,
 ) -> PreparedInside:
-    """Run every stage before the LLM. Arguments as for `prepare`, and:
+    """Run every stage before the LLM.
 
     Args:
         family: the model.
         selector: the method.
         layout: of what is left behind the last drop, on the host.
-        input_ids: [B, L].
-        pixel_values: [I, 3, H, W], or None without images.
-        seeds: one per sample.
-        positions: see `LayerDrops`.
+        request: on the family's device. Its labels are not laid out here: those of what the last layer reads count.
         clock: marks the parts.
     """
     decoder = family.decoder()
     plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
-    prepared = prepare(
-        family,
-        None,
-        plan.stages[0].layout,
-        input_ids=input_ids,
-        pixel_values=pixel_values,
-        seeds=seeds,
-        positions=positions,
-        clock=clock,
-    )
-    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, positions)
+    prepared = prepare(family, None, plan.stages[0].layout, replace(request, labels=None), clock=clock)
+    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, request.positions)
     return PreparedInside(prepared, plan, drops, selector)

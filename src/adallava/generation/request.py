@@ -1,23 +1,16 @@
-"""A batch as the caller asked for it, planned and prepared: the order of the stages for every kind of method."""
+"""A batch as the caller asked for it: made once, and read by every stage from here on."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from adallava.budget import Latency, TokenBudget
+from adallava.budget import BudgetLike, Latency, LatencyLike, TokenBudget
 from adallava.errors import BudgetError, InputError
-from adallava.families.contract import Family
-from adallava.generation.clock import StageClock
 from adallava.generation.compact import Positions
-from adallava.generation.layout import Layout, Side, plan_layout, with_own_counts
-from adallava.generation.prepare import Prepared, prepare, read_own_counts
-from adallava.generation.prepare_inside import PreparedInside, prepare_inside
-from adallava.generation.wording import Language
-from adallava.records import FULL_METHOD
-from adallava.selection.contract import OwnCountMethod, RoundingMethod
-from adallava.selection.layer_contract import AnySelector, LayerSelector
+from adallava.generation.layout import Side
 
 
 @dataclass(frozen=True)
@@ -50,6 +43,50 @@ class Request:
     latency_columns: tuple[int | None, ...] | None = None
     image_sizes: Tensor | None = None
 
+    @classmethod
+    def parse(
+        cls,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        pixel_values: Tensor | None,
+        *,
+        side: Side,
+        token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
+        latency: LatencyLike | Sequence[LatencyLike] = 1.0,
+        seed: int | Sequence[int] = 0,
+        positions: Positions = "original",
+        labels: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+    ) -> "Request":
+        """Return the request of a call's arguments; budget, latency and seed are one for all samples, or one each.
+
+        Raises:
+            BudgetError: for a budget or latency that means nothing.
+            InputError: for positions that mean nothing.
+        """
+        num_samples = len(input_ids)
+        return cls(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            budgets=[TokenBudget.parse(value) for value in _one_each(token_budget, num_samples)],
+            seeds=[int(value) for value in _one_each(seed, num_samples)],
+            positions=positions,
+            side=side,
+            latencies=[Latency.parse(value) for value in _one_each(latency, num_samples)],
+            labels=labels,
+            image_sizes=image_sizes,
+        )
+
+    def to(self, device: torch.device) -> "Request":
+        """Return the request with what the stages read on the device; mask and sizes are for planning, on the host."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            pixel_values=None if self.pixel_values is None else self.pixel_values.to(device),
+            labels=None if self.labels is None else self.labels.to(device),
+        )
+
     @property
     def skips_layers(self) -> bool:
         """True if some sample asks for less than the whole LLM."""
@@ -70,99 +107,7 @@ class Request:
             raise InputError(f"positions={self.positions!r} is neither 'original' nor 'compact'")
 
 
-def prepare_request(
-    family: Family,
-    selector: AnySelector | None,
-    request: Request,
-    *,
-    language: Language | None = None,
-    clock: StageClock | None = None,
-) -> Prepared | PreparedInside:
-    """Plan on the host, run every stage before the LLM, and return what the LLM is about to read.
-
-    A method that finds its own counts runs the tower first, and is waited for once; every other method is planned
-    before anything runs.
-
-    Raises:
-        BudgetError: for a budget that the method "full" cannot give.
-        InputError: if prompts, images, labels and seeds do not fit together.
-    """
-    family = family.for_sizes(request.image_sizes)
-    layout = _plan(family, selector, request)
-    ids = request.input_ids.to(family.device)
-    pixel_values = None if request.pixel_values is None else request.pixel_values.to(family.device)
-    if isinstance(selector, LayerSelector):
-        return prepare_inside(
-            family,
-            selector,
-            layout,
-            input_ids=ids,
-            pixel_values=pixel_values,
-            seeds=request.seeds,
-            positions=request.positions,
-            clock=clock,
-        )
-    vision = None
-    if isinstance(selector, OwnCountMethod) and pixel_values is not None:
-        vision, own_counts = read_own_counts(
-            family,
-            selector,
-            layout.to(family.device),
-            input_ids=ids,
-            pixel_values=pixel_values,
-            seeds=request.seeds,
-            language=language,
-            clock=clock,
-        )
-        layout = with_own_counts(layout, own_counts)
-    return prepare(
-        family,
-        selector,
-        layout.to(family.device),
-        input_ids=ids,
-        pixel_values=pixel_values,
-        seeds=request.seeds,
-        positions=request.positions,
-        labels=None if request.labels is None else request.labels.to(family.device),
-        language=language,
-        vision=vision,
-        clock=clock,
-    )
-
-
-def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
-    """Lay the batch out on the host; for a method that finds its own counts, as if every token stayed."""
-    grids = () if request.pixel_values is None else family.grids(request.pixel_values)
-    tokens_per_image = [rows * columns for rows, columns in grids]
-    own_counts: Sequence[int] | None = None
-    if selector is not None and selector.ignores_budget:
-        own_counts = tokens_per_image if isinstance(selector, OwnCountMethod) else (0,) * len(tokens_per_image)
-    layout = plan_layout(
-        request.input_ids,
-        request.attention_mask,
-        tokens_per_image=tokens_per_image,
-        image_token_id=family.image_token_id,
-        budgets=request.budgets,
-        side=request.side,
-        keep_count=(lambda asked, image: selector.keep_count(asked, grids[image]))
-        if isinstance(selector, RoundingMethod)
-        else None,
-        own_counts=own_counts,
-        labels=request.labels,
-        latency_columns=request.latency_columns,
-    )
-    if selector is None:
-        for prompt in layout.prompts:
-            if prompt.tokens_asked != prompt.num_vision_tokens:
-                raise BudgetError(
-                    f"token budget {prompt.budget} asks for {prompt.tokens_asked} of "
-                    f"{prompt.num_vision_tokens} vision tokens, but the method {FULL_METHOD!r} keeps them all: "
-                    "choose a method (see adallava.registry.selector_names()) or a budget of 1.0"
-                )
-    return layout
-
-
-def one_each(value: Any, num_samples: int) -> list[Any]:
+def _one_each(value: Any, num_samples: int) -> list[Any]:
     """Repeat a single value for each sample; leave a sequence as it is, whatever its length."""
     if isinstance(value, Tensor):
         value = value.tolist()

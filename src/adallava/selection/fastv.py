@@ -3,18 +3,11 @@
 from typing import ClassVar
 
 from adallava.errors import AdallavaError, UnsupportedModeError
-from adallava.selection.contract import Need, Selection, TowerShape, top_k_in_order
-from adallava.selection.layer_contract import (
-    Drop,
-    DropInput,
-    PromptInput,
-    Raters,
-    attention_of_present,
-    last_text_token,
-)
+from adallava.selection.last_token import RankedByLastToken
+from adallava.selection.layer_contract import Drop
 
 
-class FastVSelector:
+class FastVSelector(RankedByLastToken):
     """FastV (Chen et al. 2024, "An Image is Worth 1/2 Tokens After Layer 2", section 4.1, arXiv 2403.06764).
 
     Ranks vision tokens by the attention that the prompt's last token pays them in layer `layer` (counted from 1),
@@ -32,11 +25,6 @@ class FastVSelector:
     """
 
     name: ClassVar[str] = "fastv"
-    learned: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def __init__(self, *, layer: int = 2) -> None:
         """Take the layer.
@@ -60,20 +48,3 @@ class FastVSelector:
                 f"saved; give a layer below {num_layers}"
             )
         return (Drop(self._layer, self._layer - 1, keep_count),)
-
-    def raters(self, inputs: PromptInput) -> Raters:
-        """Name the last token of the question."""
-        return last_text_token(inputs)
-
-    def choose(self, inputs: DropInput) -> Selection:
-        """Keep the tokens with the most attention."""
-        scores = attention_of_present(inputs)
-        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
-
-    def num_raters(self, num_text_tokens: int) -> int:
-        """Return 1."""
-        return 1
-
-    def flops(self, shape: TowerShape, num_text_tokens: int, drops: tuple[Drop, ...]) -> int:
-        """Return 0: nothing but the row of attention."""
-        return 0

@@ -3,20 +3,13 @@
 from typing import ClassVar
 
 from adallava.errors import UnsupportedModeError
-from adallava.selection.contract import Need, Selection, TowerShape, top_k_in_order
-from adallava.selection.layer_contract import (
-    Drop,
-    DropInput,
-    PromptInput,
-    Raters,
-    attention_of_present,
-    last_text_token,
-)
+from adallava.selection.last_token import RankedByLastToken
+from adallava.selection.layer_contract import Drop
 
 _DROPS = 3
 
 
-class PyramidDropSelector:
+class PyramidDropSelector(RankedByLastToken):
     """PyramidDrop (Xing et al. 2024, section 3.2, arXiv 2410.17247).
 
     Four stages of equal depth. Between two stages the vision tokens are ranked by the attention that the last token
@@ -32,11 +25,6 @@ class PyramidDropSelector:
     """
 
     name: ClassVar[str] = "pyramiddrop"
-    learned: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def schedule(self, num_layers: int, num_vision_tokens: int, keep_count: int) -> tuple[Drop, ...]:
         """Return the three drops, counts falling geometrically from N to K.
@@ -55,20 +43,3 @@ class PyramidDropSelector:
             count = round(num_vision_tokens * ratio ** (stage / _DROPS))
             drops.append(Drop(layer, layer, keep_count if stage == _DROPS else max(keep_count, count)))
         return tuple(drops)
-
-    def raters(self, inputs: PromptInput) -> Raters:
-        """Name the last token of the question."""
-        return last_text_token(inputs)
-
-    def choose(self, inputs: DropInput) -> Selection:
-        """Keep the tokens with the most attention."""
-        scores = attention_of_present(inputs)
-        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
-
-    def num_raters(self, num_text_tokens: int) -> int:
-        """Return 1."""
-        return 1
-
-    def flops(self, shape: TowerShape, num_text_tokens: int, drops: tuple[Drop, ...]) -> int:
-        """Return 0: nothing but the rows of attention."""
-        return 0

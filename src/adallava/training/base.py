@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.families.contract import Family
-from adallava.scheduling.contract import half_of_layers
+from adallava.scheduling.contract import Units, half_of_layers
 from adallava.selection.contract import Selection
 from adallava.training.grounding import grounding_loss
 from adallava.training.keep import draw_keep, select_tokens
@@ -89,16 +89,25 @@ class BaseObjective(nn.Module):
         ground_layer: int,
         missing_layers_share: float = 0.0,
         prefix_layers: int | None = None,
+        lowest_latency: float = 0.0,
     ) -> None:
         """Hold the model; with a `ground_weight`, the grounding loss of a layer is added.
 
-        In `missing_layers_share` of the steps, random layers behind the prefix are passed over, without grounding.
+        In `missing_layers_share` of the steps, random layers behind the prefix are passed over, without grounding; a
+        share of `lowest_latency` is always left.
+
+        Raises:
+            UnsupportedModeError: if that is asked for with a prefix that leaves no layer.
         """
         super().__init__()
         self.base = family.model
         self.family, self.keep, self.tower_learns = family, keep, tower_learns
         self.ground_weight, self.ground_layer = ground_weight, ground_layer
-        self.missing_layers_share, self.prefix_layers = missing_layers_share, prefix_layers
+        self.missing_layers_share, self._lowest_latency = missing_layers_share, lowest_latency
+        self._units: Units | None = None
+        if missing_layers_share:
+            shape = family.decoder().shape
+            self._units = Units(shape.num_layers, half_of_layers(shape) if prefix_layers is None else prefix_layers)
 
     def forward(
         self,
@@ -144,11 +153,9 @@ class BaseObjective(nn.Module):
         return outputs
 
     def _draw_missing(self) -> frozenset[int]:
-        if not self.missing_layers_share or float(torch.rand(())) >= self.missing_layers_share:
+        if self._units is None or float(torch.rand(())) >= self.missing_layers_share:
             return frozenset()
-        shape = self.family.decoder().shape
-        prefix = half_of_layers(shape) if self.prefix_layers is None else self.prefix_layers
-        return draw_missing_layers(shape.num_layers, prefix)
+        return draw_missing_layers(self._units, self._lowest_latency)
 
     def _ground(
         self, run: PackedRun, packed: Packed, selection: Selection, layer: int, rows: Tensor, patches: Tensor

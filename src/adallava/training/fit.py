@@ -63,7 +63,8 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 decays = parameter.ndim >= 2 and "embed" not in name
-                rate = self._selector_learning_rate if "selector." in name else None
+                beside = {"selector", "scheduler"} & set(name.split("."))
+                rate = self._selector_learning_rate if beside else None
                 key = (self.args.weight_decay if decays else 0.0, rate or self.args.learning_rate)
                 groups[key].append(parameter)
         self.optimizer = torch.optim.AdamW(
@@ -99,10 +100,19 @@ def trained_state(objective: nn.Module) -> dict[str, torch.Tensor]:
     return {n: p.detach().contiguous() for n, p in objective.named_parameters() if p.requires_grad}
 
 
+class _OneDevice(TrainingArguments):  # type: ignore[misc]
+    """Where several GPUs are in sight, `Trainer` would split a batch by rows, of which ours has different numbers."""
+
+    @property
+    def n_gpu(self) -> int:
+        """At most one."""
+        return min(1, int(super().n_gpu))
+
+
 def arguments(recipe: Recipe, folder: Path, device: torch.device) -> TrainingArguments:
     """Translate a recipe into `TrainingArguments`."""
     settings = recipe.optimisation
-    return TrainingArguments(
+    return _OneDevice(
         output_dir=str(folder / "checkpoints"),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,

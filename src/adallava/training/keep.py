@@ -10,7 +10,7 @@ from adallava.registry import load_selector_class
 from adallava.selection.contract import Selection, SelectionInput, top_k_in_order
 from adallava.training.recipe import KeepMix
 
-WAYS = ("full", "evidence", "random", "uniform", "pool")
+WAYS = ("full", "evidence", "random", "uniform", "pool", "question")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def draw_keep(mix: KeepMix, num_vision_tokens: int) -> Keep:
     way = WAYS[int(torch.multinomial(weights, 1))]
     if way == "full":
         return Keep(way, num_vision_tokens)
-    counts = mix.evidence_keep_counts if way == "evidence" else mix.keep_counts
+    counts = {"evidence": mix.evidence_keep_counts, "question": mix.question_keep_counts}.get(way, mix.keep_counts)
     return Keep(way, min(num_vision_tokens, counts[int(torch.randint(len(counts), ()))]))
 
 

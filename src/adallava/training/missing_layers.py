@@ -7,13 +7,19 @@ import torch
 from torch import Tensor
 
 from adallava.families.contract import Family
+from adallava.scheduling.contract import Units
 
 
-def draw_missing_layers(num_layers: int, prefix_layers: int) -> frozenset[int]:
-    """Draw how many layers behind the prefix are left out, and which: for a base that is to bear it."""
-    behind = num_layers - prefix_layers
-    count = 1 + int(torch.randint(behind, ()))
-    return frozenset((prefix_layers + torch.randperm(behind)[:count]).tolist())
+def draw_missing_layers(units: Units, lowest_latency: float = 0.0) -> frozenset[int]:
+    """Draw how many layers behind the prefix are left out, and which: for a base that is to bear it.
+
+    Args:
+        units: whole layers; which of them are the prefix.
+        lowest_latency: share of the LLM that is left at the least.
+    """
+    most = max(1, sum(units.share(left) >= lowest_latency for left in range(units.count)))
+    count = 1 + int(torch.randint(most, ()))
+    return frozenset((units.prefix_layers + torch.randperm(units.count)[:count]).tolist())
 
 
 def without_layers(family: Family, missing: Collection[int]) -> Any:

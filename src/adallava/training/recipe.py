@@ -44,7 +44,7 @@ class Optimisation(_Part):
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
     selector_learning_rate: float | None = Field(default=None, gt=0)
-    """Of a selector that learns beside the base; default: `learning_rate`."""
+    """Of a selector or scheduler that learns beside the base; default: `learning_rate`."""
     warmup_steps: int = Field(default=50, ge=0)
     schedule: str = "cosine"
     weight_decay: float = 0.02
@@ -60,8 +60,11 @@ class KeepMix(_Part):
     random: float = 0.0
     uniform: float = 0.0
     pool: float = 0.0
+    question: float = 0.0
+    """In stage `scheduler`, by the scorer that the model has."""
     keep_counts: tuple[int, ...] = (128, 64, 32, 16, 8)
     evidence_keep_counts: tuple[int, ...] = (96,)
+    question_keep_counts: tuple[int, ...] = (64, 32, 16, 8)
 
 
 class Recipe(_Part):
@@ -70,21 +73,26 @@ class Recipe(_Part):
     Attributes:
         stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
             budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together),
-            `scheduler` (which layers of a frozen base run).
+            `scheduler` (which layers run, of a frozen base or of one that learns with it).
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
-        trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers.
+        trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers, and in stage
+            `scheduler` for a frozen base.
         first_scene: index of the first training picture, so that stages see different ones.
         ground_weight, ground_layer: of the grounding loss in stage `base`, and the LLM layer it teaches.
         questions_per_image: how many questions share one picture's tokens.
         evidence_weight: in stage `question`, of a term that rewards looking at labelled evidence first.
         spread_weight: in stage `question`, of the scores' mean square, which keeps draws different.
         selection_keep_counts: in stage `joint`, K of the scorer's sets; `keep` is for the other steps.
-        others_share: in stage `joint`, share of steps in which the base learns as in stage `base`.
-        missing_layers_share: in stages `base` and `joint`, share of the base's steps with random layers missing.
-        prefix_layers: that are never missing; default: half of them.
+        others_share: in stage `joint`, and in stage `scheduler` with a base that learns, share of steps in which the
+            base learns as in stage `base`.
+        missing_layers_share: of the steps of stage `base`, also those within other stages, share with random layers
+            missing.
+        prefix_layers: that are never missing; default: half of them, or the scheduler's own prefix.
         scheduler: in stage `scheduler`, which one learns.
         scheduler_options: its constructor's arguments.
         learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
+        lowest_latency: share of the LLM below which nothing is drawn: no plan, and no set of missing layers.
+        policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss beside the base's.
         kinds: question types of the scenes that are asked, in turn.
     """
 
@@ -109,17 +117,20 @@ class Recipe(_Part):
     scheduler: Literal["layers", "heads"] = "layers"
     scheduler_options: dict[str, int] = {}
     learn_by: Literal["policy", "gumbel"] = "policy"
+    lowest_latency: float = Field(default=0.0, ge=0, lt=1)
+    policy_weight: float = Field(default=0.1, gt=0)
     selector: dict[str, int] = {}
     seed: int = 0
 
     @model_validator(mode="after")
     def _keeps_in_some_way(self) -> "Recipe":
-        if self.stage == "scheduler" and (self.trained or self.keep.evidence):
-            raise ValueError(
-                "stage 'scheduler' learns on a frozen base, blind to labels: leave trained and keep.evidence out"
-            )
-        if self.stage in ("base", "joint", "scheduler") and self.keep == KeepMix():
+        if self.keep.question and self.stage != "scheduler":
+            raise ValueError("keep.question is for stage 'scheduler': leave it out")
+        ways = sum(share for name, share in self.keep.model_dump().items() if not name.endswith("keep_counts"))
+        if self.stage in ("base", "joint", "scheduler") and ways == 0:
             raise ValueError(f"stage {self.stage!r} needs a [keep] table with at least one way above 0")
+        if self.stage == "scheduler" and self.trained and self.others_share and ways == self.keep.question:
+            raise ValueError("where the base learns too, [keep] needs a way beside 'question' for the other steps")
         return self
 
     @property

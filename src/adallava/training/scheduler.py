@@ -1,4 +1,4 @@
-"""Stage `scheduler`: which layers, or groups of heads, run is learned on a frozen base.
+"""Stage `scheduler`: which layers, or groups of heads, run is learned, on a frozen base or together with it.
 
 Two ways. *Policy gradient*, as for tokens: several plans are drawn for each question, each is rewarded by the
 log-probability of the right answer, and the layers behind the prefix need no backward pass. *Straight-through Gumbel*,
@@ -6,72 +6,44 @@ the reference's (AdaLLaVA, arXiv 2503.10905): one plan is drawn, every unit is c
 multiplied by a gate of 0 with the gradient of a softmax; the loss is the language model's.
 
 Both run the base as inference does: the same latency token at the same place, the same layers.
+
+A base that learns too does so on one nearly greedy plan for each question, as in stage `joint`, and in part of the
+steps as in stage `base`, so that it does not forget the whole LLM, and what other methods and schedulers leave it.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.families.contract import Family
+from adallava.families.contract import Family, VisionFeatures
 from adallava.generation.compact import CompactBatch, add_latency
 from adallava.generation.latency import insert_latency_tokens
-from adallava.generation.layout import Layout, plan_layout
-from adallava.generation.prepare import assemble
-from adallava.generation.scheduled import ScheduledLayers
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
+from adallava.generation.layout import IGNORED_LABEL, Layout, plan_layout
+from adallava.generation.prepare import assemble, budget_ratios, selection_input
+from adallava.scheduling.contract import Schedule, Units, top_units
 from adallava.scheduling.latency_token import LatencyTokenScheduler
 from adallava.selection.gumbel import gumbel_noise, gumbel_top_k
-from adallava.training.keep import draw_keep, select_tokens
+from adallava.selection.question import QuestionSelector
+from adallava.training.base import BaseObjective
+from adallava.training.keep import Keep, draw_keep, select_tokens
+from adallava.training.packing import Packed
+from adallava.training.plans import draw_plans, run_behind, run_prefix
 from adallava.training.policy import LOWEST_REWARD, advantages, answer_chances, log_probability
 from adallava.training.prompts import PromptBatch
 from adallava.training.recipe import KeepMix
 
 SchedulerLearning = Literal["policy", "gumbel"]
 
-
-class DrawnSchedule:
-    """Stands in for a scheduler while it learns: draws plans by its logits, and remembers the draw."""
-
-    name: ClassVar[str] = "drawn"
-    learned: ClassVar[bool] = True
-    per_sample: ClassVar[bool] = True
-
-    def __init__(self, scheduler: LatencyTokenScheduler, learning: SchedulerLearning, tau: float = 5.0) -> None:
-        """Draw by the scheduler's logits; `tau` is the temperature of the gates' gradient."""
-        self.scheduler, self.learning, self.tau = scheduler, learning, tau
-        self.logits: Tensor | None = None
-        self.orders: Tensor | None = None
-
-    def units(self, shape: DecoderShape) -> Units:
-        """Return the scheduler's."""
-        return self.scheduler.units(shape)
-
-    def latency_token(self, shares: Tensor) -> Tensor:
-        """Return the scheduler's."""
-        return self.scheduler.latency_token(shares)
-
-    def flops(self) -> int:
-        """Return the scheduler's."""
-        return self.scheduler.flops()
-
-    def schedule(self, inputs: ScheduleInput) -> Schedule:
-        """Draw exactly n units of each sample, without replacement."""
-        assert inputs.states is not None
-        self.logits = self.scheduler.logits(inputs.states)
-        if self.learning == "gumbel":
-            _, gates = gumbel_top_k(self.logits, inputs.unit_counts, tau=self.tau)
-            return Schedule(gates.detach() > 0.5, self.logits, gates)
-        noisy = self.logits.detach() + gumbel_noise(self.logits.detach())
-        self.orders = noisy.argsort(dim=1, descending=True)
-        return Schedule(top_units(noisy, inputs.unit_counts), self.logits)
+_GATE_TEMPERATURE = 5.0
+_GREEDY_NOISE = 0.3
+"""Strength of the noise on the logits that the base's plans are taken by; the logits' spread is about 1."""
 
 
 class SchedulerObjective(nn.Module):
-    """What the Trainer sees in stage `scheduler`."""
+    """What the Trainer sees in stage `scheduler` on a frozen base."""
 
     def __init__(
         self,
@@ -82,120 +54,213 @@ class SchedulerObjective(nn.Module):
         keep: KeepMix,
         num_samples: int,
         spread_weight: float = 0.0,
+        lowest_latency: float = 0.0,
+        scorer: QuestionSelector | None = None,
     ) -> None:
-        """Hold the frozen base and the scheduler that learns.
+        """Hold the base and the scheduler that learns.
 
         Args:
-            family: the base; its parameters must not require gradients.
+            family: the base; in this class its parameters must not require gradients.
             scheduler: what learns.
             learning: by policy gradient or by straight-through Gumbel.
             keep: which vision tokens are left, so that both dials meet.
             num_samples: plans a question for policy gradient, at least 2.
             spread_weight: of the logits' mean square, which keeps draws different.
+            lowest_latency: share of the LLM below which nothing is drawn.
+            scorer: the frozen scorer that chooses the tokens of the way `question`; None if `keep` has none of it.
 
         Raises:
-            InputError: for a split in which there is nothing to choose.
+            InputError: for a split, or a lowest latency, that leaves nothing to choose; without a scorer where `keep`
+                needs one.
         """
         super().__init__()
         self.base = family.model
         self.scheduler = scheduler
+        self.scorer = scorer
         self.family, self.learning, self.keep = family, learning, keep
-        self.num_samples = num_samples if learning == "policy" else 1
-        self.spread_weight = spread_weight
-        self._decoder = family.decoder()
-        self._units: Units = scheduler.units(self._decoder.shape)
-        if self._units.count < 2:
+        self.num_samples, self.spread_weight = num_samples, spread_weight
+        self.units: Units = scheduler.units(family.decoder().shape)
+        self.counts = [n for n in range(self.units.count + 1) if self.units.share(n) >= lowest_latency]
+        if not set(self.counts) - {0, self.units.count}:
             raise InputError(
-                f"{self._units.count} unit behind the prefix leaves nothing to choose: use a shorter prefix"
+                f"{self.units.count} unit(s) behind the prefix and a lowest latency of {lowest_latency} leave nothing "
+                "to choose: use a shorter prefix or a lower latency"
+            )
+        if keep.question and scorer is None:
+            raise InputError(
+                "keep.question needs a model that has a scorer (adapters/question in its folder): set it to 0, or "
+                "train one first"
             )
 
-    def forward(self, pixel_values: Tensor, prompts: PromptBatch, **_: Any) -> dict[str, Tensor]:
+    def forward(
+        self, pixel_values: Tensor, prompts: PromptBatch, evidence: Tensor | None = None, **_: Any
+    ) -> dict[str, Tensor]:
         """Return `loss`, the mean `reward`, the share of right answers by n, and the logits' `spread`."""
-        count = 1 + int(torch.randint(self._units.count - 1, ()))
-        drawn = prompts.to(pixel_values.device).repeat(self.num_samples)
-        layout, batch = self._prepare(pixel_values, drawn)
-        shares = torch.full((len(drawn.input_ids),), self._units.share(count), device=pixel_values.device)
+        choices = [n for n in self.counts if 0 < n < self.units.count]
+        count = choices[int(torch.randint(len(choices), ()))]
+        with torch.no_grad():
+            layout, batch = self.prepare(pixel_values, prompts, count, evidence)
+        states = self.prefix_states(layout, batch, count)
+        return self.learn(layout, batch, states, count)
+
+    def prefix_states(self, layout: Layout, batch: CompactBatch, count: int) -> Tensor:
+        """Return what enters layer P, [R, S, D], with the latency of n units at the latency tokens, if any."""
+        shares = torch.full((len(batch.inputs_embeds),), self.units.share(count), device=self.family.device)
         embeds = add_latency(layout, batch.inputs_embeds, self.scheduler.latency_token(shares))
-        drawing = DrawnSchedule(self.scheduler, self.learning)
-        layers = ScheduledLayers(
-            self._decoder,
-            drawing,
-            self._units,
-            [count] * len(embeds),
-            torch.zeros(len(embeds), dtype=torch.int64),
-            layout.latency_places,
-        )
-        hidden = self._run(layers, embeds, batch)
-        assert batch.labels is not None
-        rewards, right = answer_chances(self.family, hidden, batch.labels)
-        assert drawing.logits is not None
-        loss = -rewards.mean() if drawing.orders is None else self._policy_loss(drawing, rewards, count)
+        return run_prefix(self.family, self.units, embeds, batch)
+
+    def logits(self, layout: Layout, states: Tensor) -> Tensor:
+        """Return the scheduler's logits, [R, U], from what enters layer P."""
+        assert layout.latency_places is not None
+        return self.scheduler.logits(states[torch.arange(len(states), device=states.device), layout.latency_places])
+
+    def learn(self, layout: Layout, batch: CompactBatch, states: Tensor, count: int) -> dict[str, Tensor]:
+        """Return the scheduler's own loss and what goes with it, as `forward` does."""
+        logits = self.logits(layout, states)
+        if self.learning == "gumbel":
+            _, gates = gumbel_top_k(logits, [count] * len(logits), tau=_GATE_TEMPERATURE)
+            schedule = Schedule(gates.detach() > 0.5, logits, gates)
+            rewards, right = self.rewards(states, batch, schedule)
+            loss = -rewards.mean()
+        else:
+            schedule, orders = draw_plans(logits, count, self.num_samples)
+            with torch.no_grad():
+                rewards, right = self.rewards(states, batch, schedule, repeats=self.num_samples)
+            repeated = logits.repeat_interleave(self.num_samples, dim=0)
+            chances = log_probability(repeated, orders, count) / count**0.5
+            loss = -(advantages(rewards.clamp_min(LOWEST_REWARD), self.num_samples) * chances).mean()
         return {
-            "loss": loss + self.spread_weight * drawing.logits.square().mean(),
+            "loss": loss + self.spread_weight * logits.square().mean(),
             "reward": rewards.detach().mean(),
             f"right_{count}": right.float().mean(),
-            "spread": drawing.logits.detach().std(),
+            "spread": logits.detach().std(),
         }
 
-    def _policy_loss(self, drawing: DrawnSchedule, rewards: Tensor, count: int) -> Tensor:
-        assert drawing.logits is not None
-        assert drawing.orders is not None
-        chances = log_probability(drawing.logits, drawing.orders, count) / count**0.5
-        loss: Tensor = -(advantages(rewards.detach().clamp_min(LOWEST_REWARD), self.num_samples) * chances).mean()
-        return loss
+    def rewards(
+        self, states: Tensor, batch: CompactBatch, schedule: Schedule, repeats: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """Return the log-probability of each answer under each plan, [R * repeats], and if it is the greedy one."""
+        assert batch.labels is not None
+        hidden = run_behind(self.family, self.units, states, batch, schedule, repeats=repeats)
+        return answer_chances(self.family, hidden, batch.labels.repeat_interleave(repeats, dim=0))
 
-    @torch.no_grad()
-    def _prepare(self, pixel_values: Tensor, prompts: PromptBatch) -> tuple[Layout, CompactBatch]:
-        """Return the prompts with their latency tokens, and with the vision tokens that this step keeps."""
-        family = self.family
-        features = family.encode(pixel_values).features
+    def prepare(
+        self, pixel_values: Tensor, prompts: PromptBatch, count: int, evidence: Tensor | None
+    ) -> tuple[Layout, CompactBatch]:
+        """Return the prompts with the vision tokens that this step keeps, and, unless all units run, latency tokens."""
+        family, num_prompts = self.family, len(prompts.input_ids)
+        with torch.no_grad():
+            features = family.encode(pixel_values).features
         keep = draw_keep(self.keep, features.shape[1])
-        selection = select_tokens(keep, features, family.shape.grid, None)
+        kept, indices = self._kept(keep, features, prompts, evidence)
         made = insert_latency_tokens(
             prompts.input_ids,
             prompts.attention_mask,
             prompts.labels,
-            [True] * len(prompts.input_ids),
+            [count < self.units.count] * num_prompts,
             image_token_id=family.image_token_id,
             pad_token_id=family.pad_token_id,
         )
+        assert made.labels is not None
         layout = plan_layout(
             made.input_ids,
             made.attention_mask,
-            tokens_per_image=[features.shape[1]] * len(made.input_ids),
+            tokens_per_image=[features.shape[1]] * num_prompts,
             image_token_id=family.image_token_id,
-            budgets=[TokenBudget(count=keep.keep_count)] * len(made.input_ids),
+            budgets=[TokenBudget(count=keep.keep_count)] * num_prompts,
             side="right",
             labels=made.labels,
             latency_columns=made.columns,
         ).to(family.device)
-        assert made.labels is not None
-        kept = family.project(selection.apply(features))[prompts.picture]
-        batch = assemble(
+        ids, labels = made.input_ids.to(family.device), made.labels.to(family.device)
+        return layout, assemble(family, layout, ids, kept, indices, "original", labels)
+
+    def _kept(
+        self, keep: Keep, features: Tensor, prompts: PromptBatch, evidence: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the projected tokens that each prompt keeps, [R, K, D], and their patch indices, [R, K]."""
+        picture = prompts.picture.to(features.device)
+        if keep.way == "question":
+            of_prompts = features[picture]
+            selection = self._scored(of_prompts, prompts, keep.keep_count)
+            return self.family.project(selection.apply(of_prompts)), selection.indices
+        selection = select_tokens(keep, features, self.family.shape.grid, evidence)
+        return self.family.project(selection.apply(features))[picture], selection.indices[picture]
+
+    @torch.no_grad()
+    def _scored(self, features: Tensor, prompts: PromptBatch, keep_count: int) -> Any:
+        """Return what the scorer keeps for each prompt."""
+        assert self.scorer is not None
+        family, num_prompts = self.family, len(prompts.input_ids)
+        layout = plan_layout(
+            prompts.input_ids,
+            prompts.attention_mask,
+            tokens_per_image=[features.shape[1]] * num_prompts,
+            image_token_id=family.image_token_id,
+            budgets=[TokenBudget(count=keep_count)] * num_prompts,
+            side="right",
+            labels=prompts.labels,
+        ).to(family.device)
+        inputs = selection_input(
             family,
             layout,
-            made.input_ids.to(family.device),
-            kept,
-            selection.indices[prompts.picture],
-            "original",
-            made.labels.to(family.device),
+            prompts.input_ids.to(family.device),
+            VisionFeatures(features),
+            budget_ratios(layout, family.device),
+            seeds=[0] * num_prompts,
         )
-        return layout, batch
+        return self.scorer.select(inputs)
 
-    def _run(self, layers: ScheduledLayers, embeds: Tensor, batch: CompactBatch) -> Tensor:
-        """Return what the last layer puts out, [R, S, D]; for policy gradient, without gradients behind the choice."""
-        prefix = self._units.prefix_layers
 
-        def around(index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-            needs_gradient = torch.is_grad_enabled() and (self.learning == "gumbel" or index <= prefix)
-            with torch.set_grad_enabled(needs_gradient):
-                return layers.around(index, layer, hidden, kwargs)
+class SchedulerWithBaseObjective(nn.Module):
+    """What the Trainer sees in stage `scheduler` where the base learns too."""
 
-        result = self._decoder.view(around).model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-        )
-        hidden: Tensor = result.last_hidden_state
-        return hidden if self.learning == "gumbel" else hidden.detach()
+    def __init__(
+        self, others: BaseObjective, choice: SchedulerObjective, others_share: float, policy_weight: float
+    ) -> None:
+        """Hold both objectives over one base.
+
+        Args:
+            others: what the base learns in `others_share` of the steps.
+            choice: the scheduler's.
+            others_share: of the steps.
+            policy_weight: of the scheduler's loss beside the base's. AdamW makes the scheduler's own steps nearly
+                independent of it: it says how much the choice may shape the prefix layers that it reads.
+        """
+        super().__init__()
+        self.others, self.choice = others, choice
+        self.others_share, self.policy_weight = others_share, policy_weight
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        packed: Packed,
+        prompts: PromptBatch,
+        evidence: Tensor | None = None,
+        **labels: Any,
+    ) -> dict[str, Tensor]:
+        """Return `loss` and its parts, of stage `base` or of the choice and the base on its plans."""
+        if float(torch.rand(())) < self.others_share:
+            return self.others(pixel_values, packed, evidence, **labels)  # type: ignore[no-any-return]
+        choice = self.choice
+        units = choice.units
+        count = choice.counts[int(torch.randint(len(choice.counts), ()))]
+        layout, batch = choice.prepare(pixel_values, prompts, count, evidence)
+        states = choice.prefix_states(layout, batch, count)
+        if not 0 < count < units.count:
+            everything = torch.full((len(states), units.count), count > 0, device=states.device)
+            return self._answered(states, batch, Schedule(everything), count)
+        learned = choice.learn(layout, batch, states, count)
+        if choice.learning == "gumbel":
+            return learned
+        logits = choice.logits(layout, states).detach()
+        greedy = Schedule(top_units(logits + _GREEDY_NOISE * gumbel_noise(logits), (count,) * len(logits)))
+        answered = self._answered(states, batch, greedy, count)
+        return learned | answered | {"loss": self.policy_weight * learned["loss"] + answered["loss"]}
+
+    def _answered(self, states: Tensor, batch: CompactBatch, schedule: Schedule, count: int) -> dict[str, Tensor]:
+        """Return the cross-entropy per answer token under the plans that the base learns on."""
+        assert batch.labels is not None
+        chances, right = self.choice.rewards(states, batch, schedule)
+        loss = -chances.sum() / (batch.labels != IGNORED_LABEL).sum()
+        return {"loss": loss, "loss_scheduled": loss.detach(), f"greedy_right_{count}": right.float().mean()}

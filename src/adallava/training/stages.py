@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adallava.adapters import load_adapter, save_adapter, weights_sha256
-from adallava.errors import InputError
+from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
@@ -26,7 +26,7 @@ from adallava.training.fit import fit
 from adallava.training.joint import JointObjective
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
-from adallava.training.scheduler import SchedulerObjective
+from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObjective
 from adallava.training.straight_through import StraightThroughObjective
 
 _TYPICAL_PICTURES = 8
@@ -54,6 +54,7 @@ def train_stage(
 
     Raises:
         InputError: nothing to start from, two things to start from, or `output` holds another recipe's training.
+        UnsupportedModeError: for a model whose pictures differ in their number of tokens.
     """
     if data is not None and recipe.needs_labels:
         raise InputError(
@@ -64,6 +65,11 @@ def train_stage(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base_folder = _start(recipe, output, start_from)
     family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
+    if not family.one_grid:
+        raise UnsupportedModeError(
+            f"{base_folder!r} is of the family {family.model.config.model_type!r}, whose pictures differ in their "
+            "number of tokens: only models that cut every picture to one size, such as LLaVA-1.5, can be trained"
+        )
     base, processor = family.model, AdaLlavaProcessor.from_pretrained(base_folder)
     count = recipe.optimisation.steps * recipe.optimisation.batch_size
     examples: SceneExamples | TaskExamples
@@ -85,7 +91,21 @@ def train_stage(
     if isinstance(objective, JointObjective):
         selector = objective.policy.selector
         _save_adapter(selector, str(folder), str(folder), family, folder / "adapters" / selector.name)
+    if isinstance(objective, SchedulerWithBaseObjective):
+        _save_with_base(objective.choice, folder, base_folder, family)
     return folder
+
+
+def _save_with_base(choice: SchedulerObjective, folder: Path, base_folder: str, family: Family) -> None:
+    """Write the scheduler beside the base that learned with it, and the scorer that the base had before."""
+    scheduler = choice.scheduler
+    _save_adapter(scheduler, str(folder), str(folder), family, folder / "adapters" / scheduler.name)
+    scorer = choice.scorer or _own_scorer(family)
+    if scorer is not None:
+        before = weights_sha256(weights_folder(base_folder))
+        _save_adapter(
+            scorer, str(folder), str(folder), family, folder / "adapters" / scorer.name, trained_on_sha256=before
+        )
 
 
 def _claim(output: Path, recipe: Recipe, start_from: str | None) -> None:
@@ -120,6 +140,7 @@ def _save_adapter(
     base_folder: str,
     family: Family,
     folder: Path,
+    trained_on_sha256: str | None = None,
 ) -> Path:
     part = learned.cpu()
     save_adapter(
@@ -129,6 +150,7 @@ def _save_adapter(
         shape=family.shape,
         base_model_name_or_path=base_name,
         base_weights_sha256=weights_sha256(weights_folder(base_folder)),
+        trained_on_sha256=trained_on_sha256,
     )
     return folder
 
@@ -162,7 +184,9 @@ def _build_question(recipe: Recipe, family: Family, processor: Any) -> Built:
 def _build_joint(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, recipe.trained)
     torch.manual_seed(recipe.seed)
-    policy = _policy_objective(recipe, family, _first_scorer(recipe, family), recipe.selection_keep_counts)
+    scorer = _own_scorer(family) or QuestionSelector(family.shape, **recipe.selector)
+    scorer.train().requires_grad_(True)
+    policy = _policy_objective(recipe, family, scorer, recipe.selection_keep_counts)
     packed = packed_questions(processor)
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
     return (
@@ -171,15 +195,16 @@ def _build_joint(recipe: Recipe, family: Family, processor: Any) -> Built:
     )
 
 
-def _base_objective(recipe: Recipe, family: Family) -> BaseObjective:
+def _base_objective(recipe: Recipe, family: Family, prefix_layers: int | None = None) -> BaseObjective:
     return BaseObjective(
         family,
-        recipe.keep,
+        recipe.keep.model_copy(update={"question": 0.0}),
         tower_learns="vision_tower" in recipe.trained,
         ground_weight=recipe.ground_weight,
         ground_layer=recipe.ground_layer,
         missing_layers_share=recipe.missing_layers_share,
-        prefix_layers=recipe.prefix_layers,
+        prefix_layers=recipe.prefix_layers or prefix_layers,
+        lowest_latency=recipe.lowest_latency,
     )
 
 
@@ -196,11 +221,11 @@ def _policy_objective(
     )
 
 
-def _first_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
-    """Return the scorer that the model has learned already, or a fresh one if it has none."""
+def _own_scorer(family: Family) -> QuestionSelector | None:
+    """Return the scorer that the model has learned already, frozen, or None."""
     folder = Path(family.model.config.name_or_path) / "adapters" / QuestionSelector.name
     if not folder.is_dir():
-        return QuestionSelector(family.shape, **recipe.selector)
+        return None
     loaded = load_adapter(
         folder,
         method=QuestionSelector.name,
@@ -208,7 +233,7 @@ def _first_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
         base_weights_sha256=weights_sha256(folder.parents[1]),
     )
     assert isinstance(loaded.selector, QuestionSelector)
-    return loaded.selector.train().requires_grad_(True)
+    return loaded.selector.requires_grad_(False)
 
 
 def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:
@@ -220,20 +245,29 @@ def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built
 
 
 def _build_scheduler(recipe: Recipe, family: Family, processor: Any) -> Built:
-    _train_only(family.model, ())
+    _train_only(family.model, recipe.trained)
     torch.manual_seed(recipe.seed)
     scheduler = build_scheduler(recipe.scheduler, family.decoder().shape, **recipe.scheduler_options)
     assert isinstance(scheduler, LatencyTokenScheduler)
-    objective = SchedulerObjective(
+    choice = SchedulerObjective(
         family,
         scheduler,
         learning=recipe.learn_by,
         keep=recipe.keep,
         num_samples=recipe.samples_per_question,
         spread_weight=recipe.spread_weight,
+        lowest_latency=recipe.lowest_latency,
+        scorer=_own_scorer(family) if recipe.keep.question else None,
     )
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
-    return objective, Collator(processor, questions=prompts)
+    if not recipe.trained:
+        return choice, Collator(processor, with_labels=True, questions=prompts)
+    packed = packed_questions(processor)
+    others = _base_objective(recipe, family, choice.units.prefix_layers)
+    return (
+        SchedulerWithBaseObjective(others, choice, recipe.others_share, recipe.policy_weight),
+        Collator(processor, with_labels=True, questions=lambda examples: packed(examples) | prompts(examples)),
+    )
 
 
 _BUILDERS: dict[StageName, Callable[[Recipe, Family, Any], Built]] = {

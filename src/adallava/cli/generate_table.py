@@ -1,0 +1,91 @@
+"""The results of `adallava generate` on stdout: a table, or JSON."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from .arguments import options_of_methods
+from .budget_result import BudgetResult
+from .console import make_console
+
+if TYPE_CHECKING:
+    from adallava.model import AdaLlava
+
+
+def print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:
+    """Print everything as one JSON document."""
+    document = {
+        "model": args.model,
+        "method": model.method,
+        "adapter_sha256": model.adapter_sha256,
+        "scheduler": None if model.scheduler is None else model.scheduler.name,
+        "scheduler_sha256": model.scheduler_sha256,
+        "method_options": options_of_methods(args.method_option, [args.method]).get(args.method, {}),
+        "images": [str(path) for path in args.image],
+        "question": args.question,
+        "positions": args.positions,
+        "seed": args.seed,
+        "results": [asdict(result) for result in results],
+    }
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:
+    """Print one row a budget, and where the pictures are."""
+    console = make_console()
+    num_tokens = results[0].num_vision_tokens
+    console.print(f"{escape(args.question)}  [dim]{escape(args.model)}, {model.method}, N = {num_tokens}[/dim]")
+    console.print(_table_of(model, results))
+    for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
+        console.print(f"kept patches: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table_of(model: "AdaLlava", results: Sequence[BudgetResult]) -> Table:
+    with_layers = any(result.groups_run is not None for result in results)
+    caption = "prompt and answer in tokens; ms of the first row include warming up"
+    table = Table(caption=caption + ("; layers: █ ran, ▄ in part, · not" if with_layers else ""))
+    for name in ("budget", "K asked", "K kept", "prompt", *(("latency", "layers") if with_layers else ())):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("answer", ratio=1)
+    for name in ("length", "finish", "scores", "ms"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in results:
+        low_high = "" if result.score_range is None else "{:.3g} … {:.3g}".format(*result.score_range)
+        table.add_row(
+            result.budget_asked,
+            str(result.tokens_asked),
+            _shown_counts(result),
+            str(result.prompt_length),
+            *((result.latency_asked, _shown_layers(model, result)) if with_layers else ()),
+            _shown_answer(result),
+            "" if result.answer_length is None else str(result.answer_length),
+            result.finish_reason or "",
+            low_high,
+            f"{result.total_ms:.0f}",
+            style=None if result.empty_cause is None else "red",
+        )
+    return table
+
+
+def _shown_counts(result: BudgetResult) -> str:
+    """Return K; for a method inside the LLM, the counts on the way to it."""
+    return " → ".join(map(str, dict.fromkeys(result.tokens_kept_by_layer or (result.tokens_kept,))))
+
+
+def _shown_layers(model: "AdaLlava", result: BudgetResult) -> str:
+    """Return one sign a layer: full, half or dot for all, some or none of its groups."""
+    groups = result.groups_per_layer
+    num_layers = model.base.config.get_text_config().num_hidden_layers
+    run = [groups] * num_layers if result.groups_run is None else list(map(len, result.groups_run))
+    return "".join("·" if count == 0 else "█" if count == groups else "▄" for count in run)
+
+
+def _shown_answer(result: BudgetResult) -> str:
+    if result.answer is None:
+        return "[dim]not generated[/dim]"
+    return escape(result.answer) if result.empty_cause is None else f"empty: {result.empty_cause}"

@@ -1,0 +1,62 @@
+"""Options that several commands have, in the same words."""
+
+import argparse
+from typing import Any
+
+from .arguments import add_list_argument
+
+_ROLES = ("image", "question", "answer", "id", "kind")
+"""What a column of a local file may hold."""
+
+
+def add_model(group: Any) -> None:
+    """Add `--model`, by default the bundled one."""
+    group.add_argument("--model", default="tiny", help="bundled name, local folder or hub id (default: %(default)s)")
+
+
+def add_placement(group: Any) -> None:
+    """Add `--dtype` and `--device`."""
+    group.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: as stored"
+    )
+    group.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+
+
+def add_method_option(group: Any, example: str = "") -> None:
+    """Add `--method-option`, with one of them in its help."""
+    such = f", such as {example}" if example else ""
+    add_list_argument(
+        group,
+        "--method-option",
+        metavar="METHOD.OPTION=VALUE",
+        default=[],
+        help=f"option of a training-free method{such} (docs/methods.md has all)",
+    )
+
+
+def add_scheduler_option(group: Any) -> None:
+    """Add `--scheduler-option`."""
+    add_list_argument(
+        group,
+        "--scheduler-option",
+        metavar="SCHEDULER.OPTION=VALUE",
+        default=[],
+        help="option of a scheduler that is not learned, such as fixed.plans=4+6",
+    )
+
+
+def add_columns(group: Any, help_format: str) -> None:
+    """Add `--image-column` and so on, for local files with names of their own.
+
+    Args:
+        group: to add them to.
+        help_format: with a place for what the column holds.
+    """
+    for role in _ROLES:
+        group.add_argument(f"--{role}-column", metavar="NAME", help=help_format.format(role))
+
+
+def named_columns(args: argparse.Namespace) -> dict[str, str]:
+    """Return the columns that were named, by what they hold."""
+    named = {role: getattr(args, f"{role}_column") for role in _ROLES}
+    return {role: column for role, column in named.items() if column is not None}

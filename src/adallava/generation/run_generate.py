@@ -1,0 +1,32 @@
+"""Runs stock `generate` on a prepared call: the answers to a batch, and what ran for each."""
+
+from typing import Any
+
+from adallava.generation.clock import PrefillMark, StageClock
+from adallava.generation.llm_run import LLMRun
+from adallava.generation.modes import GenerationPlan
+from adallava.generation.output import AdaLlavaOutput, read_answers
+
+
+def generate_run(run: LLMRun, plan: GenerationPlan, processor: Any, clock: StageClock | None) -> AdaLlavaOutput:
+    """Answer the batch.
+
+    Args:
+        run: prepared for this call.
+        plan: the arguments of `generate`.
+        processor: decodes the answers.
+        clock: marks "prefill" and "decode", if given.
+    """
+    batch, kwargs = run.prepared.batch, dict(plan.kwargs)
+    if clock is not None:
+        kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
+    result = run.model().generate(
+        input_ids=batch.input_ids,
+        inputs_embeds=batch.inputs_embeds,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        **kwargs,
+    )
+    if clock is not None:
+        clock.mark("decode")
+    return read_answers(result, plan, run.settled(), processor, run.request.positions, clock)

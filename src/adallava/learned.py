@@ -1,0 +1,129 @@
+"""Where a base's files are, and those of what is learned for it: a method or a scheduler by its name."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from adallava.adapters import load_adapter, load_scheduler, weights_sha256
+from adallava.errors import CheckpointError
+from adallava.families import weights_folder
+from adallava.processor import folder_or_id_of
+from adallava.registry import load_scheduler_class, load_selector_class
+from adallava.scheduling import build_scheduler
+from adallava.scheduling.contract import DecoderShape, Scheduler
+from adallava.selection import build_selector
+from adallava.selection.contract import TowerShape
+from adallava.selection.layer_contract import AnySelector
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """The files of a base model.
+
+    Attributes:
+        name_or_path: a bundled name, a folder or a hub id; "" for a model made in memory.
+    """
+
+    name_or_path: str
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds them.
+
+        Raises:
+            CheckpointError: if a hub id has no local copy.
+        """
+        return weights_folder(folder_or_id_of(self.name_or_path))
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the safetensors files. Reads them all, once.
+
+        Raises:
+            CheckpointError: if the model was not made from files.
+        """
+        if not self.name_or_path:
+            raise CheckpointError("this model was made in memory: pass name_or_path to have its weights hashed")
+        return weights_sha256(self.folder)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A method or a scheduler as a caller asks for it.
+
+    Attributes:
+        name: its id.
+        adapter: folder of its weights, if it is learned; None for `<base's folder>/adapters/<name>`.
+        allow_other_base: accept weights that were trained on another base of the same shapes.
+        options: constructor arguments, if it is not learned.
+    """
+
+    name: str
+    adapter: str | Path | None
+    allow_other_base: bool
+    options: dict[str, Any]
+
+
+def make_selector(asked: Asked, files: BaseFiles, shape: TowerShape) -> tuple[AnySelector, str | None]:
+    """Return the method, and the SHA-256 of its weights file if it is learned.
+
+    Raises:
+        CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
+        UnknownNameError: for an unknown method.
+    """
+    folder = _folder_of_learned("method", load_selector_class(asked.name), asked, files)
+    if folder is None:
+        return build_selector(asked.name, shape, **asked.options), None
+    loaded = load_adapter(
+        folder,
+        method=asked.name,
+        shape=shape,
+        base_weights_sha256=files.weights_sha256,
+        allow_other_base=asked.allow_other_base,
+    )
+    return loaded.selector, loaded.sha256
+
+
+def make_scheduler(asked: Asked, files: BaseFiles, shape: DecoderShape) -> tuple[Scheduler, str | None]:
+    """Return the scheduler, and the SHA-256 of its weights file if it is learned.
+
+    Raises:
+        CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
+        UnknownNameError: for an unknown scheduler.
+        UnsupportedModeError: for an LLM that cannot be split as the scheduler wants.
+    """
+    folder = _folder_of_learned("scheduler", load_scheduler_class(asked.name), asked, files)
+    if folder is None:
+        return build_scheduler(asked.name, shape, **asked.options), None
+    loaded = load_scheduler(
+        folder,
+        name=asked.name,
+        shape=shape,
+        base_weights_sha256=files.weights_sha256,
+        allow_other_base=asked.allow_other_base,
+    )
+    return loaded.scheduler, loaded.sha256
+
+
+def _folder_of_learned(kind: str, cls: type[Any], asked: Asked, files: BaseFiles) -> str | Path | None:
+    """Return the folder of a learned method's or scheduler's weights; None for one that is not learned."""
+    name, adapter, options = asked.name, asked.adapter, asked.options
+    if not cls.learned:
+        if adapter is not None:
+            raise CheckpointError(f"{kind} {name!r} is not learned: it takes no adapter ({str(adapter)!r})")
+        return None
+    if options:
+        raise CheckpointError(
+            f"{kind} {name!r} takes its options from its adapter, not from the call: {', '.join(sorted(options))}"
+        )
+    if adapter is not None:
+        return adapter
+    folder = files.folder / "adapters" / name
+    if not folder.is_dir():
+        without = "'uniform' or 'full'" if kind == "method" else "'first' or 'spaced'"
+        raise CheckpointError(
+            f"{files.name_or_path!r} has no adapter for the learned {kind} {name!r} (looked for {folder}): "
+            f"train one, pass adapter=…, or choose a {kind} that needs none, such as {without}"
+        )
+    return folder

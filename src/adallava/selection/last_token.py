@@ -1,0 +1,40 @@
+"""What methods inside the LLM share that rank by the attention of the question's last token."""
+
+from typing import ClassVar
+
+from adallava.selection.contract import Need, Selection, TowerShape, top_k_in_order
+from adallava.selection.layer_contract import (
+    Drop,
+    DropInput,
+    PromptInput,
+    Raters,
+    attention_of_present,
+    last_text_token,
+)
+
+
+class RankedByLastToken:
+    """Everything of a `LayerSelector` but its name and its schedule."""
+
+    learned: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    merges: ClassVar[bool] = False
+    per_sample: ClassVar[bool] = True
+    ignores_budget: ClassVar[bool] = False
+
+    def raters(self, inputs: PromptInput) -> Raters:
+        """Name the last token of the question."""
+        return last_text_token(inputs)
+
+    def choose(self, inputs: DropInput) -> Selection:
+        """Keep the tokens with the most attention."""
+        scores = attention_of_present(inputs)
+        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+
+    def num_raters(self, num_text_tokens: int) -> int:
+        """Return 1."""
+        return 1
+
+    def flops(self, shape: TowerShape, num_text_tokens: int, drops: tuple[Drop, ...]) -> int:
+        """Return 0: nothing but one row of attention at each drop."""
+        return 0

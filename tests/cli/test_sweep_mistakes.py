@@ -1,0 +1,107 @@
+"""Mistakes in the call: one line on stderr, exit code 2; methods that cannot run, and options."""
+
+import pytest
+from models import tiny_llava
+from sweep_inputs import local_questions, samples, sweep
+
+from adallava.records import Run
+from adallava.registry import selector_names
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--token-budget", "0.5,1.5"], "1.5"),
+        (["--token-budget", "-3"], "-3"),
+        (["--token-budget", "half"], "'half'"),
+        (["--token-budget", "nan"], "out of range"),
+        (["--token-budget", ","], "no budget"),
+        (["--method", "questoin"], "did you mean 'question'"),
+        (["--task", "nothing.jsonl"], "nothing.jsonl does not exist"),
+        (["--split", "dev"], "dev"),
+        (["--limit", "0"], "--limit '0'"),
+        (["--limit", "all"], "give a limit"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--max-new-tokens", "-1"], "--max-new-tokens is -1"),
+        (["--draws", "0"], "--draws is 0"),
+        (["--positions", "absolute"], "--positions 'absolute' is not one of original, compact"),
+        (["--positions", ","], "--positions is empty"),
+        (["--timing-batch-sizes", "1,0"], "--timing-batch-sizes '0'"),
+        (["--timing-batch-sizes", "many"], "--timing-batch-sizes 'many'"),
+        (["--adapter", "question"], "METHOD=PATH"),
+        (["--adapter", "pool=x", "--method", "random"], "--adapter names pool"),
+        (["--adapter", "question=/nowhere", "--method", "question"], "/nowhere"),
+        (["--model", "/nowhere/at-all"], "/nowhere/at-all"),
+        (["--question-column", "sentence"], "has no columns"),
+        (["--device", "gpu0"], "'gpu0' is not the name of a device"),
+        (["--device", "cuda:99"], "'cuda:99' is not on this machine"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(model, tmp_path, capsys, options, expected):
+    assert sweep(model, tmp_path / "run", *options) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert captured.err.startswith("adallava sweep: ")
+    assert expected in captured.err
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
+def test_a_wrong_column_lists_the_columns(model, tmp_path, capsys):
+    file = local_questions(tmp_path)
+    assert sweep(model, tmp_path / "run", "--task", str(file), "--question-column", "sentence") == 2
+    assert "image, question, answers" in capsys.readouterr().err
+
+
+def test_a_named_learned_method_without_its_adapter_is_an_error_and_all_leaves_it_out(tmp_path, capsys):
+    bare = str(tiny_llava(tmp_path / "bare", adapters=False))
+    assert sweep(bare, tmp_path / "named", "--method", "question") == 2
+    assert "question" in capsys.readouterr().err
+    sweep(bare, tmp_path / "all", "--token-budget", "0.5", "--no-report")
+    assert "method question is left out" in capsys.readouterr().err
+    run = Run.model_validate_json((tmp_path / "all" / "run.json").read_text())
+    assert run.config.methods == sorted(set(selector_names()) - {"question", "budget-token", "cdpruner"})
+
+
+def test_a_method_that_the_model_cannot_run_is_an_error_if_named_and_left_out_of_all(model, tmp_path, capsys):
+    assert sweep(model, tmp_path / "named", "--method", "cdpruner") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("adallava sweep: method 'cdpruner'")
+    assert "cdpruner.text_tower=" in error
+    assert not (tmp_path / "named" / "samples.jsonl").exists()
+    sweep(model, tmp_path / "all", "--method", "all", "--token-budget", "0.25", "--limit", "1", "--no-report")
+    assert "method cdpruner is left out: method 'cdpruner' compares" in capsys.readouterr().err
+
+
+def test_an_option_lets_it_run_is_recorded_and_makes_another_run(model, tmp_path, capsys):
+    arguments = ["--method", "cdpruner", "--token-budget", "4", "--limit", "2", "--no-report"]
+    option = ["--method-option", "cdpruner.relevance=llm-embeddings"]
+    sweep(model, tmp_path, *arguments, *option)
+    run = Run.model_validate_json((tmp_path / "run.json").read_text())
+    assert run.config.method_options == {"cdpruner": {"relevance": "llm-embeddings"}}
+    assert {s.tokens_kept for s in samples(tmp_path) if s.method == "cdpruner"} == {4}
+    capsys.readouterr()
+    assert sweep(model, tmp_path, *arguments, "--method-option", "cdpruner.relevance=none") == 2
+    assert "method_options" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("cdpruner=none", "is not METHOD.OPTION=VALUE"),
+        ("pool.size=3", "names pool, but --method does not"),
+        ("uniform.size=3", "does not take these options (size=3)"),
+        ("mmtok.alpha=x", "alpha='x' is refused: Input should be a valid number"),
+        ("mmtok.alpha=true", "alpha=True is refused"),
+        ("mmtok.alpha=-1", "alpha is -1"),
+        ("mmtok.word_temperature=nan", "word_temperature=nan is refused: Input should be a finite number"),
+        ("fastv.layer=2.5", "layer=2.5 is refused: Input should be a valid integer"),
+        ("fastv.layer=true", "layer=True is refused"),
+        ("fastv.layer=0", "layer is 0"),
+    ],
+)
+def test_a_wrong_option_is_named(model, tmp_path, capsys, option, message):
+    methods = "uniform,mmtok,fastv"
+    assert sweep(model, tmp_path / "run", "--method", methods, "--method-option", option) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
