@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from layer_reference import ByHand
-from models import INSIDE_LLM, base_like, sample_of, tiny_base, tiny_image, tiny_inputs, tiny_tokens
+from models import INSIDE_LLM, base_like, sample_of, tiny_image, tiny_inputs, tiny_tokens
 from torch import Tensor
 
 from adallava import AdaLlava
@@ -45,29 +45,31 @@ def _logits(output: Any) -> Tensor:
 @pytest.mark.parametrize("positions", ["original", "compact"])
 @pytest.mark.parametrize("method", INSIDE_LLM)
 def test_dropping_inside_the_llm_is_what_it_is_by_hand(
-    llava: AdaLlava, llava_inputs: dict[str, Any], llm: dict[str, Any], method: str, positions: Any
+    full: AdaLlava, inputs: dict[str, Any], llm: dict[str, Any], method: str, positions: Any
 ) -> None:
-    model = AdaLlava(tiny_base(**llm), llava.processor).with_method(method)
+    model = AdaLlava(base_like(full, **llm), full.processor).with_method(method)
     budgets = [5, 16, 2]
     output = model.generate(
-        **llava_inputs,
+        **inputs,
         token_budget=budgets,
         positions=positions,
         max_new_tokens=NEW,
         do_sample=False,
         output_logits=True,
     )
-    eager = tiny_base(attn_implementation="eager", **llm)
+    eager = base_like(full, attn_implementation="eager", **llm)
     selector = build_selector(method, model.shape)
     for row, budget in enumerate(budgets):
-        by_hand = ByHand(eager, selector, budget, compact=positions == "compact")
+        sizes = tiny_tokens(model, [row])
+        counts = share_over_images(budget, sizes)
+        by_hand = ByHand(eager, selector, counts, sizes, compact=positions == "compact")
         tokens: list[int] = []
         for step in range(output.answer_lengths[row]):
-            logits, kept, read = by_hand.logits(sample_of(llava_inputs, row), tokens)
+            logits, kept, read = by_hand.logits(sample_of(inputs, row), tokens)
             torch.testing.assert_close(_logits(output)[row, step], logits, atol=1e-4, rtol=1e-4)
             tokens.append(int(logits.argmax()))
         assert output.answer_ids[row] == tokens
-        assert output.records[row].kept_indices == (tuple(kept),)
+        assert output.records[row].kept_indices == tuple(map(tuple, kept))
         assert output.records[row].tokens_kept_by_layer == tuple(read)
 
 
