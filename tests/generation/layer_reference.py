@@ -44,7 +44,7 @@ class ByHand:
 
     @torch.no_grad()
     def logits(self, sample: dict[str, Any], new_tokens: list[int]) -> tuple[Tensor, list[list[int]], list[int]]:
-        """Return the last token's logits, the patches kept of each image, and how many vision tokens each layer read."""
+        """Return the last token's logits, the patches kept of each image, and the tokens that each layer read."""
         (ids,) = sample["input_ids"]
         places = (ids == self.base.config.image_token_id).nonzero().flatten().tolist()
         embeds = self.base.get_input_embeddings()(torch.cat([ids, torch.tensor(new_tokens, dtype=torch.int64)]))
