@@ -118,7 +118,7 @@ def tiny_base(
         intermediate_size=96,
         num_hidden_layers=llm_options.pop("num_hidden_layers", 4),
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=llm_options.pop("num_key_value_heads", 2),
         max_position_embeddings=512,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -302,7 +302,7 @@ def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> di
 
 
 SCHEDULERS = scheduler_names()
-SCHEDULER_OPTIONS: dict[str, dict[str, Any]] = {"fixed": {"plans": "4/3+5"}}
+SCHEDULER_OPTIONS: dict[str, dict[str, Any]] = {"fixed": {"plans": "4/3+5"}, "adallava-heads": {"rank": 2}}
 """For an LLM of six layers and its default prefix of three."""
 
 
@@ -311,6 +311,12 @@ def six_layers(full: Any, **base_options: Any) -> Any:
     from adallava import AdaLlava
 
     return AdaLlava(base_like(full, num_hidden_layers=6, **base_options), full.processor)
+
+
+def six_layers_for(full: Any, scheduler: str, **base_options: Any) -> Any:
+    """Return `six_layers`, with a key-value head for each query head where the scheduler wants it."""
+    heads = {"num_key_value_heads": 4} if scheduler == "adallava-heads" else {}
+    return six_layers(full, **heads, **base_options)
 
 
 def scheduled(model: Any, name: str) -> Any:

@@ -25,7 +25,7 @@ from adallava.learned import Asked, BaseFiles, make_scheduler, make_selector
 from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
-from adallava.scheduling.contract import Scheduler
+from adallava.scheduling.contract import Scheduler, has_free_token
 from adallava.selection.contract import TowerShape, WordsMethod
 from adallava.selection.layer_contract import AnySelector, LayerSelector
 
@@ -316,7 +316,9 @@ class AdaLlava:
             generation_kwargs,
             self.base.generation_config,
             prompt_columns=input_ids.shape[1],
-            inside_llm=isinstance(self.selector, LayerSelector) or request.skips_layers,
+            inside_llm=isinstance(self.selector, LayerSelector)
+            or request.skips_layers
+            or has_free_token(self.scheduler),
         )
         if clock is not None:
             clock.start()

@@ -1,10 +1,12 @@
 """Tiny checkpoints in the layout of the original LLaVA code, and its arithmetic, written without transformers.
 
 Key names from haotian-liu/LLaVA (`llava/model/llava_arch.py`, `multimodal_projector/builder.py`) and AdaLLaVA
-(`scheduler/simple_scheduler.py`); config fields from copies of liuhaotian/llava-v1.5-7b's config.json.
+(`scheduler/simple_scheduler.py`, whose procedure is followed here step by step); config fields from copies of
+liuhaotian/llava-v1.5-7b's config.json.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,9 @@ ADA_CONFIG = {
     **CONFIG,
     "architectures": ["AdaLlavaLlamaForCausalLM"],
     "model_type": "ada_llava_llama",
-    "num_prefix_layers": 2,
+    "num_prefix_layers": 1,
     "scheduler_type": "L",
-    "scheduler_rank": 8,
+    "scheduler_rank": 2,
     "token_selecting": "none",
 }
 
@@ -91,12 +93,13 @@ def llm_weights() -> dict[str, Tensor]:
     return weights
 
 
-def scheduler_weights() -> dict[str, Tensor]:
-    """Return AdaLLaVA-L's scheduler and latency encoder."""
+def scheduler_weights(kind: str = "L") -> dict[str, Tensor]:
+    """Return AdaLLaVA's scheduler and latency encoder: a logit a layer, or a logit a head and a slice of the MLP."""
     g = torch.Generator().manual_seed(1)
+    num_logits = (LAYERS - ADA_CONFIG["num_prefix_layers"]) * (1 if kind == "L" else 2 * HEADS)
     return {
-        "scheduler.mlp_head.weight": _noise(g, LAYERS - 2, WIDTH),
-        "scheduler.mlp_head.bias": _noise(g, LAYERS - 2),
+        "scheduler.mlp_head.weight": _noise(g, num_logits, WIDTH),
+        "scheduler.mlp_head.bias": _noise(g, num_logits),
         "scheduler.scheduler_up_proj.net.0.weight": _noise(g, 256),
         "scheduler.scheduler_up_proj.net.0.bias": _noise(g, 256),
         "scheduler.scheduler_up_proj.net.1.weight": _noise(g, WIDTH, 256),
@@ -221,24 +224,83 @@ def _rotate(x: Tensor) -> Tensor:
     return (x * cos + turned * sin).reshape(length, width)
 
 
-def logits(weights: dict[str, Tensor], tower: dict[str, Tensor], ids: list[int], pixels: Tensor) -> Tensor:
-    """Return the LLM's logits, [L, V], of a prompt in which -200 stands for the picture, as in the original code."""
+def _norm(x: Tensor, weight: Tensor) -> Tensor:
+    return weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
 
-    def norm(x: Tensor, name: str) -> Tensor:
-        return weights[name] * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
 
+def _prompt(weights: dict[str, Tensor], tower: dict[str, Tensor], ids: list[int], pixels: Tensor) -> Tensor:
     projector = "model.mm_projector."
     y = F.linear(image_features(tower, pixels), weights[f"{projector}0.weight"], weights[f"{projector}0.bias"])
     image = F.linear(F.gelu(y), weights[f"{projector}2.weight"], weights[f"{projector}2.bias"])
     embed = weights["model.embed_tokens.weight"]
-    x = torch.cat([image if id_ == -200 else embed[id_][None] for id_ in ids])
+    return torch.cat([image if id_ == -200 else embed[id_][None] for id_ in ids])
+
+
+def _layer(weights: dict[str, Tensor], layer: int, x: Tensor, heads: Tensor, slices: Tensor) -> Tensor:
+    """Return what a layer passes on in which some heads, and some of as many slices of the MLP, put out zeros."""
+    at = f"model.layers.{layer}."
+    y = _norm(x, weights[f"{at}input_layernorm.weight"])
+    q, k, v = (y @ weights[f"{at}self_attn.{part}_proj.weight"].T for part in "qkv")
+    attended = _attend(_rotate(q), _rotate(k), v, HEADS, causal=True) * heads.repeat_interleave(WIDTH // HEADS)
+    x = x + attended @ weights[f"{at}self_attn.o_proj.weight"].T
+    y = _norm(x, weights[f"{at}post_attention_layernorm.weight"])
+    gate, up = y @ weights[f"{at}mlp.gate_proj.weight"].T, y @ weights[f"{at}mlp.up_proj.weight"].T
+    inner = F.silu(gate) * up * slices.repeat_interleave(INNER // HEADS)
+    return x + inner @ weights[f"{at}mlp.down_proj.weight"].T
+
+
+def logits(weights: dict[str, Tensor], tower: dict[str, Tensor], ids: list[int], pixels: Tensor) -> Tensor:
+    """Return the LLM's logits, [L, V], of a prompt in which -200 stands for the picture, as in the original code."""
+    x, everything = _prompt(weights, tower, ids, pixels), torch.ones(HEADS)
     for layer in range(LAYERS):
-        at = f"model.layers.{layer}."
-        y = norm(x, f"{at}input_layernorm.weight")
-        q, k, v = (y @ weights[f"{at}self_attn.{part}_proj.weight"].T for part in "qkv")
-        attended = _attend(_rotate(q), _rotate(k), v, HEADS, causal=True)
-        x = x + attended @ weights[f"{at}self_attn.o_proj.weight"].T
-        y = norm(x, f"{at}post_attention_layernorm.weight")
-        gate, up = y @ weights[f"{at}mlp.gate_proj.weight"].T, y @ weights[f"{at}mlp.up_proj.weight"].T
-        x = x + (F.silu(gate) * up) @ weights[f"{at}mlp.down_proj.weight"].T
-    return norm(x, "model.norm.weight") @ weights["lm_head.weight"].T
+        x = _layer(weights, layer, x, everything, everything)
+    return _norm(x, weights["model.norm.weight"]) @ weights["lm_head.weight"].T
+
+
+def ada_logits(
+    weights: dict[str, Tensor], tower: dict[str, Tensor], ids: list[int], pixels: Tensor, latency: float, kind: str
+) -> tuple[Tensor, Tensor]:
+    """Return the logits behind prompt and latency token, [L + 1, V], and the heads that ran of each layer, [Y, H].
+
+    The latency token is inserted behind the last ignored label, which of a prompt is its end.
+    """
+    prefix, rank = ADA_CONFIG["num_prefix_layers"], ADA_CONFIG["scheduler_rank"]
+    a_layer = 1 if kind == "L" else HEADS // rank
+    count = max(0, math.floor(LAYERS * a_layer * latency) - prefix * a_layer)
+    code = count / ((LAYERS - prefix) * a_layer + 1)
+    angles = code * 2 * math.pi / 10000 ** (torch.arange(128) / 128)
+    net = "scheduler.scheduler_up_proj.net."
+    token = F.layer_norm(
+        torch.cat([angles.sin(), angles.cos()]), (256,), weights[f"{net}0.weight"], weights[f"{net}0.bias"]
+    )
+    token = F.gelu(F.linear(token, weights[f"{net}1.weight"], weights[f"{net}1.bias"]))
+    token = F.linear(token, weights[f"{net}3.weight"], weights[f"{net}3.bias"])
+    x, everything = torch.cat([_prompt(weights, tower, ids, pixels), token[None]]), torch.ones(HEADS)
+    for layer in range(prefix):
+        x = _layer(weights, layer, x, everything, everything)
+    scores = F.linear(x[-1], weights["scheduler.mlp_head.weight"], weights["scheduler.mlp_head.bias"])
+    plan = _whole_layers(scores, count) if kind == "L" else _heads_and_slices(scores, count, rank)
+    for layer in range(prefix, LAYERS):
+        x = _layer(weights, layer, x, *plan[layer - prefix])
+    return _norm(x, weights["model.norm.weight"]) @ weights["lm_head.weight"].T, plan[:, 0]
+
+
+def _whole_layers(scores: Tensor, count: int) -> Tensor:
+    """Pick the best layer that is left, `count` times."""
+    plan = torch.zeros(len(scores), 2, HEADS)
+    for _ in range(count):
+        left = scores.masked_fill(plan[:, 0, 0] == 1, -torch.inf)
+        plan[left.argmax()] = 1
+    return plan
+
+
+def _heads_and_slices(scores: Tensor, count: int, rank: int) -> Tensor:
+    """Pick the layer of the best head or slice that is left, and its best heads and slices, `count` times."""
+    scores = scores.view(-1, 2, HEADS)
+    plan = torch.zeros_like(scores)
+    for _ in range(count):
+        left = scores.masked_fill(plan == 1, -torch.inf)
+        layer = int(left.argmax()) // (2 * HEADS)
+        for part in range(2):
+            plan[layer, part, left[layer, part].topk(rank).indices] = 1
+    return plan

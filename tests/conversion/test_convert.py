@@ -12,6 +12,7 @@ from original_llava import (
     ADA_CONFIG,
     CONFIG,
     SIDE,
+    ada_logits,
     llm_weights,
     logits,
     scheduler_weights,
@@ -21,7 +22,6 @@ from original_llava import (
 )
 from PIL import Image
 from published_llava import write_tokenizer
-from safetensors.torch import load_file
 
 from adallava import AdaLlava
 from adallava.cli.main import main
@@ -119,23 +119,123 @@ def test_it_answers_and_selects_as_any_model(converted: Path) -> None:
         assert (record.num_vision_tokens, record.tokens_asked) == (16, 5)
 
 
-@pytest.mark.parametrize("pickled", [True, False])
-def test_adallava_becomes_a_model_and_its_scheduler_under_its_own_names(
-    tmp_path: Path, clip: Path, pickled: bool
+OWN_TOWER = {name: weight for name, weight in tower_weights(seed=9).items() if weight.is_floating_point()}
+
+
+def _write_adallava(folder: Path, kind: str = "L", *, pickled: bool = False, **fields: Any) -> Path:
+    weights = llm_weights() | scheduler_weights(kind)
+    weights |= {f"model.vision_tower.vision_tower.{name}": weight for name, weight in OWN_TOWER.items()}
+    return write_original(folder, weights, {**ADA_CONFIG, "scheduler_type": kind, **fields}, pickled=pickled)
+
+
+@pytest.mark.parametrize(("kind", "name", "pickled"), [("L", "adallava-layers", True), ("H", "adallava-heads", False)])
+def test_adallava_becomes_a_model_and_an_adapter_that_compute_the_originals_logits(
+    tmp_path: Path, clip: Path, kind: str, name: str, pickled: bool
 ) -> None:
-    own_tower = tower_weights(seed=9)
-    weights = llm_weights() | scheduler_weights()
-    weights |= {f"model.vision_tower.vision_tower.{name}": w for name, w in own_tower.items() if w.is_floating_point()}
-    source = write_original(tmp_path / "ada-llava-L-v1.5-7b", weights, ADA_CONFIG, pickled=pickled)
+    source = _write_adallava(tmp_path / f"ada-llava-{kind}-v1.5-7b", kind, pickled=pickled)
     done = convert_llava(source, clip, tmp_path / "stock")
-    assert done.vision_tower_from == source
-    _compare(_load(tmp_path / "stock"), own_tower)
-    assert done.scheduler == tmp_path / "stock" / "adapters" / "adallava" / "adallava_scheduler.safetensors"
-    kept = load_file(done.scheduler)
-    assert set(kept) == set(scheduler_weights())
-    assert all(torch.equal(kept[name], weight) for name, weight in scheduler_weights().items())
-    note = json.loads(done.scheduler.with_name("adallava_scheduler.json").read_text())
-    assert (note["scheduler_type"], note["num_prefix_layers"], note["token_selecting"]) == ("L", 2, "none")
+    assert (done.vision_tower_from, done.method) == (source, None)
+    assert done.scheduler == tmp_path / "stock" / "adapters" / name
+    full = _load(tmp_path / "stock")
+    _compare(full, OWN_TOWER)
+    model, inputs = full.with_scheduler(name), _inputs(full)
+    ids, image = inputs["input_ids"][0].tolist(), model.base.config.image_token_id
+    place = ids.index(image)
+    original_ids = [*ids[:place], -200, *ids[place + 16 :]]
+    plans = set()
+    for latency in (1.0, 0.85, 2 / 3, 0.5, 1 / 3):
+        expected, heads = ada_logits(
+            llm_weights() | scheduler_weights(kind), OWN_TOWER, original_ids, _pixels_by_hand(), latency, kind
+        )
+        with torch.no_grad():
+            ours = model.forward(**inputs, latency=latency).logits[0]
+        torch.testing.assert_close(ours[:, :32000], expected, atol=1e-3, rtol=1e-4)
+        (record,) = model.generate(**inputs, latency=latency, max_new_tokens=1).records
+        assert record.layers is not None
+        behind = [len(run) / record.layers.groups for run in record.layers.groups_run[1:]]
+        assert behind == heads.mean(dim=1).tolist()
+        plans.add(tuple(behind))
+    assert len(plans) == (3 if kind == "L" else 5)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("L", "adallava-layers"), ("H", "adallava-heads")])
+def test_converted_adallava_decodes_with_the_plan_of_its_prefill(
+    tmp_path: Path, clip: Path, kind: str, name: str
+) -> None:
+    convert_llava(_write_adallava(tmp_path / "ada", kind), clip, tmp_path / "stock")
+    model = _load(tmp_path / "stock").with_scheduler(name)
+    inputs = _inputs(model)
+    output = model.generate(**inputs, latency=0.85, max_new_tokens=4, do_sample=False, output_logits=True)
+    # The same answer behind the prompt in one pass: the plan is that of the token, which stands before it.
+    (answer,) = output.answer_ids
+    whole = torch.cat([inputs["input_ids"], torch.tensor([answer])], dim=1)
+    labels = torch.cat([torch.full_like(inputs["input_ids"], -100), torch.tensor([answer])], dim=1)
+    with torch.no_grad():
+        passed = model.forward(
+            input_ids=whole, pixel_values=inputs["pixel_values"], labels=labels, latency=0.85
+        ).logits[0]
+    first = output.prompt_lengths[0] - 1
+    steps = torch.cat(list(output.transformers_output.logits))
+    torch.testing.assert_close(passed[first : first + len(answer)], steps, atol=1e-3, rtol=1e-4)
+
+
+def test_a_sweep_runs_converted_adallava_with_its_token_at_every_latency(tmp_path: Path, clip: Path) -> None:
+    convert_llava(_write_adallava(tmp_path / "ada"), clip, tmp_path / "stock")
+    command = ["sweep", "--model", str(tmp_path / "stock"), "--scheduler", "adallava-layers", "--latency", "1.0,0.67"]
+    command += ["--method", "uniform", "--token-budget", "0.5", "--limit", "3", "--output", str(tmp_path / "run")]
+    assert main(command) == 0
+    lines = map(json.loads, (tmp_path / "run" / "samples.jsonl").read_text().splitlines())
+    tokens = {line["cell"]: (line["latency_tokens"], len(line["groups_run"] or [])) for line in lines}
+    scheduled = {
+        f"{start}/adallava-layers@{latency}" for start in ("full@1.0", "uniform@0.5") for latency in (1.0, 0.67)
+    }
+    assert tokens == dict.fromkeys(("full@1.0", "uniform@0.5"), (0, 0)) | dict.fromkeys(scheduled, (1, 3))
+    assert main(["doctor", str(tmp_path / "run")]) == 0
+
+
+def test_what_adallava_was_tuned_with_is_said(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = _write_adallava(tmp_path / "ada", token_selecting="prumerge+")
+    command = ["convert", str(source), "--vision-tower", str(clip), "--output", str(tmp_path / "stock")]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "run it with --scheduler adallava-layers" in said
+    assert "run it with --method prumerge-plus" in said
+
+
+def _damaged_scheduler(folder: Path, **changed: torch.Tensor | None) -> Path:
+    weights = {name: w for name, w in (scheduler_weights() | changed).items() if w is not None}
+    return write_original(folder, llm_weights() | weights, ADA_CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("write", "error", "message"),
+    [
+        (lambda folder: write_original(folder, llm_weights(), ADA_CONFIG), CheckpointError, "no weight that begins"),
+        (
+            lambda folder: _damaged_scheduler(folder, **{"scheduler.mlp_head.bias": None}),
+            CheckpointError,
+            "do not fit the config.*head.bias",
+        ),
+        (
+            lambda folder: _damaged_scheduler(folder, **{"scheduler.gate.weight": torch.ones(1)}),
+            CheckpointError,
+            "'scheduler.gate.weight', which AdaLLaVA's scheduler does not have",
+        ),
+        (lambda folder: _write_adallava(folder, num_prefix_layers=2), CheckpointError, "size mismatch for head.weight"),
+        (lambda folder: _write_adallava(folder, "X"), UnsupportedModeError, "scheduler_type='X' is not supported"),
+        (
+            lambda folder: _write_adallava(folder, token_selecting="adaptive"),
+            UnsupportedModeError,
+            "token_selecting='adaptive' is not supported",
+        ),
+    ],
+)
+def test_a_scheduler_that_is_not_whole_is_named(
+    tmp_path: Path, clip: Path, write: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        convert_llava(write(tmp_path / "ada"), clip, tmp_path / "stock")
+    assert not (tmp_path / "stock").exists()
 
 
 class _Bomb:

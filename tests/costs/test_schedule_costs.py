@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from models import SCHEDULERS, scheduled, six_layers, tiny_inputs
+from models import SCHEDULERS, scheduled, six_layers_for, tiny_inputs
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -73,17 +73,18 @@ def test_groups_of_heads_cost_their_share_of_a_layer() -> None:
 
 
 @pytest.fixture(scope="module", params=["llama", "mistral"])
-def six(request: pytest.FixtureRequest, full: AdaLlava) -> Iterator[AdaLlava]:
+def six_by_scheduler(request: pytest.FixtureRequest, full: AdaLlava) -> Iterator[dict[str, AdaLlava]]:
     # The counter does not see the fused kernel of a CPU.
     with sdpa_kernel(SDPBackend.MATH):
-        yield six_layers(full, llm=request.param)
+        yield {name: six_layers_for(full, name, llm=request.param) for name in SCHEDULERS}
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize(("method", "latency"), [("uniform", 4), ("uniform", 3), ("fastv", 5), ("uniform", 1.0)])
 def test_an_answers_costs_are_what_pytorch_counts_and_the_cache_holds(
-    six: AdaLlava, name: str, method: str, latency: Any
+    six_by_scheduler: dict[str, AdaLlava], name: str, method: str, latency: Any
 ) -> None:
+    six = six_by_scheduler[name]
     model = scheduled(six, name).with_method(method)
     inputs = tiny_inputs(six.processor, ["is the colour red or blue?"])
     counter = FlopCounterMode(display=False)

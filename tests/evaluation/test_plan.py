@@ -1,4 +1,4 @@
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.evaluation.plan import plan_cells, sample_seed, split_cell
 
 HALF, ALL, EIGHT = TokenBudget(ratio=0.5), TokenBudget(ratio=1.0), TokenBudget(count=8)
@@ -45,6 +45,15 @@ def test_a_method_that_chooses_its_own_number_of_tokens_crosses_positions():
 def test_only_methods_that_draw_are_repeated():
     plans = plan_cells(["random", "pool"], [HALF], drawing={"random"}, draws=3)
     assert [(plan.cell, plan.draws) for plan in plans] == [("full@1.0", 1), ("random@0.5", 3), ("pool@0.5", 1)]
+
+
+def test_a_scheduler_whose_token_always_stands_runs_at_latency_one_too():
+    latencies = [Latency.parse(1.0), Latency.parse(0.5)]
+    crossed = cells(["pool"], [HALF], schedulers=["first", "own"], latencies=latencies, with_token={"own"})
+    assert crossed == [
+        "full@1.0", "pool@0.5", "full@1.0/own@1.0", "pool@0.5/own@1.0",
+        "full@1.0/first@0.5", "pool@0.5/first@0.5", "full@1.0/own@0.5", "pool@0.5/own@0.5",
+    ]  # fmt: skip
 
 
 def test_a_cells_id_can_be_taken_apart():

@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 import torch
-from models import BEFORE_LLM, SCHEDULERS, sample_of, scheduled, six_layers, tiny_inputs, tiny_tokens, with_every_option
+from models import (
+    BEFORE_LLM,
+    SCHEDULERS,
+    sample_of,
+    scheduled,
+    six_layers,
+    six_layers_for,
+    tiny_inputs,
+    tiny_tokens,
+    with_every_option,
+)
 from stock_reference import greedy, stock_features
 from torch import Tensor
 from truncated_reference import truncated
@@ -20,6 +30,8 @@ NEW = 5
 LATENCIES = [4 / 6, 1.0, 5 / 6]
 BUDGETS = [5, 1.0, 0.5]
 LEARNED = ("heads", "layers")
+FREE_TOKEN = tuple(name for name in SCHEDULERS if name.startswith("adallava-"))
+"""Their latency token holds nothing of the prompt, and stands behind every prompt."""
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -35,9 +47,14 @@ def six(full: AdaLlava) -> AdaLlava:
     return six_layers(full)
 
 
+@pytest.fixture(scope="module")
+def six_by_scheduler(full: AdaLlava, six: AdaLlava) -> dict[str, AdaLlava]:
+    return {name: six_layers_for(full, name) if name == "adallava-heads" else six for name in SCHEDULERS}
+
+
 @pytest.fixture(params=SCHEDULERS)
-def model(request: pytest.FixtureRequest, six: AdaLlava) -> AdaLlava:
-    return scheduled(six, request.param).with_method("uniform")  # type: ignore[no-any-return]
+def model(request: pytest.FixtureRequest, six_by_scheduler: dict[str, AdaLlava]) -> AdaLlava:
+    return scheduled(six_by_scheduler[request.param], request.param).with_method("uniform")  # type: ignore[no-any-return]
 
 
 def _logits(output: Any) -> Tensor:
@@ -51,7 +68,8 @@ def _units_run(record: Any) -> int:
 def test_exactly_n_units_run_and_the_record_names_them(model: AdaLlava, inputs: dict[str, Any]) -> None:
     output = model.generate(**inputs, latency=LATENCIES, seed=[1, 2, 3], max_new_tokens=1)
     assert model.scheduler is not None
-    groups = 2 if model.scheduler.name == "heads" else 1
+    # In adallava-heads, two heads make a unit, and the record names heads.
+    groups, of_a_unit = {"heads": (2, 1), "adallava-heads": (4, 2)}.get(model.scheduler.name, (1, 1))
     for record, latency, layers in zip(
         output.records, ["0.6666666666666666", "1.0", "0.8333333333333334"], (1, 3, 2), strict=True
     ):
@@ -61,6 +79,7 @@ def test_exactly_n_units_run_and_the_record_names_them(model: AdaLlava, inputs: 
         assert len(record.layers.groups_run) == 6
         assert record.layers.groups_run[:3] == (tuple(range(groups)),) * 3
         assert _units_run(record) == layers * groups
+        assert all(len(run) % of_a_unit == 0 for run in record.layers.groups_run)
 
 
 def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -86,30 +105,67 @@ def test_a_plan_is_the_stock_model_with_the_rest_taken_out(model: AdaLlava, inpu
         output = model.generate(**sample, latency=latency, max_new_tokens=NEW, do_sample=False, output_logits=True)
         layers = output.records[0].layers
         assert layers is not None
-        smaller = truncated(model.base, layers.groups_run, layers.groups)
+        slices = _slices_run(model, sample, latency)
+        smaller = truncated(model.base, layers.groups_run, layers.groups, slices)
         embeds = _embeds(model, sample, latency)
         tokens, logits = greedy(smaller, embeds, torch.arange(embeds.shape[1])[None], NEW)
         assert output.answer_ids[0] == tokens
         torch.testing.assert_close(_logits(output)[0], logits, atol=2e-4, rtol=2e-4)
 
 
+def _slices_run(model: AdaLlava, sample: dict[str, Any], latency: float) -> list[list[int]] | None:
+    """Return which slices of each layer's MLP run, where they are not those of the heads."""
+    schedule = model.forward(**sample, latency=latency).schedule
+    if schedule is None or schedule.parts is None:
+        return None
+    (behind,) = schedule.parts.slices
+    return [[0, 1, 2, 3]] * 3 + [layer.nonzero().flatten().tolist() for layer in behind]
+
+
 def _embeds(model: AdaLlava, sample: dict[str, Any], latency: float) -> Tensor:
-    """The whole prompt's embeddings, and behind them the last one again with the latency added."""
+    """The whole prompt's embeddings, and behind them the last one again with the latency added, or a token alone."""
     ids = sample["input_ids"]
     embeds = model.base.get_input_embeddings()(ids)
     embeds[ids == model.base.config.image_token_id] = stock_features(model.base, sample)
     scheduler: Any = model.scheduler
-    if scheduler.name not in LEARNED:
+    if scheduler.name not in (*LEARNED, *FREE_TOKEN):
         return embeds
-    return torch.cat([embeds, embeds[:, -1:] + scheduler.latency_token(torch.tensor([latency]))], dim=1)
+    token = scheduler.latency_token(torch.tensor([latency]))[None]
+    return torch.cat([embeds, token if scheduler.name in FREE_TOKEN else embeds[:, -1:] + token], dim=1)
 
 
 def test_latency_one_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    assert model.scheduler is not None
+    if model.scheduler.name in FREE_TOKEN:
+        pytest.skip("its LLM was tuned with a token behind every prompt: see the next test")
     for mode in MODES:
         stock = model.base.generate(**inputs, max_new_tokens=NEW, **MODES[mode])
         assert torch.equal(model.generate(**inputs, latency=1.0, max_new_tokens=NEW, **MODES[mode]).sequences, stock)
     output = model.generate(**inputs, latency="100%", max_new_tokens=1)
     assert output.records[0].layers is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", FREE_TOKEN)
+def test_a_free_token_stands_behind_every_prompt(
+    six_by_scheduler: dict[str, AdaLlava], inputs: dict[str, Any], name: str
+) -> None:
+    """At latency 1.0 every stock layer runs, over the prompt and the token."""
+    model = scheduled(six_by_scheduler[name], name).with_method("uniform")
+    together = model.generate(**inputs, latency=1.0, max_new_tokens=NEW, do_sample=False)
+    forward = model.forward(**inputs, latency=1.0)
+    for row, record in enumerate(together.records):
+        sample = sample_of(inputs, row)
+        assert record.layers is not None
+        assert (record.layers.latency_tokens, set(record.layers.layer_shares)) == (1, {1})
+        assert together.prompt_lengths[row] == sample["input_ids"].shape[1] + 1
+        embeds = _embeds(model, sample, 1.0)
+        tokens, logits = greedy(model.base, embeds, torch.arange(embeds.shape[1])[None], NEW)
+        assert together.answer_ids[row] == tokens
+        last = forward.logits[row, forward.layout.lengths[row] - 1]
+        torch.testing.assert_close(last, logits[0], atol=2e-4, rtol=2e-4)
+    with pytest.raises(UnsupportedModeError, match="output_hidden_states=True is not supported"):
+        model.generate(**inputs, latency=1.0, output_hidden_states=True)
 
 
 def test_a_latency_below_the_prefix_names_the_least(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -221,9 +277,9 @@ def test_every_method_before_the_llm_goes_with_a_scheduler(
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_method_inside_the_llm_goes_with_a_scheduler_behind_it(
-    six: AdaLlava, inputs: dict[str, Any], name: str
+    six_by_scheduler: dict[str, AdaLlava], inputs: dict[str, Any], name: str
 ) -> None:
-    model = scheduled(six, name).with_method("fastv")
+    model = scheduled(six_by_scheduler[name], name).with_method("fastv")
     options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
     for mode in ({}, {"num_beams": 2}, {"cache_implementation": "static"}):
         together = model.generate(**inputs, token_budget=BUDGETS, latency=LATENCIES, seed=[4, 5, 6], **options, **mode)
@@ -281,10 +337,12 @@ def test_kernels_and_llms(full: AdaLlava, inputs: dict[str, Any], attention: str
             assert output.answer_ids[row] == tokens
 
 
-def test_nothing_is_left_on_the_base(six: AdaLlava, inputs: dict[str, Any]) -> None:
+@pytest.mark.parametrize("key_value_heads", [2, 4])
+def test_nothing_is_left_on_the_base(full: AdaLlava, inputs: dict[str, Any], key_value_heads: int) -> None:
+    six = six_layers(full, num_key_value_heads=key_value_heads)
     six.generate(**inputs, max_new_tokens=1)
     before = [(name, set(vars(module))) for name, module in six.base.named_modules()]
-    for name in SCHEDULERS:
+    for name in (name for name in SCHEDULERS if key_value_heads == 4 or name != "adallava-heads"):
         scheduled(six, name).generate(**inputs, latency=LATENCIES, num_beams=2, max_new_tokens=2)
     assert [(name, set(vars(module))) for name, module in six.base.named_modules()] == before
 

@@ -4,19 +4,26 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 
-def truncated(base: Any, groups_run: Sequence[Sequence[int]], groups: int) -> Any:
-    """Return a copy of a Llava that has, of each LLM layer, only the groups named; of a layer without any, nothing."""
+def truncated(
+    base: Any, groups_run: Sequence[Sequence[int]], groups: int, slices_run: Sequence[Sequence[int]] | None = None
+) -> Any:
+    """Return a copy of a Llava that has, of each LLM layer, only the groups named; of a layer without any, nothing.
+
+    `slices_run` names the slices of each layer's MLP, where they are not those of the groups.
+    """
     model = copy.deepcopy(base)
     llm = model.model.language_model
     left = nn.ModuleList()
-    for layer, run in zip(llm.layers, groups_run, strict=True):
+    for layer, run, slices in zip(llm.layers, groups_run, slices_run or groups_run, strict=True):
         if not run:
             continue
         if len(run) < groups:
             _cut_heads(layer, run, groups)
+            _cut_mlp(layer, slices, groups)
         layer.self_attn.layer_idx = len(left)
         left.append(layer)
     llm.layers = left
@@ -26,16 +33,18 @@ def truncated(base: Any, groups_run: Sequence[Sequence[int]], groups: int) -> An
 
 
 def _cut_heads(layer: Any, run: Sequence[int], groups: int) -> None:
-    attention, mlp = layer.self_attn, layer.mlp
-    for linear in (attention.q_proj, attention.k_proj, attention.v_proj, mlp.gate_proj, mlp.up_proj):
-        parts = linear.weight.data.chunk(groups, dim=0)
-        linear.weight = nn.Parameter(_joined([parts[group] for group in run], 0))
-    for linear in (attention.o_proj, mlp.down_proj):
-        parts = linear.weight.data.chunk(groups, dim=1)
-        linear.weight = nn.Parameter(_joined([parts[group] for group in run], 1))
+    attention = layer.self_attn
+    for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
+        _keep(linear, run, groups, 0)
+    _keep(attention.o_proj, run, groups, 1)
 
 
-def _joined(parts: list[Any], dim: int) -> Any:
-    import torch
+def _cut_mlp(layer: Any, run: Sequence[int], groups: int) -> None:
+    _keep(layer.mlp.gate_proj, run, groups, 0)
+    _keep(layer.mlp.up_proj, run, groups, 0)
+    _keep(layer.mlp.down_proj, run, groups, 1)
 
-    return torch.cat(parts, dim=dim)
+
+def _keep(linear: Any, run: Sequence[int], groups: int, dim: int) -> None:
+    parts = linear.weight.data.chunk(groups, dim=dim)
+    linear.weight = nn.Parameter(torch.cat([parts[group] for group in run], dim=dim))

@@ -7,13 +7,17 @@ from typing import Any
 _DESCRIPTION = """\
 Write a checkpoint of the original LLaVA code (liuhaotian/llava-v1.5-*), or of AdaLLaVA (zhuoyanxu/ada-llava-*), as a
 stock Hugging Face folder that every other command takes. All folders are local; pickled weights are read as tensors
-or refused, never run. AdaLLaVA's scheduler is kept beside the model under its original names.
+or refused, never run. AdaLLaVA's scheduler becomes an adapter beside the model, for --scheduler adallava-layers or
+adallava-heads.
 """
 
 _EPILOG = """\
 examples:
   adallava convert llava-v1.5-7b --vision-tower clip-vit-large-patch14-336 --output llava-v1.5-7b-stock
   adallava sweep --model llava-v1.5-7b-stock --method visionzip --output runs/converted
+  adallava convert ada-llava-L-v1.5-7b --vision-tower clip-vit-large-patch14-336 --output ada-llava
+  adallava generate --model ada-llava --method full --scheduler adallava-layers --latency 1.0 0.85 --image a.jpg \\
+    --question "..."
 """
 
 
@@ -34,8 +38,8 @@ def add_parser(subparsers: Any) -> None:
         "--tokenizer",
         type=Path,
         metavar="DIR",
-        help="folder with a tokenizer.json of the same words, such as that of "
-        "llava-hf/llava-1.5-7b-hf (default: the source, whose tokenizer.model needs the package sentencepiece)",
+        help="folder with a tokenizer.json of the same words, such as that of llava-hf/llava-1.5-7b-hf (default: the "
+        "source, whose tokenizer.model needs pip install 'adallava[tokenizer-model]')",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write, new or empty")
 
@@ -47,5 +51,7 @@ def run(args: argparse.Namespace) -> int:
     done = convert_llava(args.source, args.vision_tower, args.output, tokenizer=args.tokenizer)
     print(f"wrote {done.folder}: {done.num_weights} weights; the vision tower's are from {done.vision_tower_from}")
     if done.scheduler is not None:
-        print(f"wrote {done.scheduler}: AdaLLaVA's scheduler under its original names; the model runs without it")
+        print(f"wrote {done.scheduler}: AdaLLaVA's scheduler; run it with --scheduler {done.scheduler.name}")
+    if done.method is not None:
+        print(f"AdaLLaVA tuned this model with fewer vision tokens: run it with --method {done.method}")
     return 0

@@ -2,7 +2,7 @@
 
 liuhaotian/llava-v1.5-7b ┐                          ┌ config.json, model-*.safetensors, processor, chat template
 openai/clip-vit-large-…  ┴▶ shard by shard, renamed ┤
-zhuoyanxu/ada-llava-*       (never all in memory)   └ adallava_scheduler.safetensors and .json, if it had one
+zhuoyanxu/ada-llava-*       (never all in memory)   └ adapters/adallava-layers or -heads, if it had a scheduler
 """
 
 import json
@@ -16,19 +16,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adallava.conversion.names import EMBEDDINGS, SCHEDULER_PREFIX, VISION_PREFIX, clip_name, is_buffer, stock_name
+from adallava.conversion.names import EMBEDDINGS, VISION_PREFIX, clip_name, is_buffer, stock_name
 from adallava.conversion.processor import read_tokenizer, save_processor
+from adallava.conversion.scheduler import SCHEDULER_PREFIX, method_of, write_scheduler
 from adallava.conversion.shards import read_config, read_tensors, weight_files
 from adallava.errors import CheckpointError, UnsupportedModeError
-
-SCHEDULER_WEIGHTS = "adallava_scheduler.safetensors"
-SCHEDULER_CONFIG = "adallava_scheduler.json"
 
 _MODEL_TYPES = ("llava", "llava_llama", "ada_llava_llama")
 _PAD_ROWS_TO = 64
 """As in the published checkpoints: 32000 words and two special tokens become 32064 rows."""
 
-_SCHEDULER_FIELDS = ("scheduler_type", "scheduler_rank", "num_prefix_layers", "token_selecting")
 _TEXT_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "hidden_act", "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling", "initializer_range",
@@ -44,13 +41,15 @@ class Converted:
         folder: a stock checkpoint.
         num_weights: tensors of the model.
         vision_tower_from: the folder whose weights the vision tower has.
-        scheduler: the file with AdaLLaVA's scheduler, if there was one. Nothing reads it yet.
+        scheduler: the adapter's folder with AdaLLaVA's scheduler, if there was one; its name is the scheduler's.
+        method: that AdaLLaVA's LLM was tuned with; None for all vision tokens.
     """
 
     folder: Path
     num_weights: int
     vision_tower_from: Path
     scheduler: Path | None
+    method: str | None
 
 
 def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: Path | None = None) -> Converted:
@@ -71,11 +70,13 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
         raise CheckpointError(f"{str(output)!r} exists and is not an empty folder: give a new one")
     config, clip = read_config(source), read_config(vision_tower)
     _check_supported(source, config)
+    method = method_of(config)
     vision = clip.get("vision_config") if clip.get("model_type") == "clip" else clip
     if not isinstance(vision, dict) or "patch_size" not in vision:
         raise CheckpointError(f"folder {str(vision_tower)!r} is no CLIP checkpoint: its config has no vision_config")
     pictures = read_config(vision_tower, "preprocessor_config.json")
     words = read_tokenizer(source if tokenizer is None else tokenizer)
+    _check_words(words, config, source if tokenizer is None else tokenizer)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Renamed when it is whole: an error leaves no folder that looks like a model.
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
@@ -83,7 +84,7 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
         writer, scheduler = _copy_weights(partial, source, vision_tower, int(config["vocab_size"]), _num_rows(words))
         _write_json(partial / "config.json", _stock_config(config, vision, words, writer.dtype))
         save_processor(partial, words, config, vision, pictures)
-        kept = _write_scheduler(partial, scheduler, config, source)
+        adapter = write_scheduler(partial, output.name, scheduler, config)
         if output.exists():
             output.rmdir()
         partial.chmod(0o755)
@@ -95,7 +96,8 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
         output,
         len(writer.files),
         vision_tower if writer.tower_added else source,
-        None if kept is None else output / kept.relative_to(partial),
+        None if adapter is None else output / adapter.relative_to(partial),
+        method,
     )
 
 
@@ -172,6 +174,15 @@ def _check_supported(source: Path, config: dict[str, Any]) -> None:
         raise UnsupportedModeError("mm_use_im_start_end=true is not supported: LLaVA-1.5 has no such tokens")
 
 
+def _check_words(words: Any, config: dict[str, Any], folder: Path) -> None:
+    num_words = words.convert_tokens_to_ids("<image>")
+    if num_words != config["vocab_size"]:
+        raise CheckpointError(
+            f"the tokenizer in {str(folder)!r} has {num_words} words, the model's vocab_size is "
+            f"{config['vocab_size']}: name a folder with its own tokenizer (--tokenizer)"
+        )
+
+
 def _num_rows(words: Any) -> int:
     return -(-len(words) // _PAD_ROWS_TO) * _PAD_ROWS_TO
 
@@ -220,21 +231,6 @@ def _stock_config(config: dict[str, Any], vision: dict[str, Any], words: Any, dt
         "tie_word_embeddings": False,
         "torch_dtype": name,
     }
-
-
-def _write_scheduler(output: Path, scheduler: dict[str, Tensor], config: dict[str, Any], source: Path) -> Path | None:
-    if not scheduler:
-        return None
-    path = output / "adapters" / "adallava" / SCHEDULER_WEIGHTS
-    path.parent.mkdir(parents=True)
-    save_file({name: tensor.contiguous() for name, tensor in scheduler.items()}, path, metadata={"format": "pt"})
-    note = {
-        "note": "AdaLLaVA's scheduler and latency encoder under their original names; the model runs without.",
-        "source": str(config.get("_name_or_path") or source.name),
-        **{field: config.get(field) for field in _SCHEDULER_FIELDS},
-    }
-    _write_json(path.with_name(SCHEDULER_CONFIG), note)
-    return path
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -17,9 +17,6 @@ _RULES = (
 _BUFFERS = re.compile(r"(rotary_emb\.inv_freq|embeddings\.position_ids)$")
 """Saved by old transformers, computed by today's."""
 
-SCHEDULER_PREFIX = "scheduler."
-"""Of AdaLLaVA's scheduler and latency encoder."""
-
 VISION_PREFIX = "vision_tower."
 
 EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")

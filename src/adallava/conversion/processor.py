@@ -1,6 +1,7 @@
 """The processor of a converted checkpoint: the LLM's tokenizer with two more tokens, LLaVA's pictures and wording."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +24,73 @@ CHAT_TEMPLATE = (
 """The conversation `vicuna_v1` that LLaVA-1.5 was trained and measured with; llava-hf's has no system sentence."""
 
 
+_READS_MODEL = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
+"""Packages that transformers reads a tokenizer.model with, by what is imported of them."""
+
+
 def read_tokenizer(folder: Path) -> Any:
     """Return a Llama tokenizer with `<image>` and `<pad>` behind its words, padding on the left.
+
+    Its rules are those of llava-hf's published tokenizer.json, whatever version of transformers wrote the files: `<s>`
+    first, and `▁` before each text between special tokens, so behind `<image>` too. The original code comes to the same
+    ids: it takes the text before and behind a picture apart, and each begins with `▁`.
 
     Raises:
         CheckpointError: if its files are missing or cannot be read.
     """
-    from transformers import AddedToken, LlamaTokenizerFast
+    from transformers import AddedToken, LlamaTokenizerFast, PreTrainedTokenizerFast
 
-    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
+    _check_files(folder)
+    try:
+        read = LlamaTokenizerFast.from_pretrained(folder, local_files_only=True, add_bos_token=True)
+    except Exception as error:  # whatever a damaged file makes tokenizers, sentencepiece or protobuf raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"cannot read the tokenizer in {str(folder)!r}: {lines[0]}. Name a folder with a tokenizer.json of the "
+            "same words (--tokenizer)"
+        ) from error
+    tokens = {name: getattr(read, name) for name in ("bos_token", "eos_token", "unk_token")}
+    backend = _by_rules(read.backend_tokenizer)
+    words = PreTrainedTokenizerFast(tokenizer_object=backend, add_bos_token=True, padding_side="left", **tokens)
+    words.add_tokens(AddedToken("<image>", special=True, normalized=False), special_tokens=True)
+    words.add_special_tokens({"pad_token": AddedToken("<pad>", special=True, normalized=False)})
+    return words
+
+
+def _check_files(folder: Path) -> None:
+    if (folder / "tokenizer.json").is_file():
+        return
+    if not (folder / "tokenizer.model").is_file():
         raise CheckpointError(
             f"folder {str(folder)!r} has neither tokenizer.json nor tokenizer.model: name a folder that has "
             "(--tokenizer)"
         )
-    try:
-        words = LlamaTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    missing = [package for package, module in _READS_MODEL.items() if not _is_installed(module)]
+    if missing:
         raise CheckpointError(
-            f"cannot read the tokenizer in {str(folder)!r}: {str(error).strip().splitlines()[0]}. A tokenizer.model "
-            "needs the package sentencepiece; or name a folder with a tokenizer.json (--tokenizer)"
-        ) from error
-    words.add_tokens(AddedToken("<image>", special=True, normalized=False), special_tokens=True)
-    words.add_special_tokens({"pad_token": AddedToken("<pad>", special=True, normalized=False)})
-    words.padding_side = "left"
-    return words
+            f"folder {str(folder)!r} has only a tokenizer.model, which needs {' and '.join(missing)}: pip install "
+            "'adallava[tokenizer-model]', or name a folder with the tokenizer.json of the same words (--tokenizer)"
+        )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        # Its parent is missing.
+        return False
+
+
+def _by_rules(backend: Any) -> Any:
+    """Return the words of a tokenizer under the rules of llava-hf's published one."""
+    from tokenizers import decoders, normalizers
+
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.pre_tokenizer = None
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return backend
 
 
 def save_processor(

@@ -88,6 +88,7 @@ def plan_cells(
     draws: int = 1,
     schedulers: Iterable[str] = (),
     latencies: Iterable[Latency] = (_FULL,),
+    with_token: Collection[str] = (),
 ) -> tuple[CellPlan, ...]:
     """Cross methods, budgets and positions with schedulers and latencies, each cell once.
 
@@ -104,10 +105,11 @@ def plan_cells(
         draws: of each of them.
         schedulers: in the order to run, for the latencies below 1.0.
         latencies: in the order to run.
+        with_token: schedulers whose LLM expects a latency token behind every prompt: they run at 1.0, too.
     """
     cells = [CellPlan(FULL_METHOD, TokenBudget(ratio=1.0))]
     budgets, positions, methods = tuple(budgets), tuple(positions), tuple(methods)
-    for scheduler, latency in _schedules(tuple(schedulers), latencies):
+    for scheduler, latency in _schedules(tuple(schedulers), latencies, with_token):
         for method in dict.fromkeys((FULL_METHOD, *methods)):
             if method == NONE_METHOD and scheduler is not None:
                 continue
@@ -122,13 +124,12 @@ def plan_cells(
 
 
 def _schedules(
-    schedulers: tuple[str, ...], latencies: Iterable[Latency]
+    schedulers: tuple[str, ...], latencies: Iterable[Latency], with_token: Collection[str]
 ) -> Iterable[tuple[str | None, Latency | None]]:
     for latency in latencies:
         if latency.is_full:
             yield None, None
-        else:
-            yield from ((scheduler, latency) for scheduler in schedulers)
+        yield from ((name, latency) for name in schedulers if name in with_token or not latency.is_full)
 
 
 def sample_seed(run_seed: int, sample_id: str, draw: int = 0) -> int:

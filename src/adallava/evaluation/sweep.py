@@ -10,6 +10,7 @@ from adallava.errors import InputError
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD, Results, Run, RunConfig
 from adallava.report.page import write_report
+from adallava.scheduling.contract import has_free_token
 from adallava.tasks import Task, load_task
 from adallava.tasks.task import pictures_of
 
@@ -66,6 +67,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> S
             draws=request.draws,
             schedulers=schedulers,
             latencies=request.latencies,
+            with_token=[name for name, model in schedulers.items() if has_free_token(model.scheduler)],
         )
         prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
         store = BatchStore(task.samples, request.batch_size, prepare)

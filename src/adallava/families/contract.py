@@ -218,7 +218,13 @@ class DecoderLayers(Protocol):
         ...
 
     def run_groups(
-        self, layer: int, hidden: Tensor, kwargs: dict[str, Any], rows: Sequence[Tensor], gates: Tensor | None = None
+        self,
+        layer: int,
+        hidden: Tensor,
+        kwargs: dict[str, Any],
+        rows: Sequence[Tensor],
+        gates: Tensor | None = None,
+        mlp_rows: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Return what a layer passes on of which each row runs only some groups of heads."""
         ...

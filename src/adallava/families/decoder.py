@@ -81,10 +81,16 @@ class LlamaDecoder:
             check_splittable(layer)
 
     def run_groups(
-        self, layer: int, hidden: Tensor, kwargs: dict[str, Any], rows: Sequence[Tensor], gates: Tensor | None = None
+        self,
+        layer: int,
+        hidden: Tensor,
+        kwargs: dict[str, Any],
+        rows: Sequence[Tensor],
+        gates: Tensor | None = None,
+        mlp_rows: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Return what a layer passes on of which each row runs only some groups of heads; see `head_groups`."""
-        return run_groups(self._llm.layers[layer], hidden, kwargs, rows, gates)
+        return run_groups(self._llm.layers[layer], hidden, kwargs, rows, gates, mlp_rows)
 
     def view(self, around: AroundLayer, reorder_cache: ReorderCache | None = None) -> Any:
         """Return a model that runs as the stock one, with `around` called in place of each decoder layer.

@@ -43,6 +43,7 @@ def run_groups(
     kwargs: dict[str, Any],
     rows: Sequence[Tensor],
     gates: Tensor | None = None,
+    mlp_rows: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Return what the layer passes on, [B, S, D].
 
@@ -52,12 +53,14 @@ def run_groups(
         kwargs: the stock layer's own.
         rows: for each group, the rows that run it, int64, ascending.
         gates: [B, groups], what each group's part is multiplied by; None = 1.
+        mlp_rows: for each group, the rows that run its slice of the MLP; None = those that run its heads.
     """
     normed = block.input_layernorm(hidden)
     attended = _attention(block.self_attn, normed, kwargs, rows)
     hidden = _added(hidden, attended, rows, gates)
     normed = block.post_attention_layernorm(hidden)
-    return _added(hidden, _mlp(block.mlp, normed, rows), rows, gates)
+    mlp_rows = rows if mlp_rows is None else mlp_rows
+    return _added(hidden, _mlp(block.mlp, normed, mlp_rows), mlp_rows, gates)
 
 
 def _added(hidden: Tensor, parts: Sequence[Tensor], rows: Sequence[Tensor], gates: Tensor | None) -> Tensor:

@@ -101,16 +101,18 @@ def merge_embeds(layout: Layout, text_embeds: Tensor, vision_embeds: Tensor | No
     return torch.where((slots >= 0).unsqueeze(-1), rows[slots.clamp_min(0)], text_embeds)
 
 
-def add_latency(layout: Layout, embeds: Tensor, latency_embeds: Tensor | None) -> Tensor:
+def add_latency(layout: Layout, embeds: Tensor, latency_embeds: Tensor | None, *, alone: bool = False) -> Tensor:
     """Add each sample's encoded latency to the embedding at its latency token, [B, Lc, D].
 
     Args:
         layout: of the batch.
         embeds: [B, Lc, D].
         latency_embeds: [B, D]; of a sample without latency token, unread. None for a batch without any.
+        alone: put it in place of the embedding there instead.
     """
     if latency_embeds is None or layout.latency_places is None:
         return embeds
     columns = torch.arange(embeds.shape[1], device=embeds.device)
     there = columns == layout.latency_places.unsqueeze(1)
-    return embeds + torch.where(there.unsqueeze(-1), latency_embeds.to(embeds.dtype).unsqueeze(1), 0.0)
+    token = latency_embeds.to(embeds.dtype).unsqueeze(1)
+    return torch.where(there.unsqueeze(-1), token if alone else embeds + token, embeds)

@@ -20,7 +20,7 @@ from adallava.generation.prepare_request import prepare_request
 from adallava.generation.request import Request
 from adallava.generation.scheduled import SampleLayers, ScheduledLayers
 from adallava.generation.wording import Language
-from adallava.scheduling.contract import Scheduler, TokenScheduler, Units
+from adallava.scheduling.contract import Scheduler, TokenScheduler, Units, has_free_token
 from adallava.selection.layer_contract import AnySelector
 
 
@@ -35,6 +35,7 @@ class LLMRun:
         inside: a method inside the LLM, in this call; None for other methods.
         layers: a schedule of the layers, in this call; None if all run.
         latency_embeds: [B, D], what was added at the latency tokens; None without any.
+        latency_alone: whether it was put there instead.
     """
 
     family: Family
@@ -43,6 +44,7 @@ class LLMRun:
     inside: PreparedInside | None = None
     layers: ScheduledLayers | None = None
     latency_embeds: Tensor | None = None
+    latency_alone: bool = False
 
     def model(self) -> Any:
         """Return the model to run on `prepared.batch`: the stock one, or a view of it, good for one call."""
@@ -91,7 +93,8 @@ def prepare_run(
     if units is None or scheduler is None:
         return _run_of(family, request, prepare_request(family, selector, request, language=language, clock=clock))
     if isinstance(scheduler, TokenScheduler):
-        request = _with_tokens(family, request, [count < units.count for count in unit_counts])
+        wanted = [scheduler.free_token or count < units.count for count in unit_counts]
+        request = _with_tokens(family, request, wanted)
     run = _run_of(family, request, prepare_request(family, selector, request, language=language, clock=clock))
     entering = _layout_at(run, units)
     layers = ScheduledLayers(
@@ -105,15 +108,20 @@ def prepare_run(
     run = replace(run, layers=layers)
     if isinstance(scheduler, TokenScheduler):
         shares = torch.tensor([units.share(count) for count in unit_counts], dtype=torch.float32)
-        run = _with_latency(run, scheduler.latency_token(shares.to(family.device, non_blocking=True)))
+        token = scheduler.latency_token(shares.to(family.device, non_blocking=True))
+        run = _with_latency(run, token, alone=scheduler.free_token)
     return run
 
 
 def _count_units(
     family: Family, scheduler: Scheduler | None, latencies: Sequence[Latency]
 ) -> tuple[Units | None, tuple[int, ...]]:
-    """Return how the LLM is split, and how many units of it each sample runs; no split where all run everything."""
-    if all(latency.is_full for latency in latencies):
+    """Return how the LLM is split, and how many units of it each sample runs; no split where all run everything.
+
+    A free latency token is read also where everything runs: then there is a split.
+    """
+    always = has_free_token(scheduler)
+    if not always and all(latency.is_full for latency in latencies):
         return None, ()
     if scheduler is None:
         asked = next(latency for latency in latencies if not latency.is_full)
@@ -123,7 +131,7 @@ def _count_units(
         )
     units = scheduler.units(family.decoder().shape)
     counts = tuple(latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in latencies)
-    return (None, ()) if all(count == units.count for count in counts) else (units, counts)
+    return (units, counts) if always or any(count < units.count for count in counts) else (None, ())
 
 
 def _run_of(family: Family, request: Request, prepared: Prepared | PreparedInside) -> LLMRun:
@@ -168,9 +176,9 @@ def _layout_at(run: LLMRun, units: Units) -> Layout:
     return run.inside.plan.stages[-1].layout
 
 
-def _with_latency(run: LLMRun, latency_embeds: Tensor) -> LLMRun:
+def _with_latency(run: LLMRun, latency_embeds: Tensor, *, alone: bool) -> LLMRun:
     batch = run.prepared.batch
-    embeds = add_latency(run.prepared.layout, batch.inputs_embeds, latency_embeds)
+    embeds = add_latency(run.prepared.layout, batch.inputs_embeds, latency_embeds, alone=alone)
     prepared = replace(run.prepared, batch=replace(batch, inputs_embeds=embeds))
     inside = None if run.inside is None else replace(run.inside, prepared=prepared)
-    return replace(run, prepared=prepared, inside=inside, latency_embeds=latency_embeds)
+    return replace(run, prepared=prepared, inside=inside, latency_embeds=latency_embeds, latency_alone=alone)

@@ -92,4 +92,5 @@ def _batch_at_the_end(run: LLMRun, inside: PreparedInside) -> CompactBatch:
         run.request.positions,
         None if labels is None else labels.to(device),
     )
-    return replace(batch, inputs_embeds=add_latency(last, batch.inputs_embeds, run.latency_embeds))
+    embeds = add_latency(last, batch.inputs_embeds, run.latency_embeds, alone=run.latency_alone)
+    return replace(batch, inputs_embeds=embeds)

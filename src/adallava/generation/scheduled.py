@@ -20,7 +20,7 @@ from torch import Tensor
 from adallava.errors import AdallavaError
 from adallava.families.contract import DecoderLayers
 from adallava.families.rows import of_rows
-from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units
+from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units, has_free_token
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,13 @@ class _LayerRows:
         rows: of each group, the batch's rows that run it, int64 on the device.
         num_rows: of the batch.
         is_whole: True if the rows are the same for all groups: the layer runs as it is, for them.
+        mlp_rows: of each group's slice of the MLP, if they are others.
     """
 
     rows: tuple[Tensor, ...]
     num_rows: int
     is_whole: bool
+    mlp_rows: tuple[Tensor, ...] | None = None
 
     @property
     def num_pairs(self) -> int:
@@ -118,7 +120,8 @@ class ScheduledLayers:
         self._decoder, self._scheduler, self._units = decoder, scheduler, units
         self._unit_counts, self._seeds, self._places = tuple(unit_counts), seeds, places
         self._schedule: Schedule | None = None
-        self._plan: list[list[bool]] = []
+        self._plan: list[list[list[bool]]] = []
+        self._mlp_plan: list[list[list[bool]]] | None = None
         self._layers: dict[int, _LayerRows] = {}
         if not isinstance(scheduler, TokenScheduler):
             self._decide(ScheduleInput(units, self._unit_counts, seeds))
@@ -138,7 +141,7 @@ class ScheduledLayers:
         if who.is_stock:
             return layer(hidden, **kwargs)
         if not who.is_whole:
-            return self._decoder.run_groups(index, hidden, kwargs, who.rows)
+            return self._decoder.run_groups(index, hidden, kwargs, who.rows, mlp_rows=who.mlp_rows)
         (rows, *_) = who.rows
         left = layer(hidden.index_select(0, rows), **of_rows(kwargs, rows, len(hidden)))
         return hidden.index_copy(0, rows, left.to(hidden.dtype))
@@ -170,13 +173,13 @@ class ScheduledLayers:
         Args:
             latencies: as asked.
         """
-        groups, units = self._units.groups, self._units
+        units, groups = self._units, len(self._plan[0][0])
         every = tuple(range(groups))
         samples = []
         for latency, plan, count in zip(latencies, self._plan, self._unit_counts, strict=True):
-            chosen = [plan[first : first + groups] for first in range(0, len(plan), groups)]
-            behind = tuple(tuple(group for group in every if layer[group]) for layer in chosen)
-            tokens = int(isinstance(self._scheduler, TokenScheduler) and count < units.count)
+            behind = tuple(tuple(group for group in every if layer[group]) for layer in plan)
+            reads = isinstance(self._scheduler, TokenScheduler)
+            tokens = int(reads and (count < units.count or has_free_token(self._scheduler)))
             run = (every,) * units.prefix_layers + behind
             samples.append(SampleLayers(self._scheduler.name, latency, run, groups, tokens))
         return tuple(samples)
@@ -191,34 +194,32 @@ class ScheduledLayers:
     def _decide(self, inputs: ScheduleInput) -> None:
         schedule = self._scheduler.schedule(inputs)
         # How many rows a layer has must be known on the host: the one read that a plan made on the device costs.
-        plan = schedule.active.tolist()
+        rows = schedule.active.tolist()
         expected = (len(self._unit_counts), self._units.count)
-        if tuple(schedule.active.shape) != expected or [sum(row) for row in plan] != list(self._unit_counts):
+        if tuple(schedule.active.shape) != expected or [sum(row) for row in rows] != list(self._unit_counts):
             raise AdallavaError(
                 f"scheduler {self._scheduler.name!r} was asked to run {self._unit_counts} of {self._units.count} units "
-                f"and returned {[sum(row) for row in plan]} in a tensor of shape {tuple(schedule.active.shape)}, not "
+                f"and returned {[sum(row) for row in rows]} in a tensor of shape {tuple(schedule.active.shape)}, not "
                 f"{expected}"
             )
-        self._schedule, self._plan = schedule, plan
+        self._schedule = schedule
+        if schedule.parts is None:
+            self._plan = schedule.active.view(len(rows), -1, self._units.groups).tolist()
+        else:
+            self._plan, self._mlp_plan = schedule.parts.heads.tolist(), schedule.parts.slices.tolist()
 
     def _who(self, index: int, hidden: Tensor) -> _LayerRows:
         """Return who runs a layer; found once a call."""
         known = self._layers.get(index)
         if known is not None and known.num_rows == len(hidden):
             return known
-        repeats = len(hidden) // len(self._plan)
-        first = (index - self._units.prefix_layers) * self._units.groups
-        by_group = [
-            [
-                sample * repeats + repeat
-                for sample, plan in enumerate(self._plan)
-                for repeat in range(repeats)
-                if plan[first + group]
-            ]
-            for group in range(self._units.groups)
-        ]
-        rows = tuple(torch.tensor(g, dtype=torch.int64).to(hidden.device, non_blocking=True) for g in by_group)
-        who = _LayerRows(rows, len(hidden), all(group == by_group[0] for group in by_group))
+        behind = index - self._units.prefix_layers
+        by_group = _rows_by_group([plan[behind] for plan in self._plan], len(hidden))
+        mlp = None
+        if self._mlp_plan is not None:
+            mlp = _on_device(_rows_by_group([plan[behind] for plan in self._mlp_plan], len(hidden)), hidden)
+        is_whole = all(group == by_group[0] for group in by_group)
+        who = _LayerRows(_on_device(by_group, hidden), len(hidden), is_whole, mlp)
         self._layers[index] = who
         return who
 
@@ -234,3 +235,14 @@ class ScheduledLayers:
             return hidden + own.to(hidden.dtype).unsqueeze(-1) * (left - hidden)
         everyone = torch.arange(len(hidden), device=hidden.device)
         return self._decoder.run_groups(index, hidden, kwargs, (everyone,) * groups, own)
+
+
+def _rows_by_group(plans: Sequence[Sequence[bool]], num_rows: int) -> list[list[int]]:
+    """Return, for each group of a layer, the batch's rows that run it; a sample's rows share its plan."""
+    repeats = num_rows // len(plans)
+    rows = range(num_rows)
+    return [[row for row in rows if plans[row // repeats][group]] for group in range(len(plans[0]))]
+
+
+def _on_device(by_group: list[list[int]], like: Tensor) -> tuple[Tensor, ...]:
+    return tuple(torch.tensor(rows, dtype=torch.int64).to(like.device, non_blocking=True) for rows in by_group)

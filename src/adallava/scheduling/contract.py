@@ -90,6 +90,19 @@ class ScheduleInput:
 
 
 @dataclass(frozen=True)
+class LayerParts:
+    """What of each layer behind the prefix runs, where heads and MLP are chosen apart. Y layers of H heads.
+
+    Attributes:
+        heads: [B, Y, H] bool.
+        slices: [B, Y, H] bool, of H equal slices of the MLP; as many True in each layer as in `heads`.
+    """
+
+    heads: Tensor
+    slices: Tensor
+
+
+@dataclass(frozen=True)
 class Schedule:
     """Which units run.
 
@@ -98,11 +111,13 @@ class Schedule:
         logits: [B, U] float32 that the choice was made from, or None.
         gates: [B, U] float, 1 where active and 0 elsewhere, with a gradient: for training with straight-through
             gradients. Every unit is then computed, and what it adds is multiplied by its gate.
+        parts: which heads and slices the units are, if they are not equal groups in order; `active` then only counts.
     """
 
     active: Tensor
     logits: Tensor | None = None
     gates: Tensor | None = None
+    parts: LayerParts | None = None
 
 
 @runtime_checkable
@@ -137,15 +152,31 @@ class Scheduler(Protocol):
 
 @runtime_checkable
 class TokenScheduler(Scheduler, Protocol):
-    """A scheduler that reads the prompt through a latency token behind it."""
+    """A scheduler that reads the prompt through a latency token behind it.
+
+    Attributes:
+        free_token: False if the token is the prompt's last one again with something added, put in where part of the
+            LLM is left out. True if it holds nothing of the prompt and stands behind every prompt, as an LLM that was
+            tuned with it expects: then a latency of 1.0 is every layer and the token, not the stock model.
+    """
+
+    free_token: ClassVar[bool]
 
     def latency_token(self, shares: Tensor) -> Tensor:
-        """Return what is added to the input embedding of the latency token, [B, D], for shares of the LLM, [B]."""
+        """Return the latency token for shares of the LLM, [B]: [B, D].
+
+        It is the token's input embedding if it is free, else what is added to that of the prompt's last token.
+        """
         ...
 
     def flops(self) -> int:
         """Return the matrix products of making one token and one choice, beside the LLM's own."""
         ...
+
+
+def has_free_token(scheduler: Scheduler | None) -> bool:
+    """Return whether a latency token of its own stands behind every prompt, whatever the latency."""
+    return isinstance(scheduler, TokenScheduler) and scheduler.free_token
 
 
 def half_of_layers(shape: DecoderShape) -> int:

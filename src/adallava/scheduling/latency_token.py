@@ -29,6 +29,7 @@ class LatencyTokenScheduler(nn.Module):
     name: ClassVar[str]
     learned: ClassVar[bool] = True
     per_sample: ClassVar[bool] = True
+    free_token: ClassVar[bool] = False
     config: dict[str, Any]
 
     def __init__(self, units: Units, width: int, num_frequencies: int) -> None:

@@ -1,0 +1,30 @@
+"""`adallava-layers`: whole layers, as AdaLLaVA-L's published weights choose them (arXiv 2503.10905)."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from adallava.scheduling.adallava_token import AdallavaTokenScheduler
+from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
+from adallava.scheduling.latency_token import prefix_of
+
+
+class AdallavaLayersScheduler(AdallavaTokenScheduler):
+    """Runs the n layers behind the prefix with the highest logits. `adallava convert` fills it.
+
+    Args:
+        shape: of the LLM.
+        prefix_layers: P; None = half of the layers, as in the paper.
+    """
+
+    name: ClassVar[str] = "adallava-layers"
+
+    def __init__(self, shape: DecoderShape, *, prefix_layers: int | None = None) -> None:
+        """Make fresh weights for an LLM of `shape`."""
+        units = Units(shape.num_layers, prefix_of(shape, prefix_layers))
+        super().__init__(units, shape.width, units.count)
+        self.config = {"prefix_layers": units.prefix_layers}
+
+    def choose(self, logits: Tensor, inputs: ScheduleInput) -> Schedule:
+        """Choose the layers with the highest logits."""
+        return Schedule(top_units(logits.detach(), inputs.unit_counts), logits=logits)
