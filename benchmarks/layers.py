@@ -1,41 +1,37 @@
-"""What leaving layers out saves on the clock: prefill and one decoded token at 100, 75 and 50 % of the LLM.
+"""What leaving layers out saves on the clock: prefill and one decoded token at 100, 75, 62.5 and 50 % of the LLM.
 
-    python benchmarks/layers.py            # LLaVA-1.5-7B's shapes, random weights, on CUDA: bfloat16, SDPA, events
-    python benchmarks/layers.py --small    # tiny shapes on a CPU: that it runs, not how fast
+    python benchmarks/layers.py                # LLaVA-1.5-7B's shapes, random weights; on CUDA in bfloat16
+    python benchmarks/layers.py --shapes toy   # tiny shapes: that it runs, not how fast
     python benchmarks/layers.py --model tiny --device cpu    # a real model on a CPU
 
-Each sample of a batch has the plan of its scheduler: one for all (`first`), its own (`random`), or chosen by a latency
-token with random weights (`layers`, `heads`). `stock` is transformers' own model; `cut` is that model with the layers
-of `first` taken out of it, so that `first` less `cut` is what the skipping itself costs. Prefill is a call with one new
-token, decode the rest of a call with more, by token. The last line is JSON.
+Each sample of a batch has the plan of its scheduler: one for all (`first`, `spaced`), its own (`random`), or chosen by
+a latency token with random weights (`layers`, `heads`); `spaced` is also run with the latencies 1.0 and 0.5 mixed in a
+batch. Beside them:
+
+- `transformers`: the stock model's own `generate`, its tower counted in `first_token_ms` alone;
+- `full`: all layers, by ours;
+- `cut`: the stock model with the layers of `first` taken out of it, its weights shared: `first` less `cut` is what the
+  skipping itself costs.
+
+All cells take turns. Prints a table, then JSON.
 """
 
 import argparse
 import copy
-import json
-import statistics
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-import transformers
-from inside import IMAGE_TOKEN, make_base, measure
+from measured import Cell, Parts, add_arguments, dtype_of, figures, finish, in_turns, spread, spreads, synchronize
+from random_llava import SHAPES, NoText, make_base, prompts
 from torch import nn
 
 from adallava import AdaLlava
+from adallava.generation.clock import PrefillMark, StageClock
 from adallava.scheduling import build_scheduler
 
 SCHEDULERS = ("first", "spaced", "random", "layers", "heads")
-
-
-def batch_of(model: AdaLlava, batch: int, keep_count: int, text_tokens: int) -> dict[str, Any]:
-    """Return prompts whose picture is already short: what follows tower and selector is the same for all rows."""
-    num_tokens = model.shape.num_vision_tokens
-    image = getattr(model.base.config, "image_token_id", IMAGE_TOKEN)
-    text = torch.randint(4, 200, (batch, text_tokens))
-    ids = torch.cat([text[:, :5], torch.full((batch, num_tokens), image), text[:, 5:]], dim=1).to(model.device)
-    size = model.base.config.vision_config.image_size
-    pixels = torch.randn(batch, 3, size, size, device=model.device, dtype=model.dtype)
-    return {"input_ids": ids, "pixel_values": pixels, "token_budget": keep_count, "seed": list(range(batch))}
 
 
 def without_late_layers(model: AdaLlava, latency: float) -> AdaLlava:
@@ -53,16 +49,7 @@ def without_late_layers(model: AdaLlava, latency: float) -> AdaLlava:
     path[-1].config = copy.deepcopy(path[-1].config)
     path[-1]._modules["layers"] = nn.ModuleList(list(path[-1].layers)[:left])
     path[-1].config.num_hidden_layers = base.config.text_config.num_hidden_layers = left
-    return AdaLlava(base, _NoText())
-
-
-class _NoText:
-    """Stands in for a processor: answers are not read here."""
-
-    tokenizer = None
-
-    def batch_decode(self, answers: list[list[int]], **_: Any) -> list[str]:
-        return [""] * len(answers)
+    return AdaLlava(base, NoText())
 
 
 def with_random_weights(model: AdaLlava, name: str) -> AdaLlava:
@@ -74,64 +61,134 @@ def with_random_weights(model: AdaLlava, name: str) -> AdaLlava:
     return model.with_scheduler(scheduler)
 
 
-def times(model: AdaLlava, inputs: dict[str, Any], latency: float, new_tokens: int, repeats: int) -> tuple[Any, Any]:
-    """Return medians of the milliseconds of a prefill and of one decoded token."""
-    device = "cpu" if model.device.type == "cpu" else "cuda"
+def timed(model: AdaLlava, inputs: dict[str, Any], latency: Any, keep_count: int, new_tokens: int) -> Parts:
+    """Answer once; return milliseconds, bytes, and how many plans the batch had."""
+    clock = StageClock(model.device)
+    _begin(model.device)
+    output = model.generate(
+        **inputs,
+        token_budget=keep_count,
+        latency=latency,
+        seed=list(range(len(inputs["input_ids"]))),
+        clock=clock,
+        **_exactly(new_tokens),
+    )
+    plans = {None if record.layers is None else record.layers.groups_run for record in output.records}
+    return _parts(output.part_ms or {}, new_tokens, model.device) | {"plans": len(plans)}
 
-    def run(count: int) -> Any:
-        return lambda: model.generate(
-            **inputs, latency=latency, max_new_tokens=count, min_new_tokens=count, do_sample=False, pad_token_id=0
-        )
 
-    one = statistics.median(measure(run(1), device, 2, repeats))
-    many = statistics.median(measure(run(new_tokens), device, 2, repeats))
-    return one, (many - one) / (new_tokens - 1)
+def timed_stock(base: Any, inputs: dict[str, Any], new_tokens: int) -> Parts:
+    """Answer once with transformers' own `generate`; what comes before the first token is one part."""
+    clock = StageClock(base.device)
+    _begin(base.device)
+    clock.start()
+    base.generate(**inputs, logits_processor=[PrefillMark(clock)], **_exactly(new_tokens))
+    clock.mark("decode")
+    parts = _parts(clock.part_ms(), new_tokens, base.device)
+    return {name: value for name, value in parts.items() if name != "prefill_ms"} | {"plans": 1}
+
+
+def over(cell: Cell, cut: Cell) -> dict[str, Any]:
+    """Return what a cell took more than the truncated model in the same round, in ms."""
+    pairs = list(zip(cell.parts, cut.parts, strict=False))
+    names = ("prefill_ms", "decode_token_ms") if pairs else ()
+    return {name: spread([own[name] - other[name] for own, other in pairs]) for name in names}
+
+
+def _exactly(new_tokens: int) -> dict[str, Any]:
+    return {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens, "do_sample": False, "pad_token_id": 0}
+
+
+def _begin(device: torch.device) -> None:
+    synchronize(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _parts(part_ms: dict[str, float], new_tokens: int, device: torch.device) -> dict[str, float]:
+    parts = {
+        "first_token_ms": sum(ms for part, ms in part_ms.items() if part != "decode"),
+        "prefill_ms": part_ms["prefill"],
+        "decode_token_ms": part_ms["decode"] / (new_tokens - 1),
+    }
+    if device.type == "cuda":
+        parts["peak_memory_bytes"] = torch.cuda.max_memory_allocated(device)
+    return parts
+
+
+Key = tuple[int, str, str]
+"""Batch size, latency as it is shown, and who leaves layers out."""
+
+
+def cells_of(full: AdaLlava, args: argparse.Namespace, batch: int) -> dict[Key, Callable[[], Parts]]:
+    """Return what is timed at one batch size."""
+    model = full.with_method("uniform")
+    inputs = prompts(model, batch, args.text_tokens)
+    keep_count = args.keep or model.shape.num_vision_tokens
+    run = partial(timed, inputs=inputs, keep_count=keep_count, new_tokens=args.new_tokens)
+    cells: dict[Key, Callable[[], Parts]] = {(batch, "1.0", "full"): partial(run, model, latency=1.0)}
+    if keep_count == model.shape.num_vision_tokens:
+        cells[batch, "1.0", "transformers"] = partial(timed_stock, full.base, inputs, args.new_tokens)
+    schedulers = {name: with_random_weights(model, name) for name in SCHEDULERS}
+    for latency in args.latency:
+        cut = without_late_layers(full, latency).with_method("uniform")
+        cells[batch, str(latency), "cut"] = partial(run, cut, latency=1.0)
+        for name, scheduled in schedulers.items():
+            cells[batch, str(latency), name] = partial(run, scheduled, latency=latency)
+    if batch > 1:
+        mixed = [1.0, 0.5] * (batch // 2) + [1.0] * (batch % 2)
+        cells[batch, "1.0 and 0.5", "spaced"] = partial(run, schedulers["spaced"], latency=mixed)
+    return cells
 
 
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="tiny shapes on a CPU")
+    parser.add_argument("--shapes", choices=SHAPES, default="7b")
     parser.add_argument("--model", help="a real model instead of random weights")
-    parser.add_argument("--device", help="of a real model; default: CUDA if there is one")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--latency", type=float, nargs="+", default=[0.75, 0.5])
+    parser.add_argument("--latency", type=float, nargs="+", default=[0.75, 0.625, 0.5])
     parser.add_argument("--keep", type=int, help="K; default: all")
-    parser.add_argument("--text-tokens", type=int, default=64)
-    parser.add_argument("--new-tokens", type=int, default=17)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--text-tokens", type=int, default=70)
+    parser.add_argument("--new-tokens", type=int, default=9)
+    add_arguments(parser, repeats=10)
     args = parser.parse_args()
     torch.manual_seed(0)
     if args.model:
-        full = AdaLlava.from_pretrained(args.model, method="full", device=args.device)
+        full = AdaLlava.from_pretrained(args.model, method="full", device=args.device, dtype=args.dtype or "auto")
     else:
-        full = AdaLlava(make_base(args.small, "cpu" if args.small else "cuda"), _NoText())
-    model = full.with_method("uniform")
+        full = AdaLlava(make_base(args.shapes, args.device, dtype_of(args)), NoText())
     rows = []
-    print("| batch | latency | scheduler | prefill ms | ms a decoded token |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| batch | latency | scheduler | ms to the first token | prefill ms | ms a decoded token | plans |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for batch in args.batch:
-        inputs = batch_of(model, batch, args.keep or model.shape.num_vision_tokens, args.text_tokens)
-        cells: list[tuple[float, str, AdaLlava]] = [(1.0, "stock", model)]
-        for latency in args.latency:
-            cells.append((latency, "cut", without_late_layers(full, latency).with_method("uniform")))
-            cells += [(latency, name, with_random_weights(model, name)) for name in SCHEDULERS]
-        for latency, name, scheduled in cells:
-            asked = 1.0 if name in ("stock", "cut") else latency
-            prefill_ms, decode_ms = times(scheduled, inputs, asked, args.new_tokens, args.repeats)
-            rows.append(
-                {
-                    "batch": batch,
-                    "latency": latency,
-                    "scheduler": name,
-                    "prefill_ms": prefill_ms,
-                    "decode_ms": decode_ms,
-                }
-            )
-            print(f"| {batch} | {latency} | `{name}` | {prefill_ms:.2f} | {decode_ms:.2f} |", flush=True)
-    hardware = "cpu" if full.device.type == "cpu" else torch.cuda.get_device_name()
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    print(json.dumps({"hardware": hardware, "versions": versions, "text_tokens": args.text_tokens, "rows": rows}))
+        cells = cells_of(full, args, batch)
+        share = args.seconds * batch**0.5 / sum(size**0.5 for size in args.batch)
+        measured = in_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
+        for key, cell in measured.items():
+            rows.append(dict(zip(("batch", "latency", "scheduler"), key, strict=True)) | spreads(cell))
+            if key[2] in SCHEDULERS and (cut := measured.get((batch, key[1], "cut"))) is not None:
+                rows[-1]["over_cut"] = over(cell, cut)
+            shown = [_shown(rows[-1], part) for part in ("first_token_ms", "prefill_ms", "decode_token_ms", "plans")]
+            print("| " + " | ".join([str(batch), key[1], f"`{key[2]}`", *shown]) + " |", flush=True)
+    layers, dtype = full.family.decoder().num_layers, str(full.dtype).removeprefix("torch.")
+    keep = args.keep or full.shape.num_vision_tokens
+    made = figures(
+        shapes=args.model or args.shapes,
+        layers=layers,
+        dtype=dtype,
+        vision_tokens=keep,
+        text_tokens=args.text_tokens,
+        new_tokens=args.new_tokens,
+        rows=rows,
+    )
+    finish(made, args.output)
+
+
+def _shown(row: dict[str, Any], part: str) -> str:
+    if "error" in row:
+        return row["error"][:60] if part == "first_token_ms" else ""
+    return f"{row[part]['median']:.2f}" if part in row else ""
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import re
 import sys
 from pathlib import Path
 
+import clock_tables
+
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/report.md", "docs/methods_compared.md", "src/adallava/bundled/tiny/README.md")
 STAGES = ("align", "base", "question", "budget-token")
@@ -194,6 +196,21 @@ TABLES = {
     "compared_provenance": lambda: _provenance("methods"),
     "positions": _positions,
     "positions_provenance": lambda: _provenance("positions"),
+    "sweep_7b_batch_8": lambda: clock_tables.sweep(_published("seven_b"), 8),
+    "sweep_7b_batch_1": lambda: clock_tables.sweep(_published("seven_b"), 1),
+    "sweep_7b_provenance": lambda: clock_tables.provenance(_published("seven_b")),
+    "layers_7b": lambda: clock_tables.layers(_published("layers")),
+    "skipping_7b": lambda: clock_tables.skipping(_published("layers")),
+    "layers_7b_provenance": lambda: clock_tables.provenance(_published("layers")),
+    "layers_tiny": lambda: clock_tables.layers(_published("layers_tiny")),
+    "skipping_tiny": lambda: clock_tables.skipping(_published("layers_tiny")),
+    "layers_tiny_provenance": lambda: clock_tables.provenance(_published("layers_tiny")),
+    "loading": lambda: clock_tables.loading(_published("loading")),
+    "loading_provenance": lambda: clock_tables.provenance(_published("loading")),
+    "inside": lambda: clock_tables.inside(_published("inside")),
+    "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
+    "selection": lambda: clock_tables.selection(_published("selection")),
+    "selection_provenance": lambda: clock_tables.provenance(_published("selection")),
 }
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 

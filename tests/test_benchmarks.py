@@ -1,51 +1,118 @@
-"""The benchmarks run; what they say is not looked at here."""
+"""The benchmarks run and leave a file of figures; what the clock says is not looked at here."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
+from models import tiny_image
+from run_records import sample_record
 
 from adallava.registry import load_selector_class, scheduler_names, selector_names, selects_inside_llm
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-@pytest.mark.parametrize(("script", "inside"), [("selection.py", False), ("inside.py", True)])
-def test_a_benchmark_times_every_method_of_its_kind_and_ends_in_json(script, inside):
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), "--small", "--repeats", "2"],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+def figures_of(script, *options, folder, exit_code=0):
+    output = folder / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / script), *options, "--device", "cpu", "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == exit_code, done.stderr
+    made = json.loads(output.read_text())
+    assert json.loads(done.stdout.splitlines()[-1]) == made or script == "seven_b.py"
+    assert {"command", "date", "versions", "hardware"} <= set(made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "inside"),
+    [("selection.py", [], False), ("inside.py", ["--batch", "2", "--keep", "64"], True)],
+)
+def test_every_method_of_its_kind_is_timed(script, options, inside, tmp_path):
+    made = figures_of(script, "--shapes", "toy", "--repeats", "2", "--warm-ups", "1", *options, folder=tmp_path)
     expected = {name for name in selector_names() if selects_inside_llm(load_selector_class(name)) == inside}
-    assert expected <= {row["method"] for row in rows}
+    assert expected <= {row["method"] for row in made["rows"]}
 
 
-def test_layers_are_timed_for_every_scheduler_that_needs_no_plan_and_end_in_json():
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(BENCHMARKS / "layers.py"),
-            "--small",
-            "--repeats",
-            "1",
-            "--batch",
-            "2",
-            "--new-tokens",
-            "2",
-        ],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
-    published = {"adallava-layers", "adallava-heads"}
-    assert {row["scheduler"] for row in rows} == {*scheduler_names(), "stock", "cut"} - {"fixed"} - published
+def test_layers_are_timed_for_every_scheduler_that_needs_no_plan(tmp_path):
+    options = ["--shapes", "toy", "--repeats", "1", "--warm-ups", "0", "--batch", "2", "--new-tokens", "2"]
+    made = figures_of("layers.py", *options, folder=tmp_path)
+    # Plans, or published weights, are what the others need.
+    timed = {*scheduler_names(), "transformers", "full", "cut"} - {"fixed", "adallava-layers", "adallava-heads"}
+    assert {row["scheduler"] for row in made["rows"]} == timed
+    assert {row["latency"] for row in made["rows"]} == {"1.0", "0.75", "0.625", "0.5", "1.0 and 0.5"}
+
+
+def test_a_cell_that_fails_is_told_and_the_others_are_timed():
+    code = "from measured import *; import json\ndef bad(): raise MemoryError('too much')\n"
+    code += "cells = in_turns({'a': bad, 'b': lambda: {'ms': 1.0}}, warm_ups=1, repeats=2, seconds=9)\n"
+    code += "finish({'rows': [spreads(cell) for cell in cells.values()]}, None)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    failed, timed = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert failed == {"error": "MemoryError: too much"}
+    assert timed == {"repeats": 2, "ms": {"median": 1.0, "low": 1.0, "high": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "toy"
+    command = [sys.executable, str(BENCHMARKS / "random_llava.py"), str(folder), "--shapes", "toy", "--device", "cpu"]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def nlvr(tmp_path):
+    path = tmp_path / "nlvr.parquet"
+    rows = []
+    for number in range(4):
+        tiny_image(number).save(tmp_path / "picture.png")
+        picture = {"bytes": (tmp_path / "picture.png").read_bytes(), "path": f"{number}.png"}
+        rows.append({"id": f"p{number}", "image": picture, "sentence": "There is a box.", "label": "true"})
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def test_loading_is_measured_in_the_stored_type_and_another(checkpoint, tmp_path):
+    made = figures_of("loading.py", "--model", str(checkpoint), "--ways", "adallava", "adallava-cast", folder=tmp_path)
+    kept, cast = made["rows"]
+    assert made["stored_bytes"] > 0
+    assert cast["anonymous_bytes"] - kept["anonymous_bytes"] > 0.5 * made["stored_bytes"]
+
+
+def test_the_sweep_of_both_dials_is_watched_to_its_end(checkpoint, nlvr, tmp_path):
+    options = ["--model", str(checkpoint), "--nlvr", str(nlvr), "--pictures", "4", "--work", str(tmp_path / "work")]
+    options += ["--method", "uniform", "--token-budget", "0.25", "--latency", "1.0,0.5", "--batch-size", "4"]
+    made = figures_of("seven_b.py", *options, "--max-new-tokens", "2", folder=tmp_path)
+    (run,) = made["runs"]
+    names = [cell["cell"] for cell in run["cells"]]
+    assert names == ["full@1.0", "uniform@0.25", "full@1.0/spaced@0.5", "uniform@0.25/spaced@0.5"]
+    assert all(cell["num_samples"] == 6 and cell["num_failed"] == 0 for cell in run["cells"])
+    assert made["checks"]["batch 4"]["every cell ends"]
+
+
+def test_a_sweep_that_outlasts_its_time_did_not_end(checkpoint, nlvr, tmp_path):
+    options = ["--model", str(checkpoint), "--nlvr", str(nlvr), "--pictures", "4", "--work", str(tmp_path / "work")]
+    made = figures_of("seven_b.py", *options, "--batch-size", "4", "--seconds", "1", folder=tmp_path, exit_code=1)
+    assert made["runs"][0]["exit_code"] is None
+    assert not made["checks"]["batch 4"]["every cell ends"]
+
+
+def test_growth_is_between_batches_of_equal_lengths(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from seven_b import device_growth_bytes
+
+    def answers(*peaks_and_lengths):
+        made = []
+        for number, (peak, length) in enumerate(peaks_and_lengths):
+            record = sample_record("full@1.0", f"s{number}", score=1.0, tokens_kept=4)
+            made.append(record.model_copy(update={"peak_memory_bytes": peak, "prompt_length": length, "batch_size": 1}))
+        return made
+
+    assert device_growth_bytes(answers((100, 9), (300, 20), (100, 9), (300, 20))) == 0
+    assert device_growth_bytes(answers((100, 9), (300, 20), (104, 9), (310, 20))) == 10
+    assert device_growth_bytes(answers((100, 9), (300, 20))) == 0

@@ -7,6 +7,8 @@ import pytest
 from run_records import failed, run, sample_record
 
 from adallava.errors import RunFolderError
+from adallava.evaluation import file_locks
+from adallava.evaluation.file_locks import lock_file
 from adallava.evaluation.journal import Journal, locked_folder, read_timings, write_atomically, write_timings
 from adallava.records import TimingRecord
 
@@ -104,7 +106,7 @@ def test_batch_sizes_to_time_at_are_added_to_the_same_run(tmp_path):
         assert json.loads((tmp_path / "run.json").read_text())["config"]["timing_batch_sizes"] == named
 
 
-@pytest.mark.parametrize("name", ["samples.jsonl", "results.json"])
+@pytest.mark.parametrize("name", ["samples.jsonl", "samples-1.jsonl", "results.json"])
 def test_results_of_unknown_origin_are_not_touched(tmp_path, name):
     (tmp_path / name).write_text("something\n")
     with pytest.raises(RunFolderError, match="holds results without"):
@@ -183,3 +185,49 @@ def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_what_other_ranks_left_is_moved_into_the_one_file(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a"))
+    for rank, ids in ((1, "bc"), (10, "d")):
+        lines = [record.model_dump_json().encode() + b"\n" for record in records(*ids)]
+        (tmp_path / f"samples-{rank}.jsonl").write_bytes(b"".join(lines) + lines[0][:40])
+    with Journal(tmp_path, run()) as journal:
+        assert sorted(record.sample_id for record in journal.records) == ["a", "b", "c", "d"]
+        journal.append(records("e"))
+    assert [path.name for path in tmp_path.glob("samples*")] == ["samples.jsonl"]
+    with Journal(tmp_path, run()) as journal:
+        assert sorted(record.sample_id for record in journal.records) == ["a", "b", "c", "d", "e"]
+
+
+def test_moved_but_not_yet_dropped_they_are_not_doubled(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a", "b", "c"))
+    whole = (tmp_path / "samples.jsonl").read_bytes()
+    first, second, third = whole.splitlines(keepends=True)
+    # Killed within the move: the last line is torn in the one file, and whole in the other.
+    (tmp_path / "samples.jsonl").write_bytes(first + second + third[:30])
+    (tmp_path / "samples-1.jsonl").write_bytes(second + third)
+    with Journal(tmp_path, run()) as journal:
+        assert journal.records == records("a", "b", "c")
+    assert (tmp_path / "samples.jsonl").read_bytes() == whole
+
+
+def test_failed_answers_of_other_ranks_are_forgotten_too(tmp_path):
+    Journal(tmp_path, run()).__exit__()
+    (tmp_path / "samples-1.jsonl").write_text(failed(sample_id="b").model_dump_json() + "\n")
+    with Journal(tmp_path, run(), retry_failed=True) as journal:
+        assert journal.records == []
+
+
+def test_a_file_that_a_rank_still_writes_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(file_locks, "_STRAGGLERS_S", 0.0)
+    Journal(tmp_path, run()).__exit__()
+    line = records("b")[0].model_dump_json() + "\n"
+    (tmp_path / "samples-1.jsonl").write_text(line)
+    with lock_file(tmp_path / "samples-1.jsonl"), pytest.raises(RunFolderError, match="still writing"):
+        Journal(tmp_path, run())
+    assert (tmp_path / "samples-1.jsonl").read_text() == line
+    with Journal(tmp_path, run()) as journal:
+        assert journal.records == records("b")

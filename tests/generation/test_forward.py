@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from models import BEFORE_LLM, sample_of, tiny_tokens, with_every_option
+from masked_reference import MaskedInside, hiding
+from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_base, tiny_tokens, with_every_option
 from stock_reference import stock_features
 from torch import Tensor
 from torch.nn import functional as F
 
 from adallava import AdaLlava
 from adallava.registry import selector_names
+from adallava.selection import build_selector
 from adallava.selection.contract import Need
 
 IGNORED = -100
@@ -39,11 +41,11 @@ def _masked_logits(
     embeds[0, is_image] = features
     stays = ~is_image
     stays[is_image.nonzero().flatten()[kept]] = True
-    length = ids.shape[1]
-    sees = torch.ones(length, length, dtype=torch.bool).tril() & (stays[None, :] | torch.eye(length, dtype=torch.bool))
-    additive = torch.zeros(1, 1, length, length).masked_fill(~sees, torch.finfo(torch.float32).min)
     hidden = base.model.language_model(
-        inputs_embeds=embeds, attention_mask=additive, position_ids=torch.arange(length)[None], use_cache=False
+        inputs_embeds=embeds,
+        attention_mask=hiding(stays),
+        position_ids=torch.arange(len(stays))[None],
+        use_cache=False,
     ).last_hidden_state
     return base.lm_head(hidden)[0], stays
 
@@ -72,6 +74,21 @@ def test_masking_dropped_tokens_equals_removing_them(full: AdaLlava, inputs: dic
             torch.testing.assert_close(embeds, stock_features(model.base, sample)[kept], atol=1e-5, rtol=1e-5)
         masked, stays = _masked_logits(model, sample, kept, embeds)
         torch.testing.assert_close(gathered.logits[0], masked[stays], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", INSIDE_LLM)
+@torch.no_grad()
+def test_masking_tokens_from_a_layer_on_equals_dropping_them_there(
+    llava: AdaLlava, llava_inputs: dict[str, Any], method: str
+) -> None:
+    model = AdaLlava(tiny_base(), llava.processor).with_method(method)
+    eager = tiny_base(attn_implementation="eager")
+    for row, budget in enumerate([3, 9, 16]):
+        sample = sample_of(llava_inputs, row)
+        dropped = model.forward(**sample, token_budget=budget)
+        masked, stays = MaskedInside(eager, build_selector(method, model.shape), budget).logits(sample)
+        assert stays.sum() == dropped.layout.lengths[0]
+        torch.testing.assert_close(dropped.logits[0], masked[stays], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", selector_names())

@@ -99,7 +99,8 @@ def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, in
 
 @torch.no_grad()
 def test_a_plan_is_the_stock_model_with_the_rest_taken_out(model: AdaLlava, inputs: dict[str, Any]) -> None:
-    # At full tokens, one sample: the prompt, its latency token if there is one, and a smaller model.
+    # At full tokens, one sample: the prompt, its free latency token if there is one, and a smaller model. A token that
+    # only observes leaves no trace: the smaller model knows nothing of it.
     for row, latency in enumerate((4 / 6, 3 / 6, 5 / 6)):
         sample = sample_of(inputs, row)
         output = model.generate(**sample, latency=latency, max_new_tokens=NEW, do_sample=False, output_logits=True)
@@ -123,15 +124,14 @@ def _slices_run(model: AdaLlava, sample: dict[str, Any], latency: float) -> list
 
 
 def _embeds(model: AdaLlava, sample: dict[str, Any], latency: float) -> Tensor:
-    """The whole prompt's embeddings, and behind them the last one again with the latency added, or a token alone."""
+    """The whole prompt's embeddings, and behind them a free latency token, if there is one."""
     ids = sample["input_ids"]
     embeds = model.base.get_input_embeddings()(ids)
     embeds[ids == model.base.config.image_token_id] = stock_features(model.base, sample)
     scheduler: Any = model.scheduler
-    if scheduler.name not in (*LEARNED, *FREE_TOKEN):
+    if scheduler.name not in FREE_TOKEN:
         return embeds
-    token = scheduler.latency_token(torch.tensor([latency]))[None]
-    return torch.cat([embeds, token if scheduler.name in FREE_TOKEN else embeds[:, -1:] + token], dim=1)
+    return torch.cat([embeds, scheduler.latency_token(torch.tensor([latency]))[None]], dim=1)
 
 
 def test_latency_one_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -202,24 +202,28 @@ def test_labels_positions_and_lengths_around_the_token_fit_in_a_mixed_batch(six:
     for row, (kept, answer, has_token) in enumerate([(3, 2, True), (16, 4, False), (9, 3, True)]):
         tokens = sum(tiny_tokens(model, [row]))
         length = int(batch["attention_mask"][row].sum()) - tokens + kept + has_token
-        assert output.layout.lengths[row] == int(output.batch.attention_mask[row].sum()) == length
+        assert output.layout.lengths[row] == length
+        # No token reads the latency token, and it takes no position of its own.
+        assert int(output.batch.attention_mask[row].sum()) == length - has_token
         learned = (output.batch.labels[row] != -100).nonzero().flatten().tolist()
         # The answer stands at the end, and its tokens are the same.
         assert learned == list(range(length - answer, length))
         assert torch.equal(output.batch.labels[row, learned], batch["input_ids"][row, -answer:])
         assert torch.equal(output.batch.input_ids[row, learned], batch["input_ids"][row, -answer:])
-        positions = output.batch.position_ids[row, :length]
+        readable = output.batch.attention_mask[row, :length].bool()
+        positions = output.batch.position_ids[row, :length][readable]
         assert bool((positions.diff() >= 1).all())
-        assert int(positions[-1]) == int(batch["attention_mask"][row].sum()) - 1 + has_token
+        assert int(positions[-1]) == int(batch["attention_mask"][row].sum()) - 1
         places = output.layout.latency_places
         assert places is not None
-        assert int(places[row]) == (length - answer - 1 if has_token else -1)
+        assert int(places[row]) == (length - answer - 2 if has_token else -1)
         if has_token:
             place = int(places[row])
             assert output.batch.labels[row, place] == -100
-            # The token is the prompt's last one again, with the latency on top.
-            assert output.batch.input_ids[row, place] == output.batch.input_ids[row, place - 1]
-            assert not torch.equal(output.batch.inputs_embeds[row, place], output.batch.inputs_embeds[row, place - 1])
+            # The token is the prompt's last one again, with the latency on top, right before it.
+            assert output.batch.input_ids[row, place] == output.batch.input_ids[row, place + 1]
+            assert output.batch.position_ids[row, place] == output.batch.position_ids[row, place + 1]
+            assert not torch.equal(output.batch.inputs_embeds[row, place], output.batch.inputs_embeds[row, place + 1])
     expected = torch.nn.functional.cross_entropy(
         output.logits[:, :-1].flatten(0, 1), output.batch.labels[:, 1:].flatten(), ignore_index=-100
     )
@@ -321,10 +325,21 @@ def test_sampling_draws_what_the_smaller_model_would(model: AdaLlava, inputs: di
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("llm", [{}, {"llm": "mistral", "sliding_window": 20}], ids=["llama", "window"])
-def test_kernels_and_llms(full: AdaLlava, inputs: dict[str, Any], attention: str, llm: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("llm", "names"),
+    [
+        ({}, LEARNED),
+        ({"llm": "mistral", "sliding_window": 160}, LEARNED),
+        # Shorter than the prompt: a latency token would take a place in the window.
+        ({"llm": "mistral", "sliding_window": 20}, ("spaced",)),
+    ],
+    ids=["llama", "window", "short window"],
+)
+def test_kernels_and_llms(
+    full: AdaLlava, inputs: dict[str, Any], attention: str, llm: dict[str, Any], names: tuple[str, ...]
+) -> None:
     base = six_layers(full, attn_implementation=attention, **llm)
-    for name in LEARNED:
+    for name in names:
         model = scheduled(base, name)
         output = model.generate(**inputs, latency=LATENCIES, max_new_tokens=NEW, do_sample=False)
         for row in (0, 2):

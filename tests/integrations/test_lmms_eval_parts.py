@@ -6,10 +6,11 @@ from models import tiny_processor
 from PIL import Image
 
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
+from adallava.evaluation.ranks import Ranks
 from adallava.integrations.lmms_eval.answers import EmptyWatch
 from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
 from adallava.integrations.lmms_eval.messages import read_messages
-from adallava.integrations.lmms_eval.placement import Ranks, choose_device
+from adallava.integrations.lmms_eval.placement import choose_device
 
 
 @pytest.mark.parametrize(

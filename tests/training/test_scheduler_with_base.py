@@ -218,6 +218,8 @@ def test_scheduler_and_base_have_learning_rates_of_their_own(tmp_path: Any) -> N
         },
         "scheduler_options": {"prefix_layers": 1},
         "lowest_latency": 0.3,
+        # All rewards of a random base are the lowest: without this weight no plan would be better than another.
+        "spread_weight": 0.1,
     }
     folder = train_stage(Recipe.model_validate(fields), tmp_path / "run", start_from=str(start), device=CPU)
     before, after = load_file(start / "model.safetensors"), load_file(folder / "model.safetensors")

@@ -82,9 +82,9 @@ def of_selection(selection: "SampleSelection", total_ms: float) -> BudgetResult:
 
 def of_answer(model: "AdaLlava", output: "AdaLlavaOutput", latency: Latency, total_ms: float) -> BudgetResult:
     """Return the result of a batch of one sample."""
-    from adallava.evaluation.empties import classify_empty
+    from adallava.evaluation.empties import classify_empty, eos_ids_of
 
-    record, eos = output.records[0], model.base.generation_config.eos_token_id
+    record = output.records[0]
     return BudgetResult(
         budget_asked=record.budget_asked,
         answer=output.text[0],
@@ -98,7 +98,7 @@ def of_answer(model: "AdaLlava", output: "AdaLlavaOutput", latency: Latency, tot
         empty_cause=classify_empty(
             output.text[0],
             output.answer_ids[0],
-            eos if isinstance(eos, list) else [eos],
+            eos_ids_of(model),
             model.processor.tokenizer.all_special_ids,
         ),
         score_range=record.score_range,

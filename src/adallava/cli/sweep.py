@@ -27,6 +27,7 @@ from .shared_options import (
 )
 
 if TYPE_CHECKING:
+    from adallava.evaluation.ranks import Ranks
     from adallava.evaluation.request import SweepRequest
 
 _DEFAULT_BUDGETS = ["0.5", "0.25", "0.125", "0.0625", "0.03125"]
@@ -37,6 +38,7 @@ folder then holds run.json (what ran, on what), samples.jsonl (every answer), re
 up and compared) and report.html. docs/protocol.md says how the figures are made.
 
 Killed or interrupted, the same command goes on where it stopped. A folder never mixes two configurations.
+Under torchrun the samples are shared by the processes of one host (docs/processes.md).
 """
 
 _EPILOG = """\
@@ -48,6 +50,7 @@ examples:
   adallava sweep --model llava-hf/llava-1.5-7b-hf --task questions.jsonl --limit all \\
       --question-suffix " Answer with one word." --output runs/mine
   adallava sweep --model llava-hf/llava-1.5-7b-hf --task lmms:vqav2_val --limit 500 --output runs/vqav2
+  torchrun --nproc-per-node 4 -m adallava sweep --limit 700 --output runs/shared
 
 a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
@@ -193,23 +196,24 @@ def _add_output(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sweep, print its table, and return 1 if a cell is flagged, else 0."""
-    request = _request(args)
-    # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.evaluation.sweep import run_sweep
+    from adallava.evaluation.ranks import ranks_of_one_host
 
-    from .loading import check_device, quiet_loading
-    from .sweep_progress import ProgressDisplay
+    ranks = ranks_of_one_host()
+    if ranks.rank > 0:
+        from .sweep_ranks import join
+
+        return join(lambda: _request(args, ranks), args.output, ranks)
+    request = _request(args, ranks)
+    # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from .sweep_ranks import lead
     from .sweep_table import print_outcome
 
-    check_device(request.device)
-    quiet_loading(request.model)
-    with ProgressDisplay() as display:
-        outcome = run_sweep(request, display)
+    outcome = lead(request, ranks)
     print_outcome(outcome, request.output)
     return int(any(cell.flagged for cell in outcome.results.cells))
 
 
-def _request(args: argparse.Namespace) -> "SweepRequest":
+def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
     # Read before anything heavy is imported.
     budgets, limit = parse_token_budgets(args.token_budget), parse_limit(args.limit)
     adapters, options = parse_method_paths(args.adapter), parse_method_options(args.method_option)
@@ -246,5 +250,11 @@ def _request(args: argparse.Namespace) -> "SweepRequest":
         question_suffix=args.question_suffix,
         retry_failed=args.retry_failed,
         report=not args.no_report,
-        command=shlex.join(["adallava", *sys.argv[1:]]),
+        command=_command(ranks),
     )
+
+
+def _command(ranks: "Ranks") -> str:
+    by_hand = ["adallava"]
+    launched = ["torchrun", "--nproc-per-node", str(ranks.world_size), "-m", "adallava"]
+    return shlex.join([*(by_hand if ranks.world_size == 1 else launched), *sys.argv[1:]])

@@ -15,7 +15,7 @@ from adallava.tasks.task import Scorer
 
 from .answer_flops import count_flops, count_kv_bytes
 from .batches import BatchStore, PreparedBatch, describe_error
-from .empties import classify_empty
+from .empties import classify_empty, eos_ids_of
 from .peak_memory import peak_memory_bytes, reset_peak_memory
 from .plan import CellPlan, sample_seed
 
@@ -47,6 +47,19 @@ class Answerer:
         failed = [failed_record(plan, draw, sample, error) for sample, error in batch.failures]
         if not batch.samples:
             return failed
+        run = self.run(plan, draw, batch, max_new_tokens=self.max_new_tokens)
+        answered = [self._record(plan, draw, sample, row, run) for row, sample in enumerate(batch.samples)]
+        return answered + failed
+
+    def run(self, plan: CellPlan, draw: int, batch: PreparedBatch, **lengths: Any) -> "BatchRun":
+        """Generate once, greedily, for a batch that holds a sample. It is on the device before the clock starts.
+
+        Args:
+            plan: the cell.
+            draw: of a method that draws at random.
+            batch: of prompts and pictures.
+            lengths: of the answers, as `generate` names them.
+        """
         device = self.model.device
         clock = StageClock(device)
         inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
@@ -59,30 +72,18 @@ class Answerer:
             seed=[sample_seed(self.seed, sample.id, draw) for sample in batch.samples],
             positions=plan.positions,
             clock=clock,
-            max_new_tokens=self.max_new_tokens,
+            **lengths,
             do_sample=False,
         )
         batch_ms = (time.perf_counter() - start) * 1000.0
-        measured = _Measured(batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device))
-        answered = [self._record(plan, draw, sample, row, output, measured) for row, sample in enumerate(batch.samples)]
-        return answered + failed
+        return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device))
 
-    def _record(
-        self, plan: CellPlan, draw: int, sample: TaskSample, row: int, output: AdaLlavaOutput, measured: "_Measured"
-    ) -> SampleRecord:
-        ran, response = output.records[row], output.text[row]
+    def _record(self, plan: CellPlan, draw: int, sample: TaskSample, row: int, run: "BatchRun") -> SampleRecord:
+        output, ran, response = run.output, run.output.records[row], run.output.text[row]
         return SampleRecord(
-            cell=plan.cell,
-            sample_id=sample.id,
-            draw=draw,
-            positions=plan.positions,
-            question=sample.question,
-            answers=list(sample.answers),
-            kind=sample.kind,
+            **_asked(plan, draw, sample),
             response=response,
             score=self.score(sample, response),
-            method=plan.method,
-            budget_asked=plan.budget_asked,
             num_vision_tokens=ran.num_vision_tokens,
             tokens_asked=ran.tokens_asked,
             tokens_kept=ran.tokens_kept,
@@ -90,8 +91,6 @@ class Answerer:
             tokens_planned=ran.tokens_planned,
             kept_indices=[list(indices) for indices in ran.kept_indices],
             grids=list(ran.grids),
-            scheduler=plan.scheduler,
-            latency_asked=plan.latency_asked,
             groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
             groups_per_layer=1 if ran.layers is None else ran.layers.groups,
             latency_tokens=0 if ran.layers is None else ran.layers.latency_tokens,
@@ -102,18 +101,16 @@ class Answerer:
             answer_length=output.answer_lengths[row],
             finish_reason=output.finish_reasons[row],
             empty_cause=classify_empty(response, output.answer_ids[row], self._eos_ids, self._special_ids),
-            batch_ms=measured.batch_ms,
-            batch_size=measured.batch_size,
-            part_ms={part: ms / measured.batch_size for part, ms in measured.part_ms.items()},
+            batch_ms=run.batch_ms,
+            batch_size=run.batch_size,
+            part_ms={part: ms / run.batch_size for part, ms in run.part_ms.items()},
             flops=count_flops(self.model, self.base_shape, ran, sample.question, output.answer_lengths[row]),
-            peak_memory_bytes=measured.peak_memory_bytes,
+            peak_memory_bytes=run.peak_memory_bytes,
         )
 
     @cached_property
     def _eos_ids(self) -> frozenset[int]:
-        eos = self.model.base.generation_config.eos_token_id
-        ids = eos if isinstance(eos, list) else [eos]
-        return frozenset(token for token in ids if token is not None)
+        return eos_ids_of(self.model)
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
@@ -121,7 +118,18 @@ class Answerer:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class BatchRun:
+    """One batch answered, and what was measured of it as a whole.
+
+    Attributes:
+        output: the answers.
+        batch_ms: wall time.
+        batch_size: samples.
+        part_ms: milliseconds by part.
+        peak_memory_bytes: see `SampleRecord.peak_memory_bytes`.
+    """
+
+    output: AdaLlavaOutput
     batch_ms: float
     batch_size: int
     part_ms: dict[str, float]
@@ -155,22 +163,29 @@ def _answer_alone(answerer: Answerer, plan: CellPlan, draw: int, store: BatchSto
     return record
 
 
+def _asked(plan: CellPlan, draw: int, sample: TaskSample) -> dict[str, Any]:
+    """Return the fields of a record that are known before anything runs."""
+    return {
+        "cell": plan.cell,
+        "sample_id": sample.id,
+        "draw": draw,
+        "positions": plan.positions,
+        "question": sample.question,
+        "answers": list(sample.answers),
+        "kind": sample.kind,
+        "method": plan.method,
+        "budget_asked": plan.budget_asked,
+        "scheduler": plan.scheduler,
+        "latency_asked": plan.latency_asked,
+    }
+
+
 def failed_record(plan: CellPlan, draw: int, sample: TaskSample, error: str) -> SampleRecord:
     """Return the record of a sample without an answer: no score, all counts 0."""
     return SampleRecord(
-        cell=plan.cell,
-        sample_id=sample.id,
-        draw=draw,
-        positions=plan.positions,
-        question=sample.question,
-        answers=list(sample.answers),
-        kind=sample.kind,
+        **_asked(plan, draw, sample),
         response="",
         score=None,
-        method=plan.method,
-        budget_asked=plan.budget_asked,
-        scheduler=plan.scheduler,
-        latency_asked=plan.latency_asked,
         num_vision_tokens=0,
         tokens_asked=0,
         tokens_kept=0,

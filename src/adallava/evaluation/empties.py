@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
+from adallava.model import AdaLlava
 from adallava.records import EmptyCause
 
 
@@ -25,3 +26,9 @@ def classify_empty(
     if all(token in special_ids for token in answer_ids):
         return "special-tokens-only"
     return "whitespace-only"
+
+
+def eos_ids_of(model: AdaLlava) -> frozenset[int]:
+    """Return every id that ends an answer of the model."""
+    eos = model.base.generation_config.eos_token_id
+    return frozenset() if eos is None else frozenset(eos if isinstance(eos, list) else [eos])

@@ -1,8 +1,9 @@
 """A run folder that survives being killed at any byte.
 
 `samples.jsonl` only grows; a kill can tear its last line, which opening cuts off. `run.json`, `timings.jsonl` and
-`results.json` appear whole or not at all. One process at a time: the kernel's lock on `.lock` falls with the
-process that held it.
+`results.json` appear whole or not at all. One launch at a time: the kernel's lock on `.lock` falls with the
+process that held it. Of a launch of several processes (`shares.py`) the others append to `samples-<rank>.jsonl`, which
+opening, and the end, move into `samples.jsonl`.
 """
 
 import fcntl
@@ -17,11 +18,16 @@ from pydantic import BaseModel, ValidationError
 from adallava.errors import RunFolderError
 from adallava.records import Run, SampleRecord, TimingRecord
 
+from .file_locks import without_writer
+
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
 TIMINGS_FILE = "timings.jsonl"
 RESULTS_FILE = "results.json"
 TASK_FIGURES_FILE = "task_figures.json"
+
+AnswerKey = tuple[str, str, int]
+"""What no two answers of a run share: cell, sample and draw."""
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
@@ -72,6 +78,7 @@ class Journal:
         self._path = folder / SAMPLES_FILE
         self.run = _claim(folder, run)
         self.records = _read_untorn(self._path)
+        self.gather()
         if retry_failed and any(record.score is None for record in self.records):
             self.records = [record for record in self.records if record.score is not None]
             write_atomically(self._path, b"".join(map(_line, self.records)))
@@ -87,14 +94,52 @@ class Journal:
 
     def append(self, records: Sequence[SampleRecord]) -> None:
         """Add records and return when they are on disk."""
-        self._file.write(b"".join(map(_line, records)))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        append_durably(self._file, records)
         self.records.extend(records)
 
+    def gather(self) -> None:
+        """Move what other processes of a launch have answered into `samples.jsonl`, and drop their files.
 
-def answer_key(record: SampleRecord) -> tuple[str, str, int]:
-    """Return what no two answers of a run share: cell, sample and draw."""
+        Raises:
+            RunFolderError: if one of them is still at work, as after its launcher alone was killed, or left damage.
+        """
+        for path in sorted(self.folder.glob(share_file(self.folder, "*").name)):
+            with without_writer(path):
+                known = {answer_key(record) for record in self.records}
+                # Killed between the two steps below, a former call has moved them already.
+                new = [record for record in _read_untorn(path) if answer_key(record) not in known]
+                with self._path.open("ab") as file:
+                    append_durably(file, new)
+                path.unlink()
+            self.records.extend(new)
+
+
+def share_file(folder: Path, rank: int | str) -> Path:
+    """Return the file that the process of this rank, other than 0, appends its answers to."""
+    return folder / f"samples-{rank}.jsonl"
+
+
+def append_durably(file: IO[bytes], records: Sequence[SampleRecord]) -> None:
+    """Add lines to a file, and return when they are on disk."""
+    file.write(b"".join(map(_line, records)))
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def read_answer_keys(folder: Path) -> set[AnswerKey]:
+    """Return what `samples.jsonl` has answers of, while another process may be appending to it.
+
+    Raises:
+        RunFolderError: for a line that is not a `SampleRecord`.
+    """
+    path = folder / SAMPLES_FILE
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    lines = whole.split(b"\n") if whole else []
+    return {answer_key(_parse(path, number, line, SampleRecord)) for number, line in enumerate(lines, start=1)}
+
+
+def answer_key(record: SampleRecord) -> AnswerKey:
+    """Return the key of an answer."""
     return record.cell, record.sample_id, record.draw
 
 
@@ -155,7 +200,7 @@ def read_run(folder: Path) -> Run | None:
 def _claim(folder: Path, run: Run) -> Run:
     existing = read_run(folder)
     if existing is None:
-        if (folder / SAMPLES_FILE).exists() or (folder / RESULTS_FILE).exists():
+        if any(folder.glob("samples*.jsonl")) or (folder / RESULTS_FILE).exists():
             raise RunFolderError(f"{folder} holds results without {RUN_FILE}: give another --output")
         write_record(folder / RUN_FILE, run)
         return run

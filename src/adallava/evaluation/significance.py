@@ -100,6 +100,7 @@ def _reach(sizes: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
 
 
 def _on_lattice(sizes: NDArray[np.float64], counts: NDArray[np.int64], step: float, seen: float) -> float:
+    """Return the p-value with sizes rounded to multiples of a step, and what rounding may hide added to it."""
     whole = np.rint(sizes / step).astype(np.int64)
     errors = np.abs(sizes - whole * step)
     reach = int(np.ceil(_reach(whole.astype(np.float64), counts)))
@@ -110,6 +111,7 @@ def _on_lattice(sizes: NDArray[np.float64], counts: NDArray[np.int64], step: flo
     beyond = np.append(np.cumsum(chances[::-1])[::-1], 0.0)
 
     def tail(shift: float) -> float:
+        """Return the two-sided chance of a sum at least as large as the one seen less `shift`."""
         first = int(np.ceil((seen - shift) / step - 1e-6))
         return 1.0 if first <= 0 else 2.0 * float(beyond[min(first, reach + 1)]) + outside
 

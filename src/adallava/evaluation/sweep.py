@@ -1,14 +1,14 @@
 """The sweep: methods crossed with budgets over the same samples, into a run folder that can be resumed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import count
 from pathlib import Path
 
 from adallava.errors import InputError
 from adallava.model import AdaLlava
-from adallava.records import FULL_METHOD, Results, Run, RunConfig
+from adallava.records import FULL_METHOD, Results, Run, RunConfig, SampleRecord
 from adallava.report.page import write_report
 from adallava.scheduling.contract import has_free_token
 from adallava.tasks import Task, load_task
@@ -16,7 +16,15 @@ from adallava.tasks.task import pictures_of
 
 from .answering import Answerer, answer_batch
 from .batches import BatchStore, prepare_batch
-from .journal import RESULTS_FILE, Journal, answer_key, locked_folder, write_record
+from .journal import (
+    RESULTS_FILE,
+    AnswerKey,
+    Journal,
+    answer_key,
+    locked_folder,
+    read_answer_keys,
+    write_record,
+)
 from .loading import (
     drawing_at_random,
     load_models,
@@ -29,7 +37,9 @@ from .loading import (
 from .observer import SweepObserver
 from .plan import CellPlan, plan_cells
 from .provenance import collect_provenance
+from .ranks import ONE_PROCESS, Ranks, is_own
 from .request import SweepRequest
+from .shares import Lead, Share
 from .summary import summarise
 from .task_figures import write_task_figures
 from .timing import time_cells
@@ -44,43 +54,93 @@ class SweepOutcome:
     report: Path | None
 
 
-def run_sweep(request: SweepRequest, observer: SweepObserver | None = None) -> SweepOutcome:
+@dataclass(frozen=True)
+class LoadedSweep:
+    """What every process of a sweep has loaded.
+
+    Attributes:
+        task: the samples and their scores.
+        models: by method, the full-token model first.
+        schedulers: by name.
+        plans: the cells, in order.
+        answerers: by `CellPlan.runner`.
+        store: the batches.
+    """
+
+    task: Task
+    models: Mapping[str, AdaLlava]
+    schedulers: Mapping[str, AdaLlava]
+    plans: tuple[CellPlan, ...]
+    answerers: Mapping[str, Answerer]
+    store: BatchStore
+
+
+def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, ranks: Ranks = ONE_PROCESS) -> SweepOutcome:
     """Run what `request.output` does not hold yet, then sum up. Safe to kill at any moment and call again.
+
+    With several processes this is rank 0's; the others call `join_sweep`.
 
     Raises:
         AdallavaError: for a mistake in the request; before anything runs, whatever can be told by then.
         RunFolderError: if the folder holds another run, or another process writes it.
+        ProcessEndedError: if another process of the launch fails or dies.
     """
     observer = observer or SweepObserver()
-    methods = resolve_methods(request.methods)
-    task = _load_task(request)
+    methods, task = resolve_methods(request.methods), _load_task(request)
     with locked_folder(request.output):
-        models = load_models(request, methods, observer)
-        schedulers = load_schedulers(request, models[FULL_METHOD])
-        run = describe_run(request, task, models, schedulers)
-        plans = plan_cells(
-            models,
-            request.budgets,
-            methods_ignoring_budget(models),
-            positions=request.positions,
-            drawing=drawing_at_random(models, schedulers),
-            draws=request.draws,
-            schedulers=schedulers,
-            latencies=request.latencies,
-            with_token=[name for name, model in schedulers.items() if has_free_token(model.scheduler)],
-        )
-        prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
-        store = BatchStore(task.samples, request.batch_size, prepare)
-        answerers = make_answerers(request, models, schedulers, task)
+        loaded = _load(request, methods, task, observer)
+        run = describe_run(request, task, loaded.models, loaded.schedulers)
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
-            _run_cells(answerers, store, plans, journal, observer)
+            _lead(request.output, loaded, journal, observer, ranks)
         run, sizes = journal.run, journal.run.config.timing_batch_sizes
-        timings = time_cells(request.output, answerers, plans, sizes, task.samples, prepare, observer)
-        results = summarise(plans, [sample.id for sample in task.samples], journal.records, request.seed, timings)
+        # The other processes are gone: nothing else runs on the device.
+        timings = time_cells(
+            request.output, loaded.answerers, loaded.plans, sizes, task.samples, loaded.store.prepare, observer
+        )
+        ids = [sample.id for sample in task.samples]
+        results = summarise(loaded.plans, ids, journal.records, request.seed, timings)
         write_record(request.output / RESULTS_FILE, results)
         write_task_figures(request.output, task, journal.records)
         report = write_report(request.output, pictures_of(task)) if request.report else None
     return SweepOutcome(run, results, report)
+
+
+def join_sweep(request: SweepRequest, share: Share, ranks: Ranks) -> None:
+    """Answer this process's share of a sweep that rank 0 leads with `run_sweep`.
+
+    Args:
+        request: the same as the leader's, but for the device.
+        share: of this process, entered.
+        ranks: of this process.
+
+    Raises:
+        AdallavaError: for a mistake in the request.
+        ProcessEndedError: if the leader ends first.
+    """
+    silent = SweepObserver()
+    loaded = _load(request, resolve_methods(request.methods), _load_task(request), silent)
+    share.begin()
+    _answer(loaded, read_answer_keys(request.output), share.append, silent, ranks)
+    share.finish()
+
+
+def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observer: SweepObserver) -> LoadedSweep:
+    models = load_models(request, methods, observer)
+    schedulers = load_schedulers(request, models[FULL_METHOD])
+    plans = plan_cells(
+        models,
+        request.budgets,
+        methods_ignoring_budget(models),
+        positions=request.positions,
+        drawing=drawing_at_random(models, schedulers),
+        draws=request.draws,
+        schedulers=schedulers,
+        latencies=request.latencies,
+        with_token=[name for name, model in schedulers.items() if has_free_token(model.scheduler)],
+    )
+    prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
+    store = BatchStore(task.samples, request.batch_size, prepare)
+    return LoadedSweep(task, models, schedulers, plans, make_answerers(request, models, schedulers, task), store)
 
 
 def describe_run(
@@ -136,31 +196,44 @@ def _load_task(request: SweepRequest) -> Task:
     return task
 
 
-def _run_cells(
-    answerers: Mapping[str, Answerer],
-    store: BatchStore,
-    plans: Sequence[CellPlan],
-    journal: Journal,
-    observer: SweepObserver,
-) -> None:
+def _lead(folder: Path, loaded: LoadedSweep, journal: Journal, observer: SweepObserver, ranks: Ranks) -> None:
+    """Answer the leader's share, wait for the others', and put all of it into the journal."""
     done = {answer_key(record) for record in journal.records}
-    num_samples = sum(map(len, store.batches))
-    observer.begin(sum(plan.draws for plan in plans) * num_samples, len(done))
-    warm: set[str] = set()
-    for number, plan in enumerate(plans, start=1):
-        observer.cell(plan.cell, number, len(plans))
-        answerer = answerers[plan.runner]
-        for draw, place in product(range(plan.draws), range(len(store.batches))):
-            ids = (sample.id for sample in store.batches[place])
-            missing = {sample_id for sample_id in ids if (plan.cell, sample_id, draw) not in done}
-            if not missing:
-                continue
-            if plan.runner not in warm:
-                # Unrecorded: a method's first batch also pays for allocations and lazy imports.
-                answer_batch(answerer, plan, draw, store, place)
-                warm.add(plan.runner)
-            # A batch that a kill cut in two runs whole: its answers must not depend on where it was cut.
-            records = answer_batch(answerer, plan, draw, store, place)
-            records = [record for record in records if record.sample_id in missing]
+    observer.begin(sum(plan.draws for plan in loaded.plans) * len(loaded.task.samples), len(done))
+    with Lead(folder, ranks.world_size) as lead:
+
+        def keep(records: Sequence[SampleRecord]) -> None:
             journal.append(records)
             observer.answered(len(records), sum(record.score is None for record in records))
+            lead.look(observer)
+
+        _answer(loaded, done, keep, observer, ranks)
+        lead.wait(observer)
+    journal.gather()
+
+
+def _answer(
+    loaded: LoadedSweep,
+    done: Set[AnswerKey],
+    keep: Callable[[Sequence[SampleRecord]], None],
+    observer: SweepObserver,
+    ranks: Ranks,
+) -> None:
+    """Answer what is this process's share and not done, and hand each batch's records to `keep`."""
+    batches, warm = loaded.store.batches, set[str]()
+    turns = count()
+    for number, plan in enumerate(loaded.plans, start=1):
+        observer.cell(plan.cell, number, len(loaded.plans))
+        answerer = loaded.answerers[plan.runner]
+        for draw, turn in zip(range(plan.draws), turns, strict=False):
+            for place in range(len(batches)):
+                missing = {s.id for s in batches[place] if (plan.cell, s.id, draw) not in done}
+                if not missing or not is_own(ranks, place, len(batches), turn):
+                    continue
+                if plan.runner not in warm:
+                    # Unrecorded: a method's first batch also pays for allocations and lazy imports.
+                    answer_batch(answerer, plan, draw, loaded.store, place)
+                    warm.add(plan.runner)
+                # A batch that a kill cut in two runs whole: its answers must not depend on where it was cut.
+                records = answer_batch(answerer, plan, draw, loaded.store, place)
+                keep([record for record in records if record.sample_id in missing])

@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from adallava.generation.clock import StageClock
 from adallava.records import PART_NAMES, Spread, Timing, TimingRecord
 from adallava.tasks import TaskSample
 
@@ -20,8 +18,7 @@ from .answering import Answerer
 from .batches import PreparedBatch, describe_error
 from .journal import read_timings, write_timings
 from .observer import SweepObserver
-from .peak_memory import peak_memory_bytes, reset_peak_memory
-from .plan import CellPlan, sample_seed
+from .plan import CellPlan
 
 WARM_UPS = 2
 """Rounds that are not recorded."""
@@ -121,22 +118,8 @@ def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measure
 
     The batch is on the device before the clock starts: reading and preparing pictures is not timed.
     """
-    device = answerer.model.device
-    inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
-    clock = StageClock(device)
-    reset_peak_memory(device)
-    output = answerer.model.generate(
-        **inputs,
-        token_budget=1.0 if plan.budget is None else plan.budget,
-        latency=1.0 if plan.latency is None else plan.latency,
-        seed=[sample_seed(answerer.seed, sample.id) for sample in batch.samples],
-        positions=plan.positions,
-        clock=clock,
-        min_new_tokens=NEW_TOKENS,
-        max_new_tokens=NEW_TOKENS,
-        do_sample=False,
-    )
-    return Measurement(output.part_ms or {}, peak_memory_bytes(device))
+    run = answerer.run(plan, 0, batch, min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS)
+    return Measurement(run.part_ms, run.peak_memory_bytes)
 
 
 def sum_up(batch_size: int, measurements: Sequence[Measurement]) -> Timing:

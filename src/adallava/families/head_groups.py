@@ -76,6 +76,7 @@ def _attention(attention: Any, normed: Tensor, kwargs: dict[str, Any], rows: Seq
     read = [normed.index_select(0, of_group) for of_group in rows]
 
     def projected(linear: nn.Linear) -> Tensor:
+        """Return each group's slice of a projection for the group's rows, [pairs, heads, S, head_dim]."""
         slices = linear.weight.chunk(len(rows), dim=0)
         of_pairs = torch.cat([F.linear(states, weight) for states, weight in zip(read, slices, strict=True)])
         return of_pairs.view(*of_pairs.shape[:2], -1, attention.head_dim).transpose(1, 2)

@@ -17,6 +17,7 @@ def of_rows(kwargs: dict[str, Any], rows: Tensor, batch_size: int) -> dict[str, 
     """
 
     def picked(value: Any) -> Any:
+        """Return a table's rows; of a tuple, those of each part."""
         if isinstance(value, tuple):
             return tuple(picked(part) for part in value)
         if isinstance(value, Tensor) and len(value) == batch_size:

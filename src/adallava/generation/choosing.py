@@ -63,6 +63,7 @@ def _choose_alike(selector: Selector, inputs: SelectionInput) -> Selection:
 
 
 def _of_images(inputs: SelectionInput, images: Sequence[int], grid: _Grid) -> SelectionInput:
+    """Return what a selector may read of some images, all of one grid, without what stands behind their tokens."""
     rows = torch.tensor(images, dtype=torch.int64).to(inputs.features.device, non_blocking=True)
     num_tokens = grid[0] * grid[1]
 

@@ -29,7 +29,7 @@ class CompactBatch:
     Attributes:
         input_ids: [B, Lc] int64; vision tokens have the placeholder's id, padding has the padding's.
         inputs_embeds: [B, Lc, D].
-        attention_mask: [B, Lc] int64.
+        attention_mask: [B, Lc] int64; 0 also at a latency token that only observes.
         position_ids: [B, Lc] int64; 0 at padding.
         labels: [B, Lc] int64, -100 at vision tokens and padding; None if none were given.
     """
@@ -54,6 +54,17 @@ class CompactBatch:
         if len(set(shapes.values())) != 1:
             raise InputError(f"the tensors of a shortened batch differ in length: {shapes}")
 
+    def llm_inputs(self) -> dict[str, Tensor]:
+        """Return what the LLM reads, by the names of the stock `forward`'s arguments.
+
+        Always with the mask: without one, positions with gaps are read as several packed sequences.
+        """
+        return {
+            "inputs_embeds": self.inputs_embeds,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+        }
+
 
 def compact_ids(layout: Layout, input_ids: Tensor, pad_token_id: int) -> Tensor:
     """Return the ids that stay, [B, Lc], from the original [B, L]."""
@@ -75,7 +86,7 @@ def compact_positions(layout: Layout, kept_indices: Tensor | None, positions: Po
         positions: original or compact.
     """
     if positions == "compact":
-        counted = layout.mask.cumsum(dim=1) - 1
+        counted = counted_positions(layout)
     elif kept_indices is None or kept_indices.numel() == 0:
         counted = layout.base_positions
     else:
@@ -83,6 +94,11 @@ def compact_positions(layout: Layout, kept_indices: Tensor | None, positions: Po
         patches = kept_indices.flatten()[layout.vision_slots.clamp_min(0)]
         counted = layout.base_positions + patches.masked_fill(layout.vision_slots < 0, 0)
     return counted.masked_fill(layout.mask == 0, 0)
+
+
+def counted_positions(layout: Layout) -> Tensor:
+    """Return positions counted over what is left, [B, Lc]; a hidden token shares that of the token behind it."""
+    return (layout.attention_mask.cumsum(dim=1) - layout.attention_mask).clamp_min(0)
 
 
 def merge_embeds(layout: Layout, text_embeds: Tensor, vision_embeds: Tensor | None) -> Tensor:

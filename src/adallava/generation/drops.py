@@ -40,13 +40,14 @@ class Stage:
 
     @property
     def padded(self) -> bool:
-        """True if some prompt is shorter than the batch."""
-        return len(set(self.layout.lengths)) > 1
+        """True if some prompt is shorter than the batch, or holds a token that others do not read."""
+        hides = any(prompt.latency_hidden and prompt.latency_place is not None for prompt in self.layout.prompts)
+        return hides or len(set(self.layout.lengths)) > 1
 
     @property
     def padding_mask(self) -> Tensor | None:
-        """The layout's mask, [B, S], if there is any padding."""
-        return self.layout.mask if self.padded else None
+        """Which tokens may be read, [B, S], if not all may."""
+        return self.layout.attention_mask if self.padded else None
 
     def to(self, device: torch.device) -> "Stage":
         """Return the same stage with its tensors on `device`."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adallava.errors import AdallavaError
 from adallava.families.contract import DecoderLayers
-from adallava.generation.compact import Positions, merge_embeds
+from adallava.generation.compact import Positions, counted_positions, merge_embeds
 from adallava.generation.drops import DropPlan, PlannedDrop, Stage
 from adallava.selection.contract import Selection
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
@@ -24,6 +24,7 @@ class _Reading:
     position_ids: Tensor
 
     def put_into(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return a layer's keyword arguments with these in the place of transformers' own."""
         return {
             **kwargs,
             "attention_mask": self.attention_mask,
@@ -142,7 +143,7 @@ class LayerDrops:
             (cosines, sines),
             samples=self._plan.sample_of_image,
             places=stage.text_places.gather(1, self._raters.rows),
-            padding_mask=stage.layout.mask,
+            padding_mask=stage.layout.attention_mask,
         )
         rated = (shares * self._raters.weights.unsqueeze(-1)).sum(dim=1)
         return rated.gather(1, stage.vision_places)
@@ -192,9 +193,9 @@ class LayerDrops:
         self, drop: PlannedDrop, after: Stage, sources: Tensor, hidden: Tensor, read: dict[str, Any]
     ) -> _Reading:
         repeats = len(hidden) // len(after.layout.prompts)
-        mask = after.layout.mask.repeat_interleave(repeats, dim=0)
+        mask = after.layout.attention_mask.repeat_interleave(repeats, dim=0)
         if self._positions == "compact":
-            position_ids = (mask.cumsum(dim=1) - 1).clamp_min(0)
+            position_ids = counted_positions(after.layout).repeat_interleave(repeats, dim=0)
             tables = self._decoder.position_embeddings(hidden, position_ids)
         else:
             position_ids = read["position_ids"].expand(len(hidden), -1).gather(1, sources)

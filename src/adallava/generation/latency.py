@@ -1,11 +1,15 @@
 """The latency token's place in a batch: it is put into the prompt before anything is planned, as a token of text.
 
     prompt and answer, padded on the left        -  -  t  I  I  t  u  | a  b
-    with the token, `u` once more                -  -  t  I  I  t  u  u  | a  b
+    with a free token, behind the prompt         -  -  t  I  I  t  u  ?  | a  b
+    with one that observes, `u` beforehand       -  -  t  I  I  t  u  u  | a  b
+                                       hidden                      ^
     labels                                       -100 …           -100  a  b
     of a sample that runs everything             -  -  t  I  I  t  u  -  | a  b      (a padded column)
 
-So ids, mask, labels, positions and lengths around it are made where those of every other token are made.
+So ids, mask, labels, positions and lengths around it are made where those of every other token are made. A token that
+observes reads the prompt, and no other token reads it; it shares its position with the prompt's last token. What is
+answered is what the same layers answer without it.
 """
 
 from collections.abc import Sequence
@@ -40,18 +44,21 @@ def insert_latency_tokens(
     labels: Tensor | None,
     wanted: Sequence[bool],
     *,
+    observing: bool,
     image_token_id: int,
     pad_token_id: int,
 ) -> WithLatencyTokens:
-    """Put a token behind the prompt, before the first label.
+    """Put a token at the end of the prompt, before the first label.
 
-    Its id is that of the last text token before it, or the padding's if there is none.
+    Its id is that of the prompt's last text token, or the padding's if there is none.
 
     Args:
         input_ids: [B, L].
         attention_mask: [B, L] or None.
         labels: [B, L] or None.
         wanted: for each sample, whether it gets a token.
+        observing: put it before the prompt's last token (before its last images, if it ends with them) instead of
+            behind it.
         image_token_id: of the placeholders.
         pad_token_id: for a prompt without text.
     """
@@ -60,8 +67,9 @@ def insert_latency_tokens(
     targets = torch.full_like(ids, IGNORED_LABEL) if labels is None else labels.cpu()
     rows, columns = [], []
     for sample, is_wanted in enumerate(wanted):
-        place = _end_of_prompt(mask[sample], targets[sample])
-        text = ids[sample, :place][mask[sample, :place].bool() & (ids[sample, :place] != image_token_id)]
+        end = _end_of_prompt(mask[sample], targets[sample])
+        text = ids[sample, :end][mask[sample, :end].bool() & (ids[sample, :end] != image_token_id)]
+        place = _before_the_last(ids[sample, :end], mask[sample, :end], image_token_id) if observing else end
         token = int(text[-1]) if is_wanted and len(text) else pad_token_id
         rows.append(
             (
@@ -82,6 +90,18 @@ def _end_of_prompt(mask: Tensor, labels: Tensor) -> int:
         return int(learned[0])
     real = mask.nonzero()
     return int(real[-1]) + 1 if len(real) else len(mask)
+
+
+def _before_the_last(ids: Tensor, mask: Tensor, image_token_id: int) -> int:
+    """Return the column of a prompt's last token, or of the first of the placeholders that it ends with."""
+    real = mask.nonzero().flatten()
+    if len(real) == 0:
+        return len(ids)
+    texts = (ids[real] != image_token_id).nonzero().flatten()
+    last = (
+        len(real) - 1 if len(texts) and int(texts[-1]) == len(real) - 1 else (int(texts[-1]) + 1 if len(texts) else 0)
+    )
+    return int(real[last])
 
 
 def _inserted(row: Tensor, place: int, value: int) -> Tensor:

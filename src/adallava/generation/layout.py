@@ -43,6 +43,7 @@ class PromptPlan:
         question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label, without a
             latency token.
         latency_place: position in `columns` of the latency token; None without one.
+        latency_hidden: True if no other token reads it, and it takes no position of its own.
     """
 
     columns: _Columns
@@ -53,6 +54,7 @@ class PromptPlan:
     tokens_per_image: tuple[int, ...]
     question_ids: _Columns
     latency_place: int | None = None
+    latency_hidden: bool = False
 
     @property
     def num_vision_tokens(self) -> int:
@@ -77,6 +79,7 @@ class Layout:
         base_positions: [B, Lc] int64, a text token's position in its unshortened, unpadded prompt; for a
             vision slot, the position of its image's patch 0.
         mask: [B, Lc] int64, 1 for a real token.
+        attention_mask: [B, Lc] int64, 1 for a token that others may read: real, and no hidden latency token.
         question_columns: [B, T] int64, the columns of each prompt's text tokens, right-padded.
         question_mask: [B, T] bool.
         side: on which side the shortened batch is padded.
@@ -89,6 +92,7 @@ class Layout:
     vision_slots: Tensor
     base_positions: Tensor
     mask: Tensor
+    attention_mask: Tensor
     question_columns: Tensor
     question_mask: Tensor
     side: Side
@@ -136,6 +140,7 @@ def plan_layout(
     own_counts: Sequence[int] | None = None,
     labels: Tensor | None = None,
     latency_columns: Sequence[int | None] | None = None,
+    latency_hidden: bool = False,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
 
@@ -152,6 +157,7 @@ def plan_layout(
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
         latency_columns: of each sample, the column of its latency token, if it has one. No selector reads it.
+        latency_hidden: see `PromptPlan`.
 
     Raises:
         InputError: if placeholders and images do not fit together, or a sample is empty.
@@ -172,7 +178,8 @@ def plan_layout(
         sizes = tuple(rest[: len(spans)])
         asked, kept = _counts(budgets[sample], sizes, images, keep_count, own_counts)
         place = None if column is None else int(np.searchsorted(columns, column))
-        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, row[is_question[sample]], place))
+        question = row[is_question[sample]]
+        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, question, place, latency_hidden))
     if first_image != len(tokens_per_image):
         raise InputError(
             f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
@@ -319,7 +326,7 @@ def _find_images(
 
 def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question_mask: Tensor, side: Side) -> Layout:
     shape = (len(prompts), max(prompt.length for prompt in prompts))
-    text_columns, base_positions, mask = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+    text_columns, base_positions, mask, readable = (np.zeros(shape, dtype=np.int64) for _ in range(4))
     vision_slots = np.full(shape, -1, dtype=np.int64)
     k_max = max((count for prompt in prompts for count in prompt.keep_counts), default=0)
     latency_places = np.full(len(prompts), -1, dtype=np.int64)
@@ -330,10 +337,13 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
         text_columns[row, place] = prompt.columns[sources]
         base_positions[row, place] = sources
         vision_slots[row, place] = slots
-        mask[row, place] = 1
+        mask[row, place] = readable[row, place] = 1
         if prompt.latency_place is not None:
             among = np.flatnonzero((sources == prompt.latency_place) & (slots < 0))
             latency_places[row] = range(shape[1])[place][int(among[0])]
+            if prompt.latency_hidden:
+                readable[row, latency_places[row]] = 0
+                base_positions[row, place] -= sources > prompt.latency_place
         first_image += len(prompt.spans)
     return Layout(
         prompts,
@@ -341,6 +351,7 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
         torch.from_numpy(vision_slots),
         torch.from_numpy(base_positions),
         torch.from_numpy(mask),
+        torch.from_numpy(readable),
         question_columns,
         question_mask,
         side,

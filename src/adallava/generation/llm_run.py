@@ -55,6 +55,8 @@ class LLMRun:
             drops = self.inside.drops
 
             def around(index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+                """Drop around the layer, which the schedule runs."""
+
                 def run(states: Tensor, **read: Any) -> Tensor:
                     return layers.around(index, layer, states, read)
 
@@ -94,7 +96,7 @@ def prepare_run(
         return _run_of(family, request, prepare_request(family, selector, request, language=language, clock=clock))
     if isinstance(scheduler, TokenScheduler):
         wanted = [scheduler.free_token or count < units.count for count in unit_counts]
-        request = _with_tokens(family, request, wanted)
+        request = _with_tokens(family, request, wanted, observing=not scheduler.free_token)
     run = _run_of(family, request, prepare_request(family, selector, request, language=language, clock=clock))
     entering = _layout_at(run, units)
     layers = ScheduledLayers(
@@ -140,12 +142,13 @@ def _run_of(family: Family, request: Request, prepared: Prepared | PreparedInsid
     return LLMRun(family, request, prepared)
 
 
-def _with_tokens(family: Family, request: Request, wanted: Sequence[bool]) -> Request:
+def _with_tokens(family: Family, request: Request, wanted: Sequence[bool], *, observing: bool) -> Request:
     made = insert_latency_tokens(
         request.input_ids,
         request.attention_mask,
         request.labels,
         wanted,
+        observing=observing,
         image_token_id=family.image_token_id,
         pad_token_id=family.pad_token_id,
     )
@@ -155,6 +158,7 @@ def _with_tokens(family: Family, request: Request, wanted: Sequence[bool]) -> Re
         attention_mask=made.attention_mask,
         labels=made.labels,
         latency_columns=made.columns,
+        latency_hidden=observing,
     )
 
 

@@ -65,6 +65,7 @@ def plan_generation(
     given = kwargs.get("generation_config")
 
     def asked(name: str) -> Any:
+        """Return an argument as the call, its configuration or the model's gives it, the first of them that does."""
         for source in (kwargs.get(name), getattr(given, name, None), getattr(default_config, name, None)):
             if source is not None:
                 return source

@@ -359,7 +359,7 @@ def assemble(
     return CompactBatch(
         input_ids=ids,
         inputs_embeds=merge_embeds(layout, text_embeds, vision_embeds),
-        attention_mask=layout.mask,
+        attention_mask=layout.attention_mask,
         position_ids=compact_positions(layout, kept_indices, positions),
         labels=None if labels is None else compact_labels(layout, labels),
     )

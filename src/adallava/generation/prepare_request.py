@@ -66,6 +66,7 @@ def _plan(family: Family, selector: AnySelector | None, request: Request) -> Lay
         own_counts=own_counts,
         labels=request.labels,
         latency_columns=request.latency_columns,
+        latency_hidden=request.latency_hidden,
     )
     if selector is None:
         _check_full(layout)

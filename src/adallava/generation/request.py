@@ -28,6 +28,7 @@ class Request:
         latencies: one per sample.
         labels: [B, L] or None.
         latency_columns: of each sample, the column of its latency token; None for a batch without any.
+        latency_hidden: True if no other token reads them.
         image_sizes: [P, 2] on the host, of families whose images differ in size; else None.
     """
 
@@ -41,6 +42,7 @@ class Request:
     latencies: Sequence[Latency]
     labels: Tensor | None = None
     latency_columns: tuple[int | None, ...] | None = None
+    latency_hidden: bool = False
     image_sizes: Tensor | None = None
 
     @classmethod

@@ -4,23 +4,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from adallava.generation.compact import CompactBatch, add_latency, compact_labels
 from adallava.generation.llm_run import LLMRun
 from adallava.generation.modes import refuse_outputs_inside
 from adallava.generation.output import ForwardOutput
 from adallava.generation.prepare import Prepared, assemble
 from adallava.generation.prepare_inside import PreparedInside
+from adallava.scheduling.contract import Schedule
 
 
 def choose_inside(inside: PreparedInside) -> Prepared:
     """Run the layers up to the last drop, and return what is left there."""
-    batch = inside.prepared.batch
-    inside.drops.view_until_chosen().model(
-        inputs_embeds=batch.inputs_embeds,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    )
+    inside.drops.view_until_chosen().model(**inside.prepared.batch.llm_inputs(), use_cache=False)
     return inside.settled()
 
 
@@ -37,15 +34,7 @@ def forward_run(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOutput
     if run.layers is not None:
         refuse_outputs_inside(forward_kwargs.get)
     batch = run.prepared.batch
-    # Always with the mask: without one, positions with gaps are read as several packed sequences.
-    result = run.model()(
-        inputs_embeds=batch.inputs_embeds,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        labels=batch.labels,
-        **{"use_cache": False, **forward_kwargs},
-    )
-    schedule = None if run.layers is None else run.layers.schedule
+    result, schedule = _run(run, batch.labels, forward_kwargs)
     return ForwardOutput(result.loss, result.logits, batch, run.prepared.layout, run.prepared.selection, schedule)
 
 
@@ -61,18 +50,19 @@ def forward_inside(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOut
     """
     refuse_outputs_inside(forward_kwargs.get)
     assert run.inside is not None
-    batch, last, labels = run.prepared.batch, run.inside.plan.stages[-1].layout, run.request.labels
-    result = run.model()(
-        inputs_embeds=batch.inputs_embeds,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        labels=None if labels is None else compact_labels(last, labels.to(run.family.device)),
-        **{"use_cache": False, **forward_kwargs},
-    )
-    schedule = None if run.layers is None else run.layers.schedule
+    last, labels = run.inside.plan.stages[-1].layout, run.request.labels
+    of_last = None if labels is None else compact_labels(last, labels.to(run.family.device))
+    result, schedule = _run(run, of_last, forward_kwargs)
     return ForwardOutput(
         result.loss, result.logits, _batch_at_the_end(run, run.inside), last, run.inside.drops.selection(), schedule
     )
+
+
+def _run(run: LLMRun, labels: Tensor | None, forward_kwargs: Mapping[str, Any]) -> tuple[Any, Schedule | None]:
+    """Return transformers' result, and which units of the LLM ran; None if all did."""
+    options = {"use_cache": False, **forward_kwargs}
+    result = run.model()(**run.prepared.batch.llm_inputs(), labels=labels, **options)
+    return result, None if run.layers is None else run.layers.schedule
 
 
 def _batch_at_the_end(run: LLMRun, inside: PreparedInside) -> CompactBatch:

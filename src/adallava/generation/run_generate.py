@@ -20,13 +20,7 @@ def generate_run(run: LLMRun, plan: GenerationPlan, processor: Any, clock: Stage
     batch, kwargs = run.prepared.batch, dict(plan.kwargs)
     if clock is not None:
         kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
-    result = run.model().generate(
-        input_ids=batch.input_ids,
-        inputs_embeds=batch.inputs_embeds,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        **kwargs,
-    )
+    result = run.model().generate(input_ids=batch.input_ids, **batch.llm_inputs(), **kwargs)
     if clock is not None:
         clock.mark("decode")
     return read_answers(result, plan, run.settled(), processor, run.request.positions, clock)

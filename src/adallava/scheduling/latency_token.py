@@ -1,9 +1,10 @@
 """What the learned schedulers have in common: a latency token that reads the prompt, and a head that reads the token.
 
-After AdaLLaVA (arXiv 2503.10905, section 3): the budget becomes a token behind the prompt, whose state behind the
-prefix gives a logit for each unit. Two differences. The token is the prompt's last token again, with the encoded
-budget added to its embedding: the answer is read off behind it, and a base that was never trained with such a token
-goes on as before while the addition is small (it starts at zero). And the state is divided by its root mean square,
+After AdaLLaVA (arXiv 2503.10905, section 3): the budget becomes a token at the end of the prompt, whose state behind
+the prefix gives a logit for each unit. Three differences. The token only observes: it reads the prompt, and nothing
+reads it. The answer is what the same layers answer without it, so that a base that was never trained with such a token
+bears it, and learning what to skip cannot harm the answers of a plan. It is the prompt's last token again, with the
+encoded budget added to its embedding (the addition starts at zero). And the state is divided by its root mean square,
 since the scale of hidden states differs by orders of magnitude from base to base.
 """
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import InputError
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
 
 
 class BudgetTokenSelector(nn.Module):
@@ -64,7 +64,7 @@ class BudgetTokenSelector(nn.Module):
         if inputs.budget_features is None:
             raise InputError("'budget-token' needs budget_features: run the tower with the budget token")
         scores = self.logits(inputs.budget_features)
-        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+        return keep_highest(scores, inputs.keep_counts)
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
         """Return the matrix products of MLP and controller; the tower's longer sequence counts as vision."""

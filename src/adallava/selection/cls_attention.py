@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
 
 
 class ClsAttentionSelector:
@@ -24,7 +24,7 @@ class ClsAttentionSelector:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
         assert inputs.feature_layer is not None
         scores = inputs.feature_layer.cls_attention().mean(dim=1)
-        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+        return keep_highest(scores, inputs.keep_counts)
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
         """Return the products of the class token's query with N + 1 keys."""

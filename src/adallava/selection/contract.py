@@ -326,3 +326,8 @@ def top_k_in_order(scores: Tensor, keep_counts: Sequence[int]) -> Tensor:
     # Unused entries sort behind every real index, then become 0.
     in_order = ranked.masked_fill(~used, num_tokens).sort(dim=1).values
     return in_order.masked_fill(~used, 0)
+
+
+def keep_highest(scores: Tensor, keep_counts: tuple[int, ...]) -> Selection:
+    """Return the choice of each row's K highest scores; see `top_k_in_order`."""
+    return Selection(top_k_in_order(scores, keep_counts), keep_counts, scores=scores)

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
 
 
 class FeatureNormSelector:
@@ -22,7 +22,7 @@ class FeatureNormSelector:
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
         scores = inputs.features.float().norm(dim=-1)
-        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+        return keep_highest(scores, inputs.keep_counts)
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
         """Return 0: no matrix product."""

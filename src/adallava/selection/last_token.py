@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from adallava.selection.contract import Need, Selection, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, TowerShape, keep_highest
 from adallava.selection.layer_contract import (
     Drop,
     DropInput,
@@ -29,7 +29,7 @@ class RankedByLastToken:
     def choose(self, inputs: DropInput) -> Selection:
         """Keep the tokens with the most attention."""
         scores = attention_of_present(inputs)
-        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+        return keep_highest(scores, inputs.keep_counts)
 
     def num_raters(self, num_text_tokens: int) -> int:
         """Return 1."""

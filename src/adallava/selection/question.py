@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
 
 SCORE_BOUND = 8.0
 """Scores are squashed into (-8, 8): unbounded ones grow until no exploration noise can change a choice."""
@@ -143,7 +143,7 @@ class QuestionSelector(nn.Module):
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
         scores = self.scores(inputs)
-        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+        return keep_highest(scores, inputs.keep_counts)
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
         """Return the matrix products for one image with a question of T tokens."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
 
 
 class RandomSelector:
@@ -26,7 +26,7 @@ class RandomSelector:
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
         scores = hash_scores(inputs.seeds, inputs.features.shape[1])
-        return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+        return keep_highest(scores, inputs.keep_counts)
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
         """Return 0: integer arithmetic only."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
-from adallava.selection.contract import Need, Selection, TowerShape, top_k_in_order
+from adallava.selection.contract import Need, Selection, TowerShape, keep_highest, top_k_in_order
 from adallava.selection.layer_contract import (
     Drop,
     DropInput,
@@ -94,7 +94,7 @@ class SparseVLMSelector:
         counts = tuple(map(recycling, inputs.token_counts, inputs.keep_counts))
         scores = attention_of_present(inputs)
         if not any(count.clusters for count in counts):
-            return Selection(top_k_in_order(scores, inputs.keep_counts), inputs.keep_counts, scores=scores)
+            return keep_highest(scores, inputs.keep_counts)
         owners = self._owners(inputs, scores, counts)
         stands = (owners == torch.arange(owners.shape[1], device=owners.device)).float()
         indices = top_k_in_order(stands, inputs.keep_counts)

@@ -97,6 +97,7 @@ def _merge_round(metric: Tensor, places: Tensor, holds: Tensor, removed: int) ->
     target = partner.gather(1, source).unsqueeze(-1)
 
     def merged(values: Tensor) -> Tensor:
+        """Return the sums of what is merged, and the rest as it is."""
         even, odd = values[:, ::2], values[:, 1::2]
         joined = odd.scatter_add(1, target.expand(-1, -1, odd.shape[-1]), rows_at(even, source))
         return torch.cat([rows_at(even, stays), joined], dim=1)

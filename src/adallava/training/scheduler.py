@@ -158,6 +158,7 @@ class SchedulerObjective(nn.Module):
             prompts.attention_mask,
             prompts.labels,
             [count < self.units.count] * num_prompts,
+            observing=not self.scheduler.free_token,
             image_token_id=family.image_token_id,
             pad_token_id=family.pad_token_id,
         )
@@ -171,6 +172,7 @@ class SchedulerObjective(nn.Module):
             side="right",
             labels=made.labels,
             latency_columns=made.columns,
+            latency_hidden=not self.scheduler.free_token,
         ).to(family.device)
         ids, labels = made.input_ids.to(family.device), made.labels.to(family.device)
         return layout, assemble(family, layout, ids, kept, indices, "original", labels)

@@ -32,6 +32,8 @@ _NOT_METRICS = frozenset(
 
 @dataclass(frozen=True)
 class _FileLabel:
+    """A samples file, and what its name and folder say of it."""
+
     path: Path
     relative: str
     task: str
@@ -40,6 +42,7 @@ class _FileLabel:
 
     @property
     def short(self) -> str:
+        """Name of the cell; of the file, where nothing names a budget."""
         return f"{self.method or 'model'}@{self.budget}" if self.budget else self.relative
 
 

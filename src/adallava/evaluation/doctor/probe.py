@@ -149,6 +149,7 @@ def make_probe(
     prompts = [build_prompt(model.processor, question.text) for _, question in scenes]
 
     def prepared(first: int, last: int) -> Inputs:
+        """Return the prompts `first` to `last - 1` as one batch."""
         batch = model.processor(images=images[first:last], text=prompts[first:last], return_tensors="pt", padding=True)
         return {name: tensor.to(model.device) for name, tensor in batch.items()}
 

@@ -23,6 +23,7 @@ from adallava.budget import Latency, TokenBudget
 from adallava.errors import BudgetError, InputError, UnsupportedModeError
 from adallava.evaluation.empties import classify_empty
 from adallava.evaluation.plan import sample_seed
+from adallava.evaluation.ranks import Ranks
 from adallava.generation.output import RunRecord
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
@@ -30,7 +31,7 @@ from adallava.records import FULL_METHOD
 from .answers import Answered, EmptyWatch, describe
 from .generation import batches_alike, cut_at, generation_arguments, stop_strings
 from .messages import read_messages
-from .placement import Ranks, choose_device
+from .placement import choose_device
 
 
 class RunFailed(SystemExit):

@@ -1,35 +1,9 @@
 """Where a model lies when lmms-eval runs it: one device a process, every process with a whole model."""
 
-import os
-from dataclasses import dataclass
-
 import torch
 
 from adallava.errors import InputError, UnsupportedModeError
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """This process among those of a launch by `torchrun` or `accelerate launch`.
-
-    Attributes:
-        rank: among all.
-        local_rank: among those of this host.
-        world_size: how many there are.
-    """
-
-    rank: int = 0
-    local_rank: int = 0
-    world_size: int = 1
-
-    @classmethod
-    def from_environment(cls) -> "Ranks":
-        """Read the launcher's variables; without a launcher, one process."""
-        read = {name: int(os.environ.get(name.upper(), default)) for name, default in _DEFAULT_RANKS.items()}
-        return cls(**read)
-
-
-_DEFAULT_RANKS = {"rank": 0, "local_rank": 0, "world_size": 1}
+from adallava.evaluation.ranks import Ranks
 
 
 def choose_device(device: str | None, device_map: object, ranks: Ranks, num_cuda_devices: int) -> torch.device:

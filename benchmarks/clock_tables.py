@@ -1,0 +1,152 @@
+"""Tables of what the clock and the memory said: for `show.py`, from the files that the benchmarks write."""
+
+from typing import Any
+
+GIB = 1 << 30
+MIB = 1 << 20
+Figures = dict[str, Any]
+_WHO = ("cut", "first", "random", "layers", "heads")
+
+
+def sweep(published: Figures, batch_size: int) -> list[str]:
+    """Return milliseconds a sample by part, and memory, for each cell of one of the big sweeps."""
+    (run,) = (one for one in published["runs"] if one["batch_size"] == batch_size)
+    parts = ("vision", "selector", "projector", "prefill", "decode", "total")
+    rows = ["| cell | " + " | ".join(parts) + " | device GiB | grew | host GiB |"]
+    rows.append("| --- |" + " ---: |" * (len(parts) + 3))
+    for cell in run["cells"]:
+        shown = [f"{cell['part_ms'].get(part, 0.0):.1f}" for part in parts]
+        host = cell.get("host_anonymous_bytes")
+        shown += [f"{cell['peak_memory_bytes'] / GIB:.2f}", f"{cell['device_growth_bytes']}"]
+        rows.append(f"| `{cell['cell']}` | " + " | ".join([*shown, f"{host / GIB:.2f}" if host else "–"]) + " |")
+    samples, failed = run["cells"][0]["num_samples"], sum(cell["num_failed"] for cell in run["cells"])
+    rows += ["", f"Batch {batch_size}: {len(run['cells'])} cells of {samples} pictures, {failed} samples failed, "]
+    rows[-1] += f"{run['seconds']:.0f} s in all, {run['seconds_answering']:.0f} s of them answering."
+    return rows
+
+
+def provenance(published: Figures) -> list[str]:
+    """Return command, date, machine and versions."""
+    hardware, versions = published["hardware"], published["versions"]
+    device = ", ".join(hardware.get("cuda_devices") or [f"{hardware.get('cpu', 'CPU')}, {_threads(hardware)}"])
+    return [
+        f"Measured by `{published['command']}` on {published['date']}: {device}, torch {versions.get('torch')}, "
+        f"transformers {versions.get('transformers')}."
+    ]
+
+
+def _threads(hardware: Figures) -> str:
+    count = hardware.get("torch_threads", 1)
+    return "one thread" if count == 1 else f"{count} threads"
+
+
+def layers(published: Figures) -> list[str]:
+    """Return prefill and one decoded token by batch and share of the layers, and what the skipping itself costs."""
+    found = {(row["batch"], row["latency"], row["scheduler"]): row for row in published["rows"] if "error" not in row}
+    rows = ["| batch | layers | all | " + " | ".join(f"`{who}`" for who in _WHO) + " |"]
+    rows.append("| ---: | ---: |" + " ---: |" * (len(_WHO) + 1))
+    for batch in dict.fromkeys(key[0] for key in found):
+        full = found[batch, "1.0", "full"]
+        rows.append(f"| {batch} | 100 % | {_pair(full)} |" + " |" * len(_WHO))
+        for latency in [key[1] for key in found if key[0] == batch and key[2] == "cut"]:
+            shown = [_pair(found.get((batch, latency, who)), full) for who in _WHO]
+            rows.append(f"| {batch} | {100 * float(latency):g} % | | " + " | ".join(shown) + " |")
+    rows += ["", "ms of prefill / of one decoded token (share of all layers' in %)."]
+    stock = [(key[0], found[key[0], "1.0", "full"], row) for key, row in found.items() if key[2] == "transformers"]
+    if stock:
+        own = [
+            f"batch {batch}: {_ms(full, 'first_token_ms'):.1f} and {_ms(full, 'decode_token_ms'):.2f}, "
+            f"{_ms(row, 'first_token_ms'):.1f} and {_ms(row, 'decode_token_ms'):.2f}"
+            for batch, full, row in stock
+        ]
+        rows[-1] += " All layers by ours, then by transformers' own `generate`, ms to the first token and a token: "
+        rows[-1] += "; ".join(own) + "."
+    mixed = [row for row in published["rows"] if row["latency"] == "1.0 and 0.5" and "error" not in row]
+    for row in mixed:
+        rows[-1] += f" Latencies 1.0 and 0.5 mixed in a batch of {row['batch']} (`spaced`): "
+        rows[-1] += f"{_pair(row, found[row['batch'], '1.0', 'full'])}."
+    return rows
+
+
+def skipping(published: Figures) -> list[str]:
+    """Return what each scheduler takes more than the truncated model in the same rounds, in ms."""
+    by_batch = {(row["batch"], row["latency"], row["scheduler"]): row for row in published["rows"] if "over_cut" in row}
+    rows = ["| batch | layers | " + " | ".join(f"`{who}`" for who in _WHO[1:]) + " |"]
+    rows.append("| ---: | ---: |" + " ---: |" * (len(_WHO) - 1))
+    for batch, latency in dict.fromkeys(key[:2] for key in by_batch):
+        shown = []
+        for who in _WHO[1:]:
+            over = by_batch.get((batch, latency, who), {}).get("over_cut") or {}
+            parts = [over[part] for part in ("prefill_ms", "decode_token_ms") if part in over]
+            shown.append(" / ".join(f"{p['median']:+.2f} [{p['low']:+.2f}, {p['high']:+.2f}]" for p in parts) or "–")
+        rows.append(f"| {batch} | {100 * float(latency):g} % | " + " | ".join(shown) + " |")
+    rows += ["", "ms of prefill / of one decoded token over `cut`, the median of the rounds [10 %, 90 %]."]
+    return rows
+
+
+def _ms(row: Figures, part: str) -> float:
+    return float(row[part]["median"])
+
+
+def _pair(row: Figures | None, full: Figures | None = None) -> str:
+    if row is None:
+        return "–"
+    shown = [f"{_ms(row, part):.{digits}f}" for part, digits in (("prefill_ms", 1), ("decode_token_ms", 2))]
+    if full is not None:
+        names = ("prefill_ms", "decode_token_ms")
+        shown = [f"{one} ({100 * _ms(row, n) / _ms(full, n):.0f})" for one, n in zip(shown, names, strict=True)]
+    return " / ".join(shown)
+
+
+def loading(published: Figures) -> list[str]:
+    """Return seconds and memory of each way to load."""
+    titles = {
+        "stock": "transformers, then `.to(device)`",
+        "adallava": "`AdaLlava.from_pretrained`, as stored",
+        "adallava-cast": "the same, to bfloat16",
+    }
+    names = ("anonymous", "anonymous_peak", "file", "device", "device_peak")
+    rows = ["| way | s | host: own | at most | mapped file | device | at most |"]
+    rows.append("| --- |" + " ---: |" * (1 + len(names)))
+    for row in published["rows"]:
+        shown = [f"{row[f'{name}_bytes'] / MIB:,.0f}" if f"{name}_bytes" in row else "–" for name in names]
+        rows.append(f"| {titles[row['way']]} | {row['seconds']:.1f} | " + " | ".join(shown) + " |")
+    rows += [
+        "",
+        f"MiB on top of what the libraries take; {published['stored_bytes'] / MIB:,.0f} MiB are stored in float16.",
+    ]
+    return rows
+
+
+def inside(published: Figures) -> list[str]:
+    """Return ms of prefill for each K and method, with the share of the full model's."""
+    found = {(row["batch"], row["keep_count"], row["method"]): row for row in published["rows"] if "error" not in row}
+    methods = list(dict.fromkeys(row["method"] for row in published["rows"] if row["method"] != "full"))
+    rows = ["| batch | K | all tokens | " + " | ".join(f"`{method}`" for method in methods) + " |"]
+    rows.append("| ---: | ---: |" + " ---: |" * (1 + len(methods)))
+    for batch in dict.fromkeys(key[0] for key in found):
+        full = next(_ms(row, "prefill_ms") for key, row in found.items() if key[0] == batch and key[2] == "full")
+        for keep in dict.fromkeys(key[1] for key in found if key[0] == batch and key[2] != "full"):
+            of_keep = [_ms(found[batch, keep, m], "prefill_ms") if (batch, keep, m) in found else None for m in methods]
+            shown = ["–" if ms is None else f"{ms:.1f} ({100 * ms / full:.0f})" for ms in of_keep]
+            rows.append(f"| {batch} | {keep} | {full:.1f} | " + " | ".join(shown) + " |")
+    rows += ["", "ms of prefill, choosing inside the LLM included (share of all tokens' in %)."]
+    return rows
+
+
+def selection(published: Figures) -> list[str]:
+    """Return ms of choosing for each method, by pictures and K."""
+    asked: dict[tuple[int, int], dict[str, Figures]] = {}
+    place = -1
+    for row in published["rows"]:
+        # A method may keep fewer than K: what was asked for is the same between two rows of the first method.
+        place += row["method"] == published["rows"][0]["method"]
+        asked.setdefault((place, row["images"]), {})[row["method"]] = row
+    counts = [of["uniform"]["keep_count"] for of in asked.values()]
+    heads = [f"{images} × {count}" for (_, images), count in zip(asked, counts, strict=True)]
+    rows = ["| method | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for method in next(iter(asked.values())):
+        own = [of.get(method, {}) for of in asked.values()]
+        rows.append(f"| `{method}` | " + " | ".join(f"{_ms(r, 'ms'):.2f}" if "ms" in r else "–" for r in own) + " |")
+    rows += ["", "ms for so many pictures × K, the method alone: what the model makes for it is not in them."]
+    return rows

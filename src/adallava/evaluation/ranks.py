@@ -1,0 +1,82 @@
+"""This process among those of a launch by `torchrun` or `accelerate launch`: where it runs, and what is its share."""
+
+import os
+from dataclasses import dataclass
+
+from adallava.errors import InputError
+
+_DEFAULTS = {"rank": 0, "local_rank": 0, "world_size": 1}
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a launch.
+
+    Attributes:
+        rank: among all.
+        local_rank: among those of this host.
+        world_size: how many there are.
+    """
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+
+    @classmethod
+    def from_environment(cls) -> "Ranks":
+        """Read the launcher's variables; without a launcher, one process."""
+        read = {name: int(os.environ.get(name.upper(), default)) for name, default in _DEFAULTS.items()}
+        return cls(**read)
+
+
+ONE_PROCESS = Ranks()
+
+
+def ranks_of_one_host() -> Ranks:
+    """Return this process's ranks, for work that its launch shares through files.
+
+    Raises:
+        InputError: if the launch is not of this host alone.
+    """
+    ranks = Ranks.from_environment()
+    local_world_size = os.environ.get("LOCAL_WORLD_SIZE")
+    if ranks.world_size > 1 and local_world_size != str(ranks.world_size):
+        raise InputError(
+            f"WORLD_SIZE is {ranks.world_size} and LOCAL_WORLD_SIZE is {local_world_size}: a sweep is shared by the "
+            "processes of one host; start them there with torchrun --nproc-per-node, or unset WORLD_SIZE"
+        )
+    return ranks
+
+
+def launch_id() -> str:
+    """Return what the processes of one launch have in common, and no two launches of a host at the same time."""
+    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE")
+    return "/".join(os.environ.get(name, "") for name in names)
+
+
+def device_of_rank(asked: str | None, ranks: Ranks, num_cuda_devices: int) -> str | None:
+    """Return the device of this process, None for what the model takes by itself.
+
+    Of several processes each gets the CUDA device of its local rank; if there are more processes than devices, they
+    share them in turns. A device that was asked for by its number, or the CPU, is everyone's.
+    """
+    if ranks.world_size == 1 or not num_cuda_devices or asked not in (None, "cuda"):
+        return asked
+    return f"cuda:{ranks.local_rank % num_cuda_devices}"
+
+
+def is_own(ranks: Ranks, batch: int, num_batches: int, turn: int) -> bool:
+    """Say whether a batch is this process's to answer: in each turn, every batch is exactly one's.
+
+    A process keeps its batches from turn to turn, so that it prepares no others. Only what is left over where the
+    processes do not divide the batches goes round, so that over the turns all have as much to do.
+
+    Args:
+        ranks: of this process.
+        batch: its number.
+        num_batches: of a turn.
+        turn: number of the cell and draw.
+    """
+    left_over = num_batches % ranks.world_size
+    shift = turn * left_over if batch >= num_batches - left_over else 0
+    return (batch + shift) % ranks.world_size == ranks.rank

@@ -1,0 +1,261 @@
+"""How the processes of one sweep know of each other: by files in the run folder and the kernel's locks on them.
+
+Rank 0 leads. It alone holds the folder, writes `samples.jsonl` and sums up. When it has the folder in order it locks
+`.begun`; then every other rank locks `samples-<rank>.jsonl`, appends its answers there, and keeps `.rank-<rank>.json`
+up to date: how many, and how it ended. A lock falls with the process that held it, so that nobody waits for the dead,
+and nothing of an earlier launch is taken for alive. No ports, no collectives: a process waits for another one only at
+the start and at the end.
+"""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Literal
+
+from adallava.errors import AdallavaError
+from adallava.records import SampleRecord
+
+from .batches import describe_error
+from .file_locks import is_locked, lock_file
+from .journal import append_durably, share_file
+from .observer import SweepObserver
+from .ranks import launch_id
+
+POLL_S = 0.1
+"""Between two looks at another process's files."""
+
+ARRIVAL_S = 900.0
+"""How long the leader, done with its own share, waits for a process that has not shown up."""
+
+_BEGUN_FILE = ".begun"
+
+
+class ProcessEndedError(AdallavaError, RuntimeError):
+    """Another process of the same sweep has failed or died."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a rank says about itself.
+
+    Attributes:
+        answers: on disk, since it began.
+        failed: of them.
+        ended: `finished` with its share, `failed` with a reason, `told` the user why all ends; None while at work.
+        reason: of failing.
+    """
+
+    answers: int = 0
+    failed: int = 0
+    ended: Literal["finished", "failed", "told"] | None = None
+    reason: str = ""
+
+
+class Lead:
+    """The leader's side: lets the others begin, counts what they answer, and notices when one fails."""
+
+    def __init__(self, folder: Path, world_size: int) -> None:
+        """Prepare; the others begin on entering."""
+        self._folder = folder
+        self._world_size = world_size
+        self._seen = {rank: Standing() for rank in range(1, world_size)}
+
+    def __enter__(self) -> "Lead":
+        """Let the others begin."""
+        self._clear()
+        self._begun = lock_file(self._folder / _BEGUN_FILE)
+        # Behind the lock, into a new file: whoever reads this launch's name meets a leader that is alive.
+        self._begun.write(launch_id().encode())
+        self._begun.flush()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let the others know that all has ended; if it is by an error, that the user is told."""
+        if error is None:
+            self._clear()
+        else:
+            tell_as_leader(self._folder)
+        self._begun.close()
+
+    def look(self, observer: SweepObserver) -> bool:
+        """Tell the observer what the others have answered since, and return True once all are finished and gone.
+
+        Raises:
+            ProcessEndedError: if one has failed or died.
+        """
+        over = True
+        for rank, before in self._seen.items():
+            # In this order: a process that is gone has written its last.
+            gone = not is_locked(share_file(self._folder, rank))
+            now = read_standing(self._folder, rank)
+            over = over and gone and now is not None
+            if now is None:
+                continue
+            observer.answered(now.answers - before.answers, now.failed - before.failed)
+            self._seen[rank] = now
+            if now.ended == "failed" or (gone and now.ended != "finished"):
+                reason = now.reason or "it is gone without a word, killed or out of memory"
+                raise ProcessEndedError(f"process {rank} of 0 to {self._world_size - 1} did not finish: {reason}")
+        return over
+
+    def wait(self, observer: SweepObserver) -> None:
+        """Return when every other process has finished its share and let go of its file.
+
+        Raises:
+            ProcessEndedError: if one has failed or died, or never showed up.
+        """
+        deadline = time.monotonic() + ARRIVAL_S
+        while not self.look(observer):
+            missing = [rank for rank in self._seen if read_standing(self._folder, rank) is None]
+            if missing and time.monotonic() > deadline:
+                raise ProcessEndedError(f"process {missing[0]} has not begun within {ARRIVAL_S:.0f} s")
+            time.sleep(POLL_S)
+
+    def _clear(self) -> None:
+        for path in (*self._folder.glob(".rank-*.json"), self._folder / _BEGUN_FILE):
+            path.unlink(missing_ok=True)
+
+
+class Share:
+    """The side of every other rank: its answers, and what it says about itself.
+
+    As a context it tells the leader of an error that leaves it, and stays until the leader has ended: a launcher ends
+    all processes once one has failed, and the leader is to say why before that.
+
+    Attributes:
+        tells: True if, on leaving, nobody else is there to tell the user why all ends.
+    """
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        """Prepare; nothing is written before `begin`."""
+        self.tells = False
+        self._folder = folder
+        self._rank = rank
+        self._launcher = os.getppid()
+        self._standing = Standing()
+        self._begun: IO[bytes] | None = None
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> "Share":
+        """Return the share itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Tell of an error, and close the files; what was appended is on disk already."""
+        try:
+            if isinstance(error, Exception) and not isinstance(error, ProcessEndedError):
+                self._report(error)
+        finally:
+            self.tells = error is not None and self.is_to_tell()
+            for file in (self._file, self._begun):
+                if file is not None:
+                    file.close()
+
+    def begin(self) -> None:
+        """Wait until the leader has the folder in order, and open this rank's file.
+
+        Raises:
+            ProcessEndedError: if the launcher is gone before.
+        """
+        while not self._has_begun():
+            if os.getppid() != self._launcher:
+                raise ProcessEndedError("the launcher ended before the sweep began")
+            time.sleep(POLL_S)
+        self._file = lock_file(share_file(self._folder, self._rank))
+        self._say(self._standing)
+
+    def append(self, records: Sequence[SampleRecord]) -> None:
+        """Add records and return when they are on disk.
+
+        Raises:
+            ProcessEndedError: if the leader is gone.
+        """
+        assert self._file is not None
+        append_durably(self._file, records)
+        num_failed = sum(record.score is None for record in records)
+        standing = self._standing
+        self._say(replace(standing, answers=standing.answers + len(records), failed=standing.failed + num_failed))
+        self._check_leader()
+
+    def finish(self) -> None:
+        """Say that all of this rank's answers are there.
+
+        Raises:
+            ProcessEndedError: if the leader is gone.
+        """
+        self._say(replace(self._standing, ended="finished"))
+        self._check_leader()
+
+    def _has_begun(self) -> bool:
+        path = self._folder / _BEGUN_FILE
+        if not is_locked(path):
+            return False
+        self._begun = path.open("rb")
+        if self._begun.read().decode() == launch_id():
+            return True
+        self._begun.close()
+        self._begun = None
+        return False
+
+    def _check_leader(self) -> None:
+        if not self._leader_is_there():
+            raise ProcessEndedError("process 0 ended before all answers were there")
+
+    def _leader_is_there(self) -> bool:
+        return self._begun is not None and is_locked(self._begun)
+
+    def _report(self, error: Exception) -> None:
+        if self._file is None:
+            self.begin()
+        self._say(replace(self._standing, ended="failed", reason=describe_error(error)))
+        while self._leader_is_there():
+            time.sleep(POLL_S)
+
+    def is_to_tell(self) -> bool:
+        """Return True if nobody else is there to tell the user why all ends, and take that on."""
+        if self._file is None:
+            return False
+        below = [read_standing(self._folder, rank) for rank in range(self._rank)]
+        told = any(one is not None and one.ended == "told" for one in below)
+        alive = any(is_locked(share_file(self._folder, rank)) for rank in range(1, self._rank))
+        if told or alive or self._leader_is_there():
+            return False
+        self._say(replace(self._standing, ended="told"))
+        return True
+
+    def _say(self, standing: Standing) -> None:
+        self._standing = standing
+        _write_standing(self._folder, self._rank, standing)
+
+
+def tell_as_leader(folder: Path) -> None:
+    """Let the others know that rank 0 tells the user why all ends."""
+    _write_standing(folder, 0, Standing(ended="told"))
+
+
+def read_standing(folder: Path, rank: int) -> Standing | None:
+    """Return what a rank says about itself, None if it has not begun."""
+    try:
+        return Standing(**json.loads(_standing_file(folder, rank).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def _write_standing(folder: Path, rank: int, standing: Standing) -> None:
+    # Whole or not at all for a reader; after a power cut it is of no use.
+    path = _standing_file(folder, rank)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(asdict(standing)))
+    os.replace(partial, path)
+
+
+def _standing_file(folder: Path, rank: int) -> Path:
+    return folder / f".rank-{rank}.json"

@@ -1,0 +1,193 @@
+"""A sweep shared by several processes of a host gives what one process gives, whoever is killed."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from rank_server import RankServer, answers_of, wait_until
+from sweep_inputs import deterministic_results, deterministic_samples, local_questions
+
+from adallava.cli.main import main
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = RankServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_folder, tmp_path_factory):
+    """Six cells, two of the seven pictures unreadable, four batches of which the last is half full."""
+    task = local_questions(tmp_path_factory.mktemp("task"))
+    rows = [json.loads(line) for line in task.read_text().splitlines()]
+    more = [{**row, "id": f"{row['id']}-again"} for row in rows[2:3]]
+    task.write_text("".join(json.dumps(row) + "\n" for row in (*rows, *more)))
+    return [
+        "sweep", "--model", str(tiny_folder), "--task", str(task), "--limit", "all", "--batch-size", "2",
+        "--max-new-tokens", "3", "--method", "random,none", "--token-budget", "0.5,3", "--no-report", "--draws", "6",
+        "--positions", "original,compact",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone(server, arguments, tmp_path_factory):
+    """The run folder of one process."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    assert server.run([*arguments, "--output", str(folder)], 1, folder.parent) == [1], "two pictures cannot be read"
+    return folder
+
+
+def assert_same_answers(folder, other):
+    def in_order(run_folder):
+        return sorted(deterministic_samples(run_folder), key=lambda s: (s["cell"], s["sample_id"], s["draw"]))
+
+    assert in_order(folder) == in_order(other)
+    assert deterministic_results(folder) == deterministic_results(other)
+    configs = [json.loads((one / "run.json").read_text())["config"] for one in (folder, other)]
+    assert configs[0] == configs[1]
+
+
+def visible_files(folder):
+    return {path.name for path in folder.iterdir()} - {".lock"}
+
+
+def test_processes_share_a_sweep_and_rank_0_alone_speaks(server, arguments, alone, tmp_path):
+    folder, world_size = tmp_path / "run", 5
+    codes = server.run([*arguments, "--output", str(folder)], world_size, tmp_path / "log")
+    assert codes == [1] + [0] * (world_size - 1), "two pictures cannot be read, which rank 0 says"
+    assert_same_answers(folder, alone)
+    assert visible_files(folder) == {"run.json", "samples.jsonl", "results.json"}
+    printed, noted = server.written("stdout"), server.written("stderr")
+    assert "2 of 7 samples failed" in printed[0]
+    assert "[1/6] full@1.0" in noted[0]
+    assert printed[1:] == noted[1:] == [""] * (world_size - 1)
+
+
+def test_a_killed_rank_ends_all_without_a_launcher_too_and_rank_0_says_how_to_go_on(server, arguments, alone, tmp_path):
+    folder = tmp_path / "run"
+    pids = server.start([*arguments, "--output", str(folder)], 3, tmp_path / "log", supervised=False)
+    assert wait_until(lambda: answers_of(folder, 2) > 0)
+    os.kill(pids[2], signal.SIGKILL)
+    codes = server.wait()
+    assert codes[0] == 2
+    assert codes[1] in (0, 2), "rank 1 may have finished before"
+    assert codes[2] == -signal.SIGKILL
+    told = server.written("stderr")
+    assert "process 2 of 0 to 2 did not finish: it is gone" in told[0]
+    assert "to go on, with any number of processes: torchrun --nproc-per-node 3 -m adallava sweep --model" in told[0]
+    assert told[1:] == ["", ""]
+    kept = answers_of(folder, 1) + answers_of(folder, 2) + len((folder / "samples.jsonl").read_text().splitlines())
+
+    assert server.run([*arguments, "--output", str(folder)], 1, tmp_path / "log") == [1]
+    assert f"resuming: {kept} of" in server.written("stderr")[0], "what every rank had written was used"
+    assert_same_answers(folder, alone)
+    assert visible_files(folder) == {"run.json", "samples.jsonl", "results.json"}
+
+
+@pytest.mark.parametrize("supervised", [True, False], ids=["launcher ends the others", "nobody does"])
+def test_if_rank_0_is_killed_exactly_one_other_says_so(server, arguments, alone, tmp_path, supervised):
+    folder = tmp_path / "run"
+    pids = server.start([*arguments, "--output", str(folder)], 3, tmp_path / "log", supervised=supervised)
+    assert wait_until(lambda: answers_of(folder, 1) > 0 and answers_of(folder, 2) > 0)
+    os.kill(pids[0], signal.SIGKILL)
+    codes = server.wait()
+    assert codes[0] == -signal.SIGKILL
+    assert all(code in (2, 128 + signal.SIGTERM) for code in codes[1:])
+    told = "".join(server.written("stderr")[1:])
+    assert told.count("process 0 is gone; every answer so far is kept; to go on") == 1
+    assert len(told.splitlines()) == 1
+
+    assert server.run([*arguments, "--output", str(folder)], 2, tmp_path / "log") == [1, 0]
+    assert_same_answers(folder, alone)
+
+
+def test_killed_at_random_moments_by_any_number_of_processes_it_ends_as_if_untouched(
+    server, arguments, alone, tmp_path
+):
+    draw, folder, killed = random.Random(1), tmp_path / "run", 0
+    while True:
+        world_size = draw.randrange(1, 4)
+        pids = server.start([*arguments, "--output", str(folder)], world_size, tmp_path / "log")
+        if killed < 6:
+            wait_until(lambda: (folder / ".begun").exists(), 20.0)
+            time.sleep(draw.random() * 0.3)
+            with suppress(ProcessLookupError):
+                os.kill(draw.choice(pids), signal.SIGKILL)
+        codes = server.wait()
+        assert not any("Traceback" in text for text in server.written("stderr"))
+        if codes == [1] + [0] * (world_size - 1):
+            break
+        killed += 1
+        assert -signal.SIGKILL in codes
+    assert killed >= 4
+    assert_same_answers(folder, alone)
+
+
+def test_a_mistake_is_told_by_rank_0_alone(server, arguments, tmp_path):
+    for wrong, message in (
+        (["--method", "nonesuch"], "nonesuch"),
+        (["--limit", "none"], "--limit"),
+        (["--model", str(tmp_path)], str(tmp_path)),
+        (["--batch-size", "0"], "--batch-size is 0"),
+    ):
+        codes = server.run([*arguments, *wrong, "--output", str(tmp_path / "run")], 2, tmp_path / "log")
+        assert codes[0] == 2
+        assert codes[1] != 0
+        told = server.written("stderr")
+        assert message in told[0]
+        assert told[1] == ""
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
+def test_several_hosts_are_refused(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert main([*arguments, "--output", str(tmp_path / "run")]) == 2
+    assert "processes of one host" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_torchrun_killed_and_resumed_by_two_and_by_one(server, arguments, alone, tmp_path):
+    folder, copy = tmp_path / "run", tmp_path / "copy"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "adallava"]
+    command += [*arguments, "--output", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "0"}
+    launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    assert wait_until(lambda: answers_of(folder, 1) > 0)
+    os.kill(rank_of_torchrun(launched.pid, 1), signal.SIGKILL)
+    _, told = launched.communicate(timeout=120)
+    assert launched.returncode != 0
+    assert told.count("to go on, with any number of processes: torchrun --nproc-per-node 2 -m adallava sweep") == 1
+    assert (folder / "samples-1.jsonl").exists()
+    assert not (folder / "results.json").exists()
+    shutil.copytree(folder, copy)
+
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.returncode != 0, "a cell is flagged"
+    assert "2 of 7 samples failed" in done.stdout
+    assert done.stdout.count("results.json") == 1
+    assert_same_answers(folder, alone)
+
+    assert server.run([*arguments, "--output", str(copy)], 1, tmp_path / "log") == [1]
+    assert_same_answers(copy, alone)
+
+
+def rank_of_torchrun(launcher, rank):
+    """Return the process id of a rank."""
+    for path in Path(f"/proc/{launcher}/task").glob("*/children"):
+        for pid in path.read_text().split():
+            if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                return int(pid)
+    raise AssertionError("no such rank")
