@@ -1,8 +1,10 @@
 """Tiny random checkpoints in stock format, made on the spot: no download, and nothing that is learned."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
@@ -168,6 +170,22 @@ def tiny_next_base(**options: Any) -> Any:
     return model.to(base.dtype).eval()
 
 
+NEXT_SIZES = [(28, 28), (56, 28), (30, 90)]
+"""(width, height) of the pictures that a LLaVA-NeXT is asked about, in turn: each whole, and in 2, 2 and 3 tiles."""
+
+NEXT_GRIDS = [((4, 4), (4, 5)), ((4, 4), (4, 9)), ((4, 4), (12, 5))]
+"""By hand, (rows, columns) of the tokens of each, its whole and its tiles, with a column for the ends of the rows.
+
+28 x 28 fits 28 x 56 first, as high: 4 columns are left of 8. 56 x 28 fills 56 x 28. 30 x 90 fits 28 x 84.
+"""
+
+NEXT_SHAPE = TowerShape(num_vision_tokens=16, vision_width=33, llm_width=48, grid=(4, 4))
+"""One channel more than `TINY_SHAPE`, which marks a row's end."""
+
+NEXT_LACKS = ("budget-token", "downsample")
+"""Methods that LLaVA-NeXT refuses; see `tests/families/test_llava_next.py`."""
+
+
 def tiny_next_processor() -> Any:
     """Tiles of 28 x 28 pixels in patches of 7."""
     import transformers
@@ -194,34 +212,47 @@ def tiny_llava(folder: Path, *, adapters: bool = True, **base_options: Any) -> P
     return folder
 
 
-def save_tiny_adapter(base: Path, folder: Path, method: str) -> None:
+def tiny_next(folder: Path) -> Path:
+    """Save a random LLaVA-NeXT with processor, and a random adapter for `question`, to `folder`; return it."""
+    tiny_next_base().save_pretrained(folder)
+    tiny_next_processor().save_pretrained(folder)
+    save_tiny_adapter(folder, folder / "adapters" / "question", "question", NEXT_SHAPE)
+    return folder
+
+
+def save_tiny_adapter(base: Path, folder: Path, method: str, shape: TowerShape = TINY_SHAPE) -> None:
     """Save random weights of a learned method as an adapter of `base`, their scores spread well apart."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        selector: Any = build_selector(method, TINY_SHAPE)
+        selector: Any = build_selector(method, shape)
         for parameter in selector.parameters():
             torch.nn.init.normal_(parameter, std=0.12)
     save_adapter(
         folder,
         selector,
-        shape=TINY_SHAPE,
+        shape=shape,
         base_model_name_or_path=str(base),
         base_weights_sha256=weights_sha256(base),
     )
 
 
-def tiny_image(seed: int = 0) -> Image.Image:
-    """Return a picture of random colours, 28 x 28, RGB."""
-    noise = torch.randint(0, 256, (28, 28, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+def tiny_image(seed: int = 0, size: tuple[int, int] = (28, 28)) -> Image.Image:
+    """Return a picture of random colours, RGB, of (width, height)."""
+    shape = (size[1], size[0], 3)
+    noise = torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
     return Image.fromarray(noise.numpy())
 
 
 def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -> dict[str, Any]:
-    """Return a batch of prompts with `images_each` pictures a prompt, padded on the left."""
+    """Return a batch of prompts with `images_each` pictures a prompt, padded on the left.
+
+    For LLaVA-NeXT the pictures have `NEXT_SIZES` in turn, for Llava one size.
+    """
     from adallava.model import build_prompt
 
+    sizes = NEXT_SIZES if _in_tiles(processor) else [(28, 28)]
     batch = processor(
-        images=[tiny_image(index) for index in range(len(questions) * images_each)] or None,
+        images=[tiny_image(index, sizes[index % len(sizes)]) for index in range(len(questions) * images_each)] or None,
         text=[build_prompt(processor, question, images_each) for question in questions],
         return_tensors="pt",
         padding=True,
@@ -229,8 +260,36 @@ def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -
     return dict(batch)
 
 
+def tiny_grids(model: Any, pictures: Iterable[int]) -> list[tuple[int, int]]:
+    """Return, by hand, (rows, columns) of the images that a model makes of the pictures of `tiny_inputs`."""
+    if not _in_tiles(model.processor):
+        return [(4, 4) for _ in pictures]
+    return [grid for picture in pictures for grid in NEXT_GRIDS[picture % len(NEXT_GRIDS)]]
+
+
+def tiny_tokens(model: Any, pictures: Iterable[int]) -> list[int]:
+    """Return N of each of those images."""
+    return [rows * columns for rows, columns in tiny_grids(model, pictures)]
+
+
+def _in_tiles(processor: Any) -> bool:
+    return type(processor).__name__ == "LlavaNextProcessor"
+
+
+def lacking(model: Any) -> tuple[str, ...]:
+    """Return the methods that a model's family refuses."""
+    return NEXT_LACKS if _in_tiles(model.processor) else ()
+
+
+def base_like(model: Any, **options: Any) -> Any:
+    """Return a random base of the model's family, see `tiny_base`."""
+    return (tiny_next_base if _in_tiles(model.processor) else tiny_base)(**options)
+
+
 def with_every_option(full: Any, method: str) -> Any:
     """Return the model with a method, under options with which a model without a text tower can run it."""
+    if method in lacking(full):
+        pytest.skip("LLaVA-NeXT refuses it, as tests/families/test_llava_next.py holds")
     return full.with_method(method, **METHOD_OPTIONS.get(method, {}))
 
 
@@ -238,11 +297,8 @@ def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> di
     """Return one sample of a batch, alone and without padding."""
     real = inputs["attention_mask"][index].bool()
     images = slice(index * images_each, (index + 1) * images_each)
-    return {
-        "input_ids": inputs["input_ids"][index : index + 1, real],
-        "attention_mask": inputs["attention_mask"][index : index + 1, real],
-        "pixel_values": inputs["pixel_values"][images],
-    }
+    texts = {name: inputs[name][index : index + 1, real] for name in ("input_ids", "attention_mask")}
+    return texts | {name: inputs[name][images] for name in ("pixel_values", "image_sizes") if name in inputs}
 
 
 SCHEDULERS = scheduler_names()
@@ -251,10 +307,10 @@ SCHEDULER_OPTIONS: dict[str, dict[str, Any]] = {"fixed": {"plans": "4/3+5"}, "ad
 
 
 def six_layers(full: Any, **base_options: Any) -> Any:
-    """Return a model whose LLM has six layers, random like `tiny_base`."""
+    """Return a model of the same family whose LLM has six layers, random like `tiny_base`."""
     from adallava import AdaLlava
 
-    return AdaLlava(tiny_base(num_hidden_layers=6, **base_options), full.processor)
+    return AdaLlava(base_like(full, num_hidden_layers=6, **base_options), full.processor)
 
 
 def six_layers_for(full: Any, scheduler: str, **base_options: Any) -> Any:

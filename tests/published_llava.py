@@ -169,10 +169,16 @@ def write_published(folder: Path, size: str, *, layout: str = "old", chat_templa
         layout: "old" for the published key names, "new" for those of today's transformers.
         chat_template: "json" for chat_template.json, "jinja" for chat_template.jinja; the repositories have both now.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     config = config_fields(size)
+    write_model(folder, config, random_weights(config), layout)
+    write_processor(folder, chat_template)
+    return folder
+
+
+def write_model(folder: Path, config: dict[str, Any], weights: dict[str, torch.Tensor], layout: str) -> None:
+    """Write config and weights, the latter in two shards with their index; see `write_published`."""
+    folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "config.json", config)
-    weights = random_weights(config)
     if layout == "new":
         weights = {new_name(name): tensor for name, tensor in weights.items()}
     names = sorted(weights)
@@ -182,12 +188,12 @@ def write_published(folder: Path, size: str, *, layout: str = "old", chat_templa
     size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
     weight_map = {name: file for file, part in parts.items() for name in part}
     _write(folder / "model.safetensors.index.json", {"metadata": {"total_size": size_bytes}, "weight_map": weight_map})
-    write_processor(folder, chat_template)
-    return folder
 
 
-def write_processor(folder: Path, chat_template: str) -> None:
-    """Write the published processor's files, and generation_config.json."""
+def write_processor(
+    folder: Path, chat_template: str, *, family: str = "Llava", pictures: dict[str, Any] | None = None
+) -> None:
+    """Write the processor's files; of another family than Llava, with more settings for `pictures`."""
     _write(
         folder / "preprocessor_config.json",
         {
@@ -200,10 +206,11 @@ def write_processor(folder: Path, chat_template: str) -> None:
             "image_mean": [0.48145466, 0.4578275, 0.40821073],
             "image_processor_type": "CLIPImageProcessor",
             "image_std": [0.26862954, 0.26130258, 0.27577711],
-            "processor_class": "LlavaProcessor",
+            "processor_class": f"{family}Processor",
             "resample": 3,
             "rescale_factor": 0.00392156862745098,
             "size": {"shortest_edge": 336},
+            **(pictures or {}),
         },
     )
     _write(
@@ -212,7 +219,7 @@ def write_processor(folder: Path, chat_template: str) -> None:
             "image_token": "<image>",
             "num_additional_image_tokens": 1,
             "patch_size": 14,
-            "processor_class": "LlavaProcessor",
+            "processor_class": f"{family}Processor",
             "vision_feature_select_strategy": "default",
         },
     )

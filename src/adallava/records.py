@@ -81,6 +81,9 @@ class SampleRecord(Record):
     reads `tokens_kept`."""
     kept_indices: list[list[int]] | None = None
     """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
+    grids: list[tuple[int, int]] | None = None
+    """(rows, columns) of each image's tokens, which are N together. A picture may be several images: whole, and in
+    tiles. None in older files, where all images have equally many."""
     scheduler: str | None = None
     """Which scheduler chose the LLM's layers; None where all ran, and in older files."""
     latency_asked: str = FULL_LATENCY
@@ -115,6 +118,14 @@ class SampleRecord(Record):
     """Peak of the device's allocator during the batch (CUDA), or of the process (CPU)."""
     error: str | None = None
     """Why the sample failed, if it did: `<error type>: <message>`."""
+
+    @property
+    def tokens_per_image(self) -> list[int]:
+        """N of each image."""
+        if self.grids is not None:
+            return [rows * columns for rows, columns in self.grids]
+        images = max(1, len(self.kept_indices or []))
+        return [self.num_vision_tokens // images] * images
 
     @property
     def tokens_at_end(self) -> int:

@@ -37,7 +37,7 @@ def test_an_answers_flops_are_what_pytorch_counts(
     (record,), (length,) = output.records, output.prompt_lengths
     shape = model_shape_from_config(base.config.to_dict())
     assert isinstance(model.selector, LayerSelector)
-    selector = inside_selector_flops(model.selector, model.shape, shape.llm, record)
+    selector = inside_selector_flops(model.selector, [model.shape] * num_images, shape.llm, record)
     by_part = answer_flops(
         shape,
         num_images=num_images,

@@ -8,6 +8,7 @@ from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
     LlavaConfig,
+    LlavaNextConfig,
     MistralConfig,
     Qwen2Config,
     SiglipVisionConfig,
@@ -101,6 +102,11 @@ def test_missing_values_default_as_in_transformers(partial: dict[str, Any], comp
     assert model_shape_from_config({"model_type": "llava", **partial}) == model_shape_from_config(complete.to_dict())
 
 
+def test_llava_next_has_the_parts_and_defaults_of_llava() -> None:
+    assert model_shape_from_config(LlavaNextConfig().to_dict()) == model_shape_from_config(LlavaConfig().to_dict())
+    assert model_shape_from_config({"model_type": "llava_next"}) == model_shape_from_config({"model_type": "llava"})
+
+
 def test_several_feature_layers_widen_the_projector_alone() -> None:
     one = model_shape_from_config(LlavaConfig().to_dict())
     two = model_shape_from_config(LlavaConfig(vision_feature_layer=[-2, -5]).to_dict())
@@ -124,7 +130,7 @@ def test_a_border_narrower_than_a_patch_is_no_patch() -> None:
     ("config", "message"),
     [
         ({}, r"model_type is None.*'llava'"),
-        ({"model_type": "llava_next"}, r"model_type is 'llava_next'"),
+        ({"model_type": "llava_onevision"}, r"model_type is 'llava_onevision'.*'llava' or 'llava_next'"),
         (
             LlavaConfig(vision_config=SiglipVisionConfig()).to_dict(),
             r"vision_config\.model_type is 'siglip_vision_model'",

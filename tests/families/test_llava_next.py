@@ -1,4 +1,4 @@
-"""LLaVA-NeXT under the contracts of every method: pictures of different sizes, in tiles, with row ends."""
+"""What is LLaVA-NeXT's own: pictures in tiles, with row ends. All that is generation's, `tests/generation` crosses."""
 
 import json
 from pathlib import Path
@@ -9,25 +9,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import (
-    INSIDE_LLM,
-    METHOD_OPTIONS,
-    TINY_SHAPE,
-    tiny_next_base,
-    tiny_next_processor,
-)
+from models import METHOD_OPTIONS, NEXT_LACKS, TINY_SHAPE, tiny_next_base, tiny_next_processor
 from PIL import Image
 
 from adallava import AdaLlava
+from adallava.cli.generate_pictures import seen_pictures
 from adallava.cli.main import main
 from adallava.errors import InputError, UnsupportedModeError
+from adallava.evaluation.doctor.live import diagnose_model
 from adallava.families import wrap_model
 from adallava.families.llava_next import _places, _tiling
 from adallava.model import build_prompt
+from adallava.records import SampleRecord
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import Need, OwnCountMethod, RoundingMethod
-from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.contract import Need
 
 # (width, height): the last has no padding to cut off.
 SIZES = [(60, 40), (30, 90), (56, 56)]
@@ -35,24 +31,12 @@ QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 NEW = 4
 
 
-def _needs_what_next_lacks(name: str) -> bool:
-    cls = load_selector_class(name)
-    needs = getattr(cls, "needs", frozenset())
-    lacks = {Need.BUDGET_TOKEN, Need.RESIZED_PICTURE, Need.TEXT_TOWER}
-    return name == "budget-token" or (not isinstance(needs, property) and bool(needs & lacks))
-
-
-METHODS = [name for name in selector_names() if not _needs_what_next_lacks(name)]
+METHODS = [name for name in selector_names() if name not in NEXT_LACKS]
 
 
 @pytest.fixture(scope="module")
 def full() -> AdaLlava:
     return AdaLlava(tiny_next_base(), tiny_next_processor())
-
-
-@pytest.fixture(params=METHODS)
-def model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
-    return _with_method(full, request.param)
 
 
 def _with_method(full: AdaLlava, name: str) -> AdaLlava:
@@ -86,10 +70,6 @@ def _inputs(full: AdaLlava, which: list[int]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def inputs(full: AdaLlava) -> dict[str, Any]:
     return _inputs(full, [0, 1, 2])
-
-
-def _logits(output: Any) -> torch.Tensor:
-    return torch.stack(output.transformers_output.logits, dim=1)
 
 
 def test_a_picture_is_its_whole_and_its_tiles(full: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -148,85 +128,6 @@ def test_a_merged_token_is_the_mixture_of_what_it_holds(full: AdaLlava) -> None:
     torch.testing.assert_close(family.project(merged)[0], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["full", *(name for name in METHODS if name != "none")])
-def test_full_budget_is_the_stock_model(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
-    model = full if method == "full" else _with_method(full, method)
-    if model.selector is not None and not isinstance(model.selector, LayerSelector) and model.selector.ignores_budget:
-        pytest.skip("sets its own counts")
-    options = {"max_new_tokens": NEW, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
-    ours = model.generate(**inputs, token_budget=1.0, **options)
-    stock = full.base.generate(**inputs, **options)
-    assert torch.equal(ours.sequences, stock.sequences)
-    # To the bit where one matrix product gives a row the same whatever stands beside it.
-    torch.testing.assert_close(_logits(ours), torch.stack(stock.logits, dim=1), atol=1e-5, rtol=1e-5)
-
-
-def test_exactly_k_tokens_reach_the_llm(model: AdaLlava, inputs: dict[str, Any]) -> None:
-    budgets = [1.0, 0.25, 7]
-    output = model.generate(**inputs, token_budget=budgets, seed=[1, 2, 3], max_new_tokens=1)
-    family = model.family.for_sizes(inputs["image_sizes"])
-    grids = family.grids(inputs["pixel_values"])
-    for row, (record, asked) in enumerate(zip(output.records, [70, 19, 7], strict=True)):
-        total = [70, 76, 88][row]
-        assert record.num_vision_tokens == total
-        for indices, (rows, columns) in zip(record.kept_indices, grids[2 * row : 2 * row + 2], strict=True):
-            assert list(indices) == sorted(set(indices))
-            assert all(0 <= index < rows * columns for index in indices)
-        kept = sum(map(len, record.kept_indices))
-        if isinstance(model.selector, OwnCountMethod):
-            assert 2 <= kept <= total
-        elif model.method == "none":
-            assert kept == 0
-        elif isinstance(model.selector, RoundingMethod):
-            assert record.tokens_asked == asked
-            assert 1 <= kept <= asked
-        else:
-            assert record.tokens_asked == kept == asked
-        entered = total if model.method in INSIDE_LLM else kept
-        placeholders = (output.sequences[row, : output.prompt_length] == model.base.config.image_token_id).sum()
-        assert placeholders == record.tokens_kept == entered
-
-
-def test_a_batch_gives_each_sample_what_it_gives_alone(full: AdaLlava, model: AdaLlava, inputs: dict[str, Any]) -> None:
-    budgets, seeds = [0.5, 0.25, 9], [11, 12, 13]
-    options = {"max_new_tokens": NEW, "do_sample": False, "return_dict_in_generate": True, "output_logits": True}
-    together = model.generate(**inputs, token_budget=budgets, seed=seeds, **options)
-    for row in range(3):
-        alone = model.generate(**_inputs(full, [row]), token_budget=budgets[row], seed=seeds[row], **options)
-        assert alone.records[0].kept_indices == together.records[row].kept_indices
-        length = alone.answer_lengths[0]
-        assert length == together.answer_lengths[row]
-        torch.testing.assert_close(_logits(alone)[0, :length], _logits(together)[row, :length], atol=2e-4, rtol=2e-4)
-
-
-def test_a_shortened_prompt_is_the_manual_one(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    """Stock embeddings, the columns that were kept, their original positions: the same logits."""
-    model = _with_method(full, "random")
-    alone = _inputs(full, [0])
-    with torch.no_grad():
-        ours = model.forward(**alone, token_budget=20, seed=4)
-        (sample,) = model.select(**alone, token_budget=20, seed=4)
-        ids = alone["input_ids"]
-        embeds = full.base.get_input_embeddings()(ids)
-        image = torch.cat(
-            list(full.base.model.get_image_features(alone["pixel_values"], alone["image_sizes"]).pooler_output)
-        )
-        is_image = ids[0] == full.base.config.image_token_id
-        embeds[0, is_image] = image
-        places = is_image.nonzero().flatten()
-        whole, tiles = sample.kept_indices
-        keep = ~is_image
-        keep[places[list(whole)]] = True
-        keep[places[[16 + index for index in tiles]]] = True
-        columns = keep.nonzero().flatten()
-        stock = full.base(
-            inputs_embeds=embeds[:, columns],
-            attention_mask=torch.ones(1, len(columns), dtype=torch.int64),
-            position_ids=columns[None],
-        )
-    torch.testing.assert_close(ours.logits, stock.logits, atol=1e-4, rtol=1e-4)
-
-
 @torch.no_grad()
 def test_attention_of_cls_is_each_tiles_own(inputs: dict[str, Any]) -> None:
     base = tiny_next_base(attn_implementation="eager")
@@ -261,15 +162,93 @@ def test_the_command_line_answers_and_says_what_it_cannot(
     ask = ["generate", *model, "--image", str(tmp_path / "picture.png"), "--question", "why?", "--device", "cpu"]
     main([*ask, "--no-image", "--json", "--max-new-tokens", "2"])
     assert json.loads(capsys.readouterr().out)["results"][0]["tokens_kept"] == 35
-    assert main(ask) == 2
-    assert "in tiles" in capsys.readouterr().err
-    assert main(["sweep", *model, "--limit", "1", "--output", str(tmp_path / "run"), "--device", "cpu"]) == 2
-    assert "cannot count the FLOPs of a model whose model_type is 'llava_next'" in capsys.readouterr().err
+    run = tmp_path / "run"
+    assert main(["sweep", *model, "--limit", "6", "--batch-size", "4", "--output", str(run), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    records = [SampleRecord.model_validate_json(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert len(records) == 12
+    assert {tuple(record.tokens_per_image) for record in records} == {(16, 72)}
+    assert {len(record.kept_indices or []) for record in records} == {2}
+    assert "The model read each picture whole and in tiles" in (run / "report.html").read_text()
+    # Random weights may well end an answer at once, which the doctor finds; it finds nothing wrong with the counts.
+    main(["doctor", str(run), "--json"])
+    (diagnosis,) = json.loads(capsys.readouterr().out)["diagnoses"]
+    found = {outcome["check"]: outcome for outcome in diagnosis["outcomes"]}
+    assert found["budget-not-applied"]["status"] == "passed"
+
+
+def test_training_is_refused_with_the_reason(
+    tmp_path: Path, full: AdaLlava, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full.base.save_pretrained(tmp_path / "next")
+    full.processor.save_pretrained(tmp_path / "next")
+    train = ["train", "tiny/question", "--model", str(tmp_path / "next"), "--output", str(tmp_path / "trained")]
+    assert main([*train, "--device", "cpu", "--steps", "1"]) == 2
+    assert "whose pictures differ in their number of tokens" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["uniform", "fastv", "visionzip", "prumerge"])
+def test_the_live_doctor_finds_nothing(full: AdaLlava, method: str) -> None:
+    diagnosis = diagnose_model(_with_method(full, method), num_samples=3)
+    found = {outcome.check for outcome in diagnosis.outcomes if outcome.status == "found"}
+    # That random weights end an answer at once says nothing of the code.
+    assert found <= {"first-token-eos"}
+
+
+def test_a_spatial_method_sees_the_grid_that_the_tokens_have(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    """By hand: 9 of 16 + 54 tokens are shared as 2 and 7. The 6 x 9 grid is cut into 2 bands of 3 rows, these into 3
+    cells of 3 columns, and 4 of 2, 2, 2 and 3; of two middle places, the left one.
+
+    The last column holds the ends of the rows: they are places in the grid like others.
+    """
+    (first, *_) = _with_method(full, "uniform").select(**inputs, token_budget=9)
+    assert first.kept_indices[0] == (4, 6)
+    rows_and_columns = [divmod(index, 9) for index in first.kept_indices[1]]
+    assert [row for row, _ in rows_and_columns] == [1, 1, 1, 4, 4, 4, 4]
+    assert [column for _, column in rows_and_columns] == [1, 4, 7, 0, 2, 4, 7]
+
+
+@torch.no_grad()
+def test_pooling_averages_cells_of_each_images_grid(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    """At 9 tokens the tiles' first cell is rows and columns 0 to 2 of the joined picture, as above."""
+    model = _with_method(full, "pool")
+    family = full.family.for_sizes(inputs["image_sizes"])
+    features = family.encode(inputs["pixel_values"]).features[1, :54].view(6, 9, -1)
+    cell = family.project(features[:3, :3].reshape(1, 9, -1).mean(dim=1, keepdim=True))[0, 0]
+    output = model.forward(**{name: tensor[:1] for name, tensor in inputs.items()}, token_budget=9)
+    embeds = output.batch.inputs_embeds[0][output.layout.vision_slots[0] >= 0]
+    torch.testing.assert_close(embeds[2], cell, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_drawn_is_what_the_tokens_look_at(full: AdaLlava) -> None:
+    """A picture of one colour a quarter: each token of the joined tiles lies on its own quarter; row ends are blank."""
+    quarters = np.zeros((56, 56, 3), dtype=np.uint8)
+    quarters[:28, :28, 0], quarters[:28, 28:, 1], quarters[28:, :28, 2] = 255, 255, 255
+    prompt = build_prompt(full.processor, "why?")
+    inputs = full.processor(images=[Image.fromarray(quarters)], text=[prompt], return_tensors="pt")
+    family = full.family.for_sizes(inputs["image_sizes"])
+    whole, joined = seen_pictures(family.pictures(inputs["pixel_values"]), full.processor.image_processor)
+    assert (whole.size, joined.size) == ((28, 28), (63, 56))
+    assert np.array_equal(np.asarray(joined)[:, :56], quarters)
+    assert len(np.unique(np.asarray(joined)[:, 56:].reshape(-1, 3), axis=0)) == 1
+    narrow = _inputs(full, [1])
+    pictures = full.family.for_sizes(narrow["image_sizes"]).pictures(narrow["pixel_values"])
+    # 12 rows of 4 patches and an end, of 7 pixels each.
+    assert [tuple(picture.shape) for picture in pictures] == [(3, 28, 28), (3, 84, 35)]
+
+
+@pytest.mark.parametrize("method", NEXT_LACKS)
+def test_a_method_that_it_lacks_something_for_is_refused_with_the_reason(full: AdaLlava, method: str) -> None:
+    with pytest.raises(UnsupportedModeError, match=f"'{method}' needs .*, which this model does not have"):
+        full.with_selector(build_selector(method, TINY_SHAPE))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_other_method_is_accepted(full: AdaLlava, method: str) -> None:
+    assert _with_method(full, method).method == method
 
 
 def test_what_it_lacks_is_told(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    with pytest.raises(UnsupportedModeError, match="'downsample' needs resized-picture"):
-        full.with_selector(build_selector("downsample", TINY_SHAPE))
     with pytest.raises(InputError, match="needs the pictures' sizes: give the processor's image_sizes"):
         full.generate(**{name: value for name, value in inputs.items() if name != "image_sizes"})
     narrow = {**inputs, "image_sizes": torch.tensor([[1, 900], [90, 30], [56, 56]])}

@@ -1,13 +1,17 @@
 """What a method inside the LLM does, done by hand: eager layers one by one, tokens physically taken out between them.
 
-One unpadded sample with one image, no cache, no view: the whole attention matrix of each layer, masks written out,
-positions as a list. Only the method's own arithmetic is the package's; it is compared with the authors' elsewhere.
+One unpadded sample with one picture, no cache, no view: the whole attention matrix of each layer, masks written out,
+positions as a list. The picture may be several images that stand side by side. Only the method's own arithmetic is the
+package's; it is compared with the authors' elsewhere.
 """
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
+from stock_reference import stock_features
 from torch import Tensor
 
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
@@ -15,54 +19,61 @@ from adallava.selection.layer_contract import DropInput, LayerSelector, PromptIn
 
 @dataclass
 class Sequence:
-    """The tokens that a layer reads: states [1, S, D], positions [1, S], and which of them are the image's."""
+    """The tokens that a layer reads: states [1, S, D], positions [1, S], and which of them are each image's."""
 
     hidden: Tensor
     positions: Tensor
-    vision: slice
-    patches: list[int]
+    images: list[slice]
+    patches: list[list[int]]
+
+
+def _side_by_side(first: int, sizes: Items[int]) -> list[slice]:
+    return [slice(start, stop) for start, stop in pairwise(accumulate(sizes, initial=first))]
 
 
 class ByHand:
     """A stock Llava with eager attention, and a method that drops tokens between its layers."""
 
-    def __init__(self, base: Any, selector: LayerSelector, keep_count: int, *, compact: bool) -> None:
+    def __init__(
+        self, base: Any, selector: LayerSelector, keep_counts: Items[int], sizes: Items[int], *, compact: bool
+    ) -> None:
         assert base.config._attn_implementation == "eager"
         self.base, self.llm, self.selector = base, base.model.language_model, selector
-        self.keep_count, self.compact = keep_count, compact
+        self.keep_counts, self.sizes, self.compact = keep_counts, sizes, compact
         self.window = getattr(base.config.text_config, "sliding_window", None)
 
     @torch.no_grad()
-    def logits(self, sample: dict[str, Any], new_tokens: list[int]) -> tuple[Tensor, list[int], list[int]]:
-        """Return the last token's logits, the patches kept, and the vision tokens that each layer read."""
+    def logits(self, sample: dict[str, Any], new_tokens: list[int]) -> tuple[Tensor, list[list[int]], list[int]]:
+        """Return the last token's logits, the patches kept of each image, and the tokens that each layer read."""
         (ids,) = sample["input_ids"]
         places = (ids == self.base.config.image_token_id).nonzero().flatten().tolist()
         embeds = self.base.get_input_embeddings()(torch.cat([ids, torch.tensor(new_tokens, dtype=torch.int64)]))
-        features = torch.cat(list(self.base.model.get_image_features(sample["pixel_values"]).pooler_output))
-        embeds[places] = features
+        embeds[places] = stock_features(self.base, sample)
+        images = _side_by_side(places[0], self.sizes)
+        assert images[-1].stop == places[-1] + 1
         sequence = Sequence(
-            embeds[None], torch.arange(len(embeds))[None], slice(places[0], places[-1] + 1), list(range(len(places)))
+            embeds[None], torch.arange(len(embeds))[None], images, [list(range(size)) for size in self.sizes]
         )
-        num_text = len(ids) - places[-1] - 1
-        raters = self.selector.raters(
-            PromptInput(
-                features[None],
-                embeds[None, places[-1] + 1 : len(ids)],
-                torch.ones(1, num_text, dtype=torch.bool),
-                (len(features),),
-            )
-        )
-        drops = self.selector.schedule(len(self.llm.layers), len(places), self.keep_count)
+        text = embeds[None, places[-1] + 1 : len(ids)]
+        mask = torch.ones(text.shape[:2], dtype=torch.bool)
+        raters = [
+            self.selector.raters(PromptInput(embeds[None, image], text, mask, (size,)))
+            for image, size in zip(images, self.sizes, strict=True)
+        ]
+        layers = len(self.llm.layers)
+        schedules = [self.selector.schedule(layers, *each) for each in zip(self.sizes, self.keep_counts, strict=True)]
         read = []
         for index, layer in enumerate(self.llm.layers):
-            for drop in drops:
-                if drop.layer == index and drop.scored_by == index:
-                    sequence = self._dropped(sequence, sequence.hidden, index, raters, drop.keep_count)
-            read.append(len(sequence.patches))
+            for drops in zip(*schedules, strict=True):
+                if drops[0].layer == index and drops[0].scored_by == index:
+                    counts = [drop.keep_count for drop in drops]
+                    sequence = self._dropped(sequence, sequence.hidden, index, raters, counts)
+            read.append(sum(map(len, sequence.patches)))
             left = self._run(layer, sequence)
-            for drop in drops:
-                if drop.layer == index + 1 and drop.scored_by == index:
-                    sequence = self._dropped(sequence, left, index, raters, drop.keep_count)
+            for drops in zip(*schedules, strict=True):
+                if drops[0].layer == index + 1 and drops[0].scored_by == index:
+                    counts = [drop.keep_count for drop in drops]
+                    sequence = self._dropped(sequence, left, index, raters, counts)
                     left = sequence.hidden
             sequence.hidden = left
         return self.base.lm_head(self.llm.norm(sequence.hidden))[0, -1], sequence.patches, read
@@ -82,7 +93,9 @@ class ByHand:
         )
         return left
 
-    def _dropped(self, read: Sequence, left: Tensor, index: int, raters: Raters, keep_count: int) -> Sequence:
+    def _dropped(
+        self, read: Sequence, left: Tensor, index: int, raters: list[Raters], keep_counts: list[int]
+    ) -> Sequence:
         """Take tokens out of `left` by the whole attention matrix of layer `index` over what it read."""
         layer = self.llm.layers[index]
         tables = self.llm.rotary_emb(read.hidden, position_ids=read.positions)
@@ -90,17 +103,17 @@ class ByHand:
         _, matrix = layer.self_attn(
             hidden_states=layer.input_layernorm(read.hidden), attention_mask=mask, position_embeddings=tables
         )
-        behind = read.vision.stop
-        rows = matrix[0].mean(dim=0)[behind + raters.rows[0], read.vision]
-        attention = (rows * raters.weights[0][:, None]).sum(dim=0)
-        choice = self.selector.choose(
-            DropInput(attention[None], left[:, read.vision], (len(read.patches),), (keep_count,))
-        )
-        kept = choice.indices[0].tolist()
-        vision = choice.apply(left[:, read.vision])
-        hidden = torch.cat([left[:, : read.vision.start], vision, left[:, behind:]], dim=1)
-        columns = [*range(read.vision.start), *(read.vision.start + k for k in kept), *range(behind, left.shape[1])]
+        first, behind = read.images[0].start, read.images[-1].stop
+        states, columns, patches = [left[:, :first]], list(range(first)), []
+        for image, own, rated, keep_count in zip(read.images, read.patches, raters, keep_counts, strict=True):
+            rows = matrix[0].mean(dim=0)[behind + rated.rows[0], image]
+            attention = (rows * rated.weights[0][:, None]).sum(dim=0)
+            choice = self.selector.choose(DropInput(attention[None], left[:, image], (len(own),), (keep_count,)))
+            kept = choice.indices[0].tolist()
+            states.append(choice.apply(left[:, image]))
+            columns += [image.start + k for k in kept]
+            patches.append([own[k] for k in kept])
+        hidden = torch.cat([*states, left[:, behind:]], dim=1)
+        columns += range(behind, left.shape[1])
         positions = torch.arange(hidden.shape[1])[None] if self.compact else read.positions[:, columns]
-        return Sequence(
-            hidden, positions, slice(read.vision.start, read.vision.start + len(kept)), [read.patches[k] for k in kept]
-        )
+        return Sequence(hidden, positions, _side_by_side(first, keep_counts), patches)

@@ -10,8 +10,18 @@ import torch
 from torch import Tensor
 
 
+def stock_features(base: Any, sample: dict[str, Any]) -> Tensor:
+    """Return the stock model's vision tokens behind the projector, [N over all images, D]."""
+    sizes = [sample["image_sizes"]] if "image_sizes" in sample else []
+    return torch.cat(list(base.model.get_image_features(sample["pixel_values"], *sizes).pooler_output))
+
+
 def pruned_prompt(
-    base: Any, sample: dict[str, Any], kept: Sequence[Sequence[int]], tower_features: Tensor | None = None
+    base: Any,
+    sample: dict[str, Any],
+    kept: Sequence[Sequence[int]],
+    tokens_per_image: Sequence[int],
+    tower_features: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return embeddings [1, L, D] and positions [1, L] of one unpadded prompt of which only `kept` patches stay.
 
@@ -19,17 +29,18 @@ def pruned_prompt(
     """
     (ids,) = sample["input_ids"]
     if tower_features is None:
-        features = torch.stack(list(base.model.get_image_features(sample["pixel_values"]).pooler_output))
+        features = stock_features(base, sample)
     else:
-        features = base.model.multi_modal_projector(tower_features)
+        features = base.model.multi_modal_projector(tower_features).flatten(0, 1)
+    stays = [patch in indices for indices, size in zip(kept, tokens_per_image, strict=True) for patch in range(size)]
+    assert len(stays) == len(features)
     rows, positions, seen = [], [], 0
     for position, token in enumerate(ids.tolist()):
         if token == base.config.image_token_id:
-            image, patch = divmod(seen, features.shape[1])
             seen += 1
-            if patch not in kept[image]:
+            if not stays[seen - 1]:
                 continue
-            rows.append(features[image, patch])
+            rows.append(features[seen - 1])
         else:
             rows.append(base.get_input_embeddings()(torch.tensor(token)))
         positions.append(position)

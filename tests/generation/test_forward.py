@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 from masked_reference import MaskedInside, hiding
-from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_base, with_every_option
+from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_base, tiny_tokens, with_every_option
+from stock_reference import stock_features
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,7 +26,7 @@ def _labels(inputs: dict[str, Any]) -> Tensor:
 
 
 def _masked_logits(
-    model: AdaLlava, sample: dict[str, Any], kept: tuple[int, ...], kept_embeds: Tensor
+    model: AdaLlava, sample: dict[str, Any], kept: list[int], kept_embeds: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Run all tokens, with an exact mask over the dropped ones; return logits and the columns that are kept.
 
@@ -34,12 +35,12 @@ def _masked_logits(
     base = model.base
     ids = sample["input_ids"]
     embeds = base.get_input_embeddings()(ids)
-    features = torch.cat(list(base.model.get_image_features(sample["pixel_values"]).pooler_output))
+    features = stock_features(base, sample)
     is_image = ids[0] == base.config.image_token_id
     features = features.index_copy(0, torch.tensor(kept, dtype=torch.int64), kept_embeds)
     embeds[0, is_image] = features
     stays = ~is_image
-    stays[is_image.nonzero().flatten()[list(kept)]] = True
+    stays[is_image.nonzero().flatten()[kept]] = True
     hidden = base.model.language_model(
         inputs_embeds=embeds,
         attention_mask=hiding(stays),
@@ -47,6 +48,15 @@ def _masked_logits(
         use_cache=False,
     ).last_hidden_state
     return base.lm_head(hidden)[0], stays
+
+
+def _flat_indices(selection: Any, tokens_per_image: list[int]) -> list[int]:
+    """The kept tokens among those of all of a prompt's images."""
+    if selection is None:
+        return []
+    firsts = [sum(tokens_per_image[:image]) for image in range(len(tokens_per_image))]
+    rows = zip(selection.indices.tolist(), selection.keep_counts, firsts, strict=True)
+    return [first + index for row, count, first in rows for index in row[:count]]
 
 
 @pytest.mark.parametrize("method", BEFORE_LLM)
@@ -57,12 +67,11 @@ def test_masking_dropped_tokens_equals_removing_them(full: AdaLlava, inputs: dic
     for row, budget in enumerate([3, 9, 16]):
         sample = sample_of(inputs, row)
         gathered = model.forward(**sample, token_budget=budget, seed=row)
-        kept = () if gathered.selection is None else tuple(gathered.selection.indices[0].tolist())
+        kept = _flat_indices(gathered.selection, tiny_tokens(model, [row]))
         embeds = gathered.batch.inputs_embeds[0, gathered.layout.vision_slots[0] >= 0]
         assert len(embeds) == len(kept)
         if not selector.merges and Need.BUDGET_TOKEN not in selector.needs:
-            stock = torch.cat(list(model.base.model.get_image_features(sample["pixel_values"]).pooler_output))
-            torch.testing.assert_close(embeds, stock[list(kept)], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(embeds, stock_features(model.base, sample)[kept], atol=1e-5, rtol=1e-5)
         masked, stays = _masked_logits(model, sample, kept, embeds)
         torch.testing.assert_close(gathered.logits[0], masked[stays], atol=1e-4, rtol=1e-4)
 
@@ -70,12 +79,12 @@ def test_masking_dropped_tokens_equals_removing_them(full: AdaLlava, inputs: dic
 @pytest.mark.parametrize("method", INSIDE_LLM)
 @torch.no_grad()
 def test_masking_tokens_from_a_layer_on_equals_dropping_them_there(
-    full: AdaLlava, inputs: dict[str, Any], method: str
+    llava: AdaLlava, llava_inputs: dict[str, Any], method: str
 ) -> None:
-    model = AdaLlava(tiny_base(), full.processor).with_method(method)
+    model = AdaLlava(tiny_base(), llava.processor).with_method(method)
     eager = tiny_base(attn_implementation="eager")
     for row, budget in enumerate([3, 9, 16]):
-        sample = sample_of(inputs, row)
+        sample = sample_of(llava_inputs, row)
         dropped = model.forward(**sample, token_budget=budget)
         masked, stays = MaskedInside(eager, build_selector(method, model.shape), budget).logits(sample)
         assert stays.sum() == dropped.layout.lengths[0]

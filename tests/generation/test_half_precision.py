@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from layer_reference import ByHand
-from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_base, tiny_inputs, with_every_option
+from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_base, tiny_inputs, tiny_tokens, with_every_option
 from stock_reference import pruned_prompt
 from torch import Tensor
 
@@ -26,18 +26,23 @@ def half(tiny_folder: Path) -> AdaLlava:
 
 
 @pytest.fixture(scope="module")
+def half_of_each_family(family_folder: Path) -> AdaLlava:
+    return AdaLlava.from_pretrained(str(family_folder), method="full", dtype=torch.bfloat16, device="cpu")
+
+
+@pytest.fixture(scope="module")
 def single(half: AdaLlava) -> AdaLlava:
     """The same weights, which bf16 holds exactly: what differs is the rounding of activations alone."""
     return AdaLlava(copy.deepcopy(half.base).float(), half.processor)
 
 
-def _gathered(model: AdaLlava, sample: dict[str, Any], kept: Any, **options: Any) -> tuple[Tensor, Tensor]:
+def _gathered(model: AdaLlava, sample: dict[str, Any], kept: Any, sizes: Any, **options: Any) -> tuple[Tensor, Tensor]:
     """The prompt's embeddings without the dropped tokens, and the positions of what is left.
 
     From the stock model alone, but for a method that makes features of its own: those are taken from it.
     """
     selector: Any = model.selector
-    embeds, positions = pruned_prompt(model.base, sample, kept)
+    embeds, positions = pruned_prompt(model.base, sample, kept, sizes)
     if selector.merges or Need.BUDGET_TOKEN in selector.needs:
         forward = model.forward(**sample, **options)
         is_vision = forward.layout.vision_slots[0] >= 0
@@ -47,16 +52,19 @@ def _gathered(model: AdaLlava, sample: dict[str, Any], kept: Any, **options: Any
 
 @pytest.mark.parametrize("method", BEFORE_LLM)
 @torch.no_grad()
-def test_answers_are_those_of_the_stock_model_given_what_was_gathered(half: AdaLlava, method: str) -> None:
-    model = with_every_option(half, method)
-    batch = tiny_inputs(half.processor, QUESTIONS)
+def test_answers_are_those_of_the_stock_model_given_what_was_gathered(
+    half_of_each_family: AdaLlava, method: str
+) -> None:
+    model = with_every_option(half_of_each_family, method)
+    batch = tiny_inputs(model.processor, QUESTIONS)
     for row, budget in enumerate([3, 9, 0.5]):
         sample = sample_of(batch, row)
         asked: dict[str, Any] = {"token_budget": budget, "seed": row}
         output = model.generate(**sample, **asked, max_new_tokens=NEW, do_sample=False)
-        embeds, positions = _gathered(model, sample, output.records[0].kept_indices, **asked)
+        kept = output.records[0].kept_indices
+        embeds, positions = _gathered(model, sample, kept, tiny_tokens(model, [row]), **asked)
         assert embeds.dtype == torch.bfloat16
-        stock = half.base.generate(
+        stock = model.base.generate(
             inputs_embeds=embeds,
             attention_mask=torch.ones_like(positions),
             position_ids=positions,
@@ -112,13 +120,13 @@ def test_answers_of_a_method_inside_the_llm_are_those_by_hand(half: AdaLlava, me
         sample, recorded = sample_of(batch, row), _Recorded(build_selector(method, half.shape))
         model = AdaLlava(base, half.processor).with_selector(recorded)  # type: ignore[arg-type]
         output = model.generate(**sample, token_budget=budget, max_new_tokens=NEW, do_sample=False)
-        by_hand = ByHand(base, _Replayed(recorded), budget, compact=False)  # type: ignore[arg-type]
+        by_hand = ByHand(base, _Replayed(recorded), [budget], [16], compact=False)  # type: ignore[arg-type]
         (answer,) = output.answer_ids
         for step, token in enumerate(answer):
             logits, kept, read = by_hand.logits(sample, answer[:step])
             # With a cache the same sums are rounded in another order: two tokens as good as equal may change places.
             assert logits.max() - logits[token] <= 2**-6 * logits.max()
-        assert output.records[0].kept_indices == (tuple(kept),)
+        assert output.records[0].kept_indices == tuple(map(tuple, kept))
         assert output.records[0].tokens_kept_by_layer == tuple(read)
 
 

@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 import torch
 from layer_reference import ByHand
-from models import INSIDE_LLM, sample_of, tiny_base, tiny_image, tiny_inputs
+from models import INSIDE_LLM, base_like, sample_of, tiny_image, tiny_inputs, tiny_tokens
 from torch import Tensor
 
 from adallava import AdaLlava
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
 from adallava.generation.drops import plan_drops
+from adallava.generation.layout import share_over_images
 from adallava.selection import build_selector
 from adallava.selection.fastv import FastVSelector
 from adallava.selection.layer_contract import Drop
@@ -46,28 +47,35 @@ def _logits(output: Any) -> Tensor:
 def test_dropping_inside_the_llm_is_what_it_is_by_hand(
     full: AdaLlava, inputs: dict[str, Any], llm: dict[str, Any], method: str, positions: Any
 ) -> None:
-    model = AdaLlava(tiny_base(**llm), full.processor).with_method(method)
+    model = AdaLlava(base_like(full, **llm), full.processor).with_method(method)
     budgets = [5, 16, 2]
     output = model.generate(
-        **inputs, token_budget=budgets, positions=positions, max_new_tokens=NEW, do_sample=False, output_logits=True
+        **inputs,
+        token_budget=budgets,
+        positions=positions,
+        max_new_tokens=NEW,
+        do_sample=False,
+        output_logits=True,
     )
-    eager = tiny_base(attn_implementation="eager", **llm)
+    eager = base_like(full, attn_implementation="eager", **llm)
     selector = build_selector(method, model.shape)
     for row, budget in enumerate(budgets):
-        by_hand = ByHand(eager, selector, budget, compact=positions == "compact")
+        sizes = tiny_tokens(model, [row])
+        counts = share_over_images(budget, sizes)
+        by_hand = ByHand(eager, selector, counts, sizes, compact=positions == "compact")
         tokens: list[int] = []
         for step in range(output.answer_lengths[row]):
             logits, kept, read = by_hand.logits(sample_of(inputs, row), tokens)
             torch.testing.assert_close(_logits(output)[row, step], logits, atol=1e-4, rtol=1e-4)
             tokens.append(int(logits.argmax()))
         assert output.answer_ids[row] == tokens
-        assert output.records[row].kept_indices == (tuple(kept),)
+        assert output.records[row].kept_indices == tuple(map(tuple, kept))
         assert output.records[row].tokens_kept_by_layer == tuple(read)
 
 
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=str)
 def test_a_sliding_window_survives_every_cache(full: AdaLlava, inputs: dict[str, Any], mode: dict[str, Any]) -> None:
-    base = tiny_base(**LLMS["mistral-window"])
+    base = base_like(full, **LLMS["mistral-window"])
     for method in INSIDE_LLM:
         model = AdaLlava(base, full.processor).with_method(method)
         together = model.generate(**inputs, token_budget=[5, 16, 2], max_new_tokens=NEW, do_sample=False, **mode)
@@ -84,7 +92,7 @@ def test_a_sliding_window_survives_every_cache(full: AdaLlava, inputs: dict[str,
 def test_full_budget_is_stock_and_less_runs_for_kernels_and_formats(
     full: AdaLlava, inputs: dict[str, Any], attention: str, dtype: torch.dtype
 ) -> None:
-    base = tiny_base(attn_implementation=attention, dtype=dtype)
+    base = base_like(full, attn_implementation=attention, dtype=dtype)
     stock = base.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     for method in INSIDE_LLM:
         model = AdaLlava(base, full.processor).with_method(method)
@@ -93,16 +101,16 @@ def test_full_budget_is_stock_and_less_runs_for_kernels_and_formats(
         assert [record.tokens_at_end for record in mixed.records] == [3, 16, 7]
 
 
-def test_the_record_says_what_each_layer_read(full: AdaLlava, inputs: dict[str, Any]) -> None:
+def test_the_record_says_what_each_layer_read(llava: AdaLlava, llava_inputs: dict[str, Any]) -> None:
     def counts(method: str) -> tuple[int, ...] | None:
-        model = full.with_method(method)
-        (record,) = model.generate(**sample_of(inputs, 0), token_budget=2, max_new_tokens=1).records
+        model = llava.with_method(method)
+        (record,) = model.generate(**sample_of(llava_inputs, 0), token_budget=2, max_new_tokens=1).records
         assert record.tokens_kept == record.num_vision_tokens == 16
         return record.tokens_kept_by_layer
 
     assert counts("fastv") == (16, 16, 2, 2)
     assert counts("pyramiddrop") == (16, 8, 4, 2)
-    output = full.with_method("uniform").generate(**sample_of(inputs, 0), token_budget=2, max_new_tokens=1)
+    output = llava.with_method("uniform").generate(**sample_of(llava_inputs, 0), token_budget=2, max_new_tokens=1)
     assert output.records[0].tokens_kept_by_layer is None
 
 
@@ -124,7 +132,7 @@ class _Failing(FastVSelector):
 
 @pytest.mark.parametrize("mode", [{}, {"cache_implementation": "static"}, {"num_beams": 2}], ids=str)
 def test_nothing_is_ever_set_on_the_base(full: AdaLlava, inputs: dict[str, Any], mode: dict[str, Any]) -> None:
-    base = tiny_base()
+    base = base_like(full)
     holder = AdaLlava(base, full.processor)
     # transformers hangs hooks on the stock tower when its states are first asked for, by whomever.
     holder.generate(**inputs, max_new_tokens=1)
@@ -159,18 +167,19 @@ def test_two_calls_in_one_another_do_not_meet(model: AdaLlava, inputs: dict[str,
 def test_images_keep_their_own_shares(model: AdaLlava) -> None:
     batch = tiny_inputs(model.processor, ["which?", "and these, which?"], images_each=2)
     records = model.generate(**batch, token_budget=[7, 20], max_new_tokens=1).records
-    assert [[len(image) for image in record.kept_indices] for record in records] == [[4, 3], [10, 10]]
+    shares = [share_over_images(7, tiny_tokens(model, [0, 1])), share_over_images(20, tiny_tokens(model, [2, 3]))]
+    assert [tuple(len(image) for image in record.kept_indices) for record in records] == shares
     assert [record.tokens_at_end for record in records] == [7, 20]
-    swapped = dict(batch)
-    swapped["pixel_values"] = batch["pixel_values"].flip(0)
-    other = model.generate(**swapped, token_budget=[7, 20], max_new_tokens=1).records
+    others = {**batch, "pixel_values": -batch["pixel_values"]}
+    other = model.generate(**others, token_budget=[7, 20], max_new_tokens=1).records
     assert [record.kept_indices for record in other] != [record.kept_indices for record in records]
 
 
 def test_an_image_may_lose_everything_while_another_stays(model: AdaLlava) -> None:
     batch = tiny_inputs(model.processor, ["which?"], images_each=2)
     output = model.generate(**batch, token_budget=1, max_new_tokens=NEW, do_sample=False)
-    assert [len(image) for image in output.records[0].kept_indices] == [1, 0]
+    counts = [len(image) for image in output.records[0].kept_indices]
+    assert sorted(counts) == [0] * (len(counts) - 1) + [1]
 
 
 def _labels(inputs: dict[str, Any]) -> Tensor:
@@ -185,7 +194,10 @@ def test_training_learns_from_what_the_last_layer_reads(model: AdaLlava, inputs:
     assert output.loss is not None
     assert output.batch.labels is not None
     assert output.batch.labels.shape == output.logits.shape[:2]
-    lengths = [len(sample_of(inputs, row)["input_ids"][0]) - 16 + budget for row, budget in enumerate(budgets)]
+    lengths = [
+        len(sample_of(inputs, row)["input_ids"][0]) - sum(tiny_tokens(model, [row])) + budget
+        for row, budget in enumerate(budgets)
+    ]
     assert output.layout.lengths == tuple(lengths)
     losses = []
     for row, length in enumerate(lengths):
@@ -215,7 +227,7 @@ def test_the_answer_does_not_judge_the_image(model: AdaLlava, inputs: dict[str, 
 
 
 def test_gradient_checkpointing_computes_the_same(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    base = tiny_base().train()
+    base = base_like(full).train()
     model = AdaLlava(base, full.processor).with_method("pyramiddrop")
     weight = base.model.multi_modal_projector.linear_1.weight
     gradients = []
@@ -228,15 +240,15 @@ def test_gradient_checkpointing_computes_the_same(full: AdaLlava, inputs: dict[s
 
 
 def test_another_llm_is_refused_before_anything_runs(full: AdaLlava) -> None:
-    other = AdaLlava(tiny_base(llm="qwen2"), full.processor)
+    other = AdaLlava(base_like(full, llm="qwen2"), full.processor)
     with pytest.raises(UnsupportedModeError, match=r"layers of llama and mistral; this model's LLM is 'qwen2'"):
         other.with_method("fastv")
     with pytest.raises(UnsupportedModeError, match="this LLM has 2"):
-        AdaLlava(tiny_base(num_hidden_layers=2), full.processor).with_method("fastv")
+        AdaLlava(base_like(full, num_hidden_layers=2), full.processor).with_method("fastv")
 
 
 def test_a_layer_path_with_a_replaced_forward_is_refused(full: AdaLlava) -> None:
-    base = tiny_base()
+    base = base_like(full)
     base.model.language_model.forward = base.model.language_model.forward
     with pytest.raises(UnsupportedModeError, match="forward of this model's LlamaModel was replaced"):
         AdaLlava(base, full.processor).with_method("fastv")
@@ -248,7 +260,7 @@ def test_states_of_different_lengths_are_refused(full: AdaLlava, inputs: dict[st
     for call in (model.generate, model.forward):
         with pytest.raises(UnsupportedModeError, match=f"{name}=True is not supported: a method inside the LLM"):
             call(**inputs, token_budget=3, **{name: True})
-    base = tiny_base(attn_implementation="eager")
+    base = base_like(full, attn_implementation="eager")
     setattr(base.config.text_config, name, True)
     with pytest.raises(UnsupportedModeError, match=f"config sets {name}"):
         AdaLlava(base, full.processor).with_method("fastv").select(**inputs, token_budget=3)
@@ -297,10 +309,10 @@ class _Forgetful(FastVSelector):
     ],
 )
 def test_a_method_against_the_contract_is_an_error(
-    full: AdaLlava, inputs: dict[str, Any], selector: Any, message: str
+    llava: AdaLlava, llava_inputs: dict[str, Any], selector: Any, message: str
 ) -> None:
     with pytest.raises(AdallavaError, match=message):
-        full.with_selector(selector).generate(**inputs, token_budget=[3, 3, 8], max_new_tokens=1)
+        llava.with_selector(selector).generate(**llava_inputs, token_budget=[3, 3, 8], max_new_tokens=1)
 
 
 def test_a_plan_by_hand() -> None:

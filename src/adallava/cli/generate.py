@@ -35,7 +35,8 @@ examples:
   adallava generate --image a.png --question "..." --method uniform --output-image strip.png
   adallava generate --image a.png --question "..." --no-generate --json
 
-several images after --image go into one prompt, and a budget is shared among them.
+several images after --image go into one prompt, and a budget is shared among them. a picture that the model reads in
+tiles is drawn whole, and joined from its tiles with the tokens that end its rows as a column on the right.
 
 exit codes: 0 answered; 1 an answer is empty (the table says why); 2 a mistake in the call or its input.
 """
@@ -128,15 +129,11 @@ def run(args: argparse.Namespace) -> int:
     prompt = build_prompt(model.processor, args.question, len(images))
     # Without the format, a picture one or three pixels high is taken for one with its channels first.
     inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt", input_data_format="channels_last"))
-    if not args.no_image and inputs["pixel_values"].ndim != 4:
-        raise InputError(
-            "this model reads a picture in tiles, and which of their tokens stay cannot be drawn yet: add --no-image"
-        )
     if model.selector is not None and model.selector.ignores_budget:
         budgets = budgets[:1]
     results = [_at_budget(model, inputs, budget, latency, args) for latency in latencies for budget in budgets]
     if not args.no_image:
-        results = _with_pictures(model, inputs["pixel_values"], results, args)
+        results = _with_pictures(model, inputs, results, args)
     from .generate_table import print_json, print_table
 
     (print_json if args.json else print_table)(model, results, args)
@@ -200,22 +197,24 @@ def _at_budget(
 
 
 def _with_pictures(
-    model: "AdaLlava", pixel_values: Any, results: Sequence[BudgetResult], args: argparse.Namespace
+    model: "AdaLlava", inputs: dict[str, Any], results: Sequence[BudgetResult], args: argparse.Namespace
 ) -> list[BudgetResult]:
     from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, save_pictures, seen_pictures, with_layers
     from .generate_table import layer_shares_of
 
-    pictures = seen_pictures(pixel_values, model.processor.image_processor)
+    family = model.family.for_sizes(inputs.get("image_sizes"))
+    grids = family.grids(inputs["pixel_values"])
+    pictures = seen_pictures(family.pictures(inputs["pixel_values"]), model.processor.image_processor)
     merges = model.selector is not None and model.selector.merges
     with_layers_run = any(result.groups_run is not None for result in results)
     rows = []
     for result in results:
         kept = result.kept_indices or [()] * len(pictures)
         drawings = [
-            draw_kept_patches(picture, indices, model.shape.grid, merged=merges)
-            for picture, indices in zip(pictures, kept, strict=True)
+            draw_kept_patches(picture, indices, grid, merged=merges)
+            for picture, indices, grid in zip(pictures, kept, grids, strict=True)
         ]
         if with_layers_run:
             drawings[0] = with_layers(drawings[0], layer_shares_of(model, result))

@@ -19,21 +19,20 @@ _INK = (20, 20, 20)
 PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
 
 
-def seen_pictures(pixel_values: Any, image_processor: Any) -> list[Image.Image]:
+def seen_pictures(pictures: Sequence[Any], image_processor: Any) -> list[Image.Image]:
     """Return the images as the model sees them: resized, cropped, in its own frame.
 
     Drawing on these, and not on the files, keeps a patch where the model had it even if the processor crops.
 
     Args:
-        pixel_values: [I, 3, H, W] tensor on the CPU, as the processor made it.
+        pictures: [3, H, W] tensors on the CPU, as the processor made them; see `Family.pictures`.
         image_processor: that made it; its mean and deviation are undone.
     """
     normalized = bool(getattr(image_processor, "do_normalize", False))
     mean = np.array(image_processor.image_mean if normalized else (0.0,) * 3, dtype=np.float32)
     deviation = np.array(image_processor.image_std if normalized else (1.0,) * 3, dtype=np.float32)
-    pixels = pixel_values.float().numpy().transpose(0, 2, 3, 1) * deviation + mean
-    levels = np.clip(np.rint(pixels * 255.0), 0, 255).astype(np.uint8)
-    return [Image.fromarray(image) for image in levels]
+    pixels = [picture.float().numpy().transpose(1, 2, 0) * deviation + mean for picture in pictures]
+    return [Image.fromarray(np.clip(np.rint(image * 255.0), 0, 255).astype(np.uint8)) for image in pixels]
 
 
 def side_by_side(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:

@@ -177,6 +177,7 @@ def answer_flops(
     answer_length: int,
     selector_flops: int,
     tokens_kept_by_layer: Sequence[int] | None = None,
+    tokens_per_image: Sequence[int] | None = None,
     towers: Sequence[VisionTowerShape] | None = None,
     tower_layers_read: int = 0,
     projects_all: bool = False,
@@ -195,7 +196,9 @@ def answer_flops(
         selector_flops: `Selector.flops` summed over the images: choosing, and merging where a method merges.
         tokens_kept_by_layer: vision tokens that each LLM layer reads, for a method inside the LLM; None if all read
             those that enter.
-        towers: as they ran, for a method that sends smaller pictures through the tower; None = as in `model`.
+        tokens_per_image: N of each image, where they differ from the tower's; None = the patches of a picture.
+        towers: of every picture that went through, where those are smaller or several an image; None = one for each
+            image, as in `model`.
         tower_layers_read: layers whose keys and class query are computed once more for the method.
         projects_all: True if the projector runs over all N tokens, because the method chooses behind it.
         layer_shares: the share of each LLM layer that ran; None if all did.
@@ -205,43 +208,50 @@ def answer_flops(
         InputError: for counts that contradict the model's shape or each other.
     """
     _require_at_least("selector_flops", selector_flops, 0)
-    tokens_kept = _tokens_kept(model.vision, num_images, num_vision_tokens, tokens_kept_per_image)
+    per_image = [model.vision.num_vision_tokens] * num_images if tokens_per_image is None else tokens_per_image
+    tokens_kept = _tokens_kept(per_image, num_images, num_vision_tokens, tokens_kept_per_image)
     if tokens_kept > prompt_length:
         raise InputError(f"prompt_length is {prompt_length}, less than the {tokens_kept} vision tokens that are in it")
     lengths: int | list[int] = prompt_length
     if tokens_kept_by_layer is not None:
         lengths = [prompt_length - tokens_kept + count for count in tokens_kept_by_layer]
-    encoded = num_images if tokens_kept else 0
-    vision = encoded * tower_layers_read * tower_layer_flops(model.vision)
-    vision += vision_flops(model.vision, num_images=encoded) if towers is None else sum(map(vision_flops, towers))
+    encoded = [model.vision] * num_images if towers is None else towers
+    if not tokens_kept:
+        encoded = []
     return {
-        "vision": vision,
+        "vision": sum(vision_flops(tower) + tower_layers_read * tower_layer_flops(tower) for tower in encoded),
         "selector": selector_flops,
-        "projector": projector_flops(model.projector, num_vision_tokens if projects_all and encoded else tokens_kept),
+        "projector": projector_flops(
+            model.projector, num_vision_tokens if projects_all and tokens_kept else tokens_kept
+        ),
         "prefill": prefill_flops(model.llm, lengths, layer_shares=layer_shares) + scheduler_flops,
         "decode": decode_flops(model.llm, lengths, answer_length, layer_shares=layer_shares),
     }
 
 
 def _tokens_kept(
-    vision: VisionTowerShape, num_images: int, num_vision_tokens: int, tokens_kept_per_image: int | Sequence[int]
+    tokens_per_image: Sequence[int],
+    num_images: int,
+    num_vision_tokens: int,
+    tokens_kept_per_image: int | Sequence[int],
 ) -> int:
     """Return the vision tokens kept over all images of a sample.
 
     Raises:
-        InputError: for counts that contradict the tower's shape or each other.
+        InputError: for counts that contradict the images' tokens or each other.
     """
     _require_at_least("num_images", num_images, 0)
     counts = [tokens_kept_per_image] * num_images if isinstance(tokens_kept_per_image, int) else tokens_kept_per_image
-    if len(counts) != num_images:
-        raise InputError(f"tokens_kept_per_image has {len(counts)} counts for {num_images} image(s): give one each")
-    per_image = vision.num_vision_tokens
-    if num_vision_tokens != num_images * per_image:
+    for name, given in (("tokens_kept_per_image", counts), ("tokens_per_image", tokens_per_image)):
+        if len(given) != num_images:
+            raise InputError(f"{name} has {len(given)} counts for {num_images} image(s): give one each")
+    if num_vision_tokens != sum(tokens_per_image):
+        sizes = " + ".join(map(str, tokens_per_image)) or "0"
         raise InputError(
-            f"num_vision_tokens is {num_vision_tokens}, but {num_images} image(s) of {per_image} patches "
-            f"make {num_images * per_image}: give the shape of the tower that encoded them"
+            f"num_vision_tokens is {num_vision_tokens}, but {num_images} image(s) of {sizes} patches "
+            f"make {sum(tokens_per_image)}: give the shape of the tower that encoded them"
         )
-    for count in counts:
+    for count, per_image in zip(counts, tokens_per_image, strict=True):
         _require_at_least("tokens_kept_per_image", count, 0)
         if count > per_image:
             raise InputError(f"tokens_kept_per_image is {count}, but an image has only {per_image}")

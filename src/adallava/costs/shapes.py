@@ -1,8 +1,8 @@
 """The shapes that an answer's cost follows from, read from a stock Hugging Face `config.json`.
 
 Reading a config needs neither torch nor transformers: the few values a config may leave out default to those
-of transformers' `LlavaConfig`, `CLIPVisionConfig`, `LlamaConfig` and `MistralConfig`, repeated here and
-compared with them in the tests.
+of transformers' `LlavaConfig` and `LlavaNextConfig` (which are alike), `CLIPVisionConfig`, `LlamaConfig` and
+`MistralConfig`, repeated here and compared with them in the tests.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,9 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from adallava.errors import InputError
+
+MODEL_TYPES = ("llava", "llava_next")
+"""Of models whose answers' cost is known."""
 
 _LLAVA_CLIP_DEFAULTS: Mapping[str, int] = {
     "hidden_size": 1024,
@@ -201,17 +204,17 @@ LLAVA_1_5_7B = ModelShape(
 
 
 def model_shape_from_config(config: Mapping[str, Any]) -> ModelShape:
-    """Read the shapes from the dict of a stock LLaVA `config.json` or of `LlavaConfig.to_dict()`.
+    """Read the shapes from the dict of a stock LLaVA or LLaVA-NeXT `config.json`, or of its config's `to_dict()`.
 
     Args:
-        config: of `model_type` "llava", with a `clip_vision_model` tower and a `llama` or `mistral` LLM.
+        config: of a `model_type` in `MODEL_TYPES`, with a `clip_vision_model` tower and a `llama` or `mistral` LLM.
             Missing keys have transformers' default values.
 
     Raises:
         InputError: for another kind of model, tower or LLM, a selection strategy that keeps the class token,
             or a value that is not a whole number of at least 1.
     """
-    _require_choice("model_type", config.get("model_type"), ("llava",))
+    _require_choice("model_type", config.get("model_type"), MODEL_TYPES)
     # "full" would send the class token to the projector too; a token budget counts patches alone.
     strategy = config.get("vision_feature_select_strategy", "default")
     _require_choice("vision_feature_select_strategy", strategy, ("default",))

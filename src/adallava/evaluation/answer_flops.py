@@ -1,11 +1,13 @@
 """The closed-form FLOPs of one answer: the model's, the method's, and what the model made for the method."""
 
+from collections.abc import Sequence
+
 from adallava.costs.flops import answer_flops, kv_bytes
 from adallava.costs.shapes import ModelShape, VisionTowerShape, with_patch_side
 from adallava.generation.output import RunRecord
 from adallava.model import AdaLlava
 from adallava.scheduling.contract import TokenScheduler
-from adallava.selection.contract import Need, ResizingMethod
+from adallava.selection.contract import Need, ResizingMethod, TowerShape
 from adallava.selection.layer_contract import LayerSelector
 
 from .inside_cost import inside_selector_flops
@@ -23,22 +25,25 @@ def count_flops(
         question: for a method that reads its words.
         answer_length: new tokens.
     """
-    selector, shape = model.selector, model.shape
-    needs = frozenset() if selector is None else selector.needs
-    kept = _entering(model, ran)
+    needs = frozenset() if model.selector is None else model.selector.needs
+    # A method that keeps no token never runs the tower: the model answers as if there were no image.
+    images = [model.shape.of_grid(grid) for grid in ran.grids] if ran.tokens_kept else []
+    sizes = [image.num_vision_tokens for image in images]
+    entering = sizes if isinstance(model.selector, LayerSelector) else [len(kept) for kept in ran.kept_indices]
     # An image that keeps every patch passes through the stock tower, without a budget token.
     keeps_all = ran.tokens_kept == ran.num_vision_tokens
-    has_budget_token = Need.BUDGET_TOKEN in needs and not keeps_all
+    shape = base_shape.with_budget_token() if Need.BUDGET_TOKEN in needs and not keeps_all else base_shape
     return answer_flops(
-        base_shape.with_budget_token() if has_budget_token else base_shape,
-        num_images=len(kept),
-        num_vision_tokens=len(kept) * shape.num_vision_tokens,
-        tokens_kept_per_image=kept,
+        shape,
+        num_images=len(images),
+        num_vision_tokens=sum(sizes),
+        tokens_kept_per_image=entering[: len(images)],
         prompt_length=ran.llm_sequence_length,
         answer_length=answer_length,
-        selector_flops=_selector_flops(model, base_shape, ran, question, kept),
+        selector_flops=_selector_flops(model, base_shape, ran, question, images),
         tokens_kept_by_layer=ran.tokens_kept_by_layer,
-        towers=_resized_towers(model, base_shape, kept),
+        tokens_per_image=sizes,
+        towers=_towers(model, shape.vision, ran) if images else [],
         tower_layers_read=len(needs & {Need.FEATURE_LAYER, Need.LAST_LAYER}),
         projects_all=Need.PROJECTED in needs,
         layer_shares=None if ran.layers is None else ran.layers.layer_shares,
@@ -64,33 +69,29 @@ def _scheduler_flops(model: AdaLlava, ran: RunRecord) -> int:
     return model.scheduler.flops()
 
 
-def _entering(model: AdaLlava, ran: RunRecord) -> list[int]:
-    """Return the vision tokens of each image that enter the LLM."""
-    if not ran.tokens_kept:
-        # A method that keeps no token never runs the tower: the model answers as if there were no image.
-        return []
-    if isinstance(model.selector, LayerSelector):
-        return [model.shape.num_vision_tokens] * len(ran.kept_indices)
-    return [len(indices) for indices in ran.kept_indices]
-
-
-def _selector_flops(model: AdaLlava, base_shape: ModelShape, ran: RunRecord, question: str, kept: list[int]) -> int:
-    selector, shape = model.selector, model.shape
-    if selector is None:
+def _selector_flops(
+    model: AdaLlava, base_shape: ModelShape, ran: RunRecord, question: str, images: Sequence[TowerShape]
+) -> int:
+    """Return the FLOPs of choosing over the images that the tower saw, and of merging."""
+    selector = model.selector
+    if selector is None or not images:
         return 0
     if isinstance(selector, LayerSelector):
-        return inside_selector_flops(selector, shape, base_shape.llm, ran)
+        return inside_selector_flops(selector, images, base_shape.llm, ran)
     latency_tokens = 0 if ran.layers is None else ran.layers.latency_tokens
     num_question_tokens = ran.llm_sequence_length - ran.tokens_kept - latency_tokens
     if Need.WORDS in selector.needs:
         num_question_tokens = model.num_words(question)
-    own = sum(selector.flops(shape, num_question_tokens, count) for count in kept)
-    return own + len(kept) * model.text_tower_flops(question)
+    own = sum(
+        selector.flops(image, num_question_tokens, len(kept))
+        for image, kept in zip(images, ran.kept_indices, strict=True)
+    )
+    return own + len(images) * model.text_tower_flops(question)
 
 
-def _resized_towers(model: AdaLlava, base_shape: ModelShape, kept: list[int]) -> list[VisionTowerShape] | None:
-    """Return the tower as it ran for each image, for a method that sends smaller pictures through it."""
-    if not isinstance(model.selector, ResizingMethod):
-        return None
-    sides = [model.selector.tower_grid(count, model.shape.grid)[0] for count in kept if count]
-    return [with_patch_side(base_shape.vision, side) for side in sides]
+def _towers(model: AdaLlava, vision: VisionTowerShape, ran: RunRecord) -> list[VisionTowerShape]:
+    """Return the tower as it ran for each picture that went through: smaller ones, or several an image."""
+    if isinstance(model.selector, ResizingMethod):
+        grids = [model.selector.tower_grid(len(kept), model.shape.grid) for kept in ran.kept_indices if kept]
+        return [with_patch_side(vision, side) for side, _ in grids]
+    return [vision] * sum(ran.tower_runs)

@@ -1,5 +1,7 @@
 """What a method inside the LLM costs beside the layers: the rows of attention it asks for, and its own products."""
 
+from collections.abc import Sequence
+
 from adallava.costs.flops import asked_attention_flops
 from adallava.costs.shapes import LLMShape
 from adallava.generation.output import RunRecord
@@ -7,20 +9,23 @@ from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import LayerSelector
 
 
-def inside_selector_flops(selector: LayerSelector, shape: TowerShape, llm: LLMShape, ran: RunRecord) -> int:
+def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape], llm: LLMShape, ran: RunRecord) -> int:
     """Return the FLOPs of choosing for one sample, over all its images.
 
     Args:
         selector: the method.
-        shape: of the tower.
+        images: the shape of each.
         llm: of the LLM.
         ran: what was kept.
     """
     by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * llm.layers
     num_text_tokens = ran.llm_sequence_length - ran.tokens_kept
     texts = ran.text_behind_images or ()
-    schedules = [selector.schedule(llm.layers, shape.num_vision_tokens, len(kept)) for kept in ran.kept_indices]
-    own = sum(selector.flops(shape, text, drops) for text, drops in zip(texts, schedules, strict=True))
+    schedules = [
+        selector.schedule(llm.layers, image.num_vision_tokens, len(kept))
+        for image, kept in zip(images, ran.kept_indices, strict=True)
+    ]
+    own = sum(selector.flops(*each) for each in zip(images, texts, schedules, strict=True))
     # Images of one sample are judged in one sequence: its keys are computed once, each image's queries on their own.
     asked = sum(selector.num_raters(text) for text in texts)
     drops = schedules[0] if schedules else ()

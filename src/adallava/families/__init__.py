@@ -9,11 +9,13 @@ from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import llava, llava_next
 from adallava.families.checkpoint_files import check_config, check_weights
 from adallava.families.contract import Family
+from adallava.families.stock_loading import load_stock
 
 _FAMILIES = {
-    llava.MODEL_TYPE: (llava.load_llava, llava.LlavaFamily),
-    llava_next.MODEL_TYPE: (llava_next.load_llava_next, llava_next.LlavaNextFamily),
+    llava.MODEL_TYPE: (llava.MODEL_CLASS, llava.LlavaFamily),
+    llava_next.MODEL_TYPE: (llava_next.MODEL_CLASS, llava_next.LlavaNextFamily),
 }
+"""By `model_type`: the name of transformers' class, and what drives it."""
 
 
 def load_family(
@@ -39,10 +41,12 @@ def load_family(
     folder = Path(folder_or_id) if Path(folder_or_id).is_dir() else None
     if folder is not None:
         check_config(folder)
-    loader, _ = _FAMILIES[_supported(_read_model_type(folder_or_id), folder_or_id)]
+    class_name, wrapper = _FAMILIES[_supported(_read_model_type(folder_or_id), folder_or_id)]
     if folder is not None:
         check_weights(folder)
-    return loader(folder_or_id, dtype=dtype, device=device, attn_implementation=attn_implementation)
+    return wrapper(
+        load_stock(class_name, folder_or_id, dtype=dtype, device=device, attn_implementation=attn_implementation)
+    )
 
 
 def wrap_model(model: Any) -> Family:

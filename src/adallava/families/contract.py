@@ -89,6 +89,11 @@ class Family(Protocol):
         """What this model can give to a method."""
         ...
 
+    @property
+    def one_grid(self) -> bool:
+        """True if every picture has the grid and the tokens of `shape`."""
+        ...
+
     def for_sizes(self, image_sizes: Tensor | None) -> "Family":
         """Return the family for one call, whose pictures had these sizes; itself, if it does not matter.
 
@@ -107,6 +112,24 @@ class Family(Protocol):
 
         Args:
             pixel_values: [P, …], as the processor makes them.
+        """
+        ...
+
+    def tower_runs(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return how many pictures go through the tower for each image: 1, or as many as it has tiles.
+
+        On the host, from shapes alone.
+
+        Args:
+            pixel_values: [P, …], as the processor makes them.
+        """
+        ...
+
+    def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Return what each image's tokens look at, to be drawn on: [3, rows * P, columns * P], P pixels a patch.
+
+        Args:
+            pixel_values: [P, …], as the processor makes them. A token that is no patch has zeros.
         """
         ...
 

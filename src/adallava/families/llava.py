@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.decoder import LlamaDecoder
-from adallava.families.stock_loading import load_stock
 from adallava.families.text_tower import load_text_tower
 from adallava.families.tower_layer import tower_layer
 from adallava.selection.contract import Need, TowerShape
 
 MODEL_TYPE = "llava"
+MODEL_CLASS = "LlavaForConditionalGeneration"
 
 
 class LlavaFamily:
@@ -86,6 +86,11 @@ class LlavaFamily:
     def _has_cls(self) -> bool:
         return bool(self._model.config.vision_feature_select_strategy == "default")
 
+    @property
+    def one_grid(self) -> bool:
+        """True: every picture is cut to one size."""
+        return True
+
     def for_sizes(self, image_sizes: Tensor | None) -> "LlavaFamily":
         """Return itself: every picture is cut to one size.
 
@@ -99,6 +104,15 @@ class LlavaFamily:
     def grids(self, pixel_values: Tensor) -> tuple[tuple[int, int], ...]:
         """Return the grid of each image: all are alike."""
         return (self._shape.grid,) * len(pixel_values)
+
+    def tower_runs(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return 1 for each image."""
+        return (1,) * len(pixel_values)
+
+    def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Return the pictures, [3, H, W], without a border narrower than a patch, which the tower cuts off."""
+        rows, columns = (side * self._model.config.vision_config.patch_size for side in self._shape.grid)
+        return tuple(pixel_values[..., :rows, :columns])
 
     def encode(
         self,
@@ -198,27 +212,6 @@ class LlavaFamily:
             hidden = layer(hidden, None)
             states.append(hidden)
         return states
-
-
-def load_llava(
-    folder_or_id: str, *, dtype: str | torch.dtype, device: torch.device, attn_implementation: str
-) -> LlavaFamily:
-    """Load a checkpoint in stock format from safetensors; from a folder, without any network.
-
-    Raises:
-        CheckpointError: if files are missing or damaged, or the weights do not fill the model.
-    """
-    from transformers import LlavaForConditionalGeneration
-
-    return LlavaFamily(
-        load_stock(
-            LlavaForConditionalGeneration,
-            folder_or_id,
-            dtype=dtype,
-            device=device,
-            attn_implementation=attn_implementation,
-        )
-    )
 
 
 def _feature_layers(config: Any) -> list[int]:

@@ -18,10 +18,10 @@ from torch import Tensor
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.llava import LlavaFamily
-from adallava.families.stock_loading import load_stock
 from adallava.selection.contract import Need, TowerLayer, TowerShape
 
 MODEL_TYPE = "llava_next"
+MODEL_CLASS = "LlavaNextForConditionalGeneration"
 
 
 class LlavaNextFamily(LlavaFamily):
@@ -39,6 +39,11 @@ class LlavaNextFamily(LlavaFamily):
     def provides(self) -> frozenset[Need]:
         """What this model can give to a method: nothing that supposes one tower pass and one grid for all."""
         return super().provides - {Need.BUDGET_TOKEN, Need.RESIZED_PICTURE, Need.TEXT_TOWER}
+
+    @property
+    def one_grid(self) -> bool:
+        """False: a picture's size decides its tiles."""
+        return False
 
     def for_sizes(self, image_sizes: Tensor | None) -> "LlavaNextFamily":
         """Return the family for pictures of these sizes, [P, 2]."""
@@ -63,6 +68,24 @@ class LlavaNextFamily(LlavaFamily):
                     "the padding is cut off: cut it first"
                 )
         return tuple(grid for tiling in tilings for grid in (self._shape.grid, (tiling.rows, tiling.columns + 1)))
+
+    def tower_runs(self, pixel_values: Tensor) -> tuple[int, ...]:
+        """Return 1 for the whole of each picture, and then the number of its tiles."""
+        return tuple(runs for tiling in self._tilings(pixel_values) for runs in (1, tiling.num_tiles - 1))
+
+    def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Return each picture whole, and joined from its tiles with a column of zeros for the ends of its rows."""
+        patch, side = self._model.config.vision_config.patch_size, self._shape.grid[0]
+        seen: list[Tensor] = []
+        whole_patches = pixel_values[..., : side * patch, : side * patch]
+        for tiles, tiling in zip(whole_patches, self._tilings(pixel_values), strict=True):
+            whole, *parts = tiles[: tiling.num_tiles]
+            rows = [torch.cat(parts[at : at + tiling.across], dim=2) for at in range(0, len(parts), tiling.across)]
+            down = slice(tiling.top * patch, (tiling.top + tiling.rows) * patch)
+            across = slice(tiling.left * patch, (tiling.left + tiling.columns) * patch)
+            joined = torch.cat(rows, dim=1)[:, down, across]
+            seen += [whole, torch.nn.functional.pad(joined, (0, patch))]
+        return tuple(seen)
 
     def encode(
         self,
@@ -226,24 +249,3 @@ class _TiledLayer(TowerLayer):
 def _at(table: Tensor, places: Tensor) -> Tensor:
     """Return the rows at `places`, [I, N, …], of a table over tiles, [tiles, n, …], with two rows of zeros behind."""
     return torch.nn.functional.pad(table.flatten(0, 1), (0, 0, 0, 2))[places]
-
-
-def load_llava_next(
-    folder_or_id: str, *, dtype: str | torch.dtype, device: torch.device, attn_implementation: str
-) -> LlavaNextFamily:
-    """Load a checkpoint in stock format from safetensors; from a folder, without any network.
-
-    Raises:
-        CheckpointError: if files are missing or damaged, or the weights do not fill the model.
-    """
-    from transformers import LlavaNextForConditionalGeneration
-
-    return LlavaNextFamily(
-        load_stock(
-            LlavaNextForConditionalGeneration,
-            folder_or_id,
-            dtype=dtype,
-            device=device,
-            attn_implementation=attn_implementation,
-        )
-    )

@@ -9,22 +9,23 @@ from adallava.errors import CheckpointError
 
 
 def load_stock(
-    model_class: Any,
+    class_name: str,
     folder_or_id: str,
     *,
     dtype: str | torch.dtype,
     device: torch.device,
     attn_implementation: str,
 ) -> Any:
-    """Return a model of one of transformers' classes, in eval mode; from a folder, without any network.
+    """Return a model of a class of transformers, by its name, in eval mode; from a folder, without any network.
 
     Raises:
         CheckpointError: if files are missing or damaged, or the weights do not fill the model.
     """
+    import transformers
     from safetensors import SafetensorError
 
     try:
-        model, loading = model_class.from_pretrained(
+        model, loading = getattr(transformers, class_name).from_pretrained(
             folder_or_id,
             dtype=dtype,
             attn_implementation=attn_implementation,

@@ -36,6 +36,7 @@ class SampleSelection:
             tokens.
         llm_sequence_length: tokens of the prompt that enter the LLM, padding excluded.
         grids: (rows, columns) of each image's tokens.
+        tower_runs: pictures that the tower runs on for each image: 1, or its tiles.
         scores: [images, N] float32 on the CPU that the choice was made from, for methods that score.
         tokens_kept_by_layer: vision tokens that each LLM layer reads, for a method inside the LLM; else None.
         text_behind_images: text tokens that may judge each image, for a method inside the LLM; else None.
@@ -51,6 +52,7 @@ class SampleSelection:
     kept_indices: tuple[tuple[int, ...], ...]
     llm_sequence_length: int
     grids: tuple[tuple[int, int], ...]
+    tower_runs: tuple[int, ...]
     scores: Tensor | None
     tokens_kept_by_layer: tuple[int, ...] | None = None
     text_behind_images: tuple[int, ...] | None = None
@@ -83,6 +85,8 @@ class RunRecord:
         kept_indices: per image.
         positions: "original" or "compact".
         llm_sequence_length: real tokens of the shortened prompt; the row's prompt length.
+        grids: (rows, columns) of each image's tokens.
+        tower_runs: pictures that the tower runs on for each image.
         score_range: lowest and highest score, for methods that score.
         tokens_kept_by_layer: for a method inside the LLM.
         text_behind_images: for a method inside the LLM.
@@ -98,6 +102,8 @@ class RunRecord:
     kept_indices: tuple[tuple[int, ...], ...]
     positions: str
     llm_sequence_length: int
+    grids: tuple[tuple[int, int], ...]
+    tower_runs: tuple[int, ...]
     score_range: tuple[float, float] | None
     tokens_kept_by_layer: tuple[int, ...] | None = None
     text_behind_images: tuple[int, ...] | None = None
@@ -213,6 +219,7 @@ def describe_selections(prepared: Prepared) -> tuple[SampleSelection, ...]:
                 kept_indices=tuple(kept[images]),
                 llm_sequence_length=prompt.length,
                 grids=prepared.grids[images],
+                tower_runs=prepared.tower_runs[images],
                 scores=None if scores is None else scores[images],
                 tokens_kept_by_layer=None if inside is None else inside.tokens_by_layer,
                 text_behind_images=None if inside is None else inside.text_behind_images,
@@ -265,6 +272,8 @@ def records_of(
             kept_indices=sample.kept_indices,
             positions=positions,
             llm_sequence_length=sample.llm_sequence_length,
+            grids=sample.grids,
+            tower_runs=sample.tower_runs,
             score_range=sample.score_range,
             tokens_kept_by_layer=sample.tokens_kept_by_layer,
             text_behind_images=sample.text_behind_images,

@@ -59,6 +59,7 @@ class Prepared:
         selection: None if no vision token was looked at: no images, or a method that keeps none.
         selector: that chose; None keeps every token.
         grids: (rows, columns) of each image's tokens.
+        tower_runs: pictures that the tower would run on for each image.
         inside: what a method inside the LLM does with each sample; None for other methods.
         layers: what ran of the LLM for each sample, once it ran; None if all layers did for all samples.
     """
@@ -68,6 +69,7 @@ class Prepared:
     selection: Selection | None
     selector: AnySelector | None
     grids: tuple[tuple[int, int], ...]
+    tower_runs: tuple[int, ...]
     inside: tuple[InsideCounts, ...] | None = None
     layers: tuple[SampleLayers, ...] | None = None
 
@@ -97,11 +99,12 @@ def prepare(
     mark = (lambda part: None) if clock is None else clock.mark
     input_ids, pixel_values = request.input_ids, request.pixel_values
     grids = () if pixel_values is None else family.grids(pixel_values)
+    runs = () if pixel_values is None else family.tower_runs(pixel_values)
     if pixel_values is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
             mark(part)
         batch = assemble(family, layout, input_ids, None, None, request.positions, request.labels)
-        return Prepared(batch, layout, None, selector, grids)
+        return Prepared(batch, layout, None, selector, grids, runs)
     ratios = budget_ratios(layout, family.device)
     if vision is None:
         vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
@@ -114,11 +117,29 @@ def prepare(
     else:
         kept = selection.apply(vision.features)
         mark("selector")
-        vision_embeds = family.project(kept)
+        vision_embeds = _project(family, kept, layout.keep_counts)
     mark("projector")
     indices = selection.indices
     batch = assemble(family, layout, input_ids, vision_embeds, indices, request.positions, request.labels)
-    return Prepared(batch, layout, selection, selector, grids)
+    return Prepared(batch, layout, selection, selector, grids, runs)
+
+
+def _project(family: Family, features: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the first `counts[i]` tokens of each image projected, [I, n, D]; the projector sees no other.
+
+    Args:
+        family: the model.
+        features: [I, n, C].
+        counts: of each image, the largest of them n.
+    """
+    num_images, longest = features.shape[:2]
+    if all(count == longest for count in counts):
+        return family.project(features)
+    places = torch.cat([image * longest + torch.arange(count) for image, count in enumerate(counts)])
+    places = places.to(features.device, non_blocking=True)
+    projected = family.project(features.flatten(0, 1).index_select(0, places)[None])[0]
+    padded = projected.new_zeros((num_images * longest, projected.shape[-1])).index_copy(0, places, projected)
+    return padded.view(num_images, longest, -1)
 
 
 def budget_ratios(layout: Layout, device: torch.device) -> Tensor:
@@ -264,7 +285,7 @@ def selection_input(
         budget_features=vision.budget_features,
         feature_layer=vision.feature_layer,
         last_layer=vision.last_layer,
-        projected=family.project(vision.features) if Need.PROJECTED in needs else None,
+        projected=_project(family, vision.features, layout.tokens_per_image) if Need.PROJECTED in needs else None,
         **_question_inputs(family, layout, vision, samples, selector, language),
     )
 

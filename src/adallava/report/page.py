@@ -162,6 +162,7 @@ def _render(page: _Page) -> str:
             parts=tables.part_columns(results),
             kinds=tables.kind_table(results),
             num_samples=len(page.table.rows),
+            tiled=page.table.tiled,
             num_pictures=sum(map(bool, page.pictures.uris)),
             groups=page.pictures.group_counts,
             responses_complete=packed["responses_complete"],

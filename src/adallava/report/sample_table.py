@@ -46,7 +46,7 @@ class SampleRow:
     expected: tuple[str, ...]
     kind: str | None
     num_patches: int
-    """N of the first picture; the pictures of a sample have equally many."""
+    """N of the first image: of a picture that is read in tiles, the whole."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class SampleTable:
     columns: Mapping[str, Mapping[str, Answers]]
     merging: frozenset[str] = frozenset()
     """Cells whose method combines patches: what it does not keep is not lost."""
+    tiled: bool = False
+    """True if the model read pictures in tiles as well, whose patches are not in the table."""
 
     def score(self, cell: str, sample_id: str) -> float | None:
         """Return a score, or None where the cell failed or never met the sample."""
@@ -70,7 +72,8 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
     A repeated draw of one answer replaces nothing: resumed runs write each (cell, sample, draw) once.
     """
     firsts: dict[str, SampleRecord] = {}
-    num_images: dict[str, int] = {}
+    num_patches: dict[str, int] = {}
+    tiled = False
     merging: set[str] = set()
     columns: dict[str, dict[str, Answers]] = {cell: {} for cell in cells}
     texts: dict[str, str] = {}
@@ -78,8 +81,10 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         if record.cell not in columns:
             continue
         firsts.setdefault(record.sample_id, record)
-        images = max(1, len(record.kept_indices or []))
-        num_images[record.sample_id] = max(images, num_images.get(record.sample_id, 1))
+        tokens = record.tokens_per_image
+        tiled = tiled or len(set(tokens)) > 1
+        if record.kept_indices or record.sample_id not in num_patches:
+            num_patches[record.sample_id] = tokens[0] if tokens else 0
         if record.merged:
             merging.add(record.cell)
         answers = columns[record.cell].setdefault(record.sample_id, Answers())
@@ -90,9 +95,9 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         else:
             answers.scores.append(record.score)
         if record.kept_indices and record.draw == 0:
-            answers.kept = bitmap(record.kept_indices[0], record.num_vision_tokens // images)
-    rows = tuple(_row(record, record.num_vision_tokens // num_images[id_]) for id_, record in firsts.items())
-    return SampleTable(rows, columns, frozenset(merging))
+            answers.kept = bitmap(record.kept_indices[0], tokens[0])
+    rows = tuple(_row(record, num_patches[id_]) for id_, record in firsts.items())
+    return SampleTable(rows, columns, frozenset(merging), tiled)
 
 
 def is_right(score: float | None) -> bool:

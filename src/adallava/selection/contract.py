@@ -57,6 +57,10 @@ class TowerShape:
     tower_width: int | None = field(default=None, compare=False)
     tower_heads: int = field(default=1, compare=False)
 
+    def of_grid(self, grid: tuple[int, int]) -> "TowerShape":
+        """Return the shape for an image of (rows, columns) tokens, where a model's images differ."""
+        return replace(self, num_vision_tokens=grid[0] * grid[1], grid=grid)
+
     @property
     def layer_width(self) -> int:
         """Width of one tower layer."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adallava.adapters import load_adapter, save_adapter, weights_sha256
-from adallava.errors import InputError
+from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
@@ -59,6 +59,7 @@ def train_stage(
     Raises:
         InputError: nothing to start from, two things to start from, `output` holds another recipe's training, or
             the recipe has a [lora] table and `peft` is not installed.
+        UnsupportedModeError: for a model whose pictures differ in their number of tokens.
     """
     if data is not None and recipe.needs_labels:
         raise InputError(
@@ -71,6 +72,11 @@ def train_stage(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base_folder = _start(recipe, output, start_from)
     family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
+    if not family.one_grid:
+        raise UnsupportedModeError(
+            f"{base_folder!r} is of the family {family.model.config.model_type!r}, whose pictures differ in their "
+            "number of tokens: only models that cut every picture to one size, such as LLaVA-1.5, can be trained"
+        )
     base, processor = family.model, AdaLlavaProcessor.from_pretrained(base_folder)
     if recipe.optimisation is None:
         found = find_plans(recipe, family, processor, _scorer_for(recipe, family), data, output)

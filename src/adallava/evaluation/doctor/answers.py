@@ -45,6 +45,7 @@ class Answer:
         latency_asked: as the caller wrote it, or None.
         groups_run: for each LLM layer, the groups of heads that ran; None = all.
         groups_per_layer: that a layer is split into.
+        tokens_per_image: N of each image; None if the file does not say.
         prompt_length, answer_length: tokens; the answer with its EOS.
         finish_reason: `eos`, `length` or `error`.
         empty_cause: why the response is empty, as recorded.
@@ -74,6 +75,7 @@ class Answer:
     latency_asked: str | None = None
     groups_run: tuple[tuple[int, ...], ...] | None = None
     groups_per_layer: int = 1
+    tokens_per_image: tuple[int, ...] | None = None
     prompt_length: int | None = None
     answer_length: int | None = None
     finish_reason: str | None = None

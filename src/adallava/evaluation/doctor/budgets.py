@@ -71,7 +71,7 @@ def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, list[Answer]]]:
 
 
 def _resolutions(answer: Answer) -> set[int | None]:
-    """K for the budget asked; with several images it may be resolved for each or for all."""
+    """K for the budget asked; with several images alike it may be resolved for each or for all."""
     if answer.budget_asked is None or answer.num_vision_tokens is None:
         return {answer.tokens_asked}
     try:
@@ -79,6 +79,8 @@ def _resolutions(answer: Answer) -> set[int | None]:
     except BudgetError:
         return set()
     images = len(answer.kept_indices) if answer.kept_indices else 1
+    if len(set(answer.tokens_per_image or ())) > 1:
+        return {budget.resolve(answer.num_vision_tokens)}
     per_image = answer.num_vision_tokens // images
     return {budget.resolve(answer.num_vision_tokens), images * budget.resolve(per_image)}
 
@@ -96,12 +98,17 @@ def _per_sample(cell: AnswerCell) -> bool:
 def _indices_agree(answer: Answer) -> bool:
     if answer.kept_indices is None:
         return True
-    limit = (answer.num_vision_tokens or 0) // max(1, len(answer.kept_indices))
-    ordered = all(
+    images = len(answer.kept_indices)
+    limits = answer.tokens_per_image or ((answer.num_vision_tokens or 0) // max(1, images),) * images
+    ordered = len(limits) == images and all(
         list(image) == sorted(set(image)) and all(0 <= index < limit for index in image)
-        for image in answer.kept_indices
+        for image, limit in zip(answer.kept_indices, limits, strict=True)
     )
-    return ordered and sum(map(len, answer.kept_indices)) == answer.tokens_at_end
+    return (
+        ordered
+        and sum(limits) == (answer.num_vision_tokens or 0)
+        and sum(map(len, answer.kept_indices)) == answer.tokens_at_end
+    )
 
 
 def same_selections(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]:

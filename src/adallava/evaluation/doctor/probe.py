@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.budget import TokenBudget
+from adallava.generation.layout import share_over_images
 from adallava.generation.output import AdaLlavaOutput, RunRecord, SampleSelection
 from adallava.model import AdaLlava, build_prompt
 from adallava.records import FULL_METHOD
@@ -64,13 +65,25 @@ class Probe:
 
     def planned(self, budget: TokenBudget, ran: SampleSelection | RunRecord) -> int:
         """Return the K that a sample of one picture must keep; what a method with its own K says it keeps is taken."""
-        selector, num_tokens = self.model.selector, self.model.shape.num_vision_tokens
+        selector = self.model.selector
         if isinstance(selector, OwnCountMethod):
             return ran.tokens_planned
         if self.ignores_budget:
             return 0
-        asked = budget.resolve(num_tokens)
-        return selector.keep_count(asked, self.model.shape.grid) if isinstance(selector, RoundingMethod) else asked
+        asked = budget.resolve(ran.num_vision_tokens)
+        if not isinstance(selector, RoundingMethod):
+            return asked
+        shares = share_over_images(asked, [rows * columns for rows, columns in ran.grids])
+        return sum(selector.keep_count(share, grid) for share, grid in zip(shares, ran.grids, strict=True))
+
+    @cached_property
+    def token_counts(self) -> tuple[int, ...]:
+        """N of each sample's picture, over the images that the model makes of it."""
+        counts = []
+        for inputs in self.singles:
+            grids = self.model.family.for_sizes(inputs.get("image_sizes")).grids(inputs["pixel_values"])
+            counts.append(sum(rows * columns for rows, columns in grids))
+        return tuple(counts)
 
     @property
     def inside_llm(self) -> bool:
@@ -82,8 +95,8 @@ class Probe:
         """The budgets that drop tokens of one picture."""
         if self.model.method == FULL_METHOD:
             return ()
-        num_tokens = self.model.shape.num_vision_tokens
-        pruning = tuple(budget for budget in self.budgets if budget.resolve(num_tokens) < num_tokens)
+        fewest = min(self.token_counts)
+        pruning = tuple(budget for budget in self.budgets if budget.resolve(fewest) < fewest)
         return pruning[:1] if self.ignores_budget else pruning
 
     def generate(

@@ -128,6 +128,7 @@ def _to_answer(record: SampleRecord) -> Answer:
         latency_asked=record.latency_asked,
         groups_run=None if run is None else tuple(tuple(groups) for groups in run),
         groups_per_layer=record.groups_per_layer,
+        tokens_per_image=None if record.grids is None else tuple(record.tokens_per_image),
         # The latency token is no token of the text, whose length must be the same in every cell.
         prompt_length=record.prompt_length - record.latency_tokens,
         answer_length=record.answer_length,
