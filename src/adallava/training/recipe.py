@@ -123,6 +123,7 @@ class Recipe(_Part):
         learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
         lowest_latency: share of the LLM below which nothing is drawn or scored: no plan, and no set of missing layers.
         policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss beside the base's.
+        goes_on: in stages `question` and `scheduler`, start from what the model's folder holds, and not from nothing.
         kinds: question types of the scenes that are asked, in turn.
     """
 
@@ -152,6 +153,7 @@ class Recipe(_Part):
     lowest_latency: float = Field(default=0.0, ge=0, lt=1)
     policy_weight: float = Field(default=0.1, gt=0)
     selector: dict[str, int] = {}
+    goes_on: bool = False
     seed: int = 0
 
     @model_validator(mode="after")

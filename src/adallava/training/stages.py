@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from adallava.adapters import load_adapter, save_adapter, weights_sha256
+from adallava.adapters import load_adapter, load_scheduler, save_adapter, weights_sha256
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.scheduling import build_scheduler
+from adallava.scheduling.contract import Scheduler
 from adallava.scheduling.fixed import FixedScheduler
 from adallava.scheduling.latency_token import LatencyTokenScheduler
 from adallava.selection.budget_token import BudgetTokenSelector
@@ -33,6 +34,9 @@ from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObj
 from adallava.training.straight_through import StraightThroughObjective
 
 _TYPICAL_PICTURES = 8
+_NOTHING_TO_GO_ON_FROM = (
+    "this recipe goes on from adapters/{name}, which the model's folder does not have: train it first"
+)
 
 Built = tuple[nn.Module, Collator]
 
@@ -189,7 +193,7 @@ def _build_base(recipe: Recipe, family: Family, processor: Any) -> Built:
 def _build_question(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, ())
     torch.manual_seed(recipe.seed)
-    selector = QuestionSelector(family.shape, **recipe.selector)
+    selector = _first_scorer(recipe, family).train().requires_grad_(True)
     objective = _policy_objective(recipe, family, selector, recipe.keep.keep_counts)
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
     return objective, Collator(processor, with_labels=True, questions=prompts)
@@ -250,6 +254,30 @@ def _own_scorer(family: Family) -> QuestionSelector | None:
     return loaded.selector.requires_grad_(False)
 
 
+def _first_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
+    """Return what stage `question` starts from: the model's own scorer if it goes on, or a fresh one."""
+    if not recipe.goes_on:
+        return QuestionSelector(family.shape, **recipe.selector)
+    scorer = _own_scorer(family)
+    if scorer is None:
+        raise InputError(_NOTHING_TO_GO_ON_FROM.format(name=QuestionSelector.name))
+    return scorer
+
+
+def _first_scheduler(recipe: Recipe, family: Family) -> LatencyTokenScheduler:
+    """Return what stage `scheduler` starts from: the model's own scheduler if it goes on, or a fresh one."""
+    shape = family.decoder().shape
+    folder = Path(family.model.config.name_or_path) / "adapters" / recipe.scheduler
+    scheduler: Scheduler = build_scheduler(recipe.scheduler, shape, **recipe.scheduler_options)
+    if recipe.goes_on and not folder.is_dir():
+        raise InputError(_NOTHING_TO_GO_ON_FROM.format(name=recipe.scheduler))
+    if recipe.goes_on:
+        sha256 = weights_sha256(folder.parents[1])
+        scheduler = load_scheduler(folder, name=recipe.scheduler, shape=shape, base_weights_sha256=sha256).scheduler
+    assert isinstance(scheduler, LatencyTokenScheduler)
+    return scheduler.train().requires_grad_(True)
+
+
 def _scorer_for(recipe: Recipe, family: Family) -> QuestionSelector | None:
     """Return the model's scorer on the model's device, if the recipe's mix asks for it and there is one."""
     scorer = _own_scorer(family) if recipe.keep.question else None
@@ -267,8 +295,7 @@ def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built
 def _build_scheduler(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, recipe.trained)
     torch.manual_seed(recipe.seed)
-    scheduler = build_scheduler(recipe.scheduler, family.decoder().shape, **recipe.scheduler_options)
-    assert isinstance(scheduler, LatencyTokenScheduler)
+    scheduler = _first_scheduler(recipe, family)
     choice = SchedulerObjective(
         family,
         scheduler,
