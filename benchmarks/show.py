@@ -26,7 +26,17 @@ PAGES = (
     "docs/scheduling.md",
     "src/adallava/bundled/tiny/README.md",
 )
-STAGES = ("align", "base", "question", "budget-token")
+STAGES = (
+    "align",
+    "base",
+    "question",
+    "joint",
+    "layers-joint",
+    "budget-token",
+    "question-again",
+    "layers-again",
+    "fixed-plan",
+)
 DIAL_TABLES = ("layers", "layer-pairs", "grid", "front-gains", "gains", "plans", "fixed-share")
 KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")
 

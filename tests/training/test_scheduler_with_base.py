@@ -1,6 +1,7 @@
 """A scheduler and its base learn together: on what inference computes, and saved as one model with both dials."""
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -228,3 +229,30 @@ def test_scheduler_and_base_have_learning_rates_of_their_own(tmp_path: Any) -> N
     saved = load_file(folder / "adapters" / "layers" / "adapter_model.safetensors")
     # Zero before: the last matrix of the latency's encoding.
     assert float(saved["scheduler.latency_mlp.2.weight"].abs().max()) == pytest.approx(1e-2, rel=0.1)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stage", ["question", "scheduler"])
+def test_what_a_model_has_learned_goes_on(tmp_path: Any, stage: str) -> None:
+    start = tiny_llava(tmp_path / "start", num_hidden_layers=4)
+    fields: dict[str, Any] = {
+        "stage": stage,
+        "questions_per_image": 2,
+        "keep": {"full": 1.0, "keep_counts": [8]},
+        "optimisation": {"steps": 1, "batch_size": 2, "learning_rate": 1e-5, "warmup_steps": 0, "weight_decay": 0.0},
+        "scheduler_options": {"prefix_layers": 1},
+        "spread_weight": 0.1,
+    }
+    name = {"question": "question", "scheduler": "layers"}[stage]
+    shutil.rmtree(start / "adapters" / name, ignore_errors=True)
+    going_on = Recipe.model_validate(fields | {"goes_on": True})
+    with pytest.raises(InputError, match=rf"goes on from adapters/{name}, .* train it first"):
+        train_stage(going_on, tmp_path / "nothing", start_from=str(start), device=CPU)
+    first = train_stage(Recipe.model_validate(fields | {"seed": 5}), tmp_path / "a", start_from=str(start), device=CPU)
+    shutil.copytree(first, start / "adapters" / name)
+    then = train_stage(going_on, tmp_path / "b", start_from=str(start), device=CPU)
+    fresh = train_stage(Recipe.model_validate(fields), tmp_path / "c", start_from=str(start), device=CPU)
+    before, after, other = (load_file(folder / "adapter_model.safetensors") for folder in (first, then, fresh))
+    # AdamW's first step is as long as its learning rate; another seed starts elsewhere.
+    assert 0 < max(float((before[key] - after[key]).abs().max()) for key in before) < 2e-5
+    assert max(float((before[key] - other[key]).abs().max()) for key in before) > 1e-2
