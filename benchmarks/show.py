@@ -33,9 +33,7 @@ STAGES = (
     "joint",
     "layers-joint",
     "budget-token",
-    "question-again",
     "layers-again",
-    "fixed-plan",
 )
 DIAL_TABLES = ("layers", "layer-pairs", "grid", "front-gains", "gains", "plans", "fixed-share")
 KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")

@@ -4,6 +4,7 @@ import pytest
 from doctor_plants import change, every_third, healthy_records, number_of, write_run
 
 from adallava.evaluation.doctor.budgets import check_budget_applied, check_selection_reads_input
+from adallava.evaluation.doctor.completeness import check_samples_complete
 from adallava.evaluation.doctor.run_folder import load_run_folder
 from adallava.records import Results
 
@@ -112,3 +113,10 @@ def test_groups_of_heads_are_counted_as_parts_of_a_layer(tmp_path):
         in_halves, lambda r: r.scheduler == "spaced", lambda r: {"groups_run": [[0, 1]] * 4 + [[0]] * 3 + [[]]}
     )
     assert "ran 5.5 of 8 layers" in " ".join(checked(tmp_path, one_short, check_budget_applied).evidence)
+
+
+def test_a_method_whose_cells_all_leave_layers_out_has_cells(tmp_path):
+    records = [record for record in healthy() if record.method == "full" or record.scheduler == "spaced"]
+    seen = checked(tmp_path, records, check_samples_complete)
+    # `none` is in the configuration, and really has none here.
+    assert [line for line in seen.evidence if "has no cell" in line] == ["method none was asked for and has no cell"]

@@ -60,12 +60,12 @@ def _repeated(cell: AnswerCell) -> list[str]:
 def _absent_cells(file: AnswerFile) -> Iterator[str]:
     if file.config is None:
         return
-    methods = {cell.method for cell in file.cells}
+    methods = {_selection_method(cell) for cell in file.cells}
     for method in dict.fromkeys([FULL_METHOD, *file.config.methods]):
         if method not in methods:
             yield f"method {method} was asked for and has no cell"
     for positions in file.config.positions:
-        absent = methods - {cell.method for cell in file.cells if cell.positions == positions}
+        absent = methods - {_selection_method(cell) for cell in file.cells if cell.positions == positions}
         for method in file.config.methods:
             if method in absent - {FULL_METHOD, NONE_METHOD}:
                 yield f"method {method} has no cell with {positions} positions"
@@ -74,6 +74,11 @@ def _absent_cells(file: AnswerFile) -> Iterator[str]:
         for summary in file.results.cells:
             if summary.cell not in labels:
                 yield f"results.json reports {summary.cell}, of which there is no sample"
+
+
+def _selection_method(cell: AnswerCell) -> str:
+    """Return the method that chose the tokens; a cell with layers left out has the scheduler behind it."""
+    return cell.method.partition("/")[0]
 
 
 def _absent_draws(file: AnswerFile) -> Iterator[str]:
