@@ -183,3 +183,8 @@ def test_one_device_trains_however_many_gpus_are_in_sight(tmp_path, monkeypatch)
     monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 2))
     settings = arguments(base_recipe(), tmp_path, CPU)
     assert (settings.n_gpu, settings.train_batch_size) == (1, 2)
+
+
+def test_a_gpu_that_the_trainer_would_not_use_is_refused(tmp_path):
+    with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES=1"):
+        train_stage(base_recipe(), tmp_path, device=torch.device("cuda:1"))

@@ -61,10 +61,15 @@ def train_stage(
         device: default: CUDA if there is one.
 
     Raises:
-        InputError: nothing to start from, two things to start from, `output` holds another recipe's training, or
-            the recipe has a [lora] table and `peft` is not installed.
+        InputError: nothing to start from, two things to start from, `output` holds another recipe's training, the
+            recipe has a [lora] table and `peft` is not installed, or a GPU other than the first is asked for.
         UnsupportedModeError: for a model whose pictures differ in their number of tokens.
     """
+    if device is not None and device.type == "cuda" and device.index:
+        raise InputError(
+            f"--device {device}: transformers' Trainer uses the first GPU that it sees; set CUDA_VISIBLE_DEVICES="
+            f"{device.index} and leave --device out"
+        )
     if data is not None and recipe.needs_labels:
         raise InputError(
             "this recipe learns from labelled patches, which only the bundled scenes have: leave --data out, or use a "
