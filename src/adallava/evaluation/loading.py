@@ -137,6 +137,15 @@ def check_drops(
     return kept
 
 
+def prefix_lengths(schedulers: Mapping[str, AdaLlava]) -> dict[str, int]:
+    """Return how many first layers always run with each scheduler."""
+    return {
+        name: model.scheduler.units(model.family.decoder().shape).prefix_layers
+        for name, model in schedulers.items()
+        if model.scheduler is not None
+    }
+
+
 def drawing_at_random(methods: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava]) -> frozenset[str]:
     """Return the methods whose choice depends on the seed, and the schedulers, with `/` before their names."""
     return methods_drawing(methods) | {

@@ -35,6 +35,7 @@ from .loading import (
     make_answerers,
     max_new_tokens,
     methods_ignoring_budget,
+    prefix_lengths,
     resolve_methods,
 )
 from .observer import SweepObserver
@@ -103,7 +104,9 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
             request.output, loaded.answerers, loaded.plans, sizes, task.samples, loaded.store.prepare, observer
         )
         ids = [sample.id for sample in task.samples]
-        results = summarise(loaded.plans, ids, journal.records, request.seed, timings)
+        results = summarise(
+            loaded.plans, ids, journal.records, request.seed, timings, prefix_lengths(loaded.schedulers)
+        )
         write_record(request.output / RESULTS_FILE, results)
         write_task_figures(request.output, task, journal.records)
         report = write_report(request.output, pictures_of(task), roofline=request.roofline) if request.report else None
