@@ -28,6 +28,7 @@ from .journal import (
     write_record,
 )
 from .loading import (
+    check_drops,
     drawing_at_random,
     load_models,
     load_schedulers,
@@ -134,6 +135,7 @@ def join_sweep(request: SweepRequest, share: Share, ranks: Ranks) -> None:
 def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observer: SweepObserver) -> LoadedSweep:
     models = load_models(request, methods, observer)
     schedulers = load_schedulers(request, models[FULL_METHOD])
+    models = check_drops(models, schedulers, methods, observer)
     plans = plan_cells(
         models,
         request.budgets,
