@@ -238,8 +238,8 @@ class Cell(Record):
 
     @property
     def runs_all_layers(self) -> bool:
-        """Whether every layer ran: without a scheduler, and at latency 1.0 of one whose LLM expects its token there."""
-        return self.scheduler is None or self.latency_asked == FULL_LATENCY
+        """Whether every layer ran: without a scheduler, or at a latency that is the whole LLM, such as 1.0 or 32 of 32."""
+        return self.scheduler is None or self.latency_asked == FULL_LATENCY or self.layer_share == 1.0
 
     @property
     def keeps_all_tokens(self) -> bool:

@@ -21,8 +21,10 @@ from adallava.errors import InputError
 from adallava.evaluation.compare import compare_runs, gather_answers
 from adallava.evaluation.comparisons import cell_pairs
 from adallava.evaluation.front import axis_costs
+from adallava.evaluation.loading import prefix_lengths
 from adallava.evaluation.plan import CellPlan, plan_cells
 from adallava.evaluation.summary import summarise
+from adallava.model import AdaLlava
 from adallava.report.dial_tables import fixed_table
 from adallava.report.measured_ms import cell_ms
 
@@ -116,6 +118,12 @@ def test_a_schedulers_own_cell_at_full_latency_belongs_to_tokens_alone():
     few_whole = cell(EIGHT, "adallava-layers", "1.0")
     cells = {FULL: (right, 100), FEW: (wrong, 50), few_whole: (right, 51), FULL_HALF: (wrong, 60)}
     assert fronts_of(cells)["tokens"].front_alone == [FEW.cell, few_whole.cell]
+
+
+def test_a_number_of_layers_that_is_all_of_them_is_full_latency_too():
+    counted = next(one for one in dial_results().cells if one.cell == "uniform@8/layers@0.75")
+    assert not counted.runs_all_layers
+    assert counted.model_copy(update={"latency_asked": "8", "layer_share": 1.0}).runs_all_layers
 
 
 def test_milliseconds_that_a_clock_may_confuse_are_one_cost_and_flops_as_near_are_not():
@@ -217,8 +225,16 @@ def test_there_is_no_share_where_the_three_choose_among_other_plans():
     (share,) = shares_of(**scores, prefixes={**apart, "spaced": 3})
     assert (share.share, share.prefix_layers) == (None, apart)
     assert share.learned_over_random.mean == 0.5, "the differences are what they are"
-    (table,) = (fixed_table(Dials(plans=[], fixed_shares=[share])),)
+    table = fixed_table(Dials(plans=[], fixed_shares=[share]))
     assert (table.rows[0][5].text, table.rows[0][5].note) == ("–", "(P: layers 2, fixed 2, random 4)")
+
+
+def test_a_sweep_asks_the_schedulers_themselves_what_always_runs():
+    # Of 8 layers `tiny`'s learned and searched plans always run 2; whoever is not told otherwise has half of them.
+    full = AdaLlava.from_pretrained("tiny", method="full", device="cpu")
+    models = {name: full.with_scheduler(name) for name in ("layers", "fixed", "random")}
+    models["spaced"] = full.with_scheduler("spaced", prefix_layers=2)
+    assert prefix_lengths(models) == {"layers": 2, "fixed": 2, "random": 4, "spaced": 2}
 
 
 def test_the_share_is_over_all_cells_and_for_each_and_takes_all_three_schedulers():
