@@ -151,11 +151,22 @@ def test_a_mistake_is_told_by_rank_0_alone(server, arguments, tmp_path):
     assert not (tmp_path / "run" / "samples.jsonl").exists()
 
 
-def test_several_hosts_are_refused(arguments, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}, "processes of one host"),
+        ({"RANK": "1"}, "RANK is 1 and WORLD_SIZE is not set"),
+        ({"RANK": "first"}, "RANK is 'first'"),
+    ],
+    ids=["several hosts", "rank left behind", "no number"],
+)
+def test_variables_of_no_launch_of_this_host_are_refused(arguments, tmp_path, monkeypatch, capsys, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     assert main([*arguments, "--output", str(tmp_path / "run")]) == 2
-    assert "processes of one host" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
     assert not (tmp_path / "run").exists()
 
 

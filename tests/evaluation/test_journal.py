@@ -9,7 +9,15 @@ from run_records import failed, run, sample_record
 from adallava.errors import RunFolderError
 from adallava.evaluation import file_locks
 from adallava.evaluation.file_locks import lock_file
-from adallava.evaluation.journal import Journal, locked_folder, read_timings, write_atomically, write_timings
+from adallava.evaluation.journal import (
+    Journal,
+    append_durably,
+    locked_folder,
+    read_timings,
+    write_atomically,
+    write_record,
+    write_timings,
+)
 from adallava.records import TimingRecord
 
 
@@ -63,6 +71,18 @@ def test_a_sample_twice_is_refused(tmp_path):
         journal.append(records("a"))
     with pytest.raises(RunFolderError, match="twice"):
         Journal(tmp_path, run())
+
+
+@pytest.mark.parametrize("second", ["2", "3"], ids=["agreeing", "differing"])
+def test_of_an_answer_twice_in_a_share_the_first_stays_and_nothing_is_lost(tmp_path, second):
+    first, again = sample_record(batch_ms=8.0), sample_record(batch_ms=9.0, response=second, score=float(second == "2"))
+    with lock_file(tmp_path / "samples-1.jsonl") as share:
+        append_durably(share, [first, *records("b"), again, *records("c")])
+    write_record(tmp_path / "run.json", run())
+    for _ in range(2):
+        with Journal(tmp_path, run()) as journal:
+            assert journal.records == [first, *records("b", "c")]
+    assert not (tmp_path / "samples-1.jsonl").exists()
 
 
 @pytest.mark.parametrize(

@@ -68,3 +68,22 @@ def test_one_host_is_asked_for(monkeypatch):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
         with pytest.raises(InputError, match="processes of one host"):
             ranks_of_one_host()
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"RANK": "1"}, "RANK is 1 and WORLD_SIZE is not set"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 and WORLD_SIZE is 2"),
+        ({"RANK": "-1"}, "RANK is -1 and WORLD_SIZE"),
+        ({"WORLD_SIZE": "0"}, "RANK is 0 and WORLD_SIZE is 0"),
+        ({"RANK": "first"}, "RANK is 'first', which is no whole number: unset it"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE is '', which is no whole number"),
+        ({"LOCAL_RANK": "0.5"}, "LOCAL_RANK is '0.5', which"),
+    ],
+)
+def test_variables_that_cannot_be_right_are_refused(monkeypatch, variables, told):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=told):
+        ranks_of_one_host()

@@ -78,6 +78,8 @@ class Journal:
         self._path = folder / SAMPLES_FILE
         self.run = _claim(folder, run)
         self.records = _read_untorn(self._path)
+        if len(_by_key(self.records)) != len(self.records):
+            raise RunFolderError(f"{self._path} holds an answer twice: give another --output")
         self.gather()
         if retry_failed and any(record.score is None for record in self.records):
             self.records = [record for record in self.records if record.score is not None]
@@ -100,6 +102,9 @@ class Journal:
     def gather(self) -> None:
         """Move what other processes of a launch have answered into `samples.jsonl`, and drop their files.
 
+        Of an answer that is there twice the one written first stays, whatever the two say: both are of the same model,
+        sample and seed, and neither is better.
+
         Raises:
             RunFolderError: if one of them is still at work, as after its launcher alone was killed, or left damage.
         """
@@ -107,7 +112,7 @@ class Journal:
             with without_writer(path):
                 known = {answer_key(record) for record in self.records}
                 # Killed between the two steps below, a former call has moved them already.
-                new = [record for record in _read_untorn(path) if answer_key(record) not in known]
+                new = [record for key, record in _by_key(_read_untorn(path)).items() if key not in known]
                 with self._path.open("ab") as file:
                     append_durably(file, new)
                 path.unlink()
@@ -246,10 +251,15 @@ def _read_untorn(path: Path) -> list[SampleRecord]:
     if torn:
         os.truncate(path, len(data) - len(torn))
     lines = whole.split(b"\n") if whole else []
-    records = [_parse(path, number, line, SampleRecord) for number, line in enumerate(lines, start=1)]
-    if len({answer_key(record) for record in records}) != len(records):
-        raise RunFolderError(f"{path} holds an answer twice: give another --output")
-    return records
+    return [_parse(path, number, line, SampleRecord) for number, line in enumerate(lines, start=1)]
+
+
+def _by_key(records: Iterable[SampleRecord]) -> dict[AnswerKey, SampleRecord]:
+    """Return the records in their order; of those with one key, the first."""
+    first: dict[AnswerKey, SampleRecord] = {}
+    for record in records:
+        first.setdefault(answer_key(record), record)
+    return first
 
 
 def _parse(path: Path, number: int, line: bytes, kind: type[_RecordT]) -> _RecordT:

@@ -99,15 +99,6 @@ def load_schedulers(request: SweepRequest, full: AdaLlava) -> dict[str, AdaLlava
     return schedulers
 
 
-def prefix_lengths(schedulers: Mapping[str, AdaLlava]) -> dict[str, int]:
-    """Return how many first layers always run with each scheduler."""
-    return {
-        name: model.scheduler.units(model.family.decoder().shape).prefix_layers
-        for name, model in schedulers.items()
-        if model.scheduler is not None
-    }
-
-
 def check_drops(
     models: dict[str, AdaLlava],
     schedulers: Mapping[str, AdaLlava],
@@ -144,6 +135,15 @@ def check_drops(
             observer.note(f"method {method} is left out: {reason}")
             kept.pop(method, None)
     return kept
+
+
+def prefix_lengths(schedulers: Mapping[str, AdaLlava]) -> dict[str, int]:
+    """Return how many first layers always run with each scheduler."""
+    return {
+        name: model.scheduler.units(model.family.decoder().shape).prefix_layers
+        for name, model in schedulers.items()
+        if model.scheduler is not None
+    }
 
 
 def drawing_at_random(methods: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava]) -> frozenset[str]:

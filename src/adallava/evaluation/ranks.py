@@ -24,9 +24,27 @@ class Ranks:
 
     @classmethod
     def from_environment(cls) -> "Ranks":
-        """Read the launcher's variables; without a launcher, one process."""
-        read = {name: int(os.environ.get(name.upper(), default)) for name, default in _DEFAULTS.items()}
-        return cls(**read)
+        """Read the launcher's variables; without a launcher, one process.
+
+        Raises:
+            InputError: if one of them is no number, or the rank is none of the launch.
+        """
+        ranks = cls(**{name: _read_number(name.upper(), default) for name, default in _DEFAULTS.items()})
+        if not 0 <= ranks.rank < ranks.world_size:
+            world_size = os.environ.get("WORLD_SIZE", f"not set, which is {ranks.world_size} process")
+            raise InputError(
+                f"RANK is {ranks.rank} and WORLD_SIZE is {world_size}: ranks go from 0 to WORLD_SIZE - 1; unset RANK "
+                "and WORLD_SIZE for one process, or start several with torchrun --nproc-per-node"
+            )
+        return ranks
+
+
+def _read_number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{name} is {text!r}, which is no whole number: unset it, or let torchrun set it") from None
 
 
 ONE_PROCESS = Ranks()
@@ -36,7 +54,7 @@ def ranks_of_one_host() -> Ranks:
     """Return this process's ranks, for work that its launch shares through files.
 
     Raises:
-        InputError: if the launch is not of this host alone.
+        InputError: if the launch is not of this host alone, or its variables cannot be right.
     """
     ranks = Ranks.from_environment()
     local_world_size = os.environ.get("LOCAL_WORLD_SIZE")
@@ -49,9 +67,15 @@ def ranks_of_one_host() -> Ranks:
 
 
 def launch_id() -> str:
-    """Return what the processes of one launch have in common, and no two launches of a host at the same time."""
+    """Return what the processes of one launch have in common, and no other launch of a host.
+
+    A plain torchrun has the port, run id and restart count of the one before. New in each, and in each restart, is the
+    folder below which every process has one for its error file; without torchrun, the process that started them all.
+    """
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    launch = os.path.dirname(os.path.dirname(error_file)) if error_file else str(os.getppid())
     names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE")
-    return "/".join(os.environ.get(name, "") for name in names)
+    return "/".join((*(os.environ.get(name, "") for name in names), launch))
 
 
 def device_of_rank(asked: str | None, ranks: Ranks, num_cuda_devices: int) -> str | None:

@@ -91,10 +91,11 @@ class Lead:
         """
         over = True
         for rank, before in self._seen.items():
-            # In this order: a process that is gone has written its last.
-            gone = not is_locked(share_file(self._folder, rank))
+            # In this order: whoever has said something held its file by then, and one that is gone has said its last.
+            known = read_standing(self._folder, rank) is not None
+            gone = known and not is_locked(share_file(self._folder, rank))
             now = read_standing(self._folder, rank)
-            over = over and gone and now is not None
+            over = over and gone
             if now is None:
                 continue
             observer.answered(now.answers - before.answers, now.failed - before.failed)
@@ -105,7 +106,7 @@ class Lead:
         return over
 
     def wait(self, observer: SweepObserver) -> None:
-        """Return when every other process has finished its share and let go of its file.
+        """Return when every other process has finished its share and ended.
 
         Raises:
             ProcessEndedError: if one has failed or died, or never showed up.
@@ -138,6 +139,7 @@ class Share:
         self._folder = folder
         self._rank = rank
         self._launcher = os.getppid()
+        self._launch_id = launch_id()
         self._standing = Standing()
         self._begun: IO[bytes] | None = None
         self._file: IO[bytes] | None = None
@@ -149,15 +151,24 @@ class Share:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Tell of an error, and close the files; what was appended is on disk already."""
+        """Tell of an error, and close the files; what was appended is on disk already.
+
+        This rank's file stays locked until the process ends: up to then its model is on the device, and the leader is
+        to time alone.
+        """
         try:
             if isinstance(error, Exception) and not isinstance(error, ProcessEndedError):
                 self._report(error)
         finally:
             self.tells = error is not None and self.is_to_tell()
+            if self._file is not None:
+                # A copy that nobody closes but the kernel.
+                os.dup(self._file.fileno())
             for file in (self._file, self._begun):
                 if file is not None:
                     file.close()
+            # A signal may still ask, between here and the process's end, whether it is to tell: no more.
+            self._file = self._begun = None
 
     def begin(self) -> None:
         """Wait until the leader has the folder in order, and open this rank's file.
@@ -191,15 +202,15 @@ class Share:
         Raises:
             ProcessEndedError: if the leader is gone.
         """
-        self._say(replace(self._standing, ended="finished"))
         self._check_leader()
+        self._say(replace(self._standing, ended="finished"))
 
     def _has_begun(self) -> bool:
         path = self._folder / _BEGUN_FILE
         if not is_locked(path):
             return False
         self._begun = path.open("rb")
-        if self._begun.read().decode() == launch_id():
+        if self._begun.read().decode() == self._launch_id:
             return True
         self._begun.close()
         self._begun = None
@@ -220,12 +231,17 @@ class Share:
             time.sleep(POLL_S)
 
     def is_to_tell(self) -> bool:
-        """Return True if nobody else is there to tell the user why all ends, and take that on."""
-        if self._file is None:
+        """Return True if nobody else is there to tell the user why all ends, and take that on.
+
+        Not those who have finished: they may be gone, and held their files only until their processes ended.
+        """
+        if self._file is None or self._standing.ended == "finished":
             return False
-        below = [read_standing(self._folder, rank) for rank in range(self._rank)]
-        told = any(one is not None and one.ended == "told" for one in below)
-        alive = any(is_locked(share_file(self._folder, rank)) for rank in range(1, self._rank))
+        below = {rank: read_standing(self._folder, rank) or Standing() for rank in range(self._rank)}
+        told = any(one.ended == "told" for one in below.values())
+        alive = any(
+            one.ended != "finished" and is_locked(share_file(self._folder, rank)) for rank, one in below.items()
+        )
         if told or alive or self._leader_is_there():
             return False
         self._say(replace(self._standing, ended="told"))

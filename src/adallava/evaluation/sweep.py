@@ -99,7 +99,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
             _lead(request.output, loaded, journal, observer, ranks)
         run, sizes = journal.run, journal.run.config.timing_batch_sizes
-        # The other processes are gone: nothing else runs on the device.
+        # The other processes have ended: nothing else of this sweep is on the device.
         timings = time_cells(
             request.output, loaded.answerers, loaded.plans, sizes, task.samples, loaded.store.prepare, observer
         )

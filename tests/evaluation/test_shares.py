@@ -1,0 +1,140 @@
+"""What the leader and the other ranks of a sweep take from each other's files, without processes."""
+
+import gc
+import os
+from contextlib import contextmanager, nullcontext
+
+import pytest
+from run_records import sample_record
+
+from adallava.evaluation import shares
+from adallava.evaluation.file_locks import is_locked
+from adallava.evaluation.journal import share_file
+from adallava.evaluation.observer import SweepObserver
+from adallava.evaluation.shares import Lead, ProcessEndedError, Share, read_standing
+
+
+@pytest.fixture
+def silent():
+    return SweepObserver()
+
+
+def finished_share(folder, rank=1):
+    with Share(folder, rank) as share:
+        share.begin()
+        share.append([sample_record()])
+        share.finish()
+    return share
+
+
+@contextmanager
+def kernel_closing(share):
+    """Let go of a rank's file, as its process's end does."""
+    share._file.close()
+    yield
+    share._file = None
+
+
+def test_a_rank_that_begins_while_the_leader_looks_is_not_taken_for_dead(tmp_path, monkeypatch, silent):
+    with Lead(tmp_path, 2) as lead, Share(tmp_path, 1) as share:
+
+        def begin_behind(look):
+            def looked(*arguments):
+                seen = look(*arguments)
+                monkeypatch.undo()
+                share.begin()
+                return seen
+
+            return looked
+
+        # Whichever the leader looks at first, the file or what the rank says: it begins right behind that.
+        monkeypatch.setattr(shares, "is_locked", begin_behind(is_locked))
+        monkeypatch.setattr(shares, "read_standing", begin_behind(read_standing))
+        assert not lead.look(silent)
+        assert read_standing(tmp_path, 1) == shares.Standing(), "it has begun"
+        assert not lead.look(silent)
+
+
+def test_a_rank_is_gone_only_once_its_process_has_ended(tmp_path, silent):
+    """Its model is on the device up to then, and what the leader times is to have the device alone."""
+    with Lead(tmp_path, 2) as lead:
+        share = finished_share(tmp_path)
+        del share
+        gc.collect()
+        assert read_standing(tmp_path, 1).ended == "finished"
+        assert is_locked(share_file(tmp_path, 1)), "this process has not ended"
+        assert not lead.look(silent)
+
+
+def test_a_finished_rank_whose_process_has_ended_is_gone(tmp_path, silent):
+    with Lead(tmp_path, 2) as lead, Share(tmp_path, 1) as share:
+        share.begin()
+        share.finish()
+        with kernel_closing(share):
+            assert lead.look(silent)
+
+
+def test_a_rank_that_lost_its_leader_has_not_finished(tmp_path):
+    share = Share(tmp_path, 1)
+    with Lead(tmp_path, 2):
+        share.begin()
+    with pytest.raises(ProcessEndedError, match="process 0"), share:
+        share.finish()
+    assert share.tells
+    assert not share.is_to_tell(), "once"
+
+
+def test_a_rank_tells_though_one_below_it_has_finished_and_holds_its_file(tmp_path):
+    with Lead(tmp_path, 3) as lead, Share(tmp_path, 2) as second:
+        finished = finished_share(tmp_path, 1)
+        second.begin()
+        lead._begun.close()  # as the kernel does
+        assert second.is_to_tell()
+        assert not finished.is_to_tell()
+
+
+def test_a_rank_leaves_the_telling_to_one_below_it_that_is_at_work(tmp_path):
+    with Lead(tmp_path, 3) as lead, Share(tmp_path, 1) as first, Share(tmp_path, 2) as second:
+        first.begin()
+        second.begin()
+        lead._begun.close()  # as the kernel does
+        assert not second.is_to_tell()
+        with kernel_closing(first):
+            assert second.is_to_tell()
+
+
+TORCHRUN = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}
+"""Alike in every plain launch."""
+
+
+@pytest.mark.parametrize(
+    ("orphan", "leader", "may_join"),
+    [
+        ("/tmp/a/none_1/attempt_0/1/error.json", "/tmp/a/none_1/attempt_0/0/error.json", True),
+        ("/tmp/a/none_1/attempt_0/1/error.json", "/tmp/b/none_2/attempt_0/0/error.json", False),
+        ("/tmp/a/none_1/attempt_0/1/error.json", "/tmp/a/none_1/attempt_1/0/error.json", False),
+    ],
+    ids=["same launch", "next launch", "restarted"],
+)
+def test_only_a_leader_of_the_same_torchrun_is_joined(tmp_path, monkeypatch, orphan, leader, may_join):
+    for name, value in TORCHRUN.items():
+        monkeypatch.setenv(name, value)
+
+    def refuse_to_wait(_):
+        raise AssertionError("it waits")
+
+    monkeypatch.setattr(shares.time, "sleep", refuse_to_wait)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", orphan)
+    share = Share(tmp_path, 1)
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", leader)
+    with Lead(tmp_path, 2), share, nullcontext() if may_join else pytest.raises(AssertionError, match="it waits"):
+        share.begin()
+    assert share_file(tmp_path, 1).exists() == may_join
+
+
+def test_without_torchrun_the_leader_has_the_same_parent_and_an_orphan_ends(tmp_path, monkeypatch):
+    share = Share(tmp_path, 1)
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+    with Lead(tmp_path, 2), pytest.raises(ProcessEndedError, match="launcher ended"):
+        share.begin()
+    assert not share_file(tmp_path, 1).exists()
