@@ -238,7 +238,7 @@ class Cell(Record):
 
     @property
     def runs_all_layers(self) -> bool:
-        """Whether every layer ran: without a scheduler, or at a latency that is the whole LLM, such as 1.0 or 32 of 32."""
+        """Whether every layer ran: without a scheduler, or at a latency that is the whole LLM (1.0, or 32 of 32)."""
         return self.scheduler is None or self.latency_asked == FULL_LATENCY or self.layer_share == 1.0
 
     @property
