@@ -17,6 +17,7 @@ LATENCIES = (Latency.parse("1.0"), Latency.parse("0.75"), Latency.parse("0.5"))
 BUDGETS = (TokenBudget(count=8), TokenBudget(count=4))
 SCHEDULERS = ("layers", "fixed", "random", "spaced")
 KINDS = ("counting", "reading")
+PREFIXES = dict.fromkeys(SCHEDULERS, 4)
 BEST_PLAN = {"counting": (4, 6), "reading": (5, 7)}
 """What the made-up learned scheduler picks at 0.75, by question type."""
 
@@ -40,7 +41,7 @@ def dial_records(plans: Sequence[CellPlan]) -> list[SampleRecord]:
 def dial_results(plans: Sequence[CellPlan] | None = None, batch_sizes: Sequence[int] = (1, 8)) -> Results:
     plans = dial_plans() if plans is None else plans
     timings = [_timing(plan, size) for plan in plans for size in batch_sizes]
-    return summarise(plans, sample_ids(), dial_records(plans), seed=0, timings=timings)
+    return summarise(plans, sample_ids(), dial_records(plans), seed=0, timings=timings, prefixes=PREFIXES)
 
 
 def write_dial_run(folder: Path) -> Path:

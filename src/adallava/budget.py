@@ -121,6 +121,10 @@ class Latency(_ShareOrCount):
         """True if it asks for everything, whatever the LLM."""
         return self.ratio == 1.0
 
+    def is_all_of(self, num_layers: int) -> bool:
+        """Return whether it asks for everything of an LLM with so many layers."""
+        return self.is_full or (self.count is not None and self.count >= num_layers)
+
     def resolve(self, num_layers: int, prefix_layers: int, groups: int = 1) -> int:
         """Return how many units behind the prefix run, rounded down to whole units.
 

@@ -42,6 +42,8 @@ class FixedShare(Record):
     scheduler: str
     """The learned one."""
     latency_asked: str
+    prefix_layers: dict[str, int] = Field(default_factory=dict)
+    """By scheduler, how many first layers always run; empty in older files."""
     cells: list[str]
     """Of the learned scheduler; with several, scores are means over them."""
     learned_over_random: PairedDifference
@@ -50,7 +52,7 @@ class FixedShare(Record):
     learned_over_fixed: PairedDifference
     share: Interval | None
     """`fixed_over_random / learned_over_random`; None where the learned scheduler is not ahead of random (its
-    interval reaches 0): a share of nothing is no number."""
+    interval reaches 0): a share of nothing is no number. None too where `prefix_layers` differ."""
 
 
 class Saving(Record):
@@ -85,7 +87,7 @@ class FrontComparison(Record):
     """The front of all cells against that of one dial alone, on one axis."""
 
     alone: Dial
-    """`tokens`: cells in which every layer ran; `layers`: the full-token model's cells."""
+    """`tokens`: cells in which every layer ran, with or without a scheduler; `layers`: the full-token model's cells."""
     axis: FrontAxis
     batch_size: int | None
     """Of the timing pass; None for FLOPs, and for the milliseconds of the answers themselves."""

@@ -318,7 +318,7 @@ class AdaLlava:
             self.base.generation_config,
             prompt_columns=input_ids.shape[1],
             inside_llm=isinstance(self.selector, LayerSelector)
-            or request.skips_layers
+            or request.skips_layers(self.family.num_llm_layers)
             or has_free_token(self.scheduler),
         )
         if clock is not None:

@@ -237,6 +237,11 @@ class Cell(Record):
         return "" if self.scheduler is None else f"/{self.scheduler}@{self.latency_asked}"
 
     @property
+    def runs_all_layers(self) -> bool:
+        """Whether every layer ran: without a scheduler, and at latency 1.0 of one whose LLM expects its token there."""
+        return self.scheduler is None or self.latency_asked == FULL_LATENCY
+
+    @property
     def keeps_all_tokens(self) -> bool:
         """Whether the LLM's layers all read every vision token."""
         return self.tokens_kept_layer_average == self.num_vision_tokens

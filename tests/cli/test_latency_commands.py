@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from adallava import AdaLlava
 from adallava.cli.main import main
 from adallava.evaluation.doctor.run_folder import load_run_folder
+from adallava.evaluation.loading import check_drops
+from adallava.evaluation.observer import SweepObserver
 from adallava.records import Results, Run, SampleRecord
 
 PICTURE = ["--question", "how many shapes are there?", "--no-image"]
@@ -65,7 +68,7 @@ def _ran(drawn: Image.Image, layer: int) -> bool:
         (["--latency", "0.75"], "name a --scheduler"),
         (["--latency", "0.4", "--scheduler", "first"], "give at least 0.5, or 4 layers"),
         (["--latency", "0.75", "--scheduler", "frist"], "did you mean 'first'"),
-        (["--latency", "0.75", "--scheduler", "layers"], "has no adapter for the learned scheduler 'layers'"),
+        (["--latency", "0.75", "--scheduler", "heads"], "has no adapter for the learned scheduler 'heads'"),
         (["--latency", "0.75", "--scheduler", "first", "--no-generate"], "--no-generate leaves out"),
         (["--scheduler-option", "fixed.plans=4"], "--scheduler-option names fixed, but --scheduler does not"),
         (["--latency", "soon", "--scheduler", "first"], "is not a number"),
@@ -140,3 +143,35 @@ def test_a_mistake_in_a_sweep_is_told_before_anything_runs(
     assert _sweep(tmp_path, "--method", "uniform", *options) == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "samples.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--scheduler", "fixed", "--scheduler-option", "fixed.plans=5"], "has no plan of 2 layers behind the prefix"),
+        (["--scheduler", "spaced", "--method", "pyramiddrop"], "'pyramiddrop' cannot run with a latency below 1.0"),
+    ],
+)
+def test_what_no_answer_could_run_with_is_told_before_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    call = ["sweep", "--latency", "1.0,0.75", "--token-budget", "16", "--limit", "2", "--output", str(tmp_path / "run")]
+    assert main([*call, *options] if "--method" in options else [*call, "--method", "uniform", *options]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
+def test_of_all_methods_those_that_drop_behind_a_prefix_are_left_out(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Listener(SweepObserver):
+        def note(self, message: str) -> None:
+            told.append(message)
+
+    full = AdaLlava.from_pretrained("tiny", method="full", device="cpu")
+    models = {"full": full, "fastv": full.with_method("fastv"), "pyramiddrop": full.with_method("pyramiddrop")}
+    schedulers = {"spaced": full.with_scheduler("spaced")}
+    left = check_drops(models, schedulers, {"fastv": False, "pyramiddrop": False}, Listener())
+    assert list(left) == ["full", "fastv"]
+    (note,) = told
+    assert note.startswith("method pyramiddrop is left out: it drops tokens behind the first 4 layers")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from adallava.budget import TokenBudget
+from adallava.errors import InputError
 from adallava.generation.compact import Positions, compact_positions
 from adallava.generation.latency import insert_latency_tokens
 from adallava.generation.layout import plan_layout
@@ -100,3 +101,14 @@ def test_a_token_that_observes_is_read_by_none_and_moves_none(positions: Positio
         assert layout.mask.tolist() == [[1, 1, 1, 1, 1]]
         before = [0, 3, 5] if positions == "original" else [0, 1, 2]
         assert made.tolist() == [[*before, of_the_token, of_the_token if hidden else of_the_token + 1]]
+
+
+def test_a_token_without_a_prompt_and_shapes_that_do_not_fit_are_refused() -> None:
+    ids = torch.tensor([[5, 9, 6], [5, 9, 6]])
+    options = {"observing": True, "image_token_id": IMAGE, "pad_token_id": PAD}
+    labels = torch.tensor([[-100, -100, 6], [5, -100, 6]])
+    with pytest.raises(InputError, match=r"sample 1 has no prompt before its first label.* -100"):
+        insert_latency_tokens(ids, None, labels, [True, True], **options)
+    assert insert_latency_tokens(ids, None, labels, [True, False], **options).columns == (1, None)
+    with pytest.raises(InputError, match=r"attention_mask has shape \(2, 2\), input_ids \(2, 3\)"):
+        insert_latency_tokens(ids, torch.ones(2, 2), None, [True, True], **options)

@@ -424,3 +424,13 @@ def test_what_cannot_be_scheduled_is_refused(six: AdaLlava, full: AdaLlava, inpu
             scheduled(six, "first").generate(**inputs, latency=0.5, **{name: True})
         with pytest.raises(UnsupportedModeError, match=f"{name}=True is not supported"):
             scheduled(six, "first").forward(**inputs, latency=0.5, **{name: True})
+
+
+def test_a_number_of_layers_that_is_all_of_them_is_the_whole_llm(six: AdaLlava, inputs: dict[str, Any]) -> None:
+    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
+    stock = six.generate(**inputs, **options)
+    # Without a scheduler, and in a mode that a call which leaves layers out refuses.
+    counted = six.generate(**inputs, latency=6, output_hidden_states=True, return_dict_in_generate=True, **options)
+    assert counted.answer_ids == stock.answer_ids
+    with pytest.raises(BudgetError, match="no scheduler says which"):
+        six.generate(**inputs, latency=5, **options)

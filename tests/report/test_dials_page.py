@@ -12,10 +12,11 @@ from run_folders import FakeRun, fake_results
 from adallava.records import Cell, Results
 from adallava.report import formats
 from adallava.report.dial_grid import heat_maps
-from adallava.report.dial_tables import dial_tables
+from adallava.report.dial_tables import dial_tables, plans_table
 from adallava.report.layer_strip import draw_strip, strip_text, strip_words
 from adallava.report.page import write_report
 from adallava.report.paper_dials import write_dial_figures
+from adallava.report.plain_table import PaperTable
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,75 @@ def test_each_scheduler_has_its_row_and_each_pair_its_difference(results: Result
     # All layers once, then two latencies for each scheduler.
     assert len(grid.rows) == 1 + len(SCHEDULERS) * (len(LATENCIES) - 1)
     assert len(grid.head) == 4 + len(BUDGETS)
+
+
+def failed(cell: Cell) -> Cell:
+    """Return a cell as it is summed up when every sample failed."""
+    nothing = dict.fromkeys(("layer_share", "num_vision_tokens", "tokens_kept", "tokens_kept_layer_average"), 0.0)
+    return cell.model_copy(update={**nothing, "accuracy": None})
+
+
+def without(results: Results, *names: str) -> Results:
+    cells = [failed(cell) if cell.cell in names else cell for cell in results.cells]
+    return results.model_copy(update={"cells": cells})
+
+
+def tables_of(results: Results) -> dict[str, PaperTable]:
+    return {table.name: table for table in dial_tables(results)}
+
+
+def test_a_cell_that_answered_nothing_says_nothing_of_layers_and_tokens(results: Results) -> None:
+    stock = tables_of(results)
+    broken = tables_of(without(results, "full@1.0/spaced@0.75", "uniform@8/spaced@0.5"))
+    assert [broken[name].head for name in ("layers", "layer-pairs", "grid")] == [
+        stock[name].head for name in ("layers", "layer-pairs", "grid")
+    ]
+    rows = {(row[1].text, row[2].text): row for row in broken["grid"].rows}
+    assert rows.keys() == {(row[1].text, row[2].text) for row in stock["grid"].rows}
+    assert rows["spaced", "75.0"][3].text == formats.DASH
+    assert rows["spaced", "75.0"][4].text != formats.DASH
+
+
+def test_a_latency_that_nothing_answered_or_that_ran_unlike_shares_is_named_as_it_was_asked_for(
+    results: Results,
+) -> None:
+    none = tables_of(without(results, *(f"full@1.0/{scheduler}@0.75" for scheduler in SCHEDULERS)))
+    assert set(none["layers"].head) == {"scheduler", "latency 0.75", "50.0 % of layers"}
+    cells = [
+        cell.model_copy(update={"layer_share": 0.72}) if cell.cell == "full@1.0/spaced@0.75" else cell
+        for cell in results.cells
+    ]
+    unlike = tables_of(results.model_copy(update={"cells": cells}))
+    assert unlike["layers"].head == ("scheduler", "latency 0.75", "50.0 % of layers")
+
+
+def test_a_scheduler_with_cells_at_full_latency_hides_no_stock_cell(results: Results, cells: dict[str, Cell]) -> None:
+    own = [
+        cells[name].model_copy(
+            update={"cell": f"{name}/layers@1.0", "method": f"{cells[name].method}/layers@1.0", "scheduler": "layers"}
+        )
+        for name in ("full@1.0", "uniform@8", "uniform@4")
+    ]
+    more = results.model_copy(update={"cells": [*results.cells, *own]})
+    maps = {map_.scheduler: map_ for map_ in heat_maps(more)}
+    assert maps["layers"].latencies == ("stock", "1.0", "0.75", "0.5")
+    assert maps["spaced"].latencies == ("1.0", "0.75", "0.5")
+    names = [[cell.cell for cell in row if cell] for row in maps["layers"].cells]
+    assert names[0] == ["full@1.0", "uniform@8", "uniform@4"]
+    assert names[1] == [f"{name}/layers@1.0" for name in names[0]]
+    rows = [(row[1].text, row[2].text) for row in tables_of(more)["grid"].rows]
+    assert rows.count(("–", "100.0")) == 1
+    assert rows.count(("layers", "100.0")) == 1
+
+
+def test_plans_of_heads_and_slices_are_said_to_be_of_heads_alone(results: Results) -> None:
+    said = "of heads alone"
+    assert said not in tables_of(results)["plans"].caption
+    plans = [
+        one.model_copy(update={"cell": one.cell.replace("/layers@", "/adallava-heads@")}) for one in results.dials.plans
+    ]
+    dials = results.dials.model_copy(update={"plans": plans})
+    assert said in plans_table(dials).caption
 
 
 def test_cells_with_the_same_plans_share_a_row_and_single_plans_are_named_in_the_caption(results: Results) -> None:

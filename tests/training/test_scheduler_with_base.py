@@ -252,6 +252,10 @@ def test_what_a_model_has_learned_goes_on(tmp_path: Any, stage: str) -> None:
     shutil.copytree(first, start / "adapters" / name)
     then = train_stage(going_on, tmp_path / "b", start_from=str(start), device=CPU)
     fresh = train_stage(Recipe.model_validate(fields), tmp_path / "c", start_from=str(start), device=CPU)
+    if stage == "scheduler":
+        other_prefix = Recipe.model_validate(fields | {"goes_on": True, "scheduler_options": {"prefix_layers": 2}})
+        with pytest.raises(InputError, match=r"goes on from a scheduler with .*'prefix_layers': 1"):
+            train_stage(other_prefix, tmp_path / "d", start_from=str(start), device=CPU)
     before, after, other = (load_file(folder / "adapter_model.safetensors") for folder in (first, then, fresh))
     # AdamW's first step is as long as its learning rate; another seed starts elsewhere.
     assert 0 < max(float((before[key] - after[key]).abs().max()) for key in before) < 2e-5

@@ -17,15 +17,17 @@ def sum_up_dials(
     by_cell: Mapping[str, Sequence[SampleRecord]],
     scores: ScoreTable,
     shared: SharedScores,
+    prefixes: Mapping[str, int],
     seed: int,
 ) -> Dials | None:
-    """Return what a run says of both dials, or None if every layer ran in all its cells.
+    """Return what a run says of both dials, or None if it has no scheduler.
 
     Args:
         cells: of the run.
         by_cell: their answers.
         scores: of the cells.
         shared: scores of the samples that every cell answered.
+        prefixes: P of each scheduler, how many first layers always run.
         seed: of the bootstrap.
     """
     if all(cell.scheduler is None for cell in cells):
@@ -34,6 +36,6 @@ def sum_up_dials(
     learned = {cell for cell, records in by_cell.items() if any(record.latency_tokens for record in records)}
     return Dials(
         plans=count_plans({cell.cell: by_cell[cell.cell] for cell in cells}),
-        fixed_shares=fixed_shares(cells, learned, scores, seed),
+        fixed_shares=fixed_shares(cells, learned, prefixes, scores, seed),
         fronts=compare_fronts(cells, shared, seed),
     )

@@ -1,11 +1,13 @@
 """How much of what a learned scheduler gains over random plans one plan for all samples gains too.
 
 `(fixed - random) / (learned - random)`, at one latency, on the same samples. Numerator and denominator are resampled
-together, on the same draws of samples; where the denominator may well be 0 there is no share.
+together, on the same draws of samples; where the denominator may well be 0 there is no share. Nor is there one where
+the three do not always run the same first layers: then they choose among other plans, and a longer prefix alone makes
+random plans better or worse.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +22,16 @@ from .statistics import CONFIDENCE, paired_difference, resampled_means
 _FIXED, _RANDOM = "fixed", "random"
 
 
-def fixed_shares(cells: Sequence[Cell], learned: Collection[str], scores: ScoreTable, seed: int) -> list[FixedShare]:
+def fixed_shares(
+    cells: Sequence[Cell], learned: Collection[str], prefixes: Mapping[str, int], scores: ScoreTable, seed: int
+) -> list[FixedShare]:
     """Return the share at each latency, over all cells that have the three schedulers and for each of them alone.
 
     Args:
         cells: of the run.
         learned: the cells whose plans a learned scheduler made.
+        prefixes: P of each scheduler, how many first layers always run. It cannot be read off the answers: a fixed
+            plan may well run more of them, and so may every random plan of a few samples.
         scores: of the cells.
         seed: of the bootstrap.
     """
@@ -37,8 +43,9 @@ def fixed_shares(cells: Sequence[Cell], learned: Collection[str], scores: ScoreT
             groups[cell.scheduler or "", cell.latency_asked, cell.positions].append((cell.cell, fixed, drawn))
     shares = []
     for (scheduler, latency, _), found in groups.items():
+        own = {name: prefixes[name] for name in (scheduler, _FIXED, _RANDOM)}
         for chosen in ([found] if len(found) > 1 else []) + [[one] for one in found]:
-            share = _share(scheduler, latency, chosen, scores, seed)
+            share = _share(scheduler, latency, own, chosen, scores, seed)
             shares += [] if share is None else [share]
     return shares
 
@@ -48,7 +55,12 @@ def _key(cell: Cell, scheduler: str | None) -> tuple[str, str, str, str, str | N
 
 
 def _share(
-    scheduler: str, latency: str, chosen: Sequence[tuple[str, str, str]], scores: ScoreTable, seed: int
+    scheduler: str,
+    latency: str,
+    prefixes: dict[str, int],
+    chosen: Sequence[tuple[str, str, str]],
+    scores: ScoreTable,
+    seed: int,
 ) -> FixedShare | None:
     # [learned, fixed, random; samples]: the mean over the cells, of samples that all of them answered.
     values = np.mean([[scores.row(name) for name in names] for names in chosen], axis=0)
@@ -60,15 +72,16 @@ def _share(
     def difference(a: int, b: int) -> PairedDifference:
         return paired_difference(values[a], values[b], seed, resampled=resampled[:, a] - resampled[:, b])
 
-    over_random = difference(0, 2)
+    over_random, alike = difference(0, 2), len(set(prefixes.values())) == 1
     return FixedShare(
         scheduler=scheduler,
         latency_asked=latency,
+        prefix_layers=prefixes,
         cells=[names[0] for names in chosen],
         learned_over_random=over_random,
         fixed_over_random=difference(1, 2),
         learned_over_fixed=difference(0, 1),
-        share=_ratio(values, resampled) if over_random.low > 0 else None,
+        share=_ratio(values, resampled) if alike and over_random.low > 0 else None,
     )
 
 

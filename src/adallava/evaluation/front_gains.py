@@ -3,8 +3,9 @@
 A front is the best of many cells, and the best of many is partly luck: the more cells, the more of it, and both dials
 have more cells than one. So a gain in accuracy is never measured on the samples that chose: each half of the samples
 chooses the best cells that cost no more, and the other half measures them, over several random halvings. Its interval
-is over samples, given what was chosen. A saving has no other half to be measured on, since costs are known: there the
-whole choice is made anew under every resample, and whether the accuracy is equal is measured on the other half.
+is over samples, given what was chosen. A saving has no other half to be measured on, since a cost is no mean of scores:
+there the whole choice is made anew under every resample, and whether the accuracy is equal is measured on the other
+half. FLOPs are known. Milliseconds are readings of a clock, taken as they were read: their noise is in no interval.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,8 +25,9 @@ from .statistics import CONFIDENCE, mean_interval, paired_difference
 HALVINGS = 10
 """Random halvings of the samples; each half chooses once and measures once."""
 
-_SAME_COST = 1.01
-"""Costs that differ by no more are looked at once: answers of other lengths make that difference."""
+_SAME_COST: dict[FrontAxis, float] = {"flops": 1.01, "ms": 1.10}
+"""Costs that differ by no more are looked at once. In FLOPs answers of other lengths, and a latency token, make that
+difference; in milliseconds the clock does: cells that do the same work were read up to a tenth apart."""
 
 _EQUAL = 1e-9
 """Accuracies no further apart than this are equal but for rounding."""
@@ -125,7 +127,7 @@ class _Points:
 def _place(cells: Sequence[Cell], costs: dict[str, float], dial: Dial, shared: SharedScores, seed: int) -> _Points:
     rows = [shared.cells.index(cell.cell) for cell in cells]
     # Methods at their full budget are the full-token model to the bit, and are not named beside it.
-    alone = [cell.scheduler is None if dial == "tokens" else cell.selection == FULL_METHOD for cell in cells]
+    alone = [cell.runs_all_layers if dial == "tokens" else cell.selection == FULL_METHOD for cell in cells]
     return _Points(
         names=tuple(cell.cell for cell in cells),
         costs=np.array([costs[cell.cell] for cell in cells]),
@@ -145,7 +147,7 @@ def _halves(num_samples: int, seed: int) -> _Flags:
 
 def _compare(points: _Points, dial: Dial, axis: FrontAxis, batch_size: int | None, seed: int) -> FrontComparison:
     front_alone = points.front(np.flatnonzero(points.alone))
-    levels = _apart([float(points.costs[place]) for place in front_alone])
+    levels = _apart([float(points.costs[place]) for place in front_alone], _SAME_COST[axis])
     both, alone = zip(*(_measured_at(points, cost) for cost in levels), strict=True)
     return FrontComparison(
         alone=dial,
@@ -158,9 +160,16 @@ def _compare(points: _Points, dial: Dial, axis: FrontAxis, batch_size: int | Non
     )
 
 
-def _apart(costs: Sequence[float]) -> list[float]:
-    """Return ascending costs without those that the next one hardly exceeds: they are one place on the axis."""
-    return [cost for cost, dearer in zip(costs, [*costs[1:], np.inf], strict=True) if dearer > _SAME_COST * cost]
+def _apart(costs: Sequence[float], same_cost: float) -> list[float]:
+    """Return ascending costs without those that a kept one hardly exceeds: they are one place on the axis.
+
+    From the dearest downwards, so that no chain of small steps makes one place of distant costs.
+    """
+    kept: list[float] = []
+    for cost in sorted(costs, reverse=True):
+        if not kept or kept[-1] > same_cost * cost:
+            kept.append(cost)
+    return kept[::-1]
 
 
 def _measured_at(points: _Points, cost: float) -> tuple[_Floats, _Floats]:

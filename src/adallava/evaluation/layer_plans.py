@@ -1,4 +1,8 @@
-"""Do plans differ between samples? How many there are in a cell, and how common the most common one is."""
+"""Do plans differ between samples? How many there are in a cell, and how common the most common one is.
+
+A plan is what `groups_run` records. Of `adallava-heads`, which chooses heads and MLP slices apart, that is the heads
+alone: plans that differ in slices only count as one.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

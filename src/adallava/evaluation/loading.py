@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
+
 from adallava.costs.shapes import model_shape_from_config
-from adallava.errors import InputError
+from adallava.errors import InputError, UnsupportedModeError
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class, selector_names
+from adallava.scheduling.contract import ScheduleInput, TokenScheduler
 from adallava.selection.contract import draws_at_random
+from adallava.selection.layer_contract import LayerSelector
 from adallava.tasks import Task
 
 from .answering import Answerer
@@ -87,10 +91,59 @@ def load_schedulers(request: SweepRequest, full: AdaLlava) -> dict[str, AdaLlava
         model = full.with_scheduler(name, adapter=request.adapters.get(name), **options)
         assert model.scheduler is not None
         units = model.scheduler.units(full.family.decoder().shape)
-        for latency in request.latencies:
-            latency.resolve(units.num_layers, units.prefix_layers, units.groups)
+        counts = [latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in request.latencies]
+        if not isinstance(model.scheduler, TokenScheduler):
+            # What reads no prompt can be asked for its plans now, and not at the first answer.
+            model.scheduler.schedule(ScheduleInput(units, tuple(counts), torch.zeros(len(counts), dtype=torch.int64)))
         schedulers[name] = model
     return schedulers
+
+
+def check_drops(
+    models: dict[str, AdaLlava],
+    schedulers: Mapping[str, AdaLlava],
+    named: Mapping[str, bool],
+    observer: SweepObserver,
+) -> dict[str, AdaLlava]:
+    """Leave out methods that drop tokens inside the LLM where a scheduler may leave layers out.
+
+    Args:
+        models: by method.
+        schedulers: that will run.
+        named: of each method, whether it was asked for by name.
+        observer: told what is left out.
+
+    Raises:
+        UnsupportedModeError: for a method that was asked for by name.
+    """
+    kept = dict(models)
+    for name, scheduled in schedulers.items():
+        assert scheduled.scheduler is not None
+        units = scheduled.scheduler.units(scheduled.family.decoder().shape)
+        for method, model in models.items():
+            if not isinstance(model.selector, LayerSelector):
+                continue
+            num_tokens = model.shape.num_vision_tokens
+            drops = model.selector.schedule(units.num_layers, num_tokens, max(1, num_tokens // 2))
+            if max(drop.layer for drop in drops) < units.prefix_layers:
+                continue
+            reason = (
+                f"it drops tokens behind the first {units.prefix_layers} layers, which scheduler {name!r} may leave out"
+            )
+            if named.get(method):
+                raise UnsupportedModeError(f"method {method!r} cannot run with a latency below 1.0: {reason}")
+            observer.note(f"method {method} is left out: {reason}")
+            kept.pop(method, None)
+    return kept
+
+
+def prefix_lengths(schedulers: Mapping[str, AdaLlava]) -> dict[str, int]:
+    """Return how many first layers always run with each scheduler."""
+    return {
+        name: model.scheduler.units(model.family.decoder().shape).prefix_layers
+        for name, model in schedulers.items()
+        if model.scheduler is not None
+    }
 
 
 def drawing_at_random(methods: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava]) -> frozenset[str]:

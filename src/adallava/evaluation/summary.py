@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ def summarise(
     records: Sequence[SampleRecord],
     seed: int,
     timings: Sequence[TimingRecord] = (),
+    prefixes: Mapping[str, int] = MappingProxyType({}),
 ) -> Results:
     """Sum up every planned cell, and compare them. The order of `records` does not matter.
 
@@ -46,6 +48,7 @@ def summarise(
         records: one per cell, sample and draw.
         seed: of the bootstrap.
         timings: of the cells, if the run has them.
+        prefixes: P of each scheduler, how many first layers always run.
     """
     place = {sample_id: number for number, sample_id in enumerate(sample_ids)}
     by_cell: dict[str, list[SampleRecord]] = defaultdict(list)
@@ -66,7 +69,7 @@ def summarise(
         areas=sum_up_areas(curves, shared, seed) if shared.values.shape[1] else [],
         area_comparisons=area_comparisons,
         hard_split=None if hard is None else hard.split,
-        dials=sum_up_dials(cells, by_cell, scores, shared, seed),
+        dials=sum_up_dials(cells, by_cell, scores, shared, prefixes, seed),
     )
 
 

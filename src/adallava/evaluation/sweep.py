@@ -28,12 +28,14 @@ from .journal import (
     write_record,
 )
 from .loading import (
+    check_drops,
     drawing_at_random,
     load_models,
     load_schedulers,
     make_answerers,
     max_new_tokens,
     methods_ignoring_budget,
+    prefix_lengths,
     resolve_methods,
 )
 from .observer import SweepObserver
@@ -102,7 +104,9 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
             request.output, loaded.answerers, loaded.plans, sizes, task.samples, loaded.store.prepare, observer
         )
         ids = [sample.id for sample in task.samples]
-        results = summarise(loaded.plans, ids, journal.records, request.seed, timings)
+        results = summarise(
+            loaded.plans, ids, journal.records, request.seed, timings, prefix_lengths(loaded.schedulers)
+        )
         write_record(request.output / RESULTS_FILE, results)
         write_task_figures(request.output, task, journal.records)
         report = write_report(request.output, pictures_of(task), roofline=request.roofline) if request.report else None
@@ -131,6 +135,7 @@ def join_sweep(request: SweepRequest, share: Share, ranks: Ranks) -> None:
 def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observer: SweepObserver) -> LoadedSweep:
     models = load_models(request, methods, observer)
     schedulers = load_schedulers(request, models[FULL_METHOD])
+    models = check_drops(models, schedulers, methods, observer)
     plans = plan_cells(
         models,
         request.budgets,

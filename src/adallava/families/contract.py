@@ -167,6 +167,11 @@ class Family(Protocol):
         """Return the LLM's input embeddings of token ids, [..., D]."""
         ...
 
+    @property
+    def num_llm_layers(self) -> int:
+        """Layers of the LLM, of whatever kind it is."""
+        ...
+
     def decoder(self) -> "DecoderLayers":
         """Return the LLM's layers, for methods inside the LLM.
 

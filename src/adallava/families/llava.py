@@ -184,6 +184,11 @@ class LlavaFamily:
         embeds: Tensor = self._model.get_input_embeddings()(input_ids)
         return embeds
 
+    @property
+    def num_llm_layers(self) -> int:
+        """Layers of the LLM, of whatever kind it is."""
+        return int(self._model.config.get_text_config().num_hidden_layers)
+
     def decoder(self) -> LlamaDecoder:
         """Return the LLM's layers, for methods inside the LLM.
 

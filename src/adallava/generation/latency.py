@@ -8,8 +8,8 @@
     of a sample that runs everything             -  -  t  I  I  t  u  -  | a  b      (a padded column)
 
 So ids, mask, labels, positions and lengths around it are made where those of every other token are made. A token that
-observes reads the prompt, and no other token reads it; it shares its position with the prompt's last token. What is
-answered is what the same layers answer without it.
+observes reads what stands before the prompt's last token, which it copies; no other token reads it, and it shares its
+position with that last one. What is answered is what the same layers answer without it.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adallava.generation.layout import IGNORED_LABEL
+from adallava.errors import InputError
+from adallava.generation.layout import IGNORED_LABEL, check_shapes
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,22 @@ def insert_latency_tokens(
             behind it.
         image_token_id: of the placeholders.
         pad_token_id: for a prompt without text.
+
+    Raises:
+        InputError: for shapes that do not fit, or a wanted token without any prompt.
     """
+    check_shapes(input_ids, attention_mask, labels)
     ids = input_ids.cpu()
     mask = torch.ones_like(ids) if attention_mask is None else attention_mask.cpu().to(torch.int64)
     targets = torch.full_like(ids, IGNORED_LABEL) if labels is None else labels.cpu()
     rows, columns = [], []
     for sample, is_wanted in enumerate(wanted):
         end = _end_of_prompt(mask[sample], targets[sample])
+        if is_wanted and not mask[sample, :end].any():
+            raise InputError(
+                f"sample {sample} has no prompt before its first label, and a latency token must have something to "
+                "read: set the labels of the prompt to -100"
+            )
         text = ids[sample, :end][mask[sample, :end].bool() & (ids[sample, :end] != image_token_id)]
         place = _before_the_last(ids[sample, :end], mask[sample, :end], image_token_id) if observing else end
         token = int(text[-1]) if is_wanted and len(text) else pad_token_id

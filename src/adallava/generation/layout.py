@@ -163,6 +163,7 @@ def plan_layout(
         InputError: if placeholders and images do not fit together, or a sample is empty.
         BudgetError: if the number of budgets is not the number of samples.
     """
+    check_shapes(input_ids, attention_mask, labels)
     ids, real = _on_host(input_ids, attention_mask)
     if len(budgets) != len(ids):
         raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
@@ -262,17 +263,25 @@ def share_over_images(keep_count: int, tokens_per_image: Sequence[int]) -> tuple
     return tuple(each)
 
 
-def _on_host(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[_Columns, NDArray[np.bool_]]:
+def check_shapes(input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None) -> None:
+    """Refuse ids that are no batch, and a mask or labels of another shape.
+
+    Raises:
+        InputError: naming the shapes.
+    """
     if input_ids.ndim != 2:
         raise InputError(f"input_ids must have shape [B, L], not {tuple(input_ids.shape)}")
+    for name, tensor in (("attention_mask has", attention_mask), ("labels have", labels)):
+        if tensor is not None and tensor.shape != input_ids.shape:
+            raise InputError(
+                f"{name} shape {tuple(tensor.shape)}, input_ids {tuple(input_ids.shape)}: they must be equal"
+            )
+
+
+def _on_host(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[_Columns, NDArray[np.bool_]]:
     ids = input_ids.cpu().numpy()
     if attention_mask is None:
         return ids, np.ones(ids.shape, dtype=bool)
-    if attention_mask.shape != input_ids.shape:
-        raise InputError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}, input_ids {tuple(input_ids.shape)}: "
-            "they must be equal"
-        )
     return ids, attention_mask.cpu().numpy().astype(bool)
 
 
@@ -280,8 +289,6 @@ def _answers(labels: Tensor | None, shape: tuple[int, ...]) -> NDArray[np.bool_]
     """Return True at each sample's first label and behind it."""
     if labels is None:
         return np.zeros(shape, dtype=bool)
-    if tuple(labels.shape) != shape:
-        raise InputError(f"labels have shape {tuple(labels.shape)}, input_ids {shape}: they must be equal")
     begun: NDArray[np.bool_] = np.logical_or.accumulate(labels.cpu().numpy() != IGNORED_LABEL, axis=1)
     return begun
 

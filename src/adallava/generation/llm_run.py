@@ -123,10 +123,11 @@ def _count_units(
     A free latency token is read also where everything runs: then there is a split.
     """
     always = has_free_token(scheduler)
-    if not always and all(latency.is_full for latency in latencies):
+    num_layers = family.num_llm_layers
+    if not always and all(latency.is_all_of(num_layers) for latency in latencies):
         return None, ()
     if scheduler is None:
-        asked = next(latency for latency in latencies if not latency.is_full)
+        asked = next(latency for latency in latencies if not latency.is_all_of(num_layers))
         raise BudgetError(
             f"latency {asked} leaves layers of the LLM out, and no scheduler says which: choose one (see "
             "adallava.registry.scheduler_names()), or a latency of 1.0"

@@ -89,10 +89,9 @@ class Request:
             labels=None if self.labels is None else self.labels.to(device),
         )
 
-    @property
-    def skips_layers(self) -> bool:
-        """True if some sample asks for less than the whole LLM."""
-        return not all(latency.is_full for latency in self.latencies)
+    def skips_layers(self, num_layers: int) -> bool:
+        """Return whether some sample asks for less than the whole LLM."""
+        return not all(latency.is_all_of(num_layers) for latency in self.latencies)
 
     def __post_init__(self) -> None:
         """Refuse positions that mean nothing, and a wrong number of latencies.

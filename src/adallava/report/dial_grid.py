@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adallava.records import FULL_METHOD, NONE_METHOD, Cell, Results
+from adallava.records import FULL_LATENCY, FULL_METHOD, NONE_METHOD, Cell, Results
+
+STOCK = "stock"
+"""Heads the row without scheduler where the scheduler runs at latency 1.0 too: its token makes it another model."""
 
 ALL_TOKENS = "all"
 """Heads the column of the full-token model: every method is that model at its full budget, to the bit."""
@@ -17,7 +20,7 @@ class HeatMap:
         method: with `+compact` behind it where positions are counted anew.
         scheduler: that leaves layers out.
         budgets: heads of the columns, from all tokens to the fewest.
-        latencies: heads of the rows, from all layers to the fewest.
+        latencies: heads of the rows, from all layers to the fewest; `STOCK` before a row 1.0 of the scheduler's own.
         cells: one tuple a row, None where the run has no such cell.
     """
 
@@ -55,11 +58,16 @@ def _heat_map(cells: Sequence[Cell], method: str, positions: str, scheduler: str
     own = [cell for cell in here if (cell.selection, cell.positions) == (method, positions)]
     reduced = sorted((cell for cell in own if not cell.keeps_all_tokens), key=lambda cell: -cell.tokens_kept)
     full = [cell for cell in here if cell.selection == FULL_METHOD]
+    has_own_whole = any(cell.scheduler is not None and cell.latency_asked == FULL_LATENCY for cell in here)
+
+    def row_head(cell: Cell) -> str:
+        return STOCK if has_own_whole and cell.scheduler is None else cell.latency_asked
+
     budgets = (ALL_TOKENS, *dict.fromkeys(cell.budget_asked for cell in reduced))
     latencies = tuple(
-        dict.fromkeys(cell.latency_asked for cell in sorted([*full, *own], key=lambda cell: -cell.layer_share))
+        dict.fromkeys(row_head(cell) for cell in sorted([*full, *own], key=lambda cell: -cell.layer_share))
     )
-    found = {(cell.latency_asked, cell.budget_asked): cell for cell in reduced}
-    found |= {(cell.latency_asked, ALL_TOKENS): cell for cell in full}
+    found = {(row_head(cell), cell.budget_asked): cell for cell in reduced}
+    found |= {(row_head(cell), ALL_TOKENS): cell for cell in full}
     rows = tuple(tuple(found.get((latency, budget)) for budget in budgets) for latency in latencies)
     return HeatMap(method + ("+compact" if positions == "compact" else ""), scheduler, budgets, latencies, rows)

@@ -1,9 +1,10 @@
 """What a run says of both dials as plain tables: for the terminal, the page, a paper and the docs alike."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from adallava.dials import CellPlans, Dials, FixedShare, FrontComparison, FrontGain, PlanCount, Saving
-from adallava.estimates import Interval, PairedDifference
+from adallava.estimates import PairedDifference
 from adallava.records import FULL_METHOD, Cell, Comparison, Results
 from adallava.report import formats
 from adallava.report.dial_grid import ALL_TOKENS, heat_maps
@@ -65,18 +66,24 @@ def layer_pairs_table(results: Results) -> PaperTable:
 def grid_table(results: Results) -> PaperTable:
     """Return the heat maps as rows: one for each method, scheduler and latency."""
     maps = heat_maps(results)
-    tokens = {cell.budget_asked: cell.tokens_kept for cell in results.cells if not cell.keeps_all_tokens}
+    # A method may keep fewer than asked for, and a cell that answered nothing kept none.
+    tokens: dict[str, float] = defaultdict(float)
+    for cell in results.cells:
+        if not cell.keeps_all_tokens:
+            tokens[cell.budget_asked] = max(tokens[cell.budget_asked], cell.tokens_kept)
     asked = dict.fromkeys(budget for map_ in maps for budget in map_.budgets if budget != ALL_TOKENS)
     budgets = (ALL_TOKENS, *sorted(asked, key=lambda budget: -tokens[budget]))
     rows, seen = [], set()
     for map_ in maps:
         for latency, cells in zip(map_.latencies, map_.cells, strict=True):
             by_budget = dict(zip(map_.budgets, cells, strict=True))
-            shown = next((cell for cell in cells if cell is not None), None)
-            scheduler = formats.DASH if shown is None or shown.scheduler is None else map_.scheduler
-            if (map_.method, scheduler, latency) in seen:
-                continue  # the row of all layers is every scheduler's
-            seen.add((map_.method, scheduler, latency))
+            scheduled = any(cell is not None and cell.scheduler is not None for cell in cells)
+            scheduler = map_.scheduler if scheduled else formats.DASH
+            shown = next((cell for cell in cells if cell is not None and cell.accuracy is not None), None)
+            row = (map_.method, scheduler, latency if scheduled else None)
+            if row in seen:
+                continue  # the row without scheduler is every scheduler's
+            seen.add(row)
             share = formats.DASH if shown is None else f"{100 * shown.layer_share:.1f}"
             values = (_on_front(by_budget.get(budget)) for budget in budgets)
             rows.append((Entry(map_.method), Entry(scheduler), Entry(share), *values))
@@ -104,6 +111,11 @@ def front_table(dials: Dials) -> PaperTable:
         "mean over the costs where that dial has a cell on its own front. Cells are chosen on one half of the samples "
         "and measured on the other, over ten random halvings; 95 % intervals over samples, given the choice."
     )
+    if any(front.axis == "ms" for front in dials.fronts):
+        caption += (
+            " Milliseconds are readings of a clock: those within 10 % of each other are one cost, and the noise of the "
+            "clock is not in the intervals."
+        )
     return PaperTable("front-gains", caption, ("against", "cost", "costs", "gain [95 %]", "n"), tuple(rows))
 
 
@@ -158,6 +170,10 @@ def plans_table(dials: Dials) -> PaperTable:
     caption = "Different plans among a cell's samples, and the layers of the most common one with its share."
     caption += " By question type: plans, and the share of the most common one." if kinds else ""
     caption += f" One plan for all samples: {single}." if single else ""
+    if any(_schedule(plans).startswith("adallava-heads@") for plans in dials.plans):
+        caption += (
+            " Of adallava-heads, plans are of heads alone, without the slices of the MLP that it chooses beside them."
+        )
     return PaperTable("plans", caption, ("cell", "n", "plans", "most common", *kinds), tuple(rows))
 
 
@@ -170,7 +186,7 @@ def fixed_table(dials: Dials) -> PaperTable:
             _difference(share.learned_over_random),
             _difference(share.fixed_over_random),
             _difference(share.learned_over_fixed),
-            _share(share.share),
+            _share(share),
             Entry(formats.count(share.learned_over_random.n)),
         )
         for share in dials.fixed_shares
@@ -182,7 +198,8 @@ def fixed_table(dials: Dials) -> PaperTable:
     caption = (
         "How much of what the learned scheduler gains over random plans one plan for all samples gains too, at equal "
         "latency: (fixed − random) / (learned − random), 95 % intervals. No share where the learned scheduler is not "
-        "ahead of random."
+        "ahead of random, nor where the three do not always run the same first layers (P): they choose among other "
+        "plans."
     )
     return PaperTable("fixed-share", caption, head, tuple(rows))
 
@@ -220,8 +237,15 @@ def _latencies(cells: Sequence[Cell]) -> tuple[str, ...]:
 
 
 def _latency_heads(cells: Sequence[Cell], latencies: Sequence[str]) -> tuple[str, ...]:
-    shares = {cell.latency_asked: cell.layer_share for cell in cells}
-    return tuple(f"{100 * shares[latency]:.1f} % of layers" for latency in latencies)
+    """Return the share of layers that ran; the latency asked for where cells differ in it, or none answered."""
+    # A cell that answered nothing ran nothing, and its share is 0.
+    shares = {
+        latency: {f"{100 * cell.layer_share:.1f}" for cell in cells if cell.latency_asked == latency and cell.accuracy}
+        for latency in latencies
+    }
+    return tuple(
+        f"{next(iter(own))} % of layers" if len(own) == 1 else f"latency {latency}" for latency, own in shares.items()
+    )
 
 
 def _counts(cells: Sequence[Cell]) -> str:
@@ -259,7 +283,10 @@ def _saving(saving: Saving) -> Entry:
     return Entry(f"{saving.ratio:.2f}", f"[{saving.low:.2f}, {saving.high:.2f}]")
 
 
-def _share(share: Interval | None) -> Entry:
+def _share(fixed: FixedShare) -> Entry:
+    share = fixed.share
+    if len(set(fixed.prefix_layers.values())) > 1:
+        return Entry(formats.DASH, f"(P: {', '.join(f'{name} {p}' for name, p in fixed.prefix_layers.items())})")
     if share is None:
         return Entry(formats.DASH)
     return Entry(f"{100 * share.mean:.0f}", f"[{100 * share.low:.0f}, {100 * share.high:.0f}]")

@@ -165,7 +165,7 @@ class SearchedScheduler(Scheduler, Protocol):
 
 @runtime_checkable
 class TokenScheduler(Scheduler, Protocol):
-    """A scheduler that reads the prompt through a latency token behind it.
+    """A scheduler that reads the prompt through a latency token in it.
 
     Attributes:
         free_token: False if the token is the prompt's last one again with something added, put in where part of the

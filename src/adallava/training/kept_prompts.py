@@ -52,7 +52,6 @@ class KeptPrompts:
         evidence: Tensor | None,
         *,
         latency_tokens: bool,
-        free_token: bool = False,
     ) -> tuple[Layout, CompactBatch]:
         """Return the prompts with the vision tokens that this call keeps.
 
@@ -60,8 +59,7 @@ class KeptPrompts:
             pixel_values: [I, 3, H, W], on the family's device.
             prompts: R prompts with answers.
             evidence: [I, N] bool, for the way `evidence`.
-            latency_tokens: True to put one behind each prompt, as a learned scheduler reads it.
-            free_token: True if the tokens behind read it too; see `LatencyTokenScheduler`.
+            latency_tokens: True to put one into each prompt, as a learned scheduler reads it.
         """
         family, num_prompts = self.family, len(prompts.input_ids)
         with torch.no_grad():
@@ -73,7 +71,7 @@ class KeptPrompts:
             prompts.attention_mask,
             prompts.labels,
             [latency_tokens] * num_prompts,
-            observing=not free_token,
+            observing=True,
             image_token_id=family.image_token_id,
             pad_token_id=family.pad_token_id,
         )
@@ -87,7 +85,7 @@ class KeptPrompts:
             side="right",
             labels=made.labels,
             latency_columns=made.columns,
-            latency_hidden=not free_token,
+            latency_hidden=True,
         ).to(family.device)
         ids, labels = made.input_ids.to(family.device), made.labels.to(family.device)
         return layout, assemble(family, layout, ids, kept, indices, "original", labels)

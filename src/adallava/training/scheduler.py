@@ -92,9 +92,7 @@ class SchedulerObjective(nn.Module):
         choices = [n for n in self.counts if 0 < n < self.units.count]
         count = choices[int(torch.randint(len(choices), ()))]
         with torch.no_grad():
-            layout, batch = self.prompts(
-                pixel_values, prompts, evidence, latency_tokens=True, free_token=self.scheduler.free_token
-            )
+            layout, batch = self.prompts(pixel_values, prompts, evidence, latency_tokens=True)
         states = self.prefix_states(layout, batch, count)
         return self.learn(layout, batch, states, count)
 
@@ -178,7 +176,6 @@ class SchedulerWithBaseObjective(nn.Module):
             prompts,
             evidence,
             latency_tokens=count < units.count,
-            free_token=choice.scheduler.free_token,
         )
         states = choice.prefix_states(layout, batch, count)
         if not 0 < count < units.count:

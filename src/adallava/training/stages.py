@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adallava.adapters import load_adapter, load_scheduler, save_adapter, weights_sha256
+from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
@@ -124,7 +124,10 @@ def _save_with_base(choice: SchedulerObjective, folder: Path, base_folder: str, 
     _save_adapter(scheduler, str(folder), str(folder), family, folder / "adapters" / scheduler.name)
     scorer = choice.scorer or _own_scorer(family)
     if scorer is not None:
-        before = weights_sha256(weights_folder(base_folder))
+        own = Path(base_folder) / "adapters" / scorer.name
+        # A scorer that came along before learned on another base still.
+        before = read_adapter_config(own).trained_on_sha256 if own.is_dir() else None
+        before = before or weights_sha256(weights_folder(base_folder))
         _save_adapter(
             scorer, str(folder), str(folder), family, folder / "adapters" / scorer.name, trained_on_sha256=before
         )
@@ -278,7 +281,13 @@ def _first_scheduler(recipe: Recipe, family: Family) -> LatencyTokenScheduler:
         raise InputError(_NOTHING_TO_GO_ON_FROM.format(name=recipe.scheduler))
     if recipe.goes_on:
         sha256 = weights_sha256(folder.parents[1])
-        scheduler = load_scheduler(folder, name=recipe.scheduler, shape=shape, base_weights_sha256=sha256).scheduler
+        loaded = load_scheduler(folder, name=recipe.scheduler, shape=shape, base_weights_sha256=sha256)
+        scheduler, held = loaded.scheduler, loaded.config.scheduler_config
+        if any(held.get(option) != value for option, value in recipe.scheduler_options.items()):
+            raise InputError(
+                f"the recipe goes on from a scheduler with {held}, and asks for {recipe.scheduler_options}: "
+                "leave scheduler_options out, or start anew (goes_on = false)"
+            )
     assert isinstance(scheduler, LatencyTokenScheduler)
     return scheduler.train().requires_grad_(True)
 

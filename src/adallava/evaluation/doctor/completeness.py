@@ -76,9 +76,9 @@ def _absent_cells(file: AnswerFile) -> Iterator[str]:
                 yield f"results.json reports {summary.cell}, of which there is no sample"
 
 
-def _selection_method(cell: AnswerCell) -> str:
+def _selection_method(cell: AnswerCell) -> str | None:
     """Return the method that chose the tokens; a cell with layers left out has the scheduler behind it."""
-    return cell.method.partition("/")[0]
+    return None if cell.method is None else cell.method.partition("/")[0]
 
 
 def _absent_draws(file: AnswerFile) -> Iterator[str]:

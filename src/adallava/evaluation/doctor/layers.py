@@ -1,5 +1,6 @@
 """Runs that leave layers out: did the latency reach the model, and did it leave the choice of patches alone?"""
 
+import math
 from collections.abc import Iterator
 
 from adallava.budget import Latency
@@ -9,7 +10,7 @@ from .answers import MIN_SAMPLES_TO_COMPARE, Answer, AnswerCell, AnswerFile
 
 _MIN_COMMON = 0.9
 """Of the patches that a sample keeps, so many must stay whatever layers are left out. Not all: a method that reads the
-LLM's attention sees a prompt that is longer by a latency token, and of two patches alike the other may win."""
+LLM's attention runs beside other rows, and of two patches alike rounding may let the other win."""
 
 _SLACK = 1e-6
 
@@ -47,7 +48,9 @@ def _as_many_as_asked(answer: Answer) -> bool:
         return False
     num_layers = len(answer.groups_run)
     asked = float(min(latency.count, num_layers)) if latency.count is not None else (latency.ratio or 0.0) * num_layers
-    return asked - 1 / answer.groups_per_layer + _SLACK < layers_run(answer) < asked + _SLACK
+    # A unit may be several groups, and then they come together: those of a layer are a multiple of it.
+    unit = math.gcd(*map(len, answer.groups_run)) / answer.groups_per_layer
+    return asked - unit + _SLACK < layers_run(answer) < asked + _SLACK
 
 
 def _common_shares(first: AnswerCell, second: AnswerCell) -> Iterator[float]:
