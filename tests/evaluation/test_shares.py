@@ -1,7 +1,6 @@
 """What the leader and the other ranks of a sweep take from each other's files, without processes."""
 
 import gc
-import os
 from contextlib import contextmanager, nullcontext
 
 import pytest
@@ -11,6 +10,7 @@ from adallava.evaluation import shares
 from adallava.evaluation.file_locks import is_locked
 from adallava.evaluation.journal import share_file
 from adallava.evaluation.observer import SweepObserver
+from adallava.evaluation.ranks import Ranks
 from adallava.evaluation.shares import Lead, ProcessEndedError, Share, read_standing
 
 
@@ -20,7 +20,7 @@ def silent():
 
 
 def finished_share(folder, rank=1):
-    with Share(folder, rank) as share:
+    with Share(folder, Ranks(rank=rank)) as share:
         share.begin()
         share.append([sample_record()])
         share.finish()
@@ -36,7 +36,7 @@ def kernel_closing(share):
 
 
 def test_a_rank_that_begins_while_the_leader_looks_is_not_taken_for_dead(tmp_path, monkeypatch, silent):
-    with Lead(tmp_path, 2) as lead, Share(tmp_path, 1) as share:
+    with Lead(tmp_path, Ranks(world_size=2)) as lead, Share(tmp_path, Ranks(rank=1)) as share:
 
         def begin_behind(look):
             def looked(*arguments):
@@ -57,7 +57,7 @@ def test_a_rank_that_begins_while_the_leader_looks_is_not_taken_for_dead(tmp_pat
 
 def test_a_rank_is_gone_only_once_its_process_has_ended(tmp_path, silent):
     """Its model is on the device up to then, and what the leader times is to have the device alone."""
-    with Lead(tmp_path, 2) as lead:
+    with Lead(tmp_path, Ranks(world_size=2)) as lead:
         share = finished_share(tmp_path)
         del share
         gc.collect()
@@ -67,7 +67,7 @@ def test_a_rank_is_gone_only_once_its_process_has_ended(tmp_path, silent):
 
 
 def test_a_finished_rank_whose_process_has_ended_is_gone(tmp_path, silent):
-    with Lead(tmp_path, 2) as lead, Share(tmp_path, 1) as share:
+    with Lead(tmp_path, Ranks(world_size=2)) as lead, Share(tmp_path, Ranks(rank=1)) as share:
         share.begin()
         share.finish()
         with kernel_closing(share):
@@ -75,8 +75,8 @@ def test_a_finished_rank_whose_process_has_ended_is_gone(tmp_path, silent):
 
 
 def test_a_rank_that_lost_its_leader_has_not_finished(tmp_path):
-    share = Share(tmp_path, 1)
-    with Lead(tmp_path, 2):
+    share = Share(tmp_path, Ranks(rank=1))
+    with Lead(tmp_path, Ranks(world_size=2)):
         share.begin()
     with pytest.raises(ProcessEndedError, match="process 0"), share:
         share.finish()
@@ -85,7 +85,7 @@ def test_a_rank_that_lost_its_leader_has_not_finished(tmp_path):
 
 
 def test_a_rank_tells_though_one_below_it_has_finished_and_holds_its_file(tmp_path):
-    with Lead(tmp_path, 3) as lead, Share(tmp_path, 2) as second:
+    with Lead(tmp_path, Ranks(world_size=3)) as lead, Share(tmp_path, Ranks(rank=2)) as second:
         finished = finished_share(tmp_path, 1)
         second.begin()
         lead._begun.close()  # as the kernel does
@@ -94,7 +94,11 @@ def test_a_rank_tells_though_one_below_it_has_finished_and_holds_its_file(tmp_pa
 
 
 def test_a_rank_leaves_the_telling_to_one_below_it_that_is_at_work(tmp_path):
-    with Lead(tmp_path, 3) as lead, Share(tmp_path, 1) as first, Share(tmp_path, 2) as second:
+    with (
+        Lead(tmp_path, Ranks(world_size=3)) as lead,
+        Share(tmp_path, Ranks(rank=1)) as first,
+        Share(tmp_path, Ranks(rank=2)) as second,
+    ):
         first.begin()
         second.begin()
         lead._begun.close()  # as the kernel does
@@ -124,17 +128,19 @@ def test_only_a_leader_of_the_same_torchrun_is_joined(tmp_path, monkeypatch, orp
         raise AssertionError("it waits")
 
     monkeypatch.setattr(shares.time, "sleep", refuse_to_wait)
-    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", orphan)
-    share = Share(tmp_path, 1)
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", leader)
-    with Lead(tmp_path, 2), share, nullcontext() if may_join else pytest.raises(AssertionError, match="it waits"):
-        share.begin()
+    with Lead(tmp_path, Ranks(world_size=2)), Share(tmp_path, Ranks(rank=1)) as share:
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", orphan)
+        with nullcontext() if may_join else pytest.raises(AssertionError, match="it waits"):
+            share.begin()
     assert share_file(tmp_path, 1).exists() == may_join
 
 
-def test_without_torchrun_the_leader_has_the_same_parent_and_an_orphan_ends(tmp_path, monkeypatch):
-    share = Share(tmp_path, 1)
-    monkeypatch.setattr(os, "getppid", lambda: 1)
-    with Lead(tmp_path, 2), pytest.raises(ProcessEndedError, match="launcher ended"):
+@pytest.mark.parametrize("launcher_pid", [-1, -2], ids=["its own", "another"])
+def test_without_torchrun_an_orphan_joins_a_leader_of_its_own_launcher_and_else_ends(tmp_path, launcher_pid):
+    """The orphan's launcher has ended."""
+    share = Share(tmp_path, Ranks(rank=1, world_size=2, launcher_pid=-1))
+    ends = nullcontext() if launcher_pid == -1 else pytest.raises(ProcessEndedError, match="launcher ended")
+    with Lead(tmp_path, Ranks(world_size=2, launcher_pid=launcher_pid)), ends, share:
         share.begin()
-    assert not share_file(tmp_path, 1).exists()
+    assert share_file(tmp_path, 1).exists() == (launcher_pid == -1)

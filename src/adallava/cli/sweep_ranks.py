@@ -48,7 +48,7 @@ def join(make_request: Callable[[], SweepRequest], output: Path, ranks: Ranks) -
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    share, code = Share(output, ranks.rank), 0
+    share, code = Share(output, ranks), 0
     try:
         with share:
             request = make_request()

@@ -1,7 +1,7 @@
 """This process among those of a launch by `torchrun` or `accelerate launch`: where it runs, and what is its share."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from adallava.errors import InputError
 
@@ -16,11 +16,13 @@ class Ranks:
         rank: among all.
         local_rank: among those of this host.
         world_size: how many there are.
+        launcher_pid: of the process that started this one, to be read early: it may end while torch is imported.
     """
 
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
+    launcher_pid: int = field(default_factory=os.getppid)
 
     @classmethod
     def from_environment(cls) -> "Ranks":
@@ -66,14 +68,14 @@ def ranks_of_one_host() -> Ranks:
     return ranks
 
 
-def launch_id() -> str:
+def launch_id(ranks: Ranks) -> str:
     """Return what the processes of one launch have in common, and no other launch of a host.
 
     A plain torchrun has the port, run id and restart count of the one before. New in each, and in each restart, is the
     folder below which every process has one for its error file; without torchrun, the process that started them all.
     """
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    launch = os.path.dirname(os.path.dirname(error_file)) if error_file else str(os.getppid())
+    launch = os.path.dirname(os.path.dirname(error_file)) if error_file else str(ranks.launcher_pid)
     names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "WORLD_SIZE")
     return "/".join((*(os.environ.get(name, "") for name in names), launch))
 

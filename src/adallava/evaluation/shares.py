@@ -23,7 +23,7 @@ from .batches import describe_error
 from .file_locks import is_locked, lock_file
 from .journal import append_durably, share_file
 from .observer import SweepObserver
-from .ranks import launch_id
+from .ranks import Ranks, launch_id
 
 POLL_S = 0.1
 """Between two looks at another process's files."""
@@ -58,18 +58,18 @@ class Standing:
 class Lead:
     """The leader's side: lets the others begin, counts what they answer, and notices when one fails."""
 
-    def __init__(self, folder: Path, world_size: int) -> None:
+    def __init__(self, folder: Path, ranks: Ranks) -> None:
         """Prepare; the others begin on entering."""
         self._folder = folder
-        self._world_size = world_size
-        self._seen = {rank: Standing() for rank in range(1, world_size)}
+        self._ranks = ranks
+        self._seen = {rank: Standing() for rank in range(1, ranks.world_size)}
 
     def __enter__(self) -> "Lead":
         """Let the others begin."""
         self._clear()
         self._begun = lock_file(self._folder / _BEGUN_FILE)
         # Behind the lock, into a new file: whoever reads this launch's name meets a leader that is alive.
-        self._begun.write(launch_id().encode())
+        self._begun.write(launch_id(self._ranks).encode())
         self._begun.flush()
         return self
 
@@ -102,7 +102,7 @@ class Lead:
             self._seen[rank] = now
             if now.ended == "failed" or (gone and now.ended != "finished"):
                 reason = now.reason or "it is gone without a word, killed or out of memory"
-                raise ProcessEndedError(f"process {rank} of 0 to {self._world_size - 1} did not finish: {reason}")
+                raise ProcessEndedError(f"process {rank} of 0 to {self._ranks.world_size - 1} did not finish: {reason}")
         return over
 
     def wait(self, observer: SweepObserver) -> None:
@@ -133,13 +133,12 @@ class Share:
         tells: True if, on leaving, nobody else is there to tell the user why all ends.
     """
 
-    def __init__(self, folder: Path, rank: int) -> None:
+    def __init__(self, folder: Path, ranks: Ranks) -> None:
         """Prepare; nothing is written before `begin`."""
         self.tells = False
         self._folder = folder
-        self._rank = rank
-        self._launcher = os.getppid()
-        self._launch_id = launch_id()
+        self._ranks = ranks
+        self._rank = ranks.rank
         self._standing = Standing()
         self._begun: IO[bytes] | None = None
         self._file: IO[bytes] | None = None
@@ -177,7 +176,7 @@ class Share:
             ProcessEndedError: if the launcher is gone before.
         """
         while not self._has_begun():
-            if os.getppid() != self._launcher:
+            if os.getppid() != self._ranks.launcher_pid:
                 raise ProcessEndedError("the launcher ended before the sweep began")
             time.sleep(POLL_S)
         self._file = lock_file(share_file(self._folder, self._rank))
@@ -210,7 +209,7 @@ class Share:
         if not is_locked(path):
             return False
         self._begun = path.open("rb")
-        if self._begun.read().decode() == self._launch_id:
+        if self._begun.read().decode() == launch_id(self._ranks):
             return True
         self._begun.close()
         self._begun = None

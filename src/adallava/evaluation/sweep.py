@@ -210,7 +210,7 @@ def _lead(folder: Path, loaded: LoadedSweep, journal: Journal, observer: SweepOb
     """Answer the leader's share, wait for the others', and put all of it into the journal."""
     done = {answer_key(record) for record in journal.records}
     observer.begin(sum(plan.draws for plan in loaded.plans) * len(loaded.task.samples), len(done))
-    with Lead(folder, ranks.world_size) as lead:
+    with Lead(folder, ranks) as lead:
 
         def keep(records: Sequence[SampleRecord]) -> None:
             journal.append(records)
