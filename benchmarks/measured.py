@@ -96,7 +96,12 @@ def synchronize(device: str | torch.device) -> None:
 def figures(**measured: Any) -> dict[str, Any]:
     """Return the content of a file of figures: how they were made, then `measured`."""
     ran = collect_provenance(
-        weights_sha256="", adapter_sha256={}, scheduler_sha256={}, task_sha256=None, command=_command()
+        weights_sha256="",
+        adapter_sha256={},
+        scheduler_sha256={},
+        weight_counts={},
+        task_sha256=None,
+        command=_command(),
     )
     return {
         "command": ran.command,
