@@ -12,7 +12,7 @@ from adallava.errors import InputError
 from adallava.evaluation.compare import compare_runs, gather_answers
 from adallava.evaluation.plan import plan_cells, split_cell
 from adallava.evaluation.summary import summarise
-from adallava.records import RunComparison
+from adallava.run_changes import RunComparison
 
 
 def answers(scores, cells=("full@1.0",), draw=0):

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from adallava.records import Interval, RunComparison
+    from adallava.records import Interval
+    from adallava.run_changes import RunComparison
 
 _DESCRIPTION = """\
 Lay two runs over the same samples beside each other: for every cell that both have, the difference in accuracy with

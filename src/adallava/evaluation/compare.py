@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from adallava.budget import Latency, TokenBudget
 from adallava.errors import InputError
-from adallava.records import FULL_LATENCY, FULL_METHOD, CellChange, Results, Run, RunComparison, SampleRecord
+from adallava.records import FULL_LATENCY, FULL_METHOD, Results, Run, SampleRecord
+from adallava.run_changes import CellChange, RunComparison
 
 from .journal import answer_key
 from .plan import NO_BUDGET, plan_cells
