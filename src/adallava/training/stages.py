@@ -1,6 +1,7 @@
 """One stage from a recipe: what it starts from, what learns, what it leaves behind."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,32 @@ def train_stage(
         _save_adapter(selector, str(folder), str(folder), family, folder / "adapters" / selector.name)
     if isinstance(objective, SchedulerWithBaseObjective):
         _save_with_base(objective.choice, folder, base_folder, family)
+    carry_over_adapters(Path(base_folder), folder)
     return folder
+
+
+def carry_over_adapters(start: Path, folder: Path) -> None:
+    """Copy what else the start model had learned beside the new base, with the weights that it learned on named.
+
+    Args:
+        start: folder of the model that the base started from.
+        folder: of the new base; adapters that it has already stay.
+    """
+    if not (start / "adapters").is_dir():
+        return
+    now, before = weights_sha256(folder), weights_sha256(start)
+    for own in sorted((start / "adapters").iterdir()):
+        target = folder / "adapters" / own.name
+        if target.exists():
+            continue
+        shutil.copytree(own, target)
+        config = read_adapter_config(own)
+        update = {
+            "base_model_name_or_path": str(folder),
+            "base_weights_sha256": now,
+            "trained_on_sha256": config.trained_on_sha256 or before,
+        }
+        (target / CONFIG_FILE).write_text(config.model_copy(update=update).model_dump_json(indent=2) + "\n")
 
 
 def _save_with_base(choice: SchedulerObjective, folder: Path, base_folder: str, family: Family) -> None:
