@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
+from adallava.adapters.store import CONFIG_FILE
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import load_family, weights_folder
 from adallava.families.contract import Family
