@@ -34,6 +34,7 @@ STAGES = (
     "layers-joint",
     "budget-token",
     "layers-again",
+    "joint-again",
 )
 DIAL_TABLES = ("layers", "layer-pairs", "grid", "front-gains", "gains", "plans", "fixed-share")
 KINDS = ("attribute", "existence", "counting", "comparison", "relation", "reading", "locating")

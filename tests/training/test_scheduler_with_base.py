@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from models import TINY_SHAPE, six_layers, tiny_inputs, tiny_llava
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from adallava import AdaLlava
 from adallava.adapters import read_adapter_config, weights_sha256
@@ -21,7 +21,7 @@ from adallava.training.packing import TokenizedQuestion, pack
 from adallava.training.prompts import PromptBatch, stack_prompts
 from adallava.training.recipe import KeepMix, Recipe
 from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObjective
-from adallava.training.stages import train_stage
+from adallava.training.stages import carry_over_adapters, train_stage
 
 CPU = torch.device("cpu")
 QUESTIONS = [
@@ -260,3 +260,26 @@ def test_what_a_model_has_learned_goes_on(tmp_path: Any, stage: str) -> None:
     # AdamW's first step is as long as its learning rate; another seed starts elsewhere.
     assert 0 < max(float((before[key] - after[key]).abs().max()) for key in before) < 2e-5
     assert max(float((before[key] - other[key]).abs().max()) for key in before) > 1e-2
+
+
+def test_what_the_start_model_had_learned_goes_along_and_names_its_base(tmp_path: Any) -> None:
+    start = tiny_llava(tmp_path / "start")
+    folder = tmp_path / "new"
+    shutil.copytree(start, folder)
+    shutil.rmtree(folder / "adapters" / "budget-token")
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: tensor + 0.01 for name, tensor in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    own = (folder / "adapters" / "question" / "adapter_config.json").read_bytes()
+    carry_over_adapters(start, folder)
+    config = read_adapter_config(folder / "adapters" / "budget-token")
+    assert config.base_weights_sha256 == weights_sha256(folder)
+    assert config.trained_on_sha256 == weights_sha256(start) != weights_sha256(folder)
+    assert AdaLlava.from_pretrained(str(folder), method="budget-token", device="cpu").method == "budget-token"
+    # What the stage itself has written stays.
+    assert (folder / "adapters" / "question" / "adapter_config.json").read_bytes() == own
+    # Carried on once more, it still names the base that it learned on.
+    third = tmp_path / "third"
+    shutil.copytree(folder, third)
+    shutil.rmtree(third / "adapters" / "budget-token")
+    carry_over_adapters(folder, third)
+    assert read_adapter_config(third / "adapters" / "budget-token").trained_on_sha256 == weights_sha256(start)
