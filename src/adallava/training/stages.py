@@ -116,7 +116,8 @@ def train_stage(
         selector = objective.policy.selector
         _save_adapter(selector, str(folder), str(folder), family, folder / "adapters" / selector.name)
     if isinstance(objective, SchedulerWithBaseObjective):
-        _save_with_base(objective.choice, folder, base_folder, family)
+        scheduler = objective.choice.scheduler
+        _save_adapter(scheduler, str(folder), str(folder), family, folder / "adapters" / scheduler.name)
     carry_over_adapters(Path(base_folder), folder)
     return folder
 
@@ -143,21 +144,6 @@ def carry_over_adapters(start: Path, folder: Path) -> None:
             "trained_on_sha256": config.trained_on_sha256 or before,
         }
         (target / CONFIG_FILE).write_text(config.model_copy(update=update).model_dump_json(indent=2) + "\n")
-
-
-def _save_with_base(choice: SchedulerObjective, folder: Path, base_folder: str, family: Family) -> None:
-    """Write the scheduler beside the base that learned with it, and the scorer that the base had before."""
-    scheduler = choice.scheduler
-    _save_adapter(scheduler, str(folder), str(folder), family, folder / "adapters" / scheduler.name)
-    scorer = choice.scorer or _own_scorer(family)
-    if scorer is not None:
-        own = Path(base_folder) / "adapters" / scorer.name
-        # A scorer that came along before learned on another base still.
-        before = read_adapter_config(own).trained_on_sha256 if own.is_dir() else None
-        before = before or weights_sha256(weights_folder(base_folder))
-        _save_adapter(
-            scorer, str(folder), str(folder), family, folder / "adapters" / scorer.name, trained_on_sha256=before
-        )
 
 
 def _claim(output: Path, recipe: Recipe, start_from: str | None) -> None:
@@ -192,7 +178,6 @@ def _save_adapter(
     base_folder: str,
     family: Family,
     folder: Path,
-    trained_on_sha256: str | None = None,
 ) -> Path:
     save_adapter(
         folder,
@@ -201,7 +186,6 @@ def _save_adapter(
         shape=family.shape,
         base_model_name_or_path=base_name,
         base_weights_sha256=weights_sha256(weights_folder(base_folder)),
-        trained_on_sha256=trained_on_sha256,
     )
     return folder
 
