@@ -89,7 +89,6 @@ def save_adapter(
     shape: TowerShape,
     base_model_name_or_path: str,
     base_weights_sha256: str,
-    trained_on_sha256: str | None = None,
 ) -> None:
     """Write what is learned or found of a selector and a scheduler, and what it belongs to.
 
@@ -102,7 +101,6 @@ def save_adapter(
         shape: of the base.
         base_model_name_or_path: where the base comes from.
         base_weights_sha256: of the base that it is for.
-        trained_on_sha256: see `AdapterConfig`.
 
     Raises:
         CheckpointError: if neither is learned or found by search.
@@ -119,7 +117,6 @@ def save_adapter(
         scheduler_config=_config_of(learned_scheduler),
         base_model_name_or_path=base_model_name_or_path,
         base_weights_sha256=base_weights_sha256,
-        trained_on_sha256=trained_on_sha256,
         num_vision_tokens=shape.num_vision_tokens,
         vision_width=shape.vision_width,
         llm_width=shape.llm_width,
