@@ -12,8 +12,9 @@ from torch import nn
 from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
 from adallava.adapters.store import CONFIG_FILE
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families import load_family, weights_folder
+from adallava.families import find_checkpoint, load_family
 from adallava.families.contract import Family
+from adallava.placement import pick_device
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import Scheduler
@@ -65,6 +66,7 @@ def train_stage(
     Raises:
         InputError: nothing to start from, two things to start from, `output` holds another recipe's training, the
             recipe has a [lora] table and `peft` is not installed, or a GPU other than the first is asked for.
+        CheckpointError: if the model to start from is missing or damaged.
         UnsupportedModeError: for a model whose pictures differ in their number of tokens.
     """
     if device is not None and device.type == "cuda" and device.index:
@@ -79,9 +81,11 @@ def train_stage(
         )
     if recipe.lora is not None:
         check_peft()
+    # Before the output is claimed, so that a mistake in the model's name can be put right.
+    start = _find_start(recipe, start_from)
     _claim(output, recipe, start_from)
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    base_folder = _start(recipe, output, start_from)
+    device = pick_device(device)
+    base_folder = str(_blank(recipe, output) if start is None else start)
     family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
     if not family.one_grid:
         raise UnsupportedModeError(
@@ -158,18 +162,25 @@ def _claim(output: Path, recipe: Recipe, start_from: str | None) -> None:
     unfinished.replace(path)
 
 
-def _start(recipe: Recipe, output: Path, start_from: str | None) -> str:
+def _find_start(recipe: Recipe, start_from: str | None) -> Path | None:
+    """Return the folder of the model to start from; None for a recipe that makes one from nothing."""
     if recipe.blank is None:
         if start_from is None:
             raise InputError("this recipe starts from a model: name one with --model")
-        return folder_or_id_of(start_from)
+        return find_checkpoint(folder_or_id_of(start_from))
     if start_from is not None:
         raise InputError(f"this recipe makes a model from nothing ([blank]): leave --model {start_from} out")
+    return None
+
+
+def _blank(recipe: Recipe, output: Path) -> Path:
+    """Return the folder of the recipe's untrained model, made if it is not there."""
+    assert recipe.blank is not None
     folder = output / "blank"
     # The processor is written last: a folder without it was cut short.
     if not (folder / "processor_config.json").is_file():
         write_blank(recipe.blank, folder, recipe.seed)
-    return str(folder)
+    return folder
 
 
 def _save_adapter(
@@ -185,7 +196,7 @@ def _save_adapter(
         scheduler=part if isinstance(part, LatencyTokenScheduler | FixedScheduler) else None,
         shape=family.shape,
         base_model_name_or_path=base_name,
-        base_weights_sha256=weights_sha256(weights_folder(base_folder)),
+        base_weights_sha256=weights_sha256(base_folder),
     )
     return folder
 
