@@ -22,6 +22,10 @@ _GLOBAL = re.compile(r"GLOBAL (\S+) was not")
 """What a pickle would have called, in a message of torch that goes on to say how to run it all the same."""
 
 
+_ADVICE = re.compile(r"\n|\(Could this| In PyTorch 2.6")
+"""Where such a message stops to say what is wrong."""
+
+
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """Return a JSON file of a folder.
 
@@ -88,8 +92,8 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             "in it is never safe"
         ) from error
     except Exception as error:  # whatever damaged bytes make the unpickler raise
-        lines = str(error).partition("(Could this")[0].strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(f"{path} is damaged: {lines[0]}") from error
+        reason = _ADVICE.split(str(error))[0].strip() or type(error).__name__
+        raise CheckpointError(f"{path} is damaged, or no file of tensors: {reason}") from error
     if not isinstance(held, dict) or not all(map(_is_weight, held, held.values())):
         raise CheckpointError(f"{path} is refused: it holds something other than named tensors")
     return held

@@ -41,6 +41,8 @@ _NOTHING_TO_GO_ON_FROM = (
     "this recipe goes on from adapters/{name}, which the model's folder does not have: train it first"
 )
 
+RECIPE_FILE = "recipe.json"
+
 Built = tuple[nn.Module, Collator]
 
 
@@ -81,9 +83,9 @@ def train_stage(
         )
     if recipe.lora is not None:
         check_peft()
-    # Before the output is claimed, so that a mistake in the model's name can be put right.
     start = _find_start(recipe, start_from)
-    _claim(output, recipe, start_from)
+    claim = {"recipe": recipe.model_dump(mode="json"), "start_from": start_from}
+    _check_unclaimed(output, claim)
     device = pick_device(device)
     base_folder = str(_blank(recipe, output) if start is None else start)
     family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
@@ -93,6 +95,8 @@ def train_stage(
             "number of tokens: only models that cut every picture to one size, such as LLaVA-1.5, can be trained"
         )
     base, processor = family.model, AdaLlavaProcessor.from_pretrained(base_folder)
+    # A model that cannot be loaded claims nothing: the mistake may be put right with the same output.
+    _claim(output, claim)
     if recipe.optimisation is None:
         found = find_plans(recipe, family, processor, _scorer_for(recipe, family), data, output)
         return _save_adapter(found, start_from or base_folder, base_folder, family, output / "adapter")
@@ -150,15 +154,19 @@ def carry_over_adapters(start: Path, folder: Path) -> None:
         (target / CONFIG_FILE).write_text(config.model_copy(update=update).model_dump_json(indent=2) + "\n")
 
 
-def _claim(output: Path, recipe: Recipe, start_from: str | None) -> None:
-    """Write `recipe.json`, or check that what is there is the same training."""
-    output.mkdir(parents=True, exist_ok=True)
-    asked = {"recipe": recipe.model_dump(mode="json"), "start_from": start_from}
-    path = output / "recipe.json"
-    if path.exists() and json.loads(path.read_text()) != asked:
+def _check_unclaimed(output: Path, claim: dict[str, Any]) -> None:
+    """Refuse a folder whose `recipe.json` is that of another training."""
+    path = output / RECIPE_FILE
+    if path.exists() and json.loads(path.read_text()) != claim:
         raise InputError(f"{output} holds the training of another recipe or start: give another --output")
+
+
+def _claim(output: Path, claim: dict[str, Any]) -> None:
+    """Write `recipe.json`."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / RECIPE_FILE
     unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(asked, indent=1) + "\n")
+    unfinished.write_text(json.dumps(claim, indent=1) + "\n")
     unfinished.replace(path)
 
 
