@@ -5,7 +5,7 @@ from pathlib import Path
 
 def quiet_loading(model: str) -> None:
     """Turn progress bars off for a model that is here already; a download keeps its bars."""
-    from huggingface_hub.utils import enable_progress_bars
+    from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils.logging import disable_progress_bar
 
     from adallava.adapters.bundled import is_bundled

@@ -64,7 +64,7 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
         tokenizer: a folder with the LLM's tokenizer; None = the source.
 
     Raises:
-        CheckpointError: if files are missing, damaged or refused, or a weight is missing, of another shape or not known.
+        CheckpointError: if files are missing, damaged or refused, or a weight is missing, unknown or of another shape.
         UnsupportedModeError: for another family, projector or way to put pictures in.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

@@ -5,18 +5,12 @@ from typing import Any
 
 import torch
 
-from adallava.errors import CheckpointError, UnsupportedModeError
-from adallava.families import llava, llava_next
+from adallava.errors import UnsupportedModeError
 from adallava.families.checkpoint_files import check_config, check_weights
 from adallava.families.contract import Family
 from adallava.families.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.families.stock_loading import load_stock
-
-_FAMILIES = {
-    llava.MODEL_TYPE: (llava.MODEL_CLASS, llava.LlavaFamily),
-    llava_next.MODEL_TYPE: (llava_next.MODEL_CLASS, llava_next.LlavaNextFamily),
-}
-"""By `model_type`: the name of transformers' class, and what drives it."""
+from adallava.registry import family_names, load_family_class
 
 
 def find_checkpoint(folder_or_id: str) -> Path:
@@ -57,10 +51,17 @@ def load_family(
         UnsupportedModeError: for a family that is not supported, or quantised weights.
     """
     folder = find_checkpoint(folder_or_id)
-    class_name, wrapper = _FAMILIES[_supported(check_config(folder), folder_or_id)]
-    return wrapper(
-        load_stock(class_name, str(folder), dtype=dtype, device=device, attn_implementation=attn_implementation)
+    family = load_family_class(_supported(check_config(folder), folder_or_id))
+    driven: Family = family(
+        load_stock(
+            family.transformers_class,
+            str(folder),
+            dtype=dtype,
+            device=device,
+            attn_implementation=attn_implementation,
+        )
     )
+    return driven
 
 
 def wrap_model(model: Any) -> Family:
@@ -69,8 +70,8 @@ def wrap_model(model: Any) -> Family:
     Raises:
         UnsupportedModeError: for a family that is not supported.
     """
-    _, wrapper = _FAMILIES[_supported(model.config.to_dict(), type(model).__name__)]
-    return wrapper(model)
+    driven: Family = load_family_class(_supported(model.config.to_dict(), type(model).__name__))(model)
+    return driven
 
 
 def weights_folder(folder_or_id: str) -> Path:
@@ -84,8 +85,8 @@ def weights_folder(folder_or_id: str) -> Path:
 
 def _supported(config: dict[str, Any], where: str) -> str:
     model_type = str(config.get("model_type", "unknown"))
-    if model_type not in _FAMILIES:
+    if model_type not in family_names():
         raise UnsupportedModeError(
-            f"{where!r} is of the family {model_type!r}; supported are: {', '.join(sorted(_FAMILIES))}"
+            f"{where!r} is of the family {model_type!r}; supported are: {', '.join(family_names())}"
         )
     return model_type

@@ -14,12 +14,12 @@ from adallava.families.text_tower import load_text_tower
 from adallava.families.tower_layer import tower_layer
 from adallava.selection.contract import Need, TowerShape
 
-MODEL_TYPE = "llava"
-MODEL_CLASS = "LlavaForConditionalGeneration"
-
 
 class LlavaFamily:
     """Drives a stock `LlavaForConditionalGeneration` stage by stage. Holds it, changes nothing in it."""
+
+    name = "llava"
+    transformers_class = "LlavaForConditionalGeneration"
 
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model.
@@ -36,8 +36,8 @@ class LlavaFamily:
         rows = model.get_input_embeddings().num_embeddings
         if self.image_token_id >= rows:
             raise CheckpointError(
-                f"a picture's token has the id {self.image_token_id}, and the embeddings only {rows} rows: give the LLM "
-                "more (resize_token_embeddings) and save it"
+                f"a picture's token has the id {self.image_token_id}, and the embeddings only {rows} rows: give the "
+                "LLM more (resize_token_embeddings) and save it"
             )
 
     @property
