@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_without_it_the_model_is_refused(folder: Path) -> None:
-    with pytest.raises(UnsupportedModeError, match="family 'vipllava'; supported are: llava, llava_next$"):
+    with pytest.raises(UnsupportedModeError, match=r"family 'vipllava'; supported are: llava, llava_next$"):
         AdaLlava.from_pretrained(str(folder), method="full", device="cpu")
 
 
@@ -96,5 +96,5 @@ def test_with_it_the_commands_run(folder: Path, tmp_path: Path, capsys: pytest.C
 def test_an_unfinished_family_is_told_by_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(VipLlavaFamily, "transformers_class")
     monkeypatch.delattr(LlavaFamily, "transformers_class")
-    with pytest.raises(registry.AdallavaError, match="model family 'vipllava'.* lacks transformers_class"):
+    with pytest.raises(registry.AdallavaError, match=r"model family 'vipllava'.* lacks transformers_class"):
         registry.load_family_class("vipllava")
