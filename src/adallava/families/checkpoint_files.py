@@ -162,7 +162,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG_FILE).is_file():
         if (folder / ADAPTER_CONFIG_FILE).is_file():
             raise CheckpointError(f"folder {str(folder)!r} is an adapter, not a model: {_use_of_adapter(folder)}")
-        inner = sorted(child.name for child in folder.iterdir() if (child / CONFIG_FILE).is_file())
+        # One too high, or the hub's cache of a repository instead of a snapshot in it.
+        found = [*folder.glob(f"*/{CONFIG_FILE}"), *folder.glob(f"snapshots/*/{CONFIG_FILE}")]
+        inner = sorted(str(path.parent.relative_to(folder)) for path in found)
         hint = f"; did you mean its folder {inner[0]!r}?" if inner else ""
         raise CheckpointError(f"folder {str(folder)!r} holds no model: it has no {CONFIG_FILE}{hint}")
     return read_json(folder / CONFIG_FILE)
@@ -180,5 +182,9 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX_FILE).is_file():
         return indexed_files(folder / INDEX_FILE)
     pickled = sorted(path.name for path in folder.glob("*.bin"))
-    why = f" but pickled ones ({pickled[0]}), which are never read" if pickled else ""
-    raise CheckpointError(f"folder {str(folder)!r} has no weights in safetensors{why}: no {WEIGHTS_FILE} in it")
+    if pickled:
+        raise CheckpointError(
+            f"folder {str(folder)!r} has no weights in safetensors but pickled ones ({pickled[0]}), which are never "
+            "read: save the model anew by transformers' save_pretrained, which writes safetensors"
+        )
+    raise CheckpointError(f"folder {str(folder)!r} has no weights: neither {WEIGHTS_FILE} nor {INDEX_FILE} is in it")
