@@ -80,7 +80,7 @@ def test_weights_that_do_not_fill_the_model_are_not_filled_with_random_ones(fold
 def test_a_folder_without_processor_is_named(folder: Path) -> None:
     for name in ("processor_config.json", "tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()
-    with pytest.raises(CheckpointError, match="has no tokenizer: neither tokenizer.json nor tokenizer.model"):
+    with pytest.raises(CheckpointError, match=r"has no tokenizer: neither tokenizer.json nor tokenizer.model"):
         AdaLlava.from_pretrained(str(folder), method="full")
 
 
