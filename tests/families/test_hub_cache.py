@@ -116,7 +116,11 @@ LACKS_ONE = "lacks 1 of 2 shards .*: model-00002-of-00002.safetensors. Fetch the
     [
         (_remove, CheckpointError, LACKS_ONE),
         (_remove_blob, CheckpointError, LACKS_ONE),
-        (_cut, CheckpointError, "model-00002-of-00002.safetensors is truncated or damaged"),
+        (
+            _cut,
+            CheckpointError,
+            r"00002-of-00002.safetensors is truncated .* Delete .*/blobs/[0-9a-f]{64}, to which it links",
+        ),
         (_other_family, UnsupportedModeError, f"'{HUB_ID}' is of the family 'qwen2_vl'"),
         (_no_config, CheckpointError, "holds no model: it has no config.json"),
         (_no_tokenizer, CheckpointError, "has no tokenizer: neither tokenizer.json nor tokenizer.model"),

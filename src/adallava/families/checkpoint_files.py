@@ -94,7 +94,7 @@ def check_safetensors(path: Path) -> None:
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if _LENGTH_BYTES + header_bytes > size:
-            raise CheckpointError(f"{path} is no whole safetensors file: it ends inside its header. Fetch it again")
+            raise CheckpointError(f"{path} is no whole safetensors file: it ends inside its header. {_again(path)}")
         try:
             header = json.loads(file.read(header_bytes))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
@@ -103,8 +103,15 @@ def check_safetensors(path: Path) -> None:
     expected = _LENGTH_BYTES + header_bytes + max(ends, default=0)
     if size != expected:
         raise CheckpointError(
-            f"{path} is truncated or damaged: it has {size} bytes, its header tells of {expected}. Fetch it again"
+            f"{path} is truncated or damaged: it has {size} bytes, its header tells of {expected}. {_again(path)}"
         )
+
+
+def _again(path: Path) -> str:
+    """Say how to replace a file; the hub's cache takes one that is there for whole, whatever is in it."""
+    if path.is_symlink():
+        return f"Delete {path.resolve()}, to which it links, and fetch it again"
+    return "Delete it, and fetch it again"
 
 
 def check_pointer(path: Path) -> None:
