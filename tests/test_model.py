@@ -55,7 +55,9 @@ def test_a_name_that_is_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_folder_without_weights_is_named(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"has no weights: neither model.safetensors nor model.safetensors.index.json is in it"):
+    with pytest.raises(
+        CheckpointError, match=r"has no weights: neither model.safetensors nor model.safetensors.index.json is in it"
+    ):
         AdaLlava.from_pretrained(str(folder), method="full")
 
 
