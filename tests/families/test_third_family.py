@@ -86,6 +86,7 @@ def test_with_it_the_commands_run(folder: Path, tmp_path: Path, capsys: pytest.C
     tiny_image().save(tmp_path / "a.png")
     common = ["--model", str(folder), "--method", "uniform", "--token-budget", "0.25", "--device", "cpu"]
     ask = ["--image", str(tmp_path / "a.png"), "--question", "why?", "--max-new-tokens", "2", "--json"]
+    ask += ["--output-image", str(tmp_path / "kept.png")]
     assert main(["generate", *common, *ask]) == 0
     assert json.loads(capsys.readouterr().out)["results"][0]["tokens_kept"] == 4
     assert main(["sweep", *common, "--limit", "2", "--max-new-tokens", "2", "--output", str(tmp_path / "run")]) == 0
