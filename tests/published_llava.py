@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from transformers.utils import is_torchvision_available
 
 IMAGE_TOKEN_ID = 32000
 PAD_TOKEN_ID = 32001
@@ -352,3 +353,8 @@ def write_tokenizer(folder: Path, *, added: bool = True, pad: bool = True) -> No
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")
+
+
+def pixel_tolerance() -> float:
+    """Return how far normalised pixels may be from Pillow's: with torchvision, which rounds otherwise, two grey levels."""
+    return 2.01 / 255 / 0.26130258 if is_torchvision_available() else 1e-5
