@@ -27,9 +27,11 @@ class ChatPrompt:
 def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
     """Return the prompt for messages, worded as for every other question where they are one question.
 
+    A question that holds a placeholder for each of its pictures says itself where they stand.
+
     Raises:
         UnsupportedModeError: for video, audio, or a conversation that the checkpoint has no chat template for.
-        InputError: for a picture that cannot be read.
+        InputError: for a picture that cannot be read, or placeholders that are not as many as the pictures.
     """
     parts = [(message["role"], part) for message in messages for part in message["content"]]
     for _, part in parts:
@@ -38,13 +40,42 @@ def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
     images = tuple(_picture(part["url"]) for _, part in parts if part["type"] == "image")
     kinds = [part["type"] for _, part in parts]
     if len(messages) == 1 and messages[0]["role"] == "user" and kinds == ["image"] * len(images) + ["text"]:
-        return ChatPrompt(build_prompt(processor, parts[-1][1]["text"], len(images)), images)
+        return _one_question(processor, parts[-1][1]["text"], images)
     if not getattr(processor, "chat_template", None):
         raise UnsupportedModeError(
             "a conversation, or text before a picture, takes a chat template, which this checkpoint's processor lacks"
         )
     conversation = [{"role": message["role"], "content": _template_parts(message)} for message in messages]
     return ChatPrompt(cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True)), images)
+
+
+def check_nothing_is_left_out(context: object, messages: Sequence[Message]) -> None:
+    """Hold a sample's messages against its context, which is what lmms-eval gives to other kinds of models.
+
+    Examples, a system instruction or a description stand in the context alone: lmms-eval names them in its results, and
+    shows them to no chat model.
+
+    Raises:
+        UnsupportedModeError: if the context is more than the one text of the messages.
+    """
+    texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
+    if not isinstance(context, str) or len(texts) != 1 or not texts[0]:
+        return
+    before = context.removesuffix(texts[0])
+    if before and before != context:
+        raise UnsupportedModeError(
+            f"{before[:80]!r} should stand before the question (--num_fewshot, --system_instruction or the task's "
+            "description), and lmms-eval gives it to no chat model: its results would name what was not shown"
+        )
+
+
+def _one_question(processor: Any, question: str, images: tuple[Image.Image, ...]) -> ChatPrompt:
+    num_placed = question.count(processor.image_token)
+    if num_placed not in (0, len(images)):
+        raise InputError(
+            f"a question holds {processor.image_token} {num_placed} times and has {len(images)} pictures: {question!r}"
+        )
+    return ChatPrompt(build_prompt(processor, question, 0 if num_placed else len(images)), images)
 
 
 def _template_parts(message: Message) -> list[dict[str, str]]:
