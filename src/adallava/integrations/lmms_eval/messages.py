@@ -27,11 +27,9 @@ class ChatPrompt:
 def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
     """Return the prompt for messages, worded as for every other question where they are one question.
 
-    A question that holds a placeholder for each of its pictures says itself where they stand.
-
     Raises:
         UnsupportedModeError: for video, audio, or a conversation that the checkpoint has no chat template for.
-        InputError: for a picture that cannot be read, or placeholders that are not as many as the pictures.
+        InputError: for a picture that cannot be read, or placeholders in the question that do not fit.
     """
     parts = [(message["role"], part) for message in messages for part in message["content"]]
     for _, part in parts:
@@ -40,7 +38,7 @@ def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
     images = tuple(_picture(part["url"]) for _, part in parts if part["type"] == "image")
     kinds = [part["type"] for _, part in parts]
     if len(messages) == 1 and messages[0]["role"] == "user" and kinds == ["image"] * len(images) + ["text"]:
-        return _one_question(processor, parts[-1][1]["text"], images)
+        return ChatPrompt(build_prompt(processor, parts[-1][1]["text"], len(images)), images)
     if not getattr(processor, "chat_template", None):
         raise UnsupportedModeError(
             "a conversation, or text before a picture, takes a chat template, which this checkpoint's processor lacks"
@@ -67,15 +65,6 @@ def check_nothing_is_left_out(context: object, messages: Sequence[Message]) -> N
             f"{before[:80]!r} should stand before the question (--num_fewshot, --system_instruction or the task's "
             "description), and lmms-eval gives it to no chat model: its results would name what was not shown"
         )
-
-
-def _one_question(processor: Any, question: str, images: tuple[Image.Image, ...]) -> ChatPrompt:
-    num_placed = question.count(processor.image_token)
-    if num_placed not in (0, len(images)):
-        raise InputError(
-            f"a question holds {processor.image_token} {num_placed} times and has {len(images)} pictures: {question!r}"
-        )
-    return ChatPrompt(build_prompt(processor, question, 0 if num_placed else len(images)), images)
 
 
 def _template_parts(message: Message) -> list[dict[str, str]]:
