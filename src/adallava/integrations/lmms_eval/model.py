@@ -115,6 +115,8 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             )
         return ""
 
+    apply_chat_template = chat_template
+
     @property
     def device(self) -> torch.device:
         """Where the model lies, and where lmms-eval gathers its counts of several processes."""
