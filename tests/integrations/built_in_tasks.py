@@ -107,12 +107,21 @@ BUILT_IN = {
     "vizwiz_vqa_val": ("vizwiz_vqa/vizwiz_vqa_val.yaml", "val", _vizwiz, ""),
     "scienceqa_img": ("scienceqa/scienceqa_img.yaml", "test", _scienceqa, ""),
     "scienceqa": ("scienceqa/scienceqa.yaml", "test", _scienceqa_part_text, ""),
+    "several_pictures": (
+        "textvqa/textvqa_val.yaml",
+        "validation",
+        _textvqa,
+        "doc_to_visual: !function several_pictures.pictures\n",
+    ),
 }
 """By name: the built-in YAML, its split, what makes a row, and lines that change the task."""
 
 
 def write_several(folder: Path, num_samples: int) -> tuple[str, ...]:
     """Write all of `BUILT_IN`, each as `local_<name>`; return those names."""
+    (folder / "several_pictures.py").write_text(
+        "def pictures(doc):\n    return [doc['image']] * (doc['question_id'] % 3)\n"
+    )
     for name, (built_in, split, row, lines) in BUILT_IN.items():
         rows = [row(index) for index in range(num_samples)]
         write_built_in(folder, built_in, rows, split=split, name=f"local_{name}", lines=lines)

@@ -24,6 +24,7 @@ METRICS = {
     "vizwiz_vqa_val": {"exact_match"},
     "scienceqa_img": {"exact_match"},
     "scienceqa": {"exact_match"},
+    "several_pictures": {"exact_match"},
 }
 
 

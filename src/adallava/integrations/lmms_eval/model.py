@@ -47,6 +47,7 @@ def _failing_loudly() -> Iterator[None]:
     try:
         yield
     except AdallavaError as error:  # says itself what was wrong
+        logger.opt(exception=error).debug("adallava failed")
         raise RunFailed(f"adallava: {_with_notes(str(error), error)}") from error
     except Exception as error:
         logger.opt(exception=error).error("adallava failed")
