@@ -20,7 +20,7 @@ test: $(STAMP)
 
 # With the real lmms-eval, in an environment of its own: its packages stay out of the one above.
 test-lmms: $(LMMS_STAMP)
-	$(LMMS_VENV)/bin/python -W default -m pytest -m lmms -W default
+	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -m lmms -W default
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

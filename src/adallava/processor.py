@@ -6,7 +6,7 @@ from typing import Any, cast
 from jinja2 import TemplateError
 
 from adallava.adapters.bundled import is_bundled, model_folder
-from adallava.errors import CheckpointError
+from adallava.errors import CheckpointError, InputError
 from adallava.families.checkpoint_files import check_processor
 from adallava.families.hub import PROCESSOR_FILES, find_folder
 from adallava.families.picture_tokens import complete_processor
@@ -39,9 +39,18 @@ class AdaLlavaProcessor:
 def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
     """Return the prompt for a question about images: the processor's chat template, or LLaVA-1.5's wording.
 
+    A question that holds a placeholder for each of its images says itself where they stand; otherwise they come first.
+
     Raises:
+        InputError: if it holds another number of placeholders.
         CheckpointError: for a template that is damaged, or that refuses a user's question.
     """
+    num_placed = question.count(processor.image_token)
+    if num_placed not in (0, num_images):
+        raise InputError(
+            f"a question holds {processor.image_token} {num_placed} times, and has {num_images} pictures: {question!r}"
+        )
+    num_images -= num_placed
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
         conversation = [{"role": "user", "content": content}]

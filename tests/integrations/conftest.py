@@ -23,12 +23,12 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_lmms_eval(task_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run lmms-eval's command line in a process of its own."""
+    """Run lmms-eval's command line in a process of its own, or in several by a launcher, on the CPU."""
 
     def run(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         module = [sys.executable, "-m", *launcher, *(("-m",) if launcher else ()), "lmms_eval"]
         common = ["--model", "adallava", "--include_path", str(task_folder), "--log_samples"]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.run(
             [*module, *common, *arguments], capture_output=True, text=True, env=environment, timeout=240
         )

@@ -128,15 +128,26 @@ def test_a_batch_gives_what_each_gives_alone(batched, task_folder):
     assert responses(evaluate(task_folder, batch_size="1")) == responses(written(batched)[1])
 
 
-def test_two_processes_give_what_one_gives(batched, run_lmms_eval, tmp_path):
-    done = run_lmms_eval(
-        *("--model_args", MODEL_ARGS, "--tasks", TASK, "--batch_size", "2", "--output_path", str(tmp_path)),
-        launcher=("torch.distributed.run", "--nproc_per_node=2"),
-    )
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0")
+"""`--multi_gpu` is what starts several processes, also without a GPU; with `--cpu` it starts one."""
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_two_processes_give_what_one_gives(batched, run_lmms_eval, tmp_path, launcher):
+    arguments = ("--model_args", MODEL_ARGS, "--tasks", TASK, "--batch_size", "2", "--output_path", str(tmp_path))
+    done = run_lmms_eval(*arguments, launcher=launcher)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Running on rank 1 (local rank 1)" in done.stdout + done.stderr
     (one_results, one), (two_results, two) = written(batched), written(tmp_path)
-    assert responses(two) == responses(one)
+    assert [line["doc_id"] for line in two] == list(range(NUM_SAMPLES))
+    for field in ("filtered_resps", "exact_match", "token_counts"):
+        assert [line[field] for line in two] == [line[field] for line in one]
     assert two_results["results"][TASK]["exact_match,none"] == one_results["results"][TASK]["exact_match,none"]
+    # Over both, and without the tenth request, which fills up the second's share.
+    for figure in ("num_answers", "num_empty", "mean_tokens_kept", "mean_prompt_length"):
+        assert two_results["throughput"][f"avg_{figure}"] == one_results["throughput"][f"avg_{figure}"]
+    assert two_results["throughput"]["avg_num_answers"] == NUM_SAMPLES
 
 
 def test_one_model_may_be_evaluated_twice(batched, task_folder):
@@ -187,7 +198,9 @@ def test_a_line_is_logged_for_every_sample_where_asked_for(task_folder):
 # ---- failures ----
 
 
-def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(run_lmms_eval, task_folder, tmp_path):
+@pytest.fixture(scope="module")
+def broken_task(task_folder):
+    """Three questions; the picture of the second, which of two processes is the second's, cannot be read."""
     import pyarrow.parquet
 
     name = f"{TASK}_broken"
@@ -199,10 +212,19 @@ def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(run
     place = table.column_names.index("image")
     damaged = table.set_column(place, "image", pyarrow.array(pictures, type=table.schema.field("image").type))
     pyarrow.parquet.write_table(damaged.replace_schema_metadata(table.schema.metadata), file)
-    done = run_lmms_eval("--model_args", MODEL_ARGS, "--tasks", name, "--output_path", str(tmp_path))
+    return name
+
+
+@pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["one", "torchrun"])
+def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(
+    run_lmms_eval, broken_task, tmp_path, launcher
+):
+    arguments = ("--model_args", MODEL_ARGS, "--tasks", broken_task, "--output_path", str(tmp_path))
+    done = run_lmms_eval(*arguments, launcher=launcher)
     assert done.returncode == 1
-    assert "adallava: " in done.stderr
-    assert "image" in done.stderr.splitlines()[-1]
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("adallava: "))
+    assert said.startswith(f"adallava: {broken_task} doc 1 cannot be read: UnidentifiedImageError: ")
+    assert launcher or "Traceback" not in done.stderr  # torchrun adds one of its own
     assert not list(tmp_path.rglob("*.json*"))
 
 
@@ -218,7 +240,15 @@ def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(run
         ("pretrained=tiny,token_budget=0.5", {}, "method=full, which keeps every token"),
         ("pretrained=tiny,method=unifrom", {}, "did you mean 'uniform'"),
         ("pretrained=tiny,method=uniform,tokenbudget=0.5", {}, "tokenbudget"),
-        ("pretrained=tiny,device_map=auto", {}, "device_map='auto' spreads one model over devices"),
+        ("pretrained=tiny,latancy=0.5", {}, "latancy (did you mean latency?) is no argument here"),
+        ("pretrained=tiny,method=uniform,token_budget=0", {}, "token budget 0 is out of range"),
+        ("pretrained=tiny,method=uniform,token_budget=half", {}, "token budget 'half' is not a number"),
+        ("pretrained=tiny,latency=2", {}, "latency=2 leaves layers of the LLM out: give a scheduler"),
+        ("pretrained=tiny,layers=4,latency=0.5,scheduler=first", {}, "layers is no argument here"),
+        ("pretrained=tiny,verbose=yes", {}, "verbose='yes' is refused"),
+        ("method=uniform", {}, "names no model"),
+        ("pretrained", {}, "write name=value"),
+        ("pretrained=tiny,batch_size=4", {"batch_size": "1"}, "batch_size=4 is one of --model_args, and --batch_size"),
         ("pretrained=tiny,device=cuda:77", {}, "cuda:77"),
         ("pretrained=/nowhere", {}, "/nowhere"),
         ("pretrained=tiny", {"batch_size": "auto"}, "batch_size='auto' is not supported"),
@@ -228,7 +258,21 @@ def test_what_is_not_supported_is_refused_with_the_reason_and_exit_code_1(model_
     with pytest.raises(RunFailed, match="adallava: ") as failed:
         AdaLlavaLmms.create_from_arg_string(model_args, options)
     assert message in str(failed.value)
+    assert "\n" not in str(failed.value)
     assert not isinstance(failed.value, Exception)  # lmms-eval would catch it and exit with 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"system_instruction": "Be brief. "}, "'Be brief. ' should stand before the question"),
+        ({"apply_chat_template": True}, "leave --apply_chat_template out"),
+        ({"gen_kwargs": "samples=3"}, r"\['samples'\].*\(vqav2_scenes doc 0, vqav2_scenes doc 1, "),
+    ],
+)
+def test_what_would_not_be_done_is_refused(task_folder, options, message):
+    with pytest.raises(RunFailed, match=message):
+        evaluate(task_folder, **options)
 
 
 def test_empty_answers_fail_the_run_with_their_cause_unless_they_are_let_pass(task_folder, monkeypatch):

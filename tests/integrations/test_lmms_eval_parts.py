@@ -1,5 +1,7 @@
 """The parts of the plug-in that lmms-eval itself is not needed for, by small examples."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from models import tiny_processor
@@ -9,9 +11,10 @@ from adallava.errors import AdallavaError, BudgetError, InputError, UnsupportedM
 from adallava.evaluation.ranks import Ranks
 from adallava.integrations.lmms_eval.answers import EmptyWatch
 from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
-from adallava.integrations.lmms_eval.messages import read_messages
+from adallava.integrations.lmms_eval.messages import check_nothing_is_left_out, read_messages
 from adallava.integrations.lmms_eval.placement import choose_device
-from adallava.integrations.lmms_eval.settings import Settings
+from adallava.integrations.lmms_eval.settings import Settings, join_arguments
+from adallava.integrations.lmms_eval.totals import Totals, over_processes
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,11 @@ from adallava.integrations.lmms_eval.settings import Settings
         ("cuda", None, 1, 2, 2, "cuda:1"),
         ("cpu", None, 1, 2, 2, "cpu"),
         (None, None, 1, 2, 0, "cpu"),
+        (None, "auto", 0, 1, 0, "cpu"),
+        (None, "auto", 0, 1, 1, "cuda"),
+        ("cpu", "auto", 0, 1, 1, "cpu"),
+        (None, "auto", 1, 2, 0, "cpu"),
+        (None, "", 0, 1, 1, "cuda"),
     ],
 )
 def test_each_process_has_one_device(device, device_map, local_rank, world_size, num_cuda, expected):
@@ -120,8 +128,6 @@ def test_a_conversation_goes_through_the_chat_template():
 
 
 def test_a_run_of_empty_answers_is_stopped_before_its_end():
-    from types import SimpleNamespace
-
     empty, said = SimpleNamespace(empty_cause="first-token-eos"), SimpleNamespace(empty_cause=None)
     watch = EmptyWatch(0.01)
     for answer in [empty, empty] + [said] * 97:
@@ -162,8 +168,75 @@ def test_arguments_are_read_as_lmms_eval_gives_them():
         ({"scheduler_prefix_layers": 2}, "scheduler_prefix_layers without a scheduler"),
         ({"scheduler_adapter": "here"}, "scheduler_adapter without a scheduler"),
         ({"batch_size": "auto"}, "batch_size='auto' is not supported"),
+        ({"seed": "abc"}, "seed='abc' is refused"),
+        ({"seed": True}, "seed=True is refused"),
+        ({"verbose": "yes"}, "verbose='yes' is refused: Input should be a valid boolean"),
+        ({"max_empty_share": 7}, "max_empty_share=7 is refused: Input should be less than or equal to 1"),
+        ({"positions": "kept"}, "positions='kept' is refused: Input should be 'original' or 'compact'"),
+        ({"tokenbudget": 0.5}, r"tokenbudget \(did you mean token_budget\?\) is no argument here"),
+        ({"layers": 4}, "layers is no argument here, and method=full has no options: the arguments are pretrained"),
     ],
 )
 def test_arguments_that_mean_nothing_together_are_refused(given, message):
     with pytest.raises((BudgetError, InputError), match=message):
         Settings.read("tiny", **given)
+
+
+def test_a_folder_may_have_a_number_for_a_name():
+    assert Settings.read(2026, scheduler_adapter=None) == Settings("2026")  # type: ignore[arg-type]
+
+
+def test_arguments_come_from_one_place():
+    assert join_arguments({"pretrained": "tiny", "seed": 1}, {"batch_size": "8", "device": None}) == {
+        "pretrained": "tiny",
+        "seed": 1,
+        "batch_size": "8",
+    }
+    with pytest.raises(InputError, match="device='cpu' is one of --model_args, and --device says 'cuda'"):
+        join_arguments({"pretrained": "tiny", "device": "cpu"}, {"device": "cuda"})
+    with pytest.raises(InputError, match="names no model"):
+        join_arguments({"method": "uniform"}, {"batch_size": "8"})
+
+
+def test_a_question_may_say_where_its_pictures_stand():
+    text = {"type": "text", "text": "left: <image> right: <image> same?"}
+    prompt = read_messages(tiny_processor(), [{"role": "user", "content": [picture(1), picture(2), text]}])
+    assert prompt.text == "USER: left: <image> right: <image> same? ASSISTANT:"
+    assert [image.getpixel((0, 0)) for image in prompt.images] == [(1, 1, 1), (2, 2, 2)]
+    with pytest.raises(InputError, match="a question holds <image> 2 times, and has 1 pictures: 'left: <image>"):
+        read_messages(tiny_processor(), [{"role": "user", "content": [picture(1), text]}])
+
+
+def test_a_question_may_have_no_picture():
+    prompt = read_messages(tiny_processor(), [{"role": "user", "content": [{"type": "text", "text": "2 + 2?"}]}])
+    assert (prompt.text, prompt.images) == ("USER: 2 + 2? ASSISTANT:", ())
+
+
+@pytest.mark.parametrize("before", ["Be brief.", "Q: 1 + 1?\nA: 2\n\n"])
+def test_text_that_lmms_eval_gives_to_no_chat_model_is_refused(before):
+    messages = [{"role": "user", "content": [picture(1), {"type": "text", "text": "what?"}]}]
+    check_nothing_is_left_out("what?", messages)
+    check_nothing_is_left_out("worded otherwise for other models", messages)
+    with pytest.raises(UnsupportedModeError, match="should stand before the question"):
+        check_nothing_is_left_out(before + "what?", messages)
+
+
+def answered(length: int, kept: int, cause: str | None = None) -> SimpleNamespace:
+    record = SimpleNamespace(num_vision_tokens=16, tokens_kept=kept)
+    return SimpleNamespace(empty_cause=cause, answer_length=length, prompt_length=10 + kept, record=record)
+
+
+def test_totals_are_sums_and_their_metrics_means():
+    first = Totals.of([answered(2, 4), answered(1, 8, "first-token-eos")], 2.0)
+    both = first.then(Totals.of([answered(3, 4)], 1.0))
+    assert both == Totals(
+        answers=3, empty=1, new_tokens=6, vision_tokens=48, tokens_kept=16, prompt_tokens=46, seconds=3.0
+    )
+    assert both.metrics() == {
+        "mean_num_vision_tokens": 16,
+        "mean_tokens_kept": 16 / 3,
+        "mean_prompt_length": 46 / 3,
+        "num_answers": 3,
+        "num_empty": 1,
+    }
+    assert over_processes(both) == both

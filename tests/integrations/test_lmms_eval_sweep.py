@@ -1,6 +1,9 @@
 """`adallava sweep --task lmms:<name>`, with the real lmms-eval and its real `vqav2_val` task over local data."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,10 +22,17 @@ from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy
 pytestmark = pytest.mark.lmms
 
 
-def sweep(task_folder, output, *options, task=TASK):
-    grid = ["--method", "random,uniform", "--token-budget", "0.25,16", "--draws", "1", "--batch-size", "4"]
+def command(task_folder, output, task=TASK):
+    grid = ["--method", "random,uniform", "--token-budget", "0.25", "--draws", "1", "--batch-size", "4"]
     known = ["--task", f"lmms:{task}", "--include-path", str(task_folder), "--limit", "all"]
-    return main(["sweep", "--model", "tiny", "--device", "cpu", *known, *grid, "--output", str(output), *options])
+    return ["sweep", "--model", "tiny", "--device", "cpu", *known, *grid, "--output", str(output)]
+
+
+def sweep(task_folder, output, *options, task=TASK):
+    return main([*command(task_folder, output, task), *options])
+
+
+BOTH_DIALS = ("--scheduler", "spaced", "--latency", "1.0,0.5")
 
 
 def records_of(folder: Path) -> list[SampleRecord]:
@@ -32,7 +42,7 @@ def records_of(folder: Path) -> list[SampleRecord]:
 @pytest.fixture(scope="module")
 def finished(task_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    assert sweep(task_folder, folder) == 0
+    assert sweep(task_folder, folder, *BOTH_DIALS) == 0
     return folder
 
 
@@ -42,7 +52,7 @@ def test_questions_scores_and_lengths_are_the_tasks(finished):
     assert run.config.max_new_tokens == 16
     assert run.provenance.versions["lmms-eval"] == "0.7.3"
     records = records_of(finished)
-    assert len(records) == 5 * 9
+    assert len(records) == 6 * 9
     for record in records:
         row = vqav2_row(int(record.sample_id))
         people = [person["answer"] for person in row["answers"]]
@@ -67,16 +77,17 @@ def test_the_plug_in_answers_the_same_at_every_budget(finished, task_folder):
 
     known = TaskManager("WARNING", include_path=str(task_folder), model_name="adallava")
     swept = {(record.cell, record.sample_id): record for record in records_of(finished)}
-    for method, budget in (("full", "1.0"), ("random", "0.25"), ("uniform", "16")):
+    for method, budget, latency in (("full", "1.0", ""), ("random", "0.25", ""), ("uniform", "0.25", "/spaced@0.5")):
+        scheduled = ",scheduler=spaced,latency=0.5" if latency else ""
         results = simple_evaluate(
             model="adallava",
-            model_args=f"pretrained=tiny,device=cpu,method={method},token_budget={budget}",
+            model_args=f"pretrained=tiny,device=cpu,method={method},token_budget={budget}{scheduled}",
             tasks=[TASK],
             batch_size="3",
             task_manager=known,
         )
         for sample in results["samples"][TASK]:
-            record = swept[f"{method}@{budget}", str(sample["doc_id"])]
+            record = swept[f"{method}@{budget}{latency}", str(sample["doc_id"])]
             assert sample["filtered_resps"] == [record.response]
             assert sample["exact_match"] == record.score
             assert sample["token_counts"] == [
@@ -96,12 +107,28 @@ def test_cut_it_goes_on_and_another_metric_or_prompt_is_another_run(finished, ta
         (tmp_path / file).write_bytes((finished / file).read_bytes())
     whole = (tmp_path / "samples.jsonl").read_bytes()
     (tmp_path / "samples.jsonl").write_bytes(whole[: 2 * len(whole) // 3])
-    assert sweep(task_folder, tmp_path, "--no-report") == 0
+    assert sweep(task_folder, tmp_path, *BOTH_DIALS, "--no-report") == 0
     assert said(tmp_path) == said(finished)
     assert (tmp_path / "task_figures.json").read_text() == (finished / "task_figures.json").read_text()
     write_task(tmp_path / "other", 9, lines='lmms_eval_specific_kwargs: {default: {pre_prompt: "Look: "}}\n')
-    assert sweep(tmp_path / "other", tmp_path, "--no-report") == 2
+    assert sweep(tmp_path / "other", tmp_path, *BOTH_DIALS, "--no-report") == 2
     assert "task_sha256" in capsys.readouterr().err
+
+
+def test_two_processes_answer_and_score_as_one(finished, task_folder, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "adallava"]
+    run = subprocess.run(
+        [*torchrun, *command(task_folder, tmp_path), *BOTH_DIALS, "--no-report"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    clocked = {"batch_ms", "part_ms", "peak_memory_bytes"}
+    one, two = ([record.model_dump(exclude=clocked) for record in records_of(f)] for f in (finished, tmp_path))
+    assert sorted(two, key=str) == sorted(one, key=str)
+    assert (tmp_path / "task_figures.json").read_text() == (finished / "task_figures.json").read_text()
 
 
 def test_a_sample_that_cannot_be_read_fails_alone(task_folder, tmp_path, capsys):
@@ -117,7 +144,7 @@ def test_a_sample_that_cannot_be_read_fails_alone(task_folder, tmp_path, capsys)
     damaged = table.set_column(place, "image", pyarrow.array(pictures, type=table.schema.field("image").type))
     pyarrow.parquet.write_table(damaged.replace_schema_metadata(table.schema.metadata), file)
     assert sweep(tmp_path, tmp_path / "run", "--no-report", task=name) == 1
-    assert [record.score is None for record in records_of(tmp_path / "run")] == 5 * [False, True, False]
+    assert [record.score is None for record in records_of(tmp_path / "run")] == 3 * [False, True, False]
     assert "UnidentifiedImageError" in records_of(tmp_path / "run")[1].error
 
 
@@ -144,6 +171,7 @@ MULTIPLE_CHOICE = "output_type: multiple_choice\ngeneration_kwargs: null\ndoc_to
         ("process_results: !function two_pictures.broken\n", "cannot score a response here: KeyError: 'judge'"),
         ("process_results: !function two_pictures.percent\n", "exact_match is 100.0 for sample 0"),
         ("doc_to_visual: !function two_pictures.twice\n", "doc 0 of task lmms:odd is shown as image, image, text"),
+        ("doc_to_text: !function two_pictures.unworded\n", "words no question of doc 1: KeyError: 'hint'"),
     ],
 )
 def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, lines, message):
@@ -152,8 +180,9 @@ def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, line
         "def only_text(doc, results):\n    return {'submission': {'answer': results[0]}}\n"
         "def broken(doc, results):\n    return doc['judge']\n"
         "def percent(doc, results):\n    return {'exact_match': 100.0}\n"
+        "def unworded(doc, kwargs):\n    return 'what?' if doc['image_id'] == 1000 else doc['hint']\n"
     )
-    write_task(tmp_path, 1, name="odd", lines=lines)
+    write_task(tmp_path, 2, name="odd", lines=lines)
     assert sweep(tmp_path, tmp_path / "run", task="odd") == 2
     captured = capsys.readouterr()
     assert message in captured.err

@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from built_in_tasks import write_built_in
+
 from adallava.tasks.scenes import scene_sample
 
 TASK = "vqav2_scenes"
@@ -38,21 +40,5 @@ def vqav2_row(index: int) -> dict[str, Any]:
 
 def write_task(folder: Path, num_samples: int, *, name: str = TASK, lines: str = "") -> Path:
     """Write the data and the task's YAML; return the folder, which lmms-eval is given as `--include_path`."""
-    import datasets
-    import lmms_eval.tasks
-
-    folder.mkdir(parents=True, exist_ok=True)
     rows = [vqav2_row(index) for index in range(num_samples)]
-    data = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
-    data.to_parquet(str(folder / f"{name}.parquet"))
-    built_in = Path(lmms_eval.tasks.__file__).parent / "vqav2" / "vqav2_val.yaml"
-    (folder / f"{name}.yaml").write_text(
-        f"include: {built_in}\n"
-        f"task: {name}\n"
-        "dataset_path: parquet\n"
-        "dataset_kwargs:\n"
-        "  data_files:\n"
-        f"    validation: {folder / f'{name}.parquet'}\n"
-        f"{lines}"
-    )
-    return folder
+    return write_built_in(folder, "vqav2/vqav2_val.yaml", rows, split="validation", name=name, lines=lines)

@@ -28,7 +28,7 @@ def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
 
     Raises:
         UnsupportedModeError: for video, audio, or a conversation that the checkpoint has no chat template for.
-        InputError: for a picture that cannot be read.
+        InputError: for a picture that cannot be read, or placeholders in the question that do not fit.
     """
     parts = [(message["role"], part) for message in messages for part in message["content"]]
     for _, part in parts:
@@ -44,6 +44,26 @@ def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
         )
     conversation = [{"role": message["role"], "content": _template_parts(message)} for message in messages]
     return ChatPrompt(cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True)), images)
+
+
+def check_nothing_is_left_out(context: object, messages: Sequence[Message]) -> None:
+    """Hold a sample's messages against its context, which is what lmms-eval gives to other kinds of models.
+
+    Examples, a system instruction or a description stand in the context alone: lmms-eval names them in its results, and
+    shows them to no chat model.
+
+    Raises:
+        UnsupportedModeError: if the context is more than the one text of the messages.
+    """
+    texts = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
+    if not isinstance(context, str) or len(texts) != 1 or not texts[0]:
+        return
+    before = context.removesuffix(texts[0])
+    if before and before != context:
+        raise UnsupportedModeError(
+            f"{before[:80]!r} should stand before the question (--num_fewshot, --system_instruction or the task's "
+            "description), and lmms-eval gives it to no chat model: its results would name what was not shown"
+        )
 
 
 def _template_parts(message: Message) -> list[dict[str, str]]:

@@ -7,20 +7,20 @@ Every argument that decides an answer is one of `--model_args`, because lmms-eva
 """
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import torch
-from accelerate import Accelerator
 from lmms_eval.api.instance import GenerationResult, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
+from lmms_eval.utils import simple_parse_args_string
 from loguru import logger
 
-from adallava.errors import UnsupportedModeError
-from adallava.evaluation.empties import classify_empty
+from adallava.errors import AdallavaError, InputError, UnsupportedModeError
+from adallava.evaluation.batches import describe_error
+from adallava.evaluation.empties import classify_empty, eos_ids_of
 from adallava.evaluation.plan import sample_seed
 from adallava.evaluation.ranks import Ranks
 from adallava.generation.output import AdaLlavaOutput, RunRecord
@@ -28,9 +28,10 @@ from adallava.model import AdaLlava
 
 from .answers import Answered, EmptyWatch, describe
 from .generation import batches_alike, cut_at, generation_arguments, stop_strings
-from .messages import ChatPrompt, read_messages
+from .messages import ChatPrompt, check_nothing_is_left_out, read_messages
 from .placement import choose_device
-from .settings import Settings
+from .settings import Settings, join_arguments
+from .totals import Totals, over_processes
 
 
 class RunFailed(SystemExit):
@@ -45,9 +46,16 @@ class RunFailed(SystemExit):
 def _failing_loudly() -> Iterator[None]:
     try:
         yield
+    except AdallavaError as error:  # says itself what was wrong
+        logger.opt(exception=error).debug("adallava failed")
+        raise RunFailed(f"adallava: {_with_notes(str(error), error)}") from error
     except Exception as error:
         logger.opt(exception=error).error("adallava failed")
-        raise RunFailed(f"adallava: {type(error).__name__}: {error}") from error
+        raise RunFailed(f"adallava: {_with_notes(describe_error(error), error)}") from error
+
+
+def _with_notes(message: str, error: Exception) -> str:
+    return " ".join((message, *(f"({note})" for note in getattr(error, "__notes__", ()))))
 
 
 class AdaLlavaLmms(lmms):  # type: ignore[misc]
@@ -72,9 +80,43 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             ranks = Ranks.from_environment()
             self._rank, self._world_size = ranks.rank, ranks.world_size
             device = choose_device(self._settings.device, self._settings.device_map, ranks, torch.cuda.device_count())
-            self.accelerator = Accelerator(cpu=device.type == "cpu")
             self._model = _load(self._settings, device)
             self._level = "INFO" if self._settings.verbose else "DEBUG"
+            self._totals = Totals()
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: Mapping[str, Any] | None = None) -> Self:
+        """Load the model as lmms-eval's command line asks for it.
+
+        Args:
+            arg_string: `name=value,name=value`, of `--model_args`.
+            additional_config: what further options of the command line say; None is nothing said.
+
+        Raises:
+            RunFailed: for whatever is wrong, with exit code 1.
+        """
+        with _failing_loudly():
+            try:
+                given = simple_parse_args_string(arg_string)
+            except ValueError as error:
+                raise InputError(f"--model_args {arg_string!r} cannot be read: write name=value,name=value") from error
+            arguments = join_arguments(given, additional_config or {})
+        return cls(**arguments)
+
+    @property
+    def chat_template(self) -> str:
+        """Refuse `--apply_chat_template`.
+
+        Raises:
+            RunFailed: always.
+        """
+        with _failing_loudly():
+            raise UnsupportedModeError(
+                "leave --apply_chat_template out: every prompt goes through the chat template of the checkpoint anyway"
+            )
+        return ""
+
+    apply_chat_template = chat_template
 
     @property
     def device(self) -> torch.device:
@@ -82,7 +124,18 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         return self._model.device
 
     def clean(self) -> None:
-        """Keep the model: lmms-eval's own version deletes every module after one `simple_evaluate`."""
+        """Report on all answers: lmms-eval calls this in every process, when the last one has answered.
+
+        The model is kept: lmms-eval's own version deletes every module after one `simple_evaluate`.
+        """
+        totals, self._totals = over_processes(self._totals), Totals()
+        if totals.answers and self.rank == 0:
+            log_metrics(
+                total_elapsed_time=totals.seconds,
+                total_gen_tokens=totals.new_tokens,
+                avg_speed=totals.new_tokens / totals.seconds,
+                additional_metrics=totals.metrics(),
+            )
 
     def generate_until(self, requests: Sequence[Any]) -> list[GenerationResult]:
         """Answer requests of (context, doc_to_messages, gen_kwargs, doc_id, task, split), in their order.
@@ -91,18 +144,21 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             RunFailed: if any of them cannot be answered, or too many answers are empty.
         """
         answered: dict[int, Answered] = {}
+        padding = {place for place, request in enumerate(requests) if request.metadata.get("__padding_only__")}
         watch = EmptyWatch(self._settings.max_empty_share)
         start = time.perf_counter()
         with _failing_loudly():
             for places in batches_alike([request.args[2] for request in requests], self.batch_size):
                 for place, answer in zip(places, self._answer([requests[p] for p in places]), strict=True):
                     answered[place] = answer
-                    watch.see(answer)
+                    if place not in padding:
+                        watch.see(answer)
                 watch.check()
             warning = watch.check(finished=True)
             if warning is not None:
                 logger.warning(warning)
-        self._log_totals(list(answered.values()), watch.causes, time.perf_counter() - start)
+        counted = [answer for place, answer in answered.items() if place not in padding]
+        self._totals = self._totals.then(Totals.of(counted, time.perf_counter() - start))
         return [_result(answered[place]) for place in range(len(requests))]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
@@ -134,22 +190,34 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             images=images or None, text=[prompt.text for prompt in prompts], return_tensors="pt", padding=True
         )
         settings, gen_kwargs = self._settings, requests[0].args[2]
-        output = self._model.generate(
-            **{name: tensor.to(self.device) for name, tensor in inputs.items()},
-            token_budget=settings.token_budget,
-            latency=settings.latency,
-            seed=[sample_seed(settings.seed, str(request.args[3])) for request in requests],
-            positions=settings.positions,
-            **generation_arguments(gen_kwargs),
-        )
+        try:
+            output = self._model.generate(
+                **{name: tensor.to(self.device) for name, tensor in inputs.items()},
+                token_budget=settings.token_budget,
+                latency=settings.latency,
+                seed=[sample_seed(settings.seed, str(request.args[3])) for request in requests],
+                positions=settings.positions,
+                **generation_arguments(gen_kwargs),
+            )
+        except Exception as error:
+            error.add_note(", ".join(f"{request.args[4]} doc {request.args[3]}" for request in requests))
+            raise
         batch = [self._answered(request, row, output) for row, request in enumerate(requests)]
         for answer in batch:
             logger.log(self._level, describe(answer))
         return batch
 
     def _read(self, request: Any) -> ChatPrompt:
-        _, doc_to_messages, _, doc_id, task, split = request.args
-        return read_messages(self._model.processor, doc_to_messages(self.task_dict[task][split][doc_id]))
+        context, doc_to_messages, _, doc_id, task, split = request.args
+        try:
+            messages = doc_to_messages(self.task_dict[task][split][doc_id])
+            check_nothing_is_left_out(context, messages)
+            return read_messages(self._model.processor, messages)
+        except AdallavaError as error:
+            error.add_note(f"{task} doc {doc_id}")
+            raise
+        except Exception as error:  # whatever a file does to a decoder, or a task's own code raises
+            raise InputError(f"{task} doc {doc_id} cannot be read: {describe_error(error)}") from error
 
     def _answered(self, request: Any, row: int, output: AdaLlavaOutput) -> Answered:
         _, _, gen_kwargs, doc_id, task, _ = request.args
@@ -163,24 +231,7 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             answer_length=output.answer_lengths[row],
             record=output.records[row],
             layers_run=_layers_run(output.records[row], self._model),
-            empty_cause=classify_empty(text, output.answer_ids[row], _eos_ids(self._model), special_ids),
-        )
-
-    def _log_totals(self, answers: Sequence[Answered], empties: Counter[str], seconds: float) -> None:
-        if not answers:
-            return
-        num_tokens = sum(answer.answer_length for answer in answers)
-        means = {
-            "mean_num_vision_tokens": sum(answer.record.num_vision_tokens for answer in answers) / len(answers),
-            "mean_tokens_kept": sum(answer.record.tokens_kept for answer in answers) / len(answers),
-            "mean_prompt_length": sum(answer.prompt_length for answer in answers) / len(answers),
-        }
-        counts = {"num_answers": len(answers), "num_empty": sum(empties.values())}
-        log_metrics(
-            total_elapsed_time=seconds,
-            total_gen_tokens=num_tokens,
-            avg_speed=num_tokens / seconds,
-            additional_metrics=means | counts,
+            empty_cause=classify_empty(text, output.answer_ids[row], eos_ids_of(self._model), special_ids),
         )
 
 
@@ -206,8 +257,3 @@ def _layers_run(record: RunRecord, model: AdaLlava) -> float:
     if record.layers is None:
         return float(model.base.config.get_text_config().num_hidden_layers)
     return float(sum(record.layers.layer_shares))
-
-
-def _eos_ids(model: AdaLlava) -> frozenset[int]:
-    eos = model.base.generation_config.eos_token_id
-    return frozenset(eos if isinstance(eos, list) else [] if eos is None else [eos])

@@ -5,6 +5,9 @@ import torch
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.evaluation.ranks import Ranks
 
+_SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
+"""Words of transformers that have it choose devices."""
+
 
 def choose_device(device: str | None, device_map: object, ranks: Ranks, num_cuda_devices: int) -> torch.device:
     """Return the one device that this process's model lies on.
@@ -13,14 +16,16 @@ def choose_device(device: str | None, device_map: object, ranks: Ranks, num_cuda
         device: as asked for; None for CUDA where there is one, else the CPU. Of several processes, each gets the CUDA
             device of its local rank.
         device_map: transformers' word for a placement; it may name one device, and then means the same as `device`.
+            A word that spreads a model, such as "auto", means the only device there is.
         ranks: of this process.
         num_cuda_devices: on this host.
 
     Raises:
-        UnsupportedModeError: for a `device_map` that spreads a model over devices.
+        UnsupportedModeError: for a `device_map` that spreads a model over several devices.
         InputError: for a device that torch does not know, that is not here, or that several processes would share.
     """
-    asked = _one_request(device, device_map)
+    only_device = num_cuda_devices <= 1 and device_map in _SPREADING
+    asked = _one_request(device, None if only_device else device_map)
     if asked is None:
         asked = torch.device("cuda" if num_cuda_devices else "cpu")
     if asked.type != "cuda":
@@ -51,8 +56,7 @@ def _one_request(device: str | None, device_map: object) -> torch.device | None:
 
 
 def _parse_map(device_map: object) -> torch.device:
-    spread = device_map in ("auto", "balanced", "balanced_low_0", "sequential") or isinstance(device_map, dict)
-    if spread:
+    if isinstance(device_map, dict) or device_map in _SPREADING:
         raise UnsupportedModeError(
             f"device_map={device_map!r} spreads one model over devices, and here all of its parts lie on one: leave it "
             "out, name one device (device=cuda:0), or start several processes (torchrun), each with a whole model"

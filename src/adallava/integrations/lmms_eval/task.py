@@ -57,9 +57,10 @@ def load_lmms_task(
     if extra:
         raise UnsupportedModeError(f"task lmms:{name} asks for {extra}: a sweep answers greedily")
     samples = tuple(_sample(source, place) for place in range(count))
-    samples[0].load_image()
+    _check_shown(samples[0])
     stops = stop_strings(source.config.generation_kwargs or {})
-    scoring = _Scoring(source, _default_metrics(name, source) if metric is None else (metric,), stops)
+    numbers = _default_metrics(name, source)
+    scoring = _Scoring(source, numbers if metric is None else (metric,), stops)
     scoring.score(samples[0], _TRIAL_RESPONSE)
     return Task(
         name=f"lmms:{name}",
@@ -136,17 +137,32 @@ def _check_form(name: str, source: Any) -> None:
 
 def _sample(source: Any, place: int) -> TaskSample:
     doc = source.eval_docs_no_media[place]
-    question = source.doc_to_text(doc)
+    try:
+        question = source.doc_to_text(doc)
+        answers = answer_texts(doc.get("answers") or source.doc_to_target(doc))
+    except Exception as error:  # a task's own code, on data of its own
+        raise InputError(
+            f"task lmms:{source.config.task} words no question of doc {place}: {_reason(error)}"
+        ) from error
     if not isinstance(question, str):
         raise UnsupportedModeError(f"task lmms:{source.config.task} words no question: doc {place} gives {question!r}")
     kinds = (doc.get(column) for column in _KIND_COLUMNS)
     return TaskSample(
         id=str(place),
         question=question,
-        answers=answer_texts(doc.get("answers") or source.doc_to_target(doc)),
+        answers=answers,
         kind=next((kind for kind in kinds if isinstance(kind, str)), None),
         load_image=partial(_load_image, source, place, question),
     )
+
+
+def _check_shown(sample: TaskSample) -> None:
+    try:
+        sample.load_image()
+    except UnsupportedModeError:  # the task is one that cannot be swept
+        raise
+    except Exception:  # one picture that cannot be read: its sample fails alone, when it is asked
+        return
 
 
 def _load_image(source: Any, place: int, question: str) -> Image.Image:

@@ -1,0 +1,69 @@
+"""What is known about all answers of a run together, over all of its processes."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
+
+import torch.distributed as dist
+
+from .answers import Answered
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over answers.
+
+    Attributes:
+        answers: how many.
+        empty: of these, how many have no text.
+        new_tokens: generated, EOS included.
+        vision_tokens: before any was dropped.
+        tokens_kept: of these.
+        prompt_tokens: that entered the LLM, vision tokens included.
+        seconds: that answering took, of several processes the longest.
+    """
+
+    answers: int = 0
+    empty: int = 0
+    new_tokens: int = 0
+    vision_tokens: int = 0
+    tokens_kept: int = 0
+    prompt_tokens: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, answers: Sequence[Answered], seconds: float) -> "Totals":
+        """Return the sums over answers that took so many seconds."""
+        return cls(
+            answers=len(answers),
+            empty=sum(answer.empty_cause is not None for answer in answers),
+            new_tokens=sum(answer.answer_length for answer in answers),
+            vision_tokens=sum(answer.record.num_vision_tokens for answer in answers),
+            tokens_kept=sum(answer.record.tokens_kept for answer in answers),
+            prompt_tokens=sum(answer.prompt_length for answer in answers),
+            seconds=seconds,
+        )
+
+    def then(self, later: "Totals") -> "Totals":
+        """Return the sums of these and of others that were answered afterwards."""
+        return Totals(*(mine + others for mine, others in zip(astuple(self), astuple(later), strict=True)))
+
+    def metrics(self) -> dict[str, float]:
+        """Return the means over the answers, and the counts, as results.json names them."""
+        return {
+            "mean_num_vision_tokens": self.vision_tokens / self.answers,
+            "mean_tokens_kept": self.tokens_kept / self.answers,
+            "mean_prompt_length": self.prompt_tokens / self.answers,
+            "num_answers": self.answers,
+            "num_empty": self.empty,
+        }
+
+
+def over_processes(own: Totals) -> Totals:
+    """Return the sums over all processes of a launch. Each of them has to call this, and waits for the others."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return own
+    shares: list[Totals] = [own] * dist.get_world_size()
+    dist.all_gather_object(shares, own)
+    sums = functools.reduce(Totals.then, shares)
+    return replace(sums, seconds=max(share.seconds for share in shares))
