@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from run_records import reader
+
 from adallava.budget import TokenBudget
 from adallava.evaluation.doctor import Diagnosis, Outcome
 from adallava.evaluation.plan import CellPlan
@@ -80,7 +82,7 @@ def number_of(record: SampleRecord) -> int:
 
 def sum_up(records: Sequence[SampleRecord]) -> Results:
     plans = [CellPlan(m, None if b == "none" else TokenBudget.parse(b)) for m, b in CELLS]
-    return summarise(plans, [f"s{number:03d}" for number in range(NUM_SAMPLES)], records, seed=0)
+    return summarise(plans, [f"s{number:03d}" for number in range(NUM_SAMPLES)], reader(records), seed=0)
 
 
 def write_run(folder: Path, records: Sequence[SampleRecord], results: Results | None = None, **changes: Any) -> Path:

@@ -21,7 +21,7 @@ from adallava.records import SampleRecord
 
 from .batches import describe_error
 from .file_locks import is_locked, lock_file
-from .journal import append_durably, share_file
+from .journal import append_durably, record_lines, share_file
 from .observer import SweepObserver
 from .ranks import Ranks, launch_id
 
@@ -189,7 +189,7 @@ class Share:
             ProcessEndedError: if the leader is gone.
         """
         assert self._file is not None
-        append_durably(self._file, records)
+        append_durably(self._file, record_lines(records))
         num_failed = sum(record.score is None for record in records)
         standing = self._standing
         self._say(replace(standing, answers=standing.answers + len(records), failed=standing.failed + num_failed))
