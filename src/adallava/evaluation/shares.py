@@ -234,14 +234,15 @@ class Share:
 
         Not those who have finished: they may be gone, and held their files only until their processes ended.
         """
-        if self._file is None or self._standing.ended == "finished":
+        if self._file is None or self._standing.ended == "finished" or self._leader_is_there():
             return False
+        # Only now: a leader says that it tells, and then it goes.
         below = {rank: read_standing(self._folder, rank) or Standing() for rank in range(self._rank)}
         told = any(one.ended == "told" for one in below.values())
         alive = any(
             one.ended != "finished" and is_locked(share_file(self._folder, rank)) for rank, one in below.items()
         )
-        if told or alive or self._leader_is_there():
+        if told or alive:
             return False
         self._say(replace(self._standing, ended="told"))
         return True
