@@ -9,7 +9,7 @@ opening, and the end, move into `samples.jsonl`. Answers are never all in memory
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -89,7 +89,7 @@ class Journal:
 
     def __exit__(self, *exception: object) -> None:
         """Close the file; what was appended is on disk already."""
-        self._file.close()
+        close_file(self._file)
 
     def append(self, records: Sequence[SampleRecord]) -> None:
         """Add records and return when they are on disk."""
@@ -154,10 +154,26 @@ def share_file(folder: Path, rank: int | str) -> Path:
 
 
 def append_durably(file: IO[bytes], lines: Iterable[bytes]) -> None:
-    """Add lines to a file, and return when they are on disk."""
-    file.writelines(lines)
-    file.flush()
-    os.fsync(file.fileno())
+    """Add lines to a file, and return when they are on disk.
+
+    Raises:
+        RunFolderError: if they cannot be written, as on a full disk.
+    """
+    try:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise RunFolderError(
+            f"{file.name} cannot be written ({error.strerror}): what was written before is kept; once that is mended, "
+            "the same command goes on"
+        ) from error
+
+
+def close_file(file: IO[bytes]) -> None:
+    """Close a file whose lines are on disk, or were reported not to be: closing would try those once more."""
+    with suppress(OSError):
+        file.close()
 
 
 def record_lines(records: Iterable[BaseModel]) -> Iterator[bytes]:
