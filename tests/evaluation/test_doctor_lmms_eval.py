@@ -119,6 +119,7 @@ def otherwise(rows: list[Row], seed: str, shift: int = 0, share: float = 0.2) ->
         ("dtype=bfloat16", 0, False),
         ("pretrained=other", 40, False),
         ("positions=compact", 0, False),
+        ("seed=1", 0, False),
     ],
 )
 def test_files_that_differ_in_more_than_the_budget_are_not_held_against_each_other(
@@ -145,6 +146,24 @@ def test_within_one_schedule_and_one_model_failures_are_found_as_ever(tmp_path: 
     (finding,) = diagnose_run(tmp_path).findings
     assert finding.check == "off-by-one"
     assert "60 of 120" in finding.evidence[0]
+
+
+@pytest.mark.parametrize("budget", ["1.0", "0.25"])
+@pytest.mark.parametrize(("share", "healthy"), [(0.0, True), (0.02, True), (0.5, False)])
+def test_a_second_run_of_a_cell_at_another_batch_size_shows_that_answers_depend_on_it(
+    tmp_path: Path, budget: str, share: float, healthy: bool
+) -> None:
+    rows = healthy_rows()
+    write_lmms(tmp_path, rows)
+    write_lmms_file(
+        tmp_path / "again", f"pretrained=tiny,token_budget={budget}", otherwise(rows[budget], "1", 0, share)
+    )
+    diagnosis = diagnose_run(tmp_path)
+    assert [(outcome.failure, outcome.severity) for outcome in diagnosis.findings] == (
+        [] if healthy else [(6, "cannot-tell")]
+    )
+    (outcome,) = (outcome for outcome in diagnosis.outcomes if outcome.failure == 6)
+    assert outcome.status == ("passed" if healthy else "found")
 
 
 @pytest.mark.parametrize("counts", [True, False])

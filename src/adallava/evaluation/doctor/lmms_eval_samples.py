@@ -31,7 +31,10 @@ _SETUP_KEYS = (
     "attn_implementation",
     "conv_template",
     "positions",
+    "seed",
 )
+"""Two files that differ in one of these differ in more than their budget: they are not compared."""
+
 _NOT_METRICS = frozenset(
     (
         *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps"),
