@@ -99,17 +99,12 @@ def test_contractions_lack_one_apostrophe_of_their_form():
 
 
 def documented_cases():
-    """Return the rows of the table of literal cases: response, answers, and both scores."""
+    """Yield the rows of the table of literal cases: response, answers, and both scores."""
     page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
     rows = re.findall(r'^\| "(.*?)" \| (\d+ ".*?") \| ([\d.]+) \| ([\d.]+) \|$', page, re.MULTILINE)
-    return [
-        (
-            response,
-            people(*((text, int(count)) for count, text in re.findall(r'(\d+) "(.*?)"', said))),
-            *map(float, both),
-        )
-        for response, said, *both in rows
-    ]
+    for response, said, official, lmms in rows:
+        answers = people(*((text, int(count)) for count, text in re.findall(r'(\d+) "(.*?)"', said)))
+        yield response, answers, float(official), float(lmms)
 
 
 @pytest.mark.parametrize(("response", "answers", "official", "lmms"), documented_cases())
