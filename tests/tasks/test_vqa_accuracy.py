@@ -107,7 +107,7 @@ def documented_cases():
         yield response, answers, float(official), float(lmms)
 
 
-@pytest.mark.parametrize(("response", "answers", "official", "lmms"), documented_cases())
+@pytest.mark.parametrize(("response", "answers", "official", "lmms"), list(documented_cases()))
 def test_the_documented_cases_are_as_documented(response, answers, official, lmms):
     assert official_vqa_accuracy(response, answers) == pytest.approx(official)
     assert lmms_vqa_accuracy(response, answers) == pytest.approx(lmms)
