@@ -1,12 +1,13 @@
 """Answers a second of a sweep by several processes of this host, against one:
 
-    python benchmarks/processes.py --processes 1 2 4 -- --model FOLDER --task questions.jsonl --limit 200 --batch-size 1
+    python benchmarks/processes.py --processes 1 2 4 -- --model FOLDER --task questions.jsonl --limit 200
 
 What stands behind `--` goes to `adallava sweep`. Each number of processes runs the same sweep into a folder of its own.
-Answering is clocked from the moment when the processes may begin to the last answer; loading, summing up and the report
-are in the wall time alone. The answers are compared with those of the first run: they should not depend on the number.
+Answering is clocked from the moment when the processes may begin to the last answer. What is before it (libraries,
+weights and their SHA-256) and behind it (intervals) is shown beside it. The answers are compared with those of the
+first run: they should not depend on the number.
 
-Prints a table, then JSON as the last line.
+Prints each row when it is there, then JSON as the last line.
 """
 
 import argparse
@@ -17,6 +18,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from measured import figures, finish
 
 BEGUN = ".begun"
 PERIOD_S = 0.002
@@ -30,7 +34,7 @@ def command(num_processes: int, arguments: list[str], output: Path) -> list[str]
 
 
 def measure(num_processes: int, arguments: list[str], output: Path) -> dict[str, float]:
-    """Run the sweep; return seconds from start to end, and those in which it answered."""
+    """Run the sweep; return its seconds before the first answer, of answering, and behind the last one."""
     start = time.perf_counter()
     begun = ended = 0.0
     # One thread a process, as torchrun has it: on a CPU, sums in another order may end in another answer.
@@ -45,7 +49,7 @@ def measure(num_processes: int, arguments: list[str], output: Path) -> dict[str,
             time.sleep(PERIOD_S)
     if not (output / "results.json").exists():
         sys.exit(f"{num_processes} processes did not finish:\n{log.read_text()[-3000:]}")
-    return {"wall_s": time.perf_counter() - start, "answering_s": ended - begun}
+    return {"starting_s": begun - start, "answering_s": ended - begun, "ending_s": time.perf_counter() - ended}
 
 
 def read_answers(output: Path) -> dict[str, str]:
@@ -54,34 +58,51 @@ def read_answers(output: Path) -> dict[str, str]:
     return {f"{record['cell']} {record['sample_id']} {record['draw']}": record["response"] for record in records}
 
 
+def compare(number: int, first: dict[str, str], arguments: list[str], output: Path) -> dict[str, Any]:
+    """Return one row: how fast so many processes were, and how many of their answers are not those of the first run."""
+    seconds = measure(number, arguments, output)
+    answers = read_answers(output)
+    first = first or answers
+    differing = sum(first.get(key) != answers.get(key) for key in first.keys() | answers.keys())
+    rate = len(answers) / seconds["answering_s"]
+    return {"processes": number, "answers": len(answers), "differing": differing, **seconds, "answers_per_s": rate}
+
+
 def main() -> None:
     """Run the sweep by each number of processes, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[1], help="of the sweep; one row for each")
+    parser.add_argument("--output", type=Path, help="file for the figures, written after every row")
     parser.add_argument("sweep", nargs="*", help="arguments of `adallava sweep`, behind --")
     args = parser.parse_args()
-    rows, first = [], {}
+    made = figures(sweep=args.sweep, rows=[])
+    names = ("batch", "processes", "answers", "answers/s", "against the first", "starting, s", "answering, s")
+    print("| " + " | ".join([*names, "ending, s", "other answers"]) + " |")
+    print("|" + " ---: |" * 9, flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for number in args.processes:
-            output = Path(folder) / str(number)
-            seconds = measure(number, args.sweep, output)
-            answers = read_answers(output)
-            first = first or answers
-            differing = sum(first.get(key) != response for key, response in answers.items())
-            differing += len(first.keys() - answers.keys())
-            rate = len(answers) / seconds["answering_s"]
-            rows.append({"processes": number, "answers": len(answers), "differing": differing, **seconds, "rate": rate})
-        hardware = json.loads((Path(folder) / str(args.processes[0]) / "run.json").read_text())["provenance"][
-            "hardware"
-        ]
-    print("| processes | answers | answers/s | against the first | answering, s | wall, s | other answers |")
-    print("|" + " ---: |" * 7)
-    for row in rows:
-        print(
-            f"| {row['processes']} | {row['answers']} | {row['rate']:.1f} | {row['rate'] / rows[0]['rate']:.2f} | "
-            f"{row['answering_s']:.1f} | {row['wall_s']:.1f} | {row['differing']} |"
-        )
-    print(json.dumps({"sweep": args.sweep, "hardware": hardware, "rows": rows}))
+        for batch_size in args.batch_size:
+            arguments = [*args.sweep, "--batch-size", str(batch_size)]
+            own: list[dict[str, Any]] = []
+            first: dict[str, str] = {}
+            for number in args.processes:
+                output = Path(folder) / f"{batch_size}-{number}"
+                own.append({"batch_size": batch_size, **compare(number, first, arguments, output)})
+                first = first or read_answers(output)
+                made["rows"].append(own[-1])
+                print(line(own[-1], own[0]), flush=True)
+                if args.output is not None:
+                    args.output.write_text(json.dumps(made, indent=1) + "\n")
+    finish(made, args.output)
+
+
+def line(row: dict[str, Any], first: dict[str, Any]) -> str:
+    """Return one line of the table."""
+    return (
+        f"| {row['batch_size']} | {row['processes']} | {row['answers']} | {row['answers_per_s']:.1f} | "
+        f"{row['answers_per_s'] / first['answers_per_s']:.2f} | {row['starting_s']:.1f} | "
+        f"{row['answering_s']:.1f} | {row['ending_s']:.1f} | {row['differing']} |"
+    )
 
 
 if __name__ == "__main__":

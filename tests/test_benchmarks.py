@@ -84,6 +84,14 @@ def test_loading_is_measured_in_the_stored_type_and_another(checkpoint, tmp_path
     assert cast["anonymous_bytes"] - kept["anonymous_bytes"] > 0.5 * made["stored_bytes"]
 
 
+def test_a_conversion_there_and_back_leaves_every_bit(checkpoint, tmp_path):
+    tiny_image(0).save(tmp_path / "picture.png")
+    options = ["--model", str(checkpoint), "--work", str(tmp_path / "work"), "--image", str(tmp_path / "picture.png")]
+    (row,) = figures_of("converting.py", *options, folder=tmp_path)["rows"]
+    index = json.loads((checkpoint / "model.safetensors.index.json").read_text())
+    assert (row["weights"], row["differing"]) == (len(index["weight_map"]), 0)
+
+
 def test_the_sweep_of_both_dials_is_watched_to_its_end(checkpoint, nlvr, tmp_path):
     options = ["--model", str(checkpoint), "--nlvr", str(nlvr), "--pictures", "4", "--work", str(tmp_path / "work")]
     options += ["--method", "uniform", "--token-budget", "0.25", "--latency", "1.0,0.5", "--batch-size", "4"]

@@ -124,8 +124,8 @@ def test_a_models_hash_is_that_of_its_own_weights_only(tmp_path: Path) -> None:
     (tmp_path / "adapters").mkdir()
     (tmp_path / "adapters" / "c.safetensors").write_bytes(b"three")
     assert weights_sha256(tmp_path) == before
-    # sha256 of b"onetwo", by coreutils.
-    assert before == "25b6746d5172ed6352966a013d93ac846e1110d5a25e8f183b5931f4688842a1"
+    # Of the digests of b"one" and b"two", by coreutils.
+    assert before == "298315b0a8b450097e70dd056648c5ab87b6aaa2bf31f75465906c243cb36145"
     with pytest.raises(CheckpointError, match=r"no .safetensors file"):
         weights_sha256(tmp_path / "adapters" / "none")
 
@@ -173,3 +173,16 @@ def test_an_adapter_of_a_scheduler_alone(tiny_folder: Path, tmp_path: Path, full
         full.with_scheduler("layers", adapter=tmp_path, prefix_layers=1)
     with pytest.raises(CheckpointError, match="'uniform' and 'first' has no weights to save"):
         full.with_method("uniform").with_scheduler("first").save_adapter(tmp_path / "none")
+
+
+def test_weights_of_one_file_have_its_sha256_and_of_several_their_order_counts(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    first.write_bytes(b"abc")
+    of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
+    assert weights_sha256(tmp_path) == of_abc
+    second.write_bytes(b"")
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    (swapped / "a.safetensors").write_bytes(b"")
+    (swapped / "b.safetensors").write_bytes(b"abc")
+    assert weights_sha256(tmp_path) != weights_sha256(swapped)

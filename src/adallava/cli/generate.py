@@ -119,16 +119,15 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--max-new-tokens is {args.max_new_tokens}: give at least 1")
     options = options_of_methods(args.method_option, [args.method])
     latencies, scheduler_options = _latencies(args)
-    from adallava.tasks.images import open_rgb
+    from adallava.tasks.images import open_rgb, with_clear_axes
 
-    images = [open_rgb(path) for path in args.image]
+    images = [with_clear_axes(open_rgb(path)) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.model import build_prompt
 
     model = _load_model(args, options.get(args.method, {}), scheduler_options)
     prompt = build_prompt(model.processor, args.question, len(images))
-    # Without the format, a picture one or three pixels high is taken for one with its channels first.
-    inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt", input_data_format="channels_last"))
+    inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt"))
     if model.selector is not None and model.selector.ignores_budget:
         budgets = budgets[:1]
     results = [_at_budget(model, inputs, budget, latency, args) for latency in latencies for budget in budgets]

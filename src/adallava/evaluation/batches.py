@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 
 from adallava.model import build_prompt
 from adallava.tasks import TaskSample
+from adallava.tasks.images import with_clear_axes
 
 STORE_BYTES = 512 * 2**20
 """Host memory that prepared batches may take, about 850 pictures of 224x224 px."""
@@ -49,17 +49,6 @@ def prepare_batch(processor: Any, samples: Sequence[TaskSample], question_suffix
         prompts = [build_prompt(processor, sample.question + question_suffix) for sample in readable]
         inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
     return PreparedBatch(tuple(readable), tuple(failures), inputs)
-
-
-def with_clear_axes(image: Image.Image) -> Image.Image:
-    """Enlarge a picture of up to four pixels in height, by repeating pixels.
-
-    Image processors tell height from channels by size, and take a picture one, three or four pixels high for one with
-    its channels first.
-    """
-    while image.height <= 4:
-        image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
-    return image
 
 
 def describe_error(error: Exception) -> str:

@@ -57,6 +57,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def with_clear_axes(image: Image.Image) -> Image.Image:
+    """Enlarge a picture of up to four pixels in height, by repeating pixels.
+
+    Image processors tell height from channels by size, and take a picture one, three or four pixels high for one with
+    its channels first.
+    """
+    while image.height <= 4:
+        image = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
+    return image
+
+
 def _grey_to_8_bits(image: Image.Image) -> Image.Image:
     # Pillow's own conversion clips at 255, which turns a 16-bit picture white.
     values: np.ndarray[Any, Any] = np.nan_to_num(np.asarray(image, dtype=np.float64))

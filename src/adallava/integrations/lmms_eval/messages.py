@@ -8,9 +8,8 @@ from typing import Any, cast
 from PIL import Image
 
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.evaluation.batches import with_clear_axes
 from adallava.model import build_prompt
-from adallava.tasks.images import open_rgb, to_rgb
+from adallava.tasks.images import open_rgb, to_rgb, with_clear_axes
 
 Message = Mapping[str, Any]
 """`{"role": ..., "content": [{"type": "text", "text": ...} or {"type": "image", "url": picture or path}]}`."""
