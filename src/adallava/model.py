@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adallava.adapters import save_adapter
 from adallava.budget import BudgetLike, LatencyLike
 from adallava.errors import CheckpointError
-from adallava.families import load_family, wrap_model
+from adallava.families import load_family, pick_device, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import Positions
@@ -121,7 +121,7 @@ class AdaLlava:
             load_selector_class(method)  # A misspelt method is told before gigabytes are read.
         folder_or_id = folder_or_id_of(name_or_path)
         family = load_family(
-            folder_or_id, dtype=dtype, device=_pick_device(device), attn_implementation=attn_implementation
+            folder_or_id, dtype=dtype, device=pick_device(device), attn_implementation=attn_implementation
         )
         full = cls(family.model, AdaLlavaProcessor.from_pretrained(name_or_path), name_or_path=name_or_path)
         return full.with_method(method, adapter, allow_other_base=allow_other_base, **selector_options)
@@ -398,9 +398,3 @@ class AdaLlava:
 
     def _prepare(self, request: Request, clock: StageClock | None = None) -> LLMRun:
         return prepare_run(self._family, self.selector, self.scheduler, request, language=self._language, clock=clock)
-
-
-def _pick_device(device: str | torch.device | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

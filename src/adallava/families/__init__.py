@@ -18,6 +18,11 @@ _FAMILIES = {
 """By `model_type`: the name of transformers' class, and what drives it."""
 
 
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """Return the device asked for; by default CUDA if there is one."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def load_family(
     folder_or_id: str, *, dtype: str | torch.dtype, device: torch.device, attn_implementation: str
 ) -> Family:

@@ -12,7 +12,7 @@ from torch import nn
 from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
 from adallava.adapters.store import CONFIG_FILE
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families import load_family, weights_folder
+from adallava.families import load_family, pick_device, weights_folder
 from adallava.families.contract import Family
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.scheduling import build_scheduler
@@ -80,7 +80,7 @@ def train_stage(
     if recipe.lora is not None:
         check_peft()
     _claim(output, recipe, start_from)
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device(device)
     base_folder = _start(recipe, output, start_from)
     family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
     if not family.one_grid:
