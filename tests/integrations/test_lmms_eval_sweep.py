@@ -1,6 +1,9 @@
 """`adallava sweep --task lmms:<name>`, with the real lmms-eval and its real `vqav2_val` task over local data."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,10 +22,14 @@ from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy
 pytestmark = pytest.mark.lmms
 
 
-def sweep(task_folder, output, *options, task=TASK):
+def arguments(task_folder, output, *options, task=TASK):
     grid = ["--method", "random,uniform", "--token-budget", "0.25,16", "--draws", "1", "--batch-size", "4"]
     known = ["--task", f"lmms:{task}", "--include-path", str(task_folder), "--limit", "all"]
-    return main(["sweep", "--model", "tiny", "--device", "cpu", *known, *grid, "--output", str(output), *options])
+    return ["sweep", "--model", "tiny", "--device", "cpu", *known, *grid, "--output", str(output), *options]
+
+
+def sweep(task_folder, output, *options, task=TASK):
+    return main(arguments(task_folder, output, *options, task=task))
 
 
 def records_of(folder: Path) -> list[SampleRecord]:
@@ -102,6 +109,20 @@ def test_cut_it_goes_on_and_another_metric_or_prompt_is_another_run(finished, ta
     write_task(tmp_path / "other", 9, lines='lmms_eval_specific_kwargs: {default: {pre_prompt: "Look: "}}\n')
     assert sweep(tmp_path / "other", tmp_path, "--no-report") == 2
     assert "task_sha256" in capsys.readouterr().err
+
+
+def test_two_processes_give_what_one_gives(finished, task_folder, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "adallava"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "MASTER_PORT": "0"}
+    command = [*launcher, *arguments(task_folder, tmp_path, "--no-report")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+
+    def said(folder):
+        return sorted((r.cell, r.sample_id, r.response, r.score, r.tokens_kept) for r in records_of(folder))
+
+    assert said(tmp_path) == said(finished)
+    assert (tmp_path / "task_figures.json").read_text() == (finished / "task_figures.json").read_text()
 
 
 def test_a_sample_that_cannot_be_read_fails_alone(task_folder, tmp_path, capsys):

@@ -292,8 +292,10 @@ def _read_answers(path: Path) -> Iterator[tuple[int, bytes, SampleRecord]]:
     place = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n"):
-                yield place, line, _parse(path, number, line, SampleRecord)
+            if not line.endswith(b"\n"):
+                # Torn, or being written: what follows, if anything by now, would be the rest of it.
+                return
+            yield place, line, _parse(path, number, line, SampleRecord)
             place += len(line)
 
 
