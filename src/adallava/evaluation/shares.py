@@ -101,7 +101,8 @@ class Lead:
             over = over and gone
             if now is None:
                 continue
-            observer.answered(now.answers - before.answers, now.failed - before.failed)
+            if now.answers > before.answers:
+                observer.answered(now.answers - before.answers, now.failed - before.failed)
             self._seen[rank] = now
             if now.ended == "failed" or (gone and now.ended != "finished"):
                 reason = now.reason or "it is gone without a word, killed or out of memory"
