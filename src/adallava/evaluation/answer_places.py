@@ -14,7 +14,7 @@ def answer_key(record: SampleRecord) -> AnswerKey:
 
 
 class AnswerPlaces:
-    """The keys of answers, and the byte at which each begins; about 100 bytes an answer."""
+    """The keys of answers, and the byte at which each begins; 70 to 100 bytes an answer."""
 
     def __init__(self) -> None:
         """Begin without any."""
