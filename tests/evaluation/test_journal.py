@@ -57,11 +57,12 @@ def test_cut_at_any_byte_whole_lines_stay_and_the_rest_can_be_written_again(tmp_
         assert (tmp_path / "samples.jsonl").read_bytes() == whole
 
 
-def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path):
+@pytest.mark.parametrize("num_bytes", [1, 2**16 - 1, 2**16, 200_000])
+def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path, num_bytes):
     with Journal(tmp_path, run()) as journal:
         journal.append(records("a"))
     with (tmp_path / "samples.jsonl").open("ab") as file:
-        file.write(bytes(5000))
+        file.write(bytes(num_bytes))
     with Journal(tmp_path, run()) as journal:
         assert held(journal) == records("a")
 
@@ -186,6 +187,20 @@ def test_a_torn_line_of_the_timings_is_left_out_and_damage_before_it_refused(tmp
     path.write_bytes(b"nonsense\n" + whole)
     with pytest.raises(RunFolderError, match="line 1 is not a TimingRecord"):
         read_timings(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_what_was_written_stays(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a"))
+    with Journal(tmp_path, run()) as journal:
+        # As on a full disk: every write to it fails, that of closing it too.
+        os.dup2(os.open("/dev/full", os.O_WRONLY), journal._file.fileno())
+        with pytest.raises(RunFolderError, match=r"samples.jsonl cannot be written \(No space left on device\)"):
+            journal.append(records("b"))
+    with Journal(tmp_path, run()) as journal:
+        assert held(journal) == records("a")
+        journal.append(records("b"))
+        assert held(journal) == records("a", "b")
 
 
 def test_one_process_at_a_time(tmp_path):
