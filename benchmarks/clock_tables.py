@@ -25,6 +25,20 @@ def sweep(published: Figures, batch_size: int) -> list[str]:
     return rows
 
 
+def new_lengths(published: Figures) -> list[str]:
+    """Return what batches of new lengths take, beside those of lengths that the process had seen."""
+    names = ("prefill_seen", "prefill_new", "decode_seen", "decode_new")
+    rows = ["| batch | cell | prefill, seen | prefill, new | decoding, seen | decoding, new |"]
+    rows.append("| ---: | --- |" + " ---: |" * len(names))
+    for run in published["runs"]:
+        for cell, own in run["new_length_ms"].items():
+            shown = [f"{own[f'{name}_ms']:.0f} ({own[f'{name}_batches']})" for name in names]
+            rows.append(f"| {run['batch_size']} | `{cell}` | " + " | ".join(shown) + " |")
+    tokens = published["runs"][0]["cells"][0]["answer_length"] - 1
+    rows += ["", f"ms a batch, medians (batches); decoding is {tokens:.0f} tokens behind the first."]
+    return rows
+
+
 def provenance(published: Figures) -> list[str]:
     """Return command, date, machine and versions."""
     hardware, versions = published["hardware"], published["versions"]
@@ -80,7 +94,12 @@ def skipping(published: Figures) -> list[str]:
             parts = [over[part] for part in ("prefill_ms", "decode_token_ms") if part in over]
             shown.append(" / ".join(f"{p['median']:+.2f} [{p['low']:+.2f}, {p['high']:+.2f}]" for p in parts) or "–")
         rows.append(f"| {batch} | {100 * float(latency):g} % | " + " | ".join(shown) + " |")
-    rows += ["", "ms of prefill / of one decoded token over `cut`, the median of the rounds [10 %, 90 %]."]
+    rounds = {batch: row["repeats"] for (batch, _, _), row in by_batch.items()}
+    shown_rounds = ", ".join(f"{count} at batch {batch}" for batch, count in rounds.items())
+    rows += [
+        "",
+        f"ms of prefill / of one decoded token over `cut`, the median of the rounds [10 %, 90 %]: {shown_rounds}.",
+    ]
     return rows
 
 
@@ -115,6 +134,32 @@ def loading(published: Figures) -> list[str]:
         "",
         f"MiB on top of what the libraries take; {published['stored_bytes'] / MIB:,.0f} MiB are stored in float16.",
     ]
+    return rows
+
+
+def converting(published: Figures) -> list[str]:
+    """Return what converting the original layout took, and how many weights came through."""
+    (row,) = published["rows"]
+    return [
+        "| MiB pickled | s | host: own, at most, MiB | weights | with other bits | then `adallava generate`, s |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| {row['stored_bytes'] / MIB:,.0f} | {row['seconds']:.0f} | {row['anonymous_peak_bytes'] / MIB:,.0f} | "
+        f"{row['weights']} | {row['differing']} | {row['generate_s']:.0f} |",
+    ]
+
+
+def processes(published: Figures) -> list[str]:
+    """Return answers a second by batch size and number of processes."""
+    rows = ["| batch | processes | answers/s | against one | s before | answering | behind | other answers |"]
+    rows.append("|" + " ---: |" * 8)
+    for row in published["rows"]:
+        (one,) = (r for r in published["rows"] if r["processes"] == 1 and r["batch_size"] == row["batch_size"])
+        spent = [f"{row[f'{part}_s']:.1f}" for part in ("starting", "answering", "ending")]
+        rows.append(
+            f"| {row['batch_size']} | {row['processes']} | {row['answers_per_s']:.1f} | "
+            f"{row['answers_per_s'] / one['answers_per_s']:.2f} | {' | '.join(spent)} | "
+            f"{row['differing']} of {row['answers']} |"
+        )
     return rows
 
 

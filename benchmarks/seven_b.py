@@ -152,6 +152,36 @@ def device_growth_bytes(records: Sequence[SampleRecord]) -> int:
     return max((peaks[-1] - peaks[0] for peaks in batches.values()), default=0)
 
 
+def new_length_ms(records: Sequence[SampleRecord]) -> dict[str, dict[str, float]]:
+    """Return each cell's prefill and decoding, ms a batch: where no length was new to the process, and where all were.
+
+    A kernel that is planned for each length anew makes the first batch of a length pay for those after it. Medians;
+    cells that have both, in whole batches.
+    """
+    seen: set[tuple[int, int]] = set()
+    spent: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    place = 0
+    while place < len(records):
+        size = max(1, records[place].batch_size)
+        batch = records[place : place + size]
+        place += size
+        if len(batch) < size or batch[0].part_ms is None:
+            continue
+        longest = max(record.prompt_length for record in batch)
+        steps = [(size, longest + step) for step in range(max(record.answer_length for record in batch))]
+        for part, own in (("prefill", steps[:1]), ("decode", steps[1:])):
+            new = sum(step not in seen for step in own)
+            if own and new in (0, len(own)):
+                spent[batch[0].cell][f"{part}_{'new' if new else 'seen'}"].append(batch[0].part_ms[part] * size)
+        seen.update(steps)
+    return {
+        cell: {f"{name}_ms": spread(ms)["median"] for name, ms in of.items()}
+        | {f"{name}_batches": len(ms) for name, ms in of.items()}
+        for cell, of in spent.items()
+        if len(of) == 2 * len(("prefill", "decode"))
+    }
+
+
 def run(args: argparse.Namespace, task: Path, batch_size: int, methods: str, seconds: float) -> dict[str, Any]:
     """Sweep at one batch size; return what its files say, and what it held."""
     folder = args.work / f"batch-{batch_size}"
@@ -170,6 +200,7 @@ def run(args: argparse.Namespace, task: Path, batch_size: int, methods: str, sec
         "host_peak_bytes": max((look[2] for look in watched.looks), default=0),
     }
     memory = cell_memory(journal, watched.looks)
+    made["new_length_ms"] = new_length_ms([record for record, _ in _records(journal)])
     if not (folder / "results.json").exists():
         return made | {"cells": [{"cell": cell, **found} for cell, found in memory.items()]}
     published = publish(folder)

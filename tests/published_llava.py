@@ -2,8 +2,9 @@
 
 Facts from the published repositories' config.json, preprocessor_config.json, processor_config.json,
 tokenizer_config.json, tokenizer.json, chat_template.json and model.safetensors.index.json (7B: a copy of them in a
-public GitHub repository; 13B: the same files, with the widths of Vicuna 13B). Only widths, depths and the words of the
-vocabulary are tiny here; its size, the special ids, the picture's size and N = 576 are the published ones.
+public GitHub repository; 13B: stored pages of huggingface.co/llava-hf/llava-1.5-13b-hf with its config.json and
+generation_config.json, and the sizes of its other files). Only widths, depths and the words of the vocabulary are tiny
+here; its size, the special ids, the picture's size and N = 576 are the published ones.
 """
 
 import json
@@ -18,6 +19,12 @@ PAD_TOKEN_ID = 32001
 VOCAB_SIZE = 32064
 TOTAL_SIZE_BYTES_7B = 14126854144
 """`metadata.total_size` of the 7B's index, float16."""
+
+TOTAL_SIZE_BYTES_13B = 26702989312
+"""By the shapes of its config; the published shards have 4.96, 4.97, 4.88, 4.93, 4.93 and 2.02 GB, 26.69 together."""
+
+INDEX_KB = {"7b": (3, 70.1), "13b": (6, 77.2)}
+"""Shards, and the size of model.safetensors.index.json as huggingface.co states it."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': '}}{% endif %}"
@@ -37,7 +44,7 @@ TINY_VISION = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads"
 def config_fields(size: str, *, tiny: bool = True) -> dict[str, Any]:
     """Return the published config.json of "7b" or "13b", with tiny widths unless told otherwise."""
     text: dict[str, Any] = {
-        "_name_or_path": f"lmsys/vicuna-{size}-v1.5",
+        "_name_or_path": "lmsys/vicuna-7b-v1.5",
         "architectures": ["LlamaForCausalLM"],
         "max_position_embeddings": 4096,
         "model_type": "llama",
@@ -46,6 +53,7 @@ def config_fields(size: str, *, tiny: bool = True) -> dict[str, Any]:
         "vocab_size": VOCAB_SIZE,
     }
     if size == "13b":
+        text |= {"_name_or_path": "meta-llama/Llama-2-13b-hf"}
         text |= {**WIDTHS_13B, "num_key_value_heads": WIDTHS_13B["num_attention_heads"]}
     vision = {
         "hidden_size": 1024,
@@ -116,6 +124,12 @@ def new_name(old: str) -> str:
     if old.startswith("language_model.model."):
         return "model.language_model." + old.removeprefix("language_model.model.")
     return "model." + old
+
+
+def index_kb(names: list[str], shards: int, total_size: int) -> float:
+    """Return the size of an index with these keys, in kB, as transformers writes it."""
+    weight_map = dict.fromkeys(names, f"model-00001-of-{shards:05d}.safetensors")
+    return (len(json.dumps({"metadata": {"total_size": total_size}, "weight_map": weight_map}, indent=2)) + 1) / 1000
 
 
 def shapes(config: dict[str, Any], old: str) -> tuple[int, ...]:
@@ -191,9 +205,17 @@ def write_model(folder: Path, config: dict[str, Any], weights: dict[str, torch.T
 
 
 def write_processor(
-    folder: Path, chat_template: str, *, family: str = "Llava", pictures: dict[str, Any] | None = None
+    folder: Path,
+    chat_template: str,
+    *,
+    family: str = "Llava",
+    pictures: dict[str, Any] | None = None,
+    pad: bool = True,
 ) -> None:
-    """Write the processor's files; of another family than Llava, with more settings for `pictures`."""
+    """Write the processor's files; of another family than Llava, with more settings for `pictures`.
+
+    Without `pad` there is no `<pad>` among the words, as in LLaVA-1.6: `<unk>` pads.
+    """
     _write(
         folder / "preprocessor_config.json",
         {
@@ -223,7 +245,7 @@ def write_processor(
             "vision_feature_select_strategy": "default",
         },
     )
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": PAD_TOKEN_ID}
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": PAD_TOKEN_ID if pad else 0}
     _write(
         folder / "generation_config.json", {"_from_model_config": True, **ids, "transformers_version": "4.36.0.dev0"}
     )
@@ -231,15 +253,18 @@ def write_processor(
         _write(folder / "chat_template.json", {"chat_template": CHAT_TEMPLATE})
     else:
         (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
-    write_tokenizer(folder)
+    write_tokenizer(folder, pad=pad)
 
 
-def write_tokenizer(folder: Path, *, added: bool = True) -> None:
+def write_tokenizer(folder: Path, *, added: bool = True, pad: bool = True) -> None:
     """Write the tokenizer's files; without `<image>` and `<pad>`, which llava-hf added, they are Vicuna's."""
+    pad = added and pad
     folder.mkdir(parents=True, exist_ok=True)
     special = {0: "<unk>", 1: "<s>", 2: "</s>", IMAGE_TOKEN_ID: "<image>", PAD_TOKEN_ID: "<pad>"}
     if not added:
-        special = {id_: token for id_, token in special.items() if id_ < 3}
+        special.pop(IMAGE_TOKEN_ID)
+    if not pad:
+        special.pop(PAD_TOKEN_ID)
     plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
     vocab |= {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
@@ -307,7 +332,7 @@ def write_tokenizer(folder: Path, *, added: bool = True) -> None:
             **({"extra_special_tokens": {"image_token": "<image>"}, "image_token": "<image>"} if added else {}),
             "legacy": False,
             "model_max_length": 1000000000000000019884624838656,
-            "pad_token": "<pad>" if added else "<unk>",
+            "pad_token": "<pad>" if pad else "<unk>",
             "padding_side": "left" if added else "right",
             **({"processor_class": "LlavaProcessor"} if added else {}),
             "sp_model_kwargs": {},
@@ -318,10 +343,11 @@ def write_tokenizer(folder: Path, *, added: bool = True) -> None:
         },
     )
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokens["pad_token"] = "<pad>" if added else "<unk>"
+    tokens["pad_token"] = "<pad>" if pad else "<unk>"
     _write(folder / "special_tokens_map.json", {role: {"content": token, **plain} for role, token in tokens.items()})
     if added:
-        _write(folder / "added_tokens.json", {"<image>": IMAGE_TOKEN_ID, "<pad>": PAD_TOKEN_ID})
+        more = {"<pad>": PAD_TOKEN_ID} if pad else {}
+        _write(folder / "added_tokens.json", {"<image>": IMAGE_TOKEN_ID, **more})
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

@@ -124,3 +124,28 @@ def test_growth_is_between_batches_of_equal_lengths(monkeypatch):
     assert device_growth_bytes(answers((100, 9), (300, 20), (100, 9), (300, 20))) == 0
     assert device_growth_bytes(answers((100, 9), (300, 20), (104, 9), (310, 20))) == 10
     assert device_growth_bytes(answers((100, 9), (300, 20))) == 0
+
+
+def test_the_first_batch_of_a_length_is_told_from_those_after_it(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    from seven_b import new_length_ms
+
+    def answer(length, prefill, decode):
+        made = sample_record("full@1.0", f"s{length}", score=1.0, tokens_kept=4)
+        ms = {"prefill": prefill, "decode": decode}
+        return made.model_copy(
+            update={"prompt_length": length, "answer_length": 2, "batch_size": 1, "part_ms": ms, "peak_memory_bytes": 1}
+        )
+
+    # The second of length 9 finds 9 and 10; the one of 10 finds its prompt's length, not its answer's.
+    made = new_length_ms([answer(9, 50.0, 40.0), answer(9, 5.0, 4.0), answer(10, 7.0, 60.0)])
+    assert made["full@1.0"] == {
+        "prefill_new_ms": 50.0,
+        "prefill_seen_ms": 6.0,
+        "decode_new_ms": 50.0,
+        "decode_seen_ms": 4.0,
+        "prefill_new_batches": 1,
+        "prefill_seen_batches": 2,
+        "decode_new_batches": 2,
+        "decode_seen_batches": 1,
+    }

@@ -32,8 +32,10 @@ class BaseFiles:
         """The folder that holds them.
 
         Raises:
-            CheckpointError: if a hub id has no local copy.
+            CheckpointError: if a hub id has no local copy, or the model was not made from files.
         """
+        if not self.name_or_path:
+            raise CheckpointError("this model was made in memory: pass name_or_path to say where its files are")
         return weights_folder(folder_or_id_of(self.name_or_path))
 
     @cached_property
@@ -43,8 +45,6 @@ class BaseFiles:
         Raises:
             CheckpointError: if the model was not made from files.
         """
-        if not self.name_or_path:
-            raise CheckpointError("this model was made in memory: pass name_or_path to have its weights hashed")
         return weights_sha256(self.folder)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adallava.adapters import save_adapter
 from adallava.budget import BudgetLike, LatencyLike
 from adallava.errors import CheckpointError
-from adallava.families import load_family, pick_device, wrap_model
+from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import Positions
@@ -22,6 +22,7 @@ from adallava.generation.run_forward import choose_inside, forward_inside, forwa
 from adallava.generation.run_generate import generate_run
 from adallava.language import make_language
 from adallava.learned import Asked, BaseFiles, make_scheduler, make_selector
+from adallava.placement import check_taken, pick_device, pick_dtype
 from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
@@ -90,11 +91,11 @@ class AdaLlava:
     @classmethod
     def from_pretrained(
         cls,
-        name_or_path: str,
+        name_or_path: str | Path,
         *,
         method: str = "question",
         adapter: str | Path | None = None,
-        dtype: str | torch.dtype = "auto",
+        dtype: str | torch.dtype | None = "auto",
         device: str | torch.device | None = None,
         attn_implementation: str = "sdpa",
         allow_other_base: bool = False,
@@ -102,28 +103,36 @@ class AdaLlava:
     ) -> "AdaLlava":
         """Load a model and a selection method for it.
 
+        One policy for memory: safetensors are mapped, on the CPU in the stored type the mapped pages are the weights,
+        and in another type or on a GPU each weight is copied once, on its own. Pickles are never read, and no code of a
+        checkpoint is run. What can be told from names, sizes and headers is told before any weight is read.
+
         Args:
-            name_or_path: a bundled name (`tiny`), a folder, or a hub id, of a checkpoint in stock format.
+            name_or_path: a bundled name (`tiny`), a folder, or a hub id, of a checkpoint in stock format. A hub id is
+                fetched to the hub's local cache, and with `HF_HUB_OFFLINE=1` taken from there.
             method: a name of `adallava.registry.selector_names()`, or "full" for the full-token model.
             adapter: folder of a learned method's weights; by default `<folder>/adapters/<method>`.
-            dtype: of the base; "auto" is the checkpoint's own.
-            device: one device for everything; by default CUDA if there is one.
+            dtype: of every weight of the base, floating-point; "auto" and None are the checkpoint's own.
+            device: one device for everything; by default CUDA if there is one. There is no `device_map`.
             attn_implementation: "sdpa" or "eager".
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
             CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
-            UnsupportedModeError: for a model family that is not supported.
+            UnsupportedModeError: for a model family that is not supported, quantised weights, or `device_map`.
+            InputError: for a device that is not here, or a type that weights cannot have.
             UnknownNameError: for an unknown method.
         """
+        check_taken(selector_options)
         if method != FULL_METHOD:
             load_selector_class(method)  # A misspelt method is told before gigabytes are read.
-        folder_or_id = folder_or_id_of(name_or_path)
-        family = load_family(
-            folder_or_id, dtype=dtype, device=pick_device(device), attn_implementation=attn_implementation
-        )
-        full = cls(family.model, AdaLlavaProcessor.from_pretrained(name_or_path), name_or_path=name_or_path)
+        placed, typed = pick_device(device), pick_dtype(dtype)
+        name = str(name_or_path)
+        folder = str(find_checkpoint(folder_or_id_of(name)))
+        processor = AdaLlavaProcessor.from_pretrained(folder)
+        family = load_family(folder, dtype=typed, device=placed, attn_implementation=attn_implementation)
+        full = cls(family.model, processor, name_or_path=name)
         return full.with_method(method, adapter, allow_other_base=allow_other_base, **selector_options)
 
     def with_method(

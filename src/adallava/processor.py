@@ -1,14 +1,19 @@
 """Where a model's files are, its stock processor, and the wording of a prompt."""
 
-from pathlib import Path
+from textwrap import shorten
 from typing import Any, cast
+
+from jinja2 import TemplateError
 
 from adallava.adapters.bundled import is_bundled, model_folder
 from adallava.errors import CheckpointError
+from adallava.families.checkpoint_files import check_processor
+from adallava.families.hub import PROCESSOR_FILES, find_folder
+from adallava.families.picture_tokens import complete_processor
 
 
 class AdaLlavaProcessor:
-    """Loads the stock processor of a model; nothing of it is changed."""
+    """Loads the stock processor of a model; only what its files leave open is filled in, from the model's config."""
 
     @classmethod
     def from_pretrained(cls, name_or_path: str) -> Any:
@@ -17,21 +22,33 @@ class AdaLlavaProcessor:
         Raises:
             CheckpointError: if its files are missing or damaged.
         """
-        from transformers import AutoProcessor
+        from transformers import AutoConfig, AutoProcessor
 
-        folder_or_id = folder_or_id_of(name_or_path)
+        folder = find_folder(folder_or_id_of(name_or_path), PROCESSOR_FILES)
+        check_processor(folder)
         try:
-            return AutoProcessor.from_pretrained(folder_or_id, local_files_only=Path(folder_or_id).is_dir())
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {error}") from error
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # whatever a damaged file makes transformers or tokenizers raise
+            reason = f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …')}"
+            raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {reason}") from error
+        complete_processor(processor, config)
+        return processor
 
 
 def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
-    """Return the prompt for a question about images: the processor's chat template, or LLaVA-1.5's wording."""
+    """Return the prompt for a question about images: the processor's chat template, or LLaVA-1.5's wording.
+
+    Raises:
+        CheckpointError: for a template that is damaged, or that refuses a user's question.
+    """
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
         conversation = [{"role": "user", "content": content}]
-        return cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True))
+        try:
+            return cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True))
+        except TemplateError as error:
+            raise CheckpointError(f"the processor's chat template cannot be used: {error}") from error
     images = f"{processor.image_token}\n" * num_images
     return f"USER: {images}{question} ASSISTANT:"
 

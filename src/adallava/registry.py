@@ -1,4 +1,4 @@
-"""Finds selection methods, schedulers and sources of tasks by name: built-ins and third parties' are entry points.
+"""Finds methods, schedulers, model families and sources of tasks by name: all are entry points, built in or not.
 
 Nothing is imported before it is asked for, so that listing names stays fast and needs no torch.
 """
@@ -11,9 +11,10 @@ from adallava.errors import AdallavaError, UnknownNameError
 
 SELECTOR_GROUP = "adallava.selectors"
 SCHEDULER_GROUP = "adallava.schedulers"
+FAMILY_GROUP = "adallava.families"
 TASK_GROUP = "adallava.tasks"
 
-_KINDS = {SELECTOR_GROUP: "selection method", SCHEDULER_GROUP: "scheduler"}
+_KINDS = {SELECTOR_GROUP: "selection method", SCHEDULER_GROUP: "scheduler", FAMILY_GROUP: "model family"}
 
 _REQUIRED = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "flops")
 """Of every method."""
@@ -26,6 +27,12 @@ _REQUIRED_INSIDE = (*_REQUIRED, "schedule", "raters", "choose", "num_raters")
 
 _REQUIRED_SCHEDULER = ("name", "learned", "per_sample", "units", "schedule")
 """Of a scheduler: `scheduling.contract.Scheduler`."""
+
+_REQUIRED_FAMILY = (
+    *("name", "transformers_class", "model", "shape", "provides", "one_grid", "for_sizes", "grids", "tower_runs"),
+    *("pictures", "encode", "project", "embed_text", "decoder"),
+)
+"""Of a model family: `families.contract.Family`. Its name is the `model_type` of the config."""
 
 
 def selector_names() -> tuple[str, ...]:
@@ -46,6 +53,15 @@ def scheduler_names() -> tuple[str, ...]:
     return tuple(sorted(_entry_points_by_name(SCHEDULER_GROUP)))
 
 
+def family_names() -> tuple[str, ...]:
+    """Return the `model_type` of every installed model family, sorted. Imports none of them.
+
+    Raises:
+        AdallavaError: if two installed packages claim one name.
+    """
+    return tuple(sorted(_entry_points_by_name(FAMILY_GROUP)))
+
+
 def load_selector_class(name: str) -> type[Any]:
     """Import and return the selection method registered under `name`.
 
@@ -64,6 +80,16 @@ def load_scheduler_class(name: str) -> type[Any]:
         AdallavaError: if the class cannot be imported, lacks part of the contract, or names itself otherwise.
     """
     return _load(SCHEDULER_GROUP, name)
+
+
+def load_family_class(model_type: str) -> type[Any]:
+    """Import and return the model family of a `model_type`.
+
+    Raises:
+        UnknownNameError: for a type that no package registers, with the nearest known ones.
+        AdallavaError: if the class cannot be imported, lacks part of the contract, or names itself otherwise.
+    """
+    return _load(FAMILY_GROUP, model_type)
 
 
 def task_source(name: str) -> Any:
@@ -116,7 +142,7 @@ def _entry_points_by_name(group: str) -> dict[str, EntryPoint]:
 
 
 def _check_class(group: str, cls: object, entry_point: EntryPoint) -> None:
-    required: tuple[str, ...] = _REQUIRED_SCHEDULER
+    required: tuple[str, ...] = _REQUIRED_FAMILY if group == FAMILY_GROUP else _REQUIRED_SCHEDULER
     if group == SELECTOR_GROUP:
         required = _REQUIRED_INSIDE if selects_inside_llm(cls) else _REQUIRED_BEFORE
     missing = [attribute for attribute in required if not hasattr(cls, attribute)]

@@ -295,7 +295,7 @@ def _anyres(folder: Path) -> None:
         (
             _no_shard,
             CheckpointError,
-            "lacks pytorch_model-00002-of-00002.bin, which pytorch_model.bin.index.json names",
+            "lacks 1 of 2 shards that pytorch_model.bin.index.json names: pytorch_model-00002-of-00002.bin",
         ),
         (_cut_shard, CheckpointError, "pytorch_model-00002-of-00002.bin is damaged"),
         (_stranger, CheckpointError, "'model.vision_controller.fc.weight', which neither LLaVA-1.5 nor AdaLLaVA has"),

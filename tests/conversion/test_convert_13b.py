@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from original_llava import TOWER, write_clip, write_original
-from published_llava import config_fields, new_name, old_names
+from published_llava import config_fields, index_kb, new_name, old_names
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -54,6 +54,24 @@ PUBLISHED: dict[str, Any] = {
     "use_cache": True,
     "use_mm_proj": True,
     "vocab_size": 32000,
+}
+# Of zhuoyanxu/ada-llava-v1.5-13b's config.json, on a stored page of huggingface.co, what differs.
+PUBLISHED_ADALLAVA: dict[str, Any] = {
+    **PUBLISHED,
+    "_name_or_path": "zhuoyanxu/ada-llava-v1.5-13b",
+    "architectures": ["AdaLlavaLlamaForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "mm_patch_merge_type": "flat",
+    "mm_projector_lr": None,
+    "model_type": "ada_llava_llama",
+    "num_prefix_layers": 20,
+    "rope_theta": 10000.0,
+    "scheduler_type": "L",
+    "token_selecting": "none",
+    "tokenizer_model_max_length": 2048,
+    "tokenizer_padding_side": "right",
+    "transformers_version": "4.37.2",
 }
 WIDTH, INNER = 80, 120
 TINY = {**PUBLISHED, "hidden_size": WIDTH, "intermediate_size": INNER, "mm_hidden_size": TOWER}
@@ -118,7 +136,7 @@ def test_every_weight_of_the_13b_arrives_under_its_published_name(stock: Path) -
 
 
 def test_its_config_is_that_of_llava_hf_but_for_the_widths(stock: Path) -> None:
-    """What the published original says, and what llava-hf's 13B is taken to say, agree."""
+    """What the published original says, and what llava-hf's 13B says, agree."""
     made = json.loads((stock / "config.json").read_text())["text_config"]
     expected = config_fields("13b", tiny=False)["text_config"]
     widths = {"hidden_size": WIDTH, "intermediate_size": INNER}
@@ -128,9 +146,37 @@ def test_its_config_is_that_of_llava_hf_but_for_the_widths(stock: Path) -> None:
     assert all(expected[name] == PUBLISHED[name] for name in widths)
 
 
+def _names_of_llm(layers: int) -> list[str]:
+    names = list(_weights())
+    of_layer = [name for name in names if ".layers.0." in name]
+    around = [name for name in names if ".layers." not in name]
+    return around + [name.replace(".0.", f".{layer}.", 1) for layer in range(layers) for name in of_layer]
+
+
+TOWER_NAMES = [f"model.vision_tower.{name}" for name in old_names(0, 24) if name.startswith("vision_tower.")]
+
+
+@pytest.mark.parametrize(
+    ("layers", "shards", "tower", "total_size", "published_kb"),
+    [
+        (32, 3, [], 13_560_000_000, 24.9),
+        (40, 6, [], 26_170_000_000, 30.8),
+        (40, 6, TOWER_NAMES, 26_780_000_000, 79.7),
+    ],
+    ids=["ada-llava-L-v1.5-7b", "ada-llava-L-v1.5-13b", "ada-llava-v1.5-13b-prumerge"],
+)
+def test_adallavas_published_indexes_have_room_for_these_names(
+    layers: int, shards: int, tower: list[str], total_size: int, published_kb: float
+) -> None:
+    """Their sizes on huggingface.co: the scheduler's eight names, and a tower in the one with PruMerge alone."""
+    names = [*_names_of_llm(layers), *_scheduler(20), *tower]
+    assert round(index_kb(names, shards, total_size), 1) == published_kb
+    assert index_kb([*_names_of_llm(layers), *tower], shards, total_size) < published_kb - 0.5
+
+
 def test_adallavas_13b_has_a_prefix_of_twenty(tmp_path: Path) -> None:
-    """As its published list says; the config's own default, for the 7B, is 16."""
-    config = {**TINY, "model_type": "ada_llava_llama", "num_prefix_layers": 20, "scheduler_type": "L"}
+    """As its published config says, which names no rank; the default prefix, for the 7B, is 16."""
+    config = {**PUBLISHED_ADALLAVA, "hidden_size": WIDTH, "intermediate_size": INNER, "mm_hidden_size": TOWER}
     source = write_original(tmp_path / "ada-llava-L-v1.5-13b", _weights() | _scheduler(20), config, pickled=False)
     done = convert_llava(source, write_clip(tmp_path / "clip"), tmp_path / "stock")
     model = AdaLlava.from_pretrained(str(tmp_path / "stock"), method="full", device="cpu", dtype="float32")

@@ -84,6 +84,17 @@ def _one_folder_too_high(folder: Path) -> None:
     (folder / "config.json").rename(inner / "config.json")
 
 
+def _cache_of_a_repository(folder: Path) -> None:
+    snapshot = folder / "snapshots" / "1a2b"
+    snapshot.mkdir(parents=True)
+    (folder / "config.json").rename(snapshot / "config.json")
+
+
+def _no_weights(folder: Path) -> None:
+    for shard in [*folder.glob("*.safetensors"), folder / "model.safetensors.index.json"]:
+        shard.unlink()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -96,7 +107,9 @@ def _one_folder_too_high(folder: Path) -> None:
         (_pickled, r"no weights in safetensors but pickled ones \(pytorch_model.bin\), which are never read"),
         (_damage_config, r"config.json is damaged: Expecting"),
         (_original_layout, r"layout of the original LLaVA code.*`adallava convert`"),
+        (_no_weights, r"has no weights: neither model.safetensors nor model.safetensors.index.json is in it"),
         (_one_folder_too_high, r"has no config.json; did you mean its folder 'inner'\?"),
+        (_cache_of_a_repository, r"has no config.json; did you mean its folder 'snapshots/1a2b'\?"),
     ],
 )
 def test_what_is_wrong_is_named(sharded: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -1,12 +1,13 @@
 """A checkpoint with the names, fields and files of `llava-hf/llava-v1.6-vicuna-7b-hf` loads; only widths are tiny.
 
-Facts: key names from transformers' own script that converted the published weights; config.json and
-preprocessor_config.json from copies in public repositories (the pinpoints, ids and vocabulary are LLaVA-1.6's for its
-Vicuna and its Mistral). The tokenizer's files are those of LLaVA-1.5, which has the same vocabulary and added tokens;
-the published chat template was not found, so the prompt's wording is not checked here.
+Facts: key names from transformers' own script that converted the published weights; chat_template.json,
+generation_config.json and the files' sizes from stored pages of huggingface.co/llava-hf/llava-v1.6-vicuna-7b-hf;
+config.json from pages of copies that name it (the 7B's, quantised, and the 13B's), preprocessor_config.json from one of
+another model of 772 bytes, as many as the published one has. The words of the vocabulary are not the published ones.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,17 @@ import torch
 from PIL import Image
 from published_llava import (
     IMAGE_TOKEN_ID,
+    TOTAL_SIZE_BYTES_7B,
     config_fields,
+    index_kb,
     new_name,
+    old_names,
     random_weights,
     write_model,
     write_processor,
 )
 
-from adallava import AdaLlava
+from adallava import AdaLlava, AdaLlavaProcessor
 from adallava.cli.main import main
 from adallava.costs.shapes import LLAVA_1_5_7B, model_shape_from_config
 from adallava.model import build_prompt
@@ -31,9 +35,14 @@ from adallava.model import build_prompt
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 
-def next_fields(*, tiny: bool = True) -> dict[str, Any]:
-    """Return the published config.json, with tiny widths unless told otherwise."""
-    fields = config_fields("7b", tiny=tiny)
+def next_fields(size: str = "7b", *, tiny: bool = True) -> dict[str, Any]:
+    """Return the published config.json of "7b" or "13b", with tiny widths unless told otherwise."""
+    fields = config_fields(size, tiny=tiny)
+    fields["text_config"] |= {"_name_or_path": f"lmsys/vicuna-{size}-v1.5", "pad_token_id": 0}
+    if size == "13b":
+        fields["text_config"]["max_length"] = 4096
+    for name in ("pad_token_id", "tie_word_embeddings"):
+        del fields[name]
     return fields | {
         "architectures": ["LlavaNextForConditionalGeneration"],
         "image_grid_pinpoints": PINPOINTS,
@@ -62,6 +71,7 @@ def write_next(folder: Path, layout: str = "old") -> Path:
             "image_grid_pinpoints": PINPOINTS,
             "image_processor_type": "LlavaNextImageProcessor",
         },
+        pad=False,
     )
     return folder
 
@@ -91,6 +101,38 @@ def test_every_weight_arrives_under_either_layout_of_names(tmp_path: Path, layou
     assert set(loaded) == set(expected)
     for name, tensor in loaded.items():
         assert torch.equal(tensor, expected[name]), name
+
+
+@pytest.mark.parametrize(("size", "published_kb"), [("7b", 1.17), ("13b", 1.34)])
+def test_its_config_has_the_size_of_the_published_one(size: str, published_kb: float) -> None:
+    """Every field that was read off a copy, and none besides: the files are as long as huggingface.co states."""
+    assert round((len(json.dumps(next_fields(size, tiny=False), indent=2)) + 1) / 1000, 2) == published_kb
+
+
+def test_its_index_and_its_processor_have_the_sizes_of_the_published_ones(folder: Path) -> None:
+    names = [*old_names(32, 24), "image_newline"]
+    assert round(index_kb(names, 3, TOTAL_SIZE_BYTES_7B + 2 * 4096), 1) == 70.2
+    sizes = {"preprocessor_config.json": 772, "generation_config.json": 137, "special_tokens_map.json": 552}
+    # Those that transformers wrote end in a line's end.
+    assert {name: (folder / name).stat().st_size + 1 for name in sizes} == sizes
+
+
+def test_its_prompt_is_that_of_the_published_template(published: AdaLlava) -> None:
+    """Word by word LLaVA-1.5's: the sentence of Vicuna's system was taken out by its publishers."""
+    assert build_prompt(published.processor, "why?") == "USER: <image>\nwhy? ASSISTANT:"
+
+
+def test_unknown_words_pad_as_published(published: AdaLlava) -> None:
+    assert (published.family.pad_token_id, published.processor.tokenizer.pad_token) == (0, "<unk>")
+
+
+def test_a_revision_without_a_processor_config_holds_the_same_places(folder: Path, tmp_path: Path) -> None:
+    """As 1ee238e was published: nothing says how large a patch is but the model's config."""
+    older = Path(shutil.copytree(folder, tmp_path / "older"))
+    (older / "processor_config.json").unlink()
+    processor = AdaLlavaProcessor.from_pretrained(str(older))
+    inputs = processor(images=[_picture(500, 336)], text=[build_prompt(processor, "why?")], return_tensors="pt")
+    assert (inputs["input_ids"] == IMAGE_TOKEN_ID).sum() == 576 + 24 * 37
 
 
 def test_a_picture_has_the_tokens_that_the_published_settings_give_it(published: AdaLlava) -> None:

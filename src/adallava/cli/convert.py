@@ -48,6 +48,9 @@ def run(args: argparse.Namespace) -> int:
     """Convert the checkpoint and print what was written."""
     from adallava.conversion import convert_llava
 
+    from .loading import quiet_loading
+
+    quiet_loading(str(args.source))
     done = convert_llava(args.source, args.vision_tower, args.output, tokenizer=args.tokenizer)
     print(f"wrote {done.folder}: {done.num_weights} weights; the vision tower's are from {done.vision_tower_from}")
     if done.scheduler is not None:

@@ -58,12 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from adallava.cli.loading import check_device
+    from adallava.cli.loading import check_device, quiet_loading
     from adallava.training.examples import TaskExamples
     from adallava.training.fixed_plan import PLANS_FILE
     from adallava.training.stages import train_stage
 
     check_device(args.device)
+    if args.model is not None:
+        quiet_loading(args.model)
     data = None if args.data is None else TaskExamples.from_file(args.data, named_columns(args))
     folder = train_stage(
         recipe,

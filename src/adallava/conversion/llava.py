@@ -20,9 +20,10 @@ from adallava.conversion.names import EMBEDDINGS, VISION_PREFIX, clip_name, is_b
 from adallava.conversion.processor import read_tokenizer, save_processor
 from adallava.conversion.scheduler import SCHEDULER_PREFIX, method_of, write_scheduler
 from adallava.conversion.shards import read_config, read_tensors, weight_files
+from adallava.conversion.supported import check_supported
 from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.families import load_family
 
-_MODEL_TYPES = ("llava", "llava_llama", "ada_llava_llama")
 _PAD_ROWS_TO = 64
 """As in the published checkpoints: 32000 words and two special tokens become 32064 rows."""
 
@@ -63,18 +64,18 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
         tokenizer: a folder with the LLM's tokenizer; None = the source.
 
     Raises:
-        CheckpointError: if files are missing, damaged or refused, or a weight is not known.
+        CheckpointError: if files are missing, damaged or refused, or a weight is missing, unknown or of another shape.
         UnsupportedModeError: for another family, projector or way to put pictures in.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CheckpointError(f"{str(output)!r} exists and is not an empty folder: give a new one")
     config, clip = read_config(source), read_config(vision_tower)
-    _check_supported(source, config)
+    check_supported(source, config)
     method = method_of(config)
     vision = clip.get("vision_config") if clip.get("model_type") == "clip" else clip
     if not isinstance(vision, dict) or "patch_size" not in vision:
         raise CheckpointError(f"folder {str(vision_tower)!r} is no CLIP checkpoint: its config has no vision_config")
-    pictures = read_config(vision_tower, "preprocessor_config.json")
+    pictures = _picture_settings(vision_tower)
     words = read_tokenizer(source if tokenizer is None else tokenizer)
     _check_words(words, config, source if tokenizer is None else tokenizer)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -84,6 +85,7 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
         writer, scheduler = _copy_weights(partial, source, vision_tower, int(config["vocab_size"]), _num_rows(words))
         _write_json(partial / "config.json", _stock_config(config, vision, words, writer.dtype))
         save_processor(partial, words, config, vision, pictures)
+        _check_whole(partial, source)
         adapter = write_scheduler(partial, output.name, scheduler, config)
         if output.exists():
             output.rmdir()
@@ -118,6 +120,8 @@ def _copy_weights(
             new = stock_name(name)
             if new is None:
                 raise CheckpointError(f"{path} holds {name!r}, which neither LLaVA-1.5 nor AdaLLaVA has")
+            if new in part or new in writer.files:
+                raise CheckpointError(f"{path} holds {name!r} a second time")
             part[new] = _with_rows(tensor, num_words, num_rows) if new in EMBEDDINGS else tensor.contiguous()
         writer.write(part)
     if not any(name.startswith(VISION_PREFIX) for name in writer.files):
@@ -155,23 +159,21 @@ class _Writer:
         _write_json(self._folder / "model.safetensors.index.json", index)
 
 
-def _check_supported(source: Path, config: dict[str, Any]) -> None:
-    model_type = config.get("model_type")
-    if model_type not in _MODEL_TYPES or "mm_vision_tower" not in config:
-        raise UnsupportedModeError(
-            f"folder {str(source)!r} is of the type {model_type!r} and not in the layout of the original LLaVA code "
-            f"({', '.join(_MODEL_TYPES)}, with mm_vision_tower)"
-        )
-    wanted = {"mm_projector_type": "mlp2x_gelu", "mm_vision_select_feature": "patch"}
-    for field, value in wanted.items():
-        if config.get(field, value) != value:
-            raise UnsupportedModeError(f"{field}={config[field]!r} is not supported: only {value!r} is")
-    if config.get("image_aspect_ratio") not in (None, "square", "pad"):
-        raise UnsupportedModeError(
-            f"image_aspect_ratio={config['image_aspect_ratio']!r} is not supported: 'pad' and 'square' are"
-        )
-    if config.get("mm_use_im_start_end"):
-        raise UnsupportedModeError("mm_use_im_start_end=true is not supported: LLaVA-1.5 has no such tokens")
+def _picture_settings(vision_tower: Path) -> dict[str, Any]:
+    pictures = read_config(vision_tower, "preprocessor_config.json")
+    missing = [name for name in ("image_mean", "image_std") if name not in pictures]
+    if missing:
+        raise CheckpointError(f"{vision_tower / 'preprocessor_config.json'} is damaged: it has no {missing[0]}")
+    return pictures
+
+
+def _check_whole(folder: Path, source: Path) -> None:
+    """Load what was written, mapped and not copied: every weight that the config asks for is there, in its shape."""
+    try:
+        load_family(str(folder), dtype="auto", device=torch.device("cpu"), attn_implementation="eager")
+    except (CheckpointError, UnsupportedModeError) as error:
+        reason = str(error).replace(f"at {str(folder)!r} ", "").replace(f" at {str(folder)!r}", "")
+        raise type(error)(f"{str(source)!r} and its vision tower make no whole model: {reason}") from error
 
 
 def _check_words(words: Any, config: dict[str, Any], folder: Path) -> None:

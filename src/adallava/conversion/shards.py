@@ -1,7 +1,9 @@
 """Reads the tensors of a checkpoint file by file, pickled or not; nothing in a file is ever executed."""
 
-import json
 import pickle
+import re
+import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,26 +13,31 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from adallava.errors import CheckpointError
+from adallava.families.checkpoint_files import check_pointer, check_safetensors, indexed_files, read_json
 
 _STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """Of the files' names, the safe kind first: a folder with both is read from the safe ones."""
+
+_GLOBAL = re.compile(r"GLOBAL (\S+) was not")
+"""What a pickle would have called, in a message of torch that goes on to say how to run it all the same."""
+
+
+_ADVICE = re.compile(r"\n|\(Could this| In PyTorch 2.6")
+"""Where such a message stops to say what is wrong."""
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """Return a JSON file of a folder.
 
     Raises:
-        CheckpointError: if it is missing or damaged.
+        CheckpointError: if the folder or the file is missing, or the file damaged.
     """
-    try:
-        config = json.loads((folder / name).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"folder {str(folder)!r} has no {name}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{folder / name} is damaged: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{folder / name} is damaged: it holds no object")
-    return config
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"there is no folder {str(folder)!r}: conversion reads local folders alone, `hf download` brings one from "
+            "the hub"
+        )
+    return read_json(folder / name)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -42,14 +49,7 @@ def weight_files(folder: Path) -> list[Path]:
     for stem, ending in _STEMS:
         index = folder / f"{stem}.{ending}.index.json"
         if index.is_file():
-            weight_map = read_config(folder, index.name).get("weight_map")
-            if not isinstance(weight_map, dict):
-                raise CheckpointError(f"{index} is damaged: it has no readable weight_map")
-            names = sorted(set(map(str, weight_map.values())))
-            missing = [name for name in names if not (folder / name).is_file()]
-            if missing:
-                raise CheckpointError(f"folder {str(folder)!r} lacks {', '.join(missing)}, which {index.name} names")
-            return [folder / name for name in names]
+            return indexed_files(index)
         if (folder / f"{stem}.{ending}").is_file():
             return [folder / f"{stem}.{ending}"]
     raise CheckpointError(
@@ -64,6 +64,7 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         CheckpointError: if it is damaged, or a pickle that holds more than tensors: that is refused, not run.
     """
     if path.suffix == ".safetensors":
+        check_safetensors(path)
         try:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118 - not a dictionary
@@ -75,15 +76,29 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
+    check_pointer(path)
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():
+            # Of a pickle's protocol: what cannot be read is an error anyway.
+            warnings.simplefilter("ignore", UserWarning)
+            # Before torch 1.6 files were no zip archives, and cannot be mapped.
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
+        called = _GLOBAL.search(str(error))
+        if called is None:
+            raise CheckpointError(f"{path} is damaged, or no file of tensors: torch cannot read it") from error
         raise CheckpointError(
-            f"{path} is refused: it is a pickle that holds more than tensors, and running what is in it is never "
-            f"safe ({str(error).splitlines()[0]})"
+            f"{path} is refused: it is a pickle that holds more than tensors ({called.group(1)}), and running what is "
+            "in it is never safe"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
+    except Exception as error:  # whatever damaged bytes make the unpickler raise
+        reason = _ADVICE.split(str(error))[0].strip() or type(error).__name__
+        raise CheckpointError(f"{path} is damaged, or no file of tensors: {reason}") from error
+    if not isinstance(held, dict) or not all(map(_is_weight, held, held.values())):
         raise CheckpointError(f"{path} is refused: it holds something other than named tensors")
     return held
+
+
+def _is_weight(name: object, value: object) -> bool:
+    plain = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
+    return isinstance(name, str) and plain

@@ -10,9 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from adallava.errors import InputError
-
-MODEL_TYPES = ("llava", "llava_next")
-"""Of models whose answers' cost is known."""
+from adallava.registry import family_names
 
 _LLAVA_CLIP_DEFAULTS: Mapping[str, int] = {
     "hidden_size": 1024,
@@ -207,14 +205,14 @@ def model_shape_from_config(config: Mapping[str, Any]) -> ModelShape:
     """Read the shapes from the dict of a stock LLaVA or LLaVA-NeXT `config.json`, or of its config's `to_dict()`.
 
     Args:
-        config: of a `model_type` in `MODEL_TYPES`, with a `clip_vision_model` tower and a `llama` or `mistral` LLM.
-            Missing keys have transformers' default values.
+        config: of a `model_type` that is registered as a family, with a `clip_vision_model` tower, LLaVA's projector
+            of two layers, and a `llama` or `mistral` LLM. Missing keys have transformers' default values.
 
     Raises:
         InputError: for another kind of model, tower or LLM, a selection strategy that keeps the class token,
             or a value that is not a whole number of at least 1.
     """
-    _require_choice("model_type", config.get("model_type"), MODEL_TYPES)
+    _require_choice("model_type", config.get("model_type"), family_names())
     # "full" would send the class token to the projector too; a token budget counts patches alone.
     strategy = config.get("vision_feature_select_strategy", "default")
     _require_choice("vision_feature_select_strategy", strategy, ("default",))

@@ -5,22 +5,29 @@ from typing import Any
 
 import torch
 
-from adallava.errors import CheckpointError, UnsupportedModeError
-from adallava.families import llava, llava_next
+from adallava.errors import UnsupportedModeError
 from adallava.families.checkpoint_files import check_config, check_weights
 from adallava.families.contract import Family
+from adallava.families.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.families.stock_loading import load_stock
-
-_FAMILIES = {
-    llava.MODEL_TYPE: (llava.MODEL_CLASS, llava.LlavaFamily),
-    llava_next.MODEL_TYPE: (llava_next.MODEL_CLASS, llava_next.LlavaNextFamily),
-}
-"""By `model_type`: the name of transformers' class, and what drives it."""
+from adallava.registry import family_names, load_family_class
 
 
-def pick_device(device: str | torch.device | None) -> torch.device:
-    """Return the device asked for; by default CUDA if there is one."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+def find_checkpoint(folder_or_id: str) -> Path:
+    """Return the folder of a checkpoint that is whole, as far as names, sizes and headers tell.
+
+    Of a hub id it is a snapshot in the local cache, fetched if it is not there; of a model that is not supported, the
+    config alone is.
+
+    Raises:
+        CheckpointError: if there is none, it is no model in stock layout, or its weights are missing or damaged.
+        UnsupportedModeError: for a family that is not supported, or quantised weights.
+    """
+    config = check_config(find_folder(folder_or_id, CONFIG_FILES))
+    _supported(config, folder_or_id)
+    folder = find_folder(folder_or_id, MODEL_FILES)
+    check_weights(folder)
+    return folder
 
 
 def load_family(
@@ -34,24 +41,27 @@ def load_family(
     device. Pickled weights are never read.
 
     Args:
-        folder_or_id: a folder, or a hub id.
+        folder_or_id: a folder, or a hub id; see `find_checkpoint`.
         dtype: "auto", or a floating-point type.
         device: to load to.
         attn_implementation: "sdpa" or "eager".
 
     Raises:
         CheckpointError: if there is no readable config, or the weights are missing or damaged.
-        UnsupportedModeError: for a family that is not supported.
+        UnsupportedModeError: for a family that is not supported, or quantised weights.
     """
-    folder = Path(folder_or_id) if Path(folder_or_id).is_dir() else None
-    if folder is not None:
-        check_config(folder)
-    class_name, wrapper = _FAMILIES[_supported(_read_model_type(folder_or_id), folder_or_id)]
-    if folder is not None:
-        check_weights(folder)
-    return wrapper(
-        load_stock(class_name, folder_or_id, dtype=dtype, device=device, attn_implementation=attn_implementation)
+    folder = find_checkpoint(folder_or_id)
+    family = load_family_class(_supported(check_config(folder), folder_or_id))
+    driven: Family = family(
+        load_stock(
+            family.transformers_class,
+            str(folder),
+            dtype=dtype,
+            device=device,
+            attn_implementation=attn_implementation,
+        )
     )
+    return driven
 
 
 def wrap_model(model: Any) -> Family:
@@ -60,8 +70,8 @@ def wrap_model(model: Any) -> Family:
     Raises:
         UnsupportedModeError: for a family that is not supported.
     """
-    _, wrapper = _FAMILIES[_supported(str(model.config.model_type), type(model).__name__)]
-    return wrapper(model)
+    driven: Family = load_family_class(_supported(model.config.to_dict(), type(model).__name__))(model)
+    return driven
 
 
 def weights_folder(folder_or_id: str) -> Path:
@@ -70,34 +80,13 @@ def weights_folder(folder_or_id: str) -> Path:
     Raises:
         CheckpointError: if a hub id has no local copy.
     """
-    if Path(folder_or_id).is_dir():
-        return Path(folder_or_id)
-    from transformers.utils import cached_file
-
-    try:
-        config_path = cached_file(folder_or_id, "config.json", local_files_only=True)
-    except OSError as error:
-        raise CheckpointError(f"{folder_or_id!r} is neither a folder nor a downloaded model") from error
-    return Path(str(config_path)).parent
+    return find_folder(folder_or_id, MODEL_FILES, download=False)
 
 
-def _read_model_type(folder_or_id: str) -> str:
-    from transformers import PreTrainedConfig
-
-    path = Path(folder_or_id)
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(folder_or_id, local_files_only=path.is_dir())
-    except (OSError, ValueError) as error:
-        message = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"no model {folder_or_id!r}: not a bundled name, not a folder, not a readable hub id ({message})"
-        ) from error
-    return str(config.get("model_type", "unknown"))
-
-
-def _supported(model_type: str, where: str) -> str:
-    if model_type not in _FAMILIES:
+def _supported(config: dict[str, Any], where: str) -> str:
+    model_type = str(config.get("model_type", "unknown"))
+    if model_type not in family_names():
         raise UnsupportedModeError(
-            f"{where!r} is of the family {model_type!r}; supported are: {', '.join(sorted(_FAMILIES))}"
+            f"{where!r} is of the family {model_type!r}; supported are: {', '.join(family_names())}"
         )
     return model_type

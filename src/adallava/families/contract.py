@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -52,7 +52,15 @@ class TextTower(Protocol):
 
 
 class Family(Protocol):
-    """One loaded model of a family, driven stage by stage."""
+    """One loaded model of a family, driven stage by stage.
+
+    Attributes:
+        name: the `model_type` of its configs, under which it is registered.
+        transformers_class: the name of transformers' class that loads it.
+    """
+
+    name: ClassVar[str]
+    transformers_class: ClassVar[str]
 
     @property
     def model(self) -> Any:

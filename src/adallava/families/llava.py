@@ -14,24 +14,31 @@ from adallava.families.text_tower import load_text_tower
 from adallava.families.tower_layer import tower_layer
 from adallava.selection.contract import Need, TowerShape
 
-MODEL_TYPE = "llava"
-MODEL_CLASS = "LlavaForConditionalGeneration"
-
 
 class LlavaFamily:
     """Drives a stock `LlavaForConditionalGeneration` stage by stage. Holds it, changes nothing in it."""
+
+    name = "llava"
+    transformers_class = "LlavaForConditionalGeneration"
 
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model.
 
         Raises:
             UnsupportedModeError: for a tower whose output is not exactly its grid of patches.
-            CheckpointError: if parameters lie on several devices or are not floating-point.
+            CheckpointError: if parameters lie on several devices or are not floating-point, or the token of a picture
+                has no row among the embeddings.
         """
         self._model = model
         self._layers = _feature_layers(model.config)
         self._shape = _tower_shape(model.config, len(self._layers))
         self._device, self._dtype = _device_and_dtype(model)
+        rows = model.get_input_embeddings().num_embeddings
+        if self.image_token_id >= rows:
+            raise CheckpointError(
+                f"a picture's token has the id {self.image_token_id}, and the embeddings only {rows} rows: give the "
+                "LLM more (resize_token_embeddings) and save it"
+            )
 
     @property
     def model(self) -> Any:

@@ -20,12 +20,12 @@ from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.llava import LlavaFamily
 from adallava.selection.contract import Need, TowerLayer, TowerShape
 
-MODEL_TYPE = "llava_next"
-MODEL_CLASS = "LlavaNextForConditionalGeneration"
-
 
 class LlavaNextFamily(LlavaFamily):
     """Drives a stock `LlavaNextForConditionalGeneration` stage by stage. Holds it, changes nothing in it."""
+
+    name = "llava_next"
+    transformers_class = "LlavaNextForConditionalGeneration"
 
     _sizes: tuple[tuple[int, ...], ...] | None = None
     """Of the pictures of one call, see `for_sizes`."""

@@ -1,6 +1,9 @@
 """Loads a stock transformers model from safetensors, and refuses one whose weights do not fill it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -22,23 +25,23 @@ def load_stock(
         CheckpointError: if files are missing or damaged, or the weights do not fill the model.
     """
     import transformers
-    from safetensors import SafetensorError
 
     try:
-        model, loading = getattr(transformers, class_name).from_pretrained(
-            folder_or_id,
-            dtype=dtype,
-            attn_implementation=attn_implementation,
-            # Each weight goes straight to its place: no copy of the whole on the host, in another type or not.
-            device_map={"": device},
-            use_safetensors=True,
-            local_files_only=Path(folder_or_id).is_dir(),
-            # Looked at below, with a message that names the weight.
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise CheckpointError(f"cannot load the model at {folder_or_id!r}: {_first_line(error)}") from error
+        with _unreported():
+            model, loading = getattr(transformers, class_name).from_pretrained(
+                folder_or_id,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                # Each weight goes straight to its place: no copy of the whole on the host, in another type or not.
+                device_map={"": device},
+                use_safetensors=True,
+                local_files_only=Path(folder_or_id).is_dir(),
+                # Looked at below, with a message that names the weight.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # whatever a damaged config or a missing package makes transformers raise
+        raise CheckpointError(f"cannot load the model at {folder_or_id!r}: {_in_short(error)}") from error
     # transformers fills what is missing with random numbers and goes on.
     missing = [repr(str(name)) for name in sorted(loading["missing_keys"])]
     mismatched = [
@@ -47,13 +50,27 @@ def load_stock(
     ]
     unfilled = missing + mismatched
     if unfilled:
+        others = sorted(map(str, loading["unexpected_keys"]))
+        hint = f"; it holds {len(others)} that the model has not, the first {others[0]!r}" if others else ""
         raise CheckpointError(
             f"the weights at {folder_or_id!r} do not fill the model: {len(unfilled)} are missing or of another "
-            f"shape, the first {unfilled[0]}"
+            f"shape, the first {unfilled[0]}{hint}"
         )
     return model.eval()
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+@contextmanager
+def _unreported() -> Iterator[None]:
+    """Keep transformers from printing its table of missing weights: they are an error here, with a message."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …') or 'no message'}"

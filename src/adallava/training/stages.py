@@ -12,8 +12,9 @@ from torch import nn
 from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
 from adallava.adapters.store import CONFIG_FILE
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families import load_family, pick_device, weights_folder
+from adallava.families import find_checkpoint, load_family
 from adallava.families.contract import Family
+from adallava.placement import pick_device
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import Scheduler
@@ -40,6 +41,8 @@ _NOTHING_TO_GO_ON_FROM = (
     "this recipe goes on from adapters/{name}, which the model's folder does not have: train it first"
 )
 
+RECIPE_FILE = "recipe.json"
+
 Built = tuple[nn.Module, Collator]
 
 
@@ -65,6 +68,7 @@ def train_stage(
     Raises:
         InputError: nothing to start from, two things to start from, `output` holds another recipe's training, the
             recipe has a [lora] table and `peft` is not installed, or a GPU other than the first is asked for.
+        CheckpointError: if the model to start from is missing or damaged.
         UnsupportedModeError: for a model whose pictures differ in their number of tokens.
     """
     if device is not None and device.type == "cuda" and device.index:
@@ -79,9 +83,11 @@ def train_stage(
         )
     if recipe.lora is not None:
         check_peft()
-    _claim(output, recipe, start_from)
+    start = _find_start(recipe, start_from)
+    claim = {"recipe": recipe.model_dump(mode="json"), "start_from": start_from}
+    _check_unclaimed(output, claim)
     device = pick_device(device)
-    base_folder = _start(recipe, output, start_from)
+    base_folder = str(_blank(recipe, output) if start is None else start)
     family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
     if not family.one_grid:
         raise UnsupportedModeError(
@@ -89,6 +95,8 @@ def train_stage(
             "number of tokens: only models that cut every picture to one size, such as LLaVA-1.5, can be trained"
         )
     base, processor = family.model, AdaLlavaProcessor.from_pretrained(base_folder)
+    # A model that cannot be loaded claims nothing: the mistake may be put right with the same output.
+    _claim(output, claim)
     if recipe.optimisation is None:
         found = find_plans(recipe, family, processor, _scorer_for(recipe, family), data, output)
         return _save_adapter(found, start_from or base_folder, base_folder, family, output / "adapter")
@@ -146,30 +154,41 @@ def carry_over_adapters(start: Path, folder: Path) -> None:
         (target / CONFIG_FILE).write_text(config.model_copy(update=update).model_dump_json(indent=2) + "\n")
 
 
-def _claim(output: Path, recipe: Recipe, start_from: str | None) -> None:
-    """Write `recipe.json`, or check that what is there is the same training."""
-    output.mkdir(parents=True, exist_ok=True)
-    asked = {"recipe": recipe.model_dump(mode="json"), "start_from": start_from}
-    path = output / "recipe.json"
-    if path.exists() and json.loads(path.read_text()) != asked:
+def _check_unclaimed(output: Path, claim: dict[str, Any]) -> None:
+    """Refuse a folder whose `recipe.json` is that of another training."""
+    path = output / RECIPE_FILE
+    if path.exists() and json.loads(path.read_text()) != claim:
         raise InputError(f"{output} holds the training of another recipe or start: give another --output")
+
+
+def _claim(output: Path, claim: dict[str, Any]) -> None:
+    """Write `recipe.json`."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / RECIPE_FILE
     unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(asked, indent=1) + "\n")
+    unfinished.write_text(json.dumps(claim, indent=1) + "\n")
     unfinished.replace(path)
 
 
-def _start(recipe: Recipe, output: Path, start_from: str | None) -> str:
+def _find_start(recipe: Recipe, start_from: str | None) -> Path | None:
+    """Return the folder of the model to start from; None for a recipe that makes one from nothing."""
     if recipe.blank is None:
         if start_from is None:
             raise InputError("this recipe starts from a model: name one with --model")
-        return folder_or_id_of(start_from)
+        return find_checkpoint(folder_or_id_of(start_from))
     if start_from is not None:
         raise InputError(f"this recipe makes a model from nothing ([blank]): leave --model {start_from} out")
+    return None
+
+
+def _blank(recipe: Recipe, output: Path) -> Path:
+    """Return the folder of the recipe's untrained model, made if it is not there."""
+    assert recipe.blank is not None
     folder = output / "blank"
     # The processor is written last: a folder without it was cut short.
     if not (folder / "processor_config.json").is_file():
         write_blank(recipe.blank, folder, recipe.seed)
-    return str(folder)
+    return folder
 
 
 def _save_adapter(
@@ -185,7 +204,7 @@ def _save_adapter(
         scheduler=part if isinstance(part, LatencyTokenScheduler | FixedScheduler) else None,
         shape=family.shape,
         base_model_name_or_path=base_name,
-        base_weights_sha256=weights_sha256(weights_folder(base_folder)),
+        base_weights_sha256=weights_sha256(base_folder),
     )
     return folder
 

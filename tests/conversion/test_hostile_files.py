@@ -1,0 +1,287 @@
+"""What `adallava convert` refuses, in one line: files that would run something, lie, or hold part of a model."""
+
+import io
+import json
+import pickle
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from original_llava import CONFIG, llm_weights, write_clip, write_original
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adallava import AdaLlava
+from adallava.cli.main import main
+
+SHARD = "pytorch_model-00002-of-00002.bin"
+Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
+
+
+class _Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.trace,))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("openai") / "clip")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_original(tmp_path / "llava-v1.5-7b", llm_weights())
+
+
+def _convert(source: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Convert as a user types it; return the exit code and what stderr says."""
+    capsys.readouterr()
+    output = source.parent / "stock"
+    code = main(["convert", str(source), "--vision-tower", str(clip), "--output", str(output)])
+    assert output.exists() == (code == 0)
+    assert not [path for path in source.parent.iterdir() if path.name.startswith(".")], "nothing half written is left"
+    return code, capsys.readouterr().err
+
+
+def _refused(source: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    code, told = _convert(source, clip, capsys)
+    assert (code, len(told.splitlines())) == (2, 1), told
+    assert "weights_only" not in told.replace("``weights_only=True``", ""), "no advice how to run it all the same"
+    return told
+
+
+def _held(folder: Path) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = torch.load(folder / SHARD)
+    return weights
+
+
+def _zipped(shard: Path, bomb: _Bomb) -> None:
+    torch.save({"model.norm.weight": torch.ones(1), "x": bomb}, shard)
+
+
+def _unzipped(shard: Path, bomb: _Bomb) -> None:
+    torch.save({"x": bomb}, shard, _use_new_zipfile_serialization=False)
+
+
+def _bare(shard: Path, bomb: _Bomb) -> None:
+    shard.write_bytes(pickle.dumps(bomb))
+
+
+def _bare_old(shard: Path, bomb: _Bomb) -> None:
+    shard.write_bytes(pickle.dumps(bomb, protocol=2))
+
+
+def _zip_by_hand(shard: Path, bomb: _Bomb) -> None:
+    with zipfile.ZipFile(shard, "w") as archive:
+        for name, value in (("data.pkl", pickle.dumps(bomb, protocol=2)), ("version", b"3"), ("byteorder", b"little")):
+            archive.writestr(f"archive/{name}", value)
+
+
+def _zip_with_other_names(shard: Path, bomb: _Bomb) -> None:
+    with zipfile.ZipFile(shard, "w") as archive:
+        archive.writestr("../../evil/data.pkl", pickle.dumps(bomb))
+
+
+def _tar(shard: Path, bomb: _Bomb) -> None:
+    """As torch 0.1 wrote them."""
+    with tarfile.open(shard, "w") as archive:
+        for name in ("sys_info", "pickle", "storages", "tensors"):
+            value = pickle.dumps(bomb)
+            entry = tarfile.TarInfo(name)
+            entry.size = len(value)
+            archive.addfile(entry, io.BytesIO(value))
+
+
+@pytest.mark.parametrize("write", [_zipped, _unzipped, _bare, _bare_old, _zip_by_hand, _zip_with_other_names, _tar])
+def test_no_pickle_is_ever_run(
+    source: Path, clip: Path, capsys: pytest.CaptureFixture[str], write: Callable[[Path, _Bomb], None]
+) -> None:
+    trace = source.parent / "it-ran"
+    write(source / SHARD, _Bomb(trace))
+    told = _refused(source, clip, capsys)
+    assert f"{SHARD} is refused" in told or f"{SHARD} is damaged" in told
+    assert not trace.exists()
+
+
+def test_a_bomb_would_have_gone_off(tmp_path: Path) -> None:
+    """What the test above looks for happens where a pickle is run."""
+    pickle.loads(pickle.dumps(_Bomb(tmp_path / "it-ran")))
+    assert (tmp_path / "it-ran").exists()
+
+
+def test_a_bomb_in_the_vision_tower_is_not_run_either(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "clip")
+    torch.save({"vision_model.x": _Bomb(tmp_path / "it-ran")}, clip / "pytorch_model.bin")
+    assert "pytorch_model.bin is refused" in _refused(source, clip, capsys)
+    assert not (tmp_path / "it-ran").exists()
+
+
+def _save(value: Any) -> Callable[[Path], None]:
+    return lambda folder: torch.save(value, folder / SHARD)
+
+
+def _with(**changed: Any) -> Callable[[Path], None]:
+    return lambda folder: torch.save({**_held(folder), **changed}, folder / SHARD)
+
+
+def _sparse(folder: Path) -> None:
+    weights = _held(folder)
+    torch.save({**weights, Q_PROJ: llm_weights()[Q_PROJ].to_sparse()}, folder / SHARD)
+
+
+def _bytes(value: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / SHARD).write_bytes(value) and None
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_save(torch.nn.Linear(2, 2)), "holds more than tensors (torch.nn.modules.linear.Linear)"),
+        (_save({"state_dict": {"a": torch.ones(1)}}), "holds something other than named tensors"),
+        (_save([torch.ones(1)]), "holds something other than named tensors"),
+        (_save({1: torch.ones(1)}), "holds something other than named tensors"),
+        (_with(epoch=3), "holds something other than named tensors"),
+        (_sparse, "holds something other than named tensors"),
+        (_bytes(b""), "is damaged"),
+        (_bytes(b"<!doctype html><html>"), "is damaged, or no file of tensors: torch cannot read it"),
+        (_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "run `git lfs pull`"),
+    ],
+)
+def test_what_holds_no_named_tensors_is_told(
+    source: Path, clip: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], message: str
+) -> None:
+    damage(source)
+    told = _refused(source, clip, capsys)
+    assert f"{SHARD} is" in told
+    assert message in told
+
+
+def test_files_from_before_torch_1_6_are_read(source: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for shard in source.glob("pytorch_model-*.bin"):
+        torch.save(torch.load(shard), shard, _use_new_zipfile_serialization=False)
+        assert not zipfile.is_zipfile(shard)
+    assert _convert(source, clip, capsys)[0] == 0
+    loaded = AdaLlava.from_pretrained(str(source.parent / "stock"), method="full", device="cpu").base.state_dict()
+    assert torch.equal(loaded["model.language_model.layers.0.self_attn.q_proj.weight"], llm_weights()[Q_PROJ])
+
+
+def test_one_safe_file_of_the_original_layout_is_read(
+    source: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in source.glob("pytorch_model*"):
+        file.unlink()
+    save_file(llm_weights(), source / "model.safetensors")
+    assert _convert(source, clip, capsys)[0] == 0
+
+
+def _index(folder: Path, change: Callable[[dict[str, str]], dict[str, Any]]) -> None:
+    path = folder / "pytorch_model.bin.index.json"
+    index = json.loads(path.read_text())
+    path.write_text(json.dumps({**index, "weight_map": change(index["weight_map"])}))
+
+
+def _outside(folder: Path) -> None:
+    (folder.parent / "outside.bin").write_bytes((folder / SHARD).read_bytes())
+    _index(folder, lambda names: {key: "../outside.bin" if name == SHARD else name for key, name in names.items()})
+
+
+def _no_names(folder: Path) -> None:
+    _index(folder, lambda names: {})
+
+
+def _without(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        for shard in folder.glob("pytorch_model-*.bin"):
+            torch.save({key: weight for key, weight in torch.load(shard).items() if name not in key}, shard)
+
+    return damage
+
+
+def _short_row(folder: Path) -> None:
+    for shard in folder.glob("pytorch_model-*.bin"):
+        torch.save({key: w[:5].clone() if key == Q_PROJ else w for key, w in torch.load(shard).items()}, shard)
+
+
+def _twice(folder: Path) -> None:
+    first = torch.load(folder / SHARD.replace("00002-of", "00001-of"))
+    torch.save({**_held(folder), **dict([next(iter(first.items()))])}, folder / SHARD)
+
+
+def _config(**changed: Any) -> Callable[[Path], None]:
+    return lambda folder: (folder / "config.json").write_text(json.dumps({**CONFIG, **changed})) and None
+
+
+def _linear_by_default(folder: Path) -> None:
+    fields = {name: value for name, value in CONFIG.items() if name != "mm_projector_type"}
+    (folder / "config.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_outside, "names '../outside.bin', which lies outside its folder: it is refused"),
+        (_no_names, "has no readable weight_map"),
+        (_without(Q_PROJ), "make no whole model: the weights do not fill the model: 1 are missing"),
+        (_without("mm_projector"), "make no whole model: the weights do not fill the model: 4 are missing"),
+        (_short_row, "(stored (5, 32), by the config (32, 32))"),
+        (_twice, "a second time"),
+        (_config(num_hidden_layers=5), "make no whole model: the weights do not fill the model: 18 are missing"),
+        (_config(hidden_size="wide"), "config.json is damaged: hidden_size is 'wide', not a number"),
+        (_config(vocab_size=None), "config.json is damaged: vocab_size is None, not a number"),
+        (_linear_by_default, "mm_projector_type='linear' is not supported"),
+        (_config(_name_or_path="liuhaotian/LLaVA-13b-delta-v0"), "holds differences to a LLaMA (delta weights)"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_leaves_no_folder(
+    source: Path, clip: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], None], message: str
+) -> None:
+    damage(source)
+    assert message in _refused(source, clip, capsys)
+
+
+def test_a_vision_tower_that_lacks_a_layer_is_told(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "clip")
+    weights = torch.load(clip / "pytorch_model.bin")
+    torch.save({name: w for name, w in weights.items() if "layers.2." not in name}, clip / "pytorch_model.bin")
+    assert "16 are missing or of another shape, the first 'model.vision_tower." in _refused(source, clip, capsys)
+
+
+def test_a_folder_of_low_rank_weights_is_told_how_to_become_a_model(
+    source: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`liuhaotian/llava-v1.5-7b-lora`: the model's config, peft's files, and the projector apart; no tokenizer."""
+    for file in [*source.glob("pytorch_model*"), *source.glob("*token*")]:
+        file.unlink()
+    peft = {"peft_type": "LORA", "base_model_name_or_path": "./checkpoints/vicuna-7b-v1-5", "r": 128}
+    (source / "adapter_config.json").write_text(json.dumps(peft))
+    torch.save({"base_model.model.lm_head.lora_A.weight": torch.ones(1)}, source / "adapter_model.bin")
+    torch.save({"base_model.model.model.mm_projector.0.weight": torch.ones(1)}, source / "non_lora_trainables.bin")
+    told = _refused(source, clip, capsys)
+    assert "holds low-rank weights (LoRA) and not the model that they change: merge them with" in told
+
+
+def test_a_folder_with_a_projector_alone_is_told(source: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`liuhaotian/llava-v1.5-mlp2x-336px-pretrain-vicuna-7b-v1.5`."""
+    for file in [*source.glob("pytorch_model*"), *source.glob("*token*")]:
+        file.unlink()
+    torch.save({"model.mm_projector.0.weight": torch.ones(1)}, source / "mm_projector.bin")
+    assert "holds a projector alone (mm_projector.bin)" in _refused(source, clip, capsys)
+
+
+def test_a_hub_id_is_told_to_be_fetched(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["convert", "liuhaotian/llava-v1.5-7b", "--vision-tower", str(clip), "--output", str(tmp_path / "x")]
+    assert main(command) == 2
+    assert "there is no folder 'liuhaotian/llava-v1.5-7b': conversion reads local folders" in capsys.readouterr().err
