@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from run_records import run, sample_record
+from run_records import reader, run, sample_record
 
 from adallava.budget import Latency, TokenBudget
 from adallava.evaluation.plan import CellPlan, plan_cells
@@ -41,7 +41,7 @@ def dial_records(plans: Sequence[CellPlan]) -> list[SampleRecord]:
 def dial_results(plans: Sequence[CellPlan] | None = None, batch_sizes: Sequence[int] = (1, 8)) -> Results:
     plans = dial_plans() if plans is None else plans
     timings = [_timing(plan, size) for plan in plans for size in batch_sizes]
-    return summarise(plans, sample_ids(), dial_records(plans), seed=0, timings=timings, prefixes=PREFIXES)
+    return summarise(plans, sample_ids(), reader(dial_records(plans)), seed=0, timings=timings, prefixes=PREFIXES)
 
 
 def write_dial_run(folder: Path) -> Path:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from run_records import reader
+
 from adallava.budget import TokenBudget
 from adallava.evaluation.doctor import Diagnosis, Outcome
 from adallava.evaluation.plan import CellPlan
@@ -80,7 +82,7 @@ def number_of(record: SampleRecord) -> int:
 
 def sum_up(records: Sequence[SampleRecord]) -> Results:
     plans = [CellPlan(m, None if b == "none" else TokenBudget.parse(b)) for m, b in CELLS]
-    return summarise(plans, [f"s{number:03d}" for number in range(NUM_SAMPLES)], records, seed=0)
+    return summarise(plans, [f"s{number:03d}" for number in range(NUM_SAMPLES)], reader(records), seed=0)
 
 
 def write_run(folder: Path, records: Sequence[SampleRecord], results: Results | None = None, **changes: Any) -> Path:
@@ -151,18 +153,19 @@ def write_lmms(folder: Path, files: dict[str, list[Row]], *, arguments: bool = T
     """Write a folder a budget, as lmms-eval does; the budget is in `model_args`, or only in the path."""
     for number, (budget, rows) in enumerate(files.items()):
         name = f"run{number}" if arguments else f"budget_{budget}"
-        model = folder / name / "adallava__tiny"
-        model.mkdir(parents=True)
-        date = "20260101_000000"
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (model / f"{date}_samples_vqav2_val.jsonl").write_text(lines)
         model_args = f"pretrained=tiny,token_budget={budget}" if arguments else "pretrained=tiny"
-        results = {
-            "results": {},
-            "config": {"model": "adallava", "model_args": model_args, "batch_size": "4"},
-        }
-        (model / f"{date}_results.json").write_text(json.dumps(results))
+        write_lmms_file(folder / name, model_args, rows)
     return folder
+
+
+def write_lmms_file(folder: Path, model_args: str, rows: Iterable[Row]) -> None:
+    """Write one samples file and the results beside it."""
+    model, date = folder / "adallava__tiny", "20260101_000000"
+    model.mkdir(parents=True)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (model / f"{date}_samples_vqav2_val.jsonl").write_text(lines)
+    config = {"model": "adallava", "model_args": model_args, "batch_size": "4"}
+    (model / f"{date}_results.json").write_text(json.dumps({"results": {}, "config": config}))
 
 
 def found(diagnosis: Diagnosis) -> list[str]:

@@ -91,3 +91,33 @@ LMMS_PLANTS: list[tuple[Callable[[Files], Files], int, str]] = [
     (lmms_error_as_answer, 8, "harness-bug"),
     (lmms_lone_eos, 9, "model-finding"),
 ]
+
+
+def without(row: Row, *names: str) -> Row:
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def older_version(row: Row) -> Row:
+    response = row["filtered_resps"]
+    return without(row, "input") | {
+        "arguments": [[row["input"], {"max_new_tokens": 16}]],
+        "resps": [[response]],
+        "filtered_resps": [response],
+        "prompt_hash": "0",
+        "target_hash": "0",
+    }
+
+
+LMMS_FORMS: dict[str, Callable[[Row], Row]] = {
+    "one list": lambda r: r | {"filtered_resps": [r["filtered_resps"]]},
+    "lists in lists": lambda r: r | {"filtered_resps": [[r["filtered_resps"]]], "resps": [[[r["filtered_resps"]]]]},
+    "resps alone": lambda r: without(r, "filtered_resps") | {"resps": [[r["filtered_resps"]]]},
+    "a filter behind the answer": lambda r: r | {"resps": r["filtered_resps"], "filtered_resps": "[invalid]"},
+    "older version": older_version,
+    "counts without a list": lambda r: r | {"token_counts": r["token_counts"][0]},
+    "metric kept for its aggregation": lambda r: (
+        without(r, "exact_match") | {"pope_accuracy": {"question_id": 1, "score": r["exact_match"]}}
+    ),
+    "ids of text": lambda r: r | {"doc_id": f"question-{r['doc_id']}"},
+}
+"""Other ways in which versions and tasks of lmms-eval write the same line."""

@@ -1,5 +1,6 @@
 """Plain sample records and runs for the tests of the evaluation."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from adallava.records import Provenance, Run, RunConfig, SampleRecord
@@ -35,6 +36,14 @@ def failed(cell: str = "full@1.0", sample_id: str = "a", error: str = "InputErro
         cell, sample_id, response="", score=None, finish_reason="error", empty_cause="error", error=error, part_ms={},
         flops={}, tokens_kept=0,
     )  # fmt: skip
+
+
+def reader(records: Iterable[SampleRecord]) -> Callable[[str], list[SampleRecord]]:
+    """Return how a summary reads the cells of these records."""
+    by_cell: dict[str, list[SampleRecord]] = {}
+    for record in records:
+        by_cell.setdefault(record.cell, []).append(record)
+    return by_cell.__getitem__
 
 
 def run(config: dict[str, Any] | None = None, provenance: dict[str, Any] | None = None) -> Run:

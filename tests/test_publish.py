@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from dial_records import write_dial_run
-from run_records import run, sample_record
+from run_records import reader, run, sample_record
 
 from adallava.budget import TokenBudget
 from adallava.evaluation.plan import plan_cells
@@ -27,7 +27,7 @@ def test_every_part_of_the_results_is_published(tmp_path):
     spread = Spread(median=2.0, low=1.0, high=3.0)
     timing = Timing(batch_size=8, repeats=10, part_ms={"time_to_first_token": spread}, peak_memory_bytes=1)
     timings = [TimingRecord(cell=plan.cell, batch_size=8, timing=timing) for plan in plans]
-    results = summarise(plans, ids, records, seed=0, timings=timings)
+    results = summarise(plans, ids, reader(records), seed=0, timings=timings)
     (tmp_path / "run.json").write_text(run().model_dump_json())
     (tmp_path / "results.json").write_text(results.model_dump_json())
     target = tmp_path / "published.json"

@@ -113,6 +113,25 @@ def test_if_rank_0_is_killed_exactly_one_other_says_so(server, arguments, alone,
     assert_same_answers(folder, alone)
 
 
+def test_ctrl_c_twice_to_every_rank_is_told_once_by_rank_0(server, arguments, alone, tmp_path):
+    folder = tmp_path / "run"
+    pids = server.start([*arguments, "--output", str(folder)], 3, tmp_path / "log", supervised=False)
+    assert wait_until(lambda: answers_of(folder, 1) > 0 and answers_of(folder, 2) > 0)
+    for _ in range(2):  # of the terminal, and of the launcher that passes it on
+        for pid in reversed(pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGINT)
+    assert server.wait() == [128 + signal.SIGINT] * 3
+    told = server.written("stderr")
+    last = told[0].splitlines()[-1]
+    assert last.startswith("adallava sweep: interrupted; every answer so far is kept; to go on, with any number of")
+    assert told[1:] == ["", ""]
+    assert "Traceback" not in told[0]
+
+    assert server.run([*arguments, "--output", str(folder)], 2, tmp_path / "log") == [1, 0]
+    assert_same_answers(folder, alone)
+
+
 def test_killed_at_random_moments_by_any_number_of_processes_it_ends_as_if_untouched(
     server, arguments, alone, tmp_path
 ):

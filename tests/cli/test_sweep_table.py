@@ -2,7 +2,7 @@
 
 import pytest
 from rich.console import Console
-from run_records import sample_record
+from run_records import reader, sample_record
 
 from adallava.budget import TokenBudget
 from adallava.cli.sweep_table import areas_table, cells_table, hard_split_line
@@ -29,7 +29,7 @@ def results():
             )
             for place, sample_id in enumerate(IDS)
         ]  # fmt: skip
-    return summarise(plans, IDS, records, seed=0)
+    return summarise(plans, IDS, reader(records), seed=0)
 
 
 def printed(renderable_of, width):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from run_records import sample_record
+from run_records import reader, sample_record
 
 from adallava.budget import TokenBudget
 from adallava.evaluation.areas import common_costs, curve_weights, find_curves
@@ -91,7 +91,7 @@ def results() -> Results:
     records = [*answers("full", "1.0", 40), *answers("none", "none", 10)]
     records += [*answers("good", "4", 20), *answers("good", "8", 30)]
     records += [*answers("dear", "4", 20), *answers("dear", "8", 30)]
-    return summarise(plans, IDS, records, seed=0)
+    return summarise(plans, IDS, reader(records), seed=0)
 
 
 def test_a_methods_area_runs_from_its_cheapest_cell_to_the_full_model(results):
@@ -127,7 +127,7 @@ def test_a_method_that_is_nowhere_cheaper_than_the_full_model_has_no_area(monkey
     plans = plan_cells(["good", "dear"], [TokenBudget(count=k) for k in BUDGETS])
     records = [*answers("full", "1.0", 40), *answers("good", "4", 20), *answers("good", "8", 30)]
     records += [*answers("dear", "4", 20), *answers("dear", "8", 30)]
-    cells = summarise(plans, IDS, records, seed=0).cells
+    cells = summarise(plans, IDS, reader(records), seed=0).cells
     flops = [curve for curve in find_curves(cells) if curve.axis == "flops"]
     assert [curve.method for curve in flops] == ["good"]
     assert common_costs(flops) == (4_000.0, 16_000.0)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from run_records import failed, run, sample_record
+from run_records import failed, reader, run, sample_record
 
 from adallava.budget import TokenBudget
 from adallava.cli.main import main
@@ -41,7 +41,9 @@ def finished(records, **config):
         drawing={record.method for record in records if record.draw},
         draws=asked["draws"],
     )
-    return run(asked | config), summarise(plans, sorted({record.sample_id for record in records}), records, seed=0)
+    return run(asked | config), summarise(
+        plans, sorted({record.sample_id for record in records}), reader(records), seed=0
+    )
 
 
 def gathered(records, name="a"):

@@ -1,7 +1,7 @@
 """Draws, pairs of cells, the hard split: what `summarise` makes of the records of a run."""
 
 import pytest
-from run_records import failed, sample_record
+from run_records import failed, reader, sample_record
 
 from adallava.budget import TokenBudget
 from adallava.evaluation.comparisons import cell_pairs
@@ -41,7 +41,7 @@ PLANS = plan_cells(["random"], [HALF], drawing={"random"}, draws=3)
 
 
 def test_a_samples_score_is_its_mean_over_the_draws():
-    full, half = summarise(PLANS, ids(4), drawn(), seed=0).cells
+    full, half = summarise(PLANS, ids(4), reader(drawn()), seed=0).cells
     assert (full.draws, half.draws) == (1, 3)
     # Sample means 1, 1/3, 0, 1/3: five of twelve answers are right, from four samples.
     assert half.accuracy.mean == pytest.approx(5 / 12)
@@ -56,15 +56,15 @@ def test_the_bootstrap_resamples_samples_and_not_answers():
     scores = [1.0] * 30 + [0.0] * 30
     one = row("full@1.0", scores) + row("random@0.5", scores)
     three = one + [record for draw in (1, 2) for record in row("random@0.5", scores, draw=draw)]
-    once = summarise(plan_cells(["random"], [HALF]), ids(60), one, seed=0).cells[1]
-    thrice = summarise(PLANS, ids(60), three, seed=0).cells[1]
+    once = summarise(plan_cells(["random"], [HALF]), ids(60), reader(one), seed=0).cells[1]
+    thrice = summarise(PLANS, ids(60), reader(three), seed=0).cells[1]
     assert thrice.accuracy == once.accuracy
 
 
 def test_a_sample_that_failed_in_one_draw_is_in_no_mean():
     records = [record for record in drawn() if (record.sample_id, record.draw) != ("s0", 2)]
     records.append(failed("random@0.5", "s0").model_copy(update={"draw": 2}))
-    half = summarise(PLANS, ids(4), records, seed=0).cells[1]
+    half = summarise(PLANS, ids(4), reader(records), seed=0).cells[1]
     assert (half.num_samples, half.num_failed, half.accuracy.n) == (4, 1, 3)
     assert half.accuracy.mean == pytest.approx(2 / 9)
     assert half.flag_reason == "1 of 4 samples failed, the first with InputError: broken"
@@ -74,7 +74,7 @@ def test_empties_are_a_share_of_all_answers():
     records = drawn()
     empty = {"response": "", "empty_cause": "first-token-eos", "score": 0.0}
     records[-1] = records[-1].model_copy(update=empty)
-    half = summarise(PLANS, ids(4), records, seed=0).cells[1]
+    half = summarise(PLANS, ids(4), reader(records), seed=0).cells[1]
     assert half.empties == {"first-token-eos": 1}
     assert half.empty_share == pytest.approx(1 / 12)
     assert half.flagged
@@ -82,7 +82,7 @@ def test_empties_are_a_share_of_all_answers():
 
 def test_tokens_by_layer_are_averaged():
     records = row("full@1.0", [1.0, 0.0]) + row("random@0.5", [1.0, 0.0], tokens_kept_by_layer=[16, 16, 4, 4])
-    full, half = summarise(plan_cells(["random"], [HALF]), ids(2), records, seed=0).cells
+    full, half = summarise(plan_cells(["random"], [HALF]), ids(2), reader(records), seed=0).cells
     assert (full.tokens_kept, full.tokens_kept_layer_average) == (16.0, 16.0)
     assert (half.tokens_kept, half.tokens_kept_layer_average) == (16.0, 10.0)
 
@@ -93,7 +93,7 @@ def test_tokens_by_layer_are_averaged():
 def pairs_of(*arguments, **options):
     plans = plan_cells(*arguments, **options)
     records = [record for plan in plans for record in row(plan.cell, [1.0, 0.0])]
-    return list(cell_pairs(summarise(plans, ids(2), records, seed=0).cells))
+    return list(cell_pairs(summarise(plans, ids(2), reader(records), seed=0).cells))
 
 
 def test_methods_are_compared_at_one_budget_and_every_cell_with_the_full_model():
@@ -115,7 +115,7 @@ def test_better_is_said_only_where_it_survives_the_correction():
     plans = plan_cells(["a", "b"], [HALF])
     records = row("full@1.0", [1.0] * 20) + row("a@0.5", [1.0] * 16 + [0.0] * 4)
     records += row("b@0.5", [1.0] * 10 + [0.0] * 10)
-    comparisons = {(c.cell_a, c.cell_b): c for c in summarise(plans, ids(20), records, seed=0).comparisons}
+    comparisons = {(c.cell_a, c.cell_b): c for c in summarise(plans, ids(20), reader(records), seed=0).comparisons}
     against = comparisons["a@0.5", "b@0.5"]
     assert against.difference.mean == pytest.approx(0.3)
     assert against.p_value == pytest.approx(0.03125)
@@ -130,7 +130,7 @@ def test_only_samples_that_both_cells_answered_are_compared():
     plans = plan_cells(["a"], [HALF])
     records = row("full@1.0", [1.0, 1.0, 1.0]) + row("a@0.5", [0.0, 1.0])
     records.append(failed("a@0.5", "s2"))
-    (comparison,) = summarise(plans, ids(3), records, seed=0).comparisons
+    (comparison,) = summarise(plans, ids(3), reader(records), seed=0).comparisons
     assert comparison.difference.n == 2
     assert comparison.difference.mean == -0.5
 
@@ -149,7 +149,7 @@ def split_records(downsampled=True):
 
 
 def test_what_needs_no_picture_and_what_needs_no_detail_is_set_apart():
-    results = summarise(SPLIT, ids(8), split_records(), seed=0)
+    results = summarise(SPLIT, ids(8), reader(split_records()), seed=0)
     split, cells = results.hard_split, {cell.cell: cell for cell in results.cells}
     assert split.downsample_cell == "downsample@8", "of its cells the one with the fewest tokens"
     assert (split.num_samples, split.answered_without_image, split.answered_downsampled) == (8, 2, 3)
@@ -166,13 +166,13 @@ def test_what_needs_no_picture_and_what_needs_no_detail_is_set_apart():
 
 def test_without_downsampling_the_split_rests_on_none_and_says_so():
     plans = plan_cells(["none", "a"], [HALF, EIGHT], {"none"})
-    split = summarise(plans, ids(8), split_records(downsampled=False), seed=0).hard_split
+    split = summarise(plans, ids(8), reader(split_records(downsampled=False)), seed=0).hard_split
     assert split.downsample_cell is None
     assert (split.answered_without_image, split.answered_downsampled, split.num_hard) == (2, 0, 6)
 
 
 def test_without_none_there_is_no_split():
-    results = summarise(PLANS, ids(4), drawn(), seed=0)
+    results = summarise(PLANS, ids(4), reader(drawn()), seed=0)
     assert results.hard_split is None
     assert all(cell.accuracy_hard is None for cell in results.cells)
 
@@ -180,5 +180,5 @@ def test_without_none_there_is_no_split():
 def test_a_sample_that_could_not_be_judged_is_in_no_part_of_the_split():
     records = [r for r in split_records() if (r.cell, r.sample_id) != ("none@none", "s7")]
     records.append(failed("none@none", "s7"))
-    split = summarise(SPLIT, ids(8), records, seed=0).hard_split
+    split = summarise(SPLIT, ids(8), reader(records), seed=0).hard_split
     assert (split.num_samples, split.num_hard) == (7, 2)

@@ -13,7 +13,7 @@ from dial_records import (
     dial_results,
     sample_ids,
 )
-from run_records import run, sample_record
+from run_records import reader, run, sample_record
 
 from adallava.budget import Latency, TokenBudget
 from adallava.dials import Dials
@@ -52,7 +52,7 @@ def fronts_of(cells):
     """Sum up {plan: (scores, FLOPs)} and return its comparisons of fronts over FLOPs, by the dial alone."""
     records = [record for plan, (scores, flops) in cells.items() for record in answers(plan, scores, flops)]
     num_samples = len(next(iter(cells.values()))[0])
-    results = summarise(list(cells), [f"s{number}" for number in range(num_samples)], records, seed=0)
+    results = summarise(list(cells), [f"s{number}" for number in range(num_samples)], reader(records), seed=0)
     return {front.alone: front for front in results.dials.fronts if front.axis == "flops"}
 
 
@@ -110,7 +110,7 @@ def test_a_dial_with_one_cost_or_with_every_cell_is_not_compared():
     assert fronts_of({FULL: (right, 100), FULL_HALF: (right, 60)}) == {}
     only_layers = fronts_of({FULL: (right, 100), FEW_HALF: (right, 40)})
     assert only_layers == {}
-    assert summarise([FULL], ["s0"], answers(FULL, [1.0], 100), seed=0).dials is None
+    assert summarise([FULL], ["s0"], reader(answers(FULL, [1.0], 100)), seed=0).dials is None
 
 
 def test_a_schedulers_own_cell_at_full_latency_belongs_to_tokens_alone():
@@ -139,7 +139,7 @@ def test_milliseconds_that_a_clock_may_confuse_are_one_cost_and_flops_as_near_ar
         for plan, right in cells.items()
         for record in answers(plan, np.arange(20) < 20 * right, cost[plan])
     ]
-    fronts = summarise(list(cells), [f"s{number}" for number in range(20)], records, seed=0).dials.fronts
+    fronts = summarise(list(cells), [f"s{number}" for number in range(20)], reader(records), seed=0).dials.fronts
     costs = {front.axis: [gain.cost for gain in front.gains] for front in fronts if front.alone == "layers"}
     assert costs == {"flops": [93, 100, 150, 160, 300], "ms": [100, 160, 300]}
 
@@ -181,7 +181,7 @@ def test_plans_are_counted_in_all_and_by_question_type():
 
 def test_of_equally_common_plans_the_named_one_does_not_depend_on_the_order_of_the_answers():
     plans = dial_plans()
-    turned = summarise(plans, sample_ids(), dial_records(plans)[::-1], seed=0, prefixes=PREFIXES)
+    turned = summarise(plans, sample_ids(), reader(dial_records(plans)[::-1]), seed=0, prefixes=PREFIXES)
     assert turned.dials.plans == dial_results(plans).dials.plans
 
 
@@ -196,7 +196,7 @@ def shares_of(learned, fixed, drawn, prefixes=PREFIXES):
     for name, scores in made.items():
         own = answers(plans[name], scores, 75)
         records += [record.model_copy(update={"latency_tokens": int(name == "layers")}) for record in own]
-    return summarise([FULL, *plans.values()], ids, records, seed=0, prefixes=prefixes).dials.fixed_shares
+    return summarise([FULL, *plans.values()], ids, reader(records), seed=0, prefixes=prefixes).dials.fixed_shares
 
 
 def test_the_share_of_a_fixed_plan_is_what_it_gains_over_random_of_what_the_learned_one_does():
@@ -261,7 +261,7 @@ def test_cells_are_tested_against_those_that_differ_in_one_thing_alone():
         latencies=[Latency.parse("1.0"), Latency.parse("0.75"), Latency.parse("0.5")],
     )
     records = [record for plan in plans for record in answers(plan, [1.0, 0.0], 10)]
-    pairs = {frozenset(pair) for pair in cell_pairs(summarise(plans, ["s0", "s1"], records, seed=0).cells)}
+    pairs = {frozenset(pair) for pair in cell_pairs(summarise(plans, ["s0", "s1"], reader(records), seed=0).cells)}
     assert frozenset(("uniform@8/first@0.75", "uniform@8/spaced@0.75")) in pairs
     assert frozenset(("uniform@8/first@0.75", "pool@8/first@0.75")) in pairs
     assert frozenset(("full@1.0/first@0.5", "full@1.0/spaced@0.5")) in pairs

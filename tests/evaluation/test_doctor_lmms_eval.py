@@ -1,13 +1,16 @@
 """The offline doctor on lmms-eval's samples: each planted failure is found, and nothing else is."""
 
+import gzip
+import json
+import random
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_plants import healthy_rows, write_lmms
-from lmms_plants import LMMS_PLANTS, Files
+from doctor_plants import LMMS_BUDGETS, Row, healthy_rows, write_lmms, write_lmms_file
+from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, without_counts
 
 from adallava.errors import InputError
 from adallava.evaluation.doctor import diagnose_answers, diagnose_run, load_answers, with_targets
@@ -32,6 +35,144 @@ def test_a_failure_planted_in_lmms_eval_samples_is_found_and_no_other(
     diagnosis = diagnose_run(write_lmms(tmp_path, plant(healthy_rows())))
     assert [outcome.failure for outcome in diagnosis.findings] == [failure_number], diagnosis.findings
     assert diagnosis.findings[0].severity == severity
+
+
+@pytest.mark.parametrize("form", LMMS_FORMS)
+def test_every_planted_failure_is_found_in_every_form_of_a_line(tmp_path: Path, form: str) -> None:
+    def written(name: str, files: Files) -> Path:
+        return write_lmms(tmp_path / name, {b: [LMMS_FORMS[form](row) for row in rows] for b, rows in files.items()})
+
+    assert diagnose_run(written("healthy", healthy_rows())).healthy
+    for plant, failure_number, severity in LMMS_PLANTS:
+        diagnosis = diagnose_run(written(plant.__name__, plant(healthy_rows())))
+        found = [(outcome.failure, outcome.severity) for outcome in diagnosis.findings]
+        assert found == [(failure_number, severity)], plant.__name__
+
+
+def as_document(rows: list[Row]) -> bytes:
+    """As versions before 0.2 wrote all samples of a task."""
+    return json.dumps({"args": {"model_args": "token_budget=0.5"}, "logs": rows, "time": "1"}, indent=4).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("1_samples_gqa.jsonl.gz", lambda rows: gzip.compress("\n".join(map(json.dumps, rows)).encode())),
+        ("1_samples_gqa.jsonl", lambda rows: json.dumps(rows).encode()),
+        ("gqa.json", as_document),
+    ],
+    ids=["gzipped", "one list", "one document"],
+)
+def test_whole_files_of_other_forms_are_read(tmp_path: Path, name: str, write: Callable[[list[Row]], bytes]) -> None:
+    rows = healthy_rows()["0.5"]
+    (tmp_path / name).write_bytes(write(rows))
+    (cell,) = load_answers(tmp_path / name).cells
+    assert [answer.response for answer in cell.answers] == [row["filtered_resps"] for row in rows]
+    assert cell.budget == ("0.5" if name == "gqa.json" else None)
+    if name != "gqa.json":
+        assert load_answers(tmp_path).cells[0].answers == cell.answers
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe{}\n", b"[1]\n", b'{"doc_id": 1}\n', b'{"doc_id": 1, "filt'])
+def test_a_damaged_line_is_refused_by_file_and_line(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "1_samples_gqa.jsonl"
+    path.write_bytes(json.dumps(healthy_rows()["0.5"][0]).encode() + b"\n" + damage)
+    with pytest.raises(InputError, match=r"1_samples_gqa.jsonl.*(line 2|entry 2|not text)"):
+        diagnose_run(path)
+
+
+def test_an_empty_answer_that_a_filter_hides_is_empty(tmp_path: Path) -> None:
+    hidden = {"resps": "", "filtered_resps": "[invalid]", "exact_match": 0.0}
+    files = {b: [row | hidden for row in rows] for b, rows in without_counts(healthy_rows()).items()}
+    (finding,) = diagnose_run(write_lmms(tmp_path, files)).findings
+    assert finding.check == "empty-answers-scored"
+
+
+def test_of_several_answers_to_a_sample_every_one_is_looked_at(tmp_path: Path) -> None:
+    files = {
+        b: [row | {"resps": [[row["filtered_resps"], "", row["filtered_resps"]]]} for row in rows]
+        for b, rows in without_counts(healthy_rows()).items()
+    }
+    (finding,) = diagnose_run(write_lmms(tmp_path, files)).findings
+    assert finding.check == "empty-answers-scored"
+    assert "60 of 180 (33.3 %) empty" in finding.evidence[0]
+
+
+def otherwise(rows: list[Row], seed: str, shift: int = 0, share: float = 0.2) -> list[Row]:
+    """Other answers to some questions, and prompts longer by `shift` tokens."""
+    draw = random.Random(seed)
+    changed = []
+    for row in rows:
+        counts = row["token_counts"][0]
+        longer = {"token_counts": [counts | {"input_tokens": counts["input_tokens"] + shift}]}
+        changed.append(row | longer | ({"filtered_resps": "purple"} if draw.random() < share else {}))
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("more", "shift", "pruned_alone"),
+    [
+        ("latency=0.75,scheduler=layers", 1, False),  # a learned scheduler's token is in the prompt
+        ("latency=0.75,scheduler=layers", 1, True),
+        ("latency=1.0,scheduler=adallava-layers", 1, False),
+        ("latency=0.85", 0, False),
+        ("dtype=bfloat16", 0, False),
+        ("pretrained=other", 40, False),
+        ("positions=compact", 0, False),
+        ("seed=1", 0, False),
+    ],
+)
+def test_files_that_differ_in_more_than_the_budget_are_not_held_against_each_other(
+    tmp_path: Path, more: str, shift: int, pruned_alone: bool
+) -> None:
+    rows = healthy_rows()
+    for budget in LMMS_BUDGETS:
+        base = f"pretrained=tiny,method=random,token_budget={budget}"
+        if not pruned_alone or budget == "1.0":
+            write_lmms_file(tmp_path / budget, base, rows[budget])
+        if not pruned_alone or budget != "1.0":
+            write_lmms_file(tmp_path / f"{budget}-more", f"{base},{more}", otherwise(rows[budget], budget, shift))
+    diagnosis = diagnose_run(tmp_path)
+    assert diagnosis.healthy, diagnosis.findings
+
+
+def test_within_one_schedule_and_one_model_failures_are_found_as_ever(tmp_path: Path) -> None:
+    rows = healthy_rows()
+    for model in ("a", "b"):
+        for budget in LMMS_BUDGETS:
+            more = f"pretrained={model},method=random,token_budget={budget},latency=0.75,scheduler=layers"
+            shift = int(model == "b" and budget != "1.0")
+            write_lmms_file(tmp_path / f"{model}{budget}", more, otherwise(rows[budget], model + budget, shift))
+    (finding,) = diagnose_run(tmp_path).findings
+    assert finding.check == "off-by-one"
+    assert "60 of 120" in finding.evidence[0]
+
+
+@pytest.mark.parametrize("budget", ["1.0", "0.25"])
+@pytest.mark.parametrize(("share", "healthy"), [(0.0, True), (0.02, True), (0.5, False)])
+def test_a_second_run_of_a_cell_at_another_batch_size_shows_that_answers_depend_on_it(
+    tmp_path: Path, budget: str, share: float, healthy: bool
+) -> None:
+    rows = healthy_rows()
+    write_lmms(tmp_path, rows)
+    write_lmms_file(
+        tmp_path / "again", f"pretrained=tiny,token_budget={budget}", otherwise(rows[budget], "1", 0, share)
+    )
+    diagnosis = diagnose_run(tmp_path)
+    assert [(outcome.failure, outcome.severity) for outcome in diagnosis.findings] == (
+        [] if healthy else [(6, "cannot-tell")]
+    )
+    (outcome,) = (outcome for outcome in diagnosis.outcomes if outcome.failure == 6)
+    assert outcome.status == ("passed" if healthy else "found")
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_an_easy_task_that_every_budget_answers_right_is_healthy(tmp_path: Path, counts: bool) -> None:
+    right = {
+        b: [row | {"filtered_resps": row["target"], "exact_match": 1.0} for row in rows]
+        for b, rows in healthy_rows(counts=counts).items()
+    }
+    assert diagnose_run(write_lmms(tmp_path, right)).healthy
 
 
 @cache

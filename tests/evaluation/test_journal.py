@@ -2,18 +2,21 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 from run_records import failed, run, sample_record
 
 from adallava.errors import RunFolderError
 from adallava.evaluation import file_locks
+from adallava.evaluation.answer_places import answer_key
 from adallava.evaluation.file_locks import lock_file
 from adallava.evaluation.journal import (
     Journal,
     append_durably,
     locked_folder,
     read_timings,
+    record_lines,
     write_atomically,
     write_record,
     write_timings,
@@ -25,12 +28,20 @@ def records(*ids):
     return [sample_record(sample_id=i, question=f"é\n{i}") for i in ids]
 
 
+def held(journal):
+    """Return what a journal reads of its only cell."""
+    found = journal.read_cell("full@1.0")
+    assert len(journal.done) == len(found)
+    assert all(answer_key(record) in journal.done for record in found)
+    return found
+
+
 def test_what_was_appended_is_there_again(tmp_path):
     with Journal(tmp_path, run()) as journal:
         journal.append(records("a", "b"))
         journal.append(records("c"))
     with Journal(tmp_path, run()) as journal:
-        assert journal.records == records("a", "b", "c")
+        assert held(journal) == records("a", "b", "c")
 
 
 def test_cut_at_any_byte_whole_lines_stay_and_the_rest_can_be_written_again(tmp_path):
@@ -41,18 +52,19 @@ def test_cut_at_any_byte_whole_lines_stay_and_the_rest_can_be_written_again(tmp_
         (tmp_path / "samples.jsonl").write_bytes(whole[:cut])
         with Journal(tmp_path, run()) as journal:
             left = records("a", "b", "c")[: whole[:cut].count(b"\n")]
-            assert journal.records == left
+            assert held(journal) == left
             journal.append(records("a", "b", "c")[len(left) :])
         assert (tmp_path / "samples.jsonl").read_bytes() == whole
 
 
-def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path):
+@pytest.mark.parametrize("num_bytes", [1, 2**16 - 1, 2**16, 200_000])
+def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path, num_bytes):
     with Journal(tmp_path, run()) as journal:
         journal.append(records("a"))
     with (tmp_path / "samples.jsonl").open("ab") as file:
-        file.write(bytes(5000))
+        file.write(bytes(num_bytes))
     with Journal(tmp_path, run()) as journal:
-        assert journal.records == records("a")
+        assert held(journal) == records("a")
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"nonsense", b'{"cell": 1'])
@@ -77,11 +89,11 @@ def test_a_sample_twice_is_refused(tmp_path):
 def test_of_an_answer_twice_in_a_share_the_first_stays_and_nothing_is_lost(tmp_path, second):
     first, again = sample_record(batch_ms=8.0), sample_record(batch_ms=9.0, response=second, score=float(second == "2"))
     with lock_file(tmp_path / "samples-1.jsonl") as share:
-        append_durably(share, [first, *records("b"), again, *records("c")])
+        append_durably(share, record_lines([first, *records("b"), again, *records("c")]))
     write_record(tmp_path / "run.json", run())
     for _ in range(2):
         with Journal(tmp_path, run()) as journal:
-            assert journal.records == [first, *records("b", "c")]
+            assert held(journal) == [first, *records("b", "c")]
     assert not (tmp_path / "samples-1.jsonl").exists()
 
 
@@ -144,12 +156,12 @@ def test_failed_samples_are_done_unless_asked_for_again(tmp_path):
     with Journal(tmp_path, run()) as journal:
         journal.append([*records("a"), failed(sample_id="b"), *records("c")])
     with Journal(tmp_path, run()) as journal:
-        assert [record.sample_id for record in journal.records] == ["a", "b", "c"]
+        assert [record.sample_id for record in held(journal)] == ["a", "b", "c"]
     with Journal(tmp_path, run(), retry_failed=True) as journal:
-        assert [record.sample_id for record in journal.records] == ["a", "c"]
+        assert [record.sample_id for record in held(journal)] == ["a", "c"]
         journal.append(records("b"))
     with Journal(tmp_path, run()) as journal:
-        assert journal.records == records("a", "c", "b")
+        assert held(journal) == records("a", "c", "b")
 
 
 def test_draws_of_one_sample_are_answers_of_their_own(tmp_path):
@@ -157,7 +169,7 @@ def test_draws_of_one_sample_are_answers_of_their_own(tmp_path):
     with Journal(tmp_path, run()) as journal:
         journal.append(draws)
     with Journal(tmp_path, run()) as journal:
-        assert journal.records == draws
+        assert held(journal) == draws
         journal.append(draws[1:2])
     with pytest.raises(RunFolderError, match="twice"):
         Journal(tmp_path, run())
@@ -175,6 +187,20 @@ def test_a_torn_line_of_the_timings_is_left_out_and_damage_before_it_refused(tmp
     path.write_bytes(b"nonsense\n" + whole)
     with pytest.raises(RunFolderError, match="line 1 is not a TimingRecord"):
         read_timings(tmp_path)
+
+
+def test_a_file_that_cannot_be_written_is_named_and_what_was_written_stays(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a"))
+    with Journal(tmp_path, run()) as journal:
+        # As on a full disk: every write to it fails, that of closing it too.
+        os.dup2(os.open("/dev/full", os.O_WRONLY), journal._file.fileno())
+        with pytest.raises(RunFolderError, match=r"samples.jsonl cannot be written \(No space left on device\)"):
+            journal.append(records("b"))
+    with Journal(tmp_path, run()) as journal:
+        assert held(journal) == records("a")
+        journal.append(records("b"))
+        assert held(journal) == records("a", "b")
 
 
 def test_one_process_at_a_time(tmp_path):
@@ -196,14 +222,14 @@ def test_one_process_at_a_time(tmp_path):
 
 def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "results.json"
-    write_atomically(path, b"old")
+    write_atomically(path, [b"o", b"ld"])
 
     def killed(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, b"new")
+        write_atomically(path, [b"new"])
     assert path.read_bytes() == b"old"
 
 
@@ -214,11 +240,11 @@ def test_what_other_ranks_left_is_moved_into_the_one_file(tmp_path):
         lines = [record.model_dump_json().encode() + b"\n" for record in records(*ids)]
         (tmp_path / f"samples-{rank}.jsonl").write_bytes(b"".join(lines) + lines[0][:40])
     with Journal(tmp_path, run()) as journal:
-        assert sorted(record.sample_id for record in journal.records) == ["a", "b", "c", "d"]
+        assert sorted(record.sample_id for record in held(journal)) == ["a", "b", "c", "d"]
         journal.append(records("e"))
     assert [path.name for path in tmp_path.glob("samples*")] == ["samples.jsonl"]
     with Journal(tmp_path, run()) as journal:
-        assert sorted(record.sample_id for record in journal.records) == ["a", "b", "c", "d", "e"]
+        assert sorted(record.sample_id for record in held(journal)) == ["a", "b", "c", "d", "e"]
 
 
 def test_moved_but_not_yet_dropped_they_are_not_doubled(tmp_path):
@@ -230,7 +256,7 @@ def test_moved_but_not_yet_dropped_they_are_not_doubled(tmp_path):
     (tmp_path / "samples.jsonl").write_bytes(first + second + third[:30])
     (tmp_path / "samples-1.jsonl").write_bytes(second + third)
     with Journal(tmp_path, run()) as journal:
-        assert journal.records == records("a", "b", "c")
+        assert held(journal) == records("a", "b", "c")
     assert (tmp_path / "samples.jsonl").read_bytes() == whole
 
 
@@ -238,7 +264,7 @@ def test_failed_answers_of_other_ranks_are_forgotten_too(tmp_path):
     Journal(tmp_path, run()).__exit__()
     (tmp_path / "samples-1.jsonl").write_text(failed(sample_id="b").model_dump_json() + "\n")
     with Journal(tmp_path, run(), retry_failed=True) as journal:
-        assert journal.records == []
+        assert held(journal) == []
 
 
 def test_a_file_that_a_rank_still_writes_is_waited_for(tmp_path, monkeypatch):
@@ -250,4 +276,22 @@ def test_a_file_that_a_rank_still_writes_is_waited_for(tmp_path, monkeypatch):
         Journal(tmp_path, run())
     assert (tmp_path / "samples-1.jsonl").read_text() == line
     with Journal(tmp_path, run()) as journal:
-        assert journal.records == records("b")
+        assert held(journal) == records("b")
+
+
+def test_a_journal_keeps_no_answer_in_memory_but_knows_them_all(tmp_path):
+    answers = [sample_record(cell, str(number), kept_indices=[[*range(576)]]) for cell in "ab" for number in range(300)]
+    with Journal(tmp_path, run()) as journal:
+        journal.append(answers[:200])
+    with lock_file(tmp_path / "samples-1.jsonl") as share:
+        append_durably(share, record_lines(answers[200:]))
+    tracemalloc.start()
+    with Journal(tmp_path, run()) as journal:
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert kept_bytes / len(answers) < 500, "the indices alone are 576 pointers each"
+        assert len(journal.done) == len(answers)
+        assert all(answer_key(record) in journal.done for record in answers)
+        assert ("a", "300", 0) not in journal.done
+        assert journal.read_cell("b") == answers[300:]
+        assert journal.read_cell("c") == []

@@ -1,5 +1,7 @@
+import weakref
+
 import pytest
-from run_records import failed, sample_record
+from run_records import failed, reader, sample_record
 
 from adallava.budget import TokenBudget
 from adallava.evaluation.plan import plan_cells
@@ -10,7 +12,7 @@ FULL, HALF = "full@1.0", "random@0.5"
 
 
 def summed(records, ids):
-    return summarise(PLANS, ids, records, seed=0).cells
+    return summarise(PLANS, ids, reader(records), seed=0).cells
 
 
 def test_a_cell_sums_up_its_own_answers():
@@ -83,7 +85,7 @@ def test_more_than_one_percent_of_empties_flags_the_cell_with_their_cause(empty,
     assert (reason is not None) == flagged
     if flagged:
         assert reason == f"{empty} of 100 responses are empty: first-token-eos {empty}"
-    (cell,) = summarise(PLANS[:1], [record.sample_id for record in records], records, seed=0).cells
+    (cell,) = summarise(PLANS[:1], [record.sample_id for record in records], reader(records), seed=0).cells
     assert cell.empty_share == empty / 100
     assert cell.flagged == flagged
 
@@ -95,3 +97,17 @@ def test_tokens_of_a_method_inside_the_llm_are_counted_at_its_door_and_over_its_
     _, half = summed(records, ["a", "b"])
     assert half.tokens_kept == 16
     assert half.tokens_kept_layer_average == (11 + 8) / 2
+
+
+def test_answers_of_a_cell_are_read_once_and_dropped_before_those_of_the_one_after_the_next():
+    plans = plan_cells(["random"], [TokenBudget(count=count) for count in range(1, 6)], ())
+    read: dict[str, list[weakref.ref]] = {}
+
+    def read_cell(cell):
+        assert cell not in read
+        assert all(record() is None for before in list(read)[:-1] for record in read[before])
+        records = [sample_record(cell, i) for i in "abc"]
+        read[cell] = [weakref.ref(record) for record in records]
+        return records
+
+    assert len(summarise(plans, ["a", "b", "c"], read_cell, seed=0).cells) == len(plans) == len(read)

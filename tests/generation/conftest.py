@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import tiny_inputs, tiny_next
+from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
 
 from adallava import AdaLlava
 
@@ -40,3 +40,15 @@ def llava_inputs(llava: AdaLlava) -> dict[str, Any]:
 def inputs(full: AdaLlava) -> dict[str, Any]:
     """Three prompts of different lengths, one picture each; for LLaVA-NeXT of different sizes."""
     return tiny_inputs(full.processor, QUESTIONS)
+
+
+@pytest.fixture(scope="module")
+def six(full: AdaLlava) -> AdaLlava:
+    """A base of the family with six layers, for schedulers."""
+    return six_layers(full)
+
+
+@pytest.fixture(scope="module")
+def six_by_scheduler(full: AdaLlava, six: AdaLlava) -> dict[str, AdaLlava]:
+    """The base for each scheduler, by its name: one with heads of their own for `adallava-heads`."""
+    return {name: six_layers_for(full, name) if name == "adallava-heads" else six for name in SCHEDULERS}

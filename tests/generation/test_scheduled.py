@@ -10,8 +10,6 @@ from models import (
     sample_of,
     scheduled,
     six_layers,
-    six_layers_for,
-    tiny_inputs,
     tiny_tokens,
     with_every_option,
 )
@@ -20,10 +18,7 @@ from torch import Tensor
 from truncated_reference import truncated
 
 from adallava import AdaLlava
-from adallava.errors import AdallavaError, BudgetError, UnsupportedModeError
-from adallava.scheduling.contract import Schedule
-from adallava.scheduling.first import FirstScheduler
-from adallava.scheduling.heads import HeadsScheduler
+from adallava.errors import BudgetError, UnsupportedModeError
 
 NEW = 5
 # Of six layers, three of them the prefix: one or two more run, or all. One sample of three runs everything.
@@ -40,16 +35,6 @@ MODES: dict[str, dict[str, Any]] = {
     "static cache": {"cache_implementation": "static", "do_sample": False},
     "static cache with beams": {"cache_implementation": "static", "num_beams": 3, "do_sample": False},
 }
-
-
-@pytest.fixture(scope="module")
-def six(full: AdaLlava) -> AdaLlava:
-    return six_layers(full)
-
-
-@pytest.fixture(scope="module")
-def six_by_scheduler(full: AdaLlava, six: AdaLlava) -> dict[str, AdaLlava]:
-    return {name: six_layers_for(full, name) if name == "adallava-heads" else six for name in SCHEDULERS}
 
 
 @pytest.fixture(params=SCHEDULERS)
@@ -171,63 +156,6 @@ def test_a_free_token_stands_behind_every_prompt(
 def test_a_latency_below_the_prefix_names_the_least(model: AdaLlava, inputs: dict[str, Any]) -> None:
     with pytest.raises(BudgetError, match=r"latency 0\.4 asks for 2\.4 of 6 layers.*give at least 0\.5, or 3 layers"):
         model.generate(**inputs, latency=[1.0, 0.4, 0.5], max_new_tokens=1)
-
-
-def test_training_computes_what_inference_computes(model: AdaLlava, inputs: dict[str, Any]) -> None:
-    """Uncached and padded on the right equals cached and padded on the left."""
-    options: dict[str, Any] = {"token_budget": BUDGETS, "latency": LATENCIES, "seed": [1, 2, 3]}
-    generated = model.generate(**inputs, **options, max_new_tokens=NEW, do_sample=False, output_logits=True)
-    for row, answer in enumerate(generated.answer_ids):
-        sample = sample_of(inputs, row)
-        whole = torch.cat([sample["input_ids"], torch.tensor([answer])], dim=1)
-        labels = torch.cat([torch.full_like(sample["input_ids"], -100), torch.tensor([answer])], dim=1)
-        output = model.forward(
-            **{**sample, "input_ids": whole, "attention_mask": None},
-            labels=labels,
-            **{name: values[row] for name, values in options.items()},
-        )
-        first = generated.prompt_lengths[row] - 1
-        steps = output.logits[0, first : first + len(answer)]
-        torch.testing.assert_close(steps, _logits(generated)[row, : len(answer)], atol=2e-4, rtol=2e-4)
-
-
-def test_labels_positions_and_lengths_around_the_token_fit_in_a_mixed_batch(six: AdaLlava) -> None:
-    model = scheduled(six, "layers").with_method("uniform")
-    batch = tiny_inputs(model.processor, ["what is it?", "why?", "is the colour red or blue?"])
-    labels = torch.full_like(batch["input_ids"], -100)
-    for row, length in enumerate((2, 4, 3)):
-        labels[row, -length:] = batch["input_ids"][row, -length:]
-    output = model.forward(**batch, labels=labels, token_budget=[3, 16, 9], latency=[0.5, 1.0, 5 / 6])
-    assert output.batch.labels is not None
-    for row, (kept, answer, has_token) in enumerate([(3, 2, True), (16, 4, False), (9, 3, True)]):
-        tokens = sum(tiny_tokens(model, [row]))
-        length = int(batch["attention_mask"][row].sum()) - tokens + kept + has_token
-        assert output.layout.lengths[row] == length
-        # No token reads the latency token, and it takes no position of its own.
-        assert int(output.batch.attention_mask[row].sum()) == length - has_token
-        learned = (output.batch.labels[row] != -100).nonzero().flatten().tolist()
-        # The answer stands at the end, and its tokens are the same.
-        assert learned == list(range(length - answer, length))
-        assert torch.equal(output.batch.labels[row, learned], batch["input_ids"][row, -answer:])
-        assert torch.equal(output.batch.input_ids[row, learned], batch["input_ids"][row, -answer:])
-        readable = output.batch.attention_mask[row, :length].bool()
-        positions = output.batch.position_ids[row, :length][readable]
-        assert bool((positions.diff() >= 1).all())
-        assert int(positions[-1]) == int(batch["attention_mask"][row].sum()) - 1
-        places = output.layout.latency_places
-        assert places is not None
-        assert int(places[row]) == (length - answer - 2 if has_token else -1)
-        if has_token:
-            place = int(places[row])
-            assert output.batch.labels[row, place] == -100
-            # The token is the prompt's last one again, with the latency on top, right before it.
-            assert output.batch.input_ids[row, place] == output.batch.input_ids[row, place + 1]
-            assert output.batch.position_ids[row, place] == output.batch.position_ids[row, place + 1]
-            assert not torch.equal(output.batch.inputs_embeds[row, place], output.batch.inputs_embeds[row, place + 1])
-    expected = torch.nn.functional.cross_entropy(
-        output.logits[:, :-1].flatten(0, 1), output.batch.labels[:, 1:].flatten(), ignore_index=-100
-    )
-    torch.testing.assert_close(output.loss, expected)
 
 
 def test_no_row_pays_for_anothers_plan(six: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -360,70 +288,6 @@ def test_nothing_is_left_on_the_base(full: AdaLlava, inputs: dict[str, Any], key
     for name in (name for name in SCHEDULERS if key_value_heads == 4 or name != "adallava-heads"):
         scheduled(six, name).generate(**inputs, latency=LATENCIES, num_beams=2, max_new_tokens=2)
     assert [(name, set(vars(module))) for name, module in six.base.named_modules()] == before
-
-
-def test_gradients_reach_the_token_and_every_gate(six: AdaLlava, inputs: dict[str, Any]) -> None:
-    """With gates, everything is computed and only the active part is let through: the values do not change."""
-    labels = torch.full_like(inputs["input_ids"], -100)
-    labels[:, -2:] = inputs["input_ids"][:, -2:]
-    for name in LEARNED:
-        model = scheduled(six, name)
-        options: dict[str, Any] = {**inputs, "labels": labels, "latency": LATENCIES}
-        plain = model.forward(**options)
-        scheduler: Any = model.scheduler
-        gated = model.with_scheduler(_Gated(scheduler)).forward(**options)
-        torch.testing.assert_close(gated.logits, plain.logits, atol=2e-4, rtol=2e-4)
-        assert plain.schedule is not None
-        assert gated.schedule is not None
-        assert gated.schedule.gates is not None
-        assert gated.loss is not None
-        weights = [scheduler.head.weight, scheduler.latency_mlp[2].weight, gated.schedule.gates]
-        for gradient in torch.autograd.grad(gated.loss, weights):
-            assert gradient.isfinite().all()
-            assert gradient.abs().sum() > 0
-
-
-class _Gated:
-    """A learned scheduler whose choice is passed on as gates with a gradient."""
-
-    def __init__(self, scheduler: Any) -> None:
-        self.scheduler = scheduler
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.scheduler, name)
-
-    def schedule(self, inputs: Any) -> Schedule:
-        made = self.scheduler.schedule(inputs)
-        soft = made.logits.softmax(dim=-1)
-        return Schedule(made.active, made.logits, gates=soft - soft.detach() + made.active.float())
-
-
-class _TooMany(FirstScheduler):
-    def schedule(self, inputs: Any) -> Schedule:
-        return Schedule(torch.ones(len(inputs.unit_counts), inputs.units.count, dtype=torch.bool))
-
-
-def test_a_scheduler_against_the_contract_is_an_error(six: AdaLlava, inputs: dict[str, Any]) -> None:
-    with pytest.raises(AdallavaError, match=r"asked to run \(1, 1, 1\) of 3 units and returned \[3, 3, 3\]"):
-        six.with_scheduler(_TooMany()).generate(**inputs, latency=4, max_new_tokens=1)
-
-
-def test_what_cannot_be_scheduled_is_refused(six: AdaLlava, full: AdaLlava, inputs: dict[str, Any]) -> None:
-    with pytest.raises(BudgetError, match="no scheduler says which"):
-        six.generate(**inputs, latency=0.9, max_new_tokens=1)
-    with pytest.raises(BudgetError, match="2 latencies for a batch of 3"):
-        scheduled(six, "first").generate(**inputs, latency=[0.5, 1.0], max_new_tokens=1)
-    with pytest.raises(UnsupportedModeError, match="'qwen2'"):
-        six_layers(full, llm="qwen2").with_scheduler("first")
-    with pytest.raises(UnsupportedModeError, match="q_proj of this model's layers is a Linear with a bias"):
-        scheduled(six_layers(full, attention_bias=True), "heads")
-    with pytest.raises(UnsupportedModeError, match="2 key-value heads and 96 neurons cannot be split into 4"):
-        six.with_scheduler(HeadsScheduler(six.family.decoder().shape, groups=4))
-    for name in ("output_hidden_states", "output_attentions"):
-        with pytest.raises(UnsupportedModeError, match=f"{name}=True is not supported"):
-            scheduled(six, "first").generate(**inputs, latency=0.5, **{name: True})
-        with pytest.raises(UnsupportedModeError, match=f"{name}=True is not supported"):
-            scheduled(six, "first").forward(**inputs, latency=0.5, **{name: True})
 
 
 def test_a_number_of_layers_that_is_all_of_them_is_the_whole_llm(six: AdaLlava, inputs: dict[str, Any]) -> None:

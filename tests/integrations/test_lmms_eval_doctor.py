@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 from doctor_plants import LMMS_BUDGETS
-from lmms_plants import LMMS_PLANTS, Files, lmms_tails
+from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, lmms_tails
 from vqav2_files import write_task
 
 from adallava.cli.main import main
@@ -70,6 +70,17 @@ def test_a_failure_planted_in_real_files_is_found_and_no_other(real, tmp_path, p
         severity = "cannot-tell"
     assert [outcome.failure for outcome in diagnosis.findings] == [failure], diagnosis.findings
     assert diagnosis.findings[0].severity == severity
+
+
+@pytest.mark.parametrize("form", LMMS_FORMS)
+def test_a_failure_is_found_in_real_files_of_another_form(real, tmp_path, form):
+    for plant, failure, _ in [(lambda files: files, None, None), *LMMS_PLANTS]:
+
+        def formed(files, plant=plant):
+            return {budget: [LMMS_FORMS[form](row) for row in rows] for budget, rows in plant(files).items()}
+
+        diagnosis = diagnose_run(planted(real, tmp_path / str(plant), formed))
+        assert [outcome.failure for outcome in diagnosis.findings] == ([] if failure is None else [failure])
 
 
 def test_it_says_what_tails_were_looked_for_in(real):

@@ -199,3 +199,9 @@ def test_names_are_answered_with_the_nearest() -> None:
         load_scheduler_class("layer")
     with pytest.raises(AdallavaError, match=r"scheduler 'first' does not take these options \(tau=3\)"):
         build_scheduler("first", SHAPE, tau=3)
+
+
+@pytest.mark.parametrize("value", ["two", 2.5, True])
+def test_an_option_of_another_type_is_refused_before_anything_runs(value: object) -> None:
+    with pytest.raises(AdallavaError, match=r"scheduler 'spaced': prefix_layers=.* is refused: Input should be"):
+        build_scheduler("spaced", SHAPE, prefix_layers=value)

@@ -1,5 +1,8 @@
 """VQA accuracy against cases worked out by hand from the published rules (`vqaEval.py` of GT-Vision-Lab/VQA)."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,3 +96,22 @@ def test_contractions_lack_one_apostrophe_of_their_form():
     assert CONTRACTIONS["somebody'd"] == "somebodyd"
     assert "couldntve" not in CONTRACTIONS
     assert "lets" not in CONTRACTIONS
+
+
+def documented_cases():
+    """Yield the rows of the table of literal cases: response, answers, and both scores."""
+    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    rows = re.findall(r'^\| "(.*?)" \| (\d+ ".*?") \| ([\d.]+) \| ([\d.]+) \|$', page, re.MULTILINE)
+    for response, said, official, lmms in rows:
+        answers = people(*((text, int(count)) for count, text in re.findall(r'(\d+) "(.*?)"', said)))
+        yield response, answers, float(official), float(lmms)
+
+
+@pytest.mark.parametrize(("response", "answers", "official", "lmms"), list(documented_cases()))
+def test_the_documented_cases_are_as_documented(response, answers, official, lmms):
+    assert official_vqa_accuracy(response, answers) == pytest.approx(official)
+    assert lmms_vqa_accuracy(response, answers) == pytest.approx(lmms)
+
+
+def test_there_are_documented_cases_where_the_variants_differ():
+    assert sum(official != lmms for _, _, official, lmms in documented_cases()) >= 3

@@ -36,7 +36,10 @@ first steps:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a mistake of the caller is one line on stderr."""
     argv = sys.argv[1:] if argv is None else argv
-    args = build_parser(argv[:1]).parse_args(argv)
+    try:
+        args = build_parser(argv[:1]).parse_args(argv)
+    except KeyboardInterrupt:  # nothing has begun
+        return EXIT_INTERRUPTED
     try:
         return int(args.run(args))
     except (AdallavaError, OSError) as error:

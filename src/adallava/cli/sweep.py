@@ -205,6 +205,8 @@ def run(args: argparse.Namespace) -> int:
     from adallava.evaluation.ranks import ranks_of_one_host
 
     ranks = ranks_of_one_host()
+    if ranks.world_size > 1:
+        _end_at_signals(ranks)
     if ranks.rank > 0:
         from .sweep_ranks import join
 
@@ -217,6 +219,17 @@ def run(args: argparse.Namespace) -> int:
     outcome = lead(request, ranks)
     print_outcome(outcome, request.output, request.roofline)
     return int(any(cell.flagged for cell in outcome.results.cells))
+
+
+def _end_at_signals(ranks: "Ranks") -> None:
+    """Have one process alone speak of a signal while all still load, which takes seconds."""
+    from .last_words import end_at_signals, how_to_go_on, say
+
+    def last_words(why: str) -> None:
+        if ranks.rank == 0:
+            say(f"{why}; {how_to_go_on(_command(ranks))}")
+
+    end_at_signals(last_words)
 
 
 def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":

@@ -11,7 +11,7 @@ from adallava.errors import InputError
 from adallava.records import FULL_LATENCY, FULL_METHOD, Results, Run, SampleRecord
 from adallava.run_changes import CellChange, RunComparison
 
-from .journal import answer_key
+from .answer_places import AnswerKey, answer_key
 from .plan import NO_BUDGET, plan_cells
 from .scores import RIGHT, tabulate_scores
 from .significance import ALPHA, holm, sign_flip_p_value
@@ -57,20 +57,22 @@ def gather_answers(name: str, run: Run, results: Results, records: Iterable[Samp
     Raises:
         InputError: for a run that lacks a cell, a sample or an answer of what was asked for, naming it.
     """
-    records = list(records)
     draws = _planned_draws(name, run, results)
-    questions = {record.sample_id: (record.question, tuple(record.answers)) for record in records}
+    questions: dict[str, tuple[str, tuple[str, ...]]] = {}
+    scored: dict[AnswerKey, float | None] = {}
+    for record in records:
+        questions[record.sample_id] = (record.question, tuple(record.answers))
+        scored[answer_key(record)] = record.score
     num_samples = max(cell.num_samples for cell in results.cells)
     if len(questions) < num_samples:
         raise _not_finished(name, f"it holds {len(questions)} of the {num_samples} samples that results.json counts")
-    there = {answer_key(record) for record in records}
     planned = [(cell, sample, draw) for cell, times in draws.items() for sample in questions for draw in range(times)]
-    missing = [answer for answer in planned if answer not in there]
+    missing = [answer for answer in planned if answer not in scored]
     if missing:
         cell, sample_id, draw = missing[0]
         such = f"such as sample {sample_id!r} in {cell}, draw {draw}"
         raise _not_finished(name, f"{len(missing)} of {len(planned)} answers are missing, {such}")
-    of_plan = (record for record in records if record.cell in draws)
+    of_plan = {answer: scored[answer] for answer in planned}
     return RunAnswers(
         name, run, tuple(draws), questions, tabulate_scores(tuple(draws), list(questions), of_plan).values
     )

@@ -1,20 +1,20 @@
 """Both dials together: plans, what a fixed plan is worth, and what the second dial adds to the first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
-from adallava.dials import Dials
-from adallava.records import Cell, SampleRecord
+from adallava.dials import CellPlans, Dials
+from adallava.records import Cell
 
 from .areas import SharedScores
 from .fixed_share import fixed_shares
 from .front_gains import compare_fronts
-from .layer_plans import count_plans
 from .scores import ScoreTable
 
 
 def sum_up_dials(
     cells: Sequence[Cell],
-    by_cell: Mapping[str, Sequence[SampleRecord]],
+    plans: Sequence[CellPlans],
+    learned: Set[str],
     scores: ScoreTable,
     shared: SharedScores,
     prefixes: Mapping[str, int],
@@ -24,7 +24,8 @@ def sum_up_dials(
 
     Args:
         cells: of the run.
-        by_cell: their answers.
+        plans: of the cells that leave layers out.
+        learned: ids of the cells whose scheduler is learned.
         scores: of the cells.
         shared: scores of the samples that every cell answered.
         prefixes: P of each scheduler, how many first layers always run.
@@ -32,10 +33,8 @@ def sum_up_dials(
     """
     if all(cell.scheduler is None for cell in cells):
         return None
-    # Only a learned scheduler reads a latency token.
-    learned = {cell for cell, records in by_cell.items() if any(record.latency_tokens for record in records)}
     return Dials(
-        plans=count_plans({cell.cell: by_cell[cell.cell] for cell in cells}),
+        plans=list(plans),
         fixed_shares=fixed_shares(cells, learned, prefixes, scores, seed),
         fronts=compare_fronts(cells, shared, seed),
     )

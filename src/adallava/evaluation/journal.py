@@ -3,13 +3,13 @@
 `samples.jsonl` only grows; a kill can tear its last line, which opening cuts off. `run.json`, `timings.jsonl` and
 `results.json` appear whole or not at all. One launch at a time: the kernel's lock on `.lock` falls with the
 process that held it. Of a launch of several processes (`shares.py`) the others append to `samples-<rank>.jsonl`, which
-opening, and the end, move into `samples.jsonl`.
+opening, and the end, move into `samples.jsonl`. Answers are never all in memory: what is kept is where they stand.
 """
 
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from adallava.errors import RunFolderError
 from adallava.records import Run, SampleRecord, TimingRecord
 
+from .answer_places import AnswerPlaces, answer_key
 from .file_locks import without_writer
 
 RUN_FILE = "run.json"
@@ -26,13 +27,11 @@ TIMINGS_FILE = "timings.jsonl"
 RESULTS_FILE = "results.json"
 TASK_FIGURES_FILE = "task_figures.json"
 
-AnswerKey = tuple[str, str, int]
-"""What no two answers of a run share: cell, sample and draw."""
-
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
 _LOCK_FILE = ".lock"
 _NUMERIC_VERSIONS = ("torch", "transformers")
+_CHUNK_BYTES = 2**16
 
 
 @contextmanager
@@ -59,7 +58,7 @@ class Journal:
     Attributes:
         folder: the run folder.
         run: what `run.json` says.
-        records: everything written so far, in file order.
+        done: which answers are on disk, but for those that others of a launch have written since the last `gather`.
     """
 
     def __init__(self, folder: Path, run: Run, *, retry_failed: bool = False) -> None:
@@ -77,13 +76,11 @@ class Journal:
         self.folder = folder
         self._path = folder / SAMPLES_FILE
         self.run = _claim(folder, run)
-        self.records = _read_untorn(self._path)
-        if len(_by_key(self.records)) != len(self.records):
-            raise RunFolderError(f"{self._path} holds an answer twice: give another --output")
+        _cut_torn_line(self._path)
+        self.done = self._find_answers()
         self.gather()
-        if retry_failed and any(record.score is None for record in self.records):
-            self.records = [record for record in self.records if record.score is not None]
-            write_atomically(self._path, b"".join(map(_line, self.records)))
+        if retry_failed and _forget_failed(self._path):
+            self.done = self._find_answers()
         self._file: IO[bytes] = self._path.open("ab")
 
     def __enter__(self) -> "Journal":
@@ -92,12 +89,23 @@ class Journal:
 
     def __exit__(self, *exception: object) -> None:
         """Close the file; what was appended is on disk already."""
-        self._file.close()
+        close_file(self._file)
 
     def append(self, records: Sequence[SampleRecord]) -> None:
         """Add records and return when they are on disk."""
-        append_durably(self._file, records)
-        self.records.extend(records)
+        place = self._file.seek(0, os.SEEK_END)
+        lines = list(record_lines(records))
+        append_durably(self._file, lines)
+        for record, line in zip(records, lines, strict=True):
+            self.done.add(answer_key(record), place)
+            place += len(line)
+
+    def read_cell(self, cell: str) -> list[SampleRecord]:
+        """Return the answers of one cell, in file order; the journal may be closed by then."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            return [self._read_at(file, place) for place in self.done.of_cell(cell)]
 
     def gather(self) -> None:
         """Move what other processes of a launch have answered into `samples.jsonl`, and drop their files.
@@ -110,13 +118,34 @@ class Journal:
         """
         for path in sorted(self.folder.glob(share_file(self.folder, "*").name)):
             with without_writer(path):
-                known = {answer_key(record) for record in self.records}
-                # Killed between the two steps below, a former call has moved them already.
-                new = [record for key, record in _by_key(_read_untorn(path)).items() if key not in known]
+                _cut_torn_line(path)
                 with self._path.open("ab") as file:
-                    append_durably(file, new)
+                    append_durably(file, self._new_lines(path, file.seek(0, os.SEEK_END)))
                 path.unlink()
-            self.records.extend(new)
+
+    def _find_answers(self) -> AnswerPlaces:
+        """Read through `samples.jsonl` once.
+
+        Raises:
+            RunFolderError: if a line is no answer, or an answer is there twice.
+        """
+        done = AnswerPlaces()
+        for place, _, record in _read_answers(self._path):
+            if not done.add(answer_key(record), place):
+                raise RunFolderError(f"{self._path} holds an answer twice: give another --output")
+        return done
+
+    def _new_lines(self, path: Path, place: int) -> Iterator[bytes]:
+        """Yield the lines of a share that are to stand from byte `place` on: those of answers not there yet."""
+        for _, line, record in _read_answers(path):
+            # Killed between moving and dropping a file, a former call has moved some already.
+            if self.done.add(answer_key(record), place):
+                yield line
+                place += len(line)
+
+    def _read_at(self, file: IO[bytes], place: int) -> SampleRecord:
+        file.seek(place)
+        return SampleRecord.model_validate_json(file.readline())
 
 
 def share_file(folder: Path, rank: int | str) -> Path:
@@ -124,37 +153,51 @@ def share_file(folder: Path, rank: int | str) -> Path:
     return folder / f"samples-{rank}.jsonl"
 
 
-def append_durably(file: IO[bytes], records: Sequence[SampleRecord]) -> None:
-    """Add lines to a file, and return when they are on disk."""
-    file.write(b"".join(map(_line, records)))
-    file.flush()
-    os.fsync(file.fileno())
+def append_durably(file: IO[bytes], lines: Iterable[bytes]) -> None:
+    """Add lines to a file, and return when they are on disk.
+
+    Raises:
+        RunFolderError: if they cannot be written, as on a full disk.
+    """
+    try:
+        file.writelines(lines)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise RunFolderError(
+            f"{file.name} cannot be written ({error.strerror}): what was written before is kept; once that is mended, "
+            "the same command goes on"
+        ) from error
 
 
-def read_answer_keys(folder: Path) -> set[AnswerKey]:
+def close_file(file: IO[bytes]) -> None:
+    """Close a file whose lines are on disk, or were reported not to be: closing would try those once more."""
+    with suppress(OSError):
+        file.close()
+
+
+def record_lines(records: Iterable[BaseModel]) -> Iterator[bytes]:
+    """Yield the lines that records are written as."""
+    return map(_line, records)
+
+
+def read_done(folder: Path) -> AnswerPlaces:
     """Return what `samples.jsonl` has answers of, while another process may be appending to it.
 
     Raises:
         RunFolderError: for a line that is not a `SampleRecord`.
     """
-    path = folder / SAMPLES_FILE
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    lines = whole.split(b"\n") if whole else []
-    return {answer_key(_parse(path, number, line, SampleRecord)) for number, line in enumerate(lines, start=1)}
+    done = AnswerPlaces()
+    for place, _, record in _read_answers(folder / SAMPLES_FILE):
+        done.add(answer_key(record), place)
+    return done
 
 
-def answer_key(record: SampleRecord) -> AnswerKey:
-    """Return the key of an answer."""
-    return record.cell, record.sample_id, record.draw
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: a reader, or a kill, meets the old file or the new one and never a part."""
+def write_atomically(path: Path, data: Iterable[bytes]) -> None:
+    """Replace `path` by pieces of `data`: a reader, or a kill, meets the old file or the new one and never a part."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        append_durably(file, data)
     os.replace(partial, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -165,12 +208,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_record(path: Path, record: BaseModel) -> None:
     """Write `run.json` or `results.json` atomically."""
-    write_atomically(path, record.model_dump_json(indent=2).encode() + b"\n")
+    write_atomically(path, [record.model_dump_json(indent=2).encode() + b"\n"])
 
 
 def write_timings(folder: Path, timings: Sequence[TimingRecord]) -> None:
     """Replace `timings.jsonl` by the given lines, atomically."""
-    write_atomically(folder / TIMINGS_FILE, b"".join(map(_line, timings)))
+    write_atomically(folder / TIMINGS_FILE, record_lines(timings))
 
 
 def read_timings(folder: Path) -> list[TimingRecord]:
@@ -242,24 +285,43 @@ def _identity_pairs(there: Run, asked: Run) -> Iterable[tuple[str, Any, Any]]:
         yield f"{name} version", there.provenance.versions.get(name), asked.provenance.versions.get(name)
 
 
-def _read_untorn(path: Path) -> list[SampleRecord]:
-    """Read the records and cut a torn last line off the file."""
+def _read_answers(path: Path) -> Iterator[tuple[int, bytes, SampleRecord]]:
+    """Yield the whole lines of a file of answers, with their places and what they say; none if it is not there."""
     if not path.exists():
-        return []
-    data = path.read_bytes()
-    whole, _, torn = data.rpartition(b"\n")
-    if torn:
-        os.truncate(path, len(data) - len(torn))
-    lines = whole.split(b"\n") if whole else []
-    return [_parse(path, number, line, SampleRecord) for number, line in enumerate(lines, start=1)]
+        return
+    place = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                # Torn, or being written: what follows, if anything by now, would be the rest of it.
+                return
+            yield place, line, _parse(path, number, line, SampleRecord)
+            place += len(line)
 
 
-def _by_key(records: Iterable[SampleRecord]) -> dict[AnswerKey, SampleRecord]:
-    """Return the records in their order; of those with one key, the first."""
-    first: dict[AnswerKey, SampleRecord] = {}
-    for record in records:
-        first.setdefault(answer_key(record), record)
-    return first
+def _cut_torn_line(path: Path) -> None:
+    """Cut a last line without its end off a file."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        size = whole = file.seek(0, os.SEEK_END)
+        while whole:
+            start = max(0, whole - _CHUNK_BYTES)
+            file.seek(start)
+            ended = file.read(whole - start).rfind(b"\n") + 1
+            whole = start + ended
+            if ended:
+                break
+    if whole < size:
+        os.truncate(path, whole)
+
+
+def _forget_failed(path: Path) -> bool:
+    """Leave the failed answers out of a file, and return whether there were any."""
+    if not any(record.score is None for _, _, record in _read_answers(path)):
+        return False
+    write_atomically(path, (line for _, line, record in _read_answers(path) if record.score is not None))
+    return True
 
 
 def _parse(path: Path, number: int, line: bytes, kind: type[_RecordT]) -> _RecordT:

@@ -5,7 +5,7 @@ alone: plans that differ in slices only count as one.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from adallava.dials import CellPlans, PlanCount
 from adallava.records import SampleRecord
@@ -13,27 +13,19 @@ from adallava.records import SampleRecord
 _Plan = tuple[tuple[int, ...], ...]
 
 
-def count_plans(by_cell: Mapping[str, Sequence[SampleRecord]]) -> list[CellPlans]:
-    """Count the plans of every cell that leaves layers out; of several draws, those of the first.
+def count_plans(cell: str, records: Sequence[SampleRecord]) -> CellPlans | None:
+    """Count the plans of a cell; of several draws, those of the first. None for a cell that leaves no layer out.
 
     Args:
-        by_cell: the answers of each cell.
+        cell: its id.
+        records: its answers.
     """
-    counted = []
-    for cell, records in by_cell.items():
-        planned = [record for record in records if record.groups_run is not None and record.draw == 0]
-        if planned:
-            kinds = sorted({record.kind for record in planned if record.kind is not None})
-            by_kind = {kind: _count([record for record in planned if record.kind == kind]) for kind in kinds}
-            counted.append(
-                CellPlans(
-                    cell=cell,
-                    groups_per_layer=planned[0].groups_per_layer,
-                    of_all=_count(planned),
-                    by_kind=by_kind,
-                )
-            )
-    return counted
+    planned = [record for record in records if record.groups_run is not None and record.draw == 0]
+    if not planned:
+        return None
+    kinds = sorted({record.kind for record in planned if record.kind is not None})
+    by_kind = {kind: _count([record for record in planned if record.kind == kind]) for kind in kinds}
+    return CellPlans(cell=cell, groups_per_layer=planned[0].groups_per_layer, of_all=_count(planned), by_kind=by_kind)
 
 
 def _count(records: Sequence[SampleRecord]) -> PlanCount:

@@ -1,12 +1,12 @@
 """The scores of a run as one table: cells by samples."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adallava.records import SampleRecord
+from .answer_places import AnswerKey
 
 RIGHT = 0.5
 """From this score on an answer counts as right: with several draws, if at least half of them are."""
@@ -35,15 +35,23 @@ class ScoreTable:
         return np.asarray(answered[answered.any(axis=1)].all(axis=0), dtype=np.bool_)
 
 
-def tabulate_scores(cells: Sequence[str], sample_ids: Sequence[str], records: Iterable[SampleRecord]) -> ScoreTable:
-    """Average each sample's draws. The order of `records` does not matter."""
+def tabulate_scores(
+    cells: Sequence[str], sample_ids: Sequence[str], scores: Mapping[AnswerKey, float | None]
+) -> ScoreTable:
+    """Average each sample's draws.
+
+    Args:
+        cells: ids, in order.
+        sample_ids: of the columns, in order.
+        scores: of the answers; None for one that failed.
+    """
     row = {cell: number for number, cell in enumerate(cells)}
     column = {sample_id: number for number, sample_id in enumerate(sample_ids)}
     sums = np.zeros((len(cells), len(sample_ids)))
     counts = np.zeros_like(sums)
-    for record in records:
-        place = row[record.cell], column[record.sample_id]
-        sums[place] += np.nan if record.score is None else record.score
+    for (cell, sample_id, _), score in scores.items():
+        place = row[cell], column[sample_id]
+        sums[place] += np.nan if score is None else score
         counts[place] += 1
     values = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
     return ScoreTable(tuple(cells), values)

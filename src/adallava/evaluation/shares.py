@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from adallava.records import SampleRecord
 
 from .batches import describe_error
 from .file_locks import is_locked, lock_file
-from .journal import append_durably, share_file
+from .journal import append_durably, close_file, record_lines, share_file
 from .observer import SweepObserver
 from .ranks import Ranks, launch_id
 
@@ -77,11 +78,13 @@ class Lead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let the others know that all has ended; if it is by an error, that the user is told."""
-        if error is None:
-            self._clear()
-        else:
-            tell_as_leader(self._folder)
-        self._begun.close()
+        try:
+            if error is None:
+                self._clear()
+            else:
+                tell_as_leader(self._folder)
+        finally:
+            self._begun.close()
 
     def look(self, observer: SweepObserver) -> bool:
         """Tell the observer what the others have answered since, and return True once all are finished and gone.
@@ -98,7 +101,8 @@ class Lead:
             over = over and gone
             if now is None:
                 continue
-            observer.answered(now.answers - before.answers, now.failed - before.failed)
+            if now.answers > before.answers:
+                observer.answered(now.answers - before.answers, now.failed - before.failed)
             self._seen[rank] = now
             if now.ended == "failed" or (gone and now.ended != "finished"):
                 reason = now.reason or "it is gone without a word, killed or out of memory"
@@ -119,7 +123,7 @@ class Lead:
             time.sleep(POLL_S)
 
     def _clear(self) -> None:
-        for path in (*self._folder.glob(".rank-*.json"), self._folder / _BEGUN_FILE):
+        for path in (*self._folder.glob(".rank-*.json*"), self._folder / _BEGUN_FILE):
             path.unlink(missing_ok=True)
 
 
@@ -165,7 +169,7 @@ class Share:
                 os.dup(self._file.fileno())
             for file in (self._file, self._begun):
                 if file is not None:
-                    file.close()
+                    close_file(file)
             # A signal may still ask, between here and the process's end, whether it is to tell: no more.
             self._file = self._begun = None
 
@@ -189,7 +193,7 @@ class Share:
             ProcessEndedError: if the leader is gone.
         """
         assert self._file is not None
-        append_durably(self._file, records)
+        append_durably(self._file, record_lines(records))
         num_failed = sum(record.score is None for record in records)
         standing = self._standing
         self._say(replace(standing, answers=standing.answers + len(records), failed=standing.failed + num_failed))
@@ -234,14 +238,15 @@ class Share:
 
         Not those who have finished: they may be gone, and held their files only until their processes ended.
         """
-        if self._file is None or self._standing.ended == "finished":
+        if self._file is None or self._standing.ended == "finished" or self._leader_is_there():
             return False
+        # Only now: a leader says that it tells, and then it goes.
         below = {rank: read_standing(self._folder, rank) or Standing() for rank in range(self._rank)}
         told = any(one.ended == "told" for one in below.values())
         alive = any(
             one.ended != "finished" and is_locked(share_file(self._folder, rank)) for rank, one in below.items()
         )
-        if told or alive or self._leader_is_there():
+        if told or alive:
             return False
         self._say(replace(self._standing, ended="told"))
         return True
@@ -252,8 +257,9 @@ class Share:
 
 
 def tell_as_leader(folder: Path) -> None:
-    """Let the others know that rank 0 tells the user why all ends."""
-    _write_standing(folder, 0, Standing(ended="told"))
+    """Let the others know that rank 0 tells the user why all ends; if that cannot be written, one of them tells too."""
+    with suppress(OSError):
+        _write_standing(folder, 0, Standing(ended="told"))
 
 
 def read_standing(folder: Path, rank: int) -> Standing | None:

@@ -1,12 +1,17 @@
-"""Sample records to cells: everything in `results.json` is computed from `samples.jsonl` and `timings.jsonl` alone."""
+"""Sample records to cells: everything in `results.json` is computed from `samples.jsonl` and `timings.jsonl` alone.
 
-from collections import Counter, defaultdict
+One cell's records are read, summed up and dropped before the next one's: those of all do not fit into memory.
+"""
+
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adallava.dials import CellPlans
 from adallava.records import (
     PART_NAMES,
     Axis,
@@ -19,11 +24,13 @@ from adallava.records import (
     TimingRecord,
 )
 
+from .answer_places import answer_key
 from .areas import find_curves, share_scores, sum_up_areas
 from .comparisons import compare
 from .dials import sum_up_dials
 from .front import AXES, axis_costs, pareto_front
 from .hard_split import HardSamples, split_hard
+from .layer_plans import count_plans
 from .plan import FULL_CELL, CellPlan
 from .scores import ScoreTable, tabulate_scores
 from .statistics import mean_interval, paired_difference
@@ -32,75 +39,95 @@ MAX_EMPTY_SHARE = 0.01
 """A cell with a larger share of empty responses is flagged."""
 
 
+@dataclass(frozen=True)
+class SummedCell:
+    """What is kept of a cell's answers.
+
+    Attributes:
+        cell: summed up, but for what needs the other cells: differences, hard split, fronts.
+        scores: of the samples, [samples]; NaN where there is none.
+        kinds: question types by sample id.
+        plans: of the layers that ran; None for a cell that ran all.
+        learned: whether its scheduler reads a latency token.
+    """
+
+    cell: Cell
+    scores: NDArray[np.float64]
+    kinds: Mapping[str, str | None]
+    plans: CellPlans | None
+    learned: bool
+
+
 def summarise(
     plans: Sequence[CellPlan],
     sample_ids: Sequence[str],
-    records: Sequence[SampleRecord],
+    read_cell: Callable[[str], Sequence[SampleRecord]],
     seed: int,
     timings: Sequence[TimingRecord] = (),
     prefixes: Mapping[str, int] = MappingProxyType({}),
 ) -> Results:
-    """Sum up every planned cell, and compare them. The order of `records` does not matter.
+    """Sum up every planned cell, and compare them. The order of a cell's records does not matter.
 
     Args:
         plans: the cells, in order.
         sample_ids: the task's, in order.
-        records: one per cell, sample and draw.
+        read_cell: returns a cell's records, one per sample and draw; called once for each.
         seed: of the bootstrap.
         timings: of the cells, if the run has them.
         prefixes: P of each scheduler, how many first layers always run.
     """
     place = {sample_id: number for number, sample_id in enumerate(sample_ids)}
-    by_cell: dict[str, list[SampleRecord]] = defaultdict(list)
-    for record in sorted(records, key=lambda record: (record.draw, place[record.sample_id])):
-        by_cell[record.cell].append(record)
-    scores = tabulate_scores([plan.cell for plan in plans], sample_ids, records)
-    kinds = _kinds(sample_ids, records)
-    hard = split_hard(scores, {cell: _mean(_answered(rows), _tokens_kept) for cell, rows in by_cell.items()})
-    cells = [
-        summarise_cell(plan, by_cell[plan.cell], scores, kinds, hard, _timings_of(plan.cell, timings), seed)
-        for plan in plans
-    ]
+    summed = []
+    for plan in plans:
+        records = sorted(read_cell(plan.cell), key=lambda record: (record.draw, place[record.sample_id]))
+        summed.append(summarise_cell(plan, records, sample_ids, _timings_of(plan.cell, timings), seed))
+    scores = ScoreTable(tuple(plan.cell for plan in plans), np.stack([one.scores for one in summed]))
+    kinds: dict[str, str | None] = {}
+    for one in summed:
+        kinds |= one.kinds
+    cells = [_compared_to_full(one.cell, scores, seed) for one in summed]
+    hard = split_hard(scores, {cell.cell: cell.tokens_kept for cell in cells})
+    if hard is not None:
+        cells = [_with_hard(cell, scores, _kinds(sample_ids, kinds), hard, seed) for cell in cells]
     curves, shared = find_curves(cells), share_scores(scores, seed)
     comparisons, area_comparisons = compare(cells, scores, curves, shared, seed)
+    learned = {one.cell.cell for one in summed if one.learned}
+    cell_plans = [one.plans for one in summed if one.plans is not None]
     return Results(
         cells=_with_fronts(cells, scores),
         comparisons=comparisons,
         areas=sum_up_areas(curves, shared, seed) if shared.values.shape[1] else [],
         area_comparisons=area_comparisons,
         hard_split=None if hard is None else hard.split,
-        dials=sum_up_dials(cells, by_cell, scores, shared, prefixes, seed),
+        dials=sum_up_dials(cells, cell_plans, learned, scores, shared, prefixes, seed),
     )
 
 
 def summarise_cell(
     plan: CellPlan,
     records: Sequence[SampleRecord],
-    scores: ScoreTable,
-    kinds: NDArray[np.object_],
-    hard: HardSamples | None,
+    sample_ids: Sequence[str],
     timings: Sequence[Timing],
     seed: int,
-) -> Cell:
+) -> SummedCell:
     """Sum up one cell. Means and medians are over its answered samples; the failed ones are counted.
 
     Args:
         plan: which cell.
         records: its answers; at least one.
-        scores: of all cells.
-        kinds: question type of each sample, [samples].
-        hard: the run's hard split.
+        sample_ids: the task's, in order.
         timings: of the cell.
         seed: of the bootstrap.
     """
     answered = _answered(records)
-    own = scores.row(plan.cell)
-    on_hard = None if hard is None or plan.cell in hard.defining else np.where(hard.hard, own, np.nan)
-    num_samples = len({record.sample_id for record in records})
+    scores = {answer_key(record): record.score for record in records}
+    own = tabulate_scores([plan.cell], sample_ids, scores).row(plan.cell)
+    kinds = {record.sample_id: record.kind for record in records}
+    num_samples = len(kinds)
     empties = Counter(record.empty_cause for record in records if record.empty_cause is not None)
     peaks = [record.peak_memory_bytes for record in answered if record.peak_memory_bytes is not None]
     reason = flag_reason(records)
-    return Cell(
+    cell = Cell(
         cell=plan.cell,
         method=plan.curve,
         budget_asked=plan.budget_asked,
@@ -113,10 +140,8 @@ def summarise_cell(
         num_samples=num_samples,
         num_failed=num_samples - int(np.isfinite(own).sum()),
         accuracy=_accuracy(own, seed),
-        accuracy_by_kind=_by_kind(own, kinds, seed),
-        accuracy_hard=None if on_hard is None else _accuracy(on_hard, seed),
-        accuracy_hard_by_kind={} if on_hard is None else _by_kind(on_hard, kinds, seed),
-        difference_to_full=None if plan.cell == FULL_CELL else _difference(own, scores.row(FULL_CELL), seed),
+        accuracy_by_kind=_by_kind(own, _kinds(sample_ids, kinds), seed),
+        difference_to_full=None,
         empties=dict(sorted(empties.items())),
         empty_share=empties.total() / len(records),
         flagged=reason is not None,
@@ -131,6 +156,24 @@ def summarise_cell(
         peak_memory_bytes=max(peaks, default=None),
         timings=list(timings),
     )
+    # Only a learned scheduler reads a latency token.
+    learned = any(record.latency_tokens for record in records)
+    return SummedCell(cell, own, kinds, count_plans(plan.cell, records), learned)
+
+
+def _compared_to_full(cell: Cell, scores: ScoreTable, seed: int) -> Cell:
+    if cell.cell == FULL_CELL:
+        return cell
+    difference = _difference(scores.row(cell.cell), scores.row(FULL_CELL), seed)
+    return cell.model_copy(update={"difference_to_full": difference})
+
+
+def _with_hard(cell: Cell, scores: ScoreTable, kinds: NDArray[np.object_], hard: HardSamples, seed: int) -> Cell:
+    if cell.cell in hard.defining:
+        return cell
+    on_hard = np.where(hard.hard, scores.row(cell.cell), np.nan)
+    by_kind = _by_kind(on_hard, kinds, seed)
+    return cell.model_copy(update={"accuracy_hard": _accuracy(on_hard, seed), "accuracy_hard_by_kind": by_kind})
 
 
 def flag_reason(records: Sequence[SampleRecord]) -> str | None:
@@ -154,8 +197,7 @@ def _answered(records: Sequence[SampleRecord]) -> list[SampleRecord]:
     return [record for record in records if record.sample_id not in failed]
 
 
-def _kinds(sample_ids: Sequence[str], records: Sequence[SampleRecord]) -> NDArray[np.object_]:
-    known = {record.sample_id: record.kind for record in records}
+def _kinds(sample_ids: Sequence[str], known: Mapping[str, str | None]) -> NDArray[np.object_]:
     return np.array([known.get(sample_id) for sample_id in sample_ids], dtype=object)
 
 

@@ -1,6 +1,6 @@
 """The sweep: methods crossed with budgets over the same samples, into a run folder that can be resumed."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -16,17 +16,10 @@ from adallava.scheduling.contract import has_free_token
 from adallava.tasks import Task, load_task
 from adallava.tasks.task import pictures_of
 
+from .answer_places import AnswerPlaces
 from .answering import Answerer, answer_batch
 from .batches import BatchStore, prepare_batch
-from .journal import (
-    RESULTS_FILE,
-    AnswerKey,
-    Journal,
-    answer_key,
-    locked_folder,
-    read_answer_keys,
-    write_record,
-)
+from .journal import RESULTS_FILE, Journal, locked_folder, read_done, write_record
 from .loading import (
     check_drops,
     drawing_at_random,
@@ -104,11 +97,10 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
             request.output, loaded.answerers, loaded.plans, sizes, task.samples, loaded.store.prepare, observer
         )
         ids = [sample.id for sample in task.samples]
-        results = summarise(
-            loaded.plans, ids, journal.records, request.seed, timings, prefix_lengths(loaded.schedulers)
-        )
+        prefixes = prefix_lengths(loaded.schedulers)
+        results = summarise(loaded.plans, ids, journal.read_cell, request.seed, timings, prefixes)
         write_record(request.output / RESULTS_FILE, results)
-        write_task_figures(request.output, task, journal.records)
+        write_task_figures(request.output, task, loaded.plans, journal.read_cell)
         report = write_report(request.output, pictures_of(task), roofline=request.roofline) if request.report else None
     return SweepOutcome(run, results, report)
 
@@ -128,7 +120,7 @@ def join_sweep(request: SweepRequest, share: Share, ranks: Ranks) -> None:
     silent = SweepObserver()
     loaded = _load(request, resolve_methods(request.methods), _load_task(request), silent)
     share.begin()
-    _answer(loaded, read_answer_keys(request.output), share.append, silent, ranks)
+    _answer(loaded, read_done(request.output), share.append, silent, ranks)
     share.finish()
 
 
@@ -208,7 +200,7 @@ def _load_task(request: SweepRequest) -> Task:
 
 def _lead(folder: Path, loaded: LoadedSweep, journal: Journal, observer: SweepObserver, ranks: Ranks) -> None:
     """Answer the leader's share, wait for the others', and put all of it into the journal."""
-    done = {answer_key(record) for record in journal.records}
+    done = journal.done
     observer.begin(sum(plan.draws for plan in loaded.plans) * len(loaded.task.samples), len(done))
     with Lead(folder, ranks) as lead:
 
@@ -224,7 +216,7 @@ def _lead(folder: Path, loaded: LoadedSweep, journal: Journal, observer: SweepOb
 
 def _answer(
     loaded: LoadedSweep,
-    done: Set[AnswerKey],
+    done: AnswerPlaces,
     keep: Callable[[Sequence[SampleRecord]], None],
     observer: SweepObserver,
     ranks: Ranks,

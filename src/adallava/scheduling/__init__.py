@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adallava.errors import AdallavaError
+from adallava.options import construct
 from adallava.registry import load_scheduler_class
 from adallava.scheduling.contract import DecoderShape, Scheduler
 
@@ -17,14 +17,9 @@ def build_scheduler(name: str, shape: DecoderShape, **options: Any) -> Scheduler
 
     Raises:
         UnknownNameError: for an unknown scheduler.
-        AdallavaError: for an option that the scheduler does not take.
+        AdallavaError: for an option that the scheduler does not take, or a value that is not of the option's type.
         UnsupportedModeError: for an LLM that cannot be split as it wants.
     """
-    cls = load_scheduler_class(name)
-    try:
-        scheduler: Scheduler = cls(shape, **options) if cls.learned else cls(**options)
-    except TypeError as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "none"
-        raise AdallavaError(f"scheduler {name!r} does not take these options ({given}): {error}") from error
+    scheduler: Scheduler = construct("scheduler", load_scheduler_class(name), shape, options)
     scheduler.units(shape)
     return scheduler

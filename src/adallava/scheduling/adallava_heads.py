@@ -16,8 +16,7 @@ from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
 from adallava.scheduling.adallava_token import AdallavaTokenScheduler
-from adallava.scheduling.contract import DecoderShape, LayerParts, Schedule, ScheduleInput, Units, top_units
-from adallava.scheduling.latency_token import prefix_of
+from adallava.scheduling.contract import DecoderShape, LayerParts, Schedule, ScheduleInput, Units, prefix_of, top_units
 
 
 class AdallavaHeadsScheduler(AdallavaTokenScheduler):

@@ -2,11 +2,8 @@
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from adallava.scheduling.adallava_token import AdallavaTokenScheduler
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
-from adallava.scheduling.latency_token import prefix_of
+from adallava.scheduling.contract import DecoderShape, Units, prefix_of
 
 
 class AdallavaLayersScheduler(AdallavaTokenScheduler):
@@ -24,7 +21,3 @@ class AdallavaLayersScheduler(AdallavaTokenScheduler):
         units = Units(shape.num_layers, prefix_of(shape, prefix_layers))
         super().__init__(units, shape.width, units.count)
         self.config = {"prefix_layers": units.prefix_layers}
-
-    def choose(self, logits: Tensor, inputs: ScheduleInput) -> Schedule:
-        """Choose the layers with the highest logits."""
-        return Schedule(top_units(logits.detach(), inputs.unit_counts), logits=logits)

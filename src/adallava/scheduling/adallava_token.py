@@ -6,18 +6,18 @@ is encoded is not the share that runs but n / (U + 1), for n of U units behind t
 and the state is not.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from adallava.errors import InputError
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units
+from adallava.scheduling.contract import Units
+from adallava.scheduling.token_reader import TokenReader
 from adallava.selection.budget_token import encode_budget
 
 NUM_FREQUENCIES = 128
 
 
-class AdallavaTokenScheduler(nn.Module):
+class AdallavaTokenScheduler(TokenReader):
     """Reads the state at the latency token by one linear layer.
 
     Args:
@@ -26,16 +26,12 @@ class AdallavaTokenScheduler(nn.Module):
         num_logits: of the head.
     """
 
-    name: ClassVar[str]
-    learned: ClassVar[bool] = True
-    per_sample: ClassVar[bool] = True
     free_token: ClassVar[bool] = True
-    config: dict[str, Any]
 
     def __init__(self, units: Units, width: int, num_logits: int) -> None:
         """Make fresh weights."""
-        super().__init__()
-        self._units, self._width, self._num_logits = units, width, num_logits
+        super().__init__(units)
+        self._width, self._num_logits = width, num_logits
         self.latency_mlp = nn.Sequential(
             nn.LayerNorm(2 * NUM_FREQUENCIES),
             nn.Linear(2 * NUM_FREQUENCIES, width),
@@ -43,14 +39,6 @@ class AdallavaTokenScheduler(nn.Module):
             nn.Linear(width, width),
         )
         self.head = nn.Linear(width, num_logits)
-
-    def units(self, shape: DecoderShape) -> Units:
-        """Return how it splits an LLM: as the one that it was made for.
-
-        Raises:
-            UnsupportedModeError: if it cannot.
-        """
-        return Units(shape.num_layers, self._units.prefix_layers, self._units.groups)
 
     def latency_token(self, shares: Tensor) -> Tensor:
         """Return the input embedding of the latency token, [B, D].
@@ -60,28 +48,12 @@ class AdallavaTokenScheduler(nn.Module):
         """
         units = self._units
         behind = (shares.float() * (units.num_layers * units.groups)).round() - units.prefix_layers * units.groups
-        encoding = encode_budget(behind / (units.count + 1), NUM_FREQUENCIES)
-        token: Tensor = self.latency_mlp(encoding.to(self.head.weight.dtype))
-        return token
+        return self.embed(encode_budget(behind / (units.count + 1), NUM_FREQUENCIES))
 
     def logits(self, states: Tensor) -> Tensor:
         """Return the head's logits, [B, …] float32, from states at the latency token, [B, D]."""
         logits: Tensor = self.head(states.to(self.head.weight.dtype))
         return logits.float()
-
-    def schedule(self, inputs: ScheduleInput) -> Schedule:
-        """Choose exactly `inputs.unit_counts[b]` units of sample b.
-
-        Raises:
-            InputError: if the LLM ran without the latency token.
-        """
-        if inputs.states is None:
-            raise InputError("a learned scheduler needs the states at the latency token")
-        return self.choose(self.logits(inputs.states), inputs)
-
-    def choose(self, logits: Tensor, inputs: ScheduleInput) -> Schedule:
-        """Choose exactly `inputs.unit_counts[b]` units of sample b by its logits."""
-        raise NotImplementedError
 
     def flops(self) -> int:
         """Return the matrix products of making one token and one choice."""

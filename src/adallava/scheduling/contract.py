@@ -197,6 +197,11 @@ def half_of_layers(shape: DecoderShape) -> int:
     return max(1, shape.num_layers // 2)
 
 
+def prefix_of(shape: DecoderShape, prefix_layers: int | None) -> int:
+    """Return the prefix asked for, or half of the layers."""
+    return half_of_layers(shape) if prefix_layers is None else prefix_layers
+
+
 def top_units(scores: Tensor, unit_counts: tuple[int, ...]) -> Tensor:
     """Return True at each row's n highest scores, [B, U] bool. Ties go to the lower index."""
     counts = torch.tensor(unit_counts, dtype=torch.int64).to(scores.device, non_blocking=True)

@@ -8,8 +8,8 @@ import math
 from typing import ClassVar
 
 from adallava.errors import UnsupportedModeError
-from adallava.scheduling.contract import DecoderShape, Units
-from adallava.scheduling.latency_token import LatencyTokenScheduler, prefix_of
+from adallava.scheduling.contract import DecoderShape, Units, prefix_of
+from adallava.scheduling.latency_token import LatencyTokenScheduler
 
 
 class HeadsScheduler(LatencyTokenScheduler):

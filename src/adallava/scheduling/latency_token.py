@@ -8,17 +8,17 @@ encoded budget added to its embedding (the addition starts at zero). And the sta
 since the scale of hidden states differs by orders of magnitude from base to base.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.errors import InputError
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, half_of_layers, top_units
+from adallava.scheduling.contract import Units
+from adallava.scheduling.token_reader import TokenReader
 from adallava.selection.budget_token import encode_budget
 
 
-class LatencyTokenScheduler(nn.Module):
+class LatencyTokenScheduler(TokenReader):
     """Runs the n units with the highest logits.
 
     Args:
@@ -27,28 +27,16 @@ class LatencyTokenScheduler(nn.Module):
         num_frequencies: sines, and as many cosines, that encode the share of the LLM that runs.
     """
 
-    name: ClassVar[str]
-    learned: ClassVar[bool] = True
-    per_sample: ClassVar[bool] = True
     free_token: ClassVar[bool] = False
-    config: dict[str, Any]
 
     def __init__(self, units: Units, width: int, num_frequencies: int) -> None:
         """Make fresh weights."""
-        super().__init__()
-        self._units, self._width, self._num_frequencies = units, width, num_frequencies
+        super().__init__(units)
+        self._width, self._num_frequencies = width, num_frequencies
         self.latency_mlp = nn.Sequential(nn.Linear(2 * num_frequencies, width), nn.GELU(), nn.Linear(width, width))
         self.head = nn.Linear(width, units.count)
         for parameter in self.latency_mlp[2].parameters():
             nn.init.zeros_(parameter)
-
-    def units(self, shape: DecoderShape) -> Units:
-        """Return how it splits an LLM: as the one that it was made for.
-
-        Raises:
-            UnsupportedModeError: if it cannot.
-        """
-        return Units(shape.num_layers, self._units.prefix_layers, self._units.groups)
 
     def latency_token(self, shares: Tensor) -> Tensor:
         """Return what is added to the input embedding of the latency token, [B, D].
@@ -56,9 +44,7 @@ class LatencyTokenScheduler(nn.Module):
         Args:
             shares: [B], of the LLM, in (0, 1].
         """
-        encoding = encode_budget(shares.float(), self._num_frequencies)
-        token: Tensor = self.latency_mlp(encoding.to(self.head.weight.dtype))
-        return token
+        return self.embed(encode_budget(shares.float(), self._num_frequencies))
 
     def logits(self, states: Tensor) -> Tensor:
         """Return a logit for each unit, [B, U] float32, from states at the latency token, [B, D]."""
@@ -67,22 +53,6 @@ class LatencyTokenScheduler(nn.Module):
         logits: Tensor = self.head(normed)
         return logits.float()
 
-    def schedule(self, inputs: ScheduleInput) -> Schedule:
-        """Choose exactly `inputs.unit_counts[b]` units of sample b.
-
-        Raises:
-            InputError: if the LLM ran without the latency token.
-        """
-        if inputs.states is None:
-            raise InputError("a learned scheduler needs the states at the latency token")
-        logits = self.logits(inputs.states)
-        return Schedule(top_units(logits.detach(), inputs.unit_counts), logits=logits)
-
     def flops(self) -> int:
         """Return the matrix products of making one token and one choice."""
         return 2 * self._width * (2 * self._num_frequencies + self._width + self._units.count)
-
-
-def prefix_of(shape: DecoderShape, prefix_layers: int | None) -> int:
-    """Return the prefix asked for, or half of the layers."""
-    return half_of_layers(shape) if prefix_layers is None else prefix_layers

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from adallava.scheduling.contract import DecoderShape, Units
-from adallava.scheduling.latency_token import LatencyTokenScheduler, prefix_of
+from adallava.scheduling.contract import DecoderShape, Units, prefix_of
+from adallava.scheduling.latency_token import LatencyTokenScheduler
 
 
 class LayersScheduler(LatencyTokenScheduler):

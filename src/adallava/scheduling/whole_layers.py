@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, half_of_layers
+from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, prefix_of
 
 
 class WholeLayers:
@@ -24,7 +24,7 @@ class WholeLayers:
 
     def units(self, shape: DecoderShape) -> Units:
         """Return one unit a layer behind the prefix."""
-        return Units(shape.num_layers, half_of_layers(shape) if self.prefix_layers is None else self.prefix_layers)
+        return Units(shape.num_layers, prefix_of(shape, self.prefix_layers))
 
 
 def schedule_of(units_by_sample: Sequence[Sequence[int]], inputs: ScheduleInput) -> Schedule:

@@ -100,7 +100,9 @@ class AnswerCell:
 
     Attributes:
         label: as the user knows it, for instance `question@0.25` or a file's name.
-        task: cells are compared within a task only.
+        task: cells are compared within a task only;
+        setup: and within one of these: what else they were answered with, where that is not the same in all, such as
+            the model.
         method: as asked for, with `/<scheduler>@<latency>` behind it where layers are left out; None if the file does
             not say.
         budget: as asked for, or None.
@@ -116,6 +118,12 @@ class AnswerCell:
     full: bool | None
     answers: tuple[Answer, ...]
     positions: str | None = None
+    setup: str = ""
+
+    @property
+    def group(self) -> str:
+        """What cells that are compared have in common: the task, and the setup if there are several."""
+        return f"{self.task} ({self.setup})" if self.setup else self.task
 
     @property
     def selection(self) -> str | None:
@@ -171,16 +179,16 @@ class AnswerFile:
         return (answer for cell in self.cells for answer in cell.answers)
 
     @cached_property
-    def tasks(self) -> dict[str, tuple[AnswerCell, ...]]:
-        """The cells of each task."""
+    def groups(self) -> dict[str, tuple[AnswerCell, ...]]:
+        """The cells that are compared with each other, by `AnswerCell.group`."""
         grouped: dict[str, list[AnswerCell]] = defaultdict(list)
         for cell in self.cells:
-            grouped[cell.task].append(cell)
-        return {task: tuple(cells) for task, cells in grouped.items()}
+            grouped[cell.group].append(cell)
+        return {group: tuple(cells) for group, cells in grouped.items()}
 
-    def full_cell(self, task: str) -> AnswerCell | None:
+    def full_cell(self, group: str) -> AnswerCell | None:
         """The full-token model's cell: `full` itself, otherwise the first cell at the full budget."""
-        full_cells = [cell for cell in self.tasks[task] if cell.full]
+        full_cells = [cell for cell in self.groups[group] if cell.full]
         named = [cell for cell in full_cells if cell.method == FULL_METHOD]
         return next(iter(named + full_cells), None)
 
@@ -196,9 +204,10 @@ def with_targets(file: AnswerFile, task: str, targets: Mapping[str, Sequence[str
     Raises:
         InputError: if no cell is of the task, or its samples are others.
     """
-    if task not in file.tasks:
-        raise InputError(f"{file.source} holds no samples of task {task!r}, only of {', '.join(map(repr, file.tasks))}")
-    strange = {answer.sample_id for cell in file.tasks[task] for answer in cell.answers} - set(targets)
+    tasks = dict.fromkeys(cell.task for cell in file.cells)
+    if task not in tasks:
+        raise InputError(f"{file.source} holds no samples of task {task!r}, only of {', '.join(map(repr, tasks))}")
+    strange = {answer.sample_id for cell in file.cells if cell.task == task for answer in cell.answers} - set(targets)
     if strange:
         raise InputError(
             f"task {task!r} has no sample {min(strange)!r}, which {file.source} holds: is it another version?"

@@ -1,12 +1,13 @@
 """Failure 6: an answer that depends on its neighbours in the batch, or on its place among them.
 
-lmms-eval records no batches. A run folder does: neighbouring rows with one clock reading were one batch.
+lmms-eval records no batches, so two runs of one cell are compared, such as at batch sizes 1 and 8. A run folder does:
+neighbouring rows with one clock reading were one batch.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import combinations, groupby, pairwise
 
 from .answers import EMPTY_SHARE_LIMIT, Answer, AnswerCell, AnswerFile, percent
 from .budgets import chose_some
@@ -17,6 +18,9 @@ _Z_LIMIT = 4.0
 
 _MIN_EFFECT = 0.2
 """Smaller differences in accuracy between places in the batch are no sign of a broken batch."""
+
+_OTHER_SHARE = 0.05
+"""In half precision another batch size changes a few answers of a healthy model."""
 
 Batch = Sequence[Answer]
 
@@ -40,14 +44,45 @@ def check_batch_dependence(file: AnswerFile) -> Observation:
     for line, ids in _same_work(file):
         evidence.append(line)
         examples.extend(ids)
-    if evidence:
-        return found("harness-bug", evidence, examples)
+    certain, num_pairs = bool(evidence), 0
     if file.form == "lmms-eval":
-        return not_visible("lmms-eval records no batches, and no sample was answered twice")
+        pairs = list(_runs_of_one_cell(file))
+        num_pairs = len(pairs)
+        for first, second in pairs:
+            lines, names = _differing(first, second)
+            evidence.extend(lines)
+            examples.extend(names)
+    if evidence:
+        return found("harness-bug" if certain else "cannot-tell", evidence, examples)
+    if num_pairs:
+        return passed(f"{num_pairs} pairs of runs of one cell agree")
+    if file.form == "lmms-eval":
+        return not_visible(
+            "lmms-eval records no batches; run a budget once more at another --batch_size, into a folder beside this"
+        )
     largest = max((len(rows) for cell in file.cells for rows in batches(cell)), default=1)
     if largest == 1:
         return not_visible("every batch held one sample: run with --batch-size above 1 to see it")
     return passed(f"batches of up to {largest}: scores do not follow the place in the batch, selections are per sample")
+
+
+def _runs_of_one_cell(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]:
+    """Yield pairs of files that were asked for the same."""
+    for cells in file.groups.values():
+        for first, second in combinations(cells, 2):
+            if first.budget is not None and (first.method, first.budget) == (second.method, second.budget):
+                yield first, second
+
+
+def _differing(first: AnswerCell, second: AnswerCell) -> tuple[list[str], list[str]]:
+    """Return a line of evidence, and samples, if two runs of one cell answer differently."""
+    shared = first.by_sample.keys() & second.by_sample.keys()
+    ids = sorted(one for one in shared if first.by_sample[one].response != second.by_sample[one].response)
+    if len(ids) <= _OTHER_SHARE * len(shared):
+        return [], []
+    count = percent(len(ids), len(shared))
+    line = f"{first.label} and {second.label} were asked for the same, yet {count} answers differ"
+    return [line], [f"{sample_id} in {second.label}" for sample_id in ids]
 
 
 def _contradicting(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:

@@ -116,7 +116,7 @@ def same_selections(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]
 
     One of the two did not run: another branch did. Cells that leave the same layers out, or none, are compared.
     """
-    for cells in file.tasks.values():
+    for cells in file.groups.values():
         for first, second in combinations(cells, 2):
             if first.selection == second.selection or first.schedule != second.schedule:
                 continue
@@ -139,15 +139,15 @@ def chose_some(answer: Answer) -> bool:
 def _check_by_answers(file: AnswerFile) -> Observation:
     """For lmms-eval: all answers the same at budgets far apart."""
     suspicious, judged = [], 0
-    for task, cells in file.tasks.items():
+    for group, cells in file.groups.items():
         for method in sorted({cell.method or "" for cell in cells}):
             known = [cell for cell in cells if (cell.method or "") == method and cell.answered]
             if not _far_apart(known):
                 continue
             judged += 1
-            if same_answers(known):
+            if same_answers(known) and not _has_a_reason(known):
                 labels = ", ".join(cell.label for cell in known)
-                suspicious.append((f"{task or file.source}: every answer is the same in {labels}", known))
+                suspicious.append((f"{group or file.source}: every answer is the same in {labels}", known))
     if suspicious:
         evidence = [line for line, _ in suspicious]
         # A full-length prompt at every budget says that the model was not told; the answers alone do not.
@@ -157,7 +157,18 @@ def _check_by_answers(file: AnswerFile) -> Observation:
         return found("harness-bug" if certain else "cannot-tell", evidence)
     if not judged:
         return not_visible("it takes files at two known budgets far apart, and lmms-eval does not record K")
-    return passed("answers change with the budget")
+    return passed("answers, or the lengths of prompts, change with the budget")
+
+
+def _has_a_reason(cells: list[AnswerCell]) -> bool:
+    """Say whether equal answers are no wonder: all prompts differ in length, as K does, or all answers are right."""
+    first = cells[0].by_sample
+    differ = all(
+        answer.prompt_length is not None and answer.prompt_length != first[sample_id].prompt_length
+        for cell in cells[1:]
+        for sample_id, answer in cell.by_sample.items()
+    )
+    return differ or all(answer.score == 1.0 for cell in cells for answer in cell.answered)
 
 
 def _far_apart(cells: list[AnswerCell]) -> bool:

@@ -21,6 +21,7 @@ from .empties import (
 from .failures import check_devices, check_failed_samples
 from .findings import Diagnosis, Observation, Outcome
 from .lengths import check_off_by_one, check_placeholders
+from .lmms_eval_rows import read_rows
 from .lmms_eval_samples import load_lmms_eval, samples_files
 from .run_folder import load_run_folder, sample_files
 
@@ -186,21 +187,21 @@ def load_answers(path: Path) -> AnswerFile:
         )
     if not path.exists():
         raise InputError(f"{path} does not exist: give a run folder, or a samples file of lmms-eval")
-    keys = _first_keys(path)
-    if "cell" in keys:
+    if _is_line_of_sweep(path):
         return load_run_folder(path)
-    if {"doc_id", "filtered_resps"} <= keys:
+    rows, _ = read_rows(path)
+    if rows and {"filtered_resps", "resps"} & rows[0].keys() and "doc_id" in rows[0]:
         return load_lmms_eval(path)
     raise InputError(f"{path} is neither a samples.jsonl of a sweep nor one of lmms-eval (no `cell`, no `doc_id`)")
 
 
-def _first_keys(path: Path) -> frozenset[str]:
-    try:
-        with path.open(encoding="utf-8") as lines:
-            row = json.loads(next(lines, ""))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a JSONL file: {error}") from error
-    return frozenset(row) if isinstance(row, dict) else frozenset()
+def _is_line_of_sweep(path: Path) -> bool:
+    with path.open("rb") as lines:
+        try:
+            row = json.loads(next(lines, b""))
+        except ValueError:
+            return False
+    return isinstance(row, dict) and "cell" in row
 
 
 def diagnose_answers(file: AnswerFile) -> Diagnosis:

@@ -18,9 +18,9 @@ def check_samples_complete(file: AnswerFile) -> Observation:
     """Additional: samples missing from cells, or in them twice; cells asked for and not there."""
     evidence = list(file.notes)
     examples: list[str] = []
-    for task, cells in file.tasks.items():
+    for group, cells in file.groups.items():
         everything = {answer.sample_id for cell in cells for answer in cell.answers}
-        name = f" of task {task}" if task else ""
+        name = f" of task {group}" if group else ""
         for cell in cells:
             missing, draws = _missing(cell, everything), _num_draws(cell)
             if missing:

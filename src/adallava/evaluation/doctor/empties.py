@@ -89,11 +89,11 @@ def _over_limit(groups: tuple[EmptyGroup, ...]) -> tuple[EmptyGroup, ...]:
 
 
 def _full_only(file: AnswerFile) -> tuple[EmptyGroup, ...]:
-    """Broken cells at the full budget, in tasks where every smaller budget answers."""
+    """Broken cells at the full budget, where every smaller budget answers."""
     broken = _over_limit(empty_groups(file, *_BREAKS_OF_HARNESS))
     chosen = []
-    for task, cells in file.tasks.items():
-        here = [group for group in broken if group.cell.task == task]
+    for name, cells in file.groups.items():
+        here = [group for group in broken if group.cell.group == name]
         smaller_exist = any(cell.full is False and cell.answered for cell in cells)
         if here and smaller_exist and all(group.cell.full for group in here):
             chosen.extend(here)
@@ -204,10 +204,10 @@ def check_full_budget(file: AnswerFile) -> Observation:
     evidence = [f"{group.line()}, while every smaller budget answers" for group in groups]
     examples = [name for group in groups for name in group.ids]
     compared = 0
-    for task, cells in file.tasks.items():
-        reference = file.full_cell(task)
+    for group, cells in file.groups.items():
+        reference = file.full_cell(group)
         for cell in cells:
-            if reference is None or cell is reference or not cell.full:
+            if reference is None or not cell.full or (cell.method, cell.budget) == (reference.method, reference.budget):
                 continue
             compared += 1
             differing = _differing(cell, reference)

@@ -66,8 +66,8 @@ def text_length(answer: Answer) -> int | None:
 def length_deviations(file: AnswerFile) -> tuple[LengthDeviation, ...]:
     """Compare all cells' text lengths with the full-token cell's, or else with the most frequent ones."""
     deviations = []
-    for task, cells in file.tasks.items():
-        reference = file.full_cell(task)
+    for group, cells in file.groups.items():
+        reference = file.full_cell(group)
         expected = _reference_lengths(reference, cells)
         for cell in cells:
             deviation = _deviation(cell, expected, reference)
@@ -170,7 +170,7 @@ def _judge_counted(lengths: Mapping[TokenBudget, int]) -> LengthFault | Literal[
 def _counted_verdicts(file: AnswerFile) -> dict[str, list[str]]:
     """Sample ids of an lmms-eval file by what their prompt lengths say."""
     verdicts: dict[str, list[str]] = defaultdict(list)
-    for cells in file.tasks.values():
+    for cells in file.groups.values():
         # Other methods may add tokens of their own to a prompt, so methods are not compared with each other.
         for method in {cell.method for cell in cells}:
             counted = _counted_prompts(cell for cell in cells if cell.method == method)
@@ -210,7 +210,7 @@ def _check(file: AnswerFile, *, faults: tuple[LengthFault, ...], error: ErrorCla
     examples.extend(f"{a.sample_id} in {a.cell}" for deviation in deviations for a in deviation.answers)
     if evidence:
         return found("harness-bug", evidence, examples)
-    if all(len(cells) < 2 for cells in file.tasks.values()):
+    if all(len(cells) < 2 for cells in file.groups.values()):
         return not_visible("one cell alone has nothing to compare its prompt lengths with")
     return passed(healthy)
 
@@ -220,7 +220,7 @@ def _check_counted(
 ) -> Observation:
     verdicts = _counted_verdicts(file)
     judged = sum(len(ids) for verdict, ids in verdicts.items() if verdict != "unknown")
-    if verdicts["unshortened"] and all(map(same_answers, file.tasks.values())):
+    if verdicts["unshortened"] and all(map(same_answers, file.groups.values())):
         # The same prompts and the same answers: the budget had no effect at all, which is failure 7.
         faults = tuple(fault for fault in faults if fault != "unshortened")
     for fault in faults:

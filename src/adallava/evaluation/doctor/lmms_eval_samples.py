@@ -8,20 +8,33 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from adallava.budget import TokenBudget
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import BudgetError, InputError
 
 from .answers import Answer, AnswerCell, AnswerFile
+from .lmms_eval_rows import Row, question_of, read_rows, responses_of, score_of
 
-_FILE_NAME = re.compile(r"^(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl$")
+_FILE_NAME = re.compile(r"^(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl(\.gz)?$")
 _BUDGET_IN_PATH = re.compile(r"budget[_=-]?(?P<budget>\d+(?:\.\d+)?%?)")
 _BUDGET_KEYS = ("token_budget", "current_token_budget", "vision_token_budget")
 _METHOD_KEYS = ("method", "token_selecting")
+_SETUP_KEYS = (
+    "model",
+    "pretrained",
+    "revision",
+    "dtype",
+    "torch_dtype",
+    "attn_implementation",
+    "conv_template",
+    "positions",
+    "seed",
+)
+"""Two files that differ in one of these differ in more than their budget: they are not compared."""
+
 _NOT_METRICS = frozenset(
     (
         *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps"),
@@ -31,24 +44,35 @@ _NOT_METRICS = frozenset(
 
 
 @dataclass(frozen=True)
-class _FileLabel:
-    """A samples file, and what its name and folder say of it."""
+class _File:
+    """A samples file: its lines, and what its name, its folder and the results beside it say of it."""
 
-    path: Path
     relative: str
     task: str
-    method: str | None
+    arguments: Mapping[str, str]
     budget: str | None
+    rows: list[Row]
 
     @property
-    def short(self) -> str:
-        """Name of the cell; of the file, where nothing names a budget."""
-        return f"{self.method or 'model'}@{self.budget}" if self.budget else self.relative
+    def method(self) -> str | None:
+        """The method, with `/<scheduler>@<latency>` behind it where layers are left out."""
+        method = _first(self.arguments, _METHOD_KEYS)
+        return f"{method or 'model'}/{self.schedule}" if self.schedule else method
+
+    @property
+    def schedule(self) -> str:
+        """`<scheduler>@<latency>`, or nothing."""
+        scheduler, latency = self.arguments.get("scheduler"), self.arguments.get("latency", "1.0")
+        return f"{scheduler or 'latency'}@{latency}" if scheduler or not _is_full_latency(latency) else ""
+
+    def setup(self, keys: list[str]) -> str:
+        """Write out some of the arguments."""
+        return ",".join(f"{key}={self.arguments.get(key, '')}" for key in keys)
 
 
 def samples_files(folder: Path) -> list[Path]:
     """The samples files of lmms-eval anywhere under `folder`."""
-    return sorted(path for path in folder.rglob("*samples_*.jsonl") if _FILE_NAME.match(path.name))
+    return sorted(path for path in folder.rglob("*samples_*.jsonl*") if _FILE_NAME.match(path.name))
 
 
 def load_lmms_eval(path: Path) -> AnswerFile:
@@ -57,29 +81,38 @@ def load_lmms_eval(path: Path) -> AnswerFile:
     Raises:
         InputError: if there is none, or a line is not lmms-eval's.
     """
-    files = samples_files(path) if path.is_dir() else [path]
-    labels = [_label(file, path if path.is_dir() else path.parent) for file in files]
+    paths = samples_files(path) if path.is_dir() else [path]
+    files = [_read_file(one, path if path.is_dir() else path.parent) for one in paths]
+    differing = [key for key in _SETUP_KEYS if len({file.arguments.get(key) for file in files}) > 1]
+    names = [_short_name(file, file.setup(differing)) for file in files]
     # Two files of one task and budget are two runs: only their paths tell them apart.
-    times = Counter((label.task, label.short) for label in labels)
-    cells = []
-    for label in labels:
-        name = label.short if times[label.task, label.short] == 1 else label.relative
-        cells.append(_read_cell(label, name))
+    times = Counter((file.task, name) for file, name in zip(files, names, strict=True))
+    cells = tuple(
+        _to_cell(file, name if times[file.task, name] == 1 else file.relative, file.setup(differing))
+        for file, name in zip(files, names, strict=True)
+    )
     if not any(cell.answers for cell in cells):
         raise InputError(f"{path} holds no sample of lmms-eval: was it run with --log_samples?")
-    return AnswerFile(source=str(path), form="lmms-eval", cells=tuple(cells))
+    return AnswerFile(source=str(path), form="lmms-eval", cells=cells)
 
 
-def _label(file: Path, root: Path) -> _FileLabel:
-    match = _FILE_NAME.match(file.name)
-    arguments = _model_arguments(file, match["date"] if match else "")
-    budget = _first(arguments, _BUDGET_KEYS) or _budget_in_path(file)
-    return _FileLabel(
-        path=file,
-        relative=str(file.relative_to(root)),
+def _short_name(file: _File, setup: str) -> str:
+    if not file.budget:
+        return file.relative
+    method, _, schedule = (file.method or "model").partition("/")
+    return f"{method}@{file.budget}" + (f"/{schedule}" if schedule else "") + (f" ({setup})" if setup else "")
+
+
+def _read_file(path: Path, root: Path) -> _File:
+    match = _FILE_NAME.match(path.name)
+    rows, inside = read_rows(path)
+    arguments = {**_parse_arguments(inside), **_arguments_beside(path, match["date"] if match else "")}
+    return _File(
+        relative=str(path.relative_to(root)),
         task=match["task"] if match else "",
-        method=_first(arguments, _METHOD_KEYS),
-        budget=budget,
+        arguments=arguments,
+        budget=_first(arguments, _BUDGET_KEYS) or _budget_in_path(path),
+        rows=rows,
     )
 
 
@@ -93,46 +126,51 @@ def _first(arguments: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
     return next((arguments[key] for key in keys if key in arguments), None)
 
 
-def _model_arguments(file: Path, date: str) -> dict[str, str]:
+def _arguments_beside(file: Path, date: str) -> dict[str, str]:
+    """Return the model and its arguments by the results file beside a samples file; nothing if there is none."""
     results = file.with_name(f"{date}_results.json" if date else "results.json")
     if not results.exists():
         return {}
     try:
-        arguments = json.loads(results.read_text(encoding="utf-8"))["config"]["model_args"]
-    except (ValueError, KeyError, TypeError) as error:
+        config = json.loads(results.read_text(encoding="utf-8"))["config"]
+        return {"model": str(config.get("model")), **_parse_arguments(config["model_args"])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{results} is not a results file of lmms-eval: {error!r}") from error
+
+
+def _parse_arguments(arguments: object) -> dict[str, str]:
     if isinstance(arguments, Mapping):
         return {str(key): str(value) for key, value in arguments.items()}
     pairs = (part.partition("=") for part in str(arguments or "").split(","))
     return {key.strip(): value.strip() for key, _, value in pairs if value}
 
 
-def _read_cell(label: _FileLabel, name: str) -> AnswerCell:
-    answers = []
-    with label.path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                answers.append(replace(_to_answer(row), cell=name, method=label.method))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(f"{label.path}, line {number}: not a samples line of lmms-eval ({error!r})") from error
+def _to_cell(file: _File, name: str, setup: str) -> AnswerCell:
+    answers: list[Answer] = []
+    for number, row in enumerate(file.rows, start=1):
+        try:
+            answers.extend(replace(one, cell=name, method=file.method) for one in _to_answers(row))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{file.relative}, entry {number}: not a sample of lmms-eval ({error!r})") from error
     if len(answers) > 1 and len({answer.targets for answer in answers}) == 1:
         # VQAv2's task names a column that its data lack, and lmms-eval then writes that name in every line.
         answers = [replace(answer, targets=()) for answer in answers]
     return AnswerCell(
         label=name,
-        task=label.task,
-        method=label.method,
-        budget=label.budget,
-        full=_is_full(label.budget),
+        task=file.task,
+        method=file.method,
+        budget=file.budget,
+        full=_is_full(file.budget, file.arguments),
         answers=tuple(answers),
+        setup=setup,
     )
 
 
-def _is_full(budget: str | None) -> bool | None:
-    if budget is None:
+def _is_full(budget: str | None, arguments: Mapping[str, str]) -> bool | None:
+    if not _is_full_latency(arguments.get("latency", "1.0")):
+        return False
+    if budget is None or "scheduler" in arguments:
+        # Some schedulers add a token to every prompt, at the full latency too.
         return None
     try:
         parsed = TokenBudget.parse(budget)
@@ -142,31 +180,33 @@ def _is_full(budget: str | None) -> bool | None:
     return parsed.ratio == 1.0 if parsed.ratio is not None else None
 
 
-def _to_answer(row: dict[str, Any]) -> Answer:
+def _is_full_latency(latency: str) -> bool:
+    try:
+        return Latency.parse(latency).is_full
+    except BudgetError:
+        return False
+
+
+def _to_answers(row: Row) -> Iterator[Answer]:
+    """Yield one answer for each time that a sample was asked."""
     counts = _token_counts(row.get("token_counts"))
-    prompt = row.get("input")
-    return Answer(
-        cell="",
-        sample_id=str(row["doc_id"]),
-        question=prompt if isinstance(prompt, str) else None,
-        targets=_targets(row.get("target")),
-        response=_text(row["filtered_resps"]),
-        score=_score(row),
-        prompt_length=counts.get("input_tokens"),
-        answer_length=counts.get("output_tokens"),
-    )
+    for draw, response in enumerate(responses_of(row)):
+        yield Answer(
+            cell="",
+            sample_id=str(row["doc_id"]),
+            draw=draw,
+            question=question_of(row),
+            targets=_targets(row.get("target")),
+            response=response,
+            score=score_of(row, _NOT_METRICS),
+            prompt_length=counts.get("input_tokens"),
+            answer_length=counts.get("output_tokens"),
+        )
 
 
 def _token_counts(value: object) -> dict[str, int]:
     first = value[0] if isinstance(value, list) and len(value) == 1 else value
     return first if isinstance(first, dict) else {}
-
-
-def _text(value: object) -> str:
-    """The first response; older versions nest it in one or two lists."""
-    while isinstance(value, list):
-        value = value[0] if value else ""
-    return str(value)
 
 
 def _targets(value: object) -> tuple[str, ...]:
@@ -178,8 +218,3 @@ def _targets(value: object) -> tuple[str, ...]:
         except (ValueError, SyntaxError):
             return (text,)
     return (text,) if text else ()
-
-
-def _score(row: Mapping[str, Any]) -> float | None:
-    numbers = (value for key, value in row.items() if key not in _NOT_METRICS)
-    return next((float(value) for value in numbers if isinstance(value, int | float)), None)

@@ -2,8 +2,9 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,6 +15,7 @@ from ..plan import split_cell
 from .answers import NO_BUDGET, Answer, AnswerCell, AnswerFile
 
 _Model = TypeVar("_Model", bound=BaseModel)
+_Value = TypeVar("_Value", bound=Hashable)
 
 
 def sample_files(folder: Path) -> list[Path]:
@@ -31,17 +33,17 @@ def load_run_folder(path: Path) -> AnswerFile:
     """
     folder, files = (path, sample_files(path)) if path.is_dir() else (path.parent, [path])
     notes: list[str] = []
-    records = [record for file in files for record in _read_samples(file, notes)]
-    if not records:
+    shared, by_cell = _Shared(), defaultdict[str, list[Answer]](list)
+    for file in files:
+        for record in _read_samples(file, notes):
+            by_cell[record.cell].append(_to_answer(record, shared))
+    if not by_cell:
         raise RunFolderError(f"{path} holds no answered sample: is it the folder that a sweep wrote to?")
-    by_cell: dict[str, list[SampleRecord]] = defaultdict(list)
-    for record in records:
-        by_cell[record.cell].append(record)
     run = _read_model(folder / "run.json", Run)
     return AnswerFile(
         source=str(path),
         form="run-folder",
-        cells=tuple(_to_cell(label, cell_records) for label, cell_records in by_cell.items()),
+        cells=tuple(_to_cell(label, answers) for label, answers in by_cell.items()),
         results=_read_model(folder / "results.json", Results),
         config=run.config if run else None,
         notes=tuple(notes),
@@ -57,24 +59,20 @@ def _read_model(path: Path, model: type[_Model]) -> _Model | None:
         raise RunFolderError(f"{path} is not a {model.__name__} of this package: {_first_line(error)}") from error
 
 
-def _read_samples(path: Path, notes: list[str]) -> list[SampleRecord]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RunFolderError(f"{path} is not text: {error}") from error
-    lines = text.split("\n")
-    # The part behind the last line break is empty in a whole file and a torn record in an interrupted one.
-    if lines.pop().strip():
-        notes.append(f"{path.name}: the last line is torn, as after a kill; it was left out")
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(SampleRecord.model_validate(json.loads(line)))
-        except (ValidationError, json.JSONDecodeError) as error:
-            raise RunFolderError(f"{path}, line {number}: not a sample record: {_first_line(error)}") from error
-    return records
+def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            if not line.endswith(b"\n"):
+                notes.append(f"{path.name}: the last line is torn, as after a kill; it was left out")
+                return
+            try:
+                yield SampleRecord.model_validate(json.loads(line))
+            except UnicodeDecodeError as error:
+                raise RunFolderError(f"{path} is not text: {error}") from error
+            except (ValidationError, json.JSONDecodeError) as error:
+                raise RunFolderError(f"{path}, line {number}: not a sample record: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -84,57 +82,72 @@ def _first_line(error: Exception) -> str:
     return str(error)
 
 
-def _to_cell(label: str, records: list[SampleRecord]) -> AnswerCell:
+class _Shared:
+    """One object for all that are equal: a run's answers repeat each other, and indices of patches are most of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def __call__(self, value: _Value) -> _Value:
+        """Return the first value that was equal to this one."""
+        known: _Value = self._known.setdefault(value, value)
+        return known
+
+    def indices(self, lists: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+        """Return lists of indices as tuples."""
+        return None if lists is None else tuple(self(tuple(map(self, one))) for one in lists)
+
+
+def _to_cell(label: str, answers: list[Answer]) -> AnswerCell:
     method, budget, positions = split_cell(label)
-    answered = [record for record in records if record.finish_reason != "error"]
+    answered = [answer for answer in answers if answer.finish_reason != "error"]
     # K = N makes a cell the full model's, whatever the budget's form (1.0, 100%, 576).
-    keeps_all = all(record.tokens_asked == record.num_vision_tokens for record in answered)
+    keeps_all = all(answer.tokens_asked == answer.num_vision_tokens for answer in answered)
     full = method == FULL_METHOD or (budget != NO_BUDGET and bool(answered) and keeps_all)
-    full = full and all(record.scheduler is None for record in records)
+    full = full and not any("/" in (answer.method or "") for answer in answers)
     return AnswerCell(
         label=label,
         task="",
         method=method or None,
         budget=budget,
         full=full,
-        answers=tuple(map(_to_answer, records)),
+        answers=tuple(answers),
         positions=positions,
     )
 
 
-def _to_answer(record: SampleRecord) -> Answer:
-    kept, run = record.kept_indices, record.groups_run
+def _to_answer(record: SampleRecord, shared: _Shared) -> Answer:
     schedule = "" if record.scheduler is None else f"/{record.scheduler}@{record.latency_asked}"
     return Answer(
-        cell=record.cell,
-        sample_id=record.sample_id,
+        cell=shared(record.cell),
+        sample_id=shared(record.sample_id),
         draw=record.draw,
         positions=record.positions,
-        question=record.question,
-        targets=tuple(record.answers),
-        response=record.response,
+        question=shared(record.question),
+        targets=shared(tuple(record.answers)),
+        response=shared(record.response),
         score=record.score,
-        kind=record.kind,
+        kind=shared(record.kind),
         error=record.error,
-        method=record.method + schedule,
-        budget_asked=record.budget_asked,
+        method=shared(record.method + schedule),
+        budget_asked=shared(record.budget_asked),
         num_vision_tokens=record.num_vision_tokens,
         tokens_asked=record.tokens_asked,
         tokens_planned=record.tokens_planned,
         chosen_per_sample=record.chosen_per_sample,
         tokens_kept=record.tokens_kept,
         tokens_at_end=record.tokens_at_end,
-        kept_indices=None if kept is None else tuple(tuple(image) for image in kept),
-        latency_asked=record.latency_asked,
-        groups_run=None if run is None else tuple(tuple(groups) for groups in run),
+        kept_indices=shared.indices(record.kept_indices),
+        latency_asked=shared(record.latency_asked),
+        groups_run=shared(shared.indices(record.groups_run)),
         groups_per_layer=record.groups_per_layer,
-        tokens_per_image=None if record.grids is None else tuple(record.tokens_per_image),
+        tokens_per_image=None if record.grids is None else shared(tuple(record.tokens_per_image)),
         # The latency token is no token of the text, whose length must be the same in every cell.
         prompt_length=record.prompt_length - record.latency_tokens,
         answer_length=record.answer_length,
         finish_reason=record.finish_reason,
         empty_cause=record.empty_cause,
         # The clock's reading is the batch's own: two neighbouring batches never share it to the last bit.
-        batch_key=(record.batch_ms, record.batch_size),
+        batch_key=shared((record.batch_ms, record.batch_size)),
         batch_size=record.batch_size,
     )

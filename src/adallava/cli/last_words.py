@@ -1,0 +1,46 @@
+"""How a process of a launch ends when a signal says so: at once, and with one line of one of them."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+_WHY = {
+    signal.SIGTERM: "ended by its launcher, as when another process is gone",
+    signal.SIGINT: "interrupted",
+}
+
+
+def end_at_signals(last_words: Callable[[str], object]) -> None:
+    """End at Ctrl-C, or when the launcher says so, as it does when another process is gone; the run folder can take it.
+
+    No exception is raised for it: one that meets a destructor is swallowed, and the process would stay. And Ctrl-C
+    comes twice, from the terminal and from the launcher: the second would meet the ending of the first.
+
+    Args:
+        last_words: called with the reason.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        for one in _WHY:
+            signal.signal(one, signal.SIG_IGN)
+        with suppress(OSError):
+            last_words(_WHY[signal.Signals(number)])
+        os._exit(128 + number)
+
+    for one in _WHY:
+        signal.signal(one, end)
+
+
+def say(message: str) -> None:
+    """Write a line of `adallava sweep` to stderr."""
+    # Not by print, whose buffer a signal may find in use. A bar hides the cursor of a terminal.
+    shown = "\x1b[?25h" if sys.stderr.isatty() else ""
+    os.write(sys.stderr.fileno(), f"{shown}adallava sweep: {message}\n".encode())
+
+
+def how_to_go_on(command: str) -> str:
+    """Say that nothing is lost, and what goes on."""
+    return f"every answer so far is kept; to go on, with any number of processes: {command}"

@@ -1,0 +1,43 @@
+"""Constructs what the registry finds; options are held to what the constructor takes before anything runs."""
+
+from collections.abc import Mapping
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from adallava.errors import AdallavaError
+
+
+def construct(kind: str, cls: type[Any], shape: object, options: Mapping[str, Any]) -> Any:
+    """Return an object of a class of the registry; a learned one with fresh, random weights.
+
+    Args:
+        kind: for messages, such as "scheduler".
+        cls: has `name` and `learned`.
+        shape: what a learned one builds its weights for.
+        options: constructor arguments.
+
+    Raises:
+        AdallavaError: for an option that it does not take, or a value that is not of the option's type.
+    """
+    _check_types(kind, cls, options)
+    try:
+        return cls(shape, **options) if cls.learned else cls(**options)
+    except TypeError as error:
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "none"
+        raise AdallavaError(f"{kind} {cls.name!r} does not take these options ({given}): {error}") from error
+
+
+def _check_types(kind: str, cls: type[Any], options: Mapping[str, Any]) -> None:
+    """Hold options to the annotations of the constructor: a wrong type would come to light in the middle of a run.
+
+    Strictly: no text for a number, no true for 1, no NaN. An option without an annotation takes anything.
+    """
+    hints = get_type_hints(cls.__init__)
+    for option, value in options.items():
+        if option in hints:
+            try:
+                TypeAdapter(hints[option], config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
+            except ValidationError as error:
+                reason = error.errors()[0]["msg"]
+                raise AdallavaError(f"{kind} {cls.name!r}: {option}={value!r} is refused: {reason}") from error
