@@ -356,5 +356,8 @@ def _write(path: Path, value: dict[str, Any]) -> None:
 
 
 def pixel_tolerance() -> float:
-    """Return how far normalised pixels may be from Pillow's: two grey levels with torchvision, as it rounds otherwise."""
+    """Return how far normalised pixels may be from Pillow's.
+
+    With torchvision, which rounds otherwise, it is two grey levels.
+    """
     return 2.01 / 255 / 0.26130258 if is_torchvision_available() else 1e-5
