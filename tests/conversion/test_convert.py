@@ -119,6 +119,19 @@ def test_it_answers_and_selects_as_any_model(converted: Path) -> None:
         assert (record.num_vision_tokens, record.tokens_asked) == (16, 5)
 
 
+def test_generate_answers_about_pictures_that_are_padded_however_thin(
+    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where torchvision is there it pads, which takes a hint about a picture's axes for that of its own tensors."""
+    monkeypatch.chdir(tmp_path)
+    _picture().save("wide.png")
+    _picture().resize((60, 3)).save("thin.png")
+    for name in ("wide.png", "thin.png"):
+        call = ["generate", "--model", str(converted), "--image", name, "--question", QUESTION, "--device", "cpu"]
+        code = main([*call, "--method", "uniform", "--token-budget", "5", "--max-new-tokens", "2", "--json"])
+        assert (code, len(json.loads(capsys.readouterr().out)["results"][0]["kept_indices"][0])) == (0, 5)
+
+
 OWN_TOWER = {name: weight for name, weight in tower_weights(seed=9).items() if weight.is_floating_point()}
 
 
