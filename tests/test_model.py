@@ -10,6 +10,7 @@ from models import tiny_base, tiny_image
 
 from adallava import AdaLlava, AdaLlavaProcessor
 from adallava.adapters import weights_sha256
+from adallava.adapters.store import sha256_of
 from adallava.errors import BudgetError, CheckpointError, InputError, UnknownNameError, UnsupportedModeError
 from adallava.model import build_prompt
 
@@ -25,7 +26,7 @@ def test_a_loaded_model_says_what_it_is(tiny_folder: Path) -> None:
     assert model.device == torch.device("cpu")
     assert model.dtype == torch.float32
     assert model.weights_sha256 == weights_sha256(tiny_folder)
-    assert model.adapter_sha256 == weights_sha256(tiny_folder / "adapters" / "question")
+    assert model.adapter_sha256 == sha256_of(tiny_folder / "adapters" / "question" / "adapter_model.safetensors")
     assert not model.base.training
     assert all(parameter.requires_grad for parameter in model.base.parameters())
 

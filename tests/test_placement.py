@@ -61,6 +61,14 @@ def test_by_default_it_is_the_first_gpu_if_there_is_one(monkeypatch: pytest.Monk
         pick_device("cuda:2")
 
 
+@pytest.mark.parametrize("asked", ["hpu", "vulkan", "xpu", "cpu:3"])
+def test_a_kind_of_device_that_is_not_here_is_told(asked: str) -> None:
+    if asked == "xpu" and torch.xpu.is_available():
+        pytest.skip("it is here")
+    with pytest.raises(InputError, match=f"device '{asked}' is not on this machine; here are: cpu"):
+        pick_device(asked)
+
+
 @pytest.mark.parametrize("asked", ["auto", "gpu", "meta", "cuda:x", ""])
 def test_what_is_no_device_is_told(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)

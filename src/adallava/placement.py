@@ -35,9 +35,17 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         asked = torch.device("meta")
     if asked.type == "meta":
         raise InputError(f"device {device!r} is not the name of a device; here are: {here}")
-    if asked.type == "cuda" and (asked.index or 0) >= torch.cuda.device_count():
+    if not _is_here(asked):
         raise InputError(f"device {str(device)!r} is not on this machine; here are: {here}")
     return asked
+
+
+def _is_here(device: torch.device) -> bool:
+    try:
+        module = torch.get_device_module(device.type)
+    except RuntimeError:  # a name that torch reserves for other packages
+        return False
+    return bool(module.is_available()) and (device.index or 0) < int(module.device_count())
 
 
 def pick_dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:

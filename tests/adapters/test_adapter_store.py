@@ -9,6 +9,7 @@ from models import LEARNED, TINY_SHAPE, save_tiny_adapter, scheduled
 
 from adallava import AdaLlava, __version__
 from adallava.adapters import load_adapter, read_adapter_config, save_adapter, weights_sha256
+from adallava.adapters.store import sha256_of
 from adallava.errors import CheckpointError
 from adallava.selection import build_selector
 from adallava.selection.contract import TowerShape
@@ -43,7 +44,7 @@ def test_an_adapter_comes_back_as_it_was_saved(tiny_folder: Path, tmp_path: Path
         assert torch.equal(loaded.selector.state_dict()[name], tensor)
     assert loaded.config.base_model_name_or_path == "somewhere"
     assert loaded.config.adallava_version == __version__
-    assert loaded.sha256 == weights_sha256(tmp_path / "new" / "folder")
+    assert loaded.sha256 == sha256_of(tmp_path / "new" / "folder" / "adapter_model.safetensors")
 
 
 def test_options_other_than_the_defaults_are_remembered(tiny_folder: Path, tmp_path: Path) -> None:
@@ -116,18 +117,28 @@ def test_a_method_without_weights_has_no_adapter(tmp_path: Path) -> None:
         )
 
 
-def test_a_models_hash_is_that_of_its_own_weights_only(tmp_path: Path) -> None:
-    (tmp_path / "b.safetensors").write_bytes(b"two")
-    (tmp_path / "a.safetensors").write_bytes(b"one")
-    before = weights_sha256(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "adapters").mkdir()
-    (tmp_path / "adapters" / "c.safetensors").write_bytes(b"three")
-    assert weights_sha256(tmp_path) == before
+def _write_shards(folder: Path, **shards: bytes) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, content in shards.items():
+        (folder / f"{name}.safetensors").write_bytes(content)
+    weight_map = {f"weight of {name}": f"{name}.safetensors" for name in shards}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_a_models_hash_is_that_of_the_weights_that_are_loaded(tmp_path: Path) -> None:
+    _write_shards(tmp_path / "shards", b=b"two", a=b"one")
     # Of the digests of b"one" and b"two", by coreutils.
-    assert before == "298315b0a8b450097e70dd056648c5ab87b6aaa2bf31f75465906c243cb36145"
-    with pytest.raises(CheckpointError, match=r"no .safetensors file"):
-        weights_sha256(tmp_path / "adapters" / "none")
+    of_both = "298315b0a8b450097e70dd056648c5ab87b6aaa2bf31f75465906c243cb36145"
+    assert weights_sha256(tmp_path / "shards") == of_both
+    (tmp_path / "shards" / "left-over.safetensors").write_bytes(b"three")
+    (tmp_path / "shards" / "config.json").write_text("{}")
+    assert weights_sha256(tmp_path / "shards") == of_both
+    _write_shards(tmp_path / "swapped", a=b"two", b=b"one")
+    assert weights_sha256(tmp_path / "swapped") != of_both
+    (tmp_path / "model.safetensors").write_bytes(b"abc")
+    assert weights_sha256(tmp_path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2
+    with pytest.raises(CheckpointError, match=r"has no weights"):
+        weights_sha256(tmp_path / "none")
 
 
 def test_a_saved_adapter_answers_as_before_it_was_saved(
@@ -137,7 +148,7 @@ def test_a_saved_adapter_answers_as_before_it_was_saved(
     model = full.with_method("question", tmp_path / "first")
     model.save_adapter(tmp_path / "second")
     again = full.with_method("question", tmp_path / "second")
-    assert again.adapter_sha256 == model.adapter_sha256 == weights_sha256(tmp_path / "second")
+    assert again.adapter_sha256 == model.adapter_sha256 == sha256_of(tmp_path / "second" / "adapter_model.safetensors")
     assert [s.kept_indices for s in again.select(**inputs, token_budget=5)] == [
         s.kept_indices for s in model.select(**inputs, token_budget=5)
     ]
@@ -173,16 +184,3 @@ def test_an_adapter_of_a_scheduler_alone(tiny_folder: Path, tmp_path: Path, full
         full.with_scheduler("layers", adapter=tmp_path, prefix_layers=1)
     with pytest.raises(CheckpointError, match="'uniform' and 'first' has no weights to save"):
         full.with_method("uniform").with_scheduler("first").save_adapter(tmp_path / "none")
-
-
-def test_weights_of_one_file_have_its_sha256_and_of_several_their_order_counts(tmp_path: Path) -> None:
-    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    first.write_bytes(b"abc")
-    of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
-    assert weights_sha256(tmp_path) == of_abc
-    second.write_bytes(b"")
-    swapped = tmp_path / "swapped"
-    swapped.mkdir()
-    (swapped / "a.safetensors").write_bytes(b"")
-    (swapped / "b.safetensors").write_bytes(b"abc")
-    assert weights_sha256(tmp_path) != weights_sha256(swapped)

@@ -168,6 +168,8 @@ def test_an_empty_answer_is_named_and_exits_1(
         (["--method", "full", "--token-budget", "0.5"], "keeps them all"),
         (["--max-new-tokens", "0"], "at least 1"),
         (["--model", "no-such-folder"], "no-such-folder"),
+        (["--model", "no-such-folder", "--scheduler", "frist"], "frist"),
+        (["--scheduler-adapter", "somewhere"], "--scheduler-adapter somewhere: name the --scheduler that it holds"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_2(

@@ -136,7 +136,7 @@ def test_killed_at_random_moments_by_any_number_of_processes_it_ends_as_if_untou
     server, arguments, alone, tmp_path
 ):
     draw, folder, killed = random.Random(1), tmp_path / "run", 0
-    while True:
+    for _ in range(20):
         world_size = draw.randrange(1, 4)
         pids = server.start([*arguments, "--output", str(folder)], world_size, tmp_path / "log")
         if killed < 6:
@@ -150,7 +150,8 @@ def test_killed_at_random_moments_by_any_number_of_processes_it_ends_as_if_untou
             break
         killed += 1
         assert -signal.SIGKILL in codes
-    assert killed >= 4
+    assert codes[0] == 1
+    assert killed >= 1, "on a machine so fast that none is met, kill earlier"
     assert_same_answers(folder, alone)
 
 

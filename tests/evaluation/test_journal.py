@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from run_records import failed, run, sample_record
@@ -17,6 +18,7 @@ from adallava.evaluation.journal import (
     locked_folder,
     read_timings,
     record_lines,
+    share_file,
     write_atomically,
     write_record,
     write_timings,
@@ -295,3 +297,31 @@ def test_a_journal_keeps_no_answer_in_memory_but_knows_them_all(tmp_path):
         assert ("a", "300", 0) not in journal.done
         assert journal.read_cell("b") == answers[300:]
         assert journal.read_cell("c") == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+def test_a_full_disk_is_named_wherever_it_is_met_and_leaves_no_part(tmp_path):
+    partial = tmp_path / "results.json.partial"
+    partial.symlink_to("/dev/full")
+    with pytest.raises(RunFolderError, match=r"results.json.partial cannot be written \(No space left on device\)"):
+        write_atomically(tmp_path / "results.json", [b"new"])
+    assert not partial.is_symlink()
+
+    with Journal(tmp_path, run()) as journal:
+        share_file(tmp_path, 1).write_bytes(b"".join(record_lines(records("a"))))
+        journal._path = Path("/dev/full")
+        with pytest.raises(RunFolderError, match=r"/dev/full cannot be written"):
+            journal.gather()
+    assert share_file(tmp_path, 1).exists()
+    with Journal(tmp_path, run()) as journal:
+        assert held(journal) == records("a")
+
+
+def test_a_users_own_copy_of_answers_is_left_alone(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a"))
+    copy = tmp_path / "samples-backup.jsonl"
+    copy.write_text("anything")
+    with Journal(tmp_path, run()) as journal:
+        assert held(journal) == records("a")
+    assert copy.read_text() == "anything"

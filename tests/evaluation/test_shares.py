@@ -144,3 +144,22 @@ def test_without_torchrun_an_orphan_joins_a_leader_of_its_own_launcher_and_else_
     with Lead(tmp_path, Ranks(world_size=2, launcher_pid=launcher_pid)), ends, share:
         share.begin()
     assert share_file(tmp_path, 1).exists() == (launcher_pid == -1)
+
+
+def test_a_leader_without_its_launcher_does_not_wait_for_who_has_not_begun(tmp_path, silent):
+    ends = pytest.raises(ProcessEndedError, match=r"launcher ended before process 1 had begun")
+    with Lead(tmp_path, Ranks(world_size=2, launcher_pid=-1)) as lead, ends:
+        lead.wait(silent)
+
+
+def test_a_rank_whose_disk_is_full_ends_by_its_own_error_and_tells_it_if_it_is_alone(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with Lead(tmp_path, Ranks(world_size=2)):
+        share = Share(tmp_path, Ranks(rank=1))
+        share.begin()
+    monkeypatch.setattr(shares, "_write_standing", full)
+    with pytest.raises(ValueError, match="its own"), share:
+        raise ValueError("its own")
+    assert share.tells

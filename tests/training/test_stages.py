@@ -11,6 +11,7 @@ from transformers import TrainingArguments
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnknownNameError
+from adallava.training import start
 from adallava.training.examples import SceneExamples, TaskExamples
 from adallava.training.fit import arguments
 from adallava.training.recipe import RECIPES, Recipe, load_recipe, with_steps
@@ -188,3 +189,33 @@ def test_one_device_trains_however_many_gpus_are_in_sight(tmp_path, monkeypatch)
 def test_a_gpu_that_the_trainer_would_not_use_is_refused(tmp_path):
     with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES=1"):
         train_stage(base_recipe(), tmp_path, device=torch.device("cuda:1"))
+
+
+def test_a_folder_whose_blank_was_cut_short_is_another_recipes_no_more(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adallava.training.start.write_blank", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_stage(base_recipe(), tmp_path, device=CPU)
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="another recipe"):
+        train_stage(with_steps(base_recipe(), 2), tmp_path, device=CPU)
+
+
+def test_of_two_trainings_that_begin_at_once_one_finds_the_other(tmp_path, monkeypatch):
+    load = start.load_family
+
+    def load_slowly(*arguments, **named):
+        (tmp_path / "recipe.json").write_text('{"of": "the other one"}')
+        return load(*arguments, **named)
+
+    monkeypatch.setattr(start, "load_family", load_slowly)
+    with pytest.raises(InputError, match="another recipe"):
+        train_stage(recipe("question"), tmp_path, start_from="tiny", device=CPU)
+
+
+def test_a_damaged_recipe_file_is_named(tmp_path):
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(InputError, match=r"recipe.json is damaged"):
+        train_stage(base_recipe(), tmp_path, device=CPU)

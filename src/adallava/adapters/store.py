@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import adallava
 from adallava.errors import CheckpointError
+from adallava.families.checkpoint_files import weight_files
 from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import DecoderShape, Scheduler, SearchedScheduler
 from adallava.selection import build_selector
@@ -237,11 +238,9 @@ def weights_sha256(folder: str | Path) -> str:
     side by side: one after the other takes longer than loading the model.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if there are none.
     """
-    files = sorted(Path(folder).glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"folder {str(folder)!r} has no weights: no .safetensors file in it")
+    files = weight_files(Path(folder))
     with ThreadPoolExecutor(max_workers=min(len(files), _MAX_FILES_AT_ONCE)) as pool:
         digests = list(pool.map(sha256_of, files))
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -143,10 +143,13 @@ def _load_model(
     args: argparse.Namespace, options: dict[str, Any], scheduler_options: dict[str, dict[str, Any]]
 ) -> "AdaLlava":
     from adallava.model import AdaLlava
+    from adallava.registry import load_scheduler_class
 
     from .loading import check_device, quiet_loading
 
     check_device(args.device)
+    if args.scheduler is not None:
+        load_scheduler_class(args.scheduler)  # A misspelt one is told before gigabytes are read.
     quiet_loading(args.model)
     model = AdaLlava.from_pretrained(
         args.model, method=args.method, adapter=args.adapter, dtype=args.dtype, device=args.device, **options
@@ -163,6 +166,8 @@ def _latencies(args: argparse.Namespace) -> tuple[tuple[Latency, ...], dict[str,
     latencies = parse_latencies(args.latency)
     schedulers = [] if args.scheduler is None else [args.scheduler]
     options = options_of_schedulers(args.scheduler_option, schedulers)
+    if args.scheduler is None and args.scheduler_adapter is not None:
+        raise InputError(f"--scheduler-adapter {args.scheduler_adapter}: name the --scheduler that it holds")
     below = [str(latency) for latency in latencies if not latency.is_full]
     if below and args.scheduler is None:
         raise InputError(

@@ -210,7 +210,7 @@ def run(args: argparse.Namespace) -> int:
     if ranks.rank > 0:
         from .sweep_ranks import join
 
-        return join(lambda: _request(args, ranks), args.output, ranks)
+        return join(lambda: _request(args, ranks), args.output, ranks, _command(ranks))
     request = _request(args, ranks)
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from .sweep_ranks import lead

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from adallava.errors import AdallavaError
 from adallava.evaluation.ranks import Ranks, device_of_rank
 from adallava.evaluation.request import SweepRequest
 from adallava.evaluation.shares import ProcessEndedError, Share, tell_as_leader
@@ -37,21 +36,27 @@ def lead(request: SweepRequest, ranks: Ranks) -> SweepOutcome:
         raise ProcessEndedError(f"{error}; {how_to_go_on(request.command)}") from error
 
 
-def join(make_request: Callable[[], SweepRequest], output: Path, ranks: Ranks) -> int:
-    """Answer this rank's share, and return the exit code. Rank 0 says what is wrong, unless it is gone."""
+def join(make_request: Callable[[], SweepRequest], output: Path, ranks: Ranks, command: str) -> int:
+    """Answer this rank's share, and return the exit code. Rank 0 says what is wrong, unless it is gone.
+
+    Args:
+        make_request: may raise, as for mistakes on the command line.
+        output: the run folder.
+        ranks: of this process.
+        command: of the launch.
+    """
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     share, code = Share(output, ranks), 0
     try:
         with share:
-            request = make_request()
-            end_at_signals(lambda _: _tell_if_alone(share, request))
-            join_sweep(_placed(request, ranks), share, ranks)
-    except (AdallavaError, OSError):
+            end_at_signals(lambda _: _tell_if_alone(share, command))
+            join_sweep(_placed(make_request(), ranks), share, ranks)
+    except Exception:  # whatever it is, the share has told rank 0
         code = _EXIT_BAD_INPUT
     if share.tells:
-        say(_leader_gone(request))
+        say(_leader_gone(command))
     return code
 
 
@@ -74,10 +79,10 @@ def _tell_as_leader(why: str, request: SweepRequest) -> None:
     tell_as_leader(request.output)
 
 
-def _tell_if_alone(share: Share, request: SweepRequest) -> None:
+def _tell_if_alone(share: Share, command: str) -> None:
     if share.is_to_tell():
-        say(_leader_gone(request))
+        say(_leader_gone(command))
 
 
-def _leader_gone(request: SweepRequest) -> str:
-    return f"process 0 is gone; {how_to_go_on(request.command)}"
+def _leader_gone(command: str) -> str:
+    return f"process 0 is gone; {how_to_go_on(command)}"

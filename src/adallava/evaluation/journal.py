@@ -92,7 +92,11 @@ class Journal:
         close_file(self._file)
 
     def append(self, records: Sequence[SampleRecord]) -> None:
-        """Add records and return when they are on disk."""
+        """Add records and return when they are on disk.
+
+        Raises:
+            RunFolderError: if they cannot be written.
+        """
         place = self._file.seek(0, os.SEEK_END)
         lines = list(record_lines(records))
         append_durably(self._file, lines)
@@ -114,12 +118,13 @@ class Journal:
         sample and seed, and neither is better.
 
         Raises:
-            RunFolderError: if one of them is still at work, as after its launcher alone was killed, or left damage.
+            RunFolderError: if one of them is still at work, as after its launcher alone was killed, or left damage, or
+                their answers cannot be written.
         """
-        for path in sorted(self.folder.glob(share_file(self.folder, "*").name)):
+        for path in share_files(self.folder):
             with without_writer(path):
                 _cut_torn_line(path)
-                with self._path.open("ab") as file:
+                with _writing(self._path, "ab") as file:
                     append_durably(file, self._new_lines(path, file.seek(0, os.SEEK_END)))
                 path.unlink()
 
@@ -148,9 +153,15 @@ class Journal:
         return SampleRecord.model_validate_json(file.readline())
 
 
-def share_file(folder: Path, rank: int | str) -> Path:
+def share_file(folder: Path, rank: int) -> Path:
     """Return the file that the process of this rank, other than 0, appends its answers to."""
     return folder / f"samples-{rank}.jsonl"
+
+
+def share_files(folder: Path) -> list[Path]:
+    """Return those of all ranks that are there; a user's own `samples-backup.jsonl` is none."""
+    found = {path: path.stem.removeprefix("samples-") for path in folder.glob("samples-*.jsonl")}
+    return sorted(path for path, rank in found.items() if rank.isascii() and rank.isdigit())
 
 
 def append_durably(file: IO[bytes], lines: Iterable[bytes]) -> None:
@@ -168,6 +179,16 @@ def append_durably(file: IO[bytes], lines: Iterable[bytes]) -> None:
             f"{file.name} cannot be written ({error.strerror}): what was written before is kept; once that is mended, "
             "the same command goes on"
         ) from error
+
+
+@contextmanager
+def _writing(path: Path, mode: str) -> Iterator[IO[bytes]]:
+    """Open a file for `append_durably`, whose error is not to be replaced by that of closing."""
+    file: IO[bytes] = path.open(mode)
+    try:
+        yield file
+    finally:
+        close_file(file)
 
 
 def close_file(file: IO[bytes]) -> None:
@@ -194,10 +215,18 @@ def read_done(folder: Path) -> AnswerPlaces:
 
 
 def write_atomically(path: Path, data: Iterable[bytes]) -> None:
-    """Replace `path` by pieces of `data`: a reader, or a kill, meets the old file or the new one and never a part."""
+    """Replace `path` by pieces of `data`: a reader, or a kill, meets the old file or the new one and never a part.
+
+    Raises:
+        RunFolderError: if they cannot be written; the old file stays.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        append_durably(file, data)
+    try:
+        with _writing(partial, "wb") as file:
+            append_durably(file, data)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
     os.replace(partial, path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -207,12 +236,20 @@ def write_atomically(path: Path, data: Iterable[bytes]) -> None:
 
 
 def write_record(path: Path, record: BaseModel) -> None:
-    """Write `run.json` or `results.json` atomically."""
+    """Write `run.json` or `results.json` atomically.
+
+    Raises:
+        RunFolderError: if it cannot be written.
+    """
     write_atomically(path, [record.model_dump_json(indent=2).encode() + b"\n"])
 
 
 def write_timings(folder: Path, timings: Sequence[TimingRecord]) -> None:
-    """Replace `timings.jsonl` by the given lines, atomically."""
+    """Replace `timings.jsonl` by the given lines, atomically.
+
+    Raises:
+        RunFolderError: if it cannot be written.
+    """
     write_atomically(folder / TIMINGS_FILE, record_lines(timings))
 
 
@@ -248,7 +285,7 @@ def read_run(folder: Path) -> Run | None:
 def _claim(folder: Path, run: Run) -> Run:
     existing = read_run(folder)
     if existing is None:
-        if any(folder.glob("samples*.jsonl")) or (folder / RESULTS_FILE).exists():
+        if share_files(folder) or any((folder / name).exists() for name in (SAMPLES_FILE, RESULTS_FILE)):
             raise RunFolderError(f"{folder} holds results without {RUN_FILE}: give another --output")
         write_record(folder / RUN_FILE, run)
         return run

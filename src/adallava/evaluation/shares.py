@@ -105,7 +105,7 @@ class Lead:
                 observer.answered(now.answers - before.answers, now.failed - before.failed)
             self._seen[rank] = now
             if now.ended == "failed" or (gone and now.ended != "finished"):
-                reason = now.reason or "it is gone without a word, killed or out of memory"
+                reason = now.reason or "it is gone without a word: killed, out of memory, or unable to write"
                 raise ProcessEndedError(f"process {rank} of 0 to {self._ranks.world_size - 1} did not finish: {reason}")
         return over
 
@@ -113,11 +113,13 @@ class Lead:
         """Return when every other process has finished its share and ended.
 
         Raises:
-            ProcessEndedError: if one has failed or died, or never showed up.
+            ProcessEndedError: if one has failed or died, or never showed up, or cannot any more without its launcher.
         """
         deadline = time.monotonic() + ARRIVAL_S
         while not self.look(observer):
             missing = [rank for rank in self._seen if read_standing(self._folder, rank) is None]
+            if missing and os.getppid() != self._ranks.launcher_pid:
+                raise ProcessEndedError(f"the launcher ended before process {missing[0]} had begun")
             if missing and time.monotonic() > deadline:
                 raise ProcessEndedError(f"process {missing[0]} has not begun within {ARRIVAL_S:.0f} s")
             time.sleep(POLL_S)
@@ -191,6 +193,7 @@ class Share:
 
         Raises:
             ProcessEndedError: if the leader is gone.
+            RunFolderError: if they cannot be written.
         """
         assert self._file is not None
         append_durably(self._file, record_lines(records))
@@ -229,7 +232,8 @@ class Share:
     def _report(self, error: Exception) -> None:
         if self._file is None:
             self.begin()
-        self._say(replace(self._standing, ended="failed", reason=describe_error(error)))
+        with suppress(OSError):  # a full disk takes no reason, and is one
+            self._say(replace(self._standing, ended="failed", reason=describe_error(error)))
         while self._leader_is_there():
             time.sleep(POLL_S)
 
@@ -248,7 +252,8 @@ class Share:
         )
         if told or alive:
             return False
-        self._say(replace(self._standing, ended="told"))
+        with suppress(OSError):  # then another one tells it as well
+            self._say(replace(self._standing, ended="told"))
         return True
 
     def _say(self, standing: Standing) -> None:

@@ -65,7 +65,7 @@ def check_weights(folder: Path) -> None:
     Raises:
         CheckpointError: if there are none in safetensors, a shard is missing, or one is truncated.
     """
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         check_safetensors(path)
 
 
@@ -183,7 +183,12 @@ def _use_of_adapter(folder: Path) -> str:
     return "give the model it was trained on, and this folder as its adapter"
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that a model in this folder is loaded from, whatever else lies beside them, sorted.
+
+    Raises:
+        CheckpointError: if there are none, or the index is damaged or names one that is missing.
+    """
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     if (folder / INDEX_FILE).is_file():

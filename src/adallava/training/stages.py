@@ -1,6 +1,5 @@
 """One stage from a recipe: what it starts from, what learns, what it leaves behind."""
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,11 +10,8 @@ from torch import nn
 
 from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
 from adallava.adapters.store import CONFIG_FILE
-from adallava.errors import InputError, UnsupportedModeError
-from adallava.families import find_checkpoint, load_family
+from adallava.errors import InputError
 from adallava.families.contract import Family
-from adallava.placement import pick_device
-from adallava.processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import Scheduler
 from adallava.scheduling.fixed import FixedScheduler
@@ -25,7 +21,6 @@ from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
 from adallava.training.base import BaseObjective
 from adallava.training.batches import Collator, packed_questions, separate_prompts
-from adallava.training.blank import write_blank
 from adallava.training.examples import SceneExamples, TaskExamples
 from adallava.training.fit import fit
 from adallava.training.fixed_plan import find_plans
@@ -34,14 +29,13 @@ from adallava.training.lora import add_lora, check_peft, save_and_merge
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
 from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObjective
+from adallava.training.start import Start, load_start
 from adallava.training.straight_through import StraightThroughObjective
 
 _TYPICAL_PICTURES = 8
 _NOTHING_TO_GO_ON_FROM = (
     "this recipe goes on from adapters/{name}, which the model's folder does not have: train it first"
 )
-
-RECIPE_FILE = "recipe.json"
 
 Built = tuple[nn.Module, Collator]
 
@@ -83,50 +77,45 @@ def train_stage(
         )
     if recipe.lora is not None:
         check_peft()
-    start = _find_start(recipe, start_from)
-    claim = {"recipe": recipe.model_dump(mode="json"), "start_from": start_from}
-    _check_unclaimed(output, claim)
-    device = pick_device(device)
-    base_folder = str(_blank(recipe, output) if start is None else start)
-    family = load_family(base_folder, dtype=torch.float32, device=device, attn_implementation="sdpa")
-    if not family.one_grid:
-        raise UnsupportedModeError(
-            f"{base_folder!r} is of the family {family.model.config.model_type!r}, whose pictures differ in their "
-            "number of tokens: only models that cut every picture to one size, such as LLaVA-1.5, can be trained"
-        )
-    base, processor = family.model, AdaLlavaProcessor.from_pretrained(base_folder)
-    # A model that cannot be loaded claims nothing: the mistake may be put right with the same output.
-    _claim(output, claim)
+    start = load_start(recipe, output, start_from, device)
+    family, processor = start.family, start.processor
     if recipe.optimisation is None:
         found = find_plans(recipe, family, processor, _scorer_for(recipe, family), data, output)
-        return _save_adapter(found, start_from or base_folder, base_folder, family, output / "adapter")
-    count = recipe.optimisation.steps * recipe.optimisation.batch_size
-    examples: SceneExamples | TaskExamples
-    if data is None:
-        examples = SceneExamples(recipe.first_scene, count, recipe.questions_per_image, recipe.kinds)
-    else:
-        examples = data.repeated(count)
-    adapted = None if recipe.lora is None else add_lora(base, recipe.lora, recipe.seed)
+        return _save_adapter(found, start.name, start.folder, family, output / "adapter")
+    examples = _examples(recipe, data, recipe.optimisation.steps * recipe.optimisation.batch_size)
+    adapted = None if recipe.lora is None else add_lora(family.model, recipe.lora, recipe.seed)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
-    fit(objective.to(device), recipe, examples, collate, output)
+    fit(objective.to(family.device), recipe, examples, collate, output)
     if isinstance(objective, PolicyObjective | StraightThroughObjective):
-        return _save_adapter(objective.selector, start_from or base_folder, base_folder, family, output / "adapter")
+        return _save_adapter(objective.selector, start.name, start.folder, family, output / "adapter")
     if isinstance(objective, SchedulerObjective):
-        return _save_adapter(objective.scheduler, start_from or base_folder, base_folder, family, output / "adapter")
+        return _save_adapter(objective.scheduler, start.name, start.folder, family, output / "adapter")
     if recipe.stage == "align":
-        match_scales(base, collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"].to(device))
+        pixels = collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"]
+        match_scales(family.model, pixels.to(family.device))
     if adapted is not None:
         save_and_merge(adapted, output / "lora")
-    folder = output / "model"
-    base.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    return _save_model(objective, start, output / "model")
+
+
+def _examples(recipe: Recipe, data: TaskExamples | None, count: int) -> SceneExamples | TaskExamples:
+    if data is None:
+        return SceneExamples(recipe.first_scene, count, recipe.questions_per_image, recipe.kinds)
+    return data.repeated(count)
+
+
+def _save_model(objective: nn.Module, start: Start, folder: Path) -> Path:
+    """Write the base that has learned, what learned with it, and what the start had learned; return the folder."""
+    start.family.model.save_pretrained(folder)
+    start.processor.save_pretrained(folder)
+    part: QuestionSelector | LatencyTokenScheduler | None = None
     if isinstance(objective, JointObjective):
-        selector = objective.policy.selector
-        _save_adapter(selector, str(folder), str(folder), family, folder / "adapters" / selector.name)
+        part = objective.policy.selector
     if isinstance(objective, SchedulerWithBaseObjective):
-        scheduler = objective.choice.scheduler
-        _save_adapter(scheduler, str(folder), str(folder), family, folder / "adapters" / scheduler.name)
-    carry_over_adapters(Path(base_folder), folder)
+        part = objective.choice.scheduler
+    if part is not None:
+        _save_adapter(part, str(folder), str(folder), start.family, folder / "adapters" / part.name)
+    carry_over_adapters(Path(start.folder), folder)
     return folder
 
 
@@ -152,43 +141,6 @@ def carry_over_adapters(start: Path, folder: Path) -> None:
             "trained_on_sha256": config.trained_on_sha256 or before,
         }
         (target / CONFIG_FILE).write_text(config.model_copy(update=update).model_dump_json(indent=2) + "\n")
-
-
-def _check_unclaimed(output: Path, claim: dict[str, Any]) -> None:
-    """Refuse a folder whose `recipe.json` is that of another training."""
-    path = output / RECIPE_FILE
-    if path.exists() and json.loads(path.read_text()) != claim:
-        raise InputError(f"{output} holds the training of another recipe or start: give another --output")
-
-
-def _claim(output: Path, claim: dict[str, Any]) -> None:
-    """Write `recipe.json`."""
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / RECIPE_FILE
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(claim, indent=1) + "\n")
-    unfinished.replace(path)
-
-
-def _find_start(recipe: Recipe, start_from: str | None) -> Path | None:
-    """Return the folder of the model to start from; None for a recipe that makes one from nothing."""
-    if recipe.blank is None:
-        if start_from is None:
-            raise InputError("this recipe starts from a model: name one with --model")
-        return find_checkpoint(folder_or_id_of(start_from))
-    if start_from is not None:
-        raise InputError(f"this recipe makes a model from nothing ([blank]): leave --model {start_from} out")
-    return None
-
-
-def _blank(recipe: Recipe, output: Path) -> Path:
-    """Return the folder of the recipe's untrained model, made if it is not there."""
-    assert recipe.blank is not None
-    folder = output / "blank"
-    # The processor is written last: a folder without it was cut short.
-    if not (folder / "processor_config.json").is_file():
-        write_blank(recipe.blank, folder, recipe.seed)
-    return folder
 
 
 def _save_adapter(
