@@ -45,7 +45,9 @@ def provenance(published: Figures) -> list[str]:
     device = ", ".join(hardware.get("cuda_devices") or [f"{hardware.get('cpu', 'CPU')}, {_threads(hardware)}"])
     return [
         f"Measured by `{published['command']}` on {published['date']}: {device}, torch {versions.get('torch')}, "
-        f"transformers {versions.get('transformers')}."
+        f"transformers {versions.get('transformers')}, commit {str(published['git_commit'])[:7]}"
+        f"{' with changes that came after it' if published['git_dirty'] else ''}."
+        f"{''.join(' ' + note for note in published.get('notes', []))}"
     ]
 
 

@@ -242,6 +242,8 @@ TABLES = {
     "skipping_tiny": lambda: clock_tables.skipping(_published("layers_tiny")),
     "layers_tiny_provenance": lambda: clock_tables.provenance(_published("layers_tiny")),
     "loading": lambda: clock_tables.loading(_published("loading")),
+    "loading_cpu": lambda: clock_tables.loading(_published("loading_cpu")),
+    "loading_cpu_provenance": lambda: clock_tables.provenance(_published("loading_cpu")),
     "loading_provenance": lambda: clock_tables.provenance(_published("loading")),
     "converting": lambda: clock_tables.converting(_published("converting")),
     "converting_provenance": lambda: clock_tables.provenance(_published("converting")),

@@ -61,7 +61,7 @@ class AdaLlava:
         """Drive an already loaded transformers model.
 
         Args:
-            base: a `LlavaForConditionalGeneration`.
+            base: a stock model of a family that `adallava.registry.family_names()` lists.
             processor: its processor.
             selector: a method, with its weights if it is a learned one; None for the full-token model.
             name_or_path: where the base's files are: a bundled name, a folder or a hub id.
@@ -296,7 +296,8 @@ class AdaLlava:
         Args:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
-            pixel_values: [I, 3, H, W], one row per image, in the order of the prompts.
+            pixel_values: [I, 3, H, W], one row per image, in the order of the prompts; of LLaVA-NeXT
+                [I, tiles, 3, H, W].
             image_sizes: [I, 2], of a processor that gives them: pictures of LLaVA-NeXT differ in their N.
             token_budget: one for all samples, or one each.
             latency: how much of the LLM runs, 1.0 for all of it; one for all samples, or one each.

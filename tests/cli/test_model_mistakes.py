@@ -137,7 +137,8 @@ def test_what_is_wrong_with_the_model_is_one_line(
         use_hub_cache(tmp_path / "home", monkeypatch)
     model = HUB_ID if by_hub_id else str(folder)
     assert message in _refused(command(model, tmp_path), capsys)
-    assert not (tmp_path / "trained").exists(), "the output is not claimed by a mistake"
+    claims = [tmp_path / "trained" / "recipe.json", tmp_path / "run" / "run.json"]
+    assert not any(claim.exists() for claim in claims), "an output is not claimed by a mistake"
     with pytest.raises(AdallavaError):
         AdaLlava.from_pretrained(model, method="uniform", device="cpu")
 
@@ -178,8 +179,11 @@ def test_a_device_that_is_not_here_is_one_line(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Callable[[str, Path], list[str]]
 ) -> None:
     capsys.readouterr()
+    capsys.readouterr()
     assert main([*command(str(whole), tmp_path), "--device", "cuda:99"]) == 2
-    assert "'cuda:99' is not on this machine; here are: cpu" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "'cuda:99' is not on this machine; here are: cpu" in told
+    assert len(told.splitlines()) == 1, told
 
 
 def test_after_a_mistake_in_its_name_training_starts_in_the_same_folder(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -13,7 +12,7 @@ from adallava.errors import CheckpointError
 
 def load_stock(
     class_name: str,
-    folder_or_id: str,
+    folder: str,
     *,
     dtype: str | torch.dtype,
     device: torch.device,
@@ -29,19 +28,19 @@ def load_stock(
     try:
         with _unreported():
             model, loading = getattr(transformers, class_name).from_pretrained(
-                folder_or_id,
+                folder,
                 dtype=dtype,
                 attn_implementation=attn_implementation,
                 # Each weight goes straight to its place: no copy of the whole on the host, in another type or not.
                 device_map={"": device},
                 use_safetensors=True,
-                local_files_only=Path(folder_or_id).is_dir(),
+                local_files_only=True,
                 # Looked at below, with a message that names the weight.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
     except Exception as error:  # whatever a damaged config or a missing package makes transformers raise
-        raise CheckpointError(f"cannot load the model at {folder_or_id!r}: {_in_short(error)}") from error
+        raise CheckpointError(f"cannot load the model at {folder!r}: {_in_short(error)}") from error
     # transformers fills what is missing with random numbers and goes on.
     missing = [repr(str(name)) for name in sorted(loading["missing_keys"])]
     mismatched = [
@@ -53,7 +52,7 @@ def load_stock(
         others = sorted(map(str, loading["unexpected_keys"]))
         hint = f"; it holds {len(others)} that the model has not, the first {others[0]!r}" if others else ""
         raise CheckpointError(
-            f"the weights at {folder_or_id!r} do not fill the model: {len(unfilled)} are missing or of another "
+            f"the weights at {folder!r} do not fill the model: {len(unfilled)} are missing or of another "
             f"shape, the first {unfilled[0]}{hint}"
         )
     return model.eval()
