@@ -52,9 +52,17 @@ def run(args: argparse.Namespace) -> int:
 
     quiet_loading(str(args.source))
     done = convert_llava(args.source, args.vision_tower, args.output, tokenizer=args.tokenizer)
-    print(f"wrote {done.folder}: {done.num_weights} weights; the vision tower's are from {done.vision_tower_from}")
+    cast = f", cast from {_name(done.vision_tower_dtype)}" if done.vision_tower_dtype != done.dtype else ""
+    print(
+        f"wrote {done.folder}: {done.num_weights} weights in {_name(done.dtype)}; the vision tower's are from "
+        f"{done.vision_tower_from}{cast}"
+    )
     if done.scheduler is not None:
         print(f"wrote {done.scheduler}: AdaLLaVA's scheduler; run it with --scheduler {done.scheduler.name}")
     if done.method is not None:
         print(f"AdaLLaVA tuned this model with fewer vision tokens: run it with --method {done.method}")
     return 0
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
