@@ -25,6 +25,7 @@ from adallava.conversion.shards import read_config, read_tensors, weight_files
 from adallava.conversion.supported import check_supported
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import load_family
+from adallava.processor import AdaLlavaProcessor, build_prompt
 
 _PAD_ROWS_TO = 64
 """As in the published checkpoints: 32000 words and two special tokens become 32064 rows."""
@@ -179,11 +180,17 @@ def _apart(part: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_whole(folder: Path, source: Path) -> None:
-    """Load what was written, mapped and not copied: every weight that the config asks for is there, in its shape."""
+    """Load what was written, mapped and not copied: every weight that the config asks for is there, in its shape.
+
+    And the processor, without which it cannot answer.
+    """
     try:
         load_family(str(folder), dtype="auto", device=torch.device("cpu"), attn_implementation="eager")
+        build_prompt(AdaLlavaProcessor.from_pretrained(str(folder)), "?")
     except (CheckpointError, UnsupportedModeError) as error:
-        reason = str(error).replace(f"at {str(folder)!r} ", "").replace(f" at {str(folder)!r}", "")
+        reason = str(error)
+        for at in (f"at {str(folder)!r} ", f" at {str(folder)!r}", f" of {str(folder)!r}"):
+            reason = reason.replace(at, "")
         raise type(error)(f"{str(source)!r} and its vision tower make no whole model: {reason}") from error
 
 
