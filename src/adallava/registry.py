@@ -29,8 +29,9 @@ _REQUIRED_SCHEDULER = ("name", "learned", "per_sample", "units", "schedule")
 """Of a scheduler: `scheduling.contract.Scheduler`."""
 
 _REQUIRED_FAMILY = (
-    *("name", "transformers_class", "model", "shape", "provides", "one_grid", "for_sizes", "grids", "tower_runs"),
-    *("pictures", "encode", "project", "embed_text", "decoder"),
+    *("name", "transformers_class", "model", "shape", "image_token_id", "pad_token_id", "device", "dtype", "provides"),
+    *("one_grid", "for_sizes", "grids", "tower_runs", "pictures", "encode", "load_text_tower", "project", "embed_text"),
+    *("num_llm_layers", "decoder"),
 )
 """Of a model family: `families.contract.Family`. Its name is the `model_type` of the config."""
 
