@@ -9,6 +9,7 @@ import pytest
 
 from adallava import registry
 from adallava.errors import AdallavaError, UnknownNameError
+from adallava.families.contract import Family
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection import build_selector
 from adallava.selection.contract import Selector, TowerShape
@@ -45,6 +46,12 @@ class ScheduleOnly:
     """A method inside the LLM that is not finished."""
 
     def schedule(self) -> None: ...
+
+
+def test_a_family_must_have_all_that_the_rest_asks_of_one() -> None:
+    asked = {name for name in {**vars(Family), **Family.__annotations__} if not name.startswith("_")}
+    assert set(registry._REQUIRED_FAMILY) == asked
+    assert len(registry._REQUIRED_FAMILY) == len(asked)
 
 
 def _register(monkeypatch: pytest.MonkeyPatch, *entry_points: tuple[str, str]) -> None:

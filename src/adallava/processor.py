@@ -3,8 +3,6 @@
 from textwrap import shorten
 from typing import Any, cast
 
-from jinja2 import TemplateError
-
 from adallava.adapters.bundled import is_bundled, model_folder
 from adallava.errors import CheckpointError, InputError
 from adallava.families.checkpoint_files import check_processor
@@ -56,8 +54,9 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
         conversation = [{"role": "user", "content": content}]
         try:
             return cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True))
-        except TemplateError as error:
-            raise CheckpointError(f"the processor's chat template cannot be used: {error}") from error
+        except Exception as error:  # whatever a damaged template makes jinja or transformers raise
+            reason = f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …')}"
+            raise CheckpointError(f"the processor's chat template cannot be used: {reason}") from error
     images = f"{processor.image_token}\n" * num_images
     return f"USER: {images}{question} ASSISTANT:"
 

@@ -1,4 +1,4 @@
-"""Finds methods, schedulers, model families and sources of tasks by name: all are entry points, built in or not.
+"""Finds methods, schedulers, model families, costs and sources of tasks by name: all are entry points, built in or not.
 
 Nothing is imported before it is asked for, so that listing names stays fast and needs no torch.
 """
@@ -12,9 +12,15 @@ from adallava.errors import AdallavaError, UnknownNameError
 SELECTOR_GROUP = "adallava.selectors"
 SCHEDULER_GROUP = "adallava.schedulers"
 FAMILY_GROUP = "adallava.families"
+COSTS_GROUP = "adallava.costs"
 TASK_GROUP = "adallava.tasks"
 
-_KINDS = {SELECTOR_GROUP: "selection method", SCHEDULER_GROUP: "scheduler", FAMILY_GROUP: "model family"}
+_KINDS = {
+    SELECTOR_GROUP: "selection method",
+    SCHEDULER_GROUP: "scheduler",
+    FAMILY_GROUP: "model family",
+    COSTS_GROUP: "costs of the model family",
+}
 
 _REQUIRED = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "flops")
 """Of every method."""
@@ -29,8 +35,9 @@ _REQUIRED_SCHEDULER = ("name", "learned", "per_sample", "units", "schedule")
 """Of a scheduler: `scheduling.contract.Scheduler`."""
 
 _REQUIRED_FAMILY = (
-    *("name", "transformers_class", "model", "shape", "provides", "one_grid", "for_sizes", "grids", "tower_runs"),
-    *("pictures", "encode", "project", "embed_text", "decoder"),
+    *("name", "transformers_class", "model", "shape", "image_token_id", "pad_token_id", "device", "dtype", "provides"),
+    *("one_grid", "for_sizes", "grids", "tower_runs", "pictures", "encode", "load_text_tower", "project", "embed_text"),
+    *("num_llm_layers", "decoder"),
 )
 """Of a model family: `families.contract.Family`. Its name is the `model_type` of the config."""
 
@@ -92,6 +99,25 @@ def load_family_class(model_type: str) -> type[Any]:
     return _load(FAMILY_GROUP, model_type)
 
 
+def costed_names() -> tuple[str, ...]:
+    """Return the `model_type` of every model whose costs are known, sorted. Imports nothing.
+
+    Raises:
+        AdallavaError: if two installed packages claim one name.
+    """
+    return tuple(sorted(_entry_points_by_name(COSTS_GROUP)))
+
+
+def load_shape_reader(model_type: str) -> Any:
+    """Import and return what reads a config of this `model_type` for its costs, as `costs.shapes.llava_shape` does.
+
+    Raises:
+        UnknownNameError: for a type that no package registers, with the nearest known ones.
+        AdallavaError: if it cannot be imported.
+    """
+    return _import(COSTS_GROUP, model_type)[1]
+
+
 def task_source(name: str) -> Any:
     """Import and return what loads tasks called `<source>:<name>`; None for a name without a registered source.
 
@@ -113,20 +139,24 @@ def selects_inside_llm(cls: object) -> bool:
 
 
 def _load(group: str, name: str) -> type[Any]:
+    entry_point, cls = _import(group, name)
+    _check_class(group, cls, entry_point)
+    checked: type[Any] = cls
+    return checked
+
+
+def _import(group: str, name: str) -> tuple[EntryPoint, Any]:
     known = _entry_points_by_name(group)
     if name not in known:
         raise UnknownNameError(_unknown_name_message(group, name, sorted(known)))
     entry_point = known[name]
     try:
-        cls = entry_point.load()
+        return entry_point, entry_point.load()
     except (ImportError, AttributeError) as error:
         raise AdallavaError(
             f"{_KINDS[group]} {name!r} of package {_package(entry_point)} cannot be imported from "
             f"{entry_point.value!r}: {error}"
         ) from error
-    _check_class(group, cls, entry_point)
-    checked: type[Any] = cls
-    return checked
 
 
 def _entry_points_by_name(group: str) -> dict[str, EntryPoint]:

@@ -153,6 +153,7 @@ def _bytes(value: bytes) -> Callable[[Path], None]:
         (_save({1: torch.ones(1)}), "holds something other than named tensors"),
         (_with(epoch=3), "holds something other than named tensors"),
         (_sparse, "holds something other than named tensors"),
+        (_with(x=torch.ones(1, device="meta")), "holds something other than named tensors"),
         (_bytes(b""), "is damaged"),
         (_bytes(b"<!doctype html><html>"), "is damaged, or no file of tensors: torch cannot read it"),
         (_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "run `git lfs pull`"),
@@ -208,9 +209,12 @@ def _without(name: str) -> Callable[[Path], None]:
     return damage
 
 
-def _short_row(folder: Path) -> None:
-    for shard in folder.glob("pytorch_model-*.bin"):
-        torch.save({key: w[:5].clone() if key == Q_PROJ else w for key, w in torch.load(shard).items()}, shard)
+def _changed(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        for shard in folder.glob("pytorch_model-*.bin"):
+            torch.save({key: change(w).clone() if key == name else w for key, w in torch.load(shard).items()}, shard)
+
+    return damage
 
 
 def _twice(folder: Path) -> None:
@@ -234,11 +238,23 @@ def _linear_by_default(folder: Path) -> None:
         (_no_names, "has no readable weight_map"),
         (_without(Q_PROJ), "make no whole model: the weights do not fill the model: 1 are missing"),
         (_without("mm_projector"), "make no whole model: the weights do not fill the model: 4 are missing"),
-        (_short_row, "(stored (5, 32), by the config (32, 32))"),
+        (_changed(Q_PROJ, lambda w: w[:5]), "(stored (5, 32), by the config (32, 32))"),
         (_twice, "a second time"),
         (_config(num_hidden_layers=5), "make no whole model: the weights do not fill the model: 18 are missing"),
-        (_config(hidden_size="wide"), "config.json is damaged: hidden_size is 'wide', not a number"),
-        (_config(vocab_size=None), "config.json is damaged: vocab_size is None, not a number"),
+        (
+            _config(hidden_size="wide"),
+            "config.json is damaged: hidden_size is 'wide', not a whole number of at least 1",
+        ),
+        (_config(vocab_size=None), "config.json is damaged: vocab_size is None, not a whole number of at least 1"),
+        (_config(num_attention_heads=0), "config.json is damaged: num_attention_heads is 0, not a whole number of at"),
+        (_config(token_selecting=["prumerge"]), "token_selecting=['prumerge'] is not supported"),
+        (_config(mm_vision_select_layer=-5), "mm_vision_select_layer is -5, and the vision tower has 3 layers"),
+        (_changed("model.embed_tokens.weight", lambda w: w[0]), "'model.embed_tokens.weight' has the shape (32,), not"),
+        (_changed("lm_head.weight", lambda w: w[0, 0]), "'lm_head.weight' has the shape (), not one row for each of"),
+        (
+            _changed("lm_head.weight", lambda w: w[:9]),
+            "'lm_head.weight' has the shape (9, 32), not one row for each of",
+        ),
         (_linear_by_default, "mm_projector_type='linear' is not supported"),
         (_config(_name_or_path="liuhaotian/LLaVA-13b-delta-v0"), "holds differences to a LLaMA (delta weights)"),
     ],
@@ -257,6 +273,73 @@ def test_a_vision_tower_that_lacks_a_layer_is_told(
     weights = torch.load(clip / "pytorch_model.bin")
     torch.save({name: w for name, w in weights.items() if "layers.2." not in name}, clip / "pytorch_model.bin")
     assert "16 are missing or of another shape, the first 'model.vision_tower." in _refused(source, clip, capsys)
+
+
+def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", lambda f: f["vision_config"].update(patch_size="a"), "patch_size is 'a', not a whole number"),
+        ("config.json", lambda f: f["vision_config"].update(image_size=[28]), "image_size is [28], not a whole number"),
+        ("config.json", lambda f: f["vision_config"].update(hidden_size=None), "hidden_size is None, not a whole"),
+        # CLIP's default of 224 pixels, which are not those of the weights.
+        ("config.json", lambda f: f["vision_config"].pop("image_size"), "(stored (17, 24), by the config (1025, 24))"),
+        ("config.json", lambda f: f.pop("vision_config"), "is no CLIP checkpoint: its config has no vision_config"),
+        ("config.json", lambda f: f.update(model_type="siglip"), "is no CLIP checkpoint"),
+        ("preprocessor_config.json", lambda f: f.pop("image_std"), "it has no image_std"),
+        ("preprocessor_config.json", lambda f: f.update(image_mean="x"), "image_mean is 'x', not three numbers"),
+        ("preprocessor_config.json", lambda f: f.update(image_std=[0.5, 0.5]), "image_std is [0.5, 0.5], not three"),
+        ("preprocessor_config.json", lambda f: f.update(image_std=[0.5, 0, 0.5]), "image_std is [0.5, 0, 0.5], not"),
+        ("preprocessor_config.json", lambda f: f.update(resample="cubic"), "resample is 'cubic', not the number of a"),
+    ],
+)
+def test_a_damaged_config_of_the_vision_tower_is_told(
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    change: Callable[[dict[str, Any]], object],
+    message: str,
+) -> None:
+    clip = write_clip(tmp_path / "clip")
+    _edit(clip / file, change)
+    assert message in _refused(source, clip, capsys)
+
+
+def test_what_a_clip_config_leaves_out_is_clips_default(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = write_clip(tmp_path / "clip")
+    weights = torch.load(clip / "pytorch_model.bin")
+    # 224 pixels in patches of 32: 7 x 7 and the class token.
+    weights["vision_model.embeddings.patch_embedding.weight"] = torch.ones(24, 3, 32, 32)
+    weights["vision_model.embeddings.position_embedding.weight"] = torch.ones(50, 24)
+    torch.save(weights, clip / "pytorch_model.bin")
+    _edit(clip / "config.json", lambda f: [f["vision_config"].pop(name) for name in ("image_size", "patch_size")])
+    assert _convert(source, clip, capsys)[0] == 0
+    assert AdaLlava.from_pretrained(str(source.parent / "stock"), method="full", device="cpu").shape.grid == (7, 7)
+
+
+def test_weights_that_share_memory_are_written_apart(
+    source: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tied weights, and views of one tensor, as a pickle keeps them."""
+    weights, both = llm_weights(), torch.cat([llm_weights()[Q_PROJ], torch.zeros(32, 32)])
+    weights |= {Q_PROJ: both[:32], Q_PROJ.replace("q_proj", "k_proj"): both[16:48]}
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    for file in source.glob("pytorch_model*"):
+        file.unlink()
+    torch.save(weights, source / "pytorch_model.bin")
+    assert _convert(source, clip, capsys)[0] == 0
+    loaded = AdaLlava.from_pretrained(str(source.parent / "stock"), method="full", device="cpu").base.state_dict()
+    for part, expected in (("q_proj", both[:32]), ("k_proj", both[16:48])):
+        assert torch.equal(loaded[f"model.language_model.layers.0.self_attn.{part}.weight"], expected)
+    assert torch.equal(loaded["lm_head.weight"], loaded["model.language_model.embed_tokens.weight"])
 
 
 def test_a_folder_of_low_rank_weights_is_told_how_to_become_a_model(

@@ -59,6 +59,14 @@ def _web_page(folder: Path) -> None:
     next(folder.glob("model-00002-*")).write_bytes((9).to_bytes(8, "little") + b"<!doctype")
 
 
+def _header(text: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        header = text.encode()
+        next(folder.glob("model-00002-*")).write_bytes(len(header).to_bytes(8, "little") + header)
+
+    return damage
+
+
 def _damage_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text('{"metadata": {}}')
 
@@ -71,6 +79,10 @@ def _pickled(folder: Path) -> None:
 
 def _damage_config(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": "llava"')
+
+
+def _nest_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"a": ' * 100_000)
 
 
 def _original_layout(folder: Path) -> None:
@@ -103,9 +115,14 @@ def _no_weights(folder: Path) -> None:
         (_cut_header, r"model-00002-of-\d+.safetensors is no whole safetensors file: it ends inside its header"),
         (_empty_shard, r"model-00002-of-\d+.safetensors is no whole safetensors file: it ends inside its header"),
         (_web_page, r"model-00002-of-\d+.safetensors is no safetensors file: its header cannot be read"),
+        (_header('{"a": {"data_offsets": []}}'), r"model-00002-of-\d+.safetensors is no safetensors file: its header"),
+        (_header('{"a": {"data_offsets": [0, "9"]}}'), r"model-00002-of-\d+.safetensors is no safetensors file: its"),
+        (_header('{"a": {"data_offsets": [0, null]}}'), r"model-00002-of-\d+.safetensors is no safetensors file: its"),
+        (_header("[" * 100_000), r"model-00002-of-\d+.safetensors is no safetensors file: its header cannot be read"),
         (_damage_index, r"model.safetensors.index.json is damaged: it has no readable weight_map"),
         (_pickled, r"no weights in safetensors but pickled ones \(pytorch_model.bin\), which are never read"),
         (_damage_config, r"config.json is damaged: Expecting"),
+        (_nest_config, r"config.json is damaged: maximum recursion depth"),
         (_original_layout, r"layout of the original LLaVA code.*`adallava convert`"),
         (_no_weights, r"has no weights: neither model.safetensors nor model.safetensors.index.json is in it"),
         (_one_folder_too_high, r"has no config.json; did you mean its folder 'inner'\?"),

@@ -317,8 +317,17 @@ def test_a_truncated_file_beside_the_weights_is_named(tmp_path: Path, name: str)
         AdaLlava.from_pretrained(str(folder), method="full", device="cpu")
 
 
-def test_a_damaged_template_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for %}", "TemplateSyntaxError"),
+        ("{{ raise_exception('no pictures') }}", "TemplateError: no pictures"),
+        ("{{ messages[0]['role'] + 1 }}", "TypeError"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+    ],
+)
+def test_a_damaged_template_is_told(tmp_path: Path, template: str, reason: str) -> None:
     folder = write_published(tmp_path, "7b")
-    (folder / "chat_template.json").write_text(json.dumps({"chat_template": "{% for %}"}))
-    with pytest.raises(CheckpointError, match="the processor's chat template cannot be used"):
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    with pytest.raises(CheckpointError, match=f"the processor's chat template cannot be used: {reason}"):
         build_prompt(AdaLlavaProcessor.from_pretrained(str(folder)), "why?")

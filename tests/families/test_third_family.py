@@ -1,4 +1,4 @@
-"""A family from outside the package: one class, registered by an entry point, and every command takes it."""
+"""A family from outside the package: one class and its costs, by entry points, and every command takes it."""
 
 import json
 from importlib.metadata import EntryPoint, entry_points
@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 import torch
-from models import tiny_base, tiny_image, tiny_inputs, tiny_processor
+from models import sample_of, tiny_base, tiny_image, tiny_inputs, tiny_processor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava, registry
 from adallava.cli.main import main
-from adallava.errors import UnsupportedModeError
+from adallava.costs.shapes import model_shape_from_config
+from adallava.errors import AdallavaError, UnsupportedModeError
+from adallava.evaluation.answer_flops import count_flops
 from adallava.families.llava import LlavaFamily
 
 
@@ -27,16 +31,19 @@ class VipLlavaFamily(LlavaFamily):
         super().__init__(model)
 
 
-@pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register it as an installed package would."""
-    mine = EntryPoint("vipllava", f"{__name__}:VipLlavaFamily", registry.FAMILY_GROUP)
+def _register(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
+    """Register a value in each group, as an installed package would."""
 
     def installed(*, group: str, **named: Any) -> Any:
-        found = list(entry_points(group=group, **named))
-        return [*found, mine] if group == registry.FAMILY_GROUP else found
+        mine = [EntryPoint("vipllava", value, group) for name, value in values.items() if group == f"adallava.{name}"]
+        return [*entry_points(group=group, **named), *mine]
 
     monkeypatch.setattr(registry, "entry_points", installed)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    _register(monkeypatch, families=f"{__name__}:VipLlavaFamily", costs="adallava.costs.shapes:llava_shape")
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +98,45 @@ def test_with_it_the_commands_run(folder: Path, tmp_path: Path, capsys: pytest.C
     assert json.loads(capsys.readouterr().out)["results"][0]["tokens_kept"] == 4
     assert main(["sweep", *common, "--limit", "2", "--max-new-tokens", "2", "--output", str(tmp_path / "run")]) == 0
     assert main(["doctor", "--model", str(folder), "--method", "uniform", "--device", "cpu"]) == 0
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("budget", [5, 12])
+def test_its_costs_are_what_pytorch_counts(folder: Path, budget: int) -> None:
+    """LLaVA's, as it says: two layers of the tower side by side, and a norm is no matrix product."""
+    model = AdaLlava.from_pretrained(str(folder), method="uniform", device="cpu")
+    inputs = sample_of(tiny_inputs(model.processor, ["why?"]), 0)
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
+    rotary = sum(sum(f.values()) for name, f in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
+    shape = model_shape_from_config(model.base.config.to_dict())
+    assert (shape.projector.in_width, shape.projector.width) == (2 * 32, 48)
+    expected = sum(count_flops(model, shape, output.records[0], "why?", output.answer_lengths[0]).values())
+    assert expected == counter.get_total_flops() - rotary
+
+
+def test_a_family_that_tells_no_costs_answers_and_is_refused_by_a_sweep(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """LLaVA's would be taken for its own, though it inherits LLaVA's class."""
+    _register(monkeypatch, families=f"{__name__}:VipLlavaFamily")
+    monkeypatch.chdir(tmp_path)
+    tiny_image().save(tmp_path / "a.png")
+    common = ["--model", str(folder), "--method", "uniform", "--token-budget", "0.25", "--device", "cpu"]
+    ask = ["--image", str(tmp_path / "a.png"), "--question", "why?", "--max-new-tokens", "2"]
+    assert main(["generate", *common, *ask]) == 0
+    capsys.readouterr()
+    assert main(["sweep", *common, "--limit", "2", "--output", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot count the FLOPs of a model whose model_type is 'vipllava': it must be 'llava' or 'llava_n" in line
+    assert not list((tmp_path / "run").glob("*.jsonl"))
+
+
+def test_costs_that_cannot_be_imported_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    _register(monkeypatch, costs=f"{__name__}:no_such_shape")
+    with pytest.raises(AdallavaError, match=r"costs of the model family 'vipllava' .* cannot be imported from"):
+        model_shape_from_config({"model_type": "vipllava"})
 
 
 @pytest.mark.usefixtures("registered")

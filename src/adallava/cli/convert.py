@@ -1,7 +1,12 @@
 """`adallava convert`: parse, call, print."""
 
 import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 _DESCRIPTION = """\
@@ -51,10 +56,38 @@ def run(args: argparse.Namespace) -> int:
     from .loading import quiet_loading
 
     quiet_loading(str(args.source))
-    done = convert_llava(args.source, args.vision_tower, args.output, tokenizer=args.tokenizer)
-    print(f"wrote {done.folder}: {done.num_weights} weights; the vision tower's are from {done.vision_tower_from}")
+    with _unwound_at_sigterm():
+        done = convert_llava(args.source, args.vision_tower, args.output, tokenizer=args.tokenizer)
+    cast = f", cast from {_name(done.vision_tower_dtype)}" if done.vision_tower_dtype != done.dtype else ""
+    print(
+        f"wrote {done.folder}: {done.num_weights} weights in {_name(done.dtype)}; the vision tower's are from "
+        f"{done.vision_tower_from}{cast}"
+    )
     if done.scheduler is not None:
         print(f"wrote {done.scheduler}: AdaLLaVA's scheduler; run it with --scheduler {done.scheduler.name}")
     if done.method is not None:
         print(f"AdaLLaVA tuned this model with fewer vision tokens: run it with --method {done.method}")
     return 0
+
+
+@contextmanager
+def _unwound_at_sigterm() -> Iterator[None]:
+    """End at SIGTERM, which `scancel` and `docker stop` send, as at Ctrl-C: nothing half written is left."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # A second one would meet the cleaning up of the first.
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except SystemExit:
+        print("adallava convert: ended by SIGTERM; nothing half written is left", file=sys.stderr)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -16,16 +16,22 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from adallava.conversion.names import EMBEDDINGS, VISION_PREFIX, clip_name, is_buffer, stock_name
+from adallava.conversion.clip import check_feature_layer, read_clip_config, read_picture_settings
+from adallava.conversion.names import EMBEDDINGS, clip_name, is_buffer, stock_name
+from adallava.conversion.part_types import LLM, TOWER, source_types, tower_type
 from adallava.conversion.processor import read_tokenizer, save_processor
 from adallava.conversion.scheduler import SCHEDULER_PREFIX, method_of, write_scheduler
 from adallava.conversion.shards import read_config, read_tensors, weight_files
 from adallava.conversion.supported import check_supported
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import load_family
+from adallava.processor import AdaLlavaProcessor, build_prompt
 
 _PAD_ROWS_TO = 64
 """As in the published checkpoints: 32000 words and two special tokens become 32064 rows."""
+
+_FEATURE_LAYER = -2
+"""Of a config that names none."""
 
 _TEXT_FIELDS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -41,14 +47,18 @@ class Converted:
     Attributes:
         folder: a stock checkpoint.
         num_weights: tensors of the model.
+        dtype: of the model: the LLM's and the projector's.
         vision_tower_from: the folder whose weights the vision tower has.
+        vision_tower_dtype: that these had there; they are of `dtype` now.
         scheduler: the adapter's folder with AdaLLaVA's scheduler, if there was one; its name is the scheduler's.
         method: that AdaLLaVA's LLM was tuned with; None for all vision tokens.
     """
 
     folder: Path
     num_weights: int
+    dtype: torch.dtype
     vision_tower_from: Path
+    vision_tower_dtype: torch.dtype
     scheduler: Path | None
     method: str | None
 
@@ -69,21 +79,25 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CheckpointError(f"{str(output)!r} exists and is not an empty folder: give a new one")
-    config, clip = read_config(source), read_config(vision_tower)
+    config = read_config(source)
     check_supported(source, config)
     method = method_of(config)
-    vision = clip.get("vision_config") if clip.get("model_type") == "clip" else clip
-    if not isinstance(vision, dict) or "patch_size" not in vision:
-        raise CheckpointError(f"folder {str(vision_tower)!r} is no CLIP checkpoint: its config has no vision_config")
-    pictures = _picture_settings(vision_tower)
+    vision, pictures = read_clip_config(vision_tower), read_picture_settings(vision_tower)
+    check_feature_layer(config.get("mm_vision_select_layer", _FEATURE_LAYER), vision)
     words = read_tokenizer(source if tokenizer is None else tokenizer)
     _check_words(words, config, source if tokenizer is None else tokenizer)
+    types = source_types(source)
+    tower_dtype = types[TOWER] if TOWER in types else tower_type(vision_tower)
     output.parent.mkdir(parents=True, exist_ok=True)
     # Renamed when it is whole: an error leaves no folder that looks like a model.
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
-        writer, scheduler = _copy_weights(partial, source, vision_tower, int(config["vocab_size"]), _num_rows(words))
-        _write_json(partial / "config.json", _stock_config(config, vision, words, writer.dtype))
+        writer = _Writer(partial, types[LLM])
+        scheduler = _copy_weights(writer, source, int(config["vocab_size"]), _num_rows(words))
+        if TOWER not in types:
+            _copy_tower(writer, vision_tower)
+        writer.finish()
+        _write_json(partial / "config.json", _stock_config(config, vision, words, types[LLM]))
         save_processor(partial, words, config, vision, pictures)
         _check_whole(partial, source)
         adapter = write_scheduler(partial, output.name, scheduler, config)
@@ -97,17 +111,16 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
     return Converted(
         output,
         len(writer.files),
-        vision_tower if writer.tower_added else source,
+        types[LLM],
+        source if TOWER in types else vision_tower,
+        tower_dtype,
         None if adapter is None else output / adapter.relative_to(partial),
         method,
     )
 
 
-def _copy_weights(
-    folder: Path, source: Path, vision_tower: Path, num_words: int, num_rows: int
-) -> "tuple[_Writer, dict[str, Tensor]]":
+def _copy_weights(writer: "_Writer", source: Path, num_words: int, num_rows: int) -> dict[str, Tensor]:
     """Write every weight under its published name, a file of the source at a time; return the scheduler's apart."""
-    writer = _Writer(folder)
     scheduler: dict[str, Tensor] = {}
     for path in weight_files(source):
         part: dict[str, Tensor] = {}
@@ -122,33 +135,29 @@ def _copy_weights(
                 raise CheckpointError(f"{path} holds {name!r}, which neither LLaVA-1.5 nor AdaLLaVA has")
             if new in part or new in writer.files:
                 raise CheckpointError(f"{path} holds {name!r} a second time")
-            part[new] = _with_rows(tensor, num_words, num_rows) if new in EMBEDDINGS else tensor.contiguous()
+            part[new] = _with_rows(name, tensor, num_words, num_rows) if new in EMBEDDINGS else tensor
         writer.write(part)
-    if not any(name.startswith(VISION_PREFIX) for name in writer.files):
-        _write_tower(writer, vision_tower, writer.dtype)
-    writer.finish()
-    return writer, scheduler
+    return scheduler
 
 
 class _Writer:
-    """Writes shards as they come and the index at the end."""
+    """Writes shards as they come, in one type, and the index at the end."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
         self._folder = folder
+        self._dtype = dtype
         self._parts: list[Path] = []
         self._bytes = 0
         self.files: dict[str, str] = {}
-        self.dtype = torch.float16
-        self.tower_added = False
 
     def write(self, part: dict[str, Tensor]) -> None:
         if not part:
             return
         path = self._folder / f"model-{len(self._parts) + 1:05d}.safetensors"
+        part = _apart({name: tensor.to(self._dtype).contiguous() for name, tensor in part.items()})
         save_file(part, path, metadata={"format": "pt"})
         self._parts.append(path)
         self._bytes += sum(tensor.numel() * tensor.element_size() for tensor in part.values())
-        self.dtype = next(iter(part.values())).dtype
         self.files |= dict.fromkeys(part, path.name)
 
     def finish(self) -> None:
@@ -159,20 +168,29 @@ class _Writer:
         _write_json(self._folder / "model.safetensors.index.json", index)
 
 
-def _picture_settings(vision_tower: Path) -> dict[str, Any]:
-    pictures = read_config(vision_tower, "preprocessor_config.json")
-    missing = [name for name in ("image_mean", "image_std") if name not in pictures]
-    if missing:
-        raise CheckpointError(f"{vision_tower / 'preprocessor_config.json'} is damaged: it has no {missing[0]}")
-    return pictures
+def _apart(part: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy those that lie in another's memory, as tied weights do in a pickle: safetensors takes no such pair."""
+    seen: set[int] = set()
+    apart = {}
+    for name, tensor in part.items():
+        memory = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return apart
 
 
 def _check_whole(folder: Path, source: Path) -> None:
-    """Load what was written, mapped and not copied: every weight that the config asks for is there, in its shape."""
+    """Load what was written, mapped and not copied: every weight that the config asks for is there, in its shape.
+
+    And the processor, without which it cannot answer.
+    """
     try:
         load_family(str(folder), dtype="auto", device=torch.device("cpu"), attn_implementation="eager")
+        build_prompt(AdaLlavaProcessor.from_pretrained(str(folder)), "?")
     except (CheckpointError, UnsupportedModeError) as error:
-        reason = str(error).replace(f"at {str(folder)!r} ", "").replace(f" at {str(folder)!r}", "")
+        reason = str(error)
+        for at in (f"at {str(folder)!r} ", f" at {str(folder)!r}", f" of {str(folder)!r}"):
+            reason = reason.replace(at, "")
         raise type(error)(f"{str(source)!r} and its vision tower make no whole model: {reason}") from error
 
 
@@ -189,27 +207,27 @@ def _num_rows(words: Any) -> int:
     return -(-len(words) // _PAD_ROWS_TO) * _PAD_ROWS_TO
 
 
-def _with_rows(tensor: Tensor, num_words: int, num_rows: int) -> Tensor:
+def _with_rows(name: str, tensor: Tensor, num_words: int, num_rows: int) -> Tensor:
     """Return the matrix with rows for the new tokens: the mean of the others.
 
     In the output layer a mean row's logit is the mean of all logits, so that no new token is ever the likeliest.
+
+    Raises:
+        CheckpointError: if it is no matrix with a row for each word.
     """
+    if tensor.ndim != 2 or len(tensor) < num_words:
+        raise CheckpointError(
+            f"{name!r} has the shape {tuple(tensor.shape)}, not one row for each of the {num_words} words"
+        )
     words = tensor[:num_words]
     mean = words.float().mean(dim=0, keepdim=True).to(tensor.dtype)
     return torch.cat([words, mean.expand(num_rows - num_words, -1)])
 
 
-def _write_tower(writer: _Writer, folder: Path, dtype: torch.dtype) -> None:
-    part = {}
+def _copy_tower(writer: _Writer, folder: Path) -> None:
     for path in weight_files(folder):
-        for name, tensor in read_tensors(path):
-            new = clip_name(name)
-            if new is not None and not is_buffer(name):
-                part[new] = tensor.to(dtype).contiguous()
-    if not part:
-        raise CheckpointError(f"folder {str(folder)!r} is no CLIP checkpoint: it has no vision_model weights")
-    writer.write(part)
-    writer.tower_added = True
+        tensors = ((clip_name(name), tensor) for name, tensor in read_tensors(path) if not is_buffer(name))
+        writer.write({name: tensor for name, tensor in tensors if name is not None})
 
 
 def _stock_config(config: dict[str, Any], vision: dict[str, Any], words: Any, dtype: torch.dtype) -> dict[str, Any]:
@@ -228,7 +246,7 @@ def _stock_config(config: dict[str, Any], vision: dict[str, Any], words: Any, dt
             "pad_token_id": words.pad_token_id,
         },
         "vision_config": {**vision, "model_type": "clip_vision_model"},
-        "vision_feature_layer": config.get("mm_vision_select_layer", -2),
+        "vision_feature_layer": config.get("mm_vision_select_layer", _FEATURE_LAYER),
         "vision_feature_select_strategy": "default",
         "tie_word_embeddings": False,
         "torch_dtype": name,

@@ -73,7 +73,7 @@ def method_of(config: dict[str, Any]) -> str | None:
         UnsupportedModeError: for a `token_selecting` that AdaLLaVA's published code does not have.
     """
     asked = config.get("token_selecting") or _DEFAULTS["token_selecting"]
-    if asked not in _METHODS:
+    if not isinstance(asked, str) or asked not in _METHODS:
         raise UnsupportedModeError(
             f"token_selecting={asked!r} is not supported: {', '.join(map(repr, _METHODS))} are, as in AdaLLaVA's code"
         )

@@ -100,5 +100,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
 
 
 def _is_weight(name: object, value: object) -> bool:
-    plain = isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
-    return isinstance(name, str) and plain
+    if not isinstance(name, str) or not isinstance(value, Tensor):
+        return False
+    # A tensor on "meta" has a shape and no values, and stays there whatever it is mapped to.
+    return value.layout is torch.strided and not value.is_quantized and not value.is_meta

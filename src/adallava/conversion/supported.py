@@ -50,9 +50,10 @@ def check_supported(source: Path, config: dict[str, Any]) -> None:
     if config.get("mm_use_im_start_end"):
         raise UnsupportedModeError("mm_use_im_start_end=true is not supported: LLaVA-1.5 has no such tokens")
     for field in _COUNTS:
-        if not isinstance(config.get(field), int):
+        if type(config.get(field)) is not int or config[field] < 1:
             raise CheckpointError(
-                f"{source / 'config.json'} is damaged: {field} is {config.get(field)!r}, not a number"
+                f"{source / 'config.json'} is damaged: {field} is {config.get(field)!r}, not a whole "
+                "number of at least 1"
             )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from adallava.errors import InputError
-from adallava.registry import family_names
+from adallava.registry import costed_names, load_shape_reader
 
 _LLAVA_CLIP_DEFAULTS: Mapping[str, int] = {
     "hidden_size": 1024,
@@ -202,17 +202,33 @@ LLAVA_1_5_7B = ModelShape(
 
 
 def model_shape_from_config(config: Mapping[str, Any]) -> ModelShape:
-    """Read the shapes from the dict of a stock LLaVA or LLaVA-NeXT `config.json`, or of its config's `to_dict()`.
+    """Read the shapes from the dict of a stock `config.json`, or of its config's `to_dict()`.
+
+    How is known of LLaVA and LLaVA-NeXT, and of what other packages register as entry points in `adallava.costs`: a
+    family says so itself, since only its author knows what is between its tower and its LLM.
 
     Args:
-        config: of a `model_type` that is registered as a family, with a `clip_vision_model` tower, LLaVA's projector
-            of two layers, and a `llama` or `mistral` LLM. Missing keys have transformers' default values.
+        config: of a `model_type` that is registered there.
 
     Raises:
-        InputError: for another kind of model, tower or LLM, a selection strategy that keeps the class token,
-            or a value that is not a whole number of at least 1.
+        InputError: for another kind of model, or whatever its reader refuses.
     """
-    _require_choice("model_type", config.get("model_type"), family_names())
+    _require_choice("model_type", config.get("model_type"), costed_names())
+    shape: ModelShape = load_shape_reader(config["model_type"])(config)
+    return shape
+
+
+def llava_shape(config: Mapping[str, Any]) -> ModelShape:
+    """Read the shapes of a LLaVA or LLaVA-NeXT, or of a model that costs the same.
+
+    Args:
+        config: with a `clip_vision_model` tower, LLaVA's projector of two layers, and a `llama` or `mistral` LLM.
+            Missing keys have transformers' default values.
+
+    Raises:
+        InputError: for another tower or LLM, a selection strategy that keeps the class token, or a value that is not
+            a whole number of at least 1.
+    """
     # "full" would send the class token to the projector too; a token budget counts patches alone.
     strategy = config.get("vision_feature_select_strategy", "default")
     _require_choice("vision_feature_select_strategy", strategy, ("default",))

@@ -98,9 +98,9 @@ def check_safetensors(path: Path) -> None:
         try:
             header = json.loads(file.read(header_bytes))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            expected = _LENGTH_BYTES + header_bytes + max(ends, default=0)
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path} is no safetensors file: its header cannot be read") from error
-    expected = _LENGTH_BYTES + header_bytes + max(ends, default=0)
     if size != expected:
         raise CheckpointError(
             f"{path} is truncated or damaged: it has {size} bytes, its header tells of {expected}. {_again(path)}"
@@ -136,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"folder {str(path.parent)!r} has no {path.name}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: it holds no object")
