@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_plants import LMMS_BUDGETS, Row, healthy_rows, write_lmms, write_lmms_file
-from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, without_counts
+from doctor_plants import LMMS_BUDGETS, NUM_SAMPLES, Row, healthy_rows, write_lmms, write_lmms_file
+from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, lmms_one_more, without_counts
 
 from adallava.errors import InputError
 from adallava.evaluation.doctor import diagnose_answers, diagnose_run, load_answers, with_targets
@@ -120,6 +120,10 @@ def otherwise(rows: list[Row], seed: str, shift: int = 0, share: float = 0.2) ->
         ("pretrained=other", 40, False),
         ("positions=compact", 0, False),
         ("seed=1", 0, False),
+        ("adapter=trained", 0, False),
+        ("scheduler=layers,scheduler_adapter=trained", 0, False),
+        ("scheduler=spaced,scheduler_prefix_layers=8", 0, False),
+        ("fastv_layer=3", 0, False),
     ],
 )
 def test_files_that_differ_in_more_than_the_budget_are_not_held_against_each_other(
@@ -134,6 +138,61 @@ def test_files_that_differ_in_more_than_the_budget_are_not_held_against_each_oth
             write_lmms_file(tmp_path / f"{budget}-more", f"{base},{more}", otherwise(rows[budget], budget, shift))
     diagnosis = diagnose_run(tmp_path)
     assert diagnosis.healthy, diagnosis.findings
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("adapter=x", "adapter=y"),
+        ("prune_layer=2", "prune_layer=3"),
+        ("scheduler=layers,scheduler_adapter=x", "scheduler=layers,scheduler_adapter=y"),
+        ("scheduler=fixed,scheduler_plans=6", "scheduler=fixed,scheduler_plans=7"),
+    ],
+)
+def test_two_files_of_one_budget_with_other_adapters_or_options_are_two_cells(tmp_path: Path, a: str, b: str) -> None:
+    rows = healthy_rows()["0.25"]
+    for more, answers in ((a, rows), (b, otherwise(rows, "1", share=0.5))):
+        write_lmms_file(tmp_path / more, f"pretrained=tiny,method=m,token_budget=0.25,{more}", answers)
+    diagnosis = diagnose_run(tmp_path)
+    assert diagnosis.healthy, diagnosis.findings
+    assert a.split(",")[-1] in diagnosis.summary
+    assert b.split(",")[-1] in diagnosis.summary
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ({"gen_kwargs": {"max_new_tokens": 1}}, {"gen_kwargs": None}),
+        ({"limit": 60.0}, {"limit": 30.0}),
+        ({"limit": 30, "offset": 0}, {"limit": 30, "offset": 30}),
+    ],
+)
+def test_files_with_other_generation_or_other_samples_are_not_held_against_each_other(
+    tmp_path: Path, a: dict[str, Any], b: dict[str, Any]
+) -> None:
+    rows = healthy_rows()["0.25"]
+    asked = {"a": (a, rows), "b": (b, otherwise(rows, "1", share=0.5))}
+    for name, (config, answers) in asked.items():
+        start, end = config.get("offset", 0), config.get("offset", 0) + int(config.get("limit", NUM_SAMPLES))
+        write_lmms_file(tmp_path / name, "pretrained=tiny,token_budget=0.25", answers[start:end], **config)
+    diagnosis = diagnose_run(tmp_path)
+    assert diagnosis.healthy, diagnosis.findings
+
+
+@pytest.mark.parametrize("more", ["batch_size=1", "device=cpu", "verbose=true", "max_empty_share=1.0"])
+def test_arguments_that_decide_no_answer_set_no_files_apart(tmp_path: Path, more: str) -> None:
+    rows = healthy_rows()["0.25"]
+    write_lmms_file(tmp_path / "a", "pretrained=tiny,token_budget=0.25", rows)
+    write_lmms_file(tmp_path / "b", f"pretrained=tiny,token_budget=0.25,{more}", otherwise(rows, "1", share=0.5))
+    (finding,) = diagnose_run(tmp_path).findings
+    assert (finding.failure, finding.severity) == (6, "cannot-tell")
+
+
+def test_a_budget_under_a_name_of_the_wrappers_own_sets_no_files_apart(tmp_path: Path) -> None:
+    for budget, rows in lmms_one_more(healthy_rows()).items():
+        write_lmms_file(tmp_path / f"budget_{budget}", f"pretrained=tiny,keep_ratio={budget}", rows)
+    (finding,) = diagnose_run(tmp_path).findings
+    assert finding.check == "off-by-one"
 
 
 def test_within_one_schedule_and_one_model_failures_are_found_as_ever(tmp_path: Path) -> None:
