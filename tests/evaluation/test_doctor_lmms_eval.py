@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_plants import LMMS_BUDGETS, NUM_SAMPLES, Row, healthy_rows, write_lmms, write_lmms_file
+from doctor_plants import LMMS_BUDGETS, NUM_SAMPLES, Row, healthy_rows, outcome_of, write_lmms, write_lmms_file
 from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, lmms_one_more, without_counts
 
 from adallava.errors import InputError
@@ -223,6 +223,19 @@ def test_a_second_run_of_a_cell_at_another_batch_size_shows_that_answers_depend_
     )
     (outcome,) = (outcome for outcome in diagnosis.outcomes if outcome.failure == 6)
     assert outcome.status == ("passed" if healthy else "found")
+
+
+@pytest.mark.parametrize(("num_shared", "status"), [(0, "not-visible"), (9, "not-visible"), (10, "found")])
+def test_runs_of_one_cell_are_compared_over_the_samples_that_both_answered(
+    tmp_path: Path, num_shared: int, status: str
+) -> None:
+    rows = healthy_rows()["0.25"]
+    other = otherwise(rows, "1", share=1.0)[30 - num_shared :]
+    for name, answers in (("a", rows[:30]), ("b", other)):
+        write_lmms_file(tmp_path / name, "pretrained=tiny,token_budget=0.25", answers)
+    outcome = outcome_of(diagnose_run(tmp_path), "batch-dependence")
+    assert outcome.status == status
+    assert (" of 10 (" if status == "found" else "share 10 samples") in outcome.evidence[0]
 
 
 @pytest.mark.parametrize("counts", [True, False])
