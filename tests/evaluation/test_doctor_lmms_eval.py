@@ -290,6 +290,41 @@ def test_with_the_right_answers_tails_are_certain_and_whole_answers_are_none(tmp
     assert not diagnose_answers(with_targets(file, "vqav2_val", both)).findings
 
 
+def one_answer_rows(target: str, responses: list[str]) -> list[Row]:
+    """A file whose lines all name one right answer."""
+    rows = healthy_rows()["0.5"][: len(responses)]
+    return [row | {"target": target, "filtered_resps": text} for row, text in zip(rows, responses, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("target", "responses", "targets"),
+    [
+        ("yes", ["yes"] * 15 + ["no"] * 5, ("yes",)),
+        ("yes", [" Yes"] * 15 + ["no"] * 5, ("yes",)),
+        ("umbrella", ["rella"] * 15 + ["no"] * 5, ("umbrella",)),
+        ("3", ["4"] * 20, ("3",)),
+        ("a dog", ["a cat"] * 20, ("a dog",)),
+        ("['dog', 'hound']", ["cat"] * 20, ("dog", "hound")),
+        ("answer", ["blue"] * 20, ()),
+        # 'wer' is left of 'flower', and by chance of 'answer', too.
+        ("answer", ["wer"] + ["lue"] * 19, ()),
+    ],
+)
+def test_what_all_lines_name_is_the_right_answer_unless_it_names_a_column(
+    tmp_path: Path, target: str, responses: list[str], targets: tuple[str, ...]
+) -> None:
+    write_lmms_file(tmp_path / "run", "pretrained=tiny", one_answer_rows(target, responses))
+    (cell,) = load_answers(tmp_path).cells
+    assert {answer.targets for answer in cell.answers} == {targets}
+
+
+def test_tails_of_an_answer_that_is_right_in_all_of_a_slice_are_certain(tmp_path: Path) -> None:
+    rows = one_answer_rows("umbrella", ["brella", "rella", "ella", "lla", "umbrella"] * 4)
+    write_lmms_file(tmp_path / "run", "pretrained=tiny", rows)
+    (finding,) = diagnose_run(tmp_path).findings
+    assert (finding.check, finding.severity) == ("answers-cut", "harness-bug")
+
+
 def test_right_answers_of_another_task_are_refused(tmp_path: Path) -> None:
     file = load_answers(write_lmms(tmp_path, healthy_rows()))
     with pytest.raises(InputError, match="holds no samples of task 'gqa', only of 'vqav2_val'"):

@@ -17,6 +17,7 @@ from adallava.errors import BudgetError, InputError
 
 from .answers import Answer, AnswerCell, AnswerFile
 from .lmms_eval_rows import Row, question_of, read_rows, responses_of, score_of
+from .tails import reflects
 
 _FILE_NAME = re.compile(r"^(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl(\.gz)?$")
 _BUDGET_IN_PATH = re.compile(r"budget[_=-]?(?P<budget>\d+(?:\.\d+)?%?)")
@@ -165,8 +166,7 @@ def _to_cell(file: _File, name: str, setup: str) -> AnswerCell:
             answers.extend(replace(one, cell=name, method=file.method) for one in _to_answers(row))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file.relative}, entry {number}: not a sample of lmms-eval ({error!r})") from error
-    if len(answers) > 1 and len({answer.targets for answer in answers}) == 1:
-        # VQAv2's task names a column that its data lack, and lmms-eval then writes that name in every line.
+    if _name_a_column(answers):
         answers = [replace(answer, targets=()) for answer in answers]
     return AnswerCell(
         label=name,
@@ -177,6 +177,19 @@ def _to_cell(file: _File, name: str, setup: str) -> AnswerCell:
         answers=tuple(answers),
         setup=setup,
     )
+
+
+def _name_a_column(answers: Sequence[Answer]) -> bool:
+    """Say whether the lines name no right answers, but all of them the column that should hold those.
+
+    VQAv2's task names one that its data lack, and lmms-eval then writes that name in every line. A word that the
+    responses have to do with is the right answer to all of a slice, such as 'yes'.
+    """
+    targets = {answer.targets for answer in answers}
+    if len(answers) < 2 or len(targets) > 1:
+        return False
+    (common,) = targets
+    return len(common) == 1 and common[0].isidentifier() and not reflects(common[0], answers)
 
 
 def _is_full(budget: str | None, arguments: Mapping[str, str]) -> bool | None:
