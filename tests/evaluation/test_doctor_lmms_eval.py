@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,60 @@ def test_whole_files_of_other_forms_are_read(tmp_path: Path, name: str, write: C
         assert load_answers(tmp_path).cells[0].answers == cell.answers
 
 
-@pytest.mark.parametrize("damage", [b"\xff\xfe{}\n", b"[1]\n", b'{"doc_id": 1}\n', b'{"doc_id": 1, "filt'])
+DEEP = b"[" * 100_000 + b"]" * 100_000
+# Versions of Python differ in whether the JSON parser refuses this, or what walks through the lists.
+LESS_DEEP = b"[" * 5000 + b"]" * 5000
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\xff\xfe{}\n",
+        b"[1]\n",
+        b'{"doc_id": 1}\n',
+        b'{"doc_id": 1, "filt',
+        b'{"doc_id": 1, "resps": ' + DEEP + b"}\n",
+        b'{"doc_id": 1, "resps": ' + LESS_DEEP + b"}\n",
+        DEEP,
+    ],
+)
 def test_a_damaged_line_is_refused_by_file_and_line(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "1_samples_gqa.jsonl"
     path.write_bytes(json.dumps(healthy_rows()["0.5"][0]).encode() + b"\n" + damage)
     with pytest.raises(InputError, match=r"1_samples_gqa.jsonl.*(line 2|entry 2|not text)"):
         diagnose_run(path)
+
+
+def test_a_file_of_one_line_that_is_too_deep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "1_samples_gqa.jsonl"
+    path.write_bytes(DEEP)
+    for source in (tmp_path, path):
+        with pytest.raises(InputError, match=r"1_samples_gqa.jsonl is not a JSONL file: line 1"):
+            diagnose_run(source)
+
+
+def test_a_gzipped_file_is_refused_whichever_of_its_bytes_is_damaged(tmp_path: Path) -> None:
+    whole = gzip.compress(json.dumps(healthy_rows()["0.5"][0]).encode(), mtime=0)
+    path = tmp_path / "1_samples_gqa.jsonl.gz"
+    refused = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        # Some bytes of the header, such as its time, decide nothing.
+        with suppress(InputError):
+            diagnose_run(path)
+            continue
+        refused += 1
+    assert refused > len(whole) - 10
+
+
+def test_a_results_file_or_right_answers_that_are_too_deep_are_no_traceback(tmp_path: Path) -> None:
+    deep = "[" * 5000 + "]" * 5000
+    write_lmms_file(tmp_path, "token_budget=0.5", [row | {"target": deep} for row in healthy_rows()["0.5"]])
+    assert {answer.targets for answer in load_answers(tmp_path).answers} == {(deep,)}
+    (results,) = tmp_path.rglob("*_results.json")
+    results.write_bytes(b'{"config": ' + DEEP + b"}")
+    with pytest.raises(InputError, match="is not a results file of lmms-eval"):
+        diagnose_run(tmp_path)
 
 
 def test_an_empty_answer_that_a_filter_hides_is_empty(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def _arguments_beside(file: Path, date: str) -> dict[str, str]:
         config = json.loads(results.read_text(encoding="utf-8"))["config"]
         said = {key: str(config[key]) for key in _CONFIG_KEYS if config.get(key) not in (None, "")}
         return {**said, **_parse_arguments(config["model_args"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{results} is not a results file of lmms-eval: {error!r}") from error
 
 
@@ -164,7 +164,7 @@ def _to_cell(file: _File, name: str, setup: str) -> AnswerCell:
     for number, row in enumerate(file.rows, start=1):
         try:
             answers.extend(replace(one, cell=name, method=file.method) for one in _to_answers(row))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{file.relative}, entry {number}: not a sample of lmms-eval ({error!r})") from error
     if _name_a_column(answers):
         answers = [replace(answer, targets=()) for answer in answers]
@@ -241,6 +241,6 @@ def _targets(value: object) -> tuple[str, ...]:
     if text.startswith("["):
         try:
             return tuple(str(item) for item in ast.literal_eval(text))
-        except (ValueError, SyntaxError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return (text,)
     return (text,) if text else ()
