@@ -158,13 +158,13 @@ def write_lmms(folder: Path, files: dict[str, list[Row]], *, arguments: bool = T
     return folder
 
 
-def write_lmms_file(folder: Path, model_args: str, rows: Iterable[Row]) -> None:
-    """Write one samples file and the results beside it."""
+def write_lmms_file(folder: Path, model_args: str, rows: Iterable[Row], **options: Any) -> None:
+    """Write one samples file and the results beside it, which name lmms-eval's own options, too."""
     model, date = folder / "adallava__tiny", "20260101_000000"
     model.mkdir(parents=True)
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (model / f"{date}_samples_vqav2_val.jsonl").write_text(lines)
-    config = {"model": "adallava", "model_args": model_args, "batch_size": "4"}
+    config = {"model": "adallava", "model_args": model_args, "batch_size": "4", **options}
     (model / f"{date}_results.json").write_text(json.dumps({"results": {}, "config": config}))
 
 

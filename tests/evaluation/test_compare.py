@@ -183,14 +183,21 @@ def test_json_is_the_record(folders, capsys):
 
 def test_mistakes_are_one_line(folders, tmp_path, capsys):
     a, b, other = folders
+    assert main(["compare", a, other]) == 2
+    assert "not over the same samples" in capsys.readouterr().err
     (Path(b) / "results.json").unlink()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "run.json").write_text("{}")
+    (tmp_path / "no-text").mkdir()
+    (tmp_path / "no-text" / "run.json").write_bytes(b"\xff{}")
+    samples = Path(other) / "samples.jsonl"
+    samples.write_bytes(samples.read_bytes().replace(b"How", b"H\xff", 1))
     for arguments, expected in (
-        ([a, other], "not over the same samples"),
         ([a, b], "b/results.json cannot be read"),
         ([a, str(tmp_path / "nowhere")], "nowhere"),
         ([a, str(tmp_path / "damaged")], "damaged"),
+        ([a, str(tmp_path / "no-text")], "no-text/run.json is not what"),
+        ([a, other], "line 1 of"),
     ):
         assert main(["compare", *arguments]) == 2
         captured = capsys.readouterr()

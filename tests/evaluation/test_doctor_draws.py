@@ -5,7 +5,7 @@ from doctor_plants import N, change, every_third, found, healthy_records, outcom
 from run_records import reader
 
 from adallava.budget import TokenBudget
-from adallava.evaluation.doctor import diagnose_run
+from adallava.evaluation.doctor import diagnose_run, load_answers
 from adallava.evaluation.plan import plan_cells
 from adallava.evaluation.summary import summarise
 
@@ -88,6 +88,16 @@ def test_draws_that_do_not_differ_are_one_draw(tmp_path):
     diagnosis = diagnose(tmp_path, records)
     assert found(diagnosis) == ["selection-ignores-input"]
     assert outcome_of(diagnosis, "selection-ignores-input").severity == "harness-bug"
+
+
+def test_draws_in_the_order_of_several_processes_are_the_same_run(tmp_path):
+    """Rank after rank stands in the file, and a later draw of a sample may be an earlier rank's."""
+    mixed = sorted(healthy(), key=lambda r: -r.draw)
+    diagnosis = diagnose(tmp_path, mixed)
+    assert found(diagnosis) == []
+    (cell,) = (cell for cell in load_answers(tmp_path).cells if cell.label == "random@4")
+    assert [answer.draw for answer in cell.answers][:2] == [2, 2]
+    assert {answer.draw for answer in cell.by_sample.values()} == {0}
 
 
 def test_an_answer_with_other_positions_than_its_cells_is_found(tmp_path):

@@ -4,13 +4,14 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_plants import LMMS_BUDGETS, Row, healthy_rows, write_lmms, write_lmms_file
-from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, without_counts
+from doctor_plants import LMMS_BUDGETS, NUM_SAMPLES, Row, healthy_rows, outcome_of, write_lmms, write_lmms_file
+from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, lmms_one_more, without_counts
 
 from adallava.errors import InputError
 from adallava.evaluation.doctor import diagnose_answers, diagnose_run, load_answers, with_targets
@@ -73,12 +74,60 @@ def test_whole_files_of_other_forms_are_read(tmp_path: Path, name: str, write: C
         assert load_answers(tmp_path).cells[0].answers == cell.answers
 
 
-@pytest.mark.parametrize("damage", [b"\xff\xfe{}\n", b"[1]\n", b'{"doc_id": 1}\n', b'{"doc_id": 1, "filt'])
+DEEP = b"[" * 100_000 + b"]" * 100_000
+# Versions of Python differ in whether the JSON parser refuses this, or what walks through the lists.
+LESS_DEEP = b"[" * 5000 + b"]" * 5000
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"\xff\xfe{}\n",
+        b"[1]\n",
+        b'{"doc_id": 1}\n',
+        b'{"doc_id": 1, "filt',
+        b'{"doc_id": 1, "resps": ' + DEEP + b"}\n",
+        b'{"doc_id": 1, "resps": ' + LESS_DEEP + b"}\n",
+        DEEP,
+    ],
+)
 def test_a_damaged_line_is_refused_by_file_and_line(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "1_samples_gqa.jsonl"
     path.write_bytes(json.dumps(healthy_rows()["0.5"][0]).encode() + b"\n" + damage)
     with pytest.raises(InputError, match=r"1_samples_gqa.jsonl.*(line 2|entry 2|not text)"):
         diagnose_run(path)
+
+
+def test_a_file_of_one_line_that_is_too_deep_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "1_samples_gqa.jsonl"
+    path.write_bytes(DEEP)
+    for source in (tmp_path, path):
+        with pytest.raises(InputError, match=r"1_samples_gqa.jsonl is not a JSONL file: line 1"):
+            diagnose_run(source)
+
+
+def test_a_gzipped_file_is_refused_whichever_of_its_bytes_is_damaged(tmp_path: Path) -> None:
+    whole = gzip.compress(json.dumps(healthy_rows()["0.5"][0]).encode(), mtime=0)
+    path = tmp_path / "1_samples_gqa.jsonl.gz"
+    refused = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        # Some bytes of the header, such as its time, decide nothing.
+        with suppress(InputError):
+            diagnose_run(path)
+            continue
+        refused += 1
+    assert refused > len(whole) - 10
+
+
+def test_a_results_file_or_right_answers_that_are_too_deep_are_no_traceback(tmp_path: Path) -> None:
+    deep = "[" * 5000 + "]" * 5000
+    write_lmms_file(tmp_path, "token_budget=0.5", [row | {"target": deep} for row in healthy_rows()["0.5"]])
+    assert {answer.targets for answer in load_answers(tmp_path).answers} == {(deep,)}
+    (results,) = tmp_path.rglob("*_results.json")
+    results.write_bytes(b'{"config": ' + DEEP + b"}")
+    with pytest.raises(InputError, match="is not a results file of lmms-eval"):
+        diagnose_run(tmp_path)
 
 
 def test_an_empty_answer_that_a_filter_hides_is_empty(tmp_path: Path) -> None:
@@ -120,6 +169,10 @@ def otherwise(rows: list[Row], seed: str, shift: int = 0, share: float = 0.2) ->
         ("pretrained=other", 40, False),
         ("positions=compact", 0, False),
         ("seed=1", 0, False),
+        ("adapter=trained", 0, False),
+        ("scheduler=layers,scheduler_adapter=trained", 0, False),
+        ("scheduler=spaced,scheduler_prefix_layers=8", 0, False),
+        ("fastv_layer=3", 0, False),
     ],
 )
 def test_files_that_differ_in_more_than_the_budget_are_not_held_against_each_other(
@@ -134,6 +187,61 @@ def test_files_that_differ_in_more_than_the_budget_are_not_held_against_each_oth
             write_lmms_file(tmp_path / f"{budget}-more", f"{base},{more}", otherwise(rows[budget], budget, shift))
     diagnosis = diagnose_run(tmp_path)
     assert diagnosis.healthy, diagnosis.findings
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("adapter=x", "adapter=y"),
+        ("prune_layer=2", "prune_layer=3"),
+        ("scheduler=layers,scheduler_adapter=x", "scheduler=layers,scheduler_adapter=y"),
+        ("scheduler=fixed,scheduler_plans=6", "scheduler=fixed,scheduler_plans=7"),
+    ],
+)
+def test_two_files_of_one_budget_with_other_adapters_or_options_are_two_cells(tmp_path: Path, a: str, b: str) -> None:
+    rows = healthy_rows()["0.25"]
+    for more, answers in ((a, rows), (b, otherwise(rows, "1", share=0.5))):
+        write_lmms_file(tmp_path / more, f"pretrained=tiny,method=m,token_budget=0.25,{more}", answers)
+    diagnosis = diagnose_run(tmp_path)
+    assert diagnosis.healthy, diagnosis.findings
+    assert a.split(",")[-1] in diagnosis.summary
+    assert b.split(",")[-1] in diagnosis.summary
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ({"gen_kwargs": {"max_new_tokens": 1}}, {"gen_kwargs": None}),
+        ({"limit": 60.0}, {"limit": 30.0}),
+        ({"limit": 30, "offset": 0}, {"limit": 30, "offset": 30}),
+    ],
+)
+def test_files_with_other_generation_or_other_samples_are_not_held_against_each_other(
+    tmp_path: Path, a: dict[str, Any], b: dict[str, Any]
+) -> None:
+    rows = healthy_rows()["0.25"]
+    asked = {"a": (a, rows), "b": (b, otherwise(rows, "1", share=0.5))}
+    for name, (config, answers) in asked.items():
+        start, end = config.get("offset", 0), config.get("offset", 0) + int(config.get("limit", NUM_SAMPLES))
+        write_lmms_file(tmp_path / name, "pretrained=tiny,token_budget=0.25", answers[start:end], **config)
+    diagnosis = diagnose_run(tmp_path)
+    assert diagnosis.healthy, diagnosis.findings
+
+
+@pytest.mark.parametrize("more", ["batch_size=1", "device=cpu", "verbose=true", "max_empty_share=1.0"])
+def test_arguments_that_decide_no_answer_set_no_files_apart(tmp_path: Path, more: str) -> None:
+    rows = healthy_rows()["0.25"]
+    write_lmms_file(tmp_path / "a", "pretrained=tiny,token_budget=0.25", rows)
+    write_lmms_file(tmp_path / "b", f"pretrained=tiny,token_budget=0.25,{more}", otherwise(rows, "1", share=0.5))
+    (finding,) = diagnose_run(tmp_path).findings
+    assert (finding.failure, finding.severity) == (6, "cannot-tell")
+
+
+def test_a_budget_under_a_name_of_the_wrappers_own_sets_no_files_apart(tmp_path: Path) -> None:
+    for budget, rows in lmms_one_more(healthy_rows()).items():
+        write_lmms_file(tmp_path / f"budget_{budget}", f"pretrained=tiny,keep_ratio={budget}", rows)
+    (finding,) = diagnose_run(tmp_path).findings
+    assert finding.check == "off-by-one"
 
 
 def test_within_one_schedule_and_one_model_failures_are_found_as_ever(tmp_path: Path) -> None:
@@ -164,6 +272,19 @@ def test_a_second_run_of_a_cell_at_another_batch_size_shows_that_answers_depend_
     )
     (outcome,) = (outcome for outcome in diagnosis.outcomes if outcome.failure == 6)
     assert outcome.status == ("passed" if healthy else "found")
+
+
+@pytest.mark.parametrize(("num_shared", "status"), [(0, "not-visible"), (9, "not-visible"), (10, "found")])
+def test_runs_of_one_cell_are_compared_over_the_samples_that_both_answered(
+    tmp_path: Path, num_shared: int, status: str
+) -> None:
+    rows = healthy_rows()["0.25"]
+    other = otherwise(rows, "1", share=1.0)[30 - num_shared :]
+    for name, answers in (("a", rows[:30]), ("b", other)):
+        write_lmms_file(tmp_path / name, "pretrained=tiny,token_budget=0.25", answers)
+    outcome = outcome_of(diagnose_run(tmp_path), "batch-dependence")
+    assert outcome.status == status
+    assert (" of 10 (" if status == "found" else "share 10 samples") in outcome.evidence[0]
 
 
 @pytest.mark.parametrize("counts", [True, False])
@@ -216,6 +337,41 @@ def test_with_the_right_answers_tails_are_certain_and_whole_answers_are_none(tmp
     # 'plane' is no tail of 'airplane' where people said either.
     both = {number: (*answers, f"x{answers[0][-3:]}", answers[0][-3:]) for number, answers in targets.items()}
     assert not diagnose_answers(with_targets(file, "vqav2_val", both)).findings
+
+
+def one_answer_rows(target: str, responses: list[str]) -> list[Row]:
+    """A file whose lines all name one right answer."""
+    rows = healthy_rows()["0.5"][: len(responses)]
+    return [row | {"target": target, "filtered_resps": text} for row, text in zip(rows, responses, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("target", "responses", "targets"),
+    [
+        ("yes", ["yes"] * 15 + ["no"] * 5, ("yes",)),
+        ("yes", [" Yes"] * 15 + ["no"] * 5, ("yes",)),
+        ("umbrella", ["rella"] * 15 + ["no"] * 5, ("umbrella",)),
+        ("3", ["4"] * 20, ("3",)),
+        ("a dog", ["a cat"] * 20, ("a dog",)),
+        ("['dog', 'hound']", ["cat"] * 20, ("dog", "hound")),
+        ("answer", ["blue"] * 20, ()),
+        # 'wer' is left of 'flower', and by chance of 'answer', too.
+        ("answer", ["wer"] + ["lue"] * 19, ()),
+    ],
+)
+def test_what_all_lines_name_is_the_right_answer_unless_it_names_a_column(
+    tmp_path: Path, target: str, responses: list[str], targets: tuple[str, ...]
+) -> None:
+    write_lmms_file(tmp_path / "run", "pretrained=tiny", one_answer_rows(target, responses))
+    (cell,) = load_answers(tmp_path).cells
+    assert {answer.targets for answer in cell.answers} == {targets}
+
+
+def test_tails_of_an_answer_that_is_right_in_all_of_a_slice_are_certain(tmp_path: Path) -> None:
+    rows = one_answer_rows("umbrella", ["brella", "rella", "ella", "lla", "umbrella"] * 4)
+    write_lmms_file(tmp_path / "run", "pretrained=tiny", rows)
+    (finding,) = diagnose_run(tmp_path).findings
+    assert (finding.check, finding.severity) == ("answers-cut", "harness-bug")
 
 
 def test_right_answers_of_another_task_are_refused(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 import io
+from itertools import permutations
 
 import pytest
 from PIL import Image
 from rich_runs import RichRun, made_cells, rich_records, rich_results
 from run_folders import FakeRun, fake_cells, fake_picture, fake_records, picture_of
+from run_records import sample_record
 
 from adallava.records import SampleRecord
 from adallava.report.hard_split import hard_samples
@@ -39,6 +41,26 @@ def test_the_draws_of_a_random_method_are_one_answer_with_their_mean_score() -> 
 def test_draws_that_agree_are_said_once_and_others_in_order() -> None:
     assert Answers([1, 1], ["a", "a"]).text == "a"
     assert Answers([1, 0], ["a", "b"]).text == "a / b"
+
+
+def drawn(draw: int, **changes: object) -> SampleRecord:
+    return sample_record("random@8", "s00", draw=draw, **changes)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_draws_are_in_order_however_the_file_mixes_them(order: tuple[int, ...]) -> None:
+    records = [drawn(draw, response=f"answer {draw}", score=draw / 2) for draw in order]
+    answers = read_table(records, ["random@8"]).columns["random@8"]["s00"]
+
+    assert answers.text == "answer 0 / answer 1 / answer 2"
+    assert answers.scores == [0.0, 0.5, 1.0]
+
+
+def test_of_draws_that_failed_in_two_ways_the_same_reason_is_shown_in_any_order() -> None:
+    records = [drawn(draw, score=None, error=error) for draw, error in enumerate(["b", "a", "c"])]
+    tables = [read_table(order, ["random@8"]) for order in permutations(records)]
+
+    assert {table.columns["random@8"]["s00"].text for table in tables} == {"a"}
 
 
 def test_one_failed_draw_fails_the_answer_with_its_reason() -> None:

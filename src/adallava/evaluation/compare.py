@@ -26,7 +26,8 @@ class RunAnswers:
         name: for messages, such as its folder.
         run: what was asked for.
         cells: ids, in the order of the run.
-        questions: question and right answers by sample id, in the order of the task.
+        questions: question and right answers by sample id, in the order of the file, where a sweep of several
+            processes leaves them in another than the task's.
         scores: [cells, samples], NaN where a sample failed.
     """
 

@@ -16,6 +16,7 @@ from typing import IO, Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from adallava.errors import RunFolderError
+from adallava.jsonl import read_lines
 from adallava.records import Run, SampleRecord, TimingRecord
 
 from .answer_places import AnswerPlaces, answer_key
@@ -326,14 +327,12 @@ def _read_answers(path: Path) -> Iterator[tuple[int, bytes, SampleRecord]]:
     """Yield the whole lines of a file of answers, with their places and what they say; none if it is not there."""
     if not path.exists():
         return
-    place = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                # Torn, or being written: what follows, if anything by now, would be the rest of it.
+        for line in read_lines(file):
+            if line.torn:
+                # What follows, if anything by now, would be the rest of it.
                 return
-            yield place, line, _parse(path, number, line, SampleRecord)
-            place += len(line)
+            yield line.place, line.data, _parse(path, line.number, line.data, SampleRecord)
 
 
 def _cut_torn_line(path: Path) -> None:

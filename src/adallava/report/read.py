@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import IO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from adallava.errors import RunFolderError
+from adallava.jsonl import read_lines
 from adallava.records import Results, Run, SampleRecord
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
@@ -34,22 +35,27 @@ def read_samples(run_folder: Path) -> Iterator[SampleRecord]:
     """Yield the lines of `samples.jsonl` in file order; a run may have more of them than fit in memory.
 
     Raises:
-        RunFolderError: if the file is missing, or a line is not a `SampleRecord`.
+        RunFolderError: if the file is missing, its last line is torn, or a line is not a `SampleRecord`.
     """
     path = run_folder / "samples.jsonl"
-    with _open(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+    with _open(path) as file:
+        for line in read_lines(file):
+            if line.blank:
                 continue
+            if line.torn:
+                raise RunFolderError(
+                    f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it goes on "
+                    "where it stopped"
+                )
             try:
-                yield SampleRecord.model_validate_json(line)
+                yield SampleRecord.model_validate_json(line.data)
             except ValidationError as error:
-                raise RunFolderError(_complaint(f"line {number} of {path}", error)) from error
+                raise RunFolderError(_complaint(f"line {line.number} of {path}", error)) from error
 
 
-def _open(path: Path) -> TextIO:
+def _open(path: Path) -> IO[bytes]:
     try:
-        return path.open(encoding="utf-8")
+        return path.open("rb")
     except OSError as error:
         raise RunFolderError(
             f"{path} cannot be read ({error.strerror}): give a run folder that a sweep has finished"
@@ -58,9 +64,9 @@ def _open(path: Path) -> TextIO:
 
 def _read(record: type[_RecordT], path: Path) -> _RecordT:
     with _open(path) as file:
-        text = file.read()
+        data = file.read()
     try:
-        return record.model_validate_json(text)
+        return record.model_validate_json(data)
     except ValidationError as error:
         raise RunFolderError(_complaint(str(path), error)) from error
 

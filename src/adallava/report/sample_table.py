@@ -1,5 +1,6 @@
 """All answers of a run as columns: one row a sample, one column a cell. Read in one pass over the records."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,17 @@ _DRAW_SEPARATOR = " / "
 
 @dataclass(slots=True)
 class Answers:
-    """One cell's answer to one sample, over the draws of a random method."""
+    """One cell's answer to one sample, over the draws of a random method.
+
+    A sweep of several processes leaves draws in any order in its file; here they are in order.
+    """
 
     scores: list[float] = field(default_factory=list)
     responses: list[str] = field(default_factory=list)
     error: str | None = None
+    """Why a draw failed; of several reasons the first in the alphabet."""
+    draws: list[int] = field(default_factory=list)
+    """Number of each response's draw."""
     kept: bytes | None = None
     """Bitmap of the first draw's kept patches of the first picture; None where none are recorded."""
 
@@ -28,6 +35,17 @@ class Answers:
     def score(self) -> float | None:
         """Mean over the draws; None if one of them failed."""
         return None if self.error is not None or not self.scores else sum(self.scores) / len(self.scores)
+
+    def add(self, draw: int, response: str, score: float | None, error: str | None) -> None:
+        """Put one draw's answer into its place; one without a score has failed."""
+        place = bisect_right(self.draws, draw)
+        self.draws.insert(place, draw)
+        self.responses.insert(place, response)
+        if score is None:
+            reason = error or "no reason recorded"
+            self.error = reason if self.error is None else min(self.error, reason)
+        else:
+            self.scores.insert(place, score)
 
     @property
     def text(self) -> str:
@@ -89,11 +107,8 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
             merging.add(record.cell)
         answers = columns[record.cell].setdefault(record.sample_id, Answers())
         # One object for equal texts: a run has few different answers and very many records.
-        answers.responses.append(texts.setdefault(record.response, record.response))
-        if record.score is None:
-            answers.error = record.error or "no reason recorded"
-        else:
-            answers.scores.append(record.score)
+        text = texts.setdefault(record.response, record.response)
+        answers.add(record.draw, text, record.score, record.error)
         if record.kept_indices and record.draw == 0:
             answers.kept = bitmap(record.kept_indices[0], tokens[0])
     rows = tuple(_row(record, num_patches[id_]) for id_, record in firsts.items())

@@ -142,9 +142,9 @@ class AnswerCell:
 
     @cached_property
     def by_sample(self) -> dict[str, Answer]:
-        """The first answer to each sample that did not fail: of several draws, the first."""
+        """The first answer to each sample that did not fail: of several draws, which the file may mix, the first."""
         first: dict[str, Answer] = {}
-        for answer in self.answered:
+        for answer in sorted(self.answered, key=lambda answer: answer.draw):
             first.setdefault(answer.sample_id, answer)
         return first
 

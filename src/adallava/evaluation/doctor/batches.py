@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, groupby, pairwise
 
-from .answers import EMPTY_SHARE_LIMIT, Answer, AnswerCell, AnswerFile, percent
+from .answers import EMPTY_SHARE_LIMIT, MIN_SAMPLES_TO_COMPARE, Answer, AnswerCell, AnswerFile, percent
 from .budgets import chose_some
 from .findings import Observation, found, not_visible, passed
 
@@ -58,7 +58,8 @@ def check_batch_dependence(file: AnswerFile) -> Observation:
         return passed(f"{num_pairs} pairs of runs of one cell agree")
     if file.form == "lmms-eval":
         return not_visible(
-            "lmms-eval records no batches; run a budget once more at another --batch_size, into a folder beside this"
+            f"lmms-eval records no batches, and no two runs of one cell share {MIN_SAMPLES_TO_COMPARE} samples; run a "
+            "budget once more at another --batch_size, into a folder beside this"
         )
     largest = max((len(rows) for cell in file.cells for rows in batches(cell)), default=1)
     if largest == 1:
@@ -67,10 +68,12 @@ def check_batch_dependence(file: AnswerFile) -> Observation:
 
 
 def _runs_of_one_cell(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]:
-    """Yield pairs of files that were asked for the same."""
+    """Yield pairs of files that were asked for the same, of enough samples that both answered."""
     for cells in file.groups.values():
         for first, second in combinations(cells, 2):
-            if first.budget is not None and (first.method, first.budget) == (second.method, second.budget):
+            if first.budget is None or (first.method, first.budget) != (second.method, second.budget):
+                continue
+            if len(first.by_sample.keys() & second.by_sample.keys()) >= MIN_SAMPLES_TO_COMPARE:
                 yield first, second
 
 

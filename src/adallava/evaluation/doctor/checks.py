@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adallava.errors import InputError, RunFolderError
+from adallava.jsonl import read_lines
 
 from .answers import AnswerFile
 from .batches import check_batch_dependence
@@ -196,11 +197,12 @@ def load_answers(path: Path) -> AnswerFile:
 
 
 def _is_line_of_sweep(path: Path) -> bool:
-    with path.open("rb") as lines:
-        try:
-            row = json.loads(next(lines, b""))
-        except ValueError:
-            return False
+    with path.open("rb") as file:
+        first = next((line for line in read_lines(file) if not line.blank), None)
+    try:
+        row = json.loads(first.data) if first else None
+    except (ValueError, RecursionError):
+        return False
     return isinstance(row, dict) and "cell" in row
 
 

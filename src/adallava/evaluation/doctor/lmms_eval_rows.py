@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def read_rows(path: Path) -> tuple[list[Row], object]:
     text = _read_text(path)
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return list(_parse_lines(path, text)), None
     if isinstance(document, dict) and isinstance(document.get("logs"), list):
         arguments = document.get("args")
@@ -32,7 +33,7 @@ def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not text: {error}") from error
 
 
@@ -42,7 +43,7 @@ def _parse_lines(path: Path, text: str) -> Iterator[Row]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path} is not a JSONL file: line {number}: {error}") from error
         if not isinstance(row, dict):
             raise InputError(f"{path}, line {number}: not a samples line of lmms-eval, but a {type(row).__name__}")

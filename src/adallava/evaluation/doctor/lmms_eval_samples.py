@@ -8,7 +8,7 @@ import ast
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,23 +17,25 @@ from adallava.errors import BudgetError, InputError
 
 from .answers import Answer, AnswerCell, AnswerFile
 from .lmms_eval_rows import Row, question_of, read_rows, responses_of, score_of
+from .tails import reflects
 
 _FILE_NAME = re.compile(r"^(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl(\.gz)?$")
 _BUDGET_IN_PATH = re.compile(r"budget[_=-]?(?P<budget>\d+(?:\.\d+)?%?)")
 _BUDGET_KEYS = ("token_budget", "current_token_budget", "vision_token_budget")
 _METHOD_KEYS = ("method", "token_selecting")
-_SETUP_KEYS = (
-    "model",
-    "pretrained",
-    "revision",
-    "dtype",
-    "torch_dtype",
-    "attn_implementation",
-    "conv_template",
-    "positions",
-    "seed",
+_CONFIG_KEYS = ("model", "gen_kwargs", "limit", "offset")
+"""Of the results' `config`, beside `model_args`: what decides answers, or which samples there are."""
+
+_NOT_SETUP = frozenset(
+    (
+        *(*_BUDGET_KEYS, *_METHOD_KEYS, "scheduler", "latency"),
+        *("batch_size", "max_batch_size", "device", "device_map", "verbose", "max_empty_share"),
+    )
 )
-"""Two files that differ in one of these differ in more than their budget: they are not compared."""
+"""Arguments that a cell's method and budget are read from, and those that decide no answer.
+
+Two files that differ in any other differ in more than their budget: they are not compared.
+"""
 
 _NOT_METRICS = frozenset(
     (
@@ -83,7 +85,7 @@ def load_lmms_eval(path: Path) -> AnswerFile:
     """
     paths = samples_files(path) if path.is_dir() else [path]
     files = [_read_file(one, path if path.is_dir() else path.parent) for one in paths]
-    differing = [key for key in _SETUP_KEYS if len({file.arguments.get(key) for file in files}) > 1]
+    differing = _differing_setup(files)
     names = [_short_name(file, file.setup(differing)) for file in files]
     # Two files of one task and budget are two runs: only their paths tell them apart.
     times = Counter((file.task, name) for file, name in zip(files, names, strict=True))
@@ -94,6 +96,17 @@ def load_lmms_eval(path: Path) -> AnswerFile:
     if not any(cell.answers for cell in cells):
         raise InputError(f"{path} holds no sample of lmms-eval: was it run with --log_samples?")
     return AnswerFile(source=str(path), form="lmms-eval", cells=cells)
+
+
+def _differing_setup(files: Sequence[_File]) -> list[str]:
+    """The arguments that set files apart; not the budget's own, under whatever name a wrapper takes it."""
+    keys = dict.fromkeys(key for file in files for key in file.arguments if key not in _NOT_SETUP)
+    return [
+        key
+        for key in keys
+        if len({file.arguments.get(key) for file in files}) > 1
+        and any(file.arguments.get(key) != file.budget for file in files)
+    ]
 
 
 def _short_name(file: _File, setup: str) -> str:
@@ -127,14 +140,15 @@ def _first(arguments: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
 
 
 def _arguments_beside(file: Path, date: str) -> dict[str, str]:
-    """Return the model and its arguments by the results file beside a samples file; nothing if there is none."""
+    """Return how a samples file was made, by the results file beside it; nothing if there is none."""
     results = file.with_name(f"{date}_results.json" if date else "results.json")
     if not results.exists():
         return {}
     try:
         config = json.loads(results.read_text(encoding="utf-8"))["config"]
-        return {"model": str(config.get("model")), **_parse_arguments(config["model_args"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        said = {key: str(config[key]) for key in _CONFIG_KEYS if config.get(key) not in (None, "")}
+        return {**said, **_parse_arguments(config["model_args"])}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{results} is not a results file of lmms-eval: {error!r}") from error
 
 
@@ -150,10 +164,9 @@ def _to_cell(file: _File, name: str, setup: str) -> AnswerCell:
     for number, row in enumerate(file.rows, start=1):
         try:
             answers.extend(replace(one, cell=name, method=file.method) for one in _to_answers(row))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{file.relative}, entry {number}: not a sample of lmms-eval ({error!r})") from error
-    if len(answers) > 1 and len({answer.targets for answer in answers}) == 1:
-        # VQAv2's task names a column that its data lack, and lmms-eval then writes that name in every line.
+    if _name_a_column(answers):
         answers = [replace(answer, targets=()) for answer in answers]
     return AnswerCell(
         label=name,
@@ -164,6 +177,19 @@ def _to_cell(file: _File, name: str, setup: str) -> AnswerCell:
         answers=tuple(answers),
         setup=setup,
     )
+
+
+def _name_a_column(answers: Sequence[Answer]) -> bool:
+    """Say whether the lines name no right answers, but all of them the column that should hold those.
+
+    VQAv2's task names one that its data lack, and lmms-eval then writes that name in every line. A word that the
+    responses have to do with is the right answer to all of a slice, such as 'yes'.
+    """
+    targets = {answer.targets for answer in answers}
+    if len(answers) < 2 or len(targets) > 1:
+        return False
+    (common,) = targets
+    return len(common) == 1 and common[0].isidentifier() and not reflects(common[0], answers)
 
 
 def _is_full(budget: str | None, arguments: Mapping[str, str]) -> bool | None:
@@ -215,6 +241,6 @@ def _targets(value: object) -> tuple[str, ...]:
     if text.startswith("["):
         try:
             return tuple(str(item) for item in ast.literal_eval(text))
-        except (ValueError, SyntaxError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return (text,)
     return (text,) if text else ()

@@ -1,6 +1,5 @@
 """Load a run folder of `adallava sweep` for the doctor."""
 
-import json
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from adallava.errors import RunFolderError
+from adallava.jsonl import read_lines
 from adallava.records import FULL_METHOD, Results, Run, SampleRecord
 
 from ..plan import split_cell
@@ -54,25 +54,24 @@ def _read_model(path: Path, model: type[_Model]) -> _Model | None:
     if not path.exists():
         return None
     try:
-        return model.model_validate_json(path.read_text(encoding="utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
         raise RunFolderError(f"{path} is not a {model.__name__} of this package: {_first_line(error)}") from error
 
 
 def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
+        for line in read_lines(file):
+            if line.blank:
                 continue
-            if not line.endswith(b"\n"):
+            if line.torn:
                 notes.append(f"{path.name}: the last line is torn, as after a kill; it was left out")
                 return
             try:
-                yield SampleRecord.model_validate(json.loads(line))
-            except UnicodeDecodeError as error:
-                raise RunFolderError(f"{path} is not text: {error}") from error
-            except (ValidationError, json.JSONDecodeError) as error:
-                raise RunFolderError(f"{path}, line {number}: not a sample record: {_first_line(error)}") from error
+                yield SampleRecord.model_validate_json(line.data)
+            except ValidationError as error:
+                where = f"{path}, line {line.number}"
+                raise RunFolderError(f"{where}: not a sample record: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Answers such as 'ing' for 'walking': what is left when the front was cut off inside a word."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from .answers import Answer, AnswerCell, percent
 
@@ -38,6 +38,13 @@ def tails_of_questions(cell: AnswerCell) -> tuple[str | None, list[str]]:
         if first and first not in words and first in by_tail:
             pairs[answer.sample_id] = (first, by_tail[first])
     return _evidence(cell, pairs, "the tail of a word that the questions use, and no word of theirs")
+
+
+def reflects(target: str, answers: Sequence[Answer]) -> bool:
+    """Say whether more responses are a target, or tails of it, than `tails_of_answers` takes for chance."""
+    responses = [answer.response.strip() for answer in answers if not answer.empty]
+    reflecting = sum(one.casefold() == target.casefold() or is_tail(one, target) for one in responses)
+    return reflecting > _TAIL_SHARE * len(responses)
 
 
 def is_tail(response: str, target: str) -> bool:
