@@ -314,4 +314,5 @@ def test_two_processes_are_judged_together(run_lmms_eval, batched, task_folder, 
     assert told in done.stdout + done.stderr
     if not passes:
         assert f"adallava: {told}, more than the share of 0.15 that passes" in done.stderr
+        assert "(with --use_cache, take another cache folder: " in done.stderr
         assert not list(tmp_path.rglob("*.json*"))

@@ -135,7 +135,14 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         """
         with _failing_loudly():
             totals, self._totals = over_processes(self._totals), Totals()
-            warnings = check_empties(totals.outcomes, self._settings.max_empty_share)
+            try:
+                warnings = check_empties(totals.outcomes, self._settings.max_empty_share)
+            except AdallavaError as error:
+                # By now lmms-eval has logged every answer in its cache: a launch of the same id reads them all again.
+                error.add_note(
+                    "with --use_cache, take another cache folder: a restart would score these answers unseen"
+                )
+                raise
         if totals.answers and self.rank == 0:
             for warning in warnings:
                 logger.warning(warning)
