@@ -71,19 +71,19 @@ def known_tasks(task_folder):
     return TaskManager("WARNING", include_path=str(task_folder), model_name="adallava")
 
 
-def evaluate(task_folder, model_args: str = MODEL_ARGS, *, model=None, batch_size: str = "4", **options):
-    """Run lmms-eval in this process; return its samples by document."""
+def evaluate(task_folder, model_args: str = MODEL_ARGS, *, model=None, batch_size: str = "4", tasks=(TASK,), **options):
+    """Run lmms-eval in this process; return the samples of the first task by document."""
     from lmms_eval.evaluator import simple_evaluate
 
     results = simple_evaluate(
         model=model or "adallava",
         model_args=model_args,
-        tasks=[TASK],
+        tasks=list(tasks),
         batch_size=batch_size,
         task_manager=known_tasks(task_folder),
         **options,
     )
-    return sorted(results["samples"][TASK], key=lambda sample: sample["doc_id"])
+    return sorted(results["samples"][tasks[0]], key=lambda sample: sample["doc_id"])
 
 
 @contextmanager
@@ -286,3 +286,33 @@ def test_empty_answers_fail_the_run_with_their_cause_unless_they_are_let_pass(ta
     with pytest.raises(RunFailed, match=r"9 of 9 answers are empty \(9 first-token-eos\)"):
         evaluate(task_folder)
     assert responses(evaluate(task_folder, MODEL_ARGS + ",max_empty_share=1")) == [""] * NUM_SAMPLES
+
+
+CUT = "generation_kwargs: {{max_new_tokens: 16, until: {until}}}\n"
+"""An answer that begins with what ends it is empty."""
+
+
+def test_a_task_of_empty_answers_fails_beside_a_task_of_good_ones(tmp_path):
+    write_task(tmp_path, NUM_SAMPLES)
+    write_task(tmp_path, 2, name="all_empty", lines=CUT.format(until="[cyan, 'yes']"))
+    args, tasks = MODEL_ARGS + ",max_empty_share=0.5", (TASK, "all_empty")
+    with pytest.raises(RunFailed, match=r"^adallava: all_empty: 2 of 2 answers are empty \(2 whitespace-only\)"):
+        evaluate(tmp_path, args, tasks=tasks)
+    assert all(responses(evaluate(tmp_path, args, tasks=tasks[:1])))
+
+
+@pytest.mark.parametrize(("until", "num_empty", "passes"), [("cyan", 1, True), ("no", 2, False)])
+def test_two_processes_are_judged_together(run_lmms_eval, batched, task_folder, tmp_path, until, num_empty, passes):
+    """15 % of nine answers is one; of the shares, which are five and four, it is none."""
+    empty_docs = [place for place, said in enumerate(responses(written(batched)[1])) if said == until]
+    assert {place % 2 for place in empty_docs} == ({0} if passes else {0, 1})  # of the first process, or one of each
+    write_task(task_folder, NUM_SAMPLES, name=f"without_{until}", lines=CUT.format(until=f"['{until}']"))
+    arguments = ("--model_args", f"{MODEL_ARGS},max_empty_share=0.15", "--tasks", f"without_{until}")
+    done = run_lmms_eval(*arguments, "--output_path", str(tmp_path), launcher=TORCHRUN)
+    assert done.returncode == (0 if passes else 1), done.stdout + done.stderr
+    told = f"without_{until}: {num_empty} of 9 answers are empty ({num_empty} whitespace-only)"
+    assert told in done.stdout + done.stderr
+    if not passes:
+        assert f"adallava: {told}, more than the share of 0.15 that passes" in done.stderr
+        assert "(with --use_cache, take another cache folder: " in done.stderr
+        assert not list(tmp_path.rglob("*.json*"))

@@ -1,15 +1,18 @@
 """The parts of the plug-in that lmms-eval itself is not needed for, by small examples."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from models import tiny_processor
 from PIL import Image
 
 from adallava.errors import AdallavaError, BudgetError, InputError, UnsupportedModeError
 from adallava.evaluation.ranks import Ranks
-from adallava.integrations.lmms_eval.answers import EmptyWatch
+from adallava.integrations.lmms_eval.empties import Outcomes, check_empties, most_answers
 from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
 from adallava.integrations.lmms_eval.messages import check_nothing_is_left_out, read_messages
 from adallava.integrations.lmms_eval.placement import choose_device
@@ -127,17 +130,58 @@ def test_a_conversation_goes_through_the_chat_template():
     assert len(prompt.images) == 1
 
 
-def test_a_run_of_empty_answers_is_stopped_before_its_end():
-    empty, said = SimpleNamespace(empty_cause="first-token-eos"), SimpleNamespace(empty_cause=None)
-    watch = EmptyWatch(0.01)
-    for answer in [empty, empty] + [said] * 97:
-        watch.see(answer)
-        watch.check()  # under a hundred answers are too few to judge
-    watch.see(said)
-    with pytest.raises(AdallavaError, match="2 of 100 answers are empty"):
-        watch.check()
-    lenient = EmptyWatch(0.02, seen=100, causes=watch.causes)
-    assert lenient.check(finished=True) == "2 of 100 answers are empty (2 first-token-eos)"
+def outcomes(task: str, with_text: int, empty: int) -> Outcomes:
+    return Counter({(task, None): with_text, (task, "first-token-eos"): empty})
+
+
+def test_each_task_is_judged_by_its_own_answers():
+    good, bad = outcomes("good", 5000, 0), outcomes("bad", 0, 50)
+    assert check_empties(good, 0.01) == []
+    with pytest.raises(AdallavaError, match=r"^bad: 50 of 50 answers are empty \(50 first-token-eos\), more than"):
+        check_empties(good + bad, 0.01)  # of both together, less than 1 %
+    with pytest.raises(AdallavaError, match=r"^bad: 50 of 50 .*; worse: 3 of 3 answers"):
+        check_empties(good + bad + outcomes("worse", 0, 3), 0.01)
+
+
+@pytest.mark.parametrize(("empty", "share"), [(1, 0.01), (29, 0.29), (57, 0.57)])
+def test_exactly_the_share_passes_and_is_told(empty, share):
+    told = [f"a: {empty} of 100 answers are empty ({empty} first-token-eos)"]
+    assert check_empties(outcomes("a", 100 - empty, empty), share) == told
+    with pytest.raises(AdallavaError, match="max_empty_share=1"):
+        check_empties(outcomes("a", 99 - empty, empty + 1), share)
+
+
+def test_answers_to_come_can_make_up_for_empty_ones_until_they_are_too_few():
+    most = {"a": 1000}
+    assert check_empties(outcomes("a", 90, 10), 0.01, most) == [
+        "a: 10 of 100 answers so far are empty (10 first-token-eos)"
+    ]
+    with pytest.raises(AdallavaError, match="a: 11 of 101 answers so far are empty"):
+        check_empties(outcomes("a", 90, 11), 0.01, most)
+    assert check_empties(outcomes("a", 80, 19), 0.01, most, enough=100) == []
+    with pytest.raises(AdallavaError, match="a: 19 of 100 answers so far"):
+        check_empties(outcomes("a", 81, 19), 0.01, most, enough=100)
+
+
+@given(
+    empty=st.lists(st.booleans(), min_size=1, max_size=60),
+    world_size=st.integers(1, 9),
+    repeats=st.integers(1, 3),
+    max_share=st.sampled_from([0.0, 0.01, 0.1, 0.3, 0.5, 1.0]),
+)
+def test_no_process_fails_a_run_that_passes_as_a_whole(empty, world_size, repeats, max_share):
+    """Documents go to processes in turns; each judges its own answers, after every one of them."""
+    answers = [outcomes("a", not one, one) for one in empty for _ in range(repeats)]
+    try:
+        check_empties(sum(answers, Counter()), max_share)
+    except AdallavaError:
+        return
+    for rank in range(world_size):
+        documents = range(rank, len(empty), world_size)
+        own = [answers[document * repeats + repeat] for document in documents for repeat in range(repeats)]
+        most = most_answers({"a": len(own)}, repeats, world_size)
+        for seen in range(1, len(own) + 1):
+            check_empties(sum(own[:seen], Counter()), max_share, most)
 
 
 def test_arguments_are_read_as_lmms_eval_gives_them():
@@ -223,15 +267,14 @@ def test_text_that_lmms_eval_gives_to_no_chat_model_is_refused(before):
 
 def answered(length: int, kept: int, cause: str | None = None) -> SimpleNamespace:
     record = SimpleNamespace(num_vision_tokens=16, tokens_kept=kept)
-    return SimpleNamespace(empty_cause=cause, answer_length=length, prompt_length=10 + kept, record=record)
+    return SimpleNamespace(task="a", empty_cause=cause, answer_length=length, prompt_length=10 + kept, record=record)
 
 
 def test_totals_are_sums_and_their_metrics_means():
     first = Totals.of([answered(2, 4), answered(1, 8, "first-token-eos")], 2.0)
     both = first.then(Totals.of([answered(3, 4)], 1.0))
-    assert both == Totals(
-        answers=3, empty=1, new_tokens=6, vision_tokens=48, tokens_kept=16, prompt_tokens=46, seconds=3.0
-    )
+    seen = outcomes("a", 2, 1)
+    assert both == Totals(seen, new_tokens=6, vision_tokens=48, tokens_kept=16, prompt_tokens=46, seconds=3.0)
     assert both.metrics() == {
         "mean_num_vision_tokens": 16,
         "mean_tokens_kept": 16 / 3,

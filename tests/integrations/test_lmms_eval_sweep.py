@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,36 @@ def test_lmms_evals_own_figures_are_the_means_of_the_report(finished):
     for cell in results.cells:
         assert figures.cells[cell.cell] == {"exact_match": pytest.approx(cell.accuracy.mean)}
     assert (finished / "report.html").exists()
+
+
+def test_a_report_written_anew_has_the_sweeps_pictures(finished, task_folder, tmp_path, capsys):
+    def pictures(page):
+        assert "Every sample has its picture here." in page.read_text()
+        return re.findall(r'"(data:image/jpeg;[^"]+)"', page.read_text())
+
+    anew = ["report", str(finished), "--output", str(tmp_path / "anew.html")]
+    assert main([*anew, "--include-path", str(task_folder)]) == 0
+    assert pictures(tmp_path / "anew.html") == pictures(finished / "report.html")
+    assert len(pictures(tmp_path / "anew.html")) == 9
+    assert main(anew) == 0  # the task lies in no place that lmms-eval knows
+    assert "has no pictures: lmms-eval has no task 'vqav2_scenes': " in (said := capsys.readouterr().out)
+    assert "--include-path DIR adds your own" in said
+    assert "0 of 9 samples have their picture here" in (tmp_path / "anew.html").read_text()
+
+
+@pytest.mark.parametrize("folder", ["/nowhere", "{tmp}"])
+def test_a_folder_without_the_task_leaves_the_page_as_it_is(finished, tmp_path, capsys, folder):
+    before = (finished / "report.html").read_bytes()
+    assert main(["report", str(finished), "--include-path", folder.format(tmp=tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith("adallava report: ")
+    assert (finished / "report.html").read_bytes() == before
+
+
+def test_a_task_that_has_changed_gives_a_report_no_pictures_and_says_so(finished, tmp_path, capsys):
+    write_task(tmp_path, 9, lines='lmms_eval_specific_kwargs: {default: {pre_prompt: "Look: "}}\n')
+    anew = ["report", str(finished), "--output", str(tmp_path / "anew.html"), "--include-path", str(tmp_path)]
+    assert main(anew) == 0
+    assert f"lmms:{TASK} has other questions or answers than in the run" in capsys.readouterr().out
 
 
 def test_the_plug_in_answers_the_same_at_every_budget(finished, task_folder):
@@ -223,6 +254,7 @@ def test_a_metric_kept_for_aggregation_gives_its_score(tmp_path):
     write_task(tmp_path, 3, name="kept_task", lines=lines)
     task = load_lmms_task("kept_task", include_path=tmp_path)
     assert task.metric == "first/second"
+    assert load_lmms_task("kept_task", metric=task.metric, include_path=tmp_path).metric == task.metric
     assert [task.score(sample, "yes") for sample in task.samples] == [0.5, 0.5, 0.5]
     assert task.aggregate({sample.id: "yes" for sample in task.samples}) == {"first": 50.0, "second": 100.0}
     assert json.dumps(task.sha256)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from PIL import Image
 
-    from adallava.records import Run
+    from adallava.records import Run, RunConfig
+    from adallava.tasks import Task
 
 _DESCRIPTION = """\
 Write the report of a finished sweep anew: one HTML page that opens from disk. Lay a second run over it, or write
@@ -20,6 +21,7 @@ examples:
   adallava report runs/first
   adallava report runs/second --compare runs/first --output both.html
   adallava report runs/first --figures paper/figures
+  adallava report runs/mine --include-path my_tasks   # of a sweep of lmms:<name> with a task of your own
 
 exit codes: 0 done; 2 a mistake in the call or its input.
 """
@@ -44,6 +46,12 @@ def add_parser(subparsers: Any) -> None:
         type=int,
         metavar="N",
         help="samples whose picture goes into the page (default: 120, or as many as leave it small)",
+    )
+    parser.add_argument(
+        "--include-path",
+        type=Path,
+        metavar="DIR",
+        help="of a run of lmms:<name>: the folder of its task that the sweep was given, for the pictures",
     )
     parser.add_argument(
         "--roofline",
@@ -75,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     opened = open_run(args.run_folder)
     page = write_report(
         args.run_folder,
-        _pictures_of(opened.run),
+        _pictures_of(opened.run, args.include_path),
         target=args.output,
         num_pictures=args.pictures,
         roofline=args.roofline,
@@ -89,19 +97,40 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pictures_of(run: "Run") -> "Callable[[str], Image.Image | None]":
-    """Return how to find a sample's picture; a task that is gone or has changed gives none, and says so."""
+def _pictures_of(run: "Run", include_path: Path | None) -> "Callable[[str], Image.Image | None]":
+    """Return how to find a sample's picture; a task that is gone or has changed gives none, and says so.
+
+    Raises:
+        AdallavaError: if a folder was named for the task, and it cannot be loaded from there.
+    """
     from adallava.errors import AdallavaError
-    from adallava.tasks import load_task
     from adallava.tasks.task import pictures_of
 
-    config = run.config
     try:
-        task = load_task(config.task, split=config.split, limit=config.limit, columns=config.columns)
+        task = _load_task(run.config, include_path)
     except AdallavaError as error:
+        if include_path is not None:
+            raise
         print(f"note: the page has no pictures: {' '.join(str(error).split())}")
         return lambda _: None
     if task.sha256 != run.provenance.task_sha256:
-        print(f"note: the page has no pictures: {config.task} is no longer the file that the run was made from")
+        changed = (
+            "is no longer the file that the run was made from"
+            if task.aggregate is None
+            else "has other questions or answers than in the run: other data, lmms-eval or --include-path"
+        )
+        print(f"note: the page has no pictures: {run.config.task} {changed}")
         return lambda _: None
     return pictures_of(task)
+
+
+def _load_task(config: "RunConfig", include_path: Path | None) -> "Task":
+    from adallava.registry import task_source
+    from adallava.tasks import load_task
+
+    if task_source(config.task) is None:
+        return load_task(
+            config.task, split=config.split, limit=config.limit, columns=config.columns, include_path=include_path
+        )
+    # A split and columns are its own, and no one's to name; its metric may have been chosen.
+    return load_task(config.task, limit=config.limit, metric=config.metric, include_path=include_path)

@@ -1,14 +1,9 @@
-"""What is known about an answer given to lmms-eval, as a line of the log, and a watch over empty ones."""
+"""What is known about an answer given to lmms-eval, and it as a line of the log."""
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from adallava.errors import AdallavaError
 from adallava.generation.output import RunRecord
 from adallava.records import EmptyCause
-
-_ENOUGH_TO_JUDGE = 100
-"""Answers after which a share of empty ones is judged before the end: a broken run should not take hours."""
 
 
 @dataclass(frozen=True)
@@ -47,43 +42,3 @@ def describe(answer: Answered) -> str:
         f"{answer.task} doc {answer.doc_id}: {record.method} at {record.budget_asked}, {kept}, prompt "
         f"{answer.prompt_length} tokens, answer {answer.answer_length} tokens, {answer.layers_run:g} layers run: {said}"
     )
-
-
-@dataclass
-class EmptyWatch:
-    """Counts empty answers by cause, and fails a run with too many: a score over empty answers is not a score.
-
-    Attributes:
-        max_share: of empty answers that is let pass.
-        seen: answers so far.
-        causes: empty answers so far, by cause.
-    """
-
-    max_share: float
-    seen: int = 0
-    causes: Counter[str] = field(default_factory=Counter)
-
-    def see(self, answer: Answered) -> None:
-        """Count an answer."""
-        self.seen += 1
-        if answer.empty_cause is not None:
-            self.causes[answer.empty_cause] += 1
-
-    def check(self, *, finished: bool = False) -> str | None:
-        """Judge what was seen, once there is enough of it, or at the end; return a warning if a few are empty.
-
-        Raises:
-            AdallavaError: if too many are empty.
-        """
-        num_empty = sum(self.causes.values())
-        if not num_empty or (self.seen < _ENOUGH_TO_JUDGE and not finished):
-            return None
-        by_cause = ", ".join(f"{count} {cause}" for cause, count in self.causes.items())
-        found = f"{num_empty} of {self.seen} answers are empty ({by_cause})"
-        if num_empty > self.max_share * self.seen:
-            raise AdallavaError(
-                f"{found}, more than the share of {self.max_share} that passes: their score would be no score. "
-                "first-token-eos is a finding about the model at this budget; pass max_empty_share=1 to have its score "
-                "all the same"
-            )
-        return found

@@ -7,6 +7,7 @@ Every argument that decides an answer is one of `--model_args`, because lmms-eva
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -26,7 +27,8 @@ from adallava.evaluation.ranks import Ranks
 from adallava.generation.output import AdaLlavaOutput, RunRecord
 from adallava.model import AdaLlava
 
-from .answers import Answered, EmptyWatch, describe
+from .answers import Answered, describe
+from .empties import ENOUGH_TO_STOP, check_empties, most_answers, outcomes_of
 from .generation import batches_alike, cut_at, generation_arguments, stop_strings
 from .messages import ChatPrompt, check_nothing_is_left_out, read_messages
 from .placement import choose_device
@@ -124,12 +126,26 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         return self._model.device
 
     def clean(self) -> None:
-        """Report on all answers: lmms-eval calls this in every process, when the last one has answered.
+        """Judge and report on all answers: lmms-eval calls this in every process, when the last one has answered.
 
         The model is kept: lmms-eval's own version deletes every module after one `simple_evaluate`.
+
+        Raises:
+            RunFailed: in every process, if too many answers to a task are empty.
         """
-        totals, self._totals = over_processes(self._totals), Totals()
+        with _failing_loudly():
+            totals, self._totals = over_processes(self._totals), Totals()
+            try:
+                warnings = check_empties(totals.outcomes, self._settings.max_empty_share)
+            except AdallavaError as error:
+                # By now lmms-eval has logged every answer in its cache: a launch of the same id reads them all again.
+                error.add_note(
+                    "with --use_cache, take another cache folder: a restart would score these answers unseen"
+                )
+                raise
         if totals.answers and self.rank == 0:
+            for warning in warnings:
+                logger.warning(warning)
             log_metrics(
                 total_elapsed_time=totals.seconds,
                 total_gen_tokens=totals.new_tokens,
@@ -141,22 +157,23 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         """Answer requests of (context, doc_to_messages, gen_kwargs, doc_id, task, split), in their order.
 
         Raises:
-            RunFailed: if any of them cannot be answered, or too many answers are empty.
+            RunFailed: if any of them cannot be answered, or so many answers to a task are empty that the run will fail.
         """
         answered: dict[int, Answered] = {}
         padding = {place for place, request in enumerate(requests) if request.metadata.get("__padding_only__")}
-        watch = EmptyWatch(self._settings.max_empty_share)
+        own = [request for place, request in enumerate(requests) if place not in padding]
+        most = most_answers(
+            Counter(request.args[4] for request in own), max((r.repeats for r in own), default=1), self.world_size
+        )
+        max_share, outcomes = self._settings.max_empty_share, outcomes_of(())
         start = time.perf_counter()
         with _failing_loudly():
             for places in batches_alike([request.args[2] for request in requests], self.batch_size):
-                for place, answer in zip(places, self._answer([requests[p] for p in places]), strict=True):
-                    answered[place] = answer
-                    if place not in padding:
-                        watch.see(answer)
-                watch.check()
-            warning = watch.check(finished=True)
-            if warning is not None:
-                logger.warning(warning)
+                answered |= zip(places, self._answer([requests[place] for place in places]), strict=True)
+                outcomes += outcomes_of(answered[place] for place in places if place not in padding)
+                check_empties(outcomes, max_share, most, enough=ENOUGH_TO_STOP)
+            # Also here, not in `clean` alone: lmms-eval keeps in its cache whatever is returned.
+            check_empties(outcomes, max_share, most)
         counted = [answer for place, answer in answered.items() if place not in padding]
         self._totals = self._totals.then(Totals.of(counted, time.perf_counter() - start))
         return [_result(answered[place]) for place in range(len(requests))]

@@ -63,7 +63,7 @@ class Settings:
         batch_size: requests answered together.
         max_batch_size: of lmms-eval's `batch_size=auto`, which is refused; not used.
         verbose: log a line for every sample; with `--verbosity DEBUG` they are logged anyway.
-        max_empty_share: share of empty answers above which the run fails, see `EmptyWatch`.
+        max_empty_share: share of a task's answers that may be empty, else the run fails, see `check_empties`.
         method_options: constructor arguments of a training-free method: every other argument.
         scheduler_options: constructor arguments of a scheduler that is not learned: those with `scheduler_` before
             their names.

@@ -42,7 +42,8 @@ def load_lmms_task(
     Args:
         name: as for lmms-eval's `--tasks`.
         limit: take the first so many samples; None takes all.
-        metric: of the task's metrics, the one that is the score; by default the first that gives each sample a number.
+        metric: of the task's metrics, the one that is the score, or several with `/` between, of which a sample's score
+            is the first that it has; by default the first that gives each sample a number.
         include_path: folder with further tasks, as for lmms-eval's `--include_path`.
 
     Raises:
@@ -60,7 +61,7 @@ def load_lmms_task(
     _check_shown(samples[0])
     stops = stop_strings(source.config.generation_kwargs or {})
     numbers = _default_metrics(name, source)
-    scoring = _Scoring(source, numbers if metric is None else (metric,), stops)
+    scoring = _Scoring(source, numbers if metric is None else tuple(metric.split("/")), stops)
     scoring.score(samples[0], _TRIAL_RESPONSE)
     return Task(
         name=f"lmms:{name}",
@@ -91,7 +92,7 @@ def _load(name: str, include_path: Path | None) -> Any:
     with _quiet():
         known = TaskManager("ERROR", include_path=None if include_path is None else str(include_path))
         if name not in known.all_subtasks:
-            raise InputError(_unknown_task(name, known))
+            raise InputError(_unknown_task(name, known, include_path))
         try:
             loaded = get_task_dict([name], known, "chat")[name]
         except Exception as error:  # whatever a task's code and the loading of its data may raise
@@ -111,12 +112,13 @@ def _quiet() -> Iterator[None]:
         logger.enable("lmms_eval")
 
 
-def _unknown_task(name: str, known: Any) -> str:
+def _unknown_task(name: str, known: Any, include_path: Path | None) -> str:
     if name in known.all_tasks:
         return f"lmms-eval's {name!r} is a group of tasks: sweep one of them, each into a folder of its own"
     close = difflib.get_close_matches(name, known.all_subtasks, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"lmms-eval has no task {name!r}: {hint}`python -m lmms_eval --tasks list` lists them"
+    own = "" if include_path is not None else ", and --include-path DIR adds your own"
+    return f"lmms-eval has no task {name!r}: {hint}`python -m lmms_eval --tasks list` lists them{own}"
 
 
 def _check_form(name: str, source: Any) -> None:

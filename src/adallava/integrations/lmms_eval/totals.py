@@ -1,12 +1,14 @@
 """What is known about all answers of a run together, over all of its processes."""
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch.distributed as dist
 
 from .answers import Answered
+from .empties import Outcomes, outcomes_of
 
 
 @dataclass(frozen=True)
@@ -14,8 +16,7 @@ class Totals:
     """Sums over answers.
 
     Attributes:
-        answers: how many.
-        empty: of these, how many have no text.
+        outcomes: how many, by task and cause of being empty.
         new_tokens: generated, EOS included.
         vision_tokens: before any was dropped.
         tokens_kept: of these.
@@ -23,8 +24,7 @@ class Totals:
         seconds: that answering took, of several processes the longest.
     """
 
-    answers: int = 0
-    empty: int = 0
+    outcomes: Outcomes = field(default_factory=Counter)
     new_tokens: int = 0
     vision_tokens: int = 0
     tokens_kept: int = 0
@@ -35,8 +35,7 @@ class Totals:
     def of(cls, answers: Sequence[Answered], seconds: float) -> "Totals":
         """Return the sums over answers that took so many seconds."""
         return cls(
-            answers=len(answers),
-            empty=sum(answer.empty_cause is not None for answer in answers),
+            outcomes=outcomes_of(answers),
             new_tokens=sum(answer.answer_length for answer in answers),
             vision_tokens=sum(answer.record.num_vision_tokens for answer in answers),
             tokens_kept=sum(answer.record.tokens_kept for answer in answers),
@@ -46,7 +45,12 @@ class Totals:
 
     def then(self, later: "Totals") -> "Totals":
         """Return the sums of these and of others that were answered afterwards."""
-        return Totals(*(mine + others for mine, others in zip(astuple(self), astuple(later), strict=True)))
+        return Totals(**{one.name: getattr(self, one.name) + getattr(later, one.name) for one in fields(self)})
+
+    @property
+    def answers(self) -> int:
+        """How many there are."""
+        return self.outcomes.total()
 
     def metrics(self) -> dict[str, float]:
         """Return the means over the answers, and the counts, as results.json names them."""
@@ -55,7 +59,7 @@ class Totals:
             "mean_tokens_kept": self.tokens_kept / self.answers,
             "mean_prompt_length": self.prompt_tokens / self.answers,
             "num_answers": self.answers,
-            "num_empty": self.empty,
+            "num_empty": sum(count for (_, cause), count in self.outcomes.items() if cause is not None),
         }
 
 
