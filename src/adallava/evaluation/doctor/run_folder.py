@@ -11,6 +11,7 @@ from adallava.errors import RunFolderError
 from adallava.jsonl import read_lines
 from adallava.records import FULL_METHOD, Results, Run, SampleRecord
 
+from ..journal import share_files
 from ..plan import split_cell
 from .answers import NO_BUDGET, Answer, AnswerCell, AnswerFile
 
@@ -20,7 +21,7 @@ _Value = TypeVar("_Value", bound=Hashable)
 
 def sample_files(folder: Path) -> list[Path]:
     """The files of a run folder that hold `SampleRecord` lines."""
-    return sorted(folder.glob("samples*.jsonl"))
+    return [*sorted(folder.glob("samples.jsonl")), *share_files(folder)]
 
 
 def load_run_folder(path: Path) -> AnswerFile:
