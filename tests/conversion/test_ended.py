@@ -40,6 +40,8 @@ def test_a_signal_amid_the_weights_leaves_nothing(
         os.kill(os.getpid(), number)
 
     monkeypatch.setattr(llava, "save_file", save_and_be_ended)
+    # In a shell's background Python starts with Ctrl-C ignored.
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)
     # Without the command's own handler the test is told, and not ended.
     before = signal.signal(signal.SIGTERM, lambda *_: pytest.fail("SIGTERM would have ended the process here"))
     try:
@@ -48,6 +50,7 @@ def test_a_signal_amid_the_weights_leaves_nothing(
         code = int(exit_.code or 0)
     finally:
         found = signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, ignored)
     assert code == 128 + number
     assert said in capsys.readouterr().err
     assert len(written) == 1, "the first shard was there"
