@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measured import figures, finish
+from measured import figures, finish, keep
 from safetensors import safe_open
 from seven_b import watch
 from torch import Tensor
@@ -132,8 +132,7 @@ def main() -> None:
         "differing": num_differing(args.model, converted),
     }
     made = figures(rows=[row])
-    if args.output is not None:
-        args.output.write_text(json.dumps(made, indent=1) + "\n")
+    keep(made, args.output)
     ask = ["generate", "--model", str(converted), "--image", str(args.image.resolve()), "--question", "What is this?"]
     ask += ["--method", "visionzip", "--token-budget", "0.25", "--max-new-tokens", "8", "--device", args.device]
     start = time.perf_counter()

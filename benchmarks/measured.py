@@ -114,11 +114,16 @@ def figures(**measured: Any) -> dict[str, Any]:
     }
 
 
-def finish(made: Mapping[str, Any], output: Path | None) -> None:
-    """Write the file, and print the same as the last line; exit with 1 if a row holds an error."""
+def keep(made: Mapping[str, Any], output: Path | None) -> None:
+    """Write what there is so far, if a file was named: a benchmark that is ended has lost nothing of it."""
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(made, indent=1) + "\n")
+
+
+def finish(made: Mapping[str, Any], output: Path | None) -> None:
+    """Write the file, and print the same as the last line; exit with 1 if a row holds an error."""
+    keep(made, output)
     print(json.dumps(made))
     if any("error" in row for row in made.get("rows", [])):
         raise SystemExit(1)

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measured import figures, finish
+from measured import figures, finish, keep
 
 BEGUN = ".begun"
 PERIOD_S = 0.002
@@ -91,8 +91,7 @@ def main() -> None:
                 first = first or read_answers(output)
                 made["rows"].append(own[-1])
                 print(line(own[-1], own[0]), flush=True)
-                if args.output is not None:
-                    args.output.write_text(json.dumps(made, indent=1) + "\n")
+                keep(made, args.output)
     finish(made, args.output)
 
 

@@ -11,7 +11,6 @@ Prints a table, then JSON as the last line.
 
 import argparse
 import hashlib
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,8 +30,8 @@ def digest(values: torch.Tensor) -> str:
     return hashlib.sha256(values.detach().float().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
-def steps(model: AdaLlava, inputs: dict[str, Any], budget: float, new_tokens: int) -> Iterator[str]:
-    """Answer once; give a digest of the logits of each new token."""
+def steps(model: AdaLlava, inputs: dict[str, Any], budget: float, new_tokens: int) -> list[str]:
+    """Answer once; return a digest of the logits of each new token."""
     made: list[str] = []
 
     def look(_: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -41,7 +40,7 @@ def steps(model: AdaLlava, inputs: dict[str, Any], budget: float, new_tokens: in
 
     count = {"max_new_tokens": new_tokens, "min_new_tokens": new_tokens}
     model.generate(**inputs, token_budget=budget, do_sample=False, pad_token_id=0, logits_processor=[look], **count)
-    yield from made
+    return made
 
 
 @torch.no_grad()

@@ -44,6 +44,9 @@ CELL_FIELDS = (
 )
 """Of a sweep's results. Scores are left out: they are those of noise."""
 
+LENGTH_PARTS = ("prefill_seen", "prefill_new", "decode_seen", "decode_new")
+"""Of a cell's time, by whether its lengths were new to the process."""
+
 MIB = 1 << 20
 PERIOD_S = 0.5
 MAX_HOST_GROWTH_SHARE = 0.02
@@ -178,7 +181,7 @@ def new_length_ms(records: Sequence[SampleRecord]) -> dict[str, dict[str, float]
         cell: {f"{name}_ms": spread(ms)["median"] for name, ms in of.items()}
         | {f"{name}_batches": len(ms) for name, ms in of.items()}
         for cell, of in spent.items()
-        if len(of) == 2 * len(("prefill", "decode"))
+        if of.keys() == set(LENGTH_PARTS)
     }
 
 
@@ -205,20 +208,8 @@ def run(args: argparse.Namespace, task: Path, batch_size: int, methods: str, sec
         return made | {"cells": [{"cell": cell, **found} for cell, found in memory.items()]}
     published = publish(folder)
     names = ("command", "weights_sha256", "config")
-    keep = (
-        "cell",
-        "method",
-        "budget_asked",
-        "latency_asked",
-        "layer_share",
-        "num_samples",
-        "num_failed",
-        "empty_share",
-    )
-    keep += ("tokens_kept", "tokens_kept_layer_average", "prompt_length", "answer_length", "part_ms", "flops")
-    keep += ("kv_bytes", "peak_memory_bytes", "flag_reason")
     cells = [
-        {name: cell[name] for name in keep} | memory[cell["cell"]]
+        {name: cell[name] for name in CELL_FIELDS} | memory[cell["cell"]]
         for cell in published["cells"]  # type: ignore[attr-defined]
     ]
     return made | {name: published[name] for name in names} | {"cells": cells}

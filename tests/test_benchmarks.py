@@ -84,6 +84,17 @@ def test_loading_is_measured_in_the_stored_type_and_another(checkpoint, tmp_path
     assert cast["anonymous_bytes"] - kept["anonymous_bytes"] > 0.5 * made["stored_bytes"]
 
 
+@pytest.mark.parametrize("attention", ["any", "math"])
+def test_on_a_cpu_every_repeat_has_the_same_bits(attention, tmp_path):
+    options = ["--shapes", "toy", "--prompts", "1", "--repeats", "1", "--new-tokens", "2", "--attention", attention]
+    made = figures_of("repeats.py", *options, folder=tmp_path)
+    assert [row["of"] for row in made["rows"]] == [
+        "tower",
+        *(f"{method}, token {number}" for method in ("full", "visionzip") for number in (1, 2)),
+    ]
+    assert all((row["differing"], row["compared"]) == (0, 1) for row in made["rows"])
+
+
 def test_a_conversion_there_and_back_leaves_every_bit(checkpoint, tmp_path):
     tiny_image(0).save(tmp_path / "picture.png")
     options = ["--model", str(checkpoint), "--work", str(tmp_path / "work"), "--image", str(tmp_path / "picture.png")]
