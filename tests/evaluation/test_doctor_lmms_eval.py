@@ -274,6 +274,15 @@ def test_a_second_run_of_a_cell_at_another_batch_size_shows_that_answers_depend_
     assert outcome.status == ("passed" if healthy else "found")
 
 
+@pytest.mark.parametrize(("num_shared", "counted"), [(0, "0 other cells"), (30, "1 other cells")])
+def test_full_budgets_agree_only_over_samples_that_both_answered(tmp_path: Path, num_shared: int, counted: str) -> None:
+    rows = healthy_rows()
+    for method, answers in (("uniform", rows["1.0"][:30]), ("random", rows["1.0"][30 - num_shared :])):
+        write_lmms_file(tmp_path / method, f"pretrained=tiny,method={method},token_budget=1.0", answers)
+    write_lmms_file(tmp_path / "less", "pretrained=tiny,method=uniform,token_budget=0.25", rows["0.25"])
+    assert counted in outcome_of(diagnose_run(tmp_path), "full-budget-differs").evidence[0]
+
+
 @pytest.mark.parametrize(("num_shared", "status"), [(0, "not-visible"), (9, "not-visible"), (10, "found")])
 def test_runs_of_one_cell_are_compared_over_the_samples_that_both_answered(
     tmp_path: Path, num_shared: int, status: str

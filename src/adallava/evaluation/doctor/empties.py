@@ -209,10 +209,13 @@ def check_full_budget(file: AnswerFile) -> Observation:
         for cell in cells:
             if reference is None or not cell.full or (cell.method, cell.budget) == (reference.method, reference.budget):
                 continue
+            num_shared = len(cell.by_sample.keys() & reference.by_sample.keys())
+            if num_shared == 0:
+                continue
             compared += 1
             differing = _differing(cell, reference)
-            if len(differing) > EMPTY_SHARE_LIMIT * len(cell.by_sample):
-                count = percent(len(differing), len(cell.by_sample))
+            if len(differing) > EMPTY_SHARE_LIMIT * num_shared:
+                count = percent(len(differing), num_shared)
                 evidence.append(f"{cell.label} and {reference.label} keep all N tokens, yet {count} answers differ")
                 examples.extend(f"{sample_id} in {cell.label}" for sample_id in differing)
     if evidence:
