@@ -257,6 +257,10 @@ def write_processor(
     write_tokenizer(folder, pad=pad)
 
 
+_PLAIN = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+"""Of every special token."""
+
+
 def write_tokenizer(folder: Path, *, added: bool = True, pad: bool = True) -> None:
     """Write the tokenizer's files; without `<image>` and `<pad>`, which llava-hf added, they are Vicuna's."""
     pad = added and pad
@@ -266,21 +270,35 @@ def write_tokenizer(folder: Path, *, added: bool = True, pad: bool = True) -> No
         special.pop(IMAGE_TOKEN_ID)
     if not pad:
         special.pop(PAD_TOKEN_ID)
-    plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(special), ensure_ascii=False))
+    _write(folder / "tokenizer_config.json", _tokenizer_config(special, added=added, pad=pad))
+    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokens["pad_token"] = "<pad>" if pad else "<unk>"
+    _write(folder / "special_tokens_map.json", {role: {"content": token, **_PLAIN} for role, token in tokens.items()})
+    if added:
+        more = {"<pad>": PAD_TOKEN_ID} if pad else {}
+        _write(folder / "added_tokens.json", {"<image>": IMAGE_TOKEN_ID, **more})
+
+
+def _vocab() -> dict[str, int]:
+    """Return the published size and bytes; of words, letters and fillers."""
     vocab = {"<unk>": 0, "<s>": 1, "</s>": 2}
     vocab |= {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
     letters = ["▁", *(chr(code) for code in range(33, 127))]
     vocab |= {letter: 259 + index for index, letter in enumerate(letters)}
     # One merge, so that the beginning of a word can be told from its middle.
     vocab["▁w"] = len(vocab)
-    vocab |= {f"filler{index}": index for index in range(len(vocab), 32000)}
+    return vocab | {f"filler{index}": index for index in range(len(vocab), 32000)}
+
+
+def _tokenizer(special: dict[int, str]) -> dict[str, Any]:
     bos = {"SpecialToken": {"id": "<s>", "type_id": 0}}
     text = {"Sequence": {"id": "A", "type_id": 0}}
-    tokenizer = {
+    return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": id_, "content": token, **plain, "special": True} for id_, token in special.items()],
+        "added_tokens": [{"id": id_, "content": token, **_PLAIN, "special": True} for id_, token in special.items()],
         "normalizer": {
             "type": "Sequence",
             "normalizers": [
@@ -313,42 +331,35 @@ def write_tokenizer(folder: Path, *, added: bool = True, pad: bool = True) -> No
             "fuse_unk": True,
             "byte_fallback": True,
             "ignore_merges": False,
-            "vocab": vocab,
+            "vocab": _vocab(),
             "merges": ["▁ w"],
         },
     }
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False))
-    _write(
-        folder / "tokenizer_config.json",
-        {
-            "add_bos_token": True,
-            "add_eos_token": False,
-            "add_prefix_space": None,
-            "added_tokens_decoder": {
-                str(id_): {"content": token, **plain, "special": True} for id_, token in special.items()
-            },
-            "bos_token": "<s>",
-            "clean_up_tokenization_spaces": False,
-            "eos_token": "</s>",
-            **({"extra_special_tokens": {"image_token": "<image>"}, "image_token": "<image>"} if added else {}),
-            "legacy": False,
-            "model_max_length": 1000000000000000019884624838656,
-            "pad_token": "<pad>" if pad else "<unk>",
-            "padding_side": "left" if added else "right",
-            **({"processor_class": "LlavaProcessor"} if added else {}),
-            "sp_model_kwargs": {},
-            "tokenizer_class": "LlamaTokenizer",
-            "trust_remote_code": False,
-            "unk_token": "<unk>",
-            "use_default_system_prompt": False,
+
+
+def _tokenizer_config(special: dict[int, str], *, added: bool, pad: bool) -> dict[str, Any]:
+    return {
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "add_prefix_space": None,
+        "added_tokens_decoder": {
+            str(id_): {"content": token, **_PLAIN, "special": True} for id_, token in special.items()
         },
-    )
-    tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokens["pad_token"] = "<pad>" if pad else "<unk>"
-    _write(folder / "special_tokens_map.json", {role: {"content": token, **plain} for role, token in tokens.items()})
-    if added:
-        more = {"<pad>": PAD_TOKEN_ID} if pad else {}
-        _write(folder / "added_tokens.json", {"<image>": IMAGE_TOKEN_ID, **more})
+        "bos_token": "<s>",
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "</s>",
+        **({"extra_special_tokens": {"image_token": "<image>"}, "image_token": "<image>"} if added else {}),
+        "legacy": False,
+        "model_max_length": 1000000000000000019884624838656,
+        "pad_token": "<pad>" if pad else "<unk>",
+        "padding_side": "left" if added else "right",
+        **({"processor_class": "LlavaProcessor"} if added else {}),
+        "sp_model_kwargs": {},
+        "tokenizer_class": "LlamaTokenizer",
+        "trust_remote_code": False,
+        "unk_token": "<unk>",
+        "use_default_system_prompt": False,
+    }
 
 
 def _write(path: Path, value: dict[str, Any]) -> None:

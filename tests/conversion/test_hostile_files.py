@@ -266,12 +266,16 @@ def test_a_checkpoint_that_is_not_whole_leaves_no_folder(
     assert message in _refused(source, clip, capsys)
 
 
+def _write_clip_with(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Path:
+    clip = write_clip(folder / "clip")
+    torch.save(change(torch.load(clip / "pytorch_model.bin")), clip / "pytorch_model.bin")
+    return clip
+
+
 def test_a_vision_tower_that_lacks_a_layer_is_told(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = write_clip(tmp_path / "clip")
-    weights = torch.load(clip / "pytorch_model.bin")
-    torch.save({name: w for name, w in weights.items() if "layers.2." not in name}, clip / "pytorch_model.bin")
+    clip = _write_clip_with(tmp_path, lambda weights: {n: w for n, w in weights.items() if "layers.2." not in n})
     assert "16 are missing or of another shape, the first 'model.vision_tower." in _refused(source, clip, capsys)
 
 
@@ -314,12 +318,12 @@ def test_a_damaged_config_of_the_vision_tower_is_told(
 def test_what_a_clip_config_leaves_out_is_clips_default(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clip = write_clip(tmp_path / "clip")
-    weights = torch.load(clip / "pytorch_model.bin")
     # 224 pixels in patches of 32: 7 x 7 and the class token.
-    weights["vision_model.embeddings.patch_embedding.weight"] = torch.ones(24, 3, 32, 32)
-    weights["vision_model.embeddings.position_embedding.weight"] = torch.ones(50, 24)
-    torch.save(weights, clip / "pytorch_model.bin")
+    embeddings = {
+        "vision_model.embeddings.patch_embedding.weight": torch.ones(24, 3, 32, 32),
+        "vision_model.embeddings.position_embedding.weight": torch.ones(50, 24),
+    }
+    clip = _write_clip_with(tmp_path, lambda weights: weights | embeddings)
     _edit(clip / "config.json", lambda f: [f["vision_config"].pop(name) for name in ("image_size", "patch_size")])
     assert _convert(source, clip, capsys)[0] == 0
     assert AdaLlava.from_pretrained(str(source.parent / "stock"), method="full", device="cpu").shape.grid == (7, 7)
