@@ -151,6 +151,7 @@ class _Writer:
         self.files: dict[str, str] = {}
 
     def write(self, part: dict[str, Tensor]) -> None:
+        """Write one more shard, if there is anything for it."""
         if not part:
             return
         path = self._folder / f"model-{len(self._parts) + 1:05d}.safetensors"
@@ -161,6 +162,7 @@ class _Writer:
         self.files |= dict.fromkeys(part, path.name)
 
     def finish(self) -> None:
+        """Name the shards by how many there are, and write their index."""
         names = {path.name: f"{path.stem}-of-{len(self._parts):05d}.safetensors" for path in self._parts}
         for path in self._parts:
             path.rename(path.with_name(names[path.name]))
