@@ -190,6 +190,36 @@ def test_variables_of_no_launch_of_this_host_are_refused(arguments, tmp_path, mo
     assert not (tmp_path / "run").exists()
 
 
+_ENDED_ON_TOP_OF_ITS_OWN_ERROR = """
+import os, signal, sys
+from pathlib import Path
+from types import SimpleNamespace
+from adallava.cli import sweep_ranks
+from adallava.evaluation.ranks import Ranks
+from adallava.evaluation.shares import ProcessEndedError
+
+def find_another_gone(*_):
+    raise ProcessEndedError("process 1 did not finish")
+
+sweep_ranks.run_sweep, sweep_ranks._placed = find_another_gone, lambda request, ranks: request
+request = SimpleNamespace(model="tiny", command="the command", output=Path(sys.argv[1]))
+try:
+    sweep_ranks.lead(request, Ranks(world_size=2))
+except ProcessEndedError as error:
+    os.kill(os.getpid(), signal.SIGTERM)
+    print(error, file=sys.stderr)
+"""
+
+
+def test_a_leader_that_tells_of_another_is_not_made_to_tell_again_by_the_launcher(tmp_path):
+    """The launcher ends all processes once one is gone, so often between the leader's finding out and its line."""
+    command = [sys.executable, "-c", _ENDED_ON_TOP_OF_ITS_OWN_ERROR, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("process 1 did not finish; every answer so far is kept; to go on")
+    assert done.returncode == 0
+
+
 def test_torchrun_killed_and_resumed_by_two_and_by_one(server, arguments, alone, tmp_path):
     folder, copy = tmp_path / "run", tmp_path / "copy"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "adallava"]

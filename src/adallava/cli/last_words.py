@@ -24,14 +24,19 @@ def end_at_signals(last_words: Callable[[str], object]) -> None:
     """
 
     def end(number: int, frame: FrameType | None) -> None:
-        for one in _WHY:
-            signal.signal(one, signal.SIG_IGN)
+        ignore_signals()
         with suppress(OSError):
             last_words(_WHY[signal.Signals(number)])
         os._exit(128 + number)
 
     for one in _WHY:
         signal.signal(one, end)
+
+
+def ignore_signals() -> None:
+    """From here on what ends this process is told already: a signal that comes on top of it is not to tell it again."""
+    for one in _WHY:
+        signal.signal(one, signal.SIG_IGN)
 
 
 def say(message: str) -> None:

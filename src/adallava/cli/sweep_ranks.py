@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from adallava.errors import AdallavaError
 from adallava.evaluation.ranks import Ranks, device_of_rank
 from adallava.evaluation.request import SweepRequest
 from adallava.evaluation.shares import ProcessEndedError, Share, tell_as_leader
 from adallava.evaluation.sweep import SweepOutcome, join_sweep, run_sweep
 
-from .last_words import end_at_signals, how_to_go_on, say
+from .last_words import end_at_signals, how_to_go_on, ignore_signals, say
 from .loading import check_device, quiet_loading
 from .sweep_progress import ProgressDisplay
 
@@ -32,8 +33,13 @@ def lead(request: SweepRequest, ranks: Ranks) -> SweepOutcome:
     try:
         with ProgressDisplay() as display:
             return run_sweep(_placed(request, ranks), display, ranks)
-    except ProcessEndedError as error:
-        raise ProcessEndedError(f"{error}; {how_to_go_on(request.command)}") from error
+    except (AdallavaError, OSError) as error:
+        if ranks.world_size > 1:
+            # The launcher ends this process, too, when another one is gone: perhaps before its line is out.
+            ignore_signals()
+        if isinstance(error, ProcessEndedError):
+            raise ProcessEndedError(f"{error}; {how_to_go_on(request.command)}") from error
+        raise
 
 
 def join(make_request: Callable[[], SweepRequest], output: Path, ranks: Ranks, command: str) -> int:
