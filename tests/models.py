@@ -40,6 +40,22 @@ INSIDE_LLM = tuple(name for name in selector_names() if selects_inside_llm(load_
 """Methods that drop tokens between the LLM's layers."""
 
 BEFORE_LLM = tuple(name for name in selector_names() if name not in INSIDE_LLM)
+
+MECHANISMS = (
+    "random",
+    "pool",
+    "none",
+    "downsample",
+    "prumerge",
+    "budget-token",
+    "question",
+    "mmtok",
+    "fastv",
+    "pyramiddrop",
+)
+"""A method for each way in which tokens reach the LLM: gathered, merged, none, a smaller picture, an own K, the
+budget's token, the question's, words, one drop in the LLM, several. The choice itself is crossed over every method."""
+
 METHOD_OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embeddings"}}
 """Of methods that cannot run by their defaults on a model without a text tower."""
 

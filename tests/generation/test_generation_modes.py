@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import INSIDE_LLM, lacking, sample_of, tiny_inputs, tiny_tokens, with_every_option
+from models import INSIDE_LLM, MECHANISMS, lacking, sample_of, tiny_inputs, tiny_tokens, with_every_option
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnsupportedModeError
@@ -62,9 +62,9 @@ def test_lengths_and_records_mean_the_same_in_every_mode(model: AdaLlava, inputs
     assert output.sequences.shape[1] == output.prompt_length + max(output.answer_lengths)
 
 
-@pytest.mark.parametrize("method", selector_names())
-@pytest.mark.parametrize("mode", ["greedy", "beams", "static cache"])
-def test_a_mixed_batch_equals_alone_for_every_method_in_every_deterministic_mode(
+@pytest.mark.parametrize("method", MECHANISMS)
+@pytest.mark.parametrize("mode", ["beams", "static cache"])  # Greedy: every method, in test_generation_contract.py.
+def test_a_mixed_batch_equals_alone_for_every_mechanism_in_the_other_deterministic_modes(
     full: AdaLlava, inputs: dict[str, Any], mode: str, method: str
 ) -> None:
     model = with_every_option(full, method)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from models import (
     BEFORE_LLM,
+    MECHANISMS,
     SCHEDULERS,
     sample_of,
     scheduled,
@@ -186,9 +187,9 @@ def test_groups_that_do_not_run_hold_no_keys(six: AdaLlava, inputs: dict[str, An
     assert values == sum(_units_run(record) for record in output.records) == 0 + 2 + 4
 
 
-@pytest.mark.parametrize("method", BEFORE_LLM)
+@pytest.mark.parametrize("method", [method for method in MECHANISMS if method in BEFORE_LLM])
 @pytest.mark.parametrize("name", LEARNED)
-def test_every_method_before_the_llm_goes_with_a_scheduler(
+def test_every_mechanism_before_the_llm_goes_with_a_scheduler(
     six: AdaLlava, inputs: dict[str, Any], method: str, name: str, full: AdaLlava
 ) -> None:
     if method in ("question", "budget-token"):
