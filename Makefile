@@ -9,14 +9,19 @@ SWEEP_METHODS ?= random uniform divprune question none
 LMMS_VENV := .venv-lmms
 LMMS_STAMP := $(LMMS_VENV)/.installed
 
-.PHONY: sweep test test-lmms lint wheel clean
+.PHONY: sweep test test-long test-lmms lint wheel clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT)
 
-# A process for each core with one thread each: on small models threads cost more than they give.
+# A process for each core with one thread each: on small models threads cost more than they give. By worksteal no core
+# is left with one long file at the end.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+# What takes minutes and rarely changes: random kills, every benchmark from end to end.
+test-long: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m long
 
 # With the real lmms-eval, in an environment of its own: its packages stay out of the one above.
 test-lmms: $(LMMS_STAMP)

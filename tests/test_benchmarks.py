@@ -29,7 +29,10 @@ def figures_of(script, *options, folder, exit_code=0):
 
 @pytest.mark.parametrize(
     ("script", "options", "inside"),
-    [("selection.py", [], False), ("inside.py", ["--batch", "2", "--keep", "64"], True)],
+    [
+        pytest.param("selection.py", [], False, marks=pytest.mark.long),
+        ("inside.py", ["--batch", "2", "--keep", "64"], True),
+    ],
 )
 def test_every_method_of_its_kind_is_timed(script, options, inside, tmp_path):
     made = figures_of(script, "--shapes", "toy", "--repeats", "2", "--warm-ups", "1", *options, folder=tmp_path)
@@ -37,6 +40,7 @@ def test_every_method_of_its_kind_is_timed(script, options, inside, tmp_path):
     assert expected <= {row["method"] for row in made["rows"]}
 
 
+@pytest.mark.long
 def test_layers_are_timed_for_every_scheduler_that_needs_no_plan(tmp_path):
     options = ["--shapes", "toy", "--repeats", "1", "--warm-ups", "0", "--batch", "2", "--new-tokens", "2"]
     made = figures_of("layers.py", *options, folder=tmp_path)
@@ -77,6 +81,7 @@ def nlvr(tmp_path):
     return path
 
 
+@pytest.mark.long
 def test_loading_is_measured_in_the_stored_type_and_another(checkpoint, tmp_path):
     made = figures_of("loading.py", "--model", str(checkpoint), "--ways", "adallava", "adallava-cast", folder=tmp_path)
     kept, cast = made["rows"]
@@ -84,6 +89,7 @@ def test_loading_is_measured_in_the_stored_type_and_another(checkpoint, tmp_path
     assert cast["anonymous_bytes"] - kept["anonymous_bytes"] > 0.5 * made["stored_bytes"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attention", ["any", "math"])
 def test_on_a_cpu_every_repeat_has_the_same_bits(attention, tmp_path):
     options = ["--shapes", "toy", "--prompts", "1", "--repeats", "1", "--new-tokens", "2", "--attention", attention]
@@ -95,6 +101,7 @@ def test_on_a_cpu_every_repeat_has_the_same_bits(attention, tmp_path):
     assert all((row["differing"], row["compared"]) == (0, 1) for row in made["rows"])
 
 
+@pytest.mark.long
 def test_a_conversion_there_and_back_leaves_every_bit(checkpoint, tmp_path):
     tiny_image(0).save(tmp_path / "picture.png")
     options = ["--model", str(checkpoint), "--work", str(tmp_path / "work"), "--image", str(tmp_path / "picture.png")]
@@ -103,6 +110,7 @@ def test_a_conversion_there_and_back_leaves_every_bit(checkpoint, tmp_path):
     assert (row["weights"], row["differing"]) == (len(index["weight_map"]), 0)
 
 
+@pytest.mark.long
 def test_the_sweep_of_both_dials_is_watched_to_its_end(checkpoint, nlvr, tmp_path):
     options = ["--model", str(checkpoint), "--nlvr", str(nlvr), "--pictures", "4", "--work", str(tmp_path / "work")]
     options += ["--method", "uniform", "--token-budget", "0.25", "--latency", "1.0,0.5", "--batch-size", "4"]
@@ -114,6 +122,7 @@ def test_the_sweep_of_both_dials_is_watched_to_its_end(checkpoint, nlvr, tmp_pat
     assert made["checks"]["batch 4"]["every cell ends"]
 
 
+@pytest.mark.long
 def test_a_sweep_that_outlasts_its_time_did_not_end(checkpoint, nlvr, tmp_path):
     options = ["--model", str(checkpoint), "--nlvr", str(nlvr), "--pictures", "4", "--work", str(tmp_path / "work")]
     made = figures_of("seven_b.py", *options, "--batch-size", "4", "--seconds", "1", folder=tmp_path, exit_code=1)

@@ -92,14 +92,44 @@ def wait_until_written(path: Path, num_bytes: int, process: int) -> bool:
     return True
 
 
+@pytest.fixture(scope="module")
+def untouched(server, arguments, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "untouched"
+    server.start([*arguments, "--output", str(folder)])
+    assert server.wait() == 1, "two pictures of the task cannot be read"
+    return folder
+
+
+def assert_as_if_untouched(folder, untouched):
+    samples = deterministic_samples(folder)
+    assert len({(sample["cell"], sample["sample_id"], sample["draw"]) for sample in samples}) == len(samples)
+    assert samples == deterministic_samples(untouched)
+    assert deterministic_results(folder) == deterministic_results(untouched)
+    runs = [json.loads((one / "run.json").read_text()) for one in (untouched, folder)]
+    for run in runs:
+        del run["provenance"]["started_at"], run["provenance"]["command"]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="watches processes through /proc")
+def test_killed_in_the_middle_it_ends_as_if_untouched(server, arguments, untouched, tmp_path):
+    journal = tmp_path / "killed" / "samples.jsonl"
+    process = server.start([*arguments, "--output", str(tmp_path / "killed")])
+    assert wait_until_written(journal, (untouched / "samples.jsonl").stat().st_size // 2, process)
+    os.kill(process, signal.SIGKILL)
+    assert server.wait() == -signal.SIGKILL
+    with journal.open("r+b") as file:  # As a kill in the middle of a write leaves it.
+        file.truncate(journal.stat().st_size - 7)
+    server.start([*arguments, "--output", str(tmp_path / "killed")])
+    assert server.wait() == 1
+    assert_as_if_untouched(tmp_path / "killed", untouched)
+
+
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="watches processes through /proc")
-def test_killed_at_random_moments_it_ends_as_if_untouched(server, arguments, tmp_path):
-    server.start([*arguments, "--output", str(tmp_path / "untouched")])
-    assert server.wait() == 1, "two pictures of the task cannot be read"
-    expected = deterministic_samples(tmp_path / "untouched")
-    total_bytes = (tmp_path / "untouched" / "samples.jsonl").stat().st_size
-
+def test_killed_at_random_moments_it_ends_as_if_untouched(server, arguments, untouched, tmp_path):
+    total_bytes = (untouched / "samples.jsonl").stat().st_size
     draw = random.Random(0)
     killed, code, journal = 0, None, tmp_path / "killed" / "samples.jsonl"
     while code != 1:
@@ -115,14 +145,7 @@ def test_killed_at_random_moments_it_ends_as_if_untouched(server, arguments, tmp
         assert killed < 50
 
     assert killed >= 4
-    samples = deterministic_samples(tmp_path / "killed")
-    assert len({(sample["cell"], sample["sample_id"], sample["draw"]) for sample in samples}) == len(samples)
-    assert samples == expected
-    assert deterministic_results(tmp_path / "killed") == deterministic_results(tmp_path / "untouched")
-    runs = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("untouched", "killed")]
-    for run in runs:
-        del run["provenance"]["started_at"], run["provenance"]["command"]
-    assert runs[0] == runs[1]
+    assert_as_if_untouched(tmp_path / "killed", untouched)
 
 
 @pytest.mark.timeout(900)

@@ -132,6 +132,7 @@ def test_ctrl_c_twice_to_every_rank_is_told_once_by_rank_0(server, arguments, al
     assert_same_answers(folder, alone)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_by_any_number_of_processes_it_ends_as_if_untouched(
     server, arguments, alone, tmp_path
 ):
