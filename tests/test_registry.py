@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from adallava import registry
+from adallava import AdaLlava, registry
 from adallava.errors import AdallavaError, UnknownNameError
+from adallava.evaluation.availability import why_left_out
+from adallava.evaluation.loading import resolve_methods
 from adallava.families.contract import Family
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection import build_selector
@@ -83,6 +85,35 @@ def test_a_broken_registration_is_named(monkeypatch: pytest.MonkeyPatch, name: s
     _register(monkeypatch, (name, value))
     with pytest.raises(AdallavaError, match=message):
         load_selector_class(name)
+
+
+class Halfway(Selector):
+    """Inherits the protocol, and has written nothing but `select`."""
+
+    name = "mine"
+    learned = merges = per_sample = ignores_budget = False
+    needs = frozenset()
+
+    def select(self, inputs: object) -> None: ...
+
+
+def test_what_a_class_takes_over_from_the_protocol_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    _register(monkeypatch, ("mine", "test_registry:Halfway"))
+    with pytest.raises(AdallavaError, match=r"lacks flops \("):
+        load_selector_class("mine")
+
+
+def test_a_broken_method_of_another_package_is_left_out_of_all(
+    monkeypatch: pytest.MonkeyPatch, full: AdaLlava, tmp_path: Path
+) -> None:
+    (tmp_path / "breaks_on_import.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    _register(monkeypatch, ("mine", "breaks_on_import:A"), ("uniform", "adallava.selection.uniform:UniformSelector"))
+    assert resolve_methods(["all"]) == {"mine": False, "uniform": False}
+    reason = why_left_out(full, "mine", {})
+    assert reason is not None
+    assert "cannot be imported from 'breaks_on_import:A': ZeroDivisionError" in reason
+    assert why_left_out(full, "uniform", {}) is None
 
 
 def test_listing_the_methods_does_not_import_torch() -> None:

@@ -41,6 +41,9 @@ _REQUIRED_FAMILY = (
 )
 """Of a model family: `families.contract.Family`. Its name is the `model_type` of the config."""
 
+_CONTRACTS = ("adallava.selection.contract", "adallava.selection.layer_contract", "adallava.scheduling.contract")
+"""Modules whose protocols a class may inherit. What it takes over from there has no body."""
+
 
 def selector_names() -> tuple[str, ...]:
     """Return the names of every installed selection method, sorted. Imports none of them.
@@ -152,10 +155,10 @@ def _import(group: str, name: str) -> tuple[EntryPoint, Any]:
     entry_point = known[name]
     try:
         return entry_point, entry_point.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # Whatever another package's module does as it is imported.
         raise AdallavaError(
             f"{_KINDS[group]} {name!r} of package {_package(entry_point)} cannot be imported from "
-            f"{entry_point.value!r}: {error}"
+            f"{entry_point.value!r}: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -175,7 +178,7 @@ def _check_class(group: str, cls: object, entry_point: EntryPoint) -> None:
     required: tuple[str, ...] = _REQUIRED_FAMILY if group == FAMILY_GROUP else _REQUIRED_SCHEDULER
     if group == SELECTOR_GROUP:
         required = _REQUIRED_INSIDE if selects_inside_llm(cls) else _REQUIRED_BEFORE
-    missing = [attribute for attribute in required if not hasattr(cls, attribute)]
+    missing = [attribute for attribute in required if not hasattr(cls, attribute) or _only_declared(cls, attribute)]
     if not isinstance(cls, type) or missing:
         raise AdallavaError(
             f"{_KINDS[group]} {entry_point.name!r} of package {_package(entry_point)} does not keep the contract: "
@@ -188,10 +191,18 @@ def _check_class(group: str, cls: object, entry_point: EntryPoint) -> None:
         )
 
 
+def _only_declared(cls: object, attribute: str) -> bool:
+    """Say whether a class that inherits the protocol left one of its methods as it is there: without a body."""
+    return getattr(getattr(cls, attribute), "__module__", None) in _CONTRACTS
+
+
 def _unknown_name_message(group: str, name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"no {_KINDS[group]} {name!r}: {hint}known are {', '.join(known)}"
+    return (
+        f"no {_KINDS[group]} {name!r}: {hint}known are {', '.join(known)}. (One that was registered just now is known "
+        "after its package is installed again: pip install -e .)"
+    )
 
 
 def _package(entry_point: EntryPoint) -> str:

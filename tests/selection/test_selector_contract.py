@@ -26,7 +26,11 @@ def selector(request: pytest.FixtureRequest) -> Selector:
 def _kept(selector: Selector, keep_counts: list[int]) -> list[list[int]]:
     with torch.no_grad():
         selection = selector.select(selection_input(planned_counts(selector, keep_counts)))
-    return [row[:count] for row, count in zip(selection.indices.tolist(), selection.keep_counts, strict=True)]
+    assert selection.indices.dtype == torch.int64
+    assert selection.indices.shape == (len(keep_counts), max(selection.keep_counts))
+    rows = list(zip(selection.indices.tolist(), selection.keep_counts, strict=True))
+    assert all(set(row[count:]) <= {0} for row, count in rows)
+    return [row[:count] for row, count in rows]
 
 
 @settings(max_examples=15, deadline=None)

@@ -16,6 +16,7 @@ from adallava.tasks import Task
 
 from .answering import Answerer
 from .availability import why_left_out
+from .method_costs import check_method_costs
 from .observer import SweepObserver
 from .request import SweepRequest
 
@@ -49,6 +50,7 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
         CheckpointError: for a model that cannot be loaded, or a named learned method without its adapter.
         UnsupportedModeError: for a named method that needs what the model lacks.
         InputError: for an adapter or an option given for a method that does not run.
+        AdallavaError: for a method whose `flops` are not what it computes.
     """
     for option, given, names in (
         ("--adapter", request.adapters, {*methods, *request.schedulers}),
@@ -74,6 +76,7 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
             models[method] = full.with_method(method, adapter=adapter, **options)
         else:
             observer.note(f"method {method} is left out: {reason}")
+    check_method_costs(models)
     return models
 
 

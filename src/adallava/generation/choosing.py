@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from adallava.errors import AdallavaError
+from adallava.generation.checked import check_selection, declared_inputs
 from adallava.selection.contract import Selection, SelectionInput, Selector, TowerLayer
 
 _Grid = tuple[int, int]
@@ -52,14 +52,9 @@ def split_by_grid(inputs: SelectionInput, grids: Sequence[_Grid]) -> Iterator[tu
 
 
 def _choose_alike(selector: Selector, inputs: SelectionInput) -> Selection:
-    selection = selector.select(inputs)
-    expected = (len(inputs.features), max(inputs.keep_counts))
-    if selection.keep_counts != inputs.keep_counts or tuple(selection.indices.shape) != expected:
-        raise AdallavaError(
-            f"method {selector.name!r} was asked to keep {inputs.keep_counts} and returned "
-            f"{selection.keep_counts} with indices of shape {tuple(selection.indices.shape)}, not {expected}"
-        )
-    return selection
+    selection = selector.select(declared_inputs(selector.name, selector.needs, inputs))
+    num_images, num_tokens = inputs.features.shape[:2]
+    return check_selection(selector.name, selection, inputs.keep_counts, [num_tokens] * num_images)
 
 
 def _of_images(inputs: SelectionInput, images: Sequence[int], grid: _Grid) -> SelectionInput:
@@ -116,4 +111,5 @@ def _put_together(chosen: Sequence[tuple[tuple[int, ...], Selection]], inputs: S
             if own is None:
                 own = torch.nn.functional.one_hot(selection.indices, num_tokens)
             weights[rows, :kept, : own.shape[2]] = own.float()
-    return Selection(indices, inputs.keep_counts, scores, weights)
+    flags = [selection.within for _, selection in chosen if selection.within is not None]
+    return Selection(indices, inputs.keep_counts, scores, weights, torch.stack(flags).all() if flags else None)

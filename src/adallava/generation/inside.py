@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.errors import AdallavaError
 from adallava.families.contract import DecoderLayers
+from adallava.generation.checked import check_selection
 from adallava.generation.compact import Positions, counted_positions, merge_embeds
 from adallava.generation.drops import DropPlan, PlannedDrop, Stage
 from adallava.selection.contract import Selection
@@ -67,6 +67,7 @@ class LayerDrops:
         num_images, num_tokens = len(first.keep_counts), max(first.keep_counts, default=0)
         self._patches = torch.arange(num_tokens, device=inputs_embeds.device).expand(num_images, -1)
         self._scores: Tensor | None = None
+        self._within: Tensor | None = None
         self._raters = self._name_raters(inputs_embeds) if plan.drops else None
         self._prefilled = False
         self._reading: _Reading | None = None
@@ -87,7 +88,7 @@ class LayerDrops:
     def selection(self) -> Selection | None:
         """Return what is left behind the last drop, as patches of each image; None without images."""
         counts = self._plan.stages[-1].layout.keep_counts
-        return Selection(self._patches, counts, scores=self._scores) if counts else None
+        return Selection(self._patches, counts, scores=self._scores, within=self._within) if counts else None
 
     def around(self, index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """Run one layer, with the drop before or behind it. See `AroundLayer`."""
@@ -168,12 +169,9 @@ class LayerDrops:
     def _choose(self, attention: Tensor, vision: Tensor, before: Stage, after: Stage) -> Selection:
         counts = after.layout.keep_counts
         selection = self._selector.choose(DropInput(attention, vision, before.layout.keep_counts, counts))
-        expected = (len(counts), max(counts))
-        if selection.keep_counts != counts or tuple(selection.indices.shape) != expected:
-            raise AdallavaError(
-                f"method {self._selector.name!r} was asked to keep {counts} and returned {selection.keep_counts} with "
-                f"indices of shape {tuple(selection.indices.shape)}, not {expected}"
-            )
+        selection = check_selection(self._selector.name, selection, counts, before.layout.keep_counts)
+        if selection.within is not None:
+            self._within = selection.within if self._within is None else self._within & selection.within
         return selection
 
     def _note(self, attention: Tensor, selection: Selection, before: Stage) -> None:

@@ -2,12 +2,11 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Literal
 
 from torch import Tensor
 
-from adallava.errors import AdallavaError
+from adallava.generation.checked import check_indices
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import CompactBatch
 from adallava.generation.layout import Layout
@@ -288,13 +287,4 @@ def _kept_indices(method: str, prepared: Prepared) -> list[tuple[int, ...]]:
     selection = prepared.selection
     if selection is None:
         return [()] * len(prepared.layout.keep_counts)
-    rows = zip(selection.indices.tolist(), selection.keep_counts, strict=True)
-    kept = [tuple(row[:count]) for row, count in rows]
-    for image, (indices, num_patches) in enumerate(zip(kept, prepared.layout.tokens_per_image, strict=True)):
-        within = all(0 <= index < num_patches for index in indices)
-        if not within or any(a >= b for a, b in pairwise(indices)):
-            raise AdallavaError(
-                f"method {method!r} kept {list(indices)} of image {image}: indices must be ascending, unique and "
-                f"below {num_patches}"
-            )
-    return kept
+    return check_indices(method, selection, prepared.layout.tokens_per_image)

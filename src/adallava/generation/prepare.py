@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adallava.errors import InputError
 from adallava.families.contract import Family, VisionFeatures
+from adallava.generation.checked import declared_inputs
 from adallava.generation.choosing import choose, split_by_grid
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import (
@@ -239,7 +240,8 @@ def read_own_counts(
     inputs = selection_input(family, layout, ids, vision, ratios, seeds, selector, language)
     counts = [0] * len(layout.keep_counts)
     for images, part in split_by_grid(inputs, family.grids(pixel_values)):
-        for image, count in zip(images, selector.own_counts(part).tolist(), strict=True):
+        own = selector.own_counts(declared_inputs(selector.name, selector.needs, part))
+        for image, count in zip(images, own.tolist(), strict=True):
             counts[image] = int(count)
     return vision, tuple(counts)
 

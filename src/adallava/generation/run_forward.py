@@ -6,13 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
+from adallava.generation.checked import check_indices
 from adallava.generation.compact import CompactBatch, add_latency, compact_labels
+from adallava.generation.layout import Layout
 from adallava.generation.llm_run import LLMRun
 from adallava.generation.modes import refuse_outputs_inside
 from adallava.generation.output import ForwardOutput
 from adallava.generation.prepare import Prepared, assemble
 from adallava.generation.prepare_inside import PreparedInside
 from adallava.scheduling.contract import Schedule
+from adallava.selection.contract import Selection
+from adallava.selection.layer_contract import AnySelector
 
 
 def choose_inside(inside: PreparedInside) -> Prepared:
@@ -33,8 +37,9 @@ def forward_run(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOutput
     """
     if run.layers is not None:
         refuse_outputs_inside(forward_kwargs.get)
-    batch = run.prepared.batch
+    batch, prepared = run.prepared.batch, run.prepared
     result, schedule = _run(run, batch.labels, forward_kwargs)
+    _check(prepared.selector, prepared.selection, prepared.layout)
     return ForwardOutput(result.loss, result.logits, batch, run.prepared.layout, run.prepared.selection, schedule)
 
 
@@ -53,6 +58,7 @@ def forward_inside(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOut
     last, labels = run.inside.plan.stages[-1].layout, run.request.labels
     of_last = None if labels is None else compact_labels(last, labels.to(run.family.device))
     result, schedule = _run(run, of_last, forward_kwargs)
+    _check(run.prepared.selector, run.inside.drops.selection(), last)
     return ForwardOutput(
         result.loss, result.logits, _batch_at_the_end(run, run.inside), last, run.inside.drops.selection(), schedule
     )
@@ -63,6 +69,12 @@ def _run(run: LLMRun, labels: Tensor | None, forward_kwargs: Mapping[str, Any]) 
     options = {"use_cache": False, **forward_kwargs}
     result = run.model()(**run.prepared.batch.llm_inputs(), labels=labels, **options)
     return result, None if run.layers is None else run.layers.schedule
+
+
+def _check(selector: AnySelector | None, selection: Selection | None, layout: Layout) -> None:
+    """Look at a choice that could not be looked at when it was made, now that the LLM is on its way."""
+    if selector is not None and selection is not None and selection.within is not None:
+        check_indices(selector.name, selection, layout.tokens_per_image)
 
 
 def _batch_at_the_end(run: LLMRun, inside: PreparedInside) -> CompactBatch:

@@ -12,6 +12,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from adallava.errors import AdallavaError
+
 
 class Need(StrEnum):
     """What a method reads beyond features, question and seed. The family makes it only for methods that ask.
@@ -111,7 +113,10 @@ class TowerLayer:
         Args:
             num_heads: to split C among; None = the tower's own.
         """
-        assert self.cls_query is not None, "a tower without class token is refused before it runs"
+        if self.cls_query is None:
+            raise AdallavaError(
+                "the method reads the class token's attention, and its `needs` does not name Need.CLS_TOKEN"
+            )
         heads = self.num_heads if num_heads is None else num_heads
         num_images, length, width = self.keys.shape
         query = self.cls_query.float().view(num_images, heads, 1, width // heads)
@@ -175,12 +180,14 @@ class Selection:
         scores: [I, N] float32 that the choice was made from, or None.
         merge_weights: [I, Kmax, N] float32 on the tower's features, for methods that combine tokens; None = a
             gather. A row sums to 1 where tokens are averaged; some papers add instead, and say so.
+        within: [] bool on the device, set by core code alone: whether all indices were in [0, N); None = looked at.
     """
 
     indices: Tensor
     keep_counts: tuple[int, ...]
     scores: Tensor | None = None
     merge_weights: Tensor | None = None
+    within: Tensor | None = None
 
     def apply(self, features: Tensor) -> Tensor:
         """Return the kept features, [I, Kmax, C]; rows past K are unspecified and never read."""

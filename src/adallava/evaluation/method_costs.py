@@ -1,0 +1,88 @@
+"""Whether a method says what its choice costs: its `flops` beside what PyTorch counts, before a sweep believes it."""
+
+from collections.abc import Mapping
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from adallava.errors import AdallavaError
+from adallava.model import AdaLlava
+from adallava.selection.contract import (
+    BudgetTokenMethod,
+    OwnCountMethod,
+    RoundingMethod,
+    SelectionInput,
+    Selector,
+    TowerLayer,
+    TowerShape,
+)
+from adallava.selection.layer_contract import LayerSelector
+
+_QUESTION_TOKENS = 4
+_TOLERANCE = 0.01
+
+
+def check_method_costs(models: Mapping[str, AdaLlava]) -> None:
+    """Refuse a method whose `flops` are not what its `select` computes; see `docs/contributing.md`.
+
+    A choice among random tokens of the model's shape is counted, a quarter of them kept. Methods inside the LLM have no
+    products of their own worth the name, and methods that keep nothing none at all.
+
+    Raises:
+        AdallavaError: naming the method, what it says and what was counted.
+    """
+    for name, model in models.items():
+        selector = model.selector
+        if selector is None or isinstance(selector, LayerSelector):
+            continue
+        keeps_none = selector.ignores_budget and not isinstance(selector, OwnCountMethod)
+        if not keeps_none:
+            _check(name, selector, model.shape, model)
+
+
+@torch.no_grad()
+def _check(name: str, selector: Selector, shape: TowerShape, model: AdaLlava) -> None:
+    keep_count = max(1, shape.num_vision_tokens // 4)
+    if isinstance(selector, RoundingMethod):
+        keep_count = selector.keep_count(keep_count, shape.grid)
+    inputs = _random_inputs(model, shape, keep_count)
+    with FlopCounterMode(display=False) as counter:
+        if isinstance(selector, BudgetTokenMethod):
+            selector.budget_token(inputs.budget_ratios)
+        selection = selector.select(inputs)
+        selection.apply(inputs.features)
+    counted = counter.get_total_flops()
+    said = selector.flops(shape, _QUESTION_TOKENS, keep_count)
+    if not isinstance(said, int) or abs(said - counted) > _TOLERANCE * counted:
+        raise AdallavaError(
+            f"method {name!r} says that choosing {keep_count} of {shape.num_vision_tokens} tokens costs {said!r} "
+            f"FLOPs, and PyTorch counts {counted}: its `flops` must return what `select` computes"
+        )
+
+
+def _random_inputs(model: AdaLlava, shape: TowerShape, keep_count: int) -> SelectionInput:
+    """Return one image's inputs of the model's widths, type and device; whatever a method may need is there."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator).to(model.device, model.dtype)
+
+    num_tokens, width = shape.num_vision_tokens, shape.layer_width
+    layer = TowerLayer(normal(1, num_tokens + 1, width), normal(1, width), shape.tower_heads)
+    mask = torch.ones(1, _QUESTION_TOKENS, dtype=torch.bool, device=model.device)
+    return SelectionInput(
+        features=normal(1, num_tokens, shape.vision_width),
+        grid=shape.grid,
+        keep_counts=(keep_count,),
+        budget_ratios=torch.tensor([keep_count / num_tokens], device=model.device),
+        seeds=torch.zeros(1, dtype=torch.int64, device=model.device),
+        question_embeds=normal(1, _QUESTION_TOKENS, shape.llm_width),
+        question_mask=mask,
+        budget_features=normal(1, shape.vision_width),
+        feature_layer=layer,
+        last_layer=layer,
+        projected=normal(1, num_tokens, shape.llm_width),
+        word_embeds=normal(1, _QUESTION_TOKENS, shape.llm_width),
+        word_mask=mask,
+        text_relevance=normal(1, num_tokens).float().tanh(),
+    )
