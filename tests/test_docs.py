@@ -9,9 +9,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+import torch
 
 from adallava.cli.main import main
+from adallava.errors import InputError
 from adallava.registry import SELECTOR_GROUP
+from adallava.selection.contract import SelectionInput
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -81,6 +84,19 @@ def test_the_page_of_methods_has_every_method_once():
     table = page.split("| method | paper |")[1].split("\n\n")[0]
     ours = sorted(point.name for point in entry_points(group=SELECTOR_GROUP) if point.value.startswith("adallava."))
     assert sorted(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == ours
+
+
+def test_the_method_of_the_contributors_page_keeps_the_contract():
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / "docs/contributing.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    namespace = {}
+    exec(code, namespace)
+    features = torch.tensor([[[3.0, 4.0], [1.0, 0.0], [0.0, 5.5], [2.0, 2.0]]])
+    inputs = SelectionInput(features, (2, 2), (2,), *(torch.ones(1),) * 4)
+    assert namespace["BrightestSelector"]().select(inputs).indices.tolist() == [[0, 2]]
+    with pytest.raises(InputError, match="above 0, not -1"):
+        namespace["BrightestSelector"](power=-1)
 
 
 def test_files_that_the_readme_points_to_exist():
