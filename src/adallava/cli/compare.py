@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .streams import say_json
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     a, b = (gather_answers(str(run.folder), run.run, run.results, run.samples()) for run in opened)
     comparison = compare_runs(a, b)
     if args.json:
-        print(comparison.model_dump_json(indent=2))
+        say_json(comparison.model_dump_json(indent=2))
     else:
         _print(comparison, list_samples=args.list)
     return 0

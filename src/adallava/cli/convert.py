@@ -9,6 +9,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from .streams import say
+
 _DESCRIPTION = """\
 Write a checkpoint of the original LLaVA code (liuhaotian/llava-v1.5-*), or of AdaLLaVA (zhuoyanxu/ada-llava-*), as a
 stock Hugging Face folder that every other command takes. All folders are local; pickled weights are read as tensors
@@ -59,14 +61,14 @@ def run(args: argparse.Namespace) -> int:
     with _unwound_at_sigterm():
         done = convert_llava(args.source, args.vision_tower, args.output, tokenizer=args.tokenizer)
     cast = f", cast from {_name(done.vision_tower_dtype)}" if done.vision_tower_dtype != done.dtype else ""
-    print(
+    say(
         f"wrote {done.folder}: {done.num_weights} weights in {_name(done.dtype)}; the vision tower's are from "
         f"{done.vision_tower_from}{cast}"
     )
     if done.scheduler is not None:
-        print(f"wrote {done.scheduler}: AdaLLaVA's scheduler; run it with --scheduler {done.scheduler.name}")
+        say(f"wrote {done.scheduler}: AdaLLaVA's scheduler; run it with --scheduler {done.scheduler.name}")
     if done.method is not None:
-        print(f"AdaLLaVA tuned this model with fewer vision tokens: run it with --method {done.method}")
+        say(f"AdaLLaVA tuned this model with fewer vision tokens: run it with --method {done.method}")
     return 0
 
 
@@ -83,7 +85,7 @@ def _unwound_at_sigterm() -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        print("adallava convert: ended by SIGTERM; nothing half written is left", file=sys.stderr)
+        say("adallava convert: ended by SIGTERM; nothing half written is left", error=True)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

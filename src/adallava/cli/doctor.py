@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from adallava.errors import InputError
 
 from .arguments import add_list_argument, options_of_methods, parse_method_paths, parse_token_budgets
 from .shared_options import add_method_option, add_placement
+from .streams import say, say_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
     healthy = all(diagnosis.healthy for diagnosis in diagnoses)
     if args.json:
         document = {"healthy": healthy, "diagnoses": [diagnosis.to_json() for diagnosis in diagnoses]}
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        say_json(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         _print(diagnoses)
     return int(not healthy)
@@ -162,11 +162,11 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
                 if reason is None:
                     methods[known] = None
                 else:
-                    print(f"method {known} is left out: {reason}", file=sys.stderr)
+                    say(f"method {known} is left out: {reason}", error=True)
         else:
             methods[name] = None
     for method in methods:
-        print(f"checking {method} …", file=sys.stderr)
+        say(f"checking {method} …", error=True)
         yield diagnose_method(
             full,
             method,

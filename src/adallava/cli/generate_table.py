@@ -14,6 +14,7 @@ from adallava.report.layer_strip import layer_shares, strip_text
 from .arguments import options_of_methods
 from .budget_result import BudgetResult
 from .console import make_console
+from .streams import say_json
 
 if TYPE_CHECKING:
     from adallava.model import AdaLlava
@@ -34,7 +35,7 @@ def print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argpars
         "seed": args.seed,
         "results": [asdict(result) for result in results],
     }
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    say_json(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:

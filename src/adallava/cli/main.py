@@ -12,6 +12,8 @@ from importlib import import_module
 import adallava
 from adallava.errors import AdallavaError
 
+from .streams import say, steady_streams
+
 COMMANDS = ("sweep", "compare", "report", "generate", "doctor", "train", "convert")
 """Modules of `adallava.cli`, in the order of the help."""
 
@@ -35,7 +37,11 @@ first steps:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a mistake of the caller is one line on stderr."""
-    argv = sys.argv[1:] if argv is None else argv
+    with steady_streams():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: Sequence[str]) -> int:
     try:
         args = build_parser(argv[:1]).parse_args(argv)
     except KeyboardInterrupt:  # nothing has begun
@@ -43,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except (AdallavaError, OSError) as error:
-        print(f"adallava {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"adallava {args.command}: {' '.join(str(error).split())}", error=True)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         hint = getattr(args, "interrupt_hint", "")
-        print(f"adallava {args.command}: interrupted{hint}", file=sys.stderr)
+        say(f"adallava {args.command}: interrupted{hint}", error=True)
         return EXIT_INTERRUPTED
 
 

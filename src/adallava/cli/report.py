@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .streams import say
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -89,11 +91,11 @@ def run(args: argparse.Namespace) -> int:
         roofline=args.roofline,
         laid_over=LaidOver(args.compare, paired_difference) if args.compare else None,
     )
-    print(page)
+    say(page)
     if args.figures:
         paths = write_tables(opened.run, opened.results, args.figures, args.roofline)
         paths += [*write_figures(opened.results, args.figures), *write_dial_figures(opened.results, args.figures)]
-        print(*paths, sep="\n")
+        say(*paths)
     return 0
 
 
@@ -111,7 +113,7 @@ def _pictures_of(run: "Run", include_path: Path | None) -> "Callable[[str], Imag
     except AdallavaError as error:
         if include_path is not None:
             raise
-        print(f"note: the page has no pictures: {' '.join(str(error).split())}")
+        say(f"note: the page has no pictures: {' '.join(str(error).split())}")
         return lambda _: None
     if task.sha256 != run.provenance.task_sha256:
         changed = (
@@ -119,7 +121,7 @@ def _pictures_of(run: "Run", include_path: Path | None) -> "Callable[[str], Imag
             if task.aggregate is None
             else "has other questions or answers than in the run: other data, lmms-eval or --include-path"
         )
-        print(f"note: the page has no pictures: {run.config.task} {changed}")
+        say(f"note: the page has no pictures: {run.config.task} {changed}")
         return lambda _: None
     return pictures_of(task)
 

@@ -1,6 +1,5 @@
 """How a running sweep looks: a progress bar on a terminal, a line a cell elsewhere."""
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -12,13 +11,15 @@ from rich.progress import (
 
 from adallava.evaluation.observer import SweepObserver
 
+from .console import make_console
+
 
 class ProgressDisplay(SweepObserver):
     """Shows cell, answers done, rate and remaining time on stderr."""
 
     def __init__(self) -> None:
         """Prepare; nothing is shown before `begin`."""
-        self._console = Console(stderr=True)
+        self._console = make_console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.fields[cell]}"),
             BarColumn(),

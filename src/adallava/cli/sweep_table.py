@@ -142,7 +142,7 @@ def print_plain(table: PaperTable, console: Console) -> None:
     for row in table.rows:
         shown.add_row(*(escape(f"{entry.text} {entry.note}".strip() + "*" * entry.bold) for entry in row))
     if not console.is_terminal:
-        console = Console(width=max(console.width, _natural_width(shown, console)))
+        console = make_console(width=max(console.width, _natural_width(shown, console)))
     console.print(shown)
     # Not as the table's caption, which would be no wider than the table.
     console.print(table.caption.replace("Bold:", "*:"), style="table.caption", markup=False, highlight=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .shared_options import add_columns, named_columns
+from .streams import say
 
 _DESCRIPTION = """\
 Run one stage of training from a recipe: adapt a base to missing vision tokens or layers, or train a controller or a
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if recipe.stage == "fixed-plan":
         _print_plans(args.output / PLANS_FILE)
     written = PLANS_FILE if recipe.stage == "fixed-plan" else "curve.json"
-    print(f"wrote {folder} and {args.output / written}")
+    say(f"wrote {folder} and {args.output / written}")
     return 0
 
 
@@ -86,7 +87,7 @@ def _print_plans(path: Path) -> None:
     written = json.loads(path.read_text())
     for plan in [*written["found"], written["every_layer"]]:
         low, high = plan["accuracy_interval"]
-        print(
+        say(
             f"{plan['layers_run']} of {written['num_layers']} layers: 0 … {written['prefix_layers'] - 1} and "
             f"{'+'.join(map(str, plan['layers']))}: {plan['right']} of {plan['questions']} right, "
             f"{plan['accuracy']:.1%} [{low:.1%}, {high:.1%}], log-probability {plan['log_probability']:.3f} "
