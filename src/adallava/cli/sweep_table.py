@@ -41,8 +41,8 @@ _COLUMNS = (
     Column("accuracy %", lambda cell: _accuracy(cell.accuracy)),
     Column("hard %", lambda cell: _percent(cell.accuracy_hard), 4),
     Column("difference to full", lambda cell: _difference(cell), 5),
-    Column("GFLOPs", lambda cell: f"{cell.flops['total'] / 1e9:.3g}"),
-    Column("select", lambda cell: f"{cell.flops.get('selector', 0.0) / 1e9:.1g}", 3),
+    Column("GFLOPs", lambda cell: _gflops(cell, "total", 3)),
+    Column("select", lambda cell: _gflops(cell, "selector", 1), 3),
 )
 
 _CAPTION = (
@@ -170,6 +170,10 @@ def _accuracy(accuracy: Interval | None) -> str:
 
 def _ms(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _gflops(cell: Cell, part: str, figures: int) -> str:
+    return f"{cell.flops.get(part, 0.0) / 1e9:.{figures}g}" if cell.flops else "-"
 
 
 def _percent(accuracy: Interval | None) -> str:
