@@ -186,7 +186,7 @@ def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
     from adallava.generation.decoding import SAMPLING, in_words, values_of_checkpoint
 
     own = values_of_checkpoint(model.base.generation_config)
-    set_here = {"do_sample": False, "use_cache": True, **{n: None for n in GENERATE_REFUSED.keys() & own.keys()}}
+    set_here = {"do_sample": False, "use_cache": True, **dict.fromkeys(GENERATE_REFUSED.keys() & own.keys())}
     idle = {*set_here, *SAMPLING, "max_new_tokens", "max_length"}
     for values, what in (
         ({name: value for name, value in own.items() if name not in idle}, "counts here"),
