@@ -160,7 +160,9 @@ def check_generate_arguments(
     for name, value in given.items():
         reason = refused.get(name) or GENERATE_IDLE.get(name)
         if reason is not None and asks_for_something(name, value):
-            raise UnsupportedModeError(f"generate({name}={_short(value)}) is not supported: {reason}")
+            argument = f"{name}={_short(value)}"
+            argument = argument if name in _REFUSED_INSIDE else f"generate({argument})"
+            raise UnsupportedModeError(f"{argument} is not supported: {reason}")
         if reason is None and name not in (*GENERATE_TAKEN, *AS_CONFIGURED) and not name.startswith("_"):
             raise InputError(f"generate has no argument {name!r}{_hint(name, GENERATE_TAKEN)}")
     for name, value in rest.items():
