@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from adallava.generation.checked import check_indices
 from adallava.errors import UnsupportedModeError
 from adallava.generation.arguments import AS_CONFIGURED, check_forward_arguments
+from adallava.generation.checked import check_indices
 from adallava.generation.compact import CompactBatch, add_latency, compact_labels
 from adallava.generation.layout import Layout
 from adallava.generation.llm_run import LLMRun
