@@ -99,6 +99,7 @@ def write_run(folder: Path, records: Sequence[SampleRecord], results: Results | 
         "dtype": "float32",
         "device": "cpu",
         "attn_implementation": "sdpa",
+        "decoding": {"eos_token_ids": [2], "pad_token_id": 0},
     }
     config = RunConfig(**(fields | changes))
     provenance = Provenance(

@@ -12,6 +12,7 @@ from adallava.budget import BudgetLike, LatencyLike
 from adallava.errors import CheckpointError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
+from adallava.generation.arguments import check_as_configured
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import Positions
 from adallava.generation.llm_run import LLMRun, prepare_run
@@ -304,7 +305,8 @@ class AdaLlava:
             seed: of methods and schedulers that draw; one for all samples, or one each.
             positions: "original" keeps each token's position in the full prompt; "compact" counts anew.
             clock: measures the parts, if given.
-            generation_kwargs: transformers' own. `max_length` counts the full prompt, as in the stock model.
+            generation_kwargs: transformers' own, over the model's `generation_config`, as in the stock model:
+                `max_length` counts the full prompt. What is taken and refused is in docs/decoding.md.
 
         Raises:
             BudgetError: for a budget or latency that means nothing, or that the method "full", or the scheduler, cannot
@@ -323,6 +325,7 @@ class AdaLlava:
             seed=seed,
             positions=positions,
         )
+        check_as_configured(generation_kwargs, self.base.config)
         plan = plan_generation(
             generation_kwargs,
             self.base.generation_config,
@@ -385,12 +388,18 @@ class AdaLlava:
 
         Args:
             labels: [B, L], -100 where no token is learned. A selector reads the prompt up to the first label only.
-            forward_kwargs: for the base's own forward, for instance `logits_to_keep`.
+            forward_kwargs: for the base's own forward, for instance `logits_to_keep`, whose columns are those of the
+                shortened batch.
+
+        Returns:
+            The output, or with `return_dict=False` its `to_tuple()`.
 
         Raises:
             BudgetError: for a budget that means nothing.
-            InputError: if prompts, images and labels do not fit together.
+            InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
+            UnsupportedModeError: for an argument that cannot be given correctly.
         """
+        check_as_configured(forward_kwargs, self.base.config)
         request = Request.parse(
             input_ids,
             attention_mask,
@@ -404,7 +413,12 @@ class AdaLlava:
             labels=labels,
         )
         run = self._prepare(request)
-        return forward_run(run, forward_kwargs) if run.inside is None else forward_inside(run, forward_kwargs)
+        output = forward_run(run, forward_kwargs) if run.inside is None else forward_inside(run, forward_kwargs)
+        # Typed as what all but those callers get.
+        return output if forward_kwargs.get("return_dict") is not False else output.to_tuple()  # type: ignore[return-value]
 
     def _prepare(self, request: Request, clock: StageClock | None = None) -> LLMRun:
+        for part in (self.selector, self.scheduler):
+            if isinstance(part, nn.Module):
+                part.to(self.device)  # After the base went elsewhere.
         return prepare_run(self._family, self.selector, self.scheduler, request, language=self._language, clock=clock)

@@ -113,7 +113,7 @@ class SampleRecord(Record):
     part_ms: dict[str, float]
     """Measured milliseconds by part (`PART_NAMES`) of the batch, divided by `batch_size`."""
     flops: dict[str, int]
-    """Closed-form FLOPs of this sample by part."""
+    """Closed-form FLOPs of this sample by part; empty where the model's have no closed form here."""
     peak_memory_bytes: int | None = None
     """Peak of the device's allocator during the batch (CUDA), or of the process (CPU)."""
     error: str | None = None
@@ -217,7 +217,7 @@ class Cell(Record):
     prompt_length: float
     answer_length: float
     flops: dict[str, float]
-    """Mean FLOPs per sample by part, and `total`."""
+    """Mean FLOPs per sample by part, and `total`; empty where none are known."""
     part_ms: dict[str, float]
     """Median measured ms per sample by part, `total`, and `time_to_first_token` (all but decode)."""
     peak_memory_bytes: int | None
@@ -329,6 +329,32 @@ class TaskFigures(Record):
     """None for a metric that has no value over these responses."""
 
 
+class Decoding(Record):
+    """How answers were decoded. Nothing else of a checkpoint's `generation_config.json` had a part in it."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Asked for, by transformers' names; none is greedy decoding."""
+    eos_token_ids: list[int]
+    """Of the checkpoint: any of them ends an answer."""
+    pad_token_id: int | None
+    """Of the checkpoint, or the first that ends an answer: what fills up an answer that ended earlier than others."""
+
+    @property
+    def num_beams(self) -> int:
+        """Rows that are searched for each answer; 1 without a search."""
+        return int(self.options.get("num_beams", 1))
+
+    @property
+    def samples(self) -> bool:
+        """Whether tokens are drawn at random."""
+        return bool(self.options.get("do_sample", False))
+
+    @property
+    def words(self) -> str:
+        """The options, such as `num_beams 4`, or `greedy`."""
+        return ", ".join(f"{name} {value}" for name, value in sorted(self.options.items())) or "greedy"
+
+
 class RunConfig(Record):
     """What was asked for: configurations equal but for `timing_batch_sizes` may share a run folder, others never do."""
 
@@ -362,6 +388,8 @@ class RunConfig(Record):
     """What a score is: a name of `tasks.METRICS`, or a metric of the task's own harness."""
     question_suffix: str = ""
     """Appended to every question, for models that want to be told how to answer."""
+    decoding: Decoding | None = None
+    """None in older files, which did not record it: a checkpoint's own `generation_config.json` had a part in it."""
 
 
 class Provenance(Record):

@@ -71,7 +71,8 @@ def test_a_cell_that_failed_altogether_has_no_accuracy():
         assert cell.accuracy is None
         assert cell.difference_to_full is None
         assert cell.flagged
-        assert cell.flops["total"] == cell.part_ms["total"] == 0.0
+        assert cell.flops == {}, "0 would be a figure"
+        assert cell.part_ms["total"] == 0.0
 
 
 @pytest.mark.parametrize(("empty", "flagged"), [(0, False), (1, False), (2, True), (100, True)])

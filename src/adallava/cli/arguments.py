@@ -1,6 +1,7 @@
 """Values that several commands read in the same way."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -161,6 +162,27 @@ def _parse_options(values: Sequence[str], kind: str, example: str) -> MethodOpti
         if option in options.setdefault(method, {}):
             raise InputError(f"--{kind}-option gives {method}.{option} twice")
         options[method][option] = _parse_scalar(text)
+    return options
+
+
+def parse_generation_options(values: Sequence[str]) -> dict[str, Any]:
+    """Read `NAME=VALUE`, transformers' names; a value that is JSON is what it says, another is text.
+
+    Raises:
+        InputError: for a value of another form, or an option given twice.
+    """
+    options: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        name = name.replace("-", "_")
+        if not (name.isidentifier() and equals and text):
+            raise InputError(f"--generation-option {value!r} is not NAME=VALUE, such as num_beams=4")
+        if name in options:
+            raise InputError(f"--generation-option gives {name} twice")
+        try:
+            options[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            options[name] = _parse_scalar(text)
     return options
 
 

@@ -1,6 +1,7 @@
 """`adallava generate`: parse, call, print."""
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -126,11 +127,12 @@ def run(args: argparse.Namespace) -> int:
     from adallava.model import build_prompt
 
     model = _load_model(args, options.get(args.method, {}), scheduler_options)
+    taken = {} if args.no_generate else _tell_of_checkpoint(model)
     prompt = build_prompt(model.processor, args.question, len(images))
     inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt"))
     if model.selector is not None and model.selector.ignores_budget:
         budgets = budgets[:1]
-    results = [_at_budget(model, inputs, budget, latency, args) for latency in latencies for budget in budgets]
+    results = [_at_budget(model, inputs, budget, latency, args, taken) for latency in latencies for budget in budgets]
     if not args.no_image:
         results = _with_pictures(model, inputs, results, args)
     from .generate_table import print_json, print_table
@@ -178,8 +180,30 @@ def _latencies(args: argparse.Namespace) -> tuple[tuple[Latency, ...], dict[str,
     return latencies, options
 
 
+def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
+    """Say on stderr what counts of the checkpoint's configuration of generation; return what stands in its place."""
+    from adallava.generation.arguments import GENERATE_REFUSED
+    from adallava.generation.decoding import SAMPLING, in_words, values_of_checkpoint
+
+    own = values_of_checkpoint(model.base.generation_config)
+    set_here = {"do_sample": False, "use_cache": True, **dict.fromkeys(GENERATE_REFUSED.keys() & own.keys())}
+    idle = {*set_here, *SAMPLING, "max_new_tokens", "max_length"}
+    for values, what in (
+        ({name: value for name, value in own.items() if name not in idle}, "counts here"),
+        ({name: value for name, value in own.items() if name in idle}, "does not count here"),
+    ):
+        if values:
+            print(f"note: the checkpoint's generation_config has {in_words(values)}, which {what}", file=sys.stderr)
+    return set_here
+
+
 def _at_budget(
-    model: "AdaLlava", inputs: dict[str, Any], budget: TokenBudget, latency: Latency, args: argparse.Namespace
+    model: "AdaLlava",
+    inputs: dict[str, Any],
+    budget: TokenBudget,
+    latency: Latency,
+    args: argparse.Namespace,
+    decoding: dict[str, Any],
 ) -> BudgetResult:
     start = time.perf_counter()
     if args.no_generate:
@@ -195,7 +219,7 @@ def _at_budget(
         positions=args.positions,
         clock=StageClock(model.device),
         max_new_tokens=args.max_new_tokens,
-        do_sample=False,
+        **decoding,
     )
     return of_answer(model, output, latency, (time.perf_counter() - start) * 1000.0)
 

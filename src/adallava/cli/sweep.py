@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import (
     add_list_argument,
     parse_batch_sizes,
+    parse_generation_options,
     parse_latencies,
     parse_limit,
     parse_method_options,
@@ -151,6 +152,15 @@ def _add_how(group: Any) -> None:
     group.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
     group.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     group.add_argument("--max-new-tokens", type=int, help="default: what a task of lmms-eval says, else 16")
+    # One each, not a list with commas: a value may be a list itself.
+    group.add_argument(
+        "--generation-option",
+        action="append",
+        metavar="NAME=VALUE",
+        default=[],
+        help="how to decode, by transformers' names, such as num_beams=4; may be repeated (default: greedy; of the "
+        "checkpoint's generation_config.json only token ids are taken, docs/decoding.md)",
+    )
     group.add_argument(
         "--question-suffix", default="", metavar="TEXT", help="appended to every question (default: nothing)"
     )
@@ -238,6 +248,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
     adapters, options = parse_method_paths(args.adapter), parse_method_options(args.method_option)
     positions, timing_batch_sizes = parse_positions(args.positions), parse_batch_sizes(args.timing_batch_sizes)
     latencies, scheduler_options = parse_latencies(args.latency), parse_scheduler_options(args.scheduler_option)
+    generation_options = parse_generation_options(args.generation_option)
 
     from adallava.evaluation.request import SweepRequest
 
@@ -266,6 +277,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
         latencies=latencies,
         scheduler_options=scheduler_options,
         include_path=args.include_path,
+        generation_options=generation_options,
         question_suffix=args.question_suffix,
         retry_failed=args.retry_failed,
         report=not args.no_report,

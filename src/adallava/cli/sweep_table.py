@@ -13,6 +13,7 @@ from rich.table import Table
 from adallava.evaluation.plan import COMPACT_SUFFIX
 from adallava.records import Area, Cell, HardSplit, Interval, Results
 from adallava.report import formats
+from adallava.report.axes import has_flops
 from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 from adallava.report.plain_table import PaperTable
@@ -41,8 +42,11 @@ _COLUMNS = (
     Column("accuracy %", lambda cell: _accuracy(cell.accuracy)),
     Column("hard %", lambda cell: _percent(cell.accuracy_hard), 4),
     Column("difference to full", lambda cell: _difference(cell), 5),
-    Column("GFLOPs", lambda cell: f"{cell.flops['total'] / 1e9:.3g}"),
-    Column("select", lambda cell: f"{cell.flops.get('selector', 0.0) / 1e9:.1g}", 3),
+)
+
+_FLOPS_COLUMNS = (
+    Column("GFLOPs", lambda cell: _gflops(cell, "total", 3)),
+    Column("select", lambda cell: _gflops(cell, "selector", 1), 3),
 )
 
 _CAPTION = (
@@ -90,7 +94,9 @@ def cells_table(results: Results, console: Console, roofline: Roofline | None = 
     if all(cell.scheduler is None for cell in results.cells):
         absent.add("layers %")
     batch_size = table_batch_size(results.cells)
-    columns = [column for column in (*_COLUMNS, *_ms_columns(batch_size, roofline)) if column.title not in absent]
+    counted = _FLOPS_COLUMNS if has_flops(results) else ()
+    every = (*_COLUMNS, *counted, *_ms_columns(batch_size, roofline))
+    columns = [column for column in every if column.title not in absent]
     caption = _CAPTION.format(choosing=NO_CHOOSING_MS, source=ms_source(batch_size))
     caption += "" if roofline is None else f"; roofline: {roofline.words}"
     table = _table_of(results.cells, columns, caption)
@@ -170,6 +176,10 @@ def _accuracy(accuracy: Interval | None) -> str:
 
 def _ms(value: float | None, decimals: int) -> str:
     return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def _gflops(cell: Cell, part: str, figures: int) -> str:
+    return f"{cell.flops.get(part, 0.0) / 1e9:.{figures}g}" if cell.flops else "-"
 
 
 def _percent(accuracy: Interval | None) -> str:

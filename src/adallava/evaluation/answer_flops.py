@@ -14,17 +14,25 @@ from .inside_cost import inside_selector_flops
 
 
 def count_flops(
-    model: AdaLlava, base_shape: ModelShape, ran: RunRecord, question: str, answer_length: int
+    model: AdaLlava,
+    base_shape: ModelShape | None,
+    ran: RunRecord,
+    question: str,
+    answer_length: int,
+    num_beams: int = 1,
 ) -> dict[str, int]:
-    """Return the FLOPs of an answer by part.
+    """Return the FLOPs of an answer by part; nothing for a model without a shape.
 
     Args:
         model: with the method that ran.
         base_shape: of the model without it.
         ran: what was kept.
         question: for a method that reads its words.
-        answer_length: new tokens.
+        answer_length: new tokens; of a search, those that it wrote.
+        num_beams: rows of the LLM: transformers runs the prefill for each of them, too.
     """
+    if base_shape is None:
+        return {}
     needs = frozenset() if model.selector is None else model.selector.needs
     # A method that keeps no token never runs the tower: the model answers as if there were no image.
     images = [model.shape.of_grid(grid) for grid in ran.grids] if ran.tokens_kept else []
@@ -33,7 +41,7 @@ def count_flops(
     # An image that keeps every patch passes through the stock tower, without a budget token.
     keeps_all = ran.tokens_kept == ran.num_vision_tokens
     shape = base_shape.with_budget_token() if Need.BUDGET_TOKEN in needs and not keeps_all else base_shape
-    return answer_flops(
+    flops = answer_flops(
         shape,
         num_images=len(images),
         num_vision_tokens=sum(sizes),
@@ -49,12 +57,17 @@ def count_flops(
         layer_shares=None if ran.layers is None else ran.layers.layer_shares,
         scheduler_flops=_scheduler_flops(model, ran),
     )
+    return flops | {part: num_beams * flops[part] for part in ("prefill", "decode")}
 
 
-def count_kv_bytes(model: AdaLlava, base_shape: ModelShape, ran: RunRecord, answer_length: int) -> int:
+def count_kv_bytes(
+    model: AdaLlava, base_shape: ModelShape | None, ran: RunRecord, answer_length: int, num_beams: int = 1
+) -> int | None:
     """Return the bytes of an answer's keys and values at its end. Arguments as for `count_flops`."""
+    if base_shape is None:
+        return None
     by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * base_shape.llm.layers
-    return kv_bytes(
+    return num_beams * kv_bytes(
         base_shape.llm,
         [ran.llm_sequence_length - ran.tokens_kept + count for count in by_layer],
         answer_length,

@@ -1,21 +1,26 @@
 """One batch of samples through one method at one budget, and what is recorded about each."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from adallava.costs.shapes import ModelShape
 from adallava.generation.clock import StageClock
+from adallava.generation.decoding import generate_arguments
 from adallava.generation.output import AdaLlavaOutput
 from adallava.model import AdaLlava
-from adallava.records import SampleRecord
+from adallava.records import Decoding, SampleRecord
 from adallava.tasks import TaskSample
 from adallava.tasks.task import Scorer
 
 from .answer_flops import count_flops, count_kv_bytes
 from .batches import BatchStore, PreparedBatch, describe_error
-from .empties import classify_empty, eos_ids_of
+from .empties import classify_empty
 from .peak_memory import peak_memory_bytes, reset_peak_memory
 from .plan import CellPlan, sample_seed
 
@@ -26,17 +31,19 @@ class Answerer:
 
     Attributes:
         model: holds the method.
-        base_shape: of the model without the method, for its FLOPs.
+        base_shape: of the model without the method, for its FLOPs; None where these have no closed form here.
         seed: of the run.
         max_new_tokens: after which an answer is cut.
         score: of a response to a sample.
+        decoding: of every answer.
     """
 
     model: AdaLlava
-    base_shape: ModelShape
+    base_shape: ModelShape | None
     seed: int
     max_new_tokens: int
     score: Scorer
+    decoding: Decoding
 
     def answer(self, plan: CellPlan, draw: int, batch: PreparedBatch) -> list[SampleRecord]:
         """Answer a batch and return one record a sample, those that could not be read last.
@@ -52,7 +59,9 @@ class Answerer:
         return answered + failed
 
     def run(self, plan: CellPlan, draw: int, batch: PreparedBatch, **lengths: Any) -> "BatchRun":
-        """Generate once, greedily, for a batch that holds a sample. It is on the device before the clock starts.
+        """Generate once for a batch that holds a sample. It is on the device before the clock starts.
+
+        Where tokens are drawn at random, they follow from the run's seed, the batch's samples and the draw alone.
 
         Args:
             plan: the cell.
@@ -64,22 +73,26 @@ class Answerer:
         clock = StageClock(device)
         inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
         reset_peak_memory(device)
-        start = time.perf_counter()
-        output = self.model.generate(
-            **inputs,
-            token_budget=1.0 if plan.budget is None else plan.budget,
-            latency=1.0 if plan.latency is None else plan.latency,
-            seed=[sample_seed(self.seed, sample.id, draw) for sample in batch.samples],
-            positions=plan.positions,
-            clock=clock,
-            **lengths,
-            do_sample=False,
-        )
+        ids = [sample.id for sample in batch.samples]
+        with _drawing(sample_seed(self.seed, "\n".join(ids), draw) if self.decoding.samples else None, device):
+            start = time.perf_counter()
+            output = self.model.generate(
+                **inputs,
+                token_budget=1.0 if plan.budget is None else plan.budget,
+                latency=1.0 if plan.latency is None else plan.latency,
+                seed=[sample_seed(self.seed, sample_id, draw) for sample_id in ids],
+                positions=plan.positions,
+                clock=clock,
+                **{**generate_arguments(self.decoding), **lengths},
+            )
         batch_ms = (time.perf_counter() - start) * 1000.0
         return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device))
 
     def _record(self, plan: CellPlan, draw: int, sample: TaskSample, row: int, run: "BatchRun") -> SampleRecord:
         output, ran, response = run.output, run.output.records[row], run.output.text[row]
+        # A search goes on past its best answer, for the whole batch: what it took is what it cost.
+        beams = self.decoding.num_beams
+        decoded = (output.num_steps if beams > 1 else output.answer_lengths[row], beams)
         return SampleRecord(
             **_asked(plan, draw, sample),
             response=response,
@@ -94,7 +107,7 @@ class Answerer:
             groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
             groups_per_layer=1 if ran.layers is None else ran.layers.groups,
             latency_tokens=0 if ran.layers is None else ran.layers.latency_tokens,
-            kv_bytes=count_kv_bytes(self.model, self.base_shape, ran, output.answer_lengths[row]),
+            kv_bytes=count_kv_bytes(self.model, self.base_shape, ran, *decoded),
             merged=self.model.selector is not None and self.model.selector.merges,
             chosen_per_sample=self.model.selector is not None and self.model.selector.per_sample,
             prompt_length=output.prompt_lengths[row],
@@ -104,13 +117,13 @@ class Answerer:
             batch_ms=run.batch_ms,
             batch_size=run.batch_size,
             part_ms={part: ms / run.batch_size for part, ms in run.part_ms.items()},
-            flops=count_flops(self.model, self.base_shape, ran, sample.question, output.answer_lengths[row]),
+            flops=count_flops(self.model, self.base_shape, ran, sample.question, *decoded),
             peak_memory_bytes=run.peak_memory_bytes,
         )
 
     @cached_property
     def _eos_ids(self) -> frozenset[int]:
-        return eos_ids_of(self.model)
+        return frozenset(self.decoding.eos_token_ids)
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
@@ -161,6 +174,17 @@ def _answer_alone(answerer: Answerer, plan: CellPlan, draw: int, store: BatchSto
     except Exception as error:  # as above
         return failed_record(plan, draw, sample, describe_error(error))
     return record
+
+
+@contextmanager
+def _drawing(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Draw tokens from a seed, and leave torch's own generators as they were; None draws none."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 def _asked(plan: CellPlan, draw: int, sample: TaskSample) -> dict[str, Any]:

@@ -87,7 +87,8 @@ def find_curves(cells: Sequence[Cell]) -> list[Curve]:
     curves = []
     for axis in AXES:
         cost_of = axis_costs(answered, axis)
-        for (method, positions), names in by_method.items():
+        for (method, positions), answered_ones in by_method.items():
+            names = [name for name in answered_ones if name in cost_of]
             own = {cost_of[name] for name in names}
             if len(own) > 1 and 0.0 < min(own) < cost_of.get(FULL_CELL, 0.0):
                 points = (*names, FULL_CELL)

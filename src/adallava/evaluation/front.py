@@ -21,11 +21,14 @@ def axis_costs(cells: Sequence[Cell], axis: Axis) -> dict[str, float]:
     Args:
         cells: answered ones.
         axis: one of `AXES`.
+
+    Returns:
+        The cost by cell, without those that have none.
     """
     if axis == "tokens":
         return {cell.cell: cell.tokens_kept_layer_average for cell in cells}
     if axis == "flops":
-        return {cell.cell: cell.flops["total"] for cell in cells}
+        return {cell.cell: total for cell in cells if (total := cell.flops.get("total")) is not None}
     size = table_batch_size(cells)
     ms = {cell.cell: cell_ms(cell, "time_to_first_token", size) for cell in cells}
     return {name: value for name, value in ms.items() if value is not None}

@@ -19,7 +19,7 @@ from adallava.records import FULL_METHOD, Cell
 from adallava.report.measured_ms import cell_ms, timed_batch_sizes
 
 from .areas import SharedScores
-from .front import pareto_front
+from .front import axis_costs, pareto_front
 from .statistics import CONFIDENCE, mean_interval, paired_difference
 
 HALVINGS = 10
@@ -66,7 +66,7 @@ _DIALS: tuple[Dial, ...] = ("tokens", "layers")
 
 def _costs(cells: Sequence[Cell]) -> Iterator[tuple[FrontAxis, int | None, dict[str, float]]]:
     """Yield what cells cost: in FLOPs, and at each batch size of the timing pass or else during the answers."""
-    yield "flops", None, {cell.cell: cell.flops["total"] for cell in cells}
+    yield "flops", None, axis_costs(cells, "flops")
     for size in timed_batch_sizes(cells) or (None,):
         ms = {cell.cell: cell_ms(cell, "time_to_first_token", size) for cell in cells}
         yield "ms", size, {name: value for name, value in ms.items() if value is not None}

@@ -311,7 +311,11 @@ def differences(there: Run, asked: Run) -> Iterator[str]:
     """Name everything that decides answers and differs between two runs, with both values."""
     for name, old, new in _identity_pairs(there, asked):
         if old != new:
-            yield f"{name} is {old!r} there and {new!r} now"
+            yield f"{name} is {_shown(old)} there and {_shown(new)} now"
+
+
+def _shown(value: Any) -> str:
+    return "not recorded" if value is None else repr(value)
 
 
 def _identity_pairs(there: Run, asked: Run) -> Iterable[tuple[str, Any, Any]]:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from adallava.costs.shapes import model_shape_from_config
+from adallava.costs.shapes import ModelShape, model_shape_from_config
 from adallava.errors import InputError, UnsupportedModeError
+from adallava.generation.decoding import decoding_of, in_words, values_of_checkpoint
 from adallava.model import AdaLlava
-from adallava.records import FULL_METHOD
+from adallava.records import FULL_METHOD, Decoding
 from adallava.registry import load_selector_class, selector_names
 from adallava.scheduling.contract import ScheduleInput, TokenScheduler
 from adallava.selection.contract import draws_at_random
@@ -173,19 +174,46 @@ def max_new_tokens(request: SweepRequest, task: Task) -> int:
     return request.max_new_tokens or task.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
 
 
-def make_answerers(
-    request: SweepRequest, models: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava], task: Task
-) -> dict[str, Answerer]:
-    """Return what answers for each method, alone and with each scheduler; see `CellPlan.runner`.
+def load_decoding(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> Decoding:
+    """Return how every answer is decoded, and tell what of the checkpoint's own configuration is not taken."""
+    own = full.base.generation_config
+    left_out = {n: v for n, v in values_of_checkpoint(own).items() if request.generation_options.get(n) != v}
+    if left_out:
+        observer.note(
+            f"the checkpoint's generation_config sets {in_words(left_out)}, which a sweep does not take: ask for it by "
+            "--generation-option NAME=VALUE"
+        )
+    return decoding_of(own, request.generation_options)
+
+
+def load_shape(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> ModelShape | None:
+    """Return the shape that FLOPs are counted from; None, and a note, for a model whose FLOPs have no closed form here.
 
     Raises:
-        InputError: for a model whose FLOPs have no closed form here.
+        InputError: if a roofline is asked for, which needs them.
     """
-    base_shape = model_shape_from_config(models[FULL_METHOD].base.config.to_dict())
+    try:
+        return model_shape_from_config(full.base.config.to_dict())
+    except InputError as error:
+        if request.roofline is not None:
+            raise InputError(f"--roofline {request.roofline} needs FLOPs, and {error}") from error
+        observer.note(f"{error}. The run goes on without FLOPs, and without the figures and fronts over them")
+        return None
+
+
+def make_answerers(
+    request: SweepRequest,
+    models: Mapping[str, AdaLlava],
+    schedulers: Mapping[str, AdaLlava],
+    task: Task,
+    decoding: Decoding,
+    base_shape: ModelShape | None,
+) -> dict[str, Answerer]:
+    """Return what answers for each method, alone and with each scheduler; see `CellPlan.runner`."""
     runners = dict(models)
     for method, model in models.items():
         runners |= {f"{method}/{name}": model.with_scheduler(other.scheduler) for name, other in schedulers.items()}
     return {
-        name: Answerer(model, base_shape, request.seed, max_new_tokens(request, task), task.scorer())
+        name: Answerer(model, base_shape, request.seed, max_new_tokens(request, task), task.scorer(), decoding)
         for name, model in runners.items()
     }

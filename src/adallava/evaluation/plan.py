@@ -107,7 +107,7 @@ def plan_cells(
         latencies: in the order to run.
         with_token: schedulers whose LLM expects a latency token behind every prompt: they run at 1.0, too.
     """
-    cells = [CellPlan(FULL_METHOD, TokenBudget(ratio=1.0))]
+    cells = [CellPlan(FULL_METHOD, TokenBudget(ratio=1.0), draws=draws if FULL_METHOD in drawing else 1)]
     budgets, positions, methods = tuple(budgets), tuple(positions), tuple(methods)
     for scheduler, latency in _schedules(tuple(schedulers), latencies, with_token):
         for method in dict.fromkeys((FULL_METHOD, *methods)):

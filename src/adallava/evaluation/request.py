@@ -10,6 +10,8 @@ from adallava.costs.roofline import hardware
 from adallava.errors import InputError
 from adallava.records import PositionsName
 
+from .decoding_options import check_options
+
 
 @dataclass(frozen=True)
 class SweepRequest:
@@ -40,6 +42,8 @@ class SweepRequest:
         schedulers: of the LLM's layers, crossed with the latencies below 1.0, the methods and the budgets.
         latencies: how much of the LLM runs.
         scheduler_options: constructor arguments of schedulers that are not learned, by scheduler.
+        generation_options: how to decode, by transformers' names, see `decoding_options`; none is greedy. Of the
+            checkpoint's own configuration only token ids are taken.
         question_suffix: appended to every question, as many models expect ("Answer in one word.").
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
@@ -71,6 +75,7 @@ class SweepRequest:
     schedulers: tuple[str, ...] = ()
     latencies: tuple[Latency, ...] = (Latency(ratio=1.0),)
     scheduler_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    generation_options: Mapping[str, Any] = field(default_factory=dict)
     question_suffix: str = ""
     retry_failed: bool = False
     report: bool = True
@@ -92,6 +97,7 @@ class SweepRequest:
         for option, value in counts:
             if value < 1:
                 raise InputError(f"{option} is {value}: give at least 1")
+        check_options(self.generation_options)
         if self.roofline is not None:
             hardware(self.roofline)
         if not self.positions:

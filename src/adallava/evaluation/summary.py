@@ -215,6 +215,8 @@ def _with_fronts(cells: Sequence[Cell], scores: ScoreTable) -> list[Cell]:
         means = [float(scores.row(cell.cell)[shared].mean()) for cell in placed]
         for axis in AXES:
             costs = axis_costs(placed, axis)
+            if len(costs) < len(placed):
+                continue  # A front over some of the cells would name cells that others beat.
             front = pareto_front([costs[cell.cell] for cell in placed], means)
             for cell, is_on in zip(placed, front, strict=True):
                 if is_on:
@@ -258,7 +260,7 @@ def _mean_flops(answered: Sequence[SampleRecord]) -> dict[str, float]:
         return _mean(answered, lambda record: record.flops.get(part, 0))
 
     means = {part: mean_of(part) for part in PART_NAMES if any(part in record.flops for record in answered)}
-    return {**means, "total": sum(means.values())}
+    return {**means, "total": sum(means.values())} if means else {}
 
 
 def _median_part_ms(answered: Sequence[SampleRecord]) -> dict[str, float]:

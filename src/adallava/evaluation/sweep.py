@@ -7,10 +7,10 @@ from itertools import count
 from pathlib import Path
 
 from adallava.costs.roofline import hardware, weight_counts
-from adallava.costs.shapes import model_shape_from_config
+from adallava.costs.shapes import ModelShape
 from adallava.errors import InputError
 from adallava.model import AdaLlava
-from adallava.records import FULL_METHOD, Results, Run, RunConfig, SampleRecord
+from adallava.records import FULL_METHOD, Decoding, Results, Run, RunConfig, SampleRecord
 from adallava.report.page import write_report
 from adallava.scheduling.contract import has_free_token
 from adallava.tasks import Task, load_task
@@ -23,8 +23,10 @@ from .journal import RESULTS_FILE, Journal, locked_folder, read_done, write_reco
 from .loading import (
     check_drops,
     drawing_at_random,
+    load_decoding,
     load_models,
     load_schedulers,
+    load_shape,
     make_answerers,
     max_new_tokens,
     methods_ignoring_budget,
@@ -62,6 +64,8 @@ class LoadedSweep:
         plans: the cells, in order.
         answerers: by `CellPlan.runner`.
         store: the batches.
+        decoding: of every answer.
+        shape: of the model, for its FLOPs; None where these have no closed form here.
     """
 
     task: Task
@@ -70,6 +74,8 @@ class LoadedSweep:
     plans: tuple[CellPlan, ...]
     answerers: Mapping[str, Answerer]
     store: BatchStore
+    decoding: Decoding
+    shape: ModelShape | None
 
 
 def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, ranks: Ranks = ONE_PROCESS) -> SweepOutcome:
@@ -86,7 +92,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
     methods, task = resolve_methods(request.methods), _load_task(request)
     with locked_folder(request.output):
         loaded = _load(request, methods, task, observer)
-        run = describe_run(request, task, loaded.models, loaded.schedulers)
+        run = describe_run(request, loaded)
         if request.roofline is not None:
             hardware(request.roofline).peak(run.config.dtype)
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
@@ -128,12 +134,16 @@ def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observ
     models = load_models(request, methods, observer)
     schedulers = load_schedulers(request, models[FULL_METHOD])
     models = check_drops(models, schedulers, methods, observer)
+    decoding = load_decoding(request, models[FULL_METHOD], observer)
+    shape = load_shape(request, models[FULL_METHOD], observer)
+    drawing = drawing_at_random(models, schedulers)
     plans = plan_cells(
         models,
         request.budgets,
         methods_ignoring_budget(models),
         positions=request.positions,
-        drawing=drawing_at_random(models, schedulers),
+        # Where tokens are drawn, every method draws.
+        drawing=drawing | models.keys() if decoding.samples else drawing,
         draws=request.draws,
         schedulers=schedulers,
         latencies=request.latencies,
@@ -141,13 +151,13 @@ def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observ
     )
     prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
     store = BatchStore(task.samples, request.batch_size, prepare)
-    return LoadedSweep(task, models, schedulers, plans, make_answerers(request, models, schedulers, task), store)
+    answerers = make_answerers(request, models, schedulers, task, decoding, shape)
+    return LoadedSweep(task, models, schedulers, plans, answerers, store, decoding, shape)
 
 
-def describe_run(
-    request: SweepRequest, task: Task, models: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava]
-) -> Run:
+def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
     """Return `run.json`: the request with every default resolved, and what it runs on."""
+    task, models, schedulers = loaded.task, loaded.models, loaded.schedulers
     full = models[FULL_METHOD]
     config = RunConfig(
         model=request.model,
@@ -172,12 +182,13 @@ def describe_run(
         metric=task.metric,
         split=task.split,
         question_suffix=request.question_suffix,
+        decoding=loaded.decoding,
     )
     provenance = collect_provenance(
         weights_sha256=full.weights_sha256,
         adapter_sha256={name: m.adapter_sha256 for name, m in models.items() if m.adapter_sha256 is not None},
         scheduler_sha256={name: m.scheduler_sha256 for name, m in schedulers.items() if m.scheduler_sha256 is not None},
-        weight_counts=weight_counts(model_shape_from_config(full.base.config.to_dict())),
+        weight_counts={} if loaded.shape is None else weight_counts(loaded.shape),
         task_sha256=task.sha256,
         command=request.command,
     )

@@ -32,7 +32,7 @@ class LlavaFamily:
         self._model = model
         self._layers = _feature_layers(model.config)
         self._shape = _tower_shape(model.config, len(self._layers))
-        self._device, self._dtype = _device_and_dtype(model)
+        _check_parameters(model)
         rows = model.get_input_embeddings().num_embeddings
         if self.image_token_id >= rows:
             raise CheckpointError(
@@ -57,22 +57,27 @@ class LlavaFamily:
 
     @property
     def pad_token_id(self) -> int:
-        """The id that padding is written with: the model's own, or 0."""
-        for config in (self._model.generation_config, self._model.config.get_text_config()):
-            pad_token_id = getattr(config, "pad_token_id", None)
-            if pad_token_id is not None and pad_token_id >= 0:
-                return int(pad_token_id)
+        """The id that padding is written with: the model's own, or the end of an answer's, as in transformers;
+        0 where the model names neither.
+        """
+        configs = (self._model.generation_config, self._model.config.get_text_config())
+        for name in ("pad_token_id", "eos_token_id"):
+            for ids in (getattr(config, name, None) for config in configs):
+                first = ids[0] if isinstance(ids, list | tuple) and ids else ids
+                if isinstance(first, int) and first >= 0:
+                    return first
         return 0
 
     @property
     def device(self) -> torch.device:
-        """The one device that all parameters are on."""
-        return self._device
+        """The one device that all parameters are on, also after `model.to(…)`."""
+        return torch.device(next(self._model.parameters()).device)
 
     @property
     def dtype(self) -> torch.dtype:
-        """The parameters' floating-point type."""
-        return self._dtype
+        """The parameters' floating-point type, also after `model.to(…)`."""
+        dtype: torch.dtype = self._model.dtype
+        return dtype
 
     @property
     def provides(self) -> frozenset[Need]:
@@ -172,7 +177,7 @@ class LlavaFamily:
         Raises:
             CheckpointError: if its files are missing or damaged, or its widths are not the tower's.
         """
-        return load_text_tower(folder_or_id, self._tower, self._shape.vision_width, self._device)
+        return load_text_tower(folder_or_id, self._tower, self._shape.vision_width, self.device)
 
     def _resize(self, pixel_values: Tensor, grid: tuple[int, int]) -> Tensor:
         patch = self._model.config.vision_config.patch_size
@@ -252,7 +257,8 @@ def _tower_shape(config: Any, num_layers: int) -> TowerShape:
     )
 
 
-def _device_and_dtype(model: Any) -> tuple[torch.device, torch.dtype]:
+def _check_parameters(model: Any) -> None:
+    """Refuse parameters on several devices, or of a type that is not floating-point."""
     devices: dict[torch.device, str] = {}
     for name, parameter in model.named_parameters():
         devices.setdefault(parameter.device, name)
@@ -263,4 +269,3 @@ def _device_and_dtype(model: Any) -> tuple[torch.device, torch.dtype]:
     if len(devices) != 1 or "meta" in {device.type for device in devices}:
         found = ", ".join(f"{name!r} on {device}" for device, name in devices.items())
         raise CheckpointError(f"all parameters must be on one real device, found {found}: load with one device")
-    return next(iter(devices)), model.dtype

@@ -38,6 +38,8 @@ class ClipTextTower:
             questions: one per image.
         """
         device = features.device
+        for module in (self._text_model, self._text_projection, self._visual_projection):
+            module.to(device)  # After the base went elsewhere.
         parts = [self._parts(question) for question in questions]
         ids, mask = (torch.cat([part[i] for part in parts]).to(device, non_blocking=True) for i in (0, 1))
         pooled = self._text_model(input_ids=ids, attention_mask=mask).pooler_output

@@ -72,3 +72,20 @@ class PrefillMark:
             self._clock.mark("prefill")
             self._marked = True
         return scores
+
+
+class StepCount:
+    """A logits processor that changes no logits: it is called once for each pass of the LLM.
+
+    Attributes:
+        count: passes so far, the prefill among them.
+    """
+
+    def __init__(self) -> None:
+        """Begin at none."""
+        self.count = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return `scores` as they are."""
+        self.count += 1
+        return scores

@@ -1,32 +1,18 @@
 """Reads `generate`'s keyword arguments: refuses what would be wrong, converts what counts the prompt."""
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from adallava.errors import InputError, UnsupportedModeError
+from adallava.generation.arguments import AS_CONFIGURED, GENERATE_REFUSED, check_generate_arguments
 
 DEFAULT_NEW_TOKENS = 20
 """transformers' own default when neither max_new_tokens nor max_length is given."""
-
-_EMBEDS_ONLY = "the shortened prompt reaches the LLM as embeddings, with which transformers' assisted decoding is wrong"
-_END_UNCERTAIN = "an answer's end must be EOS or max_new_tokens, so that its length is certain"
-_REFUSED = {
-    "assistant_model": _EMBEDS_ONLY,
-    "prompt_lookup_num_tokens": _EMBEDS_ONLY,
-    "assistant_early_exit": _EMBEDS_ONLY,
-    "prefill_chunk_size": _EMBEDS_ONLY,
-    "inputs_embeds": "they are made here, from input_ids and pixel_values: give those",
-    "position_ids": "they are made here: choose positions='original' or 'compact'",
-    "past_key_values": "a cache begun elsewhere does not fit a shortened prompt",
-    "labels": "generate computes no loss: use forward",
-    "stop_strings": f"{_END_UNCERTAIN}: cut the text instead",
-    "stopping_criteria": _END_UNCERTAIN,
-    "max_time": _END_UNCERTAIN,
-}
-_INSIDE = "a method inside the LLM, or a scheduler, gives its layers different tokens to read"
-_REFUSED_INSIDE = {"output_hidden_states": _INSIDE, "output_attentions": _INSIDE}
 
 
 @dataclass(frozen=True)
@@ -37,11 +23,33 @@ class GenerationPlan:
         kwargs: for `generate`, a number of new tokens among them.
         eos_token_ids: any of them ends an answer; may be empty.
         num_return_sequences: R, answers per sample.
+        encoder_repetition_penalty: that transformers applies only to prompts that are ids; 1.0 is none.
+        encoder_no_repeat_ngram_size: likewise; 0 is none.
     """
 
     kwargs: dict[str, Any]
     eos_token_ids: frozenset[int]
     num_return_sequences: int
+    encoder_repetition_penalty: float = 1.0
+    encoder_no_repeat_ngram_size: int = 0
+
+    def prompt_processors(self, input_ids: Tensor) -> list[Any]:
+        """Return the logits processors that transformers leaves out of a call with embeddings.
+
+        Args:
+            input_ids: [B, Lc], the shortened prompts.
+        """
+        from transformers.generation.logits_process import (
+            EncoderNoRepeatNGramLogitsProcessor,
+            EncoderRepetitionPenaltyLogitsProcessor,
+        )
+
+        processors: list[Any] = []
+        if self.encoder_repetition_penalty != 1.0:
+            processors.append(EncoderRepetitionPenaltyLogitsProcessor(self.encoder_repetition_penalty, input_ids))
+        if self.encoder_no_repeat_ngram_size > 0:
+            processors.append(EncoderNoRepeatNGramLogitsProcessor(self.encoder_no_repeat_ngram_size, input_ids))
+        return processors
 
 
 def plan_generation(
@@ -60,32 +68,32 @@ def plan_generation(
 
     Raises:
         UnsupportedModeError: for a mode that cannot be given correctly, with the reason.
-        InputError: if `max_length` leaves no room for an answer.
+        InputError: for an argument that nobody knows, or lengths that leave no room for an answer.
     """
     given = kwargs.get("generation_config")
+    called = {name: value for name, value in kwargs.items() if name != "generation_config"}
+    configured, inherited = (_attributes(config) for config in (given, default_config))
+    check_generate_arguments(called, configured, inherited, inside_llm=inside_llm)
 
     def asked(name: str) -> Any:
-        """Return an argument as the call, its configuration or the model's gives it, the first of them that does."""
-        for source in (kwargs.get(name), getattr(given, name, None), getattr(default_config, name, None)):
-            if source is not None:
-                return source
-        return None
+        """Return an argument as the call gives it, else as its configuration or the model's does."""
+        if name in called:
+            return called[name]
+        return next((source[name] for source in (configured, inherited) if source.get(name) is not None), None)
 
-    for name, reason in _REFUSED.items():
-        if asked(name) is not None:
-            raise UnsupportedModeError(f"generate({name}=…) is not supported: {reason}")
-    if inside_llm:
-        refuse_outputs_inside(asked)
-    if asked("use_cache") is False:
-        raise UnsupportedModeError(
-            "generate(use_cache=False) is not supported: with embeddings, transformers turns the cache on again "
-            "without a word"
-        )
-    fixed: dict[str, Any] = {**_lengths(asked, prompt_columns), "return_dict_in_generate": True}
+    penalty, ngram_size = asked("encoder_repetition_penalty"), asked("encoder_no_repeat_ngram_size")
+    fixed: dict[str, Any] = {
+        **_lengths(asked, inherited, prompt_columns),
+        **_cached(called, configured, inherited),
+        "return_dict_in_generate": True,
+    }
+    if penalty not in (None, 1.0) or ngram_size not in (None, 0):
+        # `GenerationPlan.prompt_processors` stands in: beside embeddings transformers ignores them, with a warning.
+        fixed |= {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
     if inside_llm:
         # With a static cache on CUDA, transformers would compile decoding, for which the view is not made.
         fixed["disable_compile"] = True
-    own = {*_REFUSED, *fixed, *_LENGTH_NAMES, "generation_config"}
+    own = {*fixed, *_LENGTH_NAMES, *AS_CONFIGURED, *(GENERATE_REFUSED.keys() - inherited.keys()), "generation_config"}
     passed = {name: value for name, value in kwargs.items() if name not in own}
     if given is None:
         passed |= fixed
@@ -94,41 +102,67 @@ def plan_generation(
         passed["generation_config"] = copy.deepcopy(given)
         for name, value in fixed.items():
             setattr(passed["generation_config"], name, value)
-    eos = asked("eos_token_id")
-    eos_token_ids = () if eos is None else (eos,) if isinstance(eos, int) else eos
-    return GenerationPlan(passed, frozenset(int(i) for i in eos_token_ids), asked("num_return_sequences") or 1)
+            if value is None and inherited.get(name) is not None:
+                # What is None in a configuration is filled from the model's own; only an argument says none.
+                passed[name] = None
+    return GenerationPlan(
+        passed,
+        frozenset(token_ids(asked("eos_token_id"))),
+        asked("num_return_sequences") or 1,
+        encoder_repetition_penalty=1.0 if penalty is None else penalty,
+        encoder_no_repeat_ngram_size=ngram_size or 0,
+    )
 
 
-def refuse_outputs_inside(asked: Callable[[str], Any]) -> None:
-    """Refuse what a method inside the LLM cannot return.
+def token_ids(value: Any) -> tuple[int, ...]:
+    """Return the ids of an attribute such as `eos_token_id`: one, several, or None."""
+    return () if value is None else (int(value),) if isinstance(value, int) else tuple(int(one) for one in value)
 
-    Args:
-        asked: the value of an argument, or None.
+
+def _attributes(config: Any) -> dict[str, Any]:
+    public = {} if config is None else vars(config)
+    return {name: value for name, value in public.items() if name[0] != "_" and name != "transformers_version"}
+
+
+def _cached(called: Mapping[str, Any], configured: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, bool]:
+    """Decode with a cache: refuse a caller who wants none, and say so where it is the checkpoint.
 
     Raises:
-        UnsupportedModeError: naming the argument.
+        UnsupportedModeError: if the call says use_cache=False.
     """
-    for name, reason in _REFUSED_INSIDE.items():
-        if asked(name):
-            raise UnsupportedModeError(f"{name}=True is not supported: {reason}")
+    if called.get("use_cache", configured.get("use_cache")) is False:
+        raise UnsupportedModeError(
+            "generate(use_cache=False) is not supported: with embeddings, transformers turns the cache on again "
+            "without a word"
+        )
+    if inherited.get("use_cache") is False and "use_cache" not in called and not configured.get("use_cache"):
+        warnings.warn(
+            "the model's generation_config has use_cache=False, which is not taken: answers are decoded with a cache, "
+            "and are the same. generate(use_cache=True) says so without this warning",
+            stacklevel=5,
+        )
+        return {"use_cache": True}
+    return {}
 
 
 _LENGTH_NAMES = ("max_new_tokens", "max_length", "min_new_tokens", "min_length")
 
 
-def _lengths(asked: Any, prompt_columns: int) -> dict[str, int | None]:
+def _lengths(asked: Callable[[str], Any], inherited: Mapping[str, Any], prompt_columns: int) -> dict[str, int | None]:
     max_new_tokens, max_length = asked("max_new_tokens"), asked("max_length")
     if max_new_tokens is None:
         max_new_tokens = DEFAULT_NEW_TOKENS if max_length is None else max_length - prompt_columns
+        if max_new_tokens < 1:
+            raise InputError(
+                f"max_length={max_length} leaves no new token behind a prompt of {prompt_columns} columns: "
+                "give max_new_tokens, at least 1"
+            )
     if max_new_tokens < 1:
-        raise InputError(
-            f"max_length={max_length} leaves no new token behind a prompt of {prompt_columns} columns: "
-            "give max_new_tokens, at least 1"
-        )
+        raise InputError(f"max_new_tokens={max_new_tokens} asks for no answer: give at least 1")
     min_new_tokens = asked("min_new_tokens")
     if min_new_tokens is None and asked("min_length"):
         min_new_tokens = max(0, asked("min_length") - prompt_columns)
     lengths: dict[str, int | None] = {"max_new_tokens": max_new_tokens, "max_length": None}
-    if min_new_tokens:
-        lengths |= {"min_new_tokens": min_new_tokens, "min_length": None}
+    if min_new_tokens or inherited.get("min_new_tokens") or inherited.get("min_length"):
+        lengths |= {"min_new_tokens": min_new_tokens or None, "min_length": None}
     return lengths

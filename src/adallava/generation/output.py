@@ -130,6 +130,8 @@ class AdaLlavaOutput:
         text: each row's decoded answer, without special tokens and surrounding white space.
         records: what ran, for each row.
         part_ms: measured milliseconds of the batch by part, if a clock was given.
+        num_steps: passes of the LLM that the batch took, the prefill among them; a search with beams goes on past its
+            best answer.
         transformers_output: transformers' own result, for scores or logits that were asked for.
     """
 
@@ -141,6 +143,7 @@ class AdaLlavaOutput:
     text: tuple[str, ...]
     records: tuple[RunRecord, ...]
     part_ms: dict[str, float] | None
+    num_steps: int
     transformers_output: Any
 
     @property
@@ -161,6 +164,7 @@ class ForwardOutput:
         layout: where its tokens come from.
         selection: the choice; None if no vision token was looked at.
         schedule: which units of the LLM ran; None if all did.
+        transformers_output: transformers' own result, for hidden states, attentions or a cache that were asked for.
     """
 
     loss: Tensor | None
@@ -169,6 +173,11 @@ class ForwardOutput:
     layout: Layout
     selection: Selection | None
     schedule: Schedule | None = None
+    transformers_output: Any = None
+
+    def to_tuple(self) -> tuple[Tensor, ...]:
+        """Return (loss, logits), or (logits,) without labels: how a stock `forward(return_dict=False)` begins."""
+        return (self.logits,) if self.loss is None else (self.loss, self.logits)
 
 
 def measure_answers(
@@ -235,6 +244,7 @@ def read_answers(
     processor: Any,
     positions: str,
     clock: StageClock | None,
+    num_steps: int,
 ) -> AdaLlavaOutput:
     """Read transformers' result: the one place where answers are cut from sequences and measured."""
     prompt_length = prepared.batch.input_ids.shape[1]
@@ -252,6 +262,7 @@ def read_answers(
         text=tuple(text.strip() for text in texts),
         records=records,
         part_ms=None if clock is None else clock.part_ms(),
+        num_steps=num_steps,
         transformers_output=result,
     )
 

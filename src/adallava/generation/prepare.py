@@ -104,7 +104,7 @@ def prepare(
     if pixel_values is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
             mark(part)
-        batch = assemble(family, layout, input_ids, None, None, request.positions, request.labels)
+        batch = assemble(family, layout, input_ids, None, None, request.positions, request.labels, request.pad_token_id)
         return Prepared(batch, layout, None, selector, grids, runs)
     ratios = budget_ratios(layout, family.device)
     if vision is None:
@@ -121,7 +121,9 @@ def prepare(
         vision_embeds = _project(family, kept, layout.keep_counts)
     mark("projector")
     indices = selection.indices
-    batch = assemble(family, layout, input_ids, vision_embeds, indices, request.positions, request.labels)
+    batch = assemble(
+        family, layout, input_ids, vision_embeds, indices, request.positions, request.labels, request.pad_token_id
+    )
     return Prepared(batch, layout, selection, selector, grids, runs)
 
 
@@ -343,6 +345,7 @@ def assemble(
     kept_indices: Tensor | None,
     positions: Positions,
     labels: Tensor | None = None,
+    pad_token_id: int | None = None,
 ) -> CompactBatch:
     """Make the shortened batch.
 
@@ -354,8 +357,9 @@ def assemble(
         kept_indices: [I, Kmax], or None.
         positions: see `compact_positions`.
         labels: [B, L] or None.
+        pad_token_id: that padding is written with; None = the family's.
     """
-    ids = compact_ids(layout, input_ids, family.pad_token_id)
+    ids = compact_ids(layout, input_ids, family.pad_token_id if pad_token_id is None else pad_token_id)
     # A placeholder's id may lie outside the embedding: what stands there is replaced anyway.
     text_embeds = family.embed_text(ids.masked_fill(layout.vision_slots >= 0, family.pad_token_id))
     return CompactBatch(

@@ -30,6 +30,7 @@ class Request:
         latency_columns: of each sample, the column of its latency token; None for a batch without any.
         latency_hidden: True if no other token reads them.
         image_sizes: [P, 2] on the host, of families whose images differ in size; else None.
+        pad_token_id: that the caller padded with; None for a batch without padding.
     """
 
     input_ids: Tensor
@@ -44,6 +45,7 @@ class Request:
     latency_columns: tuple[int | None, ...] | None = None
     latency_hidden: bool = False
     image_sizes: Tensor | None = None
+    pad_token_id: int | None = None
 
     @classmethod
     def parse(
@@ -78,6 +80,7 @@ class Request:
             latencies=[Latency.parse(value) for value in _one_each(latency, num_samples)],
             labels=labels,
             image_sizes=image_sizes,
+            pad_token_id=_padding_id(input_ids, attention_mask),
         )
 
     def to(self, device: torch.device) -> "Request":
@@ -106,6 +109,14 @@ class Request:
             )
         if self.positions not in ("original", "compact"):
             raise InputError(f"positions={self.positions!r} is neither 'original' nor 'compact'")
+
+
+def _padding_id(input_ids: Tensor, attention_mask: Tensor | None) -> int | None:
+    """Return the first id that the mask hides; None if it hides none, or does not fit, which is refused later."""
+    if attention_mask is None or attention_mask.shape != input_ids.shape:
+        return None
+    hidden = input_ids.cpu()[attention_mask.cpu() == 0]
+    return int(hidden[0]) if len(hidden) else None
 
 
 def _one_each(value: Any, num_samples: int) -> list[Any]:

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from adallava.errors import UnsupportedModeError
+from adallava.generation.arguments import AS_CONFIGURED, check_forward_arguments
 from adallava.generation.checked import check_indices
 from adallava.generation.compact import CompactBatch, add_latency, compact_labels
 from adallava.generation.layout import Layout
 from adallava.generation.llm_run import LLMRun
-from adallava.generation.modes import refuse_outputs_inside
 from adallava.generation.output import ForwardOutput
 from adallava.generation.prepare import Prepared, assemble
 from adallava.generation.prepare_inside import PreparedInside
@@ -33,14 +34,16 @@ def forward_run(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOutput
         forward_kwargs: for the stock forward.
 
     Raises:
-        UnsupportedModeError: if hidden states or attentions are asked for of an LLM whose layers do not all run.
+        UnsupportedModeError: for arguments that cannot be given correctly, see `check_forward_arguments`.
+        InputError: for an argument that nobody knows.
     """
-    if run.layers is not None:
-        refuse_outputs_inside(forward_kwargs.get)
-    batch, prepared = run.prepared.batch, run.prepared
+    check_forward_arguments(forward_kwargs, inside_llm=run.layers is not None)
+    batch = run.prepared.batch
     result, schedule = _run(run, batch.labels, forward_kwargs)
-    _check(prepared.selector, prepared.selection, prepared.layout)
-    return ForwardOutput(result.loss, result.logits, batch, run.prepared.layout, run.prepared.selection, schedule)
+    _check(run.prepared.selector, run.prepared.selection, run.prepared.layout)
+    return ForwardOutput(
+        result.loss, result.logits, batch, run.prepared.layout, run.prepared.selection, schedule, result
+    )
 
 
 def forward_inside(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOutput:
@@ -51,22 +54,32 @@ def forward_inside(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOut
         forward_kwargs: for the stock forward.
 
     Raises:
-        UnsupportedModeError: if hidden states or attentions are asked for.
+        UnsupportedModeError: for arguments that cannot be given correctly, see `check_forward_arguments`.
+        InputError: for an argument that nobody knows.
     """
-    refuse_outputs_inside(forward_kwargs.get)
+    check_forward_arguments(forward_kwargs, inside_llm=True)
     assert run.inside is not None
     last, labels = run.inside.plan.stages[-1].layout, run.request.labels
     of_last = None if labels is None else compact_labels(last, labels.to(run.family.device))
     result, schedule = _run(run, of_last, forward_kwargs)
     _check(run.prepared.selector, run.inside.drops.selection(), last)
     return ForwardOutput(
-        result.loss, result.logits, _batch_at_the_end(run, run.inside), last, run.inside.drops.selection(), schedule
+        result.loss,
+        result.logits,
+        _batch_at_the_end(run, run.inside),
+        last,
+        run.inside.drops.selection(),
+        schedule,
+        result,
     )
 
 
 def _run(run: LLMRun, labels: Tensor | None, forward_kwargs: Mapping[str, Any]) -> tuple[Any, Schedule | None]:
     """Return transformers' result, and which units of the LLM ran; None if all did."""
-    options = {"use_cache": False, **forward_kwargs}
+    _check_logits_to_keep(run, forward_kwargs.get("logits_to_keep"))
+    asked = {name: value for name, value in forward_kwargs.items() if name not in AS_CONFIGURED}
+    # A checkpoint may say return_dict=False, and here attributes are read.
+    options = {"use_cache": False, **asked, "return_dict": True}
     result = run.model()(**run.prepared.batch.llm_inputs(), labels=labels, **options)
     return result, None if run.layers is None else run.layers.schedule
 
@@ -75,6 +88,22 @@ def _check(selector: AnySelector | None, selection: Selection | None, layout: La
     """Look at a choice that could not be looked at when it was made, now that the LLM is on its way."""
     if selector is not None and selection is not None and selection.within is not None:
         check_indices(selector.name, selection, layout.tokens_per_image)
+
+
+def _check_logits_to_keep(run: LLMRun, logits_to_keep: Any) -> None:
+    """Refuse the last columns of rows that end at different ones: they would be padding.
+
+    Raises:
+        UnsupportedModeError: naming the value.
+    """
+    layout = run.prepared.layout if run.inside is None else run.inside.plan.stages[-1].layout
+    lengths = {prompt.length for prompt in layout.prompts}
+    if isinstance(logits_to_keep, int) and logits_to_keep and len(lengths) > 1:
+        raise UnsupportedModeError(
+            f"forward(logits_to_keep={logits_to_keep}) is not supported for rows of {min(lengths)} to {max(lengths)} "
+            "tokens: they are padded on the right, so that some of the last columns hold no token. Give rows one by "
+            "one, or take all logits"
+        )
 
 
 def _batch_at_the_end(run: LLMRun, inside: PreparedInside) -> CompactBatch:
@@ -93,6 +122,7 @@ def _batch_at_the_end(run: LLMRun, inside: PreparedInside) -> CompactBatch:
         None if selection is None else selection.indices,
         run.request.positions,
         None if labels is None else labels.to(device),
+        run.request.pad_token_id,
     )
     embeds = add_latency(last, batch.inputs_embeds, run.latency_embeds, alone=run.latency_alone)
     return replace(batch, inputs_embeds=embeds)

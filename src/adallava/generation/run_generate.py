@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adallava.generation.clock import PrefillMark, StageClock
+from adallava.generation.clock import PrefillMark, StageClock, StepCount
 from adallava.generation.llm_run import LLMRun
 from adallava.generation.modes import GenerationPlan
 from adallava.generation.output import AdaLlavaOutput, read_answers
@@ -18,9 +18,14 @@ def generate_run(run: LLMRun, plan: GenerationPlan, processor: Any, clock: Stage
         clock: marks "prefill" and "decode", if given.
     """
     batch, kwargs = run.prepared.batch, dict(plan.kwargs)
-    if clock is not None:
-        kwargs["logits_processor"] = [*(kwargs.get("logits_processor") or []), PrefillMark(clock)]
+    steps = StepCount()
+    kwargs["logits_processor"] = [
+        *plan.prompt_processors(batch.input_ids),
+        *(kwargs.get("logits_processor") or []),
+        *([] if clock is None else [PrefillMark(clock)]),
+        steps,
+    ]
     result = run.model().generate(input_ids=batch.input_ids, **batch.llm_inputs(), **kwargs)
     if clock is not None:
         clock.mark("decode")
-    return read_answers(result, plan, run.settled(), processor, run.request.positions, clock)
+    return read_answers(result, plan, run.settled(), processor, run.request.positions, clock, steps.count)

@@ -62,7 +62,13 @@ _FIXED = (
 
 def cost_axes(results: Results) -> tuple[CostAxis, ...]:
     """Return the axes to choose from: the fixed ones, and one a batch size that the run was timed at."""
-    return (*_FIXED, *map(_timed_axis, timed_batch_sizes(results.cells)))
+    fixed = _FIXED if has_flops(results) else tuple(axis for axis in _FIXED if axis.key != "gflops")
+    return (*fixed, *map(_timed_axis, timed_batch_sizes(results.cells)))
+
+
+def has_flops(results: Results) -> bool:
+    """Return whether FLOPs were counted: of some models they have no closed form."""
+    return any(cell.flops for cell in results.cells)
 
 
 def place_on(axis: CostAxis, cell: Cell) -> float | None:

@@ -7,6 +7,7 @@ from adallava.dials import CellPlans, Dials, FixedShare, FrontComparison, FrontG
 from adallava.estimates import PairedDifference
 from adallava.records import FULL_METHOD, Cell, Comparison, Results
 from adallava.report import formats
+from adallava.report.axes import has_flops
 from adallava.report.dial_grid import ALL_TOKENS, heat_maps
 from adallava.report.layer_strip import layer_shares, strip_words
 from adallava.report.plain_table import Entry, PaperTable
@@ -89,7 +90,7 @@ def grid_table(results: Results) -> PaperTable:
             rows.append((Entry(map_.method), Entry(scheduler), Entry(share), *values))
     caption = (
         "Accuracy in % with 95 % intervals over both dials: vision tokens across, layers down"
-        f"{_counts(results.cells)}. Bold: on the Pareto front of all cells against FLOPs."
+        f"{_counts(results.cells)}." + (" Bold: on the Pareto front of all cells against FLOPs." * has_flops(results))
     )
     return PaperTable("grid", caption, ("method", "scheduler", "layers, %", *budgets), tuple(rows))
 

@@ -38,6 +38,7 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         ("Draws of random methods", str(config.draws)),
         ("Seed", str(config.seed)),
         ("New tokens at most", str(config.max_new_tokens)),
+        ("Decoding", "not recorded" if config.decoding is None else config.decoding.words),
         ("Precision, device", f"{config.dtype}, {config.device}, {config.attn_implementation} attention"),
         ("Positions", ", ".join(positions)),
         ("Appended to questions", config.question_suffix),

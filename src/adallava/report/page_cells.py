@@ -113,10 +113,8 @@ def detail_lines(cell: Cell) -> list[str]:
     if cell.scheduler is not None:
         lines.append(f"{formats.percent(cell.layer_share)} % of the LLM's layers")
     first, total = cell.part_ms.get("time_to_first_token"), cell.part_ms.get("total")
-    lines.append(
-        f"{formats.gflops(cell.flops.get('total'))} GFLOPs, {formats.figures3(first)} ms to first token, "
-        f"{formats.figures3(total)} ms in all"
-    )
+    gflops = f"{formats.gflops(cell.flops.get('total'))} GFLOPs, " if cell.flops else ""
+    lines.append(f"{gflops}{formats.figures3(first)} ms to first token, {formats.figures3(total)} ms in all")
     for timing in cell.timings:
         spread = timing.part_ms.get("time_to_first_token")
         if spread is not None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adallava.records import FULL_METHOD, Cell, Results, Run
 from adallava.report import formats
-from adallava.report.axes import is_blind
+from adallava.report.axes import has_flops, is_blind
 from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.report.paper_figures import Split, accuracy_of
@@ -89,9 +89,10 @@ def _score_words(cell: Cell, split: Split) -> str:
 
 
 def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperTable:
-    batch_size = table_batch_size(results.cells)
+    batch_size, counted = table_batch_size(results.cells), has_flops(results)
     head = (
-        "method", "budget", "tokens", "layer average", "GFLOPs", "selector GFLOPs", "first token, ms", "selector, ms",
+        "method", "budget", "tokens", "layer average", *(["GFLOPs", "selector GFLOPs"] if counted else []),
+        "first token, ms", "selector, ms",
         "decode per token, ms", "total, ms", "peak memory, MiB", *(["roofline, ms"] if roofline else []),
     )  # fmt: skip
     rows = [
@@ -102,8 +103,7 @@ def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperT
                 cell.budget_asked if cell.budget_asked != "none" else formats.DASH,
                 formats.count(cell.tokens_kept),
                 formats.count(cell.tokens_kept_layer_average),
-                formats.gflops(cell.flops.get("total")),
-                formats.gflops(cell.flops.get("selector")),
+                *([formats.gflops(cell.flops.get(part)) for part in ("total", "selector")] if counted else []),
                 *(formats.figures3(cell_ms(cell, part, batch_size)) for part in _COST_PARTS),
                 formats.mebibytes(cell_peak_bytes(cell, batch_size)),
                 *([formats.figures3(cell_roofline_ms(cell, roofline))] if roofline else []),
@@ -112,7 +112,8 @@ def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperT
         for cell in results.cells
     ]
     caption = (
-        "Cost of an answer: vision tokens before the LLM and averaged over its layers, GFLOPs in closed form, "
+        "Cost of an answer: vision tokens before the LLM and averaged over its layers, "
+        f"{'GFLOPs in closed form, ' if counted else ''}"
         f"peak memory of the whole batch of {batch_size or run.config.batch_size}. ms: {ms_source(batch_size)}"
         + ("" if batch_size else f" (batch {run.config.batch_size})")
         + f"; {NO_CHOOSING_MS}; decoding has ms per token in the timing pass alone. {run.config.model} on "

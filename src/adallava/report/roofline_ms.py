@@ -71,7 +71,7 @@ def cell_roofline_ms(cell: Cell, roofline: Roofline) -> float | None:
     the prefill the keys and values that it writes. A batch's plans are taken to be one: of several, more weights are
     read.
     """
-    if cell.accuracy is None:
+    if cell.accuracy is None or not cell.flops:
         return None
     batch, width = roofline.batch_size, BYTES_PER_VALUE[roofline.dtype]
     weights = roofline.weights

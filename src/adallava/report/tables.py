@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from adallava.records import FULL_METHOD, PART_NAMES, Cell, Interval, Results
 from adallava.report import formats
+from adallava.report.axes import has_flops
 from adallava.report.marks import Mark, method_marks
 from adallava.report.measured_ms import cell_ms
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms
@@ -11,7 +12,7 @@ from adallava.report.roofline_ms import Roofline, cell_roofline_ms
 
 @dataclass(frozen=True)
 class CellRow:
-    """One cell in words. `gflops` and `part_ms` follow `part_columns`, the total first."""
+    """One cell in words. `gflops` and `part_ms` follow `part_columns`, the total first; without FLOPs it is empty."""
 
     cell: Cell
     mark: Mark
@@ -83,7 +84,10 @@ def cell_rows(results: Results, roofline: Roofline | None = None) -> list[CellRo
     marks = method_marks(cell.method for cell in results.cells)
     parts = part_columns(results)
     firsts = _first_of_method(results)
-    return [_cell_row(cell, marks[cell.method], cell.cell in firsts, parts, roofline) for cell in results.cells]
+    counted = parts if has_flops(results) else None
+    return [
+        _cell_row(cell, marks[cell.method], cell.cell in firsts, parts, counted, roofline) for cell in results.cells
+    ]
 
 
 def kind_table(results: Results) -> KindTable | None:
@@ -142,7 +146,12 @@ def _first_of_method(results: Results) -> set[str]:
 
 
 def _cell_row(
-    cell: Cell, mark: Mark, first_of_method: bool, parts: tuple[str, ...], roofline: Roofline | None
+    cell: Cell,
+    mark: Mark,
+    first_of_method: bool,
+    parts: tuple[str, ...],
+    counted: tuple[str, ...] | None,
+    roofline: Roofline | None,
 ) -> CellRow:
     accuracy = cell.accuracy
     difference, difference_interval = formats.difference(cell.difference_to_full)
@@ -162,7 +171,7 @@ def _cell_row(
         hard_interval="" if cell.accuracy_hard is None else formats.interval(cell.accuracy_hard),
         num_hard=cell.accuracy_hard.n if cell.accuracy_hard else 0,
         empties=empties_text(cell),
-        gflops=tuple(formats.gflops(cell.flops.get(part)) for part in ("total", *parts)),
+        gflops=() if counted is None else tuple(formats.gflops(cell.flops.get(part)) for part in ("total", *counted)),
         part_ms=tuple(formats.figures3(cell_ms(cell, part, None)) for part in ("total", "time_to_first_token", *parts)),
         roofline_ms="" if roofline is None else formats.figures3(cell_roofline_ms(cell, roofline)),
         peak_memory_mib=formats.mebibytes(cell.peak_memory_bytes),

@@ -12,6 +12,7 @@ from .answers import AnswerFile
 from .batches import check_batch_dependence
 from .budgets import check_budget_applied, check_selection_reads_input
 from .completeness import check_samples_complete, check_summary_matches
+from .decoding import check_decoding
 from .empties import (
     check_answers_cut,
     check_blank_answers,
@@ -165,6 +166,13 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "the summary does not follow from the samples",
         "Compute results.json again from the samples; do not use its figures.",
         check_summary_matches,
+    ),
+    FileCheck(
+        "decoding-unrecorded",
+        None,
+        "how the answers were decoded is not recorded",
+        "Run again with this version.",
+        check_decoding,
     ),
 )
 """In the order in which a person would meet the failures."""

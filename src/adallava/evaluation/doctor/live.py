@@ -85,7 +85,7 @@ def check_full_equals_stock(probe: Probe) -> Observation:
         return not_visible(f"method {probe.model.method} has no full budget")
     base = probe.model.base
     length = probe.together["input_ids"].shape[1]
-    stock = base.generate(**probe.together, do_sample=False, max_new_tokens=probe.max_new_tokens)[:, length:]
+    stock = base.generate(**probe.together, **probe.decoding)[:, length:]
     ours = probe.generate(probe.together, FULL_BUDGET, list(range(len(probe.singles)))).answer_ids
     differing = [row for row, ids in enumerate(ours) if stock[row].tolist()[: len(ids)] != ids]
     gaps = [_logit_gap(probe, seed) for seed in range(len(probe.singles))]

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.budget import TokenBudget
+from adallava.generation.decoding import decoding_of, generate_arguments
 from adallava.generation.layout import share_over_images
 from adallava.generation.output import AdaLlavaOutput, RunRecord, SampleSelection
 from adallava.model import AdaLlava, build_prompt
@@ -102,10 +103,14 @@ class Probe:
     def generate(
         self, inputs: Inputs, budgets: TokenBudget | Sequence[TokenBudget], seed: int | Sequence[int]
     ) -> AdaLlavaOutput:
-        """Answer greedily."""
-        return self.model.generate(
-            **inputs, token_budget=budgets, seed=seed, do_sample=False, max_new_tokens=self.max_new_tokens
-        )
+        """Answer as a sweep does by default."""
+        return self.model.generate(**inputs, token_budget=budgets, seed=seed, **self.decoding)
+
+    @cached_property
+    def decoding(self) -> dict[str, Any]:
+        """Arguments of `generate`: greedy, with nothing of the checkpoint's but token ids."""
+        stated = generate_arguments(decoding_of(self.model.base.generation_config))
+        return stated | {"max_new_tokens": self.max_new_tokens}
 
     @cached_property
     def alone(self) -> dict[TokenBudget, tuple[AloneAnswer, ...]]:

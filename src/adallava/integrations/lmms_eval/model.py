@@ -24,6 +24,7 @@ from adallava.evaluation.batches import describe_error
 from adallava.evaluation.empties import classify_empty, eos_ids_of
 from adallava.evaluation.plan import sample_seed
 from adallava.evaluation.ranks import Ranks
+from adallava.generation.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
 from adallava.generation.output import AdaLlavaOutput, RunRecord
 from adallava.model import AdaLlava
 
@@ -83,6 +84,13 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             self._rank, self._world_size = ranks.rank, ranks.world_size
             device = choose_device(self._settings.device, self._settings.device_map, ranks, torch.cuda.device_count())
             self._model = _load(self._settings, device)
+            self._decoding = decoding_of(self._model.base.generation_config)
+            left_out = values_of_checkpoint(self._model.base.generation_config)
+            if left_out:
+                logger.warning(
+                    f"the checkpoint's generation_config sets {in_words(left_out)}, which is not taken: --gen_kwargs "
+                    "asks for it, and lmms-eval's results then name it"
+                )
             self._level = "INFO" if self._settings.verbose else "DEBUG"
             self._totals = Totals()
 
@@ -214,7 +222,7 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
                 latency=settings.latency,
                 seed=[sample_seed(settings.seed, str(request.args[3])) for request in requests],
                 positions=settings.positions,
-                **generation_arguments(gen_kwargs),
+                **{**generate_arguments(self._decoding), **generation_arguments(gen_kwargs)},
             )
         except Exception as error:
             error.add_note(", ".join(f"{request.args[4]} doc {request.args[3]}" for request in requests))
