@@ -9,12 +9,13 @@ opening, and the end, move into `samples.jsonl`. Answers are never all in memory
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from adallava.durable import append_durably, close_file, write_atomically, writing
 from adallava.errors import RunFolderError
 from adallava.jsonl import read_lines
 from adallava.records import Run, SampleRecord, TimingRecord
@@ -125,7 +126,7 @@ class Journal:
         for path in share_files(self.folder):
             with without_writer(path):
                 _cut_torn_line(path)
-                with _writing(self._path, "ab") as file:
+                with writing(self._path, "ab") as file:
                     append_durably(file, self._new_lines(path, file.seek(0, os.SEEK_END)))
                 path.unlink()
 
@@ -165,39 +166,6 @@ def share_files(folder: Path) -> list[Path]:
     return sorted(path for path, rank in found.items() if rank.isascii() and rank.isdigit())
 
 
-def append_durably(file: IO[bytes], lines: Iterable[bytes]) -> None:
-    """Add lines to a file, and return when they are on disk.
-
-    Raises:
-        RunFolderError: if they cannot be written, as on a full disk.
-    """
-    try:
-        file.writelines(lines)
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError as error:
-        raise RunFolderError(
-            f"{file.name} cannot be written ({error.strerror}): what was written before is kept; once that is mended, "
-            "the same command goes on"
-        ) from error
-
-
-@contextmanager
-def _writing(path: Path, mode: str) -> Iterator[IO[bytes]]:
-    """Open a file for `append_durably`, whose error is not to be replaced by that of closing."""
-    file: IO[bytes] = path.open(mode)
-    try:
-        yield file
-    finally:
-        close_file(file)
-
-
-def close_file(file: IO[bytes]) -> None:
-    """Close a file whose lines are on disk, or were reported not to be: closing would try those once more."""
-    with suppress(OSError):
-        file.close()
-
-
 def record_lines(records: Iterable[BaseModel]) -> Iterator[bytes]:
     """Yield the lines that records are written as."""
     return map(_line, records)
@@ -213,27 +181,6 @@ def read_done(folder: Path) -> AnswerPlaces:
     for place, _, record in _read_answers(folder / SAMPLES_FILE):
         done.add(answer_key(record), place)
     return done
-
-
-def write_atomically(path: Path, data: Iterable[bytes]) -> None:
-    """Replace `path` by pieces of `data`: a reader, or a kill, meets the old file or the new one and never a part.
-
-    Raises:
-        RunFolderError: if they cannot be written; the old file stays.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with _writing(partial, "wb") as file:
-            append_durably(file, data)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def write_record(path: Path, record: BaseModel) -> None:
@@ -263,7 +210,7 @@ def read_timings(folder: Path) -> list[TimingRecord]:
     path = folder / TIMINGS_FILE
     whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
     lines = whole.split(b"\n") if whole else []
-    return [_parse(path, number, line, TimingRecord) for number, line in enumerate(lines, start=1)]
+    return [_parse(path, number, line, TimingRecord) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def read_run(folder: Path) -> Run | None:
@@ -336,6 +283,8 @@ def _read_answers(path: Path) -> Iterator[tuple[int, bytes, SampleRecord]]:
             if line.torn:
                 # What follows, if anything by now, would be the rest of it.
                 return
+            if line.blank:
+                continue
             yield line.place, line.data, _parse(path, line.number, line.data, SampleRecord)
 
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
 
+from adallava.durable import append_durably, close_file
 from adallava.errors import AdallavaError
 from adallava.records import SampleRecord
 
 from .batches import describe_error
 from .file_locks import is_locked, lock_file
-from .journal import append_durably, close_file, record_lines, share_file
+from .journal import record_lines, share_file
 from .observer import SweepObserver
 from .ranks import Ranks, launch_id
 

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from adallava.durable import write_atomically
 from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
 from adallava.report import formats, tables, verdicts
 from adallava.report.axes import cost_axes, is_blind
@@ -88,9 +88,7 @@ def write_report(
     pictures = choose_pictures(columns, image_of, num_pictures)
     page = _render(_Page(run, results, table, columns, pictures, other, overlay, run_roofline(run, results, roofline)))
     target = target or run_folder / REPORT_NAME
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
-    unfinished.write_text(page, encoding="utf-8", errors="replace", newline="\n")
-    unfinished.replace(target)
+    write_atomically(target, [page.encode("utf-8", errors="replace")])
     return target
 
 

@@ -1,11 +1,13 @@
 """Accuracy against cost as PDF and PNG, fit for a paper: the curves of the page, drawn by matplotlib."""
 
+import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from adallava.durable import write_atomically
 from adallava.errors import InputError
 from adallava.records import FULL_METHOD, Cell, Interval, PositionsName, Results
 from adallava.report import formats
@@ -106,7 +108,9 @@ def save_figure(figure: Any, stem: Path) -> list[Path]:
         path = stem.with_name(f"{stem.name}.{kind}")
         # Without the date, so that the file follows from the results alone.
         metadata = {"CreationDate": None} if kind == "pdf" else {"Software": None}
-        figure.savefig(path, dpi=_DPI, metadata=metadata)
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format=kind, dpi=_DPI, metadata=metadata)
+        write_atomically(path, [drawn.getvalue()])
         paths.append(path)
     return paths
 

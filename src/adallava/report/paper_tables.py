@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from adallava.durable import write_atomically
 from adallava.records import FULL_METHOD, Cell, Results, Run
 from adallava.report import formats
 from adallava.report.axes import has_flops, is_blind
@@ -22,7 +23,7 @@ def write_tables(run: Run, results: Results, folder: Path, roofline: str | None 
     for table in paper_tables(run, results, roofline):
         for suffix, text in (("tex", to_latex(table)), ("md", to_markdown(table))):
             path = folder / f"{table.name}.{suffix}"
-            path.write_text(text, encoding="utf-8", errors="replace", newline="\n")
+            write_atomically(path, [text.encode("utf-8", errors="replace")])
             paths.append(path)
     return paths
 
