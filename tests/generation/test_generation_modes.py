@@ -37,6 +37,7 @@ def model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
     return full.with_method(request.param)
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("mode", MODES)
 def test_full_budget_is_stock_generate_in_every_mode(model: AdaLlava, inputs: dict[str, Any], mode: str) -> None:
     torch.manual_seed(5)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adallava.errors import InputError, UnsupportedModeError
+from adallava.families.transformers_internals import CACHE_NAMES
 
 DEFAULT_NEW_TOKENS = 20
 """transformers' own default when neither max_new_tokens nor max_length is given."""
@@ -19,7 +20,7 @@ _REFUSED = {
     "prefill_chunk_size": _EMBEDS_ONLY,
     "inputs_embeds": "they are made here, from input_ids and pixel_values: give those",
     "position_ids": "they are made here: choose positions='original' or 'compact'",
-    "past_key_values": "a cache begun elsewhere does not fit a shortened prompt",
+    **dict.fromkeys(CACHE_NAMES, "a cache begun elsewhere does not fit a shortened prompt"),
     "labels": "generate computes no loss: use forward",
     "stop_strings": f"{_END_UNCERTAIN}: cut the text instead",
     "stopping_criteria": _END_UNCERTAIN,
