@@ -10,8 +10,10 @@ LMMS_VENV := .venv-lmms
 LMMS_STAMP := $(LMMS_VENV)/.installed
 NEWEST_VENV := .venv-newest
 NEWEST_STAMP := $(NEWEST_VENV)/.installed
+OLDEST_VENV := .venv-oldest
+OLDEST_STAMP := $(OLDEST_VENV)/.installed
 
-.PHONY: sweep test test-lmms test-newest lint wheel clean
+.PHONY: sweep test test-lmms test-newest test-oldest lint wheel clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT)
@@ -33,6 +35,10 @@ test-newest: $(NEWEST_STAMP)
 	  print(*(f'{name} {v(name)}' for name in ('transformers', 'huggingface-hub', 'accelerate', 'numpy', 'peft')), sep=', ')"
 	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist loadfile -m newest -k 'not llava_next-'
 
+# The other end: the oldest release of every dependency that pyproject.toml allows, beside the first environment's torch.
+test-oldest: $(OLDEST_STAMP)
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n auto --dist loadfile -m newest -k 'not llava_next-'
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -49,7 +55,7 @@ wheel: $(STAMP)
 	  print(adallava.AdaLlava.from_pretrained('tiny', method='question').name_or_path, 'loads from the wheel')"
 
 clean:
-	rm -rf $(VENV) $(LMMS_VENV) $(NEWEST_VENV) runs build
+	rm -rf $(VENV) $(LMMS_VENV) $(NEWEST_VENV) $(OLDEST_VENV) runs build
 
 # torch comes first, at one version: asked for by a dependency, pip would take the newest with all of its CUDA parts.
 $(STAMP): pyproject.toml constraints.txt
@@ -69,6 +75,14 @@ endef
 $(NEWEST_STAMP): $(STAMP)
 	$(call linked_venv,$(NEWEST_VENV))
 	touch $(NEWEST_STAMP)
+
+$(OLDEST_STAMP): $(STAMP)
+	$(call linked_venv,$(OLDEST_VENV))
+	$(OLDEST_VENV)/bin/python -m pip install --quiet torch==2.13.0 $$($(BIN)/python -c "import re, tomllib; \
+	  project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  asked = project['dependencies'] + project['optional-dependencies']['lora']; \
+	  print(*(re.sub('>=([0-9.]+).*', r'==\1', one) for one in asked if not one.startswith('torch')))")
+	touch $(OLDEST_STAMP)
 
 # lmms-eval without its dependencies: they would swap torch for a CUDA build, and a torchvision that does not match torch
 # breaks transformers' image processors.

@@ -147,6 +147,8 @@ REFUSED: list[dict[str, Any]] = [
     {"prompt_lookup_num_tokens": 3},
     {"inputs_embeds": torch.zeros(1)},
     {"position_ids": torch.zeros(1)},
+    {"past_key_values": object()},
+    {"cache": object()},
     {"stop_strings": ["."]},
     {"max_time": 1.0},
 ]

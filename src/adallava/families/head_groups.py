@@ -86,7 +86,7 @@ def _attention(attention: Any, normed: Tensor, inputs: LayerInputs, rows: Sequen
     queries, keys = rotate(projected(attention.q_proj), projected(attention.k_proj), *of_pairs.position_embeddings)
     mixed = attend(attention, queries, keys, projected(attention.v_proj), of_pairs)
     outputs = attention.o_proj.weight.chunk(len(rows), dim=1)
-    of_groups = mixed.split([len(of_group) for of_group in rows])
+    of_groups = torch.split(mixed, [len(of_group) for of_group in rows])
     return [F.linear(states, weight) for states, weight in zip(of_groups, outputs, strict=True)]
 
 
