@@ -8,8 +8,12 @@ SWEEP_METHODS ?= random uniform divprune question none
 
 LMMS_VENV := .venv-lmms
 LMMS_STAMP := $(LMMS_VENV)/.installed
+NEWEST_VENV := .venv-newest
+NEWEST_STAMP := $(NEWEST_VENV)/.installed
+OLDEST_VENV := .venv-oldest
+OLDEST_STAMP := $(OLDEST_VENV)/.installed
 
-.PHONY: sweep test test-long test-lmms lint wheel clean
+.PHONY: sweep test test-long test-lmms test-newest test-oldest lint wheel clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT)
@@ -27,6 +31,19 @@ test-long: $(STAMP)
 test-lmms: $(LMMS_STAMP)
 	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -m lmms -W default
 
+# Without the pins: the contracts, with the newest release of every dependency that pyproject.toml allows. It asks for
+# them each time, so that one from today is found today. torch stays: the newest would come with all of its CUDA parts.
+test-newest: $(NEWEST_STAMP)
+	$(NEWEST_VENV)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager torch==2.13.0 \
+	  -e '.[lora,tokenizer-model]'
+	$(NEWEST_VENV)/bin/python -c "from importlib.metadata import version as v; \
+	  print(*(f'{name} {v(name)}' for name in ('transformers', 'huggingface-hub', 'accelerate', 'numpy', 'peft')), sep=', ')"
+	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist loadfile -m newest -k 'not llava_next-'
+
+# The other end: the oldest release of every dependency that pyproject.toml allows, beside the first environment's torch.
+test-oldest: $(OLDEST_STAMP)
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n auto --dist loadfile -m newest -k 'not llava_next-'
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,7 +60,7 @@ wheel: $(STAMP)
 	  print(adallava.AdaLlava.from_pretrained('tiny', method='question').name_or_path, 'loads from the wheel')"
 
 clean:
-	rm -rf $(VENV) $(LMMS_VENV) runs build
+	rm -rf $(VENV) $(LMMS_VENV) $(NEWEST_VENV) $(OLDEST_VENV) runs build
 
 # torch comes first, at one version: asked for by a dependency, pip would take the newest with all of its CUDA parts.
 $(STAMP): pyproject.toml constraints.txt
@@ -53,12 +70,29 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
-# A link to the first environment instead of a second torch. lmms-eval without its dependencies: they would swap torch for
-# a CUDA build, and a torchvision that does not match torch breaks transformers' image processors.
-$(LMMS_STAMP): $(STAMP) constraints-lmms.txt
-	$(BIN)/python -m venv --clear --without-pip $(LMMS_VENV)
+# An environment of its own with a link to the first one instead of a second torch; what is installed here comes first.
+define linked_venv
+	$(BIN)/python -m venv --clear --without-pip $(1)
 	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
-	  > "$$($(LMMS_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first_environment.pth"
+	  > "$$($(1)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first_environment.pth"
+endef
+
+$(NEWEST_STAMP): $(STAMP)
+	$(call linked_venv,$(NEWEST_VENV))
+	touch $(NEWEST_STAMP)
+
+$(OLDEST_STAMP): $(STAMP)
+	$(call linked_venv,$(OLDEST_VENV))
+	$(OLDEST_VENV)/bin/python -m pip install --quiet torch==2.13.0 $$($(BIN)/python -c "import re, tomllib; \
+	  project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  asked = project['dependencies'] + project['optional-dependencies']['lora']; \
+	  print(*(re.sub('>=([0-9.]+).*', r'==\1', one) for one in asked if not one.startswith('torch')))")
+	touch $(OLDEST_STAMP)
+
+# lmms-eval without its dependencies: they would swap torch for a CUDA build, and a torchvision that does not match torch
+# breaks transformers' image processors.
+$(LMMS_STAMP): $(STAMP) constraints-lmms.txt
+	$(call linked_venv,$(LMMS_VENV))
 	$(LMMS_VENV)/bin/python -m pip install --quiet --no-deps lmms-eval==0.7.3
 	$(LMMS_VENV)/bin/python -m pip install --quiet -c constraints.txt -c constraints-lmms.txt \
 	  datasets evaluate loguru pytablewriter pytz sacrebleu tenacity

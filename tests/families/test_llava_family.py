@@ -13,6 +13,7 @@ def pixels() -> torch.Tensor:
     return torch.randn(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("layer", [-2, -1, [-2, -1], [0, 1, 2]])
 @torch.no_grad()
 def test_encode_and_project_are_the_stock_image_features(layer: Any, pixels: torch.Tensor) -> None:

@@ -103,6 +103,7 @@ def test_any_picture_has_as_many_tokens_and_tiles_as_in_transformers(height: int
     assert len(patches[patches < total].unique()) == tiling.rows * tiling.columns
 
 
+@pytest.mark.newest
 @torch.no_grad()
 def test_every_token_is_the_stock_models(full: AdaLlava, inputs: dict[str, Any]) -> None:
     pixels, sizes = inputs["pixel_values"], inputs["image_sizes"]

@@ -42,6 +42,7 @@ def _picture(width: int, height: int) -> Image.Image:
     return Image.fromarray(noise).resize((width, height))
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("layout", ["old", "new"])
 @pytest.mark.parametrize(("size", "chat_template"), [("7b", "json"), ("13b", "jinja")])
 def test_every_weight_arrives_under_either_layout_of_names(

@@ -96,6 +96,7 @@ def test_the_order_of_a_batch_does_not_matter(model: AdaLlava, inputs: dict[str,
     assert [r.kept_indices for r in one.records] == [r.kept_indices for r in other.records][::-1]
 
 
+@pytest.mark.newest
 def test_full_budget_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any]) -> None:
     if model.selector.ignores_budget:  # type: ignore[union-attr]
         pytest.skip("no full budget")

@@ -37,6 +37,7 @@ def model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
     return full.with_method(request.param)
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("mode", MODES)
 def test_full_budget_is_stock_generate_in_every_mode(model: AdaLlava, inputs: dict[str, Any], mode: str) -> None:
     torch.manual_seed(5)
@@ -146,6 +147,8 @@ REFUSED: list[dict[str, Any]] = [
     {"prompt_lookup_num_tokens": 3},
     {"inputs_embeds": torch.zeros(1)},
     {"position_ids": torch.zeros(1)},
+    {"past_key_values": object()},
+    {"cache": object()},
     {"stop_strings": ["."]},
     {"max_time": 1.0},
 ]

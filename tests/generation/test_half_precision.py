@@ -112,6 +112,7 @@ class _Replayed:
         return self.recorded.choices[self.number - 1]
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("method", INSIDE_LLM)
 def test_answers_of_a_method_inside_the_llm_are_those_by_hand(half: AdaLlava, method: str) -> None:
     base = tiny_base(attn_implementation="eager", dtype=torch.bfloat16)

@@ -42,6 +42,7 @@ def _logits(output: Any) -> Tensor:
     return torch.stack(output.transformers_output.logits, dim=1)
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("positions", ["original", "compact"])
 @pytest.mark.parametrize("method", INSIDE_LLM)
 def test_dropping_inside_the_llm_is_what_it_is_by_hand(
@@ -73,6 +74,7 @@ def test_dropping_inside_the_llm_is_what_it_is_by_hand(
         assert output.records[row].tokens_kept_by_layer == tuple(read)
 
 
+@pytest.mark.newest
 @pytest.mark.parametrize("mode", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=str)
 def test_a_sliding_window_survives_every_cache(full: AdaLlava, inputs: dict[str, Any], mode: dict[str, Any]) -> None:
     base = base_like(full, **LLMS["mistral-window"])

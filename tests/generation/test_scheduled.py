@@ -83,6 +83,7 @@ def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, in
                 assert alone.records[0].layers == together.records[row * returns].layers
 
 
+@pytest.mark.newest
 @torch.no_grad()
 def test_a_plan_is_the_stock_model_with_the_rest_taken_out(model: AdaLlava, inputs: dict[str, Any]) -> None:
     # At full tokens, one sample: the prompt, its free latency token if there is one, and a smaller model. A token that
@@ -178,6 +179,7 @@ def test_no_row_pays_for_anothers_plan(six: AdaLlava, inputs: dict[str, Any]) ->
     assert held == [3, 3, 3, 2, 1, 0]
 
 
+@pytest.mark.newest
 def test_groups_that_do_not_run_hold_no_keys(six: AdaLlava, inputs: dict[str, Any]) -> None:
     output = scheduled(six, "heads").generate(**inputs, latency=[0.5, 4 / 6, 5 / 6], max_new_tokens=2)
     values = 0

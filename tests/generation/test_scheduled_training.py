@@ -20,6 +20,7 @@ def model(request: pytest.FixtureRequest, six_by_scheduler: dict[str, AdaLlava])
     return scheduled(six_by_scheduler[request.param], request.param).with_method("uniform")  # type: ignore[no-any-return]
 
 
+@pytest.mark.newest
 def test_training_computes_what_inference_computes(model: AdaLlava, inputs: dict[str, Any]) -> None:
     """Uncached and padded on the right equals cached and padded on the left."""
     options: dict[str, Any] = {"token_budget": BUDGETS, "latency": LATENCIES, "seed": [1, 2, 3]}

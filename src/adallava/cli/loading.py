@@ -6,12 +6,12 @@ from pathlib import Path
 def quiet_loading(model: str) -> None:
     """Turn progress bars off for a model that is here already; a download keeps its bars, where the user has them."""
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars  # type: ignore[attr-defined]
-    from transformers.utils.logging import disable_progress_bar
 
     from adallava.adapters.bundled import is_bundled
+    from adallava.families.transformers_internals import hide_progress_bars
 
     hub_shows_bars = not are_progress_bars_disabled()
-    disable_progress_bar()  # The hub's too.
+    hide_progress_bars()
     if hub_shows_bars and not is_bundled(model) and not Path(model).is_dir():
         enable_progress_bars()
 

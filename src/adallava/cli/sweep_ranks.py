@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from transformers.utils import logging
 
 from adallava.errors import AdallavaError
 from adallava.evaluation.ranks import Ranks, device_of_rank
 from adallava.evaluation.request import SweepRequest
 from adallava.evaluation.shares import ProcessEndedError, Share, tell_as_leader
 from adallava.evaluation.sweep import SweepOutcome, join_sweep, run_sweep
+from adallava.families.transformers_internals import hide_progress_bars, log_errors_alone
 
 from .last_words import end_at_signals, how_to_go_on, ignore_signals, say
 from .loading import check_device, quiet_loading
@@ -52,8 +52,8 @@ def join(make_request: Callable[[], SweepRequest], output: Path, ranks: Ranks, c
         command: of the launch.
     """
     warnings.simplefilter("ignore")
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    log_errors_alone()
+    hide_progress_bars()
     share, code = Share(output, ranks), 0
     try:
         with share:

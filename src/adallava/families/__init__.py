@@ -10,6 +10,7 @@ from adallava.families.checkpoint_files import check_config, check_weights
 from adallava.families.contract import Family
 from adallava.families.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.families.stock_loading import load_stock
+from adallava.families.transformers_version import check_transformers
 from adallava.registry import family_names, load_family_class
 
 
@@ -49,8 +50,10 @@ def load_family(
     Raises:
         CheckpointError: if there is no readable config, or the weights are missing or damaged.
         UnsupportedModeError: for a family that is not supported, or quantised weights.
+        AdallavaError: for a transformers whose layers run in a way that is not known.
     """
     folder = find_checkpoint(folder_or_id)
+    check_transformers()
     family = load_family_class(_supported(check_config(folder), folder_or_id))
     driven: Family = family(
         load_stock(
@@ -69,7 +72,9 @@ def wrap_model(model: Any) -> Family:
 
     Raises:
         UnsupportedModeError: for a family that is not supported.
+        AdallavaError: for a transformers whose layers run in a way that is not known.
     """
+    check_transformers()
     driven: Family = load_family_class(_supported(model.config.to_dict(), type(model).__name__))(model)
     return driven
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
+from adallava.families.layer_inputs import LayerInputs
 from adallava.scheduling.contract import DecoderShape, Scheduler
 from adallava.selection.contract import Need, TextTowerMethod, TowerLayer, TowerShape
 from adallava.selection.layer_contract import AnySelector, LayerSelector
@@ -189,18 +190,21 @@ class Family(Protocol):
         ...
 
 
+RunLayer = Callable[[Tensor, LayerInputs], Tensor]
+"""Runs a decoder layer on hidden states, [B, S, D], and what it reads beside them."""
+
+
 class AroundLayer(Protocol):
     """What a view calls in place of each decoder layer."""
 
-    def __call__(self, index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def __call__(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         """Return what layer `index` passes on.
 
         Args:
             index: of the layer.
-            layer: the stock layer: `layer(hidden, **kwargs)` is what the stock model would have run.
+            layer: the stock layer: `layer(hidden, inputs)` is what the stock model would have run.
             hidden: [B, S, D].
-            kwargs: the stock model's own, among them `attention_mask`, `position_embeddings`, `position_ids` and
-                `past_key_values`.
+            inputs: what the stock model would have given it beside them.
         """
         ...
 
@@ -234,7 +238,7 @@ class DecoderLayers(Protocol):
         self,
         layer: int,
         hidden: Tensor,
-        kwargs: dict[str, Any],
+        inputs: LayerInputs,
         rows: Sequence[Tensor],
         gates: Tensor | None = None,
         mlp_rows: Sequence[Tensor] | None = None,
@@ -259,7 +263,7 @@ class DecoderLayers(Protocol):
         """Return where the tokens at `places`, [I, R], look in one layer, averaged over heads, [I, R, S]."""
         ...
 
-    def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, past_key_values: Any) -> Tensor | None:
+    def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor | None:
         """Return the mask for queries `hidden` at the length of one layer's own cache."""
         ...
 

@@ -10,7 +10,7 @@ two calls cannot meet.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from adallava.errors import UnsupportedModeError
 from adallava.families.contract import AroundLayer, ReorderCache
 from adallava.families.head_groups import check_splittable, run_groups
+from adallava.families.layer_inputs import LayerInputs
 from adallava.families.llama_attention import asked_attention
+from adallava.families.transformers_internals import hear_reordering, layer_mask, read_layer_inputs, run_layer
 from adallava.scheduling.contract import DecoderShape
 
 _LLM_TYPES = ("llama", "mistral")
@@ -84,13 +86,13 @@ class LlamaDecoder:
         self,
         layer: int,
         hidden: Tensor,
-        kwargs: dict[str, Any],
+        inputs: LayerInputs,
         rows: Sequence[Tensor],
         gates: Tensor | None = None,
         mlp_rows: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Return what a layer passes on of which each row runs only some groups of heads; see `head_groups`."""
-        return run_groups(self._llm.layers[layer], hidden, kwargs, rows, gates, mlp_rows)
+        return run_groups(self._llm.layers[layer], hidden, inputs, rows, gates, mlp_rows)
 
     def view(self, around: AroundLayer, reorder_cache: ReorderCache | None = None) -> Any:
         """Return a model that runs as the stock one, with `around` called in place of each decoder layer.
@@ -116,8 +118,7 @@ class LlamaDecoder:
             name: _LayerInView(layer, int(name), around) for name, layer in self._llm.layers._modules.items()
         }
         if reorder_cache is not None:
-            # transformers asks the model before it asks the cache.
-            twins[0].__dict__["_reorder_cache"] = reorder_cache
+            hear_reordering(twins[0], reorder_cache)
         return twins[0]
 
     def attention(
@@ -148,35 +149,17 @@ class LlamaDecoder:
         block = self._llm.layers[layer]
         return asked_attention(block, hidden, position_embeddings, samples, places, visible).mean(dim=2)
 
-    def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, past_key_values: Any) -> Tensor | None:
+    def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor | None:
         """Return the mask that stock layers expect, for queries `hidden` at the length of one layer's own cache.
 
         Args:
             layer: whose keys and values are counted.
             hidden: [B, Q, D].
             padding_mask: [B, S] of the prompt's tokens that this layer reads, 1 for a real token; None if all are.
-            past_key_values: the cache, or None.
+            cache: of all layers, or None.
         """
-        from transformers import masking_utils
-
-        if padding_mask is not None and past_key_values is not None:
-            length, offset = past_key_values.get_mask_sizes(hidden.shape[1], layer)
-            # What is written behind the prompt is real; slots of a static cache not yet written are in the future.
-            padding_mask = nn.functional.pad(
-                padding_mask, (0, max(0, length + offset - padding_mask.shape[1])), value=1
-            )
         window = getattr(self._config, "sliding_window", None)
-        make = masking_utils.create_causal_mask if window is None else masking_utils.create_sliding_window_causal_mask
-        made: Tensor | None = make(
-            config=self._config,
-            inputs_embeds=hidden,
-            attention_mask=padding_mask,
-            past_key_values=past_key_values,
-            layer_idx=layer,
-            # To skip a mask, transformers would read it back from the device; whether there is padding is known here.
-            allow_is_causal_skip=padding_mask is None,
-        )
-        return made
+        return layer_mask(self._config, hidden, padding_mask, cache, layer, window=window)
 
     def position_embeddings(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rotary cosines and sines of positions [B, S], as the LLM computes them."""
@@ -195,8 +178,11 @@ class _LayerInView(nn.Module):
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> Tensor:
         """Hand the layer, and what it was about to be called with, to `around`."""
-        run: Callable[..., Tensor] = self.layer
-        return self._around(self._index, run, hidden_states, kwargs)
+
+        def run(hidden: Tensor, inputs: LayerInputs) -> Tensor:
+            return run_layer(self.layer, hidden, inputs, like=kwargs)
+
+        return self._around(self._index, run, hidden_states, read_layer_inputs(kwargs))
 
 
 def _modules_on_path(model: Any) -> list[nn.Module]:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.rows import of_rows
+from adallava.families.layer_inputs import LayerInputs
+from adallava.families.transformers_internals import attend, rotate
 
 _PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 _MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -40,7 +40,7 @@ def check_splittable(block: nn.Module) -> None:
 def run_groups(
     block: Any,
     hidden: Tensor,
-    kwargs: dict[str, Any],
+    inputs: LayerInputs,
     rows: Sequence[Tensor],
     gates: Tensor | None = None,
     mlp_rows: Sequence[Tensor] | None = None,
@@ -50,13 +50,13 @@ def run_groups(
     Args:
         block: the stock layer.
         hidden: [B, S, D].
-        kwargs: the stock layer's own.
+        inputs: what the layer reads beside them.
         rows: for each group, the rows that run it, int64, ascending.
         gates: [B, groups], what each group's part is multiplied by; None = 1.
         mlp_rows: for each group, the rows that run its slice of the MLP; None = those that run its heads.
     """
     normed = block.input_layernorm(hidden)
-    attended = _attention(block.self_attn, normed, kwargs, rows)
+    attended = _attention(block.self_attn, normed, inputs, rows)
     hidden = _added(hidden, attended, rows, gates)
     normed = block.post_attention_layernorm(hidden)
     mlp_rows = rows if mlp_rows is None else mlp_rows
@@ -71,7 +71,7 @@ def _added(hidden: Tensor, parts: Sequence[Tensor], rows: Sequence[Tensor], gate
     return hidden
 
 
-def _attention(attention: Any, normed: Tensor, kwargs: dict[str, Any], rows: Sequence[Tensor]) -> list[Tensor]:
+def _attention(attention: Any, normed: Tensor, inputs: LayerInputs, rows: Sequence[Tensor]) -> list[Tensor]:
     """Return each group's part, [rows, S, D]."""
     read = [normed.index_select(0, of_group) for of_group in rows]
 
@@ -82,25 +82,11 @@ def _attention(attention: Any, normed: Tensor, kwargs: dict[str, Any], rows: Seq
         return of_pairs.view(*of_pairs.shape[:2], -1, attention.head_dim).transpose(1, 2)
 
     pairs = torch.cat(tuple(rows))
-    of_pairs = of_rows(kwargs, pairs, len(normed))
-    cosines, sines = of_pairs["position_embeddings"]
-    queries, keys = apply_rotary_pos_emb(projected(attention.q_proj), projected(attention.k_proj), cosines, sines)
-    values = projected(attention.v_proj)
-    cache = kwargs.get("past_key_values")
-    if cache is not None:
-        keys, values = cache.update(keys, values, attention.layer_idx)
-    mixed = _interface(attention)(
-        attention,
-        queries,
-        keys,
-        values,
-        of_pairs.get("attention_mask"),
-        dropout=attention.attention_dropout if attention.training else 0.0,
-        scaling=attention.scaling,
-        sliding_window=getattr(attention.config, "sliding_window", None),
-    )[0].flatten(2)
+    of_pairs = inputs.of_rows(pairs, len(normed))
+    queries, keys = rotate(projected(attention.q_proj), projected(attention.k_proj), *of_pairs.position_embeddings)
+    mixed = attend(attention, queries, keys, projected(attention.v_proj), of_pairs)
     outputs = attention.o_proj.weight.chunk(len(rows), dim=1)
-    of_groups = mixed.split([len(of_group) for of_group in rows])
+    of_groups = torch.split(mixed, [len(of_group) for of_group in rows])
     return [F.linear(states, weight) for states, weight in zip(of_groups, outputs, strict=True)]
 
 
@@ -118,10 +104,3 @@ def _mlp(mlp: Any, normed: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
         states = normed.index_select(0, of_group)
         parts.append(F.linear(mlp.act_fn(F.linear(states, gate)) * F.linear(states, up), down))
     return parts
-
-
-def _interface(attention: Any) -> Any:
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    name = attention.config._attn_implementation
-    return eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]

@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+from adallava.families.transformers_internals import rotate
 
 
 def attention_shares(llm: Any, layer: int, hidden: Tensor, position_ids: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
@@ -62,5 +63,4 @@ def asked_attention(
 
 
 def _rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    rotated: Tensor = apply_rotary_pos_emb(states, states, cosines, sines)[0]
-    return rotated
+    return rotate(states, states, cosines, sines)[0]

@@ -1,13 +1,12 @@
 """Loads a stock transformers model from safetensors, and refuses one whose weights do not fill it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from textwrap import shorten
 from typing import Any
 
 import torch
 
 from adallava.errors import CheckpointError
+from adallava.families.transformers_internals import errors_alone
 
 
 def load_stock(
@@ -26,7 +25,8 @@ def load_stock(
     import transformers
 
     try:
-        with _unreported():
+        # Its table of missing weights is not printed: they are an error here, with a message.
+        with errors_alone():
             model, loading = getattr(transformers, class_name).from_pretrained(
                 folder,
                 dtype=dtype,
@@ -56,19 +56,6 @@ def load_stock(
             f"shape, the first {unfilled[0]}{hint}"
         )
     return model.eval()
-
-
-@contextmanager
-def _unreported() -> Iterator[None]:
-    """Keep transformers from printing its table of missing weights: they are an error here, with a message."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _in_short(error: Exception) -> str:

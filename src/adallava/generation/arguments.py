@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adallava.errors import InputError, UnsupportedModeError
+from adallava.families.transformers_internals import CACHE_NAMES
 
 _EMBEDS_ONLY = "the shortened prompt reaches the LLM as embeddings, with which transformers' assisted decoding is wrong"
 _ASSISTED_ONLY = "it belongs to assisted decoding, which is not supported: " + _EMBEDS_ONLY
@@ -56,7 +57,7 @@ GENERATE_REFUSED: Mapping[str, str] = {
     "inputs": "give input_ids",
     "inputs_embeds": "they are made here, from input_ids and pixel_values: give those",
     "position_ids": "they are made here: choose positions='original' or 'compact'",
-    **dict.fromkeys(("past_key_values", "cache"), _CACHED),
+    **dict.fromkeys(CACHE_NAMES, _CACHED),
     **dict.fromkeys(("mm_encoder_outputs", "encoder_outputs"), _TOWER),
     "labels": "generate computes no loss: use forward",
     "stop_strings": f"{_END_UNCERTAIN}: cut the text instead",
@@ -105,7 +106,7 @@ FORWARD_TAKEN = frozenset(
 FORWARD_REFUSED: Mapping[str, str] = {
     "inputs_embeds": "they are made here, from input_ids and pixel_values: give those",
     "position_ids": "they are made here: choose positions='original' or 'compact'",
-    **dict.fromkeys(("past_key_values", "cache"), _CACHED),
+    **dict.fromkeys(CACHE_NAMES, _CACHED),
     **dict.fromkeys(("mm_encoder_outputs", "encoder_outputs"), _TOWER),
     **dict.fromkeys(_OF_PACKED, _PACKED),
     "shift_labels": "labels are shortened with the prompt and shifted then: give labels",

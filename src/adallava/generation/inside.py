@@ -1,13 +1,13 @@
 """Carries out a plan of drops while stock `generate` or `forward` runs: the state of one call, thrown away with it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adallava.families.contract import DecoderLayers
+from adallava.families.contract import DecoderLayers, RunLayer
+from adallava.families.layer_inputs import LayerInputs
 from adallava.generation.checked import check_selection
 from adallava.generation.compact import Positions, counted_positions, merge_embeds
 from adallava.generation.drops import DropPlan, PlannedDrop, Stage
@@ -17,20 +17,20 @@ from adallava.selection.layer_contract import DropInput, LayerSelector, PromptIn
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a stage's layers read beside the hidden states: keyword arguments of a stock layer."""
+    """What a stage's layers read beside the hidden states, in the place of what transformers made for all."""
 
     attention_mask: Tensor | None
     position_embeddings: tuple[Tensor, Tensor]
     position_ids: Tensor
 
-    def put_into(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Return a layer's keyword arguments with these in the place of transformers' own."""
-        return {
-            **kwargs,
-            "attention_mask": self.attention_mask,
-            "position_embeddings": self.position_embeddings,
-            "position_ids": self.position_ids,
-        }
+    def put_into(self, inputs: LayerInputs) -> LayerInputs:
+        """Return a layer's inputs with these in the place of transformers' own."""
+        return replace(
+            inputs,
+            attention_mask=self.attention_mask,
+            position_embeddings=self.position_embeddings,
+            position_ids=self.position_ids,
+        )
 
 
 class LayerDrops:
@@ -80,8 +80,8 @@ class LayerDrops:
         """Return a model that runs no layer behind the last drop: enough to learn what is kept."""
         last = max(self._drops, default=0)
 
-        def around(index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-            return self.around(index, layer, hidden, kwargs) if index < last else self._entered(index, hidden, kwargs)
+        def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+            return self.around(index, layer, hidden, inputs) if index < last else self._entered(index, hidden, inputs)
 
         return self._decoder.view(around)
 
@@ -90,21 +90,21 @@ class LayerDrops:
         counts = self._plan.stages[-1].layout.keep_counts
         return Selection(self._patches, counts, scores=self._scores, within=self._within) if counts else None
 
-    def around(self, index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         """Run one layer, with the drop before or behind it. See `AroundLayer`."""
-        hidden = self._entered(index, hidden, kwargs)
-        read = kwargs if self._reading is None else self._reading.put_into(kwargs)
+        hidden = self._entered(index, hidden, inputs)
+        read = inputs if self._reading is None else self._reading.put_into(inputs)
         following = None if self._prefilled else self._drops.get(index + 1)
         attention = None
         if following is not None and self._plan.drops[following].scored_by == index:
-            attention = self._attention(following, hidden, read["position_embeddings"])
-        hidden = layer(hidden, **read)
+            attention = self._attention(following, hidden, read.position_embeddings)
+        hidden = layer(hidden, read)
         if following is not None and attention is not None:
             hidden = self._drop(following, attention, hidden, read)
         self._prefilled = self._prefilled or index == self._plan.num_layers - 1
         return hidden
 
-    def _entered(self, index: int, hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def _entered(self, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         """Make ready what layer `index` reads, and return its hidden states."""
         if index == 0:
             self._reading = None
@@ -112,10 +112,10 @@ class LayerDrops:
         if number is None:
             return hidden
         if self._prefilled:
-            self._reading = self._decode_reading(number, hidden, kwargs)
+            self._reading = self._decode_reading(number, hidden, inputs)
         elif self._plan.drops[number].scored_by == index:
-            read = kwargs if self._reading is None else self._reading.put_into(kwargs)
-            attention = self._attention(number, hidden, read["position_embeddings"])
+            read = inputs if self._reading is None else self._reading.put_into(inputs)
+            attention = self._attention(number, hidden, read.position_embeddings)
             hidden = self._drop(number, attention, hidden, read)
         return hidden
 
@@ -149,7 +149,7 @@ class LayerDrops:
         rated = (shares * self._raters.weights.unsqueeze(-1)).sum(dim=1)
         return rated.gather(1, stage.vision_places)
 
-    def _drop(self, number: int, attention: Tensor, hidden: Tensor, read: dict[str, Any]) -> Tensor:
+    def _drop(self, number: int, attention: Tensor, hidden: Tensor, read: LayerInputs) -> Tensor:
         """Return the hidden states that are left, and make ready what the next stage's layers read with them."""
         before, after, drop = self._plan.stages[number], self._plan.stages[number + 1], self._plan.drops[number]
         repeats = self._repeats(hidden)
@@ -188,7 +188,7 @@ class LayerDrops:
         self._patches = self._patches.gather(1, selection.indices)
 
     def _prefill_reading(
-        self, drop: PlannedDrop, after: Stage, sources: Tensor, hidden: Tensor, read: dict[str, Any]
+        self, drop: PlannedDrop, after: Stage, sources: Tensor, hidden: Tensor, read: LayerInputs
     ) -> _Reading:
         repeats = len(hidden) // len(after.layout.prompts)
         mask = after.layout.attention_mask.repeat_interleave(repeats, dim=0)
@@ -196,20 +196,16 @@ class LayerDrops:
             position_ids = counted_positions(after.layout).repeat_interleave(repeats, dim=0)
             tables = self._decoder.position_embeddings(hidden, position_ids)
         else:
-            position_ids = read["position_ids"].expand(len(hidden), -1).gather(1, sources)
-            cosines, sines = (
-                _taken(table.expand(len(hidden), -1, -1), sources) for table in read["position_embeddings"]
-            )
+            position_ids = read.position_ids.expand(len(hidden), -1).gather(1, sources)
+            cosines, sines = (_taken(table.expand(len(hidden), -1, -1), sources) for table in read.position_embeddings)
             tables = (cosines, sines)
-        attention_mask = self._decoder.mask(
-            drop.layer, hidden, mask if after.padded else None, read.get("past_key_values")
-        )
+        attention_mask = self._decoder.mask(drop.layer, hidden, mask if after.padded else None, read.cache)
         return _Reading(attention_mask, tables, position_ids)
 
-    def _decode_reading(self, number: int, hidden: Tensor, kwargs: dict[str, Any]) -> _Reading:
+    def _decode_reading(self, number: int, hidden: Tensor, inputs: LayerInputs) -> _Reading:
         layout = self._plan.stages[number + 1].layout
         repeats = self._repeats(hidden)
-        position_ids, tables = kwargs["position_ids"], kwargs["position_embeddings"]
+        position_ids, tables = inputs.position_ids, inputs.position_embeddings
         if self._positions == "compact":
             dropped = [prompt.num_vision_tokens - sum(prompt.keep_counts) for prompt in layout.prompts]
             shift = torch.tensor(dropped, dtype=torch.int64).to(hidden.device, non_blocking=True)
@@ -220,7 +216,7 @@ class LayerDrops:
             self._plan.drops[number].layer,
             hidden,
             None if padding is None else padding.repeat_interleave(repeats, dim=0),
-            kwargs.get("past_key_values"),
+            inputs.cache,
         )
         return _Reading(attention_mask, tables, position_ids)
 

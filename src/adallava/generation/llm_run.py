@@ -1,6 +1,6 @@
 """How the LLM runs in one call: as it is, with tokens dropped between its layers, with layers left out, or both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
-from adallava.families.contract import Family
+from adallava.families.contract import Family, RunLayer
+from adallava.families.layer_inputs import LayerInputs
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import add_latency
 from adallava.generation.latency import insert_latency_tokens
@@ -54,13 +55,13 @@ class LLMRun:
         if self.inside is not None:
             drops = self.inside.drops
 
-            def around(index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+            def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
                 """Drop around the layer, which the schedule runs."""
 
-                def run(states: Tensor, **read: Any) -> Tensor:
+                def run(states: Tensor, read: LayerInputs) -> Tensor:
                     return layers.around(index, layer, states, read)
 
-                return drops.around(index, run, hidden, kwargs)
+                return drops.around(index, run, hidden, inputs)
 
         return self.family.decoder().view(around, layers.reorder_cache)
 

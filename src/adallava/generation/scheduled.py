@@ -8,7 +8,7 @@ The rows of a sample (beams, several returns) share its plan. A row that does no
 has no keys and values there.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError
-from adallava.families.contract import DecoderLayers
-from adallava.families.rows import of_rows
+from adallava.families.contract import DecoderLayers, RunLayer
+from adallava.families.layer_inputs import LayerInputs
+from adallava.families.transformers_internals import reorder_layers
 from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units, has_free_token
 
 
@@ -126,34 +127,37 @@ class ScheduledLayers:
         if not isinstance(scheduler, TokenScheduler):
             self._decide(ScheduleInput(units, self._unit_counts, seeds))
 
-    def around(self, index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         """Run one layer for the rows that run it. See `AroundLayer`."""
         if index < self._units.prefix_layers:
-            return layer(hidden, **kwargs)
+            return layer(hidden, inputs)
         if self._schedule is None:
             self._decide(ScheduleInput(self._units, self._unit_counts, self._seeds.to(hidden.device), self._at(hidden)))
         assert self._schedule is not None
         if self._schedule.gates is not None:
-            return self._gated(index, layer, hidden, kwargs, self._schedule.gates)
+            return self._gated(index, layer, hidden, inputs, self._schedule.gates)
         who = self._who(index, hidden)
         if who.num_pairs == 0:
             return hidden
         if who.is_stock:
-            return layer(hidden, **kwargs)
+            return layer(hidden, inputs)
         if not who.is_whole:
-            return self._decoder.run_groups(index, hidden, kwargs, who.rows, mlp_rows=who.mlp_rows)
+            return self._decoder.run_groups(index, hidden, inputs, who.rows, mlp_rows=who.mlp_rows)
         (rows, *_) = who.rows
-        left = layer(hidden.index_select(0, rows), **of_rows(kwargs, rows, len(hidden)))
+        left = layer(hidden.index_select(0, rows), inputs.of_rows(rows, len(hidden)))
         return hidden.index_copy(0, rows, left.to(hidden.dtype))
 
     def reorder_cache(self, cache: Any, beam_idx: Tensor) -> Any:
         """Put the rows of every layer's cache into the order of the beams that go on. See `ReorderCache`."""
-        for index, layer in enumerate(cache.layers):
+
+        def order(index: int) -> Tensor | None:
+            """Return which row of a layer's cache goes into each; None for a layer that no row ran."""
             who = self._layers.get(index)
             if who is None or who.is_stock:
-                layer.reorder_cache(beam_idx)
-            elif who.num_pairs:
-                layer.reorder_cache(who.reordered(beam_idx))
+                return beam_idx
+            return who.reordered(beam_idx) if who.num_pairs else None
+
+        reorder_layers(cache, order)
         return cache
 
     @property
@@ -223,18 +227,16 @@ class ScheduledLayers:
         self._layers[index] = who
         return who
 
-    def _gated(
-        self, index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any], gates: Tensor
-    ) -> Tensor:
+    def _gated(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs, gates: Tensor) -> Tensor:
         """Compute the whole layer for all rows, and let each unit's gate through: for straight-through gradients."""
         groups = self._units.groups
         first = (index - self._units.prefix_layers) * groups
         own = gates[:, first : first + groups].repeat_interleave(len(hidden) // len(gates), dim=0)
         if groups == 1:
-            left = layer(hidden, **kwargs)
+            left = layer(hidden, inputs)
             return hidden + own.to(hidden.dtype).unsqueeze(-1) * (left - hidden)
         everyone = torch.arange(len(hidden), device=hidden.device)
-        return self._decoder.run_groups(index, hidden, kwargs, (everyone,) * groups, own)
+        return self._decoder.run_groups(index, hidden, inputs, (everyone,) * groups, own)
 
 
 def _rows_by_group(plans: Sequence[Sequence[bool]], num_rows: int) -> list[list[int]]:

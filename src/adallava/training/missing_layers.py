@@ -1,12 +1,13 @@
 """Ways of leaving LLM layers out while a base learns to answer without them."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adallava.families.contract import Family
+from adallava.families.contract import Family, RunLayer
+from adallava.families.layer_inputs import LayerInputs
 from adallava.scheduling.contract import Units
 
 
@@ -25,7 +26,7 @@ def draw_missing_layers(units: Units, lowest_latency: float = 0.0) -> frozenset[
 def without_layers(family: Family, missing: Collection[int]) -> Any:
     """Return a view of the family's model that passes over some layers."""
 
-    def around(index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        return hidden if index in missing else layer(hidden, **kwargs)
+    def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+        return hidden if index in missing else layer(hidden, inputs)
 
     return family.decoder().view(around)

@@ -7,14 +7,14 @@
 What stands before the choice is the same for all plans of a prompt, and is computed once.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from adallava.families.contract import AroundLayer, Family
+from adallava.families.contract import AroundLayer, Family, RunLayer
+from adallava.families.layer_inputs import LayerInputs
 from adallava.generation.compact import CompactBatch
 from adallava.generation.scheduled import ScheduledLayers
 from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
@@ -61,9 +61,9 @@ def run_prefix(family: Family, units: Units, embeds: Tensor, batch: CompactBatch
     """Return what enters layer P, [R, S, D], from embeddings of the same shape."""
     entered: list[Tensor] = []
 
-    def around(index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         if index < units.prefix_layers:
-            return layer(hidden, **kwargs)
+            return layer(hidden, inputs)
         entered.append(hidden)
         return hidden
 
@@ -95,8 +95,8 @@ def run_behind(
         None,
     )
 
-    def around(index: int, layer: Callable[..., Tensor], hidden: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        return hidden if index < units.prefix_layers else layers.around(index, layer, hidden, kwargs)
+    def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+        return hidden if index < units.prefix_layers else layers.around(index, layer, hidden, inputs)
 
     return _run(family, around, states[rows], batch.attention_mask[rows], batch.position_ids[rows])
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 
+from adallava.families.transformers_internals import pil_clip_processor
 from adallava.tasks.scenes import KINDS, make_questions, make_scene
 
 IMAGE_TOKEN = "<image>"
@@ -58,10 +59,7 @@ def learn_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
 
 def scenes_processor(vocab_size: int, image_px: int, patch_px: int) -> LlavaProcessor:
     """Build the stock processor for square pictures of `image_px`, with a tokenizer learned on scenes."""
-    # The PIL class by name: without it the class would depend on whether torchvision is installed.
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-
-    image_processor = CLIPImageProcessorPil(
+    image_processor = pil_clip_processor(
         size={"shortest_edge": image_px},
         crop_size={"height": image_px, "width": image_px},
         image_mean=[0.5, 0.5, 0.5],

@@ -1,0 +1,211 @@
+"""What transformers does not promise to keep: every use of its internals, in one place.
+
+The rest of the package knows transformers' public classes, the arguments of whole models, and the names of modules that
+are also the names of a checkpoint's weights. What stands here may move with any release; it was seen under
+
+| transformers                                           | 5.17.0, 5.23.0               | 5.24.0                     |
+| ------------------------------------------------------ | ---------------------------- | -------------------------- |
+| layers and masks are given the cache as                | `past_key_values`            | `cache` (the old warns)    |
+| layers are given by name, beside it                    | `attention_mask`, `position_embeddings`, `position_ids`   |
+| `masking_utils` makes a mask for one layer of a cache  | `layer_idx`, `allow_is_causal_skip`, `get_mask_sizes`     |
+| beam search asks before it turns to the cache          | `_reorder_cache` of the model                             |
+| a cache has, for each layer                            | `layers[i].reorder_cache`, `update(keys, values, i)`      |
+| attention runs by                                      | `ALL_ATTENTION_FUNCTIONS[config._attn_implementation]`    |
+
+`families/transformers_probe.py` tries all of it under a release that is newer; see `families/transformers_version.py`.
+Imports are inside the functions, so that a module that moved is met by the probe, not by an import of this package.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from inspect import signature
+from typing import Any
+
+from torch import Tensor, nn
+
+from adallava.errors import AdallavaError
+from adallava.families.layer_inputs import LayerInputs
+
+CACHE_NAMES = ("cache", "past_key_values")
+"""The newest first; what models call the argument that holds their cache."""
+
+_POSITIONS = "position_ids"
+_TABLES = "position_embeddings"
+_MASK = "attention_mask"
+
+
+def read_layer_inputs(kwargs: dict[str, Any]) -> LayerInputs:
+    """Return what a stock model is about to call a decoder layer with.
+
+    Args:
+        kwargs: its keyword arguments.
+
+    Raises:
+        AdallavaError: if one of them is not there: a layer without its cache would answer, and wrongly.
+    """
+    others = dict(kwargs)
+    cache = others.pop(_cache_name(kwargs))
+    missing = [name for name in (_MASK, _TABLES, _POSITIONS) if name not in others]
+    if missing:
+        raise _unknown(f"layers are not given {missing[0]}", kwargs)
+    return LayerInputs(others.pop(_MASK), others.pop(_TABLES), others.pop(_POSITIONS), cache, others)
+
+
+def run_layer(layer: nn.Module, hidden: Tensor, inputs: LayerInputs, *, like: dict[str, Any]) -> Tensor:
+    """Run a stock decoder layer.
+
+    Args:
+        layer: to run.
+        hidden: [B, S, D].
+        inputs: what it reads beside them.
+        like: the keyword arguments that the stock model called it with, for their names.
+    """
+    states: Tensor = layer(
+        hidden,
+        **inputs.others,
+        **{
+            _MASK: inputs.attention_mask,
+            _TABLES: inputs.position_embeddings,
+            _POSITIONS: inputs.position_ids,
+            _cache_name(like): inputs.cache,
+        },
+    )
+    return states
+
+
+def layer_mask(
+    config: Any, hidden: Tensor, padding_mask: Tensor | None, cache: Any, layer: int, *, window: int | None
+) -> Tensor | None:
+    """Return the mask that stock layers expect, for queries `hidden` at the length of one layer's own cache.
+
+    Args:
+        config: of the LLM.
+        hidden: [B, Q, D].
+        padding_mask: [B, S] of the prompt's tokens that this layer reads, 1 for a real token; None if all are.
+        cache: of all layers, or None.
+        layer: whose keys and values are counted.
+        window: of sliding attention, if it is that.
+    """
+    from transformers import masking_utils
+
+    if padding_mask is not None and cache is not None:
+        length, offset = cache.get_mask_sizes(hidden.shape[1], layer)
+        # What is written behind the prompt is real; slots of a static cache not yet written are in the future.
+        padding_mask = nn.functional.pad(padding_mask, (0, max(0, length + offset - padding_mask.shape[1])), value=1)
+    make = masking_utils.create_causal_mask if window is None else masking_utils.create_sliding_window_causal_mask
+    made: Tensor | None = make(
+        config=config,
+        inputs_embeds=hidden,
+        attention_mask=padding_mask,
+        layer_idx=layer,
+        # To skip a mask, transformers would read it back from the device; whether there is padding is known here.
+        allow_is_causal_skip=padding_mask is None,
+        **{_cache_name(signature(make).parameters): cache},
+    )
+    return made
+
+
+def rotate(queries: Tensor, keys: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+    """Return queries and keys, [B, heads, S, head width], turned by their positions as Llama and Mistral do."""
+    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+    turned: tuple[Tensor, Tensor] = apply_rotary_pos_emb(queries, keys, cosines, sines)
+    return turned
+
+
+def attend(attention: Any, queries: Tensor, keys: Tensor, values: Tensor, inputs: LayerInputs) -> Tensor:
+    """Write keys and values to a layer's cache, and return what its queries read, [B, S, heads * head width].
+
+    Args:
+        attention: the stock layer's attention, which says how.
+        queries: [B, heads, S, head width], turned.
+        keys: [B, kv heads, S, head width], turned.
+        values: [B, kv heads, S, head width].
+        inputs: of these rows.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+    from transformers.models.llama.modeling_llama import eager_attention_forward
+
+    if inputs.cache is not None:
+        keys, values = inputs.cache.update(keys, values, attention.layer_idx)
+    name = attention.config._attn_implementation
+    kernel = eager_attention_forward if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
+    mixed: Tensor = kernel(
+        attention,
+        queries,
+        keys,
+        values,
+        inputs.attention_mask,
+        dropout=attention.attention_dropout if attention.training else 0.0,
+        scaling=attention.scaling,
+        sliding_window=getattr(attention.config, "sliding_window", None),
+    )[0]
+    return mixed.flatten(2)
+
+
+def hear_reordering(model: nn.Module, reorder: Callable[[Any, Tensor], Any]) -> None:
+    """Have beam search call `reorder(cache, beam_idx)` in place of the cache's own, on a model that is ours alone."""
+    model.__dict__["_reorder_cache"] = reorder
+
+
+def reorder_layers(cache: Any, order: Callable[[int], Tensor | None]) -> None:
+    """Put the rows of each layer's keys and values into an order.
+
+    Args:
+        cache: of all layers.
+        order: of a layer, by its index: row i is taken from row `order[i]`; None for a layer that holds none.
+    """
+    for index, layer in enumerate(cache.layers):
+        rows = order(index)
+        if rows is not None:
+            layer.reorder_cache(rows)
+
+
+def pil_clip_processor(**settings: Any) -> Any:
+    """Return CLIP's image processor on PIL: the class of the public name depends on whether torchvision is there."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil(**settings)
+
+
+@contextmanager
+def errors_alone() -> Iterator[None]:
+    """Keep transformers from logging anything below an error, for a while."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def hide_progress_bars() -> None:
+    """Turn off transformers' progress bars, and with them the hub's, for the rest of the process."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def log_errors_alone() -> None:
+    """Keep transformers from logging anything below an error, for the rest of the process."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+
+
+def _cache_name(named: Mapping[str, Any]) -> str:
+    for name in CACHE_NAMES:
+        if name in named:
+            return name
+    raise _unknown(f"neither {' nor '.join(CACHE_NAMES)} names the cache", named)
+
+
+def _unknown(what: str, named: Mapping[str, Any]) -> AdallavaError:
+    import transformers
+
+    return AdallavaError(
+        f"transformers {transformers.__version__} runs its LLM in a way that this package does not know: {what} "
+        f"(the names are {', '.join(sorted(named)) or 'none'}). Install a version that it was tested with"
+    )
