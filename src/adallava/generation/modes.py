@@ -39,7 +39,7 @@ class GenerationPlan:
         Args:
             input_ids: [B, Lc], the shortened prompts.
         """
-        from transformers.generation.logits_process import (
+        from transformers import (
             EncoderNoRepeatNGramLogitsProcessor,
             EncoderRepetitionPenaltyLogitsProcessor,
         )
