@@ -18,6 +18,7 @@ from adallava.generation.compact import Positions
 from adallava.generation.llm_run import LLMRun, prepare_run
 from adallava.generation.modes import plan_generation
 from adallava.generation.output import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections
+from adallava.generation.prompt_limit import warn_of_positions
 from adallava.generation.request import Request
 from adallava.generation.run_forward import choose_inside, forward_inside, forward_run
 from adallava.generation.run_generate import generate_run
@@ -334,6 +335,7 @@ class AdaLlava:
             or request.skips_layers(self.family.num_llm_layers)
             or has_free_token(self.scheduler),
         )
+        warn_of_positions(self.base.config, input_ids.shape[1], plan.kwargs["max_new_tokens"])
         if clock is not None:
             clock.start()
         return generate_run(self._prepare(request, clock), plan, self.processor, clock)

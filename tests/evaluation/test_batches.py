@@ -1,4 +1,5 @@
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from PIL import Image
 
 from adallava.errors import InputError
 from adallava.evaluation.batches import BatchStore, PreparedBatch, prepare_batch
+from adallava.generation.prompt_limit import max_prompt_tokens, warn_of_positions
 from adallava.tasks import TaskSample
 
 
@@ -64,3 +66,27 @@ def test_the_first_batches_are_kept_as_far_as_memory_allows(limit_bytes, prepare
         for number in range(3):
             assert store.prepared(number).samples == tuple(store.batches[number])
     assert [calls[name] for name in ("0", "2", "4")] == prepared
+
+
+def test_a_prompt_beyond_the_positions_fails_alone_and_is_not_padded_to():
+    processor = tiny_processor()
+    alone = prepare_batch(processor, [sample(0)])
+    length = alone.inputs["input_ids"].shape[1]
+    long_text = TaskSample("text", "a" * 100_000, ("a",), None, lambda: tiny_image(1))
+    longer = TaskSample("tokens", "What is it? Or not?", ("a",), None, lambda: tiny_image(2))
+    batch = prepare_batch(processor, [long_text, sample(0), longer], limit=length)
+    assert [s.id for s in batch.samples] == ["0"]
+    assert batch.inputs["input_ids"].tolist() == alone.inputs["input_ids"].tolist()
+    reasons = {s.id: reason for s, reason in batch.failures}
+    assert "has 100," in reasons["text"]
+    assert f"the prompt has {length + 8} tokens, and the LLM has positions for {length} " in reasons["tokens"]
+
+
+def test_the_limit_is_the_positions_less_the_answer():
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=100))
+    assert max_prompt_tokens(config, 16) == 84
+    with pytest.raises(InputError, match="100 new tokens leave no position"):
+        max_prompt_tokens(config, 100)
+    assert max_prompt_tokens(SimpleNamespace(get_text_config=SimpleNamespace), 16) is None
+    with pytest.warns(UserWarning, match="a prompt of 90 tokens and 16 new ones go past the 100 positions of the LLM"):
+        warn_of_positions(config, 90, 16)

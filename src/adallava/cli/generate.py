@@ -124,12 +124,16 @@ def run(args: argparse.Namespace) -> int:
 
     images = [with_clear_axes(open_rgb(path)) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.generation.prompt_limit import check_prompt_text, check_prompt_tokens, max_prompt_tokens
     from adallava.model import build_prompt
 
     model = _load_model(args, options.get(args.method, {}), scheduler_options)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
+    limit = max_prompt_tokens(model.base.config, args.max_new_tokens)
     prompt = build_prompt(model.processor, args.question, len(images))
+    check_prompt_text(model.processor.tokenizer, prompt, limit)
     inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt"))
+    check_prompt_tokens(inputs["input_ids"].shape[1], limit)
     if model.selector is not None and model.selector.ignores_budget:
         budgets = budgets[:1]
     results = [_at_budget(model, inputs, budget, latency, args, taken) for latency in latencies for budget in budgets]

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from adallava.errors import InputError
+from adallava.generation.prompt_limit import check_prompt_text, check_prompt_tokens
 from adallava.model import build_prompt
 from adallava.tasks import TaskSample
 from adallava.tasks.images import with_clear_axes
@@ -34,20 +36,40 @@ class PreparedBatch:
         return sum(tensor.nbytes for tensor in self.inputs.values())
 
 
-def prepare_batch(processor: Any, samples: Sequence[TaskSample], question_suffix: str = "") -> PreparedBatch:
-    """Decode the pictures and run the processor. A picture that cannot be read is a failure, not an error."""
-    images, readable, failures = [], [], []
+def prepare_batch(
+    processor: Any, samples: Sequence[TaskSample], question_suffix: str = "", limit: int | None = None
+) -> PreparedBatch:
+    """Decode the pictures and run the processor. A picture that cannot be read is a failure, not an error.
+
+    Args:
+        processor: the model's.
+        samples: of the batch.
+        question_suffix: behind every question.
+        limit: tokens that a prompt may have, of `max_prompt_tokens`; a longer one is a failure too.
+    """
+    images, readable, prompts, failures = [], [], [], []
     for sample in samples:
         try:
+            prompt = build_prompt(processor, sample.question + question_suffix)
+            check_prompt_text(processor.tokenizer, prompt, limit)
             images.append(with_clear_axes(sample.load_image()))
         except Exception as error:  # whatever a file does to a decoder, it is one failed sample
             failures.append((sample, describe_error(error)))
         else:
             readable.append(sample)
-    inputs: dict[str, torch.Tensor] = {}
-    if readable:
-        prompts = [build_prompt(processor, sample.question + question_suffix) for sample in readable]
-        inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
+            prompts.append(prompt)
+    if not readable:
+        return PreparedBatch((), tuple(failures), {})
+    inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
+    for sample, length in zip(readable, inputs["attention_mask"].sum(dim=1).tolist(), strict=True):
+        try:
+            check_prompt_tokens(length, limit)
+        except InputError as error:
+            failures.append((sample, describe_error(error)))
+    if len(readable) + len(failures) > len(samples):
+        failed = {sample.id for sample, _ in failures}
+        kept = prepare_batch(processor, [s for s in readable if s.id not in failed], question_suffix, limit)
+        return PreparedBatch(kept.samples, (*failures, *kept.failures), kept.inputs)
     return PreparedBatch(tuple(readable), tuple(failures), inputs)
 
 

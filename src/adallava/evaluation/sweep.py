@@ -9,6 +9,7 @@ from pathlib import Path
 from adallava.costs.roofline import hardware, weight_counts
 from adallava.costs.shapes import ModelShape
 from adallava.errors import InputError
+from adallava.generation.prompt_limit import max_prompt_tokens
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD, Decoding, Results, Run, RunConfig, SampleRecord
 from adallava.report.page import write_report
@@ -149,7 +150,12 @@ def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observ
         latencies=request.latencies,
         with_token=[name for name, model in schedulers.items() if has_free_token(model.scheduler)],
     )
-    prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix)
+    limit = max_prompt_tokens(models[FULL_METHOD].base.config, max_new_tokens(request, task))
+    if limit is not None:
+        observer.note(f"a prompt may have {limit} tokens, vision tokens included; a longer one is a failed sample")
+    prepare = partial(
+        prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix, limit=limit
+    )
     store = BatchStore(task.samples, request.batch_size, prepare)
     answerers = make_answerers(request, models, schedulers, task, decoding, shape)
     return LoadedSweep(task, models, schedulers, plans, answerers, store, decoding, shape)
