@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from .alarms import Alarm, MajorityBaseline
 from .dials import Dials
 from .estimates import Interval as Interval
 from .estimates import PairedDifference as PairedDifference
@@ -319,6 +320,10 @@ class Results(Record):
     hard_split: HardSplit | None = None
     dials: Dials | None = None
     """If layers were left out in any cell."""
+    alarms: list[Alarm] = Field(default_factory=list)
+    """Why the accuracies say nothing of the methods; in older files nobody looked."""
+    majority: MajorityBaseline | None = None
+    """What needs no model; None in older files, and where the task's own metric scores no answer but a model's."""
 
 
 class TaskFigures(Record):

@@ -56,8 +56,9 @@ a local file (.jsonl or .parquet) has one question a row, in the Hugging Face co
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
 image paths are relative to the file; columns with other names are named by --image-column and so on.
 
-exit codes: 0 done; 1 done, but a sample failed or over 1 % of a cell's answers are empty (the table says
-which and why); 2 a mistake in the call or its input.
+exit codes: 0 done; 1 done, but a sample failed, over 1 % of a cell's answers are empty, or there is an ALARM: hardly
+a response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
+(said first, with counts; a CAUTION, of too few samples, leaves it at 0); 2 a mistake in the call or its input.
 """
 
 
@@ -201,7 +202,8 @@ def _add_output(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the sweep, print its table, and return 1 if a cell is flagged, else 0."""
+    """Run the sweep, print its table, and return 1 if a cell is flagged or an alarm is raised, else 0."""
+    from adallava.alarms import raised
     from adallava.evaluation.ranks import ranks_of_one_host
 
     ranks = ranks_of_one_host()
@@ -218,7 +220,7 @@ def run(args: argparse.Namespace) -> int:
 
     outcome = lead(request, ranks)
     print_outcome(outcome, request.output, request.roofline)
-    return int(any(cell.flagged for cell in outcome.results.cells))
+    return int(raised(outcome.results.alarms) or any(cell.flagged for cell in outcome.results.cells))
 
 
 def _end_at_signals(ranks: "Ranks") -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from adallava.evaluation.plan import COMPACT_SUFFIX
 from adallava.records import Area, Cell, HardSplit, Interval, Results
 from adallava.report import formats
+from adallava.report.alarms import MAJORITY_NAME, majority_words
 from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 from adallava.report.plain_table import PaperTable
@@ -69,10 +70,14 @@ def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = 
     """Print the tables, why cells are flagged, and where the files are."""
     console = make_console()
     results = outcome.results
+    for line in alarm_lines(results):
+        console.print(line, style="bold red", markup=False, highlight=False)
     console.print(cells_table(results, console, run_roofline(outcome.run, results, roofline)))
     for cell in results.cells:
         if cell.flagged:
             console.print(f"! {cell.cell}: {cell.flag_reason}", style="red", markup=False, highlight=False)
+    if results.majority is not None:
+        console.print(majority_words(results.majority), markup=False, highlight=False)
     if results.areas:
         console.print(areas_table(results.areas))
     if results.hard_split is not None:
@@ -93,10 +98,10 @@ def cells_table(results: Results, console: Console, roofline: Roofline | None = 
     columns = [column for column in (*_COLUMNS, *_ms_columns(batch_size, roofline)) if column.title not in absent]
     caption = _CAPTION.format(choosing=NO_CHOOSING_MS, source=ms_source(batch_size))
     caption += "" if roofline is None else f"; roofline: {roofline.words}"
-    table = _table_of(results.cells, columns, caption)
+    table = _table_of(results, columns, caption)
     while _natural_width(table, console) > console.width and any(column.dropped for column in columns):
         columns.remove(max(columns, key=lambda column: column.dropped))
-        table = _table_of(results.cells, columns, caption)
+        table = _table_of(results, columns, caption)
     return table
 
 
@@ -105,15 +110,25 @@ def _natural_width(table: Table, console: Console) -> int:
     return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
-def _table_of(cells: Sequence[Cell], columns: Sequence[Column], caption: str) -> Table:
+def _table_of(results: Results, columns: Sequence[Column], caption: str) -> Table:
     table = figures_table(caption)
     table.add_column("method", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
-    for cell in cells:
+    for cell in results.cells:
         values = [escape(column.value(cell)) for column in columns]
         table.add_row(_method(cell), *values, style="red" if cell.flagged else None)
+    majority = results.majority
+    if majority is not None:
+        known = {"accuracy %": _accuracy(majority.line), "hard %": _percent(majority.accuracy_hard)}
+        table.add_row(MAJORITY_NAME, *(escape(known.get(column.title, "-")) for column in columns), style="dim")
     return table
+
+
+def alarm_lines(results: Results) -> list[str]:
+    """Return why the accuracies say nothing of the methods, the alarms before the cautions."""
+    alarms = sorted(results.alarms, key=lambda alarm: alarm.severity != "alarm")
+    return [f"{alarm.severity.upper()}: {alarm.message}" for alarm in alarms]
 
 
 def areas_table(areas: Sequence[Area]) -> Table:

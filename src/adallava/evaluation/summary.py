@@ -11,7 +11,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from adallava.alarms import MajorityBaseline
 from adallava.dials import CellPlans
+from adallava.errors import AdallavaError
 from adallava.records import (
     PART_NAMES,
     Axis,
@@ -23,7 +25,9 @@ from adallava.records import (
     Timing,
     TimingRecord,
 )
+from adallava.tasks.scoring import exact_match
 
+from .alarms import NO_RESPONSES, ResponseTally, find_alarms, tally_records
 from .answer_places import answer_key
 from .areas import find_curves, share_scores, sum_up_areas
 from .comparisons import compare
@@ -31,6 +35,7 @@ from .dials import sum_up_dials
 from .front import AXES, axis_costs, pareto_front
 from .hard_split import HardSamples, split_hard
 from .layer_plans import count_plans
+from .majority import MajorityScores, ResponseScorer, describe_majority, score_majority, with_hard
 from .plan import FULL_CELL, CellPlan
 from .scores import ScoreTable, tabulate_scores
 from .statistics import mean_interval, paired_difference
@@ -49,6 +54,8 @@ class SummedCell:
         kinds: question types by sample id.
         plans: of the layers that ran; None for a cell that ran all.
         learned: whether its scheduler reads a latency token.
+        answers: the right ones by sample id.
+        told: its responses.
     """
 
     cell: Cell
@@ -56,6 +63,8 @@ class SummedCell:
     kinds: Mapping[str, str | None]
     plans: CellPlans | None
     learned: bool
+    answers: Mapping[str, Sequence[str]]
+    told: ResponseTally
 
 
 def summarise(
@@ -65,6 +74,7 @@ def summarise(
     seed: int,
     timings: Sequence[TimingRecord] = (),
     prefixes: Mapping[str, int] = MappingProxyType({}),
+    score: ResponseScorer | None = None,
 ) -> Results:
     """Sum up every planned cell, and compare them. The order of a cell's records does not matter.
 
@@ -75,6 +85,7 @@ def summarise(
         seed: of the bootstrap.
         timings: of the cells, if the run has them.
         prefixes: P of each scheduler, how many first layers always run.
+        score: of any response to a sample, by the run's metric; None for an exact match with its right answers.
     """
     place = {sample_id: number for number, sample_id in enumerate(sample_ids)}
     summed = []
@@ -91,6 +102,9 @@ def summarise(
         cells = [_with_hard(cell, scores, _kinds(sample_ids, kinds), hard, seed) for cell in cells]
     curves, shared = find_curves(cells), share_scores(scores, seed)
     comparisons, area_comparisons = compare(cells, scores, curves, shared, seed)
+    answers = _answers_of(sample_ids, summed)
+    majority = _majority_of(answers, kinds, score)
+    told = sum((one.told for one in summed), NO_RESPONSES)
     learned = {one.cell.cell for one in summed if one.learned}
     cell_plans = [one.plans for one in summed if one.plans is not None]
     return Results(
@@ -100,6 +114,8 @@ def summarise(
         area_comparisons=area_comparisons,
         hard_split=None if hard is None else hard.split,
         dials=sum_up_dials(cells, cell_plans, learned, scores, shared, prefixes, seed),
+        alarms=find_alarms(scores, told, answers.values(), majority, seed),
+        majority=None if majority is None else _describe(majority, _kinds(sample_ids, kinds), hard, seed),
     )
 
 
@@ -158,7 +174,8 @@ def summarise_cell(
     )
     # Only a learned scheduler reads a latency token.
     learned = any(record.latency_tokens for record in records)
-    return SummedCell(cell, own, kinds, count_plans(plan.cell, records), learned)
+    answers = {record.sample_id: record.answers for record in records}
+    return SummedCell(cell, own, kinds, count_plans(plan.cell, records), learned, answers, tally_records(records))
 
 
 def _compared_to_full(cell: Cell, scores: ScoreTable, seed: int) -> Cell:
@@ -174,6 +191,31 @@ def _with_hard(cell: Cell, scores: ScoreTable, kinds: NDArray[np.object_], hard:
     on_hard = np.where(hard.hard, scores.row(cell.cell), np.nan)
     by_kind = _by_kind(on_hard, kinds, seed)
     return cell.model_copy(update={"accuracy_hard": _accuracy(on_hard, seed), "accuracy_hard_by_kind": by_kind})
+
+
+def _answers_of(sample_ids: Sequence[str], summed: Sequence[SummedCell]) -> dict[str, Sequence[str]]:
+    """Return the right answers by sample id, in the order of the task."""
+    answers: dict[str, Sequence[str]] = {}
+    for one in summed:
+        answers |= one.answers
+    return {sample_id: answers.get(sample_id, ()) for sample_id in sample_ids}
+
+
+def _majority_of(
+    answers: Mapping[str, Sequence[str]], kinds: Mapping[str, str | None], score: ResponseScorer | None
+) -> MajorityScores | None:
+    """Score the most frequent answers; None where the task's metric cannot score an answer that no model gave."""
+    try:
+        return score_majority(answers, kinds, score or (lambda id_, response: exact_match(response, answers[id_])))
+    except AdallavaError:
+        return None
+
+
+def _describe(
+    majority: MajorityScores, kinds: NDArray[np.object_], hard: HardSamples | None, seed: int
+) -> MajorityBaseline:
+    baseline = describe_majority(majority, kinds, seed)
+    return baseline if hard is None else with_hard(baseline, majority, kinds, hard.hard, seed)
 
 
 def flag_reason(records: Sequence[SampleRecord]) -> str | None:

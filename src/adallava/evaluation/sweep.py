@@ -31,6 +31,7 @@ from .loading import (
     prefix_lengths,
     resolve_methods,
 )
+from .majority import ResponseScorer
 from .observer import SweepObserver
 from .plan import CellPlan, plan_cells
 from .provenance import collect_provenance
@@ -98,7 +99,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
         )
         ids = [sample.id for sample in task.samples]
         prefixes = prefix_lengths(loaded.schedulers)
-        results = summarise(loaded.plans, ids, journal.read_cell, request.seed, timings, prefixes)
+        results = summarise(loaded.plans, ids, journal.read_cell, request.seed, timings, prefixes, _scorer(task))
         write_record(request.output / RESULTS_FILE, results)
         write_task_figures(request.output, task, loaded.plans, journal.read_cell)
         report = write_report(request.output, pictures_of(task), roofline=request.roofline) if request.report else None
@@ -182,6 +183,12 @@ def describe_run(
         command=request.command,
     )
     return Run(config=config, provenance=provenance)
+
+
+def _scorer(task: Task) -> ResponseScorer:
+    """Return what scores any response to a sample, by its id."""
+    by_id, score = {sample.id: sample for sample in task.samples}, task.scorer()
+    return lambda sample_id, response: score(by_id[sample_id], response)
 
 
 def _load_task(request: SweepRequest) -> Task:
