@@ -13,7 +13,7 @@ from .alarms import Alarm, MajorityBaseline
 from .dials import Dials
 from .estimates import Interval as Interval
 from .estimates import PairedDifference as PairedDifference
-from .estimates import Record
+from .estimates import Record, Verdict
 
 SCHEMA_VERSION = 2
 
@@ -82,6 +82,9 @@ class SampleRecord(Record):
     reads `tokens_kept`."""
     kept_indices: list[list[int]] | None = None
     """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
+    picture_sha256: str | None = None
+    """Of the decoded picture's size and pixels: samples about one picture share it, and are no independent ones. None
+    for a sample that failed, and in older files."""
     grids: list[tuple[int, int]] | None = None
     """(rows, columns) of each image's tokens, which are N together. A picture may be several images: whole, and in
     tiles. None in older files, where all images have equally many."""
@@ -248,19 +251,11 @@ class Cell(Record):
         return self.tokens_kept_layer_average == self.num_vision_tokens
 
 
-class Comparison(Record):
-    """Two cells on the same samples. "Better" may be said only where `significant` is true."""
+class Comparison(Verdict):
+    """Two cells on the same samples; the difference is the score of a minus the score of b."""
 
     cell_a: str
     cell_b: str
-    difference: PairedDifference
-    """Score of a minus score of b."""
-    p_value: float
-    """Two-sided, paired."""
-    p_adjusted: float
-    """Corrected for the number of comparisons of the run (Holm)."""
-    significant: bool
-    """`p_adjusted` < 0.05."""
 
 
 class Area(Record):
@@ -275,8 +270,8 @@ class Area(Record):
     """The range of costs that all methods of the run have in common."""
 
 
-class AreaComparison(Record):
-    """Two methods at equal cost: their areas on one axis, over the costs that both reach, on the same samples."""
+class AreaComparison(Verdict):
+    """Two methods at equal cost: area of a minus area of b on one axis, over the costs that both reach."""
 
     method_a: str
     method_b: str
@@ -284,14 +279,9 @@ class AreaComparison(Record):
     axis: Axis
     from_cost: float
     to_cost: float
-    difference: PairedDifference
-    """Area of a minus area of b."""
-    p_value: float
-    """Two-sided, paired."""
-    p_adjusted: float
-    """Corrected together with the run's `Comparison`s: they are one family (Holm)."""
-    significant: bool
-    """`p_adjusted` < 0.05."""
+    same_grid: bool | None = None
+    """Whether both have cells at the same costs there, within 10 %. If not, both curves are drawn through the costs of
+    the one with fewer, the other read between its cells. None in older files, which drew each through its own."""
 
 
 class HardSplit(Record):
@@ -314,6 +304,9 @@ class Results(Record):
 
     schema_version: int = SCHEMA_VERSION
     cells: list[Cell]
+    num_pictures: int | None = None
+    """Different ones among the run's samples; None where not all are known, as in older files: the others count as
+    pictures of their own."""
     comparisons: list[Comparison] = Field(default_factory=list)
     areas: list[Area] = Field(default_factory=list)
     area_comparisons: list[AreaComparison] = Field(default_factory=list)

@@ -48,7 +48,7 @@ class Answerer:
         if not batch.samples:
             return failed
         run = self.run(plan, draw, batch, max_new_tokens=self.max_new_tokens)
-        answered = [self._record(plan, draw, sample, row, run) for row, sample in enumerate(batch.samples)]
+        answered = [self._record(plan, draw, batch, row, run) for row in range(len(batch.samples))]
         return answered + failed
 
     def run(self, plan: CellPlan, draw: int, batch: PreparedBatch, **lengths: Any) -> "BatchRun":
@@ -78,8 +78,9 @@ class Answerer:
         batch_ms = (time.perf_counter() - start) * 1000.0
         return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device))
 
-    def _record(self, plan: CellPlan, draw: int, sample: TaskSample, row: int, run: "BatchRun") -> SampleRecord:
+    def _record(self, plan: CellPlan, draw: int, batch: PreparedBatch, row: int, run: "BatchRun") -> SampleRecord:
         output, ran, response = run.output, run.output.records[row], run.output.text[row]
+        sample = batch.samples[row]
         return SampleRecord(
             **_asked(plan, draw, sample),
             response=response,
@@ -89,6 +90,7 @@ class Answerer:
             tokens_kept=ran.tokens_kept,
             tokens_kept_by_layer=None if ran.tokens_kept_by_layer is None else list(ran.tokens_kept_by_layer),
             tokens_planned=ran.tokens_planned,
+            picture_sha256=batch.picture_sha256[row],
             kept_indices=[list(indices) for indices in ran.kept_indices],
             grids=list(ran.grids),
             groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],

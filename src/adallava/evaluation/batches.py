@@ -1,10 +1,12 @@
 """The fixed batches of a task, prepared once for all cells as far as memory allows."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
 from adallava.model import build_prompt
 from adallava.tasks import TaskSample
@@ -22,11 +24,13 @@ class PreparedBatch:
         samples: those whose picture could be read; B of them.
         failures: the others, each with `<error type>: <message>`.
         inputs: the processor's tensors for `samples`, on the host; empty if there are none.
+        picture_sha256: of each of `samples`, see `SampleRecord.picture_sha256`.
     """
 
     samples: tuple[TaskSample, ...]
     failures: tuple[tuple[TaskSample, str], ...]
     inputs: dict[str, torch.Tensor]
+    picture_sha256: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -36,19 +40,26 @@ class PreparedBatch:
 
 def prepare_batch(processor: Any, samples: Sequence[TaskSample], question_suffix: str = "") -> PreparedBatch:
     """Decode the pictures and run the processor. A picture that cannot be read is a failure, not an error."""
-    images, readable, failures = [], [], []
+    images, digests, readable, failures = [], [], [], []
     for sample in samples:
         try:
-            images.append(with_clear_axes(sample.load_image()))
+            image = sample.load_image()
+            images.append(with_clear_axes(image))
         except Exception as error:  # whatever a file does to a decoder, it is one failed sample
             failures.append((sample, describe_error(error)))
         else:
+            digests.append(picture_sha256(image))
             readable.append(sample)
     inputs: dict[str, torch.Tensor] = {}
     if readable:
         prompts = [build_prompt(processor, sample.question + question_suffix) for sample in readable]
         inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
-    return PreparedBatch(tuple(readable), tuple(failures), inputs)
+    return PreparedBatch(tuple(readable), tuple(failures), inputs, tuple(digests))
+
+
+def picture_sha256(image: Image.Image) -> str:
+    """Return what tells pictures apart, however their files are named or encoded without loss."""
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
 def describe_error(error: Exception) -> str:
