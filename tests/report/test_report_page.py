@@ -208,8 +208,9 @@ def test_what_the_protocol_found_is_said_with_its_counts(tmp_path: Path) -> None
     assert f"{split['answered_without_image']} of 60 samples are answered right without the image" in page
     assert f"The other <b>{split['num_hard']}</b> are the hard split" in page
     significant = sum(pair["significant"] for pair in pairs)
-    assert f"{significant} of {len(pairs)} tested pairs of cells differ significantly" in page
-    assert "1 of 2 tested pairs of methods at equal cost differ significantly" in page
+    assert f"Of {len(pairs)} tested pairs of cells {significant} {'is' if significant == 1 else 'are'} told apart" in page
+    assert "Of 2 tested pairs of methods at equal cost 1 is told apart by a corrected test" in page
+    assert "not told apart, which does not make" in page
     assert page.count("</b> is ahead of") == significant + 1
     assert page.count("are not told apart</th>") == len(pairs) - significant + 1
     assert "FLOPs, 1.00 to 2.00 GFLOPs" in page

@@ -13,7 +13,7 @@ from rich.table import Table
 from adallava.evaluation.plan import COMPACT_SUFFIX
 from adallava.records import Area, Cell, HardSplit, Interval, Results
 from adallava.report import formats
-from adallava.report.alarms import MAJORITY_NAME, majority_words
+from adallava.report.alarms import MAJORITY_NAME, alarm_lines, majority_words, without_leaders
 from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 from adallava.report.plain_table import PaperTable
@@ -69,9 +69,9 @@ def _ms_columns(batch_size: int | None, roofline: Roofline | None) -> tuple[Colu
 def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = None) -> None:
     """Print the tables, why cells are flagged, and where the files are."""
     console = make_console()
-    results = outcome.results
-    for line in alarm_lines(results):
-        console.print(line, style="bold red", markup=False, highlight=False)
+    results = without_leaders(outcome.results)
+    for severity, message in alarm_lines(results):
+        console.print(f"{severity.upper()}: {message}", style="bold red", markup=False, highlight=False)
     console.print(cells_table(results, console, run_roofline(outcome.run, results, roofline)))
     for cell in results.cells:
         if cell.flagged:
@@ -123,12 +123,6 @@ def _table_of(results: Results, columns: Sequence[Column], caption: str) -> Tabl
         known = {"accuracy %": _accuracy(majority.line), "hard %": _percent(majority.accuracy_hard)}
         table.add_row(MAJORITY_NAME, *(escape(known.get(column.title, "-")) for column in columns), style="dim")
     return table
-
-
-def alarm_lines(results: Results) -> list[str]:
-    """Return why the accuracies say nothing of the methods, the alarms before the cautions."""
-    alarms = sorted(results.alarms, key=lambda alarm: alarm.severity != "alarm")
-    return [f"{alarm.severity.upper()}: {alarm.message}" for alarm in alarms]
 
 
 def areas_table(areas: Sequence[Area]) -> Table:

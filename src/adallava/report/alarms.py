@@ -1,5 +1,7 @@
 """What a report says first where a run's accuracies say nothing of its methods, and the line of the majority answer."""
 
+from typing import Literal
+
 from adallava.alarms import MajorityBaseline, raised
 from adallava.records import Interval, Results
 from adallava.report import formats
@@ -14,11 +16,30 @@ def has_leaders(results: Results) -> bool:
     return not raised(results.alarms) and max(means, default=0.0) > 0.0
 
 
+def alarm_lines(results: Results) -> list[tuple[str, str]]:
+    """Return (severity, message) of what is to be said first, the alarms before the cautions."""
+    return [
+        (alarm.severity, alarm.message)
+        for severity in ("alarm", "caution")
+        for alarm in results.alarms
+        if alarm.severity == severity
+    ]
+
+
 def without_leaders(results: Results) -> Results:
     """Return the results as a report may show them: without Pareto fronts where no cell may be called the highest."""
     if has_leaders(results):
         return results
-    return results.model_copy(update={"cells": [cell.model_copy(update={"on_front": []}) for cell in results.cells]})
+    cells = [cell.model_copy(update={"on_front": []}) for cell in results.cells]
+    dials = results.dials and results.dials.model_copy(update={"fronts": []})
+    return results.model_copy(update={"cells": cells, "dials": dials})
+
+
+def majority_of(results: Results, split: Literal["all", "hard"]) -> Interval | None:
+    """Return the majority answer's line over all samples or over the hard split; None where nobody counted it."""
+    if results.majority is None:
+        return None
+    return results.majority.line if split == "all" else results.majority.accuracy_hard
 
 
 def majority_words(majority: MajorityBaseline) -> str:

@@ -57,8 +57,8 @@ def layer_pairs_table(results: Results) -> PaperTable:
         for first, second in dict.fromkeys((first, second) for first, second, _ in found)
     ]
     caption = (
-        "Paired differences in points between schedulers, with all vision tokens, 95 % intervals. Bold: significant "
-        "after Holm's correction over all comparisons of the run."
+        "Paired differences in points between schedulers, with all vision tokens, 95 % intervals. Bold: told apart "
+        "after correction for the comparisons of its family; the others are not, which does not make them the same."
     )
     return PaperTable("layer-pairs", caption, ("schedulers", *_latency_heads(cells, latencies)), tuple(rows))
 

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
 from adallava.report import formats, tables, verdicts
+from adallava.report.alarms import alarm_lines, has_leaders, majority_words, without_leaders
 from adallava.report.axes import cost_axes, is_blind
 from adallava.report.facts import run_facts
 from adallava.report.hard_split import hard_samples
@@ -29,6 +30,7 @@ from adallava.report.pick import Pictures, choose_pictures, kinds_of
 from adallava.report.read import read_results, read_run, read_samples
 from adallava.report.roofline_ms import Roofline, run_roofline
 from adallava.report.sample_table import SampleTable, read_table
+from adallava.report.wording import least_range
 
 REPORT_NAME = "report.html"
 
@@ -123,7 +125,8 @@ def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
 
 def _render(page: _Page) -> str:
     """Return the page as HTML. What comes from the run is escaped; its policy lets only our scripts run."""
-    results = page.results
+    results = without_leaders(page.results)
+    leaders = has_leaders(page.results)
     runs = [NamedResults("", results, page.table.merging)]
     if page.other is not None:
         runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
@@ -142,6 +145,9 @@ def _render(page: _Page) -> str:
             results=results,
             overlay=page.overlay,
             full=tables.full_cell(results),
+            alarms=alarm_lines(results),
+            leaders=leaders,
+            majority=None if results.majority is None else majority_words(results.majority),
             flagged=[cell for cell in results.cells if cell.flagged],
             marks=method_marks(cell.method for run in runs for cell in run.results.cells),
             axes=axes,
@@ -150,9 +156,11 @@ def _render(page: _Page) -> str:
             has_hard=any(cell.accuracy_hard for cell in results.cells),
             hard_known=hard is not None,
             has_draws=any(cell.draws > 1 for cell in results.cells),
-            budgets=verdicts.budget_rows(results),
+            budgets=verdicts.budget_rows(results) if leaders else [],
             front=_front(results),
             pairs=verdicts.pair_rows(results),
+            least=least_range(results.comparisons),
+            area_least=least_range(results.area_comparisons),
             area_pairs=verdicts.area_pair_rows(results),
             areas=verdicts.area_table(results),
             dials=dials_part(results),
@@ -168,7 +176,7 @@ def _render(page: _Page) -> str:
             responses_complete=packed["responses_complete"],
             sample_budgets=budgets,
             first_budget=_first_budget(results, budgets),
-            cells_json=_json_for_html({**cells_json(runs), "fronts": fronts_json(results)}),
+            cells_json=_json_for_html({**cells_json(runs), "fronts": fronts_json(results), "leaders": leaders}),
             samples_json=_json_for_html(packed),
             # Ours, not the run's: the only texts that go in unescaped.
             style=Markup(_asset("page.css")),
