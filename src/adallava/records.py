@@ -201,8 +201,8 @@ class Cell(Record):
     """None if every sample failed."""
     accuracy_by_kind: dict[str, Interval]
     accuracy_hard: Interval | None = None
-    """On the hard split alone, see `HardSplit`; None if the run has none, and for the cells that define it: they are
-    wrong there by construction."""
+    """On the hard split alone, see `HardSplit`; None if the run has none, and for the cell of `downsample` that defines
+    it, which is wrong there by construction (in older files, for `none` too)."""
     accuracy_hard_by_kind: dict[str, Interval] = Field(default_factory=dict)
     difference_to_full: PairedDifference | None
     """None for the full-token cell itself."""
@@ -285,18 +285,22 @@ class AreaComparison(Verdict):
 
 
 class HardSplit(Record):
-    """The samples that need the picture, and its detail. Right is a score of at least 0.5."""
+    """What is left where `none` knows no answer, and a smaller image shows none. Right is a score of at least 0.5."""
 
     num_samples: int
     """Samples that the cells which define the split answered; the others are in no part of it."""
+    right_without_image: int | None = None
+    """Right with no image token at all (`none`), by knowing or by luck. None in older files."""
     answered_without_image: int
-    """Right with no image token at all (`none`)."""
+    """Of these, as many as `none` is right on beyond luck, drawn by id. In older files all of them, luck included."""
     answered_downsampled: int
-    """Right from a smaller image (`downsample`), and wrong without any."""
+    """Of the others, right from a smaller image (`downsample`); where `none` is right by luck, as many as elsewhere."""
     downsample_cell: str | None
     """The cell of `downsample` with the fewest tokens; None if the run has none: the split rests on `none` then."""
     num_hard: int
     """The rest: what the hard split holds."""
+    sample_ids: list[str] | None = None
+    """Those in it. None in older files, where they are those that both cells have wrong."""
 
 
 class Results(Record):

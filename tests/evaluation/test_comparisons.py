@@ -1,4 +1,4 @@
-"""Draws, pairs of cells, the hard split: what `summarise` makes of the records of a run."""
+"""Draws and pairs of cells: what `summarise` makes of the records of a run."""
 
 import pytest
 from run_records import failed, reader, sample_record
@@ -135,50 +135,7 @@ def test_only_samples_that_both_cells_answered_are_compared():
     assert comparison.difference.mean == -0.5
 
 
-# ---- the hard split ----
-
-SPLIT = plan_cells(["none", "downsample", "a"], [HALF, EIGHT], {"none"})
-
-
-def split_records(downsampled=True):
-    records = row("full@1.0", [1.0] * 8) + row("none@none", [1.0, 1.0, 0, 0, 0, 0, 0, 0])
-    if downsampled:
-        records += row("downsample@0.5", [1.0] * 8, tokens_kept=8)
-        records += row("downsample@8", [0, 1.0, 1.0, 1.0, 1.0, 0, 0, 0], tokens_kept=4)
-    return records + row("a@0.5", [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0, 0]) + row("a@8", [0.0] * 8)
-
-
-def test_what_needs_no_picture_and_what_needs_no_detail_is_set_apart():
-    results = summarise(SPLIT, ids(8), reader(split_records()), seed=0)
-    split, cells = results.hard_split, {cell.cell: cell for cell in results.cells}
-    assert split.downsample_cell == "downsample@8", "of its cells the one with the fewest tokens"
-    assert (split.num_samples, split.answered_without_image, split.answered_downsampled) == (8, 2, 3)
-    assert split.num_hard == 3
-    # s5, s6 and s7 are left.
-    assert (cells["a@0.5"].accuracy_hard.n, cells["a@0.5"].accuracy_hard.mean) == (3, pytest.approx(1 / 3))
-    hard_kinds = {kind: (i.mean, i.n) for kind, i in cells["a@0.5"].accuracy_hard_by_kind.items()}
-    assert hard_kinds == {"even": (0.0, 1), "odd": (0.5, 2)}
-    assert cells["downsample@0.5"].accuracy_hard.mean == 1.0
-    for defining in ("none@none", "downsample@8"):
-        assert cells[defining].accuracy_hard is None
-        assert cells[defining].accuracy_hard_by_kind == {}
-
-
-def test_without_downsampling_the_split_rests_on_none_and_says_so():
-    plans = plan_cells(["none", "a"], [HALF, EIGHT], {"none"})
-    split = summarise(plans, ids(8), reader(split_records(downsampled=False)), seed=0).hard_split
-    assert split.downsample_cell is None
-    assert (split.answered_without_image, split.answered_downsampled, split.num_hard) == (2, 0, 6)
-
-
 def test_without_none_there_is_no_split():
     results = summarise(PLANS, ids(4), reader(drawn()), seed=0)
     assert results.hard_split is None
     assert all(cell.accuracy_hard is None for cell in results.cells)
-
-
-def test_a_sample_that_could_not_be_judged_is_in_no_part_of_the_split():
-    records = [r for r in split_records() if (r.cell, r.sample_id) != ("none@none", "s7")]
-    records.append(failed("none@none", "s7"))
-    split = summarise(SPLIT, ids(8), reader(records), seed=0).hard_split
-    assert (split.num_samples, split.num_hard) == (7, 2)

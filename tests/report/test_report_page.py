@@ -205,10 +205,12 @@ def test_what_the_protocol_found_is_said_with_its_counts(tmp_path: Path) -> None
     results = json.loads((tmp_path / "results.json").read_text())
     split, pairs = results["hard_split"], results["comparisons"]
 
-    assert f"{split['answered_without_image']} of 60 samples are answered right without the image" in page
-    assert f"The other <b>{split['num_hard']}</b> are the hard split" in page
+    assert f"`none` is right on {split['answered_without_image']} of 60 samples, without the image" in page
+    assert f"The other {split['num_hard']} are the hard split" in page
     significant = sum(pair["significant"] for pair in pairs)
-    assert f"Of {len(pairs)} tested pairs of cells {significant} {'is' if significant == 1 else 'are'} told apart" in page
+    assert (
+        f"Of {len(pairs)} tested pairs of cells {significant} {'is' if significant == 1 else 'are'} told apart" in page
+    )
     assert "Of 2 tested pairs of methods at equal cost 1 is told apart by a corrected test" in page
     assert "not told apart, which does not make" in page
     assert page.count("</b> is ahead of") == significant + 1

@@ -11,10 +11,11 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from adallava.evaluation.plan import COMPACT_SUFFIX
-from adallava.records import Area, Cell, HardSplit, Interval, Results
+from adallava.records import Area, Cell, Interval, Results
 from adallava.report import formats
 from adallava.report.alarms import MAJORITY_NAME, alarm_lines, majority_words, without_leaders
 from adallava.report.dial_tables import dial_tables
+from adallava.report.hard_split import hard_words
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 from adallava.report.plain_table import PaperTable
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
@@ -81,7 +82,7 @@ def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = 
     if results.areas:
         console.print(areas_table(results.areas))
     if results.hard_split is not None:
-        console.print(hard_split_line(results.hard_split), markup=False, highlight=False)
+        console.print(hard_words(results.hard_split), markup=False, highlight=False)
     for table in dial_tables(results):
         print_plain(table, console)
     for path in (output / "results.json", outcome.report):
@@ -155,15 +156,6 @@ def print_plain(table: PaperTable, console: Console) -> None:
     console.print(shown)
     # Not as the table's caption, which would be no wider than the table.
     console.print(table.caption.replace("Bold:", "*:"), style="table.caption", markup=False, highlight=False)
-
-
-def hard_split_line(split: HardSplit) -> str:
-    """Say how many samples need no picture, how many no detail, and how many are left."""
-    smaller = f", {split.answered_downsampled} more by {split.downsample_cell}" if split.downsample_cell else ""
-    return (
-        f"hard split: {split.num_hard} of {split.num_samples} samples; {split.answered_without_image} are answered "
-        f"without the image{smaller}"
-    )
 
 
 def _method(cell: Cell) -> str:

@@ -15,6 +15,7 @@ from adallava.alarms import MajorityBaseline
 from adallava.dials import CellPlans
 from adallava.errors import AdallavaError
 from adallava.records import (
+    NONE_METHOD,
     PART_NAMES,
     Axis,
     Cell,
@@ -33,7 +34,7 @@ from .areas import find_curves, share_scores, sum_up_areas
 from .comparisons import compare
 from .dials import sum_up_dials
 from .front import AXES, axis_costs, pareto_front
-from .hard_split import HardSamples, split_hard
+from .hard_split import HardSamples, blind_answers, split_hard
 from .layer_plans import count_plans
 from .majority import MajorityScores, ResponseScorer, describe_majority, score_majority, with_hard
 from .plan import FULL_CELL, CellPlan
@@ -56,6 +57,7 @@ class SummedCell:
         learned: whether its scheduler reads a latency token.
         answers: the right ones by sample id.
         told: its responses.
+        responses: the same by sample id, of `none` alone.
     """
 
     cell: Cell
@@ -65,6 +67,7 @@ class SummedCell:
     learned: bool
     answers: Mapping[str, Sequence[str]]
     told: ResponseTally
+    responses: Mapping[str, str]
 
 
 def summarise(
@@ -97,12 +100,13 @@ def summarise(
     for one in summed:
         kinds |= one.kinds
     cells = [_compared_to_full(one.cell, scores, seed) for one in summed]
-    hard = split_hard(scores, {cell.cell: cell.tokens_kept for cell in cells})
+    answers = _answers_of(sample_ids, summed)
+    score = score or (lambda sample_id, response: exact_match(response, answers[sample_id]))
+    hard = _hard_of(scores, cells, sample_ids, kinds, _blind_responses(summed), score, seed)
     if hard is not None:
         cells = [_with_hard(cell, scores, _kinds(sample_ids, kinds), hard, seed) for cell in cells]
     curves, shared = find_curves(cells), share_scores(scores, seed)
     comparisons, area_comparisons = compare(cells, scores, curves, shared, seed)
-    answers = _answers_of(sample_ids, summed)
     majority = _majority_of(answers, kinds, score)
     told = sum((one.told for one in summed), NO_RESPONSES)
     learned = {one.cell.cell for one in summed if one.learned}
@@ -175,7 +179,17 @@ def summarise_cell(
     # Only a learned scheduler reads a latency token.
     learned = any(record.latency_tokens for record in records)
     answers = {record.sample_id: record.answers for record in records}
-    return SummedCell(cell, own, kinds, count_plans(plan.cell, records), learned, answers, tally_records(records))
+    blind = answered if plan.method == NONE_METHOD else []
+    return SummedCell(
+        cell=cell,
+        scores=own,
+        kinds=kinds,
+        plans=count_plans(plan.cell, records),
+        learned=learned,
+        answers=answers,
+        told=tally_records(records),
+        responses={record.sample_id: record.response for record in blind},
+    )
 
 
 def _compared_to_full(cell: Cell, scores: ScoreTable, seed: int) -> Cell:
@@ -201,12 +215,33 @@ def _answers_of(sample_ids: Sequence[str], summed: Sequence[SummedCell]) -> dict
     return {sample_id: answers.get(sample_id, ()) for sample_id in sample_ids}
 
 
+def _blind_responses(summed: Sequence[SummedCell]) -> dict[str, str]:
+    return {sample_id: response for one in summed for sample_id, response in one.responses.items()}
+
+
+def _hard_of(
+    scores: ScoreTable,
+    cells: Sequence[Cell],
+    sample_ids: Sequence[str],
+    kinds: Mapping[str, str | None],
+    responses: Mapping[str, str],
+    score: ResponseScorer,
+    seed: int,
+) -> HardSamples | None:
+    """Split; None without `none`, and where the task's metric cannot score its answers to other questions."""
+    try:
+        blind = blind_answers(sample_ids, kinds, responses, score, seed)
+    except AdallavaError:
+        return None
+    return split_hard(scores, {cell.cell: cell.tokens_kept for cell in cells}, blind)
+
+
 def _majority_of(
-    answers: Mapping[str, Sequence[str]], kinds: Mapping[str, str | None], score: ResponseScorer | None
+    answers: Mapping[str, Sequence[str]], kinds: Mapping[str, str | None], score: ResponseScorer
 ) -> MajorityScores | None:
     """Score the most frequent answers; None where the task's metric cannot score an answer that no model gave."""
     try:
-        return score_majority(answers, kinds, score or (lambda id_, response: exact_match(response, answers[id_])))
+        return score_majority(answers, kinds, score)
     except AdallavaError:
         return None
 

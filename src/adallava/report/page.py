@@ -20,7 +20,7 @@ from adallava.report import formats, tables, verdicts
 from adallava.report.alarms import alarm_lines, has_leaders, majority_words, without_leaders
 from adallava.report.axes import cost_axes, is_blind
 from adallava.report.facts import run_facts
-from adallava.report.hard_split import hard_samples
+from adallava.report.hard_split import hard_samples, hard_words
 from adallava.report.marks import method_marks
 from adallava.report.overlay import OtherRun, Overlay, PairedEstimate, compare_runs
 from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
@@ -155,6 +155,7 @@ def _render(page: _Page) -> str:
             position_names=list(dict.fromkeys(cell.positions for cell in results.cells)),
             has_hard=any(cell.accuracy_hard for cell in results.cells),
             hard_known=hard is not None,
+            hard_words="" if results.hard_split is None else hard_words(results.hard_split),
             has_draws=any(cell.draws > 1 for cell in results.cells),
             budgets=verdicts.budget_rows(results) if leaders else [],
             front=_front(results),
