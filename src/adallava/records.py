@@ -120,6 +120,8 @@ class SampleRecord(Record):
     """Closed-form FLOPs of this sample by part."""
     peak_memory_bytes: int | None = None
     """Peak of the device's allocator during the batch (CUDA), or of the process (CPU)."""
+    cpu_by_others: float | None = None
+    """Share of the machine's cores that other processes used during the batch; None off Linux, and in older files."""
     error: str | None = None
     """Why the sample failed, if it did: `<error type>: <message>`."""
 
@@ -157,6 +159,21 @@ class Spread(Record):
     high: float
 
 
+class MachineLoad(Record):
+    """How busy the machine was with anything else during a measurement."""
+
+    num_cores: int
+    load_before: float | None
+    """Processes that ran or waited, this one among them, by core, over the minute before; None where unknown."""
+    load_after: float | None
+    cpu_by_others: float | None
+    """Share of all cores that other processes used meanwhile; None off Linux."""
+    gpu_processes_by_others: int | None = None
+    """Other processes on the device; None on a CPU, and without pynvml."""
+    gpu_bytes_by_others: int | None = None
+    """Memory of the device in use by others, with the context of this process, some 0.5 GB; None on a CPU."""
+
+
 class Timing(Record):
     """What the clock says of one cell at one batch size: warm, the same batch repeated."""
 
@@ -166,6 +183,11 @@ class Timing(Record):
     """Milliseconds of the whole batch by part (`PART_NAMES`), and `time_to_first_token` (all but decode), `total` and
     `decode_per_token`."""
     peak_memory_bytes: int | None
+    drift: float | None = None
+    """Median time to the first token of the last third of the repeats, divided by that of the first third; None in
+    older files."""
+    machine: MachineLoad | None = None
+    """While all cells took turns at this batch size; None in older files."""
 
 
 class TimingRecord(Record):
@@ -224,6 +246,10 @@ class Cell(Record):
     """Mean FLOPs per sample by part, and `total`."""
     part_ms: dict[str, float]
     """Median measured ms per sample by part, `total`, and `time_to_first_token` (all but decode)."""
+    first_token_spread: Spread | None = None
+    """Of `time_to_first_token` over the samples; None in older files."""
+    cpu_by_others: float | None = None
+    """Mean of the samples'."""
     peak_memory_bytes: int | None
     on_front: list[Axis] = Field(default_factory=list)
     """Axes on which no other cell is both cheaper and more accurate (the Pareto front)."""

@@ -14,6 +14,7 @@ from adallava.evaluation.plan import COMPACT_SUFFIX
 from adallava.records import Area, Cell, Interval, Results
 from adallava.report import formats
 from adallava.report.alarms import MAJORITY_NAME, alarm_lines, majority_words, without_leaders
+from adallava.report.clock_notes import table_clock_note
 from adallava.report.dial_tables import dial_tables
 from adallava.report.hard_split import hard_words
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
@@ -77,6 +78,9 @@ def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = 
     for cell in results.cells:
         if cell.flagged:
             console.print(f"! {cell.cell}: {cell.flag_reason}", style="red", markup=False, highlight=False)
+    note = table_clock_note(results.cells)
+    if note:
+        console.print(f"{note}. No cell is called faster", style="yellow", markup=False, highlight=False)
     if results.majority is not None:
         console.print(majority_words(results.majority), markup=False, highlight=False)
     if results.areas:

@@ -16,6 +16,7 @@ from adallava.tasks.task import Scorer
 from .answer_flops import count_flops, count_kv_bytes
 from .batches import BatchStore, PreparedBatch, describe_error
 from .empties import classify_empty, eos_ids_of
+from .machine_load import cpu_by_others, read_load
 from .peak_memory import peak_memory_bytes, reset_peak_memory
 from .plan import CellPlan, sample_seed
 
@@ -64,7 +65,7 @@ class Answerer:
         clock = StageClock(device)
         inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
         reset_peak_memory(device)
-        start = time.perf_counter()
+        load, start = read_load(), time.perf_counter()
         output = self.model.generate(
             **inputs,
             token_budget=1.0 if plan.budget is None else plan.budget,
@@ -76,7 +77,8 @@ class Answerer:
             do_sample=False,
         )
         batch_ms = (time.perf_counter() - start) * 1000.0
-        return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device))
+        others = cpu_by_others(load, read_load())
+        return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device), others)
 
     def _record(self, plan: CellPlan, draw: int, batch: PreparedBatch, row: int, run: "BatchRun") -> SampleRecord:
         output, ran, response = run.output, run.output.records[row], run.output.text[row]
@@ -108,6 +110,7 @@ class Answerer:
             part_ms={part: ms / run.batch_size for part, ms in run.part_ms.items()},
             flops=count_flops(self.model, self.base_shape, ran, sample.question, output.answer_lengths[row]),
             peak_memory_bytes=run.peak_memory_bytes,
+            cpu_by_others=run.cpu_by_others,
         )
 
     @cached_property
@@ -129,6 +132,7 @@ class BatchRun:
         batch_size: samples.
         part_ms: milliseconds by part.
         peak_memory_bytes: see `SampleRecord.peak_memory_bytes`.
+        cpu_by_others: see `SampleRecord.cpu_by_others`.
     """
 
     output: AdaLlavaOutput
@@ -136,6 +140,7 @@ class BatchRun:
     batch_size: int
     part_ms: dict[str, float]
     peak_memory_bytes: int
+    cpu_by_others: float | None = None
 
 
 def answer_batch(answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, number: int) -> list[SampleRecord]:

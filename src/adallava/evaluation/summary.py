@@ -23,6 +23,7 @@ from adallava.records import (
     PairedDifference,
     Results,
     SampleRecord,
+    Spread,
     Timing,
     TimingRecord,
 )
@@ -173,6 +174,8 @@ def summarise_cell(
         answer_length=_mean(answered, lambda record: record.answer_length),
         flops=_mean_flops(answered),
         part_ms=_median_part_ms(answered),
+        first_token_spread=_first_token_spread(answered),
+        cpu_by_others=_cpu_by_others(answered),
         peak_memory_bytes=max(peaks, default=None),
         timings=list(timings),
     )
@@ -324,6 +327,19 @@ def _kv_bytes(record: SampleRecord) -> float:
 
 def _tokens_kept(record: SampleRecord) -> float:
     return record.tokens_kept
+
+
+def _first_token_spread(answered: Sequence[SampleRecord]) -> Spread | None:
+    ms = [sum(record.part_ms.values()) - record.part_ms.get("decode", 0.0) for record in answered if record.part_ms]
+    if not ms:
+        return None
+    low, median, high = np.percentile(ms, (10, 50, 90))
+    return Spread(median=float(median), low=float(low), high=float(high))
+
+
+def _cpu_by_others(answered: Sequence[SampleRecord]) -> float | None:
+    shares = [record.cpu_by_others for record in answered if record.cpu_by_others is not None]
+    return float(np.mean(shares)) if shares else None
 
 
 def _mean(records: Sequence[SampleRecord], value: Callable[[SampleRecord], float]) -> float:

@@ -95,7 +95,14 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
         run, sizes = journal.run, journal.run.config.timing_batch_sizes
         # The other processes have ended: nothing else of this sweep is on the device.
         timings = time_cells(
-            request.output, loaded.answerers, loaded.plans, sizes, task.samples, loaded.store.prepare, observer
+            request.output,
+            loaded.answerers,
+            loaded.plans,
+            sizes,
+            task.samples,
+            loaded.store.prepare,
+            observer,
+            loaded.models[FULL_METHOD].device,
         )
         ids = [sample.id for sample in task.samples]
         prefixes = prefix_lengths(loaded.schedulers)

@@ -19,9 +19,11 @@ from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
 from adallava.report import formats, tables, verdicts
 from adallava.report.alarms import alarm_lines, has_leaders, majority_words, without_leaders
 from adallava.report.axes import cost_axes, is_blind
+from adallava.report.clock_notes import clock_note, table_clock_note
 from adallava.report.facts import run_facts
 from adallava.report.hard_split import hard_samples, hard_words
 from adallava.report.marks import method_marks
+from adallava.report.measured_ms import timed_batch_sizes
 from adallava.report.overlay import OtherRun, Overlay, PairedEstimate, compare_runs
 from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
 from adallava.report.page_dials import dials_part, fronts_json
@@ -159,6 +161,13 @@ def _render(page: _Page) -> str:
             has_draws=any(cell.draws > 1 for cell in results.cells),
             budgets=verdicts.budget_rows(results) if leaders else [],
             front=_front(results),
+            answers_note=clock_note(results.cells, None),
+            timing_notes=[
+                f"batch {size}: {note}"
+                for size in timed_batch_sizes(results.cells)
+                if (note := clock_note(results.cells, size))
+            ],
+            areas_note=table_clock_note(results.cells) if any(area.axis == "ms" for area in results.areas) else "",
             pairs=verdicts.pair_rows(results),
             least=least_range(results.comparisons),
             area_least=least_range(results.area_comparisons),
@@ -224,13 +233,14 @@ def _json_for_html(value: object) -> Markup:
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-def _front(results: Results) -> list[tuple[str, list[str]]]:
-    """Return, by axis that has one, the cells on the Pareto front."""
+def _front(results: Results) -> list[tuple[str, list[str], str]]:
+    """Return, by axis that has one, the cells on the Pareto front, and why not to believe in it."""
     axes: tuple[Axis, ...] = tuple(verdicts.AXIS_TITLES)
     named = [
         (verdicts.AXIS_TITLES[axis], [cell.cell for cell in results.cells if axis in cell.on_front]) for axis in axes
     ]
-    return [(title, cells) for title, cells in named if cells]
+    notes = {verdicts.AXIS_TITLES["ms"]: table_clock_note(results.cells)}
+    return [(title, cells, notes.get(title, "")) for title, cells in named if cells]
 
 
 def _sample_budgets(results: Results) -> list[tuple[str, int]]:

@@ -42,6 +42,7 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
                 "title": axis.title,
                 "unit": axis.unit,
                 "shared": axis.shared,
+                "note": f"{axis.note[0].upper()}{axis.note[1:]}." if axis.note else "",
                 "missing": _missing(runs, axis),
             }
             for axis in axes

@@ -6,6 +6,7 @@ from adallava.records import FULL_METHOD, Cell, Interval, Results, Run
 from adallava.report import formats
 from adallava.report.alarms import MAJORITY_NAME, alarm_lines, has_leaders, majority_of, without_leaders
 from adallava.report.axes import is_blind
+from adallava.report.clock_notes import table_clock_note
 from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.report.paper_figures import Split, accuracy_of
@@ -119,6 +120,8 @@ def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperT
         + f"; {NO_CHOOSING_MS}; decoding has ms per token in the timing pass alone. {run.config.model} on "
         f"{run.config.task}." + (f" roofline: {roofline.words}." if roofline else "")
     )
+    note = table_clock_note(results.cells)
+    caption += f" {note[0].upper()}{note[1:]}." if note else ""
     return PaperTable("costs", caption, head, tuple(rows))
 
 

@@ -7,6 +7,7 @@ from adallava.estimates import Verdict
 from adallava.records import FULL_METHOD, Area, Axis, Cell, Comparison, Results, Timing
 from adallava.report import formats
 from adallava.report.axes import is_blind
+from adallava.report.clock_notes import table_clock_note
 from adallava.report.marks import Mark, method_marks
 from adallava.report.wording import Outcome, least_points, least_range, margin_points, outcome_of
 
@@ -141,7 +142,11 @@ def area_table(results: Results) -> AreaTable | None:
 
 
 def area_pair_rows(results: Results) -> list[PairRow]:
-    """Return every tested pair of methods at equal cost, the significant ones first."""
+    """Return every tested pair of methods at equal cost, what is told of it first.
+
+    Where milliseconds are not to be compared, no pair is ahead at equal milliseconds.
+    """
+    clock_fails = bool(table_clock_note(results.cells))
     rows = [
         _statement(
             f"{pair.method_a}{_suffix(pair.positions)}",
@@ -150,6 +155,7 @@ def area_pair_rows(results: Results) -> list[PairRow]:
             f"{AXIS_TITLES[pair.axis]}, {_span(pair.axis, pair.from_cost, pair.to_cost)}",
         )
         for pair in results.area_comparisons
+        if not (clock_fails and pair.axis == "ms")
     ]
     return sorted(rows, key=_by_outcome)
 
