@@ -164,13 +164,19 @@ def _resample_distinct(values: NDArray[np.float64], clusters: Clusters, seed: in
 
 
 def _effective_samples(values: NDArray[np.float64], clusters: Clusters) -> float:
-    """Return how many independent samples tell as much; as many as there are pictures where values show nothing."""
+    """Return how many independent samples tell as much: n over the design effect.
+
+    A rare answer may be seen on no picture, or on too few to show whether it comes alone. So the design effect is that
+    of the values and one more picture which is wholly of the rarer answer.
+    """
     if not clusters.shared:
         return float(clusters.num_samples)
-    alone = float(values.var(ddof=1)) / clusters.num_samples
-    if alone == 0.0 or clusters.num < 2:
-        return clusters.effective
-    return clusters.num_samples / max(1.0, clusters.mean_variance(values) / alone)
+    rare = 0.0 if values.mean() >= 0.5 else 1.0
+    size = max(1, round(clusters.num_samples / clusters.num))
+    more = np.concatenate([values, np.full(size, rare)])
+    among = Clusters(np.concatenate([clusters.of_samples, np.full(size, clusters.num)]))
+    alone = float(more.var(ddof=1)) / len(more)
+    return clusters.num_samples / max(1.0, among.mean_variance(more) / alone)
 
 
 def _critical(clusters: Clusters) -> float:
