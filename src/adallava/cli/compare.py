@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .shared_options import add_equivalence_margin
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -38,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("run_a", type=Path, metavar="RUN_A", help="the folder of a finished run")
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
+    add_equivalence_margin(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--list", action="store_true", help="name the samples that only one of the runs has right")
     shown.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
@@ -46,12 +49,14 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     from adallava.evaluation.compare import compare_runs, gather_answers
+    from adallava.evaluation.margins import check_margin
 
     from .finished_run import open_run
 
+    check_margin(args.equivalence_margin)
     opened = [open_run(folder) for folder in (args.run_a, args.run_b)]
     a, b = (gather_answers(str(run.folder), run.run, run.results, run.samples()) for run in opened)
-    comparison = compare_runs(a, b)
+    comparison = compare_runs(a, b, args.equivalence_margin)
     if args.json:
         print(comparison.model_dump_json(indent=2))
     else:

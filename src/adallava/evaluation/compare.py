@@ -14,7 +14,7 @@ from adallava.run_changes import CellChange, RunComparison
 
 from .answer_places import AnswerKey, answer_key
 from .clusters import Clusters
-from .equivalence import MARGIN
+from .margins import MARGIN
 from .plan import NO_BUDGET, plan_cells
 from .scores import RIGHT, tabulate_scores
 from .statistics import mean_interval

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from adallava.records import FULL_METHOD, AreaComparison, Cell, Comparison, PositionsName
 
 from .areas import Curve, CurveArea, SharedScores, area_between, common_costs, common_grid, same_grid
-from .equivalence import MARGIN
 from .front import AXES
+from .margins import MARGIN
 from .plan import FULL_CELL, CellPlan
 from .scores import ScoreTable
 from .verdicts import PairedTest, judge

@@ -6,9 +6,6 @@ from scipy.stats import t as student
 
 from .clusters import Clusters
 
-MARGIN = 0.02
-"""Accuracies no further apart than two points count as the same, unless another margin is asked for."""
-
 
 def equivalence_p_value(differences: NDArray[np.float64], clusters: Clusters, margin: float) -> float:
     """Return the larger p-value of two one-sided tests against plus and minus a margin.

@@ -23,7 +23,7 @@ from adallava.report.measured_ms import cell_ms, timed_batch_sizes
 from .areas import SharedScores
 from .clusters import Clusters
 from .front import pareto_front
-from .statistics import CONFIDENCE, t_interval
+from .statistics import CONFIDENCE, t_interval, unseen_share
 
 HALVINGS = 200
 """Random halvings of the samples; each half chooses once and measures once."""
@@ -220,8 +220,8 @@ def _over_halves(of_halves: _Floats, clusters: Clusters, least: float) -> dict[s
     """Return the mean over halves with the interval of Nadeau & Bengio (2003, Machine Learning 52).
 
     Halves of the same samples are not independent: their variance counts (1 / halves + measuring / choosing) times,
-    and as many samples measure as choose. Without anything to choose that is the variance of a mean over all samples.
-    Where no half differs from another, as where the two choices are always one cell, the interval has no width.
+    and as many samples measure as choose. Where no half differs from another Wilson's bound on what could still differ
+    takes its place, as in `paired_difference`.
 
     Args:
         of_halves: [halves].
@@ -229,10 +229,14 @@ def _over_halves(of_halves: _Floats, clusters: Clusters, least: float) -> dict[s
         least: possible value; the largest is 1.
     """
     mean = float(np.round(of_halves.mean(), 12))
-    variance = float(of_halves.var()) * (1.0 + 1.0 / len(of_halves))
-    low, high = t_interval(mean, variance, clusters.degrees_of_freedom)
-    behind = {"n": clusters.num_samples, "num_pictures": clusters.num, "method": "corrected-halvings"}
-    return {"mean": mean, "low": max(low, least), "high": min(high, 1.0), **behind}
+    if np.ptp(of_halves) == 0.0:
+        low, high, method = mean - unseen_share(clusters), mean + unseen_share(clusters), "wilson"
+    else:
+        variance = float(of_halves.var()) * (1.0 + 1.0 / len(of_halves))
+        low, high = t_interval(mean, variance, clusters.degrees_of_freedom)
+        method = "corrected-halvings"
+    bounds = {"mean": mean, "low": max(low, least), "high": min(high, 1.0)}
+    return {**bounds, "n": clusters.num_samples, "num_pictures": clusters.num, "method": method}
 
 
 def _saving(points: _Points, cost: float, ratio: float) -> Saving:

@@ -101,7 +101,7 @@ def paired_difference(
     method: IntervalMethod
     mean = float(values.mean())
     if np.ptp(values) == 0.0:
-        possible = _wilson(0.0, clusters.effective, _critical(clusters))[1]
+        possible = unseen_share(clusters)
         low, high, method = mean - possible, mean + possible, "wilson"
     else:
         if resampled is None and not clusters.few:
@@ -133,6 +133,11 @@ def resampled_means(
         counts = np.bincount(drawn.ravel(), minlength=rows * num).reshape(rows, num)
         means.append(counts @ sums / (counts @ clusters.sizes)[:, None])
     return np.concatenate(means)
+
+
+def unseen_share(clusters: Clusters) -> float:
+    """Return Wilson's bound on the share of pictures that could be otherwise where all seen are alike."""
+    return _wilson(0.0, clusters.effective, _critical(clusters))[1]
 
 
 def t_interval(estimate: float, variance: float, degrees_of_freedom: float) -> tuple[float, float]:

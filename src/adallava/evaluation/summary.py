@@ -28,10 +28,10 @@ from .areas import find_curves, share_scores, sum_up_areas
 from .clusters import Clusters
 from .comparisons import compare
 from .dials import sum_up_dials
-from .equivalence import MARGIN
 from .front import AXES, axis_costs, pareto_front
 from .hard_split import HardSamples, split_hard
 from .layer_plans import count_plans
+from .margins import MARGIN
 from .plan import FULL_CELL, CellPlan
 from .scores import ScoreTable, tabulate_scores
 from .statistics import mean_interval, paired_difference
