@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from adallava.evaluation.clusters import Clusters
 from adallava.evaluation.hard_split import blind_answers, split_hard
 from adallava.evaluation.scores import ScoreTable
 
@@ -79,7 +80,7 @@ def _one(trial: Trial, generator: np.random.Generator) -> tuple[float, float, fl
     given = np.stack([answers(0.95, blind), blind, small, answers(trial.sees, blind), answers(trial.sees, own)])
     scores = (given == truth).astype(np.float64)
     cells = [place for place, cell in enumerate(CELLS) if trial.downsampled is not None or cell != CELLS[2]]
-    table = ScoreTable(tuple(CELLS[place] for place in cells), scores[cells])
+    table = ScoreTable(tuple(CELLS[place] for place in cells), scores[cells], Clusters.distinct(n))
     ids = [f"s{place}" for place in range(n)]
     right = dict(zip(ids, map(str, truth), strict=True))
     said = dict(zip(ids, map(str, blind), strict=True))

@@ -306,8 +306,8 @@ class AreaComparison(Verdict):
     from_cost: float
     to_cost: float
     same_grid: bool | None = None
-    """Whether both have cells at the same costs there, within 10 %. If not, both curves are drawn through the costs of
-    the one with fewer, the other read between its cells. None in older files, which drew each through its own."""
+    """Whether both have cells at about the same costs there. If not, both curves are drawn through the costs of the one
+    with fewer, the other read between its cells. None in older files, which drew each through its own cells."""
 
 
 class HardSplit(Record):

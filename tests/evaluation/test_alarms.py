@@ -10,6 +10,7 @@ from run_records import reader, sample_record
 from adallava.alarms import raised
 from adallava.budget import TokenBudget
 from adallava.evaluation.alarms import alarm_of_floor
+from adallava.evaluation.clusters import Clusters
 from adallava.evaluation.doctor import diagnose_run
 from adallava.evaluation.majority import score_majority
 from adallava.evaluation.plan import plan_cells
@@ -95,7 +96,9 @@ def test_three_samples_are_a_caution_and_no_alarm() -> None:
 def test_not_above_is_said_where_the_samples_can_say_it(
     full: list[float], floor: list[float], severity: str | None
 ) -> None:
-    alarm = alarm_of_floor("full-not-above-none", np.array(full), np.array(floor), "none", 0)
+    alarm = alarm_of_floor(
+        "full-not-above-none", np.array(full), np.array(floor), "none", 0, Clusters.distinct(len(full))
+    )
     assert (alarm.severity if alarm else None) == severity
 
 

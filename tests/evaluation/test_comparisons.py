@@ -4,7 +4,7 @@ import pytest
 from run_records import failed, reader, sample_record
 
 from adallava.budget import TokenBudget
-from adallava.evaluation.comparisons import cell_pairs
+from adallava.evaluation.comparisons import cell_pairs, count_planned, planned_pairs
 from adallava.evaluation.plan import plan_cells
 from adallava.evaluation.summary import summarise
 
@@ -119,10 +119,13 @@ def test_better_is_said_only_where_it_survives_the_correction():
     against = comparisons["a@0.5", "b@0.5"]
     assert against.difference.mean == pytest.approx(0.3)
     assert against.p_value == pytest.approx(0.03125)
-    # Three comparisons; their p-values are 2 * 2^-10, 0.03125 and 2 * 2^-4.
+    # Three comparisons; their p-values are 2 * 2^-10, 0.03125 and 2 * 2^-4. That of two methods was not planned, so it
+    # is corrected for all three; those with the full model are two.
+    assert (against.family, against.num_tests) == ("exploratory", 3)
     assert against.p_adjusted == pytest.approx(0.0625)
     assert not against.significant
-    assert comparisons["b@0.5", "full@1.0"].p_adjusted == pytest.approx(3 * 2 * 2**-10)
+    assert (comparisons["b@0.5", "full@1.0"].family, comparisons["b@0.5", "full@1.0"].num_tests) == ("planned", 2)
+    assert comparisons["b@0.5", "full@1.0"].p_adjusted == pytest.approx(2 * 2 * 2**-10)
     assert comparisons["b@0.5", "full@1.0"].significant
 
 
@@ -133,6 +136,63 @@ def test_only_samples_that_both_cells_answered_are_compared():
     (comparison,) = summarise(plans, ids(3), reader(records), seed=0).comparisons
     assert comparison.difference.n == 2
     assert comparison.difference.mean == -0.5
+
+
+def test_planned_is_what_a_reader_asks_before_seeing_anything():
+    plans = plan_cells(["a", "b", "random", "none"], [HALF], {"none"}, positions=["original", "compact"])
+    planned = planned_pairs(plans)
+    assert {pair for pair in planned if "full@1.0" not in pair} == {
+        ("a@0.5", "random@0.5"), ("b@0.5", "random@0.5"),
+        ("a@0.5+compact", "random@0.5+compact"), ("b@0.5+compact", "random@0.5+compact"),
+        ("a@0.5", "a@0.5+compact"), ("b@0.5", "b@0.5+compact"), ("random@0.5", "random@0.5+compact"),
+    }  # fmt: skip
+    assert {a for a, b in planned if b == "full@1.0"} == {plan.cell for plan in plans} - {"full@1.0"}
+    assert set(cell_pairs(plans)) - planned == {("a@0.5", "b@0.5"), ("a@0.5+compact", "b@0.5+compact")}
+    assert count_planned(plans) == len(planned), "one budget makes no curve"
+
+
+def test_before_and_after_a_run_the_same_comparisons_are_planned():
+    plans = plan_cells(["a", "b", "random"], [HALF, EIGHT])
+    records = [
+        record
+        for plan in plans
+        for record in row(
+            plan.cell, [1.0, 0.0] * 3, tokens_kept={"full@1.0": 16}.get(plan.cell, 8 if "0.5" in plan.cell else 4)
+        )
+    ]
+    results = summarise(plans, ids(6), reader(records), seed=0)
+    verdicts = [*results.comparisons, *results.area_comparisons]
+    planned = [one for one in verdicts if one.family == "planned"]
+    # FLOPs and milliseconds are made up alike for all cells, so only tokens have areas: two of three axes are missing.
+    assert count_planned(plans) == len(planned) + 2 * 2
+    assert {one.num_tests for one in planned} == {len(planned)}
+    assert {one.num_tests for one in verdicts if one.family == "exploratory"} == {len(verdicts)}
+
+
+def by_picture(records, size):
+    return [record.model_copy(update={"picture_sha256": str(int(record.sample_id[1:]) // size)}) for record in records]
+
+
+def test_questions_about_one_picture_are_flipped_together():
+    # 50 pictures, two questions each; on 8 pictures both are gained. By picture 2 * 2^-8, by question 2 * 2^-16.
+    plans = plan_cells(["a"], [HALF])
+    records = row("full@1.0", [0.0] * 100) + row("a@0.5", [1.0] * 16 + [0.0] * 84)
+    alone = summarise(plans, ids(100), reader(records), seed=0)
+    shared = summarise(plans, ids(100), reader(by_picture(records, 2)), seed=0)
+    assert (alone.num_pictures, shared.num_pictures) == (None, 50)
+    assert (alone.comparisons[0].test, shared.comparisons[0].test) == ("sign-flip", "sign-flip-by-picture")
+    assert alone.comparisons[0].p_value == pytest.approx(2 * 2**-16)
+    assert shared.comparisons[0].p_value == pytest.approx(2 * 2**-8)
+    assert shared.comparisons[0].difference.num_pictures == 50
+    assert shared.cells[1].accuracy.low < alone.cells[1].accuracy.low
+
+
+def test_pictures_of_their_own_change_no_figure():
+    plans = plan_cells(["a"], [HALF])
+    records = row("full@1.0", [1.0, 0.0] * 30) + row("a@0.5", [1.0] * 20 + [0.0] * 40)
+    unknown = summarise(plans, ids(60), reader(records), seed=0)
+    known = summarise(plans, ids(60), reader(by_picture(records, 1)), seed=0)
+    assert known.model_copy(update={"num_pictures": None}) == unknown
 
 
 def test_without_none_there_is_no_split():

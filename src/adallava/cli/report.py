@@ -65,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for and print each path."""
     from adallava.errors import InputError
-    from adallava.evaluation.statistics import paired_difference
+    from adallava.evaluation.overlay_verdicts import judge_changes
     from adallava.report.page import LaidOver, write_report
 
     from .finished_run import open_run
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         target=args.output,
         num_pictures=args.pictures,
         roofline=args.roofline,
-        laid_over=LaidOver(args.compare, paired_difference) if args.compare else None,
+        laid_over=LaidOver(args.compare, judge_changes) if args.compare else None,
     )
     print(page)
     if args.figures:

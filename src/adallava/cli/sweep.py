@@ -19,6 +19,7 @@ from .arguments import (
 )
 from .shared_options import (
     add_columns,
+    add_equivalence_margin,
     add_method_option,
     add_model,
     add_placement,
@@ -193,6 +194,7 @@ def _add_output(group: Any) -> None:
         help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
         "(default: on the hardware of the run, if its ceilings are known)",
     )
+    add_equivalence_margin(group)
     group.add_argument("--no-report", action="store_true", help="leave report.html out")
     group.add_argument(
         "--retry-failed",
@@ -272,6 +274,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
         retry_failed=args.retry_failed,
         report=not args.no_report,
         roofline=args.roofline,
+        equivalence_margin=args.equivalence_margin,
         command=_command(ranks),
     )
 

@@ -11,6 +11,7 @@ from adallava.alarms import Alarm, AlarmKind, AlarmSeverity
 from adallava.records import NONE_METHOD, Interval, SampleRecord
 from adallava.tasks.scoring import normalise_answer
 
+from .clusters import Clusters
 from .majority import MajorityScores
 from .plan import FULL_CELL, split_cell
 from .scores import ScoreTable
@@ -89,7 +90,7 @@ def alarm_of_answers(told: ResponseTally, answers: Iterable[Sequence[str]]) -> A
 
 
 def alarm_of_floor(
-    kind: AlarmKind, full: NDArray[np.float64], floor: NDArray[np.float64], words: str, seed: int
+    kind: AlarmKind, full: NDArray[np.float64], floor: NDArray[np.float64], words: str, seed: int, clusters: Clusters
 ) -> Alarm | None:
     """Return an alarm if the full-token model is not above a floor that needs no picture.
 
@@ -102,15 +103,17 @@ def alarm_of_floor(
         floor: scores of the floor, in the same order.
         words: the floor's name in the message.
         seed: of the bootstrap.
+        clusters: which samples share a picture.
     """
     both = np.isfinite(full) & np.isfinite(floor)
     if not both.any():
         return None
-    difference = paired_difference(full[both], floor[both], seed)
+    own_clusters = clusters.among(both)
+    difference = paired_difference(full[both], floor[both], seed, clusters=own_clusters)
     if difference.low > 0.0:
         return None
     told = difference.mean <= 0.0 or difference.high < SMALL_GAIN
-    own, other = mean_interval(full[both], seed), mean_interval(floor[both], seed)
+    own, other = (mean_interval(scores[both], own_clusters) for scores in (full, floor))
     relation = "is not above" if told else "is not told apart from"
     return Alarm(
         kind=kind,
@@ -144,13 +147,14 @@ def find_alarms(
     """
     full = scores.row(FULL_CELL) if FULL_CELL in scores.cells else np.full(scores.values.shape[1], np.nan)
     blind = next((cell for cell in scores.cells if split_cell(cell)[0] == NONE_METHOD), None)
+    clusters = scores.clusters_among(np.ones_like(full, dtype=np.bool_))
     found = [alarm_of_answers(told, answers)]
     if blind is not None:
         words = f"{NONE_METHOD}, which sees no picture"
-        found.append(alarm_of_floor("full-not-above-none", full, scores.row(blind), words, seed))
+        found.append(alarm_of_floor("full-not-above-none", full, scores.row(blind), words, seed, clusters))
     if majority is not None:
         words = majority_words(majority)
-        found.append(alarm_of_floor("full-not-above-majority", full, majority.best, words, seed))
+        found.append(alarm_of_floor("full-not-above-majority", full, majority.best, words, seed, clusters))
     return [alarm for alarm in found if alarm is not None]
 
 

@@ -11,6 +11,7 @@ from adallava.alarms import MajorityBaseline
 from adallava.records import Interval
 from adallava.tasks.scoring import normalise_answer
 
+from .clusters import Clusters
 from .statistics import mean_interval
 
 ResponseScorer = Callable[[str, str], float]
@@ -74,33 +75,48 @@ def score_majority(
     return MajorityScores(answer, own, overall, by_kind if own else overall)
 
 
-def describe_majority(scores: MajorityScores, kinds: NDArray[np.object_], seed: int) -> MajorityBaseline:
-    """Return the baseline with intervals; `kinds` are the samples' types, [samples]."""
+def describe_majority(scores: MajorityScores, kinds: NDArray[np.object_], clusters: Clusters) -> MajorityBaseline:
+    """Return the baseline with intervals.
+
+    Args:
+        scores: of the answers.
+        kinds: the samples' types, [samples].
+        clusters: which samples share a picture.
+    """
     named = sorted({kind for kind in kinds if kind is not None})
     return MajorityBaseline(
         answer=scores.answer,
-        accuracy=mean_interval(scores.overall, seed),
+        accuracy=mean_interval(scores.overall, clusters),
         answers_by_kind=dict(scores.answers_by_kind),
-        accuracy_by_kind={kind: mean_interval(scores.best[kinds == kind], seed) for kind in named},
-        accuracy_with_kinds=mean_interval(scores.by_kind, seed) if scores.answers_by_kind else None,
+        accuracy_by_kind=_intervals(scores.best, {kind: kinds == kind for kind in named}, clusters),
+        accuracy_with_kinds=mean_interval(scores.by_kind, clusters) if scores.answers_by_kind else None,
     )
 
 
 def with_hard(
-    baseline: MajorityBaseline, scores: MajorityScores, kinds: NDArray[np.object_], hard: NDArray[np.bool_], seed: int
+    baseline: MajorityBaseline,
+    scores: MajorityScores,
+    kinds: NDArray[np.object_],
+    hard: NDArray[np.bool_],
+    clusters: Clusters,
 ) -> MajorityBaseline:
     """Add what the answers score on the hard split."""
-
-    def interval(chosen: NDArray[np.bool_]) -> Interval | None:
-        return mean_interval(scores.best[chosen], seed) if chosen.any() else None
-
-    by_kind = {kind: interval(hard & (kinds == kind)) for kind in baseline.accuracy_by_kind}
+    by_kind = {kind: hard & (kinds == kind) for kind in baseline.accuracy_by_kind}
     return baseline.model_copy(
         update={
-            "accuracy_hard": interval(hard),
-            "accuracy_hard_by_kind": {kind: one for kind, one in by_kind.items() if one is not None},
+            "accuracy_hard": _intervals(scores.best, {"": hard}, clusters).get(""),
+            "accuracy_hard_by_kind": _intervals(scores.best, by_kind, clusters),
         }
     )
+
+
+def _intervals(
+    values: NDArray[np.float64], parts: Mapping[str, NDArray[np.bool_]], clusters: Clusters
+) -> dict[str, Interval]:
+    """Return the mean over each part of the samples that holds any."""
+    return {
+        name: mean_interval(values[chosen], clusters.among(chosen)) for name, chosen in parts.items() if chosen.any()
+    }
 
 
 def _most_scoring(ids: Sequence[str], answers: Mapping[str, Sequence[str]], score: ResponseScorer) -> str | None:

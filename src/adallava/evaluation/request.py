@@ -10,6 +10,8 @@ from adallava.costs.roofline import hardware
 from adallava.errors import InputError
 from adallava.records import PositionsName
 
+from .margins import MARGIN, check_margin
+
 
 @dataclass(frozen=True)
 class SweepRequest:
@@ -44,6 +46,7 @@ class SweepRequest:
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
         roofline: hardware whose bound stands beside the report's milliseconds; None for that of the run, if known.
+        equivalence_margin: accuracies no further apart than this are called the same.
         command: the command line, for the record.
     """
 
@@ -75,6 +78,7 @@ class SweepRequest:
     retry_failed: bool = False
     report: bool = True
     roofline: str | None = None
+    equivalence_margin: float = MARGIN
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -92,6 +96,7 @@ class SweepRequest:
         for option, value in counts:
             if value < 1:
                 raise InputError(f"{option} is {value}: give at least 1")
+        check_margin(self.equivalence_margin)
         if self.roofline is not None:
             hardware(self.roofline)
         if not self.positions:

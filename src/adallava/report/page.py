@@ -24,7 +24,7 @@ from adallava.report.facts import run_facts
 from adallava.report.hard_split import hard_samples, hard_words
 from adallava.report.marks import method_marks
 from adallava.report.measured_ms import timed_batch_sizes
-from adallava.report.overlay import OtherRun, Overlay, PairedEstimate, compare_runs
+from adallava.report.overlay import JudgeChanges, OtherRun, Overlay, compare_runs
 from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
 from adallava.report.page_dials import dials_part, fronts_json
 from adallava.report.page_samples import samples_json
@@ -45,10 +45,10 @@ _SCRIPTS = (
 
 @dataclass(frozen=True)
 class LaidOver:
-    """Another run folder to lay over the page's, and how to estimate a paired difference."""
+    """Another run folder to lay over the page's, and what tests its changes."""
 
     run_folder: Path
-    estimate: PairedEstimate
+    judge: JudgeChanges
 
 
 def write_report(
@@ -84,7 +84,7 @@ def write_report(
         same_name = folder.name == run_folder.resolve().name
         other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder))
     overlay = (
-        compare_runs(run, results, table, other, laid_over.estimate)
+        compare_runs(run, results, table, other, laid_over.judge)
         if other is not None and laid_over is not None
         else None
     )
@@ -207,6 +207,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(percent=formats.percent, interval=formats.interval, count=formats.count)
     environment.filters.update(figures3=formats.figures3, gflops=formats.gflops, empties=tables.empties_text)
+    environment.filters["probability"] = formats.probability
     environment.filters["details"] = detail_lines
     environment.filters["difference"] = lambda estimate: formats.difference(estimate)[0]
     environment.filters["difference_interval"] = lambda estimate: formats.difference(estimate)[1]

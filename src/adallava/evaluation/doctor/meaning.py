@@ -16,6 +16,7 @@ from adallava.records import NONE_METHOD
 from adallava.tasks.scoring import EXACT_MATCH, METRICS, Metric
 
 from ..alarms import alarm_of_answers, alarm_of_floor, majority_words, tally
+from ..clusters import Clusters
 from ..majority import MajorityScores, score_majority
 from .answers import Answer, AnswerCell, AnswerFile, percent
 from .findings import Observation, found, not_visible, passed
@@ -59,6 +60,11 @@ class _Group:
                 # lmms-eval gives some samples no number: their responses are looked at all the same.
                 yield answer.response, answer.score or 0.0
 
+    def clusters(self, ids: Sequence[str]) -> Clusters:
+        """Return which samples share a picture."""
+        known = {answer.sample_id: answer.picture_sha256 for cell in self.cells for answer in cell.answered}
+        return Clusters.by_picture(ids, known)
+
     def scores(self, cell: AnswerCell, ids: Sequence[str]) -> NDArray[np.float64]:
         """Return a cell's scores of samples, NaN where there is none."""
         judged = {sample_id: answer for sample_id, answer in cell.by_sample.items() if not self.is_cut(answer)}
@@ -88,7 +94,9 @@ def check_full_above_none(file: AnswerFile) -> Observation:
         if full is not None and blind is not None:
             ids, words = list(full.by_sample), f"{NONE_METHOD}, which sees no picture"
             scores = group.scores(full, ids), group.scores(blind, ids)
-            alarms.append((group.name, alarm_of_floor("full-not-above-none", *scores, words, _SEED)))
+            alarms.append(
+                (group.name, alarm_of_floor("full-not-above-none", *scores, words, _SEED, group.clusters(ids)))
+            )
     if not alarms:
         return not_visible(f"there are no answers of {NONE_METHOD} beside the full-token model's")
     return _observed(alarms, f"the full-token model is above {NONE_METHOD}")
@@ -102,7 +110,8 @@ def check_full_above_majority(file: AnswerFile) -> Observation:
         majority = None if full is None else _majority(file, full)
         if full is not None and majority is not None:
             ids, words = list(full.by_sample), majority_words(majority)
-            alarm = alarm_of_floor("full-not-above-majority", group.scores(full, ids), majority.best, words, _SEED)
+            scores = group.scores(full, ids), majority.best
+            alarm = alarm_of_floor("full-not-above-majority", *scores, words, _SEED, group.clusters(ids))
             alarms.append((group.name, alarm))
             lines.append(f"{words}, is right on {percent(float(majority.best.sum()), len(ids))}")
     if alarms:
