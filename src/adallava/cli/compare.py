@@ -95,8 +95,8 @@ def _print_cells(comparison: "RunComparison", console: "Console") -> None:
 
     table = figures_table(
         f"accuracy in %, A - B with 95 % intervals, {comparison.num_samples} samples; p: corrected for "
-        f"{len(comparison.cells)} cells; *: told apart, below 0.05; =: the same within the margin; the others are not told "
-        'apart, where a true difference of "found" points would have been found in four of five cases'
+        f"{len(comparison.cells)} cells; *: told apart, below 0.05; =: the same within the margin; the others are "
+        'not told apart, where a true difference of "found" points would have been found in four of five cases'
     )
     table.add_column("cell", no_wrap=True)
     for title in ("A", "B", "A - B", "p", "", "found", "right in A only", "in B only"):

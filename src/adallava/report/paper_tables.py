@@ -60,7 +60,7 @@ def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
         f"{run.config.task}, {where}, n = {n}." + (f" {ends}." if ends else "")
     )
     if clear:
-        caption += " Bold: ahead of every other method at its budget (planned, paired and corrected tests)."
+        caption += " Bold: told apart from every other method at its budget (paired tests, corrected)."
     caption += "".join(f" {severity.upper()}: {message}." for severity, message in alarm_lines(results))
     if any(cell.flagged for cell in cells):
         caption += " ⚑: failed or empty answers, not to be trusted."
@@ -73,7 +73,7 @@ def _clear_leaders(results: Results) -> frozenset[str]:
     """Return the cells that are significantly ahead of all others at their budget; the highest mean is not enough."""
     rows = budget_rows(results) if has_leaders(results) else []
     return frozenset(
-        row.leader.cell for row in rows if row.leader and row.ahead_of and len(row.ahead_of) == row.num_cells - 1
+        row.leader.cell for row in rows if row.leader and 0 < row.num_cells - 1 == len(row.ahead_of) + len(row.above)
     )
 
 
