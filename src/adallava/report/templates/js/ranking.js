@@ -82,8 +82,8 @@ function answerWords(data, view, ranked, unit) {
 function leaderWords(data, view, ranked) {
   const leader = ranked[0], bounds = accuracyIn(leader, view);
   const equal = ranked.filter((cell) => accuracyIn(cell, view)[0] === bounds[0]).length - 1;
-  const also = equal === 0 ? "" : equal === 1 ? ", as has one other" : `, as have ${equal} others`;
-  const head = `${leader.name} has the highest mean: ${scoreWords(bounds)}${also}.`;
+  const also = equal === 0 ? "" : equal === 1 ? " One other has the same." : ` ${equal} others have the same.`;
+  const head = `${leader.name} has the highest mean: ${scoreWords(bounds)}.${also}`;
   if (view.kind || view.split !== "all") return `${head} Tests are made over all samples only.`;
   const verdicts = ranked.slice(1).map((cell) => verdictWords(data, view, leader, cell));
   if (!verdicts.length) return head;
