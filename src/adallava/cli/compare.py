@@ -1,6 +1,7 @@
 """`adallava compare`: parse, call, print."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     from adallava.evaluation.compare import compare_runs, gather_answers
     from adallava.evaluation.margins import check_margin
+    from adallava.report.alarms import alarm_lines
 
     from .finished_run import open_run
 
@@ -59,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     opened = [open_run(folder) for folder in (args.run_a, args.run_b)]
     a, b = (gather_answers(str(run.folder), run.run, run.results, run.samples()) for run in opened)
     comparison = compare_runs(a, b, args.equivalence_margin)
+    for run in opened:
+        for severity, message in alarm_lines(run.results):
+            print(f"{run.folder}: {severity.upper()}: {message}", file=sys.stderr)
     if args.json:
         print(comparison.model_dump_json(indent=2))
     else:

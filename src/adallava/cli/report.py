@@ -1,6 +1,7 @@
 """`adallava report`: parse, call, print."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Write what was asked for and print each path."""
     from adallava.errors import InputError
     from adallava.evaluation.overlay_verdicts import judge_changes
+    from adallava.report.alarms import alarm_lines
     from adallava.report.page import LaidOver, write_report
 
     from .finished_run import open_run
@@ -81,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
         load_matplotlib()  # Now: whoever lacks it should not wait for the page first.
     opened = open_run(args.run_folder)
+    for severity, message in alarm_lines(opened.results):
+        print(f"{severity.upper()}: {message}", file=sys.stderr)
     page = write_report(
         args.run_folder,
         _pictures_of(opened.run, args.include_path),

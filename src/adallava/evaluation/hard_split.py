@@ -79,7 +79,7 @@ def blind_answers(
     generator = np.random.default_rng(seed)
     answered = np.array([sample_id in responses for sample_id in ids], dtype=np.bool_)
     for group in np.unique(groups):
-        places = np.flatnonzero((groups == group) & answered)
+        places = np.flatnonzero((groups == group) & answered).tolist()
         for own, place in enumerate(places):
             # Those behind it in a circle of random order: every other one, or ten of them.
             steps = generator.permutation(len(places) - 1)[:_OTHER_ANSWERS] + 1
@@ -187,7 +187,9 @@ def _shared_share(
 
 def _first(ids: Sequence[str], among: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     """Return a share of some samples, drawn by a hash of their ids: the same on every machine."""
-    digests = {place: hashlib.sha256(ids[place].encode(errors="replace")).digest() for place in np.flatnonzero(among)}
+    digests = {
+        place: hashlib.sha256(ids[place].encode(errors="replace")).digest() for place in np.flatnonzero(among).tolist()
+    }
     chosen = np.zeros_like(among)
     chosen[sorted(digests, key=digests.__getitem__)[: round(share * len(digests))]] = True
     return chosen

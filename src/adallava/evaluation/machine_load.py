@@ -98,7 +98,7 @@ def _gpu_processes_by_others(device: torch.device) -> int | None:
         running = pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByUUID(uuid))
     except (pynvml.NVMLError, AttributeError):
         return None
-    return sum(process.pid != os.getpid() for process in running)
+    return len([process for process in running if process.pid != os.getpid()])
 
 
 def _pynvml() -> ModuleType | None:
