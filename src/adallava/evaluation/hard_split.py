@@ -82,7 +82,8 @@ def blind_answers(
         places = np.flatnonzero((groups == group) & answered).tolist()
         for own, place in enumerate(places):
             # Those behind it in a circle of random order: every other one, or ten of them.
-            steps = generator.permutation(len(places) - 1)[:_OTHER_ANSWERS] + 1
+            number = min(_OTHER_ANSWERS, len(places) - 1)
+            steps = 1 + generator.choice(len(places) - 1, number, replace=False, shuffle=False) if number else ()
             others = [responses[ids[places[(own + step) % len(places)]]] for step in steps]
             if others:
                 # Most types have few different answers.

@@ -75,38 +75,29 @@ def score_majority(
     return MajorityScores(answer, own, overall, by_kind if own else overall)
 
 
-def describe_majority(scores: MajorityScores, kinds: NDArray[np.object_], clusters: Clusters) -> MajorityBaseline:
+def describe_majority(
+    scores: MajorityScores, kinds: NDArray[np.object_], hard: NDArray[np.bool_] | None, clusters: Clusters
+) -> MajorityBaseline:
     """Return the baseline with intervals.
 
     Args:
         scores: of the answers.
         kinds: the samples' types, [samples].
+        hard: [samples], True for those in the hard split; None if the run has none.
         clusters: which samples share a picture.
     """
-    named = sorted({kind for kind in kinds if kind is not None})
+    of_kind = {kind: kinds == kind for kind in sorted({kind for kind in kinds if kind is not None})}
+    on_hard = np.zeros(len(kinds), dtype=np.bool_) if hard is None else hard
     return MajorityBaseline(
         answer=scores.answer,
         accuracy=mean_interval(scores.overall, clusters),
         answers_by_kind=dict(scores.answers_by_kind),
-        accuracy_by_kind=_intervals(scores.best, {kind: kinds == kind for kind in named}, clusters),
+        accuracy_by_kind=_intervals(scores.best, of_kind, clusters),
         accuracy_with_kinds=mean_interval(scores.by_kind, clusters) if scores.answers_by_kind else None,
-    )
-
-
-def with_hard(
-    baseline: MajorityBaseline,
-    scores: MajorityScores,
-    kinds: NDArray[np.object_],
-    hard: NDArray[np.bool_],
-    clusters: Clusters,
-) -> MajorityBaseline:
-    """Add what the answers score on the hard split."""
-    by_kind = {kind: hard & (kinds == kind) for kind in baseline.accuracy_by_kind}
-    return baseline.model_copy(
-        update={
-            "accuracy_hard": _intervals(scores.best, {"": hard}, clusters).get(""),
-            "accuracy_hard_by_kind": _intervals(scores.best, by_kind, clusters),
-        }
+        accuracy_hard=_intervals(scores.best, {"": on_hard}, clusters).get(""),
+        accuracy_hard_by_kind=_intervals(
+            scores.best, {kind: chosen & on_hard for kind, chosen in of_kind.items()}, clusters
+        ),
     )
 
 

@@ -11,9 +11,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from adallava.alarms import MajorityBaseline
 from adallava.dials import CellPlans
-from adallava.errors import AdallavaError
 from adallava.records import (
     NONE_METHOD,
     PART_NAMES,
@@ -26,7 +24,6 @@ from adallava.records import (
     Timing,
     TimingRecord,
 )
-from adallava.tasks.scoring import exact_match
 
 from .alarms import NO_RESPONSES, ResponseTally, find_alarms, tally_records
 from .answer_places import answer_key
@@ -35,11 +32,12 @@ from .clusters import Clusters
 from .comparisons import compare
 from .dials import sum_up_dials
 from .front import AXES, axis_costs, pareto_front
-from .hard_split import HardSamples, blind_answers, split_hard
+from .hard_split import HardSamples
 from .layer_plans import count_plans
-from .majority import MajorityScores, ResponseScorer, describe_majority, score_majority, with_hard
+from .majority import ResponseScorer, describe_majority
 from .margins import MARGIN
 from .plan import FULL_CELL, CellPlan
+from .questions import Questions
 from .scores import ScoreTable, tabulate_scores
 from .statistics import mean_interval, paired_difference
 
@@ -110,17 +108,16 @@ def summarise(
     scores = ScoreTable(tuple(plan.cell for plan in plans), np.stack([one.scores for one in summed]), clusters)
     kind_of = _kinds(sample_ids, kinds)
     cells = [_with_accuracy(one.cell, scores, kind_of, seed) for one in summed]
-    answers = _answers_of(sample_ids, summed)
-    score = score or (lambda sample_id, response: exact_match(response, answers[sample_id]))
-    hard = _hard_of(scores, cells, sample_ids, kinds, _blind_responses(summed), score, seed)
+    questions = Questions.of(sample_ids, kinds, [one.answers for one in summed], score)
+    hard = questions.hard_samples(scores, {cell.cell: cell.tokens_kept for cell in cells}, _blind(summed), seed)
     if hard is not None:
         cells = [_with_hard(cell, scores, kind_of, hard) for cell in cells]
     curves, shared = find_curves(cells), share_scores(scores, seed)
     comparisons, area_comparisons = compare(cells, scores, curves, shared, seed, margin)
-    majority = _majority_of(answers, kinds, score)
-    told = sum((one.told for one in summed), NO_RESPONSES)
+    majority, told = questions.majority(), sum((one.told for one in summed), NO_RESPONSES)
     learned = {one.cell.cell for one in summed if one.learned}
     cell_plans = [one.plans for one in summed if one.plans is not None]
+    on_hard = None if hard is None else hard.hard
     return Results(
         cells=_with_fronts(cells, scores),
         num_pictures=clusters.num if len(pictures) == len(sample_ids) else None,
@@ -129,8 +126,8 @@ def summarise(
         area_comparisons=area_comparisons,
         hard_split=None if hard is None else hard.split,
         dials=sum_up_dials(cells, cell_plans, learned, scores, shared, prefixes, seed),
-        alarms=find_alarms(scores, told, answers.values(), majority, seed),
-        majority=None if majority is None else _describe(majority, kind_of, hard, clusters),
+        alarms=find_alarms(scores, told, questions.answers.values(), majority, seed),
+        majority=None if majority is None else describe_majority(majority, kind_of, on_hard, clusters),
     )
 
 
@@ -221,50 +218,9 @@ def _with_hard(cell: Cell, scores: ScoreTable, kinds: NDArray[np.object_], hard:
     return cell.model_copy(update={"accuracy_hard": _accuracy(scores, on_hard), "accuracy_hard_by_kind": by_kind})
 
 
-def _answers_of(sample_ids: Sequence[str], summed: Sequence[SummedCell]) -> dict[str, Sequence[str]]:
-    """Return the right answers by sample id, in the order of the task."""
-    answers: dict[str, Sequence[str]] = {}
-    for one in summed:
-        answers |= one.answers
-    return {sample_id: answers.get(sample_id, ()) for sample_id in sample_ids}
-
-
-def _blind_responses(summed: Sequence[SummedCell]) -> dict[str, str]:
+def _blind(summed: Sequence[SummedCell]) -> dict[str, str]:
+    """Return the responses of `none` by sample id."""
     return {sample_id: response for one in summed for sample_id, response in one.responses.items()}
-
-
-def _hard_of(
-    scores: ScoreTable,
-    cells: Sequence[Cell],
-    sample_ids: Sequence[str],
-    kinds: Mapping[str, str | None],
-    responses: Mapping[str, str],
-    score: ResponseScorer,
-    seed: int,
-) -> HardSamples | None:
-    """Split; None without `none`, and where the task's metric cannot score its answers to other questions."""
-    try:
-        blind = blind_answers(sample_ids, kinds, responses, score, seed)
-    except AdallavaError:
-        return None
-    return split_hard(scores, {cell.cell: cell.tokens_kept for cell in cells}, blind)
-
-
-def _majority_of(
-    answers: Mapping[str, Sequence[str]], kinds: Mapping[str, str | None], score: ResponseScorer
-) -> MajorityScores | None:
-    """Score the most frequent answers; None where the task's metric cannot score an answer that no model gave."""
-    try:
-        return score_majority(answers, kinds, score)
-    except AdallavaError:
-        return None
-
-
-def _describe(
-    majority: MajorityScores, kinds: NDArray[np.object_], hard: HardSamples | None, clusters: Clusters
-) -> MajorityBaseline:
-    baseline = describe_majority(majority, kinds, clusters)
-    return baseline if hard is None else with_hard(baseline, majority, kinds, hard.hard, clusters)
 
 
 def flag_reason(records: Sequence[SampleRecord]) -> str | None:
