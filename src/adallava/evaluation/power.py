@@ -16,6 +16,8 @@ from .significance import ALPHA
 POWER = 0.8
 """The chance of finding a difference that is called detectable."""
 
+_POWER_QUANTILE = float(norm.ppf(POWER))
+
 USUAL_DISCORDANCE = 0.1
 """Assumed before a run."""
 
@@ -47,7 +49,7 @@ def samples_needed(difference: float, discordance: float, critical: float) -> in
 
 def _asked(difference: float, discordance: float, critical: float) -> float:
     differing = max(discordance, difference)
-    return critical * math.sqrt(differing) + float(norm.ppf(POWER)) * math.sqrt(differing - difference**2)
+    return critical * math.sqrt(differing) + _POWER_QUANTILE * math.sqrt(differing - difference**2)
 
 
 def planning_line(samples: int, tests: int) -> str:
