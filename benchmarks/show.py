@@ -132,9 +132,10 @@ def _compared_kinds() -> list[str]:
         rows.append(f"| `{name}` | {_percent(cell['accuracy_hard'])} | " + " | ".join(kinds) + " |")
     split, count = _published("methods")["hard_split"], cells["full@1.0"]["accuracy_by_kind"][KINDS[0]]["n"]
     rows += ["", f"n = {count} a type and {split['num_hard']} in the hard split, of {split['num_samples']}: "]
-    rows[-1] += (
-        f"{split['answered_without_image']} are answered without the image, {split['answered_downsampled']} more "
-    )
+    known = f"{split['answered_without_image']} are answered without the image"
+    if split.get("right_without_image") is not None:
+        known = f"`none` is right on {split['right_without_image']}, on {split['answered_without_image']} beyond luck"
+    rows[-1] += f"{known}, {split['answered_downsampled']} more "
     rows[-1] += f"by `{split['downsample_cell']}`."
     return rows
 

@@ -1,6 +1,23 @@
 """What every record is made of: the base class, and figures with the uncertainty that so many samples leave."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
+
+IntervalMethod = Literal[
+    "bootstrap", "cluster-bootstrap", "cluster-t", "wilson", "wilson-on-mean", "corrected-halvings", "fieller"
+]
+"""How an interval was made (docs/protocol.md): by resampling samples, or pictures; by Student's t over pictures; by
+Wilson's formula, of right and wrong or of the mean of partial scores; by random halvings; by Fieller's, of a ratio."""
+
+TestName = Literal["sign-flip", "sign-flip-by-picture", "cluster-t"]
+"""The paired test: signs of the samples' differences flipped, those of the pictures' sums, or Student's t over pictures
+(never below the flips by picture)."""
+
+Family = Literal["planned", "exploratory"]
+"""`planned`: a comparison that was fixed before anything ran; `exploratory`: any other pair."""
+
+Correction = Literal["holm", "max-t"]
 
 
 class Record(BaseModel):
@@ -10,18 +27,56 @@ class Record(BaseModel):
 
 
 class Interval(Record):
-    """An estimate with its two-sided 95 % bootstrap interval and the count behind it."""
+    """An estimate with its two-sided 95 % interval and the count behind it."""
 
     mean: float
     low: float
     high: float
     n: int
+    num_pictures: int | None = None
+    """Different ones behind the n samples; None in older files, which took every sample for one of its own."""
+    method: IntervalMethod | None = None
+    """None in older files."""
 
 
 class PairedDifference(Record):
-    """A score minus another on the same samples, with a 95 % paired bootstrap interval."""
+    """A score minus another on the same samples, with a 95 % paired interval."""
 
     mean: float
     low: float
     high: float
     n: int
+    num_pictures: int | None = None
+    """See `Interval`."""
+    method: IntervalMethod | None = None
+    """None in older files."""
+
+
+class Verdict(Record):
+    """A paired difference and what may be said of it. "Better" only where `significant`, "the same" only where
+    `equivalent`; elsewhere the two are not told apart, and `least_detectable` says what could have been.
+    """
+
+    difference: PairedDifference
+    p_value: float
+    """Two-sided, paired, of this comparison alone."""
+    p_adjusted: float
+    """Corrected for the comparisons of its family; in older files by Holm's method for all of the run."""
+    significant: bool
+    """`p_adjusted` < 0.05."""
+    test: TestName | None = None
+    """None in older files, where it is `sign-flip`."""
+    family: Family | None = None
+    """None in older files, which had one family of all comparisons."""
+    num_tests: int | None = None
+    """Comparisons that `p_adjusted` is corrected for."""
+    correction: Correction | None = None
+    least_detectable: float | None = None
+    """The least true difference that such a run calls significant in four of five cases; None in older files, or if
+    no difference would be."""
+    equivalence_margin: float | None = None
+    """Differences within plus or minus this are called the same; None in older files."""
+    p_equivalence: float | None = None
+    """Of two one-sided tests against the margin, corrected by Holm's method for the comparisons of its family."""
+    equivalent: bool | None = None
+    """`p_equivalence` < 0.05."""

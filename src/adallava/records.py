@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from .alarms import Alarm, MajorityBaseline
 from .dials import Dials
 from .estimates import Interval as Interval
 from .estimates import PairedDifference as PairedDifference
-from .estimates import Record
+from .estimates import Record, Verdict
 
 SCHEMA_VERSION = 2
 
@@ -81,6 +82,9 @@ class SampleRecord(Record):
     reads `tokens_kept`."""
     kept_indices: list[list[int]] | None = None
     """Per image, the kept patches in ascending order (if merged, those that stand for the tokens)."""
+    picture_sha256: str | None = None
+    """Of the decoded picture's size and pixels: samples about one picture share it, and are no independent ones. None
+    for a sample that failed, and in older files."""
     grids: list[tuple[int, int]] | None = None
     """(rows, columns) of each image's tokens, which are N together. A picture may be several images: whole, and in
     tiles. None in older files, where all images have equally many."""
@@ -116,6 +120,8 @@ class SampleRecord(Record):
     """Closed-form FLOPs of this sample by part; empty where the model's have no closed form here."""
     peak_memory_bytes: int | None = None
     """Peak of the device's allocator during the batch (CUDA), or of the process (CPU)."""
+    cpu_by_others: float | None = None
+    """Share of the machine's cores that other processes used during the batch; None off Linux, and in older files."""
     error: str | None = None
     """Why the sample failed, if it did: `<error type>: <message>`."""
 
@@ -153,6 +159,21 @@ class Spread(Record):
     high: float
 
 
+class MachineLoad(Record):
+    """How busy the machine was with anything else during a measurement."""
+
+    num_cores: int
+    load_before: float | None
+    """Processes that ran or waited, this one among them, by core, over the minute before; None where unknown."""
+    load_after: float | None
+    cpu_by_others: float | None
+    """Share of all cores that other processes used meanwhile; None off Linux."""
+    gpu_processes_by_others: int | None = None
+    """Other processes on the device; None on a CPU, and without pynvml."""
+    gpu_bytes_by_others: int | None = None
+    """Memory of the device in use by others, with the context of this process, some 0.5 GB; None on a CPU."""
+
+
 class Timing(Record):
     """What the clock says of one cell at one batch size: warm, the same batch repeated."""
 
@@ -162,6 +183,11 @@ class Timing(Record):
     """Milliseconds of the whole batch by part (`PART_NAMES`), and `time_to_first_token` (all but decode), `total` and
     `decode_per_token`."""
     peak_memory_bytes: int | None
+    drift: float | None = None
+    """Median time to the first token of the last third of the repeats, divided by that of the first third; None in
+    older files."""
+    machine: MachineLoad | None = None
+    """While all cells took turns at this batch size; None in older files."""
 
 
 class TimingRecord(Record):
@@ -197,8 +223,8 @@ class Cell(Record):
     """None if every sample failed."""
     accuracy_by_kind: dict[str, Interval]
     accuracy_hard: Interval | None = None
-    """On the hard split alone, see `HardSplit`; None if the run has none, and for the cells that define it: they are
-    wrong there by construction."""
+    """On the hard split alone, see `HardSplit`; None if the run has none, and for the cell of `downsample` that defines
+    it, which is wrong there by construction (in older files, for `none` too)."""
     accuracy_hard_by_kind: dict[str, Interval] = Field(default_factory=dict)
     difference_to_full: PairedDifference | None
     """None for the full-token cell itself."""
@@ -220,6 +246,10 @@ class Cell(Record):
     """Mean FLOPs per sample by part, and `total`; empty where none are known."""
     part_ms: dict[str, float]
     """Median measured ms per sample by part, `total`, and `time_to_first_token` (all but decode)."""
+    first_token_spread: Spread | None = None
+    """Of `time_to_first_token` over the samples; None in older files."""
+    cpu_by_others: float | None = None
+    """Mean of the samples'."""
     peak_memory_bytes: int | None
     on_front: list[Axis] = Field(default_factory=list)
     """Axes on which no other cell is both cheaper and more accurate (the Pareto front)."""
@@ -247,19 +277,11 @@ class Cell(Record):
         return self.tokens_kept_layer_average == self.num_vision_tokens
 
 
-class Comparison(Record):
-    """Two cells on the same samples. "Better" may be said only where `significant` is true."""
+class Comparison(Verdict):
+    """Two cells on the same samples; the difference is the score of a minus the score of b."""
 
     cell_a: str
     cell_b: str
-    difference: PairedDifference
-    """Score of a minus score of b."""
-    p_value: float
-    """Two-sided, paired."""
-    p_adjusted: float
-    """Corrected for the number of comparisons of the run (Holm)."""
-    significant: bool
-    """`p_adjusted` < 0.05."""
 
 
 class Area(Record):
@@ -274,8 +296,8 @@ class Area(Record):
     """The range of costs that all methods of the run have in common."""
 
 
-class AreaComparison(Record):
-    """Two methods at equal cost: their areas on one axis, over the costs that both reach, on the same samples."""
+class AreaComparison(Verdict):
+    """Two methods at equal cost: area of a minus area of b on one axis, over the costs that both reach."""
 
     method_a: str
     method_b: str
@@ -283,29 +305,28 @@ class AreaComparison(Record):
     axis: Axis
     from_cost: float
     to_cost: float
-    difference: PairedDifference
-    """Area of a minus area of b."""
-    p_value: float
-    """Two-sided, paired."""
-    p_adjusted: float
-    """Corrected together with the run's `Comparison`s: they are one family (Holm)."""
-    significant: bool
-    """`p_adjusted` < 0.05."""
+    same_grid: bool | None = None
+    """Whether both have cells at about the same costs there. If not, both curves are drawn through the costs of the one
+    with fewer, the other read between its cells. None in older files, which drew each through its own cells."""
 
 
 class HardSplit(Record):
-    """The samples that need the picture, and its detail. Right is a score of at least 0.5."""
+    """What is left where `none` knows no answer, and a smaller image shows none. Right is a score of at least 0.5."""
 
     num_samples: int
     """Samples that the cells which define the split answered; the others are in no part of it."""
+    right_without_image: int | None = None
+    """Right with no image token at all (`none`), by knowing or by luck. None in older files."""
     answered_without_image: int
-    """Right with no image token at all (`none`)."""
+    """Of these, as many as `none` is right on beyond luck, drawn by id. In older files all of them, luck included."""
     answered_downsampled: int
-    """Right from a smaller image (`downsample`), and wrong without any."""
+    """Of the others, right from a smaller image (`downsample`); where `none` is right by luck, as many as elsewhere."""
     downsample_cell: str | None
     """The cell of `downsample` with the fewest tokens; None if the run has none: the split rests on `none` then."""
     num_hard: int
     """The rest: what the hard split holds."""
+    sample_ids: list[str] | None = None
+    """Those in it. None in older files, where they are those that both cells have wrong."""
 
 
 class Results(Record):
@@ -313,12 +334,19 @@ class Results(Record):
 
     schema_version: int = SCHEMA_VERSION
     cells: list[Cell]
+    num_pictures: int | None = None
+    """Different ones among the run's samples; None where not all are known, as in older files: the others count as
+    pictures of their own."""
     comparisons: list[Comparison] = Field(default_factory=list)
     areas: list[Area] = Field(default_factory=list)
     area_comparisons: list[AreaComparison] = Field(default_factory=list)
     hard_split: HardSplit | None = None
     dials: Dials | None = None
     """If layers were left out in any cell."""
+    alarms: list[Alarm] = Field(default_factory=list)
+    """Why the accuracies say nothing of the methods; in older files nobody looked."""
+    majority: MajorityBaseline | None = None
+    """What needs no model; None in older files, and where the task's own metric scores no answer but a model's."""
 
 
 class TaskFigures(Record):

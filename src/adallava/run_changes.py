@@ -1,23 +1,15 @@
 """What `adallava compare` says of two runs over the same samples, as data. No torch here."""
 
-from .estimates import Interval, PairedDifference, Record
+from .estimates import Interval, Record, Verdict
 
 
-class CellChange(Record):
-    """One cell in two runs over the same samples."""
+class CellChange(Verdict):
+    """One cell in two runs over the same samples; the difference is the score in a minus the score in b."""
 
     cell: str
     accuracy_a: Interval
     accuracy_b: Interval
     """Both over the samples that both runs answered."""
-    difference: PairedDifference
-    """Score in a minus score in b."""
-    p_value: float
-    """Two-sided, paired."""
-    p_adjusted: float
-    """Corrected for the number of cells in common (Holm)."""
-    significant: bool
-    """`p_adjusted` < 0.05."""
     right_in_a_only: list[str]
     """Samples that a has right and b has wrong; right is a score of at least 0.5."""
     right_in_b_only: list[str]

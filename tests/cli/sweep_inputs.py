@@ -39,7 +39,9 @@ def local_questions(folder: Path) -> Path:
     return file
 
 
-_MEASURED = ("batch_ms", "part_ms", "peak_memory_bytes", "timings", "on_front")
+_MEASURED = (
+    "batch_ms", "part_ms", "peak_memory_bytes", "timings", "on_front", "cpu_by_others", "first_token_spread",
+)  # fmt: skip
 
 
 def deterministic_samples(run_folder: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ def broken_run(tmp_path: Path) -> Path:
 def test_a_healthy_run_exits_0_and_says_what_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(write_run(tmp_path, healthy_records()))]) == 0
     output = capsys.readouterr().out
-    assert "healthy: 15 checks passed" in output
+    assert "healthy: 18 checks passed" in output
     assert "first-token-eos" in output
 
 
@@ -49,7 +49,7 @@ def test_json_is_all_there_is_on_stdout(broken_run: Path, capsys: pytest.Capture
 def test_lmms_eval_samples_say_what_they_cannot_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(write_lmms(tmp_path, healthy_rows()))]) == 0
     output = capsys.readouterr().out
-    assert "not visible here: batch-dependence, devices-mixed" in output
+    assert "not visible here: full-not-above-none, batch-dependence, devices-mixed" in output
 
 
 @pytest.mark.parametrize(

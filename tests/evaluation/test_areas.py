@@ -5,11 +5,56 @@ from hypothesis import strategies as st
 from run_records import reader, sample_record
 
 from adallava.budget import TokenBudget
-from adallava.evaluation.areas import common_costs, curve_weights, find_curves
+from adallava.evaluation.areas import (
+    Curve,
+    SharedScores,
+    area_between,
+    common_costs,
+    common_grid,
+    curve_weights,
+    find_curves,
+    same_grid,
+)
+from adallava.evaluation.clusters import Clusters
 from adallava.evaluation.front import pareto_front
 from adallava.evaluation.plan import plan_cells
 from adallava.evaluation.summary import summarise
 from adallava.records import Results
+
+BENT = {8.0: 0.4, 16.0: 0.6, 32.0: 0.7, 64.0: 0.75, 128.0: 0.78, 256.0: 0.8}
+
+
+def bent_curve(method, costs):
+    return Curve(method, "original", "tokens", tuple(map(str, (*costs, 256))), (*costs, 256.0))
+
+
+@pytest.mark.parametrize("few", [(8.0, 128.0), (8.0, 64.0), (8.0,)])
+def test_a_method_with_fewer_cells_loses_nothing_by_it(few):
+    # One curve, once with a cell at every halving and once with few: straight lines between far cells run below it.
+    names = tuple(f"{cost:.1f}" for cost in BENT)
+    values = np.array(list(BENT.values()))[:, None]
+    scores = SharedScores(names, values, values.T, Clusters.distinct(1))
+    curves = [
+        Curve(str(len(own)), "original", "tokens", tuple(map(str, own)), own) for own in (tuple(BENT), (*few, 256.0))
+    ]
+    grid = common_grid(curves, 8.0, 256.0)
+    first, second = (area_between(curve, 8.0, 256.0, grid, scores).of_samples for curve in curves)
+    assert first == pytest.approx(second)
+    own = [area_between(curve, 8.0, 256.0, [c for c in curve.costs if 8 < c < 256], scores) for curve in curves]
+    assert own[0].of_samples > own[1].of_samples + 0.01
+    assert not same_grid(curves, 8.0, 256.0)
+
+
+def test_grids_that_differ_a_little_are_drawn_through_their_own_cells():
+    # Selectors cost FLOPs: the same budgets at a tenth more.
+    curves = [bent_curve("a", (8.0, 16.0, 64.0)), bent_curve("b", (8.8, 17.6, 70.4))]
+    assert same_grid(curves, 8.8, 256.0)
+    assert common_grid(curves, 8.8, 256.0) == (16.0, 64.0)
+    weights = curve_weights(np.array(curves[1].costs), 8.8, 256.0)
+    scores = SharedScores(curves[1].cells, np.eye(4), np.eye(4), Clusters.distinct(4))
+    drawn = area_between(curves[1], 8.8, 256.0, (16.0, 64.0), scores)
+    assert drawn.of_samples == pytest.approx(weights)
+
 
 COSTS = st.lists(st.floats(1.0, 1e12), min_size=2, max_size=8, unique=True)
 

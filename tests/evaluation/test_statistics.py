@@ -2,28 +2,70 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from adallava.evaluation.statistics import mean_interval, paired_difference
+from adallava.evaluation.clusters import Clusters
+from adallava.evaluation.statistics import mean_interval, paired_difference, resampled_means
 
 
-@pytest.mark.parametrize(("right", "total"), [(70, 100), (3, 11), (480, 500)])
-def test_the_interval_is_scipys_percentile_bootstrap(right, total):
-    scores = [1.0] * right + [0.0] * (total - right)
-    ours = mean_interval(scores)
-    theirs = stats.bootstrap(
-        (scores,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
-    ).confidence_interval
-    # Quantiles of a share move in steps of 1 / n; both sides are estimates.
-    assert ours.low == pytest.approx(theirs.low, abs=1.01 / total)
-    assert ours.high == pytest.approx(theirs.high, abs=1.01 / total)
-    assert (ours.mean, ours.n) == (pytest.approx(right / total), total)
+@pytest.mark.parametrize(("right", "total"), [(70, 100), (3, 11), (480, 500), (19, 20), (20, 20)])
+def test_the_interval_of_rights_and_wrongs_is_scipys_wilson(right, total):
+    ours = mean_interval([1.0] * right + [0.0] * (total - right))
+    theirs = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+    assert (ours.mean, ours.n, ours.method) == (pytest.approx(right / total), total, "wilson")
 
 
-def test_scores_of_many_values_are_resampled_too():
-    scores = np.random.default_rng(1).uniform(size=200)
-    ours = mean_interval(list(scores))
-    half_width = 1.96 * scores.std() / np.sqrt(200)
-    assert ours.high - ours.mean == pytest.approx(half_width, rel=0.1)
-    assert ours.mean - ours.low == pytest.approx(half_width, rel=0.1)
+def test_partial_scores_have_the_interval_of_rights_and_wrongs_of_their_mean():
+    partial, whole = mean_interval([0.5, 1.0] * 50), mean_interval([1.0, 1.0, 1.0, 0.0] * 25)
+    assert (partial.low, partial.high) == pytest.approx((whole.low, whole.high))
+    assert partial.method == "wilson-on-mean"
+
+
+@pytest.mark.parametrize("size", [2, 10])
+def test_questions_that_are_always_answered_alike_tell_as_much_as_their_pictures(size):
+    # 60 of 80 pictures right: with the t quantile of 79 degrees for the normal one, 1.990 for 1.960. The picture of the
+    # rarer answer that stands in for those not seen leaves the design effect at the pictures' size.
+    pictures = np.repeat([1.0] * 60 + [0.0] * 20, size)
+    together = mean_interval(pictures, Clusters(np.repeat(np.arange(80), size)))
+    spread = 1.990**2 / 80
+    reach = np.sqrt(spread * 0.75 * 0.25 + spread**2 / 4) / (1 + spread)
+    assert (together.high - together.low) / 2 == pytest.approx(reach, rel=0.02)
+    assert (together.n, together.num_pictures) == (80 * size, 80)
+
+
+def test_one_picture_says_next_to_nothing():
+    one = Clusters(np.zeros(50, dtype=np.intp))
+    assert paired_difference([1.0] * 25 + [0.0] * 25, [0.0] * 50, clusters=one).low == -1.0
+    assert mean_interval([1.0] * 50, one).low < 0.05
+
+
+def test_pictures_are_resampled_as_wholes():
+    # Sums over pictures of 3, 0 and -1 in 50, 30 and 20 pictures of three questions each.
+    values = np.repeat([1.0, 0.0, -1 / 3], [50 * 3, 30 * 3, 20 * 3])
+    clusters = Clusters(np.repeat(np.arange(100), 3))
+    found = paired_difference(np.maximum(values, 0.0), np.maximum(-values, 0.0), clusters=clusters)
+    of_pictures = values[::3]
+    assert found.method == "cluster-bootstrap"
+    assert (found.high - found.low) / 2 == pytest.approx(1.96 * of_pictures.std() / 10, rel=0.05)
+    columns = resampled_means(values[None, :], 0, clusters)[:, 0]
+    assert columns.std() == pytest.approx(of_pictures.std() / 10, rel=0.05)
+
+
+def test_few_pictures_have_students_interval():
+    # Ten pictures of two questions: the textbook interval of ten means.
+    means = np.array([0.1, 0.4, 0.2, 0.0, 0.3, 0.5, 0.1, 0.2, 0.2, 0.0])
+    found = paired_difference(np.repeat(means, 2), np.zeros(20), clusters=Clusters(np.repeat(np.arange(10), 2)))
+    theirs = stats.ttest_1samp(means, 0.0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+    assert found.method == "cluster-t"
+
+
+def test_distinct_pictures_are_as_no_pictures():
+    generator = np.random.default_rng(4)
+    a, b = generator.random(60), generator.random(60)
+    assert paired_difference(a, b, clusters=Clusters.distinct(60)) == paired_difference(a, b)
+    assert np.array_equal(
+        resampled_means(np.stack([a, b])), resampled_means(np.stack([a, b]), 0, Clusters.distinct(60))
+    )
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0])
@@ -76,8 +118,9 @@ def test_always_worse_stays_in_range():
 
 
 def test_the_seed_decides_and_the_order_does_not():
-    scores = [1.0] * 30 + [0.0] * 20
-    assert mean_interval(scores, seed=3) == mean_interval(scores[::-1], seed=3)
+    a, b = [1.0] * 30 + [0.0] * 20, [1.0, 0.0] * 25
+    assert paired_difference(a, b, seed=3) == paired_difference(a[::-1], b[::-1], seed=3)
+    assert mean_interval(a) == mean_interval(a[::-1])
 
 
 @pytest.mark.parametrize("call", [lambda: mean_interval([]), lambda: paired_difference([], [])])

@@ -156,7 +156,7 @@ def test_two_processes_answer_and_score_as_one(finished, task_folder, tmp_path):
         timeout=240,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    clocked = {"batch_ms", "part_ms", "peak_memory_bytes"}
+    clocked = {"batch_ms", "part_ms", "peak_memory_bytes", "cpu_by_others"}
     one, two = ([record.model_dump(exclude=clocked) for record in records_of(f)] for f in (finished, tmp_path))
     assert sorted(two, key=str) == sorted(one, key=str)
     assert (tmp_path / "task_figures.json").read_text() == (finished / "task_figures.json").read_text()

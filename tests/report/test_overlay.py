@@ -6,7 +6,7 @@ from rich_runs import RichRun, made_cells, write_rich_run
 from run_folders import picture_of
 
 from adallava.errors import InputError, RunFolderError
-from adallava.evaluation.statistics import paired_difference
+from adallava.evaluation.overlay_verdicts import judge_changes
 from adallava.report.overlay import OtherRun, Overlay, compare_runs
 from adallava.report.page import LaidOver, write_report
 from adallava.report.read import read_results, read_run, read_samples
@@ -24,7 +24,7 @@ def loaded(folder: Path) -> OtherRun:
 
 def overlay_of(tmp_path: Path, here: RichRun, there: RichRun) -> Overlay:
     first, second = (loaded(write_rich_run(tmp_path / name, spec)) for name, spec in (("a", here), ("b", there)))
-    return compare_runs(first.run, first.results, first.table, second, paired_difference)
+    return compare_runs(first.run, first.results, first.table, second, judge_changes)
 
 
 def test_a_run_against_itself_has_changed_nothing(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_run_against_itself_has_changed_nothing(tmp_path: Path) -> None:
 
     assert overlay.settings == ()
     assert (overlay.only_here, overlay.only_there, overlay.asked_differently) == ((), (), 0)
-    assert all(row.gained == row.lost == 0 and row.difference.mean == 0 for row in overlay.rows)
+    assert all(row.gained == row.lost == 0 and row.verdict.difference.mean == 0 for row in overlay.rows)
 
 
 def test_differences_and_flips_are_over_the_common_samples(tmp_path: Path) -> None:
@@ -43,8 +43,8 @@ def test_differences_and_flips_are_over_the_common_samples(tmp_path: Path) -> No
     row = next(row for row in overlay.rows if row.cell == "uniform@8")
     here, other = scores[0]["uniform@8"], scores[1]["uniform@8"]
 
-    assert row.difference.n == 90
-    assert row.difference.mean == pytest.approx((here - other).mean())
+    assert row.verdict.difference.n == 90
+    assert row.verdict.difference.mean == pytest.approx((here - other).mean())
     assert row.gained == ((here >= 0.5) & (other < 0.5)).sum()
     assert row.lost == ((here < 0.5) & (other >= 0.5)).sum() > 0
     assert "random@8" in overlay.only_here
@@ -55,7 +55,7 @@ def test_runs_of_different_lengths_share_what_they_share(tmp_path: Path) -> None
     overlay = overlay_of(tmp_path, HERE, THERE)
 
     assert (overlay.num_common, overlay.num_here, overlay.num_there) == (60, 90, 60)
-    assert {row.difference.n for row in overlay.rows} == {60}
+    assert {row.verdict.difference.n for row in overlay.rows} == {60}
     assert {"methods", "limit"} <= {name for name, _, _ in overlay.settings}
 
 
@@ -74,11 +74,44 @@ def test_a_second_run_that_is_none_is_named(tmp_path: Path) -> None:
     folder = write_rich_run(tmp_path / "a", HERE)
 
     with pytest.raises(RunFolderError, match=r"nowhere.run\.json"):
-        write_report(folder, picture_of, laid_over=LaidOver(tmp_path / "nowhere", paired_difference))
+        write_report(folder, picture_of, laid_over=LaidOver(tmp_path / "nowhere", judge_changes))
 
 
 def test_a_folder_of_the_same_name_is_told_apart_by_its_parent(tmp_path: Path) -> None:
     first, second = (write_rich_run(tmp_path / name / "run", HERE) for name in ("old", "new"))
-    page = write_report(second, picture_of, laid_over=LaidOver(first, paired_difference)).read_text()
+    page = write_report(second, picture_of, laid_over=LaidOver(first, judge_changes)).read_text()
 
     assert "Against “old/run”" in page
+
+
+def page_rows(page: str) -> list[str]:
+    table = page.partition('<table class="cells changes">')[2].partition("</tbody>")[0].partition("<tbody>")[2]
+    return [" ".join(row.split()) for row in table.split("<tr>")[1:]]
+
+
+def test_bold_is_what_the_corrected_test_tells_apart_and_no_other(tmp_path: Path) -> None:
+    """Each cell's own interval is looked at once; of many cells some are off 0 by luck, and stay plain."""
+    here, there = (write_rich_run(tmp_path / name, spec) for name, spec in (("a", HERE), ("b", THERE)))
+
+    def judge(a, b, ids, pictures):
+        sure = judge_changes(a, b, ids, pictures)
+        off = {"mean": 0.1, "low": 0.02, "high": 0.2, "n": 60}
+        return [
+            one.model_copy(
+                update={
+                    "difference": one.difference.model_copy(update=off), "significant": place == 0, "p_adjusted": 0.2,
+                    "equivalent": False, "least_detectable": 0.123,
+                }
+            )
+            for place, one in enumerate(sure)
+        ]  # fmt: skip
+
+    page = write_report(here, picture_of, laid_over=LaidOver(there, judge)).read_text()
+    first, *others = page_rows(page)
+    assert '<td class="num strong">+10.0' in first
+    assert "higher here" in first
+    assert others
+    for row in others:
+        assert '<td class="num">+10.0' in row
+        assert "not told apart, 12.3 would have been found" in row
+    assert f"Of {len(others) + 1} cells 1 is told apart" in " ".join(page.split())

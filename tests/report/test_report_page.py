@@ -1,3 +1,4 @@
+import html
 import json
 import re
 import subprocess
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 from plotly.offline import get_plotlyjs
 from rich_runs import RichRun, write_rich_run
-from run_folders import FakeRun, picture_of, write_fake_run
+from run_folders import FakeRun, fake_results, picture_of, write_fake_run
 
+from adallava.alarms import Alarm, MajorityBaseline
 from adallava.errors import RunFolderError
+from adallava.records import Interval, Results
 from adallava.report.page import write_report
 
 SMALL = FakeRun(methods=("random", "question", "none"), budgets=("8", "32"), num_samples=40)
@@ -205,11 +208,14 @@ def test_what_the_protocol_found_is_said_with_its_counts(tmp_path: Path) -> None
     results = json.loads((tmp_path / "results.json").read_text())
     split, pairs = results["hard_split"], results["comparisons"]
 
-    assert f"{split['answered_without_image']} of 60 samples are answered right without the image" in page
-    assert f"The other <b>{split['num_hard']}</b> are the hard split" in page
+    assert f"`none` is right on {split['answered_without_image']} of 60 samples, without the image" in page
+    assert f"The other {split['num_hard']} are the hard split" in page
     significant = sum(pair["significant"] for pair in pairs)
-    assert f"{significant} of {len(pairs)} tested pairs of cells differ significantly" in page
-    assert "1 of 2 tested pairs of methods at equal cost differ significantly" in page
+    assert (
+        f"Of {len(pairs)} tested pairs of cells {significant} {'is' if significant == 1 else 'are'} told apart" in page
+    )
+    assert "Of 2 tested pairs of methods at equal cost 1 is told apart by a corrected test" in page
+    assert "not told apart, which does not make" in page
     assert page.count("</b> is ahead of") == significant + 1
     assert page.count("are not told apart</th>") == len(pairs) - significant + 1
     assert "FLOPs, 1.00 to 2.00 GFLOPs" in page
@@ -284,3 +290,52 @@ def test_the_report_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+ALARM = Alarm(kind="answers-outside-task", severity="alarm", message="none of 1,020 responses is one of the 2 answers")
+MAJORITY = MajorityBaseline(answer="true", accuracy=Interval(mean=0.52, low=0.45, high=0.59, n=200))
+
+
+def alarmed_page(tmp_path: Path, **changes: object) -> str:
+    folder = write_fake_run(tmp_path, SMALL)
+    results = Results.model_validate_json((folder / "results.json").read_text())
+    (folder / "results.json").write_text(results.model_copy(update=changes).model_dump_json())
+    return write_report(folder, picture_of, num_pictures=0).read_text()
+
+
+def test_an_alarm_stands_before_everything_else_and_no_cell_is_called_the_highest(tmp_path: Path) -> None:
+    page = alarmed_page(tmp_path, alarms=[ALARM], majority=MAJORITY)
+    shown = page.partition("<script")[0]
+
+    assert shown.index(ALARM.message) < shown.index('class="lead"')
+    assert "These accuracies say nothing of the methods" in shown
+    assert 'class="cells budgets"' not in shown, "the table of the highest means"
+    assert "is ahead of" not in shown
+    assert '"leaders":false' in page
+
+
+def test_a_caution_leaves_the_tables_as_they_are(tmp_path: Path) -> None:
+    page = alarmed_page(tmp_path, alarms=[ALARM.model_copy(update={"severity": "caution"})])
+
+    assert page.index("<b>Caution</b>") < page.index('class="lead"')
+    assert 'class="cells budgets"' in page
+    assert '"leaders":true' in page
+
+
+def test_the_majority_answer_is_a_line_of_every_table_and_of_the_plot(tmp_path: Path) -> None:
+    page = alarmed_page(tmp_path, majority=MAJORITY)
+
+    assert page.count('<th scope="row">majority answer</th>') == 2, "the cells, and by question type"
+    assert '"majority":{"name":"majority answer","accuracy":{"all":{"":[0.52,0.45,0.59,200]}' in page
+    assert "'true' to every question is right on 52.0 % (45.0 to 59.0), n = 200" in html.unescape(page)
+
+
+def test_where_nothing_is_right_no_cell_is_the_highest_even_in_older_files(tmp_path: Path) -> None:
+    results = fake_results(SMALL)
+    nothing = Interval(mean=0.0, low=0.0, high=0.02, n=200)
+    cells = [cell.model_copy(update={"accuracy": nothing, "on_front": ["flops"]}) for cell in results.cells]
+    page = alarmed_page(tmp_path, cells=cells)
+
+    assert 'class="cells budgets"' not in page
+    assert '"leaders":false' in page
+    assert "Pareto front, where no other cell" not in page

@@ -4,7 +4,7 @@ import pytest
 from rich_runs import RichRun, made_cells, rich_results
 from run_folders import FakeRun, fake_results
 
-from adallava.records import Comparison, PairedDifference, Results
+from adallava.records import Comparison, Interval, PairedDifference, Results
 from adallava.report import formats
 from adallava.report.verdicts import area_table, budget_rows, pair_rows, timing_table
 
@@ -29,14 +29,14 @@ def test_a_budgets_leader_has_the_highest_mean_and_is_ahead_only_where_a_test_sa
         for name in set(present) - {row.leader.cell}:
             pair = next(p for p in results.comparisons if {p.cell_a, p.cell_b} == {name, row.leader.cell})
             assert (name.partition("@")[0] in row.ahead_of) == pair.significant
-            assert (name.partition("@")[0] in row.tied_with) == (not pair.significant)
+            assert (name.partition("@")[0] in row.not_told_from) == (not pair.significant)
 
 
 def test_without_tests_nobody_is_ahead() -> None:
     rows = budget_rows(fake_results(FakeRun(num_samples=50)))
 
     assert len(rows) == 6
-    assert all(not row.ahead_of and not row.tied_with and len(row.untested) == 4 for row in rows)
+    assert all(not row.ahead_of and not row.not_told_from and len(row.untested) == 4 for row in rows)
 
 
 def test_a_flagged_cell_cannot_lead() -> None:
@@ -58,9 +58,43 @@ def test_a_pair_is_told_with_the_better_first_and_ahead_only_if_significant() ->
     cells = fake_results(FakeRun(methods=(), num_samples=3)).cells
     tied, ahead = pair_rows(Results(cells=cells, comparisons=[pair(-0.1, 0.01), pair(0.01, 0.4)]))[::-1]
 
-    assert (ahead.first, ahead.second, ahead.ahead) == ("b@8", "a@8", True)
+    assert (ahead.first, ahead.second, ahead.outcome) == ("b@8", "a@8", "ahead")
     assert (ahead.difference, ahead.interval, ahead.num_samples) == ("+10.0", "+8.0 to +12.0", 90)
-    assert (tied.first, tied.ahead, tied.p_adjusted) == ("a@8", False, "0.4")
+    assert (tied.first, tied.outcome, tied.p_adjusted) == ("a@8", "open", "0.4")
+
+
+def verdict(mean: float = 0.01, **fields: object) -> Comparison:
+    difference = PairedDifference(mean=mean, low=mean - 0.02, high=mean + 0.02, n=90)
+    base = {"p_value": 0.2, "p_adjusted": 0.4, "significant": False, "least_detectable": 0.046, "equivalent": False}
+    return Comparison(cell_a="random@8", cell_b="question@8", difference=difference, **(base | fields))
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({}, "not_told_from"),
+        ({"equivalent": True, "equivalence_margin": 0.02}, "same_as"),
+        ({"significant": True, "family": "planned"}, "ahead_of"),
+        ({"significant": True, "family": "exploratory"}, "above"),
+    ],
+)
+def test_sameness_is_said_of_equivalence_alone_and_ahead_of_planned_tests_alone(
+    fields: dict[str, object], named: str
+) -> None:
+    cells = [
+        cell.model_copy(update={"accuracy": Interval(mean=0.5 - 0.01 * place, low=0.4, high=0.6, n=90)})
+        for place, cell in enumerate(fake_results(FakeRun(methods=("random", "question"), budgets=("8",))).cells[1:])
+    ]
+    (row,) = budget_rows(Results(cells=cells, comparisons=[verdict(**fields)]))
+    assert row.leader.cell == "random@8"
+    assert {name: getattr(row, name) for name in ("ahead_of", "above", "same_as", "not_told_from")} == {
+        name: ("question",) if name == named else () for name in ("ahead_of", "above", "same_as", "not_told_from")
+    }
+    assert row.least == (
+        "true differences from 4.6 points on would have been found in four of five such runs"
+        if named == "not_told_from"
+        else ""
+    )
 
 
 def test_areas_are_sorted_by_the_first_axis_and_say_their_range(results: Results) -> None:

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .streams import say_json
+from .shared_options import add_equivalence_margin
+from .streams import say, say_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +18,8 @@ Lay two runs over the same samples beside each other: for every cell that both h
 its paired interval, whether it is more than chance (a paired permutation test, corrected for the number of cells), and
 how many samples became wrong and how many right.
 """
+
+_MARKS = {"ahead": "*", "differs": "*", "same": "=", "open": ""}
 
 _EPILOG = """\
 examples:
@@ -40,6 +43,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("run_a", type=Path, metavar="RUN_A", help="the folder of a finished run")
     parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
+    add_equivalence_margin(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--list", action="store_true", help="name the samples that only one of the runs has right")
     shown.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
@@ -48,12 +52,18 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     from adallava.evaluation.compare import compare_runs, gather_answers
+    from adallava.evaluation.margins import check_margin
+    from adallava.report.alarms import alarm_lines
 
     from .finished_run import open_run
 
+    check_margin(args.equivalence_margin)
     opened = [open_run(folder) for folder in (args.run_a, args.run_b)]
     a, b = (gather_answers(str(run.folder), run.run, run.results, run.samples()) for run in opened)
-    comparison = compare_runs(a, b)
+    comparison = compare_runs(a, b, args.equivalence_margin)
+    for run in opened:
+        for severity, message in alarm_lines(run.results):
+            say(f"{run.folder}: {severity.upper()}: {message}", error=True)
     if args.json:
         say_json(comparison.model_dump_json(indent=2))
     else:
@@ -84,14 +94,17 @@ def _print(comparison: "RunComparison", *, list_samples: bool) -> None:
 def _print_cells(comparison: "RunComparison", console: "Console") -> None:
     from rich.markup import escape
 
+    from adallava.report.wording import least_points, outcome_of
+
     from .console import figures_table, signed_interval
 
     table = figures_table(
         f"accuracy in %, A - B with 95 % intervals, {comparison.num_samples} samples; p: corrected for "
-        f"{len(comparison.cells)} cells; *: below 0.05"
+        f"{len(comparison.cells)} cells; *: told apart, below 0.05; =: the same within the margin; the others are "
+        'not told apart, where a true difference of "found" points would have been found in four of five cases'
     )
     table.add_column("cell", no_wrap=True)
-    for title in ("A", "B", "A - B", "p", "", "right in A only", "in B only"):
+    for title in ("A", "B", "A - B", "p", "", "found", "right in A only", "in B only"):
         table.add_column(title, justify="right", no_wrap=title != "right in A only")
     for change in comparison.cells:
         table.add_row(
@@ -100,7 +113,8 @@ def _print_cells(comparison: "RunComparison", console: "Console") -> None:
             _mean(change.accuracy_b),
             escape(signed_interval(change.difference)),
             f"{change.p_adjusted:.3g}",
-            "*" if change.significant else "",
+            _MARKS[outcome_of(change)],
+            least_points(change),
             str(len(change.right_in_a_only)),
             str(len(change.right_in_b_only)),
         )

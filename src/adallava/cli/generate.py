@@ -1,7 +1,6 @@
 """`adallava generate`: parse, call, print."""
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from .arguments import (
 )
 from .budget_result import BudgetResult, of_answer, of_selection
 from .shared_options import add_method_option, add_model, add_placement, add_scheduler_option
+from .streams import say
 
 if TYPE_CHECKING:
     from adallava.model import AdaLlava
@@ -197,7 +197,7 @@ def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
         ({name: value for name, value in own.items() if name in idle}, "does not count here"),
     ):
         if values:
-            print(f"note: the checkpoint's generation_config has {in_words(values)}, which {what}", file=sys.stderr)
+            say(f"note: the checkpoint's generation_config has {in_words(values)}, which {what}", error=True)
     return set_here
 
 

@@ -67,7 +67,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for and print each path."""
     from adallava.errors import InputError
-    from adallava.evaluation.statistics import paired_difference
+    from adallava.evaluation.overlay_verdicts import judge_changes
+    from adallava.report.alarms import alarm_lines
     from adallava.report.page import LaidOver, write_report
 
     from .finished_run import open_run
@@ -83,13 +84,15 @@ def run(args: argparse.Namespace) -> int:
 
         load_matplotlib()  # Now: whoever lacks it should not wait for the page first.
     opened = open_run(args.run_folder)
+    for severity, message in alarm_lines(opened.results):
+        say(f"{severity.upper()}: {message}", error=True)
     page = write_report(
         args.run_folder,
         _pictures_of(opened.run, args.include_path),
         target=args.output,
         num_pictures=args.pictures,
         roofline=args.roofline,
-        laid_over=LaidOver(args.compare, paired_difference) if args.compare else None,
+        laid_over=LaidOver(args.compare, judge_changes) if args.compare else None,
     )
     say(page)
     if args.figures:

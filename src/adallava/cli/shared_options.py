@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from adallava.evaluation.margins import MARGIN
+
 from .arguments import add_list_argument
 
 _ROLES = ("image", "question", "answer", "id", "kind")
@@ -42,6 +44,18 @@ def add_scheduler_option(group: Any) -> None:
         metavar="SCHEDULER.OPTION=VALUE",
         default=[],
         help="option of a scheduler that is not learned, such as fixed.plans=4+6",
+    )
+
+
+def add_equivalence_margin(group: Any) -> None:
+    """Add `--equivalence-margin`."""
+    group.add_argument(
+        "--equivalence-margin",
+        type=float,
+        default=MARGIN,
+        metavar="SHARE",
+        help="accuracies no further apart than this are called the same, where two one-sided tests allow it "
+        "(default: %(default)s, two points)",
     )
 
 

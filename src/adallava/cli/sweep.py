@@ -20,6 +20,7 @@ from .arguments import (
 )
 from .shared_options import (
     add_columns,
+    add_equivalence_margin,
     add_method_option,
     add_model,
     add_placement,
@@ -57,8 +58,9 @@ a local file (.jsonl or .parquet) has one question a row, in the Hugging Face co
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
 image paths are relative to the file; columns with other names are named by --image-column and so on.
 
-exit codes: 0 done; 1 done, but a sample failed or over 1 % of a cell's answers are empty (the table says
-which and why); 2 a mistake in the call or its input.
+exit codes: 0 done; 1 done, but a sample failed, over 1 % of a cell's answers are empty, or there is an ALARM: hardly
+a response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
+(said first, with counts; a CAUTION, of too few samples, leaves it at 0); 2 a mistake in the call or its input.
 """
 
 
@@ -202,6 +204,7 @@ def _add_output(group: Any) -> None:
         help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
         "(default: on the hardware of the run, if its ceilings are known)",
     )
+    add_equivalence_margin(group)
     group.add_argument("--no-report", action="store_true", help="leave report.html out")
     group.add_argument(
         "--retry-failed",
@@ -211,7 +214,8 @@ def _add_output(group: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the sweep, print its table, and return 1 if a cell is flagged, else 0."""
+    """Run the sweep, print its table, and return 1 if a cell is flagged or an alarm is raised, else 0."""
+    from adallava.alarms import raised
     from adallava.evaluation.ranks import ranks_of_one_host
 
     ranks = ranks_of_one_host()
@@ -228,7 +232,7 @@ def run(args: argparse.Namespace) -> int:
 
     outcome = lead(request, ranks)
     print_outcome(outcome, request.output, request.roofline)
-    return int(any(cell.flagged for cell in outcome.results.cells))
+    return int(raised(outcome.results.alarms) or any(cell.flagged for cell in outcome.results.cells))
 
 
 def _end_at_signals(ranks: "Ranks") -> None:
@@ -282,6 +286,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
         retry_failed=args.retry_failed,
         report=not args.no_report,
         roofline=args.roofline,
+        equivalence_margin=args.equivalence_margin,
         command=_command(ranks),
     )
 

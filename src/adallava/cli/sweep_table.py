@@ -11,10 +11,13 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from adallava.evaluation.plan import COMPACT_SUFFIX
-from adallava.records import Area, Cell, HardSplit, Interval, Results
+from adallava.records import Area, Cell, Interval, Results
 from adallava.report import formats
+from adallava.report.alarms import MAJORITY_NAME, alarm_lines, majority_words, without_leaders
 from adallava.report.axes import has_flops
+from adallava.report.clock_notes import table_clock_note
 from adallava.report.dial_tables import dial_tables
+from adallava.report.hard_split import hard_words
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 from adallava.report.plain_table import PaperTable
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
@@ -72,15 +75,22 @@ def _ms_columns(batch_size: int | None, roofline: Roofline | None) -> tuple[Colu
 def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = None) -> None:
     """Print the tables, why cells are flagged, and where the files are."""
     console = make_console()
-    results = outcome.results
+    results = without_leaders(outcome.results)
+    for severity, message in alarm_lines(results):
+        console.print(f"{severity.upper()}: {message}", style="bold red", markup=False, highlight=False)
     console.print(cells_table(results, console, run_roofline(outcome.run, results, roofline)))
     for cell in results.cells:
         if cell.flagged:
             console.print(f"! {cell.cell}: {cell.flag_reason}", style="red", markup=False, highlight=False)
+    note = table_clock_note(results.cells)
+    if note:
+        console.print(f"{note}. No cell is called faster", style="yellow", markup=False, highlight=False)
+    if results.majority is not None:
+        console.print(majority_words(results.majority), markup=False, highlight=False)
     if results.areas:
         console.print(areas_table(results.areas))
     if results.hard_split is not None:
-        console.print(hard_split_line(results.hard_split), markup=False, highlight=False)
+        console.print(hard_words(results.hard_split), markup=False, highlight=False)
     for table in dial_tables(results):
         print_plain(table, console)
     for path in (output / "results.json", outcome.report):
@@ -99,10 +109,10 @@ def cells_table(results: Results, console: Console, roofline: Roofline | None = 
     columns = [column for column in every if column.title not in absent]
     caption = _CAPTION.format(choosing=NO_CHOOSING_MS, source=ms_source(batch_size))
     caption += "" if roofline is None else f"; roofline: {roofline.words}"
-    table = _table_of(results.cells, columns, caption)
+    table = _table_of(results, columns, caption)
     while _natural_width(table, console) > console.width and any(column.dropped for column in columns):
         columns.remove(max(columns, key=lambda column: column.dropped))
-        table = _table_of(results.cells, columns, caption)
+        table = _table_of(results, columns, caption)
     return table
 
 
@@ -111,14 +121,18 @@ def _natural_width(table: Table, console: Console) -> int:
     return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
-def _table_of(cells: Sequence[Cell], columns: Sequence[Column], caption: str) -> Table:
+def _table_of(results: Results, columns: Sequence[Column], caption: str) -> Table:
     table = figures_table(caption)
     table.add_column("method", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right", no_wrap=True)
-    for cell in cells:
+    for cell in results.cells:
         values = [escape(column.value(cell)) for column in columns]
         table.add_row(_method(cell), *values, style="red" if cell.flagged else None)
+    majority = results.majority
+    if majority is not None:
+        known = {"accuracy %": _accuracy(majority.line), "hard %": _percent(majority.accuracy_hard)}
+        table.add_row(MAJORITY_NAME, *(escape(known.get(column.title, "-")) for column in columns), style="dim")
     return table
 
 
@@ -152,15 +166,6 @@ def print_plain(table: PaperTable, console: Console) -> None:
     console.print(shown)
     # Not as the table's caption, which would be no wider than the table.
     console.print(table.caption.replace("Bold:", "*:"), style="table.caption", markup=False, highlight=False)
-
-
-def hard_split_line(split: HardSplit) -> str:
-    """Say how many samples need no picture, how many no detail, and how many are left."""
-    smaller = f", {split.answered_downsampled} more by {split.downsample_cell}" if split.downsample_cell else ""
-    return (
-        f"hard split: {split.num_hard} of {split.num_samples} samples; {split.answered_without_image} are answered "
-        f"without the image{smaller}"
-    )
 
 
 def _method(cell: Cell) -> str:

@@ -21,6 +21,7 @@ from adallava.tasks.task import Scorer
 from .answer_flops import count_flops, count_kv_bytes
 from .batches import BatchStore, PreparedBatch, describe_error
 from .empties import classify_empty
+from .machine_load import cpu_by_others, read_load
 from .peak_memory import peak_memory_bytes, reset_peak_memory
 from .plan import CellPlan, sample_seed
 
@@ -55,7 +56,7 @@ class Answerer:
         if not batch.samples:
             return failed
         run = self.run(plan, draw, batch, max_new_tokens=self.max_new_tokens)
-        answered = [self._record(plan, draw, sample, row, run) for row, sample in enumerate(batch.samples)]
+        answered = [self._record(plan, draw, batch, row, run) for row in range(len(batch.samples))]
         return answered + failed
 
     def run(self, plan: CellPlan, draw: int, batch: PreparedBatch, **lengths: Any) -> "BatchRun":
@@ -75,7 +76,7 @@ class Answerer:
         reset_peak_memory(device)
         ids = [sample.id for sample in batch.samples]
         with _drawing(sample_seed(self.seed, "\n".join(ids), draw) if self.decoding.samples else None, device):
-            start = time.perf_counter()
+            load, start = read_load(), time.perf_counter()
             output = self.model.generate(
                 **inputs,
                 token_budget=1.0 if plan.budget is None else plan.budget,
@@ -86,13 +87,15 @@ class Answerer:
                 **{**generate_arguments(self.decoding), **lengths},
             )
         batch_ms = (time.perf_counter() - start) * 1000.0
-        return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device))
+        others = cpu_by_others(load, read_load())
+        return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device), others)
 
-    def _record(self, plan: CellPlan, draw: int, sample: TaskSample, row: int, run: "BatchRun") -> SampleRecord:
+    def _record(self, plan: CellPlan, draw: int, batch: PreparedBatch, row: int, run: "BatchRun") -> SampleRecord:
         output, ran, response = run.output, run.output.records[row], run.output.text[row]
         # A search goes on past its best answer, for the whole batch: what it took is what it cost.
         beams = self.decoding.num_beams
         decoded = (output.num_steps if beams > 1 else output.answer_lengths[row], beams)
+        sample = batch.samples[row]
         return SampleRecord(
             **_asked(plan, draw, sample),
             response=response,
@@ -102,6 +105,7 @@ class Answerer:
             tokens_kept=ran.tokens_kept,
             tokens_kept_by_layer=None if ran.tokens_kept_by_layer is None else list(ran.tokens_kept_by_layer),
             tokens_planned=ran.tokens_planned,
+            picture_sha256=batch.picture_sha256[row],
             kept_indices=[list(indices) for indices in ran.kept_indices],
             grids=list(ran.grids),
             groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
@@ -119,6 +123,7 @@ class Answerer:
             part_ms={part: ms / run.batch_size for part, ms in run.part_ms.items()},
             flops=count_flops(self.model, self.base_shape, ran, sample.question, *decoded),
             peak_memory_bytes=run.peak_memory_bytes,
+            cpu_by_others=run.cpu_by_others,
         )
 
     @cached_property
@@ -140,6 +145,7 @@ class BatchRun:
         batch_size: samples.
         part_ms: milliseconds by part.
         peak_memory_bytes: see `SampleRecord.peak_memory_bytes`.
+        cpu_by_others: see `SampleRecord.cpu_by_others`.
     """
 
     output: AdaLlavaOutput
@@ -147,6 +153,7 @@ class BatchRun:
     batch_size: int
     part_ms: dict[str, float]
     peak_memory_bytes: int
+    cpu_by_others: float | None = None
 
 
 def answer_batch(answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, number: int) -> list[SampleRecord]:

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from adallava.records import Area, Axis, Cell, PositionsName
 
+from .clusters import Clusters
 from .front import AXES, axis_costs
 from .plan import FULL_CELL
 from .scores import ScoreTable
-from .statistics import mean_interval, resampled_means
+from .statistics import resampled_interval, resampled_means
+
+SAME_PLACE = 2**0.5
+"""Cells whose costs differ by no more stand at the same place of a grid: half of a step between budgets that halve."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,13 @@ class SharedScores:
         cells: ids.
         values: [cells, samples]; 0 for a cell that answered nothing, which no curve goes through.
         resampled: [RESAMPLES, cells].
+        clusters: which of the samples share a picture.
     """
 
     cells: tuple[str, ...]
     values: NDArray[np.float64]
     resampled: NDArray[np.float64]
+    clusters: Clusters
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,10 @@ class CurveArea:
 
 def share_scores(scores: ScoreTable, seed: int) -> SharedScores:
     """Return the scores of the samples that every cell answered; of no sample if there is none."""
-    values = np.nan_to_num(scores.values[:, scores.shared()])
-    resampled = resampled_means(values, seed) if values.shape[1] else np.zeros((0, len(values)))
-    return SharedScores(scores.cells, values, resampled)
+    shared = scores.shared()
+    values, clusters = np.nan_to_num(scores.values[:, shared]), scores.clusters_among(shared)
+    resampled = resampled_means(values, seed, clusters) if values.shape[1] else np.zeros((0, len(values)))
+    return SharedScores(scores.cells, values, resampled, clusters)
 
 
 def find_curves(cells: Sequence[Cell]) -> list[Curve]:
@@ -96,26 +103,28 @@ def find_curves(cells: Sequence[Cell]) -> list[Curve]:
     return curves
 
 
-def sum_up_areas(curves: Sequence[Curve], scores: SharedScores, seed: int) -> list[Area]:
-    """Return each curve's area over the costs that all curves of its axis have in common.
+def sum_up_areas(curves: Sequence[Curve], scores: SharedScores) -> list[Area]:
+    """Return each curve's area over the costs that all curves of its axis have in common, through one grid.
 
     Args:
         curves: of a run.
         scores: of its cells.
-        seed: of the bootstrap.
     """
     areas = []
     for axis in AXES:
         here = [curve for curve in curves if curve.axis == axis]
-        low, high = common_costs(here) if here else (0.0, 0.0)
+        if not here:
+            continue
+        low, high = common_costs(here)
+        grid = common_grid(here, low, high)
         for curve in here:
-            area = area_between(curve, low, high, scores)
+            area = area_between(curve, low, high, grid, scores)
             areas.append(
                 Area(
                     method=curve.method,
                     positions=curve.positions,
                     axis=axis,
-                    area=mean_interval(area.of_samples, seed, resampled=area.resampled),
+                    area=resampled_interval(area.of_samples, area.resampled, scores.clusters),
                     from_cost=low,
                     to_cost=high,
                 )
@@ -128,28 +137,67 @@ def common_costs(curves: Sequence[Curve]) -> tuple[float, float]:
     return max(min(curve.costs) for curve in curves), min(max(curve.costs) for curve in curves)
 
 
-def area_between(curve: Curve, low: float, high: float, scores: SharedScores) -> CurveArea:
-    """Return a curve's mean accuracy over the costs from `low` to `high`."""
-    weights = curve_weights(np.array(curve.costs), low, high)
+def common_grid(curves: Sequence[Curve], low: float, high: float) -> tuple[float, ...]:
+    """Return the costs between two others that all curves are drawn through: of the curve with fewest cells there.
+
+    A curve that bends is drawn too low by straight lines, the more so the farther its cells lie apart. So curves
+    compare only if their lines begin and end at the same costs.
+    """
+    return min((_inner(curve, low, high) for curve in curves), key=len)
+
+
+def same_grid(curves: Sequence[Curve], low: float, high: float) -> bool:
+    """Return whether all curves have cells at the same costs there, but for `SAME_PLACE`."""
+    grid = common_grid(curves, low, high)
+    return all(
+        len(_inner(curve, low, high)) == len(grid)
+        and all(_near(_inner(curve, low, high), cost) is not None for cost in grid)
+        and _near(curve.costs, low) is not None
+        for curve in curves
+    )
+
+
+def area_between(curve: Curve, low: float, high: float, grid: Sequence[float], scores: SharedScores) -> CurveArea:
+    """Return a curve's mean accuracy over the costs from `low` to `high`, drawn through the costs of a grid.
+
+    Where the curve has a cell within `SAME_PLACE` of one of them, it is drawn through that cell.
+    """
+    own = _inner(curve, low, high)
+    through = [cost if (near := _near(own, cost)) is None else near for cost in grid]
+    weights = curve_weights(np.array(curve.costs), low, high, through)
     rows = [scores.cells.index(cell) for cell in curve.cells]
     # Rounded, so that equal answers under weights that sum to 1 but for rounding give equal areas.
     return CurveArea(np.round(weights @ scores.values[rows], 12), scores.resampled[:, rows] @ weights)
 
 
-def curve_weights(costs: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+def curve_weights(
+    costs: NDArray[np.float64], low: float, high: float, through: Sequence[float] | None = None
+) -> NDArray[np.float64]:
     """Return the weight of each point in the mean accuracy over costs from `low` to `high`; they sum to 1.
 
-    Between its points a curve is a straight line over the logarithm of the cost, and every doubling of the cost counts
-    the same. Points of equal cost share their place.
+    Between its corners a curve is a straight line over the *logarithm* of the cost, and every doubling of the cost
+    counts the same. Points of equal cost share their place.
 
     Args:
         costs: of one curve's points, above 0, in any order.
         low: not below the smallest of them.
         high: above `low`, not above the largest of them.
+        through: the corners between `low` and `high`; None for its points there.
     """
     places, which, counts = np.unique(np.log(costs), return_inverse=True, return_counts=True)
     first, last = np.log(low), np.log(high)
-    corners = np.unique(np.concatenate([[first], places[(places > first) & (places < last)], [last]]))
+    inner = places[(places > first) & (places < last)] if through is None else np.log(np.array(through))
+    corners = np.unique(np.concatenate([[first], inner, [last]]))
     shares = np.stack([np.interp(corners, places, one) for one in np.eye(len(places))])
     weights = np.trapezoid(shares, corners, axis=1) / (last - first)
     return np.asarray((weights / counts)[which], dtype=np.float64)
+
+
+def _inner(curve: Curve, low: float, high: float) -> tuple[float, ...]:
+    return tuple(sorted({cost for cost in curve.costs if low < cost < high}))
+
+
+def _near(costs: Sequence[float], cost: float) -> float | None:
+    """Return the nearest of some costs if it is the same but for `SAME_PLACE`."""
+    nearest = min(costs, key=lambda one: abs(np.log(one / cost)), default=None)
+    return None if nearest is None or max(nearest, cost) > SAME_PLACE * min(nearest, cost) else nearest

@@ -1,10 +1,12 @@
 """The fixed batches of a task, prepared once for all cells as far as memory allows."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 
 from adallava.errors import InputError
 from adallava.generation.prompt_limit import check_prompt_text, check_prompt_tokens
@@ -24,11 +26,13 @@ class PreparedBatch:
         samples: those whose picture could be read; B of them.
         failures: the others, each with `<error type>: <message>`.
         inputs: the processor's tensors for `samples`, on the host; empty if there are none.
+        picture_sha256: of each of `samples`, see `SampleRecord.picture_sha256`.
     """
 
     samples: tuple[TaskSample, ...]
     failures: tuple[tuple[TaskSample, str], ...]
     inputs: dict[str, torch.Tensor]
+    picture_sha256: tuple[str, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -47,15 +51,17 @@ def prepare_batch(
         question_suffix: behind every question.
         limit: tokens that a prompt may have, of `max_prompt_tokens`; a longer one is a failure too.
     """
-    images, readable, prompts, failures = [], [], [], []
+    images, digests, readable, prompts, failures = [], [], [], [], []
     for sample in samples:
         try:
             prompt = build_prompt(processor, sample.question + question_suffix)
             check_prompt_text(processor.tokenizer, prompt, limit)
-            images.append(with_clear_axes(sample.load_image()))
+            image = sample.load_image()
+            images.append(with_clear_axes(image))
         except Exception as error:  # whatever a file does to a decoder, it is one failed sample
             failures.append((sample, describe_error(error)))
         else:
+            digests.append(picture_sha256(image))
             readable.append(sample)
             prompts.append(prompt)
     if not readable:
@@ -69,8 +75,13 @@ def prepare_batch(
     if len(readable) + len(failures) > len(samples):
         failed = {sample.id for sample, _ in failures}
         kept = prepare_batch(processor, [s for s in readable if s.id not in failed], question_suffix, limit)
-        return PreparedBatch(kept.samples, (*failures, *kept.failures), kept.inputs)
-    return PreparedBatch(tuple(readable), tuple(failures), inputs)
+        return PreparedBatch(kept.samples, (*failures, *kept.failures), kept.inputs, kept.picture_sha256)
+    return PreparedBatch(tuple(readable), tuple(failures), inputs, tuple(digests))
+
+
+def picture_sha256(image: Image.Image) -> str:
+    """Return what tells pictures apart, however their files are named or encoded without loss."""
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 
 def describe_error(error: Exception) -> str:

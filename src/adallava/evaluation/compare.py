@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,12 @@ from adallava.records import FULL_LATENCY, FULL_METHOD, Results, Run, SampleReco
 from adallava.run_changes import CellChange, RunComparison
 
 from .answer_places import AnswerKey, answer_key
+from .clusters import Clusters
+from .margins import MARGIN
 from .plan import NO_BUDGET, plan_cells
 from .scores import RIGHT, tabulate_scores
-from .significance import ALPHA, holm, sign_flip_p_value
-from .statistics import mean_interval, paired_difference
+from .statistics import mean_interval
+from .verdicts import PairedTest, judge
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class RunAnswers:
         questions: question and right answers by sample id, in the order of the file, where a sweep of several
             processes leaves them in another than the task's.
         scores: [cells, samples], NaN where a sample failed.
+        pictures: hashes by sample id, of those that were read.
     """
 
     name: str
@@ -36,14 +40,19 @@ class RunAnswers:
     cells: tuple[str, ...]
     questions: Mapping[str, tuple[str, tuple[str, ...]]]
     scores: NDArray[np.float64]
+    pictures: Mapping[str, str | None]
 
 
 @dataclass(frozen=True)
 class _Pair:
     cell: str
-    sample_ids: NDArray[np.str_]
     a: NDArray[np.float64]
     b: NDArray[np.float64]
+
+    @property
+    def both(self) -> NDArray[np.bool_]:
+        """Which samples both answered, [samples]."""
+        return np.isfinite(self.a) & np.isfinite(self.b)
 
 
 def gather_answers(name: str, run: Run, results: Results, records: Iterable[SampleRecord]) -> RunAnswers:
@@ -61,9 +70,12 @@ def gather_answers(name: str, run: Run, results: Results, records: Iterable[Samp
     draws = _planned_draws(name, run, results)
     questions: dict[str, tuple[str, tuple[str, ...]]] = {}
     scored: dict[AnswerKey, float | None] = {}
+    pictures: dict[str, str | None] = {}
     for record in records:
         questions[record.sample_id] = (record.question, tuple(record.answers))
         scored[answer_key(record)] = record.score
+        if record.picture_sha256 is not None:
+            pictures[record.sample_id] = record.picture_sha256
     num_samples = max(cell.num_samples for cell in results.cells)
     if len(questions) < num_samples:
         raise _not_finished(name, f"it holds {len(questions)} of the {num_samples} samples that results.json counts")
@@ -74,9 +86,8 @@ def gather_answers(name: str, run: Run, results: Results, records: Iterable[Samp
         such = f"such as sample {sample_id!r} in {cell}, draw {draw}"
         raise _not_finished(name, f"{len(missing)} of {len(planned)} answers are missing, {such}")
     of_plan = {answer: scored[answer] for answer in planned}
-    return RunAnswers(
-        name, run, tuple(draws), questions, tabulate_scores(tuple(draws), list(questions), of_plan).values
-    )
+    scores = tabulate_scores(tuple(draws), list(questions), of_plan).values
+    return RunAnswers(name, run, tuple(draws), questions, scores, pictures)
 
 
 def _planned_draws(name: str, run: Run, results: Results) -> dict[str, int]:
@@ -113,8 +124,13 @@ def _not_finished(name: str, why: str) -> InputError:
     return InputError(f"{name} is not finished: {why}. Run the same sweep again, it goes on where it stopped")
 
 
-def compare_runs(a: RunAnswers, b: RunAnswers) -> RunComparison:
+def compare_runs(a: RunAnswers, b: RunAnswers, margin: float = MARGIN) -> RunComparison:
     """Compare the cells that two runs have in common, over the samples that both answered.
+
+    Args:
+        a: one run.
+        b: another.
+        margin: within which accuracies are the same.
 
     Raises:
         InputError: if the runs are not over the same samples.
@@ -122,15 +138,18 @@ def compare_runs(a: RunAnswers, b: RunAnswers) -> RunComparison:
     _refuse_other_samples(a, b)
     common = [cell for cell in a.cells if cell in set(b.cells)]
     pairs = [_pair(a, b, cell) for cell in common]
-    answered = [pair for pair in pairs if len(pair.sample_ids)]
-    p_values = [sign_flip_p_value(pair.a - pair.b) for pair in answered]
-    changes = [_change(*row) for row in zip(answered, p_values, holm(p_values), strict=True)]
+    answered = [pair for pair in pairs if pair.both.any()]
+    ids = list(a.questions)
+    clusters = Clusters.by_picture(ids, {**b.pictures, **a.pictures})
+    verdicts = judge([PairedTest(pair.a, pair.b, planned=True) for pair in answered], clusters, seed=0, margin=margin)
     return RunComparison(
-        num_samples=len(a.questions),
-        cells=changes,
+        num_samples=len(ids),
+        cells=[
+            _change(pair, np.array(ids), clusters, verdict) for pair, verdict in zip(answered, verdicts, strict=True)
+        ],
         cells_in_a_only=[cell for cell in a.cells if cell not in common],
         cells_in_b_only=[cell for cell in b.cells if cell not in common],
-        cells_not_answered=[pair.cell for pair in pairs if not len(pair.sample_ids)],
+        cells_not_answered=[pair.cell for pair in pairs if not pair.both.any()],
     )
 
 
@@ -151,22 +170,18 @@ def _differing(a: Mapping[str, object], b: Mapping[str, object]) -> Sequence[str
 
 def _pair(a: RunAnswers, b: RunAnswers, cell: str) -> _Pair:
     place = {sample_id: number for number, sample_id in enumerate(b.questions)}
-    x = a.scores[a.cells.index(cell)]
-    y = b.scores[b.cells.index(cell)][[place[sample_id] for sample_id in a.questions]]
-    both = np.isfinite(x) & np.isfinite(y)
-    return _Pair(cell, np.array(list(a.questions))[both], x[both], y[both])
+    order = [place[sample_id] for sample_id in a.questions]
+    return _Pair(cell, a.scores[a.cells.index(cell)], b.scores[b.cells.index(cell)][order])
 
 
-def _change(pair: _Pair, p_value: float, p_adjusted: float) -> CellChange:
-    right_a, right_b = pair.a >= RIGHT, pair.b >= RIGHT
+def _change(pair: _Pair, ids: NDArray[np.str_], clusters: Clusters, verdict: dict[str, Any]) -> CellChange:
+    both = pair.both
+    right_a, right_b = both & (pair.a >= RIGHT), both & (pair.b >= RIGHT)
     return CellChange(
         cell=pair.cell,
-        accuracy_a=mean_interval(pair.a),
-        accuracy_b=mean_interval(pair.b),
-        difference=paired_difference(pair.a, pair.b),
-        p_value=p_value,
-        p_adjusted=p_adjusted,
-        significant=p_adjusted < ALPHA,
-        right_in_a_only=pair.sample_ids[right_a & ~right_b].tolist(),
-        right_in_b_only=pair.sample_ids[right_b & ~right_a].tolist(),
+        accuracy_a=mean_interval(pair.a[both], clusters.among(both)),
+        accuracy_b=mean_interval(pair.b[both], clusters.among(both)),
+        right_in_a_only=ids[right_a & ~right_b].tolist(),
+        right_in_b_only=ids[right_b & ~right_a].tolist(),
+        **verdict,
     )

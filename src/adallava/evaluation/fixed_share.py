@@ -11,11 +11,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from adallava.dials import FixedShare
-from adallava.estimates import Interval, PairedDifference
+from adallava.estimates import Interval, IntervalMethod, PairedDifference
 from adallava.records import Cell
 
+from .clusters import Clusters
 from .scores import ScoreTable
 from .statistics import CONFIDENCE, paired_difference, resampled_means
 
@@ -64,13 +66,15 @@ def _share(
 ) -> FixedShare | None:
     # [learned, fixed, random; samples]: the mean over the cells, of samples that all of them answered.
     values = np.mean([[scores.row(name) for name in names] for names in chosen], axis=0)
-    values = np.round(values[:, np.isfinite(values).all(axis=0)], 12)
+    known = np.isfinite(values).all(axis=0)
+    values, clusters = np.round(values[:, known], 12), scores.clusters_among(known)
     if not values.shape[1]:
         return None
-    resampled = resampled_means(values, seed)
+    resampled = resampled_means(values, seed, clusters)
 
     def difference(a: int, b: int) -> PairedDifference:
-        return paired_difference(values[a], values[b], seed, resampled=resampled[:, a] - resampled[:, b])
+        of_difference = resampled[:, a] - resampled[:, b]
+        return paired_difference(values[a], values[b], seed, clusters=clusters, resampled=of_difference)
 
     over_random, alike = difference(0, 2), len(set(prefixes.values())) == 1
     return FixedShare(
@@ -81,18 +85,43 @@ def _share(
         learned_over_random=over_random,
         fixed_over_random=difference(1, 2),
         learned_over_fixed=difference(0, 1),
-        share=_ratio(values, resampled) if alike and over_random.low > 0 else None,
+        share=_ratio(values, resampled, clusters) if alike and over_random.low > 0 else None,
     )
 
 
-def _ratio(values: NDArray[np.float64], resampled: NDArray[np.float64]) -> Interval:
-    """Return the share. The caller has seen that its denominator is above 0 in 97.5 % of the resamples."""
+def _ratio(values: NDArray[np.float64], resampled: NDArray[np.float64], clusters: Clusters) -> Interval:
+    """Return the share. The caller has seen that its denominator's interval is above 0."""
     learned, fixed, drawn = values.mean(axis=1)
     above, gained = resampled[:, 1] - resampled[:, 2], resampled[:, 0] - resampled[:, 2]
-    # Where a resample's denominator is not above 0 the share has no bound.
-    shares = np.divide(above, gained, out=np.full(len(gained), np.inf), where=gained > 0)
-    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-    low, high = np.quantile(shares, tails, method="lower")
+    method: IntervalMethod = "cluster-bootstrap" if clusters.shared else "bootstrap"
+    if clusters.few:
+        low, high, method = *_fieller(values[1] - values[2], values[0] - values[2], clusters), "fieller"
+    else:
+        # Where a resample's denominator is not above 0 the share has no bound.
+        shares = np.divide(above, gained, out=np.full(len(gained), np.inf), where=gained > 0)
+        tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+        low, high = np.quantile(shares, tails, method="lower")
     return Interval(
-        mean=float((fixed - drawn) / (learned - drawn)), low=float(low), high=float(high), n=values.shape[1]
+        mean=float((fixed - drawn) / (learned - drawn)),
+        low=float(low),
+        high=float(high),
+        n=values.shape[1],
+        num_pictures=clusters.num,
+        method=method,
     )
+
+
+def _fieller(above: NDArray[np.float64], gained: NDArray[np.float64], clusters: Clusters) -> tuple[float, float]:
+    """Return Fieller's interval of a ratio of means (1954, J. R. Stat. Soc. B 16), by Student's t over few pictures.
+
+    It holds every share s with mean(above - s gained) within t standard errors of 0: between the roots of a parabola.
+    """
+    variances = [clusters.mean_variance(values) for values in (above, gained, above - gained)]
+    covariance = (variances[0] + variances[1] - variances[2]) / 2.0
+    reach = float(student.isf((1 - CONFIDENCE) / 2, clusters.degrees_of_freedom)) ** 2
+    means = float(above.mean()), float(gained.mean())
+    square = means[1] ** 2 - reach * variances[1]
+    linear = means[0] * means[1] - reach * covariance
+    constant = means[0] ** 2 - reach * variances[0]
+    root = float(np.sqrt(max(linear**2 - square * constant, 0.0)))
+    return (linear - root) / square, (linear + root) / square

@@ -2,27 +2,30 @@
 
 A front is the best of many cells, and the best of many is partly luck: the more cells, the more of it, and both dials
 have more cells than one. So a gain in accuracy is never measured on the samples that chose: each half of the samples
-chooses the best cells that cost no more, and the other half measures them, over several random halvings. Its interval
-is over samples, given what was chosen. A saving has no other half to be measured on, since a cost is no mean of scores:
-there the whole choice is made anew under every resample, and whether the accuracy is equal is measured on the other
-half. FLOPs are known. Milliseconds are readings of a clock, taken as they were read: their noise is in no interval.
+chooses the best cells that cost no more, and the other half measures them, over many random halvings. Other samples
+would also have chosen other cells, which the spread of the halves shows: the interval is from it. Samples that share a
+picture are in one half. A saving has no other half to be measured on, since a cost is no mean of scores: there the
+whole choice is made anew under every resample, and whether the accuracy is equal is measured on the other half. FLOPs
+are known. Milliseconds are readings of a clock, taken as they were read: their noise is in no interval.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adallava.dials import Dial, FrontAxis, FrontComparison, FrontGain, Saving
-from adallava.records import FULL_METHOD, Cell
+from adallava.records import FULL_METHOD, Cell, Interval, PairedDifference
 from adallava.report.measured_ms import cell_ms, timed_batch_sizes
 
 from .areas import SharedScores
+from .clusters import Clusters
 from .front import axis_costs, pareto_front
-from .statistics import CONFIDENCE, mean_interval, paired_difference
+from .statistics import CONFIDENCE, t_interval, unseen_share
 
-HALVINGS = 10
+HALVINGS = 200
 """Random halvings of the samples; each half chooses once and measures once."""
 
 _SAME_COST: dict[FrontAxis, float] = {"flops": 1.01, "ms": 1.10}
@@ -46,18 +49,19 @@ def compare_fronts(cells: Sequence[Cell], shared: SharedScores, seed: int) -> li
     Args:
         cells: of the run.
         shared: scores of the samples that every cell answered.
-        seed: of the halvings and of the bootstrap.
+        seed: of the halvings.
     """
-    if shared.values.shape[1] < 2:
+    if shared.clusters.num < 2:
         return []
+    halves = _Halves.of(shared, seed)
     placed = [cell for cell in cells if cell.accuracy is not None and cell.tokens_kept > 0]
     compared = []
     for axis, batch_size, costs in _costs(placed):
         priced = sorted((cell for cell in placed if cell.cell in costs), key=lambda cell: costs[cell.cell])
         for dial in _DIALS:
-            points = _place(priced, costs, dial, shared, seed)
+            points = _place(priced, costs, dial, shared, halves)
             if not points.alone.all() and len(set(points.costs[points.alone])) > 1:
-                compared.append(_compare(points, dial, axis, batch_size, seed))
+                compared.append(_compare(points, dial, axis, batch_size))
     return compared
 
 
@@ -80,28 +84,21 @@ class _Points:
         names: ids.
         costs: [cells].
         alone: [cells], which of them turn one dial only.
-        values: scores, [cells, samples].
+        means: accuracy over all samples, [cells].
         resampled: accuracies, [RESAMPLES, cells].
-        choosing: [halves, samples], which samples of each half choose; the others measure.
+        choosing: accuracies over the samples of a half that choose, [halves, cells].
+        measuring: accuracies over the other samples, [halves, cells].
+        clusters: which samples share a picture.
     """
 
     names: tuple[str, ...]
     costs: _Floats
     alone: _Flags
-    values: _Floats
+    means: _Floats
     resampled: _Floats
-    choosing: _Flags
-
-    @property
-    def means(self) -> _Floats:
-        """Accuracy of each cell over all samples, [cells]."""
-        return np.asarray(np.round(self.values.mean(axis=1), 12), dtype=np.float64)
-
-    @property
-    def means_of_halves(self) -> _Floats:
-        """Accuracy of each cell over the samples of a half that choose, [halves, cells]."""
-        means = self.choosing @ self.values.T / self.choosing.sum(axis=1, keepdims=True)
-        return np.asarray(np.round(means, 12), dtype=np.float64)
+    choosing: _Floats
+    measuring: _Floats
+    clusters: Clusters
 
     def front(self, among: _Places) -> list[int]:
         """Return the places that no other one beats, in ascending cost; of equals in both the first."""
@@ -119,12 +116,13 @@ class _Points:
         return np.asarray((means >= asked - _EQUAL).argmax(axis=-1), dtype=np.intp)
 
     def measured(self, chosen: _Places) -> _Floats:
-        """Return the mean score of each sample in the cells that the halves without it chose, [samples]."""
-        scores = np.where(self.choosing, 0.0, self.values[chosen])
-        return np.asarray(np.round(scores.sum(axis=0) / (~self.choosing).sum(axis=0), 12), dtype=np.float64)
+        """Return the accuracy of each half's choice over the samples without a part in it, [halves]."""
+        return np.asarray(np.take_along_axis(self.measuring, chosen[:, None], axis=1)[:, 0], dtype=np.float64)
 
 
-def _place(cells: Sequence[Cell], costs: dict[str, float], dial: Dial, shared: SharedScores, seed: int) -> _Points:
+def _place(
+    cells: Sequence[Cell], costs: dict[str, float], dial: Dial, shared: SharedScores, halves: "_Halves"
+) -> _Points:
     rows = [shared.cells.index(cell.cell) for cell in cells]
     # Methods at their full budget are the full-token model to the bit, and are not named beside it.
     alone = [cell.runs_all_layers if dial == "tokens" else cell.selection == FULL_METHOD for cell in cells]
@@ -132,20 +130,37 @@ def _place(cells: Sequence[Cell], costs: dict[str, float], dial: Dial, shared: S
         names=tuple(cell.cell for cell in cells),
         costs=np.array([costs[cell.cell] for cell in cells]),
         alone=np.array(alone, dtype=np.bool_),
-        values=shared.values[rows],
+        means=np.round(shared.values[rows].mean(axis=1), 12),
         resampled=shared.resampled[:, rows],
-        choosing=_halves(shared.values.shape[1], seed),
+        choosing=halves.choosing[:, rows],
+        measuring=halves.measuring[:, rows],
+        clusters=shared.clusters,
     )
 
 
-def _halves(num_samples: int, seed: int) -> _Flags:
-    """Return both halves of each halving, [2 * HALVINGS, samples]: every sample measures once in each."""
-    generator = np.random.default_rng(seed)
-    first = np.stack([generator.permutation(num_samples) < num_samples // 2 for _ in range(HALVINGS)])
-    return np.concatenate([first, ~first])
+@dataclass(frozen=True)
+class _Halves:
+    """Accuracies of all cells over both halves of each halving, [2 * HALVINGS, cells].
+
+    Attributes:
+        choosing: over the half that chooses.
+        measuring: over the other.
+    """
+
+    choosing: _Floats
+    measuring: _Floats
+
+    @classmethod
+    def of(cls, shared: SharedScores, seed: int) -> "_Halves":
+        """Halve the pictures at random; every sample measures once in each halving."""
+        clusters, generator = shared.clusters, np.random.default_rng(seed)
+        first = np.stack([generator.permutation(clusters.num) < clusters.num // 2 for _ in range(HALVINGS)])
+        sums = clusters.sums(shared.values).T
+        a, b = (np.round(half @ sums / (half @ clusters.sizes)[:, None], 12) for half in (first, ~first))
+        return cls(np.concatenate([a, b]), np.concatenate([b, a]))
 
 
-def _compare(points: _Points, dial: Dial, axis: FrontAxis, batch_size: int | None, seed: int) -> FrontComparison:
+def _compare(points: _Points, dial: Dial, axis: FrontAxis, batch_size: int | None) -> FrontComparison:
     front_alone = points.front(np.flatnonzero(points.alone))
     levels = _apart([float(points.costs[place]) for place in front_alone], _SAME_COST[axis])
     both, alone = zip(*(_measured_at(points, cost) for cost in levels), strict=True)
@@ -155,8 +170,8 @@ def _compare(points: _Points, dial: Dial, axis: FrontAxis, batch_size: int | Non
         batch_size=batch_size,
         front=[points.names[place] for place in points.front(np.arange(len(points.names)))],
         front_alone=[points.names[place] for place in front_alone],
-        mean_gain=paired_difference(np.mean(both, axis=0), np.mean(alone, axis=0), seed),
-        gains=[_gain(points, *row, seed) for row in zip(levels, both, alone, strict=True)],
+        mean_gain=_difference(np.mean(both, axis=0) - np.mean(alone, axis=0), points.clusters),
+        gains=[_gain(points, *row) for row in zip(levels, both, alone, strict=True)],
     )
 
 
@@ -173,28 +188,55 @@ def _apart(costs: Sequence[float], same_cost: float) -> list[float]:
 
 
 def _measured_at(points: _Points, cost: float) -> tuple[_Floats, _Floats]:
-    """Return each sample's score with both dials and with one, at a cost."""
-    everything, means = np.ones_like(points.alone), points.means_of_halves
-    both, alone = (points.measured(points.best(means, cost, among)) for among in (everything, points.alone))
+    """Return each half's accuracy with both dials and with one, at a cost: [halves]."""
+    everything = np.ones_like(points.alone)
+    both, alone = (points.measured(points.best(points.choosing, cost, among)) for among in (everything, points.alone))
     return both, alone
 
 
-def _gain(points: _Points, cost: float, both: _Floats, alone: _Floats, seed: int) -> FrontGain:
+def _gain(points: _Points, cost: float, both: _Floats, alone: _Floats) -> FrontGain:
     best_alone = points.best(points.means, cost, points.alone)
     cheaper = points.cheapest(points.means, best_alone)
-    chosen = points.best(points.means_of_halves, cost, points.alone)
-    as_good = points.cheapest(points.means_of_halves, chosen)
+    chosen = points.best(points.choosing, cost, points.alone)
+    as_good = points.cheapest(points.choosing, chosen)
     return FrontGain(
         cost=cost,
         cell_alone=points.names[best_alone],
         cell_both=points.names[points.best(points.means, cost, np.ones_like(points.alone))],
-        accuracy_alone=mean_interval(alone, seed),
-        accuracy_both=mean_interval(both, seed),
-        gain=paired_difference(both, alone, seed),
+        accuracy_alone=Interval(**_over_halves(alone, points.clusters, 0.0)),
+        accuracy_both=Interval(**_over_halves(both, points.clusters, 0.0)),
+        gain=_difference(both - alone, points.clusters),
         cheaper_cell=points.names[cheaper],
         saving=_saving(points, cost, float(points.costs[cheaper] / points.costs[best_alone])),
-        cheaper_difference=paired_difference(points.measured(as_good), points.measured(chosen), seed),
+        cheaper_difference=_difference(points.measured(as_good) - points.measured(chosen), points.clusters),
     )
+
+
+def _difference(of_halves: _Floats, clusters: Clusters) -> PairedDifference:
+    return PairedDifference(**_over_halves(of_halves, clusters, -1.0))
+
+
+def _over_halves(of_halves: _Floats, clusters: Clusters, least: float) -> dict[str, Any]:
+    """Return the mean over halves with the interval of Nadeau & Bengio (2003, Machine Learning 52).
+
+    Halves of the same samples are not independent: their variance counts (1 / halves + measuring / choosing) times,
+    and as many samples measure as choose. Where no half differs from another Wilson's bound on what could still differ
+    takes its place, as in `paired_difference`.
+
+    Args:
+        of_halves: [halves].
+        clusters: which samples share a picture.
+        least: possible value; the largest is 1.
+    """
+    mean = float(np.round(of_halves.mean(), 12))
+    if np.ptp(of_halves) == 0.0:
+        low, high, method = mean - unseen_share(clusters), mean + unseen_share(clusters), "wilson"
+    else:
+        variance = float(of_halves.var()) * (1.0 + 1.0 / len(of_halves))
+        low, high = t_interval(mean, variance, clusters.degrees_of_freedom)
+        method = "corrected-halvings"
+    bounds = {"mean": mean, "low": max(low, least), "high": min(high, 1.0)}
+    return {**bounds, "n": clusters.num_samples, "num_pictures": clusters.num, "method": method}
 
 
 def _saving(points: _Points, cost: float, ratio: float) -> Saving:

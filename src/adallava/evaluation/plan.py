@@ -45,6 +45,11 @@ class CellPlan:
         return self.method + self._schedule
 
     @property
+    def selection(self) -> str:
+        """The method, by the name that a summed-up cell has for it."""
+        return self.method
+
+    @property
     def runner(self) -> str:
         """Names the model that answers: the method, and the scheduler behind it."""
         return self.method if self.scheduler is None else f"{self.method}/{self.scheduler}"

@@ -11,6 +11,7 @@ from adallava.errors import InputError
 from adallava.records import PositionsName
 
 from .decoding_options import check_options
+from .margins import MARGIN, check_margin
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class SweepRequest:
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
         roofline: hardware whose bound stands beside the report's milliseconds; None for that of the run, if known.
+        equivalence_margin: accuracies no further apart than this are called the same.
         command: the command line, for the record.
     """
 
@@ -80,6 +82,7 @@ class SweepRequest:
     retry_failed: bool = False
     report: bool = True
     roofline: str | None = None
+    equivalence_margin: float = MARGIN
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -98,6 +101,7 @@ class SweepRequest:
             if value < 1:
                 raise InputError(f"{option} is {value}: give at least 1")
         check_options(self.generation_options)
+        check_margin(self.equivalence_margin)
         if self.roofline is not None:
             hardware(self.roofline)
         if not self.positions:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .answer_places import AnswerKey
+from .clusters import Clusters
 
 RIGHT = 0.5
 """From this score on an answer counts as right: with several draws, if at least half of them are."""
@@ -19,15 +20,21 @@ class ScoreTable:
     Attributes:
         cells: ids, one a row.
         values: [cells, samples]; the mean over a sample's draws; NaN where any of them failed or is missing.
+        clusters: which samples share a picture; None if none do.
     """
 
     cells: tuple[str, ...]
     values: NDArray[np.float64]
+    clusters: Clusters | None = None
 
     def row(self, cell: str) -> NDArray[np.float64]:
         """Return the scores of one cell, [samples]."""
         scores: NDArray[np.float64] = self.values[self.cells.index(cell)]
         return scores
+
+    def clusters_among(self, samples: NDArray[np.bool_]) -> Clusters:
+        """Return which of some samples share a picture."""
+        return (self.clusters or Clusters.distinct(self.values.shape[1])).among(samples)
 
     def shared(self) -> NDArray[np.bool_]:
         """Return which samples every cell answered, [samples]; cells that answered nothing are not asked."""

@@ -1,11 +1,16 @@
-"""Is a paired difference more than chance, and more than one would find among so many comparisons?"""
+"""Is a paired difference more than chance? And more than one would find among so many comparisons: `corrections`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len
 from scipy.stats import binom
+from scipy.stats import t as student
+
+from adallava.estimates import TestName
+
+from .clusters import Clusters
 
 ALPHA = 0.05
 """A corrected p-value below this is called significant."""
@@ -22,6 +27,34 @@ _STEPS_BY_ROOT = 640
 _DEVIATIONS = 8.0
 _NEGLIGIBLE = 1e-20
 _CHANCES = np.logspace(-1, -14, 14)
+
+
+def paired_p_value(differences: NDArray[np.float64], clusters: Clusters) -> tuple[float, TestName]:
+    """Return the two-sided p-value that the mean difference is 0, and how it was found.
+
+    Of samples that share pictures the signs of a picture's differences are flipped together: the flips of its sum. Of
+    few pictures the larger p-value of that and of Student's t over pictures is taken. The flips alone would be exact
+    where sides are exchangeable, t does without; but sums of few rights and wrongs have no normal tails, and t alone
+    would call 8 equal sums certain.
+
+    Args:
+        differences: one a sample, finite.
+        clusters: which samples share a picture.
+    """
+    p_value = sign_flip_p_value(clusters.sums(differences))
+    if not clusters.shared:
+        return p_value, "sign-flip"
+    if not clusters.few:
+        return p_value, "sign-flip-by-picture"
+    return max(p_value, _cluster_t_p_value(differences, clusters)), "cluster-t"
+
+
+def _cluster_t_p_value(differences: NDArray[np.float64], clusters: Clusters) -> float:
+    variance = clusters.mean_variance(differences)
+    if variance == 0.0:
+        return 0.0
+    ratio = abs(float(differences.mean())) / float(np.sqrt(variance))
+    return 2.0 * float(student.sf(ratio, clusters.degrees_of_freedom))
 
 
 def sign_flip_p_value(differences: NDArray[np.float64]) -> float:
@@ -53,18 +86,6 @@ def sign_flip_p_value(differences: NDArray[np.float64]) -> float:
     else:
         p_value = _on_lattice(sizes, counts, step or _fine_step(sizes, counts), seen)
     return min(1.0, max(p_value, SMALLEST_P))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, in the same order (Holm 1979, Scand. J. Statist. 6).
-
-    The chance that any true null hypothesis falls below a level is at most that level, whatever the dependence.
-    """
-    order = np.argsort(p_values, kind="stable")
-    factors = np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.minimum(np.maximum.accumulate(factors * np.asarray(p_values)[order]), 1.0)
-    return [float(p_value) for p_value in adjusted]
 
 
 def _common_step(sizes: NDArray[np.float64], counts: NDArray[np.int64], largest: float) -> float | None:

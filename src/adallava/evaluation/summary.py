@@ -13,25 +13,31 @@ from numpy.typing import NDArray
 
 from adallava.dials import CellPlans
 from adallava.records import (
+    NONE_METHOD,
     PART_NAMES,
     Axis,
     Cell,
     Interval,
-    PairedDifference,
     Results,
     SampleRecord,
+    Spread,
     Timing,
     TimingRecord,
 )
 
+from .alarms import NO_RESPONSES, ResponseTally, find_alarms, tally_records
 from .answer_places import answer_key
 from .areas import find_curves, share_scores, sum_up_areas
+from .clusters import Clusters
 from .comparisons import compare
 from .dials import sum_up_dials
 from .front import AXES, axis_costs, pareto_front
-from .hard_split import HardSamples, split_hard
+from .hard_split import HardSamples
 from .layer_plans import count_plans
+from .majority import ResponseScorer, describe_majority
+from .margins import MARGIN
 from .plan import FULL_CELL, CellPlan
+from .questions import Questions
 from .scores import ScoreTable, tabulate_scores
 from .statistics import mean_interval, paired_difference
 
@@ -44,18 +50,26 @@ class SummedCell:
     """What is kept of a cell's answers.
 
     Attributes:
-        cell: summed up, but for what needs the other cells: differences, hard split, fronts.
+        cell: summed up, but for what needs pictures or other cells: accuracies, differences, hard split, fronts.
         scores: of the samples, [samples]; NaN where there is none.
         kinds: question types by sample id.
+        pictures: hashes by sample id, of those that were read.
         plans: of the layers that ran; None for a cell that ran all.
         learned: whether its scheduler reads a latency token.
+        answers: the right ones by sample id.
+        told: its responses.
+        responses: the same by sample id, of `none` alone.
     """
 
     cell: Cell
     scores: NDArray[np.float64]
     kinds: Mapping[str, str | None]
+    pictures: Mapping[str, str | None]
     plans: CellPlans | None
     learned: bool
+    answers: Mapping[str, Sequence[str]]
+    told: ResponseTally
+    responses: Mapping[str, str]
 
 
 def summarise(
@@ -65,6 +79,8 @@ def summarise(
     seed: int,
     timings: Sequence[TimingRecord] = (),
     prefixes: Mapping[str, int] = MappingProxyType({}),
+    margin: float = MARGIN,
+    score: ResponseScorer | None = None,
 ) -> Results:
     """Sum up every planned cell, and compare them. The order of a cell's records does not matter.
 
@@ -72,34 +88,46 @@ def summarise(
         plans: the cells, in order.
         sample_ids: the task's, in order.
         read_cell: returns a cell's records, one per sample and draw; called once for each.
-        seed: of the bootstrap.
+        seed: of bootstrap, halvings and joint flips.
         timings: of the cells, if the run has them.
         prefixes: P of each scheduler, how many first layers always run.
+        margin: within which accuracies are the same.
+        score: of any response to a sample, by the run's metric; None for an exact match with its right answers.
     """
     place = {sample_id: number for number, sample_id in enumerate(sample_ids)}
     summed = []
     for plan in plans:
         records = sorted(read_cell(plan.cell), key=lambda record: (record.draw, place[record.sample_id]))
-        summed.append(summarise_cell(plan, records, sample_ids, _timings_of(plan.cell, timings), seed))
-    scores = ScoreTable(tuple(plan.cell for plan in plans), np.stack([one.scores for one in summed]))
+        summed.append(summarise_cell(plan, records, sample_ids, _timings_of(plan.cell, timings)))
     kinds: dict[str, str | None] = {}
+    pictures: dict[str, str | None] = {}
     for one in summed:
         kinds |= one.kinds
-    cells = [_compared_to_full(one.cell, scores, seed) for one in summed]
-    hard = split_hard(scores, {cell.cell: cell.tokens_kept for cell in cells})
+        pictures |= one.pictures
+    clusters = Clusters.by_picture(sample_ids, pictures)
+    scores = ScoreTable(tuple(plan.cell for plan in plans), np.stack([one.scores for one in summed]), clusters)
+    kind_of = _kinds(sample_ids, kinds)
+    cells = [_with_accuracy(one.cell, scores, kind_of, seed) for one in summed]
+    questions = Questions.of(sample_ids, kinds, [one.answers for one in summed], score)
+    hard = questions.hard_samples(scores, {cell.cell: cell.tokens_kept for cell in cells}, _blind(summed), seed)
     if hard is not None:
-        cells = [_with_hard(cell, scores, _kinds(sample_ids, kinds), hard, seed) for cell in cells]
+        cells = [_with_hard(cell, scores, kind_of, hard) for cell in cells]
     curves, shared = find_curves(cells), share_scores(scores, seed)
-    comparisons, area_comparisons = compare(cells, scores, curves, shared, seed)
+    comparisons, area_comparisons = compare(cells, scores, curves, shared, seed, margin)
+    majority, told = questions.majority(), sum((one.told for one in summed), NO_RESPONSES)
     learned = {one.cell.cell for one in summed if one.learned}
     cell_plans = [one.plans for one in summed if one.plans is not None]
+    on_hard = None if hard is None else hard.hard
     return Results(
         cells=_with_fronts(cells, scores),
+        num_pictures=clusters.num if len(pictures) == len(sample_ids) else None,
         comparisons=comparisons,
-        areas=sum_up_areas(curves, shared, seed) if shared.values.shape[1] else [],
+        areas=sum_up_areas(curves, shared) if shared.values.shape[1] else [],
         area_comparisons=area_comparisons,
         hard_split=None if hard is None else hard.split,
         dials=sum_up_dials(cells, cell_plans, learned, scores, shared, prefixes, seed),
+        alarms=find_alarms(scores, told, questions.answers.values(), majority, seed),
+        majority=None if majority is None else describe_majority(majority, kind_of, on_hard, clusters),
     )
 
 
@@ -108,16 +136,14 @@ def summarise_cell(
     records: Sequence[SampleRecord],
     sample_ids: Sequence[str],
     timings: Sequence[Timing],
-    seed: int,
 ) -> SummedCell:
-    """Sum up one cell. Means and medians are over its answered samples; the failed ones are counted.
+    """Sum up one cell, but for its accuracy. Means and medians are over answered samples; the failed ones are counted.
 
     Args:
         plan: which cell.
         records: its answers; at least one.
         sample_ids: the task's, in order.
         timings: of the cell.
-        seed: of the bootstrap.
     """
     answered = _answered(records)
     scores = {answer_key(record): record.score for record in records}
@@ -139,8 +165,8 @@ def summarise_cell(
         draws=plan.draws,
         num_samples=num_samples,
         num_failed=num_samples - int(np.isfinite(own).sum()),
-        accuracy=_accuracy(own, seed),
-        accuracy_by_kind=_by_kind(own, _kinds(sample_ids, kinds), seed),
+        accuracy=None,
+        accuracy_by_kind={},
         difference_to_full=None,
         empties=dict(sorted(empties.items())),
         empty_share=empties.total() / len(records),
@@ -153,27 +179,48 @@ def summarise_cell(
         answer_length=_mean(answered, lambda record: record.answer_length),
         flops=_mean_flops(answered),
         part_ms=_median_part_ms(answered),
+        first_token_spread=_first_token_spread(answered),
+        cpu_by_others=_cpu_by_others(answered),
         peak_memory_bytes=max(peaks, default=None),
         timings=list(timings),
     )
     # Only a learned scheduler reads a latency token.
     learned = any(record.latency_tokens for record in records)
-    return SummedCell(cell, own, kinds, count_plans(plan.cell, records), learned)
+    blind = answered if plan.method == NONE_METHOD else []
+    return SummedCell(
+        cell=cell,
+        scores=own,
+        kinds=kinds,
+        pictures={record.sample_id: record.picture_sha256 for record in records if record.picture_sha256 is not None},
+        plans=count_plans(plan.cell, records),
+        learned=learned,
+        answers={record.sample_id: record.answers for record in records},
+        told=tally_records(records),
+        responses={record.sample_id: record.response for record in blind},
+    )
 
 
-def _compared_to_full(cell: Cell, scores: ScoreTable, seed: int) -> Cell:
-    if cell.cell == FULL_CELL:
-        return cell
-    difference = _difference(scores.row(cell.cell), scores.row(FULL_CELL), seed)
-    return cell.model_copy(update={"difference_to_full": difference})
+def _with_accuracy(cell: Cell, scores: ScoreTable, kinds: NDArray[np.object_], seed: int) -> Cell:
+    own, full = scores.row(cell.cell), scores.row(FULL_CELL)
+    found: dict[str, object] = {"accuracy": _accuracy(scores, own), "accuracy_by_kind": _by_kind(scores, own, kinds)}
+    both = np.isfinite(own) & np.isfinite(full)
+    if cell.cell != FULL_CELL and both.any():
+        clusters = scores.clusters_among(both)
+        found["difference_to_full"] = paired_difference(own[both], full[both], seed, clusters=clusters)
+    return cell.model_copy(update=found)
 
 
-def _with_hard(cell: Cell, scores: ScoreTable, kinds: NDArray[np.object_], hard: HardSamples, seed: int) -> Cell:
+def _with_hard(cell: Cell, scores: ScoreTable, kinds: NDArray[np.object_], hard: HardSamples) -> Cell:
     if cell.cell in hard.defining:
         return cell
     on_hard = np.where(hard.hard, scores.row(cell.cell), np.nan)
-    by_kind = _by_kind(on_hard, kinds, seed)
-    return cell.model_copy(update={"accuracy_hard": _accuracy(on_hard, seed), "accuracy_hard_by_kind": by_kind})
+    by_kind = _by_kind(scores, on_hard, kinds)
+    return cell.model_copy(update={"accuracy_hard": _accuracy(scores, on_hard), "accuracy_hard_by_kind": by_kind})
+
+
+def _blind(summed: Sequence[SummedCell]) -> dict[str, str]:
+    """Return the responses of `none` by sample id."""
+    return {sample_id: response for one in summed for sample_id, response in one.responses.items()}
 
 
 def flag_reason(records: Sequence[SampleRecord]) -> str | None:
@@ -224,23 +271,18 @@ def _with_fronts(cells: Sequence[Cell], scores: ScoreTable) -> list[Cell]:
     return [cell.model_copy(update={"on_front": fronts[cell.cell]}) for cell in cells]
 
 
-def _accuracy(scores: NDArray[np.float64], seed: int) -> Interval | None:
-    known = scores[np.isfinite(scores)]
-    return mean_interval(known, seed) if len(known) else None
+def _accuracy(table: ScoreTable, scores: NDArray[np.float64]) -> Interval | None:
+    known = np.isfinite(scores)
+    return mean_interval(scores[known], table.clusters_among(known)) if known.any() else None
 
 
-def _by_kind(scores: NDArray[np.float64], kinds: NDArray[np.object_], seed: int) -> dict[str, Interval]:
+def _by_kind(table: ScoreTable, scores: NDArray[np.float64], kinds: NDArray[np.object_]) -> dict[str, Interval]:
     by_kind = {}
     for kind in sorted({kind for kind in kinds if kind is not None}):
-        accuracy = _accuracy(scores[kinds == kind], seed)
+        accuracy = _accuracy(table, np.where(kinds == kind, scores, np.nan))
         if accuracy is not None:
             by_kind[kind] = accuracy
     return by_kind
-
-
-def _difference(scores: NDArray[np.float64], full: NDArray[np.float64], seed: int) -> PairedDifference | None:
-    both = np.isfinite(scores) & np.isfinite(full)
-    return paired_difference(scores[both], full[both], seed) if both.any() else None
 
 
 def _kv_bytes(record: SampleRecord) -> float:
@@ -249,6 +291,19 @@ def _kv_bytes(record: SampleRecord) -> float:
 
 def _tokens_kept(record: SampleRecord) -> float:
     return record.tokens_kept
+
+
+def _first_token_spread(answered: Sequence[SampleRecord]) -> Spread | None:
+    ms = [sum(record.part_ms.values()) - record.part_ms.get("decode", 0.0) for record in answered if record.part_ms]
+    if not ms:
+        return None
+    low, median, high = np.percentile(ms, (10, 50, 90))
+    return Spread(median=float(median), low=float(low), high=float(high))
+
+
+def _cpu_by_others(answered: Sequence[SampleRecord]) -> float | None:
+    shares = [record.cpu_by_others for record in answered if record.cpu_by_others is not None]
+    return float(np.mean(shares)) if shares else None
 
 
 def _mean(records: Sequence[SampleRecord], value: Callable[[SampleRecord], float]) -> float:

@@ -20,6 +20,7 @@ from adallava.tasks.task import pictures_of
 from .answer_places import AnswerPlaces
 from .answering import Answerer, answer_batch
 from .batches import BatchStore, prepare_batch
+from .comparisons import count_planned
 from .journal import RESULTS_FILE, Journal, locked_folder, read_done, write_record
 from .loading import (
     check_drops,
@@ -34,8 +35,10 @@ from .loading import (
     prefix_lengths,
     resolve_methods,
 )
+from .majority import ResponseScorer
 from .observer import SweepObserver
 from .plan import CellPlan, plan_cells
+from .power import planning_line
 from .provenance import collect_provenance
 from .ranks import ONE_PROCESS, Ranks, is_own
 from .request import SweepRequest
@@ -96,16 +99,33 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
         run = describe_run(request, loaded)
         if request.roofline is not None:
             hardware(request.roofline).peak(run.config.dtype)
+        observer.note(planning_line(len(task.samples), count_planned(loaded.plans)))
         with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
             _lead(request.output, loaded, journal, observer, ranks)
         run, sizes = journal.run, journal.run.config.timing_batch_sizes
         # The other processes have ended: nothing else of this sweep is on the device.
         timings = time_cells(
-            request.output, loaded.answerers, loaded.plans, sizes, task.samples, loaded.store.prepare, observer
+            request.output,
+            loaded.answerers,
+            loaded.plans,
+            sizes,
+            task.samples,
+            loaded.store.prepare,
+            observer,
+            loaded.models[FULL_METHOD].device,
         )
         ids = [sample.id for sample in task.samples]
         prefixes = prefix_lengths(loaded.schedulers)
-        results = summarise(loaded.plans, ids, journal.read_cell, request.seed, timings, prefixes)
+        results = summarise(
+            loaded.plans,
+            ids,
+            journal.read_cell,
+            request.seed,
+            timings,
+            prefixes,
+            request.equivalence_margin,
+            _scorer(task),
+        )
         write_record(request.output / RESULTS_FILE, results)
         write_task_figures(request.output, task, loaded.plans, journal.read_cell)
         report = write_report(request.output, pictures_of(task), roofline=request.roofline) if request.report else None
@@ -199,6 +219,12 @@ def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
         command=request.command,
     )
     return Run(config=config, provenance=provenance)
+
+
+def _scorer(task: Task) -> ResponseScorer:
+    """Return what scores any response to a sample, by its id."""
+    by_id, score = {sample.id: sample for sample in task.samples}, task.scorer()
+    return lambda sample_id, response: score(by_id[sample_id], response)
 
 
 def _load_task(request: SweepRequest) -> Task:

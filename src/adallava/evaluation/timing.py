@@ -10,13 +10,15 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from adallava.records import PART_NAMES, Spread, Timing, TimingRecord
+from adallava.records import PART_NAMES, MachineLoad, Spread, Timing, TimingRecord
 from adallava.tasks import TaskSample
 
 from .answering import Answerer
 from .batches import PreparedBatch, describe_error
 from .journal import read_timings, write_timings
+from .machine_load import load_between, read_load
 from .observer import SweepObserver
 from .plan import CellPlan
 
@@ -28,6 +30,8 @@ REPEATS = 10
 
 NEW_TOKENS = 9
 """Tokens that every row generates, EOS or not: 8 decoding steps, the same for all."""
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ def time_cells(
     samples: Sequence[TaskSample],
     prepare: Callable[[Sequence[TaskSample]], PreparedBatch],
     observer: SweepObserver,
+    device: torch.device = _CPU,
 ) -> list[TimingRecord]:
     """Time every cell at every batch size that `timings.jsonl` does not hold yet, and return all of the file.
 
@@ -60,6 +65,7 @@ def time_cells(
         samples: the task's; the first ones that can be read are used, repeated if they are too few.
         prepare: makes a batch.
         observer: told about each batch size, and about cells that could not be timed.
+        device: whose load is recorded.
 
     Raises:
         RunFolderError: for a damaged `timings.jsonl`.
@@ -76,7 +82,7 @@ def time_cells(
             observer.note(f"nothing is timed at batch size {size}: none of the task's first pictures can be read")
             continue
         observer.timing(size, len(plans))
-        records = time_batch(answerers, plans, batch)
+        records = time_batch(answerers, plans, batch, device)
         for record in records:
             if record.error is not None:
                 observer.note(f"{record.cell} is not timed at batch size {size}: {record.error}")
@@ -94,11 +100,12 @@ def timing_batch(
 
 
 def time_batch(
-    answerers: Mapping[str, Answerer], plans: Sequence[CellPlan], batch: PreparedBatch
+    answerers: Mapping[str, Answerer], plans: Sequence[CellPlan], batch: PreparedBatch, device: torch.device = _CPU
 ) -> list[TimingRecord]:
     """Send one batch through all cells in turns. A cell that fails once is left out from then on, with its reason."""
     measured: dict[str, list[Measurement]] = {plan.cell: [] for plan in plans}
     errors: dict[str, str] = {}
+    before = read_load()
     for number in range(WARM_UPS + REPEATS):
         for plan in plans:
             if plan.cell in errors:
@@ -110,7 +117,9 @@ def time_batch(
                 continue
             if number >= WARM_UPS:
                 measured[plan.cell].append(measurement)
-    return [_record(plan.cell, len(batch.samples), measured[plan.cell], errors.get(plan.cell)) for plan in plans]
+    machine = load_between(before, read_load(), device)
+    size = len(batch.samples)
+    return [_record(plan.cell, size, measured[plan.cell], errors.get(plan.cell), machine) for plan in plans]
 
 
 def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measurement:
@@ -122,7 +131,7 @@ def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measure
     return Measurement(run.part_ms, run.peak_memory_bytes)
 
 
-def sum_up(batch_size: int, measurements: Sequence[Measurement]) -> Timing:
+def sum_up(batch_size: int, measurements: Sequence[Measurement], machine: MachineLoad | None = None) -> Timing:
     """Return medians and percentiles over the repeats; sums are taken within a repeat, before that."""
     totals = [sum(one.part_ms.values()) for one in measurements]
     decoding = [one.part_ms.get("decode", 0.0) for one in measurements]
@@ -139,7 +148,16 @@ def sum_up(batch_size: int, measurements: Sequence[Measurement]) -> Timing:
         repeats=len(measurements),
         part_ms={part: _spread(values) for part, values in parts.items()},
         peak_memory_bytes=max(one.peak_memory_bytes for one in measurements),
+        drift=_drift(parts["time_to_first_token"]),
+        machine=machine,
     )
+
+
+def _drift(values: Sequence[float]) -> float | None:
+    """Return the last third's median over the first third's; None of fewer than three values, or of nothing."""
+    third = len(values) // 3
+    first, last = (float(np.median(part)) if third else 0.0 for part in (values[:third], values[len(values) - third :]))
+    return last / first if first > 0.0 else None
 
 
 def _spread(values: Sequence[float]) -> Spread:
@@ -147,6 +165,8 @@ def _spread(values: Sequence[float]) -> Spread:
     return Spread(median=float(median), low=float(low), high=float(high))
 
 
-def _record(cell: str, batch_size: int, measurements: Sequence[Measurement], error: str | None) -> TimingRecord:
-    timing = sum_up(batch_size, measurements) if error is None else None
+def _record(
+    cell: str, batch_size: int, measurements: Sequence[Measurement], error: str | None, machine: MachineLoad
+) -> TimingRecord:
+    timing = sum_up(batch_size, measurements, machine) if error is None else None
     return TimingRecord(cell=cell, batch_size=batch_size, timing=timing, error=error)

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adallava.records import FULL_METHOD, Cell, Results
+from adallava.report.clock_notes import clock_note
 from adallava.report.measured_ms import timed_batch_sizes
 
 
@@ -22,6 +23,8 @@ class CostAxis:
     value: Callable[[Cell], float | None]
     shared: bool = False
     """True if methods have exactly the same x by construction."""
+    note: str = ""
+    """Why places on the axis are not to be compared."""
 
 
 def _gflops_total(cell: Cell) -> float | None:
@@ -62,8 +65,11 @@ _FIXED = (
 
 def cost_axes(results: Results) -> tuple[CostAxis, ...]:
     """Return the axes to choose from: the fixed ones, and one a batch size that the run was timed at."""
-    fixed = _FIXED if has_flops(results) else tuple(axis for axis in _FIXED if axis.key != "gflops")
-    return (*fixed, *map(_timed_axis, timed_batch_sizes(results.cells)))
+    answers = clock_note(results.cells, None)
+    fixed = [replace(axis, note=answers) if axis.unit == "ms" else axis for axis in _FIXED]
+    counted = [axis for axis in fixed if axis.key != "gflops" or has_flops(results)]
+    timed = [(size, clock_note(results.cells, size)) for size in timed_batch_sizes(results.cells)]
+    return (*counted, *(replace(_timed_axis(size), note=note) for size, note in timed))
 
 
 def has_flops(results: Results) -> bool:

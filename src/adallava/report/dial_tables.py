@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from adallava.dials import CellPlans, Dials, FixedShare, FrontComparison, FrontGain, PlanCount, Saving
 from adallava.estimates import PairedDifference
 from adallava.records import FULL_METHOD, Cell, Comparison, Results
 from adallava.report import formats
 from adallava.report.axes import has_flops
+from adallava.report.clock_notes import clock_note
 from adallava.report.dial_grid import ALL_TOKENS, heat_maps
 from adallava.report.layer_strip import layer_shares, strip_words
 from adallava.report.plain_table import Entry, PaperTable
@@ -20,9 +22,24 @@ def dial_tables(results: Results) -> list[PaperTable]:
     if results.dials is None:
         return []
     dials = results.dials
-    tables = [layers_table(results), layer_pairs_table(results), grid_table(results), front_table(dials)]
-    tables += [gains_table(dials), plans_table(dials), fixed_table(dials)]
+    tables = [layers_table(results), layer_pairs_table(results), grid_table(results)]
+    tables += [replace(table, caption=table.caption + _clock_notes(results)) for table in _front_tables(dials)]
+    tables += [plans_table(dials), fixed_table(dials)]
     return [table for table in tables if table.rows]
+
+
+def _front_tables(dials: Dials) -> list[PaperTable]:
+    return [front_table(dials), gains_table(dials)]
+
+
+def _clock_notes(results: Results) -> str:
+    """Say of each clock that fronts are over why it is not to be believed."""
+    fronts = [] if results.dials is None else results.dials.fronts
+    sizes = dict.fromkeys(front.batch_size for front in fronts if front.axis == "ms")
+    notes = [(size, clock_note(results.cells, size)) for size in sizes]
+    return "".join(
+        f" {'During the sweep' if size is None else f'At batch {size}'}, {note}." for size, note in notes if note
+    )
 
 
 def layers_table(results: Results) -> PaperTable:
@@ -58,8 +75,8 @@ def layer_pairs_table(results: Results) -> PaperTable:
         for first, second in dict.fromkeys((first, second) for first, second, _ in found)
     ]
     caption = (
-        "Paired differences in points between schedulers, with all vision tokens, 95 % intervals. Bold: significant "
-        "after Holm's correction over all comparisons of the run."
+        "Paired differences in points between schedulers, with all vision tokens, 95 % intervals. Bold: told apart "
+        "after correction for the comparisons of its family; the others are not, which does not make them the same."
     )
     return PaperTable("layer-pairs", caption, ("schedulers", *_latency_heads(cells, latencies)), tuple(rows))
 

@@ -1,15 +1,21 @@
 """Two runs on the same samples: what changed in each cell they share, and which samples flipped."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from adallava.errors import InputError
-from adallava.records import Cell, PairedDifference, Results, Run
+from adallava.estimates import Verdict
+from adallava.records import Cell, Results, Run
 from adallava.report import formats
 from adallava.report.sample_table import SampleTable, is_right
+from adallava.report.wording import Outcome, least_points, least_range, margin_points, outcome_of
 
-PairedEstimate = Callable[[Sequence[float], Sequence[float]], PairedDifference]
-"""From scores and other scores of the same samples, in one order, to their mean difference with its interval."""
+_Scores = Sequence[Sequence[float]]
+
+JudgeChanges = Callable[[_Scores, _Scores, Sequence[str], Mapping[str, str | None]], Sequence[Verdict]]
+"""From scores here and there, [cells][samples], NaN where there is none, the samples' ids and their pictures, to what
+may be said of each cell, corrected for all of them."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,24 @@ class ChangeRow:
     cell: str
     here: Cell
     there: Cell
-    difference: PairedDifference
+    verdict: Verdict
     gained: int
     lost: int
+
+    @property
+    def outcome(self) -> Outcome:
+        """What may be said of it."""
+        return outcome_of(self.verdict)
+
+    @property
+    def words(self) -> str:
+        """The same in words."""
+        if self.outcome in ("ahead", "differs"):
+            return "higher here" if self.verdict.difference.mean > 0 else "lower here"
+        if self.outcome == "same":
+            return f"the same within {margin_points(self.verdict)}"
+        least = least_points(self.verdict)
+        return "not told apart" + (f", {least} would have been found" if least != formats.DASH else "")
 
 
 @dataclass(frozen=True)
@@ -55,8 +76,18 @@ class Overlay:
     asked_differently: int
     """Common samples whose question or answers are not the same: the runs are not on the same task then."""
 
+    @property
+    def num_told(self) -> int:
+        """Cells that changed, by the corrected tests."""
+        return sum(row.outcome in ("ahead", "differs") for row in self.rows)
 
-def compare_runs(run: Run, results: Results, table: SampleTable, other: OtherRun, estimate: PairedEstimate) -> Overlay:
+    @property
+    def least(self) -> str:
+        """What the tests of the others could have shown."""
+        return least_range(row.verdict for row in self.rows)
+
+
+def compare_runs(run: Run, results: Results, table: SampleTable, other: OtherRun, judge: JudgeChanges) -> Overlay:
     """Return this run minus the other, cell by cell, sample by sample.
 
     Raises:
@@ -74,13 +105,14 @@ def compare_runs(run: Run, results: Results, table: SampleTable, other: OtherRun
         (row.question, row.expected) != (rows_there[row.sample_id].question, rows_there[row.sample_id].expected)
         for row in common
     )
-    found = [_change(here[name], there[name], table, other.table, ids, estimate) for name in shared]
+    pictures = {row.sample_id: row.picture_sha256 for row in common}
+    rows = _changes([(here[name], there[name]) for name in shared], table, other.table, ids, pictures, judge)
     return Overlay(
         name=other.name,
         num_common=len(common),
         num_here=len(table.rows),
         num_there=len(other.table.rows),
-        rows=tuple(row for row in found if row is not None),
+        rows=rows,
         only_here=tuple(name for name in here if name not in there),
         only_there=tuple(name for name in there if name not in here),
         settings=tuple(_settings(run, other.run)),
@@ -88,21 +120,33 @@ def compare_runs(run: Run, results: Results, table: SampleTable, other: OtherRun
     )
 
 
-def _change(
-    here: Cell, there: Cell, table: SampleTable, other: SampleTable, ids: Sequence[str], estimate: PairedEstimate
-) -> ChangeRow | None:
-    pairs = [(table.score(here.cell, id_), other.score(there.cell, id_)) for id_ in ids]
-    scored = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if not scored:
-        return None
-    return ChangeRow(
-        here.cell,
-        here,
-        there,
-        estimate([a for a, _ in scored], [b for _, b in scored]),
-        gained=sum(is_right(a) and not is_right(b) for a, b in scored),
-        lost=sum(is_right(b) and not is_right(a) for a, b in scored),
+def _changes(
+    cells: Sequence[tuple[Cell, Cell]],
+    table: SampleTable,
+    other: SampleTable,
+    ids: Sequence[str],
+    pictures: Mapping[str, str | None],
+    judge: JudgeChanges,
+) -> tuple[ChangeRow, ...]:
+    """Return one row for each cell of which both runs scored a sample."""
+    kept, ours, theirs = [], [], []
+    for here, there in cells:
+        a, b = [table.score(here.cell, id_) for id_ in ids], [other.score(there.cell, id_) for id_ in ids]
+        if any(x is not None and y is not None for x, y in zip(a, b, strict=True)):
+            kept.append((here, there))
+            ours.append([math.nan if score is None else score for score in a])
+            theirs.append([math.nan if score is None else score for score in b])
+    verdicts = judge(ours, theirs, ids, pictures)
+    return tuple(
+        ChangeRow(here.cell, here, there, verdict, gained=_flips(a, b), lost=_flips(b, a))
+        for (here, there), verdict, a, b in zip(kept, verdicts, ours, theirs, strict=True)
     )
+
+
+def _flips(right: Sequence[float], wrong: Sequence[float]) -> int:
+    """Return how many samples are right in one run and wrong in the other; a NaN is neither."""
+    scored = ((a, b) for a, b in zip(right, wrong, strict=True) if not (math.isnan(a) or math.isnan(b)))
+    return sum(is_right(a) and not is_right(b) for a, b in scored)
 
 
 def _settings(here: Run, there: Run) -> list[tuple[str, str, str]]:

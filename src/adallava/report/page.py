@@ -17,11 +17,14 @@ from plotly.offline import get_plotlyjs
 from adallava.durable import write_atomically
 from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
 from adallava.report import formats, tables, verdicts
+from adallava.report.alarms import alarm_lines, has_leaders, majority_words, without_leaders
 from adallava.report.axes import cost_axes, is_blind
+from adallava.report.clock_notes import clock_note, table_clock_note
 from adallava.report.facts import run_facts
-from adallava.report.hard_split import hard_samples
+from adallava.report.hard_split import hard_samples, hard_words
 from adallava.report.marks import method_marks
-from adallava.report.overlay import OtherRun, Overlay, PairedEstimate, compare_runs
+from adallava.report.measured_ms import timed_batch_sizes
+from adallava.report.overlay import JudgeChanges, OtherRun, Overlay, compare_runs
 from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
 from adallava.report.page_dials import dials_part, fronts_json
 from adallava.report.page_samples import samples_json
@@ -29,6 +32,7 @@ from adallava.report.pick import Pictures, choose_pictures, kinds_of
 from adallava.report.read import read_results, read_run, read_samples
 from adallava.report.roofline_ms import Roofline, run_roofline
 from adallava.report.sample_table import SampleTable, read_table
+from adallava.report.wording import least_range
 
 REPORT_NAME = "report.html"
 
@@ -41,10 +45,10 @@ _SCRIPTS = (
 
 @dataclass(frozen=True)
 class LaidOver:
-    """Another run folder to lay over the page's, and how to estimate a paired difference."""
+    """Another run folder to lay over the page's, and what tests its changes."""
 
     run_folder: Path
-    estimate: PairedEstimate
+    judge: JudgeChanges
 
 
 def write_report(
@@ -80,7 +84,7 @@ def write_report(
         same_name = folder.name == run_folder.resolve().name
         other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder))
     overlay = (
-        compare_runs(run, results, table, other, laid_over.estimate)
+        compare_runs(run, results, table, other, laid_over.judge)
         if other is not None and laid_over is not None
         else None
     )
@@ -121,7 +125,8 @@ def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
 
 def _render(page: _Page) -> str:
     """Return the page as HTML. What comes from the run is escaped; its policy lets only our scripts run."""
-    results = page.results
+    results = without_leaders(page.results)
+    leaders = has_leaders(page.results)
     runs = [NamedResults("", results, page.table.merging)]
     if page.other is not None:
         runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
@@ -140,6 +145,9 @@ def _render(page: _Page) -> str:
             results=results,
             overlay=page.overlay,
             full=tables.full_cell(results),
+            alarms=alarm_lines(results),
+            leaders=leaders,
+            majority=None if results.majority is None else majority_words(results.majority),
             flagged=[cell for cell in results.cells if cell.flagged],
             marks=method_marks(cell.method for run in runs for cell in run.results.cells),
             axes=axes,
@@ -147,10 +155,20 @@ def _render(page: _Page) -> str:
             position_names=list(dict.fromkeys(cell.positions for cell in results.cells)),
             has_hard=any(cell.accuracy_hard for cell in results.cells),
             hard_known=hard is not None,
+            hard_words="" if results.hard_split is None else hard_words(results.hard_split),
             has_draws=any(cell.draws > 1 for cell in results.cells),
-            budgets=verdicts.budget_rows(results),
+            budgets=verdicts.budget_rows(results) if leaders else [],
             front=_front(results),
+            answers_note=clock_note(results.cells, None),
+            timing_notes=[
+                f"batch {size}: {note}"
+                for size in timed_batch_sizes(results.cells)
+                if (note := clock_note(results.cells, size))
+            ],
+            areas_note=table_clock_note(results.cells) if any(area.axis == "ms" for area in results.areas) else "",
             pairs=verdicts.pair_rows(results),
+            least=least_range(results.comparisons),
+            area_least=least_range(results.area_comparisons),
             area_pairs=verdicts.area_pair_rows(results),
             areas=verdicts.area_table(results),
             dials=dials_part(results),
@@ -166,7 +184,7 @@ def _render(page: _Page) -> str:
             responses_complete=packed["responses_complete"],
             sample_budgets=budgets,
             first_budget=_first_budget(results, budgets),
-            cells_json=_json_for_html({**cells_json(runs), "fronts": fronts_json(results)}),
+            cells_json=_json_for_html({**cells_json(runs), "fronts": fronts_json(results), "leaders": leaders}),
             samples_json=_json_for_html(packed),
             # Ours, not the run's: the only texts that go in unescaped.
             style=Markup(_asset("page.css")),
@@ -187,6 +205,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(percent=formats.percent, interval=formats.interval, count=formats.count)
     environment.filters.update(figures3=formats.figures3, gflops=formats.gflops, empties=tables.empties_text)
+    environment.filters["probability"] = formats.probability
     environment.filters["details"] = detail_lines
     environment.filters["difference"] = lambda estimate: formats.difference(estimate)[0]
     environment.filters["difference_interval"] = lambda estimate: formats.difference(estimate)[1]
@@ -213,13 +232,14 @@ def _json_for_html(value: object) -> Markup:
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
-def _front(results: Results) -> list[tuple[str, list[str]]]:
-    """Return, by axis that has one, the cells on the Pareto front."""
+def _front(results: Results) -> list[tuple[str, list[str], str]]:
+    """Return, by axis that has one, the cells on the Pareto front, and why not to believe in it."""
     axes: tuple[Axis, ...] = tuple(verdicts.AXIS_TITLES)
     named = [
         (verdicts.AXIS_TITLES[axis], [cell.cell for cell in results.cells if axis in cell.on_front]) for axis in axes
     ]
-    return [(title, cells) for title, cells in named if cells]
+    notes = {verdicts.AXIS_TITLES["ms"]: table_clock_note(results.cells)}
+    return [(title, cells, notes.get(title, "")) for title, cells in named if cells]
 
 
 def _sample_budgets(results: Results) -> list[tuple[str, int]]:

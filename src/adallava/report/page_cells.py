@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from adallava.alarms import MajorityBaseline
 from adallava.records import FULL_METHOD, Cell, Interval, PairedDifference, Results
 from adallava.report import formats
+from adallava.report.alarms import MAJORITY_NAME
 from adallava.report.axes import cost_axes, is_blind, not_drawn, place_on
 from adallava.report.marks import method_marks
+from adallava.report.wording import least_points, margin_points, outcome_of
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
                 "title": axis.title,
                 "unit": axis.unit,
                 "shared": axis.shared,
+                "note": f"{axis.note[0].upper()}{axis.note[1:]}." if axis.note else "",
                 "missing": _missing(runs, axis),
             }
             for axis in axes
@@ -56,6 +60,20 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
         ],
         "cells": cells,
         "comparisons": _comparisons(runs),
+        "majority": _majority(runs[0].results.majority),
+    }
+
+
+def _majority(majority: MajorityBaseline | None) -> dict[str, Any] | None:
+    """Return the line of the majority answer, as accuracies of a cell are given."""
+    if majority is None:
+        return None
+    return {
+        "name": MAJORITY_NAME,
+        "accuracy": {
+            "all": {**_by_kind(majority.accuracy_by_kind), "": _bounds(majority.line)},
+            "hard": {**_by_kind(majority.accuracy_hard_by_kind), "": _bounds(majority.accuracy_hard)},
+        },
     }
 
 
@@ -130,14 +148,16 @@ def detail_lines(cell: Cell) -> list[str]:
 
 
 def _comparisons(runs: Sequence[NamedResults]) -> list[list[Any]]:
-    """Return [a, b, mean, low, high, n, adjusted p, significant] for every pair that a run tested."""
+    """Return [a, b, mean, low, high, n, adjusted p, outcome, least difference, margin] for every tested pair."""
     return [
         [
             column_name(run, pair.cell_a),
             column_name(run, pair.cell_b),
             *(_bounds(pair.difference) or []),
             float(f"{pair.p_adjusted:.3g}"),
-            pair.significant,
+            outcome_of(pair),
+            least_points(pair),
+            margin_points(pair),
         ]
         for run in runs
         for pair in run.results.comparisons

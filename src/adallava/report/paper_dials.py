@@ -5,6 +5,7 @@ from typing import Any
 
 from adallava.records import Results
 from adallava.report import formats
+from adallava.report.alarms import without_leaders
 from adallava.report.axes import cost_axes, place_on
 from adallava.report.dial_grid import HeatMap, heat_maps, shade_ends
 from adallava.report.page_dials import fronts_json
@@ -20,6 +21,7 @@ def write_dial_figures(results: Results, folder: Path) -> list[Path]:
 
     A run in which every layer ran has neither. The same results give the same bytes.
     """
+    results = without_leaders(results)
     maps = heat_maps(results)
     if results.dials is None or not maps:
         return []

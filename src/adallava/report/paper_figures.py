@@ -11,6 +11,7 @@ from adallava.durable import write_atomically
 from adallava.errors import InputError
 from adallava.records import FULL_METHOD, Cell, Interval, PositionsName, Results
 from adallava.report import formats
+from adallava.report.alarms import MAJORITY_NAME, majority_of
 from adallava.report.axes import CostAxis, cost_axes, is_blind, place_on
 from adallava.report.marks import Mark, method_marks
 
@@ -82,11 +83,12 @@ def _write(results: Results, cells: Sequence[Cell], axis: CostAxis, split: Split
     curves = _curves(cells, axis, split)
     if not curves:
         return []
-    rows = -(-(len(curves) + 1) // _LEGEND_COLUMNS)
+    rows = -(-(len(curves) + 2) // _LEGEND_COLUMNS)
     with styled_figure(_WIDTH_INCHES, _PLOT_HEIGHT_INCHES + rows * _LEGEND_ROW_INCHES) as figure:
         plot = figure.add_subplot()
         # Marks go by the whole run, so that a method looks the same in every figure.
         _draw(plot, cells, method_marks(cell.method for cell in results.cells), axis, split, curves)
+        _draw_majority(plot, majority_of(results, split))
         figure.legend(loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=7.5, handlelength=3.2)
         return save_figure(figure, stem)
 
@@ -158,6 +160,13 @@ def _draw(
     plot.set_ylabel(f"accuracy{', hard split' if split == 'hard' else ''}, % (n = {n})")
     plot.grid(color="#e4e2dc", linewidth=0.5)
     plot.set_axisbelow(True)
+
+
+def _draw_majority(plot: Any, accuracy: Interval | None) -> None:
+    if accuracy is not None:
+        plot.axhline(
+            100 * accuracy.mean, color="#8a8a8a", linewidth=0.9, linestyle=(0, (1, 3)), label=MAJORITY_NAME, zorder=1
+        )
 
 
 def _curve(

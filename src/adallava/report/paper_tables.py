@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from adallava.durable import write_atomically
-from adallava.records import FULL_METHOD, Cell, Results, Run
+from adallava.records import FULL_METHOD, Cell, Interval, Results, Run
 from adallava.report import formats
+from adallava.report.alarms import MAJORITY_NAME, alarm_lines, has_leaders, majority_of, without_leaders
 from adallava.report.axes import has_flops, is_blind
+from adallava.report.clock_notes import table_clock_note
 from adallava.report.dial_tables import dial_tables
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.report.paper_figures import Split, accuracy_of
@@ -30,6 +32,7 @@ def write_tables(run: Run, results: Results, folder: Path, roofline: str | None 
 
 def paper_tables(run: Run, results: Results, roofline: str | None = None) -> list[PaperTable]:
     """Return accuracy by method and budget, on the hard split if there is one, over both dials, and the costs."""
+    results = without_leaders(results)
     tables = [_accuracy_table(run, results, "all")]
     if any(cell.accuracy_hard for cell in results.cells):
         tables.append(_accuracy_table(run, results, "hard"))
@@ -50,14 +53,16 @@ def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
     counts = sorted({accuracy.n for cell in results.cells if (accuracy := accuracy_of(cell, split))})
     n = "0" if not counts else "" if counts[0] != counts[-1] else formats.count(counts[0])
     n = n or f"{formats.count(counts[0])} to {formats.count(counts[-1])}"
-    ends = "; ".join(f"{cell.method}: {_score_words(cell, split)}" for cell in whole)
+    lines = [(cell.method, accuracy_of(cell, split)) for cell in whole] + [(MAJORITY_NAME, majority_of(results, split))]
+    ends = "; ".join(f"{name}: {_accuracy_words(accuracy)}" for name, accuracy in lines if accuracy is not None)
     where = "the hard split" if split == "hard" else "all samples"
     caption = (
         f"Accuracy in % with 95 % bootstrap intervals, by method and token budget: {run.config.model} on "
         f"{run.config.task}, {where}, n = {n}." + (f" {ends}." if ends else "")
     )
     if clear:
-        caption += " Bold: significantly ahead of every other method at its budget (paired, Holm-corrected)."
+        caption += " Bold: told apart from every other method at its budget (paired tests, corrected)."
+    caption += "".join(f" {severity.upper()}: {message}." for severity, message in alarm_lines(results))
     if any(cell.flagged for cell in cells):
         caption += " ⚑: failed or empty answers, not to be trusted."
     name = "accuracy" if split == "all" else "accuracy-hard"
@@ -67,11 +72,9 @@ def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
 
 def _clear_leaders(results: Results) -> frozenset[str]:
     """Return the cells that are significantly ahead of all others at their budget; the highest mean is not enough."""
-    rows = budget_rows(results)
+    rows = budget_rows(results) if has_leaders(results) else []
     return frozenset(
-        row.leader.cell
-        for row in rows
-        if row.leader and row.ahead_of and not row.tied_with and not row.untested and not row.flagged
+        row.leader.cell for row in rows if row.leader and 0 < row.num_cells - 1 == len(row.ahead_of) + len(row.above)
     )
 
 
@@ -84,9 +87,8 @@ def _score(cell: Cell | None, split: Split, clear: frozenset[str]) -> Entry:
     return Entry(formats.percent(accuracy.mean) + flag, bounds, cell.cell in clear)
 
 
-def _score_words(cell: Cell, split: Split) -> str:
-    entry = _score(cell, split, frozenset())
-    return f"{entry.text} {entry.note}".strip()
+def _accuracy_words(accuracy: Interval) -> str:
+    return f"{formats.percent(accuracy.mean)} [{formats.percent(accuracy.low)}, {formats.percent(accuracy.high)}]"
 
 
 def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperTable:
@@ -120,6 +122,8 @@ def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperT
         + f"; {NO_CHOOSING_MS}; decoding has ms per token in the timing pass alone. {run.config.model} on "
         f"{run.config.task}." + (f" roofline: {roofline.words}." if roofline else "")
     )
+    note = table_clock_note(results.cells)
+    caption += f" {note[0].upper()}{note[1:]}." if note else ""
     return PaperTable("costs", caption, head, tuple(rows))
 
 

@@ -65,6 +65,8 @@ class SampleRow:
     kind: str | None
     num_patches: int
     """N of the first image: of a picture that is read in tiles, the whole."""
+    picture_sha256: str | None = None
+    """Samples about one picture share it; None where no cell read the picture, and in older files."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,7 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
     """
     firsts: dict[str, SampleRecord] = {}
     num_patches: dict[str, int] = {}
+    pictures: dict[str, str] = {}
     tiled = False
     merging: set[str] = set()
     columns: dict[str, dict[str, Answers]] = {cell: {} for cell in cells}
@@ -99,6 +102,8 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         if record.cell not in columns:
             continue
         firsts.setdefault(record.sample_id, record)
+        if record.picture_sha256 is not None:
+            pictures.setdefault(record.sample_id, record.picture_sha256)
         tokens = record.tokens_per_image
         tiled = tiled or len(set(tokens)) > 1
         if record.kept_indices or record.sample_id not in num_patches:
@@ -111,7 +116,7 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         answers.add(record.draw, text, record.score, record.error)
         if record.kept_indices and record.draw == 0:
             answers.kept = bitmap(record.kept_indices[0], tokens[0])
-    rows = tuple(_row(record, num_patches[id_]) for id_, record in firsts.items())
+    rows = tuple(_row(record, num_patches[id_], pictures.get(id_)) for id_, record in firsts.items())
     return SampleTable(rows, columns, frozenset(merging), tiled)
 
 
@@ -120,6 +125,6 @@ def is_right(score: float | None) -> bool:
     return score is not None and score >= RIGHT
 
 
-def _row(record: SampleRecord, num_patches: int) -> SampleRow:
+def _row(record: SampleRecord, num_patches: int, picture_sha256: str | None) -> SampleRow:
     expected = tuple(answer for answer, _ in Counter(record.answers).most_common(_MAX_ANSWERS))
-    return SampleRow(record.sample_id, record.question, expected, record.kind, num_patches)
+    return SampleRow(record.sample_id, record.question, expected, record.kind, num_patches, picture_sha256)

@@ -3,10 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adallava.records import FULL_METHOD, Area, AreaComparison, Axis, Cell, Comparison, Results, Timing
+from adallava.estimates import Verdict
+from adallava.records import FULL_METHOD, Area, Axis, Cell, Comparison, Results, Timing
 from adallava.report import formats
 from adallava.report.axes import is_blind
+from adallava.report.clock_notes import table_clock_note
 from adallava.report.marks import Mark, method_marks
+from adallava.report.wording import Outcome, least_points, least_range, margin_points, outcome_of
 
 AXIS_TITLES: dict[Axis, str] = {
     "tokens": "tokens, layer average",
@@ -15,12 +18,16 @@ AXIS_TITLES: dict[Axis, str] = {
 }
 
 
+_OUTCOMES: tuple[Outcome, ...] = ("ahead", "differs", "same", "open")
+
+
 @dataclass(frozen=True)
 class BudgetRow:
     """The cells at one budget: the one with the highest accuracy, and what the tests say of it and the others.
 
-    "Ahead" is a corrected paired test's word; `untested` were never compared with the leader. `leader` is None if
-    every cell at the budget is flagged.
+    "Ahead" is the word of a corrected paired test that was planned; `above` are significantly lower in a test that was
+    not, `same_as` within the margin, `untested` never compared with the leader. `leader` is None if every cell at the
+    budget is flagged.
     """
 
     budget: str
@@ -29,22 +36,32 @@ class BudgetRow:
     leader: Cell | None
     mark: Mark | None
     ahead_of: tuple[str, ...]
-    tied_with: tuple[str, ...]
+    above: tuple[str, ...]
+    same_as: tuple[str, ...]
+    not_told_from: tuple[str, ...]
     untested: tuple[str, ...]
     flagged: tuple[str, ...]
+    equal: tuple[str, ...] = ()
+    """Methods with the leader's very mean."""
+    least: str = ""
+    """What the tests of `not_told_from` could have shown."""
 
 
 @dataclass(frozen=True)
 class PairRow:
-    """One tested pair in words, the better mean first. `ahead` is True only where the test is significant."""
+    """One tested pair in words, the higher mean first, and what may be said of it."""
 
     first: str
     second: str
-    ahead: bool
+    outcome: Outcome
     difference: str
     interval: str
     num_samples: int
     p_adjusted: str
+    least: str
+    """The least true difference that would have been found, in points."""
+    margin: str
+    """Within which two sides are called the same."""
     where: str = ""
     """For two methods at equal cost: the axis and the range of costs."""
 
@@ -99,12 +116,12 @@ def budget_rows(results: Results) -> list[BudgetRow]:
 
 
 def pair_rows(results: Results) -> list[PairRow]:
-    """Return every tested pair, the significant ones first, in the order of the records otherwise."""
-    return sorted(map(_pair_row, results.comparisons), key=lambda row: not row.ahead)
+    """Return every tested pair, what is told of it first, in the order of the records otherwise."""
+    return sorted(map(_pair_row, results.comparisons), key=_by_outcome)
 
 
 def area_table(results: Results) -> AreaTable | None:
-    """Return the areas, the best over the first axis on top, or None if the run has none."""
+    """Return the areas, the largest over the first axis on top, or None if the run has none."""
     axes = [axis for axis in AXIS_TITLES if any(area.axis == axis for area in results.areas)]
     if not axes:
         return None
@@ -125,7 +142,11 @@ def area_table(results: Results) -> AreaTable | None:
 
 
 def area_pair_rows(results: Results) -> list[PairRow]:
-    """Return every tested pair of methods at equal cost, the significant ones first."""
+    """Return every tested pair of methods at equal cost, what is told of it first.
+
+    Where milliseconds are not to be compared, no pair is ahead at equal milliseconds.
+    """
+    clock_fails = bool(table_clock_note(results.cells))
     rows = [
         _statement(
             f"{pair.method_a}{_suffix(pair.positions)}",
@@ -134,8 +155,13 @@ def area_pair_rows(results: Results) -> list[PairRow]:
             f"{AXIS_TITLES[pair.axis]}, {_span(pair.axis, pair.from_cost, pair.to_cost)}",
         )
         for pair in results.area_comparisons
+        if not (clock_fails and pair.axis == "ms")
     ]
-    return sorted(rows, key=lambda row: not row.ahead)
+    return sorted(rows, key=_by_outcome)
+
+
+def _by_outcome(row: PairRow) -> int:
+    return _OUTCOMES.index(row.outcome)
 
 
 def timing_table(results: Results) -> TimingTable | None:
@@ -165,30 +191,40 @@ def _budget_row(
     sound = [cell for cell in cells if not cell.flagged]
     flagged = tuple(cell.method for cell in cells if cell.flagged)
     if not sound:
-        return BudgetRow(budget, positions, len(cells), None, None, (), (), (), flagged)
-    leader = max(sound, key=lambda cell: cell.accuracy.mean if cell.accuracy else -1.0)
-    named: dict[str, list[str]] = {"ahead": [], "tied": [], "untested": []}
-    for cell in sound:
-        if cell is not leader:
-            named[_verdict(tested.get(frozenset((leader.cell, cell.cell))), leader.cell)].append(cell.method)
+        return BudgetRow(budget, positions, len(cells), None, None, (), (), (), (), (), flagged)
+    leader = max(sound, key=_mean)
+    others = [cell for cell in sound if cell is not leader]
+    pairs = {cell.method: tested.get(frozenset((leader.cell, cell.cell))) for cell in others}
+
+    def named(*wanted: Outcome) -> tuple[str, ...]:
+        return tuple(name for name, pair in pairs.items() if pair is not None and _led(pair, leader) in wanted)
+
     return BudgetRow(
         budget,
         positions,
         len(cells),
         leader,
         marks[leader.method],
-        tuple(named["ahead"]),
-        tuple(named["tied"]),
-        tuple(named["untested"]),
-        flagged,
+        ahead_of=named("ahead"),
+        above=named("differs"),
+        same_as=named("same"),
+        not_told_from=named("open"),
+        untested=tuple(name for name, pair in pairs.items() if pair is None),
+        flagged=flagged,
+        equal=tuple(cell.method for cell in others if _mean(cell) == _mean(leader)),
+        least=least_range(pair for pair in pairs.values() if pair is not None),
     )
 
 
-def _verdict(pair: Comparison | None, leader: str) -> str:
-    if pair is None:
-        return "untested"
-    lead = pair.difference.mean if pair.cell_a == leader else -pair.difference.mean
-    return "ahead" if pair.significant and lead > 0 else "tied"
+def _mean(cell: Cell) -> float:
+    return cell.accuracy.mean if cell.accuracy else -1.0
+
+
+def _led(pair: Comparison, leader: Cell) -> Outcome:
+    """Return what may be said of a pair from the leader's side: its test may be over fewer samples, and turn it."""
+    lead = pair.difference.mean if pair.cell_a == leader.cell else -pair.difference.mean
+    outcome = outcome_of(pair)
+    return "open" if outcome in ("ahead", "differs") and lead <= 0 else outcome
 
 
 def _suffix(positions: str) -> str:
@@ -199,7 +235,7 @@ def _pair_row(pair: Comparison) -> PairRow:
     return _statement(pair.cell_a, pair.cell_b, pair)
 
 
-def _statement(name_a: str, name_b: str, pair: Comparison | AreaComparison, where: str = "") -> PairRow:
+def _statement(name_a: str, name_b: str, pair: Verdict, where: str = "") -> PairRow:
     turned = pair.difference.mean < 0
     difference = pair.difference
     if turned:
@@ -209,7 +245,16 @@ def _statement(name_a: str, name_b: str, pair: Comparison | AreaComparison, wher
     mean, interval = formats.difference(difference)
     first, second = (name_b, name_a) if turned else (name_a, name_b)
     return PairRow(
-        first, second, pair.significant, mean, interval, difference.n, formats.probability(pair.p_adjusted), where
+        first,
+        second,
+        outcome_of(pair),
+        mean,
+        interval,
+        difference.n,
+        formats.probability(pair.p_adjusted),
+        least_points(pair),
+        margin_points(pair),
+        where,
     )
 
 

@@ -35,6 +35,7 @@ class Answer:
         response: what the model is said to have written.
         score: in [0, 1] for this project's runs; any metric's value for lmms-eval.
         kind: question type.
+        picture_sha256: samples about one picture share it; None if the file does not say.
         error: why the sample failed, if it did.
         method, budget_asked: what ran, according to the row itself.
         num_vision_tokens, tokens_asked, tokens_kept: N, K asked for, tokens that entered the LLM.
@@ -62,6 +63,7 @@ class Answer:
     draw: int = 0
     positions: str | None = None
     kind: str | None = None
+    picture_sha256: str | None = None
     error: str | None = None
     method: str | None = None
     budget_asked: str | None = None

@@ -25,6 +25,7 @@ from .findings import Diagnosis, Observation, Outcome
 from .lengths import check_off_by_one, check_placeholders
 from .lmms_eval_rows import read_rows
 from .lmms_eval_samples import load_lmms_eval, samples_files
+from .meaning import check_answers_of_task, check_full_above_majority, check_full_above_none
 from .run_folder import load_run_folder, sample_files
 
 
@@ -58,6 +59,30 @@ def outcome(check: str, failure: int | None, title: str, remedy: str, observatio
 
 
 FILE_CHECKS: tuple[FileCheck, ...] = (
+    FileCheck(
+        "answers-outside-task",
+        None,
+        "hardly a response is one of the task's answers, right or wrong",
+        "Compare no methods on this run. Look at a few prompts and responses: the model may not know what kind of "
+        "answer is asked for (--question-suffix tells it), or the labels are written in a form that no model uses.",
+        check_answers_of_task,
+    ),
+    FileCheck(
+        "full-not-above-none",
+        None,
+        "the full-token model is not above answers without the picture",
+        "Compare no methods on this run: what they keep of the picture cannot matter. Look whether pictures and "
+        "questions belong together, and whether the questions need the picture.",
+        check_full_above_none,
+    ),
+    FileCheck(
+        "full-not-above-majority",
+        None,
+        "the full-token model is not above the most frequent answer",
+        "Compare no methods on this run: one word to every question does as well. Look at the prompts and responses, "
+        "and whether the model can do the task.",
+        check_full_above_majority,
+    ),
     FileCheck(
         "empty-answers-scored",
         1,
@@ -175,7 +200,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         check_decoding,
     ),
 )
-"""In the order in which a person would meet the failures."""
+"""First whether the figures mean anything at all, then in the order in which a person would meet the failures."""
 
 
 def load_answers(path: Path) -> AnswerFile:

@@ -58,6 +58,16 @@ def is_tail(response: str, target: str) -> bool:
     return target[-len(response) - 1].isalnum() and response[0].isalnum()
 
 
+def tails_of(words: Iterable[str]) -> frozenset[str]:
+    """Return every text that `is_tail` takes for the tail of one of the words; those of digits too."""
+    return frozenset(
+        word[start:]
+        for word in {word.casefold() for word in words}
+        for start in range(1, len(word))
+        if word[start - 1].isalnum() and word[start].isalnum()
+    )
+
+
 def _evidence(cell: AnswerCell, pairs: Mapping[str, tuple[str, str]], what: str) -> tuple[str | None, list[str]]:
     answered = sum(not answer.empty for answer in cell.answered)
     distinct = sorted(set(pairs.values()))

@@ -57,9 +57,10 @@ function setUpMethods(data, view, redraw) {
 function showMissing(data, view) {
   const note = document.getElementById("plot-missing");
   const missing = axisOf(data, view).missing;
-  note.hidden = missing.length === 0;
+  const clock = axisOf(data, view).note;
+  note.hidden = missing.length === 0 && !clock;
   const named = missing.slice(0, 12).join("; ") + (missing.length > 12 ? `; and ${missing.length - 12} more` : "");
-  note.textContent = missing.length ? `Not drawn: ${named}.` : "";
+  note.textContent = [clock, missing.length ? `Not drawn: ${named}.` : ""].filter(Boolean).join(" ");
 }
 
 // The slider is logarithmic over the costs of the cells, in thousandths.

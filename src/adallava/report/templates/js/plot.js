@@ -49,7 +49,8 @@ function traces(data, view, placed, range) {
   const apart = (rank) => Math.pow(range[1] / range[0], dodge * (rank - (curves.length - 1) / 2));
   return [
     ...lines.map((cell) => acrossLine(data, cell, view, range)),
-    frontLine(placed, view),
+    ...majorityLine(data, view, range),
+    ...(data.leaders ? [frontLine(placed, view)] : []),
     ...curves.map((group, rank) => curve(data, group, view, group.cells[0].full ? 1 : apart(rank))),
   ];
 }
@@ -126,7 +127,26 @@ function acrossLine(data, cell, view, range) {
   };
 }
 
-// A broad pale step under the curves: what the best cell up to each cost reaches.
+// What needs no model: the most frequent answer, given to every question.
+function majorityLine(data, view, range) {
+  const bounds = data.majority && accuracyIn(data.majority, view);
+  if (!bounds) return [];
+  const text = `<b>${escapeHtml(data.majority.name)}</b><br>accuracy ${scoreWords(bounds)}`;
+  return [{
+    type: "scatter",
+    name: escapeHtml(data.majority.name),
+    x: [range[0], Math.sqrt(range[0] * range[1]), range[1]],
+    y: [100 * bounds[0], 100 * bounds[0], 100 * bounds[0]],
+    mode: "lines",
+    meta: { method: null, opacity: 1 },
+    line: { color: RULE, width: 1.4, dash: "1px,4px" },
+    hoverinfo: "text",
+    hovertext: text,
+    showlegend: false,
+  }];
+}
+
+// A broad pale step under the curves: the highest mean up to each cost.
 function frontLine(placed, view) {
   const front = paretoFront(placed, view);
   return {
@@ -161,6 +181,7 @@ function costRange(placed, view) {
 
 function scoreRange(data, view) {
   const shown = data.cells.filter((cell) => isShown(cell, view)).map((cell) => accuracyIn(cell, view));
+  if (data.majority) shown.push(accuracyIn(data.majority, view));
   const ends = shown.filter(Boolean).flatMap((bounds) => [100 * bounds[1], 100 * bounds[2]]);
   if (!ends.length) return [0, 100];
   // In tens, so that views of one run are read on the same scale more often than not.

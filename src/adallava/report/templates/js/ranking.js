@@ -1,4 +1,4 @@
-// "Which method for my budget?": each method's best cell that costs no more, the best first.
+// "Which method for my budget?": each method's cell with the highest mean that costs no more, in order of the mean.
 
 function rankedCells(data, view) {
   const best = new Map();
@@ -13,11 +13,17 @@ function rankedCells(data, view) {
 }
 
 function findComparison(data, a, b) {
-  for (const [first, second, mean, low, high, n, p, significant] of data.comparisons) {
-    if (first === a && second === b) return { mean, low, high, n, p, significant };
-    if (first === b && second === a) return { mean: -mean, low: -high, high: -low, n, p, significant };
+  for (const [first, second, mean, low, high, n, p, outcome, least, margin] of data.comparisons) {
+    const rest = { n, p, outcome, least, margin };
+    if (first === a && second === b) return { mean, low, high, ...rest };
+    if (first === b && second === a) return { mean: -mean, low: -high, high: -low, ...rest };
   }
   return null;
+}
+
+// What a pair that is not told apart could have shown; nothing in older runs.
+function leastWords(found) {
+  return found.least === DASH ? "" : `; a true difference of ${found.least} points would have been found`;
 }
 
 // What the tests of the run let one say of cell a against cell b, as one sentence.
@@ -28,9 +34,19 @@ function comparisonWords(data, a, b) {
   if (!found) return `${a} and ${b} were not tested against each other in this run.`;
   const p = found.p < 0.001 ? "< 0.001" : `= ${Number(found.p.toFixed(3))}`;
   const bounds = `${points(found.low)} to ${points(found.high)}, n = ${whole(found.n)}, adjusted p ${p}`;
-  if (!found.significant) return `${a} and ${b} are not told apart: ${points(found.mean)} points (${bounds}).`;
-  const [ahead, behind] = found.mean > 0 ? [a, b] : [b, a];
-  return `${ahead} is ahead of ${behind} by ${Math.abs(100 * found.mean).toFixed(1)} points (${bounds}).`;
+  const [higher, lower] = found.mean > 0 ? [a, b] : [b, a];
+  const by = `${Math.abs(100 * found.mean).toFixed(1)} points (${bounds})`;
+  if (found.outcome === "ahead") return `${higher} is ahead of ${lower} by ${by}.`;
+  if (found.outcome === "differs") return `${higher} is higher than ${lower} by ${by}; the comparison was not planned.`;
+  if (found.outcome === "same") return `${a} and ${b} are the same within ${found.margin} points: ${points(found.mean)} (${bounds}).`;
+  return `${a} and ${b} are not told apart: ${points(found.mean)} points (${bounds})${leastWords(found)}.`;
+}
+
+const VERDICTS = { ahead: "behind", differs: "lower, not planned", same: "the same", open: "not told apart" };
+
+// An alarm says why no cell may be called the highest; and where nothing is right, none is.
+function hasLeader(data, view, ranked) {
+  return data.leaders && ranked.length > 0 && accuracyIn(ranked[0], view)[0] > 0;
 }
 
 function verdictWords(data, view, leader, cell) {
@@ -39,7 +55,9 @@ function verdictWords(data, view, leader, cell) {
   if (view.kind || view.split !== "all") return "";
   const found = findComparison(data, leader.name, cell.name);
   if (!found) return data.comparisons.length ? "not tested" : "";
-  return found.significant && found.mean > 0 ? "behind" : "not told apart";
+  const turned = ["ahead", "differs"].includes(found.outcome) && found.mean <= 0;
+  const verdict = VERDICTS[turned ? "open" : found.outcome];
+  return found.outcome === "same" ? `${verdict} within ${found.margin} points` : verdict;
 }
 
 function drawRanking(data, view) {
@@ -47,23 +65,36 @@ function drawRanking(data, view) {
   const list = document.getElementById("ranking");
   const answer = document.getElementById("ranking-answer");
   const unit = axisOf(data, view).unit;
-  list.replaceChildren(...ranked.map((cell) => rankingRow(data, view, ranked[0], cell)));
+  const leader = hasLeader(data, view, ranked) ? ranked[0] : null;
+  list.replaceChildren(...ranked.map((cell) => rankingRow(data, view, leader, cell)));
   answer.textContent = answerWords(data, view, ranked, unit);
 }
 
 function answerWords(data, view, ranked, unit) {
   if (view.budget === null) return "No cell has a cost on this axis.";
   if (!ranked.length) return `No cell in view costs ${cost(view.budget)} ${unit} or less.`;
+  if (!data.leaders) return "No cell is called the highest: see what stands first on this page.";
+  if (!hasLeader(data, view, ranked)) return "Nothing in view is right: no cell is the highest.";
+  const note = axisOf(data, view).note ? ` ${axisOf(data, view).note}` : "";
+  return leaderWords(data, view, ranked) + note;
+}
+
+function leaderWords(data, view, ranked) {
   const leader = ranked[0], bounds = accuracyIn(leader, view);
-  const verdicts = ranked.slice(1).map((cell) => verdictWords(data, view, leader, cell));
-  const count = (word) => verdicts.filter((verdict) => verdict === word).length;
-  const tied = count("not told apart"), behind = count("behind");
-  const head = `${leader.name} has the highest mean: ${scoreWords(bounds)}.`;
+  const equal = ranked.filter((cell) => accuracyIn(cell, view)[0] === bounds[0]).length - 1;
+  const also = equal === 0 ? "" : equal === 1 ? " One other has the same." : ` ${equal} others have the same.`;
+  const head = `${leader.name} has the highest mean: ${scoreWords(bounds)}.${also}`;
   if (view.kind || view.split !== "all") return `${head} Tests are made over all samples only.`;
-  if (!tied && !behind) return verdicts.length ? `${head} This run did not test it against the others.` : head;
-  if (behind === verdicts.length) return `${head} It is ahead of ${behind === 1 ? "the other" : `all ${behind} others`}.`;
-  const apart = tied === 1 ? "1 is not told apart from it" : `${tied} are not told apart from it`;
-  return `${head} Of ${verdicts.length} others it is ahead of ${behind}; ${tied ? apart : "the rest were not tested"}.`;
+  const verdicts = ranked.slice(1).map((cell) => verdictWords(data, view, leader, cell));
+  if (!verdicts.length) return head;
+  const groups = new Map();
+  for (const verdict of verdicts.filter(Boolean)) groups.set(verdict, (groups.get(verdict) || 0) + 1);
+  if (!groups.size || (groups.size === 1 && groups.has("not tested"))) return `${head} This run did not test it against the others.`;
+  if (groups.get("behind") === verdicts.length) {
+    return `${head} It is ahead of ${verdicts.length === 1 ? "the other" : `all ${verdicts.length} others`}.`;
+  }
+  const counted = [...groups].map(([verdict, count]) => `${count} ${verdict}`).join(", ");
+  return `${head} Of ${verdicts.length} others: ${counted}.`;
 }
 
 function rankingRow(data, view, leader, cell) {
@@ -74,7 +105,7 @@ function rankingRow(data, view, leader, cell) {
     element("span", { class: "bar-mean", style: `width: ${100 * mean}%; background: ${methodOf(data, cell).colour}` }),
     element("span", { class: "bar-interval", style: `left: ${100 * low}%; width: ${100 * (high - low)}%` }),
   );
-  const verdict = verdictWords(data, view, leader, cell);
+  const verdict = leader ? verdictWords(data, view, leader, cell) : "";
   return element(
     "li",
     { class: verdict === "behind" ? "behind" : "level" },
