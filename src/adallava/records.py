@@ -31,6 +31,9 @@ FULL_LATENCY = "1.0"
 PositionsName = Literal["original", "compact"]
 """`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""
 
+SampleName = Literal["first", "random"]
+"""Which samples of a task a limit takes: the first ones, or a random sample that the seed decides."""
+
 Axis = Literal["tokens", "flops", "ms"]
 """What a cell's cost is counted in: vision tokens averaged over the LLM's layers, FLOPs of an answer, measured
 milliseconds to the first token."""
@@ -358,8 +361,12 @@ class RunConfig(Record):
     columns: dict[str, str] = Field(default_factory=dict)
     """For a local file: which of its columns is `image`, `question`, `answer`, `id`, `kind`."""
     split: str | None = None
+    sample: SampleName = "first"
+    """Which samples `limit` takes; a random sample is drawn by `seed`."""
     metric: str = "exact-match"
     """What a score is: a name of `tasks.METRICS`, or a metric of the task's own harness."""
+    metric_version: int = 1
+    """See `tasks.scoring.METRIC_VERSIONS`; 1 in older files."""
     question_suffix: str = ""
     """Appended to every question, for models that want to be told how to answer."""
 
