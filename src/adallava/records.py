@@ -333,7 +333,7 @@ class TaskFigures(Record):
 
 
 class RunConfig(Record):
-    """What was asked for: configurations equal but for `timing_batch_sizes` may share a run folder, others never do."""
+    """What was asked for. Two of them share a run folder only if `evaluation.run_identity` takes them for one."""
 
     model: str
     task: str
@@ -385,6 +385,9 @@ class Provenance(Record):
     """By scheduler, for learned schedulers."""
     weight_counts: dict[str, int] = Field(default_factory=dict)
     """Of the matrices that a first token reads, by part: `vision`, `projector`, the LLM's `layers` and `output`."""
+    model_files_sha256: dict[str, str] | None = None
+    """By name, of the checkpoint's files beside its weights that decide an answer: configuration, tokenizer, templates.
+    None in older files."""
     task_sha256: str | None
     """Of a local file's bytes; None for a bundled task, whose generator is versioned with the package."""
     hardware: dict[str, Any]

@@ -1,8 +1,9 @@
 """`adallava compare`: parse, call, print."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .arguments import path_argument
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,8 +37,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="the folder of a finished run")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
+    parser.add_argument("run_a", type=path_argument, metavar="RUN_A", help="the folder of a finished run")
+    parser.add_argument("run_b", type=path_argument, metavar="RUN_B", help="another one")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--list", action="store_true", help="name the samples that only one of the runs has right")
     shown.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")

@@ -4,12 +4,18 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adallava.errors import InputError
 
-from .arguments import add_list_argument, options_of_methods, parse_method_paths, parse_token_budgets
+from .arguments import (
+    add_list_argument,
+    options_of_methods,
+    parse_method_paths,
+    parse_token_budgets,
+    path_argument,
+    whole_number,
+)
 from .shared_options import add_method_option, add_placement
 
 if TYPE_CHECKING:
@@ -62,13 +68,17 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_path", nargs="?", type=Path, metavar="RUN", help="run folder, or lmms-eval's samples")
+    parser.add_argument(
+        "run_path", nargs="?", type=path_argument, metavar="RUN", help="run folder, or lmms-eval's samples"
+    )
     parser.add_argument(
         "--task",
         metavar="lmms:NAME",
         help="with lmms-eval's samples: load the right answers from its task, if the samples name none (VQAv2's)",
     )
-    parser.add_argument("--include-path", type=Path, metavar="DIR", help="folder with further tasks of lmms-eval")
+    parser.add_argument(
+        "--include-path", type=path_argument, metavar="DIR", help="folder with further tasks of lmms-eval"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of tables")
     _add_live(parser.add_argument_group("a model, live"))
 
@@ -97,7 +107,9 @@ def _add_live(group: Any) -> None:
         default=[],
         help="adapter of a learned method, if it is not in the model's folder",
     )
-    group.add_argument("--num-samples", type=int, default=6, help="pictures to ask about (default: %(default)s)")
+    group.add_argument(
+        "--num-samples", type=whole_number, default=6, help="pictures to ask about (default: %(default)s)"
+    )
     add_placement(group)
 
 

@@ -52,8 +52,9 @@ def prepare_batch(processor: Any, samples: Sequence[TaskSample], question_suffix
 
 
 def describe_error(error: Exception) -> str:
-    """Return `<error type>: <message>` on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    """Return `<error type>: <message>` on one line, in characters that any file can hold."""
+    message = " ".join(str(error).split())[:500] or "without a message"
+    return f"{type(error).__name__}: {message}".encode(errors="backslashreplace").decode()
 
 
 class BatchStore:

@@ -1,4 +1,4 @@
-"""What an image column's value refers to: a file, bytes, or base64 text; facts before guesses, and no file elsewhere."""
+"""What an image column's value refers to: a file, bytes, or base64 text. Facts come before guesses."""
 
 import base64
 import binascii
@@ -66,8 +66,8 @@ class PictureFolder:
         target = os.path.realpath(self._place(text))
         if not any(os.path.commonpath((target, root)) == root for root in map(os.path.realpath, self._folders())):
             raise InputError(
-                f"names {text[:200]!r}, which is outside of the file's folder {self.file.parent}: a report would show it; "
-                "if that is meant, give --allow-outside (in Python allow_outside=True)"
+                f"names {text[:200]!r}, which is outside of the file's folder {self.file.parent}: a report would show "
+                "it; if that is meant, give --allow-outside (in Python allow_outside=True)"
             )
 
     def is_inline(self, text: str) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 def random_order(ids: Sequence[str], kinds: Sequence[str | None], seed: int) -> list[int]:
     """Return the places of all samples in an order of which every beginning is a random sample, stratified by kind.
 
-    Of the first n, each kind has its share of n, rounded (Webster's method, the one of Sainte-Laguë): the sample of
-    rank r, from 0, among a kind's m comes at (r + 1/2) / m of the way. Ranks are random, but by the seed and the id alone: the same on every
-    machine, and a larger limit keeps what a smaller one took.
+    Of the first n, each kind has its share of n, rounded (Webster's method): the sample of rank r, from 0, among the m
+    of a kind comes at (r + 1/2) / m of the way. Ranks are random, but follow from the seed and the id alone: they are
+    the same on every machine, and a larger limit keeps what a smaller one took.
 
     Args:
         ids: of the samples, each once.
