@@ -162,8 +162,10 @@ def _plain(column: Any) -> list[Any]:
 def _plain_value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
-    except _CONVERTING_ERRORS as error:
-        return Unreadable(f"holds a {scalar.type} that cannot be read ({_one_line(error)}): write it as text")
+    except UnicodeDecodeError as error:
+        return Unreadable(f"holds text that is not UTF-8 (at byte {error.start}): write it anew")
+    except _CONVERTING_ERRORS:
+        return Unreadable(f"holds a {scalar.type} that no type of Python can hold: write it as text")
 
 
 def _as_wide(value: Any, kind: Any) -> Any:

@@ -140,7 +140,8 @@ def _one_answer(item: object) -> tuple[str, ...]:
 
 def _number_text(value: float | np.floating[Any] | Decimal) -> str:
     if not math.isfinite(value):
-        raise InputError(f"holds {float(value)}, which says nothing: write null for a value that is missing")
+        held = "NaN" if math.isnan(value) else "an infinite number"
+        raise InputError(f"holds {held}, which says nothing: write null for a value that is missing")
     if isinstance(value, Decimal):
         if abs(value.adjusted()) > _MOST_PLACES:
             raise InputError(f"holds a number of {abs(value.adjusted())} places: write it as text")
