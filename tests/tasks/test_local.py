@@ -95,7 +95,7 @@ def test_blank_lines_do_not_shift_the_pictures(tmp_path):
         ("red", ("red",)),
         (["red", "crimson"], ("red", "crimson")),
         (3, ("3",)),
-        (True, ("True",)),
+        (True, ("yes", "true")),
         ([{"answer": "yes", "answer_id": 1}, {"answer": "yeah"}], ("yes", "yeah")),
         (["red", None, ""], ("red", "")),
     ],
@@ -139,6 +139,7 @@ def test_a_missing_column_lists_those_there_are(tmp_path, columns):
     [
         ([{"id": 1}, {"id": 1}], "'1' repeats"),
         ([{"id": None}], "needs an id"),
+        ([{"id": " "}], "needs an id"),
         ([{"question": ""}], "no question"),
         ([{"question": 5}], "no question"),
         ([{"answer": []}], "no answer"),

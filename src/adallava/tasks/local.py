@@ -137,9 +137,10 @@ class _SampleReader:
         if "id" not in self._columns:
             return f"row-{number}"
         with self._told(number, "id") as column:
-            if row[column] is None:
+            given = "" if row[column] is None else text_of(row[column])
+            if not given.strip():
                 raise InputError("is empty; every sample needs an id")
-            return text_of(row[column])
+            return given
 
     def _kind(self, number: int, row: Row) -> str | None:
         if "kind" not in self._columns or row[self._columns["kind"]] is None:

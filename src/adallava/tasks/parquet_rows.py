@@ -193,14 +193,18 @@ def _hugging_face_features(schema: Any, path: Path) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        features = json.loads(text)["info"]["features"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: its metadata 'huggingface', which names classes, cannot be read: {error!r}"
+            f"{path}: its metadata 'huggingface', which names classes, cannot be read: {_one_line(error)}"
         ) from None
-    if not isinstance(features, dict):
-        raise InputError(f"{path}: its metadata 'huggingface' has {describe(features)} for the columns' types")
-    return features
+    for name in ("info", "features"):
+        if not isinstance(found, dict):
+            break
+        found = found.get(name) or {}
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: its metadata 'huggingface' has {describe(found)} where the columns' types should be")
+    return found
 
 
 def _with_names(value: Any, feature: Any) -> Any:
@@ -228,6 +232,8 @@ def _with_names(value: Any, feature: Any) -> Any:
 
 
 def _class_name(label: Any, names: Any) -> Any:
+    if isinstance(label, float | np.floating) and label.is_integer():
+        label = int(label)  # pandas makes integers floats where one is missing
     if not isinstance(label, int) or not isinstance(names, list):
         return label
     if label == -1:  # what `datasets` writes where there is no label

@@ -42,12 +42,13 @@ class PictureFolder:
         """
         if isinstance(value, dict):
             inline = value.get("bytes")
-            if isinstance(inline, str):  # JSON has no bytes
+            if isinstance(inline, str) and inline:  # JSON has no bytes
                 return _from_base64(inline)
-            if inline:
-                value = inline
-            else:
-                return self._file(_as_path(value.get("path")))
+            if not inline and not value.get("path"):
+                raise InputError("the image column holds an object with neither bytes nor path")
+            if not inline:
+                return self._file(_as_path(value["path"]))
+            value = inline
         if isinstance(value, bytes):
             return value
         text = _as_path(value)
@@ -88,7 +89,7 @@ class PictureFolder:
                 raise InputError(f"the image column holds text of {len(text)} characters: no path, and not base64")
         self.check(text)
         place = self._place(text)
-        if place.exists() and not place.is_file():
+        if os.path.exists(place) and not os.path.isfile(place):
             raise InputError(f"image file {place} cannot be read: it is not a file")
         return place
 

@@ -74,12 +74,15 @@ def text_of(value: object) -> str:
 def answers_of(value: object) -> tuple[str, ...]:
     """Return the answers that a cell holds; none for an absent value.
 
-    A list holds alternatives; VQA's files wrap each one as {"answer": ...}. A blank one stays: it is what one of the
-    people said, and no response is right by it alone. A boolean gives both of its `BOOLEAN_WORDS`.
+    A list holds alternatives; VQA's files wrap each one as {"answer": ...}, and `datasets` stores these as
+    {"answer": [...]}. A blank one stays: it is what one of the people said, and no response is right by it alone. A
+    boolean gives both of its `BOOLEAN_WORDS`.
 
     Raises:
         InputError: as `text_of`; for a list in a list, and an object without "answer".
     """
+    if isinstance(value, Mapping) and isinstance(value.get("answer"), list):
+        value = value["answer"]
     items = value if isinstance(value, list) else [value]
     return tuple(text for item in items for text in _one_answer(item))
 
