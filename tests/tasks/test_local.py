@@ -218,6 +218,14 @@ def test_limit_takes_the_first_rows(tmp_path):
     assert [sample.answers for sample in samples] == [("a",), ("b",)]
 
 
+def test_a_parquet_file_that_ends_early_fails_the_sample_in_words(tmp_path, monkeypatch):
+    columns = {"image": [png(flat(RED))], "question": ["?"], "answer": ["a"]}
+    (sample,) = load_task(str(write_parquet(tmp_path / "t.parquet", columns))).samples
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", lambda *_, **__: iter(()))
+    with pytest.raises(InputError, match="row 0 is not there: the file ends before"):
+        sample.load_image()
+
+
 # ---- pictures nobody has vetted ----
 
 

@@ -77,6 +77,25 @@ def test_the_sample_is_the_same_from_parquet_and_its_rows_are_whole(tmp_path):
     assert all(sample.question == f"{sample.id[1:]}?" for sample in samples)
 
 
+def test_of_another_harness_s_task_all_samples_are_read_and_the_hash_is_of_those_taken(monkeypatch):
+    from adallava import tasks
+    from adallava.tasks import Task, TaskSample
+
+    def load(name, *, limit, metric, include_path):
+        samples = tuple(TaskSample(str(n), f"{n}?", ("x",), None, lambda: None) for n in range(30))[:limit]
+        return Task(name, samples, split="test", sha256=hashed(samples), columns={}, hash_samples=hashed)
+
+    def hashed(samples):
+        return "+".join(sample.id for sample in samples)
+
+    monkeypatch.setattr(tasks, "task_source", lambda name: load)
+    few, more = (load_task("other:x", limit=limit, sample="random") for limit in (5, 12))
+    assert few.samples[0].id != "0" or few.samples[1].id != "1"
+    assert (len(few.samples), len(more.samples)) == (5, 12)
+    assert more.sha256_of_first(5) == few.sha256 == hashed(few.samples)
+    assert more.sha256 == hashed(more.samples)
+
+
 def test_generated_scenes_are_a_random_sample_already():
     with pytest.raises(InputError, match="random sample already"):
         load_task("scenes", limit=3, sample="random")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from adallava.evaluation.doctor import Diagnosis, Outcome
 
 _ALL_METHODS = "all"
+_MAX_SAMPLES = 1000
 _SHOWN_LINES = 4
 
 _DESCRIPTION = """\
@@ -148,6 +149,8 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     budgets, adapters = parse_token_budgets(args.token_budget), parse_method_paths(args.adapter)
     if args.num_samples < 2:
         raise InputError(f"--num-samples is {args.num_samples}: give at least 2, or there is no batch to compare")
+    if args.num_samples > _MAX_SAMPLES:
+        raise InputError(f"--num-samples is {args.num_samples}: give at most {_MAX_SAMPLES}, which are one batch")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.evaluation.availability import why_left_out
     from adallava.evaluation.doctor.live import diagnose_method

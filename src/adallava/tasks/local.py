@@ -1,10 +1,11 @@
 """A task from a file of the user's own: JSONL or parquet with images, questions and answers."""
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from PIL import Image
@@ -92,6 +93,7 @@ class _SampleReader:
         self._rows = rows
         self._columns = columns
         self._pictures = pictures
+        self._real_path = cache(os.path.realpath)
 
     def first(self, limit: int | None) -> tuple[TaskSample, ...]:
         """Return the first samples."""
@@ -124,7 +126,7 @@ class _SampleReader:
         with self._told(number, "image") as column:
             path = row.get(column)
             if path is not None and not self._pictures.is_inline(path):
-                self._pictures.check(path)
+                self._pictures.check(path, self._real_path)
         return TaskSample(
             id=self._id(number, row),
             question=question,

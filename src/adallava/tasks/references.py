@@ -4,7 +4,9 @@ import base64
 import binascii
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -56,16 +58,23 @@ class PictureFolder:
             return self._file(text)
         return _from_data_url(text) if text[:5].lower() == "data:" else _from_base64(text)
 
-    def check(self, text: str) -> None:
+    def check(self, text: str, real_path: Callable[[str], str] = os.path.realpath) -> None:
         """Refuse a path that leads out of the folder, whether or not a file is there.
+
+        Args:
+            text: the path, as the data file has it.
+            real_path: of a folder; for many paths one that remembers.
 
         Raises:
             InputError: naming the path and the flag that allows it.
         """
         if self.allow_outside or not (self._exists(text) or _could_be_path(text)):
             return
-        target = os.path.realpath(self._place(text))
-        if not any(os.path.commonpath((target, root)) == root for root in map(os.path.realpath, self._folders())):
+        place = self._place(text)
+        folder, name = os.path.split(place)
+        is_plain = name not in ("", ".", "..") and not os.path.islink(place)
+        target = os.path.join(real_path(folder), name) if is_plain else os.path.realpath(place)
+        if not any(os.path.commonpath((target, root)) == root for root in self._roots):
             raise InputError(
                 f"names {text[:200]!r}, which is outside of the file's folder {self.file.parent}: a report would show "
                 "it; if that is meant, give --allow-outside (in Python allow_outside=True)"
@@ -91,19 +100,26 @@ class PictureFolder:
         place = self._place(text)
         if os.path.exists(place) and not os.path.isfile(place):
             raise InputError(f"image file {place} cannot be read: it is not a file")
-        return place
+        return Path(place)
 
-    def _folders(self) -> tuple[Path, ...]:
-        return self.file.parent, Path(os.path.realpath(self.file)).parent
+    @cached_property
+    def _folders(self) -> tuple[str, ...]:
+        """That of the data file as it is named, and that of the file it is a link to; the first wins."""
+        folders = (self.file.parent, Path(os.path.realpath(self.file)).parent)
+        return tuple(dict.fromkeys(map(str, folders)))
 
-    def _place(self, text: str) -> Path:
-        places = [folder / text for folder in self._folders()]
+    @cached_property
+    def _roots(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(os.path.realpath, self._folders)))
+
+    def _place(self, text: str) -> str:
+        places = [os.path.join(folder, text) for folder in self._folders]
         return next((place for place in places if os.path.lexists(place)), places[0])
 
     def _exists(self, text: str) -> bool:
         if not text or "\0" in text or len(text) > _MAX_PATH_CHARACTERS:
             return False
-        return any(os.path.lexists(folder / text) for folder in self._folders())
+        return any(os.path.lexists(os.path.join(folder, text)) for folder in self._folders)
 
 
 def named_path(value: Any) -> str | None:
