@@ -160,7 +160,7 @@ def _pair(a: RunAnswers, b: RunAnswers, cell: str, ids: Sequence[str]) -> _Pair:
 
 def _scores_of(one: RunAnswers, cell: str, ids: Sequence[str]) -> NDArray[np.float64]:
     place = {sample_id: number for number, sample_id in enumerate(one.questions)}
-    return one.scores[one.cells.index(cell)][[place[sample_id] for sample_id in ids]]
+    return one.scores[one.cells.index(cell), [place[sample_id] for sample_id in ids]]
 
 
 def _change(pair: _Pair, p_value: float, p_adjusted: float) -> CellChange:

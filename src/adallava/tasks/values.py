@@ -142,8 +142,8 @@ def _one_answer(item: object) -> tuple[str, ...]:
 
 
 def _number_text(value: float | np.floating[Any] | Decimal) -> str:
-    if not math.isfinite(value):
-        held = "NaN" if math.isnan(value) else "an infinite number"
+    if not (value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)):
+        held = "NaN" if (value.is_nan() if isinstance(value, Decimal) else math.isnan(value)) else "an infinite number"
         raise InputError(f"holds {held}, which says nothing: write null for a value that is missing")
     if isinstance(value, Decimal):
         if abs(value.adjusted()) > _MOST_PLACES:
