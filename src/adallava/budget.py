@@ -14,6 +14,12 @@ from typing import ClassVar, Self
 
 from adallava.errors import BudgetError
 
+MAX_COUNT = 2**31 - 1
+"""The largest number that anything takes which counts something: tokens, samples, draws."""
+
+MAX_SEED = 2**63 - 1
+"""The largest seed; the smallest is 0."""
+
 
 @dataclass(frozen=True)
 class _ShareOrCount:
@@ -35,7 +41,7 @@ class _ShareOrCount:
             raise BudgetError(f"a {self._kind} is a share or a count, not both or neither: {self!r}")
         if self.ratio is not None and not (math.isfinite(self.ratio) and 0.0 < self.ratio <= 1.0):
             raise BudgetError(f"{self._kind} {self.ratio!r} is out of range: give {self._forms}")
-        if self.count is not None and self.count < 1:
+        if self.count is not None and not 1 <= self.count <= MAX_COUNT:
             raise BudgetError(f"{self._kind} {self.count!r} is out of range: give {self._forms}")
 
     @classmethod

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from adallava.adapters import load_adapter, load_scheduler, weights_sha256
+from adallava.adapters.store import sha256_of
 from adallava.errors import CheckpointError
 from adallava.families import weights_folder
+from adallava.families.hub import PROCESSOR_FILES
 from adallava.processor import folder_or_id_of
 from adallava.registry import load_scheduler_class, load_selector_class
 from adallava.scheduling import build_scheduler
@@ -46,6 +48,22 @@ class BaseFiles:
             CheckpointError: if the model was not made from files.
         """
         return weights_sha256(self.folder)
+
+    @cached_property
+    def settings_sha256(self) -> dict[str, str]:
+        """SHA-256 by name of the other files that decide an answer: configuration, tokenizer, templates.
+
+        Not of `generation_config.json`: what a sweep takes from it is part of its own configuration.
+
+        Raises:
+            CheckpointError: if the model was not made from files.
+        """
+        found = {path for pattern in PROCESSOR_FILES for path in self.folder.glob(pattern)}
+        return {path.name: sha256_of(path) for path in sorted(found) if not _decides_no_answer(path.name)}
+
+
+def _decides_no_answer(name: str) -> bool:
+    return name == "generation_config.json" or name.endswith(".index.json")
 
 
 @dataclass(frozen=True)

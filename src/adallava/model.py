@@ -261,6 +261,15 @@ class AdaLlava:
         """
         return self._files.weights_sha256
 
+    @property
+    def settings_sha256(self) -> dict[str, str]:
+        """SHA-256 by name of the checkpoint's configuration, tokenizer and template files.
+
+        Raises:
+            CheckpointError: if the model was not made from files.
+        """
+        return self._files.settings_sha256
+
     def save_adapter(self, folder: str | Path) -> None:
         """Write the weights of the learned method, the learned scheduler, or both, to one folder.
 

@@ -32,6 +32,9 @@ FULL_LATENCY = "1.0"
 PositionsName = Literal["original", "compact"]
 """`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""
 
+SampleName = Literal["first", "random"]
+"""Which samples of a task a limit takes: the first ones, or a random sample that the seed decides."""
+
 Axis = Literal["tokens", "flops", "ms"]
 """What a cell's cost is counted in: vision tokens averaged over the LLM's layers, FLOPs of an answer, measured
 milliseconds to the first token."""
@@ -384,7 +387,7 @@ class Decoding(Record):
 
 
 class RunConfig(Record):
-    """What was asked for: configurations equal but for `timing_batch_sizes` may share a run folder, others never do."""
+    """What was asked for. Two of them share a run folder only if `evaluation.run_identity` takes them for one."""
 
     model: str
     task: str
@@ -412,8 +415,12 @@ class RunConfig(Record):
     columns: dict[str, str] = Field(default_factory=dict)
     """For a local file: which of its columns is `image`, `question`, `answer`, `id`, `kind`."""
     split: str | None = None
+    sample: SampleName = "first"
+    """Which samples `limit` takes; a random sample is drawn by `seed`."""
     metric: str = "exact-match"
     """What a score is: a name of `tasks.METRICS`, or a metric of the task's own harness."""
+    metric_version: int = 1
+    """See `tasks.scoring.METRIC_VERSIONS`; 1 in older files."""
     question_suffix: str = ""
     """Appended to every question, for models that want to be told how to answer."""
     decoding: Decoding | None = None
@@ -434,6 +441,9 @@ class Provenance(Record):
     """By scheduler, for learned schedulers."""
     weight_counts: dict[str, int] = Field(default_factory=dict)
     """Of the matrices that a first token reads, by part: `vision`, `projector`, the LLM's `layers` and `output`."""
+    model_files_sha256: dict[str, str] | None = None
+    """By name, of the checkpoint's files beside its weights that decide an answer: configuration, tokenizer, templates.
+    None in older files."""
     task_sha256: str | None
     """Of a local file's bytes; None for a bundled task, whose generator is versioned with the package."""
     hardware: dict[str, Any]

@@ -1,5 +1,7 @@
 """What `adallava compare` says of two runs over the same samples, as data. No torch here."""
 
+from pydantic import Field
+
 from .estimates import Interval, Record, Verdict
 
 
@@ -15,10 +17,23 @@ class CellChange(Verdict):
     right_in_b_only: list[str]
 
 
+class RunDifference(Record):
+    """A field of `run.json` that is not the same in both, as text; "none" where a run has it not."""
+
+    name: str
+    a: str
+    b: str
+
+
 class RunComparison(Record):
-    """What changed between two runs, cell by cell."""
+    """What changed between two runs, cell by cell, over the samples that both took."""
 
     num_samples: int
+    """In both runs."""
+    samples_in_a_only: list[str] = Field(default_factory=list)
+    samples_in_b_only: list[str] = Field(default_factory=list)
+    differences: list[RunDifference] = Field(default_factory=list)
+    """Between what the runs were asked for and ran on."""
     cells: list[CellChange]
     cells_in_a_only: list[str]
     cells_in_b_only: list[str]

@@ -1,9 +1,12 @@
 """Mistakes in the call: one line on stderr, exit code 2; methods that cannot run, and options."""
 
+import json
+
 import pytest
 from models import tiny_llava
 from sweep_inputs import local_questions, samples, sweep
 
+from adallava.cli.main import main
 from adallava.records import Run
 from adallava.registry import selector_names
 
@@ -24,6 +27,19 @@ from adallava.registry import selector_names
         (["--batch-size", "0"], "--batch-size is 0"),
         (["--max-new-tokens", "-1"], "--max-new-tokens is -1"),
         (["--draws", "0"], "--draws is 0"),
+        (["--seed", "-1"], "--seed is -1: give a whole number from 0"),
+        (["--seed", str(2**63)], f"--seed is {2**63}"),
+        (["--seed", "9" * 5000], "(5000 characters) is not a whole number"),
+        (["--limit", "1e30"], "--limit '1e30'"),
+        (["--limit", "9" * 5000], "(5000 characters) is not a number of samples"),
+        (["--limit", "1000001"], "limit 1000001 is over the 1000000 samples of task scenes"),
+        (["--batch-size", str(2**31)], f"--batch-size is {2**31}"),
+        (["--max-new-tokens", "1.5"], "--max-new-tokens: '1.5' is not a whole number"),
+        (["--token-budget", "9" * 5000], "token budget"),
+        (["--sample", "last"], "'last'"),
+        (["--sample", "random"], "random sample already"),
+        (["--task", "a\0b.jsonl"], "'a\\x00b.jsonl', holds a NUL byte"),
+        (["--question-suffix", "\udcff"], "'\\udcff', is not UTF-8"),
         (["--roofline", "h300"], "no ceilings are known of hardware 'h300'"),
         (["--positions", "absolute"], "--positions 'absolute' is not one of original, compact"),
         (["--positions", ","], "--positions is empty"),
@@ -43,9 +59,54 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(model, tmp_path, capsys
     captured = capsys.readouterr()
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
-    assert captured.err.startswith("adallava sweep: ")
+    assert captured.err.startswith(("adallava sweep: ", "adallava: argument "))
     assert expected in captured.err
     assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
+def test_an_empty_output_is_not_the_current_folder(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for option in ("--output", "--include-path"):
+        assert sweep(model, tmp_path / "run", option, "") == 2
+        assert f"argument {option}: '' is no path" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_row_that_is_no_sample_stops_the_sweep_before_anything_is_loaded(tmp_path, capsys):
+    file = local_questions(tmp_path)
+    file.write_text(file.read_text() + '{"id": "b", "image": "good.jpg", "question": "\\ud83d", "answers": "a"}\n')
+    assert sweep("/nowhere/at-all", tmp_path / "run", "--task", str(file), "--limit", "all") == 2
+    assert "line 7: column 'question' holds text with half a surrogate" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_elsewhere_need_the_flag_in_sweep_and_report(model, tmp_path, capsys):
+    file = local_questions(tmp_path / "data")
+    (tmp_path / "data" / "good.jpg").rename(tmp_path / "good.jpg")
+    row = {"id": "far", "image": str(tmp_path / "good.jpg"), "question": "What?", "answers": "a"}
+    file.write_text(json.dumps(row) + "\n")
+    arguments = ["--task", str(file), "--method", "none"]
+    assert sweep(model, tmp_path / "run", *arguments) == 2
+    assert "line 1: column 'image' names" in (message := capsys.readouterr().err)
+    assert "--allow-outside" in message
+    sweep(model, tmp_path / "run", *arguments, "--allow-outside")
+    assert [sample.error for sample in samples(tmp_path / "run")] == [None, None]
+    capsys.readouterr()
+    assert main(["report", str(tmp_path / "run")]) == 0
+    assert "--allow-outside" in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "run"), "--allow-outside"]) == 0
+    assert "no pictures" not in capsys.readouterr().out
+
+
+def test_a_path_with_a_nul_is_one_failed_sample_and_a_report(model, tmp_path):
+    file = local_questions(tmp_path)
+    row = {"id": "nul", "image": "good\0.jpg", "question": "What?", "answers": "a"}
+    file.write_text(json.dumps(row) + "\n" + file.read_text().splitlines()[-1] + "\n")
+    assert sweep(model, tmp_path / "run", "--task", str(file), "--method", "none") == 1
+    errors = {sample.sample_id: sample.error for sample in samples(tmp_path / "run")}
+    assert "NUL byte" in (errors["nul"] or "")
+    assert errors["good"] is None
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_wrong_column_lists_the_columns(model, tmp_path, capsys):

@@ -28,6 +28,21 @@ def test_a_picture_that_cannot_be_read_leaves_the_others_in_order():
     assert torch.equal(batch.inputs["pixel_values"][1], alone.inputs["pixel_values"][0])
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (StopIteration(), "StopIteration: without a message"),
+        (OSError("no \ud83d.png"), "OSError: no \\ud83d.png"),
+    ],
+)
+def test_a_failure_is_told_in_words_that_a_file_can_hold(error, said):
+    def load():
+        raise error
+
+    ((_, reason),) = prepare_batch(tiny_processor(), [sample(0, load)]).failures
+    assert reason == said
+
+
 def test_a_batch_without_any_picture_has_no_inputs():
     batch = prepare_batch(tiny_processor(), [sample(0, broken)])
     assert (batch.samples, batch.inputs, len(batch.failures)) == ((), {}, 1)

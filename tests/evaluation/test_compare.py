@@ -94,7 +94,10 @@ def test_samples_that_failed_in_one_run_are_in_neither_mean():
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (answers([1, 1]), "1 samples are in one of them only .* such as 's02'"),
+        (
+            [record.model_copy(update={"sample_id": f"t{record.sample_id}"}) for record in answers([1, 1])],
+            "a has 3 of t.jsonl; b has 2 of t.jsonl; none is in both",
+        ),
         (
             [record.model_copy(update={"answers": ["3"]}) for record in answers([1, 1, 0])],
             "3 samples .* another question or answer",
@@ -104,6 +107,37 @@ def test_samples_that_failed_in_one_run_are_in_neither_mean():
 def test_runs_that_do_not_compare_are_refused(other, message):
     with pytest.raises(InputError, match=message):
         compare_runs(gathered(answers([1, 1, 0])), gathered(other, "b"))
+
+
+def test_only_samples_that_both_runs_took_are_compared_and_the_others_are_named():
+    a = gathered(answers([1, 1, 0, 1]))
+    b = gathered([record for record in answers([0, 1, 0, 1, 0, 0]) if record.sample_id != "s01"][::-1], "b")
+    comparison = compare_runs(a, b)
+    assert comparison.num_samples == 3
+    assert (comparison.samples_in_a_only, comparison.samples_in_b_only) == (["s01"], ["s05", "s04"])
+    (change,) = comparison.cells
+    # s00, s02 and s03 alone: 2 of 3 against 1 of 3.
+    assert (change.accuracy_a.mean, change.accuracy_b.mean) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert (change.right_in_a_only, change.right_in_b_only) == (["s00"], [])
+
+
+def test_what_differs_between_the_runs_is_named():
+    records = answers([1, 0])
+    asked, results = finished(records)
+    changed = run(
+        asked.config.model_dump() | {"seed": 1, "methods": []},
+        {"weights_sha256": "f" * 64, "versions": {"torch": "2.12.0"}, "command": "another", "started_at": "later"},
+    )
+    a, b = (gather_answers(name, one, results, records) for name, one in (("a", asked), ("b", changed)))
+    differing = {one.name: (one.a, one.b) for one in compare_runs(a, b).differences}
+    assert differing == {
+        "seed": ("0", "1"),
+        "weights_sha256": ("0" * 64, "f" * 64),
+        "versions python": ("3.11.2", "none"),
+        "versions torch": ("2.11.0", "2.12.0"),
+        "versions transformers": ("5.17.0", "none"),
+    }
+    assert compare_runs(a, a).differences == []
 
 
 DRAWN = [
@@ -156,7 +190,9 @@ def folders(tmp_path):
     return (
         write("a", answers([1] * 8 + [0], cells)),
         write("b", answers([0] * 8 + [1], cells), seed=1),
-        write("other", answers([1] * 3, cells), task="other.jsonl"),
+        write(
+            "other", [r.model_copy(update={"question": "How?"}) for r in answers([1] * 3, cells)], task="other.jsonl"
+        ),
     )
 
 
@@ -172,6 +208,22 @@ def test_the_table_says_what_changed_and_the_list_names_it(folders, capsys):
     printed = capsys.readouterr().out
     assert "full@1.0, right in A only: s00, s01, s02, s03, s04, s05, s06, s07" in printed
     assert "pool@8+compact, right in B only: s08" in printed
+
+
+def test_the_table_says_what_is_left_out_and_what_differs(tmp_path, folders, capsys):
+    a, b, _ = folders
+    main(["compare", a, b])
+    printed = capsys.readouterr().out
+    assert "differs: seed is 0 in A and 1 in B" in printed
+    assert "left out" not in printed
+    samples = Path(b) / "samples.jsonl"
+    results = Path(b) / "results.json"
+    samples.write_text("".join(line for line in samples.read_text().splitlines(True) if '"s00"' not in line))
+    results.write_text(results.read_text().replace('"num_samples":9', '"num_samples":8'))
+    main(["compare", a, b])
+    assert "left out, 1 samples in A only: s00" in capsys.readouterr().out
+    main(["compare", a, a])
+    assert "asked for the same, on the same weights" in capsys.readouterr().out
 
 
 def test_json_is_the_record(folders, capsys):

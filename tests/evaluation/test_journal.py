@@ -103,7 +103,10 @@ def test_of_an_answer_twice_in_a_share_the_first_stays_and_nothing_is_lost(tmp_p
     ("config", "provenance", "named"),
     [
         ({"seed": 1}, {}, ["seed is 0 there and 1 now"]),
-        ({"limit": None}, {}, ["limit"]),
+        ({"limit": 9}, {}, ["limit is 10 there and 9 now", "extended but not cut short", "ask for 10 or more"]),
+        ({"sample": "random"}, {}, ["sample is 'first' there and 'random' now"]),
+        ({"metric_version": 2}, {}, ["metric_version is 1 there and 2 now"]),
+        ({"limit": 20, "seed": 1}, {}, ["seed is 0 there and 1 now"]),
         ({"methods": ["random", "pool"]}, {}, ["methods"]),
         ({"batch_size": 4, "dtype": "bfloat16"}, {}, ["batch_size", "dtype"]),
         ({"question_suffix": " "}, {}, ["question_suffix"]),

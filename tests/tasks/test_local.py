@@ -95,7 +95,7 @@ def test_blank_lines_do_not_shift_the_pictures(tmp_path):
         ("red", ("red",)),
         (["red", "crimson"], ("red", "crimson")),
         (3, ("3",)),
-        (True, ("True",)),
+        (True, ("yes", "true")),
         ([{"answer": "yes", "answer_id": 1}, {"answer": "yeah"}], ("yes", "yeah")),
         (["red", None, ""], ("red", "")),
     ],
@@ -139,6 +139,7 @@ def test_a_missing_column_lists_those_there_are(tmp_path, columns):
     [
         ([{"id": 1}, {"id": 1}], "'1' repeats"),
         ([{"id": None}], "needs an id"),
+        ([{"id": " "}], "needs an id"),
         ([{"question": ""}], "no question"),
         ([{"question": 5}], "no question"),
         ([{"answer": []}], "no answer"),
@@ -215,6 +216,14 @@ def test_limit_takes_the_first_rows(tmp_path):
     columns = {"image": ["x.png"] * 5, "question": ["?"] * 5, "answer": list("abcde")}
     samples = load_task(str(write_parquet(tmp_path / "t.parquet", columns)), limit=2).samples
     assert [sample.answers for sample in samples] == [("a",), ("b",)]
+
+
+def test_a_parquet_file_that_ends_early_fails_the_sample_in_words(tmp_path, monkeypatch):
+    columns = {"image": [png(flat(RED))], "question": ["?"], "answer": ["a"]}
+    (sample,) = load_task(str(write_parquet(tmp_path / "t.parquet", columns))).samples
+    monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", lambda *_, **__: iter(()))
+    with pytest.raises(InputError, match="row 0 is not there: the file ends before"):
+        sample.load_image()
 
 
 # ---- pictures nobody has vetted ----

@@ -6,9 +6,47 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from adallava.budget import Latency, TokenBudget
+from adallava.budget import MAX_COUNT, Latency, TokenBudget
 from adallava.errors import InputError
 from adallava.records import PositionsName
+
+_MAX_DIGITS = 30
+_MAX_SHOWN = 40
+
+
+def check_argv(argv: Sequence[str]) -> None:
+    """Refuse arguments that no record of the run could hold.
+
+    Raises:
+        InputError: for one that is not UTF-8, or holds a NUL byte.
+    """
+    for place, value in enumerate(argv, start=1):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"argument {place}, {value!a}, is not UTF-8: rename the file, or write it anew") from None
+        if "\0" in value:
+            raise InputError(f"argument {place}, {value!a}, holds a NUL byte")
+
+
+def whole_number(text: str) -> int:
+    """Read a whole number, of any sign; its range is up to whoever takes it."""
+    digits = text.strip().removeprefix("-")
+    if digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{shorten(text)} is not a whole number")
+
+
+def path_argument(text: str) -> Path:
+    """Read a path; an empty one would be the current folder, which nobody means by it."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no path: give one, such as . for the current folder")
+    return Path(text)
+
+
+def shorten(text: str) -> str:
+    """Return what a user wrote, in quotes, cut where it is too long to be read."""
+    return repr(text) if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]!r}… ({len(text)} characters)"
 
 
 class ListAction(argparse.Action):
@@ -84,8 +122,10 @@ def parse_batch_sizes(values: Sequence[str]) -> tuple[int, ...]:
         InputError: for one that is no whole number of at least 1.
     """
     for value in values:
-        if not value.isascii() or not value.isdigit() or int(value) < 1:
-            raise InputError(f"--timing-batch-sizes {value!r} is no batch size: give whole numbers of at least 1")
+        if not _is_count(value):
+            raise InputError(
+                f"--timing-batch-sizes {shorten(value)} is no batch size: give whole numbers from 1 to {MAX_COUNT}"
+            )
     return tuple(sorted({int(value) for value in values}))
 
 
@@ -205,6 +245,12 @@ def parse_limit(value: str) -> int | None:
     """
     if value == "all":
         return None
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise InputError(f"--limit {value!r} is not a number of samples: give a whole number of at least 1, or all")
+    if not _is_count(value):
+        raise InputError(
+            f"--limit {shorten(value)} is not a number of samples: give a whole number from 1 to {MAX_COUNT}, or all"
+        )
     return int(value)
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS and 1 <= int(text) <= MAX_COUNT

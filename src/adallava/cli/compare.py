@@ -1,11 +1,14 @@
 """`adallava compare`: parse, call, print."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arguments import path_argument
 from .shared_options import add_equivalence_margin
 from .streams import say, say_json
+
+_SHOWN_IDS = 5
+_HASH_DIGITS = 12
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,9 +17,9 @@ if TYPE_CHECKING:
     from adallava.run_changes import RunComparison
 
 _DESCRIPTION = """\
-Lay two runs over the same samples beside each other: for every cell that both have, the difference in accuracy with
-its paired interval, whether it is more than chance (a paired permutation test, corrected for the number of cells), and
-how many samples became wrong and how many right.
+Lay two runs beside each other, over the samples that both took: for every cell that both have, the difference in
+accuracy with its paired interval, whether it is more than chance (a paired permutation test, corrected for the number
+of cells), and how many samples became wrong and how many right. Below the table: in what the runs themselves differ.
 """
 
 _MARKS = {"ahead": "*", "differs": "*", "same": "=", "open": ""}
@@ -27,7 +30,8 @@ examples:
   adallava compare runs/before runs/after --list
   adallava compare runs/before runs/after --json | jq '.cells[] | select(.significant) | .cell'
 
-exit codes: 0 compared; 2 a run cannot be read or is not finished, or the two are not over the same samples.
+exit codes: 0 compared; 2 a run cannot be read or is not finished, or the two have no sample in common, or another
+question or answer under the same id.
 docs/protocol.md says how differences are tested.
 """
 
@@ -36,16 +40,16 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "compare",
-        help="what changed between two runs over the same samples",
+        help="what changed between two runs, over the samples that both took",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_a", type=Path, metavar="RUN_A", help="the folder of a finished run")
-    parser.add_argument("run_b", type=Path, metavar="RUN_B", help="another one")
+    parser.add_argument("run_a", type=path_argument, metavar="RUN_A", help="the folder of a finished run")
+    parser.add_argument("run_b", type=path_argument, metavar="RUN_B", help="another one")
     add_equivalence_margin(parser)
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--list", action="store_true", help="name the samples that only one of the runs has right")
+    shown.add_argument("--list", action="store_true", help="name the samples that only one run has, or has right")
     shown.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
 
 
@@ -76,6 +80,7 @@ def _print(comparison: "RunComparison", *, list_samples: bool) -> None:
 
     console = make_console()
     _print_cells(comparison, console)
+    _print_runs(comparison, console, list_samples=list_samples)
     for title, cells in (
         ("in A only", comparison.cells_in_a_only),
         ("in B only", comparison.cells_in_b_only),
@@ -89,6 +94,25 @@ def _print(comparison: "RunComparison", *, list_samples: bool) -> None:
                 if ids:
                     line = f"{change.cell}, right in {run_name} only: {', '.join(ids)}"
                     console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_runs(comparison: "RunComparison", console: "Console", *, list_samples: bool) -> None:
+    """Say which samples are left out, and in what the runs differ."""
+    for title, ids in (("A", comparison.samples_in_a_only), ("B", comparison.samples_in_b_only)):
+        if ids:
+            shown = ids if list_samples else ids[:_SHOWN_IDS]
+            more = f" and {len(ids) - len(shown)} more (--list has all)" if len(shown) < len(ids) else ""
+            line = f"left out, {len(ids)} samples in {title} only: {', '.join(shown)}{more}"
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for difference in comparison.differences:
+        line = f"differs: {difference.name} is {_short(difference.a)} in A and {_short(difference.b)} in B"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if not comparison.differences:
+        console.print("the runs were asked for the same, on the same weights and versions", highlight=False)
+
+
+def _short(text: str) -> str:
+    return f"{text[:_HASH_DIGITS]}…" if len(text) in (40, 64) and not set(text) - set("0123456789abcdef") else text
 
 
 def _print_cells(comparison: "RunComparison", console: "Console") -> None:

@@ -5,10 +5,10 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from .arguments import path_argument
 from .streams import say
 
 _DESCRIPTION = """\
@@ -37,18 +37,24 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, help="folder in the layout of the original code")
+    parser.add_argument("source", type=path_argument, help="folder in the layout of the original code")
     parser.add_argument(
-        "--vision-tower", type=Path, required=True, metavar="DIR", help="folder of the CLIP that mm_vision_tower names"
+        "--vision-tower",
+        type=path_argument,
+        required=True,
+        metavar="DIR",
+        help="folder of the CLIP that mm_vision_tower names",
     )
     parser.add_argument(
         "--tokenizer",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="folder with a tokenizer.json of the same words, such as that of llava-hf/llava-1.5-7b-hf (default: the "
         "source, whose tokenizer.model needs pip install 'adallava[tokenizer-model]')",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write, new or empty")
+    parser.add_argument(
+        "--output", type=path_argument, required=True, metavar="DIR", help="folder to write, new or empty"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,12 +3,18 @@
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adallava.errors import InputError
 
-from .arguments import add_list_argument, options_of_methods, parse_method_paths, parse_token_budgets
+from .arguments import (
+    add_list_argument,
+    options_of_methods,
+    parse_method_paths,
+    parse_token_budgets,
+    path_argument,
+    whole_number,
+)
 from .shared_options import add_method_option, add_placement
 from .streams import say, say_json
 
@@ -18,6 +24,7 @@ if TYPE_CHECKING:
     from adallava.evaluation.doctor import Diagnosis, Outcome
 
 _ALL_METHODS = "all"
+_MAX_SAMPLES = 1000
 _SHOWN_LINES = 4
 
 _DESCRIPTION = """\
@@ -62,13 +69,17 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_path", nargs="?", type=Path, metavar="RUN", help="run folder, or lmms-eval's samples")
+    parser.add_argument(
+        "run_path", nargs="?", type=path_argument, metavar="RUN", help="run folder, or lmms-eval's samples"
+    )
     parser.add_argument(
         "--task",
         metavar="lmms:NAME",
         help="with lmms-eval's samples: load the right answers from its task, if the samples name none (VQAv2's)",
     )
-    parser.add_argument("--include-path", type=Path, metavar="DIR", help="folder with further tasks of lmms-eval")
+    parser.add_argument(
+        "--include-path", type=path_argument, metavar="DIR", help="folder with further tasks of lmms-eval"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of tables")
     _add_live(parser.add_argument_group("a model, live"))
 
@@ -97,7 +108,9 @@ def _add_live(group: Any) -> None:
         default=[],
         help="adapter of a learned method, if it is not in the model's folder",
     )
-    group.add_argument("--num-samples", type=int, default=6, help="pictures to ask about (default: %(default)s)")
+    group.add_argument(
+        "--num-samples", type=whole_number, default=6, help="pictures to ask about (default: %(default)s)"
+    )
     add_placement(group)
 
 
@@ -136,6 +149,8 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     budgets, adapters = parse_token_budgets(args.token_budget), parse_method_paths(args.adapter)
     if args.num_samples < 2:
         raise InputError(f"--num-samples is {args.num_samples}: give at least 2, or there is no batch to compare")
+    if args.num_samples > _MAX_SAMPLES:
+        raise InputError(f"--num-samples is {args.num_samples}: give at most {_MAX_SAMPLES}, which are one batch")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.evaluation.availability import why_left_out
     from adallava.evaluation.doctor.live import diagnose_method

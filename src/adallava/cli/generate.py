@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from adallava.budget import Latency, TokenBudget
+from adallava.budget import MAX_COUNT, MAX_SEED, Latency, TokenBudget
 from adallava.errors import InputError
 
 from .arguments import (
@@ -17,6 +17,8 @@ from .arguments import (
     options_of_schedulers,
     parse_latencies,
     parse_token_budgets,
+    path_argument,
+    whole_number,
 )
 from .budget_result import BudgetResult, of_answer, of_selection
 from .shared_options import add_method_option, add_model, add_placement, add_scheduler_option
@@ -52,7 +54,9 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--image", type=Path, nargs="+", required=True, metavar="FILE", help="one or several pictures")
+    parser.add_argument(
+        "--image", type=path_argument, nargs="+", required=True, metavar="FILE", help="one or several pictures"
+    )
     parser.add_argument("--question", required=True, help="about the pictures")
     _add_budgets(parser)
     _add_model(parser.add_argument_group("the model"))
@@ -79,17 +83,19 @@ def _add_budgets(parser: Any) -> None:
 def _add_model(group: Any) -> None:
     add_model(group)
     group.add_argument("--method", default="question", help="selection method, or full (default: %(default)s)")
-    group.add_argument("--adapter", type=Path, metavar="DIR", help="of a learned method, if not in the model's folder")
+    group.add_argument(
+        "--adapter", type=path_argument, metavar="DIR", help="of a learned method, if not in the model's folder"
+    )
     add_method_option(group, "mmtok.alpha=0.25")
     group.add_argument(
         "--scheduler", metavar="NAME", help="which layers run at a latency below 1.0: layers, heads, first, spaced, …"
     )
     group.add_argument(
-        "--scheduler-adapter", type=Path, metavar="DIR", help="of a learned or searched scheduler, likewise"
+        "--scheduler-adapter", type=path_argument, metavar="DIR", help="of a learned or searched scheduler, likewise"
     )
     add_scheduler_option(group)
-    group.add_argument("--max-new-tokens", type=int, default=32, help="default: %(default)s")
-    group.add_argument("--seed", type=int, default=0, help="of methods that draw (default: %(default)s)")
+    group.add_argument("--max-new-tokens", type=whole_number, default=32, help="default: %(default)s")
+    group.add_argument("--seed", type=whole_number, default=0, help="of methods that draw (default: %(default)s)")
     group.add_argument(
         "--positions",
         choices=("original", "compact"),
@@ -102,7 +108,7 @@ def _add_model(group: Any) -> None:
 def _add_output(group: Any) -> None:
     group.add_argument(
         "--output-image",
-        type=Path,
+        type=path_argument,
         default=Path(),
         metavar="PATH",
         help="a folder for one picture a budget, IMAGE.METHOD@BUDGET.png; or a .png file for all side by side "
@@ -116,8 +122,10 @@ def _add_output(group: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Answer, draw, print, and return 1 if an answer is empty, else 0."""
     budgets = parse_token_budgets(args.token_budget)
-    if args.max_new_tokens < 1:
-        raise InputError(f"--max-new-tokens is {args.max_new_tokens}: give at least 1")
+    if not 1 <= args.max_new_tokens <= MAX_COUNT:
+        raise InputError(f"--max-new-tokens is {args.max_new_tokens}: give at least 1 and at most {MAX_COUNT}")
+    if not 0 <= args.seed <= MAX_SEED:
+        raise InputError(f"--seed is {args.seed}: give a whole number from 0 to {MAX_SEED}")
     options = options_of_methods(args.method_option, [args.method])
     latencies, scheduler_options = _latencies(args)
     from adallava.tasks.images import open_rgb, with_clear_axes

@@ -8,10 +8,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 import adallava
-from adallava.errors import AdallavaError
+from adallava.errors import AdallavaError, InputError
 
+from .arguments import check_argv
 from .streams import say, steady_streams
 
 COMMANDS = ("sweep", "compare", "report", "generate", "doctor", "train", "convert")
@@ -43,7 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     try:
+        check_argv(argv)
         args = build_parser(argv[:1]).parse_args(argv)
+    except InputError as error:
+        where = "" if isinstance(error, _UsageError) else "adallava: "
+        print(f"{where}{' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     except KeyboardInterrupt:  # nothing has begun
         return EXIT_INTERRUPTED
     try:
@@ -57,9 +64,20 @@ def _run(argv: Sequence[str]) -> int:
         return EXIT_INTERRUPTED
 
 
+class _UsageError(InputError):
+    """A call that cannot be parsed; the message names the command."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises on a mistake, which is told in one line like every other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{self.prog}: {message} ({self.prog} --help says more)")
+
+
 def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser with the wanted command alone, or with every command if it is none of them."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="adallava",
         description="One vision-language model, any compute budget: answer with K of N vision tokens, and "
         "measure what that costs and gives.",

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arguments import path_argument, whole_number
+from .shared_options import add_allow_outside
 from .streams import say
 
 if TYPE_CHECKING:
@@ -38,20 +40,25 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_folder", type=Path, metavar="RUN", help="a run folder that a sweep has finished")
-    parser.add_argument("--compare", type=Path, metavar="OTHER_RUN", help="lay this run of the same samples over it")
+    parser.add_argument("run_folder", type=path_argument, metavar="RUN", help="a run folder that a sweep has finished")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="the page to write (default: report.html in the run folder)"
+        "--compare", type=path_argument, metavar="OTHER_RUN", help="lay this run of the same samples over it"
+    )
+    parser.add_argument(
+        "--output",
+        type=path_argument,
+        metavar="FILE",
+        help="the page to write (default: report.html in the run folder)",
     )
     parser.add_argument(
         "--pictures",
-        type=int,
+        type=whole_number,
         metavar="N",
         help="samples whose picture goes into the page (default: 120, or as many as leave it small)",
     )
     parser.add_argument(
         "--include-path",
-        type=Path,
+        type=path_argument,
         metavar="DIR",
         help="of a run of lmms:<name>: the folder of its task that the sweep was given, for the pictures",
     )
@@ -61,7 +68,10 @@ def add_parser(subparsers: Any) -> None:
         help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
         "(default: on the hardware of the run, if its ceilings are known)",
     )
-    parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures and tables into this folder")
+    add_allow_outside(parser)
+    parser.add_argument(
+        "--figures", type=path_argument, metavar="DIR", help="also write figures and tables into this folder"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"{severity.upper()}: {message}", error=True)
     page = write_report(
         args.run_folder,
-        _pictures_of(opened.run, args.include_path),
+        _pictures_of(opened.run, args.include_path, args.allow_outside),
         target=args.output,
         num_pictures=args.pictures,
         roofline=args.roofline,
@@ -102,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pictures_of(run: "Run", include_path: Path | None) -> "Callable[[str], Image.Image | None]":
+def _pictures_of(run: "Run", include_path: Path | None, allow_outside: bool) -> "Callable[[str], Image.Image | None]":
     """Return how to find a sample's picture; a task that is gone or has changed gives none, and says so.
 
     Raises:
@@ -112,7 +122,7 @@ def _pictures_of(run: "Run", include_path: Path | None) -> "Callable[[str], Imag
     from adallava.tasks.task import pictures_of
 
     try:
-        task = _load_task(run.config, include_path)
+        task = _load_task(run.config, include_path, allow_outside)
     except AdallavaError as error:
         if include_path is not None:
             raise
@@ -129,13 +139,27 @@ def _pictures_of(run: "Run", include_path: Path | None) -> "Callable[[str], Imag
     return pictures_of(task)
 
 
-def _load_task(config: "RunConfig", include_path: Path | None) -> "Task":
+def _load_task(config: "RunConfig", include_path: Path | None, allow_outside: bool) -> "Task":
     from adallava.registry import task_source
     from adallava.tasks import load_task
 
     if task_source(config.task) is None:
         return load_task(
-            config.task, split=config.split, limit=config.limit, columns=config.columns, include_path=include_path
+            config.task,
+            split=config.split,
+            limit=config.limit,
+            columns=config.columns,
+            include_path=include_path,
+            sample=config.sample,
+            seed=config.seed,
+            allow_outside=allow_outside,
         )
     # A split and columns are its own, and no one's to name; its metric may have been chosen.
-    return load_task(config.task, limit=config.limit, metric=config.metric, include_path=include_path)
+    return load_task(
+        config.task,
+        limit=config.limit,
+        metric=config.metric,
+        include_path=include_path,
+        sample=config.sample,
+        seed=config.seed,
+    )

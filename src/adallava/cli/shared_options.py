@@ -70,6 +70,15 @@ def add_columns(group: Any, help_format: str) -> None:
         group.add_argument(f"--{role}-column", metavar="NAME", help=help_format.format(role))
 
 
+def add_allow_outside(group: Any) -> None:
+    """Add `--allow-outside`."""
+    group.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="let a local file name pictures outside of its own folder, which the report then shows (default: refused)",
+    )
+
+
 def named_columns(args: argparse.Namespace) -> dict[str, str]:
     """Return the columns that were named, by what they hold."""
     named = {role: getattr(args, f"{role}_column") for role in _ROLES}

@@ -3,7 +3,6 @@
 import argparse
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import (
@@ -17,8 +16,11 @@ from .arguments import (
     parse_positions,
     parse_scheduler_options,
     parse_token_budgets,
+    path_argument,
+    whole_number,
 )
 from .shared_options import (
+    add_allow_outside,
     add_columns,
     add_equivalence_margin,
     add_method_option,
@@ -56,7 +58,8 @@ examples:
 
 a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
-image paths are relative to the file; columns with other names are named by --image-column and so on.
+image paths are relative to the file, and stay in its folder but for --allow-outside; columns with other names are named
+by --image-column and so on. docs/protocol.md says how values are read.
 
 exit codes: 0 done; 1 done, but a sample failed, over 1 % of a cell's answers are empty, or there is an ALARM: hardly
 a response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
@@ -80,7 +83,9 @@ def add_parser(subparsers: Any) -> None:
     _add_layers(what)
     _add_how(parser.add_argument_group("how to answer"))
     _add_timing(parser.add_argument_group("what to time"))
-    add_columns(parser.add_argument_group("columns of a local file"), "holds the {}")
+    local = parser.add_argument_group("a local file")
+    add_columns(local, "column that holds the {}")
+    add_allow_outside(local)
     _add_output(parser.add_argument_group("what to write"))
 
 
@@ -92,7 +97,7 @@ def _add_task(group: Any) -> None:
         help="bundled name, a .jsonl or .parquet file, or lmms:NAME for a task of lmms-eval (default: %(default)s)",
     )
     group.add_argument(
-        "--include-path", type=Path, metavar="DIR", help="folder with further tasks of lmms-eval, as there"
+        "--include-path", type=path_argument, metavar="DIR", help="folder with further tasks of lmms-eval, as there"
     )
     group.add_argument(
         "--metric",
@@ -101,7 +106,18 @@ def _add_task(group: Any) -> None:
         "of its metrics that gives a sample a number)",
     )
     group.add_argument("--split", help="of a bundled task: train, validation or test (default: test)")
-    group.add_argument("--limit", default="100", help="first samples to take, or all (default: %(default)s)")
+    group.add_argument(
+        "--limit",
+        default="100",
+        help="samples to take, or all; a larger limit extends a finished run (default: %(default)s)",
+    )
+    group.add_argument(
+        "--sample",
+        choices=("first", "random"),
+        default="first",
+        help="which samples the limit takes: the first, or a random sample by --seed, stratified by kind "
+        "(default: %(default)s)",
+    )
 
 
 def _add_methods(group: Any) -> None:
@@ -151,9 +167,9 @@ def _add_layers(group: Any) -> None:
 
 
 def _add_how(group: Any) -> None:
-    group.add_argument("--batch-size", type=int, default=8, help="default: %(default)s")
-    group.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    group.add_argument("--max-new-tokens", type=int, help="default: what a task of lmms-eval says, else 16")
+    group.add_argument("--batch-size", type=whole_number, default=8, help="default: %(default)s")
+    group.add_argument("--seed", type=whole_number, default=0, help="default: %(default)s")
+    group.add_argument("--max-new-tokens", type=whole_number, help="default: what a task of lmms-eval says, else 16")
     # One each, not a list with commas: a value may be a list itself.
     group.add_argument(
         "--generation-option",
@@ -176,7 +192,7 @@ def _add_how(group: Any) -> None:
     )
     group.add_argument(
         "--draws",
-        type=int,
+        type=whole_number,
         default=3,
         help="times that a method which draws at random answers every question, each with a seed of its own; a "
         "sample's score is the mean (default: %(default)s)",
@@ -197,7 +213,9 @@ def _add_timing(group: Any) -> None:
 
 
 def _add_output(group: Any) -> None:
-    group.add_argument("--output", type=Path, required=True, metavar="DIR", help="the run folder, made if missing")
+    group.add_argument(
+        "--output", type=path_argument, required=True, metavar="DIR", help="the run folder, made if missing"
+    )
     group.add_argument(
         "--roofline",
         metavar="HARDWARE",
@@ -264,6 +282,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
         output=args.output,
         split=args.split,
         limit=limit,
+        sample=args.sample,
         batch_size=args.batch_size,
         seed=args.seed,
         max_new_tokens=args.max_new_tokens,
@@ -282,6 +301,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
         scheduler_options=scheduler_options,
         include_path=args.include_path,
         generation_options=generation_options,
+        allow_outside=args.allow_outside,
         question_suffix=args.question_suffix,
         retry_failed=args.retry_failed,
         report=not args.no_report,

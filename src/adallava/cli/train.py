@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .arguments import path_argument, whole_number
 from .shared_options import add_columns, named_columns
 from .streams import say
 
@@ -41,11 +42,15 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.set_defaults(interrupt_hint="; the same command goes on from the newest checkpoint")
     parser.add_argument("recipe", help="a bundled recipe (tiny/align, tiny/base, …) or a .toml file")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for everything it writes")
+    parser.add_argument(
+        "--output", type=path_argument, required=True, metavar="DIR", help="folder for everything it writes"
+    )
     parser.add_argument("--model", help="what to start from: bundled name, folder or hub id")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="your own questions (default: generated scenes)")
+    parser.add_argument(
+        "--data", type=path_argument, metavar="FILE", help="your own questions (default: generated scenes)"
+    )
     add_columns(parser, "column of --data that holds the {}")
-    parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
+    parser.add_argument("--steps", type=whole_number, help="instead of the recipe's number of steps")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from adallava.alarms import Alarm, AlarmKind, AlarmSeverity
 from adallava.records import NONE_METHOD, Interval, SampleRecord
-from adallava.tasks.scoring import normalise_answer
+from adallava.tasks.normalising import normalise_answer
 
 from .clusters import Clusters
 from .majority import MajorityScores

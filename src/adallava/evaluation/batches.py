@@ -85,8 +85,9 @@ def picture_sha256(image: Image.Image) -> str:
 
 
 def describe_error(error: Exception) -> str:
-    """Return `<error type>: <message>` on one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    """Return `<error type>: <message>` on one line, in characters that any file can hold."""
+    message = " ".join(str(error).split())[:500] or "without a message"
+    return f"{type(error).__name__}: {message}".encode(errors="backslashreplace").decode()
 
 
 class BatchStore:

@@ -1,4 +1,4 @@
-"""Two runs over the same samples: what changed, cell by cell."""
+"""Two runs over samples in common: what changed, cell by cell."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from .answer_places import AnswerKey, answer_key
 from .clusters import Clusters
 from .margins import MARGIN
 from .plan import NO_BUDGET, plan_cells
+from .run_differences import run_differences
 from .scores import RIGHT, tabulate_scores
 from .statistics import mean_interval
 from .verdicts import PairedTest, judge
@@ -133,17 +134,19 @@ def compare_runs(a: RunAnswers, b: RunAnswers, margin: float = MARGIN) -> RunCom
         margin: within which accuracies are the same.
 
     Raises:
-        InputError: if the runs are not over the same samples.
+        InputError: if no sample is in both, or one has another question or other answers there.
     """
-    _refuse_other_samples(a, b)
+    ids = _common_samples(a, b)
     common = [cell for cell in a.cells if cell in set(b.cells)]
-    pairs = [_pair(a, b, cell) for cell in common]
+    pairs = [_Pair(cell, _scores_of(a, cell, ids), _scores_of(b, cell, ids)) for cell in common]
     answered = [pair for pair in pairs if pair.both.any()]
-    ids = list(a.questions)
     clusters = Clusters.by_picture(ids, {**b.pictures, **a.pictures})
     verdicts = judge([PairedTest(pair.a, pair.b, planned=True) for pair in answered], clusters, seed=0, margin=margin)
     return RunComparison(
         num_samples=len(ids),
+        samples_in_a_only=[sample_id for sample_id in a.questions if sample_id not in b.questions],
+        samples_in_b_only=[sample_id for sample_id in b.questions if sample_id not in a.questions],
+        differences=run_differences(a.run, b.run),
         cells=[
             _change(pair, np.array(ids), clusters, verdict) for pair, verdict in zip(answered, verdicts, strict=True)
         ],
@@ -153,25 +156,23 @@ def compare_runs(a: RunAnswers, b: RunAnswers, margin: float = MARGIN) -> RunCom
     )
 
 
-def _refuse_other_samples(a: RunAnswers, b: RunAnswers) -> None:
-    differing = _differing(a.questions, b.questions)
-    if not differing:
-        return
-    tasks = [f"{one.name} has {len(one.questions)} of {one.run.config.task}" for one in (a, b)]
-    raise InputError(
-        f"the runs are not over the same samples: {'; '.join(tasks)}; {len(differing)} samples are in one of them "
-        f"only or have another question or answer, such as {differing[0]!r}. Sweep the same task with the same --limit"
-    )
+def _common_samples(a: RunAnswers, b: RunAnswers) -> list[str]:
+    common = [sample_id for sample_id in a.questions if sample_id in b.questions]
+    differing = [sample_id for sample_id in common if a.questions[sample_id] != b.questions[sample_id]]
+    tasks = "; ".join(f"{one.name} has {len(one.questions)} of {one.run.config.task}" for one in (a, b))
+    if not common:
+        raise InputError(f"the runs are not over the same samples: {tasks}; none is in both. Sweep the same task")
+    if differing:
+        raise InputError(
+            f"the runs are not over the same samples: {tasks}; {len(differing)} samples have another question or "
+            f"answer in the other run, such as {differing[0]!r}. Sweep the same task"
+        )
+    return common
 
 
-def _differing(a: Mapping[str, object], b: Mapping[str, object]) -> Sequence[str]:
-    return [sample_id for sample_id in dict.fromkeys([*a, *b]) if a.get(sample_id) != b.get(sample_id)]
-
-
-def _pair(a: RunAnswers, b: RunAnswers, cell: str) -> _Pair:
-    place = {sample_id: number for number, sample_id in enumerate(b.questions)}
-    order = [place[sample_id] for sample_id in a.questions]
-    return _Pair(cell, a.scores[a.cells.index(cell)], b.scores[b.cells.index(cell)][order])
+def _scores_of(one: RunAnswers, cell: str, ids: Sequence[str]) -> NDArray[np.float64]:
+    place = {sample_id: number for number, sample_id in enumerate(one.questions)}
+    return one.scores[one.cells.index(cell), [place[sample_id] for sample_id in ids]]
 
 
 def _change(pair: _Pair, ids: NDArray[np.str_], clusters: Clusters, verdict: dict[str, Any]) -> CellChange:

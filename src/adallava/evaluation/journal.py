@@ -8,10 +8,10 @@ opening, and the end, move into `samples.jsonl`. Answers are never all in memory
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -22,17 +22,18 @@ from adallava.records import Run, SampleRecord, TimingRecord
 
 from .answer_places import AnswerPlaces, answer_key
 from .file_locks import without_writer
+from .run_identity import at_limit_of, differences, extends, joined
 
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
 TIMINGS_FILE = "timings.jsonl"
 RESULTS_FILE = "results.json"
 TASK_FIGURES_FILE = "task_figures.json"
+REPORT_FILE = "report.html"
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
 _LOCK_FILE = ".lock"
-_NUMERIC_VERSIONS = ("torch", "transformers")
 _CHUNK_BYTES = 2**16
 
 
@@ -63,21 +64,29 @@ class Journal:
         done: which answers are on disk, but for those that others of a launch have written since the last `gather`.
     """
 
-    def __init__(self, folder: Path, run: Run, *, retry_failed: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        run: Run,
+        *,
+        retry_failed: bool = False,
+        sha256_of_first: Callable[[int], str | None] | None = None,
+    ) -> None:
         """Start a run in `folder`, or go on with it if the folder holds the same run.
 
         Args:
             folder: locked by `locked_folder`.
-            run: what is about to run. Of a run that the folder has already, what it says there stays, but for the batch
-                sizes to time at, which decide no answer: those of both are kept.
+            run: what is about to run. Of a run that the folder has already, what it says there stays, but for a larger
+                limit, which extends it, and the batch sizes to time at, which decide no answer: those of both are kept.
             retry_failed: forget failed samples, so that they run again.
+            sha256_of_first: what the run's `task_sha256` would be at a smaller limit; by default the same.
 
         Raises:
             RunFolderError: if the folder holds another run, naming what differs, or a damaged one.
         """
         self.folder = folder
         self._path = folder / SAMPLES_FILE
-        self.run = _claim(folder, run)
+        self.run = _claim(folder, run, sha256_of_first or (lambda _: run.provenance.task_sha256))
         _cut_torn_line(self._path)
         self.done = self._find_answers()
         self.gather()
@@ -230,48 +239,27 @@ def read_run(folder: Path) -> Run | None:
         ) from None
 
 
-def _claim(folder: Path, run: Run) -> Run:
+def _claim(folder: Path, run: Run, sha256_of_first: Callable[[int], str | None]) -> Run:
     existing = read_run(folder)
     if existing is None:
         if share_files(folder) or any((folder / name).exists() for name in (SAMPLES_FILE, RESULTS_FILE)):
             raise RunFolderError(f"{folder} holds results without {RUN_FILE}: give another --output")
         write_record(folder / RUN_FILE, run)
         return run
-    differing = list(differences(existing, run))
+    differing = list(differences(existing, at_limit_of(existing, run, sha256_of_first)))
     if differing:
         raise RunFolderError(
             f"{folder} holds another run, and the two are never mixed: {'; '.join(differing)}. "
             "Give another --output, or ask for the same run to resume it"
         )
-    joined = _with_timing_of_both(existing, run)
-    if joined != existing:
-        write_record(folder / RUN_FILE, joined)
-    return joined
-
-
-def _with_timing_of_both(there: Run, asked: Run) -> Run:
-    sizes = sorted({*there.config.timing_batch_sizes, *asked.config.timing_batch_sizes})
-    return there.model_copy(update={"config": there.config.model_copy(update={"timing_batch_sizes": sizes})})
-
-
-def differences(there: Run, asked: Run) -> Iterator[str]:
-    """Name everything that decides answers and differs between two runs, with both values."""
-    for name, old, new in _identity_pairs(there, asked):
-        if old != new:
-            yield f"{name} is {_shown(old)} there and {_shown(new)} now"
-
-
-def _shown(value: Any) -> str:
-    return "not recorded" if value is None else repr(value)
-
-
-def _identity_pairs(there: Run, asked: Run) -> Iterable[tuple[str, Any, Any]]:
-    old, new = (one.config.model_dump(exclude={"timing_batch_sizes"}) for one in (there, asked))
-    yield from ((name, old[name], new[name]) for name in old)
-    for name in ("adallava_version", "weights_sha256", "adapter_sha256", "scheduler_sha256", "task_sha256"):
-        yield name, getattr(there.provenance, name), getattr(asked.provenance, name)
-    for name in _NUMERIC_VERSIONS:
-        yield f"{name} version", there.provenance.versions.get(name), asked.provenance.versions.get(name)
+    if extends(existing, run):
+        # First, so that no kill leaves the figures of fewer samples beside the run of more.
+        for name in (REPORT_FILE, TASK_FIGURES_FILE, RESULTS_FILE):
+            (folder / name).unlink(missing_ok=True)
+    now = joined(existing, run)
+    if now != existing:
+        write_record(folder / RUN_FILE, now)
+    return now
 
 
 def _read_answers(path: Path) -> Iterator[tuple[int, bytes, SampleRecord]]:

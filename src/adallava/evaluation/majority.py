@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from adallava.alarms import MajorityBaseline
 from adallava.records import Interval
-from adallava.tasks.scoring import normalise_answer
+from adallava.tasks.normalising import normalise_answer
 
 from .clusters import Clusters
 from .statistics import mean_interval

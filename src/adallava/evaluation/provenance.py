@@ -28,6 +28,7 @@ def collect_provenance(
     weight_counts: Mapping[str, int],
     task_sha256: str | None,
     command: str,
+    model_files_sha256: Mapping[str, str] | None = None,
 ) -> Provenance:
     """Describe this process, this machine and the given hashes."""
     commit, dirty = git_state(Path(adallava.__file__).parent)
@@ -41,6 +42,7 @@ def collect_provenance(
         scheduler_sha256=dict(scheduler_sha256),
         weight_counts=dict(weight_counts),
         task_sha256=task_sha256,
+        model_files_sha256=None if model_files_sha256 is None else dict(model_files_sha256),
         hardware=describe_hardware(),
         command=command,
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adallava.budget import Latency, TokenBudget
+from adallava.budget import MAX_COUNT, MAX_SEED, Latency, TokenBudget
 from adallava.costs.roofline import hardware
 from adallava.errors import InputError
-from adallava.records import PositionsName
+from adallava.records import PositionsName, SampleName
 
 from .decoding_options import check_options
 from .margins import MARGIN, check_margin
@@ -25,9 +25,10 @@ class SweepRequest:
         budgets: crossed with the methods.
         output: the run folder.
         split: of a bundled task.
-        limit: first samples to take; None for all of a file.
+        limit: samples to take; None for all of a file.
+        sample: which: the first, or a random sample.
         batch_size: samples answered together.
-        seed: of random methods and of the bootstrap.
+        seed: of random methods, the random sample and the bootstrap.
         max_new_tokens: after which an answer is cut; None for what the task says, else 16.
         positions: of the kept tokens, see `AdaLlava.generate`; methods cross them, too.
         draws: of every method that draws at random, each with a seed of its own.
@@ -40,6 +41,7 @@ class SweepRequest:
         columns: of a local file, see `load_task`.
         metric: that scores responses, see `load_task`.
         include_path: folder with further tasks of lmms-eval.
+        allow_outside: let a local file name pictures outside of its folder.
         schedulers: of the LLM's layers, crossed with the latencies below 1.0, the methods and the budgets.
         latencies: how much of the LLM runs.
         scheduler_options: constructor arguments of schedulers that are not learned, by scheduler.
@@ -60,6 +62,7 @@ class SweepRequest:
     output: Path
     split: str | None = None
     limit: int | None = 100
+    sample: SampleName = "first"
     batch_size: int = 8
     seed: int = 0
     max_new_tokens: int | None = None
@@ -74,6 +77,7 @@ class SweepRequest:
     columns: Mapping[str, str] = field(default_factory=dict)
     metric: str | None = None
     include_path: Path | None = None
+    allow_outside: bool = False
     schedulers: tuple[str, ...] = ()
     latencies: tuple[Latency, ...] = (Latency(ratio=1.0),)
     scheduler_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -95,11 +99,14 @@ class SweepRequest:
             ("--batch-size", self.batch_size),
             ("--max-new-tokens", 1 if self.max_new_tokens is None else self.max_new_tokens),
             ("--draws", self.draws),
+            ("--limit", 1 if self.limit is None else self.limit),
             *(("--timing-batch-sizes", size) for size in self.timing_batch_sizes),
         ]
         for option, value in counts:
-            if value < 1:
-                raise InputError(f"{option} is {value}: give at least 1")
+            if not 1 <= value <= MAX_COUNT:
+                raise InputError(f"{option} is {value}: give at least 1 and at most {MAX_COUNT}")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise InputError(f"--seed is {self.seed}: give a whole number from 0 to {MAX_SEED}")
         check_options(self.generation_options)
         check_margin(self.equivalence_margin)
         if self.roofline is not None:

@@ -100,7 +100,9 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
         if request.roofline is not None:
             hardware(request.roofline).peak(run.config.dtype)
         observer.note(planning_line(len(task.samples), count_planned(loaded.plans)))
-        with Journal(request.output, run, retry_failed=request.retry_failed) as journal:
+        with Journal(
+            request.output, run, retry_failed=request.retry_failed, sha256_of_first=task.sha256_of_first
+        ) as journal:
             _lead(request.output, loaded, journal, observer, ranks)
         run, sizes = journal.run, journal.run.config.timing_batch_sizes
         # The other processes have ended: nothing else of this sweep is on the device.
@@ -205,7 +207,9 @@ def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
         scheduler_options={name: dict(options) for name, options in request.scheduler_options.items()},
         method_options={method: dict(options) for method, options in request.method_options.items()},
         columns=task.columns,
+        sample=request.sample,
         metric=task.metric,
+        metric_version=task.metric_version,
         split=task.split,
         question_suffix=request.question_suffix,
         decoding=loaded.decoding,
@@ -215,6 +219,7 @@ def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
         adapter_sha256={name: m.adapter_sha256 for name, m in models.items() if m.adapter_sha256 is not None},
         scheduler_sha256={name: m.scheduler_sha256 for name, m in schedulers.items() if m.scheduler_sha256 is not None},
         weight_counts={} if loaded.shape is None else weight_counts(loaded.shape),
+        model_files_sha256=full.settings_sha256,
         task_sha256=task.sha256,
         command=request.command,
     )
@@ -235,6 +240,9 @@ def _load_task(request: SweepRequest) -> Task:
         columns=request.columns,
         metric=request.metric,
         include_path=request.include_path,
+        sample=request.sample,
+        seed=request.seed,
+        allow_outside=request.allow_outside,
     )
     if task.aggregate is not None and request.question_suffix:
         raise InputError(f"task {task.name} words its own questions: leave --question-suffix out")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from adallava.records import Results, Run
+from adallava.records import Results, Run, RunConfig
 from adallava.report import formats
 
 
@@ -29,7 +29,7 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
     facts = [
         ("Model", config.model),
         ("Task", config.task + (f", split {config.split}" if config.split else "")),
-        ("Samples", _samples(results, config.limit)),
+        ("Samples", _samples(results, config)),
         ("Methods", ", ".join(config.methods)),
         ("Token budgets", ", ".join(config.token_budgets)),
         ("Batch size", str(config.batch_size)),
@@ -61,12 +61,13 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
     return sorted(shown, key=lambda fact: ("narrow", "half", "wide").index(fact.width))
 
 
-def _samples(results: Results, limit: int | None) -> str:
+def _samples(results: Results, config: RunConfig) -> str:
     counts = [cell.num_samples for cell in results.cells]
     samples = formats.count(max(counts, default=0))
     if counts and min(counts) != max(counts):
         samples = f"{formats.count(min(counts))} to {samples}, by cell"
-    return samples if limit is None else f"{samples} (limit {limit})"
+    how = ", at random" * (config.sample == "random")
+    return samples if config.limit is None else f"{samples} (limit {config.limit}{how})"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

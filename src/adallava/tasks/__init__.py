@@ -8,15 +8,21 @@ from pathlib import Path
 from PIL import Image
 
 from adallava.errors import InputError
+from adallava.records import SampleName
 from adallava.registry import task_source
 
 from .local import local_task
-from .scoring import EXACT_MATCH, METRICS, check_answers, exact_match, load_metric, normalise_answer
+from .normalising import normalise_answer
+from .sampling import random_order
+from .scoring import EXACT_MATCH, METRICS, check_answers, exact_match, load_metric
 from .task import Task, TaskSample
 
 __all__ = ["BUNDLED_TASKS", "METRICS", "Task", "TaskSample", "exact_match", "load_task", "normalise_answer"]
 
 BUNDLED_TASKS = ("scenes",)
+
+MAX_SCENES = 1_000_000
+"""Of the bundled task, which is generated without end and held in memory."""
 
 
 def load_task(
@@ -27,15 +33,22 @@ def load_task(
     columns: Mapping[str, str] | None = None,
     metric: str | None = None,
     include_path: Path | None = None,
+    sample: SampleName = "first",
+    seed: int = 0,
+    allow_outside: bool = False,
 ) -> Task:
     """Load a bundled task by name, a local `.jsonl` or `.parquet` file by path, or a harness's by `<source>:<name>`.
 
     Args:
         split: of a bundled task (default `test`); a local file has none.
-        limit: take the first so many samples; None takes all of a file's.
+        limit: take so many samples; None takes all of a file's.
         columns: see `local_task`; for a local file only.
         metric: of a local file, a name of `METRICS` (default `exact-match`); of a harness's task, one of its own.
         include_path: folder with further tasks of the source.
+        sample: which samples a limit takes: the first, or a random sample, stratified by kind, of which a larger one
+            keeps all (`sampling.random_order`).
+        seed: of the random sample.
+        allow_outside: let a local file name pictures outside of its folder.
 
     Raises:
         UnknownNameError: for another metric.
@@ -50,9 +63,12 @@ def load_task(
                 f"task {name_or_path} has its own split and columns: leave {split or dict(columns or {})} out"
             )
         loaded: Task = load_source(
-            name_or_path.partition(":")[2], limit=limit, metric=metric, include_path=include_path
+            name_or_path.partition(":")[2],
+            limit=limit if sample == "first" else None,
+            metric=metric,
+            include_path=include_path,
         )
-        return loaded
+        return loaded if sample == "first" else _at_random(loaded, limit, seed)
     if include_path is not None:
         raise InputError(f"--include-path {include_path} does not fit task {name_or_path}: it is for lmms:<name>")
     metric = metric or EXACT_MATCH
@@ -60,12 +76,23 @@ def load_task(
     if name_or_path not in BUNDLED_TASKS:
         if split is not None:
             raise InputError(f"--split {split} does not fit {name_or_path}: a local file has no splits")
-        return _scored_by(metric, local_task(Path(name_or_path), limit=limit, columns=columns))
+        local = local_task(
+            Path(name_or_path), limit=limit, columns=columns, sample=sample, seed=seed, allow_outside=allow_outside
+        )
+        return _scored_by(metric, local)
+    if sample != "first":
+        raise InputError(f"task {name_or_path} is generated at random: its first samples are a random sample already")
     if columns:
         raise InputError(f"task {name_or_path} is bundled and has no columns to name: {dict(columns)}")
     if metric != EXACT_MATCH:
         raise InputError(f"task {name_or_path} has one answer a question: --metric {metric} does not fit it")
     return _scenes_task(split or "test", limit)
+
+
+def _at_random(task: Task, limit: int | None, seed: int) -> Task:
+    order = random_order([one.id for one in task.samples], [one.kind for one in task.samples], seed)[:limit]
+    samples = tuple(task.samples[place] for place in order)
+    return replace(task, samples=samples, sha256=replace(task, samples=samples).sha256_of_first(len(samples)))
 
 
 def _scored_by(metric: str, task: Task) -> Task:
@@ -79,6 +106,8 @@ def _scenes_task(split: str, limit: int | None) -> Task:
 
     if limit is None:
         raise InputError("task scenes is generated without end: give a limit")
+    if limit > MAX_SCENES:
+        raise InputError(f"limit {limit} is over the {MAX_SCENES} samples of task scenes that fit into memory")
     samples = []
     for index in range(limit):
         question = scene_sample(split, index)[1]

@@ -1,18 +1,24 @@
 """A task from a file of the user's own: JSONL or parquet with images, questions and answers."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from functools import partial
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from adallava.errors import InputError
+from adallava.records import SampleName
 
 from .images import open_rgb
+from .references import PictureFolder
 from .rows import Row, Rows, open_rows
+from .sampling import random_order
 from .task import Task, TaskSample
+from .values import answers_of, question_of, text_of
 
 ROLES: dict[str, tuple[str, ...]] = {
     "image": ("image",),
@@ -26,25 +32,36 @@ ROLES: dict[str, tuple[str, ...]] = {
 _REQUIRED = ("image", "question", "answer")
 
 
-def local_task(path: Path, *, limit: int | None = None, columns: Mapping[str, str] | None = None) -> Task:
-    """Read the first `limit` rows of a `.jsonl` or `.parquet` file as a task.
+def local_task(
+    path: Path,
+    *,
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    sample: SampleName = "first",
+    seed: int = 0,
+    allow_outside: bool = False,
+) -> Task:
+    """Read rows of a `.jsonl` or `.parquet` file as a task.
 
     Args:
         path: image paths in it are relative to its folder.
-        limit: None reads all rows.
+        limit: of rows; None reads all.
         columns: which column is `image`, `question`, `answer`, `id`, `kind`; others are recognised by name.
             Without an id column, ids are `row-0`, `row-1`, ...
+        sample: which rows: the first, or a random sample, see `sampling.random_order`.
+        seed: of the random sample.
+        allow_outside: let image paths lead out of the file's folder.
 
     Raises:
-        InputError: for an unreadable file, a missing column, a row without question or answer, or repeated
-        ids.
+        InputError: for an unreadable file, a missing column, a row without question or answer, a value that is none
+            (see `values`), an image path that leads out of the folder, or repeated ids; naming the row.
             A picture that cannot be read is an error of its sample, raised by `load_image`.
     """
     rows = open_rows(path)
     chosen = resolve_columns(rows.columns, columns or {}, path)
-    texts = rows.read([column for role, column in chosen.items() if role != "image"], limit)
-    samples = tuple(_sample(path, rows, chosen, number, row) for number, row in enumerate(texts))
-    _check_ids_unique(samples, path)
+    reader = _SampleReader(rows, chosen, PictureFolder(path, allow_outside))
+    samples = reader.first(limit) if sample == "first" else reader.random(limit, seed)
+    _check_ids_unique((sample.id for sample in samples), path)
     return Task(str(path), samples, split=None, sha256=_file_sha256(path), columns=chosen)
 
 
@@ -69,44 +86,90 @@ def resolve_columns(present: Sequence[str], named: Mapping[str, str], path: Path
     return chosen
 
 
-def _sample(path: Path, rows: Rows, columns: Mapping[str, str], number: int, row: Row) -> TaskSample:
-    question = row[columns["question"]]
-    answers = answer_texts(row[columns["answer"]])
-    if not isinstance(question, str) or not question.strip():
-        raise InputError(f"{path}, row {number}: column {columns['question']!r} holds no question")
-    if not any(answer.strip() for answer in answers):
-        raise InputError(f"{path}, row {number}: column {columns['answer']!r} holds no answer")
-    given_id = row[columns["id"]] if "id" in columns else f"row-{number}"
-    if given_id is None:
-        raise InputError(f"{path}, row {number}: column {columns['id']!r} is empty; every sample needs an id")
-    kind = row[columns["kind"]] if "kind" in columns else None
-    return TaskSample(
-        id=str(given_id),
-        question=question,
-        answers=answers,
-        kind=None if kind is None else str(kind),
-        load_image=partial(_load_image, rows, number, columns["image"]),
-    )
+class _SampleReader:
+    """Turns rows into samples; what a row lacks is told with file, row and column."""
+
+    def __init__(self, rows: Rows, columns: Mapping[str, str], pictures: PictureFolder) -> None:
+        self._rows = rows
+        self._columns = columns
+        self._pictures = pictures
+        self._real_path = cache(os.path.realpath)
+
+    def first(self, limit: int | None) -> tuple[TaskSample, ...]:
+        """Return the first samples."""
+        end = None if limit is None else min(limit, sys.maxsize)
+        return tuple(self._read(range(sys.maxsize if end is None else end), end).values())
+
+    def random(self, limit: int | None, seed: int) -> tuple[TaskSample, ...]:
+        """Return a random sample, in the order of `random_order`."""
+        roles = [self._columns[role] for role in ("id", "kind") if role in self._columns]
+        all_rows = self._rows.read(roles or [self._columns["question"]], None, range(sys.maxsize), None)
+        ids = [self._id(number, row) for number, row in all_rows.items()]
+        _check_ids_unique(ids, self._pictures.file)
+        kinds = [self._kind(number, row) for number, row in all_rows.items()]
+        order = random_order(ids, kinds, seed)[:limit]
+        samples = self._read(frozenset(order), max(order) + 1)
+        return tuple(samples[number] for number in order)
+
+    def _read(self, wanted: range | frozenset[int], end: int | None) -> dict[int, TaskSample]:
+        image = self._columns["image"]
+        texts = [column for role, column in self._columns.items() if role != "image"]
+        return {number: self._sample(number, row) for number, row in self._rows.read(texts, image, wanted, end).items()}
+
+    def _sample(self, number: int, row: Row) -> TaskSample:
+        with self._told(number, "question") as column:
+            question = question_of(row[column])
+        with self._told(number, "answer") as column:
+            answers = answers_of(row[column])
+            if not any(answer.strip() for answer in answers):
+                raise InputError("holds no answer")
+        with self._told(number, "image") as column:
+            path = row.get(column)
+            if path is not None and not self._pictures.is_inline(path):
+                self._pictures.check(path, self._real_path)
+        return TaskSample(
+            id=self._id(number, row),
+            question=question,
+            answers=answers,
+            kind=self._kind(number, row),
+            load_image=partial(_load_image, self._rows, self._pictures, number, column),
+        )
+
+    def _id(self, number: int, row: Row) -> str:
+        if "id" not in self._columns:
+            return f"row-{number}"
+        with self._told(number, "id") as column:
+            given = "" if row[column] is None else text_of(row[column])
+            if not given.strip():
+                raise InputError("is empty; every sample needs an id")
+            return given
+
+    def _kind(self, number: int, row: Row) -> str | None:
+        if "kind" not in self._columns or row[self._columns["kind"]] is None:
+            return None
+        with self._told(number, "kind") as column:
+            return text_of(row[column])
+
+    @contextmanager
+    def _told(self, number: int, role: str) -> Iterator[str]:
+        """Give the column of a role, and put file, row and column before what is said of its value."""
+        column = self._columns[role]
+        try:
+            yield column
+        except InputError as error:
+            raise InputError(f"{self._rows.where(number)}: column {column!r} {error}") from None
 
 
-def answer_texts(value: Any) -> tuple[str, ...]:
-    """Return the answers of a column: a list holds alternatives; VQA's files wrap each one as {"answer": ...}."""
-    values = value if isinstance(value, list) else [value]
-    texts = (item.get("answer") if isinstance(item, dict) else item for item in values)
-    # A blank one stays: it is what one of the people said, and no response is right by it alone.
-    return tuple(str(text) for text in texts if text is not None)
+def _load_image(rows: Rows, pictures: PictureFolder, number: int, column: str) -> Image.Image:
+    return open_rgb(pictures.source(rows.picture(number, column)))
 
 
-def _load_image(rows: Rows, number: int, column: str) -> Image.Image:
-    return open_rgb(rows.picture(number, column))
-
-
-def _check_ids_unique(samples: Sequence[TaskSample], path: Path) -> None:
+def _check_ids_unique(ids: Iterable[str], path: Path) -> None:
     seen: set[str] = set()
-    for sample in samples:
-        if sample.id in seen:
-            raise InputError(f"{path}: id {sample.id!r} repeats; name a column of unique ids with --id-column")
-        seen.add(sample.id)
+    for sample_id in ids:
+        if sample_id in seen:
+            raise InputError(f"{path}: id {sample_id!r} repeats; name a column of unique ids with --id-column")
+        seen.add(sample_id)
 
 
 def _file_sha256(path: Path) -> str:

@@ -1,10 +1,10 @@
 """How a response is scored against a sample's answers: metrics by name."""
 
-import string
 from collections.abc import Callable, Mapping, Sequence
 
 from adallava.errors import InputError, UnknownNameError
 
+from .normalising import normalise_answer
 from .vqa_accuracy import NUM_HUMAN_ANSWERS, lmms_vqa_accuracy, official_vqa_accuracy
 
 EXACT_MATCH = "exact-match"
@@ -12,14 +12,6 @@ EXACT_MATCH = "exact-match"
 
 Metric = Callable[[str, Sequence[str]], float]
 """From a response and the sample's answers to a score in [0, 1]."""
-
-
-def normalise_answer(text: str) -> str:
-    """Return `text` in lower case, without surrounding punctuation and with single spaces.
-
-    Articles and inner punctuation stay: `"The 3.5"` and `"3.5"` are different answers.
-    """
-    return " ".join(text.lower().split()).strip(string.punctuation + " ")
 
 
 def exact_match(response: str, answers: Sequence[str]) -> float:
@@ -38,6 +30,10 @@ METRICS: Mapping[str, Metric] = {
 }
 """Metrics by name. `exact-match` takes any of the answers as right; both `vqa` ones want one answer from each of ten
 people."""
+
+METRIC_VERSIONS: Mapping[str, int] = {EXACT_MATCH: 2}
+"""Of metrics that gave other scores once; 1 for every other metric. A run never mixes two. `exact-match` 1 normalised
+ASCII alone."""
 
 
 def load_metric(name: str) -> Metric:

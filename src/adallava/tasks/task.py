@@ -7,7 +7,7 @@ from PIL import Image
 
 from adallava.errors import AdallavaError
 
-from .scoring import EXACT_MATCH, load_metric
+from .scoring import EXACT_MATCH, METRIC_VERSIONS, load_metric
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,14 @@ class Task:
         name: a bundled task's name, or the file's path as given.
         samples: already limited to what was asked for.
         split: of a bundled task; None for a local file, which has none.
-        sha256: of a local file's bytes (pictures it names by path excluded); None for a bundled task.
+        sha256: of a local file's bytes (pictures it names by path excluded), of another harness's task of what decides
+            prompts and scores; None for a bundled task.
         columns: which column of a local file is what; empty for a bundled task.
         metric: name of what `score` computes.
         score: of a response to a sample, in [0, 1]; None for the metric of that name over the sample's answers.
         max_new_tokens: after which the task cuts an answer; None if it does not say.
         aggregate: figures of the task's own over all its responses; None if it has none besides the mean score.
+        hash_samples: makes `sha256` of samples, where it depends on which they are; None where it does not.
     """
 
     name: str
@@ -62,6 +64,16 @@ class Task:
     score: Scorer | None = None
     max_new_tokens: int | None = None
     aggregate: Aggregate | None = None
+    hash_samples: Callable[[tuple["TaskSample", ...]], str] | None = None
+
+    @property
+    def metric_version(self) -> int:
+        """Version of the metric, see `METRIC_VERSIONS`; 1 where it is another harness's."""
+        return 1 if self.score is not None else METRIC_VERSIONS.get(self.metric, 1)
+
+    def sha256_of_first(self, count: int) -> str | None:
+        """Return what `sha256` would be, had the task been loaded with this limit."""
+        return self.sha256 if self.hash_samples is None else self.hash_samples(self.samples[:count])
 
     def scorer(self) -> Scorer:
         """Return what scores a response to a sample of the task."""

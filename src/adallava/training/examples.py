@@ -147,7 +147,8 @@ class TaskExamples(Dataset[Example]):
         Raises:
             InputError: for a file that cannot be read or lacks a column.
         """
-        return cls(load_task(str(path), limit=None, columns=columns).samples)
+        # A picture goes into no page here, so that it may lie anywhere.
+        return cls(load_task(str(path), limit=None, columns=columns, allow_outside=True).samples)
 
     def repeated(self, count: int) -> "TaskExamples":
         """Return the same samples, `count` of them in turn."""

@@ -22,7 +22,6 @@ from PIL import Image
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.evaluation.batches import describe_error
 from adallava.tasks.images import open_rgb, to_rgb
-from adallava.tasks.local import answer_texts
 from adallava.tasks.task import Task, TaskSample
 
 from .generation import cut_at, generation_arguments, stop_strings
@@ -68,6 +67,7 @@ def load_lmms_task(
         samples=samples,
         split=source.config.test_split or source.config.validation_split,
         sha256=_sha256(samples, asked),
+        hash_samples=partial(_sha256, asked=asked),
         columns={},
         metric="/".join(scoring.metrics),
         score=scoring.score,
@@ -141,7 +141,7 @@ def _sample(source: Any, place: int) -> TaskSample:
     doc = source.eval_docs_no_media[place]
     try:
         question = source.doc_to_text(doc)
-        answers = answer_texts(doc.get("answers") or source.doc_to_target(doc))
+        answers = _answer_texts(doc.get("answers") or source.doc_to_target(doc))
     except Exception as error:  # a task's own code, on data of its own
         raise InputError(
             f"task lmms:{source.config.task} words no question of doc {place}: {_reason(error)}"
@@ -151,11 +151,22 @@ def _sample(source: Any, place: int) -> TaskSample:
     kinds = (doc.get(column) for column in _KIND_COLUMNS)
     return TaskSample(
         id=str(place),
-        question=question,
+        question=_writable(question),
         answers=answers,
         kind=next((kind for kind in kinds if isinstance(kind, str)), None),
         load_image=partial(_load_image, source, place, question),
     )
+
+
+def _answer_texts(value: Any) -> tuple[str, ...]:
+    """Return the answers that are shown beside a response, whatever their types: lmms-eval scores by its own."""
+    values = value if isinstance(value, list) else [value]
+    texts = (item.get("answer") if isinstance(item, dict) else item for item in values)
+    return tuple(_writable(str(text)) for text in texts if text is not None)
+
+
+def _writable(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _check_shown(sample: TaskSample) -> None:

@@ -1,0 +1,104 @@
+"""Rows of a JSONL file: one JSON object a line, in UTF-8."""
+
+import codecs
+import json
+import sys
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adallava.errors import InputError
+from adallava.jsonl import read_lines
+
+from .references import named_path
+from .rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    first_byte: int
+    line: int
+
+
+class JsonlRows:
+    """One JSON object a line; blank lines are none. Only the lines' places are kept: inline pictures stay on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the first row for its columns.
+
+        Raises:
+            InputError: if there is none, or it is no JSON object.
+        """
+        self._path = path
+        self._places: dict[int, _Place] = {}
+        first = next(self._lines(), None)
+        if first is None:
+            raise InputError(f"task file {path} has no rows")
+        self.columns = tuple(self._parse(*first))
+
+    def read(
+        self, columns: Sequence[str], image: str | None, wanted: Container[int], end: int | None
+    ) -> dict[int, Row]:
+        """Return the wanted rows; an absent value is None. See `Rows.read`."""
+        rows: dict[int, Row] = {}
+        for number, (place, data) in enumerate(self._lines()):
+            if end is not None and number >= end:
+                break
+            if number in wanted:
+                self._places[number] = place
+                found = self._parse(place, data)
+                row = {column: found.get(column) for column in columns}
+                rows[number] = row if image is None else row | {image: named_path(found.get(image))}
+        return rows
+
+    def where(self, row: int) -> str:
+        """Return the file and the line, from 1."""
+        return f"{self._path}, line {self._places[row].line}"
+
+    def picture(self, row: int, column: str) -> Any:
+        """Return what `column` of a row that was read holds."""
+        place = self._places[row]
+        with self._path.open("rb") as file:
+            file.seek(place.first_byte)
+            return self._parse(place, file.readline()).get(column)
+
+    def _lines(self) -> Iterator[tuple[_Place, bytes]]:
+        with self._path.open("rb") as file:
+            for line in read_lines(file):
+                if line.place == 0 and line.data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    raise InputError(f"{self._path} is in UTF-16: save it as UTF-8")
+                if line.data.removeprefix(codecs.BOM_UTF8).strip():
+                    yield _Place(line.place, line.number), line.data
+
+    def _parse(self, place: _Place, data: bytes) -> dict[str, Any]:
+        where = f"{self._path}, line {place.line}"
+        try:
+            row = _DECODER.decode(data.removeprefix(codecs.BOM_UTF8).decode())
+        except InputError as error:
+            raise InputError(f"{where} {error}") from None
+        except RecursionError:
+            raise InputError(f"{where} nests lists or objects too deeply to be read") from None
+        except ValueError as error:  # of JSON's form, and of UTF-8
+            raise InputError(f"{where} is not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{where} is a {type(row).__name__}, not an object of columns")
+        return row
+
+
+def _whole_number(text: str) -> int:
+    if len(text) > sys.int_info.default_max_str_digits:
+        raise InputError(f"holds a number of {len(text)} digits: write it as text")
+    return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"gives {twice!r} twice in one object")
+    return found
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole_number, object_pairs_hook=_object)
