@@ -69,7 +69,16 @@ def test_zeros_that_a_power_cut_left_are_cut_off(tmp_path, num_bytes):
         assert held(journal) == records("a")
 
 
-@pytest.mark.parametrize("line", [b"", b"{}", b"nonsense", b'{"cell": 1'])
+def test_blank_lines_are_none(tmp_path):
+    with Journal(tmp_path, run()) as journal:
+        journal.append(records("a", "b"))
+    first, second = (tmp_path / "samples.jsonl").read_bytes().splitlines()
+    (tmp_path / "samples.jsonl").write_bytes(b"\n".join([b"", first, b"  ", second, b"", b""]))
+    with Journal(tmp_path, run()) as journal:
+        assert [record.sample_id for record in journal.read_cell(records("a")[0].cell)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("line", [b"{}", b"nonsense", b'{"cell": 1'])
 def test_damage_before_the_last_line_is_refused(tmp_path, line):
     with Journal(tmp_path, run()) as journal:
         journal.append(records("a", "b"))
