@@ -9,7 +9,7 @@ from PIL import Image
 
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.model import build_prompt
-from adallava.tasks.images import open_rgb, to_rgb, with_clear_axes
+from adallava.tasks.images import as_rgb, open_rgb, with_clear_axes
 
 Message = Mapping[str, Any]
 """`{"role": ..., "content": [{"type": "text", "text": ...} or {"type": "image", "url": picture or path}]}`."""
@@ -75,7 +75,7 @@ def _template_parts(message: Message) -> list[dict[str, str]]:
 
 def _picture(source: object) -> Image.Image:
     if isinstance(source, Image.Image):
-        return with_clear_axes(to_rgb(source))
+        return with_clear_axes(as_rgb(source))
     if isinstance(source, str):
         return with_clear_axes(open_rgb(Path(source)))
     raise InputError(f"a picture is given as {type(source).__name__}: only PIL pictures and paths can be read")
