@@ -13,6 +13,7 @@ from .dials import Dials
 from .estimates import Interval as Interval
 from .estimates import PairedDifference as PairedDifference
 from .estimates import Record
+from .picture_frames import Frame, seen_share
 
 SCHEMA_VERSION = 2
 
@@ -84,6 +85,9 @@ class SampleRecord(Record):
     grids: list[tuple[int, int]] | None = None
     """(rows, columns) of each image's tokens, which are N together. A picture may be several images: whole, and in
     tiles. None in older files, where all images have equally many."""
+    frames: list[Frame] | None = None
+    """Of each picture, which part the model sees. None in older files, for failed samples, and for image processors
+    whose steps are not known."""
     scheduler: str | None = None
     """Which scheduler chose the LLM's layers; None where all ran, and in older files."""
     latency_asked: str = FULL_LATENCY
@@ -126,6 +130,11 @@ class SampleRecord(Record):
             return [rows * columns for rows, columns in self.grids]
         images = max(1, len(self.kept_indices or []))
         return [self.num_vision_tokens // images] * images
+
+    @property
+    def seen_share(self) -> float | None:
+        """Share of its picture that the model sees, of several pictures the least; None where it is not known."""
+        return min(map(seen_share, self.frames)) if self.frames else None
 
     @property
     def tokens_at_end(self) -> int:
@@ -308,6 +317,17 @@ class HardSplit(Record):
     """The rest: what the hard split holds."""
 
 
+class SeenPictures(Record):
+    """How much of the pictures the model sees: its processor may cut their edges off."""
+
+    num_pictures: int
+    """Of which it is known, each counted once whatever the cells."""
+    num_cut: int
+    """Of which less than `picture_frames.CUT_BELOW` is seen."""
+    least_share: float
+    """Of all pictures the least that is seen."""
+
+
 class Results(Record):
     """`results.json`: the cells in the order they were asked for, the full-token model first."""
 
@@ -319,6 +339,8 @@ class Results(Record):
     hard_split: HardSplit | None = None
     dials: Dials | None = None
     """If layers were left out in any cell."""
+    seen: SeenPictures | None = None
+    """None in older files, and where it is known of no picture."""
 
 
 class TaskFigures(Record):
@@ -362,6 +384,8 @@ class RunConfig(Record):
     """What a score is: a name of `tasks.METRICS`, or a metric of the task's own harness."""
     question_suffix: str = ""
     """Appended to every question, for models that want to be told how to answer."""
+    pad_to_square: bool = False
+    """Whether pictures were padded to squares on the run's own wish, and not as the model's processor says."""
 
 
 class Provenance(Record):

@@ -9,6 +9,7 @@ from adallava.costs.shapes import ModelShape
 from adallava.generation.clock import StageClock
 from adallava.generation.output import AdaLlavaOutput
 from adallava.model import AdaLlava
+from adallava.picture_frames import Frame
 from adallava.records import SampleRecord
 from adallava.tasks import TaskSample
 from adallava.tasks.task import Scorer
@@ -48,7 +49,10 @@ class Answerer:
         if not batch.samples:
             return failed
         run = self.run(plan, draw, batch, max_new_tokens=self.max_new_tokens)
-        answered = [self._record(plan, draw, sample, row, run) for row, sample in enumerate(batch.samples)]
+        answered = [
+            self._record(plan, draw, sample, row, run, batch.frames.get(sample.id))
+            for row, sample in enumerate(batch.samples)
+        ]
         return answered + failed
 
     def run(self, plan: CellPlan, draw: int, batch: PreparedBatch, **lengths: Any) -> "BatchRun":
@@ -78,7 +82,9 @@ class Answerer:
         batch_ms = (time.perf_counter() - start) * 1000.0
         return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device))
 
-    def _record(self, plan: CellPlan, draw: int, sample: TaskSample, row: int, run: "BatchRun") -> SampleRecord:
+    def _record(
+        self, plan: CellPlan, draw: int, sample: TaskSample, row: int, run: "BatchRun", frame: Frame | None
+    ) -> SampleRecord:
         output, ran, response = run.output, run.output.records[row], run.output.text[row]
         return SampleRecord(
             **_asked(plan, draw, sample),
@@ -91,6 +97,7 @@ class Answerer:
             tokens_planned=ran.tokens_planned,
             kept_indices=[list(indices) for indices in ran.kept_indices],
             grids=list(ran.grids),
+            frames=None if frame is None else [frame],
             groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
             groups_per_layer=1 if ran.layers is None else ran.layers.groups,
             latency_tokens=0 if ran.layers is None else ran.layers.latency_tokens,

@@ -1,14 +1,16 @@
 """The fixed batches of a task, prepared once for all cells as far as memory allows."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from adallava.families.picture_cuts import find_frame
 from adallava.model import build_prompt
+from adallava.picture_frames import Frame
+from adallava.processor import prepare_picture
 from adallava.tasks import TaskSample
-from adallava.tasks.images import with_clear_axes
 
 STORE_BYTES = 512 * 2**20
 """Host memory that prepared batches may take, about 850 pictures of 224x224 px."""
@@ -22,11 +24,13 @@ class PreparedBatch:
         samples: those whose picture could be read; B of them.
         failures: the others, each with `<error type>: <message>`.
         inputs: the processor's tensors for `samples`, on the host; empty if there are none.
+        frames: by sample id, which part of each picture the model sees; none where the processor's steps are not known.
     """
 
     samples: tuple[TaskSample, ...]
     failures: tuple[tuple[TaskSample, str], ...]
     inputs: dict[str, torch.Tensor]
+    frames: Mapping[str, Frame] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -39,7 +43,7 @@ def prepare_batch(processor: Any, samples: Sequence[TaskSample], question_suffix
     images, readable, failures = [], [], []
     for sample in samples:
         try:
-            images.append(with_clear_axes(sample.load_image()))
+            images.append(prepare_picture(processor, sample.load_image()))
         except Exception as error:  # whatever a file does to a decoder, it is one failed sample
             failures.append((sample, describe_error(error)))
         else:
@@ -48,7 +52,9 @@ def prepare_batch(processor: Any, samples: Sequence[TaskSample], question_suffix
     if readable:
         prompts = [build_prompt(processor, sample.question + question_suffix) for sample in readable]
         inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
-    return PreparedBatch(tuple(readable), tuple(failures), inputs)
+    found = {s.id: find_frame(processor, image.size) for s, image in zip(readable, images, strict=True)}
+    frames = {sample_id: frame for sample_id, frame in found.items() if frame is not None}
+    return PreparedBatch(tuple(readable), tuple(failures), inputs, frames)
 
 
 def describe_error(error: Exception) -> str:

@@ -41,6 +41,7 @@ class SweepRequest:
         latencies: how much of the LLM runs.
         scheduler_options: constructor arguments of schedulers that are not learned, by scheduler.
         question_suffix: appended to every question, as many models expect ("Answer in one word.").
+        pad_to_square: pad pictures to squares, so that the processor cuts none.
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
         roofline: hardware whose bound stands beside the report's milliseconds; None for that of the run, if known.
@@ -72,6 +73,7 @@ class SweepRequest:
     latencies: tuple[Latency, ...] = (Latency(ratio=1.0),)
     scheduler_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     question_suffix: str = ""
+    pad_to_square: bool = False
     retry_failed: bool = False
     report: bool = True
     roofline: str | None = None

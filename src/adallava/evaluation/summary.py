@@ -33,6 +33,7 @@ from .hard_split import HardSamples, split_hard
 from .layer_plans import count_plans
 from .plan import FULL_CELL, CellPlan
 from .scores import ScoreTable, tabulate_scores
+from .seen import seen_shares, sum_up_seen
 from .statistics import mean_interval, paired_difference
 
 MAX_EMPTY_SHARE = 0.01
@@ -49,6 +50,7 @@ class SummedCell:
         kinds: question types by sample id.
         plans: of the layers that ran; None for a cell that ran all.
         learned: whether its scheduler reads a latency token.
+        seen: by sample id, the share of its picture that the model sees, where it is known.
     """
 
     cell: Cell
@@ -56,6 +58,7 @@ class SummedCell:
     kinds: Mapping[str, str | None]
     plans: CellPlans | None
     learned: bool
+    seen: Mapping[str, float]
 
 
 def summarise(
@@ -100,6 +103,7 @@ def summarise(
         area_comparisons=area_comparisons,
         hard_split=None if hard is None else hard.split,
         dials=sum_up_dials(cells, cell_plans, learned, scores, shared, prefixes, seed),
+        seen=sum_up_seen([one.seen for one in summed]),
     )
 
 
@@ -158,7 +162,7 @@ def summarise_cell(
     )
     # Only a learned scheduler reads a latency token.
     learned = any(record.latency_tokens for record in records)
-    return SummedCell(cell, own, kinds, count_plans(plan.cell, records), learned)
+    return SummedCell(cell, own, kinds, count_plans(plan.cell, records), learned, seen_shares(records))
 
 
 def _compared_to_full(cell: Cell, scores: ScoreTable, seed: int) -> Cell:

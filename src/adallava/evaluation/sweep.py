@@ -172,6 +172,7 @@ def describe_run(
         metric=task.metric,
         split=task.split,
         question_suffix=request.question_suffix,
+        pad_to_square=request.pad_to_square,
     )
     provenance = collect_provenance(
         weights_sha256=full.weights_sha256,

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from adallava.picture_frames import Frame
 from adallava.records import SampleRecord
 from adallava.report.packed import bitmap
 
@@ -65,6 +66,8 @@ class SampleRow:
     kind: str | None
     num_patches: int
     """N of the first image: of a picture that is read in tiles, the whole."""
+    frame: Frame | None = None
+    """Which part of the picture the model sees; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
     """
     firsts: dict[str, SampleRecord] = {}
     num_patches: dict[str, int] = {}
+    frames: dict[str, Frame] = {}
     tiled = False
     merging: set[str] = set()
     columns: dict[str, dict[str, Answers]] = {cell: {} for cell in cells}
@@ -103,6 +107,8 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         tiled = tiled or len(set(tokens)) > 1
         if record.kept_indices or record.sample_id not in num_patches:
             num_patches[record.sample_id] = tokens[0] if tokens else 0
+        if record.frames:
+            frames.setdefault(record.sample_id, record.frames[0])
         if record.merged:
             merging.add(record.cell)
         answers = columns[record.cell].setdefault(record.sample_id, Answers())
@@ -111,7 +117,7 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         answers.add(record.draw, text, record.score, record.error)
         if record.kept_indices and record.draw == 0:
             answers.kept = bitmap(record.kept_indices[0], tokens[0])
-    rows = tuple(_row(record, num_patches[id_]) for id_, record in firsts.items())
+    rows = tuple(_row(record, num_patches[id_], frames.get(id_)) for id_, record in firsts.items())
     return SampleTable(rows, columns, frozenset(merging), tiled)
 
 
@@ -120,6 +126,6 @@ def is_right(score: float | None) -> bool:
     return score is not None and score >= RIGHT
 
 
-def _row(record: SampleRecord, num_patches: int) -> SampleRow:
+def _row(record: SampleRecord, num_patches: int, frame: Frame | None) -> SampleRow:
     expected = tuple(answer for answer, _ in Counter(record.answers).most_common(_MAX_ANSWERS))
-    return SampleRow(record.sample_id, record.question, expected, record.kind, num_patches)
+    return SampleRow(record.sample_id, record.question, expected, record.kind, num_patches, frame)
