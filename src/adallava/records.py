@@ -5,6 +5,7 @@ A run folder holds `run.json` (`Run`), `samples.jsonl` (one `SampleRecord` a lin
 report or a doctor says is read from these.
 """
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from .dials import Dials
 from .estimates import Interval as Interval
 from .estimates import PairedDifference as PairedDifference
 from .estimates import Record
-from .picture_frames import Frame, seen_share
+from .picture_frames import CUT_BELOW, Frame, seen_share
 
 SCHEMA_VERSION = 2
 
@@ -326,6 +327,14 @@ class SeenPictures(Record):
     """Of which less than `picture_frames.CUT_BELOW` is seen."""
     least_share: float
     """Of all pictures the least that is seen."""
+
+    @classmethod
+    def of(cls, shares: Collection[float]) -> "SeenPictures | None":
+        """Sum up the share that is seen of each picture; None if there is none."""
+        if not shares:
+            return None
+        num_cut = sum(share < CUT_BELOW for share in shares)
+        return cls(num_pictures=len(shares), num_cut=num_cut, least_share=min(shares))
 
 
 class Results(Record):

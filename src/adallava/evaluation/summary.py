@@ -20,6 +20,7 @@ from adallava.records import (
     PairedDifference,
     Results,
     SampleRecord,
+    SeenPictures,
     Timing,
     TimingRecord,
 )
@@ -33,7 +34,6 @@ from .hard_split import HardSamples, split_hard
 from .layer_plans import count_plans
 from .plan import FULL_CELL, CellPlan
 from .scores import ScoreTable, tabulate_scores
-from .seen import seen_shares, sum_up_seen
 from .statistics import mean_interval, paired_difference
 
 MAX_EMPTY_SHARE = 0.01
@@ -103,7 +103,7 @@ def summarise(
         area_comparisons=area_comparisons,
         hard_split=None if hard is None else hard.split,
         dials=sum_up_dials(cells, cell_plans, learned, scores, shared, prefixes, seed),
-        seen=sum_up_seen([one.seen for one in summed]),
+        seen=SeenPictures.of(_seen_of_any(summed)),
     )
 
 
@@ -162,7 +162,20 @@ def summarise_cell(
     )
     # Only a learned scheduler reads a latency token.
     learned = any(record.latency_tokens for record in records)
-    return SummedCell(cell, own, kinds, count_plans(plan.cell, records), learned, seen_shares(records))
+    return SummedCell(cell, own, kinds, count_plans(plan.cell, records), learned, _seen_shares(records))
+
+
+def _seen_shares(records: Sequence[SampleRecord]) -> dict[str, float]:
+    shares = ((record.sample_id, record.seen_share) for record in records)
+    return {sample_id: share for sample_id, share in shares if share is not None}
+
+
+def _seen_of_any(cells: Sequence[SummedCell]) -> list[float]:
+    """Return what is seen of each picture, counted once whatever the number of cells."""
+    shares: dict[str, float] = {}
+    for one in cells:
+        shares |= one.seen
+    return list(shares.values())
 
 
 def _compared_to_full(cell: Cell, scores: ScoreTable, seed: int) -> Cell:
