@@ -84,7 +84,9 @@ function drawFrame(canvas, frame) {
   context.fillRect(0, bottom, width, height - bottom);
   context.fillRect(0, top, left, bottom - top);
   context.fillRect(right, top, width - right, bottom - top);
-  for (const [color, line, out] of [["#141414", 6, 0], ["#ffffff", 2.5, 1]]) {
+  // A canvas is shown smaller than it is.
+  const scale = Math.max(width, height) / 400;
+  for (const [color, line, out] of [["#141414", 4 * scale, 0], ["#ffffff", 2 * scale, scale]]) {
     context.strokeStyle = color;
     context.lineWidth = line;
     context.strokeRect(left - out, top - out, right - left + 2 * out, bottom - top + 2 * out);

@@ -123,7 +123,7 @@ function paint(canvas, uri, samples, cell, row) {
   const image = new Image();
   const number = samples.pictureOf.get(row), frame = samples.pictures.frames[number];
   image.addEventListener("load", () => {
-    if (frame) fitTo(canvas, image.naturalWidth, image.naturalHeight);
+    if (frame) fitTo(canvas, image.naturalWidth, image.naturalHeight, frame);
     const kept = cell.full ? null : keptOf(samples, cell, row);
     if (kept) drawKept(canvas, image, kept.grid, frame || [0, 0, 1, 1], kept.isKept, cell.merges);
     else canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
@@ -133,9 +133,10 @@ function paint(canvas, uri, samples, cell, row) {
   image.src = uri;
 }
 
-// Give a square canvas the picture's shape; its longer side stays.
-function fitTo(canvas, width, height) {
-  const side = canvas.width / Math.max(width, height);
+// Give a square canvas the picture's shape, and the frame on it about as many pixels as the square had.
+function fitTo(canvas, width, height, frame) {
+  const across = width * (frame[2] - frame[0]), down = height * (frame[3] - frame[1]);
+  const side = canvas.width / Math.max(across, down, Math.max(width, height) / 4);
   canvas.width = Math.max(1, Math.round(width * side));
   canvas.height = Math.max(1, Math.round(height * side));
 }
