@@ -81,13 +81,14 @@ def _integer_shares(image: Image.Image) -> NDArray[np.float32]:
             f"its brightest value is {peak} in a stated range of 0 to {top}, all of which would be black: scale it, or "
             "save it with 8 bits"
         )
-    return np.minimum(values.astype(np.float32) / np.float32(top), 1)
+    shares: NDArray[np.float32] = np.minimum(values.astype(np.float32) / np.float32(top), 1)
+    return shares
 
 
 def _stated_top(image: Image.Image) -> int:
     """Return the value that is white: by a TIFF's BitsPerSample; Pillow gives all others the range of 16 bits."""
     if image.format == "TIFF":
-        return 2 ** int(_tag(image, _BITS, (16,))[0]) - 1
+        return (1 << int(_tag(image, _BITS, (16,))[0])) - 1
     if image.mode == "I" and image.format is None:
         raise InputError(
             "it holds 32-bit integers, of which nobody says what is white: convert it to mode L, or to I;16"
