@@ -101,6 +101,7 @@ class AdaLlava:
         device: str | torch.device | None = None,
         attn_implementation: str = "sdpa",
         allow_other_base: bool = False,
+        pad_to_square: bool = False,
         **selector_options: Any,
     ) -> "AdaLlava":
         """Load a model and a selection method for it.
@@ -118,6 +119,7 @@ class AdaLlava:
             device: one device for everything; by default CUDA if there is one. There is no `device_map`.
             attn_implementation: "sdpa" or "eager".
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
+            pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
@@ -132,7 +134,7 @@ class AdaLlava:
         placed, typed = pick_device(device), pick_dtype(dtype)
         name = str(name_or_path)
         folder = str(find_checkpoint(folder_or_id_of(name)))
-        processor = AdaLlavaProcessor.from_pretrained(folder)
+        processor = AdaLlavaProcessor.from_pretrained(folder, pad_to_square=pad_to_square)
         family = load_family(folder, dtype=typed, device=placed, attn_implementation=attn_implementation)
         full = cls(family.model, processor, name_or_path=name)
         return full.with_method(method, adapter, allow_other_base=allow_other_base, **selector_options)

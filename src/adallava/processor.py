@@ -1,24 +1,36 @@
 """Where a model's files are, its stock processor, and the wording of a prompt."""
 
 from textwrap import shorten
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from adallava.adapters.bundled import is_bundled, model_folder
 from adallava.errors import CheckpointError, InputError
 from adallava.families.checkpoint_files import check_processor
 from adallava.families.hub import PROCESSOR_FILES, find_folder
+from adallava.families.picture_cuts import pad_to_square as padding_to_square
+from adallava.families.picture_cuts import pads_to_square
 from adallava.families.picture_tokens import complete_processor
+from adallava.tasks.images import MAX_IMAGE_PIXELS, with_clear_axes
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class AdaLlavaProcessor:
     """Loads the stock processor of a model; only what its files leave open is filled in, from the model's config."""
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str) -> Any:
+    def from_pretrained(cls, name_or_path: str, *, pad_to_square: bool = False) -> Any:
         """Return the processor of a bundled name, a folder or a hub id.
+
+        Args:
+            name_or_path: as for the model.
+            pad_to_square: pad every picture to a square in the processor's mean color, so that no edge is cut off, as
+                LLaVA does with `image_aspect_ratio` pad; otherwise as the processor's files say.
 
         Raises:
             CheckpointError: if its files are missing or damaged.
+            UnsupportedModeError: if it cannot pad, or need not.
         """
         from transformers import AutoConfig, AutoProcessor
 
@@ -31,7 +43,26 @@ class AdaLlavaProcessor:
             reason = f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …')}"
             raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {reason}") from error
         complete_processor(processor, config)
-        return processor
+        return padding_to_square(processor) if pad_to_square else processor
+
+
+def prepare_picture(processor: Any, image: "Image.Image") -> "Image.Image":
+    """Return a picture as a processor can take it.
+
+    Args:
+        processor: of the model.
+        image: RGB.
+
+    Raises:
+        InputError: if the processor would pad it to a square of more pixels than a picture may have.
+    """
+    side = max(image.size)
+    if pads_to_square(processor) and side * side > MAX_IMAGE_PIXELS:
+        raise InputError(
+            f"a picture of {image.width}x{image.height} padded to a square is over the limit of {MAX_IMAGE_PIXELS} "
+            "pixels: make it smaller"
+        )
+    return with_clear_axes(image)
 
 
 def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:

@@ -5,6 +5,7 @@ A run folder holds `run.json` (`Run`), `samples.jsonl` (one `SampleRecord` a lin
 report or a doctor says is read from these.
 """
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from .dials import Dials
 from .estimates import Interval as Interval
 from .estimates import PairedDifference as PairedDifference
 from .estimates import Record, Verdict
+from .picture_frames import CUT_BELOW, Frame, seen_share
 
 SCHEMA_VERSION = 2
 
@@ -91,6 +93,9 @@ class SampleRecord(Record):
     grids: list[tuple[int, int]] | None = None
     """(rows, columns) of each image's tokens, which are N together. A picture may be several images: whole, and in
     tiles. None in older files, where all images have equally many."""
+    frames: list[Frame] | None = None
+    """Of each picture, which part the model sees. None in older files, for failed samples, and for image processors
+    whose steps are not known."""
     scheduler: str | None = None
     """Which scheduler chose the LLM's layers; None where all ran, and in older files."""
     latency_asked: str = FULL_LATENCY
@@ -135,6 +140,11 @@ class SampleRecord(Record):
             return [rows * columns for rows, columns in self.grids]
         images = max(1, len(self.kept_indices or []))
         return [self.num_vision_tokens // images] * images
+
+    @property
+    def seen_share(self) -> float | None:
+        """Share of its picture that the model sees, of several pictures the least; None where it is not known."""
+        return min(map(seen_share, self.frames)) if self.frames else None
 
     @property
     def tokens_at_end(self) -> int:
@@ -332,6 +342,25 @@ class HardSplit(Record):
     """Those in it. None in older files, where they are those that both cells have wrong."""
 
 
+class SeenPictures(Record):
+    """How much of the pictures the model sees: its processor may cut their edges off."""
+
+    num_pictures: int
+    """Of which it is known, each counted once whatever the cells."""
+    num_cut: int
+    """Of which less than `picture_frames.CUT_BELOW` is seen."""
+    least_share: float
+    """Of all pictures the least that is seen."""
+
+    @classmethod
+    def of(cls, shares: Collection[float]) -> "SeenPictures | None":
+        """Sum up the share that is seen of each picture; None if there is none."""
+        if not shares:
+            return None
+        num_cut = sum(share < CUT_BELOW for share in shares)
+        return cls(num_pictures=len(shares), num_cut=num_cut, least_share=min(shares))
+
+
 class Results(Record):
     """`results.json`: the cells in the order they were asked for, the full-token model first."""
 
@@ -350,6 +379,8 @@ class Results(Record):
     """Why the accuracies say nothing of the methods; in older files nobody looked."""
     majority: MajorityBaseline | None = None
     """What needs no model; None in older files, and where the task's own metric scores no answer but a model's."""
+    seen: SeenPictures | None = None
+    """None in older files, and where it is known of no picture."""
 
 
 class TaskFigures(Record):
@@ -425,6 +456,8 @@ class RunConfig(Record):
     """Appended to every question, for models that want to be told how to answer."""
     decoding: Decoding | None = None
     """None in older files, which did not record it: a checkpoint's own `generation_config.json` had a part in it."""
+    pad_to_square: bool = False
+    """Whether pictures were padded to squares on the run's own wish, and not as the model's processor says."""
 
 
 class Provenance(Record):

@@ -112,3 +112,16 @@ def test_answers_of_a_cell_are_read_once_and_dropped_before_those_of_the_one_aft
         return records
 
     assert len(summarise(plans, ["a", "b", "c"], read_cell, seed=0).cells) == len(plans) == len(read)
+
+
+def test_each_picture_counts_once_with_the_least_that_is_seen():
+    ids = ["a", "b", "c", "old"]
+    frames = {"a": [(0.375, 0.0, 0.625, 1.0)], "b": [(0.01, 0.0, 0.99, 1.0)], "c": [(0.0, -1.5, 1.0, 2.5)], "old": None}
+    records = [sample_record(cell, i, frames=frames[i]) for cell in (FULL, HALF) for i in ids]
+    seen = summarise(PLANS, ids, reader(records), seed=0).seen
+    assert (seen.num_pictures, seen.num_cut, seen.least_share) == (3, 1, 0.25)
+
+
+def test_of_an_older_run_nothing_is_known_of_its_pictures():
+    records = [sample_record(cell, "a") for cell in (FULL, HALF)]
+    assert summarise(PLANS, ["a"], reader(records), seed=0).seen is None

@@ -16,7 +16,7 @@ from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
 from adallava import AdaLlava
 from adallava.integrations.lmms_eval.model import AdaLlavaLmms, RunFailed
 from adallava.model import build_prompt
-from adallava.tasks.images import to_rgb
+from adallava.tasks.images import as_rgb
 from adallava.tasks.scenes import scene_sample
 from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy
 
@@ -54,7 +54,7 @@ def alone():
     for index in range(NUM_SAMPLES):
         scene, question = scene_sample("test", index)
         inputs = model.processor(
-            images=[to_rgb(Image.fromarray(scene.image))],
+            images=[as_rgb(Image.fromarray(scene.image))],
             text=[build_prompt(model.processor, question.text + SHORT_PROMPT)],
             return_tensors="pt",
         )

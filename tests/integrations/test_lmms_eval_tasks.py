@@ -13,7 +13,7 @@ from adallava import AdaLlava
 from adallava.cli.main import main
 from adallava.model import build_prompt
 from adallava.records import SampleRecord, TaskFigures
-from adallava.tasks.images import to_rgb
+from adallava.tasks.images import as_rgb
 
 pytestmark = pytest.mark.lmms
 
@@ -73,7 +73,7 @@ def test_a_task_is_answered_as_the_model_answers_its_question_alone(results, man
     assert len(samples) == 4
     for sample in samples:
         doc = task.eval_docs[sample["doc_id"]]
-        pictures = [to_rgb(picture) for picture in task.doc_to_visual(doc)]
+        pictures = [as_rgb(picture) for picture in task.doc_to_visual(doc)]
         prompt = build_prompt(model.processor, task.doc_to_text(doc), len(pictures))
         inputs = model.processor(images=pictures or None, text=[prompt], return_tensors="pt")
         output = model.generate(**inputs, token_budget=0.25, max_new_tokens=128, do_sample=False)

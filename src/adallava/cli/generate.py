@@ -21,11 +21,15 @@ from .arguments import (
     whole_number,
 )
 from .budget_result import BudgetResult, of_answer, of_selection
-from .shared_options import add_method_option, add_model, add_placement, add_scheduler_option
+from .output_paths import check_output_image
+from .shared_options import add_method_option, add_model, add_pad_to_square, add_placement, add_scheduler_option
 from .streams import say
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from adallava.model import AdaLlava
+    from adallava.picture_frames import Frame
 
 _DESCRIPTION = """\
 Answer one question about a picture at several token budgets, and see which vision tokens each answer is made
@@ -39,7 +43,8 @@ examples:
   adallava generate --image a.png --question "..." --no-generate --json
 
 several images after --image go into one prompt, and a budget is shared among them. a picture that the model reads in
-tiles is drawn whole, and joined from its tiles with the tokens that end its rows as a column on the right.
+tiles is drawn whole, and joined from its tiles with the tokens that end its rows as a column on the right. a picture
+that the model's processor cuts is drawn whole, with a frame around what the model sees.
 
 exit codes: 0 answered; 1 an answer is empty (the table says why); 2 a mistake in the call or its input.
 """
@@ -102,6 +107,7 @@ def _add_model(group: Any) -> None:
         default="original",
         help="position ids of the kept tokens: as in the full sequence, or without gaps (default: %(default)s)",
     )
+    add_pad_to_square(group)
     add_placement(group)
 
 
@@ -128,16 +134,22 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--seed is {args.seed}: give a whole number from 0 to {MAX_SEED}")
     options = options_of_methods(args.method_option, [args.method])
     latencies, scheduler_options = _latencies(args)
-    from adallava.tasks.images import open_rgb, with_clear_axes
+    if not args.no_image:
+        check_output_image(args.output_image, args.image, args.method)
+    from adallava.tasks.images import open_rgb
 
-    images = [with_clear_axes(open_rgb(path)) for path in args.image]
+    opened = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.families.picture_cuts import find_frame
     from adallava.generation.prompt_limit import check_prompt_text, check_prompt_tokens, max_prompt_tokens
     from adallava.model import build_prompt
+    from adallava.processor import prepare_picture
 
     model = _load_model(args, options.get(args.method, {}), scheduler_options)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
     limit = max_prompt_tokens(model.base.config, args.max_new_tokens)
+    images = [prepare_picture(model.processor, image) for image in opened]
+    frames = [find_frame(model.processor, image.size) for image in images]
     prompt = build_prompt(model.processor, args.question, len(images))
     check_prompt_text(model.processor.tokenizer, prompt, limit)
     inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt"))
@@ -146,10 +158,10 @@ def run(args: argparse.Namespace) -> int:
         budgets = budgets[:1]
     results = [_at_budget(model, inputs, budget, latency, args, taken) for latency in latencies for budget in budgets]
     if not args.no_image:
-        results = _with_pictures(model, inputs, results, args)
+        results = _with_pictures(model, inputs, results, list(zip(images, frames, strict=True)), args)
     from .generate_table import print_json, print_table
 
-    (print_json if args.json else print_table)(model, results, args)
+    (print_json if args.json else print_table)(model, results, frames, args)
     return int(any(result.empty_cause is not None for result in results))
 
 
@@ -166,7 +178,13 @@ def _load_model(
         load_scheduler_class(args.scheduler)  # A misspelt one is told before gigabytes are read.
     quiet_loading(args.model)
     model = AdaLlava.from_pretrained(
-        args.model, method=args.method, adapter=args.adapter, dtype=args.dtype, device=args.device, **options
+        args.model,
+        method=args.method,
+        adapter=args.adapter,
+        dtype=args.dtype,
+        device=args.device,
+        pad_to_square=args.pad_to_square,
+        **options,
     )
     if args.scheduler is None:
         return model
@@ -237,11 +255,15 @@ def _at_budget(
 
 
 def _with_pictures(
-    model: "AdaLlava", inputs: dict[str, Any], results: Sequence[BudgetResult], args: argparse.Namespace
+    model: "AdaLlava",
+    inputs: dict[str, Any],
+    results: Sequence[BudgetResult],
+    whole: Sequence[tuple["Image.Image", "Frame | None"]],
+    args: argparse.Namespace,
 ) -> list[BudgetResult]:
     from adallava.report.patches import draw_kept_patches
 
-    from .generate_pictures import PictureRow, save_pictures, seen_pictures, with_layers
+    from .generate_pictures import PictureRow, framed, save_pictures, seen_pictures, with_layers
     from .generate_table import layer_shares_of
 
     family = model.family.for_sizes(inputs.get("image_sizes"))
@@ -256,6 +278,7 @@ def _with_pictures(
             draw_kept_patches(picture, indices, grid, merged=merges)
             for picture, indices, grid in zip(pictures, kept, grids, strict=True)
         ]
+        drawings = framed(drawings, whole)
         if with_layers_run:
             drawings[0] = with_layers(drawings[0], layer_shares_of(model, result))
         label = f"{model.method}@{result.budget_asked}{_schedule_suffix(model, result)}"

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from adallava.picture_frames import Frame
 from adallava.report.layer_strip import draw_strip
+from adallava.report.seen import in_whole
 
 _GAP_PX = 12
 _CAPTION_PX = 34
@@ -33,6 +35,21 @@ def seen_pictures(pictures: Sequence[Any], image_processor: Any) -> list[Image.I
     deviation = np.array(image_processor.image_std if normalized else (1.0,) * 3, dtype=np.float32)
     pixels = [picture.float().numpy().transpose(1, 2, 0) * deviation + mean for picture in pictures]
     return [Image.fromarray(np.clip(np.rint(image * 255.0), 0, 255).astype(np.uint8)) for image in pixels]
+
+
+def framed(drawings: Sequence[Image.Image], whole: Sequence[tuple[Image.Image, Frame | None]]) -> list[Image.Image]:
+    """Return the drawings, those of pictures that the processor cuts in their place on the whole picture.
+
+    Args:
+        drawings: of each image that the model saw: of a picture in tiles the whole, and then its tiles joined.
+        whole: each picture, uncut, and which part of it the model saw.
+    """
+    each = len(drawings) // len(whole)
+    placed = list(drawings)
+    for number, (image, frame) in enumerate(whole):
+        if frame is not None:
+            placed[number * each] = in_whole(drawings[number * each], image, frame)
+    return placed
 
 
 def side_by_side(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
+from adallava.picture_frames import Frame, seen_share
+from adallava.records import SeenPictures
 from adallava.report.layer_strip import layer_shares, strip_text
+from adallava.report.seen import cut_words
 
 from .arguments import options_of_methods
 from .budget_result import BudgetResult
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
     from adallava.model import AdaLlava
 
 
-def print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:
+def print_json(
+    model: "AdaLlava", results: Sequence[BudgetResult], frames: Sequence[Frame | None], args: argparse.Namespace
+) -> None:
     """Print everything as one JSON document."""
     document = {
         "model": args.model,
@@ -30,6 +35,8 @@ def print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argpars
         "scheduler_sha256": model.scheduler_sha256,
         "method_options": options_of_methods(args.method_option, [args.method]).get(args.method, {}),
         "images": [str(path) for path in args.image],
+        "pad_to_square": args.pad_to_square,
+        "seen_shares": [None if frame is None else round(seen_share(frame), 4) for frame in frames],
         "question": args.question,
         "positions": args.positions,
         "seed": args.seed,
@@ -38,11 +45,16 @@ def print_json(model: "AdaLlava", results: Sequence[BudgetResult], args: argpars
     say_json(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def print_table(model: "AdaLlava", results: Sequence[BudgetResult], args: argparse.Namespace) -> None:
+def print_table(
+    model: "AdaLlava", results: Sequence[BudgetResult], frames: Sequence[Frame | None], args: argparse.Namespace
+) -> None:
     """Print one row a budget, and where the pictures are."""
     console = make_console()
     num_tokens = results[0].num_vision_tokens
     console.print(f"{escape(args.question)}  [dim]{escape(args.model)}, {model.method}, N = {num_tokens}[/dim]")
+    words = cut_words(SeenPictures.of([seen_share(frame) for frame in frames if frame is not None]))
+    if words is not None:
+        console.print(f"! {words}", style="red", markup=False, highlight=False, soft_wrap=True)
     with_layers = any(result.groups_run is not None for result in results)
     console.print(_table_of(model, results, with_layers))
     drawn = "kept patches and layers" if with_layers else "kept patches"

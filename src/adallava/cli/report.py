@@ -82,11 +82,15 @@ def run(args: argparse.Namespace) -> int:
     from adallava.report.page import LaidOver, write_report
 
     from .finished_run import open_run
+    from .output_paths import check_no_input
 
+    folders = [folder for folder in (args.run_folder, args.compare) if folder is not None]
     if args.pictures is not None and args.pictures < 0:
         raise InputError(f"--pictures {args.pictures} is no number of samples: give 0 or more")
     if args.output is not None and not args.output.resolve().parent.is_dir():
         raise InputError(f"--output {args.output} lies in no folder: make {args.output.parent} first")
+    if args.output is not None:
+        check_no_input("--output", args.output, [path for folder in folders for path in folder.glob("*.json*")])
     if args.figures:
         from adallava.report.paper_dials import write_dial_figures
         from adallava.report.paper_figures import load_matplotlib, write_figures

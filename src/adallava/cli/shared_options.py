@@ -24,6 +24,16 @@ def add_placement(group: Any) -> None:
     group.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
 
 
+def add_pad_to_square(group: Any) -> None:
+    """Add `--pad-to-square`."""
+    group.add_argument(
+        "--pad-to-square",
+        action="store_true",
+        help="pad pictures to squares in the processor's mean color, as LLaVA's image_aspect_ratio pad does, so that "
+        "no edge is cut off (default: as the model's processor does)",
+    )
+
+
 def add_method_option(group: Any, example: str = "") -> None:
     """Add `--method-option`, with one of them in its help."""
     such = f", such as {example}" if example else ""

@@ -25,6 +25,7 @@ from .shared_options import (
     add_equivalence_margin,
     add_method_option,
     add_model,
+    add_pad_to_square,
     add_placement,
     add_scheduler_option,
     named_columns,
@@ -182,6 +183,7 @@ def _add_how(group: Any) -> None:
     group.add_argument(
         "--question-suffix", default="", metavar="TEXT", help="appended to every question (default: nothing)"
     )
+    add_pad_to_square(group)
     add_list_argument(
         group,
         "--positions",
@@ -303,6 +305,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
         generation_options=generation_options,
         allow_outside=args.allow_outside,
         question_suffix=args.question_suffix,
+        pad_to_square=args.pad_to_square,
         retry_failed=args.retry_failed,
         report=not args.no_report,
         roofline=args.roofline,

@@ -21,6 +21,7 @@ from adallava.report.hard_split import hard_words
 from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 from adallava.report.plain_table import PaperTable
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
+from adallava.report.seen import cut_words
 
 from .console import figures_table, make_console, signed_interval
 
@@ -79,6 +80,7 @@ def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = 
     for severity, message in alarm_lines(results):
         console.print(f"{severity.upper()}: {message}", style="bold red", markup=False, highlight=False)
     console.print(cells_table(results, console, run_roofline(outcome.run, results, roofline)))
+    print_cut(results, console)
     for cell in results.cells:
         if cell.flagged:
             console.print(f"! {cell.cell}: {cell.flag_reason}", style="red", markup=False, highlight=False)
@@ -96,6 +98,13 @@ def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = 
     for path in (output / "results.json", outcome.report):
         if path is not None:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
+
+
+def print_cut(results: Results, console: Console) -> None:
+    """Warn in one line if the model does not see all of its pictures."""
+    words = cut_words(results.seen)
+    if words is not None:
+        console.print(f"! {words}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def cells_table(results: Results, console: Console, roofline: Roofline | None = None) -> Table:

@@ -108,6 +108,7 @@ class Answerer:
             picture_sha256=batch.picture_sha256[row],
             kept_indices=[list(indices) for indices in ran.kept_indices],
             grids=list(ran.grids),
+            frames=None if (frame := batch.frames.get(sample.id)) is None else [frame],
             groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
             groups_per_layer=1 if ran.layers is None else ran.layers.groups,
             latency_tokens=0 if ran.layers is None else ran.layers.latency_tokens,

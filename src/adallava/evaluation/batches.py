@@ -1,18 +1,20 @@
 """The fixed batches of a task, prepared once for all cells as far as memory allows."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from PIL import Image
 
 from adallava.errors import InputError
+from adallava.families.picture_cuts import find_frame
 from adallava.generation.prompt_limit import check_prompt_text, check_prompt_tokens
 from adallava.model import build_prompt
+from adallava.picture_frames import Frame
+from adallava.processor import prepare_picture
 from adallava.tasks import TaskSample
-from adallava.tasks.images import with_clear_axes
 
 STORE_BYTES = 512 * 2**20
 """Host memory that prepared batches may take, about 850 pictures of 224x224 px."""
@@ -27,12 +29,14 @@ class PreparedBatch:
         failures: the others, each with `<error type>: <message>`.
         inputs: the processor's tensors for `samples`, on the host; empty if there are none.
         picture_sha256: of each of `samples`, see `SampleRecord.picture_sha256`.
+        frames: by sample id, which part of each picture the model sees; none where the processor's steps are not known.
     """
 
     samples: tuple[TaskSample, ...]
     failures: tuple[tuple[TaskSample, str], ...]
     inputs: dict[str, torch.Tensor]
     picture_sha256: tuple[str, ...] = ()
+    frames: Mapping[str, Frame] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -57,7 +61,7 @@ def prepare_batch(
             prompt = build_prompt(processor, sample.question + question_suffix)
             check_prompt_text(processor.tokenizer, prompt, limit)
             image = sample.load_image()
-            images.append(with_clear_axes(image))
+            images.append(prepare_picture(processor, image))
         except Exception as error:  # whatever a file does to a decoder, it is one failed sample
             failures.append((sample, describe_error(error)))
         else:
@@ -75,8 +79,10 @@ def prepare_batch(
     if len(readable) + len(failures) > len(samples):
         failed = {sample.id for sample, _ in failures}
         kept = prepare_batch(processor, [s for s in readable if s.id not in failed], question_suffix, limit)
-        return PreparedBatch(kept.samples, (*failures, *kept.failures), kept.inputs, kept.picture_sha256)
-    return PreparedBatch(tuple(readable), tuple(failures), inputs, tuple(digests))
+        return replace(kept, failures=(*failures, *kept.failures))
+    found = {s.id: find_frame(processor, image.size) for s, image in zip(readable, images, strict=True)}
+    frames = {sample_id: frame for sample_id, frame in found.items() if frame is not None}
+    return PreparedBatch(tuple(readable), tuple(failures), inputs, tuple(digests), frames)
 
 
 def picture_sha256(image: Image.Image) -> str:

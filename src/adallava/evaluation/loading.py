@@ -68,6 +68,7 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
         dtype=request.dtype,
         device=request.device,
         attn_implementation=request.attn_implementation,
+        pad_to_square=request.pad_to_square,
     )
     models = {FULL_METHOD: full}
     for method, named in methods.items():

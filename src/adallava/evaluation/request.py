@@ -48,6 +48,7 @@ class SweepRequest:
         generation_options: how to decode, by transformers' names, see `decoding_options`; none is greedy. Of the
             checkpoint's own configuration only token ids are taken.
         question_suffix: appended to every question, as many models expect ("Answer in one word.").
+        pad_to_square: pad pictures to squares, so that the processor cuts none.
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
         roofline: hardware whose bound stands beside the report's milliseconds; None for that of the run, if known.
@@ -83,6 +84,7 @@ class SweepRequest:
     scheduler_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     generation_options: Mapping[str, Any] = field(default_factory=dict)
     question_suffix: str = ""
+    pad_to_square: bool = False
     retry_failed: bool = False
     report: bool = True
     roofline: str | None = None

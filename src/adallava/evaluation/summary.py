@@ -20,6 +20,7 @@ from adallava.records import (
     Interval,
     Results,
     SampleRecord,
+    SeenPictures,
     Spread,
     Timing,
     TimingRecord,
@@ -59,6 +60,7 @@ class SummedCell:
         answers: the right ones by sample id.
         told: its responses.
         responses: the same by sample id, of `none` alone.
+        seen: by sample id, the share of its picture that the model sees, where it is known.
     """
 
     cell: Cell
@@ -70,6 +72,7 @@ class SummedCell:
     answers: Mapping[str, Sequence[str]]
     told: ResponseTally
     responses: Mapping[str, str]
+    seen: Mapping[str, float]
 
 
 def summarise(
@@ -128,6 +131,7 @@ def summarise(
         dials=sum_up_dials(cells, cell_plans, learned, scores, shared, prefixes, seed),
         alarms=find_alarms(scores, told, questions.answers.values(), majority, seed),
         majority=None if majority is None else describe_majority(majority, kind_of, on_hard, clusters),
+        seen=SeenPictures.of(_seen_of_any(summed)),
     )
 
 
@@ -197,7 +201,21 @@ def summarise_cell(
         answers={record.sample_id: record.answers for record in records},
         told=tally_records(records),
         responses={record.sample_id: record.response for record in blind},
+        seen=_seen_shares(records),
     )
+
+
+def _seen_shares(records: Sequence[SampleRecord]) -> dict[str, float]:
+    shares = ((record.sample_id, record.seen_share) for record in records)
+    return {sample_id: share for sample_id, share in shares if share is not None}
+
+
+def _seen_of_any(cells: Sequence[SummedCell]) -> list[float]:
+    """Return what is seen of each picture, counted once whatever the number of cells."""
+    shares: dict[str, float] = {}
+    for one in cells:
+        shares |= one.seen
+    return list(shares.values())
 
 
 def _with_accuracy(cell: Cell, scores: ScoreTable, kinds: NDArray[np.object_], seed: int) -> Cell:

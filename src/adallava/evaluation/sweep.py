@@ -213,6 +213,7 @@ def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
         split=task.split,
         question_suffix=request.question_suffix,
         decoding=loaded.decoding,
+        pad_to_square=request.pad_to_square,
     )
     provenance = collect_provenance(
         weights_sha256=full.weights_sha256,

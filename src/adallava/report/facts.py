@@ -42,6 +42,7 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         ("Precision, device", f"{config.dtype}, {config.device}, {config.attn_implementation} attention"),
         ("Positions", ", ".join(positions)),
         ("Appended to questions", config.question_suffix),
+        ("Pictures", "padded to squares" * config.pad_to_square),
         ("Columns", _pairs(config.columns)),
         ("Hardware", _pairs(origin.hardware)),
         ("Versions", _pairs({"adallava": origin.adallava_version, **origin.versions})),

@@ -15,6 +15,7 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from adallava.durable import write_atomically
+from adallava.picture_frames import is_cut
 from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
 from adallava.report import formats, tables, verdicts
 from adallava.report.alarms import alarm_lines, has_leaders, majority_words, without_leaders
@@ -32,6 +33,7 @@ from adallava.report.pick import Pictures, choose_pictures, kinds_of
 from adallava.report.read import read_results, read_run, read_samples
 from adallava.report.roofline_ms import Roofline, run_roofline
 from adallava.report.sample_table import SampleTable, read_table
+from adallava.report.seen import cut_words
 from adallava.report.wording import least_range
 
 REPORT_NAME = "report.html"
@@ -148,6 +150,7 @@ def _render(page: _Page) -> str:
             alarms=alarm_lines(results),
             leaders=leaders,
             majority=None if results.majority is None else majority_words(results.majority),
+            cut=cut_words(results.seen),
             flagged=[cell for cell in results.cells if cell.flagged],
             marks=method_marks(cell.method for run in runs for cell in run.results.cells),
             axes=axes,
@@ -179,6 +182,7 @@ def _render(page: _Page) -> str:
             kinds=tables.kind_table(results),
             num_samples=len(page.table.rows),
             tiled=page.table.tiled,
+            framed=any(row.frame is not None and is_cut(row.frame) for row in page.table.rows),
             num_pictures=sum(map(bool, page.pictures.uris)),
             groups=page.pictures.group_counts,
             responses_complete=packed["responses_complete"],

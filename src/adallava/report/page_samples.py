@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adallava.picture_frames import seen_share
 from adallava.report.packed import bitmap, pack_bytes, pack_numbers, pack_texts
 from adallava.report.patches import square_grid
 from adallava.report.pick import Pictures, kinds_of
@@ -52,6 +53,8 @@ def samples_json(table: SampleTable, pictures: Pictures, hard: frozenset[str] | 
             "rows": [place[id_] for id_ in pictures.ids],
             "uris": list(pictures.uris),
             "missing": {place[id_]: reason for id_, reason in pictures.missing.items()},
+            "frames": [None if frame is None else [round(edge, 6) for edge in frame] for frame in pictures.frames],
+            "shares": [_share(rows[place[id_]]) for id_ in pictures.ids],
             "grids": [list(square_grid(rows[place[id_]].num_patches) or ()) for id_ in pictures.ids],
             "kept": kept,
             "has_kept": has_kept,
@@ -76,6 +79,11 @@ def coded_score(answers: Answers | None) -> int:
 def _kind_number(row: SampleRow, kinds: Sequence[str]) -> int:
     """Return the type's place from 1 on; 0 is a sample without a type."""
     return kinds.index(row.kind) + 1 if row.kind else 0
+
+
+def _share(row: SampleRow) -> float | None:
+    """Return the share of a picture that the model sees; None where it is not known."""
+    return None if row.frame is None else round(seen_share(row.frame), 4)
 
 
 def _scores(table: SampleTable) -> NDArray[np.uint8]:

@@ -9,9 +9,11 @@ from typing import Literal
 
 from PIL import Image
 
+from adallava.picture_frames import Frame
 from adallava.report.embed import data_uri
 from adallava.report.patches import plain_picture, square_grid
 from adallava.report.sample_table import SampleRow, SampleTable, is_right
+from adallava.report.seen import with_padding
 
 NUM_PICTURES = 120
 """Samples with a picture, if nobody asks for another number."""
@@ -34,12 +36,15 @@ class Pictures:
     Attributes:
         ids: sample ids.
         uris: a JPEG `data:` URI each; empty where the picture was not to be had.
+        frames: of each, in shares of the picture at its URI, what the model sees; None where it is not known, and the
+            picture has the shape of the grid.
         missing: by id, why there is no picture.
         group_counts: how many samples of the run, not of the choice, are in each group.
     """
 
     ids: tuple[str, ...]
     uris: tuple[str, ...]
+    frames: tuple[Frame | None, ...]
     missing: Mapping[str, str]
     group_counts: Mapping[Group, int]
 
@@ -65,14 +70,15 @@ def choose_pictures(
         groups[group].append((disagreement, row))
     chosen = _pick(groups, number)
     allowance = PICTURES_BYTES // max(1, min(len(chosen), NUM_PICTURES))
-    uris, missing = [], {}
+    uris, frames, missing = [], [], {}
     for row in chosen:
-        uri, reason = _picture(row, image_of, allowance)
+        uri, frame, reason = _picture(row, image_of, allowance)
         uris.append(uri)
+        frames.append(frame)
         if reason:
             missing[row.sample_id] = reason
     counts = {group: len(rows) for group, rows in groups.items()}
-    return Pictures(tuple(row.sample_id for row in chosen), tuple(uris), missing, counts)
+    return Pictures(tuple(row.sample_id for row in chosen), tuple(uris), tuple(frames), missing, counts)
 
 
 def _room_for(table: SampleTable) -> int:
@@ -112,16 +118,22 @@ def _in_turns(rows: Iterable[tuple[float, SampleRow]]) -> list[SampleRow]:
     return [item[2] for turn in zip_longest(*ordered) for item in turn if item is not None]
 
 
-def _picture(row: SampleRow, image_of: Callable[[str], Image.Image | None], allowance_bytes: int) -> tuple[str, str]:
+def _picture(
+    row: SampleRow, image_of: Callable[[str], Image.Image | None], allowance_bytes: int
+) -> tuple[str, Frame | None, str]:
+    """Return the picture's URI, the frame on it, and why there is none."""
     image = image_of(row.sample_id)
     if image is None:
-        return "", "the picture was not found"
+        return "", None, "the picture was not found"
     try:
-        plain = plain_picture(image, square_grid(row.num_patches) or (1, 1))
+        if row.frame is None:
+            plain, frame = plain_picture(image, square_grid(row.num_patches) or (1, 1)), None
+        else:
+            plain, frame = with_padding(image, row.frame)
+        return data_uri(plain, allowance_bytes), frame, ""
     except OSError as error:
         # Pillow reads lazily: a damaged file shows itself only here.
-        return "", f"the picture could not be read: {error}"
-    return data_uri(plain, allowance_bytes), ""
+        return "", None, f"the picture could not be read: {error}"
 
 
 def kinds_of(rows: Sequence[SampleRow]) -> tuple[str, ...]:

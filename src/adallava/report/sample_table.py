@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from adallava.picture_frames import Frame
 from adallava.records import SampleRecord
 from adallava.report.packed import bitmap
 
@@ -67,6 +68,8 @@ class SampleRow:
     """N of the first image: of a picture that is read in tiles, the whole."""
     picture_sha256: str | None = None
     """Samples about one picture share it; None where no cell read the picture, and in older files."""
+    frame: Frame | None = None
+    """Which part of the picture the model sees; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
     firsts: dict[str, SampleRecord] = {}
     num_patches: dict[str, int] = {}
     pictures: dict[str, str] = {}
+    frames: dict[str, Frame] = {}
     tiled = False
     merging: set[str] = set()
     columns: dict[str, dict[str, Answers]] = {cell: {} for cell in cells}
@@ -108,6 +112,8 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         tiled = tiled or len(set(tokens)) > 1
         if record.kept_indices or record.sample_id not in num_patches:
             num_patches[record.sample_id] = tokens[0] if tokens else 0
+        if record.frames:
+            frames.setdefault(record.sample_id, record.frames[0])
         if record.merged:
             merging.add(record.cell)
         answers = columns[record.cell].setdefault(record.sample_id, Answers())
@@ -116,7 +122,7 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         answers.add(record.draw, text, record.score, record.error)
         if record.kept_indices and record.draw == 0:
             answers.kept = bitmap(record.kept_indices[0], tokens[0])
-    rows = tuple(_row(record, num_patches[id_], pictures.get(id_)) for id_, record in firsts.items())
+    rows = tuple(_row(record, num_patches[id_], pictures.get(id_), frames.get(id_)) for id_, record in firsts.items())
     return SampleTable(rows, columns, frozenset(merging), tiled)
 
 
@@ -125,6 +131,6 @@ def is_right(score: float | None) -> bool:
     return score is not None and score >= RIGHT
 
 
-def _row(record: SampleRecord, num_patches: int, picture_sha256: str | None) -> SampleRow:
+def _row(record: SampleRecord, num_patches: int, picture_sha256: str | None, frame: Frame | None) -> SampleRow:
     expected = tuple(answer for answer, _ in Counter(record.answers).most_common(_MAX_ANSWERS))
-    return SampleRow(record.sample_id, record.question, expected, record.kind, num_patches, picture_sha256)
+    return SampleRow(record.sample_id, record.question, expected, record.kind, num_patches, picture_sha256, frame)

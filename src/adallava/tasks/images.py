@@ -1,14 +1,23 @@
-"""Decode pictures that nobody has vetted: any mode and size to RGB, or an error that says why not."""
+"""Decode pictures that nobody has vetted: any format, mode and size to RGB, or an error that says why not.
+
+Every picture of the project comes through here: files and bytes by `open_rgb`, those that another library has opened by
+`as_rgb`.
+"""
 
 import io
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from adallava.errors import InputError
+
+from .image_metadata import read_orientation, without_metadata
+from .image_modes import to_rgb
 
 MAX_IMAGE_BYTES = 64 * 2**20
 """Encoded size above which a picture is refused unread."""
@@ -20,41 +29,62 @@ MAX_ASPECT_RATIO = 100
 """Longer over shorter side above which a picture is refused. Processors scale the shorter side, often to 336:
 a strip of 1x60000 px would become one of 336x20 million."""
 
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+"""That are read, where Pillow can. Others are containers, or start programs (EPS)."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by EXIF's Orientation."""
+
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+"""Tags of TIFF 6.0."""
+
 
 def open_rgb(source: Path | bytes) -> Image.Image:
-    """Decode a file or its bytes to an RGB picture, upright as its EXIF orientation says.
+    """Decode a file or its bytes to an RGB picture, upright as its EXIF orientation says; of several the first.
+
+    Metadata that cannot be read are left out, and with them the orientation.
 
     Raises:
-        InputError: for a missing, empty, oversized, truncated or unknown file; the message names it.
+        InputError: for what is missing, no regular file, empty, oversized, truncated, unknown, or of ambiguous values
+            (`to_rgb`); the message names it.
     """
     name = str(source) if isinstance(source, Path) else f"image of {len(source)} bytes"
     data = _read_limited(source) if isinstance(source, Path) else source
     if len(data) > MAX_IMAGE_BYTES:
-        raise InputError(f"{name} is over the limit of {MAX_IMAGE_BYTES} bytes for one encoded picture")
+        raise _too_many_bytes(name)
     try:
-        with warnings.catch_warnings():
-            # Our own limit is below; Pillow's warning about large pictures and odd metadata adds nothing.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                _check_pixels(image, name)
-                return to_rgb(ImageOps.exif_transpose(image))
-    except UnidentifiedImageError:
-        raise InputError(f"{name} is not a picture in a format that Pillow knows") from None
+        with _reported(name), _opened(data) as image:
+            return _decode(image, name)
     except InputError:
-        raise
-    except Exception as error:  # Pillow's decoders answer damage with whatever it happens to cause
-        raise InputError(f"{name} cannot be decoded: {error}") from error
+        bare = without_metadata(data)
+        if bare is None:
+            raise
+    with _reported(name), _opened(bare) as image:
+        return _decode(image, name)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to RGB: transparency goes onto white, 16-bit and float greys are scaled to 8 bits."""
-    if image.mode.startswith(("I", "F")):
-        return _grey_to_8_bits(image).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+def as_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
+    """Return a picture that Pillow has opened as `open_rgb` would.
+
+    Args:
+        image: decoded already, or not.
+        name: for messages.
+
+    Raises:
+        InputError: as `open_rgb`.
+    """
+    with _reported(name):
+        return _decode(image, name)
 
 
 def with_clear_axes(image: Image.Image) -> Image.Image:
@@ -68,24 +98,77 @@ def with_clear_axes(image: Image.Image) -> Image.Image:
     return image
 
 
-def _grey_to_8_bits(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion clips at 255, which turns a 16-bit picture white.
-    values: np.ndarray[Any, Any] = np.nan_to_num(np.asarray(image, dtype=np.float64))
-    top = 255.0 if values.max(initial=0.0) <= 255.0 else 65535.0
-    return Image.fromarray(np.clip(values / top * 255.0, 0.0, 255.0).round().astype(np.uint8))
+def _decode(image: Image.Image, name: str) -> Image.Image:
+    _check_pixels(image, name)
+    image.load()
+    turn = _TURNS.get(read_orientation(image))
+    upright = to_rgb(image)
+    return upright if turn is None else upright.transpose(turn)
+
+
+@contextmanager
+def _reported(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a picture into an `InputError` that names it, and keep Pillow's warnings out."""
+    try:
+        with warnings.catch_warnings():
+            # Our own limit is below; Pillow's warning about large pictures and odd metadata adds nothing.
+            warnings.simplefilter("ignore")
+            yield
+    except UnidentifiedImageError:
+        raise InputError(f"{name} is not a picture in a format that is read: {', '.join(_formats())}") from None
+    except InputError as error:
+        raise error if name in str(error) else InputError(f"{name} cannot be shown: {error}") from None
+    except Exception as error:  # Pillow's decoders answer damage with whatever it happens to cause
+        raise InputError(f"{name} cannot be decoded: {error}") from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=_formats())
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(known for known in FORMATS if known in Image.OPEN)
 
 
 def _read_limited(path: Path) -> bytes:
+    if "\0" in str(path):
+        raise InputError(f"image file {str(path)!r} cannot be read: no path has a NUL")
     try:
+        found = path.stat()
+        # Asked before it is opened: opening a FIFO waits for its writer, and a device may never end.
+        if not stat.S_ISREG(found.st_mode):
+            raise InputError(f"image file {path} cannot be read: it is {_kind(found.st_mode)}, not a regular file")
+        if found.st_size > MAX_IMAGE_BYTES:
+            raise _too_many_bytes(str(path))
         with path.open("rb") as file:
             return file.read(MAX_IMAGE_BYTES + 1)
     except OSError as error:
         raise InputError(f"image file {path} cannot be read: {error.strerror or error}") from error
+    except UnicodeError:  # a surrogate that stands for no byte
+        raise InputError(f"image file {str(path)!r} cannot be read: its name is no text") from None
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISDIR, "a directory"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"))
+    return next((kind for applies, kind in kinds if applies(mode)), "a device")
+
+
+def _too_many_bytes(name: str) -> InputError:
+    return InputError(f"{name} is over the limit of {MAX_IMAGE_BYTES} bytes for one encoded picture")
 
 
 def _check_pixels(image: Image.Image, name: str) -> None:
     width, height = image.size
+    if min(width, height) < 1:
+        raise InputError(f"{name} is {width}x{height}: it has no pixels")
     if width * height > MAX_IMAGE_PIXELS:
         raise InputError(f"{name} is {width}x{height}: over the limit of {MAX_IMAGE_PIXELS} pixels")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         raise InputError(f"{name} is {width}x{height}: sides may differ by a factor of {MAX_ASPECT_RATIO} at most")
+    tags = getattr(image, "tag_v2", {})
+    tile = (tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0))
+    # A tile is unpacked whole, whatever part of it lies in the picture.
+    if tile[0] * tile[1] > MAX_IMAGE_PIXELS:
+        raise InputError(f"{name} has tiles of {tile[0]}x{tile[1]}: over the limit of {MAX_IMAGE_PIXELS} pixels")

@@ -9,7 +9,8 @@ from PIL import Image
 
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.model import build_prompt
-from adallava.tasks.images import open_rgb, to_rgb, with_clear_axes
+from adallava.processor import prepare_picture
+from adallava.tasks.images import as_rgb, open_rgb
 
 Message = Mapping[str, Any]
 """`{"role": ..., "content": [{"type": "text", "text": ...} or {"type": "image", "url": picture or path}]}`."""
@@ -34,7 +35,7 @@ def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
     for _, part in parts:
         if part["type"] not in ("text", "image"):
             raise UnsupportedModeError(f"a message holds {part['type']}: only text and pictures can be answered")
-    images = tuple(_picture(part["url"]) for _, part in parts if part["type"] == "image")
+    images = tuple(prepare_picture(processor, _picture(part["url"])) for _, part in parts if part["type"] == "image")
     kinds = [part["type"] for _, part in parts]
     if len(messages) == 1 and messages[0]["role"] == "user" and kinds == ["image"] * len(images) + ["text"]:
         return ChatPrompt(build_prompt(processor, parts[-1][1]["text"], len(images)), images)
@@ -75,7 +76,7 @@ def _template_parts(message: Message) -> list[dict[str, str]]:
 
 def _picture(source: object) -> Image.Image:
     if isinstance(source, Image.Image):
-        return with_clear_axes(to_rgb(source))
+        return as_rgb(source)
     if isinstance(source, str):
-        return with_clear_axes(open_rgb(Path(source)))
+        return open_rgb(Path(source))
     raise InputError(f"a picture is given as {type(source).__name__}: only PIL pictures and paths can be read")

@@ -273,6 +273,7 @@ def _load(settings: Settings, device: torch.device) -> AdaLlava:
         dtype=settings.dtype,
         device=device,
         attn_implementation=settings.attn_implementation,
+        pad_to_square=settings.pad_to_square,
         **settings.method_options,
     )
     return model.with_scheduler(settings.scheduler, adapter=settings.scheduler_adapter, **settings.scheduler_options)

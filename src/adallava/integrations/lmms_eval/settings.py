@@ -14,7 +14,7 @@ from adallava.records import FULL_METHOD, PositionsName
 _NAMES = ("pretrained", "method", "scheduler", "scheduler_adapter", "adapter", "dtype", "attn_implementation", "device")
 """Arguments that are text, also where lmms-eval reads a number: a folder may be called 2026."""
 
-_CHECKED = ("positions", "seed", "verbose", "max_empty_share")
+_CHECKED = ("positions", "seed", "verbose", "max_empty_share", "pad_to_square")
 """Arguments held to their annotation: what is wrong with them would come to light in the middle of a run, or never."""
 
 _SCHEDULER_PREFIX = "scheduler_"
@@ -62,6 +62,7 @@ class Settings:
         device_map: see `choose_device`.
         batch_size: requests answered together.
         max_batch_size: of lmms-eval's `batch_size=auto`, which is refused; not used.
+        pad_to_square: pad pictures to squares, see `AdaLlavaProcessor.from_pretrained`.
         verbose: log a line for every sample; with `--verbosity DEBUG` they are logged anyway.
         max_empty_share: share of a task's answers that may be empty, else the run fails, see `check_empties`.
         method_options: constructor arguments of a training-free method: every other argument.
@@ -84,6 +85,7 @@ class Settings:
     device_map: Any = None
     batch_size: int = 1
     max_batch_size: int | None = None
+    pad_to_square: bool = False
     verbose: bool = False
     max_empty_share: Annotated[float, Field(ge=0, le=1)] = 0.01
     method_options: Mapping[str, Any] = field(default_factory=dict)

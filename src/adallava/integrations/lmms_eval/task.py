@@ -21,7 +21,7 @@ from PIL import Image
 
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.evaluation.batches import describe_error
-from adallava.tasks.images import open_rgb, to_rgb
+from adallava.tasks.images import as_rgb, open_rgb
 from adallava.tasks.task import Task, TaskSample
 
 from .generation import cut_at, generation_arguments, stop_strings
@@ -189,7 +189,7 @@ def _load_image(source: Any, place: int, question: str) -> Image.Image:
             "question can be swept; `python -m lmms_eval --model adallava` takes more pictures"
         )
     picture = content[0]["url"]
-    return to_rgb(picture) if isinstance(picture, Image.Image) else open_rgb(Path(picture))
+    return as_rgb(picture) if isinstance(picture, Image.Image) else open_rgb(Path(picture))
 
 
 def _default_metrics(name: str, source: Any) -> tuple[str, ...]:

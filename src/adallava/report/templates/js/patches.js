@@ -1,10 +1,20 @@
 // A picture with the patches that a method kept: kept ones in colour and outlined, dropped ones faded; of a method
-// that merges, a ring where each combined token has its place, and the rest fades less, since it is not lost.
+// that merges, a ring where each combined token has its place, and the rest fades less, since it is not lost. The grid
+// of patches lies in a frame, which may be a part of the picture: what the model sees.
 
-const FADE = 0.72, FADE_MERGED = 0.4;
+const FADE = 0.72, FADE_MERGED = 0.4, CUT_OFF = 0.6;
 
-function drawKept(canvas, image, grid, isKept, merged) {
-  const [rows, columns] = grid, size = canvas.width / columns;
+// {left, top, across, down} in pixels; across and down are a patch's sides.
+function placeOf(canvas, frame, grid) {
+  const [left, top, right, bottom] = frame, [rows, columns] = grid;
+  return {
+    left: left * canvas.width, top: top * canvas.height,
+    across: ((right - left) * canvas.width) / columns, down: ((bottom - top) * canvas.height) / rows,
+  };
+}
+
+function drawKept(canvas, image, grid, frame, isKept, merged) {
+  const [rows, columns] = grid, place = placeOf(canvas, frame, grid);
   const context = canvas.getContext("2d");
   const whole = [0, 0, canvas.width, canvas.height];
   context.filter = "grayscale(85%)";
@@ -16,49 +26,69 @@ function drawKept(canvas, image, grid, isKept, merged) {
   context.beginPath();
   for (let index = 0; index < rows * columns; index += 1) {
     if (!isKept(index)) continue;
-    const left = (index % columns) * size, top = Math.floor(index / columns) * size;
-    if (merged) {
-      context.moveTo(left + size * 0.84, top + size / 2);
-      context.arc(left + size / 2, top + size / 2, size * 0.34, 0, 2 * Math.PI);
-    } else {
-      context.rect(left, top, size, size);
-    }
+    if (merged) ring(context, place, columns, index);
+    else context.rect(...cornerOf(place, columns, index), place.across, place.down);
   }
   context.clip();
   context.drawImage(image, ...whole);
   context.restore();
   context.strokeStyle = "#141414";
-  context.lineWidth = Math.max(1.5, size / 12);
+  context.lineWidth = Math.max(1.5, Math.min(place.across, place.down) / 12);
   context.beginPath();
-  if (merged) rings(context, rows, columns, size, isKept);
-  else borders(context, rows, columns, size, isKept);
+  if (merged) rings(context, rows, columns, place, isKept);
+  else borders(context, rows, columns, place, isKept);
   context.stroke();
 }
 
-function rings(context, rows, columns, size, isKept) {
-  for (let index = 0; index < rows * columns; index += 1) {
-    if (!isKept(index)) continue;
-    const x = ((index % columns) + 0.5) * size, y = (Math.floor(index / columns) + 0.5) * size;
-    context.moveTo(x + size * 0.34, y);
-    context.arc(x, y, size * 0.34, 0, 2 * Math.PI);
+function cornerOf(place, columns, index) {
+  return [place.left + (index % columns) * place.across, place.top + Math.floor(index / columns) * place.down];
+}
+
+function ring(context, place, columns, index) {
+  const [left, top] = cornerOf(place, columns, index);
+  context.moveTo(left + place.across * 0.84, top + place.down / 2);
+  context.ellipse(
+    left + place.across / 2, top + place.down / 2, place.across * 0.34, place.down * 0.34, 0, 0, 2 * Math.PI);
+}
+
+function rings(context, rows, columns, place, isKept) {
+  for (let index = 0; index < rows * columns; index += 1) if (isKept(index)) ring(context, place, columns, index);
+}
+
+// The border between kept and dropped patches; the grid's own edge counts as one.
+function borders(context, rows, columns, place, isKept) {
+  const at = (row, column) => row >= 0 && row < rows && column >= 0 && column < columns && isKept(row * columns + column);
+  const half = context.lineWidth / 2;
+  const edge = (steps, number, side) => Math.min(Math.max(steps * side, half), number * side - half);
+  for (let row = 0; row <= rows; row += 1) {
+    for (let column = 0; column <= columns; column += 1) {
+      const x = place.left + edge(column, columns, place.across), y = place.top + edge(row, rows, place.down);
+      if (column < columns && at(row - 1, column) !== at(row, column)) {
+        context.moveTo(place.left + column * place.across, y);
+        context.lineTo(place.left + (column + 1) * place.across, y);
+      }
+      if (row < rows && at(row, column - 1) !== at(row, column)) {
+        context.moveTo(x, place.top + row * place.down);
+        context.lineTo(x, place.top + (row + 1) * place.down);
+      }
+    }
   }
 }
 
-// The border between kept and dropped patches; the picture's own edge counts as one.
-function borders(context, rows, columns, size, isKept) {
-  const at = (row, column) => row >= 0 && row < rows && column >= 0 && column < columns && isKept(row * columns + column);
-  const edge = (x, y) => Math.min(Math.max(x, context.lineWidth / 2), y - context.lineWidth / 2);
-  for (let row = 0; row <= rows; row += 1) {
-    for (let column = 0; column <= columns; column += 1) {
-      const x = edge(column * size, columns * size), y = edge(row * size, rows * size);
-      if (column < columns && at(row - 1, column) !== at(row, column)) {
-        context.moveTo(column * size, y);
-        context.lineTo((column + 1) * size, y);
-      }
-      if (row < rows && at(row, column - 1) !== at(row, column)) {
-        context.moveTo(x, row * size);
-        context.lineTo(x, (row + 1) * size);
-      }
-    }
+// Darken what the model does not see, and draw a line around what it does.
+function drawFrame(canvas, frame) {
+  const context = canvas.getContext("2d"), { width, height } = canvas;
+  const [left, top, right, bottom] = [frame[0] * width, frame[1] * height, frame[2] * width, frame[3] * height];
+  context.fillStyle = `rgba(20, 20, 20, ${CUT_OFF})`;
+  context.fillRect(0, 0, width, top);
+  context.fillRect(0, bottom, width, height - bottom);
+  context.fillRect(0, top, left, bottom - top);
+  context.fillRect(right, top, width - right, bottom - top);
+  // A canvas is shown smaller than it is.
+  const scale = Math.max(width, height) / 400;
+  for (const [color, line, out] of [["#141414", 4 * scale, 0], ["#ffffff", 2 * scale, scale]]) {
+    context.strokeStyle = color;
+    context.lineWidth = line;
+    context.strokeRect(left - out, top - out, right - left + 2 * out, bottom - top + 2 * out);
   }
 }

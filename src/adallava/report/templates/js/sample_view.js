@@ -1,6 +1,6 @@
 // One sample: its question, and what each method kept and answered, side by side.
 
-const CARD_PX = 320, LARGE_PX = 768;
+const CARD_PX = 320, LARGE_PX = 768, CUT_BELOW = 0.95;
 
 function showSample(samples, data, row, choice) {
   const target = document.getElementById("sample");
@@ -44,9 +44,14 @@ function isAtBudget(cell, budget) {
 function pictureNote(samples, row) {
   const missing = samples.pictures.missing[row];
   if (missing) return element("p", { class: "note" }, `No picture: ${missing}.`);
-  if (samples.pictureOf.has(row)) return null;
+  if (samples.pictureOf.has(row)) return seenNote(samples.pictures.shares[samples.pictureOf.get(row)]);
   const number = `${whole(samples.pictures.rows.length)} of ${whole(samples.num)} samples`;
   return element("p", { class: "quiet" }, `The page holds the pictures of ${number}; this is not one of them.`);
+}
+
+function seenNote(share) {
+  if (share === null || share >= CUT_BELOW) return null;
+  return element("p", { class: "note" }, `The model sees ${Math.round(100 * share)} % of this picture: the frame.`);
 }
 
 function answerCard(samples, data, cell, row) {
@@ -113,15 +118,27 @@ function pictureButton(samples, cell, row) {
   return button;
 }
 
+// Of older runs the frame is not known: their pictures have the grid's shape, a square.
 function paint(canvas, uri, samples, cell, row) {
   const image = new Image();
+  const number = samples.pictureOf.get(row), frame = samples.pictures.frames[number];
   image.addEventListener("load", () => {
+    if (frame) fitTo(canvas, image.naturalWidth, image.naturalHeight, frame);
     const kept = cell.full ? null : keptOf(samples, cell, row);
-    if (kept) drawKept(canvas, image, kept.grid, kept.isKept, cell.merges);
+    if (kept) drawKept(canvas, image, kept.grid, frame || [0, 0, 1, 1], kept.isKept, cell.merges);
     else canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    if (frame && samples.pictures.shares[number] < CUT_BELOW) drawFrame(canvas, frame);
     canvas.dataset.painted = "true";
   });
   image.src = uri;
+}
+
+// Give a square canvas the picture's shape, and the frame on it about as many pixels as the square had.
+function fitTo(canvas, width, height, frame) {
+  const across = width * (frame[2] - frame[0]), down = height * (frame[3] - frame[1]);
+  const side = canvas.width / Math.max(across, down, Math.max(width, height) / 4);
+  canvas.width = Math.max(1, Math.round(width * side));
+  canvas.height = Math.max(1, Math.round(height * side));
 }
 
 function enlarge(uri, words, samples, cell, row) {

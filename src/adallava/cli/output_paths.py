@@ -1,0 +1,45 @@
+"""Files that a command writes, held against those that it reads."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from adallava.errors import InputError
+
+
+def check_output_image(output: Path, images: Sequence[Path], method: str) -> None:
+    """Refuse an `--output-image` that would write over a picture that is read.
+
+    Args:
+        output: a file; or a folder, in which files are called after the first picture and the method.
+        images: the pictures.
+        method: its name.
+
+    Raises:
+        InputError: naming both.
+    """
+    named_alike = [path for path in images if path.name.startswith(f"{images[0].stem}.{method}@")]
+    check_no_input("--output-image", output, images)
+    for path in named_alike:
+        if is_same(output, path.parent):
+            raise InputError(
+                f"--output-image {output} is the folder of {path}, which may be written over: name another"
+            )
+
+
+def check_no_input(option: str, output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write over an input.
+
+    Raises:
+        InputError: naming both.
+    """
+    for path in inputs:
+        if is_same(output, path):
+            raise InputError(f"{option} {output} is {path}, which is read: give another name")
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Return whether two paths lead to the same file, however they are spelled: a link to it is the file."""
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):  # one of them does not exist, or no file can have such a name
+        return False

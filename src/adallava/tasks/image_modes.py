@@ -1,0 +1,101 @@
+"""Any of Pillow's modes to RGB of 8 bits, by one rule each. What a file does not state is refused, not guessed.
+
+The rules are a table in docs/protocol.md.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from adallava.errors import InputError
+
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+"""Tags of TIFF 6.0: BitsPerSample, PhotometricInterpretation, SampleFormat."""
+
+_WHITE_IS_ZERO, _SIGNED = 0, 2
+
+_TOP_16_BITS = 2**16 - 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a decoded picture as RGB: transparency on white, greys of more than 8 bits by the range of their format.
+
+    Args:
+        image: of any mode. As Pillow opened it, since a changed copy no longer knows its format.
+
+    Raises:
+        InputError: for values whose black and white nobody states: signed integers, floats outside [0, 1], 32-bit
+            integers without a file's word, or a picture that its stated range would show black.
+    """
+    if image.format == "TIFF" and _SIGNED in _tag(image, _SAMPLE_FORMAT, (1,)):
+        raise InputError("it holds signed integers, which state no black and white: save it with 8 bits")
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _deep_grey_to_rgb(image)
+    transparency = image.info.get("transparency")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or transparency is not None:
+        return _on_white(image, transparency)
+    return image.convert("RGB")
+
+
+def _on_white(image: Image.Image, transparency: Any) -> Image.Image:
+    if isinstance(transparency, tuple) and max(transparency) > 255:
+        # A PNG of 16 bits a channel, of which Pillow keeps the upper 8.
+        image = image.copy()
+        image.info["transparency"] = tuple(value >> 8 for value in transparency)
+    layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
+    """Scale one channel of more than 8 bits. Pillow's own conversion clips at 255."""
+    shares = _float_shares(np.asarray(image)) if image.mode == "F" else _integer_shares(image)
+    if _tag(image, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO:  # Pillow turns those of 8 bits only.
+        shares = 1 - shares
+    grey = np.rint(shares * 255).astype(np.uint8)
+    transparency = image.info.get("transparency")
+    if isinstance(transparency, int):
+        grey[np.asarray(image) == transparency] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _float_shares(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    low, high = float(values.min()), float(values.max())  # NaN if there is one
+    if not 0 <= low <= high <= 1:
+        raise InputError(
+            f"it holds floats from {low:g} to {high:g}, of which nobody says what is white: only [0, 1] is scaled; "
+            "scale it, or save it with 8 bits"
+        )
+    return values
+
+
+def _integer_shares(image: Image.Image) -> NDArray[np.float32]:
+    top, values = _stated_top(image), np.asarray(image)
+    if values.dtype == np.int32:
+        values = values.view(np.uint32)
+    peak = int(values.max())
+    if 0 < 255 * peak < top:
+        raise InputError(
+            f"its brightest value is {peak} in a stated range of 0 to {top}, all of which would be black: scale it, or "
+            "save it with 8 bits"
+        )
+    shares: NDArray[np.float32] = np.minimum(values.astype(np.float32) / np.float32(top), 1)
+    return shares
+
+
+def _stated_top(image: Image.Image) -> int:
+    """Return the value that is white: by a TIFF's BitsPerSample; Pillow gives all others the range of 16 bits."""
+    if image.format == "TIFF":
+        return (1 << int(_tag(image, _BITS, (16,))[0])) - 1
+    if image.mode == "I" and image.format is None:
+        raise InputError(
+            "it holds 32-bit integers, of which nobody says what is white: convert it to mode L, or to I;16"
+        )
+    return _TOP_16_BITS
+
+
+def _tag(image: Image.Image, number: int, default: Any) -> Any:
+    tags = getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+    return default if tags is None else tags.get(number, default)
