@@ -145,7 +145,7 @@ class LlavaFamily:
         if budget_token is not None:
             states = self._states_with_token(pixel_values, budget_token)
             budget_features = torch.cat([states[layer][:, -1] for layer in self._layers], dim=-1)
-            return VisionFeatures(self._patches([state[:, :-1] for state in states]), budget_features)
+            return VisionFeatures(self._patches([state[:, :-1] for state in states]).contiguous(), budget_features)
         resized: dict[str, Any] = {}
         if grid is not None and grid != self._shape.grid:
             pixel_values = self._resize(pixel_values, grid)
@@ -156,8 +156,10 @@ class LlavaFamily:
         layers = self._tower.encoder.layers
         # Layer i reads state i and puts out state i + 1; for state 0, the embeddings, the first layer stands in.
         produces = max(0, range(len(layers) + 1)[self._layers[-1]] - 1)
+        unprojected = self._patches(states)
         return VisionFeatures(
-            self._patches(states),
+            unprojected.contiguous(),
+            unprojected=unprojected,
             feature_layer=tower_layer(layers[produces], states[produces], has_cls=self._has_cls)
             if Need.FEATURE_LAYER in needs
             else None,
@@ -184,6 +186,12 @@ class LlavaFamily:
     def project(self, features: Tensor) -> Tensor:
         """Map tower features, [I, K, C], to the LLM's input, [I, K, D]."""
         projected: Tensor = self._model.model.multi_modal_projector(features)
+        return projected
+
+    def project_all(self, vision: VisionFeatures) -> Tensor:
+        """Map every token to the LLM's input, [I, N, D], to the stock model's bits; see `Family.project_all`."""
+        assert vision.unprojected is not None
+        projected: Tensor = self._model.model.multi_modal_projector(vision.unprojected)
         return projected
 
     def embed_text(self, input_ids: Tensor) -> Tensor:

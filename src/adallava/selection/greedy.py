@@ -10,10 +10,30 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from adallava.selection.contract import GreedyMethod, Selection
+
 
 def num_steps(keep_counts: Sequence[int], num_tokens: int) -> int:
     """Return the longest K of the rows that drop a token: a row that keeps all needs no order."""
     return max((count for count in keep_counts if count < num_tokens), default=0)
+
+
+def greedy_selection(
+    method: GreedyMethod, table: Tensor, keep_counts: tuple[int, ...], scores: Tensor | None
+) -> Selection:
+    """Take a greedy method's steps, as many as the rows need.
+
+    Args:
+        method: whose steps they are.
+        table: [I, N, …], of the method.
+        keep_counts: K per row, on the host.
+        scores: [I, N], or None.
+    """
+    num_tokens = table.shape[1]
+    steps = num_steps(keep_counts, num_tokens)
+    none = torch.zeros((len(table), 0), dtype=torch.int64, device=table.device)
+    order = method.order(table, steps) if steps else none
+    return Selection(first_k_in_order(order, keep_counts, num_tokens), keep_counts, scores=scores)
 
 
 def first_k_in_order(order: Tensor, keep_counts: Sequence[int], num_tokens: int) -> Tensor:

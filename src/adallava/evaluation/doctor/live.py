@@ -18,7 +18,7 @@ from adallava.model import AdaLlava
 from .checks import outcome
 from .failures import error_class
 from .findings import Diagnosis, Observation, Outcome, found, not_visible, passed
-from .probe import FULL_BUDGET, Probe, logits_at, make_probe
+from .probe import FULL_BUDGET, Inputs, Probe, logits_at, make_probe, padded_on_the_right
 
 DEFAULT_BUDGETS = (TokenBudget(ratio=0.5), TokenBudget(ratio=0.25), TokenBudget(ratio=0.1))
 
@@ -88,8 +88,10 @@ def check_full_equals_stock(probe: Probe) -> Observation:
     stock = base.generate(**probe.together, do_sample=False, max_new_tokens=probe.max_new_tokens)[:, length:]
     ours = probe.generate(probe.together, FULL_BUDGET, list(range(len(probe.singles)))).answer_ids
     differing = [row for row, ids in enumerate(ours) if stock[row].tolist()[: len(ids)] != ids]
-    gaps = [_logit_gap(probe, seed) for seed in range(len(probe.singles))]
-    evidence = [f"largest difference of a logit: {max(gaps):.3g}"]
+    samples = range(len(probe.singles))
+    gaps = [_logit_gap(probe, probe.singles[sample], [sample]) for sample in samples]
+    gaps.append(_logit_gap(probe, padded_on_the_right(probe.together), list(samples)))
+    evidence = [f"largest difference of a logit: {max(gaps[:-1]):.3g} alone, {gaps[-1]:.3g} in a batch"]
     if differing:
         row = differing[0]
         evidence.insert(0, f"{len(differing)} of {len(ours)} answers have other tokens than the stock model's")
@@ -97,14 +99,15 @@ def check_full_equals_stock(probe: Probe) -> Observation:
         return found("harness-bug", evidence, [f"validation scene {row}" for row in differing])
     if max(gaps) > 0.0:
         return found("cannot-tell", ["the answers' tokens are equal, the logits are not", *evidence])
-    return passed(f"{len(ours)} answers and all logits of their prompts are equal to the bit")
+    return passed(f"{len(ours)} answers and all logits of their prompts are equal to the bit, alone and in a batch")
 
 
 @torch.no_grad()
-def _logit_gap(probe: Probe, sample: int) -> float:
-    inputs = probe.singles[sample]
-    stock = probe.model.base(**inputs).logits
-    return float((logits_at(probe.model, inputs, FULL_BUDGET, sample) - stock).abs().max())
+def _logit_gap(probe: Probe, inputs: Inputs, seeds: list[int]) -> float:
+    """Return how far the prompts' logits are from the stock model's at most, padding left out."""
+    stock = probe.model.base(**inputs, use_cache=False).logits
+    ours = logits_at(probe.model, inputs, FULL_BUDGET, seeds)
+    return float((ours - stock)[inputs["attention_mask"].bool()].abs().max())
 
 
 def check_k_honoured(probe: Probe) -> Observation:

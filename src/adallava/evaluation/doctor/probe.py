@@ -184,8 +184,15 @@ def watched_lengths(module: Any) -> Iterator[list[int]]:
         handle.remove()
 
 
+def padded_on_the_right(inputs: Inputs) -> Inputs:
+    """Return a batch with its padding moved behind each prompt, where `forward` counts positions from 0."""
+    mask = inputs["attention_mask"]
+    order = (1 - mask).argsort(dim=1, stable=True)
+    return inputs | {name: inputs[name].gather(1, order) for name in ("input_ids", "attention_mask")}
+
+
 @torch.no_grad()
-def logits_at(model: AdaLlava, inputs: Inputs, budget: TokenBudget, seed: int) -> Tensor:
-    """Return the logits of the prompt's tokens, [1, L, V]."""
+def logits_at(model: AdaLlava, inputs: Inputs, budget: TokenBudget, seed: int | Sequence[int]) -> Tensor:
+    """Return the logits of the prompts' tokens, [B, L, V]."""
     logits: Tensor = model.forward(**inputs, token_budget=budget, seed=seed).logits
     return logits
