@@ -14,7 +14,7 @@ from torch import Tensor
 from adallava import AdaLlava
 from adallava.registry import selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import Need
+from adallava.selection.contract import Need, Selection
 
 NEW = 4
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
@@ -149,13 +149,23 @@ def test_half_precision_is_the_single_precision_answer_rounded(half: AdaLlava, s
 
 
 class _Same:
-    """A method that repeats a choice of tokens, and merges as the method itself does."""
+    """A method that repeats a choice of tokens, image by image, and merges as the method itself does."""
 
     def __init__(self, selector: Any, chosen: Any) -> None:
         self.selector, self.chosen = selector, chosen
+        # An image that keeps nothing is not asked about.
+        self.left = [image for image, count in enumerate(chosen.keep_counts) if count]
 
     def __getattr__(self, name: str) -> Any:
+        if name in ("table", "order"):
+            raise AttributeError(name)  # a greedy method would choose anew
         return getattr(self.selector, name)
 
-    def select(self, _: Any) -> Any:
-        return self.chosen
+    def select(self, inputs: Any) -> Any:
+        image, (count,) = self.left.pop(0), inputs.keep_counts
+        merged = self.chosen.merge_weights
+        return Selection(
+            self.chosen.indices[image : image + 1, :count],
+            (count,),
+            merge_weights=None if merged is None else merged[image : image + 1, :count, : inputs.features.shape[1]],
+        )
