@@ -100,11 +100,15 @@ def questions(model: AdaLlava, *, padding_side: str = "left") -> list[Inputs]:
 
     def prepared(first: int, last: int) -> Inputs:
         made = processor(images=pictures[first:last], text=prompts[first:last], return_tensors="pt", padding=True)
-        made = {name: tensor.to(model.device) for name, tensor in made.items()}
-        return made | {"pixel_values": made["pixel_values"].to(model.dtype)}
+        return {name: tensor.to(model.device) for name, tensor in made.items()}
 
     alone = [prepared(index, index + 1) for index in range(NUM_PICTURES)]
     return [*alone, *(prepared(0, size) for size in BATCHES)]
+
+
+def in_type(batches: list[Inputs], dtype: torch.dtype) -> list[Inputs]:
+    """Return the batches with their pixels in a type."""
+    return [batch | {"pixel_values": batch["pixel_values"].to(dtype)} for batch in batches]
 
 
 def check_stock(model: AdaLlava, left: list[Inputs], right: list[Inputs]) -> dict[str, Any]:
@@ -195,9 +199,13 @@ def with_method(full: AdaLlava, name: str) -> AdaLlava | None:
 
 def measure(args: argparse.Namespace, deadline: float) -> Iterator[dict[str, Any]]:
     """Give a row for each model, type and method, the doctor last, as long as there is time."""
+    prepared: dict[str, tuple[list[Inputs], list[Inputs]]] = {}
     for name, dtype in product(args.models, args.dtypes):
         full = make_full(name, args.device, getattr(torch, dtype))
-        right, left = questions(full, padding_side="right"), questions(full)
+        # Processed once for all types: on the host, this takes longer than the models.
+        if name not in prepared:
+            prepared[name] = questions(full, padding_side="right"), questions(full)
+        right, left = (in_type(batches, full.dtype) for batches in prepared[name])
         about = {"model": name, "dtype": dtype}
         yield about | {"method": "", **below(full, left)}
         for method in ("full", *(args.methods or selector_names())):
@@ -245,9 +253,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", help="default: all that need no adapter; of `tiny`, all")
     parser.add_argument("--token-budget", type=float, default=0.25)
     parser.add_argument("--doctor", nargs="*", choices=MODELS, default=["tiny"], help="models that it looks at")
-    parser.add_argument("--num-samples", type=int, default=4, help="pictures that the doctor asks about")
+    parser.add_argument("--num-samples", type=int, default=3, help="pictures that the doctor asks about")
     add_arguments(parser, repeats=1)
-    parser.set_defaults(seconds=150.0)
+    parser.set_defaults(seconds=100.0)
     args = parser.parse_args()
     rows = list(measure(args, time.monotonic() + args.seconds))
     show(rows, args)

@@ -20,7 +20,7 @@ def tower_layer(block: Any, states: Tensor, *, has_cls: bool) -> TowerLayer:
     """
     attention = block.self_attn
     # One image at a time: a product's bits depend on its shape, and a choice must not depend on the batch.
-    normed = [block.layer_norm1(image) for image in states.split(1)]
+    normed = [block.layer_norm1(image) for image in torch.tensor_split(states, len(states))]
     return TowerLayer(
         keys=torch.cat([attention.k_proj(image) for image in normed]),
         cls_query=torch.cat([attention.q_proj(image[:, 0]) for image in normed]) if has_cls else None,

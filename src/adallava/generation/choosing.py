@@ -37,8 +37,9 @@ def choose(selector: Selector | None, inputs: SelectionInput, grids: Sequence[_G
         return Selection(everything, inputs.keep_counts)
     # A method computes in the types of what it is given, also where the model runs under autocast.
     with torch.autocast(inputs.features.device.type, enabled=False):
-        chosen = _choose_greedily if isinstance(selector, GreedyMethod) else _choose_each
-        return _put_together(list(chosen(selector, inputs, grids)), inputs)
+        if isinstance(selector, GreedyMethod):
+            return _put_together(list(_choose_greedily(selector, inputs, grids)), inputs)
+        return _put_together(list(_choose_each(selector, inputs, grids)), inputs)
 
 
 def image_inputs(inputs: SelectionInput, grids: Sequence[_Grid]) -> Iterator[SelectionInput]:

@@ -182,7 +182,9 @@ def encode(
     for image, count in enumerate(keep_counts):
         (with_token if count < family.shape.num_vision_tokens else stock).append(image)
     # One at a time, as all that a choice depends on.
-    tokens = torch.cat([cast(BudgetTokenMethod, selector).budget_token(ratio) for ratio in ratios.split(1)])
+    tokens = torch.cat(
+        [cast(BudgetTokenMethod, selector).budget_token(ratio) for ratio in torch.tensor_split(ratios, len(ratios))]
+    )
     if not stock:
         return family.encode(pixel_values, tokens)
     zeros = tokens.new_zeros((len(pixel_values), family.shape.vision_width), dtype=family.dtype)
