@@ -60,13 +60,13 @@ def _choose_greedily(
     selector: GreedyMethod, inputs: SelectionInput, grids: Sequence[_Grid]
 ) -> Iterator[tuple[tuple[int, ...], Selection]]:
     """Make the tables one by one, and take the steps of those of one shape together."""
-    tables: dict[tuple[int, ...], list[tuple[int, Tensor, Tensor | None]]] = {}
+    tables: dict[torch.Size, list[tuple[int, Tensor, Tensor | None]]] = {}
     for image, one in enumerate(image_inputs(inputs, grids)):
-        if one.keep_counts[0] > 0:
-            # An image that keeps all its tokens leaves no step to take.
-            is_full = one.keep_counts[0] == one.features.shape[1]
+        if one.keep_counts[0] == one.features.shape[1]:
+            yield (image,), _checked(selector, selector.select(one), one.keep_counts)
+        elif one.keep_counts[0] > 0:
             table, scores = selector.table(one)
-            tables.setdefault((is_full, *table.shape[1:]), []).append((image, table, scores))
+            tables.setdefault(table.shape, []).append((image, table, scores))
     for alike in tables.values():
         images = tuple(image for image, _, _ in alike)
         counts = tuple(inputs.keep_counts[image] for image in images)

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from adallava.errors import InputError
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
-from adallava.selection.greedy import greedy_selection
+from adallava.selection.greedy import choose_greedily
 
 Relevance = Literal["text-tower", "llm-embeddings", "none"]
 
@@ -68,8 +68,7 @@ class CDPrunerSelector:
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
-        table, scores = self.table(inputs)
-        return greedy_selection(self, table, inputs.keep_counts, scores)
+        return choose_greedily(self, inputs)
 
     def table(self, inputs: SelectionInput) -> tuple[Tensor, Tensor]:
         """Return the process's kernel, [I, N, N], and each token's relevance, [I, N]."""

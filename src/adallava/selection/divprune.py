@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
-from adallava.selection.greedy import greedy_selection
+from adallava.selection.greedy import choose_greedily
 
 
 class DivPruneSelector:
@@ -33,8 +33,7 @@ class DivPruneSelector:
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
-        table, scores = self.table(inputs)
-        return greedy_selection(self, table, inputs.keep_counts, scores)
+        return choose_greedily(self, inputs)
 
     def table(self, inputs: SelectionInput) -> tuple[Tensor, None]:
         """Return the distances between tokens, [I, N, N]."""

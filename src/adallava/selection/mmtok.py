@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from adallava.errors import InputError
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
-from adallava.selection.greedy import greedy_selection
+from adallava.selection.greedy import choose_greedily
 
 _WORD = re.compile(r"\b\w+\b")
 
@@ -73,8 +73,7 @@ class MMTokSelector:
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
-        table, scores = self.table(inputs)
-        return greedy_selection(self, table, inputs.keep_counts, scores)
+        return choose_greedily(self, inputs)
 
     def order(self, table: Tensor, steps: int) -> Tensor:
         """Return the first picks, [I, steps] int64."""
