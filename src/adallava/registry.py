@@ -36,8 +36,18 @@ _REQUIRED_SCHEDULER = ("name", "learned", "per_sample", "units", "schedule")
 
 _REQUIRED_FAMILY = (
     *("name", "transformers_class", "model", "shape", "image_token_id", "pad_token_id", "device", "dtype", "provides"),
-    *("one_grid", "for_sizes", "grids", "tower_runs", "pictures", "encode", "load_text_tower", "project", "embed_text"),
-    *("num_llm_layers", "decoder"),
+    *(
+        "one_grid",
+        "for_sizes",
+        "grids",
+        "tower_runs",
+        "pictures",
+        "encode",
+        "load_text_tower",
+        "project",
+        "project_all",
+    ),
+    *("embed_text", "num_llm_layers", "decoder"),
 )
 """Of a model family: `families.contract.Family`. Its name is the `model_type` of the config."""
 

@@ -64,8 +64,15 @@ class OneTooFew(Planted):
 
 
 class FirstImagesIndices(Planted):
-    def choose(self, scores: torch.Tensor, inputs: SelectionInput) -> Selection:
-        return super().choose(scores[:1].expand_as(scores), inputs)
+    """A greedy method, the only kind that sees several images at once, whose steps look at the first of them."""
+
+    def table(self, inputs: SelectionInput) -> tuple[torch.Tensor, None]:
+        scores = self.select(inputs).scores
+        assert scores is not None
+        return scores, None
+
+    def order(self, table: torch.Tensor, steps: int) -> torch.Tensor:
+        return table[:1].expand_as(table).argsort(dim=1, descending=True)[:, :steps]
 
 
 class SamePatchTwice(Planted):

@@ -14,7 +14,7 @@ from torch import Tensor
 from adallava import AdaLlava
 from adallava.registry import selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import Need
+from adallava.selection.contract import Need, Selection
 
 NEW = 4
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
@@ -74,16 +74,30 @@ def test_answers_are_those_of_the_stock_model_given_what_was_gathered(
         assert output.answer_ids == stock.tolist()
 
 
+METHOD = (
+    *("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "flops"),
+    *("budget_token", "words", "text_tower", "keep_count", "tower_grid", "places", "own_counts"),
+)
+"""What a method may have besides its choice: without `table`, with which a greedy one would choose anew."""
+
+LAYER_METHOD = (*METHOD, "schedule", "num_raters")
+
+
+def _take_over(stand_in: Any, selector: Any, names: tuple[str, ...]) -> None:
+    """Give a stand-in a method's attributes as its own: protocols look for those, not at `__getattr__`."""
+    for name in names:
+        if hasattr(selector, name):
+            setattr(stand_in, name, getattr(selector, name))
+
+
 class _Recorded:
     """A method inside the LLM, and what it chose at each drop."""
 
     def __init__(self, selector: Any) -> None:
+        _take_over(self, selector, LAYER_METHOD)
         self.selector = selector
         self.raters_named: Any = None
         self.choices: list[Any] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.selector, name)
 
     def raters(self, inputs: Any) -> Any:
         self.raters_named = self.selector.raters(inputs)
@@ -98,10 +112,8 @@ class _Replayed:
     """The same choices again, in the same order: scores of bf16 attention may tie, what follows from them may not."""
 
     def __init__(self, recorded: _Recorded) -> None:
+        _take_over(self, recorded.selector, LAYER_METHOD)
         self.recorded, self.number = recorded, 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.recorded.selector, name)
 
     def raters(self, _: Any) -> Any:
         self.number = 0
@@ -150,13 +162,28 @@ def test_half_precision_is_the_single_precision_answer_rounded(half: AdaLlava, s
 
 
 class _Same:
-    """A method that repeats a choice of tokens, and merges as the method itself does."""
+    """A method that repeats a choice of tokens, image by image, and merges as the method itself does."""
 
     def __init__(self, selector: Any, chosen: Any) -> None:
+        _take_over(self, selector, (*LAYER_METHOD, "raters", "choose"))
         self.selector, self.chosen = selector, chosen
+        # An image that keeps nothing is not asked about.
+        self.left = [image for image, count in enumerate(chosen.keep_counts) if count]
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.selector, name)
+    def select(self, inputs: Any) -> Any:
+        image, (count,) = self.left.pop(0), inputs.keep_counts
+        merged = self.chosen.merge_weights
+        return Selection(
+            self.chosen.indices[image : image + 1, :count],
+            (count,),
+            merge_weights=None if merged is None else merged[image : image + 1, :count, : inputs.features.shape[1]],
+        )
 
-    def select(self, _: Any) -> Any:
-        return self.chosen
+
+@pytest.mark.parametrize("method", selector_names())
+def test_methods_run_under_autocast(full: AdaLlava, method: str) -> None:
+    """Under autocast products are bf16 and weights float32: a method computes in the types it is given."""
+    model = with_every_option(full, method)
+    batch = tiny_inputs(model.processor, ["what is it?", "why?"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert len(model.generate(**batch, token_budget=4, max_new_tokens=1, do_sample=False).answer_ids) == 2

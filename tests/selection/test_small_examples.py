@@ -24,12 +24,18 @@ def on_circle(*degrees: float) -> torch.Tensor:
     return torch.stack([angles.cos(), angles.sin()], dim=-1)[None]
 
 
+def between(*degrees: float) -> torch.Tensor:
+    """Return 1 less the cosine between directions in a plane."""
+    directions = on_circle(*degrees)
+    return 1 - directions @ directions.transpose(1, 2)
+
+
 def test_the_farthest_from_its_neighbour_comes_first_then_the_farthest_from_all_kept() -> None:
-    assert max_min_order(on_circle(0, 10, 90, 180), 4).tolist() == [[3, 0, 2, 1]]
+    assert max_min_order(between(0, 10, 90, 180), 4).tolist() == [[3, 0, 2, 1]]
 
 
 def test_a_token_is_not_kept_twice_even_if_all_are_equal() -> None:
-    assert len(set(max_min_order(torch.ones(1, 5, 3), 5)[0].tolist())) == 5
+    assert len(set(max_min_order(torch.zeros(1, 5, 5), 5)[0].tolist())) == 5
 
 
 def test_a_determinantal_pick_has_the_largest_volume_left() -> None:
@@ -49,7 +55,7 @@ def test_past_the_rank_of_the_kernel_the_most_relevant_are_taken() -> None:
 def test_a_pick_covers_what_is_not_covered_yet() -> None:
     # Columns are tokens: the first covers two things well, the second the same less well, the third the rest.
     coverage = torch.tensor([[[0.9, 0.8, 0.0], [0.9, 0.8, 0.0], [0.0, 0.1, 0.5]]])
-    assert cover_order(coverage, 3).tolist() == [[0, 2, 1]]
+    assert cover_order(coverage.transpose(1, 2), 3).tolist() == [[0, 2, 1]]
 
 
 def test_greedy_orders_are_cut_at_each_rows_k() -> None:

@@ -22,17 +22,20 @@ class VisionFeatures:
     """The tower's output for I images.
 
     Attributes:
-        features: [I, N, C], the patches, before the projector; N of the largest image, what is behind an image's own N
-            is never read.
+        features: [I, N, C] contiguous, the patches, before the projector; N of the largest image, what is behind an
+            image's own N is never read.
         budget_features: [I, C], the output at the budget token, if one went in.
         feature_layer: of the layer that puts out the features, if asked for.
         last_layer: of the tower's last layer, if asked for.
+        unprojected: what the stock projector reads, laid out in memory as the stock model does; see `project_all`.
+            None where the tower was not run as the stock model runs it.
     """
 
     features: Tensor
     budget_features: Tensor | None = None
     feature_layer: TowerLayer | None = None
     last_layer: TowerLayer | None = None
+    unprojected: Tensor | None = None
 
 
 class TextTower(Protocol):
@@ -170,6 +173,16 @@ class Family(Protocol):
 
     def project(self, features: Tensor) -> Tensor:
         """Map tower features, [I, K, C], to the LLM's input, [I, K, D]."""
+        ...
+
+    def project_all(self, vision: VisionFeatures) -> Tensor:
+        """Return the LLM's input for every token, [I, N, D], to the stock model's bits.
+
+        The bits of a product depend on the shape and the strides of what it reads: this reads the stock model's own.
+
+        Args:
+            vision: of `encode`, with `unprojected`.
+        """
         ...
 
     def embed_text(self, input_ids: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.decoder import LlamaDecoder
 from adallava.families.text_tower import load_text_tower
 from adallava.families.tower_layer import tower_layer
+from adallava.families.tower_parts import has_class_token, other_tokens, provided
 from adallava.selection.contract import Need, TowerShape
 
 
@@ -31,7 +32,7 @@ class LlavaFamily:
         """
         self._model = model
         self._layers = _feature_layers(model.config)
-        self._shape = _tower_shape(model.config, len(self._layers))
+        self._shape = _tower_shape(model.config, len(self._layers), self._tower)
         _check_parameters(model)
         rows = model.get_input_embeddings().num_embeddings
         if self.image_token_id >= rows:
@@ -81,13 +82,8 @@ class LlavaFamily:
 
     @property
     def provides(self) -> frozenset[Need]:
-        """What this model can give to a method: without a class token, nothing that CLS looks at."""
-        needs = {Need.PROJECTED, Need.WORDS, Need.FEATURE_LAYER, Need.LAST_LAYER}
-        if self._has_cls:
-            needs |= {Need.CLS_TOKEN, Need.TEXT_TOWER}
-        if hasattr(self._tower, "pre_layrnorm"):
-            needs |= {Need.BUDGET_TOKEN, Need.RESIZED_PICTURE}
-        return frozenset(needs)
+        """What this model can give to a method; of the tower, see `tower_parts`."""
+        return frozenset({Need.PROJECTED, Need.WORDS}) | provided(self._tower)
 
     @property
     def _tower(self) -> Any:
@@ -150,7 +146,7 @@ class LlavaFamily:
         if budget_token is not None:
             states = self._states_with_token(pixel_values, budget_token)
             budget_features = torch.cat([states[layer][:, -1] for layer in self._layers], dim=-1)
-            return VisionFeatures(self._patches([state[:, :-1] for state in states]), budget_features)
+            return VisionFeatures(self._patches([state[:, :-1] for state in states]).contiguous(), budget_features)
         resized: dict[str, Any] = {}
         if grid is not None and grid != self._shape.grid:
             pixel_values = self._resize(pixel_values, grid)
@@ -158,11 +154,15 @@ class LlavaFamily:
         states = self._model.model.vision_tower(
             pixel_values, output_hidden_states=True, return_dict=True, **resized
         ).hidden_states
+        unprojected = self._patches(states)
+        if not {Need.FEATURE_LAYER, Need.LAST_LAYER} & set(needs):
+            return VisionFeatures(unprojected.contiguous(), unprojected=unprojected)
         layers = self._tower.encoder.layers
         # Layer i reads state i and puts out state i + 1; for state 0, the embeddings, the first layer stands in.
         produces = max(0, range(len(layers) + 1)[self._layers[-1]] - 1)
         return VisionFeatures(
-            self._patches(states),
+            unprojected.contiguous(),
+            unprojected=unprojected,
             feature_layer=tower_layer(layers[produces], states[produces], has_cls=self._has_cls)
             if Need.FEATURE_LAYER in needs
             else None,
@@ -189,6 +189,12 @@ class LlavaFamily:
     def project(self, features: Tensor) -> Tensor:
         """Map tower features, [I, K, C], to the LLM's input, [I, K, D]."""
         projected: Tensor = self._model.model.multi_modal_projector(features)
+        return projected
+
+    def project_all(self, vision: VisionFeatures) -> Tensor:
+        """Map every token to the LLM's input, [I, N, D], to the stock model's bits; see `Family.project_all`."""
+        assert vision.unprojected is not None
+        projected: Tensor = self._model.model.multi_modal_projector(vision.unprojected)
         return projected
 
     def embed_text(self, input_ids: Tensor) -> Tensor:
@@ -236,12 +242,17 @@ def _feature_layers(config: Any) -> list[int]:
     return [layers] if isinstance(layers, int) else list(layers)
 
 
-def _tower_shape(config: Any, num_layers: int) -> TowerShape:
+def _tower_shape(config: Any, num_layers: int, tower: Any) -> TowerShape:
     vision = config.vision_config
     strategy = config.vision_feature_select_strategy
     drops_first = strategy == "default"
-    has_cls = not vision.model_type.startswith("siglip")
-    if drops_first != has_cls:
+    others = other_tokens(tower)
+    if others is not None:
+        raise UnsupportedModeError(
+            f"a {vision.model_type!r} tower has {others} among its tokens, so that its features are not the grid of "
+            "patches, and no selection over patches is defined"
+        )
+    if drops_first != has_class_token(tower):
         raise UnsupportedModeError(
             f"vision_feature_select_strategy={strategy!r} with a {vision.model_type!r} tower gives features "
             "that are not the grid of patches, so that no selection over patches is defined"

@@ -9,6 +9,7 @@ method it looks like a patch of zeros; behind the projector it is the model's `i
 """
 
 import copy
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -114,10 +115,12 @@ class LlavaNextFamily(LlavaFamily):
         places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
         marked = torch.nn.functional.pad(tower.features.flatten(0, 1), (0, 1, 0, 2))
         marked[-2, -1] = 1  # The row's end; behind it stands what is behind an image's own tokens.
-        return VisionFeatures(
+        return _TiledFeatures(
             marked[places],
-            feature_layer=None if tower.feature_layer is None else _TiledLayer.of(tower.feature_layer, places),
-            last_layer=None if tower.last_layer is None else _TiledLayer.of(tower.last_layer, places),
+            unprojected=tower.unprojected,
+            places=places,
+            feature_layer=_TiledLayer.of(tower.feature_layer, places, tilings),
+            last_layer=_TiledLayer.of(tower.last_layer, places, tilings),
         )
 
     def project(self, features: Tensor) -> Tensor:
@@ -129,6 +132,14 @@ class LlavaNextFamily(LlavaFamily):
         projected = super().project(features[..., :-1] / torch.where(share < 1, 1 - share, 1))
         newline = self._model.model.image_newline.to(projected.dtype)
         return torch.where(share == 0, projected, (1 - share) * projected + share * newline)
+
+    def project_all(self, vision: VisionFeatures) -> Tensor:
+        """Map every token to the LLM's input, [I, N, D]: all tiles at once, as the stock model does, then laid out."""
+        assert isinstance(vision, _TiledFeatures)
+        tiles = super().project_all(vision).flatten(0, 1)
+        newline = self._model.model.image_newline.to(tiles.dtype)
+        ended = torch.cat([tiles, newline[None], torch.zeros_like(newline)[None]])
+        return ended[vision.places]
 
     def load_text_tower(self, folder_or_id: str) -> TextTower:
         """Refuse: a text tower is not supported.
@@ -221,16 +232,33 @@ def _places(tilings: Sequence[_Tiling], side: int) -> Tensor:
     return places
 
 
-@dataclass(frozen=True)
-class _TiledLayer(TowerLayer):
-    """A tower layer over tiles, read by images: a patch is compared within its own tile, a row's end with nothing."""
+@dataclass(frozen=True, kw_only=True)
+class _TiledFeatures(VisionFeatures):
+    """Features laid out by images, whose tokens are at `places`, [I, N], of the tower's; see `_places`."""
 
     places: Tensor
 
+
+@dataclass(frozen=True)
+class _TiledLayer(TowerLayer):
+    """A tower layer over tiles, read by images: a patch is compared within its own tile, a row's end with nothing.
+
+    Attributes:
+        places: [I, N] of each image's tokens, see `_places`.
+        tiles: (first, behind the last) of each image's tiles.
+    """
+
+    places: Tensor
+    tiles: tuple[tuple[int, int], ...]
+
     @classmethod
-    def of(cls, layer: TowerLayer, places: Tensor) -> "_TiledLayer":
+    def of(cls, layer: TowerLayer | None, places: Tensor, tilings: "Sequence[_Tiling]") -> "_TiledLayer | None":
         """Return a layer over tiles as one over images, whose tokens are at `places`, [I, N]."""
-        return cls(layer.keys, layer.cls_query, layer.num_heads, places)
+        if layer is None:
+            return None
+        ends = itertools.accumulate((tiling.num_tiles for tiling in tilings), initial=0)
+        pairs = [((first, first + 1), (first + 1, last)) for first, last in itertools.pairwise(ends)]
+        return cls(layer.keys, layer.cls_query, layer.num_heads, places, tuple(itertools.chain(*pairs)))
 
     @property
     def patch_keys(self) -> Tensor:
@@ -241,9 +269,18 @@ class _TiledLayer(TowerLayer):
         """Return how much its tile's class token looks at each token, [I, heads, N] float32; 0 at a row's end."""
         return _at(super().cls_attention(num_heads).transpose(1, 2), self.places).transpose(1, 2)
 
-    def of_images(self, rows: Tensor, num_tokens: int) -> "_TiledLayer":
-        """Return the same layer for some images, and their first tokens."""
-        return replace(self, places=self.places.index_select(0, rows)[:, :num_tokens])
+    def of_image(self, image: int, num_tokens: int) -> "_TiledLayer":
+        """Return the same layer for one image: its own tiles alone."""
+        first, last = self.tiles[image]
+        per_tile = super().patch_keys.shape[1]
+        total, own = len(self.keys) * per_tile, (last - first) * per_tile
+        places = self.places[image : image + 1, :num_tokens]
+        # Behind the rows of all tiles stand a row's end and nothing: behind those of its own, then.
+        places = torch.where(places < total, places - first * per_tile, places - total + own)
+        query = None if self.cls_query is None else self.cls_query[first:last].clone()
+        return replace(
+            self, keys=self.keys[first:last].clone(), cls_query=query, places=places, tiles=((0, last - first),)
+        )
 
 
 def _at(table: Tensor, places: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adallava.selection.contract import TowerLayer
@@ -18,9 +19,10 @@ def tower_layer(block: Any, states: Tensor, *, has_cls: bool) -> TowerLayer:
         has_cls: whether there is.
     """
     attention = block.self_attn
-    normed = block.layer_norm1(states)
+    # One image at a time: a product's bits depend on its shape, and a choice must not depend on the batch.
+    normed = [block.layer_norm1(image) for image in torch.tensor_split(states, len(states))]
     return TowerLayer(
-        keys=attention.k_proj(normed),
-        cls_query=attention.q_proj(normed[:, 0]) if has_cls else None,
+        keys=torch.cat([attention.k_proj(image) for image in normed]),
+        cls_query=torch.cat([attention.q_proj(image[:, 0]) for image in normed]) if has_cls else None,
         num_heads=int(attention.num_heads),
     )

@@ -1,9 +1,10 @@
-"""A method's choice over a batch: once for each grid of tokens among the batch's images.
+"""A method's choice over a batch, made for one image after the other: it never depends on what else is in the batch.
 
-A method reads images of one grid at a time, [I, N, C] with rows * columns = N. Where a batch holds several, its rows
-are taken apart by grid, chosen from, and put together again:
-
-    grids (4, 4) (6, 5) (4, 4)   →   rows 0, 2 of 16 tokens │ row 1 of 30   →   indices [3, Kmax] of all three
+What is equal in exact arithmetic need not be equal in bits: how a product or a sum is rounded depends on its shape and
+on the strides of what it reads, and a choice between two tokens that are as good as equal depends on the rounding. So a
+method is asked about one image at a time, [1, N, C], in memory of its own, without the padding that other images or
+questions of the batch would bring. Greedy methods, whose steps are many and small, are asked for each image's table,
+and take their steps over all tables of one shape together: those steps compare and add element by element.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from adallava.generation.checked import check_selection, declared_inputs
-from adallava.selection.contract import Selection, SelectionInput, Selector, TowerLayer
+from adallava.selection.contract import GreedyMethod, Selection, SelectionInput, Selector
+from adallava.selection.greedy import greedy_selection
 
 _Grid = tuple[int, int]
 
@@ -33,60 +35,87 @@ def choose(selector: Selector | None, inputs: SelectionInput, grids: Sequence[_G
     if selector is None:
         everything = torch.arange(num_tokens, device=inputs.features.device).expand(num_images, -1)
         return Selection(everything, inputs.keep_counts)
-    parts = list(split_by_grid(inputs, grids))
-    if len(parts) == 1:
-        return _choose_alike(selector, parts[0][1])
-    chosen = [(images, _choose_alike(selector, part)) for images, part in parts if max(part.keep_counts) > 0]
-    return _put_together(chosen, inputs)
+    # A method computes in the types of what it is given, also where the model runs under autocast.
+    with torch.autocast(inputs.features.device.type, enabled=False):
+        if isinstance(selector, GreedyMethod):
+            return _put_together(list(_choose_greedily(selector, inputs, grids)), inputs)
+        return _put_together(list(_choose_each(selector, inputs, grids)), inputs)
 
 
-def split_by_grid(inputs: SelectionInput, grids: Sequence[_Grid]) -> Iterator[tuple[tuple[int, ...], SelectionInput]]:
-    """Give, for each grid, the images that have it and what a method may read of them."""
-    distinct = tuple(dict.fromkeys(grids))
-    if len(distinct) == 1:
-        yield tuple(range(len(grids))), replace(inputs, grid=distinct[0])
-        return
-    for grid in distinct:
-        images = tuple(image for image, other in enumerate(grids) if other == grid)
-        yield images, _of_images(inputs, images, grid)
+def image_inputs(inputs: SelectionInput, grids: Sequence[_Grid]) -> Iterator[SelectionInput]:
+    """Give what a method may read of each image, in memory of its own and without padding."""
+    for image, grid in enumerate(grids):
+        yield _of_image(inputs, image, grid)
 
 
-def _choose_alike(selector: Selector, inputs: SelectionInput) -> Selection:
+def _choose_each(
+    selector: Selector, inputs: SelectionInput, grids: Sequence[_Grid]
+) -> Iterator[tuple[tuple[int, ...], Selection]]:
+    for image, one in enumerate(image_inputs(inputs, grids)):
+        if one.keep_counts[0] > 0:
+            yield (image,), _select(selector, one)
+
+
+def _choose_greedily(
+    selector: GreedyMethod, inputs: SelectionInput, grids: Sequence[_Grid]
+) -> Iterator[tuple[tuple[int, ...], Selection]]:
+    """Make the tables one by one, and take the steps of those of one shape together."""
+    tables: dict[torch.Size, list[tuple[int, Tensor, Tensor | None]]] = {}
+    for image, one in enumerate(image_inputs(inputs, grids)):
+        if one.keep_counts[0] == one.features.shape[1]:
+            yield (image,), _select(selector, one)
+        elif one.keep_counts[0] > 0:
+            table, scores = selector.table(declared_inputs(selector.name, selector.needs, one))
+            tables.setdefault(table.shape, []).append((image, table, scores))
+    for alike in tables.values():
+        images = tuple(image for image, _, _ in alike)
+        counts = tuple(inputs.keep_counts[image] for image in images)
+        table = torch.cat([one for _, one, _ in alike])
+        scored = [scores for _, _, scores in alike if scores is not None]
+        selection = greedy_selection(selector, table, counts, torch.cat(scored) if scored else None)
+        sizes = [grids[image][0] * grids[image][1] for image in images]
+        yield images, check_selection(selector.name, selection, counts, sizes)
+
+
+def _select(selector: Selector, inputs: SelectionInput) -> Selection:
+    """Ask about one image."""
     selection = selector.select(declared_inputs(selector.name, selector.needs, inputs))
-    num_images, num_tokens = inputs.features.shape[:2]
-    return check_selection(selector.name, selection, inputs.keep_counts, [num_tokens] * num_images)
+    return check_selection(selector.name, selection, inputs.keep_counts, [inputs.features.shape[1]])
 
 
-def _of_images(inputs: SelectionInput, images: Sequence[int], grid: _Grid) -> SelectionInput:
-    """Return what a selector may read of some images, all of one grid, without what stands behind their tokens."""
-    rows = torch.tensor(images, dtype=torch.int64).to(inputs.features.device, non_blocking=True)
+def _of_image(inputs: SelectionInput, image: int, grid: _Grid) -> SelectionInput:
+    """Return what a selector may read of one image: its tokens, and its question without padding."""
     num_tokens = grid[0] * grid[1]
 
-    def of_tokens(table: Tensor | None) -> Tensor | None:
-        return None if table is None else table.index_select(0, rows)[:, :num_tokens]
+    def own(table: Tensor | None, length: int | None = None) -> Tensor | None:
+        # A copy, so that where it begins in memory does not depend on the batch either.
+        return None if table is None else table[image : image + 1, :length].clone()
 
-    def of_images(table: Tensor | None) -> Tensor | None:
-        return None if table is None else table.index_select(0, rows)
+    def needed(table: Tensor, length: int | None = None) -> Tensor:
+        return table[image : image + 1, :length].clone()
 
-    def of_layer(layer: TowerLayer | None) -> TowerLayer | None:
-        return None if layer is None else layer.of_images(rows, num_tokens)
+    def length_of(lengths: tuple[int, ...] | None) -> int | None:
+        return None if lengths is None else max(1, lengths[image])
 
+    words, asked = length_of(inputs.word_lengths), length_of(inputs.question_lengths)
     return replace(
         inputs,
-        features=inputs.features.index_select(0, rows)[:, :num_tokens],
+        features=needed(inputs.features, num_tokens),
         grid=grid,
-        keep_counts=tuple(inputs.keep_counts[image] for image in images),
-        budget_ratios=inputs.budget_ratios.index_select(0, rows),
-        seeds=inputs.seeds.index_select(0, rows),
-        question_embeds=inputs.question_embeds.index_select(0, rows),
-        question_mask=inputs.question_mask.index_select(0, rows),
-        budget_features=of_images(inputs.budget_features),
-        feature_layer=of_layer(inputs.feature_layer),
-        last_layer=of_layer(inputs.last_layer),
-        projected=of_tokens(inputs.projected),
-        word_embeds=of_images(inputs.word_embeds),
-        word_mask=of_images(inputs.word_mask),
-        text_relevance=of_tokens(inputs.text_relevance),
+        keep_counts=inputs.keep_counts[image : image + 1],
+        budget_ratios=inputs.budget_ratios[image : image + 1],
+        seeds=inputs.seeds[image : image + 1],
+        question_embeds=needed(inputs.question_embeds, asked),
+        question_mask=needed(inputs.question_mask, asked),
+        question_lengths=None,
+        budget_features=own(inputs.budget_features),
+        feature_layer=None if inputs.feature_layer is None else inputs.feature_layer.of_image(image, num_tokens),
+        last_layer=None if inputs.last_layer is None else inputs.last_layer.of_image(image, num_tokens),
+        projected=own(inputs.projected, num_tokens),
+        word_embeds=own(inputs.word_embeds, words),
+        word_mask=own(inputs.word_mask, words),
+        word_lengths=None,
+        text_relevance=own(inputs.text_relevance, num_tokens),
     )
 
 
@@ -99,17 +128,33 @@ def _put_together(chosen: Sequence[tuple[tuple[int, ...], Selection]], inputs: S
     scores = torch.zeros((num_images, num_tokens), device=device) if scored else None
     weights = torch.zeros((num_images, k_max, num_tokens), device=device) if merged else None
     for images, selection in chosen:
-        rows = torch.tensor(images, dtype=torch.int64).to(device, non_blocking=True)
-        kept = selection.indices.shape[1]
-        indices[rows, :kept] = selection.indices
-        if scores is not None and selection.scores is not None:
-            # Behind an image's own tokens its first score again: lowest and highest stay what they are.
-            scores[rows] = selection.scores[:, :1].float()
-            scores[rows, : selection.scores.shape[1]] = selection.scores.float()
-        if weights is not None:
-            own = selection.merge_weights
-            if own is None:
-                own = torch.nn.functional.one_hot(selection.indices, num_tokens)
-            weights[rows, :kept, : own.shape[2]] = own.float()
+        for number, image in enumerate(images):
+            _put(image, _row(selection, number), indices, scores, weights)
     flags = [selection.within for _, selection in chosen if selection.within is not None]
     return Selection(indices, inputs.keep_counts, scores, weights, torch.stack(flags).all() if flags else None)
+
+
+def _row(selection: Selection, number: int) -> Selection:
+    """Return the choice for one image of several."""
+    rows = slice(number, number + 1)
+    return Selection(
+        selection.indices[rows],
+        selection.keep_counts[rows],
+        None if selection.scores is None else selection.scores[rows],
+        None if selection.merge_weights is None else selection.merge_weights[rows],
+    )
+
+
+def _put(image: int, one: Selection, indices: Tensor, scores: Tensor | None, weights: Tensor | None) -> None:
+    """Write one image's choice into its row of the tables of all."""
+    kept = one.indices.shape[1]
+    indices[image, :kept] = one.indices[0]
+    if scores is not None and one.scores is not None:
+        # Behind an image's own tokens its first score again: lowest and highest stay what they are.
+        scores[image] = one.scores[0, 0]
+        scores[image, : one.scores.shape[1]] = one.scores[0]
+    if weights is not None:
+        own = one.merge_weights
+        if own is None:
+            own = torch.nn.functional.one_hot(one.indices, weights.shape[2])
+        weights[image, :kept, : own.shape[2]] = own[0]

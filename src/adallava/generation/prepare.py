@@ -1,16 +1,17 @@
 """From a prompt with images to the shortened batch that the LLM reads: encode, select, project, compact."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adallava.errors import InputError
 from adallava.families.contract import Family, VisionFeatures
 from adallava.generation.checked import declared_inputs
-from adallava.generation.choosing import choose, split_by_grid
+from adallava.generation.choosing import choose, image_inputs
 from adallava.generation.clock import StageClock
 from adallava.generation.compact import (
     CompactBatch,
@@ -112,7 +113,10 @@ def prepare(
         mark("vision")
     inputs = selection_input(family, layout, input_ids, vision, ratios, request.seeds, selector, language)
     selection = choose(selector, inputs, grids)
-    if inputs.projected is not None and selection.merge_weights is None:
+    if layout.keep_counts == layout.tokens_per_image:
+        mark("selector")
+        vision_embeds = family.project_all(vision)
+    elif inputs.projected is not None and selection.merge_weights is None:
         vision_embeds = selection.apply(inputs.projected)
         mark("selector")
     else:
@@ -171,6 +175,8 @@ def encode(
         ratios: [I], K / N.
     """
     if isinstance(selector, ResizingMethod):
+        if all(count == family.shape.num_vision_tokens for count in keep_counts):
+            return family.encode(pixel_values)
         return _encode_resized(family, selector, pixel_values, keep_counts)
     if selector is None or Need.BUDGET_TOKEN not in selector.needs:
         return family.encode(pixel_values, needs=() if selector is None else selector.needs)
@@ -178,12 +184,15 @@ def encode(
     stock: list[int] = []
     for image, count in enumerate(keep_counts):
         (with_token if count < family.shape.num_vision_tokens else stock).append(image)
-    tokens = cast(BudgetTokenMethod, selector).budget_token(ratios)
+    # One at a time, as all that a choice depends on.
+    tokens = torch.cat(
+        [cast(BudgetTokenMethod, selector).budget_token(ratio) for ratio in torch.tensor_split(ratios, len(ratios))]
+    )
     if not stock:
         return family.encode(pixel_values, tokens)
     zeros = tokens.new_zeros((len(pixel_values), family.shape.vision_width), dtype=family.dtype)
     if not with_token:
-        return VisionFeatures(family.encode(pixel_values).features, zeros)
+        return replace(family.encode(pixel_values), budget_features=zeros)
     order = torch.tensor(with_token + stock, dtype=torch.int64).to(family.device, non_blocking=True)
     rows = order[: len(with_token)]
     part = family.encode(pixel_values.index_select(0, rows), tokens.index_select(0, rows))
@@ -240,12 +249,11 @@ def read_own_counts(
     if clock is not None:
         clock.mark("vision")
     inputs = selection_input(family, layout, ids, vision, ratios, seeds, selector, language)
-    counts = [0] * len(layout.keep_counts)
-    for images, part in split_by_grid(inputs, family.grids(pixel_values)):
-        own = selector.own_counts(declared_inputs(selector.name, selector.needs, part))
-        for image, count in zip(images, own.tolist(), strict=True):
-            counts[image] = int(count)
-    return vision, tuple(counts)
+    with torch.autocast(family.device.type, enabled=False):
+        images = image_inputs(inputs, family.grids(pixel_values))
+        read = (declared_inputs(selector.name, selector.needs, one) for one in images)
+        counts = [selector.own_counts(one) for one in read]
+    return vision, tuple(map(int, torch.cat(counts).tolist()))
 
 
 def selection_input(
@@ -286,12 +294,26 @@ def selection_input(
         seeds=image_seeds(layout, seeds).to(family.device, non_blocking=True),
         question_embeds=question.index_select(0, samples),
         question_mask=layout.question_mask.index_select(0, samples),
+        question_lengths=tuple(len(layout.prompts[sample].question_ids) for sample in layout.sample_of_image),
         budget_features=vision.budget_features,
         feature_layer=vision.feature_layer,
         last_layer=vision.last_layer,
-        projected=_project(family, vision.features, layout.tokens_per_image) if Need.PROJECTED in needs else None,
+        projected=_projected(family, vision, layout) if Need.PROJECTED in needs else None,
         **_question_inputs(family, layout, vision, samples, selector, language),
     )
+
+
+def _projected(family: Family, vision: VisionFeatures, layout: Layout) -> Tensor:
+    """Return all tokens projected, [I, N, D], for a method to choose by: each image on its own, whatever the batch.
+
+    Where nothing is dropped nothing is chosen, and they are the stock model's.
+    """
+    counts = layout.tokens_per_image
+    if layout.keep_counts == counts:
+        return family.project_all(vision)
+    images = [family.project(vision.features[image : image + 1, :count].clone()) for image, count in enumerate(counts)]
+    longest = vision.features.shape[1]
+    return torch.cat([F.pad(image, (0, 0, 0, longest - image.shape[1])) for image in images])
 
 
 def _question_inputs(
@@ -301,18 +323,23 @@ def _question_inputs(
     samples: Tensor,
     selector: Selector | None,
     language: Language | None,
-) -> dict[str, Tensor]:
+) -> dict[str, Any]:
     """Return what a method reads of the question's words, one row per image."""
     if selector is None or language is None or not selector.needs & {Need.WORDS, Need.TEXT_TOWER}:
         return {}
     questions = language.wording.questions(layout)
-    read: dict[str, Tensor] = {}
+    read: dict[str, Any] = {}
     if Need.WORDS in selector.needs:
-        embeds, mask = embed_words(family, cast(WordsMethod, selector), questions, language.wording)
+        embeds, mask, lengths = embed_words(family, cast(WordsMethod, selector), questions, language.wording)
         read |= {"word_embeds": embeds.index_select(0, samples), "word_mask": mask.index_select(0, samples)}
+        read["word_lengths"] = tuple(lengths[sample] for sample in layout.sample_of_image)
     if Need.TEXT_TOWER in selector.needs and language.text_tower is not None:
         of_images = [questions[sample] for sample in layout.sample_of_image]
-        read["text_relevance"] = language.text_tower.relevance(vision.features, of_images)
+        relevance = [
+            language.text_tower.relevance(vision.features[image : image + 1].clone(), [question])
+            for image, question in enumerate(of_images)
+        ]
+        read["text_relevance"] = torch.cat(relevance)
     return read
 
 

@@ -57,8 +57,8 @@ class Language:
 
 def embed_words(
     family: Family, selector: WordsMethod, questions: Sequence[str], wording: Wording
-) -> tuple[Tensor, Tensor]:
-    """Return the input embeddings of the words a method picks, [B, W, D], and a mask, [B, W], W >= 1.
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Return the input embeddings of the words a method picks, [B, W, D], a mask, [B, W], W >= 1, and W of each.
 
     Args:
         family: the model.
@@ -71,4 +71,5 @@ def embed_words(
     ids = torch.tensor([row + [family.pad_token_id] * (width - len(row)) for row in rows], dtype=torch.int64)
     mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in rows])
     device = family.device
-    return family.embed_text(ids.to(device, non_blocking=True)), mask.to(device, non_blocking=True)
+    embeds = family.embed_text(ids.to(device, non_blocking=True))
+    return embeds, mask.to(device, non_blocking=True), tuple(map(len, rows))

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from adallava.errors import InputError
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
-from adallava.selection.greedy import first_k_in_order, num_steps
+from adallava.selection.greedy import choose_greedily
 
 Relevance = Literal["text-tower", "llm-embeddings", "none"]
 
@@ -68,17 +68,18 @@ class CDPrunerSelector:
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
+        return choose_greedily(self, inputs)
+
+    def table(self, inputs: SelectionInput) -> tuple[Tensor, Tensor]:
+        """Return the process's kernel, [I, N, N], and each token's relevance, [I, N]."""
         assert inputs.projected is not None
-        num_tokens = inputs.features.shape[1]
-        steps = num_steps(inputs.keep_counts, num_tokens)
-        if steps == 0:
-            order = inputs.seeds.new_zeros((len(inputs.keep_counts), 0))
-            return Selection(first_k_in_order(order, inputs.keep_counts, num_tokens), inputs.keep_counts)
         normed = F.normalize(inputs.projected.float(), dim=-1)
         quality = self._quality(inputs, normed)
-        kernel = quality.unsqueeze(2) * (normed @ normed.transpose(1, 2)) * quality.unsqueeze(1)
-        order = map_order(kernel, steps)
-        return Selection(first_k_in_order(order, inputs.keep_counts, num_tokens), inputs.keep_counts, scores=quality)
+        return quality.unsqueeze(2) * (normed @ normed.transpose(1, 2)) * quality.unsqueeze(1), quality
+
+    def order(self, table: Tensor, steps: int) -> Tensor:
+        """Return the first picks, [I, steps] int64."""
+        return map_order(table, steps)
 
     def _quality(self, inputs: SelectionInput, normed: Tensor) -> Tensor:
         if self._relevance == "none":
@@ -124,7 +125,7 @@ def map_order(kernel: Tensor, steps: int) -> Tensor:
     # Past the rank of the kernel the gains are rounding: the diagonal decides, below every real gain.
     fallback = diagonal / diagonal.amax(dim=1, keepdim=True).clamp_min(1e-30) * _SMALLEST_GAIN
     rows = torch.arange(num_images, device=kernel.device)
-    factors = kernel.new_zeros((num_images, steps, num_tokens))
+    factors = kernel.new_zeros((num_images, num_tokens, steps))
     order = torch.zeros((num_images, steps), dtype=torch.int64, device=kernel.device)
     taken = torch.zeros_like(gains, dtype=torch.bool)
     for step in range(steps):
@@ -137,10 +138,11 @@ def map_order(kernel: Tensor, steps: int) -> Tensor:
         gain = gains[rows, pick]
         column = kernel[rows, pick]
         if step > 0:
-            earlier = factors[:, :step]
-            column = column - (earlier[rows, :, pick].unsqueeze(1) @ earlier).squeeze(1)
+            # A product and a sum, not `@`: a batched product's bits depend on the size of the batch.
+            earlier = factors[..., :step]
+            column = column - (earlier * earlier[rows, pick].unsqueeze(1)).sum(dim=-1)
         real = (gain > _SMALLEST_GAIN)[:, None]
         factor = torch.where(real, column / gain.clamp_min(_SMALLEST_GAIN).sqrt()[:, None], 0.0)
-        factors[:, step] = factor
+        factors[..., step] = factor
         gains = gains - factor.square()
     return order

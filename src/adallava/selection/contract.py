@@ -99,11 +99,11 @@ class TowerLayer:
         keys = self.patch_keys.float()
         return keys.reshape(*keys.shape[:2], self.num_heads, -1).mean(dim=2)
 
-    def of_images(self, rows: Tensor, num_tokens: int) -> "TowerLayer":
-        """Return the same layer for the images `rows`, [n] int64, of which each has `num_tokens` tokens."""
+    def of_image(self, image: int, num_tokens: int) -> "TowerLayer":
+        """Return the same layer for one image of `num_tokens` tokens, in memory of its own."""
         length = num_tokens if self.cls_query is None else num_tokens + 1
-        query = None if self.cls_query is None else self.cls_query.index_select(0, rows)
-        return replace(self, keys=self.keys.index_select(0, rows)[:, :length], cls_query=query)
+        query = None if self.cls_query is None else self.cls_query[image : image + 1].clone()
+        return replace(self, keys=self.keys[image : image + 1, :length].clone(), cls_query=query)
 
     def cls_attention(self, num_heads: int | None = None) -> Tensor:
         """Return how much the class token looks at each patch, [I, heads, N] float32.
@@ -138,6 +138,7 @@ class SelectionInput:
             sample, not to its place in a batch.
         question_embeds: [I, T, D] input embeddings of the text tokens of the sample's prompt, right-padded.
         question_mask: [I, T] bool, True where `question_embeds` holds a token.
+        question_lengths: T of each image's own question, on the host; None = as long as the table.
 
     The rest is None unless the method needs it (see `Need`):
 
@@ -149,6 +150,7 @@ class SelectionInput:
         projected: [I, N, D], all tokens after the projector.
         word_embeds: [I, W, D] input embeddings of the words that the method picked from the question, right-padded.
         word_mask: [I, W] bool, True where `word_embeds` holds a token.
+        word_lengths: W of each image's own words, on the host; None = as long as the table.
         text_relevance: [I, N] float32, cosine of each token with the question in the space that vision and text
             tower share, averaged over the parts of a question too long for the text tower.
     """
@@ -167,6 +169,8 @@ class SelectionInput:
     word_embeds: Tensor | None = None
     word_mask: Tensor | None = None
     text_relevance: Tensor | None = None
+    question_lengths: tuple[int, ...] | None = None
+    word_lengths: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +242,23 @@ class Selector(Protocol):
             num_question_tokens: T; for a `WordsMethod`, the tokens of the words it picks.
             keep_count: K of the image.
         """
+        ...
+
+
+@runtime_checkable
+class GreedyMethod(Selector, Protocol):
+    """A method that picks one token after the other, each pick by those before it.
+
+    Its tables are made for one image at a time, like every choice; its steps, many and small, are taken for several
+    images together. A step must give a row what it gives it alone: it compares, gathers and sums along the last axis.
+    """
+
+    def table(self, inputs: SelectionInput) -> tuple[Tensor, Tensor | None]:
+        """Return what the picks are made from, [I, …], and the scores to record, [I, N] float32, or None."""
+        ...
+
+    def order(self, table: Tensor, steps: int) -> Tensor:
+        """Return the first picks of each row, [I, steps] int64."""
         ...
 
 

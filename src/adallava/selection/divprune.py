@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
-from adallava.selection.greedy import first_k_in_order, num_steps
+from adallava.selection.greedy import choose_greedily
 
 
 class DivPruneSelector:
@@ -33,10 +33,17 @@ class DivPruneSelector:
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
+        return choose_greedily(self, inputs)
+
+    def table(self, inputs: SelectionInput) -> tuple[Tensor, None]:
+        """Return the distances between tokens, [I, N, N]."""
         assert inputs.projected is not None
-        num_tokens = inputs.features.shape[1]
-        order = max_min_order(inputs.projected, num_steps(inputs.keep_counts, num_tokens))
-        return Selection(first_k_in_order(order, inputs.keep_counts, num_tokens), inputs.keep_counts)
+        normed = F.normalize(inputs.projected.float(), dim=-1)
+        return 1.0 - normed @ normed.transpose(1, 2), None
+
+    def order(self, table: Tensor, steps: int) -> Tensor:
+        """Return the first picks, [I, steps] int64."""
+        return max_min_order(table, steps)
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
         """Return the product of all pairs of tokens; 0 at K = N. The projector over N tokens counts as projector."""
@@ -45,18 +52,14 @@ class DivPruneSelector:
         return 2 * shape.num_vision_tokens**2 * shape.llm_width
 
 
-def max_min_order(tokens: Tensor, steps: int) -> Tensor:
+def max_min_order(distances: Tensor, steps: int) -> Tensor:
     """Return the first picks of greedy max-min diversity, [I, steps] int64.
 
     Args:
-        tokens: [I, N, D].
-        steps: how many picks.
+        distances: [I, N, N].
+        steps: how many picks, at least 1.
     """
-    num_images, num_tokens = tokens.shape[:2]
-    if steps == 0:
-        return torch.zeros((num_images, 0), dtype=torch.int64, device=tokens.device)
-    normed = F.normalize(tokens.float(), dim=-1)
-    distances = 1.0 - normed @ normed.transpose(1, 2)
+    num_tokens = distances.shape[1]
     # Of the two nearest of each token, the first is itself.
     nearest = distances.topk(min(2, num_tokens), dim=2, largest=False).values[..., -1]
     picks = [nearest.argmax(dim=1, keepdim=True)]

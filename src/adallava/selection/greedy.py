@@ -10,10 +10,38 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from adallava.selection.contract import GreedyMethod, Selection, SelectionInput
+
 
 def num_steps(keep_counts: Sequence[int], num_tokens: int) -> int:
     """Return the longest K of the rows that drop a token: a row that keeps all needs no order."""
     return max((count for count in keep_counts if count < num_tokens), default=0)
+
+
+def choose_greedily(method: GreedyMethod, inputs: SelectionInput) -> Selection:
+    """Make a greedy method's table and take its steps; without either where nothing is dropped."""
+    counts, num_tokens = inputs.keep_counts, inputs.features.shape[1]
+    if num_steps(counts, num_tokens) == 0:
+        none = inputs.seeds.new_zeros((len(counts), 0))
+        return Selection(first_k_in_order(none, counts, num_tokens), counts)
+    table, scores = method.table(inputs)
+    return greedy_selection(method, table, counts, scores)
+
+
+def greedy_selection(
+    method: GreedyMethod, table: Tensor, keep_counts: tuple[int, ...], scores: Tensor | None
+) -> Selection:
+    """Take a greedy method's steps, as many as the rows need.
+
+    Args:
+        method: whose steps they are.
+        table: [I, N, …], of the method.
+        keep_counts: K per row, on the host, at least one of them below N.
+        scores: [I, N], or None.
+    """
+    num_tokens = table.shape[1]
+    steps = num_steps(keep_counts, num_tokens)
+    return Selection(first_k_in_order(method.order(table, steps), keep_counts, num_tokens), keep_counts, scores=scores)
 
 
 def first_k_in_order(order: Tensor, keep_counts: Sequence[int], num_tokens: int) -> Tensor:

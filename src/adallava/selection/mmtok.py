@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from adallava.errors import InputError
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
-from adallava.selection.greedy import first_k_in_order, num_steps
+from adallava.selection.greedy import choose_greedily
 
 _WORD = re.compile(r"\b\w+\b")
 
@@ -73,17 +73,14 @@ class MMTokSelector:
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""
-        num_tokens = inputs.features.shape[1]
-        steps = num_steps(inputs.keep_counts, num_tokens)
-        order = (
-            cover_order(self._coverage(inputs), steps)
-            if steps
-            else inputs.seeds.new_zeros((len(inputs.keep_counts), 0))
-        )
-        return Selection(first_k_in_order(order, inputs.keep_counts, num_tokens), inputs.keep_counts)
+        return choose_greedily(self, inputs)
 
-    def _coverage(self, inputs: SelectionInput) -> Tensor:
-        """Return how well each token covers each word and patch, [I, W + N, N]."""
+    def order(self, table: Tensor, steps: int) -> Tensor:
+        """Return the first picks, [I, steps] int64."""
+        return cover_order(table, steps)
+
+    def table(self, inputs: SelectionInput) -> tuple[Tensor, None]:
+        """Return how well each token covers each word and patch, [I, N, W + N]."""
         assert inputs.projected is not None
         assert inputs.word_embeds is not None
         assert inputs.word_mask is not None
@@ -94,7 +91,8 @@ class MMTokSelector:
         counts = inputs.word_mask.sum(dim=1).clamp_min(1)[:, None, None]
         of_words = of_words * inputs.word_mask.unsqueeze(-1) / counts
         of_patches = (patches @ patches.transpose(1, 2) / self._patch_temperature).softmax(dim=-1)
-        return torch.cat([of_words, of_patches * (self._alpha / patches.shape[1])], dim=1)
+        covers = torch.cat([of_words, of_patches * (self._alpha / patches.shape[1])], dim=1)
+        return covers.transpose(1, 2).contiguous(), None
 
     def flops(self, shape: TowerShape, num_question_tokens: int, keep_count: int) -> int:
         """Return the products of words with tokens and of tokens with each other.
@@ -111,17 +109,17 @@ def cover_order(coverage: Tensor, steps: int) -> Tensor:
     """Return the first picks of greedy maximum coverage, [I, steps] int64.
 
     Args:
-        coverage: [I, M, N] >= 0, how well each of N tokens covers each of M things.
+        coverage: [I, N, M] >= 0, how well each of N tokens covers each of M things.
         steps: how many picks.
     """
-    covered = torch.zeros_like(coverage[..., 0])
-    blocked = torch.zeros_like(coverage[:, 0])
+    covered = torch.zeros_like(coverage[:, :1])
+    blocked = torch.zeros_like(coverage[..., 0])
     picks: list[Tensor] = []
     for _ in range(steps):
-        gains = (coverage - covered.unsqueeze(2)).clamp_min_(0).sum(dim=1) + blocked
+        gains = (coverage - covered).clamp_min_(0).sum(dim=-1) + blocked
         pick = gains.argmax(dim=1, keepdim=True)
         picks.append(pick)
         blocked = blocked.scatter(1, pick, -float("inf"))
-        column = coverage.gather(2, pick.unsqueeze(1).expand(-1, coverage.shape[1], 1)).squeeze(2)
-        covered = torch.maximum(covered, column)
+        own = coverage.gather(1, pick.unsqueeze(2).expand(-1, 1, coverage.shape[2]))
+        covered = torch.maximum(covered, own)
     return torch.cat(picks, dim=1)

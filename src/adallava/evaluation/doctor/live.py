@@ -18,7 +18,10 @@ from adallava.model import AdaLlava
 from .checks import outcome
 from .failures import error_class
 from .findings import Diagnosis, Observation, Outcome, found, not_visible, passed
-from .probe import FULL_BUDGET, Probe, logits_at, make_probe
+from .probe import FULL_BUDGET, Inputs, Probe, logits_at, make_probe, padded_on_the_right
+
+NEAR_TIES = 0.25
+"""The largest share of a sample's tokens that rounding is taken to change: rows mixed up change more than this."""
 
 DEFAULT_BUDGETS = (TokenBudget(ratio=0.5), TokenBudget(ratio=0.25), TokenBudget(ratio=0.1))
 
@@ -88,8 +91,10 @@ def check_full_equals_stock(probe: Probe) -> Observation:
     stock = base.generate(**probe.together, **probe.decoding)[:, length:]
     ours = probe.generate(probe.together, FULL_BUDGET, list(range(len(probe.singles)))).answer_ids
     differing = [row for row, ids in enumerate(ours) if stock[row].tolist()[: len(ids)] != ids]
-    gaps = [_logit_gap(probe, seed) for seed in range(len(probe.singles))]
-    evidence = [f"largest difference of a logit: {max(gaps):.3g}"]
+    samples = range(len(probe.singles))
+    gaps = [_logit_gap(probe, probe.singles[sample], [sample]) for sample in samples]
+    gaps.append(_logit_gap(probe, padded_on_the_right(probe.together), list(samples)))
+    evidence = [f"largest difference of a logit: {max(gaps[:-1]):.3g} alone, {gaps[-1]:.3g} in a batch"]
     if differing:
         row = differing[0]
         evidence.insert(0, f"{len(differing)} of {len(ours)} answers have other tokens than the stock model's")
@@ -97,14 +102,15 @@ def check_full_equals_stock(probe: Probe) -> Observation:
         return found("harness-bug", evidence, [f"validation scene {row}" for row in differing])
     if max(gaps) > 0.0:
         return found("cannot-tell", ["the answers' tokens are equal, the logits are not", *evidence])
-    return passed(f"{len(ours)} answers and all logits of their prompts are equal to the bit")
+    return passed(f"{len(ours)} answers and all logits of their prompts are equal to the bit, alone and in a batch")
 
 
 @torch.no_grad()
-def _logit_gap(probe: Probe, sample: int) -> float:
-    inputs = probe.singles[sample]
-    stock = probe.model.base(**inputs).logits
-    return float((logits_at(probe.model, inputs, FULL_BUDGET, sample) - stock).abs().max())
+def _logit_gap(probe: Probe, inputs: Inputs, seeds: list[int]) -> float:
+    """Return how far the prompts' logits are from the stock model's at most, padding left out."""
+    stock = probe.model.base(**inputs, use_cache=False).logits
+    ours = logits_at(probe.model, inputs, FULL_BUDGET, seeds)
+    return float((ours - stock)[inputs["attention_mask"].bool()].abs().max())
 
 
 def check_k_honoured(probe: Probe) -> Observation:
@@ -156,25 +162,45 @@ def check_prompt_shortened(probe: Probe) -> Observation:
 
 
 def check_batch_equals_alone(probe: Probe) -> Observation:
-    """Failure 6: in a batch of mixed budgets each sample keeps and answers what it does alone."""
+    """Failure 6: in a batch of mixed budgets each sample keeps and answers what it does alone.
+
+    In half precision a layer may round otherwise in a batch: then, and only then, a few near ties may fall otherwise.
+    """
     budgets = list(islice(cycle((*probe.pruning_budgets, FULL_BUDGET)), len(probe.singles)))
     batch = probe.generate(probe.together, budgets, list(range(len(budgets))))
-    other_patches, other_answers = [], []
+    other_patches, other_answers, flipped = [], [], []
     for row, budget in enumerate(budgets):
         alone = probe.alone[budget][row].output
         if alone.records[0].kept_indices != batch.records[row].kept_indices:
             other_patches.append(row)
+            flipped.append(_share_of_others(alone.records[0].kept_indices, batch.records[row].kept_indices))
         elif alone.answer_ids[0] != batch.answer_ids[row]:
             other_answers.append(row)
     rows = len(budgets)
+    # In 16 bits a batch rounds otherwise than a single row, which can tip a near tie.
+    exact = probe.model.dtype in (torch.float32, torch.float64)
     if other_patches:
-        return found("harness-bug", [f"{len(other_patches)} of {rows} samples keep other patches in a batch"])
+        line = (
+            f"{len(other_patches)} of {rows} samples keep other patches in a batch, up to {max(flipped):.0%} of theirs"
+        )
+        if exact or max(flipped) > NEAR_TIES or probe.reads_same_bits:
+            return found("harness-bug", [line])
+        cause = "its layers" if probe.inside_llm else "the tower"
+        return passed(
+            f"{line}: near ties, since in {str(probe.model.dtype).removeprefix('torch.')} {cause} round otherwise in a "
+            "batch; keep to one batch size within a run"
+        )
     if other_answers:
         line = f"{len(other_answers)} of {rows} samples keep the same patches and answer otherwise in a batch"
-        # In 16 bits a batch rounds otherwise than a single row, which can tip a near tie.
-        exact = probe.model.dtype in (torch.float32, torch.float64)
         return found("harness-bug" if exact else "cannot-tell", [line])
     return passed(f"{rows} samples at mixed budgets keep and answer the same alone and together")
+
+
+def _share_of_others(alone: Sequence[Sequence[int]], together: Sequence[Sequence[int]]) -> float:
+    """Return what share of a sample's tokens is kept alone and not in the batch."""
+    pairs = list(zip(alone, together, strict=True))
+    others = sum(len(set(one) - set(other)) for one, other in pairs)
+    return others / max(1, sum(len(one) for one, _ in pairs))
 
 
 def check_first_token(probe: Probe) -> Observation:

@@ -80,16 +80,39 @@ class Probe:
     @cached_property
     def token_counts(self) -> tuple[int, ...]:
         """N of each sample's picture, over the images that the model makes of it."""
-        counts = []
-        for inputs in self.singles:
-            grids = self.model.family.for_sizes(inputs.get("image_sizes")).grids(inputs["pixel_values"])
-            counts.append(sum(rows * columns for rows, columns in grids))
-        return tuple(counts)
+        return tuple(sum(rows * columns for rows, columns in self._grids(inputs)) for inputs in self.singles)
 
     @property
     def inside_llm(self) -> bool:
         """True for a method that drops tokens inside the LLM: all of them enter it."""
         return isinstance(self.model.selector, LayerSelector)
+
+    @cached_property
+    @torch.no_grad()
+    def reads_same_bits(self) -> bool:
+        """True if what a method chooses by has the same bits alone and in a batch: then no choice may differ.
+
+        A method before the LLM reads the tower's features, and is asked about one image at a time. The states inside
+        the LLM depend on padding and on the size of the batch.
+        """
+        if self.inside_llm:
+            return False
+        together = self._features(self.together)
+        images = len(together) // len(self.singles)
+        for row, single in enumerate(self.singles):
+            alone = self._features(single)
+            in_batch = together[row * images : (row + 1) * images, : alone.shape[1]]
+            real = [rows * columns for rows, columns in self._grids(single)]
+            if any(not torch.equal(alone[i, :n], in_batch[i, :n]) for i, n in enumerate(real)):
+                return False
+        return True
+
+    def _features(self, inputs: Inputs) -> Tensor:
+        family = self.model.family.for_sizes(inputs.get("image_sizes"))
+        return family.encode(inputs["pixel_values"].to(self.model.dtype)).features
+
+    def _grids(self, inputs: Inputs) -> tuple[tuple[int, int], ...]:
+        return self.model.family.for_sizes(inputs.get("image_sizes")).grids(inputs["pixel_values"])
 
     @property
     def pruning_budgets(self) -> tuple[TokenBudget, ...]:
@@ -189,8 +212,15 @@ def watched_lengths(module: Any) -> Iterator[list[int]]:
         handle.remove()
 
 
+def padded_on_the_right(inputs: Inputs) -> Inputs:
+    """Return a batch with its padding moved behind each prompt, where `forward` counts positions from 0."""
+    mask = inputs["attention_mask"]
+    order = (1 - mask).argsort(dim=1, stable=True)
+    return inputs | {name: inputs[name].gather(1, order) for name in ("input_ids", "attention_mask")}
+
+
 @torch.no_grad()
-def logits_at(model: AdaLlava, inputs: Inputs, budget: TokenBudget, seed: int) -> Tensor:
-    """Return the logits of the prompt's tokens, [1, L, V]."""
+def logits_at(model: AdaLlava, inputs: Inputs, budget: TokenBudget, seed: int | Sequence[int]) -> Tensor:
+    """Return the logits of the prompts' tokens, [B, L, V]."""
     logits: Tensor = model.forward(**inputs, token_budget=budget, seed=seed).logits
     return logits

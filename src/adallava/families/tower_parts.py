@@ -1,0 +1,47 @@
+"""What a vision tower provides beside its features, told from its modules when it is loaded, not from its name."""
+
+import inspect
+from typing import Any
+
+from adallava.selection.contract import Need
+
+_CLASS_TOKENS = ("class_embedding", "cls_token")
+_MORE_TOKENS = ("register_tokens", "distillation_token")
+_KEYS = ("q_proj", "k_proj", "num_heads")
+
+
+def has_class_token(tower: Any) -> bool:
+    """Return whether the tower puts a class token before the patches."""
+    embeddings = getattr(tower, "embeddings", None)
+    return any(getattr(embeddings, name, None) is not None for name in _CLASS_TOKENS)
+
+
+def other_tokens(tower: Any) -> str | None:
+    """Return the name of tokens that stand between class token and patches; None if there are none."""
+    embeddings = getattr(tower, "embeddings", None)
+    return next((name for name in _MORE_TOKENS if getattr(embeddings, name, None) is not None), None)
+
+
+def provided(tower: Any) -> frozenset[Need]:
+    """Return what methods may read of this tower.
+
+    Keys are recomputed from a layer's input, by its norm and projections as CLIP and SigLIP have them; a layer that
+    turns its keys by their positions compares something else, and provides none. A budget token and a smaller picture
+    go through the stages of CLIP's own forward.
+    """
+    needs: set[Need] = set()
+    layers = getattr(getattr(tower, "encoder", None), "layers", ())
+    plain = len(layers) > 0 and all(map(_has_plain_keys, layers))
+    if plain:
+        needs |= {Need.FEATURE_LAYER, Need.LAST_LAYER}
+    if has_class_token(tower):
+        needs.add(Need.CLS_TOKEN)
+        if plain and hasattr(tower, "pre_layrnorm"):
+            needs |= {Need.TEXT_TOWER, Need.BUDGET_TOKEN, Need.RESIZED_PICTURE}
+    return frozenset(needs)
+
+
+def _has_plain_keys(layer: Any) -> bool:
+    attention = getattr(layer, "self_attn", None)
+    turned = "position_embeddings" in inspect.signature(layer.forward).parameters
+    return not turned and hasattr(layer, "layer_norm1") and all(hasattr(attention, name) for name in _KEYS)
