@@ -346,7 +346,7 @@ class AdaLlava:
             or request.skips_layers(self.family.num_llm_layers)
             or has_free_token(self.scheduler),
         )
-        warn_of_positions(self.base.config, input_ids.shape[1], plan.kwargs["max_new_tokens"])
+        warn_of_positions(self.base.config, input_ids.shape[1], plan.max_new_tokens)
         if clock is not None:
             clock.start()
         return generate_run(self._prepare(request, clock), plan, self.processor, clock)

@@ -70,10 +70,12 @@ def test_a_sample_that_the_model_chokes_on_fails_alone(model, tmp_path, monkeypa
 def test_empty_answers_are_counted_by_cause_and_fail_the_run(tmp_path, capsys, allowed, cause):
     base, processor = tiny_base(), tiny_processor()
     token = processor.tokenizer.convert_tokens_to_ids(allowed)
-    base.generation_config.suppress_tokens = [i for i in range(base.config.text_config.vocab_size) if i != token]
+    others = [i for i in range(base.config.text_config.vocab_size) if i != token]
     base.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
-    assert sweep(str(tmp_path / "model"), tmp_path / "run", "--method", "uniform", "--token-budget", "0.5") == 1
+    decoding = ["--generation-option", f"suppress_tokens={others}"]
+    options = ["--method", "uniform", "--token-budget", "0.5", *decoding]
+    assert sweep(str(tmp_path / "model"), tmp_path / "run", *options) == 1
     for cell in Results.model_validate_json((tmp_path / "run" / "results.json").read_text()).cells:
         assert cell.empties == {cause: 5}
         assert (cell.empty_share, cell.flagged) == (1.0, True)

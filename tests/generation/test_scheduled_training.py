@@ -1,5 +1,6 @@
 """What every scheduler promises in training: what inference computes, with gradients to the token and every gate."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -88,7 +89,7 @@ def test_gradients_reach_the_token_and_every_gate(six: AdaLlava, inputs: dict[st
         options: dict[str, Any] = {**inputs, "labels": labels, "latency": LATENCIES}
         plain = model.forward(**options)
         scheduler: Any = model.scheduler
-        gated = model.with_scheduler(_Gated(scheduler)).forward(**options)
+        gated = model.with_scheduler(_gated(scheduler)).forward(**options)
         torch.testing.assert_close(gated.logits, plain.logits, atol=2e-4, rtol=2e-4)
         assert plain.schedule is not None
         assert gated.schedule is not None
@@ -100,16 +101,15 @@ def test_gradients_reach_the_token_and_every_gate(six: AdaLlava, inputs: dict[st
             assert gradient.abs().sum() > 0
 
 
-class _Gated:
-    """A learned scheduler whose choice is passed on as gates with a gradient."""
+def _gated(scheduler: Any) -> Any:
+    """Return a learned scheduler whose choice is passed on as gates with a gradient, its weights shared."""
 
-    def __init__(self, scheduler: Any) -> None:
-        self.scheduler = scheduler
+    class Gated(type(scheduler)):  # type: ignore[misc]
+        def schedule(self, inputs: Any) -> Schedule:
+            made = super().schedule(inputs)
+            soft = made.logits.softmax(dim=-1)
+            return Schedule(made.active, made.logits, gates=soft - soft.detach() + made.active.float())
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.scheduler, name)
-
-    def schedule(self, inputs: Any) -> Schedule:
-        made = self.scheduler.schedule(inputs)
-        soft = made.logits.softmax(dim=-1)
-        return Schedule(made.active, made.logits, gates=soft - soft.detach() + made.active.float())
+    twin = copy.copy(scheduler)
+    twin.__class__ = Gated
+    return twin

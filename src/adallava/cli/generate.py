@@ -151,7 +151,8 @@ def run(args: argparse.Namespace) -> int:
     images = [prepare_picture(model.processor, image) for image in opened]
     frames = [find_frame(model.processor, image.size) for image in images]
     prompt = build_prompt(model.processor, args.question, len(images))
-    check_prompt_text(model.processor.tokenizer, prompt, limit)
+    if limit is not None:
+        check_prompt_text(model.processor.tokenizer, prompt, limit)
     inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt"))
     check_prompt_tokens(inputs["input_ids"].shape[1], limit)
     if model.selector is not None and model.selector.ignores_budget:

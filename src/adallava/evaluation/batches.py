@@ -59,7 +59,8 @@ def prepare_batch(
     for sample in samples:
         try:
             prompt = build_prompt(processor, sample.question + question_suffix)
-            check_prompt_text(processor.tokenizer, prompt, limit)
+            if limit is not None:
+                check_prompt_text(processor.tokenizer, prompt, limit)
             image = sample.load_image()
             images.append(prepare_picture(processor, image))
         except Exception as error:  # whatever a file does to a decoder, it is one failed sample
@@ -71,7 +72,8 @@ def prepare_batch(
     if not readable:
         return PreparedBatch((), tuple(failures), {})
     inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
-    for sample, length in zip(readable, inputs["attention_mask"].sum(dim=1).tolist(), strict=True):
+    lengths = [] if limit is None else inputs["attention_mask"].sum(dim=1).tolist()
+    for sample, length in zip(readable, lengths, strict=False):
         try:
             check_prompt_tokens(length, limit)
         except InputError as error:

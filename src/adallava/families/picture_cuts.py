@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from adallava.errors import UnsupportedModeError
+from adallava.families.transformers_internals import pil_llava_processor_class
 from adallava.picture_frames import WHOLE, Frame
 
 _KNOWN = frozenset(("CLIPImageProcessor", "LlavaImageProcessor", "LlavaNextImageProcessor", "SiglipImageProcessor"))
@@ -86,9 +87,7 @@ def _pads_to_square(settings: Any) -> bool:
 
 def _padding_class(settings: Any) -> Any:
     if type(settings).__name__.endswith("Pil"):
-        from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
-
-        return LlavaImageProcessorPil
+        return pil_llava_processor_class()
     from transformers import LlavaImageProcessor
 
     return LlavaImageProcessor

@@ -1,8 +1,8 @@
 """What a vision tower provides beside its features, told from its modules when it is loaded, not from its name."""
 
-import inspect
 from typing import Any
 
+from adallava.families.transformers_internals import takes_rotary_tables
 from adallava.selection.contract import Need
 
 _CLASS_TOKENS = ("class_embedding", "cls_token")
@@ -43,5 +43,8 @@ def provided(tower: Any) -> frozenset[Need]:
 
 def _has_plain_keys(layer: Any) -> bool:
     attention = getattr(layer, "self_attn", None)
-    turned = "position_embeddings" in inspect.signature(layer.forward).parameters
-    return not turned and hasattr(layer, "layer_norm1") and all(hasattr(attention, name) for name in _KEYS)
+    return (
+        not takes_rotary_tables(layer)
+        and hasattr(layer, "layer_norm1")
+        and all(hasattr(attention, name) for name in _KEYS)
+    )

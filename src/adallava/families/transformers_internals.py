@@ -168,6 +168,18 @@ def pil_clip_processor(**settings: Any) -> Any:
     return CLIPImageProcessorPil(**settings)
 
 
+def pil_llava_processor_class() -> Any:
+    """Return Llava's image processor on PIL, which can pad."""
+    from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+
+    return LlavaImageProcessorPil
+
+
+def takes_rotary_tables(layer: nn.Module) -> bool:
+    """Say whether a layer of a tower is given rotary tables: it turns its keys inside attention."""
+    return _TABLES in signature(layer.forward).parameters
+
+
 @contextmanager
 def errors_alone() -> Iterator[None]:
     """Keep transformers from logging anything below an error, for a while."""

@@ -23,6 +23,7 @@ class GenerationPlan:
         kwargs: for `generate`, a number of new tokens among them.
         eos_token_ids: any of them ends an answer; may be empty.
         num_return_sequences: R, answers per sample.
+        max_new_tokens: of an answer at most.
         encoder_repetition_penalty: that transformers applies only to prompts that are ids; 1.0 is none.
         encoder_no_repeat_ngram_size: likewise; 0 is none.
     """
@@ -30,6 +31,7 @@ class GenerationPlan:
     kwargs: dict[str, Any]
     eos_token_ids: frozenset[int]
     num_return_sequences: int
+    max_new_tokens: int
     encoder_repetition_penalty: float = 1.0
     encoder_no_repeat_ngram_size: int = 0
 
@@ -109,6 +111,7 @@ def plan_generation(
         passed,
         frozenset(token_ids(asked("eos_token_id"))),
         asked("num_return_sequences") or 1,
+        fixed["max_new_tokens"],
         encoder_repetition_penalty=1.0 if penalty is None else penalty,
         encoder_no_repeat_ngram_size=ngram_size or 0,
     )

@@ -33,7 +33,7 @@ def max_prompt_tokens(config: Any, max_new_tokens: int) -> int | None:
     return positions - max_new_tokens
 
 
-def check_prompt_text(tokenizer: Any, prompt: str, limit: int | None) -> None:
+def check_prompt_text(tokenizer: Any, prompt: str, limit: int) -> None:
     """Refuse a prompt whose text alone is too long, before its pictures are looked at.
 
     Args:
@@ -44,8 +44,6 @@ def check_prompt_text(tokenizer: Any, prompt: str, limit: int | None) -> None:
     Raises:
         InputError: naming length and limit.
     """
-    if limit is None:
-        return
     if len(prompt) > MOST_CHARACTERS_PER_TOKEN * limit:
         raise InputError(f"the question has {len(prompt):,} characters, and the LLM has positions for {limit:,} tokens")
     check_prompt_tokens(len(tokenizer(prompt)["input_ids"]), limit)
