@@ -24,6 +24,7 @@ PAGES = (
     "docs/methods_compared.md",
     "docs/measured.md",
     "docs/processes.md",
+    "docs/statistics.md",
     "docs/scheduling.md",
     "src/adallava/bundled/tiny/README.md",
 )
@@ -218,7 +219,20 @@ def _report() -> list[str]:
     ]
 
 
+def _statistics() -> list[str]:
+    """What the audit claimed and found, with the Monte-Carlo error."""
+    rows = ["| | where | claimed | found | runs |", "| --- | --- | ---: | ---: | ---: |"]
+    for row in _published("statistics")["rows"]:
+        in_points = row["audit"] in ("areas", "front gains") and "points" in row["what"].partition(":")[0]
+        digits = 2 if in_points else 3
+        found = f"{row['found']:.{digits}f} ± {row['error']:.{digits}f}"
+        rows.append(f"| {row['what']} | {row['where']} | {row['claimed']} | {found} | {row['runs']:,} |")
+    return rows
+
+
 TABLES = {
+    "statistics": _statistics,
+    "statistics_provenance": lambda: clock_tables.provenance(_published("statistics")),
     "report": _report,
     "accuracy": _accuracy,
     "kinds": _kinds,

@@ -127,7 +127,7 @@ def front_table(dials: Dials) -> PaperTable:
     caption = (
         "What the Pareto front over both dials gains over one dial alone at equal cost, in points of accuracy, the "
         "mean over the costs where that dial has a cell on its own front. Cells are chosen on one half of the samples "
-        "and measured on the other, over ten random halvings; 95 % intervals over samples, given the choice."
+        "and measured on the other, over random halvings; 95 % intervals, of samples and of the choice."
     )
     if any(front.axis == "ms" for front in dials.fronts):
         caption += (
