@@ -25,8 +25,8 @@ class AdaLlavaProcessor:
         folder = find_folder(folder_or_id_of(name_or_path), PROCESSOR_FILES)
         check_processor(folder)
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a damaged file makes transformers or tokenizers raise
             reason = f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …')}"
             raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {reason}") from error
