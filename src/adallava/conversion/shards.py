@@ -33,7 +33,8 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """Return a JSON file of a folder.
 
     Raises:
-        CheckpointError: if the folder or the file is missing, or the file damaged, or the folder asks for code of its own.
+        CheckpointError: if the folder or the file is missing, or the file damaged; or the folder asks for code of its
+            own.
     """
     if not folder.is_dir():
         raise CheckpointError(

@@ -1,8 +1,8 @@
 """Refuses a checkpoint that asks for code of its own, file and key named: none is ever run, and nobody is asked.
 
-`trust_remote_code=False` alone is not enough: transformers does not hand it on everywhere (a processor found by the type
-of the model opens its parts without it, and these ask on the terminal), and where it has classes of its own it takes
-those without a word, which answer differently from the code that the checkpoint was made with.
+`trust_remote_code=False` alone is not enough: transformers does not hand it on everywhere (a processor found by the
+type of the model opens its parts without it, and these ask on the terminal), and where it has classes of its own it
+takes those without a word, which may answer differently from the code that the checkpoint was made with.
 """
 
 from pathlib import Path
@@ -47,8 +47,8 @@ def check_no_code(folder: Path) -> None:
             _check_keys(path, read_json(path))
     if (folder / _CODE_FILE).exists():
         raise CheckpointError(
-            f"folder {str(folder)!r} asks for code of its own ({_CODE_FILE}) in place of transformers' generate: no code "
-            "of a checkpoint is ever run. If stock generation is what you want, take that file away"
+            f"folder {str(folder)!r} asks for code of its own ({_CODE_FILE}) in place of transformers' generate: no "
+            "code of a checkpoint is ever run. If stock generation is what you want, take that file away"
         )
 
 
@@ -62,6 +62,6 @@ def _check_keys(path: Path, value: dict[str, Any]) -> None:
             )
         if key in _KERNEL_KEYS and ("/" in str(inner)):
             raise CheckpointError(
-                f"{path} asks for kernels from the hub under {where!r} ({str(inner)[:80]!r}): no code of a checkpoint is "
-                "ever run. Take that key out"
+                f"{path} asks for kernels from the hub under {where!r} ({str(inner)[:80]!r}): no code of a checkpoint "
+                "is ever run. Take that key out"
             )
