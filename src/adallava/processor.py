@@ -44,8 +44,9 @@ class AdaLlavaProcessor:
         missing = [name for name in _PARTS if getattr(processor, name, None) is None]
         if missing:
             raise CheckpointError(
-                f"the files of {name_or_path!r} make a {type(processor).__name__}, which has no {' and no '.join(missing)}: "
-                "processor_config.json, preprocessor_config.json or tokenizer_config.json names classes of another model"
+                f"the files of {name_or_path!r} make a {type(processor).__name__}, which has no "
+                f"{' and no '.join(missing)}: one of processor_config.json, preprocessor_config.json and "
+                "tokenizer_config.json names a class of another model"
             )
         complete_processor(processor, config)
         return processor

@@ -317,8 +317,8 @@ def _read_weights(folder: str | Path, *, of_scheduler: bool) -> dict[str, Tensor
     for name, tensor in weights.items():
         if not tensor.is_floating_point():
             raise CheckpointError(
-                f"the weights in {str(path)!r} are damaged: {name!r} is of the type {tensor.dtype}, not a floating-point "
-                "one"
+                f"the weights in {str(path)!r} are damaged: {name!r} is of the type {tensor.dtype}, not a "
+                "floating-point one"
             )
         if not bool(torch.isfinite(tensor.float() if tensor.element_size() < 2 else tensor).all()):
             raise CheckpointError(f"the weights in {str(path)!r} are damaged: {name!r} holds NaN or infinite numbers")
