@@ -30,10 +30,11 @@ def adapted() -> Any:
 @needs_peft
 def test_at_full_budget_a_peft_model_gives_its_own_bits(adapted: Any) -> None:
     model = AdaLlava(adapted, tiny_processor())
+    one = tiny_inputs(model.processor, ["what is it?"])
+    ours = model.forward(**one).logits
+    assert torch.equal(ours, adapted(**one).logits)
+    assert not torch.equal(ours, tiny_base()(**one).logits)
     inputs = tiny_inputs(model.processor, ["what is it?", "is the colour red or blue?"])
-    ours = model.forward(**inputs).logits
-    assert torch.equal(ours, adapted(**inputs).logits)
-    assert not torch.equal(ours, tiny_base()(**inputs).logits)
     answer = model.generate(**inputs, max_new_tokens=3).sequences
     assert torch.equal(answer, adapted.generate(**inputs, max_new_tokens=3, do_sample=False))
 
@@ -89,6 +90,7 @@ def test_adapters_that_change_the_prompt_are_refused() -> None:
         AdaLlava(peft.PeftModel(tiny_base(), config), tiny_processor())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # What torch.compile imports.
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [

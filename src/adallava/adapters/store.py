@@ -8,6 +8,7 @@ was found by search has no weights: its options in the config are all there is.
 import hashlib
 import json
 import logging
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ _Name = Annotated[str, Field(max_length=256)]
 _Option = (
     bool
     | Annotated[int, Field(ge=-MAX_WIDTH, le=MAX_WIDTH)]
-    | float
+    | Annotated[float, Field(ge=-MAX_WIDTH, le=MAX_WIDTH)]
     | Annotated[str, Field(max_length=2**16)]
     | list[int]
     | list[float]
@@ -332,7 +333,8 @@ def _read_weights(folder: str | Path, *, of_scheduler: bool) -> dict[str, Tensor
 def _filled(build: Callable[[], _PartT], weights: dict[str, Tensor], folder: str | Path) -> _PartT:
     """Return a fresh selector or scheduler with these weights, in eval mode."""
     # Without memory first: a config may ask for any size, the weights' file says which one there is.
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         outline = _built(build, folder)
     if not isinstance(outline, nn.Module):
         raise CheckpointError(f"{outline.name!r} has no weights, but {str(folder)!r} is an adapter of it")

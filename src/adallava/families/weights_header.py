@@ -107,8 +107,8 @@ def check_claims(where: str, config: Any, files: Iterable[Mapping[str, StoredTen
     layers = _number(text, "num_hidden_layers") + _number(vision, "num_hidden_layers")
     if layers > num_tensors:
         raise CheckpointError(
-            f"the weights at {where!r} do not fill the model: by its config it has {layers} layers, and its files hold "
-            f"{num_tensors} tensors"
+            f"the weights at {where!r} do not fill the model: by its config it has {layers} layers "
+            f"(num_hidden_layers), and its files hold {num_tensors} tensors"
         )
     words = _number(text, "vocab_size") * _number(text, "hidden_size")
     patches = _number(vision, "num_channels") * _number(vision, "patch_size") ** 2 * _number(vision, "hidden_size")
@@ -162,8 +162,8 @@ def _number(config: Any, name: str) -> int:
 
 
 def _sizes(what: str, config: Any) -> str:
-    names = ("num_hidden_layers", "hidden_size", "intermediate_size")
-    return f"{what}: {', '.join(f'{name} {_number(config, name)}' for name in names)}"
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "image_size")
+    return f"{what}: {', '.join(f'{name} {_number(config, name)}' for name in names if _number(config, name))}"
 
 
 def _again(path: Path) -> str:
