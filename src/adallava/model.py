@@ -203,6 +203,11 @@ class AdaLlava:
         other._files = self._files
         return other
 
+    @property
+    def config(self) -> Any:
+        """The base's."""
+        return self.base.config
+
     def can_generate(self) -> bool:
         """Refuse the question, which `transformers.pipeline` asks of its model.
 
