@@ -1,6 +1,7 @@
 """Where a base's files are, and those of what is learned for it: a method or a scheduler by its name."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from adallava.adapters import load_adapter, load_scheduler, weights_sha256
 from adallava.adapters.store import sha256_of
 from adallava.errors import CheckpointError
 from adallava.families import weights_folder
+from adallava.families.given_model import added_sha256
 from adallava.families.hub import PROCESSOR_FILES
 from adallava.processor import folder_or_id_of
 from adallava.registry import load_scheduler_class, load_selector_class
@@ -25,9 +27,11 @@ class BaseFiles:
 
     Attributes:
         name_or_path: a bundled name, a folder or a hub id; "" for a model made in memory.
+        model: that was made from them; None if it is nothing but them.
     """
 
     name_or_path: str
+    model: Any = field(default=None, compare=False, repr=False)
 
     @property
     def folder(self) -> Path:
@@ -44,10 +48,15 @@ class BaseFiles:
     def weights_sha256(self) -> str:
         """SHA-256 of the safetensors files. Reads them all, once.
 
+        With weights that `peft` has put beside the model's own, it is that of both digests: what is learned for the
+        bare base belongs to another model then.
+
         Raises:
             CheckpointError: if the model was not made from files.
         """
-        return weights_sha256(self.folder)
+        of_files = weights_sha256(self.folder)
+        added = None if self.model is None else added_sha256(self.model)
+        return of_files if added is None else hashlib.sha256((of_files + added).encode()).hexdigest()
 
     @cached_property
     def settings_sha256(self) -> dict[str, str]:

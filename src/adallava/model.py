@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adallava.adapters import save_adapter
 from adallava.budget import BudgetLike, LatencyLike
-from adallava.errors import CheckpointError
+from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
 from adallava.generation.arguments import check_as_configured
@@ -63,7 +63,7 @@ class AdaLlava:
         """Drive an already loaded transformers model.
 
         Args:
-            base: a stock model of a family that `adallava.registry.family_names()` lists.
+            base: a stock model of a family that `adallava.registry.family_names()` lists, or a `PeftModel` around one.
             processor: its processor.
             selector: a method, with its weights if it is a learned one; None for the full-token model.
             name_or_path: where the base's files are: a bundled name, a folder or a hub id.
@@ -72,8 +72,8 @@ class AdaLlava:
             scheduler_sha256: of the scheduler's weights file.
 
         Raises:
-            UnsupportedModeError: for a model family that is not supported, or a method or scheduler that needs what it
-                lacks.
+            UnsupportedModeError: for a model family that is not supported, what has no head or wraps a model, or a
+                method or scheduler that needs what it lacks.
             CheckpointError: if the base lies on several devices or is not floating-point, or the method's text tower
                 cannot be loaded.
         """
@@ -82,7 +82,7 @@ class AdaLlava:
             check_needs(self._family, selector, name_or_path)
         self.processor = processor
         self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
-        self._files = BaseFiles(name_or_path)
+        self._files = BaseFiles(name_or_path, self._family.model)
         self.adapter_sha256 = adapter_sha256
         if scheduler is not None:
             check_scheduler(self._family, scheduler)
@@ -206,6 +206,22 @@ class AdaLlava:
         )
         other._files = self._files
         return other
+
+    @property
+    def config(self) -> Any:
+        """The base's."""
+        return self.base.config
+
+    def can_generate(self) -> bool:
+        """Refuse the question, which `transformers.pipeline` asks of its model.
+
+        Raises:
+            UnsupportedModeError: always; a pipeline's model and processor make an `AdaLlava`, not the other way round.
+        """
+        raise UnsupportedModeError(
+            "an AdaLlava is no model for transformers.pipeline, which has no budgets and expects tensors: call "
+            "generate(), or make one from a pipeline's parts: AdaLlava(pipe.model, pipe.processor)"
+        )
 
     @property
     def family(self) -> Family:

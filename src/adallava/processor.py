@@ -4,8 +4,11 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any, cast
 
 from adallava.adapters.bundled import is_bundled, model_folder
+from adallava.bounded_call import call_within
 from adallava.errors import CheckpointError, InputError
-from adallava.families.checkpoint_files import check_processor
+from adallava.families.checkpoint_files import CONFIG_FILE, check_processor
+from adallava.families.checkpoint_json import read_json
+from adallava.families.checkpoint_schemas import MAX_TEMPLATE_CHARS, check_model_config
 from adallava.families.hub import PROCESSOR_FILES, find_folder
 from adallava.families.picture_cuts import pad_to_square as padding_to_square
 from adallava.families.picture_cuts import pads_to_square
@@ -14,6 +17,13 @@ from adallava.tasks.images import MAX_IMAGE_PIXELS, with_clear_axes
 
 if TYPE_CHECKING:
     from PIL import Image
+
+_PARTS = ("tokenizer", "image_processor", "image_token")
+"""Of a processor that makes prompts with pictures."""
+
+_TEMPLATE_LIMIT_S = 10.0
+_TEMPLATE_LIMIT_BYTES = 2**30
+"""For one prompt, which takes a millisecond and a few kilobytes."""
 
 
 class AdaLlavaProcessor:
@@ -36,12 +46,20 @@ class AdaLlavaProcessor:
 
         folder = find_folder(folder_or_id_of(name_or_path), PROCESSOR_FILES)
         check_processor(folder)
+        check_model_config(folder / CONFIG_FILE, read_json(folder / CONFIG_FILE))
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a damaged file makes transformers or tokenizers raise
             reason = f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …')}"
             raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {reason}") from error
+        missing = [name for name in _PARTS if getattr(processor, name, None) is None]
+        if missing:
+            raise CheckpointError(
+                f"the files of {name_or_path!r} make a {type(processor).__name__}, which has no "
+                f"{' and no '.join(missing)}: one of processor_config.json, preprocessor_config.json and "
+                "tokenizer_config.json names a class of another model"
+            )
         complete_processor(processor, config)
         return padding_to_square(processor) if pad_to_square else processor
 
@@ -72,7 +90,7 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
 
     Raises:
         InputError: if it holds another number of placeholders.
-        CheckpointError: for a template that is damaged, or that refuses a user's question.
+        CheckpointError: for a template that is damaged, does not end, or refuses a user's question.
     """
     num_placed = question.count(processor.image_token)
     if num_placed not in (0, num_images):
@@ -83,11 +101,21 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
     if getattr(processor, "chat_template", None):
         content = [{"type": "image"}] * num_images + [{"type": "text", "text": question}]
         conversation = [{"role": "user", "content": content}]
-        try:
+
+        def render() -> str:
             return cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True))
+
+        try:
+            prompt = call_within(render, limit_s=_TEMPLATE_LIMIT_S, limit_bytes=_TEMPLATE_LIMIT_BYTES)
         except Exception as error:  # whatever a damaged template makes jinja or transformers raise
             reason = f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …')}"
             raise CheckpointError(f"the processor's chat template cannot be used: {reason}") from error
+        if len(prompt) > MAX_TEMPLATE_CHARS + len(question):
+            raise CheckpointError(
+                f"the processor's chat template cannot be used: of a question of {len(question)} characters it makes a "
+                f"prompt of {len(prompt)}"
+            )
+        return prompt
     images = f"{processor.image_token}\n" * num_images
     return f"USER: {images}{question} ASSISTANT:"
 

@@ -122,7 +122,7 @@ def _no_weights(folder: Path) -> None:
         (_damage_index, r"model.safetensors.index.json is damaged: it has no readable weight_map"),
         (_pickled, r"no weights in safetensors but pickled ones \(pytorch_model.bin\), which are never read"),
         (_damage_config, r"config.json is damaged: Expecting"),
-        (_nest_config, r"config.json is damaged: maximum recursion depth"),
+        (_nest_config, r"config.json is damaged: it is nested too deeply"),
         (_original_layout, r"layout of the original LLaVA code.*`adallava convert`"),
         (_no_weights, r"has no weights: neither model.safetensors nor model.safetensors.index.json is in it"),
         (_one_folder_too_high, r"has no config.json; did you mean its folder 'inner'\?"),

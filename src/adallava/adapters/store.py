@@ -7,19 +7,27 @@ was found by search has no weights: its options in the config are all there is.
 
 import hashlib
 import json
+import logging
+import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import adallava
-from adallava.errors import CheckpointError
+from adallava.errors import AdallavaError, CheckpointError, UnsupportedModeError
 from adallava.families.checkpoint_files import weight_files
+from adallava.families.checkpoint_json import check_regular
+from adallava.families.checkpoint_schemas import MAX_VOCABULARY, MAX_WIDTH, describe
+from adallava.registry import load_scheduler_class
 from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import DecoderShape, Scheduler, SearchedScheduler
 from adallava.selection import build_selector
@@ -31,30 +39,47 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 
 _SCHEDULER_PREFIX = "scheduler."
 _MAX_FILES_AT_ONCE = 8
+_MAX_CONFIG_BYTES = 2**20
+
+_log = logging.getLogger(__name__)
 
 _PartT = TypeVar("_PartT", AnySelector, Scheduler)
+
+_Count = Annotated[int, Field(ge=1, le=MAX_VOCABULARY)]
+_Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
+_Name = Annotated[str, Field(max_length=256)]
+_Option = (
+    bool
+    | Annotated[int, Field(ge=-MAX_WIDTH, le=MAX_WIDTH)]
+    | Annotated[float, Field(ge=-MAX_WIDTH, le=MAX_WIDTH)]
+    | Annotated[str, Field(max_length=2**16)]
+    | list[int]
+    | list[float]
+    | list[str]
+    | None
+)
 
 
 class AdapterConfig(BaseModel):
     """`adapter_config.json`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    method: str | None = None
-    selector_config: dict[str, Any] = Field(default_factory=dict)
+    method: _Name | None = None
+    selector_config: dict[_Name, _Option] = Field(default_factory=dict)
     """Constructor arguments of the method's class."""
-    scheduler: str | None = None
-    scheduler_config: dict[str, Any] = Field(default_factory=dict)
+    scheduler: _Name | None = None
+    scheduler_config: dict[_Name, _Option] = Field(default_factory=dict)
     """Constructor arguments of the scheduler's class."""
-    base_model_name_or_path: str
-    base_weights_sha256: str
-    trained_on_sha256: str | None = None
+    base_model_name_or_path: Annotated[str, Field(max_length=4096)]
+    base_weights_sha256: _Name
+    trained_on_sha256: _Name | None = None
     """Of the base's weights that it was trained on, where the base learned on afterwards without it."""
-    num_vision_tokens: int
-    vision_width: int
-    llm_width: int
-    grid: tuple[int, int]
-    adallava_version: str
+    num_vision_tokens: _Count
+    vision_width: _Width
+    llm_width: _Width
+    grid: tuple[_Count, _Count]
+    adallava_version: _Name
 
     @property
     def shape(self) -> TowerShape:
@@ -146,13 +171,14 @@ def read_adapter_config(folder: str | Path) -> AdapterConfig:
     """
     path = Path(folder) / CONFIG_FILE
     try:
+        check_regular(path)
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise CheckpointError(f"{path} has {path.stat().st_size} bytes: no adapter's config has so many")
         return AdapterConfig.model_validate_json(path.read_bytes())
     except FileNotFoundError as error:
         raise CheckpointError(f"no adapter in {str(folder)!r}: {CONFIG_FILE} is missing") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise CheckpointError(f"{path} is damaged: {where}: {first['msg']}") from error
+        raise CheckpointError(f"{path} is damaged: {describe(error)}") from error
 
 
 def load_adapter(
@@ -181,7 +207,11 @@ def load_adapter(
     if config.shape != shape:
         raise CheckpointError(f"the adapter in {str(folder)!r} was made for {config.shape}, the base has {shape}")
     _check_base(folder, config, base_weights_sha256, allow_other_base)
-    selector = _filled(build_selector(method, shape, **config.selector_config), folder, of_scheduler=False)
+    selector = _filled(
+        lambda: build_selector(method, shape, **config.selector_config),
+        _read_weights(folder, of_scheduler=False),
+        folder,
+    )
     return LoadedAdapter(selector, config, sha256_of(_weights(folder)))
 
 
@@ -210,10 +240,15 @@ def load_scheduler(
         held = "no scheduler" if config.scheduler is None else f"the scheduler {config.scheduler!r}"
         raise CheckpointError(f"the adapter in {str(folder)!r} holds {held}, not {name!r}")
     _check_base(folder, config, base_weights_sha256, allow_other_base)
-    scheduler = build_scheduler(name, shape, **config.scheduler_config)
-    if isinstance(scheduler, SearchedScheduler):
-        return LoadedScheduler(scheduler, config, sha256_of(Path(folder) / CONFIG_FILE))
-    return LoadedScheduler(_filled(scheduler, folder, of_scheduler=True), config, sha256_of(_weights(folder)))
+    if getattr(load_scheduler_class(name), "searched", False):
+        found = _built(lambda: build_scheduler(name, shape, **config.scheduler_config), folder)
+        return LoadedScheduler(found, config, sha256_of(Path(folder) / CONFIG_FILE))
+    scheduler = _filled(
+        lambda: build_scheduler(name, shape, **config.scheduler_config),
+        _read_weights(folder, of_scheduler=True),
+        folder,
+    )
+    return LoadedScheduler(scheduler, config, sha256_of(_weights(folder)))
 
 
 def _check_base(folder: str | Path, config: AdapterConfig, base_weights_sha256: str, allow_other_base: bool) -> None:
@@ -223,6 +258,18 @@ def _check_base(folder: str | Path, config: AdapterConfig, base_weights_sha256: 
             f"{config.base_weights_sha256[:12]}…, this base has {base_weights_sha256[:12]}…: use that base, or "
             "pass allow_other_base=True if you know why"
         )
+    trained_on = config.trained_on_sha256 or config.base_weights_sha256
+    if trained_on != base_weights_sha256:
+        _say_once(
+            f"the adapter in {str(folder)!r} was trained on other weights ({trained_on[:12]}…) than this base has "
+            f"({base_weights_sha256[:12]}…): what it chooses may fit this base less well"
+        )
+
+
+@cache
+def _say_once(message: str) -> None:
+    """Warn, once a process: a sweep loads an adapter for each of its cells."""
+    _log.warning(message)
 
 
 def sha256_of(path: Path) -> str:
@@ -254,23 +301,69 @@ def _config_of(module: nn.Module | SearchedScheduler | None) -> dict[str, Any]:
     return {} if module is None else dict(cast(dict[str, Any], module.config))
 
 
-def _filled(module: _PartT, folder: str | Path, *, of_scheduler: bool) -> _PartT:
-    """Return a fresh selector or scheduler with its part of the folder's weights, in eval mode."""
-    if not isinstance(module, nn.Module):
-        raise CheckpointError(f"{module.name!r} has no weights, but {str(folder)!r} is an adapter of it")
+def _read_weights(folder: str | Path, *, of_scheduler: bool) -> dict[str, Tensor]:
+    """Return the weights of a folder's selector or scheduler, by their names in it.
+
+    Raises:
+        CheckpointError: if the file is missing or damaged, or a weight is not of a floating-point type or not finite.
+    """
+    path = _weights(folder)
     try:
-        weights = load_file(_weights(folder))
-        own = {
-            name.removeprefix(_SCHEDULER_PREFIX if of_scheduler else ""): tensor
-            for name, tensor in weights.items()
-            if name.startswith(_SCHEDULER_PREFIX) == of_scheduler
-        }
-        module.load_state_dict(own)
+        check_regular(path)
+        weights = load_file(path)
     except FileNotFoundError as error:
         raise CheckpointError(f"no adapter in {str(folder)!r}: {WEIGHTS_FILE} is missing") from error
-    except (SafetensorError, RuntimeError) as error:
+    except SafetensorError as error:
+        raise CheckpointError(f"the weights in {str(path)!r} are damaged: {error}") from error
+    for name, tensor in weights.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"the weights in {str(path)!r} are damaged: {name!r} is of the type {tensor.dtype}, not a "
+                "floating-point one"
+            )
+        if not bool(torch.isfinite(tensor.float() if tensor.element_size() < 2 else tensor).all()):
+            raise CheckpointError(f"the weights in {str(path)!r} are damaged: {name!r} holds NaN or infinite numbers")
+    return {
+        name.removeprefix(_SCHEDULER_PREFIX if of_scheduler else ""): tensor
+        for name, tensor in weights.items()
+        if name.startswith(_SCHEDULER_PREFIX) == of_scheduler
+    }
+
+
+def _filled(build: Callable[[], _PartT], weights: dict[str, Tensor], folder: str | Path) -> _PartT:
+    """Return a fresh selector or scheduler with these weights, in eval mode."""
+    # Without memory first: a config may ask for any size, the weights' file says which one there is.
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outline = _built(build, folder)
+    if not isinstance(outline, nn.Module):
+        raise CheckpointError(f"{outline.name!r} has no weights, but {str(folder)!r} is an adapter of it")
+    _load(outline, {name: tensor.to("meta") for name, tensor in weights.items()}, folder)
+    module = _built(build, folder)
+    assert isinstance(module, nn.Module)
+    _load(module, weights, folder)
+    module.eval()
+    return module
+
+
+def _built(build: Callable[[], _PartT], folder: str | Path) -> _PartT:
+    try:
+        return build()
+    except (UnsupportedModeError, CheckpointError):
+        raise
+    except (
+        AdallavaError,
+        RuntimeError,
+        ValueError,
+        ArithmeticError,
+    ) as error:  # what impossible options make torch raise
+        raise CheckpointError(f"{Path(folder) / CONFIG_FILE} is damaged: {error}") from error
+
+
+def _load(module: nn.Module, weights: dict[str, Tensor], folder: str | Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
         # A state dict's error is a list of many lines: the first two say enough.
         reason = " ".join(str(error).split("\n\t")[:2])
         raise CheckpointError(f"the weights in {str(_weights(folder))!r} are damaged: {reason}") from error
-    module.eval()
-    return module

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from adallava.errors import CheckpointError
+from adallava.families.checkpoint_files import check_tokenizer
+from adallava.families.own_code import check_no_code
 
 CHAT_TEMPLATE = (
     "{{ 'A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
@@ -41,8 +43,12 @@ def read_tokenizer(folder: Path) -> Any:
     from transformers import AddedToken, LlamaTokenizerFast, PreTrainedTokenizerFast
 
     _check_files(folder)
+    check_no_code(folder)
+    check_tokenizer(folder)
     try:
-        read = LlamaTokenizerFast.from_pretrained(folder, local_files_only=True, add_bos_token=True)
+        read = LlamaTokenizerFast.from_pretrained(
+            folder, local_files_only=True, add_bos_token=True, trust_remote_code=False
+        )
     except Exception as error:  # whatever a damaged file makes tokenizers, sentencepiece or protobuf raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(

@@ -13,7 +13,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from adallava.errors import CheckpointError
-from adallava.families.checkpoint_files import check_pointer, check_safetensors, indexed_files, read_json
+from adallava.families.checkpoint_files import indexed_files
+from adallava.families.checkpoint_json import check_pointer, check_regular, read_json
+from adallava.families.own_code import check_no_code
+from adallava.families.weights_header import check_safetensors
 
 _STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """Of the files' names, the safe kind first: a folder with both is read from the safe ones."""
@@ -30,13 +33,15 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """Return a JSON file of a folder.
 
     Raises:
-        CheckpointError: if the folder or the file is missing, or the file damaged.
+        CheckpointError: if the folder or the file is missing, or the file damaged; or the folder asks for code of its
+            own.
     """
     if not folder.is_dir():
         raise CheckpointError(
             f"there is no folder {str(folder)!r}: conversion reads local folders alone, `hf download` brings one from "
             "the hub"
         )
+    check_no_code(folder)
     return read_json(folder / name)
 
 
@@ -50,6 +55,7 @@ def weight_files(folder: Path) -> list[Path]:
         index = folder / f"{stem}.{ending}.index.json"
         if index.is_file():
             return indexed_files(index)
+        check_regular(folder / f"{stem}.{ending}")
         if (folder / f"{stem}.{ending}").is_file():
             return [folder / f"{stem}.{ending}"]
     raise CheckpointError(

@@ -8,6 +8,7 @@ import torch
 from adallava.errors import UnsupportedModeError
 from adallava.families.checkpoint_files import check_config, check_weights
 from adallava.families.contract import Family
+from adallava.families.given_model import check_class, stock_model
 from adallava.families.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.families.stock_loading import load_stock
 from adallava.families.transformers_version import check_transformers
@@ -68,14 +69,17 @@ def load_family(
 
 
 def wrap_model(model: Any) -> Family:
-    """Return the family that drives an already loaded transformers model.
+    """Return the family that drives an already loaded transformers model, or the one inside a `PeftModel`.
 
     Raises:
-        UnsupportedModeError: for a family that is not supported.
+        UnsupportedModeError: for a family that is not supported, a model without a head, or what wraps a model.
         AdallavaError: for a transformers whose layers run in a way that is not known.
     """
     check_transformers()
-    driven: Family = load_family_class(_supported(model.config.to_dict(), type(model).__name__))(model)
+    stock = stock_model(model)
+    family = load_family_class(_supported(stock.config.to_dict(), type(stock).__name__))
+    check_class(stock, family.transformers_class)
+    driven: Family = family(stock)
     return driven
 
 

@@ -4,11 +4,19 @@ transformers names neither the file that is truncated nor the shard that is miss
 download wants to know which one to fetch again.
 """
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.families.checkpoint_json import check_regular, read_json
+from adallava.families.checkpoint_schemas import (
+    MAX_TEMPLATE_CHARS,
+    PROCESSOR_SCHEMAS,
+    check_model_config,
+    check_schema,
+)
+from adallava.families.own_code import check_no_code
+from adallava.families.weights_header import check_safetensors, check_types
 
 CONFIG_FILE = "config.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -23,11 +31,7 @@ _JSON_FILES = (
 )
 """Of a processor and of generation. transformers goes on without some of them if they are damaged."""
 
-_LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its JSON header."""
-
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-"""What Git leaves in a file's place where Git LFS is not installed."""
+_MORE_TEMPLATES = "additional_chat_templates/*.jinja"
 
 
 def check_config(folder: Path) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def check_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: if it has no readable config, is an adapter or has one beside the model, or is in the layout of
-            the original LLaVA code.
+            the original LLaVA code; or it asks for code of its own, or holds values that no model has.
         UnsupportedModeError: for quantised weights.
     """
     config = _read_config(folder)
@@ -51,6 +55,8 @@ def check_config(folder: Path) -> dict[str, Any]:
             "(peft's merge_and_unload) and save that to a folder of its own, or take the adapter's files away if it "
             "is merged already"
         )
+    check_no_code(folder)
+    check_model_config(folder / CONFIG_FILE, config)
     if config.get("quantization_config"):
         raise UnsupportedModeError(
             f"the weights in folder {str(folder)!r} are quantised (quantization_config): only floating-point ones are "
@@ -63,84 +69,44 @@ def check_weights(folder: Path) -> None:
     """Refuse a folder whose weights cannot be whole.
 
     Raises:
-        CheckpointError: if there are none in safetensors, a shard is missing, or one is truncated.
+        CheckpointError: if there are none in safetensors, a shard is missing, one is truncated, or weights are not of a
+            floating-point type.
     """
     for path in weight_files(folder):
-        check_safetensors(path)
+        check_types(path, check_safetensors(path))
 
 
 def check_processor(folder: Path) -> None:
-    """Refuse a folder whose processor's files are missing or no JSON.
+    """Refuse a folder whose processor's files are missing or no JSON, ask for code, or hold impossible values.
 
     Raises:
         CheckpointError: naming the file.
     """
+    check_no_code(folder)
     for names, what in ((_TOKENIZER_FILES, "tokenizer"), (_PICTURE_FILES, "settings for pictures")):
         if not any((folder / name).is_file() for name in names):
             raise CheckpointError(f"folder {str(folder)!r} has no {what}: neither {' nor '.join(names)} is in it")
+    check_tokenizer(folder)
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Refuse a folder whose files of a processor, those that are there, are no JSON or hold impossible values.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
     for name in _JSON_FILES:
-        if (folder / name).is_file():
-            read_json(folder / name)
-
-
-def check_safetensors(path: Path) -> None:
-    """Refuse a safetensors file that is not as long as its header says.
-
-    Raises:
-        CheckpointError: naming the file, and both lengths.
-    """
-    check_pointer(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if _LENGTH_BYTES + header_bytes > size:
-            raise CheckpointError(f"{path} is no whole safetensors file: it ends inside its header. {_again(path)}")
-        try:
-            header = json.loads(file.read(header_bytes))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-            expected = _LENGTH_BYTES + header_bytes + max(ends, default=0)
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path} is no safetensors file: its header cannot be read") from error
-    if size != expected:
-        raise CheckpointError(
-            f"{path} is truncated or damaged: it has {size} bytes, its header tells of {expected}. {_again(path)}"
-        )
-
-
-def _again(path: Path) -> str:
-    """Say how to replace a file; the hub's cache takes one that is there for whole, whatever is in it."""
-    if path.is_symlink():
-        return f"Delete {path.resolve()}, to which it links, and fetch it again"
-    return "Delete it, and fetch it again"
-
-
-def check_pointer(path: Path) -> None:
-    """Refuse what Git leaves in a large file's place.
-
-    Raises:
-        CheckpointError: naming the command that fetches the file.
-    """
-    with path.open("rb") as file:
-        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise CheckpointError(f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` there")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON file's object.
-
-    Raises:
-        CheckpointError: if it is missing or damaged.
-    """
-    try:
-        check_pointer(path)
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"folder {str(path.parent)!r} has no {path.name}") from error
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no object")
-    return value
+        if (folder / name).exists():
+            value = read_json(folder / name)
+            if name in PROCESSOR_SCHEMAS:
+                check_schema(folder / name, value, PROCESSOR_SCHEMAS[name])
+    for path in (folder / "tokenizer.model", folder / "chat_template.jinja", *folder.glob(_MORE_TEMPLATES)):
+        check_regular(path)
+        if path.suffix == ".jinja" and path.is_file() and path.stat().st_size > MAX_TEMPLATE_CHARS:
+            raise CheckpointError(
+                f"{path} has {path.stat().st_size} bytes, more than the {MAX_TEMPLATE_CHARS} that a chat template may "
+                "have"
+            )
 
 
 def indexed_files(index: Path) -> list[Path]:
@@ -156,6 +122,8 @@ def indexed_files(index: Path) -> list[Path]:
     outside = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
     if outside:
         raise CheckpointError(f"{index} names {outside[0]!r}, which lies outside its folder: it is refused")
+    for name in names:
+        check_regular(folder / name)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
@@ -166,6 +134,8 @@ def indexed_files(index: Path) -> list[Path]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
+    for name in (CONFIG_FILE, ADAPTER_CONFIG_FILE):
+        check_regular(folder / name)
     if not (folder / CONFIG_FILE).is_file():
         if (folder / ADAPTER_CONFIG_FILE).is_file():
             raise CheckpointError(f"folder {str(folder)!r} is an adapter, not a model: {_use_of_adapter(folder)}")
@@ -189,6 +159,8 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: if there are none, or the index is damaged or names one that is missing.
     """
+    for name in (WEIGHTS_FILE, INDEX_FILE):
+        check_regular(folder / name)
     if (folder / WEIGHTS_FILE).is_file():
         return [folder / WEIGHTS_FILE]
     if (folder / INDEX_FILE).is_file():

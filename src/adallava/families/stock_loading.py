@@ -1,12 +1,15 @@
 """Loads a stock transformers model from safetensors, and refuses one whose weights do not fill it."""
 
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
 import torch
 
 from adallava.errors import CheckpointError
+from adallava.families.checkpoint_files import weight_files
 from adallava.families.transformers_internals import errors_alone
+from adallava.families.weights_header import check_claims, check_safetensors
 
 
 def load_stock(
@@ -20,14 +23,17 @@ def load_stock(
     """Return a model of a class of transformers, by its name, in eval mode; from a folder, without any network.
 
     Raises:
-        CheckpointError: if files are missing or damaged, or the weights do not fill the model.
+        CheckpointError: if files are missing or damaged, or the weights do not fill the model, or are not all finite.
     """
     import transformers
 
+    cls = getattr(transformers, class_name)
     try:
+        config = cls.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        check_claims(folder, config, [check_safetensors(path) for path in weight_files(Path(folder))])
         # Its table of missing weights is not printed: they are an error here, with a message.
         with errors_alone():
-            model, loading = getattr(transformers, class_name).from_pretrained(
+            model, loading = cls.from_pretrained(
                 folder,
                 dtype=dtype,
                 attn_implementation=attn_implementation,
@@ -35,10 +41,13 @@ def load_stock(
                 device_map={"": device},
                 use_safetensors=True,
                 local_files_only=True,
+                trust_remote_code=False,
                 # Looked at below, with a message that names the weight.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
+    except CheckpointError:
+        raise
     except Exception as error:  # whatever a damaged config or a missing package makes transformers raise
         raise CheckpointError(f"cannot load the model at {folder!r}: {_in_short(error)}") from error
     # transformers fills what is missing with random numbers and goes on.
@@ -55,7 +64,30 @@ def load_stock(
             f"the weights at {folder!r} do not fill the model: {len(unfilled)} are missing or of another "
             f"shape, the first {unfilled[0]}{hint}"
         )
+    _check_finite(model, folder)
     return model.eval()
+
+
+def _check_finite(model: Any, folder: str) -> None:
+    """Refuse weights that are NaN or infinite: one of them makes answers of nothing, without a word.
+
+    Every weight is read once, and the host waits for the device once. On the CPU this brings mapped pages into memory,
+    which the first answer needs.
+    """
+    names, finite = [], []
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if tensor.numel():
+                # One pass and no copy; of NaN both ends are NaN.
+                low, high = torch.aminmax(tensor)
+                names.append(name)
+                finite.append(torch.isfinite(low) & torch.isfinite(high))
+    broken = [name for name, whole in zip(names, torch.stack(finite).tolist(), strict=True) if not whole]
+    if broken:
+        raise CheckpointError(
+            f"the weights at {folder!r} hold NaN or infinite numbers in {len(broken)} tensors, the first "
+            f"{broken[0]!r}: they were damaged in training or conversion, take another copy"
+        )
 
 
 def _in_short(error: Exception) -> str:

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adallava.errors import CheckpointError
+from adallava.errors import AdallavaError, CheckpointError
+from adallava.families.checkpoint_files import check_config, check_tokenizer, check_weights, weight_files
+from adallava.families.hub import PROCESSOR_FILES, find_folder
+from adallava.families.weights_header import check_claims, check_safetensors
 
 
 class ClipTextTower:
@@ -90,12 +93,17 @@ def load_text_tower(folder_or_id: str, vision_tower: Any, vision_width: int, dev
     from safetensors import SafetensorError
     from transformers import AutoTokenizer, CLIPModel
 
+    _check_files(folder_or_id)
     local = Path(folder_or_id).is_dir()
     try:
         clip, loading = CLIPModel.from_pretrained(
-            folder_or_id, use_safetensors=True, local_files_only=local, output_loading_info=True
+            folder_or_id,
+            use_safetensors=True,
+            local_files_only=local,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, local_files_only=local)
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, local_files_only=local, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         lines = str(error).strip().splitlines()
         reason = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
@@ -114,3 +122,19 @@ def load_text_tower(folder_or_id: str, vision_tower: Any, vision_width: int, dev
         )
     clip = clip.float().to(device).eval().requires_grad_(False)
     return ClipTextTower(clip, tokenizer, vision_tower.post_layernorm)
+
+
+def _check_files(folder_or_id: str) -> None:
+    """Refuse what asks for code of its own, or cannot be whole; of a hub id all but the weights, which are not here."""
+    from transformers import CLIPConfig
+
+    try:
+        folder = find_folder(folder_or_id, PROCESSOR_FILES)
+        check_config(folder)
+        check_tokenizer(folder)
+        if Path(folder_or_id).is_dir():
+            check_weights(folder)
+            config = CLIPConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            check_claims(folder_or_id, config, [check_safetensors(path) for path in weight_files(folder)])
+    except (AdallavaError, ValueError) as error:
+        raise CheckpointError(f"cannot load the text tower at {folder_or_id!r}: {error}") from error

@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adallava.errors import InputError, UnknownNameError
 from adallava.tasks.scenes import KINDS
@@ -216,7 +216,9 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise UnknownNameError(f"no recipe {name_or_path!r}: give a .toml file or one of {known}")
     try:
         return Recipe.model_validate(tomllib.loads(path.read_text()))
-    except (ValidationError, tomllib.TOMLDecodeError) as error:
+    except RecursionError as error:
+        raise InputError(f"recipe {path.name}: it is nested too deeply") from error
+    except ValueError as error:  # pydantic's, tomllib's, and of bytes that are no UTF-8
         raise InputError(f"recipe {path.name}: {error}") from error
 
 

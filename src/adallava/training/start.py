@@ -88,7 +88,7 @@ def _check_unclaimed(output: Path, claim: dict[str, Any]) -> None:
         return
     try:
         held = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): give another --output") from error
     if held != claim:
         raise InputError(f"{output} holds the training of another recipe or start: give another --output")
