@@ -12,8 +12,9 @@ from transformers import TrainingArguments
 from adallava import AdaLlava
 from adallava.errors import InputError, UnknownNameError
 from adallava.training import start
-from adallava.training.examples import SceneExamples, TaskExamples
+from adallava.training.examples import SceneExamples
 from adallava.training.fit import arguments
+from adallava.training.own_data import TaskExamples
 from adallava.training.recipe import RECIPES, Recipe, load_recipe, with_steps
 from adallava.training.stages import train_stage
 
@@ -164,7 +165,7 @@ def test_scorer_and_base_learn_together_and_are_saved_as_one_model(tmp_path):
 
 
 def test_a_recipe_that_needs_labelled_patches_refuses_a_users_file(tmp_path):
-    data = TaskExamples([], 0)
+    data = TaskExamples([])
     with pytest.raises(InputError, match="labelled patches"):
         train_stage(base_recipe(), tmp_path, data=data, device=CPU)
 

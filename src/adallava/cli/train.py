@@ -59,8 +59,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from adallava.cli.loading import check_device, quiet_loading
-    from adallava.training.examples import TaskExamples
+    from adallava.training.claim import read_claim
     from adallava.training.fixed_plan import PLANS_FILE
+    from adallava.training.own_data import TaskExamples, told_left_out
     from adallava.training.stages import train_stage
 
     check_device(args.device)
@@ -77,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
     if recipe.stage == "fixed-plan":
         _print_plans(args.output / PLANS_FILE)
     written = PLANS_FILE if recipe.stage == "fixed-plan" else "curve.json"
+    trained_on = (read_claim(args.output) or {}).get("data")
+    if isinstance(trained_on, dict) and trained_on["left_out"]:
+        print(f"left out {told_left_out(trained_on['left_out'], trained_on['rows'])}")
     print(f"wrote {folder} and {args.output / written}")
     return 0
 
