@@ -38,12 +38,11 @@ def refuse_several_processes(environment: Mapping[str, str] = os.environ) -> Non
     Raises:
         InputError: naming the variables.
     """
-    found = [
-        f"{name}={environment[name]}" for name in _WORLD_SIZES if environment.get(name, "1").strip() not in ("", "1")
-    ]
-    if found:
+    found = {name: environment.get(name, "").strip() for name in _WORLD_SIZES}
+    several = [f"{name}={value}" for name, value in found.items() if value not in ("", "1")]
+    if several:
         raise InputError(
-            f"{', '.join(found)}: training is one process on one device; start it without torchrun or accelerate "
+            f"{', '.join(several)}: training is one process on one device; start it without torchrun or accelerate "
             "launch, or unset the variable"
         )
 

@@ -107,9 +107,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """
         for name, parameter in trained_state(self.model).items():
             if not bool(parameter.isfinite().all()):
-                raise TrainingError(
-                    f"{name} is no longer finite at step {self.state.global_step} of {self.args.max_steps}: {_NOT_SAVED}"
-                )
+                raise TrainingError(f"{name} is no longer finite at step {self.state.global_step}: {_NOT_SAVED}")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         target = self.model if model is None else model

@@ -57,8 +57,8 @@ class OwnExamples(Dataset[Example]):
             image = _decode(sample)
         except (InputError, OSError) as error:
             raise InputError(
-                f"the picture of sample {sample.id} could be read when training began, and now cannot ({error}): put it "
-                "back, and the same command goes on"
+                f"the picture of sample {sample.id} could be read when training began, and now cannot ({error}): "
+                "put it back, and the same command goes on"
             ) from error
         return Example(image, (sample.question,), (_answer(sample),), {}, None, None)
 
@@ -101,10 +101,7 @@ class TaskExamples:
         for indices in islice(_epochs(len(self.samples), seed), epochs):
             order += islice((index for index in indices if check(index)), num_examples - len(order))
             if not order:
-                first = next(iter(check.left_out.items()), ("", "there are none"))
-                raise InputError(
-                    f"none of the {len(self.samples)} samples of --data can be used; the first: {' '.join(first).strip()}"
-                )
+                raise InputError(f"no sample of --data can be used: {told_left_out(check.left_out, len(self.samples))}")
             if len(order) == num_examples:
                 break
         if check.left_out:
@@ -115,7 +112,7 @@ class TaskExamples:
 
 def told_left_out(left_out: Mapping[str, str], num_rows: int) -> str:
     """Return in words how many samples were left out, with the first reasons."""
-    reasons = "; ".join(f"{name}: {why}" for name, why in islice(left_out.items(), 3))
+    reasons = "; ".join(f"{name}: {why}" for name, why in islice(left_out.items(), 3)) or "there are none"
     return f"{len(left_out)} of {num_rows} samples ({reasons}{'; …' if len(left_out) > 3 else ''})"
 
 

@@ -156,7 +156,7 @@ class Recipe(_Part):
     learn_by: Literal["policy", "gumbel"] = "policy"
     lowest_latency: float = Field(default=0.0, ge=0, lt=1)
     policy_weight: float = Field(default=0.1, gt=0)
-    selector: dict[str, int] = {}
+    selector: dict[str, Annotated[int, Field(gt=0)]] = {}
     goes_on: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
 

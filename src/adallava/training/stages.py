@@ -17,6 +17,7 @@ from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import Scheduler
 from adallava.scheduling.fixed import FixedScheduler
 from adallava.scheduling.latency_token import LatencyTokenScheduler
+from adallava.selection import build_selector
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
@@ -265,7 +266,7 @@ def _build_question(recipe: Recipe, family: Family, processor: Any) -> Built:
 def _build_joint(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, recipe.trained)
     torch.manual_seed(recipe.seed)
-    scorer = _own_scorer(family) or QuestionSelector(family.shape, **recipe.selector)
+    scorer = _own_scorer(family) or _fresh_scorer(recipe, family)
     scorer.train().requires_grad_(True)
     policy = _policy_objective(recipe, family, scorer, recipe.selection_keep_counts)
     packed = packed_questions(processor)
@@ -317,10 +318,16 @@ def _own_scorer(family: Family) -> QuestionSelector | None:
     return loaded.selector.requires_grad_(False)
 
 
+def _fresh_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
+    scorer = build_selector(QuestionSelector.name, family.shape, **recipe.selector)
+    assert isinstance(scorer, QuestionSelector)
+    return scorer
+
+
 def _first_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
     """Return what stage `question` starts from: the model's own scorer if it goes on, or a fresh one."""
     if not recipe.goes_on:
-        return QuestionSelector(family.shape, **recipe.selector)
+        return _fresh_scorer(recipe, family)
     scorer = _own_scorer(family)
     if scorer is None:
         raise InputError(_NOTHING_TO_GO_ON_FROM.format(name=QuestionSelector.name))
@@ -356,7 +363,8 @@ def _scorer_for(recipe: Recipe, family: Family) -> QuestionSelector | None:
 def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, ())
     torch.manual_seed(recipe.seed)
-    selector = BudgetTokenSelector(family.shape, **recipe.selector)
+    selector = build_selector(BudgetTokenSelector.name, family.shape, **recipe.selector)
+    assert isinstance(selector, BudgetTokenSelector)
     objective = StraightThroughObjective(family, selector, budget_range=recipe.budget_range, tau=5.0)
     return objective, Collator(processor, questions=packed_questions(processor))
 
