@@ -13,8 +13,9 @@ scheduler for a frozen base. A controller needs only forward passes (question) o
 (budget-token). Stage fixed-plan learns nothing: it searches for the best layers to run, for each number of them.
 
 The output folder then holds recipe.json, curve.json (the logged losses; of a search plans.json, with every plan's
-scores), checkpoints, and what was made: model/ (a stock checkpoint) or adapter/. Killed or interrupted, the same
-command goes on from the newest checkpoint; a search begins anew.
+scores), checkpoints, and what was made: model/ (a stock checkpoint) or adapter/. It is made once everything is checked.
+Killed or interrupted, the same command goes on from the newest checkpoint; a search begins anew. Another recipe, base,
+data, device type or version of a library is refused by name. Training is one process on one device.
 """
 
 _EPILOG = """\
@@ -24,8 +25,12 @@ examples:
   adallava train tiny/fixed-plan --model tiny --output runs/fixed
   adallava train question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
 
-a user's own data is a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question
-and answer.
+your own data are a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question and
+answer; shuffled anew each epoch by the recipe's seed. What cannot be read is left out, counted and told at the end.
+question, tiny/question, tiny/budget-token, tiny/layers, -again, -gumbel, -lora, tiny/heads and tiny/fixed-plan take them, on a frozen base;
+but tiny/layers-lora trains low-rank weights beside it. tiny/align, base, joint, joint-again and layers-joint learn from
+labels that only the scenes have. No bundled recipe adapts the base itself to your data: a .toml of your own does, with
+stage = "base", trained = ["multi_modal_projector", "language_model", "lm_head"], and a [keep] without evidence.
 """
 
 

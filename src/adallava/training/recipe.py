@@ -178,10 +178,6 @@ class Recipe(_Part):
                 raise ValueError("stage 'fixed-plan' learns nothing: leave optimisation, trained and blank out")
         elif self.optimisation is None:
             raise ValueError(f"stage {self.stage!r} needs an [optimisation] table")
-        if self.stage in ("align", "base", "joint") and not self.trained:
-            raise ValueError(f"stage {self.stage!r} trains the base: name the parts that learn in trained")
-        if self.stage in ("question", "budget-token") and self.trained:
-            raise ValueError(f"stage {self.stage!r} trains a controller on a frozen base: leave trained out")
         return self
 
     @model_validator(mode="after")
@@ -206,6 +202,14 @@ class Recipe(_Part):
             )
         if self.trained:
             raise ValueError("with [lora] the base itself stays as it is: leave trained out")
+        return self
+
+    @model_validator(mode="after")
+    def _trained_fits(self) -> "Recipe":
+        if self.stage in ("align", "base", "joint") and not self.trained:
+            raise ValueError(f"stage {self.stage!r} trains the base: name the parts that learn in trained")
+        if self.stage in ("question", "budget-token") and self.trained:
+            raise ValueError(f"stage {self.stage!r} trains a controller on a frozen base: leave trained out")
         return self
 
     @property
