@@ -22,8 +22,9 @@ from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.fixed import FixedScheduler
 from adallava.selection.question import QuestionSelector
 from adallava.training.batches import Collator, separate_prompts
-from adallava.training.examples import Example
+from adallava.training.examples import SceneExamples
 from adallava.training.kept_prompts import KeptPrompts
+from adallava.training.own_data import OwnExamples
 from adallava.training.plan_search import Plan, best_plans, count_plans, score_all, score_beam
 from adallava.training.plans import run_behind, run_prefix
 from adallava.training.policy import answer_chances
@@ -123,13 +124,17 @@ class PlanSearch:
     family: Family
     units: Units
     lengths: list[int]
-    examples: Sequence[Example]
+    examples: SceneExamples | OwnExamples
     keep: KeptPrompts
     collate: Collator
 
 
 def open_search(
-    recipe: Recipe, family: Family, processor: Any, scorer: QuestionSelector | None, examples: Sequence[Example]
+    recipe: Recipe,
+    family: Family,
+    processor: Any,
+    scorer: QuestionSelector | None,
+    examples: SceneExamples | OwnExamples,
 ) -> PlanSearch:
     """Check that there is something to search for.
 
