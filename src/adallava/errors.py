@@ -31,3 +31,7 @@ class CheckpointError(AdallavaError, OSError):
 
 class RunFolderError(AdallavaError, RuntimeError):
     """A run folder that holds another configuration's results, or none."""
+
+
+class TrainingError(AdallavaError, ArithmeticError):
+    """A training whose loss or weights are no longer finite numbers."""

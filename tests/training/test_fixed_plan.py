@@ -15,7 +15,8 @@ from adallava import AdaLlava
 from adallava.adapters import read_adapter_config
 from adallava.cli.main import main
 from adallava.errors import BudgetError, CheckpointError, InputError
-from adallava.training.examples import QuestionTokenizer, TaskExamples
+from adallava.training.examples import QuestionTokenizer
+from adallava.training.own_data import TaskExamples
 from adallava.training.plan_search import best_plans, count_plans, score_all, score_beam
 from adallava.training.prompts import stack_prompts
 from adallava.training.recipe import Recipe, load_recipe, with_steps

@@ -15,8 +15,8 @@ from adallava import AdaLlava
 from adallava.adapters import weights_sha256
 from adallava.errors import CheckpointError, InputError
 from adallava.families import load_family
-from adallava.training.examples import TaskExamples
 from adallava.training.lora import add_lora
+from adallava.training.own_data import TaskExamples
 from adallava.training.recipe import Lora, Recipe, with_steps
 from adallava.training.stages import train_stage
 

@@ -12,8 +12,9 @@ from transformers import TrainingArguments
 from adallava import AdaLlava
 from adallava.errors import InputError, UnknownNameError
 from adallava.training import start
-from adallava.training.examples import SceneExamples, TaskExamples
+from adallava.training.examples import SceneExamples
 from adallava.training.fit import arguments
+from adallava.training.own_data import TaskExamples
 from adallava.training.recipe import RECIPES, Recipe, load_recipe, with_steps
 from adallava.training.stages import train_stage
 
@@ -115,7 +116,8 @@ def test_controllers_learn_from_a_users_file_on_any_base_and_leave_it_as_it_is(t
     weights = (base / "model.safetensors").read_bytes()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
     (tmp_path / "bad.png").write_bytes(b"not a picture")
-    rows = [{"image": name, "question": "what colour?", "answer": "red"} for name in ("red.png", "bad.png")]
+    names = ("red.png", "bad.png", "red.png")
+    rows = [{"image": name, "question": "what colour?", "answer": "red"} for name in names]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = TaskExamples.from_file(tmp_path / "mine.jsonl", {})
     for stage in ("question", "budget-token"):
@@ -144,7 +146,9 @@ def test_scorer_and_base_learn_together_and_are_saved_as_one_model(tmp_path):
         optimisation={"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "warmup_steps": 0},
     )
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
-    (tmp_path / "mine.jsonl").write_text(json.dumps({"image": "red.png", "question": "which?", "answer": "red"}) + "\n")
+    (tmp_path / "mine.jsonl").write_text(
+        2 * (json.dumps({"image": "red.png", "question": "which?", "answer": "red"}) + "\n")
+    )
     data = TaskExamples.from_file(tmp_path / "mine.jsonl", {})
     folder = train_stage(joint, tmp_path / "run", start_from=str(start), data=data, device=CPU)
 
@@ -164,7 +168,7 @@ def test_scorer_and_base_learn_together_and_are_saved_as_one_model(tmp_path):
 
 
 def test_a_recipe_that_needs_labelled_patches_refuses_a_users_file(tmp_path):
-    data = TaskExamples([], 0)
+    data = TaskExamples([])
     with pytest.raises(InputError, match="labelled patches"):
         train_stage(base_recipe(), tmp_path, data=data, device=CPU)
 
@@ -191,16 +195,14 @@ def test_a_gpu_that_the_trainer_would_not_use_is_refused(tmp_path):
         train_stage(base_recipe(), tmp_path, device=torch.device("cuda:1"))
 
 
-def test_a_folder_whose_blank_was_cut_short_is_another_recipes_no_more(tmp_path, monkeypatch):
+def test_a_blank_that_was_cut_short_claims_nothing(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("adallava.training.start.write_blank", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_stage(base_recipe(), tmp_path, device=CPU)
-    monkeypatch.undo()
-    with pytest.raises(InputError, match="another recipe"):
-        train_stage(with_steps(base_recipe(), 2), tmp_path, device=CPU)
+        train_stage(base_recipe(), tmp_path / "run", device=CPU)
+    assert not (tmp_path / "run").exists()
 
 
 def test_of_two_trainings_that_begin_at_once_one_finds_the_other(tmp_path, monkeypatch):

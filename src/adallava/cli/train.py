@@ -15,8 +15,9 @@ scheduler for a frozen base. A controller needs only forward passes (question) o
 (budget-token). Stage fixed-plan learns nothing: it searches for the best layers to run, for each number of them.
 
 The output folder then holds recipe.json, curve.json (the logged losses; of a search plans.json, with every plan's
-scores), checkpoints, and what was made: model/ (a stock checkpoint) or adapter/. Killed or interrupted, the same
-command goes on from the newest checkpoint; a search begins anew.
+scores), checkpoints, and what was made: model/ (a stock checkpoint) or adapter/. It is made once everything is checked.
+Killed or interrupted, the same command goes on from the newest checkpoint; a search begins anew. Another recipe, base,
+data, device type or version of a library is refused by name. Training is one process on one device.
 """
 
 _EPILOG = """\
@@ -26,8 +27,13 @@ examples:
   adallava train tiny/fixed-plan --model tiny --output runs/fixed
   adallava train question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
 
-a user's own data is a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question
-and answer.
+your own data are a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question and
+answer; shuffled anew each epoch by the recipe's seed. What cannot be read is left out, counted and told at the end.
+question, tiny/question, tiny/budget-token, tiny/layers, -again, -gumbel, tiny/heads and tiny/fixed-plan take them, on
+a frozen base; tiny/layers-lora trains low-rank weights beside it. tiny/align, base, joint, joint-again and layers-joint
+learn from labels that only the scenes have. No bundled recipe adapts the base itself to your data: a .toml of your own
+does, with stage = "base", trained = ["multi_modal_projector", "language_model", "lm_head"], [optimisation], and a
+[keep] without evidence.
 """
 
 
@@ -65,8 +71,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from adallava.cli.loading import check_device, quiet_loading
-    from adallava.training.examples import TaskExamples
+    from adallava.training.claim import read_claim
     from adallava.training.fixed_plan import PLANS_FILE
+    from adallava.training.own_data import TaskExamples, told_left_out
     from adallava.training.stages import train_stage
 
     check_device(args.device)
@@ -83,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
     if recipe.stage == "fixed-plan":
         _print_plans(args.output / PLANS_FILE)
     written = PLANS_FILE if recipe.stage == "fixed-plan" else "curve.json"
+    trained_on = (read_claim(args.output) or {}).get("data")
+    if isinstance(trained_on, dict) and trained_on["left_out"]:
+        say(f"left out {told_left_out(trained_on['left_out'], trained_on['rows'])}")
     say(f"wrote {folder} and {args.output / written}")
     return 0
 

@@ -1,10 +1,7 @@
-"""Training examples: bundled scenes, made as they are asked for, or a user's own file."""
+"""Training examples: one picture with its questions; the bundled scenes, made as they are asked for."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from adallava.errors import InputError
 from adallava.model import build_prompt
-from adallava.tasks import TaskSample, load_task
 from adallava.tasks.scenes import GRID, KINDS, PATCH_COUNT, Question, Scene, make_questions, make_scene, patch_labels
 from adallava.tasks.scenes.masks import covered_patches
 from adallava.tasks.scenes.questions import EVIDENCE_COVER_PERCENT
 from adallava.training.packing import TokenizedQuestion
-
-_log = logging.getLogger(__name__)
 
 PLACES = 4
 """Digits of the longest number: the place of a digit in its number is a label of its own."""
@@ -131,58 +124,6 @@ class SceneExamples(Dataset[Example]):
             asked_patches=_asked_patches(questions),
             references=tuple(_references(scene, question) for question in questions),
         )
-
-
-class TaskExamples(Dataset[Example]):
-    """A user's own questions, one a picture, in turn; a picture that cannot be read is left out with a warning."""
-
-    def __init__(self, samples: Sequence[TaskSample], count: int | None = None) -> None:
-        """Hold the samples; `count` examples are drawn from them in turn (default: each once)."""
-        self.samples, self.count = samples, len(samples) if count is None else count
-
-    @classmethod
-    def from_file(cls, path: Path, columns: Mapping[str, str]) -> "TaskExamples":
-        """Read a `.jsonl` or `.parquet` file.
-
-        Raises:
-            InputError: for a file that cannot be read or lacks a column.
-        """
-        # A picture goes into no page here, so that it may lie anywhere.
-        return cls(load_task(str(path), limit=None, columns=columns, allow_outside=True).samples)
-
-    def repeated(self, count: int) -> "TaskExamples":
-        """Return the same samples, `count` of them in turn."""
-        return TaskExamples(self.samples, count)
-
-    def __len__(self) -> int:
-        """Return the number of examples."""
-        return self.count
-
-    def __getitem__(self, index: int) -> Example:
-        """Decode one picture, or the next one that can be read.
-
-        Raises:
-            InputError: if none can be.
-        """
-        for step in range(len(self.samples)):
-            example = _read(self.samples[(index + step) % len(self.samples)])
-            if example is not None:
-                return example
-        raise InputError(f"none of the {len(self.samples)} pictures can be read")
-
-    def readable(self, most: int) -> list[Example]:
-        """Return the first examples whose pictures can be read, each once, at most so many."""
-        return list(islice((example for example in map(_read, self.samples) if example is not None), most))
-
-
-def _read(sample: TaskSample) -> Example | None:
-    """Decode a picture; None, with a warning, if it cannot be read."""
-    try:
-        image = np.asarray(sample.load_image())
-    except (InputError, OSError) as error:
-        _log.warning("training leaves out sample %s: %s", sample.id, error)
-        return None
-    return Example(image, (sample.question,), (sample.answers[0],), {}, None, None)
 
 
 def pixel_values(images: Sequence[NDArray[np.uint8]], mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -13,11 +13,16 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainingArguments
 
-from adallava.errors import CheckpointError
+from adallava.errors import CheckpointError, InputError, TrainingError
 from adallava.training.examples import Example
 from adallava.training.recipe import Recipe
 
 WEIGHTS = "trained.safetensors"
+
+_NOT_SAVED = (
+    "training stops and nothing of it is saved as a model or adapter; lower learning_rate or clip_norm in the recipe, "
+    "and give another --output"
+)
 
 
 class StageTrainer(Trainer):  # type: ignore[misc]
@@ -38,12 +43,21 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        # Scenes are drawn by index: in order they are all different, and a resumed run goes on where it stopped.
+        # Scenes are drawn by index, and a user's own data lie shuffled: a resumed run goes on where it stopped.
         return SequentialSampler(self.train_dataset)
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-        """Return the objective's `loss`, and remember its other parts for the log."""
+        """Return the objective's `loss`, and remember its other parts for the log.
+
+        Raises:
+            TrainingError: if the loss is no finite number.
+        """
         outputs = model(**inputs)
+        if not bool(outputs["loss"].detach().isfinite()):
+            raise TrainingError(
+                f"the loss is {float(outputs['loss'])} at step {self.state.global_step + 1} of {self.args.max_steps}: "
+                f"{_NOT_SAVED}"
+            )
         for name, value in outputs.items():
             if name != "loss":
                 self._sums[name] = self._sums.get(name, 0.0) + value.detach()
@@ -81,8 +95,19 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
+        self.check_weights()
         folder.mkdir(parents=True, exist_ok=True)
         save_file(trained_state(self.model), folder / WEIGHTS)
+
+    def check_weights(self) -> None:
+        """Refuse to save what learned into nothing: a finite loss may have had a gradient that is not.
+
+        Raises:
+            TrainingError: naming the first parameter that is not finite.
+        """
+        for name, parameter in trained_state(self.model).items():
+            if not bool(parameter.isfinite().all()):
+                raise TrainingError(f"{name} is no longer finite at step {self.state.global_step}: {_NOT_SAVED}")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         target = self.model if model is None else model
@@ -126,6 +151,7 @@ def arguments(recipe: Recipe, folder: Path, device: torch.device) -> TrainingArg
         seed=recipe.seed,
         use_cpu=device.type == "cpu",
         bf16=device.type == "cuda",
+        logging_nan_inf_filter=False,
         logging_steps=max(1, min(50, settings.steps // 20)),
         save_steps=max(1, settings.steps // 10),
         save_total_limit=2,
@@ -148,6 +174,10 @@ def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: A
 
     Writes `folder/curve.json`: one entry per logged step, with every part of the loss, and the seconds of this
     process (since it started or resumed).
+
+    Raises:
+        TrainingError: if the loss or a weight is no longer finite.
+        InputError: if a picture can no longer be read.
     """
     assert recipe.optimisation is not None
     device = next(objective.parameters()).device
@@ -162,7 +192,12 @@ def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: A
     checkpoints = folder / "checkpoints"
     newest = newest_checkpoint(checkpoints)
     started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=newest)
+    try:
+        trainer.train(resume_from_checkpoint=newest)
+    except InputError as error:
+        # A worker process sends its traceback as the message; the last line is the error's own.
+        raise InputError(str(error).strip().splitlines()[-1].rpartition("InputError: ")[2]) from error
+    trainer.check_weights()
     curve = {
         "seconds_since_resumed": round(time.perf_counter() - started, 1),
         "resumed": newest is not None,

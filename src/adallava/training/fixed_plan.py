@@ -5,6 +5,7 @@ read as inference reads them for the scheduler `fixed`, without latency token; t
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,15 +15,16 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from adallava.errors import InputError
+from adallava.errors import InputError, TrainingError
 from adallava.families.contract import Family
 from adallava.generation.compact import CompactBatch
 from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.fixed import FixedScheduler
 from adallava.selection.question import QuestionSelector
 from adallava.training.batches import Collator, separate_prompts
-from adallava.training.examples import Example, SceneExamples, TaskExamples
+from adallava.training.examples import SceneExamples
 from adallava.training.kept_prompts import KeptPrompts
+from adallava.training.own_data import OwnExamples
 from adallava.training.plan_search import Plan, best_plans, count_plans, score_all, score_beam
 from adallava.training.plans import run_behind, run_prefix
 from adallava.training.policy import answer_chances
@@ -104,26 +106,48 @@ class PlanScorer:
         return answer_chances(self.family, hidden, entered.batch.labels)
 
 
-def find_plans(
+@dataclass(frozen=True)
+class PlanSearch:
+    """A search that can begin: what it asks, and which plans there are.
+
+    Attributes:
+        recipe: of stage `fixed-plan`.
+        family: the model.
+        units: layers behind the prefix.
+        lengths: numbers of units that plans are looked for.
+        examples: training scenes or the user's own data, one question a picture.
+        keep: which vision tokens are left.
+        collate: makes their batches.
+    """
+
+    recipe: Recipe
+    family: Family
+    units: Units
+    lengths: list[int]
+    examples: SceneExamples | OwnExamples
+    keep: KeptPrompts
+    collate: Collator
+
+
+def open_search(
     recipe: Recipe,
     family: Family,
     processor: Any,
     scorer: QuestionSelector | None,
-    data: TaskExamples | None,
-    output: Path,
-) -> FixedScheduler:
-    """Search for plans, write `output/plans.json`, and return the scheduler that runs them.
+    examples: SceneExamples | OwnExamples,
+) -> PlanSearch:
+    """Check that there is something to search for.
 
     Args:
         recipe: of stage `fixed-plan`.
         family: the model.
         processor: its processor.
         scorer: the model's own, for `keep.question`.
-        data: the user's own examples; default: training scenes.
-        output: folder.
+        examples: one question a picture.
 
     Raises:
-        InputError: for fewer than two questions, or a lowest latency that leaves nothing to choose.
+        InputError: for fewer than two questions, a mix that needs a scorer where there is none, or a lowest latency
+            that leaves nothing to choose.
     """
     units = FixedScheduler(prefix_layers=recipe.prefix_layers).units(family.decoder().shape)
     lengths = [n for n in range(1, units.count) if units.share(n) >= recipe.lowest_latency]
@@ -132,16 +156,32 @@ def find_plans(
             f"{units.count} layer(s) behind the prefix and a lowest latency of {recipe.lowest_latency} leave nothing "
             "to choose: use a shorter prefix or a lower latency"
         )
+    if len(examples) < 2:
+        raise InputError(f"a search needs at least 2 questions with pictures that can be read, not {len(examples)}")
+    tokenized = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
+    collate = Collator(processor, with_labels=True, questions=tokenized)
+    keep = KeptPrompts(family, recipe.keep, scorer)
+    return PlanSearch(recipe, family, units, lengths, examples, keep, collate)
+
+
+def find_plans(search: PlanSearch, output: Path) -> FixedScheduler:
+    """Search for plans, write `output/plans.json`, and return the scheduler that runs them.
+
+    Raises:
+        TrainingError: if the model's log-probabilities are no numbers.
+    """
+    recipe, units, lengths = search.recipe, search.units, search.lengths
     torch.manual_seed(recipe.seed)
-    score = PlanScorer(family, units, list(_questions(recipe, family, processor, scorer, data, units)))
+    score = PlanScorer(search.family, units, list(_questions(search)))
+    everything: Plan = tuple(range(units.count))
+    if math.isnan(score([everything])[everything]):
+        raise TrainingError("the whole model's log-probability of the right answers is nan: its weights are damaged")
     exhaustive = count_plans(units.count, lengths) <= recipe.search.most_plans
     scored = (
         score_all(units.count, lengths, score)
         if exhaustive
         else score_beam(units.count, lengths, score, recipe.search.beam_width)
     )
-    everything: Plan = tuple(range(units.count))
-    score([everything])
     found = [score.known[plan] for plan in best_plans(scored).values()]
     written = {
         "search": "exhaustive" if exhaustive else f"beam of {recipe.search.beam_width}",
@@ -157,33 +197,13 @@ def find_plans(
 
 
 @torch.no_grad()
-def _questions(
-    recipe: Recipe,
-    family: Family,
-    processor: Any,
-    scorer: QuestionSelector | None,
-    data: TaskExamples | None,
-    units: Units,
-) -> Iterator[_Entered]:
+def _questions(search: PlanSearch) -> Iterator[_Entered]:
     """Yield the questions in batches, one a picture, each batch with a way and a K of its own."""
-    examples = _examples(recipe, data)
-    keep = KeptPrompts(family, recipe.keep, scorer)
-    tokenized = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
-    collate = Collator(processor, with_labels=True, questions=tokenized)
-    for first in range(0, len(examples), recipe.search.batch_size):
-        made = collate(examples[first : first + recipe.search.batch_size])
+    family, examples, batch_size = search.family, search.examples, search.recipe.search.batch_size
+    for first in range(0, len(examples), batch_size):
+        chosen = range(first, min(first + batch_size, len(examples)))
+        made = search.collate([examples[index] for index in chosen])
         pixels, evidence = made["pixel_values"].to(family.device), made.get("evidence")
         evidence = None if evidence is None else evidence.to(family.device)
-        _, batch = keep(pixels, made["prompts"], evidence, latency_tokens=False)
-        yield _Entered(run_prefix(family, units, batch.inputs_embeds, batch), batch)
-
-
-def _examples(recipe: Recipe, data: TaskExamples | None) -> list[Example]:
-    asked = recipe.search.questions
-    if data is None:
-        scenes = SceneExamples(recipe.first_scene, asked, 1, recipe.kinds)
-        return [scenes[index] for index in range(asked)]
-    examples = data.readable(asked)
-    if len(examples) < 2:
-        raise InputError(f"a search needs at least 2 questions with pictures that can be read, not {len(examples)}")
-    return examples
+        _, batch = search.keep(pixels, made["prompts"], evidence, latency_tokens=False)
+        yield _Entered(run_prefix(family, search.units, batch.inputs_embeds, batch), batch)

@@ -2,9 +2,9 @@
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from adallava.errors import InputError, UnknownNameError
 from adallava.tasks.scenes import KINDS
@@ -16,6 +16,10 @@ StageName = Literal["align", "base", "question", "budget-token", "joint", "sched
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+KeepCounts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
 
 
 class BlankModel(_Part):
@@ -42,14 +46,14 @@ class Optimisation(_Part):
     schedule_steps: int | None = Field(default=None, gt=0)
     """Length of the learning rate's schedule, where training stops before its end; default: `steps`."""
     batch_size: int = Field(gt=0)
-    learning_rate: float = Field(gt=0)
-    selector_learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    selector_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Of a selector or scheduler that learns beside the base; default: `learning_rate`."""
     warmup_steps: int = Field(default=50, ge=0)
-    schedule: str = "cosine"
-    weight_decay: float = 0.02
-    adam_beta2: float = 0.98
-    clip_norm: float = 1.0
+    schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"] = "cosine"
+    weight_decay: float = Field(default=0.02, ge=0, allow_inf_nan=False)
+    adam_beta2: float = Field(default=0.98, ge=0, lt=1)
+    clip_norm: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
 
 class Lora(_Part):
@@ -70,7 +74,7 @@ class Search(_Part):
     """How plans are searched for in stage `fixed-plan`."""
 
     questions: int = Field(default=300, ge=2)
-    """One a picture, so that they are independent; of a user's own data, its first ones."""
+    """One a picture, so that they are independent; of a user's own data, a sample by `seed`."""
     batch_size: int = Field(default=20, gt=0)
     most_plans: int = Field(default=100, ge=0)
     """Up to so many plans in all, each is scored; beyond, a beam search leaves out one layer after the other."""
@@ -80,16 +84,16 @@ class Search(_Part):
 class KeepMix(_Part):
     """How often each way of leaving tokens out is used in a step, and with which K."""
 
-    full: float = 0.0
-    evidence: float = 0.0
-    random: float = 0.0
-    uniform: float = 0.0
-    pool: float = 0.0
-    question: float = 0.0
+    full: Share = 0.0
+    evidence: Share = 0.0
+    random: Share = 0.0
+    uniform: Share = 0.0
+    pool: Share = 0.0
+    question: Share = 0.0
     """In stages `scheduler` and `fixed-plan`, by the scorer that the model has."""
-    keep_counts: tuple[int, ...] = (128, 64, 32, 16, 8)
-    evidence_keep_counts: tuple[int, ...] = (96,)
-    question_keep_counts: tuple[int, ...] = (64, 32, 16, 8)
+    keep_counts: KeepCounts = (128, 64, 32, 16, 8)
+    evidence_keep_counts: KeepCounts = (96,)
+    question_keep_counts: KeepCounts = (64, 32, 16, 8)
 
 
 class Recipe(_Part):
@@ -133,17 +137,17 @@ class Recipe(_Part):
     lora: Lora | None = None
     blank: BlankModel | None = None
     trained: tuple[str, ...] = ()
-    first_scene: int = 0
-    questions_per_image: int = 14
-    kinds: tuple[str, ...] = KINDS
+    first_scene: int = Field(default=0, ge=0)
+    questions_per_image: int = Field(default=14, gt=0)
+    kinds: tuple[str, ...] = Field(default=KINDS, min_length=1)
     keep: KeepMix = KeepMix()
-    ground_weight: float = 0.0
-    ground_layer: int = 0
+    ground_weight: Share = 0.0
+    ground_layer: int = Field(default=0, ge=0)
     budget_range: tuple[float, float] = (0.2, 1.0)
     samples_per_question: int = Field(default=4, ge=2)
-    evidence_weight: float = 0.0
-    spread_weight: float = 0.0
-    selection_keep_counts: tuple[int, ...] = (32, 16, 8)
+    evidence_weight: Share = 0.0
+    spread_weight: Share = 0.0
+    selection_keep_counts: KeepCounts = (32, 16, 8)
     others_share: float = Field(default=0.33, ge=0, le=1)
     missing_layers_share: float = Field(default=0.0, ge=0, le=1)
     prefix_layers: int | None = Field(default=None, ge=1)
@@ -152,9 +156,9 @@ class Recipe(_Part):
     learn_by: Literal["policy", "gumbel"] = "policy"
     lowest_latency: float = Field(default=0.0, ge=0, lt=1)
     policy_weight: float = Field(default=0.1, gt=0)
-    selector: dict[str, int] = {}
+    selector: dict[str, Annotated[int, Field(gt=0)]] = {}
     goes_on: bool = False
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _keeps_in_some_way(self) -> "Recipe":
@@ -177,6 +181,16 @@ class Recipe(_Part):
         return self
 
     @model_validator(mode="after")
+    def _kinds_and_range_mean_something(self) -> "Recipe":
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown:
+            raise ValueError(f"kinds: no questions of kind {unknown[0]!r}; there are {', '.join(KINDS)}")
+        low, high = self.budget_range
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"budget_range [{low}, {high}]: give two shares, 0 < low <= high <= 1")
+        return self
+
+    @model_validator(mode="after")
     def _lora_fits(self) -> "Recipe":
         if self.lora is None:
             return self
@@ -188,6 +202,14 @@ class Recipe(_Part):
             )
         if self.trained:
             raise ValueError("with [lora] the base itself stays as it is: leave trained out")
+        return self
+
+    @model_validator(mode="after")
+    def _trained_fits(self) -> "Recipe":
+        if self.stage in ("align", "base", "joint") and not self.trained:
+            raise ValueError(f"stage {self.stage!r} trains the base: name the parts that learn in trained")
+        if self.stage in ("question", "budget-token") and self.trained:
+            raise ValueError(f"stage {self.stage!r} trains a controller on a frozen base: leave trained out")
         return self
 
     @property
@@ -218,7 +240,10 @@ def load_recipe(name_or_path: str) -> Recipe:
         return Recipe.model_validate(tomllib.loads(path.read_text()))
     except RecursionError as error:
         raise InputError(f"recipe {path.name}: it is nested too deeply") from error
-    except ValueError as error:  # pydantic's, tomllib's, and of bytes that are no UTF-8
+    except ValidationError as error:
+        found = [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in error.errors()]
+        raise InputError(f"recipe {path.name}: {'; '.join(': '.join(filter(None, pair)) for pair in found)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path.name}: {error}") from error
 
 

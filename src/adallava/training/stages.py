@@ -1,6 +1,7 @@
 """One stage from a recipe: what it starts from, what learns, what it leaves behind."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,19 @@ from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import Scheduler
 from adallava.scheduling.fixed import FixedScheduler
 from adallava.scheduling.latency_token import LatencyTokenScheduler
+from adallava.selection import build_selector
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
 from adallava.training.base import BaseObjective
 from adallava.training.batches import Collator, packed_questions, separate_prompts
-from adallava.training.examples import SceneExamples, TaskExamples
-from adallava.training.fit import fit
-from adallava.training.fixed_plan import find_plans
+from adallava.training.claim import check_recipe, claim, make_claim, refuse_several_processes
+from adallava.training.examples import SceneExamples
+from adallava.training.fit import fit, trained_state
+from adallava.training.fixed_plan import find_plans, open_search
 from adallava.training.joint import JointObjective
 from adallava.training.lora import add_lora, check_peft, save_and_merge
+from adallava.training.own_data import OwnExamples, TaskExamples, text_check
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
 from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObjective
@@ -38,6 +42,7 @@ _NOTHING_TO_GO_ON_FROM = (
 )
 
 Built = tuple[nn.Module, Collator]
+Examples = SceneExamples | OwnExamples
 
 
 def train_stage(
@@ -53,18 +58,35 @@ def train_stage(
     Args:
         recipe: what to learn.
         output: folder for checkpoints, `curve.json` (of a search: `plans.json`), `recipe.json` and the result,
-            `output/model` or `output/adapter`, and `output/lora` if the recipe has that table. If it holds checkpoints
-            of the same recipe, the stage resumes.
+            `output/model` or `output/adapter`, and `output/lora` if the recipe has that table. It is claimed once
+            everything is checked; if it holds checkpoints of the same training, the stage resumes.
         start_from: model to start from: bundled name, folder or hub id; not with a `[blank]` table.
         data: the user's own examples; default: training scenes.
         device: default: CUDA if there is one.
 
     Raises:
-        InputError: nothing to start from, two things to start from, `output` holds another recipe's training, the
-            recipe has a [lora] table and `peft` is not installed, or a GPU other than the first is asked for.
+        InputError: nothing to start from, two things to start from, nothing that learns, data that cannot be used or
+            are fewer than a batch, `output` holds another training, one of several processes, the recipe has a [lora]
+            table and `peft` is not installed, or a GPU other than the first is asked for.
+        TrainingError: if the loss or the weights are no longer finite.
         CheckpointError: if the model to start from is missing or damaged.
         UnsupportedModeError: for a model whose pictures differ in their number of tokens.
     """
+    refuse_several_processes()
+    _check_call(recipe, data, device)
+    check_recipe(output, recipe)
+    with tempfile.TemporaryDirectory(prefix="adallava-") as scratch:
+        start = load_start(recipe, output, start_from, device, Path(scratch))
+        examples = _examples(recipe, start, data)
+        run = (_prepare_search if recipe.optimisation is None else _prepare_training)(recipe, start, examples, output)
+        own = examples if isinstance(examples, OwnExamples) else None
+        claim(output, make_claim(recipe, start_from, start.found, own, start.family.device))
+        start.keep_blank()
+    return run()
+
+
+def _check_call(recipe: Recipe, data: TaskExamples | None, device: torch.device | None) -> None:
+    """Refuse what cannot be trained, whatever the model."""
     if device is not None and device.type == "cuda" and device.index:
         raise InputError(
             f"--device {device}: transformers' Trainer uses the first GPU that it sees; set CUDA_VISIBLE_DEVICES="
@@ -77,31 +99,73 @@ def train_stage(
         )
     if recipe.lora is not None:
         check_peft()
-    start = load_start(recipe, output, start_from, device)
-    family, processor = start.family, start.processor
-    if recipe.optimisation is None:
-        found = find_plans(recipe, family, processor, _scorer_for(recipe, family), data, output)
-        return _save_adapter(found, start.name, start.folder, family, output / "adapter")
-    examples = _examples(recipe, data, recipe.optimisation.steps * recipe.optimisation.batch_size)
+
+
+def _prepare_search(recipe: Recipe, start: Start, examples: Examples, output: Path) -> Callable[[], Path]:
+    """Check that there are plans to search for; return what searches."""
+    scorer = _scorer_for(recipe, start.family)
+    search = open_search(recipe, start.family, start.processor, scorer, examples)
+    return lambda: _save_adapter(find_plans(search, output), start.name, start.folder, start.family, output / "adapter")
+
+
+def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: Path) -> Callable[[], Path]:
+    """Build what learns; return what trains and saves it.
+
+    Raises:
+        InputError: if nothing learns.
+    """
+    family = start.family
     adapted = None if recipe.lora is None else add_lora(family.model, recipe.lora, recipe.seed)
-    objective, collate = _BUILDERS[recipe.stage](recipe, family, processor)
-    fit(objective.to(family.device), recipe, examples, collate, output)
-    if isinstance(objective, PolicyObjective | StraightThroughObjective):
-        return _save_adapter(objective.selector, start.name, start.folder, family, output / "adapter")
-    if isinstance(objective, SchedulerObjective):
-        return _save_adapter(objective.scheduler, start.name, start.folder, family, output / "adapter")
-    if recipe.stage == "align":
-        pixels = collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"]
-        match_scales(family.model, pixels.to(family.device))
-    if adapted is not None:
-        save_and_merge(adapted, output / "lora")
-    return _save_model(objective, start, output / "model")
+    objective, collate = _BUILDERS[recipe.stage](recipe, family, start.processor)
+    if not trained_state(objective):
+        raise InputError("nothing learns by this recipe: name parts of the base in trained")
+
+    def run() -> Path:
+        fit(objective.to(family.device), recipe, examples, collate, output)
+        if recipe.stage == "align":
+            pixels = collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"]
+            match_scales(family.model, pixels.to(family.device))
+        if adapted is not None:
+            save_and_merge(adapted, output / "lora")
+        return _save(objective, start, output)
+
+    return run
 
 
-def _examples(recipe: Recipe, data: TaskExamples | None, count: int) -> SceneExamples | TaskExamples:
+def _examples(recipe: Recipe, start: Start, data: TaskExamples | None) -> Examples:
+    """Return what the stage reads: scenes, or the user's own data, shuffled by the recipe's seed.
+
+    Raises:
+        InputError: if none of the data can be used, or a batch is larger than all that can be.
+    """
+    settings = recipe.optimisation
+    count = recipe.search.questions if settings is None else settings.steps * settings.batch_size
     if data is None:
-        return SceneExamples(recipe.first_scene, count, recipe.questions_per_image, recipe.kinds)
-    return data.repeated(count)
+        questions = 1 if settings is None else recipe.questions_per_image
+        return SceneExamples(recipe.first_scene, count, questions, recipe.kinds)
+    check = text_check(start.family, start.processor)
+    if settings is None:
+        return data.sample(count, recipe.seed, check)
+    examples = data.shuffled(count, recipe.seed, check)
+    usable = len({sample.id for sample in examples.samples})
+    if usable < settings.batch_size:
+        raise InputError(
+            f"--data has {usable} samples that can be used, and optimisation.batch_size is {settings.batch_size}: give "
+            "more data, or a recipe with a smaller batch"
+        )
+    return examples
+
+
+def _save(objective: nn.Module, start: Start, output: Path) -> Path:
+    """Write what has learned: an adapter for a frozen base, or a model."""
+    part: QuestionSelector | BudgetTokenSelector | LatencyTokenScheduler
+    if isinstance(objective, PolicyObjective | StraightThroughObjective):
+        part = objective.selector
+    elif isinstance(objective, SchedulerObjective):
+        part = objective.scheduler
+    else:
+        return _save_model(objective, start, output / "model")
+    return _save_adapter(part, start.name, start.folder, start.family, output / "adapter")
 
 
 def _save_model(objective: nn.Module, start: Start, folder: Path) -> Path:
@@ -162,10 +226,20 @@ def _save_adapter(
 
 
 def _train_only(base: nn.Module, prefixes: tuple[str, ...]) -> None:
-    """Let these parts of the base learn, by prefix of the parameter's name, and low-rank weights beside it."""
-    for name, parameter in base.named_parameters():
-        chosen = bool(prefixes) and name.removeprefix("model.").startswith(prefixes)
-        parameter.requires_grad_(chosen or ".lora_" in name)
+    """Let these parts of the base learn, by prefix of the parameter's name, and low-rank weights beside it.
+
+    Raises:
+        InputError: for a prefix that no parameter has.
+    """
+    # Tied weights have two names, and learn if either is meant.
+    named = [(n.removeprefix("model."), p) for n, p in base.named_parameters(remove_duplicate=False)]
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name, _ in named):
+            parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name, _ in named))
+            raise InputError(f"trained: no parameter of the base begins with {prefix!r}; its parts are {parts}")
+    chosen = {id(p) for name, p in named if (prefixes and name.startswith(prefixes)) or ".lora_" in name}
+    for _, parameter in named:
+        parameter.requires_grad_(id(parameter) in chosen)
 
 
 def _build_align(recipe: Recipe, family: Family, processor: Any) -> Built:
@@ -192,7 +266,7 @@ def _build_question(recipe: Recipe, family: Family, processor: Any) -> Built:
 def _build_joint(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, recipe.trained)
     torch.manual_seed(recipe.seed)
-    scorer = _own_scorer(family) or QuestionSelector(family.shape, **recipe.selector)
+    scorer = _own_scorer(family) or _fresh_scorer(recipe, family)
     scorer.train().requires_grad_(True)
     policy = _policy_objective(recipe, family, scorer, recipe.selection_keep_counts)
     packed = packed_questions(processor)
@@ -244,10 +318,16 @@ def _own_scorer(family: Family) -> QuestionSelector | None:
     return loaded.selector.requires_grad_(False)
 
 
+def _fresh_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
+    scorer = build_selector(QuestionSelector.name, family.shape, **recipe.selector)
+    assert isinstance(scorer, QuestionSelector)
+    return scorer
+
+
 def _first_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
     """Return what stage `question` starts from: the model's own scorer if it goes on, or a fresh one."""
     if not recipe.goes_on:
-        return QuestionSelector(family.shape, **recipe.selector)
+        return _fresh_scorer(recipe, family)
     scorer = _own_scorer(family)
     if scorer is None:
         raise InputError(_NOTHING_TO_GO_ON_FROM.format(name=QuestionSelector.name))
@@ -283,7 +363,8 @@ def _scorer_for(recipe: Recipe, family: Family) -> QuestionSelector | None:
 def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, ())
     torch.manual_seed(recipe.seed)
-    selector = BudgetTokenSelector(family.shape, **recipe.selector)
+    selector = build_selector(BudgetTokenSelector.name, family.shape, **recipe.selector)
+    assert isinstance(selector, BudgetTokenSelector)
     objective = StraightThroughObjective(family, selector, budget_range=recipe.budget_range, tau=5.0)
     return objective, Collator(processor, questions=packed_questions(processor))
 

@@ -1,6 +1,6 @@
-"""What a stage starts from, and whose output folder it is: settled before anything is learned."""
+"""What a stage starts from: a model of the user's, or one that the recipe makes from nothing."""
 
-import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ from adallava.families import find_checkpoint, load_family
 from adallava.families.contract import Family
 from adallava.placement import pick_device
 from adallava.processor import AdaLlavaProcessor, folder_or_id_of
+from adallava.tasks.scenes import PATCH_COUNT
 from adallava.training.blank import write_blank
 from adallava.training.recipe import Recipe
 
-RECIPE_FILE = "recipe.json"
+BLANK_FOLDER = "blank"
 
 
 @dataclass(frozen=True)
@@ -25,49 +26,62 @@ class Start:
     Attributes:
         family: the loaded model, float32, on the stage's device.
         processor: its processor.
-        folder: where its files are.
+        found: folder that it was loaded from.
+        folder: where its files are once the output is claimed.
         name: as the user calls it: a bundled name, a folder or a hub id.
     """
 
     family: Family
     processor: Any
+    found: Path
     folder: str
     name: str
 
+    def keep_blank(self) -> None:
+        """Put a model that was made from nothing into the output folder, whole or not at all."""
+        folder = Path(self.folder)
+        if self.found != folder:
+            part = folder.with_name(f"{folder.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(self.found, part)
+            part.rename(folder)
 
-def load_start(recipe: Recipe, output: Path, start_from: str | None, device: torch.device | None) -> Start:
-    """Claim the output folder for this recipe and start, and return the model.
 
-    A model that cannot be loaded claims nothing: the mistake may be put right with the same output. One that the recipe
-    makes from nothing is made in a folder that is claimed already.
+def load_start(
+    recipe: Recipe, output: Path, start_from: str | None, device: torch.device | None, scratch: Path
+) -> Start:
+    """Return the model that a stage starts from; writes nothing into the output folder.
 
     Args:
         recipe: of the stage.
-        output: its folder; new, or of the same recipe and start.
+        output: its folder, which may hold the untrained model already.
         start_from: bundled name, folder or hub id; None with a `[blank]` table.
         device: default: CUDA if there is one.
+        scratch: folder in which a model may be made from nothing.
 
     Raises:
-        InputError: nothing to start from, two things to start from, or `output` holds another training, or a damaged
-            one.
+        InputError: nothing to start from, two things to start from, or labelled patches for another grid.
         CheckpointError: if the model is missing or damaged.
         UnsupportedModeError: for a model whose pictures differ in their number of tokens.
     """
-    found = _find_start(recipe, start_from)
-    claim = {"recipe": recipe.model_dump(mode="json"), "start_from": start_from}
-    _check_unclaimed(output, claim)
-    if found is None:
-        _claim(output, claim)
-        found = _blank(recipe, output)
+    given = _find_start(recipe, start_from)
+    found = _blank(recipe, output, scratch) if given is None else given
     family = load_family(str(found), dtype=torch.float32, device=pick_device(device), attn_implementation="sdpa")
     if not family.one_grid:
         raise UnsupportedModeError(
             f"{str(found)!r} is of the family {family.model.config.model_type!r}, whose pictures differ in their "
             "number of tokens: only models that cut every picture to one size, such as LLaVA-1.5, can be trained"
         )
+    num_tokens = family.shape.num_vision_tokens
+    if recipe.needs_labels and num_tokens != PATCH_COUNT:
+        raise InputError(
+            f"this recipe learns from the {PATCH_COUNT} labelled patches of the bundled scenes, and {str(found)!r} has "
+            f"{num_tokens} vision tokens: set keep.evidence, ground_weight and evidence_weight to 0"
+        )
     processor = AdaLlavaProcessor.from_pretrained(str(found))
-    _claim(output, claim)
-    return Start(family, processor, str(found), start_from or str(found))
+    folder = output / BLANK_FOLDER if given is None else found
+    return Start(family, processor, found, str(folder), start_from or str(folder))
 
 
 def _find_start(recipe: Recipe, start_from: str | None) -> Path | None:
@@ -81,34 +95,12 @@ def _find_start(recipe: Recipe, start_from: str | None) -> Path | None:
     return None
 
 
-def _check_unclaimed(output: Path, claim: dict[str, Any]) -> None:
-    """Refuse a folder whose `recipe.json` is that of another training."""
-    path = output / RECIPE_FILE
-    if not path.exists():
-        return
-    try:
-        held = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged ({error}): give another --output") from error
-    if held != claim:
-        raise InputError(f"{output} holds the training of another recipe or start: give another --output")
-
-
-def _claim(output: Path, claim: dict[str, Any]) -> None:
-    """Write `recipe.json`, if it is not there; of two trainings at once one finds the other's and ends."""
-    output.mkdir(parents=True, exist_ok=True)
-    try:
-        with (output / RECIPE_FILE).open("x") as file:
-            file.write(json.dumps(claim, indent=1) + "\n")
-    except FileExistsError:
-        _check_unclaimed(output, claim)
-
-
-def _blank(recipe: Recipe, output: Path) -> Path:
-    """Return the folder of the recipe's untrained model, made if it is not there."""
+def _blank(recipe: Recipe, output: Path, scratch: Path) -> Path:
+    """Return the folder of the recipe's untrained model: the output's, or one made in `scratch`."""
     assert recipe.blank is not None
-    folder = output / "blank"
+    kept = output / BLANK_FOLDER
     # The processor is written last: a folder without it was cut short.
-    if not (folder / "processor_config.json").is_file():
-        write_blank(recipe.blank, folder, recipe.seed)
-    return folder
+    if (kept / "processor_config.json").is_file():
+        return kept
+    write_blank(recipe.blank, scratch / BLANK_FOLDER, recipe.seed)
+    return scratch / BLANK_FOLDER
