@@ -105,7 +105,7 @@ def read_claim(output: Path) -> dict[str, Any] | None:
         return None
     try:
         held = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): give another --output") from error
     if not isinstance(held, dict):
         raise InputError(f"{path} is damaged (no object): give another --output")
