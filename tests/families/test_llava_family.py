@@ -54,13 +54,6 @@ def test_text_is_embedded_as_by_the_stock_model() -> None:
     assert torch.equal(wrap_model(base).embed_text(ids), base.get_input_embeddings()(ids))
 
 
-def test_features_with_cls_among_them_are_refused() -> None:
-    base = tiny_base()
-    base.config.vision_feature_select_strategy = "full"
-    with pytest.raises(UnsupportedModeError, match="vision_feature_select_strategy='full'"):
-        wrap_model(base)
-
-
 def test_another_family_is_refused_with_those_supported() -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -14,7 +14,7 @@ KEYS = ("clip_vision_model", "siglip")
 """Towers whose layers' keys are known."""
 
 
-def _base(tower: str) -> Any:
+def _base(tower: str, strategy: str | None = None) -> Any:
     from transformers import AutoConfig, AutoModelForImageTextToText, LlavaConfig
 
     kind = "siglip_vision_model" if tower == "siglip" else tower
@@ -23,7 +23,7 @@ def _base(tower: str) -> Any:
         vision_config=AutoConfig.for_model(kind, intermediate_size=64, **sizes),
         text_config=tiny_base().config.text_config,
         image_token_id=tiny_tokenizer().convert_tokens_to_ids("<image>"),
-        vision_feature_select_strategy="default" if CLASS_TOKEN[tower] else "full",
+        vision_feature_select_strategy=strategy or ("default" if CLASS_TOKEN[tower] else "full"),
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -56,3 +56,21 @@ def test_full_is_stock_and_methods_run_by_what_the_tower_has(tower: str) -> None
         else:
             with pytest.raises(UnsupportedModeError, match=need):
                 full.with_method(method)
+
+
+@pytest.mark.parametrize(("tower", "strategy", "count"), [("clip_vision_model", "full", 17), ("siglip", "default", 15)])
+@torch.no_grad()
+def test_features_that_are_no_grid_run_full_as_stock_does_and_no_method(tower: str, strategy: str, count: int) -> None:
+    processor = tiny_processor()
+    processor.vision_feature_select_strategy, processor.num_additional_image_tokens = strategy, count - 16
+    if strategy == "default":
+        processor.num_additional_image_tokens = 0
+    full = AdaLlava(_base(tower, strategy), processor)
+    inputs = tiny_inputs(processor, ["what?", "whom?"])
+    assert torch.equal(full.forward(**inputs).logits, full.base(**inputs, use_cache=False).logits)
+    ours = full.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert torch.equal(ours.sequences, full.base.generate(**inputs, max_new_tokens=3, do_sample=False))
+    assert [record.num_vision_tokens for record in ours.records] == [count, count]
+    for method in ("uniform", "fastv"):
+        with pytest.raises(UnsupportedModeError, match=f"select_strategy='{strategy}'.*'full' alone runs"):
+            full.with_method(method)

@@ -292,6 +292,11 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
         UnsupportedModeError: naming the method, what it needs, and what to do; of a method inside the LLM, also for an
             LLM whose layers are not known, or are too few.
     """
+    no_grid = getattr(family, "no_grid", None)
+    if no_grid is not None:
+        raise UnsupportedModeError(
+            f"method {selector.name!r} chooses among patches, and {no_grid}: method 'full' alone runs this model"
+        )
     missing = sorted(selector.needs - family.provides)
     where = f"the model {model_name!r}" if model_name else "this model"
     if missing:

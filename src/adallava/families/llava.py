@@ -12,7 +12,7 @@ from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.decoder import LlamaDecoder
 from adallava.families.text_tower import load_text_tower
 from adallava.families.tower_layer import tower_layer
-from adallava.families.tower_parts import has_class_token, other_tokens, provided
+from adallava.families.tower_parts import num_leading_tokens, provided
 from adallava.selection.contract import Need, TowerShape
 
 
@@ -86,6 +86,17 @@ class LlavaFamily:
         return frozenset({Need.PROJECTED, Need.WORDS}) | provided(self._tower)
 
     @property
+    def no_grid(self) -> str | None:
+        """Why the features of an image are not the grid of its patches, over which methods choose; None if they are."""
+        config = self._model.config
+        if _spare_tokens(config, self._tower) == 0:
+            return None
+        return (
+            f"vision_feature_select_strategy={config.vision_feature_select_strategy!r} with a "
+            f"{config.vision_config.model_type!r} tower gives features that are not the grid of patches"
+        )
+
+    @property
     def _tower(self) -> Any:
         tower = self._model.model.vision_tower
         return getattr(tower, "vision_model", tower)
@@ -119,8 +130,9 @@ class LlavaFamily:
 
     def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """Return the pictures, [3, H, W], without a border narrower than a patch, which the tower cuts off."""
-        rows, columns = (side * self._model.config.vision_config.patch_size for side in self._shape.grid)
-        return tuple(pixel_values[..., :rows, :columns])
+        vision = self._model.config.vision_config
+        side = vision.image_size // vision.patch_size * vision.patch_size
+        return tuple(pixel_values[..., :side, :side])
 
     def encode(
         self,
@@ -244,28 +256,23 @@ def _feature_layers(config: Any) -> list[int]:
 
 def _tower_shape(config: Any, num_layers: int, tower: Any) -> TowerShape:
     vision = config.vision_config
-    strategy = config.vision_feature_select_strategy
-    drops_first = strategy == "default"
-    others = other_tokens(tower)
-    if others is not None:
-        raise UnsupportedModeError(
-            f"a {vision.model_type!r} tower has {others} among its tokens, so that its features are not the grid of "
-            "patches, and no selection over patches is defined"
-        )
-    if drops_first != has_class_token(tower):
-        raise UnsupportedModeError(
-            f"vision_feature_select_strategy={strategy!r} with a {vision.model_type!r} tower gives features "
-            "that are not the grid of patches, so that no selection over patches is defined"
-        )
     side = vision.image_size // vision.patch_size
+    spare = _spare_tokens(config, tower)
     return TowerShape(
-        num_vision_tokens=side * side,
+        num_vision_tokens=side * side + spare,
         vision_width=vision.hidden_size * num_layers,
         llm_width=config.get_text_config().hidden_size,
-        grid=(side, side),
+        # What is no grid of patches is one row: `no_grid` keeps methods away from it.
+        grid=(side, side) if spare == 0 else (1, side * side + spare),
         tower_width=vision.hidden_size,
         tower_heads=vision.num_attention_heads,
     )
+
+
+def _spare_tokens(config: Any, tower: Any) -> int:
+    """Return how many features of an image are no patches: a class token or registers that stay in; -1: one is lost."""
+    dropped = 1 if config.vision_feature_select_strategy == "default" else 0
+    return num_leading_tokens(tower) - dropped
 
 
 def _check_parameters(model: Any) -> None:

@@ -12,6 +12,7 @@ import copy
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,17 @@ class LlavaNextFamily(LlavaFamily):
 
     _sizes: tuple[tuple[int, ...], ...] | None = None
     """Of the pictures of one call, see `for_sizes`."""
+
+    def __init__(self, model: Any) -> None:
+        """Take hold of a loaded model.
+
+        Raises:
+            UnsupportedModeError: for features that are no grid, from which no picture can be put together.
+            CheckpointError: as of LLaVA.
+        """
+        super().__init__(model)
+        if self.no_grid is not None:
+            raise UnsupportedModeError(f"{self.no_grid}, of which LLaVA-NeXT joins tiles")
 
     @property
     def shape(self) -> TowerShape:

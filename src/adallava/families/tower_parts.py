@@ -16,10 +16,11 @@ def has_class_token(tower: Any) -> bool:
     return any(getattr(embeddings, name, None) is not None for name in _CLASS_TOKENS)
 
 
-def other_tokens(tower: Any) -> str | None:
-    """Return the name of tokens that stand between class token and patches; None if there are none."""
+def num_leading_tokens(tower: Any) -> int:
+    """Return how many tokens stand before the patches: a class token, and others such as registers, [1, n, C] each."""
     embeddings = getattr(tower, "embeddings", None)
-    return next((name for name in _MORE_TOKENS if getattr(embeddings, name, None) is not None), None)
+    others = (getattr(embeddings, name, None) for name in _MORE_TOKENS)
+    return has_class_token(tower) + sum(int(token.shape[1]) for token in others if token is not None)
 
 
 def provided(tower: Any) -> frozenset[Need]:
