@@ -29,7 +29,7 @@ test-long: $(STAMP)
 
 # With the real lmms-eval, in an environment of its own: its packages stay out of the one above.
 test-lmms: $(LMMS_STAMP)
-	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -m lmms -W default
+	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m lmms -W default
 
 # Without the pins: the contracts, with the newest release of every dependency that pyproject.toml allows. It asks for
 # them each time, so that one from today is found today. torch stays: the newest would come with all of its CUDA parts.

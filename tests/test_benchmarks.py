@@ -27,6 +27,7 @@ def figures_of(script, *options, folder, exit_code=0):
     return made
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("script", "options", "inside"),
     [

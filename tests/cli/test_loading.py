@@ -14,6 +14,7 @@ print(are_progress_bars_disabled())
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("model", "environment", "disabled"),
     [

@@ -167,6 +167,7 @@ def test_two_at_once_are_refused(server, arguments, tmp_path):
     assert len(deterministic_samples(tmp_path)) == 6 * (2 + 4 * 2)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="watches processes through /proc")
 def test_killed_while_timing_it_times_the_batch_size_again(server, arguments, tmp_path):

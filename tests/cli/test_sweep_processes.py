@@ -221,6 +221,7 @@ def test_a_leader_that_tells_of_another_is_not_made_to_tell_again_by_the_launche
     assert done.returncode == 0
 
 
+@pytest.mark.long
 def test_torchrun_killed_and_resumed_by_two_and_by_one(server, arguments, alone, tmp_path):
     folder, copy = tmp_path / "run", tmp_path / "copy"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "adallava"]

@@ -50,6 +50,7 @@ def test_the_weights_are_the_mapped_blobs(home: Path, monkeypatch: pytest.Monkey
         assert any(start <= parameter.data_ptr() < end for start, end in areas), name
 
 
+@pytest.mark.long
 def test_a_user_names_it_on_the_command_line(home: Path, tmp_path: Path) -> None:
     """In processes of their own, which have nothing but HF_HOME and HF_HUB_OFFLINE."""
     environment = {**os.environ, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

@@ -168,6 +168,7 @@ def test_a_missing_or_damaged_picture_is_said() -> None:
     assert set(gone.uris) == set(broken.uris) == {""}
 
 
+@pytest.mark.long
 def test_pictures_stay_within_what_the_page_may_weigh() -> None:
     noise = Image.effect_noise((900, 900), 90).convert("RGB")
     pictures = choose_pictures(table_of(SPEC), lambda _: noise)
