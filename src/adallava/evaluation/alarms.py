@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adallava.alarms import Alarm, AlarmKind, AlarmSeverity
-from adallava.records import NONE_METHOD, Interval, SampleRecord
+from adallava.records import NONE_METHOD, Interval, PairedDifference, SampleRecord
 from adallava.tasks.normalising import normalise_answer
 
 from .clusters import Clusters
@@ -117,11 +117,11 @@ def alarm_of_floor(
     relation = "is not above" if told else "is not told apart from"
     return Alarm(
         kind=kind,
-        severity=_severity(difference.n) if told else "caution",
+        severity=_severity(difference.num_pictures or difference.n) if told else "caution",
         message=(
             f"the full-token model {relation} {words}: {_interval(own)} against {_interval(other)}, difference "
             f"{100 * difference.mean:+.1f} points [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}], "
-            f"n = {difference.n:,}"
+            f"n = {difference.n:,}{_pictures_words(difference)}"
         ),
         full=own,
         other=other,
@@ -168,6 +168,11 @@ def majority_words(majority: MajorityScores) -> str:
 def _answers_words(known: Sequence[str]) -> str:
     named = ", ".join(map(_quoted, known[:_SHOWN])) + (", …" if len(known) > _SHOWN else "")
     return f"the task's {len(known):,} answers ({named})" if len(known) > 1 else f"the task's one answer ({named})"
+
+
+def _pictures_words(difference: PairedDifference) -> str:
+    shared = difference.num_pictures is not None and difference.num_pictures < difference.n
+    return f" on {difference.num_pictures:,} pictures" if shared else ""
 
 
 def _severity(num_samples: int) -> AlarmSeverity:

@@ -62,8 +62,10 @@ def planning_line(samples: int, tests: int) -> str:
     critical = critical_value(tests)
     found = least_detectable(samples, USUAL_DISCORDANCE, critical)
     what = "no difference can be found" if found is None else f"a difference of {100 * found:.1f} points can be found"
+    differing = USUAL_DISCORDANCE if found is None else max(USUAL_DISCORDANCE, found)
+    planned = f"{tests} planned comparison{'' if tests == 1 else 's'}"
     needed = ", ".join(f"{samples_needed(points / 100, USUAL_DISCORDANCE, critical):,}" for points in (1, 2, 3))
     return (
-        f"with {samples:,} samples, each on a picture of its own, and {tests} planned comparisons {what} (power "
-        f"{POWER:.0%}, if two cells differ on {USUAL_DISCORDANCE:.0%} of the samples); 1, 2 and 3 points need {needed}"
+        f"with {samples:,} samples and {planned} {what} (power {POWER:.0%}, if each is on a picture of its own and two "
+        f"cells differ on {differing:.0%} of them); 1, 2 and 3 points need {needed}"
     )

@@ -160,6 +160,8 @@ def _lengths(asked: Callable[[str], Any], inherited: Mapping[str, Any], prompt_c
                 f"max_length={max_length} leaves no new token behind a prompt of {prompt_columns} columns: "
                 "give max_new_tokens, at least 1"
             )
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
+        raise InputError(f"max_new_tokens={max_new_tokens!r} is no whole number: give at least 1")
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens={max_new_tokens} asks for no answer: give at least 1")
     min_new_tokens = asked("min_new_tokens")

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
-from adallava.generation.arguments import AS_CONFIGURED, check_forward_arguments
+from adallava.generation.arguments import AS_CONFIGURED, FORWARD_REFUSED, check_forward_arguments
 from adallava.generation.checked import check_indices
 from adallava.generation.compact import CompactBatch, add_latency, compact_labels
 from adallava.generation.layout import Layout
@@ -77,7 +77,7 @@ def forward_inside(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOut
 def _run(run: LLMRun, labels: Tensor | None, forward_kwargs: Mapping[str, Any]) -> tuple[Any, Schedule | None]:
     """Return transformers' result, and which units of the LLM ran; None if all did."""
     _check_logits_to_keep(run, forward_kwargs.get("logits_to_keep"))
-    asked = {name: value for name, value in forward_kwargs.items() if name not in AS_CONFIGURED}
+    asked = {name: value for name, value in forward_kwargs.items() if name not in (*AS_CONFIGURED, *FORWARD_REFUSED)}
     # A checkpoint may say return_dict=False, and here attributes are read.
     options = {"use_cache": False, **asked, "return_dict": True}
     result = run.model()(**run.prepared.batch.llm_inputs(), labels=labels, **options)

@@ -57,7 +57,7 @@ def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
     ends = "; ".join(f"{name}: {_accuracy_words(accuracy)}" for name, accuracy in lines if accuracy is not None)
     where = "the hard split" if split == "hard" else "all samples"
     caption = (
-        f"Accuracy in % with 95 % bootstrap intervals, by method and token budget: {run.config.model} on "
+        f"Accuracy in % with 95 % intervals, by method and token budget: {run.config.model} on "
         f"{run.config.task}, {where}, n = {n}." + (f" {ends}." if ends else "")
     )
     if clear:
