@@ -65,8 +65,7 @@ def _without_outer_punctuation(text: str) -> str:
         start += 1
     while start < end and _is_outer(text[end - 1]):
         end -= 1
-    # What is nothing but punctuation is what was meant: the answer to "Which sign?".
-    return text[start:end] or text.strip(" ")
+    return text[start:end]
 
 
 @cache
