@@ -25,8 +25,8 @@ _CODE_KEYS = {
     "configuration_files": "other files to be read in place of this one (configuration_files)",
     "fast_tokenizer_files": "other files to be read in place of tokenizer.json (fast_tokenizer_files)",
 }
-_KERNEL_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation", "_experts_implementation")
-"""A name with a slash is a repository of compiled kernels, which transformers would fetch and run."""
+_KERNEL_KEYS = ("attn_implementation", "experts_implementation")
+"""With an underscore before them or without. A name with a slash is a repository of compiled kernels, which transformers would fetch and run."""
 
 _CODE_FILE = Path("custom_generate") / "generate.py"
 """Stands for `generate` in transformers, for who trusts it."""
@@ -60,7 +60,7 @@ def _check_keys(path: Path, value: dict[str, Any]) -> None:
                 f"{path} asks for {_CODE_KEYS[key]} under {where!r}: no code of a checkpoint is ever run, and no file "
                 "but the stock ones is read. If transformers' own classes are what you want, take that key out"
             )
-        if key in _KERNEL_KEYS and ("/" in str(inner)):
+        if key.removeprefix("_") in _KERNEL_KEYS and ("/" in str(inner)):
             raise CheckpointError(
                 f"{path} asks for kernels from the hub under {where!r} ({str(inner)[:80]!r}): no code of a checkpoint "
                 "is ever run. Take that key out"
