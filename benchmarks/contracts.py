@@ -30,7 +30,7 @@ from torch import Tensor
 
 from adallava import AdaLlava, AdaLlavaProcessor
 from adallava.budget import TokenBudget
-from adallava.evaluation.doctor.live import diagnose_model
+from adallava.doctor.live.checks import diagnose_model
 from adallava.model import build_prompt
 from adallava.registry import load_selector_class, selector_names
 from adallava.tasks.scenes import scene_sample

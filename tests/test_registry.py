@@ -9,10 +9,10 @@ import pytest
 
 from adallava import AdaLlava, registry
 from adallava.errors import AdallavaError, UnknownNameError
-from adallava.evaluation.availability import why_left_out
-from adallava.evaluation.loading import resolve_methods
 from adallava.families.contract import Family
 from adallava.registry import load_selector_class, selector_names
+from adallava.runs.availability import why_left_out
+from adallava.runs.loading import resolve_methods
 from adallava.selection import build_selector
 from adallava.selection.contract import Selector, TowerShape
 from adallava.selection.layer_contract import LayerSelector

@@ -18,7 +18,7 @@ from sweep_inputs import deterministic_results, deterministic_samples, local_que
 # own, and really killed. Nothing runs torch before the fork.
 _FORK_SERVER = """
 import json, os, sys
-import torch, adallava.evaluation.sweep
+import torch, adallava.runs.sweep
 from adallava.cli.main import main
 torch.set_num_threads(1)
 for line in sys.stdin:

@@ -196,8 +196,8 @@ import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 from adallava.cli import sweep_ranks
-from adallava.evaluation.ranks import Ranks
-from adallava.evaluation.shares import ProcessEndedError
+from adallava.runs.ranks import Ranks
+from adallava.runs.shares import ProcessEndedError
 
 def find_another_gone(*_):
     raise ProcessEndedError("process 1 did not finish")

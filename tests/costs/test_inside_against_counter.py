@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adallava import AdaLlava
 from adallava.costs.flops import answer_flops
 from adallava.costs.shapes import model_shape_from_config
-from adallava.evaluation.inside_cost import inside_selector_flops
+from adallava.runs.inside_cost import inside_selector_flops
 from adallava.selection.layer_contract import LayerSelector
 
 

@@ -7,15 +7,15 @@ import pytest
 from doctor_plants import change, found, healthy_records, number_of, outcome_of, sum_up, write_run
 from run_records import reader, sample_record
 
-from adallava.alarms import raised
+from adallava.analysis.alarms import alarm_of_floor
+from adallava.analysis.clusters import Clusters
+from adallava.analysis.majority import score_majority
+from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
-from adallava.evaluation.alarms import alarm_of_floor
-from adallava.evaluation.clusters import Clusters
-from adallava.evaluation.doctor import diagnose_run
-from adallava.evaluation.majority import score_majority
-from adallava.evaluation.plan import plan_cells
-from adallava.evaluation.summary import summarise
+from adallava.doctor import diagnose_run
 from adallava.records import Results, SampleRecord
+from adallava.records.alarms import raised
+from adallava.records.cells import plan_cells
 from adallava.tasks.scoring import exact_match, load_metric
 
 SHAPES = ("cross", "no", "triangle")

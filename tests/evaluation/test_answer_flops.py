@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.costs.shapes import model_shape_from_config
-from adallava.evaluation.answer_flops import count_flops
 from adallava.registry import selector_names
+from adallava.runs.answer_flops import count_flops
 
 
 @pytest.mark.parametrize("budget", [5, 12])

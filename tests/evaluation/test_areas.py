@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_records import reader, sample_record
 
-from adallava.budget import TokenBudget
-from adallava.evaluation.areas import (
+from adallava.analysis.areas import (
     Curve,
     SharedScores,
     area_between,
@@ -15,11 +14,12 @@ from adallava.evaluation.areas import (
     find_curves,
     same_grid,
 )
-from adallava.evaluation.clusters import Clusters
-from adallava.evaluation.front import pareto_front
-from adallava.evaluation.plan import plan_cells
-from adallava.evaluation.summary import summarise
+from adallava.analysis.clusters import Clusters
+from adallava.analysis.front import pareto_front
+from adallava.analysis.summary import summarise
+from adallava.budget import TokenBudget
 from adallava.records import Results
+from adallava.records.cells import plan_cells
 
 BENT = {8.0: 0.4, 16.0: 0.6, 32.0: 0.7, 64.0: 0.75, 128.0: 0.78, 256.0: 0.8}
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from run_records import failed, reader, run, sample_record
 
+from adallava.analysis.compare import compare_runs, gather_answers
+from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
 from adallava.cli.main import main
 from adallava.errors import InputError
-from adallava.evaluation.compare import compare_runs, gather_answers
-from adallava.evaluation.plan import plan_cells, split_cell
-from adallava.evaluation.summary import summarise
-from adallava.run_changes import RunComparison
+from adallava.records.cells import plan_cells, split_cell
+from adallava.records.run_changes import RunComparison
 
 
 def answers(scores, cells=("full@1.0",), draw=0):

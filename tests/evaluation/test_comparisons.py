@@ -3,10 +3,10 @@
 import pytest
 from run_records import failed, reader, sample_record
 
+from adallava.analysis.comparisons import cell_pairs, count_planned, planned_pairs
+from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
-from adallava.evaluation.comparisons import cell_pairs, count_planned, planned_pairs
-from adallava.evaluation.plan import plan_cells
-from adallava.evaluation.summary import summarise
+from adallava.records.cells import plan_cells
 
 HALF, EIGHT = TokenBudget(ratio=0.5), TokenBudget(count=8)
 

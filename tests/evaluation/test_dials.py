@@ -15,18 +15,18 @@ from dial_records import (
 )
 from run_records import reader, run, sample_record
 
+from adallava.analysis.compare import compare_runs, gather_answers
+from adallava.analysis.comparisons import cell_pairs
+from adallava.analysis.front import axis_costs
+from adallava.analysis.measured_ms import cell_ms
+from adallava.analysis.summary import summarise
 from adallava.budget import Latency, TokenBudget
-from adallava.dials import Dials
 from adallava.errors import InputError
-from adallava.evaluation.compare import compare_runs, gather_answers
-from adallava.evaluation.comparisons import cell_pairs
-from adallava.evaluation.front import axis_costs
-from adallava.evaluation.loading import prefix_lengths
-from adallava.evaluation.plan import CellPlan, plan_cells
-from adallava.evaluation.summary import summarise
 from adallava.model import AdaLlava
+from adallava.records.cells import CellPlan, plan_cells
+from adallava.records.dials import Dials
 from adallava.report.dial_tables import fixed_table
-from adallava.report.measured_ms import cell_ms
+from adallava.runs.loading import prefix_lengths
 
 EIGHT, WHOLE = TokenBudget(count=8), TokenBudget(ratio=1.0)
 

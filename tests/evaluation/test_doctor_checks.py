@@ -18,8 +18,8 @@ from doctor_plants import (
 )
 from planted_failures import EMPTY, Records, below_full, failure, first_token_eos
 
+from adallava.doctor import diagnose_run
 from adallava.errors import InputError, RunFolderError
-from adallava.evaluation.doctor import diagnose_run
 
 
 def test_a_healthy_run_is_healthy(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ import pytest
 from doctor_plants import N, change, every_third, found, healthy_records, outcome_of, write_run
 from run_records import reader
 
+from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
-from adallava.evaluation.doctor import diagnose_run, load_answers
-from adallava.evaluation.plan import plan_cells
-from adallava.evaluation.summary import summarise
+from adallava.doctor import diagnose_run, load_answers
+from adallava.records.cells import plan_cells
 
 BUDGETS = ("1.0", "0.5", "4")
 

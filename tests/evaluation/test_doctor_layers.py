@@ -3,9 +3,9 @@
 import pytest
 from doctor_plants import change, every_third, healthy_records, number_of, write_run
 
-from adallava.evaluation.doctor.budgets import check_budget_applied, check_selection_reads_input
-from adallava.evaluation.doctor.completeness import check_samples_complete
-from adallava.evaluation.doctor.run_folder import load_run_folder
+from adallava.doctor.checks.budgets import check_budget_applied, check_selection_reads_input
+from adallava.doctor.checks.completeness import check_samples_complete
+from adallava.doctor.sources.run_folder import load_run_folder
 from adallava.records import Results
 
 NUM_LAYERS = 8

@@ -11,8 +11,8 @@ import torch
 from models import INSIDE_LLM, tiny_llava
 
 from adallava.budget import TokenBudget
-from adallava.evaluation.doctor import Diagnosis
-from adallava.evaluation.doctor.live import diagnose_method, diagnose_model
+from adallava.doctor import Diagnosis
+from adallava.doctor.live.checks import diagnose_method, diagnose_model
 from adallava.generation import prepare_inside
 from adallava.generation.drops import DropPlan, plan_drops
 from adallava.generation.layout import Layout, with_keep_counts

@@ -13,8 +13,8 @@ import pytest
 from doctor_plants import LMMS_BUDGETS, NUM_SAMPLES, Row, healthy_rows, outcome_of, write_lmms, write_lmms_file
 from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, lmms_one_more, without_counts
 
+from adallava.doctor import diagnose_answers, diagnose_run, load_answers, with_targets
 from adallava.errors import InputError
-from adallava.evaluation.doctor import diagnose_answers, diagnose_run, load_answers, with_targets
 from adallava.tasks.scenes import scene_sample
 
 

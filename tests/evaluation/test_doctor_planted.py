@@ -7,7 +7,7 @@ import pytest
 from doctor_plants import healthy_records, write_run
 from planted_failures import RUN_PLANTS, Records
 
-from adallava.evaluation.doctor import FILE_CHECKS, diagnose_run
+from adallava.doctor import FILE_CHECKS, diagnose_run
 
 
 @pytest.mark.parametrize(

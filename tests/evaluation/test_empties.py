@@ -1,6 +1,6 @@
 import pytest
 
-from adallava.evaluation.empties import classify_empty
+from adallava.runs.empty_causes import classify_empty
 
 EOS, PAD, IMAGE, SPACE, WORD = 2, 0, 5, 7, 9
 

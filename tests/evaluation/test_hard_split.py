@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from run_records import failed, reader, sample_record
 
+from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
-from adallava.evaluation.plan import plan_cells
-from adallava.evaluation.summary import summarise
 from adallava.records import Results, SampleRecord
+from adallava.records.cells import plan_cells
 
 _SPEC = importlib.util.spec_from_file_location(
     "hard_split_trial", Path(__file__).parents[2] / "benchmarks" / "hard_split_trial.py"

@@ -9,10 +9,10 @@ import pytest
 from run_records import failed, run, sample_record
 
 from adallava.errors import RunFolderError
-from adallava.evaluation import file_locks
-from adallava.evaluation.answer_places import answer_key
-from adallava.evaluation.file_locks import lock_file
-from adallava.evaluation.journal import (
+from adallava.records import TimingRecord, file_locks
+from adallava.records.answer_places import answer_key
+from adallava.records.file_locks import lock_file
+from adallava.records.journal import (
     Journal,
     append_durably,
     locked_folder,
@@ -23,7 +23,6 @@ from adallava.evaluation.journal import (
     write_record,
     write_timings,
 )
-from adallava.records import TimingRecord
 
 
 def records(*ids):
@@ -220,7 +219,7 @@ def test_a_file_that_cannot_be_written_is_named_and_what_was_written_stays(tmp_p
 def test_one_process_at_a_time(tmp_path):
     with locked_folder(tmp_path / "run"):
         attempt = (
-            "import sys; from pathlib import Path; from adallava.evaluation.journal import locked_folder\n"
+            "import sys; from pathlib import Path; from adallava.records.journal import locked_folder\n"
             "from adallava.errors import RunFolderError\n"
             "try:\n  locked_folder(Path(sys.argv[1])).__enter__()\n"
             "except RunFolderError as error: sys.exit(str(error))"

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from adallava.evaluation.clusters import Clusters
-from adallava.evaluation.corrections import FLIPS, correct, holm, max_t
-from adallava.evaluation.equivalence import equivalence_p_value
-from adallava.evaluation.power import critical_value, least_detectable, planning_line, samples_needed
-from adallava.evaluation.significance import paired_p_value, sign_flip_p_value
-from adallava.evaluation.verdicts import PairedTest, judge
+from adallava.analysis.clusters import Clusters
+from adallava.analysis.corrections import FLIPS, correct, holm, max_t
+from adallava.analysis.equivalence import equivalence_p_value
+from adallava.analysis.power import critical_value, least_detectable, planning_line, samples_needed
+from adallava.analysis.significance import paired_p_value, sign_flip_p_value
+from adallava.analysis.verdicts import PairedTest, judge
 
 
 def test_grouped_by_picture_whatever_the_order_and_alone_where_none_is_known():

@@ -3,8 +3,8 @@
 from models import tiny_processor
 from PIL import Image
 
-from adallava.evaluation.batches import picture_sha256, prepare_batch
 from adallava.records import Comparison, Interval, PairedDifference
+from adallava.runs.batches import picture_sha256, prepare_batch
 from adallava.tasks import TaskSample
 from adallava.tasks.images import open_rgb
 

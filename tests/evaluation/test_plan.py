@@ -1,5 +1,5 @@
 from adallava.budget import Latency, TokenBudget
-from adallava.evaluation.plan import plan_cells, sample_seed, split_cell
+from adallava.records.cells import plan_cells, sample_seed, split_cell
 
 HALF, ALL, EIGHT = TokenBudget(ratio=0.5), TokenBudget(ratio=1.0), TokenBudget(count=8)
 

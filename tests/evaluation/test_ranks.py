@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adallava.errors import InputError
-from adallava.evaluation.ranks import Ranks, device_of_rank, is_own, ranks_of_one_host
+from adallava.runs.ranks import Ranks, device_of_rank, is_own, ranks_of_one_host
 
 
 def ranks(rank, world_size):

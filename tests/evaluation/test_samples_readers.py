@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from run_records import sample_record
 
+from adallava.doctor import load_answers
 from adallava.errors import RunFolderError
-from adallava.evaluation.doctor import load_answers
-from adallava.evaluation.journal import read_done
-from adallava.report.read import read_samples
+from adallava.records.journal import read_done
+from adallava.records.read import read_samples
 
 LINES = [sample_record(sample_id=name, question="é").model_dump_json().encode() + b"\n" for name in "ab"]
 

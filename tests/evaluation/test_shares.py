@@ -6,12 +6,12 @@ from contextlib import contextmanager, nullcontext
 import pytest
 from run_records import sample_record
 
-from adallava.evaluation import shares
-from adallava.evaluation.file_locks import is_locked
-from adallava.evaluation.journal import share_file
-from adallava.evaluation.observer import SweepObserver
-from adallava.evaluation.ranks import Ranks
-from adallava.evaluation.shares import Lead, ProcessEndedError, Share, read_standing
+from adallava.records.file_locks import is_locked
+from adallava.records.journal import share_file
+from adallava.runs import shares
+from adallava.runs.observer import SweepObserver
+from adallava.runs.ranks import Ranks
+from adallava.runs.shares import Lead, ProcessEndedError, Share, read_standing
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from adallava.evaluation.corrections import holm
-from adallava.evaluation.significance import SMALLEST_P, sign_flip_p_value
+from adallava.analysis.corrections import holm
+from adallava.analysis.significance import SMALLEST_P, sign_flip_p_value
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from adallava.evaluation.clusters import Clusters
-from adallava.evaluation.statistics import mean_interval, paired_difference, resampled_means
+from adallava.analysis.clusters import Clusters
+from adallava.analysis.statistics import mean_interval, paired_difference, resampled_means
 
 
 @pytest.mark.parametrize(("right", "total"), [(70, 100), (3, 11), (480, 500), (19, 20), (20, 20)])

@@ -3,9 +3,9 @@ import weakref
 import pytest
 from run_records import failed, reader, sample_record
 
+from adallava.analysis.summary import flag_reason, summarise
 from adallava.budget import TokenBudget
-from adallava.evaluation.plan import plan_cells
-from adallava.evaluation.summary import flag_reason, summarise
+from adallava.records.cells import plan_cells
 
 PLANS = plan_cells(["random"], [TokenBudget(ratio=0.5)], ())
 FULL, HALF = "full@1.0", "random@0.5"

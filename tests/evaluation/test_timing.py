@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import pytest
 
 from adallava.budget import TokenBudget
-from adallava.evaluation import timing
-from adallava.evaluation.batches import PreparedBatch
-from adallava.evaluation.observer import SweepObserver
-from adallava.evaluation.plan import plan_cells
-from adallava.evaluation.timing import Measurement, sum_up, time_batch, time_cells, timing_batch
+from adallava.records.cells import plan_cells
+from adallava.runs import timing
+from adallava.runs.batches import PreparedBatch
+from adallava.runs.observer import SweepObserver
+from adallava.runs.timing import Measurement, sum_up, time_batch, time_cells, timing_batch
 
 PLANS = plan_cells(["a", "b"], [TokenBudget(ratio=0.5)])
 CELLS = ["full@1.0", "a@0.5", "b@0.5"]

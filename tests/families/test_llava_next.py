@@ -15,8 +15,8 @@ from PIL import Image
 from adallava import AdaLlava
 from adallava.cli.generate_pictures import seen_pictures
 from adallava.cli.main import main
+from adallava.doctor.live.checks import diagnose_model
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.evaluation.doctor.live import diagnose_model
 from adallava.families import wrap_model
 from adallava.families.llava_next import _places, _tiling
 from adallava.model import build_prompt

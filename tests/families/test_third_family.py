@@ -15,8 +15,8 @@ from adallava import AdaLlava, registry
 from adallava.cli.main import main
 from adallava.costs.shapes import model_shape_from_config
 from adallava.errors import AdallavaError, UnsupportedModeError
-from adallava.evaluation.answer_flops import count_flops
 from adallava.families.llava import LlavaFamily
+from adallava.runs.answer_flops import count_flops
 
 
 class VipLlavaFamily(LlavaFamily):

@@ -47,7 +47,7 @@ def batched(run_lmms_eval, tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone():
     """Every question asked of the model directly, one at a time."""
-    from adallava.evaluation.plan import sample_seed
+    from adallava.records.cells import sample_seed
 
     model = AdaLlava.from_pretrained("tiny", method="random", device="cpu")
     outputs = []

@@ -11,13 +11,13 @@ from models import tiny_processor
 from PIL import Image
 
 from adallava.errors import AdallavaError, BudgetError, InputError, UnsupportedModeError
-from adallava.evaluation.ranks import Ranks
 from adallava.integrations.lmms_eval.empties import Outcomes, check_empties, most_answers
 from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
 from adallava.integrations.lmms_eval.messages import check_nothing_is_left_out, read_messages
 from adallava.integrations.lmms_eval.placement import choose_device
 from adallava.integrations.lmms_eval.settings import Settings, join_arguments
 from adallava.integrations.lmms_eval.totals import Totals, over_processes
+from adallava.runs.ranks import Ranks
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ import pytest
 from rich_runs import RichRun, made_cells, write_rich_run
 from run_folders import picture_of
 
+from adallava.analysis.overlay_verdicts import judge_changes
 from adallava.errors import InputError, RunFolderError
-from adallava.evaluation.overlay_verdicts import judge_changes
+from adallava.records.read import read_results, read_run, read_samples
 from adallava.report.overlay import OtherRun, Overlay, compare_runs
 from adallava.report.page import LaidOver, write_report
-from adallava.report.read import read_results, read_run, read_samples
 from adallava.report.sample_table import read_table
 
 HERE = RichRun(methods=("random", "uniform", "pool"), num_samples=90, budgets=(8, 32))

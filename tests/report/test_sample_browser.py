@@ -12,7 +12,7 @@ from PIL import Image
 from rich_runs import KINDS, MadeCell, RichRun, made_cells, write_rich_run
 from run_folders import picture_of
 
-from adallava.evaluation.overlay_verdicts import judge_changes
+from adallava.analysis.overlay_verdicts import judge_changes
 from adallava.report.page import LaidOver, write_report
 
 pytestmark = needs_browser

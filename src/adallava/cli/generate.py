@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from adallava.model import AdaLlava
-    from adallava.picture_frames import Frame
+    from adallava.records.picture_frames import Frame
 
 _DESCRIPTION = """\
 Answer one question about a picture at several token budgets, and see which vision tokens each answer is made

@@ -76,8 +76,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for and print each path."""
+    from adallava.analysis.overlay_verdicts import judge_changes
     from adallava.errors import InputError
-    from adallava.evaluation.overlay_verdicts import judge_changes
     from adallava.report.alarms import alarm_lines
     from adallava.report.page import LaidOver, write_report
 

@@ -32,8 +32,8 @@ from .shared_options import (
 )
 
 if TYPE_CHECKING:
-    from adallava.evaluation.ranks import Ranks
-    from adallava.evaluation.request import SweepRequest
+    from adallava.runs.ranks import Ranks
+    from adallava.runs.request import SweepRequest
 
 _DEFAULT_BUDGETS = ["0.5", "0.25", "0.125", "0.0625", "0.03125"]
 
@@ -235,8 +235,8 @@ def _add_output(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sweep, print its table, and return 1 if a cell is flagged or an alarm is raised, else 0."""
-    from adallava.alarms import raised
-    from adallava.evaluation.ranks import ranks_of_one_host
+    from adallava.records.alarms import raised
+    from adallava.runs.ranks import ranks_of_one_host
 
     ranks = ranks_of_one_host()
     if ranks.world_size > 1:
@@ -274,7 +274,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
     latencies, scheduler_options = parse_latencies(args.latency), parse_scheduler_options(args.scheduler_option)
     generation_options = parse_generation_options(args.generation_option)
 
-    from adallava.evaluation.request import SweepRequest
+    from adallava.runs.request import SweepRequest
 
     return SweepRequest(
         model=args.model,

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from adallava.errors import AdallavaError
-from adallava.evaluation.ranks import Ranks, device_of_rank
-from adallava.evaluation.request import SweepRequest
-from adallava.evaluation.shares import ProcessEndedError, Share, tell_as_leader
-from adallava.evaluation.sweep import SweepOutcome, join_sweep, run_sweep
 from adallava.families.transformers_internals import hide_progress_bars, log_errors_alone
+from adallava.runs.ranks import Ranks, device_of_rank
+from adallava.runs.request import SweepRequest
+from adallava.runs.shares import ProcessEndedError, Share, tell_as_leader
+from adallava.runs.sweep import SweepOutcome, join_sweep, run_sweep
 
 from .last_words import end_at_signals, how_to_go_on, ignore_signals, say
 from .loading import check_device, quiet_loading

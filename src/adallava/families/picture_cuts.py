@@ -5,7 +5,7 @@ from typing import Any
 
 from adallava.errors import UnsupportedModeError
 from adallava.families.transformers_internals import pil_llava_processor_class
-from adallava.picture_frames import WHOLE, Frame
+from adallava.records.picture_frames import WHOLE, Frame
 
 _KNOWN = frozenset(("CLIPImageProcessor", "LlavaImageProcessor", "LlavaNextImageProcessor", "SiglipImageProcessor"))
 """Processors whose steps are those of `find_frame`, seen in transformers 5.17, 5.23 and 5.24. `Pil` behind the name is

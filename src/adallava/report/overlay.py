@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from adallava.errors import InputError
-from adallava.estimates import Verdict
 from adallava.records import Cell, Results, Run
+from adallava.records.estimates import Verdict
 from adallava.report import formats
 from adallava.report.sample_table import SampleTable, is_right
 from adallava.report.wording import Outcome, least_points, least_range, margin_points, outcome_of

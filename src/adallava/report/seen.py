@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
-from adallava.picture_frames import Frame, is_cut
 from adallava.records import SeenPictures
+from adallava.records.picture_frames import Frame, is_cut
 
 PADDING = "--pad-to-square"
 """The option that shows pictures whole."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adallava.errors import InputError
-from adallava.jsonl import read_lines
+from adallava.records.jsonl import read_lines
 
 from .references import named_path
 from .rows import Row

@@ -20,13 +20,13 @@ from lmms_eval.utils import simple_parse_args_string
 from loguru import logger
 
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
-from adallava.evaluation.batches import describe_error
-from adallava.evaluation.empties import classify_empty, eos_ids_of
-from adallava.evaluation.plan import sample_seed
-from adallava.evaluation.ranks import Ranks
 from adallava.generation.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
 from adallava.generation.output import AdaLlavaOutput, RunRecord
 from adallava.model import AdaLlava
+from adallava.records.cells import sample_seed
+from adallava.runs.batches import describe_error
+from adallava.runs.empty_causes import classify_empty, eos_ids_of
+from adallava.runs.ranks import Ranks
 
 from .answers import Answered, describe
 from .empties import ENOUGH_TO_STOP, check_empties, most_answers, outcomes_of

@@ -1,0 +1,80 @@
+"""Read a run folder back into records, or say what is wrong with it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from adallava.errors import RunFolderError
+from adallava.records import Results, Run, SampleRecord
+from adallava.records.jsonl import read_lines
+
+_RecordT = TypeVar("_RecordT", bound=BaseModel)
+
+
+def read_run(run_folder: Path) -> Run:
+    """Return `run.json`.
+
+    Raises:
+        RunFolderError: if the file is missing or is not a `Run`.
+    """
+    return _read(Run, run_folder / "run.json")
+
+
+def read_results(run_folder: Path) -> Results:
+    """Return `results.json`.
+
+    Raises:
+        RunFolderError: if the file is missing or is not a `Results`.
+    """
+    return _read(Results, run_folder / "results.json")
+
+
+def read_samples(run_folder: Path) -> Iterator[SampleRecord]:
+    """Yield the lines of `samples.jsonl` in file order; a run may have more of them than fit in memory.
+
+    Raises:
+        RunFolderError: if the file is missing, its last line is torn, or a line is not a `SampleRecord`.
+    """
+    path = run_folder / "samples.jsonl"
+    with _open(path) as file:
+        for line in read_lines(file):
+            if line.blank:
+                continue
+            if line.torn:
+                raise RunFolderError(
+                    f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it goes on "
+                    "where it stopped"
+                )
+            try:
+                yield SampleRecord.model_validate_json(line.data)
+            except ValidationError as error:
+                raise RunFolderError(_complaint(f"line {line.number} of {path}", error)) from error
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be read ({error.strerror}): give a run folder that a sweep has finished"
+        ) from error
+
+
+def _read(record: type[_RecordT], path: Path) -> _RecordT:
+    with _open(path) as file:
+        data = file.read()
+    try:
+        return record.model_validate_json(data)
+    except ValidationError as error:
+        raise RunFolderError(_complaint(str(path), error)) from error
+
+
+def _complaint(where: str, error: ValidationError) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the whole"
+    return (
+        f"{where} is not what this version of adallava writes: {field}: {first['msg']}. "
+        "Run the sweep again into a fresh folder, or use the version that wrote it"
+    )
