@@ -7,6 +7,7 @@ import torch
 from models import (
     BEFORE_LLM,
     INSIDE_LLM,
+    MECHANISMS,
     sample_of,
     tiny_grids,
     tiny_inputs,
@@ -28,8 +29,15 @@ SEEDS = [11, 12, 13]
 NEW = 6
 
 
-@pytest.fixture(params=selector_names())
+@pytest.fixture(params=MECHANISMS)
 def model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
+    """A model for each way in which tokens reach the LLM."""
+    return with_every_option(full, request.param)
+
+
+@pytest.fixture(params=selector_names())
+def any_model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
+    """A model for each method, for what depends on the choice itself."""
     return with_every_option(full, request.param)
 
 
@@ -50,7 +58,8 @@ def _logits(output: Any) -> torch.Tensor:
     return torch.stack(output.transformers_output.logits, dim=1)
 
 
-def test_exactly_k_tokens_reach_the_llm(model: AdaLlava, inputs: dict[str, Any]) -> None:
+def test_exactly_k_tokens_reach_the_llm(any_model: AdaLlava, inputs: dict[str, Any]) -> None:
+    model = any_model
     output = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, max_new_tokens=1)
     text = (inputs["input_ids"] != model.base.config.image_token_id) & inputs["attention_mask"].bool()
     for row, record in enumerate(output.records):
@@ -165,8 +174,15 @@ def _stock_tower_inputs(tower: Any, pixel_values: torch.Tensor, keep_count: int)
     )
 
 
-@pytest.mark.parametrize("positions", ["original", "compact"])
-@pytest.mark.parametrize("method", BEFORE_LLM)
+@pytest.mark.parametrize(
+    ("method", "positions"),
+    [
+        (name, kind)
+        for name in BEFORE_LLM
+        for kind in ("original", "compact")
+        if kind == "original" or name in MECHANISMS
+    ],
+)
 @torch.no_grad()
 def test_fewer_tokens_are_the_stock_model_with_the_others_taken_out(
     full: AdaLlava, inputs: dict[str, Any], method: str, positions: Any

@@ -1,8 +1,8 @@
 """K = N is the stock model to the bit, and a choice never depends on its batch: in every type, at published widths.
 
-CLIP-L/336's tower (C = 1024, 577 tokens) with one layer, LLaVA-1.5's projector (D = 4096; 256 in half precision, which
-a CPU is slow in), and random weights. How a product is rounded depends on its shape and on how what it reads lies in
-memory, which tiny widths may hide.
+CLIP-L/336's tower (C = 1024) with one layer, LLaVA-1.5's projector (D = 4096; 256 in half precision, which a CPU is
+slow in), and random weights. How a product is rounded depends on its shape and on how what it reads lies in memory,
+which tiny widths may hide. Pictures have 65 tokens; at their full 577 in `make test-long`.
 """
 
 from typing import Any
@@ -15,21 +15,24 @@ from adallava import AdaLlava
 from adallava.model import build_prompt
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-PINPOINTS = [[336, 672], [672, 336]]
+FEW, ALL = 112, 336
+"""Pixels of a side."""
 
 
-def _wide(kind: str, dtype: torch.dtype) -> AdaLlava:
+def _wide(kind: str, dtype: torch.dtype, side: int) -> AdaLlava:
     """Return a model of random weights with the widths of LLaVA-1.5-7B, or of LLaVA-NeXT on the same tower."""
     import transformers
 
-    tokenizer, tiles = tiny_tokenizer(), {"image_grid_pinpoints": PINPOINTS} if kind == "LlavaNext" else {}
+    tokenizer, tiles = tiny_tokenizer(), {}
+    if kind == "LlavaNext":
+        tiles = {"image_grid_pinpoints": [[side, 2 * side], [2 * side, side]]}
     config = getattr(transformers, f"{kind}Config")(
         vision_config=transformers.CLIPVisionConfig(
             hidden_size=1024,
             intermediate_size=256,
             num_hidden_layers=1,
             num_attention_heads=16,
-            image_size=336,
+            image_size=side,
             patch_size=14,
         ),
         text_config=transformers.LlamaConfig(
@@ -56,7 +59,7 @@ def _wide(kind: str, dtype: torch.dtype) -> AdaLlava:
         transformers, f"{pictures}ImageProcessor"
     )
     processor = getattr(transformers, f"{kind}Processor")(
-        image_processor=cls(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336}, **tiles),
+        image_processor=cls(size={"shortest_edge": side}, crop_size={"height": side, "width": side}, **tiles),
         tokenizer=tokenizer,
         patch_size=14,
         vision_feature_select_strategy="default",
@@ -65,7 +68,15 @@ def _wide(kind: str, dtype: torch.dtype) -> AdaLlava:
     return AdaLlava(base, processor)
 
 
-@pytest.fixture(scope="module", params=[(kind, dtype) for dtype in DTYPES for kind in ("Llava", "LlavaNext")], ids=str)
+CASES = [
+    pytest.param((kind, dtype, side), marks=[pytest.mark.long] if side == ALL else [])
+    for side in (FEW, ALL)
+    for dtype in DTYPES
+    for kind in ("Llava", "LlavaNext")
+]
+
+
+@pytest.fixture(scope="module", params=CASES, ids=str)
 def wide(request: pytest.FixtureRequest) -> AdaLlava:
     return _wide(*request.param)
 
