@@ -112,3 +112,23 @@ def test_a_picture_keeps_the_same_tokens_alone_and_in_a_batch(wide: AdaLlava) ->
         for row, expected in enumerate(kept):
             (alone,) = model.select(**sample_of(together, row), token_budget=24)
             assert alone.kept_indices == expected, method
+
+
+@torch.no_grad()
+def test_at_the_full_budget_the_projector_reads_what_stock_reads_as_it_lies_in_memory(
+    full: AdaLlava, inputs: dict[str, Any]
+) -> None:
+    """On a GPU bits depend on that; on many a CPU they do not, and the tests above would see nothing."""
+    read: list[tuple[torch.Size, tuple[int, ...], torch.Tensor]] = []
+    hook = full.base.model.multi_modal_projector.register_forward_pre_hook(
+        lambda _, args: read.append((args[0].shape, args[0].stride(), args[0].clone()))
+    )
+    full.base(**inputs, use_cache=False)
+    full.forward(**inputs, token_budget=1.0)
+    full.with_method("divprune").forward(**inputs, token_budget=1.0)
+    hook.remove()
+    stock, *ours = read
+    assert len(ours) == 3, "once for the model, and twice where the method reads projected tokens"
+    for shape, stride, values in ours:
+        assert (shape, stride) == stock[:2]
+        assert torch.equal(values, stock[2])
