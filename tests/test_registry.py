@@ -175,6 +175,7 @@ def _wheel_of_plugin(folder: Path) -> Path:
     return wheel
 
 
+@pytest.mark.long
 def test_an_installed_third_party_method_is_listed_and_answers(tmp_path: Path, tiny_folder: Path) -> None:
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target)]

@@ -80,6 +80,7 @@ def test_a_gain_and_a_saving_in_an_example_that_no_choice_of_halves_changes():
     assert [gain.saving.ratio for gain in layers.gains] == [pytest.approx(40 / 60), 0.4]
 
 
+@pytest.mark.long
 def test_luck_among_many_cells_is_no_gain():
     # Forty cells of coin flips as dear as one of coin flips: their best is far above it on the samples that chose.
     coins = np.random.default_rng(1).integers(0, 2, (41, 80))

@@ -149,6 +149,7 @@ def test_killed_at_random_moments_it_ends_as_if_untouched(server, arguments, unt
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_two_at_once_are_refused(server, arguments, tmp_path):
     command = [*arguments, "--output", str(tmp_path)]
     process = server.start(command)

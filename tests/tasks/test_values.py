@@ -209,7 +209,7 @@ _SCALARS = (
 _VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(_VALUES | st.text(st.characters(categories=["Cs", "Ll"])))
 def test_any_value_is_text_that_a_file_can_hold_or_an_input_error(value):
     for read in (text_of, answers_of, question_of):
