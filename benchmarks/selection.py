@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from adallava.generation.clock import StageClock
+from adallava.pipeline.clock import StageClock
 from adallava.registry import load_selector_class, selector_names, selects_inside_llm
 from adallava.selection import build_selector
 from adallava.selection.contract import RoundingMethod, SelectionInput, Selector, TowerLayer, TowerShape

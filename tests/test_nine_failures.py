@@ -12,7 +12,7 @@ from models import INSIDE_LLM, MECHANISMS, sample_of, with_every_option
 
 from adallava import AdaLlava, Selection
 from adallava.errors import AdallavaError, CheckpointError, InputError
-from adallava.generation.compact import CompactBatch
+from adallava.pipeline.pack import CompactBatch
 from adallava.registry import selector_names
 from adallava.selection.contract import OwnCountMethod, RoundingMethod
 from adallava.selection.uniform import UniformSelector

@@ -8,8 +8,8 @@ import torch
 from models import tiny_llava
 
 from adallava import AdaLlava
+from adallava.checkpoints.placement import pick_device, pick_dtype
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.placement import pick_device, pick_dtype
 
 
 @pytest.fixture(scope="module")

@@ -8,24 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from adallava.adapters import save_adapter
+from adallava.adapters.learned import Asked, BaseFiles, make_scheduler, make_selector
 from adallava.budget import BudgetLike, LatencyLike
+from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
-from adallava.generation.arguments import check_as_configured
-from adallava.generation.clock import StageClock
-from adallava.generation.compact import Positions
-from adallava.generation.llm_run import LLMRun, prepare_run
-from adallava.generation.modes import plan_generation
-from adallava.generation.output import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections
-from adallava.generation.prompt_limit import warn_of_positions
-from adallava.generation.request import Request
-from adallava.generation.run_forward import choose_inside, forward_inside, forward_run
-from adallava.generation.run_generate import generate_run
-from adallava.language import make_language
-from adallava.learned import Asked, BaseFiles, make_scheduler, make_selector
-from adallava.placement import check_taken, pick_device, pick_dtype
-from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
+from adallava.pipeline.arguments import check_as_configured
+from adallava.pipeline.call import Request
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
+from adallava.pipeline.generate import generate_run
+from adallava.pipeline.language import make_language
+from adallava.pipeline.modes import plan_generation
+from adallava.pipeline.pack import Positions
+from adallava.pipeline.program import LLMRun, prepare_run
+from adallava.pipeline.prompt_limit import warn_of_positions
+from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections
+from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.scheduling.contract import Scheduler, has_free_token

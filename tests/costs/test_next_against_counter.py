@@ -24,7 +24,7 @@ from adallava import AdaLlava
 from adallava.costs.flops import answer_flops, decode_flops, prefill_flops, vision_flops
 from adallava.costs.shapes import LLAVA_1_5_7B, ModelShape, model_shape_from_config
 from adallava.errors import InputError
-from adallava.generation.layout import share_over_images
+from adallava.pipeline.layout import share_over_images
 from adallava.registry import selector_names
 from adallava.runs.answer_flops import count_flops
 

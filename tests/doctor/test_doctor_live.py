@@ -13,10 +13,10 @@ from models import tiny_llava
 from adallava.budget import TokenBudget
 from adallava.doctor import Diagnosis
 from adallava.doctor.live.checks import diagnose_method, diagnose_model
-from adallava.generation import prepare_inside
-from adallava.generation.drops import DropPlan, plan_drops
-from adallava.generation.layout import Layout, with_keep_counts
 from adallava.model import AdaLlava
+from adallava.pipeline import prepare_inside
+from adallava.pipeline.drops import DropPlan, plan_drops
+from adallava.pipeline.layout import Layout, with_keep_counts
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 from adallava.selection.layer_contract import LayerSelector
 

@@ -176,7 +176,7 @@ def test_what_is_not_there_is_told(home: Path, monkeypatch: pytest.MonkeyPatch, 
 def test_pickles_of_a_repository_are_never_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     from fnmatch import fnmatch
 
-    from adallava.families.hub import MODEL_FILES
+    from adallava.checkpoints.hub import MODEL_FILES
 
     wanted = ["config.json", "model-00001-of-00003.safetensors", "tokenizer.model", "chat_template.jinja"]
     wanted += ["adapters/question/adapter_model.safetensors", "adapters/question/adapter_config.json"]

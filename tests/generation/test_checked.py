@@ -8,7 +8,7 @@ from models import tiny_inputs
 
 from adallava import AdaLlava, Selection
 from adallava.errors import AdallavaError
-from adallava.generation.checked import check_indices, check_selection
+from adallava.pipeline.checked import check_indices, check_selection
 from adallava.runs.method_costs import check_method_costs
 from adallava.selection.fastv import FastVSelector
 from adallava.selection.uniform import UniformSelector

@@ -5,14 +5,8 @@ import torch
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.generation.compact import (
-    CompactBatch,
-    compact_ids,
-    compact_labels,
-    compact_positions,
-    merge_embeds,
-)
-from adallava.generation.layout import Layout, plan_layout
+from adallava.pipeline.layout import Layout, plan_layout
+from adallava.pipeline.pack import CompactBatch, compact_ids, compact_labels, compact_positions, merge_embeds
 
 IDS = torch.tensor([[0, 0, 1, 9, 9, 9, 9, 2], [3, 4, 9, 9, 9, 9, 5, 6]])
 MASK = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]])

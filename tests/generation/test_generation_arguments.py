@@ -16,7 +16,7 @@ from transformers.utils.generic import TransformersKwargs
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.generation.arguments import (
+from adallava.pipeline.arguments import (
     AS_CONFIGURED,
     FORWARD_REFUSED,
     FORWARD_TAKEN,

@@ -10,8 +10,8 @@ from models import INSIDE_LLM, MECHANISMS, lacking, sample_of, tiny_inputs, tiny
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.generation.clock import StageClock
-from adallava.generation.modes import plan_generation
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.modes import plan_generation
 from adallava.records import PART_NAMES
 from adallava.registry import selector_names
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from adallava import AdaLlava
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
-from adallava.generation.drops import plan_drops
-from adallava.generation.layout import share_over_images
+from adallava.pipeline.drops import plan_drops
+from adallava.pipeline.layout import share_over_images
 from adallava.selection import build_selector
 from adallava.selection.fastv import FastVSelector
 from adallava.selection.layer_contract import Drop
@@ -319,7 +319,7 @@ def test_a_method_against_the_contract_is_an_error(
 
 def test_a_plan_by_hand() -> None:
     from adallava.budget import TokenBudget
-    from adallava.generation.layout import plan_layout
+    from adallava.pipeline.layout import plan_layout
 
     image = 9
     ids = torch.tensor([[1, 2, image, image, image, image, 3, 4], [0, 0, image, image, image, image, 5, 6]])

@@ -5,9 +5,9 @@ import torch
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.generation.compact import Positions, compact_positions
-from adallava.generation.latency import insert_latency_tokens
-from adallava.generation.layout import plan_layout
+from adallava.pipeline.latency_token import insert_latency_tokens
+from adallava.pipeline.layout import plan_layout
+from adallava.pipeline.pack import Positions, compact_positions
 
 IMAGE, PAD = 9, 0
 

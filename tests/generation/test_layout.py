@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from adallava.budget import TokenBudget
 from adallava.errors import BudgetError, InputError
-from adallava.generation.layout import plan_layout, share_over_images
+from adallava.pipeline.layout import plan_layout, share_over_images
 
 IMAGE = 9
 N = 4

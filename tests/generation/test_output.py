@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from adallava.generation.output import measure_answers
+from adallava.pipeline.result import measure_answers
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from adallava.budget import Latency
 
 if TYPE_CHECKING:
-    from adallava.generation.output import AdaLlavaOutput, SampleSelection
     from adallava.model import AdaLlava
+    from adallava.pipeline.result import AdaLlavaOutput, SampleSelection
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,6 @@ def check_device(device: str | None) -> None:
     Raises:
         InputError: naming the device and those there are.
     """
-    from adallava.placement import pick_device
+    from adallava.checkpoints.placement import pick_device
 
     pick_device(device)

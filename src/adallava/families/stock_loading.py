@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from adallava.checkpoints.files import weight_files
+from adallava.checkpoints.weights_header import check_claims, check_safetensors
 from adallava.errors import CheckpointError
-from adallava.families.checkpoint_files import weight_files
 from adallava.families.transformers_internals import errors_alone
-from adallava.families.weights_header import check_claims, check_safetensors
 
 
 def load_stock(

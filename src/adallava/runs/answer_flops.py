@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from adallava.costs.flops import answer_flops, kv_bytes
 from adallava.costs.shapes import ModelShape, VisionTowerShape, with_patch_side
-from adallava.generation.output import RunRecord
+from adallava.pipeline.result import (RunRecord)
 from adallava.model import AdaLlava
 from adallava.scheduling.contract import TokenScheduler
 from adallava.selection.contract import Need, ResizingMethod, TowerShape

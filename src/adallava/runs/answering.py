@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from adallava.costs.shapes import ModelShape
-from adallava.generation.clock import StageClock
-from adallava.generation.decoding import generate_arguments
-from adallava.generation.output import AdaLlavaOutput
+from adallava.pipeline.clock import (StageClock)
+from adallava.pipeline.decoding import (generate_arguments)
+from adallava.pipeline.result import (AdaLlavaOutput)
 from adallava.model import AdaLlava
 from adallava.records import Decoding, SampleRecord
 from adallava.tasks import TaskSample

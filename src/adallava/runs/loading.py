@@ -6,7 +6,7 @@ import torch
 
 from adallava.costs.shapes import ModelShape, model_shape_from_config
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.generation.decoding import decoding_of, in_words, values_of_checkpoint
+from adallava.pipeline.decoding import (decoding_of, in_words, values_of_checkpoint)
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD, Decoding
 from adallava.registry import load_selector_class, selector_names

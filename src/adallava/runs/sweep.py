@@ -9,7 +9,7 @@ from pathlib import Path
 from adallava.costs.roofline import hardware, weight_counts
 from adallava.costs.shapes import ModelShape
 from adallava.errors import InputError
-from adallava.generation.prompt_limit import max_prompt_tokens
+from adallava.pipeline.prompt_limit import (max_prompt_tokens)
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD, Decoding, Results, Run, RunConfig, SampleRecord
 from adallava.report.page import write_report

@@ -16,8 +16,8 @@ from adallava.doctor.findings import Diagnosis, Observation, Outcome, found, not
 from adallava.doctor.live.probe import FULL_BUDGET, Inputs, Probe, logits_at, make_probe, padded_on_the_right
 from adallava.doctor.registry import outcome
 from adallava.errors import CheckpointError
-from adallava.generation.output import AdaLlavaOutput
 from adallava.model import AdaLlava
+from adallava.pipeline.result import AdaLlavaOutput
 
 NEAR_TIES = 0.25
 """The largest share of a sample's tokens that rounding is taken to change: rows mixed up change more than this."""

@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.budget import TokenBudget
-from adallava.generation.decoding import decoding_of, generate_arguments
-from adallava.generation.layout import share_over_images
-from adallava.generation.output import AdaLlavaOutput, RunRecord, SampleSelection
 from adallava.model import AdaLlava, build_prompt
+from adallava.pipeline.decoding import decoding_of, generate_arguments
+from adallava.pipeline.layout import share_over_images
+from adallava.pipeline.result import AdaLlavaOutput, RunRecord, SampleSelection
 from adallava.records import FULL_METHOD
 from adallava.selection.contract import OwnCountMethod, RoundingMethod
 from adallava.selection.layer_contract import LayerSelector

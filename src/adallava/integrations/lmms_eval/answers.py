@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from adallava.generation.output import RunRecord
+from adallava.pipeline.result import RunRecord
 from adallava.records import EmptyCause
 
 

@@ -20,9 +20,9 @@ from lmms_eval.utils import simple_parse_args_string
 from loguru import logger
 
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
-from adallava.generation.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
-from adallava.generation.output import AdaLlavaOutput, RunRecord
 from adallava.model import AdaLlava
+from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
+from adallava.pipeline.result import AdaLlavaOutput, RunRecord
 from adallava.records.cells import sample_seed
 from adallava.runs.batches import describe_error
 from adallava.runs.empty_causes import classify_empty, eos_ids_of

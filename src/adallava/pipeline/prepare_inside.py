@@ -4,12 +4,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adallava.families.contract import Family
-from adallava.generation.clock import StageClock
-from adallava.generation.drops import DropPlan, plan_drops
-from adallava.generation.inside import LayerDrops
-from adallava.generation.layout import Layout
-from adallava.generation.prepare import InsideCounts, Prepared, prepare
-from adallava.generation.request import Request
+from adallava.pipeline.call import Request
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.dropping import LayerDrops
+from adallava.pipeline.drops import DropPlan, plan_drops
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.prepare import InsideCounts, Prepared, prepare
 from adallava.selection.layer_contract import LayerSelector
 
 

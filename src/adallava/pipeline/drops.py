@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adallava.errors import AdallavaError, InputError
-from adallava.generation.layout import Layout, PromptPlan, with_keep_counts
+from adallava.pipeline.layout import Layout, PromptPlan, with_keep_counts
 from adallava.selection.layer_contract import Drop, LayerSelector
 
 _Columns = NDArray[np.int64]

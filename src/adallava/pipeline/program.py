@@ -11,16 +11,16 @@ from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
 from adallava.families.contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
-from adallava.generation.clock import StageClock
-from adallava.generation.compact import add_latency
-from adallava.generation.latency import insert_latency_tokens
-from adallava.generation.layout import Layout
-from adallava.generation.prepare import Prepared, wrap_seed
-from adallava.generation.prepare_inside import PreparedInside
-from adallava.generation.prepare_request import prepare_request
-from adallava.generation.request import Request
-from adallava.generation.scheduled import SampleLayers, ScheduledLayers
-from adallava.generation.wording import Language
+from adallava.pipeline.call import Request
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.latency_token import insert_latency_tokens
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.pack import add_latency
+from adallava.pipeline.prepare import Prepared, wrap_seed
+from adallava.pipeline.prepare_inside import PreparedInside
+from adallava.pipeline.prepare_request import prepare_request
+from adallava.pipeline.skips import SampleLayers, ScheduledLayers
+from adallava.pipeline.wording import Language
 from adallava.scheduling.contract import Scheduler, TokenScheduler, Units, has_free_token
 from adallava.selection.layer_contract import AnySelector
 

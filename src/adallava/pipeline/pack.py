@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.generation.layout import IGNORED_LABEL, Layout
+from adallava.pipeline.layout import IGNORED_LABEL, Layout
 
 Positions = Literal["original", "compact"]
 """`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""

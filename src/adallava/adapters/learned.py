@@ -8,11 +8,11 @@ from typing import Any
 
 from adallava.adapters import load_adapter, load_scheduler, weights_sha256
 from adallava.adapters.store import sha256_of
+from adallava.checkpoints.hub import PROCESSOR_FILES
 from adallava.errors import CheckpointError
 from adallava.families import weights_folder
 from adallava.families.given_model import added_sha256
-from adallava.families.hub import PROCESSOR_FILES
-from adallava.processor import folder_or_id_of
+from adallava.processors.stock import folder_or_id_of
 from adallava.registry import load_scheduler_class, load_selector_class
 from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import DecoderShape, Scheduler

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from adallava.generation.clock import PrefillMark, StageClock, StepCount
-from adallava.generation.llm_run import LLMRun
-from adallava.generation.modes import GenerationPlan
-from adallava.generation.output import AdaLlavaOutput, read_answers
+from adallava.pipeline.clock import PrefillMark, StageClock, StepCount
+from adallava.pipeline.modes import GenerationPlan
+from adallava.pipeline.program import LLMRun
+from adallava.pipeline.result import AdaLlavaOutput, read_answers
 
 
 def generate_run(run: LLMRun, plan: GenerationPlan, processor: Any, clock: StageClock | None) -> AdaLlavaOutput:

@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from adallava.generation.checked import check_indices
-from adallava.generation.clock import StageClock
-from adallava.generation.compact import CompactBatch
-from adallava.generation.layout import Layout
-from adallava.generation.modes import GenerationPlan
-from adallava.generation.prepare import Prepared
-from adallava.generation.scheduled import SampleLayers
+from adallava.pipeline.checked import check_indices
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.modes import GenerationPlan
+from adallava.pipeline.pack import CompactBatch
+from adallava.pipeline.prepare import Prepared
+from adallava.pipeline.skips import SampleLayers
 from adallava.records import FULL_METHOD
 from adallava.scheduling.contract import Schedule
 from adallava.selection.contract import Selection

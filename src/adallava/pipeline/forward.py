@@ -7,14 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
-from adallava.generation.arguments import AS_CONFIGURED, FORWARD_REFUSED, check_forward_arguments
-from adallava.generation.checked import check_indices
-from adallava.generation.compact import CompactBatch, add_latency, compact_labels
-from adallava.generation.layout import Layout
-from adallava.generation.llm_run import LLMRun
-from adallava.generation.output import ForwardOutput
-from adallava.generation.prepare import Prepared, assemble
-from adallava.generation.prepare_inside import PreparedInside
+from adallava.pipeline.arguments import AS_CONFIGURED, FORWARD_REFUSED, check_forward_arguments
+from adallava.pipeline.checked import check_indices
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.pack import CompactBatch, add_latency, compact_labels
+from adallava.pipeline.prepare import Prepared, assemble
+from adallava.pipeline.prepare_inside import PreparedInside
+from adallava.pipeline.program import LLMRun
+from adallava.pipeline.result import ForwardOutput
 from adallava.scheduling.contract import Schedule
 from adallava.selection.contract import Selection
 from adallava.selection.layer_contract import AnySelector

@@ -8,8 +8,8 @@ takes those without a word, which may answer differently from the code that the 
 from pathlib import Path
 from typing import Any
 
+from adallava.checkpoints.json_files import read_json, walk_json
 from adallava.errors import CheckpointError
-from adallava.families.checkpoint_json import read_json, walk_json
 
 JSON_FILES = (
     *("config.json", "generation_config.json", "adapter_config.json"),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.generation.layout import IGNORED_LABEL, check_shapes
+from adallava.pipeline.layout import IGNORED_LABEL, check_shapes
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adallava.checkpoints.json_files import check_pointer
 from adallava.errors import CheckpointError
-from adallava.families.checkpoint_json import check_pointer
 
 _LENGTH_BYTES = 8
 """A safetensors file begins with the length of its JSON header."""

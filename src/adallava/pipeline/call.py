@@ -9,8 +9,8 @@ from torch import Tensor
 
 from adallava.budget import BudgetLike, Latency, LatencyLike, TokenBudget
 from adallava.errors import BudgetError, InputError
-from adallava.generation.compact import Positions
-from adallava.generation.layout import Side
+from adallava.pipeline.layout import Side
+from adallava.pipeline.pack import Positions
 
 
 @dataclass(frozen=True)

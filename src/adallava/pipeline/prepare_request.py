@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from adallava.errors import BudgetError
 from adallava.families.contract import Family
-from adallava.generation.clock import StageClock
-from adallava.generation.layout import Layout, plan_layout, with_own_counts
-from adallava.generation.prepare import Prepared, prepare, read_own_counts
-from adallava.generation.prepare_inside import PreparedInside, prepare_inside
-from adallava.generation.request import Request
-from adallava.generation.wording import Language
+from adallava.pipeline.call import Request
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.layout import Layout, plan_layout, with_own_counts
+from adallava.pipeline.prepare import Prepared, prepare, read_own_counts
+from adallava.pipeline.prepare_inside import PreparedInside, prepare_inside
+from adallava.pipeline.wording import Language
 from adallava.records import FULL_METHOD
 from adallava.selection.contract import OwnCountMethod, RoundingMethod
 from adallava.selection.layer_contract import AnySelector, LayerSelector

@@ -7,7 +7,7 @@ named in the call: at transformers' own default, or as it was asked for.
 from collections.abc import Mapping
 from typing import Any
 
-from adallava.generation.modes import token_ids
+from adallava.pipeline.modes import token_ids
 from adallava.records import Decoding
 
 _IDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")

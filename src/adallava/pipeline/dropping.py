@@ -8,9 +8,9 @@ from torch import Tensor
 
 from adallava.families.contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
-from adallava.generation.checked import check_selection
-from adallava.generation.compact import Positions, counted_positions, merge_embeds
-from adallava.generation.drops import DropPlan, PlannedDrop, Stage
+from adallava.pipeline.checked import check_selection
+from adallava.pipeline.drops import DropPlan, PlannedDrop, Stage
+from adallava.pipeline.pack import Positions, counted_positions, merge_embeds
 from adallava.selection.contract import Selection
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
 

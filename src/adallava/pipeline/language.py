@@ -3,8 +3,8 @@
 from typing import Any
 
 from adallava.families.contract import Family
-from adallava.generation.wording import Language, Wording
-from adallava.processor import question_frame
+from adallava.pipeline.wording import Language, Wording
+from adallava.processors.stock import question_frame
 from adallava.selection.contract import Need, TextTowerMethod
 from adallava.selection.layer_contract import AnySelector
 

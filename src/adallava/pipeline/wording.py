@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.families.contract import Family, TextTower
-from adallava.generation.layout import Layout
+from adallava.pipeline.layout import Layout
 from adallava.selection.contract import WordsMethod
 
 

@@ -4,15 +4,15 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any, cast
 
 from adallava.adapters.bundled import is_bundled, model_folder
-from adallava.bounded_call import call_within
+from adallava.checkpoints.files import CONFIG_FILE, check_processor
+from adallava.checkpoints.hub import PROCESSOR_FILES, find_folder
+from adallava.checkpoints.json_files import read_json
+from adallava.checkpoints.schemas import MAX_TEMPLATE_CHARS, check_model_config
 from adallava.errors import CheckpointError, InputError
-from adallava.families.checkpoint_files import CONFIG_FILE, check_processor
-from adallava.families.checkpoint_json import read_json
-from adallava.families.checkpoint_schemas import MAX_TEMPLATE_CHARS, check_model_config
-from adallava.families.hub import PROCESSOR_FILES, find_folder
-from adallava.families.picture_cuts import pad_to_square as padding_to_square
-from adallava.families.picture_cuts import pads_to_square
-from adallava.families.picture_tokens import complete_processor
+from adallava.processors.bounded_call import call_within
+from adallava.processors.picture_cuts import pad_to_square as padding_to_square
+from adallava.processors.picture_cuts import pads_to_square
+from adallava.processors.picture_tokens import complete_processor
 from adallava.tasks.images import MAX_IMAGE_PIXELS, with_clear_axes
 
 if TYPE_CHECKING:

@@ -7,16 +7,11 @@ download wants to know which one to fetch again.
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from adallava.checkpoints.json_files import check_regular, read_json
+from adallava.checkpoints.own_code import check_no_code
+from adallava.checkpoints.schemas import MAX_TEMPLATE_CHARS, PROCESSOR_SCHEMAS, check_model_config, check_schema
+from adallava.checkpoints.weights_header import check_safetensors, check_types
 from adallava.errors import CheckpointError, UnsupportedModeError
-from adallava.families.checkpoint_json import check_regular, read_json
-from adallava.families.checkpoint_schemas import (
-    MAX_TEMPLATE_CHARS,
-    PROCESSOR_SCHEMAS,
-    check_model_config,
-    check_schema,
-)
-from adallava.families.own_code import check_no_code
-from adallava.families.weights_header import check_safetensors, check_types
 
 CONFIG_FILE = "config.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from adallava.generation.checked import check_selection, declared_inputs
+from adallava.pipeline.checked import check_selection, declared_inputs
 from adallava.selection.contract import GreedyMethod, Selection, SelectionInput, Selector
 from adallava.selection.greedy import greedy_selection
 

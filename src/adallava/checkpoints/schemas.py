@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from adallava.checkpoints.json_files import walk_json
 from adallava.errors import CheckpointError
-from adallava.families.checkpoint_json import walk_json
 
 MAX_LAYERS = 1024
 MAX_HEADS = 4096

@@ -10,21 +10,14 @@ from torch.nn import functional as F
 
 from adallava.errors import InputError
 from adallava.families.contract import Family, VisionFeatures
-from adallava.generation.checked import declared_inputs
-from adallava.generation.choosing import choose, image_inputs
-from adallava.generation.clock import StageClock
-from adallava.generation.compact import (
-    CompactBatch,
-    Positions,
-    compact_ids,
-    compact_labels,
-    compact_positions,
-    merge_embeds,
-)
-from adallava.generation.layout import Layout
-from adallava.generation.request import Request
-from adallava.generation.scheduled import SampleLayers
-from adallava.generation.wording import Language, embed_words
+from adallava.pipeline.call import Request
+from adallava.pipeline.checked import declared_inputs
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.pack import CompactBatch, Positions, compact_ids, compact_labels, compact_positions, merge_embeds
+from adallava.pipeline.select import choose, image_inputs
+from adallava.pipeline.skips import SampleLayers
+from adallava.pipeline.wording import Language, embed_words
 from adallava.selection.contract import (
     BudgetTokenMethod,
     Need,
