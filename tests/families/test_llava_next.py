@@ -1,4 +1,4 @@
-"""What is LLaVA-NeXT's own: pictures in tiles, with row ends. All that is generation's, `tests/generation` crosses."""
+"""What is LLaVA-NeXT's own: pictures in tiles, with row ends. All that is generation's, `tests/pipeline` crosses."""
 
 import json
 from pathlib import Path

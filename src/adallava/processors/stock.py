@@ -3,7 +3,7 @@
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, cast
 
-from adallava.adapters.bundled import is_bundled, model_folder
+from adallava.checkpoints.bundled import is_bundled, model_folder
 from adallava.checkpoints.files import CONFIG_FILE, check_processor
 from adallava.checkpoints.hub import PROCESSOR_FILES, find_folder
 from adallava.checkpoints.json_files import read_json

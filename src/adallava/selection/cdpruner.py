@@ -49,7 +49,7 @@ class CDPrunerSelector(Method):
         self._relevance, self._text_tower = relevance, text_tower
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[Need]:  # type: ignore[override]  # it depends on an option
         """Projected tokens, and what relevance is measured by."""
         read = {"text-tower": {Need.TEXT_TOWER}, "llm-embeddings": {Need.WORDS}, "none": set()}[self._relevance]
         return frozenset({Need.PROJECTED, *read})

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from adallava.adapters import bundled
+from adallava.checkpoints import bundled
 from adallava.errors import UnknownNameError
 
 
