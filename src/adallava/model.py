@@ -11,6 +11,7 @@ from adallava.adapters import save_adapter
 from adallava.adapters.learned import Asked, BaseFiles, make_scheduler, make_selector
 from adallava.budget import BudgetLike, LatencyLike
 from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
+from adallava.engines import pick_engine
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
@@ -18,13 +19,12 @@ from adallava.pipeline.arguments import check_as_configured
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
-from adallava.pipeline.generate import generate_run
 from adallava.pipeline.language import make_language
 from adallava.pipeline.modes import plan_generation
 from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
-from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections
+from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections, read_answers
 from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
@@ -365,7 +365,9 @@ class AdaLlava:
         warn_of_positions(self.base.config, input_ids.shape[1], plan.max_new_tokens)
         if clock is not None:
             clock.start()
-        return generate_run(self._prepare(request, clock), plan, self.processor, clock)
+        run = self._prepare(request, clock)
+        made = pick_engine(run, plan).generate(run, plan, clock)
+        return read_answers(made.result, plan, run.settled(), self.processor, positions, clock, made.num_steps)
 
     @torch.no_grad()
     def select(
