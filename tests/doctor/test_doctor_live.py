@@ -14,7 +14,7 @@ from adallava.budget import TokenBudget
 from adallava.doctor import Diagnosis
 from adallava.doctor.live.checks import diagnose_method, diagnose_model
 from adallava.model import AdaLlava
-from adallava.pipeline import prepare_inside
+from adallava.pipeline import prepare
 from adallava.pipeline.drops import DropPlan, plan_drops
 from adallava.pipeline.layout import Layout, with_keep_counts
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
@@ -124,7 +124,7 @@ def test_what_the_last_layer_reads_is_watched_not_believed(full: AdaLlava, monke
         counts = [min(16, count + 1) for count in layout.keep_counts]
         return plan_drops(selector, with_keep_counts(layout, counts), num_layers)
 
-    monkeypatch.setattr(prepare_inside, "plan_drops", one_more)
+    monkeypatch.setattr(prepare, "plan_drops", one_more)
     diagnosis = diagnose(full.with_method("fastv"))
     shortened = next(finding for finding in diagnosis.findings if finding.check == "prompt-shortened")
     assert "the LLM's last layer read" in shortened.evidence[0]

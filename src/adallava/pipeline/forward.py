@@ -9,10 +9,10 @@ from torch import Tensor
 from adallava.errors import UnsupportedModeError
 from adallava.pipeline.arguments import AS_CONFIGURED, FORWARD_REFUSED, check_forward_arguments
 from adallava.pipeline.checked import check_indices
+from adallava.pipeline.latency_token import add_latency
 from adallava.pipeline.layout import Layout
-from adallava.pipeline.pack import CompactBatch, add_latency, compact_labels
-from adallava.pipeline.prepare import Prepared, assemble
-from adallava.pipeline.prepare_inside import PreparedInside
+from adallava.pipeline.pack import CompactBatch, assemble, compact_labels
+from adallava.pipeline.prepare import Prepared, PreparedInside
 from adallava.pipeline.program import LLMRun
 from adallava.pipeline.result import ForwardOutput
 from adallava.scheduling.contract import Schedule

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.pipeline.layout import IGNORED_LABEL, check_shapes
+from adallava.pipeline.layout import IGNORED_LABEL, Layout, check_shapes
 
 
 @dataclass(frozen=True)
@@ -116,3 +116,20 @@ def _before_the_last(ids: Tensor, mask: Tensor, image_token_id: int) -> int:
 
 def _inserted(row: Tensor, place: int, value: int) -> Tensor:
     return torch.cat([row[:place], row.new_tensor([value]), row[place:]])
+
+
+def add_latency(layout: Layout, embeds: Tensor, latency_embeds: Tensor | None, *, alone: bool = False) -> Tensor:
+    """Add each sample's encoded latency to the embedding at its latency token, [B, Lc, D].
+
+    Args:
+        layout: of the batch.
+        embeds: [B, Lc, D].
+        latency_embeds: [B, D]; of a sample without latency token, unread. None for a batch without any.
+        alone: put it in place of the embedding there instead.
+    """
+    if latency_embeds is None or layout.latency_places is None:
+        return embeds
+    columns = torch.arange(embeds.shape[1], device=embeds.device)
+    there = columns == layout.latency_places.unsqueeze(1)
+    token = latency_embeds.to(embeds.dtype).unsqueeze(1)
+    return torch.where(there.unsqueeze(-1), token if alone else embeds + token, embeds)

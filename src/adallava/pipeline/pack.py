@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import InputError
+from adallava.families.contract import Family
 from adallava.pipeline.layout import IGNORED_LABEL, Layout
 
 Positions = Literal["original", "compact"]
@@ -117,18 +118,35 @@ def merge_embeds(layout: Layout, text_embeds: Tensor, vision_embeds: Tensor | No
     return torch.where((slots >= 0).unsqueeze(-1), rows[slots.clamp_min(0)], text_embeds)
 
 
-def add_latency(layout: Layout, embeds: Tensor, latency_embeds: Tensor | None, *, alone: bool = False) -> Tensor:
-    """Add each sample's encoded latency to the embedding at its latency token, [B, Lc, D].
+def assemble(
+    family: Family,
+    layout: Layout,
+    input_ids: Tensor,
+    vision_embeds: Tensor | None,
+    kept_indices: Tensor | None,
+    positions: Positions,
+    labels: Tensor | None = None,
+    pad_token_id: int | None = None,
+) -> CompactBatch:
+    """Make the shortened batch.
 
     Args:
-        layout: of the batch.
-        embeds: [B, Lc, D].
-        latency_embeds: [B, D]; of a sample without latency token, unread. None for a batch without any.
-        alone: put it in place of the embedding there instead.
+        family: the model.
+        layout: of the batch, on the family's device.
+        input_ids: [B, L], the original ids.
+        vision_embeds: [I, Kmax, D], projected, or None.
+        kept_indices: [I, Kmax], or None.
+        positions: see `compact_positions`.
+        labels: [B, L] or None.
+        pad_token_id: that padding is written with; None = the family's.
     """
-    if latency_embeds is None or layout.latency_places is None:
-        return embeds
-    columns = torch.arange(embeds.shape[1], device=embeds.device)
-    there = columns == layout.latency_places.unsqueeze(1)
-    token = latency_embeds.to(embeds.dtype).unsqueeze(1)
-    return torch.where(there.unsqueeze(-1), token if alone else embeds + token, embeds)
+    ids = compact_ids(layout, input_ids, family.pad_token_id if pad_token_id is None else pad_token_id)
+    # A placeholder's id may lie outside the embedding: what stands there is replaced anyway.
+    text_embeds = family.embed_text(ids.masked_fill(layout.vision_slots >= 0, family.pad_token_id))
+    return CompactBatch(
+        input_ids=ids,
+        inputs_embeds=merge_embeds(layout, text_embeds, vision_embeds),
+        attention_mask=layout.attention_mask,
+        position_ids=compact_positions(layout, kept_indices, positions),
+        labels=None if labels is None else compact_labels(layout, labels),
+    )

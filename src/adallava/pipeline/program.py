@@ -13,12 +13,10 @@ from adallava.families.contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
-from adallava.pipeline.latency_token import insert_latency_tokens
+from adallava.pipeline.latency_token import add_latency, insert_latency_tokens
 from adallava.pipeline.layout import Layout
-from adallava.pipeline.pack import add_latency
-from adallava.pipeline.prepare import Prepared, wrap_seed
-from adallava.pipeline.prepare_inside import PreparedInside
-from adallava.pipeline.prepare_request import prepare_request
+from adallava.pipeline.prepare import Prepared, PreparedInside, prepare_request
+from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.pipeline.skips import SampleLayers, ScheduledLayers
 from adallava.pipeline.wording import Language
 from adallava.scheduling.contract import Scheduler, TokenScheduler, Units, has_free_token

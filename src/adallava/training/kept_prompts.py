@@ -8,10 +8,11 @@ from torch import Tensor
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
 from adallava.families.contract import Family, VisionFeatures
+from adallava.pipeline.encode import budget_ratios
 from adallava.pipeline.latency_token import insert_latency_tokens
 from adallava.pipeline.layout import Layout, plan_layout
-from adallava.pipeline.pack import CompactBatch
-from adallava.pipeline.prepare import assemble, budget_ratios, selection_input
+from adallava.pipeline.pack import CompactBatch, assemble
+from adallava.pipeline.selector_inputs import selection_input
 from adallava.selection.contract import Selection
 from adallava.selection.question import QuestionSelector
 from adallava.training.keep import Keep, draw_keep, select_tokens

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 from adallava.budget import TokenBudget
 from adallava.families.contract import Family, VisionFeatures
+from adallava.pipeline.encode import budget_ratios
 from adallava.pipeline.layout import IGNORED_LABEL, Layout, plan_layout
-from adallava.pipeline.prepare import assemble, budget_ratios, selection_input
+from adallava.pipeline.pack import assemble
+from adallava.pipeline.selector_inputs import selection_input
 from adallava.selection.contract import Selection
 from adallava.selection.gumbel import gumbel_noise
 from adallava.selection.question import QuestionSelector
