@@ -40,7 +40,8 @@ def normalise_answer(text: str) -> str:
 
     Articles and inner punctuation stay: `"The 3.5"` and `"3.5"` are different answers. Of ASCII it folds case and
     spaces and strips `string.punctuation`, nothing else. Twice is once; NFC and NFD of a text are equal, and so are
-    NFKC and NFKD of one without superscripts, subscripts, fractions and marks on no letter. Of punctuation alone nothing is left.
+    NFKC and NFKD of one without superscripts, subscripts, fractions and marks on no letter. Of punctuation alone
+    nothing is left.
     """
     if not text.isascii():
         text = "".join(map(_folded, unicodedata.normalize("NFD", text)))
