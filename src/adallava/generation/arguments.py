@@ -196,8 +196,8 @@ def _check_values(values: Mapping[str, Any], *, inside_llm: bool) -> None:
     missing = [name for name in ("put", "end") if not callable(getattr(streamer, name, None))]
     if streamer is not None and missing:
         raise InputError(
-            f"generate(streamer={_short(streamer)}): its type {type(streamer).__name__} has no {' and no '.join(missing)}, "
-            "which a streamer has: transformers' TextStreamer, for one"
+            f"generate(streamer={_short(streamer)}): its type {type(streamer).__name__} has no "
+            f"{' and no '.join(missing)}, which a streamer has: transformers' TextStreamer, for one"
         )
     if values.get("return_dict_in_generate") is False:
         raise UnsupportedModeError(

@@ -130,9 +130,10 @@ class _SampleReader:
                 raise InputError("holds no answer")
             check_can_be_right(self._metric, answers)
         with self._told(number, "image") as column:
-            path = row.get(column)
-            if path is not None and not self._pictures.is_inline(path):
-                self._pictures.check(path, self._real_path)
+            picture = row.get(column)
+            if picture is not None and not self._pictures.is_inline(picture):
+                self._pictures.check(picture, self._real_path)
+                picture = os.path.normpath(picture)
         sample_id = self._id(number, row)
         check_answers(self._metric, sample_id, answers)
         return TaskSample(
@@ -141,6 +142,7 @@ class _SampleReader:
             answers=answers,
             kind=self._kind(number, row),
             load_image=partial(_load_image, self._rows, self._pictures, number, column),
+            picture=picture,
         )
 
     def _id(self, number: int, row: Row) -> str:
