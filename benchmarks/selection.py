@@ -4,8 +4,9 @@
     python benchmarks/selection.py --shapes toy   # tiny shapes, for a look at whether it runs
 
 Timed is what an answer pays: `choose`, which asks a method picture by picture, and, for methods that merge, the
-product; not what the model makes for them (tower layers, projected tokens, a text tower), which the sweep's parts show,
-nor the search for K of methods with one of their own. The methods take turns. Prints a table, then JSON as its last line:
+product; not what the model makes for them (tower layers, projected tokens, a text tower), which the sweep's parts
+show, nor the search for K of methods with one of their own. The methods take turns.
+Prints a table, then JSON as its last line:
 median and 10th and 90th percentile in ms, the ratio of the median to `uniform`'s, and the closed-form FLOPs.
 """
 
