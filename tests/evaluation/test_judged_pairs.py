@@ -122,6 +122,17 @@ def test_other_pairs_take_nothing_from_the_planned_ones():
 # ---- the same, and what could have been found ----
 
 
+def test_a_family_is_corrected_by_flips_of_pictures():
+    # 35 pictures for one side and 25 for the other, ten equal questions each: one test alone has p = 0.245.
+    of_pictures = np.repeat([1.0, 0.0], [35, 25])
+    scores, clusters = np.repeat(of_pictures, 10), Clusters(np.repeat(np.arange(60), 10))
+    tests = [PairedTest(scores, 1.0 - scores, planned=True), PairedTest(1.0 - scores, scores, planned=True)]
+    for one in judge(tests, clusters, 0, 0.02):
+        assert one["correction"] == "max-t"
+        assert one["p_adjusted"] == pytest.approx(one["p_value"], abs=0.02)
+        assert one["p_value"] == pytest.approx(0.245, abs=0.001)
+
+
 def test_no_difference_on_few_samples_is_no_sameness():
     # With none of n different, a true share of 2 % would still leave (1 - 0.02)^n: 5 % at n = 149.
     assert equivalence_p_value(np.zeros(50), Clusters.distinct(50), 0.02) > 0.05
