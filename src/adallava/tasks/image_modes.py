@@ -107,9 +107,9 @@ def _integer_shares(image: Image.Image) -> NDArray[np.float32]:
 
 def _check_not_dark(image: Image.Image) -> None:
     """Refuse opaque colors of 16 bits whose upper 8 say next to nothing, black ones too: the lower 8 are gone."""
-    *colors, (least, most) = image.convert("RGBA").getextrema()
-    peak = max(high for _, high in colors)
-    if least == most and _DARKEST * peak <= 256:
+    levels = np.asarray(image.convert("RGBA"))
+    peak, alpha = int(levels[..., :3].max()), levels[..., 3]
+    if alpha.min() == alpha.max() and _DARKEST * peak <= 256:
         raise _too_dark(str(peak), "255 (the upper 8 of 16 bits)")
 
 
