@@ -122,6 +122,15 @@ def test_other_pairs_take_nothing_from_the_planned_ones():
 # ---- the same, and what could have been found ----
 
 
+def test_not_told_apart_is_not_the_same_and_says_what_would_have_been_found():
+    # 15 up and 10 down of 350: p = 0.42, and a difference of 3 points could well be true.
+    up, down = np.zeros(350), np.zeros(350)
+    up[:15], down[15:25] = 1.0, 1.0
+    (one,) = judge([PairedTest(up, down, planned=True)], Clusters.distinct(350), 0, 0.02)
+    assert (one["significant"], one["equivalent"]) == (False, False)
+    assert one["least_detectable"] == pytest.approx(least_detectable(350, 25 / 350, critical_value(1)))
+
+
 def test_a_family_is_corrected_by_flips_of_pictures():
     # 35 pictures for one side and 25 for the other, ten equal questions each: one test alone has p = 0.245.
     of_pictures = np.repeat([1.0, 0.0], [35, 25])
