@@ -82,6 +82,8 @@ def test_the_python_of_the_readme_works_as_written(folder):
     full, cheap = done.stdout.strip().splitlines()
     assert full.endswith("(256 of 256 vision tokens)")
     assert cheap.endswith("(16 of 256 vision tokens)")
+    said = [line for line in done.stderr.splitlines() if line.strip() and "Loading weights" not in line]
+    assert said == [], "a first-time user's first lines warn of nothing"
 
 
 def test_tables_are_those_of_the_measured_figures():

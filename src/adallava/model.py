@@ -12,7 +12,7 @@ from adallava.adapters.learned import Asked, BaseFiles, make_scheduler, make_sel
 from adallava.budget import BudgetLike, LatencyLike
 from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.engines import pick_engine
-from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
 from adallava.pipeline.arguments import check_as_configured
@@ -25,7 +25,7 @@ from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections, read_answers
-from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of
+from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.scheduling.contract import Scheduler, has_free_token
@@ -64,7 +64,7 @@ class AdaLlava:
 
         Args:
             base: a stock model of a family that `adallava.registry.family_names()` lists, or a `PeftModel` around one.
-            processor: its processor.
+            processor: its processor; None for a model that is not to `generate`.
             selector: a method, with its weights if it is a learned one; None for the full-token model.
             name_or_path: where the base's files are: a bundled name, a folder or a hub id.
             adapter_sha256: of the selector's weights file.
@@ -76,11 +76,12 @@ class AdaLlava:
                 method or scheduler that needs what it lacks.
             CheckpointError: if the base lies on several devices or is not floating-point, or the method's text tower
                 cannot be loaded.
+            InputError: for a tokenizer, or anything else that is not the model's processor.
         """
         self._family = wrap_model(base)
         if selector is not None:
             check_needs(self._family, selector, name_or_path)
-        self.processor = processor
+        self.processor = given_processor(processor)
         self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
         self._files = BaseFiles(name_or_path, self._family.model)
         self.adapter_sha256 = adapter_sha256
@@ -339,9 +340,14 @@ class AdaLlava:
         Raises:
             BudgetError: for a budget or latency that means nothing, or that the method "full", or the scheduler, cannot
                 give.
-            InputError: if prompts and images do not fit together.
+            InputError: if prompts and images do not fit together, or the model has no processor.
             UnsupportedModeError: for a mode of generation that cannot be given correctly.
         """
+        if self.processor is None:
+            raise InputError(
+                "generate decodes answers with the processor's tokenizer, and this model was made without a processor: "
+                "AdaLlava(base, processor)"
+            )
         request = Request.parse(
             input_ids,
             attention_mask,

@@ -58,6 +58,13 @@ def test_responses_that_are_none_of_the_tasks_answers_are_said_first_with_their_
     assert results.majority.accuracy.mean == 0.5
 
 
+def test_a_task_whose_answers_no_response_can_equal_is_said_though_none_is_known() -> None:
+    results = sum_up(change(healthy_records(), every, lambda r: {"answers": ["+", ""], "response": "+", "score": 0.0}))
+    first = results.alarms[0]
+    assert (first.kind, first.severity, first.count, first.total) == ("answers-outside-task", "alarm", 0, 1020)
+    assert "the task's answers are punctuation alone ('+')" in first.message
+
+
 def test_a_few_responses_among_the_answers_do_not_hide_the_rest() -> None:
     records = change(healthy_records(), every, true_or_false)
     records = change(records, lambda r: number_of(r) == 0, lambda r: {"response": "true", "score": 1.0})

@@ -122,6 +122,26 @@ def test_other_pairs_take_nothing_from_the_planned_ones():
 # ---- the same, and what could have been found ----
 
 
+def test_not_told_apart_is_not_the_same_and_says_what_would_have_been_found():
+    # 15 up and 10 down of 350: p = 0.42, and a difference of 3 points could well be true.
+    up, down = np.zeros(350), np.zeros(350)
+    up[:15], down[15:25] = 1.0, 1.0
+    (one,) = judge([PairedTest(up, down, planned=True)], Clusters.distinct(350), 0, 0.02)
+    assert (one["significant"], one["equivalent"]) == (False, False)
+    assert one["least_detectable"] == pytest.approx(least_detectable(350, 25 / 350, critical_value(1)))
+
+
+def test_a_family_is_corrected_by_flips_of_pictures():
+    # 35 pictures for one side and 25 for the other, ten equal questions each: one test alone has p = 0.245.
+    of_pictures = np.repeat([1.0, 0.0], [35, 25])
+    scores, clusters = np.repeat(of_pictures, 10), Clusters(np.repeat(np.arange(60), 10))
+    tests = [PairedTest(scores, 1.0 - scores, planned=True), PairedTest(1.0 - scores, scores, planned=True)]
+    for one in judge(tests, clusters, 0, 0.02):
+        assert one["correction"] == "max-t"
+        assert one["p_adjusted"] == pytest.approx(one["p_value"], abs=0.02)
+        assert one["p_value"] == pytest.approx(0.245, abs=0.001)
+
+
 def test_no_difference_on_few_samples_is_no_sameness():
     # With none of n different, a true share of 2 % would still leave (1 - 0.02)^n: 5 % at n = 149.
     assert equivalence_p_value(np.zeros(50), Clusters.distinct(50), 0.02) > 0.05
@@ -174,3 +194,13 @@ def test_what_a_run_can_show_is_said_in_one_line():
     assert "350 samples" in line
     assert "24 planned comparisons a difference of 6.6 points" in line
     assert "15,3" in line
+    assert "if each is on a picture of its own" in line
+    assert planning_line(350, 24, 350) == line
+
+
+def test_a_run_whose_questions_share_pictures_is_said_to_show_less():
+    line = planning_line(350, 24, 35)
+    assert "350 samples on 35 pictures and 24 planned comparisons a difference of 6.6 points can be found" in line
+    alone = least_detectable(35, 0.1, critical_value(24))
+    assert f"if they go alike, a difference of {100 * alone:.1f} points" in line
+    assert "of its own" not in line

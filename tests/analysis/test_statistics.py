@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from adallava.analysis.areas import SharedScores
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.front_gains import _Halves, _over_halves
 from adallava.analysis.statistics import mean_interval, paired_difference, resampled_means
 
 
@@ -132,3 +134,27 @@ def test_no_scores_have_no_mean(call):
 def test_unequal_numbers_cannot_be_paired():
     with pytest.raises(ValueError, match="cannot be paired"):
         paired_difference([1.0], [1.0, 0.0])
+
+
+def test_curves_are_resampled_by_picture_too():
+    # 50 pictures of ten equal samples tell as much as 50 samples: a standard error of sqrt(0.25 / 50).
+    right = np.repeat(np.arange(50) % 2, 10).astype(float)
+    means = resampled_means(right[None], seed=1, clusters=Clusters(np.repeat(np.arange(50), 10)))
+    assert means.std() == pytest.approx((0.25 / 50) ** 0.5, rel=0.05)
+
+
+def test_two_hundred_halvings_never_part_a_picture():
+    # Five pictures whose four samples are all right or all wrong; a half has two or three of them.
+    right = np.repeat([[1.0, 0.0, 1.0, 0.0, 0.0]], 4, axis=1)
+    shared = SharedScores(("a",), right, np.zeros((1, 1)), Clusters(np.repeat(np.arange(5), 4)))
+    halves = _Halves.of(shared, seed=0)
+    assert halves.choosing.shape == halves.measuring.shape == (400, 1)
+    assert set(np.round(halves.choosing.ravel(), 6)) <= {0.0, 0.333333, 0.5, 0.666667, 1.0}
+
+
+def test_halves_of_the_same_samples_are_no_independent_ones():
+    # Nadeau & Bengio: the variance of 20 halves counts 1/20 + 1 times, not 1/20.
+    found = _over_halves(np.tile([0.0, 0.2], 10), Clusters.distinct(1000), -1.0)
+    reach = stats.t.ppf(0.975, 999) * (0.01 * (1 + 1 / 20)) ** 0.5
+    assert (found["mean"], found["method"]) == (pytest.approx(0.1), "corrected-halvings")
+    assert (found["low"], found["high"]) == (pytest.approx(0.1 - reach), pytest.approx(0.1 + reach))

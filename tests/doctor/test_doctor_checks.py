@@ -29,6 +29,20 @@ def test_a_healthy_run_is_healthy(tmp_path: Path) -> None:
     assert {outcome.status for outcome in diagnosis.outcomes} == {"passed"}
 
 
+@pytest.mark.parametrize(("frame", "status"), [((0.0, 0.0, 1.0, 1.0), "passed"), ((0.375, 0.0, 0.625, 1.0), "found")])
+def test_pictures_that_were_cut_are_found_where_the_folder_says_so(
+    frame: tuple[float, ...], status: str, tmp_path: Path
+) -> None:
+    records = change(healthy_records(), lambda r: number_of(r) < 3, lambda r: {"frames": [frame]})
+    diagnosis = diagnose_run(write_run(tmp_path, records))
+    (outcome,) = [outcome for outcome in diagnosis.outcomes if outcome.check == "pictures-cut"]
+    assert outcome.status == status
+    assert diagnosis.healthy == (status == "passed")
+    if status == "found":
+        assert outcome.evidence[0].startswith("3 of 3 pictures are cut, the most to 25 %")
+        assert outcome.examples == ("s000", "s001", "s002")
+
+
 def inside_the_llm(records: Records) -> Records:
     """As if `random` had dropped its tokens inside the LLM: all of them enter, K are left."""
     return change(

@@ -267,7 +267,7 @@ def test_what_is_not_supported_is_refused_with_the_reason_and_exit_code_1(model_
     [
         ({"system_instruction": "Be brief. "}, "'Be brief. ' should stand before the question"),
         ({"apply_chat_template": True}, "leave --apply_chat_template out"),
-        ({"gen_kwargs": "samples=3"}, r"\['samples'\].*\(vqav2_scenes doc 0, vqav2_scenes doc 1, "),
+        ({"gen_kwargs": "samples=3"}, r"no argument 'samples'.*\(vqav2_scenes doc 0, vqav2_scenes doc 1, "),
     ],
 )
 def test_what_would_not_be_done_is_refused(task_folder, options, message):
@@ -286,6 +286,32 @@ def test_empty_answers_fail_the_run_with_their_cause_unless_they_are_let_pass(ta
     with pytest.raises(RunFailed, match=r"9 of 9 answers are empty \(9 first-token-eos\)"):
         evaluate(task_folder)
     assert responses(evaluate(task_folder, MODEL_ARGS + ",max_empty_share=1")) == [""] * NUM_SAMPLES
+
+
+def test_pictures_that_are_cut_are_warned_of_at_the_end(tmp_path):
+    from lmms_eval.api.instance import Instance
+    from models import tiny_llava
+
+    content = [{"type": "image", "url": Image.new("RGB", (400, 100), "red")}, {"type": "text", "text": "what?"}]
+    arguments = ("what?", lambda doc: [{"role": "user", "content": content}], {"max_new_tokens": 2}, 0, "task", "test")
+    for padded, expected in (
+        (False, ["1 of 1 pictures are cut by the processor's center crop, the most to 25 %"]),
+        (True, []),
+    ):
+        model = AdaLlavaLmms(
+            str(tiny_llava(tmp_path / str(padded))),
+            method="full",
+            device="cpu",
+            pad_to_square=padded,
+            max_empty_share=1,
+        )
+        model.task_dict = {"task": {"test": {0: {}}}}
+        metadata = {"task": "task", "doc_id": 0, "repeats": 1}
+        request = Instance(request_type="generate_until", arguments=arguments, idx=0, metadata=metadata)
+        with logged() as lines:
+            model.generate_until([request])
+            model.clean()
+        assert [line.partition(":")[0] for line in lines if "are cut by" in line] == expected
 
 
 CUT = "generation_kwargs: {{max_new_tokens: 16, until: {until}}}\n"

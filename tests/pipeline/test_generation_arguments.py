@@ -190,6 +190,31 @@ def test_single_values_of_taken_arguments_are_refused(model: AdaLlava, inputs: d
             model.generate(**inputs, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"streamer": object()}, "streamer=….*type object has no put and no end"),
+        ({"negative_prompt_ids": torch.ones(2, 3)}, "negative_prompt_ids=….*does nothing without guidance_scale"),
+        ({"negative_prompt_ids": torch.ones(2, 3), "guidance_scale": 1.0}, "does nothing without guidance_scale"),
+        (
+            {"negative_prompt_attention_mask": torch.ones(2, 3), "guidance_scale": 2.0},
+            "does nothing without negative_prompt_ids",
+        ),
+    ],
+)
+def test_what_would_do_nothing_or_break_later_is_one_clear_error(
+    model: AdaLlava, inputs: dict[str, Any], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        model.generate(**inputs, **arguments)
+
+
+def test_a_second_prompt_is_read_as_by_stock(model: AdaLlava, inputs: dict[str, Any]) -> None:
+    single = {name: tensor[:1] for name, tensor in inputs.items()}
+    asked = {"max_new_tokens": 3, "guidance_scale": 3.0, "negative_prompt_ids": torch.tensor([[7, 9, 11]])}
+    assert torch.equal(model.generate(**single, **asked).sequences, model.base.generate(**single, **asked))
+
+
 @pytest.mark.parametrize("call", ["generate", "forward"])
 def test_the_towers_features_are_the_checkpoints(model: AdaLlava, inputs: dict[str, Any], call: str) -> None:
     run = getattr(model, call)

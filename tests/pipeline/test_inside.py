@@ -274,6 +274,12 @@ def test_a_picture_without_text_behind_it_is_refused(model: AdaLlava) -> None:
         model.generate(**batch, token_budget=3)
 
 
+def test_labels_of_the_whole_prompt_leave_no_question_and_that_is_said(model: AdaLlava) -> None:
+    batch = tiny_inputs(model.processor, ["why?"])
+    with pytest.raises(InputError, match=r"behind image 0 before its first label.*labels of the prompt to -100"):
+        model.forward(**batch, labels=batch["input_ids"], token_budget=3)
+
+
 def test_a_prompt_without_an_image_is_answered_as_by_the_stock_model(model: AdaLlava) -> None:
     batch = tiny_inputs(model.processor, ["why?", "what is it?"], images_each=0)
     batch.pop("pixel_values", None)

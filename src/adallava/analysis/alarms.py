@@ -74,8 +74,10 @@ def alarm_of_answers(told: ResponseTally, answers: Iterable[Sequence[str]]) -> A
     outside = Counter({text: count for text, count in told.others.items() if text not in known})
     total = told.scored + told.others.total()
     within = total - outside.total()
-    if total == 0 or not known or within >= TINY_SHARE * total:
+    if total == 0 or within >= TINY_SHARE * total:
         return None
+    if not known:
+        return _alarm_of_signs(of_samples, within, total)
     share = f"{within:,} of {total:,} responses ({100 * within / total:.1f} %)"
     head = f"none of {total:,} responses is" if within == 0 else f"only {share} are"
     frequent = ", ".join(f"{_quoted(text)} ({count:,})" for text, count in outside.most_common(_SHOWN))
@@ -83,6 +85,22 @@ def alarm_of_answers(told: ResponseTally, answers: Iterable[Sequence[str]]) -> A
         kind="answers-outside-task",
         severity=_severity(len(of_samples)),
         message=f"{head} one of {_answers_words(sorted(known))}, right or wrong; the most frequent: {frequent}",
+        count=within,
+        total=total,
+    )
+
+
+def _alarm_of_signs(of_samples: Sequence[Sequence[str]], within: int, total: int) -> Alarm | None:
+    given = dict.fromkeys(answer for own in of_samples for answer in own if answer.strip())
+    if not given:
+        return None
+    return Alarm(
+        kind="answers-outside-task",
+        severity=_severity(len(of_samples)),
+        message=(
+            f"{within:,} of {total:,} responses are right, and the task's answers are punctuation alone "
+            f"({', '.join(map(_quoted, list(given)[:_SHOWN]))}), which exact-match never counts as right"
+        ),
         count=within,
         total=total,
     )

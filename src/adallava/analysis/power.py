@@ -52,20 +52,32 @@ def _asked(difference: float, discordance: float, critical: float) -> float:
     return critical * math.sqrt(differing) + _POWER_QUANTILE * math.sqrt(differing - difference**2)
 
 
-def planning_line(samples: int, tests: int) -> str:
+def planning_line(samples: int, tests: int, pictures: int | None = None) -> str:
     """Say before a run what its samples can show.
 
     Args:
         samples: of the task.
         tests: planned comparisons.
+        pictures: that the samples are about, None if that is not known. Questions that share one count for anything
+            from one sample, if they go alike, to as many as they are.
     """
     critical = critical_value(tests)
-    found = least_detectable(samples, USUAL_DISCORDANCE, critical)
-    what = "no difference can be found" if found is None else f"a difference of {100 * found:.1f} points can be found"
-    differing = USUAL_DISCORDANCE if found is None else max(USUAL_DISCORDANCE, found)
-    planned = f"{tests} planned comparison{'' if tests == 1 else 's'}"
+    of_samples = least_detectable(samples, USUAL_DISCORDANCE, critical)
+    differing = USUAL_DISCORDANCE if of_samples is None else max(USUAL_DISCORDANCE, of_samples)
     needed = ", ".join(f"{samples_needed(points / 100, USUAL_DISCORDANCE, critical):,}" for points in (1, 2, 3))
+    planned = f"{tests} planned comparison{'' if tests == 1 else 's'}"
+    about, condition, alike = "", "if each is on a picture of its own and", ""
+    if pictures is not None and pictures < samples:
+        about, condition = f" on {pictures:,} pictures", "if questions on one picture go their own ways and"
+        of_pictures = least_detectable(pictures, USUAL_DISCORDANCE, critical)
+        alike = f"; if they go alike, {_found_words(of_pictures)}"
     return (
-        f"with {samples:,} samples and {planned} {what} (power {POWER:.0%}, if each is on a picture of its own and two "
-        f"cells differ on {differing:.0%} of them); 1, 2 and 3 points need {needed}"
+        f"with {samples:,} samples{about} and {planned} {_found_words(of_samples)} (power {POWER:.0%}, {condition} two "
+        f"cells differ on {differing:.0%} of them{alike}); 1, 2 and 3 points need {needed}"
     )
+
+
+def _found_words(difference: float | None) -> str:
+    if difference is None:
+        return "no difference can be found"
+    return f"a difference of {100 * difference:.1f} points can be found"

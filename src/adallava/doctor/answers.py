@@ -36,6 +36,7 @@ class Answer:
         score: in [0, 1] for this project's runs; any metric's value for lmms-eval.
         kind: question type.
         picture_sha256: samples about one picture share it; None if the file does not say.
+        seen_share: of its pictures that share which the model saw least of; None if the file does not say.
         error: why the sample failed, if it did.
         method, budget_asked: what ran, according to the row itself.
         num_vision_tokens, tokens_asked, tokens_kept: N, K asked for, tokens that entered the LLM.
@@ -64,6 +65,7 @@ class Answer:
     positions: str | None = None
     kind: str | None = None
     picture_sha256: str | None = None
+    seen_share: float | None = None
     error: str | None = None
     method: str | None = None
     budget_asked: str | None = None

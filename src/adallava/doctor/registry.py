@@ -9,6 +9,7 @@ from adallava.doctor.answers import AnswerFile
 from adallava.doctor.checks.batches import check_batch_dependence
 from adallava.doctor.checks.budgets import check_budget_applied, check_selection_reads_input
 from adallava.doctor.checks.completeness import check_samples_complete, check_summary_matches
+from adallava.doctor.checks.crops import check_pictures_cut, says_what_was_seen
 from adallava.doctor.checks.decoding import check_decoding
 from adallava.doctor.checks.empties import (
     check_answers_cut,
@@ -30,13 +31,14 @@ from adallava.records.jsonl import read_lines
 
 @dataclass(frozen=True)
 class FileCheck:
-    """A check over loaded answers: a pure function, its name, what it looks for, what to do about it."""
+    """A check over loaded answers: a pure function, its name, what it looks for, what to do, and for which files."""
 
     id: str
     failure: int | None
     title: str
     remedy: str
     observe: Callable[[AnswerFile], Observation]
+    applies: Callable[[AnswerFile], bool] = lambda _: True
 
     def run(self, file: AnswerFile) -> Outcome:
         """Look, and return what was seen together with what this check is."""
@@ -198,6 +200,15 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "Run again with this version.",
         check_decoding,
     ),
+    FileCheck(
+        "pictures-cut",
+        None,
+        "the model did not see all of its pictures",
+        "Run again with --pad-to-square, which shows all of each, and see whether the scores differ (`adallava "
+        "compare`); or look at the pictures in the report, where the part that was seen is framed.",
+        check_pictures_cut,
+        says_what_was_seen,
+    ),
 )
 """First whether the figures mean anything at all, then in the order in which a person would meet the failures."""
 
@@ -239,13 +250,13 @@ def _is_line_of_sweep(path: Path) -> bool:
 
 
 def diagnose_answers(file: AnswerFile) -> Diagnosis:
-    """Run every check over loaded answers."""
+    """Run every check that applies over loaded answers."""
     total = sum(len(cell.answers) for cell in file.cells)
     return Diagnosis(
         source=file.source,
         form=file.form,
         summary=f"{total} answers in {len(file.cells)} cells: {', '.join(cell.label for cell in file.cells)}",
-        outcomes=tuple(check.run(file) for check in FILE_CHECKS),
+        outcomes=tuple(check.run(file) for check in FILE_CHECKS if check.applies(file)),
     )
 
 

@@ -152,7 +152,7 @@ def check_generate_arguments(
 
     Raises:
         UnsupportedModeError: naming the argument, where it came from, and the reason.
-        InputError: for a name that nobody knows.
+        InputError: for a name that nobody knows, or a value that does nothing or cannot be used.
     """
     own = {name: value for name, value in configured.items() if value is not None and value != inherited.get(name)}
     given = {**own, **called}
@@ -174,6 +174,15 @@ def check_generate_arguments(
             )
     for values in (given, rest):
         _check_values(values, inside_llm=inside_llm)
+    _check_negative_prompt(given, rest)
+
+
+def _check_negative_prompt(given: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+    """Refuse parts of a second prompt that nothing reads, as stock `generate` leaves them out in silence."""
+    needs = {"negative_prompt_ids": "guidance_scale", "negative_prompt_attention_mask": "negative_prompt_ids"}
+    for name, needed in needs.items():
+        if given.get(name) is not None and not asks_for_something(needed, given.get(needed, rest.get(needed))):
+            raise InputError(f"generate({name}=…) does nothing without {needed}: give that too, or leave it out")
 
 
 def _check_values(values: Mapping[str, Any], *, inside_llm: bool) -> None:
@@ -182,6 +191,13 @@ def _check_values(values: Mapping[str, Any], *, inside_llm: bool) -> None:
         raise UnsupportedModeError(
             "generate(cache_implementation='paged') is not supported: transformers then batches prompts of ids alone, "
             "which takes no pictures and counts nothing"
+        )
+    streamer = values.get("streamer")
+    missing = [name for name in ("put", "end") if not callable(getattr(streamer, name, None))]
+    if streamer is not None and missing:
+        raise InputError(
+            f"generate(streamer={_short(streamer)}): its type {type(streamer).__name__} has no "
+            f"{' and no '.join(missing)}, which a streamer has: transformers' TextStreamer, for one"
         )
     if values.get("return_dict_in_generate") is False:
         raise UnsupportedModeError(

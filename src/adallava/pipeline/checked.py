@@ -10,7 +10,7 @@ import torch
 from adallava.errors import AdallavaError
 from adallava.selection.contract import Need, Selection, SelectionInput
 
-_NEED_OF = {
+NEED_OF_FIELD = {
     "budget_features": Need.BUDGET_TOKEN,
     "feature_layer": Need.FEATURE_LAYER,
     "last_layer": Need.LAST_LAYER,
@@ -27,8 +27,8 @@ class _Undeclared:
 
     def __init__(self, name: str, field: str) -> None:
         self._message = (
-            f"method {name!r} reads `{field}`, and its `needs` does not name Need.{_NEED_OF[field].name}: add it, so "
-            "that the model makes what the method reads"
+            f"method {name!r} reads `{field}`, and its `needs` does not name Need.{NEED_OF_FIELD[field].name}: add it, "
+            "so that the model makes what the method reads"
         )
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
@@ -53,7 +53,7 @@ def declared_inputs(name: str, needs: frozenset[Need], inputs: SelectionInput) -
     """
     missing = {
         field: _Undeclared(name, field)
-        for field, need in _NEED_OF.items()
+        for field, need in NEED_OF_FIELD.items()
         if need not in needs and getattr(inputs, field) is None
     }
     return replace(inputs, **missing)  # type: ignore[arg-type]

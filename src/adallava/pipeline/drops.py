@@ -224,6 +224,11 @@ def _texts_behind_images(layout: Layout) -> list[_Columns]:
         for image, start in enumerate(prompt.spans):
             behind = text[text > prompt.columns[start]]
             if len(behind) == 0:
+                if len(prompt.columns) > start + prompt.tokens_per_image[image]:
+                    raise InputError(
+                        f"sample {sample} has no text behind image {image} before its first label: methods inside the "
+                        "LLM let the question judge the image's tokens, so set the labels of the prompt to -100"
+                    )
                 raise InputError(
                     f"sample {sample} has no text behind image {image}: methods inside the LLM let the question's "
                     "tokens judge the image's, so put the question behind the image"

@@ -64,6 +64,21 @@ class AdaLlavaProcessor:
         return padding_to_square(processor) if pad_to_square else processor
 
 
+def given_processor(processor: Any) -> Any:
+    """Return what a caller hands over as a model's processor; None, for a model that only runs `forward`, is itself.
+
+    Raises:
+        InputError: for a tokenizer or an image processor alone, and what is neither, naming what to give.
+    """
+    kinds = {cls.__name__ for cls in type(processor).__mro__}
+    if processor is not None and ("PreTrainedTokenizerBase" in kinds or not hasattr(processor, "batch_decode")):
+        raise InputError(
+            f"a {type(processor).__name__} is not taken as a processor, which has a tokenizer and reads pictures: "
+            "AdaLlavaProcessor.from_pretrained, or transformers' AutoProcessor, loads the model's by name or folder"
+        )
+    return processor
+
+
 def prepare_picture(processor: Any, image: "Image.Image") -> "Image.Image":
     """Return a picture as a processor can take it.
 

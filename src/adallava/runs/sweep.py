@@ -87,7 +87,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
         run = describe_run(request, loaded)
         if request.roofline is not None:
             hardware(request.roofline).peak(run.config.dtype)
-        observer.note(planning_line(len(task.samples), count_planned(loaded.plans)))
+        observer.note(planning_line(len(task.samples), count_planned(loaded.plans), task.num_pictures))
         with Journal(
             request.output, run, retry_failed=request.retry_failed, sha256_of_first=task.sha256_of_first
         ) as journal:

@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from adallava.errors import InputError
 
 from .image_metadata import read_orientation, without_metadata
-from .image_modes import to_rgb
+from .image_modes import has_deep_colors, to_rgb
 
 MAX_IMAGE_BYTES = 64 * 2**20
 """Encoded size above which a picture is refused unread."""
@@ -100,9 +100,10 @@ def with_clear_axes(image: Image.Image) -> Image.Image:
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
     _check_pixels(image, name)
+    deep_colors = has_deep_colors(image)
     image.load()
     turn = _TURNS.get(read_orientation(image))
-    upright = to_rgb(image)
+    upright = to_rgb(image, deep_colors)
     return upright if turn is None else upright.transpose(turn)
 
 

@@ -128,6 +128,7 @@ def _to_answer(record: SampleRecord, shared: _Shared) -> Answer:
         score=record.score,
         kind=shared(record.kind),
         picture_sha256=shared(record.picture_sha256),
+        seen_share=shared(record.seen_share),
         error=record.error,
         method=shared(record.method + schedule),
         budget_asked=shared(record.budget_asked),
