@@ -247,6 +247,13 @@ def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old"
 
 
+def test_what_a_kill_left_of_an_unfinished_file_is_dropped_though_this_run_writes_no_such_file(tmp_path):
+    for name in ("samples.jsonl", "report.html"):
+        (tmp_path / f"{name}.partial").write_text("the first half")
+    with Journal(tmp_path, run()):
+        assert {path.name for path in tmp_path.iterdir()} == {"run.json", "samples.jsonl"}
+
+
 def test_what_other_ranks_left_is_moved_into_the_one_file(tmp_path):
     with Journal(tmp_path, run()) as journal:
         journal.append(records("a"))

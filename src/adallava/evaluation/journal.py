@@ -15,7 +15,7 @@ from typing import IO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from adallava.durable import append_durably, close_file, write_atomically, writing
+from adallava.durable import PARTIAL_SUFFIX, append_durably, close_file, write_atomically, writing
 from adallava.errors import RunFolderError
 from adallava.jsonl import read_lines
 from adallava.records import Run, SampleRecord, TimingRecord
@@ -87,6 +87,7 @@ class Journal:
         self.folder = folder
         self._path = folder / SAMPLES_FILE
         self.run = _claim(folder, run, sha256_of_first or (lambda _: run.provenance.task_sha256))
+        _drop_unfinished(folder)
         _cut_torn_line(self._path)
         self.done = self._find_answers()
         self.gather()
@@ -237,6 +238,12 @@ def read_run(folder: Path) -> Run | None:
         raise RunFolderError(
             f"{path} is not a run of this version: {_first_line(error)}; give another --output"
         ) from None
+
+
+def _drop_unfinished(folder: Path) -> None:
+    """Drop what a kill has left of files that this run may not write anew, as it does `results.json`."""
+    for name in (RUN_FILE, SAMPLES_FILE, TIMINGS_FILE, TASK_FIGURES_FILE, REPORT_FILE):
+        (folder / f"{name}{PARTIAL_SUFFIX}").unlink(missing_ok=True)
 
 
 def _claim(folder: Path, run: Run, sha256_of_first: Callable[[int], str | None]) -> Run:
