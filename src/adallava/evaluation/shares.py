@@ -71,8 +71,7 @@ class Lead:
         self._clear()
         self._begun = lock_file(self._folder / _BEGUN_FILE)
         # Behind the lock, into a new file: whoever reads this launch's name meets a leader that is alive.
-        self._begun.write(launch_id(self._ranks).encode())
-        self._begun.flush()
+        append_durably(self._begun, [launch_id(self._ranks).encode()])
         return self
 
     def __exit__(

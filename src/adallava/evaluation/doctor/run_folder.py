@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from adallava.errors import RunFolderError
 from adallava.jsonl import read_lines
+from adallava.record_lines import parse_line, what_is_wrong
 from adallava.records import FULL_METHOD, Results, Run, SampleRecord
 
 from ..journal import share_files
@@ -57,7 +58,7 @@ def _read_model(path: Path, model: type[_Model]) -> _Model | None:
     try:
         return model.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise RunFolderError(f"{path} is not a {model.__name__} of this package: {_first_line(error)}") from error
+        raise RunFolderError(f"{path} is not a {model.__name__} of this package: {what_is_wrong(error)}") from error
 
 
 def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
@@ -68,18 +69,7 @@ def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
             if line.torn:
                 notes.append(f"{path.name}: the last line is torn, as after a kill; it was left out")
                 return
-            try:
-                yield SampleRecord.model_validate_json(line.data)
-            except ValidationError as error:
-                where = f"{path}, line {line.number}"
-                raise RunFolderError(f"{where}: not a sample record: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        detail = error.errors()[0]
-        return f"{'.'.join(map(str, detail['loc'])) or 'file'}: {detail['msg']}"
-    return str(error)
+            yield parse_line(path, line.number, line.data, SampleRecord)
 
 
 class _Shared:
