@@ -89,8 +89,9 @@ class Attempt:
         rank = draw.randrange(world_size)
         phase = draw.choice(OTHERS_PHASES if rank else LEADER_PHASES)
         touch = draw.randrange(TOUCHES[phase]) if draw.random() < 0.6 else None
-        # Before the processes have met, it is up to the launcher to end all with one.
-        supervised = phase == "loading" or draw.random() < 0.5
+        # A process that rank 0 has not met yet, by what it says of itself: the launcher has to end all with it.
+        unmet = phase == "loading" or (rank > 0 and touch is not None and touch < 3)
+        supervised = unmet or draw.random() < 0.5
         return cls(world_size, launched, supervised, rank, phase, draw.choice(SIGNALS), touch)
 
 
