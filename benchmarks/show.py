@@ -226,7 +226,7 @@ def _kills() -> list[str]:
     rows = [f"| {made['kills']} kills | |", "| --- | --- |"]
     for name, title in titles.items():
         counts = made["kills_by"][name].items()
-        rows.append(f"| {title} | " + ", ".join(f"{what} {count}" for what, count in counts) + " |")
+        rows.append(f"| {title} | " + "; ".join(f"{what}: {count}" for what, count in counts) + " |")
     wrong = {"lost": "lost", "doubled": "twice", "differing": "other than undisturbed"}
     answers = ", ".join(f"{made[name]} {words}" for name, words in wrong.items())
     rows.append(f"| answers on disk before a kill, after the last run | {made['answers_kept']:,}: {answers} |")
