@@ -219,6 +219,27 @@ def _report() -> list[str]:
     ]
 
 
+def _kills() -> list[str]:
+    """What was killed, when and how, and what was wrong once all of it was resumed."""
+    made = _published("kills")
+    titles = {"state": "state of the folder", "phase": "at", "signal": "by", "processes": "processes of the launch"}
+    rows = [f"| {made['kills']} kills | |", "| --- | --- |"]
+    for name, title in titles.items():
+        counts = made["kills_by"][name].items()
+        rows.append(f"| {title} | " + "; ".join(f"{what}: {count}" for what, count in counts) + " |")
+    wrong = {"lost": "lost", "doubled": "twice", "differing": "other than undisturbed"}
+    answers = ", ".join(f"{made[name]} {words}" for name, words in wrong.items())
+    rows.append(f"| answers on disk before a kill, after the last run | {made['answers_kept']:,}: {answers} |")
+    rows.append(
+        f"| of {made['folders']} folders, after the last run | {made['left_over']} files left over, "
+        f"{made['unhealthy']} not healthy to `adallava doctor` |"
+    )
+    rows.append(
+        f"| of {made['runs']} launches | {made['hanging']} hung, {made['untold']} without the right last words |"
+    )
+    return rows
+
+
 def _statistics() -> list[str]:
     """What the audit claimed and found, with the Monte-Carlo error."""
     rows = ["| | where | claimed | found | runs |", "| --- | --- | ---: | ---: | ---: |"]
@@ -264,6 +285,8 @@ TABLES = {
     "converting_provenance": lambda: clock_tables.provenance(_published("converting")),
     "processes": lambda: clock_tables.processes(_published("processes")),
     "processes_provenance": lambda: clock_tables.provenance(_published("processes")),
+    "kills": _kills,
+    "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),
     "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
     "selection": lambda: clock_tables.selection(_published("selection")),

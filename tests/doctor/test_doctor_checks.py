@@ -227,5 +227,5 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     folder = write_run(tmp_path, healthy_records())
     lines = (folder / "samples.jsonl").read_text().splitlines(keepends=True)
     (folder / "samples.jsonl").write_text("".join([lines[0], "{}\n", *lines[1:]]))
-    with pytest.raises(RunFolderError, match=r"samples\.jsonl, line 2"):
+    with pytest.raises(RunFolderError, match=r"line 2 of .*samples\.jsonl is not .* Remove that line"):
         diagnose_run(folder)

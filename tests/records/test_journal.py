@@ -91,7 +91,7 @@ def test_a_sample_twice_is_refused(tmp_path):
     with Journal(tmp_path, run()) as journal:
         journal.append(records("a"))
         journal.append(records("a"))
-    with pytest.raises(RunFolderError, match="twice"):
+    with pytest.raises(RunFolderError, match=r"line 2 of .*samples\.jsonl holds an answer twice.* remove that line"):
         Journal(tmp_path, run())
 
 
@@ -198,7 +198,7 @@ def test_a_torn_line_of_the_timings_is_left_out_and_damage_before_it_refused(tmp
         path.write_bytes(whole[:cut])
         assert read_timings(tmp_path) == lines[: whole[:cut].count(b"\n")]
     path.write_bytes(b"nonsense\n" + whole)
-    with pytest.raises(RunFolderError, match="line 1 is not a TimingRecord"):
+    with pytest.raises(RunFolderError, match=r"line 1 of .* is not a TimingRecord"):
         read_timings(tmp_path)
 
 
@@ -244,6 +244,13 @@ def test_a_file_is_replaced_whole(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_atomically(path, [b"new"])
     assert path.read_bytes() == b"old"
+
+
+def test_what_a_kill_left_of_an_unfinished_file_is_dropped_though_this_run_writes_no_such_file(tmp_path):
+    for name in ("samples.jsonl", "report.html"):
+        (tmp_path / f"{name}.partial").write_text("the first half")
+    with Journal(tmp_path, run()):
+        assert {path.name for path in tmp_path.iterdir()} == {"run.json", "samples.jsonl"}
 
 
 def test_what_other_ranks_left_is_moved_into_the_one_file(tmp_path):

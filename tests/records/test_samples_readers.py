@@ -38,10 +38,10 @@ def test_blank_lines_are_nothing_to_read(tmp_path: Path, reader: str, blank: byt
     [b"{}", b"[1]", b"\xff\xfe", LINES[1].replace("é".encode(), b"\xe9").strip(), b"[" * 100_000, b"\0" * 40],
 )
 def test_a_damaged_line_is_refused_by_file_and_line(tmp_path: Path, reader: str, damage: bytes) -> None:
-    with pytest.raises(RunFolderError) as refused:
+    with pytest.raises(
+        RunFolderError, match=r"line 2 of .*samples\.jsonl is not .*\. Remove that line: the others stay"
+    ):
         READERS[reader](write(tmp_path, LINES[0] + damage + b"\n"))
-    assert "samples.jsonl" in str(refused.value)
-    assert "line 2" in str(refused.value)
 
 
 @pytest.mark.parametrize("cut", [1, 40])

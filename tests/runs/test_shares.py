@@ -80,31 +80,6 @@ def test_a_rank_that_lost_its_leader_has_not_finished(tmp_path):
         share.begin()
     with pytest.raises(ProcessEndedError, match="process 0"), share:
         share.finish()
-    assert share.tells
-    assert not share.is_to_tell(), "once"
-
-
-def test_a_rank_tells_though_one_below_it_has_finished_and_holds_its_file(tmp_path):
-    with Lead(tmp_path, Ranks(world_size=3)) as lead, Share(tmp_path, Ranks(rank=2)) as second:
-        finished = finished_share(tmp_path, 1)
-        second.begin()
-        lead._begun.close()  # as the kernel does
-        assert second.is_to_tell()
-        assert not finished.is_to_tell()
-
-
-def test_a_rank_leaves_the_telling_to_one_below_it_that_is_at_work(tmp_path):
-    with (
-        Lead(tmp_path, Ranks(world_size=3)) as lead,
-        Share(tmp_path, Ranks(rank=1)) as first,
-        Share(tmp_path, Ranks(rank=2)) as second,
-    ):
-        first.begin()
-        second.begin()
-        lead._begun.close()  # as the kernel does
-        assert not second.is_to_tell()
-        with kernel_closing(first):
-            assert second.is_to_tell()
 
 
 TORCHRUN = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "2"}
@@ -152,7 +127,7 @@ def test_a_leader_without_its_launcher_does_not_wait_for_who_has_not_begun(tmp_p
         lead.wait(silent)
 
 
-def test_a_rank_whose_disk_is_full_ends_by_its_own_error_and_tells_it_if_it_is_alone(tmp_path, monkeypatch):
+def test_a_rank_whose_disk_is_full_ends_by_its_own_error(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -162,4 +137,3 @@ def test_a_rank_whose_disk_is_full_ends_by_its_own_error_and_tells_it_if_it_is_a
     monkeypatch.setattr(shares, "_write_standing", full)
     with pytest.raises(ValueError, match="its own"), share:
         raise ValueError("its own")
-    assert share.tells

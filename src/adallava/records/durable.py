@@ -8,6 +8,9 @@ from typing import IO
 
 from adallava.errors import RunFolderError
 
+PARTIAL_SUFFIX = ".partial"
+"""Of a file that is not whole yet, behind its name."""
+
 
 def append_durably(file: IO[bytes], lines: Iterable[bytes]) -> None:
     """Add lines to a file, and return when they are on disk.
@@ -48,7 +51,7 @@ def write_atomically(path: Path, data: Iterable[bytes]) -> None:
     Raises:
         RunFolderError: if they cannot be written; the old file stays, and nothing is left beside it.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
     try:
         with writing(partial, "wb") as file:
             append_durably(file, data)

@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 from adallava.errors import RunFolderError
 from adallava.records import Run, SampleRecord, TimingRecord
 from adallava.records.answer_places import AnswerPlaces, answer_key
-from adallava.records.durable import append_durably, close_file, write_atomically, writing
+from adallava.records.durable import PARTIAL_SUFFIX, append_durably, close_file, write_atomically, writing
 from adallava.records.file_locks import without_writer
-from adallava.records.jsonl import read_lines
+from adallava.records.jsonl import Line, read_lines
+from adallava.records.lines import parse_line
 from adallava.records.run_identity import at_limit_of, differences, extends, joined
 
 RUN_FILE = "run.json"
@@ -86,6 +87,7 @@ class Journal:
         self.folder = folder
         self._path = folder / SAMPLES_FILE
         self.run = _claim(folder, run, sha256_of_first or (lambda _: run.provenance.task_sha256))
+        _drop_unfinished(folder)
         _cut_torn_line(self._path)
         self.done = self._find_answers()
         self.gather()
@@ -145,18 +147,21 @@ class Journal:
             RunFolderError: if a line is no answer, or an answer is there twice.
         """
         done = AnswerPlaces()
-        for place, _, record in _read_answers(self._path):
-            if not done.add(answer_key(record), place):
-                raise RunFolderError(f"{self._path} holds an answer twice: give another --output")
+        for line, record in _read_answers(self._path):
+            if not done.add(answer_key(record), line.place):
+                raise RunFolderError(
+                    f"line {line.number} of {self._path} holds an answer twice ({record.cell}, {record.sample_id}): "
+                    "remove that line"
+                )
         return done
 
     def _new_lines(self, path: Path, place: int) -> Iterator[bytes]:
         """Yield the lines of a share that are to stand from byte `place` on: those of answers not there yet."""
-        for _, line, record in _read_answers(path):
+        for line, record in _read_answers(path):
             # Killed between moving and dropping a file, a former call has moved some already.
             if self.done.add(answer_key(record), place):
-                yield line
-                place += len(line)
+                yield line.data
+                place += len(line.data)
 
     def _read_at(self, file: IO[bytes], place: int) -> SampleRecord:
         file.seek(place)
@@ -186,8 +191,8 @@ def read_done(folder: Path) -> AnswerPlaces:
         RunFolderError: for a line that is not a `SampleRecord`.
     """
     done = AnswerPlaces()
-    for place, _, record in _read_answers(folder / SAMPLES_FILE):
-        done.add(answer_key(record), place)
+    for line, record in _read_answers(folder / SAMPLES_FILE):
+        done.add(answer_key(record), line.place)
     return done
 
 
@@ -218,7 +223,7 @@ def read_timings(folder: Path) -> list[TimingRecord]:
     path = folder / TIMINGS_FILE
     whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
     lines = whole.split(b"\n") if whole else []
-    return [_parse(path, number, line, TimingRecord) for number, line in enumerate(lines, start=1) if line.strip()]
+    return [parse_line(path, number, line, TimingRecord) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def read_run(folder: Path) -> Run | None:
@@ -236,6 +241,12 @@ def read_run(folder: Path) -> Run | None:
         raise RunFolderError(
             f"{path} is not a run of this version: {_first_line(error)}; give another --output"
         ) from None
+
+
+def _drop_unfinished(folder: Path) -> None:
+    """Drop what a kill has left of files that this run may not write anew, as it does `results.json`."""
+    for name in (RUN_FILE, SAMPLES_FILE, TIMINGS_FILE, TASK_FIGURES_FILE, REPORT_FILE):
+        (folder / f"{name}{PARTIAL_SUFFIX}").unlink(missing_ok=True)
 
 
 def _claim(folder: Path, run: Run, sha256_of_first: Callable[[int], str | None]) -> Run:
@@ -261,8 +272,8 @@ def _claim(folder: Path, run: Run, sha256_of_first: Callable[[int], str | None])
     return now
 
 
-def _read_answers(path: Path) -> Iterator[tuple[int, bytes, SampleRecord]]:
-    """Yield the whole lines of a file of answers, with their places and what they say; none if it is not there."""
+def _read_answers(path: Path) -> Iterator[tuple[Line, SampleRecord]]:
+    """Yield the whole lines of a file of answers, and what they say; none if it is not there."""
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -272,7 +283,7 @@ def _read_answers(path: Path) -> Iterator[tuple[int, bytes, SampleRecord]]:
                 return
             if line.blank:
                 continue
-            yield line.place, line.data, _parse(path, line.number, line.data, SampleRecord)
+            yield line, parse_line(path, line.number, line.data, SampleRecord)
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -294,19 +305,10 @@ def _cut_torn_line(path: Path) -> None:
 
 def _forget_failed(path: Path) -> bool:
     """Leave the failed answers out of a file, and return whether there were any."""
-    if not any(record.score is None for _, _, record in _read_answers(path)):
+    if not any(record.score is None for _, record in _read_answers(path)):
         return False
-    write_atomically(path, (line for _, line, record in _read_answers(path) if record.score is not None))
+    write_atomically(path, (line.data for line, record in _read_answers(path) if record.score is not None))
     return True
-
-
-def _parse(path: Path, number: int, line: bytes, kind: type[_RecordT]) -> _RecordT:
-    try:
-        return kind.model_validate_json(line)
-    except ValidationError as error:
-        raise RunFolderError(
-            f"{path}, line {number} is not a {kind.__name__}: {_first_line(error)}; give another --output"
-        ) from None
 
 
 def _line(record: BaseModel) -> bytes:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from adallava.errors import RunFolderError
 from adallava.records import Results, Run, SampleRecord
 from adallava.records.jsonl import read_lines
+from adallava.records.lines import parse_line, what_is_wrong
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
@@ -47,10 +48,7 @@ def read_samples(run_folder: Path) -> Iterator[SampleRecord]:
                     f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it goes on "
                     "where it stopped"
                 )
-            try:
-                yield SampleRecord.model_validate_json(line.data)
-            except ValidationError as error:
-                raise RunFolderError(_complaint(f"line {line.number} of {path}", error)) from error
+            yield parse_line(path, line.number, line.data, SampleRecord)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -68,13 +66,7 @@ def _read(record: type[_RecordT], path: Path) -> _RecordT:
     try:
         return record.model_validate_json(data)
     except ValidationError as error:
-        raise RunFolderError(_complaint(str(path), error)) from error
-
-
-def _complaint(where: str, error: ValidationError) -> str:
-    first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the whole"
-    return (
-        f"{where} is not what this version of adallava writes: {field}: {first['msg']}. "
-        "Run the sweep again into a fresh folder, or use the version that wrote it"
-    )
+        raise RunFolderError(
+            f"{path} is not what this version of adallava writes: {what_is_wrong(error)}. "
+            "Run the sweep again into a fresh folder, or use the version that wrote it"
+        ) from error

@@ -68,6 +68,11 @@ def ranks_of_one_host() -> Ranks:
     return ranks
 
 
+def is_launched() -> bool:
+    """Return True if a launcher has started this process, be it the only one."""
+    return "WORLD_SIZE" in os.environ
+
+
 def launch_id(ranks: Ranks) -> str:
     """Return what the processes of one launch have in common, and no other launch of a host.
 

@@ -47,13 +47,13 @@ class Standing:
     Attributes:
         answers: on disk, since it began.
         failed: of them.
-        ended: `finished` with its share, `failed` with a reason, `told` the user why all ends; None while at work.
+        ended: `finished` with its share, `failed` with a reason; None while at work.
         reason: of failing.
     """
 
     answers: int = 0
     failed: int = 0
-    ended: Literal["finished", "failed", "told"] | None = None
+    ended: Literal["finished", "failed"] | None = None
     reason: str = ""
 
 
@@ -71,19 +71,16 @@ class Lead:
         self._clear()
         self._begun = lock_file(self._folder / _BEGUN_FILE)
         # Behind the lock, into a new file: whoever reads this launch's name meets a leader that is alive.
-        self._begun.write(launch_id(self._ranks).encode())
-        self._begun.flush()
+        append_durably(self._begun, [launch_id(self._ranks).encode()])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the others know that all has ended; if it is by an error, that the user is told."""
+        """Let the others know that all has ended."""
         try:
             if error is None:
                 self._clear()
-            else:
-                tell_as_leader(self._folder)
         finally:
             self._begun.close()
 
@@ -135,14 +132,10 @@ class Share:
 
     As a context it tells the leader of an error that leaves it, and stays until the leader has ended: a launcher ends
     all processes once one has failed, and the leader is to say why before that.
-
-    Attributes:
-        tells: True if, on leaving, nobody else is there to tell the user why all ends.
     """
 
     def __init__(self, folder: Path, ranks: Ranks) -> None:
         """Prepare; nothing is written before `begin`."""
-        self.tells = False
         self._folder = folder
         self._ranks = ranks
         self._rank = ranks.rank
@@ -166,15 +159,12 @@ class Share:
             if isinstance(error, Exception) and not isinstance(error, ProcessEndedError):
                 self._report(error)
         finally:
-            self.tells = error is not None and self.is_to_tell()
             if self._file is not None:
                 # A copy that nobody closes but the kernel.
                 os.dup(self._file.fileno())
             for file in (self._file, self._begun):
                 if file is not None:
                     close_file(file)
-            # A signal may still ask, between here and the process's end, whether it is to tell: no more.
-            self._file = self._begun = None
 
     def begin(self) -> None:
         """Wait until the leader has the folder in order, and open this rank's file.
@@ -238,34 +228,9 @@ class Share:
         while self._leader_is_there():
             time.sleep(POLL_S)
 
-    def is_to_tell(self) -> bool:
-        """Return True if nobody else is there to tell the user why all ends, and take that on.
-
-        Not those who have finished: they may be gone, and held their files only until their processes ended.
-        """
-        if self._file is None or self._standing.ended == "finished" or self._leader_is_there():
-            return False
-        # Only now: a leader says that it tells, and then it goes.
-        below = {rank: read_standing(self._folder, rank) or Standing() for rank in range(self._rank)}
-        told = any(one.ended == "told" for one in below.values())
-        alive = any(
-            one.ended != "finished" and is_locked(share_file(self._folder, rank)) for rank, one in below.items()
-        )
-        if told or alive:
-            return False
-        with suppress(OSError):  # then another one tells it as well
-            self._say(replace(self._standing, ended="told"))
-        return True
-
     def _say(self, standing: Standing) -> None:
         self._standing = standing
         _write_standing(self._folder, self._rank, standing)
-
-
-def tell_as_leader(folder: Path) -> None:
-    """Let the others know that rank 0 tells the user why all ends; if that cannot be written, one of them tells too."""
-    with suppress(OSError):
-        _write_standing(folder, 0, Standing(ended="told"))
 
 
 def read_standing(folder: Path, rank: int) -> Standing | None:

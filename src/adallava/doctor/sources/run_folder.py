@@ -13,6 +13,7 @@ from adallava.records import FULL_METHOD, Results, Run, SampleRecord
 from adallava.records.cells import split_cell
 from adallava.records.journal import share_files
 from adallava.records.jsonl import read_lines
+from adallava.records.lines import parse_line, what_is_wrong
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Value = TypeVar("_Value", bound=Hashable)
@@ -56,7 +57,7 @@ def _read_model(path: Path, model: type[_Model]) -> _Model | None:
     try:
         return model.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise RunFolderError(f"{path} is not a {model.__name__} of this package: {_first_line(error)}") from error
+        raise RunFolderError(f"{path} is not a {model.__name__} of this package: {what_is_wrong(error)}") from error
 
 
 def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
@@ -67,18 +68,7 @@ def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
             if line.torn:
                 notes.append(f"{path.name}: the last line is torn, as after a kill; it was left out")
                 return
-            try:
-                yield SampleRecord.model_validate_json(line.data)
-            except ValidationError as error:
-                where = f"{path}, line {line.number}"
-                raise RunFolderError(f"{where}: not a sample record: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        detail = error.errors()[0]
-        return f"{'.'.join(map(str, detail['loc'])) or 'file'}: {detail['msg']}"
-    return str(error)
+            yield parse_line(path, line.number, line.data, SampleRecord)
 
 
 class _Shared:
