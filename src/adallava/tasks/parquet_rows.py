@@ -48,6 +48,9 @@ class ParquetRows:
     ) -> dict[int, Row]:
         """Return the wanted rows. See `Rows.read`."""
         names = list(dict.fromkeys(columns))
+        for name in (*names, *([] if image is None else [image])):
+            if self.columns.count(name) != 1:
+                raise InputError(f"{self._path} has {self.columns.count(name) or 'no'} columns {name!r}: name each once")
         rows: dict[int, dict[str, Any]] = {}
         for start, batch in self._all_batches(names, _TEXTS_AT_ONCE, end):
             places = [place for place in range(batch.num_rows) if start + place in wanted]
@@ -244,4 +247,4 @@ def _class_name(label: Any, names: Any) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__
