@@ -26,6 +26,7 @@ PAGES = (
     "docs/processes.md",
     "docs/statistics.md",
     "docs/scheduling.md",
+    "docs/trust.md",
     "src/adallava/bundled/tiny/README.md",
 )
 STAGES = (
@@ -230,7 +231,21 @@ def _statistics() -> list[str]:
     return rows
 
 
+def _fuzzing() -> list[str]:
+    """What each fuzzer tried in the last long run, and how many of its findings the tests hold since."""
+    heads = ("inputs", "tried", "answered", "refused in words", "slowest", "minutes", "findings so far")
+    rows = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    for row in sorted(_published("fuzzing")["rows"], key=lambda row: row["fuzzer"].lower()):
+        counts = f"{row['tried']:,} | {row['answered']:,} | {row['refused']:,}"
+        rows.append(
+            f"| {row['fuzzer']} | {counts} | {row['slowest_s']:.2f} s | {row['seconds'] / 60:.1f} | {row['findings']} |"
+        )
+    return rows
+
+
 TABLES = {
+    "fuzzing": _fuzzing,
+    "fuzzing_provenance": lambda: clock_tables.provenance(_published("fuzzing")),
     "statistics": _statistics,
     "statistics_provenance": lambda: clock_tables.provenance(_published("statistics")),
     "report": _report,

@@ -1,6 +1,5 @@
 """The errors a caller can cause, all under one base so that a command line can print them without a traceback."""
 
-
 _MOST_OF_ANOTHERS = 300
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hypothesis.errors import HypothesisWarning
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import HypothesisWarning
 from hypothesis.strategies import SearchStrategy
 
 from adallava.errors import AdallavaError
@@ -73,7 +73,8 @@ def judge(check: Callable[[Any], None], value: Any, folder: Path) -> str | None:
     started, before = time.monotonic(), _peak_bytes()
     reason = None
     try:
-        with _watched(folder):
+        with _watched(folder), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a warning is no refusal
             check(value)
     except AdallavaError as error:
         reason = str(error)
@@ -100,7 +101,7 @@ def fuzz(
     seconds: float = SECONDS_EACH,
     at_once: int = 100,
 ) -> Tally:
-    """Try random inputs for a time, in rounds with seeds of their own; the first that breaks a rule is shrunk and raised.
+    """Try random inputs for a time, each round by a seed of its own; the first that breaks a rule is shrunk and raised.
 
     Args:
         name: of the fuzzer.

@@ -1,4 +1,4 @@
-"""Strategies that begin with something valid and damage it a little, so that the first check is not the only one met."""
+"""Strategies that damage something valid a little, so that the first check is not the only one met."""
 
 import copy
 import json
@@ -143,7 +143,19 @@ def damaged_png(draw: st.DrawFn, valid: bytes) -> bytes:
                 more = bytes(draw(st.sampled_from((0, 100, 10**6))))
                 chunks[number] = kind, zlib.compress(more)
             case "kind":
-                kinds = (b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"acTL", b"fcTL", b"fdAT", b"tRNS", b"PLTE", b"gAMA")
+                kinds = (
+                    b"eXIf",
+                    b"tEXt",
+                    b"zTXt",
+                    b"iTXt",
+                    b"iCCP",
+                    b"acTL",
+                    b"fcTL",
+                    b"fdAT",
+                    b"tRNS",
+                    b"PLTE",
+                    b"gAMA",
+                )
                 chunks[number] = draw(st.sampled_from(kinds)), data
             case "double":
                 chunks.insert(number, chunks[number])

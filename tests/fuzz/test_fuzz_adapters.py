@@ -75,12 +75,18 @@ def _damaged_safetensors(draw: st.DrawFn, valid: bytes) -> bytes:
         case "text":
             header = draw(damaged_bytes(header, most=3))
         case "bytes":
-            return draw(damaged_bytes(valid[:40], most=2)) + valid[40:] if draw(st.booleans()) else valid[: -len(valid) // 3]
+            return (
+                draw(damaged_bytes(valid[:40], most=2)) + valid[40:]
+                if draw(st.booleans())
+                else valid[: -len(valid) // 3]
+            )
     body = draw(damaged_bytes(body[:16], most=1)) + body[16:]
     return len(header).to_bytes(8, "little") + header + body
 
 
-def check(six: AdaLlava, adapters: dict[str, Path], base_sha256: str, folder: Path, value: tuple[str, str, bytes]) -> None:
+def check(
+    six: AdaLlava, adapters: dict[str, Path], base_sha256: str, folder: Path, value: tuple[str, str, bytes]
+) -> None:
     """Load a folder's part, and have the scheduler or the method say something."""
     part, text, weights = value
     (folder / "adapter_config.json").write_bytes(text.encode("utf-8", "surrogatepass"))

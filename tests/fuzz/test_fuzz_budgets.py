@@ -1,4 +1,4 @@
-"""Budgets and latencies: any text, number, list or object is a number of tokens or layers within its bounds, or refused."""
+"""Budgets and latencies: any text, number, list or object is a number of tokens or layers in bounds, or refused."""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -27,7 +27,11 @@ from adallava.cli.arguments import (
 from adallava.errors import AdallavaError, InputError
 from adallava.generation.request import Request
 
-FINDINGS: dict[str, Any] = {}
+FINDINGS: dict[str, Any] = {
+    "a fraction larger than any float": Fraction(10**400, 3),
+    "a number of more digits than Python writes": 10**4400,
+    "text of thousands of digits": "9" * 5000,
+}
 """Values that broke a rule, by what they are."""
 
 _IDS = torch.ones(2, 3, dtype=torch.int64)

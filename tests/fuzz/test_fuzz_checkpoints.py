@@ -1,5 +1,6 @@
-"""Checkpoints: whatever stands in a folder's JSON files, it gives a model that answers, or a checkpoint error in words."""
+"""Checkpoints: whatever stands in a folder's JSON files, it gives a model that answers, or an error in words."""
 
+import copy
 import json
 import shutil
 from functools import partial
@@ -15,19 +16,26 @@ from mutations import damaged_bytes, damaged_json, json_text
 from adallava import AdaLlava
 from adallava.processor import build_prompt
 
-FINDINGS: dict[str, dict[str, str]] = {}
-"""Texts by file name, by what is wrong."""
+FINDINGS: dict[str, tuple[str, str, Any]] = {
+    "text for a flag": ("config.json", "text_config.output_hidden_states", "False"),
+}
+"""A file, a key in it and its value, by what is wrong."""
 
 _FILES = (
-    "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json", "tokenizer_config.json",
+    "config.json", "generation_config.json", "processor_config.json", "preprocessor_config.json",
+    "tokenizer_config.json",
     "tokenizer.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json",
 )  # fmt: skip
 _KEYS = (
-    "auto_map", "num_hidden_layers", "model_type", "rope_scaling", "rope_parameters", "quantization_config", "torch_dtype",
-    "dtype", "tie_word_embeddings", "attn_implementation", "_attn_implementation", "eos_token_id", "max_length", "hidden_act",
+    "auto_map", "num_hidden_layers", "model_type", "rope_scaling", "rope_parameters", "quantization_config",
+    "torch_dtype",
+    "dtype", "tie_word_embeddings", "attn_implementation", "_attn_implementation", "eos_token_id", "max_length",
+    "hidden_act",
     "num_beams", "do_sample", "temperature", "top_k", "image_size", "size", "crop_size", "resample", "image_token",
-    "patch_size", "vision_feature_layer", "vision_feature_select_strategy", "architectures", "chat_template", "return_dict",
-    "num_labels", "id2label", "layer_types", "sliding_window", "head_dim", "pad_token", "extra_special_tokens", "use_cache",
+    "patch_size", "vision_feature_layer", "vision_feature_select_strategy", "architectures", "chat_template",
+    "return_dict",
+    "num_labels", "id2label", "layer_types", "sliding_window", "head_dim", "pad_token", "extra_special_tokens",
+    "use_cache",
     "added_tokens_decoder", "transformers_version", "attention_dropout", "mlp_bias", "initializer_range", "sub_configs",
 )  # fmt: skip
 
@@ -80,8 +88,15 @@ def valid(tiny_folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FINDINGS)
-def test_checkpoints_that_failed_once(name: str, tiny_folder: Path, tmp_path: Path) -> None:
-    judge(partial(check, tiny_folder, tmp_path), FINDINGS[name], tmp_path)
+def test_checkpoints_that_failed_once(name: str, tiny_folder: Path, valid: dict[str, Any], tmp_path: Path) -> None:
+    file, keys, value = FINDINGS[name]
+    whole = copy.deepcopy(valid[file])
+    *outer, last = keys.split(".")
+    inner = whole
+    for key in outer:
+        inner = inner[key]
+    inner[last] = value
+    judge(partial(check, tiny_folder, tmp_path), {file: json_text(whole)}, tmp_path)
 
 
 def test_a_valid_checkpoint_answers(tiny_folder: Path, valid: dict[str, Any], tmp_path: Path) -> None:

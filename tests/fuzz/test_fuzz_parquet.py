@@ -18,11 +18,20 @@ from test_fuzz_jsonl import check_task
 
 from adallava.tasks.local import local_task
 
-FINDINGS: dict[str, bytes] = {}
+
+def _twice(name: str) -> bytes:
+    text = pa.array(["a"])
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays([text] * 4, ["image", "question", "answer", name]), file)
+    return file.getvalue().to_pybytes()
+
+
+FINDINGS = {"two columns of pictures": _twice("image"), "two columns of questions": _twice("question")}
 """Files that broke a rule, by what they are."""
 
 _FLAT = (
-    pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary(4), pa.bool_(), pa.int8(),
+    pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.binary(4), pa.bool_(),
+    pa.int8(),
     pa.int64(), pa.uint64(), pa.float16(), pa.float32(), pa.float64(), pa.decimal128(30, 3), pa.decimal256(60, -2),
     pa.date32(), pa.date64(), pa.time32("ms"), pa.time64("ns"), pa.timestamp("ns"), pa.timestamp("us", "Europe/Berlin"),
     pa.timestamp("s"), pa.duration("ns"), pa.null(), pa.dictionary(pa.int8(), pa.string()),
@@ -65,7 +74,10 @@ def _png() -> bytes:
 
 
 _USUAL: dict[str, tuple[pa.DataType, list[Any]]] = {
-    "image": (_PICTURE, [{"bytes": _png(), "path": None}, {"bytes": None, "path": "red.png"}, {"bytes": b"", "path": ""}]),
+    "image": (
+        _PICTURE,
+        [{"bytes": _png(), "path": None}, {"bytes": None, "path": "red.png"}, {"bytes": b"", "path": ""}],
+    ),
     "question": (pa.string(), ["What is it?", "Is it red?", "é?"]),
     "answer": (pa.int64(), [0, 1, -1, 7]),
     "answers": (pa.list_(pa.string()), [["red"], ["a", None], ["b"] * 10]),
@@ -103,7 +115,11 @@ def value_of(kind: pa.DataType, number: int) -> Any:
 
 def _moment(kind: pa.DataType, number: int) -> pa.Scalar:
     whole = pa.int32() if kind.bit_width == 32 else pa.int64()
-    edges = (number, 86_399, 0) if pa.types.is_time(kind) else (number, 1, -(2**31) + 1, 2**31 - 1 if kind.bit_width == 32 else 2**62)
+    edges = (
+        (number, 86_399, 0)
+        if pa.types.is_time(kind)
+        else (number, 1, -(2**31) + 1, 2**31 - 1 if kind.bit_width == 32 else 2**62)
+    )
     return pa.scalar(edges[number % len(edges)], whole).cast(kind)
 
 

@@ -11,7 +11,10 @@ from models import tiny_processor
 
 from adallava.processor import build_prompt, question_frame
 
-FINDINGS: dict[str, str] = {}
+FINDINGS = {
+    "refuses without a word": "{{ raise_exception('') }}",
+    "refuses with nothing": "{{ raise_exception(none) }}",
+}
 """Templates that broke a rule, by what they are."""
 
 _USUAL = (
@@ -28,17 +31,22 @@ _EXPRESSIONS = (
     "namespace(a=1)", "lipsum()", "lipsum(n=50)", "dict(a=1)", "joiner()", "loop.index", "loop(messages)", "caller()",
     "none", "none.x", "undefined_one", "undefined_one.x", "messages | tojson", "messages | map('upper') | list",
     "messages | sort", "'a' | center(99999)", "'a,b' | wordwrap(0)", "messages | batch(0) | list", "'x' | int + 'y'",
-    "messages | slice(0) | list", "'x' | indent(99999)", "'a' | truncate(-5)", "message | xmlattr", "'\ud800'", "'\\x00'",
+    "messages | slice(0) | list", "'x' | indent(99999)", "'a' | truncate(-5)", "message | xmlattr", "'\ud800'",
+    "'\\x00'",
     "'é' ~ messages", "messages | pprint", "messages.append(messages)", "messages.pop()", "message.update({'role': 3})",
     "message.clear()", "m()", "m(m)", "'<image>'",
 )  # fmt: skip
 _BLOCKS = (
     "{{% for x in {e} %}}{b}{{% endfor %}}", "{{% for x in {e} recursive %}}{b}{{{{ loop({e}) }}}}{{% endfor %}}",
-    "{{% if {e} %}}{b}{{% endif %}}", "{{% set x = {e} %}}{b}", "{{% macro m(a) %}}{b}{{{{ m(a) }}}}{{% endmacro %}}{{{{ m(1) }}}}",
+    "{{% if {e} %}}{b}{{% endif %}}", "{{% set x = {e} %}}{b}",
+    "{{% macro m(a) %}}{b}{{{{ m(a) }}}}{{% endmacro %}}{{{{ m(1) }}}}",
     "{{% set ns = namespace(s='xx') %}}{{% for i in {e} %}}{{% set ns.s = ns.s ~ ns.s %}}{{% endfor %}}{b}",
-    "{{% filter upper %}}{b}{{% endfilter %}}", "{{% call m() %}}{b}{{% endcall %}}", "{{% generation %}}{b}{{% endgeneration %}}",
-    "{{% block a %}}{b}{{% endblock %}}", "{{% raw %}}{b}{{% endraw %}}", "{{% with a = {e} %}}{b}{{% endwith %}}", "{b}{{# {e} #}}",
-    "{{% include {e} %}}{b}", "{{% import {e} as y %}}{b}", "{{% extends {e} %}}{b}", "{{% break %}}{b}", "{{{{ {e} }}}}{b}",
+    "{{% filter upper %}}{b}{{% endfilter %}}", "{{% call m() %}}{b}{{% endcall %}}",
+    "{{% generation %}}{b}{{% endgeneration %}}",
+    "{{% block a %}}{b}{{% endblock %}}", "{{% raw %}}{b}{{% endraw %}}", "{{% with a = {e} %}}{b}{{% endwith %}}",
+    "{b}{{# {e} #}}",
+    "{{% include {e} %}}{b}", "{{% import {e} as y %}}{b}", "{{% extends {e} %}}{b}", "{{% break %}}{b}",
+    "{{{{ {e} }}}}{b}",
     "{{% for a, b in {e} %}}{b}{{% endfor %}}", "{{% autoescape {e} %}}{b}{{% endautoescape %}}", "{{% do {e} %}}{b}",
 )  # fmt: skip
 
@@ -101,8 +109,6 @@ def test_a_valid_template_words_a_question(processor: Any, tmp_path: Path) -> No
 @pytest.mark.long
 @pytest.mark.timeout(SECONDS_EACH + 120)
 def test_fuzz_templates(processor: Any, tmp_path: Path) -> None:
-    tally = fuzz(
-        "chat templates", templates(), partial(check, processor), tmp_path, findings=len(FINDINGS), at_once=50
-    )
+    tally = fuzz("chat templates", templates(), partial(check, processor), tmp_path, findings=len(FINDINGS), at_once=50)
     assert tally.answered
     assert tally.refused

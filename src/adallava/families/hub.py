@@ -42,6 +42,5 @@ def find_folder(folder_or_id: str, patterns: Sequence[str], *, download: bool = 
         ) from error
     except Exception as error:  # whatever a hub or a network raises, and names that no hub has
         raise CheckpointError(
-            f"no model {folder_or_id!r}: not a bundled name, not a folder, not a readable hub id "
-            f"({in_short(error)})"
+            f"no model {folder_or_id!r}: not a bundled name, not a folder, not a readable hub id ({in_short(error)})"
         ) from error

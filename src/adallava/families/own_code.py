@@ -26,7 +26,8 @@ _CODE_KEYS = {
     "fast_tokenizer_files": "other files to be read in place of tokenizer.json (fast_tokenizer_files)",
 }
 _KERNEL_KEYS = ("attn_implementation", "experts_implementation")
-"""With an underscore before them or without. A name with a slash is a repository of compiled kernels, which transformers would fetch and run."""
+"""With an underscore before them or without. A name with a slash is a repository of compiled kernels, which
+transformers would fetch and run."""
 
 _CODE_FILE = Path("custom_generate") / "generate.py"
 """Stands for `generate` in transformers, for who trusts it."""

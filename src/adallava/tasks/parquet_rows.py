@@ -50,7 +50,9 @@ class ParquetRows:
         names = list(dict.fromkeys(columns))
         for name in (*names, *([] if image is None else [image])):
             if self.columns.count(name) != 1:
-                raise InputError(f"{self._path} has {self.columns.count(name) or 'no'} columns {name!r}: name each once")
+                raise InputError(
+                    f"{self._path} has {self.columns.count(name) or 'no'} columns {name!r}: name each once"
+                )
         rows: dict[int, dict[str, Any]] = {}
         for start, batch in self._all_batches(names, _TEXTS_AT_ONCE, end):
             places = [place for place in range(batch.num_rows) if start + place in wanted]
