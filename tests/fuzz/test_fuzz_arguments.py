@@ -172,7 +172,7 @@ def module_patch() -> Iterator[pytest.MonkeyPatch]:
 
 @pytest.fixture(scope="module")
 def folder(module_patch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder whose `a/b` holds a model, a task, a finished run and a recipe."""
+    """Return a folder whose `a/b` holds a model, a task and a recipe."""
     whole = tmp_path_factory.mktemp("arguments")
     work = whole / "a" / "b"
     (work / "data").mkdir(parents=True)
@@ -182,9 +182,15 @@ def folder(module_patch: pytest.MonkeyPatch, tiny_folder: Path, tmp_path_factory
     rows = [{"id": str(n), "image": "red.png", "question": "what is it?", "answers": ["red"]} for n in range(2)]
     (work / "data" / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (work / "recipe.toml").write_text(_RECIPE)
-    with contextlib.chdir(work), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        assert main(["sweep", *_VALID["sweep"].replace("--output new", "--output run").split()]) in (0, 1)
     return whole
+
+
+@pytest.fixture(scope="module")
+def with_run(folder: Path) -> Path:
+    """Return the folder once `a/b/run` is a finished run."""
+    with contextlib.chdir(folder / "a" / "b"), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        assert main(["sweep", *_VALID["sweep"].replace("--output new", "--output run").split()]) in (0, 1)
+    return folder
 
 
 @pytest.mark.parametrize("name", FINDINGS)
@@ -192,15 +198,16 @@ def test_command_lines_that_failed_once(name: str, calls: list[int], folder: Pat
     judge(partial(check, calls, folder), FINDINGS[name], folder)
 
 
-@pytest.mark.parametrize("command", ["sweep", "generate", "report", "compare", "doctor"])
-def test_a_valid_command_line_runs(command: str, calls: list[int], folder: Path) -> None:
-    assert judge(partial(check, calls, folder), [command, *_VALID[command].split()], folder) is None
+@pytest.mark.long
+@pytest.mark.parametrize("command", ["sweep", "generate", "report", "compare", "doctor", "train"])
+def test_a_valid_command_line_runs(command: str, calls: list[int], with_run: Path) -> None:
+    assert judge(partial(check, calls, with_run), [command, *_VALID[command].split()], with_run) is None
 
 
 @pytest.mark.long
 @pytest.mark.timeout(SECONDS_EACH + 120)
-def test_fuzz_arguments(calls: list[int], folder: Path) -> None:
-    fuzzed = partial(check, calls, folder)
-    tally = fuzz("command lines", command_lines(), fuzzed, folder, findings=len(FINDINGS), at_once=50)
+def test_fuzz_arguments(calls: list[int], with_run: Path) -> None:
+    fuzzed = partial(check, calls, with_run)
+    tally = fuzz("command lines", command_lines(), fuzzed, with_run, findings=len(FINDINGS), at_once=50)
     assert tally.answered
     assert tally.refused
