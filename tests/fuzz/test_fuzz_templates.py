@@ -11,6 +11,9 @@ from models import tiny_processor
 
 from adallava.processor import build_prompt, question_frame
 
+# A template that is stopped inside a destructor: Python tells of it, and it is stopped again.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 FINDINGS = {
     "refuses without a word": "{{ raise_exception('') }}",
     "refuses with nothing": "{{ raise_exception(none) }}",
