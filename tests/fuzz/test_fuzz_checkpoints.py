@@ -18,6 +18,7 @@ from adallava.processor import build_prompt
 
 FINDINGS: dict[str, tuple[str, str, Any]] = {
     "text for a flag": ("config.json", "text_config.output_hidden_states", "False"),
+    "a deviation for two of three colors": ("processor_config.json", "image_processor.image_std", [0.26, 0.27]),
 }
 """A file, a key in it and its value, by what is wrong."""
 

@@ -36,8 +36,9 @@ _Side = Annotated[int, Field(ge=1, le=MAX_PICTURE_PX)]
 _TokenId = Annotated[int, Field(ge=-1, lt=MAX_VOCABULARY)]
 _Template = Annotated[str, Field(max_length=MAX_TEMPLATE_CHARS)]
 _ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-_Colours = Annotated[list[FiniteFloat], Field(min_length=1, max_length=4)]
-_Deviations = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=1, max_length=4)]
+_Colours = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
+_Deviations = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
+"""Of red, green and blue: every picture is RGB."""
 
 
 class _Stock(BaseModel):
