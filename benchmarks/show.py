@@ -235,11 +235,14 @@ def _fuzzing() -> list[str]:
     """What each fuzzer tried in the last long run, and how many of its findings the tests hold since."""
     heads = ("inputs", "tried", "answered", "refused in words", "slowest", "minutes", "findings so far")
     rows = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    for row in sorted(_published("fuzzing")["rows"], key=lambda row: row["fuzzer"].lower()):
+    counted = [row for row in _published("fuzzing")["rows"] if "error" not in row]
+    for row in sorted(counted, key=lambda row: row["fuzzer"].lower()):
         counts = f"{row['tried']:,} | {row['answered']:,} | {row['refused']:,}"
         rows.append(
             f"| {row['fuzzer']} | {counts} | {row['slowest_s']:.2f} s | {row['seconds'] / 60:.1f} | {row['findings']} |"
         )
+    if stopped := 8 - len(counted):
+        rows += ["", f"{stopped} of 8 fuzzers stopped at a finding in this run, and counted nothing."]
     return rows
 
 

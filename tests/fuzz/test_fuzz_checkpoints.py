@@ -19,6 +19,7 @@ from adallava.processor import build_prompt
 FINDINGS: dict[str, tuple[str, str, Any]] = {
     "text for a flag": ("config.json", "text_config.output_hidden_states", "False"),
     "a deviation for two of three colors": ("processor_config.json", "image_processor.image_std", [0.26, 0.27]),
+    "a size of pictures among the tokenizer's settings": ("tokenizer_config.json", "size", 0),
 }
 """A file, a key in it and its value, by what is wrong."""
 

@@ -19,6 +19,13 @@ from test_fuzz_jsonl import check_task
 from adallava.tasks.local import local_task
 
 
+def _views() -> bytes:
+    columns = {name: pa.array(["red.png"] * 5, pa.string_view()) for name in ("image", "question", "answer")}
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue().to_pybytes()
+
+
 def _twice(name: str) -> bytes:
     text = pa.array(["a"])
     file = pa.BufferOutputStream()
@@ -26,7 +33,12 @@ def _twice(name: str) -> bytes:
     return file.getvalue().to_pybytes()
 
 
-FINDINGS = {"two columns of pictures": _twice("image"), "two columns of questions": _twice("question")}
+F
+    NDINGS = {
+    "two columns of pictures": _twice("image"),
+    "two columns of questions": _twice("question"),
+    "views": _views(),
+}
 """Files that broke a rule, by what they are."""
 
 _FLAT = (

@@ -11,9 +11,6 @@ from models import tiny_processor
 
 from adallava.processor import build_prompt, question_frame
 
-# A template that is stopped inside a destructor: Python tells of it, and it is stopped again.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 FINDINGS = {
     "refuses without a word": "{{ raise_exception('') }}",
     "refuses with nothing": "{{ raise_exception(none) }}",
@@ -96,6 +93,8 @@ def processor() -> Any:
 
 @pytest.fixture(autouse=True)
 def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A stop inside a destructor is told, and comes again.
+    monkeypatch.setattr("sys.unraisablehook", lambda _: None)
     monkeypatch.setattr("adallava.processor._TEMPLATE_LIMIT_S", 0.3)
     monkeypatch.setattr("adallava.processor._TEMPLATE_LIMIT_BYTES", 2**28)
 

@@ -165,8 +165,8 @@ class _NamedTemplate(_Stock):
     template: _Template
 
 
-class TokenizerSettings(_Stock):
-    """`tokenizer_config.json`."""
+class TokenizerSettings(PictureSettings):
+    """`tokenizer_config.json`. transformers hands what it holds to the image processor, too."""
 
     tokenizer_class: _ClassName | None = None
     processor_class: _ClassName | None = None

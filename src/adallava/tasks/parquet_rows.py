@@ -96,9 +96,9 @@ class ParquetRows:
 
     def _texts(self, batch: Any, name: str, places: Sequence[int]) -> list[Any]:
         column = self._one_column(batch, name)
-        column = column if len(places) == batch.num_rows else column.take(pyarrow.array(places, pyarrow.int64()))
-        feature = self._features.get(name)
-        return [_with_names(_as_wide(value, column.type), feature) for value in _plain(column)]
+        # Arrow's own take has no kernel for some types, such as views.
+        values, feature = _plain(column), self._features.get(name)
+        return [_with_names(_as_wide(values[place], column.type), feature) for place in places]
 
     def _one_column(self, batch: Any, name: str) -> Any:
         places = batch.schema.get_all_field_indices(name)
