@@ -33,8 +33,7 @@ def _twice(name: str) -> bytes:
     return file.getvalue().to_pybytes()
 
 
-F
-    NDINGS = {
+FINDINGS = {
     "two columns of pictures": _twice("image"),
     "two columns of questions": _twice("question"),
     "views": _views(),
