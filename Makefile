@@ -23,7 +23,8 @@ sweep: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-# What takes minutes and rarely changes: random kills, every benchmark from end to end.
+# What takes minutes and rarely changes: fuzzers (ADALLAVA_FUZZ_SECONDS, 300 in all), random kills, every benchmark from
+# end to end.
 test-long: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m long
 

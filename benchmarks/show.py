@@ -26,6 +26,7 @@ PAGES = (
     "docs/processes.md",
     "docs/statistics.md",
     "docs/scheduling.md",
+    "docs/trust.md",
     "src/adallava/bundled/tiny/README.md",
 )
 STAGES = (
@@ -251,7 +252,24 @@ def _statistics() -> list[str]:
     return rows
 
 
+def _fuzzing() -> list[str]:
+    """What each fuzzer tried in the last long run, and how many of its findings the tests hold since."""
+    heads = ("inputs", "tried", "answered", "refused in words", "slowest", "minutes", "findings so far")
+    rows = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    counted = [row for row in _published("fuzzing")["rows"] if "error" not in row]
+    for row in sorted(counted, key=lambda row: row["fuzzer"].lower()):
+        counts = f"{row['tried']:,} | {row['answered']:,} | {row['refused']:,}"
+        rows.append(
+            f"| {row['fuzzer']} | {counts} | {row['slowest_s']:.2f} s | {row['seconds'] / 60:.1f} | {row['findings']} |"
+        )
+    if stopped := 8 - len(counted):
+        rows += ["", f"{stopped} of 8 fuzzers stopped at a finding in this run, and counted nothing."]
+    return rows
+
+
 TABLES = {
+    "fuzzing": _fuzzing,
+    "fuzzing_provenance": lambda: clock_tables.provenance(_published("fuzzing")),
     "statistics": _statistics,
     "statistics_provenance": lambda: clock_tables.provenance(_published("statistics")),
     "report": _report,

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import shorten
 
-from adallava.errors import CheckpointError
+from adallava.errors import CheckpointError, in_short
 
 CONFIG_FILES = ("config.json", "adapter_config.json")
 PROCESSOR_FILES = ("*.json", "*.jinja", "*.txt", "tokenizer.model")
@@ -43,6 +42,5 @@ def find_folder(folder_or_id: str, patterns: Sequence[str], *, download: bool = 
         ) from error
     except Exception as error:  # whatever a hub or a network raises, and names that no hub has
         raise CheckpointError(
-            f"no model {folder_or_id!r}: not a bundled name, not a folder, not a readable hub id "
-            f"({shorten(str(error), 200, placeholder=' …')})"
+            f"no model {folder_or_id!r}: not a bundled name, not a folder, not a readable hub id ({in_short(error)})"
         ) from error

@@ -36,8 +36,9 @@ _Side = Annotated[int, Field(ge=1, le=MAX_PICTURE_PX)]
 _TokenId = Annotated[int, Field(ge=-1, lt=MAX_VOCABULARY)]
 _Template = Annotated[str, Field(max_length=MAX_TEMPLATE_CHARS)]
 _ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-_Colours = Annotated[list[FiniteFloat], Field(min_length=1, max_length=4)]
-_Deviations = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=1, max_length=4)]
+_Colours = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
+_Deviations = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
+"""Of red, green and blue: every picture is RGB."""
 
 
 class _Stock(BaseModel):
@@ -46,7 +47,16 @@ class _Stock(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
 
-class VisionConfig(_Stock):
+class _Outputs(_Stock):
+    """What a config may ask its module to return; transformers reads text here as a list of layers."""
+
+    output_hidden_states: bool | None = None
+    output_attentions: bool | None = None
+    return_dict: bool | None = None
+    use_cache: bool | None = None
+
+
+class VisionConfig(_Outputs):
     """`vision_config`."""
 
     model_type: _ClassName | None = None
@@ -59,7 +69,7 @@ class VisionConfig(_Stock):
     patch_size: _Patch | None = None
 
 
-class TextConfig(_Stock):
+class TextConfig(_Outputs):
     """`text_config`."""
 
     model_type: Annotated[str, Field(max_length=128)] | None = None
@@ -73,7 +83,7 @@ class TextConfig(_Stock):
     max_position_embeddings: Annotated[int, Field(ge=1, le=MAX_POSITIONS)] | None = None
 
 
-class ModelConfig(_Stock):
+class ModelConfig(_Outputs):
     """`config.json`."""
 
     model_type: Annotated[str, Field(max_length=128)] | None = None
@@ -89,6 +99,23 @@ class ModelConfig(_Stock):
         Annotated[list[Annotated[list[_Side], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1024)]
         | None
     ) = None
+
+
+class GenerationSettings(_Outputs):
+    """`generation_config.json`."""
+
+    eos_token_id: _TokenId | Annotated[list[_TokenId], Field(max_length=1024)] | None = None
+    pad_token_id: _TokenId | None = None
+    bos_token_id: _TokenId | None = None
+    max_length: Annotated[int, Field(ge=0, le=MAX_POSITIONS)] | None = None
+    max_new_tokens: Annotated[int, Field(ge=0, le=MAX_POSITIONS)] | None = None
+    min_length: Annotated[int, Field(ge=0, le=MAX_POSITIONS)] | None = None
+    num_beams: Annotated[int, Field(ge=1, le=MAX_HEADS)] | None = None
+    num_return_sequences: Annotated[int, Field(ge=1, le=MAX_HEADS)] | None = None
+    do_sample: bool | None = None
+    temperature: FiniteFloat | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_p: FiniteFloat | None = None
 
 
 class _Sizes(_Stock):
@@ -138,8 +165,8 @@ class _NamedTemplate(_Stock):
     template: _Template
 
 
-class TokenizerSettings(_Stock):
-    """`tokenizer_config.json`."""
+class TokenizerSettings(PictureSettings):
+    """`tokenizer_config.json`. transformers hands what it holds to the image processor, too."""
 
     tokenizer_class: _ClassName | None = None
     processor_class: _ClassName | None = None
@@ -163,6 +190,7 @@ class TemplateFile(_Stock):
 
 
 PROCESSOR_SCHEMAS: dict[str, type[BaseModel]] = {
+    "generation_config.json": GenerationSettings,
     "processor_config.json": ProcessorSettings,
     "preprocessor_config.json": PictureSettings,
     "tokenizer_config.json": TokenizerSettings,

@@ -68,8 +68,11 @@ def _watch(thread: threading.Thread, limit_s: float, limit_bytes: int) -> Except
             stopped = MemoryError(f"it took more than {limit_bytes} bytes of memory")
     if not thread.is_alive():
         return None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_StoppedError))
-    thread.join(limit_s)
+    ends = time.monotonic() + limit_s
+    while thread.is_alive() and time.monotonic() < ends:
+        # Again and again: one that is raised inside a destructor or a weak reference's callback is lost.
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_StoppedError))
+        thread.join(_LOOK_EVERY_S)
     return stopped
 
 

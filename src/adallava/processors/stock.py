@@ -1,6 +1,5 @@
 """Where a model's files are, its stock processor, and the wording of a prompt."""
 
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any, cast
 
 from adallava.checkpoints.bundled import is_bundled, model_folder
@@ -8,7 +7,7 @@ from adallava.checkpoints.files import CONFIG_FILE, check_processor
 from adallava.checkpoints.hub import PROCESSOR_FILES, find_folder
 from adallava.checkpoints.json_files import read_json
 from adallava.checkpoints.schemas import MAX_TEMPLATE_CHARS, check_model_config
-from adallava.errors import CheckpointError, InputError
+from adallava.errors import CheckpointError, InputError, in_short
 from adallava.processors.bounded_call import call_within
 from adallava.processors.picture_cuts import pad_to_square as padding_to_square
 from adallava.processors.picture_cuts import pads_to_square
@@ -51,8 +50,7 @@ class AdaLlavaProcessor:
             processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a damaged file makes transformers or tokenizers raise
-            reason = f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …')}"
-            raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {reason}") from error
+            raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {in_short(error)}") from error
         missing = [name for name in _PARTS if getattr(processor, name, None) is None]
         if missing:
             raise CheckpointError(
@@ -123,8 +121,7 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
         try:
             prompt = call_within(render, limit_s=_TEMPLATE_LIMIT_S, limit_bytes=_TEMPLATE_LIMIT_BYTES)
         except Exception as error:  # whatever a damaged template makes jinja or transformers raise
-            reason = f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …')}"
-            raise CheckpointError(f"the processor's chat template cannot be used: {reason}") from error
+            raise CheckpointError(f"the processor's chat template cannot be used: {in_short(error)}") from error
         if len(prompt) > MAX_TEMPLATE_CHARS + len(question):
             raise CheckpointError(
                 f"the processor's chat template cannot be used: of a question of {len(question)} characters it makes a "

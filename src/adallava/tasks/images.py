@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from adallava.errors import InputError
+from adallava.errors import InputError, in_short
 
 from .image_metadata import read_orientation, without_metadata
 from .image_modes import has_deep_colors, to_rgb
@@ -104,7 +104,10 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
     image.load()
     turn = _TURNS.get(read_orientation(image))
     upright = to_rgb(image, deep_colors)
-    return upright if turn is None else upright.transpose(turn)
+    upright = upright if turn is None else upright.transpose(turn)
+    # It is upright now: whoever reads its orientation once more, as transformers' pipelines do, would turn it again.
+    upright.info.clear()
+    return upright
 
 
 @contextmanager
@@ -120,7 +123,7 @@ def _reported(name: str) -> Iterator[None]:
     except InputError as error:
         raise error if name in str(error) else InputError(f"{name} cannot be shown: {error}") from None
     except Exception as error:  # Pillow's decoders answer damage with whatever it happens to cause
-        raise InputError(f"{name} cannot be decoded: {error}") from error
+        raise InputError(f"{name} cannot be decoded: {in_short(error)}") from error
 
 
 def _opened(data: bytes) -> Image.Image:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from textwrap import shorten
 
 from PIL import Image
 
@@ -78,16 +79,23 @@ def resolve_columns(present: Sequence[str], named: Mapping[str, str], path: Path
     chosen: dict[str, str] = {}
     for role, usual in ROLES.items():
         if role in named and named[role] not in present:
-            raise InputError(f"{path} has no column {named[role]!r}; its columns are: {', '.join(present)}")
+            raise InputError(f"{path} has no column {named[role]!r}; {_told_columns(present)}")
         column = named.get(role) or next((name for name in usual if name in present), None)
         if column is not None:
             chosen[role] = column
         elif role in _REQUIRED:
             raise InputError(
                 f"{path} has no column {' or '.join(map(repr, usual))}: name its {role} column with "
-                f"--{role}-column; its columns are: {', '.join(present)}"
+                f"--{role}-column; {_told_columns(present)}"
             )
     return chosen
+
+
+def _told_columns(present: Sequence[str]) -> str:
+    """Say which columns there are, of many the first."""
+    names = [repr(name) if not name.isprintable() or not name.strip() else name for name in present]
+    told = shorten(", ".join(names), 500, placeholder=" …")
+    return f"its columns are: {told}" if told else "it has none"
 
 
 class _SampleReader:

@@ -54,11 +54,15 @@ class ParquetRows:
     ) -> dict[int, Row]:
         """Return the wanted rows. See `Rows.read`."""
         names = list(dict.fromkeys(columns))
+        for name in (*names, *([] if image is None else [image])):
+            if self.columns.count(name) != 1:
+                raise InputError(
+                    f"{self._path} has {self.columns.count(name) or 'no'} columns {name!r}: name each once"
+                )
         rows: dict[int, dict[str, Any]] = {}
         for start, batch in self._all_batches(names, _TEXTS_AT_ONCE, end):
             places = [place for place in range(batch.num_rows) if start + place in wanted]
-            chosen = batch if len(places) == batch.num_rows else batch.take(pyarrow.array(places, pyarrow.int64()))
-            values = {name: self._texts(chosen, name) for name in names}
+            values = {name: self._texts(batch, name, places) if places else [] for name in names}
             for number, place in enumerate(places):
                 rows[start + place] = {name: column[number] for name, column in values.items()}
         if image is not None:
@@ -96,9 +100,11 @@ class ParquetRows:
         except _READING_ERRORS as error:
             raise InputError(f"task file {self._path} is damaged behind row {start}: {_one_line(error)}") from None
 
-    def _texts(self, batch: Any, name: str) -> list[Any]:
+    def _texts(self, batch: Any, name: str, places: Sequence[int]) -> list[Any]:
         feature = self._features.get(name)
-        return [_with_names(value, feature) for value in self._values(batch, name)]
+        # Arrow's own take has no kernel for some types, such as views.
+        values = self._values(batch, name)
+        return [_with_names(values[place], feature) for place in places]
 
     def _values(self, batch: Any, name: str) -> list[Any]:
         column = self._one_column(batch, name)
@@ -275,4 +281,4 @@ def _class_number(label: Any) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__
