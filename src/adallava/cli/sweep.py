@@ -253,8 +253,8 @@ def run(args: argparse.Namespace) -> int:
         from .sweep_ranks import lead
         from .sweep_table import print_outcome
 
-        outcome = lead(request, ranks)
-        print_outcome(outcome, request.output, request.roofline)
+        outcome, page = lead(request, ranks)
+        print_outcome(outcome, request.output, page, request.roofline)
     return int(raised(outcome.results.alarms) or any(cell.flagged for cell in outcome.results.cells))
 
 

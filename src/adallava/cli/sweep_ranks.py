@@ -9,10 +9,12 @@ import torch
 
 from adallava.errors import AdallavaError
 from adallava.families.transformers_internals import hide_progress_bars, log_errors_alone
+from adallava.report.page import write_report
 from adallava.runs.ranks import Ranks, device_of_rank
 from adallava.runs.request import SweepRequest
 from adallava.runs.shares import ProcessEndedError, Share
 from adallava.runs.sweep import SweepOutcome, join_sweep, run_sweep
+from adallava.tasks.task import pictures_of
 
 from .last_words import how_to_go_on, ignore_signals
 from .loading import check_device, quiet_loading
@@ -21,16 +23,18 @@ from .sweep_progress import ProgressDisplay
 _EXIT_BAD_INPUT = 2
 
 
-def lead(request: SweepRequest, ranks: Ranks) -> SweepOutcome:
-    """Run the sweep as rank 0, or alone.
+def lead(request: SweepRequest, ranks: Ranks) -> tuple[SweepOutcome, Path | None]:
+    """Run the sweep as rank 0, or alone, and write its page, if one is asked for.
 
     Raises:
         AdallavaError: as `run_sweep` does; where another process is to blame, with the command that goes on.
     """
     quiet_loading(request.model)
     try:
-        with ProgressDisplay() as display:
-            return run_sweep(_placed(request, ranks), display, ranks)
+        with ProgressDisplay() as display, run_sweep(_placed(request, ranks), display, ranks) as outcome:
+            if not request.report:
+                return outcome, None
+            return outcome, write_report(request.output, pictures_of(outcome.task), roofline=request.roofline)
     except (AdallavaError, OSError) as error:
         if ranks.world_size > 1:
             # The launcher ends this process, too, when another one is gone: perhaps before its line is out.

@@ -73,7 +73,7 @@ def _ms_columns(batch_size: int | None, roofline: Roofline | None) -> tuple[Colu
     )
 
 
-def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = None) -> None:
+def print_outcome(outcome: "SweepOutcome", output: Path, page: Path | None, roofline: str | None = None) -> None:
     """Print the tables, why cells are flagged, and where the files are."""
     console = make_console()
     results = without_leaders(outcome.results)
@@ -95,7 +95,7 @@ def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = 
         console.print(hard_words(results.hard_split), markup=False, highlight=False)
     for table in dial_tables(results):
         print_plain(table, console)
-    for path in (output / "results.json", outcome.report):
+    for path in (output / "results.json", page):
         if path is not None:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 

@@ -1,6 +1,7 @@
 """The sweep: methods crossed with budgets over the same samples, into a run folder that can be resumed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -12,10 +13,8 @@ from adallava.errors import InputError
 from adallava.pipeline.prompt_limit import (max_prompt_tokens)
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD, Decoding, Results, Run, RunConfig, SampleRecord
-from adallava.report.page import write_report
 from adallava.scheduling.contract import has_free_token
 from adallava.tasks import Task, load_task
-from adallava.tasks.task import pictures_of
 
 from adallava.records.answer_places import (AnswerPlaces)
 from adallava.runs.answering import (Answerer, answer_batch)
@@ -38,11 +37,11 @@ from adallava.runs.timing import (time_cells)
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """A finished sweep: what is in the run folder, and where the report is, if one was asked for."""
+    """A finished sweep: what is in the run folder, and the task, for its pictures."""
 
     run: Run
     results: Results
-    report: Path | None
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,13 @@ class LoadedSweep:
     shape: ModelShape | None
 
 
-def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, ranks: Ranks = ONE_PROCESS) -> SweepOutcome:
-    """Run what `request.output` does not hold yet, then sum up. Safe to kill at any moment and call again.
+@contextmanager
+def run_sweep(
+    request: SweepRequest, observer: SweepObserver | None = None, ranks: Ranks = ONE_PROCESS
+) -> Iterator[SweepOutcome]:
+    """Run what `request.output` does not hold yet, sum up, and hold the folder for what the caller writes beside.
 
-    With several processes this is rank 0's; the others call `join_sweep`.
+    Safe to kill at any moment and call again. With several processes this is rank 0's; the others call `join_sweep`.
 
     Raises:
         AdallavaError: for a mistake in the request; before anything runs, whatever can be told by then.
@@ -118,8 +120,7 @@ def run_sweep(request: SweepRequest, observer: SweepObserver | None = None, rank
         )
         write_record(request.output / RESULTS_FILE, results)
         write_task_figures(request.output, task, loaded.plans, journal.read_cell)
-        report = write_report(request.output, pictures_of(task), roofline=request.roofline) if request.report else None
-    return SweepOutcome(run, results, report)
+        yield SweepOutcome(run, results, task)
 
 
 def join_sweep(request: SweepRequest, share: Share, ranks: Ranks) -> None:
