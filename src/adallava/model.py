@@ -15,6 +15,7 @@ from adallava.engines import pick_engine
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
+from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.arguments import check_as_configured
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
@@ -351,9 +352,8 @@ class AdaLlava:
         request = Request.parse(
             input_ids,
             attention_mask,
-            pixel_values,
+            PictureInputs.of(pixel_values, image_sizes=image_sizes),
             side="left",
-            image_sizes=image_sizes,
             token_budget=token_budget,
             latency=latency,
             seed=seed,
@@ -395,9 +395,8 @@ class AdaLlava:
         request = Request.parse(
             input_ids,
             attention_mask,
-            pixel_values,
+            PictureInputs.of(pixel_values, image_sizes=image_sizes),
             side="left",
-            image_sizes=image_sizes,
             token_budget=token_budget,
             seed=seed,
             positions=positions,
@@ -440,9 +439,8 @@ class AdaLlava:
         request = Request.parse(
             input_ids,
             attention_mask,
-            pixel_values,
+            PictureInputs.of(pixel_values, image_sizes=image_sizes),
             side="right",
-            image_sizes=image_sizes,
             token_budget=token_budget,
             latency=latency,
             seed=seed,

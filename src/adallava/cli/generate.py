@@ -262,14 +262,16 @@ def _with_pictures(
     whole: Sequence[tuple["Image.Image", "Frame | None"]],
     args: argparse.Namespace,
 ) -> list[BudgetResult]:
+    from adallava.families.picture_inputs import PictureInputs
     from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, framed, save_pictures, seen_pictures, with_layers
     from .generate_table import layer_shares_of
 
-    family = model.family.for_sizes(inputs.get("image_sizes"))
-    grids = family.grids(inputs["pixel_values"])
-    pictures = seen_pictures(family.pictures(inputs["pixel_values"]), model.processor.image_processor)
+    given = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
+    assert given is not None
+    grids = model.family.grids(given)
+    pictures = seen_pictures(model.family.pictures(given), model.processor.image_processor)
     merges = model.selector is not None and model.selector.merges
     with_layers_run = any(result.groups_run is not None for result in results)
     rows = []

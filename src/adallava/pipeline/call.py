@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adallava.budget import BudgetLike, Latency, LatencyLike, TokenBudget
 from adallava.errors import BudgetError, InputError
+from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.layout import Side
 from adallava.pipeline.pack import Positions
 
@@ -20,7 +21,7 @@ class Request:
     Attributes:
         input_ids: [B, L].
         attention_mask: [B, L] or None.
-        pixel_values: [I, 3, H, W] or None.
+        pictures: None for a batch without any.
         budgets: one per sample.
         seeds: one per sample.
         positions: "original" or "compact".
@@ -29,13 +30,12 @@ class Request:
         labels: [B, L] or None.
         latency_columns: of each sample, the column of its latency token; None for a batch without any.
         latency_hidden: True if no other token reads them.
-        image_sizes: [P, 2] on the host, of families whose images differ in size; else None.
         pad_token_id: that the caller padded with; None for a batch without padding.
     """
 
     input_ids: Tensor
     attention_mask: Tensor | None
-    pixel_values: Tensor | None
+    pictures: PictureInputs | None
     budgets: Sequence[TokenBudget]
     seeds: Sequence[int]
     positions: Positions
@@ -44,7 +44,6 @@ class Request:
     labels: Tensor | None = None
     latency_columns: tuple[int | None, ...] | None = None
     latency_hidden: bool = False
-    image_sizes: Tensor | None = None
     pad_token_id: int | None = None
 
     @classmethod
@@ -52,7 +51,7 @@ class Request:
         cls,
         input_ids: Tensor,
         attention_mask: Tensor | None,
-        pixel_values: Tensor | None,
+        pictures: PictureInputs | None,
         *,
         side: Side,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
@@ -60,7 +59,6 @@ class Request:
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
         labels: Tensor | None = None,
-        image_sizes: Tensor | None = None,
     ) -> "Request":
         """Return the request of a call's arguments; budget, latency and seed are one for all samples, or one each.
 
@@ -72,14 +70,13 @@ class Request:
         return cls(
             input_ids=input_ids,
             attention_mask=attention_mask,
-            pixel_values=pixel_values,
+            pictures=pictures,
             budgets=[TokenBudget.parse(value) for value in _one_each(token_budget, num_samples)],
             seeds=[int(value) for value in _one_each(seed, num_samples)],
             positions=positions,
             side=side,
             latencies=[Latency.parse(value) for value in _one_each(latency, num_samples)],
             labels=labels,
-            image_sizes=image_sizes,
             pad_token_id=_padding_id(input_ids, attention_mask),
         )
 
@@ -88,7 +85,7 @@ class Request:
         return replace(
             self,
             input_ids=self.input_ids.to(device),
-            pixel_values=None if self.pixel_values is None else self.pixel_values.to(device),
+            pictures=None if self.pictures is None else self.pictures.to(device),
             labels=None if self.labels is None else self.labels.to(device),
         )
 

@@ -119,13 +119,12 @@ def prepare_request(
         BudgetError: for a budget that the method "full" cannot give.
         InputError: if prompts, images, labels and seeds do not fit together.
     """
-    family = family.for_sizes(request.image_sizes)
     layout = _plan(family, selector, request)
     request = request.to(family.device)
     if isinstance(selector, LayerSelector):
         return prepare_inside(family, selector, layout, request, clock=clock)
     vision = None
-    if isinstance(selector, OwnCountMethod) and request.pixel_values is not None:
+    if isinstance(selector, OwnCountMethod) and request.pictures is not None:
         planned = layout.to(family.device)
         vision, own_counts = read_own_counts(family, selector, planned, request, language=language, clock=clock)
         layout = with_own_counts(layout, own_counts)
@@ -135,7 +134,7 @@ def prepare_request(
 
 def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
     """Lay the batch out on the host; for a method that finds its own counts, as if every token stayed."""
-    grids = () if request.pixel_values is None else family.grids(request.pixel_values)
+    grids = () if request.pictures is None else family.grids(request.pictures)
     tokens_per_image = [rows * columns for rows, columns in grids]
     own_counts: Sequence[int] | None = None
     if selector is not None and selector.ignores_budget:
@@ -198,17 +197,17 @@ def prepare(
             before the choice is part of the selector's time: the method asked for it.
     """
     mark = (lambda part: None) if clock is None else clock.mark
-    input_ids, pixel_values = request.input_ids, request.pixel_values
-    grids = () if pixel_values is None else family.grids(pixel_values)
-    runs = () if pixel_values is None else family.tower_runs(pixel_values)
-    if pixel_values is None or sum(layout.keep_counts) == 0:
+    input_ids, pictures = request.input_ids, request.pictures
+    grids = () if pictures is None else family.grids(pictures)
+    runs = () if pictures is None else family.tower_runs(pictures)
+    if pictures is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
             mark(part)
         batch = assemble(family, layout, input_ids, None, None, request.positions, request.labels, request.pad_token_id)
         return Prepared(batch, layout, None, selector, grids, runs)
     ratios = budget_ratios(layout, family.device)
     if vision is None:
-        vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
+        vision = encode(family, selector, pictures, layout.keep_counts, ratios)
         mark("vision")
     inputs = selection_input(family, layout, input_ids, vision, ratios, request.seeds, selector, language)
     selection = choose(selector, inputs, grids)
@@ -270,15 +269,15 @@ def read_own_counts(
     Returns:
         The tower's output, to be given to `prepare`, and K of each image.
     """
-    ids, pixel_values, seeds = request.input_ids, request.pixel_values, request.seeds
-    assert pixel_values is not None
+    ids, pictures, seeds = request.input_ids, request.pictures, request.seeds
+    assert pictures is not None
     ratios = budget_ratios(layout, family.device)
-    vision = encode(family, selector, pixel_values, layout.keep_counts, ratios)
+    vision = encode(family, selector, pictures, layout.keep_counts, ratios)
     if clock is not None:
         clock.mark("vision")
     inputs = selection_input(family, layout, ids, vision, ratios, seeds, selector, language)
     with torch.autocast(family.device.type, enabled=False):
-        images = image_inputs(inputs, family.grids(pixel_values))
+        images = image_inputs(inputs, family.grids(pictures))
         read = (declared_inputs(selector.name, selector.needs, one) for one in images)
         counts = [selector.own_counts(one) for one in read]
     return vision, tuple(map(int, torch.cat(counts).tolist()))

@@ -51,7 +51,6 @@ _REQUIRED_FAMILY = (
     *("name", "transformers_class", "model", "shape", "image_token_id", "pad_token_id", "device", "dtype", "provides"),
     *(
         "one_grid",
-        "for_sizes",
         "grids",
         "tower_runs",
         "pictures",

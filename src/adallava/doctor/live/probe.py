@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.budget import TokenBudget
+from adallava.families.picture_inputs import PictureInputs
 from adallava.model import AdaLlava, build_prompt
 from adallava.pipeline.decoding import decoding_of, generate_arguments
 from adallava.pipeline.layout import share_over_images
@@ -108,11 +109,10 @@ class Probe:
         return True
 
     def _features(self, inputs: Inputs) -> Tensor:
-        family = self.model.family.for_sizes(inputs.get("image_sizes"))
-        return family.encode(inputs["pixel_values"].to(self.model.dtype)).features
+        return self.model.family.encode(_pictures(inputs).to(self.model.dtype)).features
 
     def _grids(self, inputs: Inputs) -> tuple[tuple[int, int], ...]:
-        return self.model.family.for_sizes(inputs.get("image_sizes")).grids(inputs["pixel_values"])
+        return self.model.family.grids(_pictures(inputs))
 
     @property
     def pruning_budgets(self) -> tuple[TokenBudget, ...]:
@@ -224,3 +224,9 @@ def logits_at(model: AdaLlava, inputs: Inputs, budget: TokenBudget, seed: int | 
     """Return the logits of the prompts' tokens, [B, L, V]."""
     logits: Tensor = model.forward(**inputs, token_budget=budget, seed=seed).logits
     return logits
+
+
+def _pictures(inputs: Inputs) -> PictureInputs:
+    pictures = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
+    assert pictures is not None
+    return pictures
