@@ -7,7 +7,7 @@ from models import tiny_image, tiny_processor
 from PIL import Image
 
 from adallava.errors import InputError
-from adallava.pipeline.prompt_limit import (max_prompt_tokens, warn_of_positions)
+from adallava.pipeline.prompt_limit import max_prompt_tokens, warn_of_positions
 from adallava.runs.batches import BatchStore, PreparedBatch, prepare_batch
 from adallava.tasks import TaskSample
 

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 from adallava.costs.flops import answer_flops, kv_bytes
 from adallava.costs.shapes import ModelShape, VisionTowerShape, with_patch_side
-from adallava.pipeline.result import (RunRecord)
 from adallava.model import AdaLlava
+from adallava.pipeline.result import RunRecord
+from adallava.runs.inside_cost import inside_selector_flops
 from adallava.scheduling.contract import TokenScheduler
 from adallava.selection.contract import Need, ResizingMethod, TowerShape
 from adallava.selection.layer_contract import LayerSelector
-
-from adallava.runs.inside_cost import (inside_selector_flops)
 
 
 def count_flops(

@@ -10,20 +10,19 @@ from typing import Any
 import torch
 
 from adallava.costs.shapes import ModelShape
-from adallava.pipeline.clock import (StageClock)
-from adallava.pipeline.decoding import (generate_arguments)
-from adallava.pipeline.result import (AdaLlavaOutput)
 from adallava.model import AdaLlava
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.decoding import generate_arguments
+from adallava.pipeline.result import AdaLlavaOutput
 from adallava.records import Decoding, SampleRecord
+from adallava.records.cells import CellPlan, sample_seed
+from adallava.runs.answer_flops import count_flops, count_kv_bytes
+from adallava.runs.batches import BatchStore, PreparedBatch, describe_error
+from adallava.runs.empty_causes import classify_empty
+from adallava.runs.machine_load import cpu_by_others, read_load
+from adallava.runs.peak_memory import peak_memory_bytes, reset_peak_memory
 from adallava.tasks import TaskSample
 from adallava.tasks.task import Scorer
-
-from adallava.runs.answer_flops import (count_flops, count_kv_bytes)
-from adallava.runs.batches import (BatchStore, PreparedBatch, describe_error)
-from adallava.runs.empty_causes import (classify_empty)
-from adallava.runs.machine_load import (cpu_by_others, read_load)
-from adallava.runs.peak_memory import (peak_memory_bytes, reset_peak_memory)
-from adallava.records.cells import (CellPlan, sample_seed)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from adallava.checkpoints.bundled import (is_bundled, model_folder)
+from adallava.checkpoints.bundled import is_bundled, model_folder
 from adallava.errors import AdallavaError, UnknownNameError, UnsupportedModeError
 from adallava.families import weights_folder
 from adallava.model import AdaLlava

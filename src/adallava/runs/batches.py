@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from adallava.errors import InputError
-from adallava.processors.picture_cuts import (find_frame)
-from adallava.pipeline.prompt_limit import (check_prompt_text, check_prompt_tokens)
 from adallava.model import build_prompt
-from adallava.records.picture_frames import (Frame)
-from adallava.processors.stock import (prepare_picture)
+from adallava.pipeline.prompt_limit import check_prompt_text, check_prompt_tokens
+from adallava.processors.picture_cuts import find_frame
+from adallava.processors.stock import prepare_picture
+from adallava.records.picture_frames import Frame
 from adallava.tasks import TaskSample
 
 STORE_BYTES = 512 * 2**20

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from adallava.costs.flops import asked_attention_flops
 from adallava.costs.shapes import LLMShape
-from adallava.pipeline.result import (RunRecord)
+from adallava.pipeline.result import RunRecord
 from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import LayerSelector
 

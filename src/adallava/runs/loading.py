@@ -6,20 +6,19 @@ import torch
 
 from adallava.costs.shapes import ModelShape, model_shape_from_config
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.pipeline.decoding import (decoding_of, in_words, values_of_checkpoint)
 from adallava.model import AdaLlava
+from adallava.pipeline.decoding import decoding_of, in_words, values_of_checkpoint
 from adallava.records import FULL_METHOD, Decoding
 from adallava.registry import load_selector_class, selector_names
+from adallava.runs.answering import Answerer
+from adallava.runs.availability import why_left_out
+from adallava.runs.method_costs import check_method_costs
+from adallava.runs.observer import SweepObserver
+from adallava.runs.request import SweepRequest
 from adallava.scheduling.contract import ScheduleInput, TokenScheduler
 from adallava.selection.contract import draws_at_random
 from adallava.selection.layer_contract import LayerSelector
 from adallava.tasks import Task
-
-from adallava.runs.answering import (Answerer)
-from adallava.runs.availability import (why_left_out)
-from adallava.runs.method_costs import (check_method_costs)
-from adallava.runs.observer import (SweepObserver)
-from adallava.runs.request import (SweepRequest)
 
 DEFAULT_MAX_NEW_TOKENS = 16
 """For tasks that say nothing, in line with VQAv2."""

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adallava.analysis.margins import MARGIN, check_margin
 from adallava.budget import MAX_COUNT, MAX_SEED, Latency, TokenBudget
 from adallava.costs.roofline import hardware
 from adallava.errors import InputError
 from adallava.records import PositionsName, SampleName
-
-from adallava.runs.decoding_options import (check_options)
-from adallava.analysis.margins import (MARGIN, check_margin)
+from adallava.runs.decoding_options import check_options
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
 
-from adallava.records.durable import (append_durably, close_file)
 from adallava.errors import AdallavaError
 from adallava.records import SampleRecord
-
-from adallava.runs.batches import (describe_error)
-from adallava.records.file_locks import (is_locked, lock_file)
-from adallava.records.journal import (record_lines, share_file)
-from adallava.runs.observer import (SweepObserver)
-from adallava.runs.ranks import (Ranks, launch_id)
+from adallava.records.durable import append_durably, close_file
+from adallava.records.file_locks import is_locked, lock_file
+from adallava.records.journal import record_lines, share_file
+from adallava.runs.batches import describe_error
+from adallava.runs.observer import SweepObserver
+from adallava.runs.ranks import Ranks, launch_id
 
 POLL_S = 0.1
 """Between two looks at another process's files."""

@@ -7,32 +7,43 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 
+from adallava.analysis.comparisons import count_planned
+from adallava.analysis.majority import ResponseScorer
+from adallava.analysis.power import planning_line
+from adallava.analysis.summary import summarise
 from adallava.costs.roofline import hardware, weight_counts
 from adallava.costs.shapes import ModelShape
 from adallava.errors import InputError
-from adallava.pipeline.prompt_limit import (max_prompt_tokens)
 from adallava.model import AdaLlava
+from adallava.pipeline.prompt_limit import max_prompt_tokens
 from adallava.records import FULL_METHOD, Decoding, Results, Run, RunConfig, SampleRecord
+from adallava.records.answer_places import AnswerPlaces
+from adallava.records.cells import CellPlan, plan_cells
+from adallava.records.journal import RESULTS_FILE, Journal, locked_folder, read_done, write_record
+from adallava.runs.answering import Answerer, answer_batch
+from adallava.runs.batches import BatchStore, prepare_batch
+from adallava.runs.loading import (
+    check_drops,
+    drawing_at_random,
+    load_decoding,
+    load_models,
+    load_schedulers,
+    load_shape,
+    make_answerers,
+    max_new_tokens,
+    methods_ignoring_budget,
+    prefix_lengths,
+    resolve_methods,
+)
+from adallava.runs.observer import SweepObserver
+from adallava.runs.provenance import collect_provenance
+from adallava.runs.ranks import ONE_PROCESS, Ranks, is_own
+from adallava.runs.request import SweepRequest
+from adallava.runs.shares import Lead, Share
+from adallava.runs.task_figures import write_task_figures
+from adallava.runs.timing import time_cells
 from adallava.scheduling.contract import has_free_token
 from adallava.tasks import Task, load_task
-
-from adallava.records.answer_places import (AnswerPlaces)
-from adallava.runs.answering import (Answerer, answer_batch)
-from adallava.runs.batches import (BatchStore, prepare_batch)
-from adallava.analysis.comparisons import (count_planned)
-from adallava.records.journal import (RESULTS_FILE, Journal, locked_folder, read_done, write_record)
-from adallava.runs.loading import (check_drops, drawing_at_random, load_decoding, load_models, load_schedulers, load_shape, make_answerers, max_new_tokens, methods_ignoring_budget, prefix_lengths, resolve_methods)
-from adallava.analysis.majority import (ResponseScorer)
-from adallava.runs.observer import (SweepObserver)
-from adallava.records.cells import (CellPlan, plan_cells)
-from adallava.analysis.power import (planning_line)
-from adallava.runs.provenance import (collect_provenance)
-from adallava.runs.ranks import (ONE_PROCESS, Ranks, is_own)
-from adallava.runs.request import (SweepRequest)
-from adallava.runs.shares import (Lead, Share)
-from adallava.analysis.summary import (summarise)
-from adallava.runs.task_figures import (write_task_figures)
-from adallava.runs.timing import (time_cells)
 
 
 @dataclass(frozen=True)

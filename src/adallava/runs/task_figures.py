@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adallava.records import SampleRecord, TaskFigures
+from adallava.records.cells import CellPlan
+from adallava.records.journal import TASK_FIGURES_FILE, write_record
 from adallava.tasks import Task
-
-from adallava.records.journal import (TASK_FIGURES_FILE, write_record)
-from adallava.records.cells import (CellPlan)
 
 
 def write_task_figures(

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 
 from adallava.records import PART_NAMES, MachineLoad, Spread, Timing, TimingRecord
+from adallava.records.cells import CellPlan
+from adallava.records.journal import read_timings, write_timings
+from adallava.runs.answering import Answerer
+from adallava.runs.batches import PreparedBatch, describe_error
+from adallava.runs.machine_load import load_between, read_load
+from adallava.runs.observer import SweepObserver
 from adallava.tasks import TaskSample
-
-from adallava.runs.answering import (Answerer)
-from adallava.runs.batches import (PreparedBatch, describe_error)
-from adallava.records.journal import (read_timings, write_timings)
-from adallava.runs.machine_load import (load_between, read_load)
-from adallava.runs.observer import (SweepObserver)
-from adallava.records.cells import (CellPlan)
 
 WARM_UPS = 2
 """Rounds that are not recorded."""
