@@ -239,7 +239,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from adallava.cli import sweep_ranks
 from adallava.runs.ranks import Ranks
-from adallava.runs.shares import ProcessEndedError
+from adallava.runs.executors.shares import ProcessEndedError
 
 def find_another_gone(*_):
     raise ProcessEndedError("process 1 did not finish")

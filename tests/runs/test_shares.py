@@ -8,10 +8,10 @@ from run_records import sample_record
 
 from adallava.records.file_locks import is_locked
 from adallava.records.journal import share_file
-from adallava.runs import shares
+from adallava.runs.executors import shares
+from adallava.runs.executors.shares import Lead, ProcessEndedError, Share, read_standing
 from adallava.runs.observer import SweepObserver
 from adallava.runs.ranks import Ranks
-from adallava.runs.shares import Lead, ProcessEndedError, Share, read_standing
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from adallava.errors import AdallavaError
 from adallava.families.transformers_internals import hide_progress_bars, log_errors_alone
 from adallava.report.page import write_report
+from adallava.runs.executors.shares import ProcessEndedError, Share
 from adallava.runs.ranks import Ranks, device_of_rank
 from adallava.runs.request import SweepRequest
-from adallava.runs.shares import ProcessEndedError, Share
 from adallava.runs.sweep import SweepOutcome, join_sweep, run_sweep
 from adallava.tasks.task import pictures_of
 

@@ -1,10 +1,9 @@
 """The sweep: methods crossed with budgets over the same samples, into a run folder that can be resumed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 from adallava.analysis.comparisons import count_planned
@@ -17,11 +16,14 @@ from adallava.errors import InputError
 from adallava.model import AdaLlava
 from adallava.pipeline.prompt_limit import max_prompt_tokens
 from adallava.records import FULL_METHOD, Decoding, Results, Run, RunConfig, SampleRecord
-from adallava.records.answer_places import AnswerPlaces
 from adallava.records.cells import CellPlan, plan_cells
 from adallava.records.journal import RESULTS_FILE, Journal, locked_folder, read_done, write_record
 from adallava.runs.answering import Answerer, answer_batch
 from adallava.runs.batches import BatchStore, prepare_batch
+from adallava.runs.executors.contract import Executor
+from adallava.runs.executors.local import LocalExecutor
+from adallava.runs.executors.processes import ProcessesExecutor, answer_share
+from adallava.runs.executors.shares import Share
 from adallava.runs.loading import (
     check_drops,
     drawing_at_random,
@@ -37,11 +39,11 @@ from adallava.runs.loading import (
 )
 from adallava.runs.observer import SweepObserver
 from adallava.runs.provenance import collect_provenance
-from adallava.runs.ranks import ONE_PROCESS, Ranks, is_own
+from adallava.runs.ranks import ONE_PROCESS, Ranks
 from adallava.runs.request import SweepRequest
-from adallava.runs.shares import Lead, Share
 from adallava.runs.task_figures import write_task_figures
 from adallava.runs.timing import time_cells
+from adallava.runs.units import Unit, Work
 from adallava.scheduling.contract import has_free_token
 from adallava.tasks import Task, load_task
 
@@ -104,7 +106,7 @@ def run_sweep(
         with Journal(
             request.output, run, retry_failed=request.retry_failed, sha256_of_first=task.sha256_of_first
         ) as journal:
-            _lead(request.output, loaded, journal, observer, ranks)
+            _executor(request.output, ranks).run(_work(loaded), journal, observer)
         run, sizes = journal.run, journal.run.config.timing_batch_sizes
         # The other processes have ended: nothing else of this sweep is on the device.
         timings = time_cells(
@@ -149,8 +151,7 @@ def join_sweep(request: SweepRequest, share: Share, ranks: Ranks) -> None:
     silent = SweepObserver()
     loaded = _load(request, resolve_methods(request.methods), _load_task(request), silent)
     share.begin()
-    _answer(loaded, read_done(request.output), share.append, silent, ranks)
-    share.finish()
+    answer_share(_work(loaded), read_done(request.output), share, ranks)
 
 
 def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observer: SweepObserver) -> LoadedSweep:
@@ -227,6 +228,10 @@ def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
     return Run(config=config, provenance=provenance)
 
 
+def _executor(folder: Path, ranks: Ranks) -> Executor:
+    return LocalExecutor(folder) if ranks.world_size == 1 else ProcessesExecutor(folder, ranks)
+
+
 def _scorer(task: Task) -> ResponseScorer:
     """Return what scores any response to a sample, by its id."""
     by_id, score = {sample.id: sample for sample in task.samples}, task.scorer()
@@ -250,44 +255,17 @@ def _load_task(request: SweepRequest) -> Task:
     return task
 
 
-def _lead(folder: Path, loaded: LoadedSweep, journal: Journal, observer: SweepObserver, ranks: Ranks) -> None:
-    """Answer the leader's share, wait for the others', and put all of it into the journal."""
-    done = journal.done
-    observer.begin(sum(plan.draws for plan in loaded.plans) * len(loaded.task.samples), len(done))
-    with Lead(folder, ranks) as lead:
+def _work(loaded: LoadedSweep) -> Work:
+    """Return what is to be answered, and how."""
+    warm: set[str] = set()
 
-        def keep(records: Sequence[SampleRecord]) -> None:
-            journal.append(records)
-            observer.answered(len(records), sum(record.score is None for record in records))
-            lead.look(observer)
+    def answer(unit: Unit) -> Sequence[SampleRecord]:
+        answerer = loaded.answerers[unit.plan.runner]
+        if unit.plan.runner not in warm:
+            # Unrecorded: a method's first batch also pays for allocations and lazy imports.
+            answer_batch(answerer, unit.plan, unit.draw, loaded.store, unit.place)
+            warm.add(unit.plan.runner)
+        # A batch that a kill cut in two runs whole: its answers must not depend on where it was cut.
+        return answer_batch(answerer, unit.plan, unit.draw, loaded.store, unit.place)
 
-        _answer(loaded, done, keep, observer, ranks)
-        lead.wait(observer)
-    journal.gather()
-
-
-def _answer(
-    loaded: LoadedSweep,
-    done: AnswerPlaces,
-    keep: Callable[[Sequence[SampleRecord]], None],
-    observer: SweepObserver,
-    ranks: Ranks,
-) -> None:
-    """Answer what is this process's share and not done, and hand each batch's records to `keep`."""
-    batches, warm = loaded.store.batches, set[str]()
-    turns = count()
-    for number, plan in enumerate(loaded.plans, start=1):
-        observer.cell(plan.cell, number, len(loaded.plans))
-        answerer = loaded.answerers[plan.runner]
-        for draw, turn in zip(range(plan.draws), turns, strict=False):
-            for place in range(len(batches)):
-                missing = {s.id for s in batches[place] if (plan.cell, s.id, draw) not in done}
-                if not missing or not is_own(ranks, place, len(batches), turn):
-                    continue
-                if plan.runner not in warm:
-                    # Unrecorded: a method's first batch also pays for allocations and lazy imports.
-                    answer_batch(answerer, plan, draw, loaded.store, place)
-                    warm.add(plan.runner)
-                # A batch that a kill cut in two runs whole: its answers must not depend on where it was cut.
-                records = answer_batch(answerer, plan, draw, loaded.store, place)
-                keep([record for record in records if record.sample_id in missing])
+    return Work(loaded.plans, loaded.store.batches, answer)

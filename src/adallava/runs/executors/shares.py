@@ -67,7 +67,7 @@ class Lead:
 
     def __enter__(self) -> "Lead":
         """Let the others begin."""
-        self._clear()
+        clear_standings(self._folder)
         self._begun = lock_file(self._folder / _BEGUN_FILE)
         # Behind the lock, into a new file: whoever reads this launch's name meets a leader that is alive.
         append_durably(self._begun, [launch_id(self._ranks).encode()])
@@ -79,7 +79,7 @@ class Lead:
         """Let the others know that all has ended."""
         try:
             if error is None:
-                self._clear()
+                clear_standings(self._folder)
         finally:
             self._begun.close()
 
@@ -120,10 +120,6 @@ class Lead:
             if missing and time.monotonic() > deadline:
                 raise ProcessEndedError(f"process {missing[0]} has not begun within {ARRIVAL_S:.0f} s")
             time.sleep(POLL_S)
-
-    def _clear(self) -> None:
-        for path in (*self._folder.glob(".rank-*.json*"), self._folder / _BEGUN_FILE):
-            path.unlink(missing_ok=True)
 
 
 class Share:
@@ -230,6 +226,12 @@ class Share:
     def _say(self, standing: Standing) -> None:
         self._standing = standing
         _write_standing(self._folder, self._rank, standing)
+
+
+def clear_standings(folder: Path) -> None:
+    """Take away what ranks have said about themselves: they have ended, or are of an earlier launch."""
+    for path in (*folder.glob(".rank-*.json*"), folder / _BEGUN_FILE):
+        path.unlink(missing_ok=True)
 
 
 def read_standing(folder: Path, rank: int) -> Standing | None:
