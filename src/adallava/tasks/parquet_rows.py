@@ -57,7 +57,7 @@ class ParquetRows:
         for name in (*names, *([] if image is None else [image])):
             if self.columns.count(name) != 1:
                 raise InputError(
-                    f"{self._path} has {self.columns.count(name) or 'no'} columns {name!r}: name each once"
+                    f"{self._path} has {self.columns.count(name) or 'no'} columns named {name!r}: name each once"
                 )
         rows: dict[int, dict[str, Any]] = {}
         for start, batch in self._all_batches(names, _TEXTS_AT_ONCE, end):
