@@ -133,7 +133,10 @@ ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes=2", 
 """`--multi_gpu` is what starts several processes, also without a GPU; with `--cpu` it starts one."""
 
 
-@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+@pytest.mark.parametrize(
+    "launcher",
+    [pytest.param(TORCHRUN, id="torchrun"), pytest.param(ACCELERATE, id="accelerate", marks=pytest.mark.long)],
+)
 def test_two_processes_give_what_one_gives(batched, run_lmms_eval, tmp_path, launcher):
     arguments = ("--model_args", MODEL_ARGS, "--tasks", TASK, "--batch_size", "2", "--output_path", str(tmp_path))
     done = run_lmms_eval(*arguments, launcher=launcher)
@@ -215,7 +218,9 @@ def broken_task(task_folder):
     return name
 
 
-@pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["one", "torchrun"])
+@pytest.mark.parametrize(
+    "launcher", [pytest.param((), id="one"), pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.long)]
+)
 def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(
     run_lmms_eval, broken_task, tmp_path, launcher
 ):
@@ -327,7 +332,9 @@ def test_a_task_of_empty_answers_fails_beside_a_task_of_good_ones(tmp_path):
     assert all(responses(evaluate(tmp_path, args, tasks=tasks[:1])))
 
 
-@pytest.mark.parametrize(("until", "num_empty", "passes"), [("cyan", 1, True), ("no", 2, False)])
+@pytest.mark.parametrize(
+    ("until", "num_empty", "passes"), [pytest.param("cyan", 1, True, marks=pytest.mark.long), ("no", 2, False)]
+)
 def test_two_processes_are_judged_together(run_lmms_eval, batched, task_folder, tmp_path, until, num_empty, passes):
     """15 % of nine answers is one; of the shares, which are five and four, it is none."""
     empty_docs = [place for place, said in enumerate(responses(written(batched)[1])) if said == until]

@@ -52,3 +52,12 @@ def six(full: AdaLlava) -> AdaLlava:
 def six_by_scheduler(full: AdaLlava, six: AdaLlava) -> dict[str, AdaLlava]:
     """The base for each scheduler, by its name: one with heads of their own for `adallava-heads`."""
     return {name: six_layers_for(full, name) if name == "adallava-heads" else six for name in SCHEDULERS}
+
+
+IN_EVERY_MODE = ("test_generation_modes.py", "test_half_precision.py", "test_inside.py", "test_scheduled.py")
+
+
+    """Every family keeps the contracts here; the second one in every mode, type and schedule in `make test-long`."""
+    for item in items:
+        if item.path.name in IN_EVERY_MODE and "llava_next" in item.name:
+            item.add_marker(pytest.mark.long)
