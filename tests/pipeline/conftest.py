@@ -57,6 +57,7 @@ def six_by_scheduler(full: AdaLlava, six: AdaLlava) -> dict[str, AdaLlava]:
 IN_EVERY_MODE = ("test_generation_modes.py", "test_half_precision.py", "test_inside.py", "test_scheduled.py")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every family keeps the contracts here; the second one in every mode, type and schedule in `make test-long`."""
     for item in items:
         if item.path.name in IN_EVERY_MODE and "llava_next" in item.name:
