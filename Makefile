@@ -13,7 +13,7 @@ NEWEST_STAMP := $(NEWEST_VENV)/.installed
 OLDEST_VENV := .venv-oldest
 OLDEST_STAMP := $(OLDEST_VENV)/.installed
 
-.PHONY: sweep test test-long test-lmms test-newest test-oldest lint wheel clean
+.PHONY: sweep test test-long test-lmms test-newest test-oldest lint wheel environments clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT)
@@ -51,6 +51,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What the tests of other environments need, beforehand.
+environments: $(LMMS_STAMP) $(NEWEST_STAMP)
 
 # The package as a user installs it, used from another folder: the bundled model must be inside.
 wheel: $(STAMP)

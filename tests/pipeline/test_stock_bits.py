@@ -69,11 +69,12 @@ def _wide(kind: str, dtype: torch.dtype, side: int) -> AdaLlava:
 
 
 CASES = [
-    pytest.param((kind, dtype, side), marks=[pytest.mark.long] if side == ALL else [])
+    pytest.param((kind, dtype, side), marks=[pytest.mark.long] if side == ALL or dtype == torch.float16 else [])
     for side in (FEW, ALL)
     for dtype in DTYPES
     for kind in ("Llava", "LlavaNext")
 ]
+"""A CPU is slow in float16."""
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)
