@@ -13,7 +13,7 @@ NEWEST_STAMP := $(NEWEST_VENV)/.installed
 OLDEST_VENV := .venv-oldest
 OLDEST_STAMP := $(OLDEST_VENV)/.installed
 
-.PHONY: sweep test test-long test-lmms test-newest test-oldest lint wheel clean
+.PHONY: sweep test test-long test-lmms test-newest test-oldest lint wheel environments clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT)
@@ -23,13 +23,15 @@ sweep: $(STAMP)
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-# What takes minutes and rarely changes: random kills, every benchmark from end to end.
-test-long: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m long
+# What takes minutes and rarely changes: fuzzers (ADALLAVA_FUZZ_SECONDS, 300 in all), random kills, every benchmark from
+# end to end.
+test-long: $(STAMP) $(LMMS_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long and not lmms"
+	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and long" -W default
 
 # With the real lmms-eval, in an environment of its own: its packages stay out of the one above.
 test-lmms: $(LMMS_STAMP)
-	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m lmms -W default
+	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and not long" -W default
 
 # Without the pins: the contracts, with the newest release of every dependency that pyproject.toml allows. It asks for
 # them each time, so that one from today is found today. torch stays: the newest would come with all of its CUDA parts.
@@ -49,6 +51,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What the tests of other environments need, beforehand.
+environments: $(LMMS_STAMP) $(NEWEST_STAMP)
 
 # The package as a user installs it, used from another folder: the bundled model must be inside.
 wheel: $(STAMP)

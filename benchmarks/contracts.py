@@ -30,7 +30,8 @@ from torch import Tensor
 
 from adallava import AdaLlava, AdaLlavaProcessor
 from adallava.budget import TokenBudget
-from adallava.evaluation.doctor.live import diagnose_model
+from adallava.doctor.live.checks import diagnose_model
+from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
 from adallava.registry import load_selector_class, selector_names
 from adallava.tasks.scenes import scene_sample
@@ -177,7 +178,9 @@ def below(model: AdaLlava, prepared: list[Inputs]) -> dict[str, Any]:
 
 def _seen(model: AdaLlava, inputs: Inputs) -> Tensor:
     """Return the tower's features of each image, [I, N, C]."""
-    return model.family.for_sizes(inputs.get("image_sizes")).encode(inputs["pixel_values"]).features
+    pictures = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
+    assert pictures is not None
+    return model.family.encode(pictures).features
 
 
 def _gap(one: Tensor, other: Tensor) -> float:

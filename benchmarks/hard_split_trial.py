@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adallava.evaluation.clusters import Clusters
-from adallava.evaluation.hard_split import blind_answers, split_hard
-from adallava.evaluation.scores import ScoreTable
+from adallava.analysis.clusters import Clusters
+from adallava.analysis.hard_split import blind_answers, split_hard
+from adallava.analysis.scores import ScoreTable
 
 CELLS = ("full@1.0", "none@none", "downsample@16", "alike@16", "other@16")
 

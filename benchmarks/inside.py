@@ -18,7 +18,7 @@ from measured import Parts, add_arguments, dtype_of, figures, finish, in_turns, 
 from random_llava import SHAPES, NoText, make_base, prompts
 
 from adallava import AdaLlava
-from adallava.generation.clock import StageClock
+from adallava.pipeline.clock import StageClock
 
 METHODS = ("uniform", "fastv", "sparsevlm", "pyramiddrop")
 

@@ -28,7 +28,7 @@ from random_llava import SHAPES, NoText, make_base, prompts
 from torch import nn
 
 from adallava import AdaLlava
-from adallava.generation.clock import PrefillMark, StageClock
+from adallava.pipeline.clock import PrefillMark, StageClock
 from adallava.scheduling import build_scheduler
 
 SCHEDULERS = ("first", "spaced", "random", "layers", "heads")

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import norm
 
-from adallava.evaluation.areas import SharedScores, share_scores
-from adallava.evaluation.clusters import Clusters
-from adallava.evaluation.scores import ScoreTable
+from adallava.analysis.areas import SharedScores, share_scores
+from adallava.analysis.clusters import Clusters
+from adallava.analysis.scores import ScoreTable
 from adallava.records import Cell
 
 LIKENESS = 0.8

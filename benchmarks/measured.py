@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from adallava.evaluation.provenance import collect_provenance
+from adallava.runs.provenance import collect_provenance
 
 Parts = Mapping[str, float]
 """Milliseconds, or bytes, by name."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from adallava.records.read import read_results
 from adallava.report.paper_figures import write_figures
-from adallava.report.read import read_results
 from adallava.tasks.scenes import scene_sample
 
 EXAMPLE = 6

@@ -3,13 +3,16 @@
     python benchmarks/selection.py                # I = 1, 8; N = 576; K = 192, 128, 64; on CUDA in bfloat16
     python benchmarks/selection.py --shapes toy   # tiny shapes, for a look at whether it runs
 
-Timed: `select` and, for methods that merge, the product; not what the model makes for them (tower layers, projected
-tokens, a text tower), which the sweep's parts show. The methods take turns. Prints a table, then JSON as its last line:
+Timed is what an answer pays: `choose`, which asks a method picture by picture, and, for methods that merge, the
+product; not what the model makes for them (tower layers, projected tokens, a text tower), which the sweep's parts
+show, nor the search for K of methods with one of their own. The methods take turns.
+Prints a table, then JSON as its last line:
 median and 10th and 90th percentile in ms, the ratio of the median to `uniform`'s, and the closed-form FLOPs.
 """
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -20,10 +23,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from adallava.generation.clock import StageClock
+from adallava.pipeline.checked import NEED_OF_FIELD
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.select import choose
 from adallava.registry import load_selector_class, selector_names, selects_inside_llm
 from adallava.selection import build_selector
-from adallava.selection.contract import RoundingMethod, SelectionInput, Selector, TowerLayer, TowerShape
+from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, Selector, TowerLayer, TowerShape
 
 LLAVA_1_5 = TowerShape(num_vision_tokens=576, vision_width=1024, llm_width=4096, grid=(24, 24), tower_heads=16)
 SMALL = TowerShape(num_vision_tokens=36, vision_width=32, llm_width=48, grid=(6, 6), tower_heads=4)
@@ -62,8 +67,15 @@ def random_inputs(
     )
 
 
+def read_by(selector: Selector, inputs: SelectionInput) -> SelectionInput:
+    """Return the inputs with those alone that a model makes for the method: `choose` copies each picture's."""
+    return replace(inputs, **{field: None for field, need in NEED_OF_FIELD.items() if need not in selector.needs})
+
+
 def run_once(selector: Selector, inputs: SelectionInput) -> None:
-    selection = selector.select(inputs)
+    if not any(inputs.keep_counts):  # `none`: nobody is asked
+        return
+    selection = choose(selector, inputs, [inputs.grid] * inputs.features.shape[0])
     if selection.merge_weights is not None:
         selection.apply(inputs.features)
 
@@ -97,7 +109,9 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
         for name, selector in methods.items():
             if isinstance(selector, RoundingMethod):
                 planned[name] = selector.keep_count(keep_count, shape.grid)
-            inputs = random_inputs(shape, planned[name], num_images, device, dtype)
+            elif selector.ignores_budget and not isinstance(selector, OwnCountMethod):
+                planned[name] = 0
+            inputs = read_by(selector, random_inputs(shape, planned[name], num_images, device, dtype))
             cells[name] = partial(timed, selector, inputs, device)
         measured = in_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=args.seconds / len(sizes))
         for name, cell in measured.items():

@@ -31,9 +31,9 @@ import pyarrow.parquet
 from measured import figures, finish, spread
 from publish import publish
 
-from adallava.evaluation.batches import prepare_batch
-from adallava.processor import AdaLlavaProcessor
+from adallava.processors.stock import AdaLlavaProcessor
 from adallava.records import SampleRecord
+from adallava.runs.batches import prepare_batch
 from adallava.tasks import load_task
 
 PHOTOGRAPHS = {"china.jpg": ("Is there a temple in the picture?", "yes"), "flower.jpg": ("Is this a flower?", "yes")}

@@ -26,6 +26,7 @@ PAGES = (
     "docs/processes.md",
     "docs/statistics.md",
     "docs/scheduling.md",
+    "docs/trust.md",
     "src/adallava/bundled/tiny/README.md",
 )
 STAGES = (
@@ -219,6 +220,27 @@ def _report() -> list[str]:
     ]
 
 
+def _kills() -> list[str]:
+    """What was killed, when and how, and what was wrong once all of it was resumed."""
+    made = _published("kills")
+    titles = {"state": "state of the folder", "phase": "at", "signal": "by", "processes": "processes of the launch"}
+    rows = [f"| {made['kills']} kills | |", "| --- | --- |"]
+    for name, title in titles.items():
+        counts = made["kills_by"][name].items()
+        rows.append(f"| {title} | " + "; ".join(f"{what}: {count}" for what, count in counts) + " |")
+    wrong = {"lost": "lost", "doubled": "twice", "differing": "other than undisturbed"}
+    answers = ", ".join(f"{made[name]} {words}" for name, words in wrong.items())
+    rows.append(f"| answers on disk before a kill, after the last run | {made['answers_kept']:,}: {answers} |")
+    rows.append(
+        f"| of {made['folders']} folders, after the last run | {made['left_over']} files left over, "
+        f"{made['unhealthy']} not healthy to `adallava doctor` |"
+    )
+    rows.append(
+        f"| of {made['runs']} launches | {made['hanging']} hung, {made['untold']} without the right last words |"
+    )
+    return rows
+
+
 def _statistics() -> list[str]:
     """What the audit claimed and found, with the Monte-Carlo error."""
     rows = ["| | where | claimed | found | runs |", "| --- | --- | ---: | ---: | ---: |"]
@@ -230,7 +252,24 @@ def _statistics() -> list[str]:
     return rows
 
 
+def _fuzzing() -> list[str]:
+    """What each fuzzer tried in the last long run, and how many of its findings the tests hold since."""
+    heads = ("inputs", "tried", "answered", "refused in words", "slowest", "minutes", "findings so far")
+    rows = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
+    counted = [row for row in _published("fuzzing")["rows"] if "error" not in row]
+    for row in sorted(counted, key=lambda row: row["fuzzer"].lower()):
+        counts = f"{row['tried']:,} | {row['answered']:,} | {row['refused']:,}"
+        rows.append(
+            f"| {row['fuzzer']} | {counts} | {row['slowest_s']:.2f} s | {row['seconds'] / 60:.1f} | {row['findings']} |"
+        )
+    if stopped := 8 - len(counted):
+        rows += ["", f"{stopped} of 8 fuzzers stopped at a finding in this run, and counted nothing."]
+    return rows
+
+
 TABLES = {
+    "fuzzing": _fuzzing,
+    "fuzzing_provenance": lambda: clock_tables.provenance(_published("fuzzing")),
     "statistics": _statistics,
     "statistics_provenance": lambda: clock_tables.provenance(_published("statistics")),
     "report": _report,
@@ -264,6 +303,8 @@ TABLES = {
     "converting_provenance": lambda: clock_tables.provenance(_published("converting")),
     "processes": lambda: clock_tables.processes(_published("processes")),
     "processes_provenance": lambda: clock_tables.provenance(_published("processes")),
+    "kills": _kills,
+    "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),
     "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
     "selection": lambda: clock_tables.selection(_published("selection")),

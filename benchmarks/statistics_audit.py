@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 from made_up_scores import Design, cell, partial, rights, shared
 
-from adallava.evaluation.areas import Curve, area_between, common_costs, common_grid
-from adallava.evaluation.corrections import holm
-from adallava.evaluation.equivalence import equivalence_p_value
-from adallava.evaluation.front_gains import compare_fronts
-from adallava.evaluation.power import critical_value, least_detectable
-from adallava.evaluation.significance import paired_p_value
-from adallava.evaluation.statistics import mean_interval, paired_difference
-from adallava.evaluation.verdicts import PairedTest, judge
+from adallava.analysis.areas import Curve, area_between, common_costs, common_grid
+from adallava.analysis.corrections import holm
+from adallava.analysis.equivalence import equivalence_p_value
+from adallava.analysis.front_gains import compare_fronts
+from adallava.analysis.power import critical_value, least_detectable
+from adallava.analysis.significance import paired_p_value
+from adallava.analysis.statistics import mean_interval, paired_difference
+from adallava.analysis.verdicts import PairedTest, judge
 
 Rng = np.random.Generator
 Row = dict[str, Any]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from run_records import reader, run, sample_record
 
+from adallava.analysis.summary import summarise
 from adallava.budget import Latency, TokenBudget
-from adallava.evaluation.plan import CellPlan, plan_cells
-from adallava.evaluation.summary import summarise
 from adallava.records import Results, SampleRecord, Spread, Timing, TimingRecord
+from adallava.records.cells import CellPlan, plan_cells
 
 NUM_TOKENS, NUM_LAYERS, NUM_SAMPLES = 16, 8, 60
 LATENCIES = (Latency.parse("1.0"), Latency.parse("0.75"), Latency.parse("0.5"))

@@ -8,11 +8,11 @@ from typing import Any
 
 from run_records import reader
 
+from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
-from adallava.evaluation.doctor import Diagnosis, Outcome
-from adallava.evaluation.plan import CellPlan
-from adallava.evaluation.summary import summarise
+from adallava.doctor import Diagnosis, Outcome
 from adallava.records import Provenance, Results, Run, RunConfig, SampleRecord
+from adallava.records.cells import CellPlan
 
 N = 64
 NUM_SAMPLES = 60

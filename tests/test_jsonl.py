@@ -1,6 +1,6 @@
 import io
 
-from adallava.jsonl import Line, read_lines
+from adallava.records.jsonl import Line, read_lines
 
 
 def read(data: bytes) -> list[Line]:

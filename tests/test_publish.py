@@ -8,10 +8,10 @@ from pathlib import Path
 from dial_records import write_dial_run
 from run_records import reader, run, sample_record
 
+from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
-from adallava.evaluation.plan import plan_cells
-from adallava.evaluation.summary import summarise
 from adallava.records import Results, Spread, Timing, TimingRecord
+from adallava.records.cells import plan_cells
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "publish.py"
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from adallava import AdaLlava, registry
+from adallava import AdaLlava
 from adallava.errors import AdallavaError, UnknownNameError
-from adallava.evaluation.availability import why_left_out
-from adallava.evaluation.loading import resolve_methods
 from adallava.families.contract import Family
+from adallava.registry import found as registry
 from adallava.registry import load_selector_class, selector_names
+from adallava.runs.availability import why_left_out
+from adallava.runs.loading import resolve_methods
 from adallava.selection import build_selector
 from adallava.selection.contract import Selector, TowerShape
 from adallava.selection.layer_contract import LayerSelector
@@ -109,7 +110,8 @@ def test_a_broken_method_of_another_package_is_left_out_of_all(
     (tmp_path / "breaks_on_import.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     _register(monkeypatch, ("mine", "breaks_on_import:A"), ("uniform", "adallava.selection.uniform:UniformSelector"))
-    assert resolve_methods(["all"]) == {"mine": False, "uniform": False}
+    resolved = resolve_methods(["all"])
+    assert resolved["mine"] is resolved["uniform"] is False
     reason = why_left_out(full, "mine", {})
     assert reason is not None
     assert "cannot be imported from 'breaks_on_import:A': ZeroDivisionError" in reason
@@ -175,6 +177,7 @@ def _wheel_of_plugin(folder: Path) -> Path:
     return wheel
 
 
+@pytest.mark.long
 def test_an_installed_third_party_method_is_listed_and_answers(tmp_path: Path, tiny_folder: Path) -> None:
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(target)]

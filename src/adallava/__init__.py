@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdaLlava": "adallava.model",
     "AdaLlavaProcessor": "adallava.model",
-    "AdaLlavaOutput": "adallava.generation.output",
+    "AdaLlavaOutput": "adallava.pipeline.result",
     "TokenBudget": "adallava.budget",
     "Selection": "adallava.selection.contract",
     "SelectionInput": "adallava.selection.contract",
@@ -45,8 +45,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from adallava.budget import TokenBudget
-    from adallava.generation.output import AdaLlavaOutput
     from adallava.model import AdaLlava, AdaLlavaProcessor
+    from adallava.pipeline.result import AdaLlavaOutput
     from adallava.selection.contract import Selection, SelectionInput, Selector, TowerShape, top_k_in_order
     from adallava.selection.layer_contract import Drop, DropInput, LayerSelector, PromptInput, Raters
 

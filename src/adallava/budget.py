@@ -38,11 +38,11 @@ class _ShareOrCount:
             BudgetError: naming the value and the accepted forms.
         """
         if (self.ratio is None) == (self.count is None):
-            raise BudgetError(f"a {self._kind} is a share or a count, not both or neither: {self!r}")
+            raise BudgetError(f"a {self._kind} is a share or a count, not both or neither: {_shown(self)}")
         if self.ratio is not None and not (math.isfinite(self.ratio) and 0.0 < self.ratio <= 1.0):
-            raise BudgetError(f"{self._kind} {self.ratio!r} is out of range: give {self._forms}")
+            raise BudgetError(f"{self._kind} {_shown(self.ratio)} is out of range: give {self._forms}")
         if self.count is not None and not 1 <= self.count <= MAX_COUNT:
-            raise BudgetError(f"{self._kind} {self.count!r} is out of range: give {self._forms}")
+            raise BudgetError(f"{self._kind} {_shown(self.count)} is out of range: give {self._forms}")
 
     @classmethod
     def parse(cls, value: object) -> Self:
@@ -56,10 +56,15 @@ class _ShareOrCount:
         if isinstance(value, str):
             return cls._parse_text(value)
         if isinstance(value, bool) or not isinstance(value, Real):
-            raise BudgetError(f"{cls._kind} {value!r} has type {type(value).__name__}: give {cls._forms}")
+            raise BudgetError(f"{cls._kind} {_shown(value)} has type {type(value).__name__}: give {cls._forms}")
         if isinstance(value, Integral):
             return cls(count=int(value))
-        return cls(ratio=float(value))
+        try:
+            return cls(ratio=float(value))
+        except (OverflowError, ValueError) as error:
+            if isinstance(error, BudgetError):
+                raise
+            raise BudgetError(f"{cls._kind} {_shown(value)} is out of range: give {cls._forms}") from None
 
     @classmethod
     def _parse_text(cls, text: str) -> Self:
@@ -73,7 +78,7 @@ class _ShareOrCount:
         except ValueError as error:
             if isinstance(error, BudgetError):
                 raise
-            raise BudgetError(f"{cls._kind} {text!r} is not a number: give {cls._forms}") from None
+            raise BudgetError(f"{cls._kind} {_shown(text)} is not a number: give {cls._forms}") from None
 
     def __str__(self) -> str:
         """Return the form that `parse` reads back: `0.25` or `64`."""
@@ -155,3 +160,13 @@ LatencyLike = float | int | str | Latency
 """A share (`0.75`, `"75%"`) or a count (`24`) of the LLM's layers; see `Latency`."""
 
 _SLACK = 1e-9
+_MAX_SHOWN = 80
+
+
+def _shown(value: object) -> str:
+    """Return a value as Python writes it, cut where it is too long to be read."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        return "with thousands of digits"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

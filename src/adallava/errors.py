@@ -1,5 +1,14 @@
 """The errors a caller can cause, all under one base so that a command line can print them without a traceback."""
 
+_MOST_OF_ANOTHERS = 300
+
+
+def in_short(error: BaseException) -> str:
+    """Return what another library's error says, in one line with its type: never nothing, never without end."""
+    message = " ".join(str(error).split())
+    shown = message if len(message) <= _MOST_OF_ANOTHERS else f"{message[:_MOST_OF_ANOTHERS]} …"
+    return f"{type(error).__name__}: {'it gives no reason' if shown in ('', 'None') else shown}"
+
 
 class AdallavaError(Exception):
     """Base of every error that names a mistake of the caller, its value and the fix."""

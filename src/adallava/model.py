@@ -8,24 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from adallava.adapters import save_adapter
+from adallava.adapters.learned import Asked, BaseFiles, make_scheduler, make_selector
 from adallava.budget import BudgetLike, LatencyLike
-from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
+from adallava.engines import pick_engine
+from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
-from adallava.generation.arguments import check_as_configured
-from adallava.generation.clock import StageClock
-from adallava.generation.compact import Positions
-from adallava.generation.llm_run import LLMRun, prepare_run
-from adallava.generation.modes import plan_generation
-from adallava.generation.output import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections
-from adallava.generation.prompt_limit import warn_of_positions
-from adallava.generation.request import Request
-from adallava.generation.run_forward import choose_inside, forward_inside, forward_run
-from adallava.generation.run_generate import generate_run
-from adallava.language import make_language
-from adallava.learned import Asked, BaseFiles, make_scheduler, make_selector
-from adallava.placement import check_taken, pick_device, pick_dtype
-from adallava.processor import AdaLlavaProcessor, build_prompt, folder_or_id_of
+from adallava.families.picture_inputs import PictureInputs
+from adallava.pipeline.arguments import check_as_configured
+from adallava.pipeline.call import Request
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
+from adallava.pipeline.language import make_language
+from adallava.pipeline.modes import plan_generation
+from adallava.pipeline.pack import Positions
+from adallava.pipeline.program import LLMRun, prepare_run
+from adallava.pipeline.prompt_limit import warn_of_positions
+from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections, read_answers
+from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.scheduling.contract import Scheduler, has_free_token
@@ -64,7 +65,7 @@ class AdaLlava:
 
         Args:
             base: a stock model of a family that `adallava.registry.family_names()` lists, or a `PeftModel` around one.
-            processor: its processor.
+            processor: its processor; None for a model that is not to `generate`.
             selector: a method, with its weights if it is a learned one; None for the full-token model.
             name_or_path: where the base's files are: a bundled name, a folder or a hub id.
             adapter_sha256: of the selector's weights file.
@@ -76,11 +77,12 @@ class AdaLlava:
                 method or scheduler that needs what it lacks.
             CheckpointError: if the base lies on several devices or is not floating-point, or the method's text tower
                 cannot be loaded.
+            InputError: for a tokenizer, or anything else that is not the model's processor.
         """
         self._family = wrap_model(base)
         if selector is not None:
             check_needs(self._family, selector, name_or_path)
-        self.processor = processor
+        self.processor = given_processor(processor)
         self.selector = selector.to(self.device) if isinstance(selector, nn.Module) else selector
         self._files = BaseFiles(name_or_path, self._family.model)
         self.adapter_sha256 = adapter_sha256
@@ -339,15 +341,19 @@ class AdaLlava:
         Raises:
             BudgetError: for a budget or latency that means nothing, or that the method "full", or the scheduler, cannot
                 give.
-            InputError: if prompts and images do not fit together.
+            InputError: if prompts and images do not fit together, or the model has no processor.
             UnsupportedModeError: for a mode of generation that cannot be given correctly.
         """
+        if self.processor is None:
+            raise InputError(
+                "generate decodes answers with the processor's tokenizer, and this model was made without a processor: "
+                "AdaLlava(base, processor)"
+            )
         request = Request.parse(
             input_ids,
             attention_mask,
-            pixel_values,
+            PictureInputs.of(pixel_values, image_sizes=image_sizes),
             side="left",
-            image_sizes=image_sizes,
             token_budget=token_budget,
             latency=latency,
             seed=seed,
@@ -365,7 +371,9 @@ class AdaLlava:
         warn_of_positions(self.base.config, input_ids.shape[1], plan.max_new_tokens)
         if clock is not None:
             clock.start()
-        return generate_run(self._prepare(request, clock), plan, self.processor, clock)
+        run = self._prepare(request, clock)
+        made = pick_engine(run, plan).generate(run, plan, clock)
+        return read_answers(made.result, plan, run.settled(), self.processor, positions, clock, made.num_steps)
 
     @torch.no_grad()
     def select(
@@ -387,9 +395,8 @@ class AdaLlava:
         request = Request.parse(
             input_ids,
             attention_mask,
-            pixel_values,
+            PictureInputs.of(pixel_values, image_sizes=image_sizes),
             side="left",
-            image_sizes=image_sizes,
             token_budget=token_budget,
             seed=seed,
             positions=positions,
@@ -432,9 +439,8 @@ class AdaLlava:
         request = Request.parse(
             input_ids,
             attention_mask,
-            pixel_values,
+            PictureInputs.of(pixel_values, image_sizes=image_sizes),
             side="right",
-            image_sizes=image_sizes,
             token_budget=token_budget,
             latency=latency,
             seed=seed,

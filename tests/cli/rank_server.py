@@ -14,9 +14,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from kill_points import KillPoint
+
 _SERVER = """
 import json, os, signal, sys
-import torch, adallava.evaluation.sweep, adallava.cli.sweep_ranks, adallava.cli.sweep_table
+import torch, adallava.runs.sweep, adallava.cli.sweep_ranks, adallava.cli.sweep_table
 import transformers.models.auto.processing_auto
 import transformers.models.clip.image_processing_pil_clip
 import transformers.models.clip.modeling_clip
@@ -25,14 +27,18 @@ import transformers.models.llava.modeling_llava
 import transformers.models.llava.processing_llava
 import sklearn.datasets
 from adallava.cli.main import main
+from kill_points import watch
 torch.set_num_threads(1)
 
 def rank_of_launch(rank, asked):
     size = str(asked["world_size"])
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    if asked["launched"]:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(f"{asked['log']}/{name}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.argv = ["adallava", *asked["arguments"]]
+    if asked["watched"] is not None:
+        watch(asked["watched"], rank, f"{asked['log']}/phase-{rank}", asked["point"])
     try:
         return main()
     except SystemExit as end:
@@ -66,16 +72,41 @@ class RankServer:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"},
         )
         self.pids: list[int] = []
         self.log = Path()
 
-    def start(self, arguments: list[str], world_size: int, log: Path, *, supervised: bool = True) -> list[int]:
-        """Start the command in so many ranks, and return their process ids."""
+    def start(
+        self,
+        arguments: list[str],
+        world_size: int,
+        log: Path,
+        *,
+        supervised: bool = True,
+        launched: bool = True,
+        watched: Path | None = None,
+        point: KillPoint | None = None,
+    ) -> list[int]:
+        """Start the command in so many ranks, and return their process ids.
+
+        Args:
+            arguments: of the command.
+            world_size: how many ranks.
+            log: folder for what they write.
+            supervised: end all of them once one has failed.
+            launched: set the variables of a launcher.
+            watched: run folder by whose files the ranks note their phases.
+            point: where one of them ends itself.
+        """
         log.mkdir(parents=True, exist_ok=True)
         self.log = log
         asked = {"arguments": arguments, "world_size": world_size, "log": str(log), "supervised": supervised}
+        asked |= {"launched": launched, "watched": watched and str(watched), "point": point and point.to_json()}
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         self.pids = json.loads(self._process.stdout.readline())
@@ -95,6 +126,11 @@ class RankServer:
     def written(self, name: str) -> list[str]:
         """Return what each rank of the last launch wrote to `stdout` or `stderr`."""
         return [path.read_text() for path in sorted(self.log.glob(f"{name}-*"))]
+
+    def phase(self, rank: int) -> str:
+        """Return where a watched rank of the last launch is, or was when it ended."""
+        path = self.log / f"phase-{rank}"
+        return path.read_text().strip() if path.exists() else ""
 
     def close(self) -> None:
         for pid in self.pids:

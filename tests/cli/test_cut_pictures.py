@@ -50,6 +50,13 @@ def test_a_sweep_records_what_is_seen(swept):
     assert not Run.model_validate_json((swept / "cut" / "run.json").read_bytes()).config.pad_to_square
 
 
+def test_the_doctor_finds_cut_pictures_and_none_that_are_padded(swept, capsys):
+    for output, status in (("cut", "found"), ("padded", "passed")):
+        main(["doctor", str(swept / output), "--json"])
+        outcomes = json.loads(capsys.readouterr().out)["diagnoses"][0]["outcomes"]
+        assert [one["status"] for one in outcomes if one["check"] == "pictures-cut"] == [status]
+
+
 def test_a_padded_sweep_sees_all_and_is_another_run(swept, capsys):
     wide, _ = samples(swept / "padded")[:2]
     assert (wide.frames, wide.seen_share) == ([(0.0, -1.5, 1.0, 2.5)], 1.0)

@@ -9,10 +9,10 @@ from PIL import Image
 
 from adallava import AdaLlava
 from adallava.cli.main import main
-from adallava.evaluation.doctor.run_folder import load_run_folder
-from adallava.evaluation.loading import check_drops
-from adallava.evaluation.observer import SweepObserver
+from adallava.doctor.sources.run_folder import load_run_folder
 from adallava.records import Results, Run, SampleRecord
+from adallava.runs.loading import check_drops
+from adallava.runs.observer import SweepObserver
 
 PICTURE = ["--question", "how many shapes are there?", "--no-image"]
 

@@ -11,9 +11,9 @@ from sweep_inputs import deterministic_samples, samples, sweep
 
 from adallava.cli.main import main
 from adallava.errors import InputError
-from adallava.evaluation.decoding_options import TAKEN, check_options
-from adallava.generation.decoding import decoding_of, generate_arguments, values_of_checkpoint
+from adallava.pipeline.decoding import decoding_of, generate_arguments, values_of_checkpoint
 from adallava.records import Run
+from adallava.runs.decoding_options import TAKEN, check_options
 
 CHANGED = {
     "repetition_penalty": 5.0,

@@ -18,7 +18,7 @@ from sweep_inputs import deterministic_results, deterministic_samples, local_que
 # own, and really killed. Nothing runs torch before the fork.
 _FORK_SERVER = """
 import json, os, sys
-import torch, adallava.evaluation.sweep
+import torch, adallava.runs.sweep
 from adallava.cli.main import main
 torch.set_num_threads(1)
 for line in sys.stdin:
@@ -149,6 +149,7 @@ def test_killed_at_random_moments_it_ends_as_if_untouched(server, arguments, unt
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_two_at_once_are_refused(server, arguments, tmp_path):
     command = [*arguments, "--output", str(tmp_path)]
     process = server.start(command)

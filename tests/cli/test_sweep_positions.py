@@ -37,7 +37,7 @@ def test_positions_do_not_change_what_is_kept_and_all_tokens_are_the_full_model(
 
 
 def test_the_doctor_finds_nothing_in_draws_and_positions(both_positions):
-    from adallava.evaluation.doctor import diagnose_run
+    from adallava.doctor import diagnose_run
 
     findings = {outcome.check for outcome in diagnose_run(both_positions).findings}
     # The model is random: it may well end at once, or write what is no text.

@@ -59,6 +59,27 @@ def assert_same_answers(folder, other):
     assert configs[0] == configs[1]
 
 
+def assert_told_how_to_go_on(server):
+    """The witness of rank 0 has said so, on rank 0's stream, and nobody else anything."""
+    assert wait_until(lambda: "process 0 is gone" in server.written("stderr")[0])
+    told = server.written("stderr")
+    assert told[0].count("process 0 is gone; every answer so far is kept; to go on, with any number of") == 1
+    assert set(told[1:]) <= {""}
+
+
+def held_at_results(folder):
+    """Hold rank 0, once it has summed up, for as long as nobody reads this: opening a pipe to write waits for that."""
+    folder.mkdir()
+    pipe = folder / "results.json.partial"
+    os.mkfifo(pipe)
+    return pipe
+
+
+def num_answers(folder):
+    path = folder / "samples.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def visible_files(folder):
     return {path.name for path in folder.iterdir()} - {".lock"}
 
@@ -88,7 +109,7 @@ def test_a_killed_rank_ends_all_without_a_launcher_too_and_rank_0_says_how_to_go
     assert "process 2 of 0 to 2 did not finish: it is gone" in told[0]
     assert "to go on, with any number of processes: torchrun --nproc-per-node 3 -m adallava sweep --model" in told[0]
     assert told[1:] == ["", ""]
-    kept = answers_of(folder, 1) + answers_of(folder, 2) + len((folder / "samples.jsonl").read_text().splitlines())
+    kept = answers_of(folder, 1) + answers_of(folder, 2) + num_answers(folder)
 
     assert server.run([*arguments, "--output", str(folder)], 1, tmp_path / "log") == [1]
     assert f"resuming: {kept} of" in server.written("stderr")[0], "what every rank had written was used"
@@ -96,8 +117,12 @@ def test_a_killed_rank_ends_all_without_a_launcher_too_and_rank_0_says_how_to_go
     assert visible_files(folder) == {"run.json", "samples.jsonl", "results.json"}
 
 
-@pytest.mark.parametrize("supervised", [True, False], ids=["launcher ends the others", "nobody does"])
-def test_if_rank_0_is_killed_exactly_one_other_says_so(server, arguments, alone, tmp_path, supervised):
+@pytest.mark.parametrize(
+    "supervised",
+    [pytest.param(True, marks=pytest.mark.long), False],
+    ids=["launcher ends the others", "nobody does"],
+)
+def test_if_rank_0_is_killed_exactly_one_line_says_so(server, arguments, alone, tmp_path, supervised):
     folder = tmp_path / "run"
     pids = server.start([*arguments, "--output", str(folder)], 3, tmp_path / "log", supervised=supervised)
     assert wait_until(lambda: answers_of(folder, 1) > 0 and answers_of(folder, 2) > 0)
@@ -105,11 +130,28 @@ def test_if_rank_0_is_killed_exactly_one_other_says_so(server, arguments, alone,
     codes = server.wait()
     assert codes[0] == -signal.SIGKILL
     assert all(code in (2, 128 + signal.SIGTERM) for code in codes[1:])
-    told = "".join(server.written("stderr")[1:])
-    assert told.count("process 0 is gone; every answer so far is kept; to go on") == 1
-    assert len(told.splitlines()) == 1
+    assert_told_how_to_go_on(server)
 
     assert server.run([*arguments, "--output", str(folder)], 2, tmp_path / "log") == [1, 0]
+    assert_same_answers(folder, alone)
+
+
+@pytest.mark.parametrize("world_size", [pytest.param(1, marks=pytest.mark.long), 3])
+def test_if_rank_0_is_killed_after_the_others_have_ended_it_is_said_all_the_same(
+    server, arguments, alone, tmp_path, world_size
+):
+    folder = tmp_path / "run"
+    pipe = held_at_results(folder)
+    pids = server.start([*arguments, "--output", str(folder)], world_size, tmp_path / "log")
+    assert wait_until(lambda: num_answers(folder) == num_answers(alone))
+    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids[1:])), "they wait for nothing"
+    os.kill(pids[0], signal.SIGKILL)
+    assert server.wait() == [-signal.SIGKILL] + [0] * (world_size - 1)
+    assert_told_how_to_go_on(server)
+
+    pipe.unlink()
+    assert server.run([*arguments, "--output", str(folder)], 1, tmp_path / "log") == [1]
+    assert "process 0 is gone" not in server.written("stderr")[0]
     assert_same_answers(folder, alone)
 
 
@@ -196,8 +238,8 @@ import os, signal, sys
 from pathlib import Path
 from types import SimpleNamespace
 from adallava.cli import sweep_ranks
-from adallava.evaluation.ranks import Ranks
-from adallava.evaluation.shares import ProcessEndedError
+from adallava.runs.ranks import Ranks
+from adallava.runs.executors.shares import ProcessEndedError
 
 def find_another_gone(*_):
     raise ProcessEndedError("process 1 did not finish")
@@ -221,13 +263,35 @@ def test_a_leader_that_tells_of_another_is_not_made_to_tell_again_by_the_launche
     assert done.returncode == 0
 
 
+TORCHRUN = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "0"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_torchrun_whose_rank_0_is_killed_late_says_how_to_go_on(arguments, alone, tmp_path, world_size):
+    folder = tmp_path / "run"
+    pipe = held_at_results(folder)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(world_size), "-m", "adallava"]
+    command += [*arguments, "--output", str(folder)]
+    launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=TORCHRUN)
+    assert wait_until(lambda: num_answers(folder) == num_answers(alone), 120.0)
+    assert wait_until(lambda: not (folder / ".begun").exists())
+    os.kill(rank_of_torchrun(launched.pid, 0), signal.SIGKILL)
+    _, told = launched.communicate(timeout=120)
+    assert launched.returncode != 0
+    assert told.count("process 0 is gone; every answer so far is kept; to go on") == 1
+    pipe.unlink()
+    done = subprocess.run(command, capture_output=True, text=True, env=TORCHRUN, timeout=300, check=False)
+    assert "2 of 7 samples failed" in done.stdout
+    assert_same_answers(folder, alone)
+
+
 @pytest.mark.long
 def test_torchrun_killed_and_resumed_by_two_and_by_one(server, arguments, alone, tmp_path):
     folder, copy = tmp_path / "run", tmp_path / "copy"
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "adallava"]
     command += [*arguments, "--output", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_PORT": "0"}
-    launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    launched = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=TORCHRUN)
     assert wait_until(lambda: answers_of(folder, 1) > 0)
     os.kill(rank_of_torchrun(launched.pid, 1), signal.SIGKILL)
     _, told = launched.communicate(timeout=120)
@@ -237,7 +301,7 @@ def test_torchrun_killed_and_resumed_by_two_and_by_one(server, arguments, alone,
     assert not (folder / "results.json").exists()
     shutil.copytree(folder, copy)
 
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=TORCHRUN, timeout=120, check=False)
     assert done.returncode != 0, "a cell is flagged"
     assert "2 of 7 samples failed" in done.stdout
     assert done.stdout.count("results.json") == 1

@@ -4,11 +4,11 @@ import pytest
 from rich.console import Console
 from run_records import reader, sample_record
 
+from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
 from adallava.cli.sweep_table import areas_table, cells_table
-from adallava.evaluation.plan import plan_cells
-from adallava.evaluation.summary import summarise
 from adallava.records import Spread, Timing
+from adallava.records.cells import plan_cells
 from adallava.report.hard_split import hard_words
 
 IDS = [f"s{number}" for number in range(30)]

@@ -174,6 +174,7 @@ def test_adallavas_published_indexes_have_room_for_these_names(
     assert index_kb([*_names_of_llm(layers), *tower], shards, total_size) < published_kb - 0.5
 
 
+@pytest.mark.long
 def test_adallavas_13b_has_a_prefix_of_twenty(tmp_path: Path) -> None:
     """As its published config says, which names no rank; the default prefix, for the 7B, is 16."""
     config = {**PUBLISHED_ADALLAVA, "hidden_size": WIDTH, "intermediate_size": INNER, "mm_hidden_size": TOWER}

@@ -10,7 +10,7 @@ from original_llava import llm_weights, write_clip, write_original
 
 from adallava.cli.main import main
 from adallava.conversion import llava
-from adallava.processor import AdaLlavaProcessor
+from adallava.processors.stock import AdaLlavaProcessor
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops
 from adallava.costs.roofline import HARDWARE, decode_floor_ms, floor_ms, hardware, prefill_floor_ms, weight_bytes
 from adallava.costs.shapes import LLAVA_1_5_7B, model_shape_from_config
 from adallava.errors import InputError
-from adallava.evaluation.answer_flops import count_flops, count_kv_bytes
+from adallava.runs.answer_flops import count_flops, count_kv_bytes
 
 LLM = LLAVA_1_5_7B.llm
 

@@ -10,7 +10,7 @@ import torch
 from models import tiny_base, tiny_inputs, tiny_llava, tiny_processor
 
 from adallava import AdaLlava
-from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 
@@ -104,6 +104,19 @@ def test_adapters_that_change_the_prompt_are_refused() -> None:
 def test_what_is_no_stock_model_is_refused_by_name(wrap: Any, message: str) -> None:
     with pytest.raises(UnsupportedModeError, match=message):
         AdaLlava(wrap(tiny_base()), tiny_processor())
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "image_processor", "chat_template"])
+def test_a_part_of_a_processor_is_not_taken_for_one(part: str) -> None:
+    given = "a name" if part == "chat_template" else getattr(tiny_processor(), part)
+    with pytest.raises(InputError, match=rf"a {type(given).__name__} is not taken as a processor"):
+        AdaLlava(tiny_base(), given)
+
+
+def test_without_a_processor_a_model_says_so_before_it_answers() -> None:
+    inputs = tiny_inputs(tiny_processor(), ["what?"])
+    with pytest.raises(InputError, match="made without a processor"):
+        AdaLlava(tiny_base(), None).generate(**inputs, max_new_tokens=1)
 
 
 def test_a_pipelines_parts_make_a_model_and_nothing_else_does() -> None:

@@ -6,6 +6,7 @@ from models import TINY_SHAPE, tiny_base
 
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import wrap_model
+from adallava.families.picture_inputs import PictureInputs
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def test_encode_and_project_are_the_stock_image_features(layer: Any, pixels: tor
     base = tiny_base(vision_feature_layer=layer)
     family = wrap_model(base)
     stock = torch.stack(list(base.model.get_image_features(pixels).pooler_output))
-    features = family.encode(pixels).features
+    features = family.encode(PictureInputs(pixels)).features
     assert features.shape == (3, family.shape.num_vision_tokens, family.shape.vision_width)
     assert torch.equal(family.project(features), stock)
 
@@ -30,7 +31,7 @@ def test_encode_and_project_are_the_stock_image_features(layer: Any, pixels: tor
 def test_a_budget_token_goes_in_behind_the_patches(layer: Any, pixels: torch.Tensor) -> None:
     base = tiny_base(vision_feature_layer=layer)
     token = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
-    ours = wrap_model(base).encode(pixels, token)
+    ours = wrap_model(base).encode(PictureInputs(pixels), token)
 
     tower = base.model.vision_tower
     hook = tower.embeddings.register_forward_hook(lambda _, __, out: torch.cat([out, token[:, None]], dim=1))

@@ -1,4 +1,4 @@
-"""What is LLaVA-NeXT's own: pictures in tiles, with row ends. All that is generation's, `tests/generation` crosses."""
+"""What is LLaVA-NeXT's own: pictures in tiles, with row ends. All that is generation's, `tests/pipeline` crosses."""
 
 import json
 from pathlib import Path
@@ -15,10 +15,11 @@ from PIL import Image
 from adallava import AdaLlava
 from adallava.cli.generate_pictures import seen_pictures
 from adallava.cli.main import main
+from adallava.doctor.live.checks import diagnose_model
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.evaluation.doctor.live import diagnose_model
 from adallava.families import wrap_model
 from adallava.families.llava_next import _places, _tiling
+from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
 from adallava.records import SampleRecord
 from adallava.registry import load_selector_class, selector_names
@@ -77,8 +78,8 @@ def test_a_picture_is_its_whole_and_its_tiles(full: AdaLlava, inputs: dict[str, 
 
     30 x 90 fits 28 x 84: three tiles, 12 rows, 4 columns. 56 x 56 is four whole tiles. A row's end is one column more.
     """
-    family = full.family.for_sizes(inputs["image_sizes"])
-    assert family.grids(inputs["pixel_values"]) == ((4, 4), (6, 9), (4, 4), (12, 5), (4, 4), (8, 9))
+    family, given = full.family, PictureInputs(inputs["pixel_values"], {"image_sizes": inputs["image_sizes"]})
+    assert family.grids(given) == ((4, 4), (6, 9), (4, 4), (12, 5), (4, 4), (8, 9))
     placeholders = (inputs["input_ids"] == full.base.config.image_token_id).sum(dim=1)
     assert placeholders.tolist() == [16 + 54, 16 + 60, 16 + 72]
 
@@ -108,8 +109,8 @@ def test_any_picture_has_as_many_tokens_and_tiles_as_in_transformers(height: int
 def test_every_token_is_the_stock_models(full: AdaLlava, inputs: dict[str, Any]) -> None:
     pixels, sizes = inputs["pixel_values"], inputs["image_sizes"]
     stock = full.base.model.get_image_features(pixels, sizes).pooler_output
-    family = full.family.for_sizes(sizes)
-    ours = family.project(family.encode(pixels).features)
+    family, given = full.family, PictureInputs(pixels, {"image_sizes": sizes})
+    ours = family.project(family.encode(given).features)
     for picture, tokens in enumerate(stock):
         tiled = len(tokens) - 16
         torch.testing.assert_close(ours[2 * picture, :16], tokens[:16], atol=1e-5, rtol=1e-5)
@@ -132,8 +133,8 @@ def test_a_merged_token_is_the_mixture_of_what_it_holds(full: AdaLlava) -> None:
 @torch.no_grad()
 def test_attention_of_cls_is_each_tiles_own(inputs: dict[str, Any]) -> None:
     base = tiny_next_base(attn_implementation="eager")
-    family = wrap_model(base).for_sizes(inputs["image_sizes"])
-    vision = family.encode(inputs["pixel_values"], needs={Need.FEATURE_LAYER})
+    given = PictureInputs(inputs["pixel_values"], {"image_sizes": inputs["image_sizes"]})
+    vision = wrap_model(base).encode(given, needs={Need.FEATURE_LAYER})
     assert vision.feature_layer is not None
     ours = vision.feature_layer.cls_attention()
     # The third picture: four whole tiles of 4 x 4, in 8 rows of 8 patches and an end.
@@ -188,7 +189,7 @@ def test_training_is_refused_with_the_reason(
     assert "whose pictures differ in their number of tokens" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", ["uniform", "fastv", "visionzip", "prumerge"])
+@pytest.mark.parametrize("method", ["fastv", "prumerge"])
 def test_the_live_doctor_finds_nothing(full: AdaLlava, method: str) -> None:
     diagnosis = diagnose_model(_with_method(full, method), num_samples=3)
     found = {outcome.check for outcome in diagnosis.outcomes if outcome.status == "found"}
@@ -213,8 +214,8 @@ def test_a_spatial_method_sees_the_grid_that_the_tokens_have(full: AdaLlava, inp
 def test_pooling_averages_cells_of_each_images_grid(full: AdaLlava, inputs: dict[str, Any]) -> None:
     """At 9 tokens the tiles' first cell is rows and columns 0 to 2 of the joined picture, as above."""
     model = _with_method(full, "pool")
-    family = full.family.for_sizes(inputs["image_sizes"])
-    features = family.encode(inputs["pixel_values"]).features[1, :54].view(6, 9, -1)
+    family, given = full.family, PictureInputs(inputs["pixel_values"], {"image_sizes": inputs["image_sizes"]})
+    features = family.encode(given).features[1, :54].view(6, 9, -1)
     cell = family.project(features[:3, :3].reshape(1, 9, -1).mean(dim=1, keepdim=True))[0, 0]
     output = model.forward(**{name: tensor[:1] for name, tensor in inputs.items()}, token_budget=9)
     embeds = output.batch.inputs_embeds[0][output.layout.vision_slots[0] >= 0]
@@ -227,13 +228,13 @@ def test_what_is_drawn_is_what_the_tokens_look_at(full: AdaLlava) -> None:
     quarters[:28, :28, 0], quarters[:28, 28:, 1], quarters[28:, :28, 2] = 255, 255, 255
     prompt = build_prompt(full.processor, "why?")
     inputs = full.processor(images=[Image.fromarray(quarters)], text=[prompt], return_tensors="pt")
-    family = full.family.for_sizes(inputs["image_sizes"])
-    whole, joined = seen_pictures(family.pictures(inputs["pixel_values"]), full.processor.image_processor)
+    family, given = full.family, PictureInputs(inputs["pixel_values"], {"image_sizes": inputs["image_sizes"]})
+    whole, joined = seen_pictures(family.pictures(given), full.processor.image_processor)
     assert (whole.size, joined.size) == ((28, 28), (63, 56))
     assert np.array_equal(np.asarray(joined)[:, :56], quarters)
     assert len(np.unique(np.asarray(joined)[:, 56:].reshape(-1, 3), axis=0)) == 1
     narrow = _inputs(full, [1])
-    pictures = full.family.for_sizes(narrow["image_sizes"]).pictures(narrow["pixel_values"])
+    pictures = full.family.pictures(PictureInputs(narrow["pixel_values"], {"image_sizes": narrow["image_sizes"]}))
     # 12 rows of 4 patches and an end, of 7 pixels each.
     assert [tuple(picture.shape) for picture in pictures] == [(3, 28, 28), (3, 84, 35)]
 

@@ -9,6 +9,7 @@ from models import tiny_base, tiny_processor, tiny_tokenizer
 from adallava import AdaLlava
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import wrap_model
+from adallava.families.picture_inputs import PictureInputs
 from adallava.selection import build_selector
 from adallava.selection.contract import Need
 
@@ -63,7 +64,7 @@ def test_a_tower_without_a_class_token_refuses_methods_that_need_one(siglip: Any
 def test_a_tower_without_a_class_token_gives_the_keys_of_every_patch(siglip: Any) -> None:
     family = wrap_model(siglip)
     pixels = torch.randn(2, 3, 28, 28)
-    layer = family.encode(pixels, needs={Need.FEATURE_LAYER}).feature_layer
+    layer = family.encode(PictureInputs(pixels), needs={Need.FEATURE_LAYER}).feature_layer
     assert layer is not None
     assert layer.cls_query is None
     assert layer.patch_keys.shape == (2, 16, 32)
@@ -75,7 +76,7 @@ def test_a_tower_without_a_class_token_gives_the_keys_of_every_patch(siglip: Any
 def test_attention_of_cls_is_what_eager_attention_returns(feature_layer: Any, produces: int) -> None:
     base = tiny_base(vision_feature_layer=feature_layer)
     pixels = torch.randn(3, 3, 28, 28)
-    vision = wrap_model(base).encode(pixels, needs={Need.FEATURE_LAYER, Need.LAST_LAYER, Need.CLS_TOKEN})
+    vision = wrap_model(base).encode(PictureInputs(pixels), needs={Need.FEATURE_LAYER, Need.LAST_LAYER, Need.CLS_TOKEN})
     eager = tiny_base(vision_feature_layer=feature_layer, attn_implementation="eager")
     attentions = eager.model.vision_tower(pixels, output_attentions=True).attentions
     assert vision.feature_layer is not None
@@ -86,7 +87,7 @@ def test_attention_of_cls_is_what_eager_attention_returns(feature_layer: Any, pr
 
 @torch.no_grad()
 def test_only_what_is_asked_for_is_made() -> None:
-    vision = wrap_model(tiny_base()).encode(torch.randn(1, 3, 28, 28), needs={Need.LAST_LAYER})
+    vision = wrap_model(tiny_base()).encode(PictureInputs(torch.randn(1, 3, 28, 28)), needs={Need.LAST_LAYER})
     assert vision.feature_layer is None
     assert vision.last_layer is not None
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from adallava import AdaLlavaProcessor
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.picture_cuts import find_frame, pad_to_square
-from adallava.picture_frames import WHOLE, is_cut, seen_share
-from adallava.processor import prepare_picture
+from adallava.processors.picture_cuts import find_frame, pad_to_square
+from adallava.processors.stock import prepare_picture
+from adallava.records.picture_frames import WHOLE, is_cut, seen_share
 
 
 def image_processor(name: str, **changes: object) -> object:

@@ -30,6 +30,7 @@ from published_llava import (
 from adallava import AdaLlava, AdaLlavaProcessor
 from adallava.cli.main import main
 from adallava.costs.shapes import LLAVA_1_5_7B, model_shape_from_config
+from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
 
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
@@ -147,9 +148,9 @@ def test_a_picture_has_the_tokens_that_the_published_settings_give_it(published:
     assert inputs["image_sizes"].tolist() == [[899, 1024], [336, 500]]
     placeholders = (inputs["input_ids"] == IMAGE_TOKEN_ID).sum(dim=1).tolist()
     assert placeholders == [576 + 42 * 49, 576 + 24 * 37]
-    family = published.family.for_sizes(inputs["image_sizes"])
-    assert family.grids(inputs["pixel_values"]) == ((24, 24), (42, 49), (24, 24), (24, 37))
-    assert family.tower_runs(inputs["pixel_values"]) == (1, 4, 1, 2)
+    family, given = published.family, PictureInputs(inputs["pixel_values"], {"image_sizes": inputs["image_sizes"]})
+    assert family.grids(given) == ((24, 24), (42, 49), (24, 24), (24, 37))
+    assert family.tower_runs(given) == (1, 4, 1, 2)
 
 
 def test_it_answers_as_the_stock_model_does_and_from_fewer_tokens(published: AdaLlava) -> None:

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from adallava import AdaLlava
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import wrap_model
+from adallava.families.picture_inputs import PictureInputs
 
 LENGTH = 24
 """Tokens that the text tower takes, begin and end included."""
@@ -59,7 +60,7 @@ def test_relevance_is_clips_own_cosine(clip_folder: Path) -> None:
 
     base = tiny_base()
     family = wrap_model(base)
-    features = family.encode(torch.randn(2, 3, 28, 28)).features
+    features = family.encode(PictureInputs(torch.randn(2, 3, 28, 28))).features
     questions = ["red?", "is it blue"]
     ours = family.load_text_tower(str(clip_folder)).relevance(features, questions)
     assert ours.shape == (2, 16)
@@ -81,7 +82,7 @@ def test_a_long_question_is_the_mean_over_its_parts_and_changes_no_other_row(cli
 
     family = wrap_model(tiny_base())
     tower = family.load_text_tower(str(clip_folder))
-    features = family.encode(torch.randn(2, 3, 28, 28)).features
+    features = family.encode(PictureInputs(torch.randn(2, 3, 28, 28))).features
     long = "what is the colour of the ball on the left?"
     together = tower.relevance(features, [long, "red?"])
     torch.testing.assert_close(together[:1], tower.relevance(features[:1], [long]), atol=1e-5, rtol=1e-5)

@@ -11,12 +11,13 @@ from models import sample_of, tiny_base, tiny_image, tiny_inputs, tiny_processor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from adallava import AdaLlava, registry
+from adallava import AdaLlava
 from adallava.cli.main import main
 from adallava.costs.shapes import model_shape_from_config
 from adallava.errors import AdallavaError, UnsupportedModeError
-from adallava.evaluation.answer_flops import count_flops
 from adallava.families.llava import LlavaFamily
+from adallava.registry import found as registry
+from adallava.runs.answer_flops import count_flops
 
 
 class VipLlavaFamily(LlavaFamily):

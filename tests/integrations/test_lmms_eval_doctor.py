@@ -12,7 +12,7 @@ from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, lmms_tails
 from vqav2_files import write_task
 
 from adallava.cli.main import main
-from adallava.evaluation.doctor import diagnose_run
+from adallava.doctor import diagnose_run
 
 pytestmark = pytest.mark.lmms
 

@@ -47,7 +47,7 @@ def batched(run_lmms_eval, tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone():
     """Every question asked of the model directly, one at a time."""
-    from adallava.evaluation.plan import sample_seed
+    from adallava.records.cells import sample_seed
 
     model = AdaLlava.from_pretrained("tiny", method="random", device="cpu")
     outputs = []
@@ -133,7 +133,10 @@ ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes=2", 
 """`--multi_gpu` is what starts several processes, also without a GPU; with `--cpu` it starts one."""
 
 
-@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+@pytest.mark.parametrize(
+    "launcher",
+    [pytest.param(TORCHRUN, id="torchrun"), pytest.param(ACCELERATE, id="accelerate", marks=pytest.mark.long)],
+)
 def test_two_processes_give_what_one_gives(batched, run_lmms_eval, tmp_path, launcher):
     arguments = ("--model_args", MODEL_ARGS, "--tasks", TASK, "--batch_size", "2", "--output_path", str(tmp_path))
     done = run_lmms_eval(*arguments, launcher=launcher)
@@ -215,7 +218,9 @@ def broken_task(task_folder):
     return name
 
 
-@pytest.mark.parametrize("launcher", [(), TORCHRUN], ids=["one", "torchrun"])
+@pytest.mark.parametrize(
+    "launcher", [pytest.param((), id="one"), pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.long)]
+)
 def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(
     run_lmms_eval, broken_task, tmp_path, launcher
 ):
@@ -267,7 +272,7 @@ def test_what_is_not_supported_is_refused_with_the_reason_and_exit_code_1(model_
     [
         ({"system_instruction": "Be brief. "}, "'Be brief. ' should stand before the question"),
         ({"apply_chat_template": True}, "leave --apply_chat_template out"),
-        ({"gen_kwargs": "samples=3"}, r"\['samples'\].*\(vqav2_scenes doc 0, vqav2_scenes doc 1, "),
+        ({"gen_kwargs": "samples=3"}, r"no argument 'samples'.*\(vqav2_scenes doc 0, vqav2_scenes doc 1, "),
     ],
 )
 def test_what_would_not_be_done_is_refused(task_folder, options, message):
@@ -288,6 +293,32 @@ def test_empty_answers_fail_the_run_with_their_cause_unless_they_are_let_pass(ta
     assert responses(evaluate(task_folder, MODEL_ARGS + ",max_empty_share=1")) == [""] * NUM_SAMPLES
 
 
+def test_pictures_that_are_cut_are_warned_of_at_the_end(tmp_path):
+    from lmms_eval.api.instance import Instance
+    from models import tiny_llava
+
+    content = [{"type": "image", "url": Image.new("RGB", (400, 100), "red")}, {"type": "text", "text": "what?"}]
+    arguments = ("what?", lambda doc: [{"role": "user", "content": content}], {"max_new_tokens": 2}, 0, "task", "test")
+    for padded, expected in (
+        (False, ["1 of 1 pictures are cut by the processor's center crop, the most to 25 %"]),
+        (True, []),
+    ):
+        model = AdaLlavaLmms(
+            str(tiny_llava(tmp_path / str(padded))),
+            method="full",
+            device="cpu",
+            pad_to_square=padded,
+            max_empty_share=1,
+        )
+        model.task_dict = {"task": {"test": {0: {}}}}
+        metadata = {"task": "task", "doc_id": 0, "repeats": 1}
+        request = Instance(request_type="generate_until", arguments=arguments, idx=0, metadata=metadata)
+        with logged() as lines:
+            model.generate_until([request])
+            model.clean()
+        assert [line.partition(":")[0] for line in lines if "are cut by" in line] == expected
+
+
 CUT = "generation_kwargs: {{max_new_tokens: 16, until: {until}}}\n"
 """An answer that begins with what ends it is empty."""
 
@@ -301,7 +332,9 @@ def test_a_task_of_empty_answers_fails_beside_a_task_of_good_ones(tmp_path):
     assert all(responses(evaluate(tmp_path, args, tasks=tasks[:1])))
 
 
-@pytest.mark.parametrize(("until", "num_empty", "passes"), [("cyan", 1, True), ("no", 2, False)])
+@pytest.mark.parametrize(
+    ("until", "num_empty", "passes"), [pytest.param("cyan", 1, True, marks=pytest.mark.long), ("no", 2, False)]
+)
 def test_two_processes_are_judged_together(run_lmms_eval, batched, task_folder, tmp_path, until, num_empty, passes):
     """15 % of nine answers is one; of the shares, which are five and four, it is none."""
     empty_docs = [place for place, said in enumerate(responses(written(batched)[1])) if said == until]

@@ -11,13 +11,14 @@ from models import tiny_processor
 from PIL import Image
 
 from adallava.errors import AdallavaError, BudgetError, InputError, UnsupportedModeError
-from adallava.evaluation.ranks import Ranks
 from adallava.integrations.lmms_eval.empties import Outcomes, check_empties, most_answers
 from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
 from adallava.integrations.lmms_eval.messages import check_nothing_is_left_out, read_messages
 from adallava.integrations.lmms_eval.placement import choose_device
 from adallava.integrations.lmms_eval.settings import Settings, join_arguments
 from adallava.integrations.lmms_eval.totals import Totals, over_processes
+from adallava.report.seen import cut_words
+from adallava.runs.ranks import Ranks
 
 
 @pytest.mark.parametrize(
@@ -283,3 +284,13 @@ def test_totals_are_sums_and_their_metrics_means():
         "num_empty": 1,
     }
     assert over_processes(both) == both
+
+
+def test_totals_know_how_much_of_the_pictures_was_seen():
+    one = Totals.of([answered(2, 4)], 1.0, [0.25, 1.0])
+    both = one.then(Totals.of([answered(2, 4)], 1.0, [0.25]))
+    assert cut_words(both.seen, "pad_to_square=True in --model_args") == (
+        "2 of 3 pictures are cut by the processor's center crop, the most to 25 %: evidence may be cut off; "
+        "pad_to_square=True in --model_args shows all of each"
+    )
+    assert Totals().seen is None

@@ -14,10 +14,10 @@ pytest.importorskip("lmms_eval")
 from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
 
 from adallava.cli.main import main
-from adallava.evaluation.doctor import diagnose_run
-from adallava.evaluation.journal import read_run
+from adallava.doctor import diagnose_run
 from adallava.integrations.lmms_eval.task import load_lmms_task
 from adallava.records import Results, SampleRecord, TaskFigures
+from adallava.records.journal import read_run
 from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy
 
 pytestmark = pytest.mark.lmms

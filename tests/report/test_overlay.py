@@ -5,11 +5,12 @@ import pytest
 from rich_runs import RichRun, made_cells, write_rich_run
 from run_folders import picture_of
 
+from adallava.analysis.overlay_verdicts import judge_changes
 from adallava.errors import InputError, RunFolderError
-from adallava.evaluation.overlay_verdicts import judge_changes
+from adallava.records.read import read_results, read_run, read_samples
+from adallava.report import overlay
 from adallava.report.overlay import OtherRun, Overlay, compare_runs
-from adallava.report.page import LaidOver, write_report
-from adallava.report.read import read_results, read_run, read_samples
+from adallava.report.page import write_report
 from adallava.report.sample_table import read_table
 
 HERE = RichRun(methods=("random", "uniform", "pool"), num_samples=90, budgets=(8, 32))
@@ -24,7 +25,7 @@ def loaded(folder: Path) -> OtherRun:
 
 def overlay_of(tmp_path: Path, here: RichRun, there: RichRun) -> Overlay:
     first, second = (loaded(write_rich_run(tmp_path / name, spec)) for name, spec in (("a", here), ("b", there)))
-    return compare_runs(first.run, first.results, first.table, second, judge_changes)
+    return compare_runs(first.run, first.results, first.table, second)
 
 
 def test_a_run_against_itself_has_changed_nothing(tmp_path: Path) -> None:
@@ -74,12 +75,12 @@ def test_a_second_run_that_is_none_is_named(tmp_path: Path) -> None:
     folder = write_rich_run(tmp_path / "a", HERE)
 
     with pytest.raises(RunFolderError, match=r"nowhere.run\.json"):
-        write_report(folder, picture_of, laid_over=LaidOver(tmp_path / "nowhere", judge_changes))
+        write_report(folder, picture_of, laid_over=tmp_path / "nowhere")
 
 
 def test_a_folder_of_the_same_name_is_told_apart_by_its_parent(tmp_path: Path) -> None:
     first, second = (write_rich_run(tmp_path / name / "run", HERE) for name in ("old", "new"))
-    page = write_report(second, picture_of, laid_over=LaidOver(first, judge_changes)).read_text()
+    page = write_report(second, picture_of, laid_over=first).read_text()
 
     assert "Against “old/run”" in page
 
@@ -89,7 +90,9 @@ def page_rows(page: str) -> list[str]:
     return [" ".join(row.split()) for row in table.split("<tr>")[1:]]
 
 
-def test_bold_is_what_the_corrected_test_tells_apart_and_no_other(tmp_path: Path) -> None:
+def test_bold_is_what_the_corrected_test_tells_apart_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each cell's own interval is looked at once; of many cells some are off 0 by luck, and stay plain."""
     here, there = (write_rich_run(tmp_path / name, spec) for name, spec in (("a", HERE), ("b", THERE)))
 
@@ -106,7 +109,8 @@ def test_bold_is_what_the_corrected_test_tells_apart_and_no_other(tmp_path: Path
             for place, one in enumerate(sure)
         ]  # fmt: skip
 
-    page = write_report(here, picture_of, laid_over=LaidOver(there, judge)).read_text()
+    monkeypatch.setattr(overlay, "judge_changes", judge)
+    page = write_report(here, picture_of, laid_over=there).read_text()
     first, *others = page_rows(page)
     assert '<td class="num strong">+10.0' in first
     assert "higher here" in first

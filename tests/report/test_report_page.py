@@ -14,9 +14,9 @@ from plotly.offline import get_plotlyjs
 from rich_runs import RichRun, write_rich_run
 from run_folders import FakeRun, fake_results, picture_of, write_fake_run
 
-from adallava.alarms import Alarm, MajorityBaseline
 from adallava.errors import RunFolderError
 from adallava.records import Interval, Results
+from adallava.records.alarms import Alarm, MajorityBaseline
 from adallava.report.page import write_report
 
 SMALL = FakeRun(methods=("random", "question", "none"), budgets=("8", "32"), num_samples=40)

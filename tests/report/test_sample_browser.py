@@ -12,8 +12,7 @@ from PIL import Image
 from rich_runs import KINDS, MadeCell, RichRun, made_cells, write_rich_run
 from run_folders import picture_of
 
-from adallava.evaluation.overlay_verdicts import judge_changes
-from adallava.report.page import LaidOver, write_report
+from adallava.report.page import write_report
 
 pytestmark = needs_browser
 SPEC = RichRun(methods=("random", "uniform", "pool", "fastv"), budgets=(8, 32), num_samples=150)
@@ -30,7 +29,7 @@ def scores_of(spec: RichRun) -> dict[str, np.ndarray]:
 def visited(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     folder = write_rich_run(tmp_path_factory.mktemp("run"), SPEC)
     other = write_rich_run(tmp_path_factory.mktemp("other") / "before", OTHER)
-    page = write_report(folder, picture_of, num_pictures=NUM_PICTURES, laid_over=LaidOver(other, judge_changes))
+    page = write_report(folder, picture_of, num_pictures=NUM_PICTURES, laid_over=other)
     visited = visit(browser, page)
     yield visited
     visited.page.close()

@@ -34,6 +34,18 @@ def tiff(values: list[list[float]], dtype: str, sample_format: int, photometric:
     return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
+def deep_png(values: list[list[list[int]]]) -> bytes:
+    """Return a PNG of 16 bits a channel, [H, W, 2 to 4], which Pillow does not write."""
+    levels = np.array(values, ">u2")
+    height, width, channels = levels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in levels))
+    chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
 def greys(source: bytes) -> list[int]:
     image = open_rgb(source)
     assert image.mode == "RGB"
@@ -90,6 +102,21 @@ def test_twelve_bits_end_at_4095():
         (tiff([[0, np.inf]], "<f4", FLOAT), "inf"),
         (tiff([[0, 200]], "<u2", UNSIGNED), "brightest value is 200 in a stated range of 0 to 65535"),
         (tiff([[0, 60_000]], "<u4", UNSIGNED), "brightest value is 60000"),
+        (tiff([[0, 4095]], "<u2", UNSIGNED), "brightest value is 4095"),
+        (tiff([[0, 0.001]], "<f4", FLOAT), "brightest value is 0.001 in a stated range of 0 to 1"),
+        (saved(Image.fromarray(np.array([[0, 4095]], np.uint16))), "brightest value is 4095"),
+        (
+            deep_png([[[0, 200, 4095]]]),
+            r"brightest value is 1\d in .* \(the upper 8 of 16",
+        ),
+        (
+            deep_png([[[4095, 65535], [0, 65535]]]),
+            r"brightest value is 1\d in .* \(the upper 8 of 16",
+        ),
+        (
+            b"P6 1 1 65535\n" + struct.pack(">3H", 0, 200, 4000),
+            r"brightest value is 1\d in .* \(the upper 8 of 16",
+        ),
         (tiff([[0, 200]], "<i2", SIGNED), "signed"),
         (tiff([[0, 100]], "i1", SIGNED), "signed"),
     ],
@@ -97,6 +124,19 @@ def test_twelve_bits_end_at_4095():
 def test_ambiguous_values_are_refused_with_the_way_out(source, message):
     with pytest.raises(InputError, match=rf"{message}.*save it with 8 bits"):
         open_rgb(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (deep_png([[[0, 0, 0], [5000, 30_000, 65535]]]), (0, 19)),
+        (deep_png([[[0, 65535], [0, 0]]]), (0, 255)),  # black ink on nothing
+        (deep_png([[[0, 0, 0, 65535], [0, 0, 0, 0]]]), (0, 255)),
+        (b"P6 2 1 4095\n" + struct.pack(">6H", *[0] * 3, *[4095] * 3), (0, 255)),
+    ],
+)
+def test_colors_of_16_bits_are_their_upper_8(source, expected):
+    assert tuple(greys(source)) == expected
 
 
 def test_integers_of_32_bits_in_memory_have_no_range():

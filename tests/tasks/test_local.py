@@ -333,3 +333,14 @@ def test_nlvr_rows_are_samples():
     assert {answer for sample in task.samples for answer in sample.answers} == {"true", "false"}
     picture = task.samples[60].load_image()
     assert (picture.mode, picture.size) == ("RGB", (400, 100))
+
+
+def test_pictures_are_counted_by_their_names_without_opening_them(tmp_path):
+    def task(*images):
+        rows = [{"image": image, "question": "?", "answer": "a"} for image in images]
+        return load_task(str(write_jsonl(tmp_path / "t.jsonl", rows)))
+
+    inline = base64.b64encode(png(flat(RED, (64, 64)))).decode()
+    assert task("gone.png", "./gone.png", {"path": "other.png"}, inline, inline).num_pictures == 3
+    assert task("gone.png", {"bytes": inline}).num_pictures is None
+    assert load_task("scenes", limit=3).num_pictures is None

@@ -1,5 +1,6 @@
 """Exact match beyond ASCII."""
 
+import json
 import string
 import unicodedata
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adallava.tasks import exact_match, normalise_answer
+from adallava.errors import InputError
+from adallava.tasks import exact_match, load_task, normalise_answer
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,12 @@ from adallava.tasks import exact_match, normalise_answer
         ("ﬁve", "five"),
         ("Ⅷ", "viii"),
         ("red\x00", "red"),
+        ("10\u301c20", "10\uff5e20"),
+        ("don\u00b4t", "don't"),
+        ("don\u1ffdt", "don't"),
+        ("don \u0301t", "don't"),
+        ("1\u20442", "1/2"),
+        ("a\u0385", "a\u00a8\u0301"),
     ],
 )
 def test_forms_of_one_text_are_the_same_answer(response, answer):
@@ -64,6 +72,21 @@ def test_punctuation_and_nothing_visible_are_never_right(response):
     assert exact_match(response, [response, ""]) == 0.0
 
 
+@pytest.mark.parametrize("sign", ["+", "-", "?", "。"])
+def test_signs_alone_are_wrong_for_words_and_refused_as_a_rows_only_answer(sign, tmp_path):
+    assert exact_match(sign, ["plus", ""]) == exact_match("", [sign]) == 0.0
+    file = tmp_path / "q.jsonl"
+    rows = [{"image": "a.png", "question": "Which?", "answer": answer} for answer in (["plus", sign], [sign, " "])]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="line 2: column 'answer' holds no answer but punctuation"):
+        load_task(str(file))
+    assert len(load_task(str(file), limit=1).samples) == 1
+
+
+def test_signs_beyond_punctuation_are_answers():
+    assert exact_match("±", ["±"]) == exact_match(" ×.", ["×"]) == 1.0
+
+
 _ASCII = st.text(st.characters(max_codepoint=127, exclude_categories=["Cc"]) | st.sampled_from("\t\n\r\v\f"))
 
 
@@ -72,8 +95,21 @@ def test_of_ascii_only_case_spaces_and_outer_punctuation_go(text):
     assert normalise_answer(text) == " ".join(text.lower().split()).strip(string.punctuation + " ")
 
 
-@given(st.text())
+_TWINS = "a'- \u0301\u0308\u0323\u0345\u00b4\u00a0\u1ffd\u0385\u03d3\u1fcd\u301c\uff5e\u2044\u200b\uac00\u1100ŉſ"
+
+
+@given(st.text() | st.text(_TWINS))
 def test_normalised_twice_is_normalised_once_and_encodings_do_not_matter(text):
     once = normalise_answer(text)
     assert normalise_answer(once) == once
-    assert normalise_answer(unicodedata.normalize("NFD", text)) == normalise_answer(unicodedata.normalize("NFC", text))
+    assert {normalise_answer(unicodedata.normalize(form, text)) for form in ("NFC", "NFD")} == {once}
+
+
+_COMPATIBLE = [*"aé'-ﬁⅧ１Ａ㍿\u00b4\u1ffd\u0384\u03d3\u301c\uff5e\u2044\u00a0…", "ﾊﾟ"]
+
+
+@given(st.lists(st.sampled_from(_COMPATIBLE)))
+def test_compatibility_encodings_do_not_matter_either_without_other_values(letters):
+    text = "".join(letters)
+    once = normalise_answer(text)
+    assert {normalise_answer(unicodedata.normalize(form, text)) for form in ("NFKC", "NFKD")} == {once}

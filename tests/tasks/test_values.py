@@ -166,6 +166,8 @@ def test_text_that_is_not_utf8_is_named_by_its_row_though_parquet_says_it_is_tex
         ([{"answer": 1}, {"answer": 0}], {"answer": CLASSES}, [("square",), ("circle",)]),
         ([{"answer": [1, 0]}], {"_type": "Sequence", "feature": {"answer": CLASSES}}, [("square", "circle")]),
         ([1, 0], {"_type": "ClassLabel"}, [("1",), ("0",)]),
+        (["square", "0"], CLASSES, [("square",), ("circle",)]),
+        (["0", "1"], {"_type": "ClassLabel", "names": ["1", "0"]}, [("0",), ("1",)]),
     ],
 )
 def test_labels_are_the_names_that_the_file_gives_them(tmp_path, values, feature, expected):
@@ -173,11 +175,29 @@ def test_labels_are_the_names_that_the_file_gives_them(tmp_path, values, feature
 
 
 @pytest.mark.parametrize(
-    ("label", "reason"), [(2, "holds class 2, and the file names 2 classes"), (-1, "holds no answer")]
+    ("label", "reason"),
+    [
+        (2, "holds class 2, and the file names 2 classes"),
+        (-1, "holds no answer"),
+        ("2", "holds class 2, and the file names 2 classes"),
+        ("triangle", "holds 'triangle', which is none of the 2 classes"),
+    ],
 )
 def test_a_label_without_a_name_is_refused(tmp_path, label, reason):
     with pytest.raises(InputError, match=f"row 1: column 'answer' {reason}"):
-        load_task(parquet(tmp_path, [0, label], CLASSES))
+        load_task(parquet(tmp_path, [type(label)(0), label], CLASSES))
+
+
+def test_json_in_parquet_is_what_it_says(tmp_path):
+    texts = pyarrow.array(['"red"', '["a", 1.0]', "true", "{bad"])
+    values = pyarrow.ExtensionArray.from_storage(pyarrow.json_(), texts)
+    assert answers(parquet(tmp_path, values[:3])) == [("red",), ("a", "1"), ("yes", "true")]
+    structs = pyarrow.StructArray.from_arrays([values], names=["answer"])
+    assert answers(parquet(tmp_path, structs[:1])) == [("red",)]
+    sampled = load_task(parquet(tmp_path, values[:3], image=values.take([0, 0, 0])), limit=2, sample="random").samples
+    assert {sample.answers for sample in sampled} < {("red",), ("a", "1"), ("yes", "true")}
+    with pytest.raises(InputError, match="row 1: column 'answer' is not JSON: "):
+        load_task(parquet(tmp_path, values.take([0, 3])))
 
 
 def test_metadata_that_may_name_classes_and_cannot_be_read_is_refused(tmp_path):
@@ -196,6 +216,14 @@ def test_a_column_that_is_there_twice_is_refused(tmp_path):
         load_task(str(tmp_path / "t.parquet"))
 
 
+def test_a_column_that_only_later_rows_have_is_read(tmp_path):
+    rows = [line(), line(kind='"count"'), line(kind="null")]
+    assert [sample.kind for sample in load_task(jsonl(tmp_path, *rows)).samples] == [None, "count", None]
+    with pytest.raises(InputError, match="line 1: column 'id' is empty; every sample needs an id"):
+        load_task(jsonl(tmp_path, line(), line(id='"b"')), limit=1)
+    assert len(load_task(jsonl(tmp_path, line(), "{bad"), limit=1).samples) == 1
+
+
 def test_ids_and_kinds_are_text_by_the_same_rule(tmp_path):
     (one, two) = load_task(jsonl(tmp_path, line(id="1.0", kind="true"), line(id="2.5", kind="null"))).samples
     assert [(one.id, one.kind), (two.id, two.kind)] == [("1", "true"), ("2.5", None)]
@@ -209,7 +237,7 @@ _SCALARS = (
 _VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(_VALUES | st.text(st.characters(categories=["Cs", "Ll"])))
 def test_any_value_is_text_that_a_file_can_hold_or_an_input_error(value):
     for read in (text_of, answers_of, question_of):

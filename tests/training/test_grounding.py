@@ -8,7 +8,8 @@ from models import tiny_base
 
 from adallava.families import wrap_model
 from adallava.families.llama_attention import attention_shares
-from adallava.processor import AdaLlavaProcessor
+from adallava.families.picture_inputs import PictureInputs
+from adallava.processors.stock import AdaLlavaProcessor
 from adallava.tasks.scenes import make_questions, make_scene
 from adallava.training.align import WORD_GROUPS, match_scales
 from adallava.training.examples import QuestionTokenizer, SceneExamples
@@ -78,9 +79,9 @@ def test_scales_are_matched_without_turning_anything():
     pixels = torch.randn(3, 3, 28, 28)
     family = wrap_model(base)
     with torch.no_grad():
-        before = family.project(family.encode(pixels).features)
+        before = family.project(family.encode(PictureInputs(pixels)).features)
         match_scales(base, pixels)
-        after = family.project(family.encode(pixels).features)
+        after = family.project(family.encode(PictureInputs(pixels)).features)
     words = base.get_input_embeddings().weight
     assert after.square().mean().sqrt().item() == pytest.approx(words.square().mean().sqrt().item(), rel=1e-4)
     torch.testing.assert_close(

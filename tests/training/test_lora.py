@@ -115,6 +115,7 @@ def test_the_adapter_is_in_pefts_own_form(trained: tuple[Path, Path]) -> None:
     assert not any("vision_tower" in name for name in weights)
 
 
+@pytest.mark.long
 def test_a_killed_training_goes_on_to_the_same_weights(
     trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

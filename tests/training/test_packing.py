@@ -4,6 +4,7 @@ import torch
 from models import tiny_base
 
 from adallava.families import wrap_model
+from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.contract import Selection
 from adallava.training.base import run_packed
 from adallava.training.packing import IGNORE, TokenizedQuestion, pack, packed_mask, packed_positions
@@ -45,7 +46,7 @@ def test_packed_logits_equal_those_of_each_question_alone_in_the_stock_model():
     family = wrap_model(base)
     torch.manual_seed(0)
     with torch.no_grad():
-        features = family.encode(torch.randn(2, 3, 28, 28)).features
+        features = family.encode(PictureInputs(torch.randn(2, 3, 28, 28))).features
         kept_indices = torch.tensor([[1, 4, 9], [0, 7, 15]])
         kept = family.project(Selection(kept_indices, (3, 3)).apply(features))
         rows = [[FIRST, SECOND], [SECOND]]

@@ -11,6 +11,7 @@ from models import tiny_base
 
 from adallava import AdaLlava
 from adallava.families import wrap_model
+from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.contract import Selection, SelectionInput
 from adallava.selection.question import QuestionSelector
 from adallava.training.packing import TokenizedQuestion
@@ -81,7 +82,7 @@ def test_rewards_are_what_inference_computes_for_the_same_tokens():
         )
         objective = PolicyObjective(family, QuestionSelector(family.shape), keep_counts=(3,), num_samples=2)
         layout = objective.layout(prompts, 3)
-        features = family.encode(pixels).features
+        features = family.encode(PictureInputs(pixels)).features
         rewards, _ = answer_log_probabilities(family, layout, prompts, features, indices)
     # The loss is the mean over the answer's two tokens, the reward their sum.
     assert rewards.item() == pytest.approx(-2 * output.loss.item(), rel=1e-4)

@@ -131,7 +131,7 @@ def test_what_leaves_nothing_to_learn_is_refused(six: AdaLlava) -> None:
         )
 
 
-@pytest.mark.parametrize("prefix_layers", [1, 2, 3, 5])
+@pytest.mark.parametrize("prefix_layers", [1, 5])
 def test_a_base_meets_every_share_of_layers_from_the_prefix_on(six: AdaLlava, prefix_layers: int) -> None:
     torch.manual_seed(0)
     objective = BaseObjective(

@@ -62,6 +62,7 @@ def _killed_at(monkeypatch: pytest.MonkeyPatch, example: int) -> None:
     monkeypatch.setattr(OwnExamples, "__getitem__", dies)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_a_killed_training_goes_on_in_the_same_order_and_on_no_other_data(
     base: Path, mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -23,10 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import adallava
+from adallava.checkpoints.files import weight_files
+from adallava.checkpoints.json_files import check_regular
+from adallava.checkpoints.schemas import MAX_VOCABULARY, MAX_WIDTH, describe
 from adallava.errors import AdallavaError, CheckpointError, UnsupportedModeError
-from adallava.families.checkpoint_files import weight_files
-from adallava.families.checkpoint_json import check_regular
-from adallava.families.checkpoint_schemas import MAX_VOCABULARY, MAX_WIDTH, describe
 from adallava.registry import load_scheduler_class
 from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import DecoderShape, Scheduler, SearchedScheduler

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from adallava.budget import Latency
 
 if TYPE_CHECKING:
-    from adallava.generation.output import AdaLlavaOutput, SampleSelection
     from adallava.model import AdaLlava
+    from adallava.pipeline.result import AdaLlavaOutput, SampleSelection
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def of_selection(selection: "SampleSelection", total_ms: float) -> BudgetResult:
 
 def of_answer(model: "AdaLlava", output: "AdaLlavaOutput", latency: Latency, total_ms: float) -> BudgetResult:
     """Return the result of a batch of one sample."""
-    from adallava.evaluation.empties import classify_empty, eos_ids_of
+    from adallava.runs.empty_causes import classify_empty, eos_ids_of
 
     record = output.records[0]
     return BudgetResult(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from adallava.records import Interval
-    from adallava.run_changes import RunComparison
+    from adallava.records.run_changes import RunComparison
 
 _DESCRIPTION = """\
 Lay two runs beside each other, over the samples that both took: for every cell that both have, the difference in
@@ -55,8 +55,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    from adallava.evaluation.compare import compare_runs, gather_answers
-    from adallava.evaluation.margins import check_margin
+    from adallava.analysis.compare import compare_runs, gather_answers
+    from adallava.analysis.margins import check_margin
     from adallava.report.alarms import alarm_lines
 
     from .finished_run import open_run

@@ -21,7 +21,7 @@ from .streams import say, say_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from adallava.evaluation.doctor import Diagnosis, Outcome
+    from adallava.doctor import Diagnosis, Outcome
 
 _ALL_METHODS = "all"
 _MAX_SAMPLES = 1000
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _diagnose_run(args: argparse.Namespace) -> "Diagnosis":
-    from adallava.evaluation.doctor import diagnose_answers, diagnose_run, load_answers, with_targets
+    from adallava.doctor import diagnose_answers, diagnose_run, load_answers, with_targets
 
     if args.task is None:
         return diagnose_run(args.run_path)
@@ -152,11 +152,11 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     if args.num_samples > _MAX_SAMPLES:
         raise InputError(f"--num-samples is {args.num_samples}: give at most {_MAX_SAMPLES}, which are one batch")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.evaluation.availability import why_left_out
-    from adallava.evaluation.doctor.live import diagnose_method
+    from adallava.doctor.live.checks import diagnose_method
     from adallava.model import AdaLlava
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names
+    from adallava.runs.availability import why_left_out
 
     from .loading import check_device, quiet_loading
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adallava.records import Results, Run, SampleRecord
-from adallava.report.read import read_results, read_run, read_samples
+from adallava.records.read import read_results, read_run, read_samples
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from adallava.model import AdaLlava
-    from adallava.picture_frames import Frame
+    from adallava.records.picture_frames import Frame
 
 _DESCRIPTION = """\
 Answer one question about a picture at several token budgets, and see which vision tokens each answer is made
@@ -140,10 +140,10 @@ def run(args: argparse.Namespace) -> int:
 
     opened = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.families.picture_cuts import find_frame
-    from adallava.generation.prompt_limit import check_prompt_text, check_prompt_tokens, max_prompt_tokens
     from adallava.model import build_prompt
-    from adallava.processor import prepare_picture
+    from adallava.pipeline.prompt_limit import check_prompt_text, check_prompt_tokens, max_prompt_tokens
+    from adallava.processors.picture_cuts import find_frame
+    from adallava.processors.stock import prepare_picture
 
     model = _load_model(args, options.get(args.method, {}), scheduler_options)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
@@ -213,8 +213,8 @@ def _latencies(args: argparse.Namespace) -> tuple[tuple[Latency, ...], dict[str,
 
 def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
     """Say on stderr what counts of the checkpoint's configuration of generation; return what stands in its place."""
-    from adallava.generation.arguments import GENERATE_REFUSED
-    from adallava.generation.decoding import SAMPLING, in_words, values_of_checkpoint
+    from adallava.pipeline.arguments import GENERATE_REFUSED
+    from adallava.pipeline.decoding import SAMPLING, in_words, values_of_checkpoint
 
     own = values_of_checkpoint(model.base.generation_config)
     set_here = {"do_sample": False, "use_cache": True, **dict.fromkeys(GENERATE_REFUSED.keys() & own.keys())}
@@ -240,7 +240,7 @@ def _at_budget(
     if args.no_generate:
         (selection,) = model.select(**inputs, token_budget=budget, seed=args.seed, positions=args.positions)
         return of_selection(selection, (time.perf_counter() - start) * 1000.0)
-    from adallava.generation.clock import StageClock
+    from adallava.pipeline.clock import StageClock
 
     output = model.generate(
         **inputs,
@@ -262,14 +262,16 @@ def _with_pictures(
     whole: Sequence[tuple["Image.Image", "Frame | None"]],
     args: argparse.Namespace,
 ) -> list[BudgetResult]:
+    from adallava.families.picture_inputs import PictureInputs
     from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, framed, save_pictures, seen_pictures, with_layers
     from .generate_table import layer_shares_of
 
-    family = model.family.for_sizes(inputs.get("image_sizes"))
-    grids = family.grids(inputs["pixel_values"])
-    pictures = seen_pictures(family.pictures(inputs["pixel_values"]), model.processor.image_processor)
+    given = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
+    assert given is not None
+    grids = model.family.grids(given)
+    pictures = seen_pictures(model.family.pictures(given), model.processor.image_processor)
     merges = model.selector is not None and model.selector.merges
     with_layers_run = any(result.groups_run is not None for result in results)
     rows = []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from adallava.picture_frames import Frame
+from adallava.records.picture_frames import Frame
 from adallava.report.layer_strip import draw_strip
 from adallava.report.seen import in_whole
 

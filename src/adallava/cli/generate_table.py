@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from adallava.picture_frames import Frame, seen_share
 from adallava.records import SeenPictures
+from adallava.records.picture_frames import Frame, seen_share
 from adallava.report.layer_strip import layer_shares, strip_text
 from adallava.report.seen import cut_words
 

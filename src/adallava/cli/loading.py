@@ -7,7 +7,7 @@ def quiet_loading(model: str) -> None:
     """Turn progress bars off for a model that is here already; a download keeps its bars, where the user has them."""
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars  # type: ignore[attr-defined]
 
-    from adallava.adapters.bundled import is_bundled
+    from adallava.checkpoints.bundled import is_bundled
     from adallava.families.transformers_internals import hide_progress_bars
 
     hub_shows_bars = not are_progress_bars_disabled()
@@ -22,6 +22,6 @@ def check_device(device: str | None) -> None:
     Raises:
         InputError: naming the device and those there are.
     """
-    from adallava.placement import pick_device
+    from adallava.checkpoints.placement import pick_device
 
     pick_device(device)

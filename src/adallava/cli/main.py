@@ -24,6 +24,8 @@ EXIT_FLAGGED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
+_MAX_LINE = 2000
+
 _EPILOG = """\
 exit codes:
   0    done
@@ -49,19 +51,25 @@ def _run(argv: Sequence[str]) -> int:
         args = build_parser(argv[:1]).parse_args(argv)
     except InputError as error:
         where = "" if isinstance(error, _UsageError) else "adallava: "
-        print(f"{where}{' '.join(str(error).split())}", file=sys.stderr)
+        say(f"{where}{_one_line(error)}", error=True)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:  # nothing has begun
         return EXIT_INTERRUPTED
     try:
         return int(args.run(args))
     except (AdallavaError, OSError) as error:
-        say(f"adallava {args.command}: {' '.join(str(error).split())}", error=True)
+        say(f"adallava {args.command}: {_one_line(error)}", error=True)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         hint = getattr(args, "interrupt_hint", "")
         say(f"adallava {args.command}: interrupted{hint}", error=True)
         return EXIT_INTERRUPTED
+
+
+def _one_line(error: Exception) -> str:
+    """Return what an error says; a name of thousands of characters in it is cut, and the end stays: it says the fix."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE // 2]} … {text[-_MAX_LINE // 2 :]}"
 
 
 class _UsageError(InputError):

@@ -77,9 +77,8 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for and print each path."""
     from adallava.errors import InputError
-    from adallava.evaluation.overlay_verdicts import judge_changes
     from adallava.report.alarms import alarm_lines
-    from adallava.report.page import LaidOver, write_report
+    from adallava.report.page import write_report
 
     from .finished_run import open_run
     from .output_paths import check_no_input
@@ -106,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         target=args.output,
         num_pictures=args.pictures,
         roofline=args.roofline,
-        laid_over=LaidOver(args.compare, judge_changes) if args.compare else None,
+        laid_over=args.compare,
     )
     say(page)
     if args.figures:

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from adallava.evaluation.margins import MARGIN
+from adallava.analysis.margins import MARGIN
 
 from .arguments import add_list_argument
 

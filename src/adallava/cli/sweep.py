@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .arguments import (
@@ -32,8 +33,8 @@ from .shared_options import (
 )
 
 if TYPE_CHECKING:
-    from adallava.evaluation.ranks import Ranks
-    from adallava.evaluation.request import SweepRequest
+    from adallava.runs.ranks import Ranks
+    from adallava.runs.request import SweepRequest
 
 _DEFAULT_BUDGETS = ["0.5", "0.25", "0.125", "0.0625", "0.03125"]
 
@@ -235,35 +236,45 @@ def _add_output(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the sweep, print its table, and return 1 if a cell is flagged or an alarm is raised, else 0."""
-    from adallava.alarms import raised
-    from adallava.evaluation.ranks import ranks_of_one_host
+    from adallava.records.alarms import raised
+    from adallava.runs.ranks import ranks_of_one_host
 
     ranks = ranks_of_one_host()
-    if ranks.world_size > 1:
-        _end_at_signals(ranks)
     if ranks.rank > 0:
+        from .last_words import end_at_signals
+
+        end_at_signals(lambda _: None)
         from .sweep_ranks import join
 
-        return join(lambda: _request(args, ranks), args.output, ranks, _command(ranks))
-    request = _request(args, ranks)
-    # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from .sweep_ranks import lead
-    from .sweep_table import print_outcome
+        return join(lambda: _request(args, ranks), args.output, ranks)
+    with _spoken_for(ranks):
+        request = _request(args, ranks)
+        # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+        from .sweep_ranks import lead
+        from .sweep_table import print_outcome
 
-    outcome = lead(request, ranks)
-    print_outcome(outcome, request.output, request.roofline)
+        outcome, page = lead(request, ranks)
+        print_outcome(outcome, request.output, page, request.roofline)
     return int(raised(outcome.results.alarms) or any(cell.flagged for cell in outcome.results.cells))
 
 
-def _end_at_signals(ranks: "Ranks") -> None:
-    """Have one process alone speak of a signal while all still load, which takes seconds."""
+def _spoken_for(ranks: "Ranks") -> AbstractContextManager[object]:
+    """Have the leader of a launch say how to go on when a signal ends it, and another process if it is killed."""
+    from adallava.runs.ranks import is_launched
+
+    if not is_launched():
+        return nullcontext()
     from .last_words import end_at_signals, how_to_go_on, say
+    from .witness import Witness
+
+    witness = Witness(f"process 0 is gone; {how_to_go_on(_command(ranks))}")
 
     def last_words(why: str) -> None:
-        if ranks.rank == 0:
-            say(f"{why}; {how_to_go_on(_command(ranks))}")
+        say(f"{why}; {how_to_go_on(_command(ranks))}")
+        witness.dismiss()
 
     end_at_signals(last_words)
+    return witness
 
 
 def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
@@ -274,7 +285,7 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
     latencies, scheduler_options = parse_latencies(args.latency), parse_scheduler_options(args.scheduler_option)
     generation_options = parse_generation_options(args.generation_option)
 
-    from adallava.evaluation.request import SweepRequest
+    from adallava.runs.request import SweepRequest
 
     return SweepRequest(
         model=args.model,

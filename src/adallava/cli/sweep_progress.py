@@ -9,7 +9,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from adallava.evaluation.observer import SweepObserver
+from adallava.runs.observer import SweepObserver
 
 from .console import make_console
 

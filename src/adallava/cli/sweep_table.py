@@ -10,15 +10,15 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from adallava.evaluation.plan import COMPACT_SUFFIX
+from adallava.analysis.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 from adallava.records import Area, Cell, Interval, Results
+from adallava.records.cells import COMPACT_SUFFIX
 from adallava.report import formats
 from adallava.report.alarms import MAJORITY_NAME, alarm_lines, majority_words, without_leaders
 from adallava.report.axes import has_flops
 from adallava.report.clock_notes import table_clock_note
 from adallava.report.dial_tables import dial_tables
 from adallava.report.hard_split import hard_words
-from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
 from adallava.report.plain_table import PaperTable
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
 from adallava.report.seen import cut_words
@@ -26,7 +26,7 @@ from adallava.report.seen import cut_words
 from .console import figures_table, make_console, signed_interval
 
 if TYPE_CHECKING:
-    from adallava.evaluation.sweep import SweepOutcome
+    from adallava.runs.sweep import SweepOutcome
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def _ms_columns(batch_size: int | None, roofline: Roofline | None) -> tuple[Colu
     )
 
 
-def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = None) -> None:
+def print_outcome(outcome: "SweepOutcome", output: Path, page: Path | None, roofline: str | None = None) -> None:
     """Print the tables, why cells are flagged, and where the files are."""
     console = make_console()
     results = without_leaders(outcome.results)
@@ -95,7 +95,7 @@ def print_outcome(outcome: "SweepOutcome", output: Path, roofline: str | None = 
         console.print(hard_words(results.hard_split), markup=False, highlight=False)
     for table in dial_tables(results):
         print_plain(table, console)
-    for path in (output / "results.json", outcome.report):
+    for path in (output / "results.json", page):
         if path is not None:
             console.print(str(path), markup=False, highlight=False, soft_wrap=True)
 

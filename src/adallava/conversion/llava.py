@@ -25,7 +25,7 @@ from adallava.conversion.shards import read_config, read_tensors, weight_files
 from adallava.conversion.supported import check_supported
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import load_family
-from adallava.processor import AdaLlavaProcessor, build_prompt
+from adallava.processors.stock import AdaLlavaProcessor, build_prompt
 
 _PAD_ROWS_TO = 64
 """As in the published checkpoints: 32000 words and two special tokens become 32064 rows."""

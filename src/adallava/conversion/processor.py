@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from adallava.checkpoints.files import check_tokenizer
+from adallava.checkpoints.own_code import check_no_code
 from adallava.errors import CheckpointError
-from adallava.families.checkpoint_files import check_tokenizer
-from adallava.families.own_code import check_no_code
 
 CHAT_TEMPLATE = (
     "{{ 'A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "

@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from adallava.checkpoints.files import indexed_files
+from adallava.checkpoints.json_files import check_pointer, check_regular, read_json
+from adallava.checkpoints.own_code import check_no_code
+from adallava.checkpoints.weights_header import check_safetensors
 from adallava.errors import CheckpointError
-from adallava.families.checkpoint_files import indexed_files
-from adallava.families.checkpoint_json import check_pointer, check_regular, read_json
-from adallava.families.own_code import check_no_code
-from adallava.families.weights_header import check_safetensors
 
 _STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """Of the files' names, the safe kind first: a folder with both is read from the safe ones."""

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
+from adallava.checkpoints.files import check_config, check_weights
+from adallava.checkpoints.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.errors import UnsupportedModeError
-from adallava.families.checkpoint_files import check_config, check_weights
 from adallava.families.contract import Family
 from adallava.families.given_model import check_class, stock_model
-from adallava.families.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.families.stock_loading import load_stock
 from adallava.families.transformers_version import check_transformers
 from adallava.registry import family_names, load_family_class

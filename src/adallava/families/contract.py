@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
 from adallava.families.layer_inputs import LayerInputs
+from adallava.families.picture_inputs import PictureInputs
 from adallava.scheduling.contract import DecoderShape, Scheduler
 from adallava.selection.contract import Need, TextTowerMethod, TowerLayer, TowerShape
 from adallava.selection.layer_contract import AnySelector, LayerSelector
@@ -106,48 +107,41 @@ class Family(Protocol):
         """True if every picture has the grid and the tokens of `shape`."""
         ...
 
-    def for_sizes(self, image_sizes: Tensor | None) -> "Family":
-        """Return the family for one call, whose pictures had these sizes; itself, if it does not matter.
-
-        Args:
-            image_sizes: [P, 2], rows and columns of each picture's pixels before the processor; None if it gave none.
-
-        Raises:
-            InputError: if it needs sizes and there are none, or the other way round.
-        """
-        ...
-
-    def grids(self, pixel_values: Tensor) -> tuple[tuple[int, int], ...]:
+    def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
         """Return (rows, columns) of each image's tokens; N = rows * columns placeholders stand for it in a prompt.
 
         On the host, from shapes alone. An image is what is selected from: a family may show one picture as several.
 
         Args:
-            pixel_values: [P, …], as the processor makes them.
+            pictures: P of them.
+
+        Raises:
+            InputError: if something is given beside the pixels that the family does not read, or is missing that it
+                needs.
         """
         ...
 
-    def tower_runs(self, pixel_values: Tensor) -> tuple[int, ...]:
+    def tower_runs(self, pictures: PictureInputs) -> tuple[int, ...]:
         """Return how many pictures go through the tower for each image: 1, or as many as it has tiles.
 
         On the host, from shapes alone.
 
         Args:
-            pixel_values: [P, …], as the processor makes them.
+            pictures: P of them.
         """
         ...
 
-    def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+    def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
         """Return what each image's tokens look at, to be drawn on: [3, rows * P, columns * P], P pixels a patch.
 
         Args:
-            pixel_values: [P, …], as the processor makes them. A token that is no patch has zeros.
+            pictures: P of them. A token that is no patch has zeros.
         """
         ...
 
     def encode(
         self,
-        pixel_values: Tensor,
+        pictures: PictureInputs,
         budget_token: Tensor | None = None,
         *,
         needs: Collection[Need] = (),
@@ -156,7 +150,7 @@ class Family(Protocol):
         """Run the tower.
 
         Args:
-            pixel_values: [I, 3, H, W].
+            pictures: P of them.
             budget_token: [I, C], appended to the tower's input.
             needs: what a method reads of the tower's layers; the rest is not computed.
             grid: of the patches of a picture that is resized first; None = as the model was trained.

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.decoder import LlamaDecoder
+from adallava.families.picture_inputs import PictureInputs
 from adallava.families.text_tower import load_text_tower
 from adallava.families.tower_layer import tower_layer
 from adallava.families.tower_parts import num_leading_tokens, provided
@@ -110,33 +111,29 @@ class LlavaFamily:
         """True: every picture is cut to one size."""
         return True
 
-    def for_sizes(self, image_sizes: Tensor | None) -> "LlavaFamily":
-        """Return itself: every picture is cut to one size.
+    def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
+        """Return the grid of each image: all are alike.
 
         Raises:
-            InputError: if sizes are given.
+            InputError: if anything is given beside the pixels.
         """
-        if image_sizes is not None:
-            raise InputError("this model cuts every picture to one size: it takes no image_sizes")
-        return self
+        for name in pictures.beside:
+            raise InputError(f"this model cuts every picture to one size: it takes no {name}")
+        return (self._shape.grid,) * len(pictures)
 
-    def grids(self, pixel_values: Tensor) -> tuple[tuple[int, int], ...]:
-        """Return the grid of each image: all are alike."""
-        return (self._shape.grid,) * len(pixel_values)
-
-    def tower_runs(self, pixel_values: Tensor) -> tuple[int, ...]:
+    def tower_runs(self, pictures: PictureInputs) -> tuple[int, ...]:
         """Return 1 for each image."""
-        return (1,) * len(pixel_values)
+        return (1,) * len(pictures)
 
-    def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+    def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
         """Return the pictures, [3, H, W], without a border narrower than a patch, which the tower cuts off."""
         vision = self._model.config.vision_config
         side = vision.image_size // vision.patch_size * vision.patch_size
-        return tuple(pixel_values[..., :side, :side])
+        return tuple(pictures.pixel_values[..., :side, :side])
 
     def encode(
         self,
-        pixel_values: Tensor,
+        pictures: PictureInputs,
         budget_token: Tensor | None = None,
         *,
         needs: Collection[Need] = (),
@@ -145,7 +142,7 @@ class LlavaFamily:
         """Run the tower as stock `get_image_features` does, or with one more token behind the patches.
 
         Args:
-            pixel_values: [I, 3, H, W].
+            pictures: [I, 3, H, W].
             budget_token: [I, C], appended after the tower's embeddings: [CLS, P_1 … P_N, BUDGET].
             needs: `FEATURE_LAYER` and `LAST_LAYER` are recomputed from the states between the layers, so that the
                 tower itself runs with any attention kernel.
@@ -155,6 +152,7 @@ class LlavaFamily:
         Raises:
             UnsupportedModeError: if a budget token is given to a tower that is not CLIP's.
         """
+        pixel_values = pictures.pixel_values
         if budget_token is not None:
             states = self._states_with_token(pixel_values, budget_token)
             budget_features = torch.cat([states[layer][:, -1] for layer in self._layers], dim=-1)

@@ -8,7 +8,6 @@ token like any other, as in DivPrune's code: it is counted in N, may be kept or 
 method it looks like a patch of zeros; behind the projector it is the model's `image_newline`.
 """
 
-import copy
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from torch import Tensor
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.llava import LlavaFamily
+from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.contract import Need, TowerLayer, TowerShape
 
 
@@ -28,9 +28,6 @@ class LlavaNextFamily(LlavaFamily):
 
     name = "llava_next"
     transformers_class = "LlavaNextForConditionalGeneration"
-
-    _sizes: tuple[tuple[int, ...], ...] | None = None
-    """Of the pictures of one call, see `for_sizes`."""
 
     def __init__(self, model: Any) -> None:
         """Take hold of a loaded model.
@@ -58,23 +55,17 @@ class LlavaNextFamily(LlavaFamily):
         """False: a picture's size decides its tiles."""
         return False
 
-    def for_sizes(self, image_sizes: Tensor | None) -> "LlavaNextFamily":
-        """Return the family for pictures of these sizes, [P, 2]."""
-        sized = copy.copy(self)
-        sized._sizes = None if image_sizes is None else tuple(tuple(map(int, size)) for size in image_sizes.tolist())
-        return sized
-
-    def grids(self, pixel_values: Tensor) -> tuple[tuple[int, int], ...]:
+    def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
         """Return the grids of the whole picture and of its tiles, for each picture in turn.
 
         Args:
-            pixel_values: [P, tiles, 3, H, W].
+            pictures: [P, tiles, 3, H, W], with their `image_sizes`.
 
         Raises:
             InputError: if there are no sizes, or not one for each picture, or one too narrow for its tiles.
         """
-        tilings = self._tilings(pixel_values)
-        for (height, width), tiling in zip(self._sizes or (), tilings, strict=True):
+        tilings = self._tilings(pictures)
+        for (height, width), tiling in zip(_sizes(pictures), tilings, strict=True):
             if tiling.rows * tiling.columns == 0:
                 raise InputError(
                     f"a picture of {width} x {height} pixels is so narrow that none of its tiles' patches is left when "
@@ -82,16 +73,16 @@ class LlavaNextFamily(LlavaFamily):
                 )
         return tuple(grid for tiling in tilings for grid in (self._shape.grid, (tiling.rows, tiling.columns + 1)))
 
-    def tower_runs(self, pixel_values: Tensor) -> tuple[int, ...]:
+    def tower_runs(self, pictures: PictureInputs) -> tuple[int, ...]:
         """Return 1 for the whole of each picture, and then the number of its tiles."""
-        return tuple(runs for tiling in self._tilings(pixel_values) for runs in (1, tiling.num_tiles - 1))
+        return tuple(runs for tiling in self._tilings(pictures) for runs in (1, tiling.num_tiles - 1))
 
-    def pictures(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+    def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
         """Return each picture whole, and joined from its tiles with a column of zeros for the ends of its rows."""
         patch, side = self._model.config.vision_config.patch_size, self._shape.grid[0]
         seen: list[Tensor] = []
-        whole_patches = pixel_values[..., : side * patch, : side * patch]
-        for tiles, tiling in zip(whole_patches, self._tilings(pixel_values), strict=True):
+        whole_patches = pictures.pixel_values[..., : side * patch, : side * patch]
+        for tiles, tiling in zip(whole_patches, self._tilings(pictures), strict=True):
             whole, *parts = tiles[: tiling.num_tiles]
             rows = [torch.cat(parts[at : at + tiling.across], dim=2) for at in range(0, len(parts), tiling.across)]
             down = slice(tiling.top * patch, (tiling.top + tiling.rows) * patch)
@@ -102,7 +93,7 @@ class LlavaNextFamily(LlavaFamily):
 
     def encode(
         self,
-        pixel_values: Tensor,
+        pictures: PictureInputs,
         budget_token: Tensor | None = None,
         *,
         needs: Collection[Need] = (),
@@ -111,7 +102,7 @@ class LlavaNextFamily(LlavaFamily):
         """Run the tower over all tiles at once, and lay its output out by images.
 
         Args:
-            pixel_values: [P, tiles, 3, H, W], padded to the most tiles a picture has.
+            pictures: [P, tiles, 3, H, W], padded to the most tiles a picture has.
             budget_token: not supported.
             needs: what a method reads of the tower's layers.
             grid: not supported.
@@ -121,9 +112,10 @@ class LlavaNextFamily(LlavaFamily):
         """
         if budget_token is not None or grid is not None:
             raise UnsupportedModeError("LLaVA-NeXT takes no budget token and no resized picture")
-        tilings = self._tilings(pixel_values)
-        tiles = torch.cat([picture[: tiling.num_tiles] for picture, tiling in zip(pixel_values, tilings, strict=True)])
-        tower = super().encode(tiles, needs=needs)
+        tilings = self._tilings(pictures)
+        shown = zip(pictures.pixel_values, tilings, strict=True)
+        tiles = torch.cat([picture[: tiling.num_tiles] for picture, tiling in shown])
+        tower = super().encode(PictureInputs(tiles), needs=needs)
         places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
         marked = torch.nn.functional.pad(tower.features.flatten(0, 1), (0, 1, 0, 2))
         marked[-2, -1] = 1  # The row's end; behind it stands what is behind an image's own tokens.
@@ -161,13 +153,20 @@ class LlavaNextFamily(LlavaFamily):
         """
         raise UnsupportedModeError("LLaVA-NeXT takes no text tower yet: choose another relevance or method")
 
-    def _tilings(self, pixel_values: Tensor) -> "list[_Tiling]":
-        if self._sizes is None:
-            raise InputError("LLaVA-NeXT needs the pictures' sizes: give the processor's image_sizes too")
-        if len(self._sizes) != len(pixel_values):
-            raise InputError(f"image_sizes has {len(self._sizes)} rows, pixel_values {len(pixel_values)}: one each")
+    def _tilings(self, pictures: PictureInputs) -> "list[_Tiling]":
         config, side = self._model.config, self._shape.grid[0]
-        return [_tiling(s, config.image_grid_pinpoints, config.vision_config.image_size, side) for s in self._sizes]
+        pinpoints, image_size = config.image_grid_pinpoints, config.vision_config.image_size
+        return [_tiling(size, pinpoints, image_size, side) for size in _sizes(pictures)]
+
+
+def _sizes(pictures: PictureInputs) -> list[tuple[int, int]]:
+    """Return rows and columns of each picture's pixels before the processor."""
+    if "image_sizes" not in pictures.beside:
+        raise InputError("LLaVA-NeXT needs the pictures' sizes: give the processor's image_sizes too")
+    sizes = [(int(rows), int(columns)) for rows, columns in pictures.beside["image_sizes"].tolist()]
+    if len(sizes) != len(pictures):
+        raise InputError(f"image_sizes has {len(sizes)} rows, pixel_values {len(pictures)}: one each")
+    return sizes
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,14 @@
 """Loads a stock transformers model from safetensors, and refuses one whose weights do not fill it."""
 
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
 
-from adallava.errors import CheckpointError
-from adallava.families.checkpoint_files import weight_files
+from adallava.checkpoints.files import weight_files
+from adallava.checkpoints.weights_header import check_claims, check_safetensors
+from adallava.errors import CheckpointError, in_short
 from adallava.families.transformers_internals import errors_alone
-from adallava.families.weights_header import check_claims, check_safetensors
 
 
 def load_stock(
@@ -49,7 +48,7 @@ def load_stock(
     except CheckpointError:
         raise
     except Exception as error:  # whatever a damaged config or a missing package makes transformers raise
-        raise CheckpointError(f"cannot load the model at {folder!r}: {_in_short(error)}") from error
+        raise CheckpointError(f"cannot load the model at {folder!r}: {in_short(error)}") from error
     # transformers fills what is missing with random numbers and goes on.
     missing = [repr(str(name)) for name in sorted(loading["missing_keys"])]
     mismatched = [
@@ -88,7 +87,3 @@ def _check_finite(model: Any, folder: str) -> None:
             f"the weights at {folder!r} hold NaN or infinite numbers in {len(broken)} tensors, the first "
             f"{broken[0]!r}: they were damaged in training or conversion, take another copy"
         )
-
-
-def _in_short(error: Exception) -> str:
-    return f"{type(error).__name__}: {shorten(str(error), 300, placeholder=' …') or 'no message'}"

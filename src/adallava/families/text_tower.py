@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adallava.checkpoints.files import check_config, check_tokenizer, check_weights, weight_files
+from adallava.checkpoints.hub import PROCESSOR_FILES, find_folder
+from adallava.checkpoints.weights_header import check_claims, check_safetensors
 from adallava.errors import AdallavaError, CheckpointError
-from adallava.families.checkpoint_files import check_config, check_tokenizer, check_weights, weight_files
-from adallava.families.hub import PROCESSOR_FILES, find_folder
-from adallava.families.weights_header import check_claims, check_safetensors
 
 
 class ClipTextTower:

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from adallava.alarms import MajorityBaseline, raised
 from adallava.records import Interval, Results
+from adallava.records.alarms import MajorityBaseline, raised
 from adallava.report import formats
 
 MAJORITY_NAME = "majority answer"

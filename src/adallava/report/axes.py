@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from adallava.analysis.measured_ms import timed_batch_sizes
 from adallava.records import FULL_METHOD, Cell, Results
 from adallava.report.clock_notes import clock_note
-from adallava.report.measured_ms import timed_batch_sizes
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from adallava.analysis.measured_ms import table_batch_size
 from adallava.records import Cell, MachineLoad, Spread, Timing
-from adallava.report.measured_ms import table_batch_size
 
 BUSY_CPU = 0.10
 """From this share of all cores on, used by other processes, the machine was busy."""

@@ -4,9 +4,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from adallava.dials import CellPlans, Dials, FixedShare, FrontComparison, FrontGain, PlanCount, Saving
-from adallava.estimates import PairedDifference
 from adallava.records import FULL_METHOD, Cell, Comparison, Results
+from adallava.records.dials import CellPlans, Dials, FixedShare, FrontComparison, FrontGain, PlanCount, Saving
+from adallava.records.estimates import PairedDifference
 from adallava.report import formats
 from adallava.report.axes import has_flops
 from adallava.report.clock_notes import clock_note

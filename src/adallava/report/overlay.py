@@ -1,21 +1,16 @@
 """Two runs on the same samples: what changed in each cell they share, and which samples flipped."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from adallava.analysis.overlay_verdicts import judge_changes
 from adallava.errors import InputError
-from adallava.estimates import Verdict
 from adallava.records import Cell, Results, Run
+from adallava.records.estimates import Verdict
 from adallava.report import formats
 from adallava.report.sample_table import SampleTable, is_right
 from adallava.report.wording import Outcome, least_points, least_range, margin_points, outcome_of
-
-_Scores = Sequence[Sequence[float]]
-
-JudgeChanges = Callable[[_Scores, _Scores, Sequence[str], Mapping[str, str | None]], Sequence[Verdict]]
-"""From scores here and there, [cells][samples], NaN where there is none, the samples' ids and their pictures, to what
-may be said of each cell, corrected for all of them."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ class Overlay:
         return least_range(row.verdict for row in self.rows)
 
 
-def compare_runs(run: Run, results: Results, table: SampleTable, other: OtherRun, judge: JudgeChanges) -> Overlay:
+def compare_runs(run: Run, results: Results, table: SampleTable, other: OtherRun) -> Overlay:
     """Return this run minus the other, cell by cell, sample by sample.
 
     Raises:
@@ -106,7 +101,7 @@ def compare_runs(run: Run, results: Results, table: SampleTable, other: OtherRun
         for row in common
     )
     pictures = {row.sample_id: row.picture_sha256 for row in common}
-    rows = _changes([(here[name], there[name]) for name in shared], table, other.table, ids, pictures, judge)
+    rows = _changes([(here[name], there[name]) for name in shared], table, other.table, ids, pictures)
     return Overlay(
         name=other.name,
         num_common=len(common),
@@ -126,7 +121,6 @@ def _changes(
     other: SampleTable,
     ids: Sequence[str],
     pictures: Mapping[str, str | None],
-    judge: JudgeChanges,
 ) -> tuple[ChangeRow, ...]:
     """Return one row for each cell of which both runs scored a sample."""
     kept, ours, theirs = [], [], []
@@ -136,7 +130,7 @@ def _changes(
             kept.append((here, there))
             ours.append([math.nan if score is None else score for score in a])
             theirs.append([math.nan if score is None else score for score in b])
-    verdicts = judge(ours, theirs, ids, pictures)
+    verdicts = judge_changes(ours, theirs, ids, pictures)
     return tuple(
         ChangeRow(here.cell, here, there, verdict, gained=_flips(a, b), lost=_flips(b, a))
         for (here, there), verdict, a, b in zip(kept, verdicts, ours, theirs, strict=True)

@@ -14,9 +14,11 @@ from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from adallava.durable import write_atomically
-from adallava.picture_frames import is_cut
+from adallava.analysis.measured_ms import timed_batch_sizes
 from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
+from adallava.records.durable import write_atomically
+from adallava.records.picture_frames import is_cut
+from adallava.records.read import read_results, read_run, read_samples
 from adallava.report import formats, tables, verdicts
 from adallava.report.alarms import alarm_lines, has_leaders, majority_words, without_leaders
 from adallava.report.axes import cost_axes, is_blind
@@ -24,13 +26,11 @@ from adallava.report.clock_notes import clock_note, table_clock_note
 from adallava.report.facts import run_facts
 from adallava.report.hard_split import hard_samples, hard_words
 from adallava.report.marks import method_marks
-from adallava.report.measured_ms import timed_batch_sizes
-from adallava.report.overlay import JudgeChanges, OtherRun, Overlay, compare_runs
+from adallava.report.overlay import OtherRun, Overlay, compare_runs
 from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
 from adallava.report.page_dials import dials_part, fronts_json
 from adallava.report.page_samples import samples_json
 from adallava.report.pick import Pictures, choose_pictures, kinds_of
-from adallava.report.read import read_results, read_run, read_samples
 from adallava.report.roofline_ms import Roofline, run_roofline
 from adallava.report.sample_table import SampleTable, read_table
 from adallava.report.seen import cut_words
@@ -45,21 +45,13 @@ _SCRIPTS = (
 """Files of `templates/js`, in an order in which each needs only those before it."""
 
 
-@dataclass(frozen=True)
-class LaidOver:
-    """Another run folder to lay over the page's, and what tests its changes."""
-
-    run_folder: Path
-    judge: JudgeChanges
-
-
 def write_report(
     run_folder: Path,
     image_of: Callable[[str], Image.Image | None],
     *,
     target: Path | None = None,
     num_pictures: int | None = None,
-    laid_over: LaidOver | None = None,
+    laid_over: Path | None = None,
     roofline: str | None = None,
 ) -> Path:
     """Write the page of a run folder, from the files that are in it, and return its path.
@@ -72,7 +64,7 @@ def write_report(
         image_of: the picture of a sample id, or None where there is none any more.
         target: where to write; None is `report.html` in the run folder.
         num_pictures: how many samples get their picture, see `choose_pictures`.
-        laid_over: a second run, on the same samples.
+        laid_over: the folder of a second run, on the same samples.
         roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
 
     Raises:
@@ -82,14 +74,10 @@ def write_report(
     run, results, table = _read(run_folder)
     other = None
     if laid_over is not None:
-        folder = laid_over.run_folder.resolve()
+        folder = laid_over.resolve()
         same_name = folder.name == run_folder.resolve().name
         other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder))
-    overlay = (
-        compare_runs(run, results, table, other, laid_over.judge)
-        if other is not None and laid_over is not None
-        else None
-    )
+    overlay = None if other is None else compare_runs(run, results, table, other)
     columns = _both(table, other)
     pictures = choose_pictures(columns, image_of, num_pictures)
     page = _render(_Page(run, results, table, columns, pictures, other, overlay, run_roofline(run, results, roofline)))

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adallava.alarms import MajorityBaseline
 from adallava.records import FULL_METHOD, Cell, Interval, PairedDifference, Results
+from adallava.records.alarms import MajorityBaseline
 from adallava.report import formats
 from adallava.report.alarms import MAJORITY_NAME
 from adallava.report.axes import cost_axes, is_blind, not_drawn, place_on

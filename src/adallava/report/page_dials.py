@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adallava.dials import FrontComparison
 from adallava.records import FULL_METHOD, Cell, Results
+from adallava.records.dials import FrontComparison
 from adallava.report import formats
 from adallava.report.dial_grid import HeatMap, heat_maps, shade_ends
 from adallava.report.dial_tables import axis_words, dial_tables

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adallava.picture_frames import seen_share
+from adallava.records.picture_frames import seen_share
 from adallava.report.packed import bitmap, pack_bytes, pack_numbers, pack_texts
 from adallava.report.patches import square_grid
 from adallava.report.pick import Pictures, kinds_of

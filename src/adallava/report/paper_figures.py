@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from adallava.durable import write_atomically
 from adallava.errors import InputError
 from adallava.records import FULL_METHOD, Cell, Interval, PositionsName, Results
+from adallava.records.durable import write_atomically
 from adallava.report import formats
 from adallava.report.alarms import MAJORITY_NAME, majority_of
 from adallava.report.axes import CostAxis, cost_axes, is_blind, place_on

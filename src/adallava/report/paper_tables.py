@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from adallava.durable import write_atomically
+from adallava.analysis.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.records import FULL_METHOD, Cell, Interval, Results, Run
+from adallava.records.durable import write_atomically
 from adallava.report import formats
 from adallava.report.alarms import MAJORITY_NAME, alarm_lines, has_leaders, majority_of, without_leaders
 from adallava.report.axes import has_flops, is_blind
 from adallava.report.clock_notes import table_clock_note
 from adallava.report.dial_tables import dial_tables
-from adallava.report.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.report.paper_figures import Split, accuracy_of
 from adallava.report.plain_table import Entry, PaperTable, to_latex, to_markdown
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline

@@ -9,7 +9,7 @@ from typing import Literal
 
 from PIL import Image
 
-from adallava.picture_frames import Frame
+from adallava.records.picture_frames import Frame
 from adallava.report.embed import data_uri
 from adallava.report.patches import plain_picture, square_grid
 from adallava.report.sample_table import SampleRow, SampleTable, is_right

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from adallava.analysis.measured_ms import table_batch_size
 from adallava.costs.roofline import BYTES_PER_VALUE, Hardware, floor_ms, hardware, hardware_of_device
 from adallava.errors import InputError
 from adallava.records import Cell, Results, Run
-from adallava.report.measured_ms import table_batch_size
 
 
 @dataclass(frozen=True)

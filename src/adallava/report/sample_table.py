@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adallava.picture_frames import Frame
 from adallava.records import SampleRecord
+from adallava.records.picture_frames import Frame
 from adallava.report.packed import bitmap
 
 RIGHT = 0.5

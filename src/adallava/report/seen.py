@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
-from adallava.picture_frames import Frame, is_cut
 from adallava.records import SeenPictures
+from adallava.records.picture_frames import Frame, is_cut
 
 PADDING = "--pad-to-square"
 """The option that shows pictures whole."""
@@ -18,13 +18,18 @@ _DARKENED = 0.45
 _MAX_SIDE_PX = 2688
 
 
-def cut_words(seen: SeenPictures | None) -> str | None:
-    """Say that pictures are cut; None where none is, and where it is not known."""
+def cut_words(seen: SeenPictures | None, padding: str = PADDING) -> str | None:
+    """Say that pictures are cut; None where none is, and where it is not known.
+
+    Args:
+        seen: how much of them.
+        padding: what shows them whole, as the user writes it.
+    """
     if seen is None or not seen.num_cut:
         return None
     return (
         f"{seen.num_cut} of {seen.num_pictures} pictures are cut by the processor's center crop, the most to "
-        f"{100 * seen.least_share:.0f} %: evidence may be cut off; {PADDING} shows all of each"
+        f"{100 * seen.least_share:.0f} %: evidence may be cut off; {padding} shows all of each"
     )
 
 

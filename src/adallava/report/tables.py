@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from adallava.analysis.measured_ms import cell_ms
 from adallava.records import FULL_METHOD, PART_NAMES, Cell, Interval, Results
 from adallava.report import formats
 from adallava.report.axes import has_flops
 from adallava.report.marks import Mark, method_marks
-from adallava.report.measured_ms import cell_ms
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adallava.estimates import Verdict
 from adallava.records import FULL_METHOD, Area, Axis, Cell, Comparison, Results, Timing
+from adallava.records.estimates import Verdict
 from adallava.report import formats
 from adallava.report.axes import is_blind
 from adallava.report.clock_notes import table_clock_note

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from adallava.estimates import Verdict
+from adallava.records.estimates import Verdict
 from adallava.report import formats
 
 Outcome = Literal["ahead", "differs", "same", "open"]

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from adallava.options import construct
 from adallava.registry import load_scheduler_class
+from adallava.registry.options import construct
 from adallava.scheduling.contract import DecoderShape, Scheduler
 
 

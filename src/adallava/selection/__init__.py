@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from adallava.options import construct
 from adallava.registry import load_selector_class
+from adallava.registry.options import construct
 from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import AnySelector
 

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import InputError
+from adallava.selection.base import Method
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
 
 
-class BudgetTokenSelector(nn.Module):
+class BudgetTokenSelector(Method, nn.Module):
     """Keeps the K highest of `Linear(C, N)` on the tower's output at the budget token.
 
     Args:
@@ -26,9 +27,6 @@ class BudgetTokenSelector(nn.Module):
     name: ClassVar[str] = "budget-token"
     learned: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({Need.BUDGET_TOKEN})
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def __init__(self, shape: TowerShape, *, num_frequencies: int = 128) -> None:
         """Make fresh weights for towers of `shape`."""

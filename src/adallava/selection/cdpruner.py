@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.errors import InputError
+from adallava.selection.base import Method
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 from adallava.selection.greedy import choose_greedily
 
@@ -16,7 +17,7 @@ _SMALLEST_GAIN = 1e-6
 """Below it, what is left of a token outside the span of those kept is rounding (float32)."""
 
 
-class CDPrunerSelector:
+class CDPrunerSelector(Method):
     """Greedy MAP of a determinantal point process whose kernel is similarity times relevance of both tokens.
 
     CDPruner (Zhang et al., section 3, arXiv 2506.10967; code Theia-4869/CDPruner, `llava_arch.py`, `encode_images`).
@@ -40,10 +41,6 @@ class CDPrunerSelector:
     """
 
     name: ClassVar[str] = "cdpruner"
-    learned: ClassVar[bool] = False
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def __init__(self, *, relevance: Relevance = "text-tower", text_tower: str | None = None) -> None:
         """Choose what relevance is measured by."""
@@ -52,7 +49,7 @@ class CDPrunerSelector:
         self._relevance, self._text_tower = relevance, text_tower
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[Need]:  # type: ignore[override]  # it depends on an option
         """Projected tokens, and what relevance is measured by."""
         read = {"text-tower": {Need.TEXT_TOWER}, "llm-embeddings": {Need.WORDS}, "none": set()}[self._relevance]
         return frozenset({Need.PROJECTED, *read})

@@ -2,10 +2,11 @@
 
 from typing import ClassVar
 
+from adallava.selection.base import Method
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
 
 
-class ClsAttentionSelector:
+class ClsAttentionSelector(Method):
     """Keeps the K tokens with the largest attention of CLS, averaged over heads.
 
     FasterVLM (Zhang et al., "[CLS] Attention is All You Need for Training-Free Visual Token Pruning", arXiv 2412.01818,
@@ -14,11 +15,7 @@ class ClsAttentionSelector:
     """
 
     name: ClassVar[str] = "cls-attention"
-    learned: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLS_TOKEN, Need.FEATURE_LAYER})
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adallava.selection.base import Method
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 from adallava.selection.greedy import choose_greedily
 
 
-class DivPruneSelector:
+class DivPruneSelector(Method):
     """Greedy max-min diversity: each pick is the token whose nearest kept neighbour is farthest away.
 
     DivPrune (Alvar et al., section 3, arXiv 2503.02175; code vbdi/divprune, `LlavaMetaForCausalLM.DivPrune`). As
@@ -25,11 +26,7 @@ class DivPruneSelector:
     """
 
     name: ClassVar[str] = "divprune"
-    learned: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROJECTED})
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""

@@ -6,11 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from adallava.selection.base import Method
 from adallava.selection.cells import Cell, rows_by_keep_count
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 
 
-class DownsampleSelector:
+class DownsampleSelector(Method):
     """Sends a smaller picture through the tower: K tokens from s x s patches, K asked rounded down to such a number.
 
     The filter of VTC-Bench (arXiv 2510.07143), as a method: samples that it answers need no clever
@@ -19,11 +20,9 @@ class DownsampleSelector:
     """
 
     name: ClassVar[str] = "downsample"
-    learned: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.RESIZED_PICTURE})
     merges: ClassVar[bool] = True
     per_sample: ClassVar[bool] = False
-    ignores_budget: ClassVar[bool] = False
 
     def keep_count(self, asked: int, grid: tuple[int, int]) -> int:
         """Return the patches of the largest grid of the picture's shape that has at most `asked`."""

@@ -2,10 +2,11 @@
 
 from typing import ClassVar
 
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
+from adallava.selection.base import Method
+from adallava.selection.contract import Selection, SelectionInput, TowerShape, keep_highest
 
 
-class FeatureNormSelector:
+class FeatureNormSelector(Method):
     """Keeps the K tokens whose features are longest (L2).
 
     A baseline of this project, after the observation that a few tokens of large norm hold global information
@@ -13,11 +14,6 @@ class FeatureNormSelector:
     """
 
     name: ClassVar[str] = "feature-norm"
-    learned: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""

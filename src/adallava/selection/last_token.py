@@ -1,8 +1,7 @@
 """What methods inside the LLM share that rank by the attention of the question's last token."""
 
-from typing import ClassVar
-
-from adallava.selection.contract import Need, Selection, TowerShape, keep_highest
+from adallava.selection.base import Method
+from adallava.selection.contract import Selection, TowerShape, keep_highest
 from adallava.selection.layer_contract import (
     Drop,
     DropInput,
@@ -13,14 +12,8 @@ from adallava.selection.layer_contract import (
 )
 
 
-class RankedByLastToken:
+class RankedByLastToken(Method):
     """Everything of a `LayerSelector` but its name and its schedule."""
-
-    learned: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def raters(self, inputs: PromptInput) -> Raters:
         """Name the last token of the question."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.errors import InputError
+from adallava.selection.base import Method
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 from adallava.selection.greedy import choose_greedily
 
@@ -27,7 +28,7 @@ _NOT_VISUAL = frozenset(_NOT_VISUAL_LINE.split(" "))
 """Words that name nothing in a picture, as the code lists them."""
 
 
-class MMTokSelector:
+class MMTokSelector(Method):
     """Greedy maximum coverage: each pick adds most to how well the kept tokens cover words and picture.
 
     MMTok (Dong et al., section 3, arXiv 2508.18264; code Ironieser/MMTok, `SemanticTokenSelector`). Coverage of a word
@@ -50,11 +51,7 @@ class MMTokSelector:
     """
 
     name: ClassVar[str] = "mmtok"
-    learned: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROJECTED, Need.WORDS})
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def __init__(self, *, alpha: float = 0.5, word_temperature: float = 0.02, patch_temperature: float = 0.2) -> None:
         """Hold the weights; the defaults are the code's."""

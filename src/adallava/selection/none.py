@@ -4,16 +4,14 @@ from typing import ClassVar
 
 import torch
 
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
+from adallava.selection.base import Method
+from adallava.selection.contract import Selection, SelectionInput, TowerShape
 
 
-class NoneSelector:
+class NoneSelector(Method):
     """Keeps nothing, whatever the budget: the floor that any score must be read against."""
 
     name: ClassVar[str] = "none"
-    learned: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    merges: ClassVar[bool] = False
     per_sample: ClassVar[bool] = False
     ignores_budget: ClassVar[bool] = True
 

@@ -2,19 +2,17 @@
 
 from typing import ClassVar
 
+from adallava.selection.base import Method
 from adallava.selection.cells import averaging_weights, centre_indices, rows_by_keep_count
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
+from adallava.selection.contract import Selection, SelectionInput, TowerShape
 
 
-class PoolSelector:
+class PoolSelector(Method):
     """Cuts the grid into K cells and averages each; the centre patch gives the merged token its position."""
 
     name: ClassVar[str] = "pool"
-    learned: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset()
     merges: ClassVar[bool] = True
     per_sample: ClassVar[bool] = False
-    ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Merge the tokens of image i into exactly `inputs.keep_counts[i]`."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adallava.selection.base import Method
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 from adallava.selection.marked import keep_all, mark, marked_in_order, on_device, rows_at
 
@@ -13,7 +14,7 @@ NUM_NEIGHBOURS = 32
 """Tokens merged into each kept one: the code's figure, the paper's k."""
 
 
-class PruMergeKSelector:
+class PruMergeKSelector(Method):
     """Keeps the K - 1 tokens that CLS looks at most, merges neighbours into them, and adds one token for the rest.
 
     PruMerge (Shang et al., section 3, arXiv 2403.15388; code 42Shawn/LLaVA-PruMerge, `clip_encoder.py`,
@@ -30,11 +31,8 @@ class PruMergeKSelector:
     """
 
     name: ClassVar[str] = "prumerge-k"
-    learned: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLS_TOKEN, Need.LAST_LAYER})
     merges: ClassVar[bool] = True
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def priority(self, attention: Tensor, keep_counts: tuple[int, ...]) -> Tensor:
         """Return what tokens are kept by, [I, N], from the attention of CLS, which is below 1."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
+from adallava.selection.base import Method
+from adallava.selection.contract import Selection, SelectionInput, TowerShape, keep_highest
 
 SCORE_BOUND = 8.0
 """Scores are squashed into (-8, 8): unbounded ones grow until no exploration noise can change a choice."""
@@ -48,7 +49,7 @@ class QuestionEncoder(nn.Module):
         return pooled
 
 
-class QuestionSelector(nn.Module):
+class QuestionSelector(Method, nn.Module):
     """Scores each patch by an MLP that the question modulates (FiLM), and keeps the K highest.
 
     Two rounds: the first scores patches one by one; the second also sees a summary of what the first round
@@ -66,10 +67,6 @@ class QuestionSelector(nn.Module):
 
     name: ClassVar[str] = "question"
     learned: ClassVar[bool] = True
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -5,10 +5,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
+from adallava.selection.base import Method
+from adallava.selection.contract import Selection, SelectionInput, TowerShape, keep_highest
 
 
-class RandomSelector:
+class RandomSelector(Method):
     """Keeps the K tokens with the highest hash of (seed, token index).
 
     A counter-based hash in integer arithmetic needs no generator: a sample gets the same tokens on every
@@ -16,11 +17,6 @@ class RandomSelector:
     """
 
     name: ClassVar[str] = "random"
-    learned: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    merges: ClassVar[bool] = False
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
     draws: ClassVar[bool] = True
 
     def select(self, inputs: SelectionInput) -> Selection:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
-from adallava.selection.contract import Need, Selection, TowerShape, keep_highest, top_k_in_order
+from adallava.selection.base import Method
+from adallava.selection.contract import Selection, TowerShape, keep_highest, top_k_in_order
 from adallava.selection.layer_contract import (
     Drop,
     DropInput,
@@ -30,7 +31,7 @@ _PAPER_KEPT = ((66, 30, 17), (238, 48, 26), (303, 110, 36), (300, 200, 110))
 are averages over the layers, and the recycled tokens come on top."""
 
 
-class SparseVLMSelector:
+class SparseVLMSelector(Method):
     """SparseVLM (Zhang et al. 2024, sections 3.2 to 3.4, arXiv 2410.04417), version 1.0 of the authors' code.
 
     Raters are the text tokens behind the picture to which, by softmax over the text of the input embeddings' products
@@ -54,11 +55,7 @@ class SparseVLMSelector:
     """
 
     name: ClassVar[str] = "sparsevlm"
-    learned: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset()
     merges: ClassVar[bool] = True
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def schedule(self, num_layers: int, num_vision_tokens: int, keep_count: int) -> tuple[Drop, ...]:
         """Return the three drops.

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adallava.selection.base import Method
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 from adallava.selection.marked import keep_all, rows_at
 
 
-class ToMeSelector:
+class ToMeSelector(Method):
     """Bipartite soft matching on the tower's output: tokens are split in two, and the most similar pairs merged.
 
     Token Merging (Bolya et al., section 3, arXiv 2210.09461; code facebookresearch/ToMe,
@@ -27,12 +28,10 @@ class ToMeSelector:
     """
 
     name: ClassVar[str] = "tome"
-    learned: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURE_LAYER})
     merges: ClassVar[bool] = True
     # What is merged into what is the picture's own; which places are left is not, wherever rounds halve.
     per_sample: ClassVar[bool] = False
-    ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Merge the tokens of image i into exactly `inputs.keep_counts[i]`."""

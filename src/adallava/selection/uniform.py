@@ -2,19 +2,16 @@
 
 from typing import ClassVar
 
+from adallava.selection.base import Method
 from adallava.selection.cells import centre_indices, rows_by_keep_count
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
+from adallava.selection.contract import Selection, SelectionInput, TowerShape
 
 
-class UniformSelector:
+class UniformSelector(Method):
     """Cuts the grid into K cells and keeps the patch nearest each cell's centre. All tokens at K = N."""
 
     name: ClassVar[str] = "uniform"
-    learned: ClassVar[bool] = False
-    needs: ClassVar[frozenset[Need]] = frozenset()
-    merges: ClassVar[bool] = False
     per_sample: ClassVar[bool] = False
-    ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""

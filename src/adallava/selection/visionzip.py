@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adallava.selection.base import Method
 from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 from adallava.selection.marked import keep_all, mark, marked_in_order, on_device, rows_at
 
 
-class VisionZipSelector:
+class VisionZipSelector(Method):
     """Keeps dominant tokens by the attention of CLS, and merges the others into contextual ones.
 
     VisionZip (Yang et al., section 3, arXiv 2412.04467; code dvlab-research/VisionZip, `visionzip/clip_encoder.py`).
@@ -25,11 +26,8 @@ class VisionZipSelector:
     """
 
     name: ClassVar[str] = "visionzip"
-    learned: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLS_TOKEN, Need.FEATURE_LAYER})
     merges: ClassVar[bool] = True
-    per_sample: ClassVar[bool] = True
-    ignores_budget: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Keep and merge into exactly `inputs.keep_counts[i]` tokens of image i."""

@@ -14,7 +14,7 @@ from adallava.registry import task_source
 from .local import local_task
 from .normalising import normalise_answer
 from .sampling import random_order
-from .scoring import EXACT_MATCH, METRICS, check_answers, exact_match, load_metric
+from .scoring import EXACT_MATCH, METRICS, exact_match, load_metric
 from .task import Task, TaskSample
 
 __all__ = ["BUNDLED_TASKS", "METRICS", "Task", "TaskSample", "exact_match", "load_task", "normalise_answer"]
@@ -76,10 +76,15 @@ def load_task(
     if name_or_path not in BUNDLED_TASKS:
         if split is not None:
             raise InputError(f"--split {split} does not fit {name_or_path}: a local file has no splits")
-        local = local_task(
-            Path(name_or_path), limit=limit, columns=columns, sample=sample, seed=seed, allow_outside=allow_outside
+        return local_task(
+            Path(name_or_path),
+            limit=limit,
+            columns=columns,
+            metric=metric,
+            sample=sample,
+            seed=seed,
+            allow_outside=allow_outside,
         )
-        return _scored_by(metric, local)
     if sample != "first":
         raise InputError(f"task {name_or_path} is generated at random: its first samples are a random sample already")
     if columns:
@@ -93,12 +98,6 @@ def _at_random(task: Task, limit: int | None, seed: int) -> Task:
     order = random_order([one.id for one in task.samples], [one.kind for one in task.samples], seed)[:limit]
     samples = tuple(task.samples[place] for place in order)
     return replace(task, samples=samples, sha256=replace(task, samples=samples).sha256_of_first(len(samples)))
-
-
-def _scored_by(metric: str, task: Task) -> Task:
-    for sample in task.samples:
-        check_answers(metric, sample.id, sample.answers)
-    return replace(task, metric=metric)
 
 
 def _scenes_task(split: str, limit: int | None) -> Task:

@@ -18,17 +18,38 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 
 _TOP_16_BITS = 2**16 - 1
 
+_DARKEST = 16
+"""A picture of more than 8 bits with no value above this part of its range is refused: 12 bits were stored in 16, or 8,
+or the unit is another. If it truly is that dark, nothing is to be seen on it."""
 
-def to_rgb(image: Image.Image) -> Image.Image:
+
+def has_deep_colors(image: Image.Image) -> bool:
+    """Return whether the colors of a picture that is not decoded yet are stored in more than 8 bits each.
+
+    Pillow keeps the upper 8, and forgets it.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        return False
+    for tile in getattr(image, "tile", ()):  # what no file was opened for has none
+        raw, *others = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if str(raw).partition(";")[2].startswith("16") or (image.format == "PPM" and others and others[0] > 255):
+            return True
+    return False
+
+
+def to_rgb(image: Image.Image, deep_colors: bool = False) -> Image.Image:
     """Return a decoded picture as RGB: transparency on white, greys of more than 8 bits by the range of their format.
 
     Args:
         image: of any mode. As Pillow opened it, since a changed copy no longer knows its format.
+        deep_colors: see `has_deep_colors`.
 
     Raises:
         InputError: for values whose black and white nobody states: signed integers, floats outside [0, 1], 32-bit
-            integers without a file's word, or a picture that its stated range would show black.
+            integers without a file's word, or more than 8 bits of which the stated range would show next to nothing.
     """
+    if deep_colors:
+        _check_not_dark(image)
     if image.format == "TIFF" and _SIGNED in _tag(image, _SAMPLE_FORMAT, (1,)):
         raise InputError("it holds signed integers, which state no black and white: save it with 8 bits")
     if image.mode == "F" or image.mode.startswith("I"):
@@ -68,6 +89,8 @@ def _float_shares(values: NDArray[np.float32]) -> NDArray[np.float32]:
             f"it holds floats from {low:g} to {high:g}, of which nobody says what is white: only [0, 1] is scaled; "
             "scale it, or save it with 8 bits"
         )
+    if 0 < _DARKEST * high <= 1:
+        raise _too_dark(f"{high:g}", "1")
     return values
 
 
@@ -76,13 +99,25 @@ def _integer_shares(image: Image.Image) -> NDArray[np.float32]:
     if values.dtype == np.int32:
         values = values.view(np.uint32)
     peak = int(values.max())
-    if 0 < 255 * peak < top:
-        raise InputError(
-            f"its brightest value is {peak} in a stated range of 0 to {top}, all of which would be black: scale it, or "
-            "save it with 8 bits"
-        )
+    if 0 < _DARKEST * peak <= top:
+        raise _too_dark(str(peak), str(top))
     shares: NDArray[np.float32] = np.minimum(values.astype(np.float32) / np.float32(top), 1)
     return shares
+
+
+def _check_not_dark(image: Image.Image) -> None:
+    """Refuse opaque colors of 16 bits whose upper 8 say next to nothing, black ones too: the lower 8 are gone."""
+    levels = np.asarray(image.convert("RGBA"))
+    peak, alpha = int(levels[..., :3].max()), levels[..., 3]
+    if alpha.min() == alpha.max() and _DARKEST * peak <= 256:
+        raise _too_dark(str(peak), "255 (the upper 8 of 16 bits)")
+
+
+def _too_dark(peak: str, top: str) -> InputError:
+    return InputError(
+        f"its brightest value is {peak} in a stated range of 0 to {top}, so that it would be black or nearly so: scale "
+        "it, or save it with 8 bits"
+    )
 
 
 def _stated_top(image: Image.Image) -> int:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from adallava.errors import InputError
+from adallava.errors import InputError, in_short
 
 from .image_metadata import read_orientation, without_metadata
-from .image_modes import to_rgb
+from .image_modes import has_deep_colors, to_rgb
 
 MAX_IMAGE_BYTES = 64 * 2**20
 """Encoded size above which a picture is refused unread."""
@@ -100,10 +100,14 @@ def with_clear_axes(image: Image.Image) -> Image.Image:
 
 def _decode(image: Image.Image, name: str) -> Image.Image:
     _check_pixels(image, name)
+    deep_colors = has_deep_colors(image)
     image.load()
     turn = _TURNS.get(read_orientation(image))
-    upright = to_rgb(image)
-    return upright if turn is None else upright.transpose(turn)
+    upright = to_rgb(image, deep_colors)
+    upright = upright if turn is None else upright.transpose(turn)
+    # It is upright now: whoever reads its orientation once more, as transformers' pipelines do, would turn it again.
+    upright.info.clear()
+    return upright
 
 
 @contextmanager
@@ -119,7 +123,7 @@ def _reported(name: str) -> Iterator[None]:
     except InputError as error:
         raise error if name in str(error) else InputError(f"{name} cannot be shown: {error}") from None
     except Exception as error:  # Pillow's decoders answer damage with whatever it happens to cause
-        raise InputError(f"{name} cannot be decoded: {error}") from error
+        raise InputError(f"{name} cannot be decoded: {in_short(error)}") from error
 
 
 def _opened(data: bytes) -> Image.Image:

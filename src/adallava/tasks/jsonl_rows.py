@@ -1,16 +1,15 @@
 """Rows of a JSONL file: one JSON object a line, in UTF-8."""
 
 import codecs
-import json
-import sys
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adallava.errors import InputError
-from adallava.jsonl import read_lines
+from adallava.records.jsonl import read_lines
 
+from .json_text import decode_json
 from .references import named_path
 from .rows import Row
 
@@ -25,17 +24,16 @@ class JsonlRows:
     """One JSON object a line; blank lines are none. Only the lines' places are kept: inline pictures stay on disk."""
 
     def __init__(self, path: Path) -> None:
-        """Read the first row for its columns.
+        """Read the rows for their columns: what only a later row has is a column, too.
 
         Raises:
-            InputError: if there is none, or it is no JSON object.
+            InputError: if there is none, or the first is no JSON object.
         """
         self._path = path
         self._places: dict[int, _Place] = {}
-        first = next(self._lines(), None)
-        if first is None:
+        if next(self._lines(), None) is None:
             raise InputError(f"task file {path} has no rows")
-        self.columns = tuple(self._parse(*first))
+        self.columns = tuple(dict.fromkeys(self._all_columns()))
 
     def read(
         self, columns: Sequence[str], image: str | None, wanted: Container[int], end: int | None
@@ -71,34 +69,21 @@ class JsonlRows:
                 if line.data.removeprefix(codecs.BOM_UTF8).strip():
                     yield _Place(line.place, line.number), line.data
 
+    def _all_columns(self) -> Iterator[str]:
+        """Yield the columns of every row that can be read; `read` refuses the others, if they are asked for."""
+        for number, (place, data) in enumerate(self._lines()):
+            try:
+                yield from self._parse(place, data)
+            except InputError:
+                if number == 0:
+                    raise
+
     def _parse(self, place: _Place, data: bytes) -> dict[str, Any]:
         where = f"{self._path}, line {place.line}"
         try:
-            row = _DECODER.decode(data.removeprefix(codecs.BOM_UTF8).decode())
+            row = decode_json(data.removeprefix(codecs.BOM_UTF8))
         except InputError as error:
             raise InputError(f"{where} {error}") from None
-        except RecursionError:
-            raise InputError(f"{where} nests lists or objects too deeply to be read") from None
-        except ValueError as error:  # of JSON's form, and of UTF-8
-            raise InputError(f"{where} is not JSON: {error}") from None
         if not isinstance(row, dict):
             raise InputError(f"{where} is a {type(row).__name__}, not an object of columns")
         return row
-
-
-def _whole_number(text: str) -> int:
-    if len(text) > sys.int_info.default_max_str_digits:
-        raise InputError(f"holds a number of {len(text)} digits: write it as text")
-    return int(text)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"gives {twice!r} twice in one object")
-    return found
-
-
-_DECODER = json.JSONDecoder(parse_int=_whole_number, object_pairs_hook=_object)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
+from textwrap import shorten
 
 from PIL import Image
 
@@ -17,6 +18,7 @@ from .images import open_rgb
 from .references import PictureFolder
 from .rows import Row, Rows, open_rows
 from .sampling import random_order
+from .scoring import EXACT_MATCH, check_answers, check_can_be_right
 from .task import Task, TaskSample
 from .values import answers_of, question_of, text_of
 
@@ -37,6 +39,7 @@ def local_task(
     *,
     limit: int | None = None,
     columns: Mapping[str, str] | None = None,
+    metric: str | None = None,
     sample: SampleName = "first",
     seed: int = 0,
     allow_outside: bool = False,
@@ -48,21 +51,23 @@ def local_task(
         limit: of rows; None reads all.
         columns: which column is `image`, `question`, `answer`, `id`, `kind`; others are recognised by name.
             Without an id column, ids are `row-0`, `row-1`, ...
+        metric: a name of `METRICS`, to score responses by; None where nothing will be scored.
         sample: which rows: the first, or a random sample, see `sampling.random_order`.
         seed: of the random sample.
         allow_outside: let image paths lead out of the file's folder.
 
     Raises:
-        InputError: for an unreadable file, a missing column, a row without question or answer, a value that is none
-            (see `values`), an image path that leads out of the folder, or repeated ids; naming the row.
+        InputError: for an unreadable file, a missing column, a row without question or answer, or with answers that the
+            metric cannot score, a value that is none (see `values`), an image path that leads out of the folder, or
+            repeated ids; naming the row.
             A picture that cannot be read is an error of its sample, raised by `load_image`.
     """
     rows = open_rows(path)
     chosen = resolve_columns(rows.columns, columns or {}, path)
-    reader = _SampleReader(rows, chosen, PictureFolder(path, allow_outside))
+    reader = _SampleReader(rows, chosen, PictureFolder(path, allow_outside), metric)
     samples = reader.first(limit) if sample == "first" else reader.random(limit, seed)
     _check_ids_unique((sample.id for sample in samples), path)
-    return Task(str(path), samples, split=None, sha256=_file_sha256(path), columns=chosen)
+    return Task(str(path), samples, split=None, sha256=_file_sha256(path), columns=chosen, metric=metric or EXACT_MATCH)
 
 
 def resolve_columns(present: Sequence[str], named: Mapping[str, str], path: Path) -> dict[str, str]:
@@ -74,22 +79,30 @@ def resolve_columns(present: Sequence[str], named: Mapping[str, str], path: Path
     chosen: dict[str, str] = {}
     for role, usual in ROLES.items():
         if role in named and named[role] not in present:
-            raise InputError(f"{path} has no column {named[role]!r}; its columns are: {', '.join(present)}")
+            raise InputError(f"{path} has no column {named[role]!r}; {_told_columns(present)}")
         column = named.get(role) or next((name for name in usual if name in present), None)
         if column is not None:
             chosen[role] = column
         elif role in _REQUIRED:
             raise InputError(
                 f"{path} has no column {' or '.join(map(repr, usual))}: name its {role} column with "
-                f"--{role}-column; its columns are: {', '.join(present)}"
+                f"--{role}-column; {_told_columns(present)}"
             )
     return chosen
+
+
+def _told_columns(present: Sequence[str]) -> str:
+    """Say which columns there are, of many the first."""
+    names = [repr(name) if not name.isprintable() or not name.strip() else name for name in present]
+    told = shorten(", ".join(names), 500, placeholder=" …")
+    return f"its columns are: {told}" if told else "it has none"
 
 
 class _SampleReader:
     """Turns rows into samples; what a row lacks is told with file, row and column."""
 
-    def __init__(self, rows: Rows, columns: Mapping[str, str], pictures: PictureFolder) -> None:
+    def __init__(self, rows: Rows, columns: Mapping[str, str], pictures: PictureFolder, metric: str | None) -> None:
+        self._metric = metric
         self._rows = rows
         self._columns = columns
         self._pictures = pictures
@@ -123,16 +136,21 @@ class _SampleReader:
             answers = answers_of(row[column])
             if not any(answer.strip() for answer in answers):
                 raise InputError("holds no answer")
+            check_can_be_right(self._metric, answers)
         with self._told(number, "image") as column:
-            path = row.get(column)
-            if path is not None and not self._pictures.is_inline(path):
-                self._pictures.check(path, self._real_path)
+            picture = row.get(column)
+            if picture is not None and not self._pictures.is_inline(picture):
+                self._pictures.check(picture, self._real_path)
+                picture = os.path.normpath(picture)
+        sample_id = self._id(number, row)
+        check_answers(self._metric, sample_id, answers)
         return TaskSample(
-            id=self._id(number, row),
+            id=sample_id,
             question=question,
             answers=answers,
             kind=self._kind(number, row),
             load_image=partial(_load_image, self._rows, self._pictures, number, column),
+            picture=picture,
         )
 
     def _id(self, number: int, row: Row) -> str:

@@ -1,6 +1,7 @@
 """Rows of a parquet file, with the names of its classes where Hugging Face's `datasets` has written them along."""
 
 import json
+import re
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import pyarrow.parquet
 
 from adallava.errors import InputError
 
+from .json_text import decode_json
 from .references import named_path
 from .rows import Row
 from .values import Unreadable, describe
+
+_WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
 
 _TEXTS_AT_ONCE = 1024
 _PICTURES_AT_ONCE = 32
@@ -38,6 +42,8 @@ class ParquetRows:
         if self._file.metadata.num_rows == 0:
             raise InputError(f"task file {path} has no rows")
         self._features = _hugging_face_features(schema, path)
+        leaves = self._file.schema
+        self._json = {leaf.path for leaf in map(leaves.column, range(len(leaves))) if leaf.logical_type.type == "JSON"}
         self._batches: Iterator[Any] = iter(())
         self._column = ""
         self._window: list[Any] = []
@@ -48,17 +54,22 @@ class ParquetRows:
     ) -> dict[int, Row]:
         """Return the wanted rows. See `Rows.read`."""
         names = list(dict.fromkeys(columns))
+        for name in (*names, *([] if image is None else [image])):
+            if self.columns.count(name) != 1:
+                raise InputError(
+                    f"{self._path} has {self.columns.count(name) or 'no'} columns named {name!r}: name each once"
+                )
         rows: dict[int, dict[str, Any]] = {}
         for start, batch in self._all_batches(names, _TEXTS_AT_ONCE, end):
             places = [place for place in range(batch.num_rows) if start + place in wanted]
-            values = {name: self._texts(batch, name, places) for name in names}
+            values = {name: self._texts(batch, name, places) if places else [] for name in names}
             for number, place in enumerate(places):
                 rows[start + place] = {name: column[number] for name, column in values.items()}
         if image is not None:
             for start, batch in (
                 self._all_batches([image], _PICTURES_AT_ONCE, end) if self._may_name_files(image) else ()
             ):
-                for place, value in enumerate(_plain(self._one_column(batch, image))):
+                for place, value in enumerate(self._values(batch, image)):
                     if start + place in rows:
                         rows[start + place][image] = named_path(value)
         return dict(rows)
@@ -90,10 +101,14 @@ class ParquetRows:
             raise InputError(f"task file {self._path} is damaged behind row {start}: {_one_line(error)}") from None
 
     def _texts(self, batch: Any, name: str, places: Sequence[int]) -> list[Any]:
-        column = self._one_column(batch, name)
-        column = column if len(places) == batch.num_rows else column.take(pyarrow.array(places, pyarrow.int64()))
         feature = self._features.get(name)
-        return [_with_names(_as_wide(value, column.type), feature) for value in _plain(column)]
+        # Arrow's own take has no kernel for some types, such as views.
+        values = self._values(batch, name)
+        return [_with_names(values[place], feature) for place in places]
+
+    def _values(self, batch: Any, name: str) -> list[Any]:
+        column = self._one_column(batch, name)
+        return [_as_stored(value, column.type, name in self._json) for value in _plain(column)]
 
     def _one_column(self, batch: Any, name: str) -> Any:
         places = batch.schema.get_all_field_indices(name)
@@ -135,7 +150,7 @@ class ParquetRows:
             batch = next(self._batches, None)
             if batch is None:
                 raise InputError(f"{self.where(row)} is not there: the file ends before, or has changed")
-            self._window = _plain(self._one_column(batch, column))
+            self._window = self._values(batch, column)
         return self._window[row - self._window_start]
 
     def _rewind(self, row: int, column: str) -> None:
@@ -168,19 +183,31 @@ def _plain_value(scalar: Any) -> Any:
         return Unreadable(f"holds a {scalar.type} that no type of Python can hold: write it as text")
 
 
-def _as_wide(value: Any, kind: Any) -> Any:
-    """Return a value with its floats as wide as the file has them: Python's, being wider, have other digits."""
+def _as_stored(value: Any, kind: Any, is_json: bool = False) -> Any:
+    """Return a value as the file means it: what JSON says, and floats as wide as they are there.
+
+    Python's floats, being wider, have other digits.
+    """
     if value is None or isinstance(value, Unreadable):
         return value
+    if is_json or getattr(kind, "extension_name", "") == "arrow.json":
+        return _of_json(value)
     if pyarrow.types.is_float16(kind) or pyarrow.types.is_float32(kind):
         return (np.float16 if pyarrow.types.is_float16(kind) else np.float32)(value)
     if pyarrow.types.is_dictionary(kind):
-        return _as_wide(value, kind.value_type)
+        return _as_stored(value, kind.value_type)
     if isinstance(value, list) and hasattr(kind, "value_type"):
-        return [_as_wide(item, kind.value_type) for item in value]
+        return [_as_stored(item, kind.value_type) for item in value]
     if isinstance(value, dict) and pyarrow.types.is_struct(kind):
-        return {name: _as_wide(item, kind.field(name).type) for name, item in value.items()}
+        return {name: _as_stored(item, kind.field(name).type) for name, item in value.items()}
     return value
+
+
+def _of_json(text: str | bytes) -> Any:
+    try:
+        return decode_json(text)
+    except InputError as error:
+        return Unreadable(str(error))
 
 
 def _hugging_face_features(schema: Any, path: Path) -> dict[str, Any]:
@@ -232,9 +259,13 @@ def _with_names(value: Any, feature: Any) -> Any:
 
 
 def _class_name(label: Any, names: Any) -> Any:
-    if isinstance(label, float | np.floating) and label.is_integer():
-        label = int(label)  # pandas makes integers floats where one is missing
-    if not isinstance(label, int) or not isinstance(names, list):
+    """Return the name of a class, given by number or, as `datasets` takes it too, by its name or number as text."""
+    if not isinstance(names, list) or isinstance(label, Unreadable) or (isinstance(label, str) and label in names):
+        return label
+    label = _class_number(label)
+    if isinstance(label, str):
+        return Unreadable(f"holds {label[:80]!r}, which is none of the {len(names)} classes that the file names")
+    if not isinstance(label, int):
         return label
     if label == -1:  # what `datasets` writes where there is no label
         return None
@@ -243,5 +274,11 @@ def _class_name(label: Any, names: Any) -> Any:
     return names[label]
 
 
+def _class_number(label: Any) -> Any:
+    if isinstance(label, float | np.floating) and label.is_integer():
+        return int(label)  # pandas makes integers floats where one is missing
+    return int(label) if isinstance(label, str) and _WHOLE_NUMBER.fullmatch(label) else label
+
+
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -17,7 +17,8 @@ Metric = Callable[[str, Sequence[str]], float]
 def exact_match(response: str, answers: Sequence[str]) -> float:
     """Return 1.0 if `response` equals any of `answers` after `normalise_answer`, else 0.0.
 
-    A response with nothing left after normalising is never right, even where an answer is punctuation alone.
+    A response with nothing left after normalising is never right, even where an answer is punctuation alone: a local
+    file is refused where a sample has no other answer.
     """
     given = normalise_answer(response)
     return float(bool(given) and any(given == normalise_answer(answer) for answer in answers))
@@ -47,13 +48,30 @@ def load_metric(name: str) -> Metric:
     return METRICS[name]
 
 
-def check_answers(name: str, sample_id: str, answers: Sequence[str]) -> None:
+def check_can_be_right(name: str | None, answers: Sequence[str]) -> None:
+    """Refuse answers of which a metric counts none as right, whatever the response.
+
+    Args:
+        name: of the metric; None for no scoring.
+        answers: of one sample.
+
+    Raises:
+        InputError: beginning with a verb, as in `values`.
+    """
+    if name == EXACT_MATCH and not any(map(normalise_answer, answers)):
+        raise InputError(
+            f"holds no answer but punctuation ({', '.join(map(repr, answers))[:80]}), which {EXACT_MATCH} leaves out, "
+            "so that no response would be right: write it as a word"
+        )
+
+
+def check_answers(name: str | None, sample_id: str, answers: Sequence[str]) -> None:
     """Refuse answers that a metric cannot score.
 
     Raises:
         InputError: if it wants ten of them, and there are more or fewer.
     """
-    if name != EXACT_MATCH and len(answers) != NUM_HUMAN_ANSWERS:
+    if name not in (None, EXACT_MATCH) and len(answers) != NUM_HUMAN_ANSWERS:
         raise InputError(
             f"metric {name} takes {NUM_HUMAN_ANSWERS} answers a question, one a person, and sample {sample_id} has "
             f"{len(answers)}: use --metric {EXACT_MATCH}"

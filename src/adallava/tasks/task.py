@@ -20,6 +20,7 @@ class TaskSample:
         answers: every answer that counts as right; at least one.
         kind: question type, where the task has one.
         load_image: decodes the picture anew on every call, as RGB; raises `InputError` if it cannot.
+        picture: what the data name it by, equal for equal references; None where that is not known without reading it.
     """
 
     id: str
@@ -27,6 +28,7 @@ class TaskSample:
     answers: tuple[str, ...]
     kind: str | None
     load_image: Callable[[], Image.Image]
+    picture: str | None = None
 
 
 Scorer = Callable[[TaskSample, str], float]
@@ -65,6 +67,12 @@ class Task:
     max_new_tokens: int | None = None
     aggregate: Aggregate | None = None
     hash_samples: Callable[[tuple["TaskSample", ...]], str] | None = None
+
+    @property
+    def num_pictures(self) -> int | None:
+        """How many pictures the samples name; None where they are not all named. Two names may be of equal pictures."""
+        named = {sample.picture for sample in self.samples}
+        return None if None in named else len(named)
 
     @property
     def metric_version(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.families.contract import Family
+from adallava.families.picture_inputs import PictureInputs
 from adallava.scheduling.contract import Units, half_of_layers
 from adallava.selection.contract import Selection
 from adallava.training.grounding import grounding_loss
@@ -122,7 +123,7 @@ class BaseObjective(nn.Module):
         """Return `loss`, and the loss and accuracy of answer tokens by way of leaving tokens out."""
         packed = packed.to(pixel_values.device)
         with torch.set_grad_enabled(self.tower_learns and torch.is_grad_enabled()):
-            features = self.family.encode(pixel_values).features
+            features = self.family.encode(PictureInputs(pixel_values)).features
         keep = draw_keep(self.keep, features.shape[1])
         selection = select_tokens(keep, features, self.family.shape.grid, evidence)
         missing = self._draw_missing()

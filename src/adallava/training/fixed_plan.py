@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adallava.errors import InputError, TrainingError
 from adallava.families.contract import Family
-from adallava.generation.compact import CompactBatch
+from adallava.pipeline.pack import CompactBatch
 from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.fixed import FixedScheduler
 from adallava.selection.question import QuestionSelector

@@ -8,10 +8,12 @@ from torch import Tensor
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
 from adallava.families.contract import Family, VisionFeatures
-from adallava.generation.compact import CompactBatch
-from adallava.generation.latency import insert_latency_tokens
-from adallava.generation.layout import Layout, plan_layout
-from adallava.generation.prepare import assemble, budget_ratios, selection_input
+from adallava.families.picture_inputs import PictureInputs
+from adallava.pipeline.encode import budget_ratios
+from adallava.pipeline.latency_token import insert_latency_tokens
+from adallava.pipeline.layout import Layout, plan_layout
+from adallava.pipeline.pack import CompactBatch, assemble
+from adallava.pipeline.selector_inputs import selection_input
 from adallava.selection.contract import Selection
 from adallava.selection.question import QuestionSelector
 from adallava.training.keep import Keep, draw_keep, select_tokens
@@ -63,7 +65,7 @@ class KeptPrompts:
         """
         family, num_prompts = self.family, len(prompts.input_ids)
         with torch.no_grad():
-            features = family.encode(pixel_values).features
+            features = family.encode(PictureInputs(pixel_values)).features
         keep = draw_keep(self.keep, features.shape[1])
         kept, indices = self._kept(keep, features, prompts, evidence)
         made = insert_latency_tokens(

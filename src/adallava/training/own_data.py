@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from adallava.errors import InputError
 from adallava.families.contract import Family
-from adallava.tasks import TaskSample, load_task
+from adallava.tasks import TaskSample
 from adallava.tasks.images import with_clear_axes
+from adallava.tasks.local import local_task
 from adallava.training.examples import Example, QuestionTokenizer
 
 _log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class TaskExamples:
             InputError: for a file that cannot be read or lacks a column.
         """
         # A picture goes into no page here, so that it may lie anywhere.
-        return cls(load_task(str(path), limit=None, columns=columns, allow_outside=True).samples)
+        return cls(local_task(path, columns=columns, allow_outside=True).samples)
 
     def shuffled(self, num_examples: int, seed: int, check_text: CheckText) -> OwnExamples:
         """Return examples for so many turns: each epoch has every usable sample once, in an order of its own.

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from adallava.families.contract import AroundLayer, Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
-from adallava.generation.compact import CompactBatch
-from adallava.generation.scheduled import ScheduledLayers
+from adallava.pipeline.pack import CompactBatch
+from adallava.pipeline.skips import ScheduledLayers
 from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
 from adallava.selection.gumbel import gumbel_noise
 

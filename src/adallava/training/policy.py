@@ -15,8 +15,11 @@ from torch.nn import functional as F
 
 from adallava.budget import TokenBudget
 from adallava.families.contract import Family, VisionFeatures
-from adallava.generation.layout import IGNORED_LABEL, Layout, plan_layout
-from adallava.generation.prepare import assemble, budget_ratios, selection_input
+from adallava.families.picture_inputs import PictureInputs
+from adallava.pipeline.encode import budget_ratios
+from adallava.pipeline.layout import IGNORED_LABEL, Layout, plan_layout
+from adallava.pipeline.pack import assemble
+from adallava.pipeline.selector_inputs import selection_input
 from adallava.selection.contract import Selection
 from adallava.selection.gumbel import gumbel_noise
 from adallava.selection.question import QuestionSelector
@@ -177,7 +180,7 @@ class PolicyObjective(nn.Module):
         """Return what `forward` does, and the scores that it came from."""
         keep_count = self.keep_counts[int(torch.randint(len(self.keep_counts), ()))]
         with torch.no_grad():
-            features = self.family.encode(pixel_values).features[prompts.picture]
+            features = self.family.encode(PictureInputs(pixel_values)).features[prompts.picture]
         scores = self._scores(prompts, features, keep_count)
         orders = draw_orders(scores, self.num_samples)
         drawn = prompts.repeat(self.num_samples)

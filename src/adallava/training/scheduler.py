@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from adallava.errors import InputError
 from adallava.families.contract import Family
-from adallava.generation.compact import CompactBatch, add_latency
-from adallava.generation.layout import IGNORED_LABEL, Layout
+from adallava.pipeline.latency_token import add_latency
+from adallava.pipeline.layout import IGNORED_LABEL, Layout
+from adallava.pipeline.pack import CompactBatch
 from adallava.scheduling.contract import Schedule, Units, top_units
 from adallava.scheduling.latency_token import LatencyTokenScheduler
 from adallava.selection.gumbel import gumbel_noise, gumbel_top_k

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.families.contract import Family
+from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.gumbel import gumbel_top_k
 from adallava.training.base import run_packed
@@ -36,7 +37,7 @@ class StraightThroughObjective(nn.Module):
         keep_count = max(1, int((low + (high - low) * float(torch.rand(()))) * num_tokens))
         # What inference feeds: the share that is really kept.
         ratios = torch.full((len(pixel_values),), keep_count / num_tokens, device=pixel_values.device)
-        vision = self.family.encode(pixel_values, self.selector.budget_token(ratios))
+        vision = self.family.encode(PictureInputs(pixel_values), self.selector.budget_token(ratios))
         assert vision.budget_features is not None
         logits = self.selector.logits(vision.budget_features)
         indices, gates = gumbel_top_k(logits, [keep_count] * len(pixel_values), tau=self.tau)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from adallava.generation.output import RunRecord
+from adallava.pipeline.result import RunRecord
 from adallava.records import EmptyCause
 
 
@@ -19,6 +19,7 @@ class Answered:
         record: what ran.
         layers_run: LLM layers that ran, groups of heads counted as parts of a layer.
         empty_cause: if and only if the text is empty.
+        seen_shares: of each picture, how much the model saw; none where it is not known.
     """
 
     task: str
@@ -29,6 +30,7 @@ class Answered:
     record: RunRecord
     layers_run: float
     empty_cause: EmptyCause | None
+    seen_shares: tuple[float, ...] = ()
 
 
 def describe(answer: Answered) -> str:

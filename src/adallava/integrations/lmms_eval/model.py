@@ -20,13 +20,16 @@ from lmms_eval.utils import simple_parse_args_string
 from loguru import logger
 
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
-from adallava.evaluation.batches import describe_error
-from adallava.evaluation.empties import classify_empty, eos_ids_of
-from adallava.evaluation.plan import sample_seed
-from adallava.evaluation.ranks import Ranks
-from adallava.generation.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
-from adallava.generation.output import AdaLlavaOutput, RunRecord
 from adallava.model import AdaLlava
+from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
+from adallava.pipeline.result import AdaLlavaOutput, RunRecord
+from adallava.processors.picture_cuts import find_frame
+from adallava.records.cells import sample_seed
+from adallava.records.picture_frames import seen_share
+from adallava.report.seen import cut_words
+from adallava.runs.batches import describe_error
+from adallava.runs.empty_causes import classify_empty, eos_ids_of
+from adallava.runs.ranks import Ranks
 
 from .answers import Answered, describe
 from .empties import ENOUGH_TO_STOP, check_empties, most_answers, outcomes_of
@@ -152,7 +155,8 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
                 )
                 raise
         if totals.answers and self.rank == 0:
-            for warning in warnings:
+            cut = cut_words(totals.seen, "pad_to_square=True in --model_args")
+            for warning in (*warnings, *([] if cut is None else [cut])):
                 logger.warning(warning)
             log_metrics(
                 total_elapsed_time=totals.seconds,
@@ -183,7 +187,8 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             # Also here, not in `clean` alone: lmms-eval keeps in its cache whatever is returned.
             check_empties(outcomes, max_share, most)
         counted = [answer for place, answer in answered.items() if place not in padding]
-        self._totals = self._totals.then(Totals.of(counted, time.perf_counter() - start))
+        shares = [share for answer in counted for share in answer.seen_shares]
+        self._totals = self._totals.then(Totals.of(counted, time.perf_counter() - start, shares))
         return [_result(answered[place]) for place in range(len(requests))]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
@@ -227,7 +232,10 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         except Exception as error:
             error.add_note(", ".join(f"{request.args[4]} doc {request.args[3]}" for request in requests))
             raise
-        batch = [self._answered(request, row, output) for row, request in enumerate(requests)]
+        batch = [
+            self._answered(request, row, output, self._seen_shares(prompt))
+            for row, (request, prompt) in enumerate(zip(requests, prompts, strict=True))
+        ]
         for answer in batch:
             logger.log(self._level, describe(answer))
         return batch
@@ -244,7 +252,11 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         except Exception as error:  # whatever a file does to a decoder, or a task's own code raises
             raise InputError(f"{task} doc {doc_id} cannot be read: {describe_error(error)}") from error
 
-    def _answered(self, request: Any, row: int, output: AdaLlavaOutput) -> Answered:
+    def _seen_shares(self, prompt: ChatPrompt) -> tuple[float, ...]:
+        frames = (find_frame(self._model.processor, image.size) for image in prompt.images)
+        return tuple(round(seen_share(frame), 4) for frame in frames if frame is not None)
+
+    def _answered(self, request: Any, row: int, output: AdaLlavaOutput, seen_shares: tuple[float, ...]) -> Answered:
         _, _, gen_kwargs, doc_id, task, _ = request.args
         text = cut_at(output.text[row], stop_strings(gen_kwargs))
         special_ids = frozenset(self._model.processor.tokenizer.all_special_ids)
@@ -257,6 +269,7 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             record=output.records[row],
             layers_run=_layers_run(output.records[row], self._model),
             empty_cause=classify_empty(text, output.answer_ids[row], eos_ids_of(self._model), special_ids),
+            seen_shares=seen_shares,
         )
 
 

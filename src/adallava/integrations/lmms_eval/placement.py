@@ -3,7 +3,7 @@
 import torch
 
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.evaluation.ranks import Ranks
+from adallava.runs.ranks import Ranks
 
 _SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
 """Words of transformers that have it choose devices."""

@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.evaluation.batches import describe_error
+from adallava.runs.batches import describe_error
 from adallava.tasks.images import as_rgb, open_rgb
 from adallava.tasks.task import Task, TaskSample
 

@@ -2,10 +2,12 @@
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch.distributed as dist
+
+from adallava.records import SeenPictures
 
 from .answers import Answered
 from .empties import Outcomes, outcomes_of
@@ -21,6 +23,7 @@ class Totals:
         vision_tokens: before any was dropped.
         tokens_kept: of these.
         prompt_tokens: that entered the LLM, vision tokens included.
+        seen_shares: how many pictures the model saw so much of, counted once an answer.
         seconds: that answering took, of several processes the longest.
     """
 
@@ -29,23 +32,30 @@ class Totals:
     vision_tokens: int = 0
     tokens_kept: int = 0
     prompt_tokens: int = 0
+    seen_shares: Counter[float] = field(default_factory=Counter)
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, answers: Sequence[Answered], seconds: float) -> "Totals":
-        """Return the sums over answers that took so many seconds."""
+    def of(cls, answers: Sequence[Answered], seconds: float, seen_shares: Iterable[float] = ()) -> "Totals":
+        """Return the sums over answers that took so many seconds, of whose pictures such shares were seen."""
         return cls(
             outcomes=outcomes_of(answers),
             new_tokens=sum(answer.answer_length for answer in answers),
             vision_tokens=sum(answer.record.num_vision_tokens for answer in answers),
             tokens_kept=sum(answer.record.tokens_kept for answer in answers),
             prompt_tokens=sum(answer.prompt_length for answer in answers),
+            seen_shares=Counter(seen_shares),
             seconds=seconds,
         )
 
     def then(self, later: "Totals") -> "Totals":
         """Return the sums of these and of others that were answered afterwards."""
         return Totals(**{one.name: getattr(self, one.name) + getattr(later, one.name) for one in fields(self)})
+
+    @property
+    def seen(self) -> SeenPictures | None:
+        """How much of the pictures the model saw; None where it is not known."""
+        return SeenPictures.of(list(self.seen_shares.elements()))
 
     @property
     def answers(self) -> int:

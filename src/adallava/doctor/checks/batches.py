@@ -1,0 +1,188 @@
+"""Failure 6: an answer that depends on its neighbours in the batch, or on its place among them.
+
+lmms-eval records no batches, so two runs of one cell are compared, such as at batch sizes 1 and 8. A run folder does:
+neighbouring rows with one clock reading were one batch.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, groupby, pairwise
+
+from adallava.doctor.answers import EMPTY_SHARE_LIMIT, MIN_SAMPLES_TO_COMPARE, Answer, AnswerCell, AnswerFile, percent
+from adallava.doctor.checks.budgets import chose_some
+from adallava.doctor.findings import Observation, found, not_visible, passed
+
+_Z_LIMIT = 4.0
+"""Standard deviations. At 50 cells a healthy run crosses it about once in 150 runs."""
+
+_MIN_EFFECT = 0.2
+"""Smaller differences in accuracy between places in the batch are no sign of a broken batch."""
+
+_OTHER_SHARE = 0.05
+"""In half precision another batch size changes a few answers of a healthy model."""
+
+Batch = Sequence[Answer]
+
+
+def batches(cell: AnswerCell) -> list[list[Answer]]:
+    """The batches of a cell with two rows or more, in order."""
+    keyed = (answer for answer in cell.answered if answer.batch_key is not None)
+    grouped = (list(rows) for _, rows in groupby(keyed, key=lambda answer: answer.batch_key))
+    return [rows for rows in grouped if len(rows) > 1]
+
+
+def check_batch_dependence(file: AnswerFile) -> Observation:
+    """Failure 6: what a sample gets depends on the batch it is in."""
+    evidence: list[str] = []
+    examples: list[str] = []
+    for cell in file.cells:
+        for line, ids in (*_contradicting(cell), *_shared_selection(cell)):
+            evidence.append(line)
+            examples.extend(f"{sample_id} in {cell.label}" for sample_id in ids)
+        evidence.extend(_place_effects(cell))
+    for line, ids in _same_work(file):
+        evidence.append(line)
+        examples.extend(ids)
+    certain, num_pairs = bool(evidence), 0
+    if file.form == "lmms-eval":
+        pairs = list(_runs_of_one_cell(file))
+        num_pairs = len(pairs)
+        for first, second in pairs:
+            lines, names = _differing(first, second)
+            evidence.extend(lines)
+            examples.extend(names)
+    if evidence:
+        return found("harness-bug" if certain else "cannot-tell", evidence, examples)
+    if num_pairs:
+        return passed(f"{num_pairs} pairs of runs of one cell agree")
+    if file.form == "lmms-eval":
+        return not_visible(
+            f"lmms-eval records no batches, and no two runs of one cell share {MIN_SAMPLES_TO_COMPARE} samples; run a "
+            "budget once more at another --batch_size, into a folder beside this"
+        )
+    largest = max((len(rows) for cell in file.cells for rows in batches(cell)), default=1)
+    if largest == 1:
+        return not_visible("every batch held one sample: run with --batch-size above 1 to see it")
+    return passed(f"batches of up to {largest}: scores do not follow the place in the batch, selections are per sample")
+
+
+def _runs_of_one_cell(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]:
+    """Yield pairs of files that were asked for the same, of enough samples that both answered."""
+    for cells in file.groups.values():
+        for first, second in combinations(cells, 2):
+            if first.budget is None or (first.method, first.budget) != (second.method, second.budget):
+                continue
+            if len(first.by_sample.keys() & second.by_sample.keys()) >= MIN_SAMPLES_TO_COMPARE:
+                yield first, second
+
+
+def _differing(first: AnswerCell, second: AnswerCell) -> tuple[list[str], list[str]]:
+    """Return a line of evidence, and samples, if two runs of one cell answer differently."""
+    shared = first.by_sample.keys() & second.by_sample.keys()
+    ids = sorted(one for one in shared if first.by_sample[one].response != second.by_sample[one].response)
+    if len(ids) <= _OTHER_SHARE * len(shared):
+        return [], []
+    count = percent(len(ids), len(shared))
+    line = f"{first.label} and {second.label} were asked for the same, yet {count} answers differ"
+    return [line], [f"{sample_id} in {second.label}" for sample_id in ids]
+
+
+def _contradicting(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
+    """Samples that one cell answered twice in one draw, differently."""
+    responses: dict[tuple[str, int], set[str]] = defaultdict(set)
+    for answer in cell.answered:
+        responses[answer.sample_id, answer.draw].add(answer.response)
+    twice = [key for key, texts in responses.items() if len(texts) > 1]
+    if twice:
+        texts = " and ".join(map(repr, sorted(responses[twice[0]])[:2]))
+        yield (
+            f"{cell.label}: {len(twice)} samples were answered twice, differently ({twice[0][0]}: {texts})",
+            [sample_id for sample_id, _ in twice],
+        )
+
+
+def _shared_selection(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
+    """One row's selection used for its whole batch: equal inside every batch, different between batches."""
+    chosen = [rows for rows in batches(cell) if all(chose_some(answer) for answer in rows)]
+    if len(chosen) < 2:
+        return
+    equal_inside = all(len({answer.kept_indices for answer in rows}) == 1 for rows in chosen)
+    borders = list(pairwise(chosen))
+    equal_across = sum(before[-1].kept_indices == after[0].kept_indices for before, after in borders)
+    # Neighbours may show one picture; then their selections agree across the border of two batches as well.
+    if equal_inside and equal_across < 0.5 * len(borders):
+        line = f"{cell.label}: in each of {len(chosen)} batches all samples kept the same patches"
+        yield line, [answer.sample_id for answer in chosen[0]]
+
+
+def _place_effects(cell: AnswerCell) -> Iterator[str]:
+    """Accuracy of the first and of the last rows of the batches against the others'."""
+    rows_of_batches = batches(cell)
+    for place, is_there in _PLACES.items():
+        marked = [(answer, is_there(i, len(rows))) for rows in rows_of_batches for i, answer in enumerate(rows)]
+        z, effect = place_effect(marked)
+        if abs(z) > _Z_LIMIT and abs(effect) > _MIN_EFFECT:
+            yield (
+                f"{cell.label}: the {place} rows of the batches score {effect:+.2f} against the others "
+                f"({abs(z):.1f} standard deviations, question types held equal)"
+            )
+
+
+_PLACES: dict[str, Callable[[int, int], bool]] = {
+    "first": lambda index, size: index == 0,
+    "last": lambda index, size: index == size - 1,
+}
+
+
+def place_effect(marked: Sequence[tuple[Answer, bool]]) -> tuple[float, float]:
+    """Compare the scores of marked answers with the others' within each question type.
+
+    Question types often alternate with the sample's number, and so with its place in the batch: an easy type
+    that always comes last would look like a broken batch.
+
+    Returns:
+        The stratified permutation test's z (exact mean and variance of the marked answers' total score when
+        scores are shuffled within types, normal approximation), and the marked answers' mean score minus the
+        mean expected then.
+    """
+    strata: dict[str | None, list[tuple[float, bool]]] = defaultdict(list)
+    for answer, is_marked in marked:
+        if answer.score is not None:
+            strata[answer.kind].append((answer.score, is_marked))
+    excess, variance, num_informative = 0.0, 0.0, 0
+    for rows in strata.values():
+        count, chosen = len(rows), sum(is_marked for _, is_marked in rows)
+        if count < 2 or chosen in (0, count):
+            continue
+        mean = sum(score for score, _ in rows) / count
+        spread = sum((score - mean) ** 2 for score, _ in rows) / count
+        excess += sum(score for score, is_marked in rows if is_marked) - chosen * mean
+        variance += chosen * (count - chosen) / (count - 1) * spread
+        num_informative += chosen
+    if variance == 0.0:
+        return 0.0, 0.0
+    return excess / math.sqrt(variance), excess / num_informative
+
+
+def _same_work(file: AnswerFile) -> Iterator[tuple[str, list[str]]]:
+    """Two cells of one method that kept the same patches at the same positions must answer a sample alike."""
+    seen: dict[tuple[object, ...], Answer] = {}
+    compared, differing = 0, []
+    for cell in file.cells:
+        for answer in cell.by_sample.values():
+            if not chose_some(answer):
+                continue
+            key = (cell.task, cell.method, cell.positions, answer.sample_id, answer.kept_indices)
+            earlier = seen.setdefault(key, answer)
+            if earlier is answer or earlier.empty or answer.empty:
+                continue
+            compared += 1
+            if earlier.response != answer.response:
+                differing.append(f"{answer.sample_id} in {earlier.cell} and {answer.cell}")
+    if len(differing) > EMPTY_SHARE_LIMIT * compared:
+        counted = percent(len(differing), compared)
+        yield (
+            f"{counted} pairs of one sample, one method and the same kept patches have two answers",
+            differing,
+        )

@@ -1,0 +1,242 @@
+"""Failure 7: the budget, or the method, never reached the model; and selections that read nothing."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import combinations
+
+from adallava.budget import TokenBudget
+from adallava.doctor.answers import (
+    MIN_SAMPLES_TO_COMPARE,
+    NO_BUDGET,
+    Answer,
+    AnswerCell,
+    AnswerFile,
+    percent,
+    same_answers,
+)
+from adallava.doctor.checks.layers import layers_run, moved_selections, unscheduled
+from adallava.doctor.checks.lengths import length_deviations
+from adallava.doctor.findings import Observation, found, not_visible, passed
+from adallava.errors import BudgetError
+
+_WIDE_SPREAD = 0.5
+"""Budgets count as far apart if the smallest is at most this share of the largest."""
+
+
+def check_budget_applied(file: AnswerFile) -> Observation:
+    """Failure 7: what ran is not what was asked for."""
+    if file.form == "lmms-eval":
+        return _check_by_answers(file)
+    evidence: list[str] = []
+    examples: list[str] = []
+    for cell in file.cells:
+        for what, answers in _contradictions(cell):
+            evidence.append(f"{cell.label}: {percent(len(answers), len(cell.answered))} {what}")
+            examples.extend(f"{answer.sample_id} in {cell.label}" for answer in answers)
+    for deviation in length_deviations(file):
+        if deviation.fault == "budget-ignored":
+            evidence.append(f"{deviation.line()}, that is N - K, and all answers are the full model's")
+    evidence.extend(f"{a.label} and {b.label} kept the same patches of every sample" for a, b in same_selections(file))
+    evidence.extend(
+        f"{a.label} and {b.label} have only {100 * share:.0f} % of their patches in common: layers left out must not "
+        "change the choice"
+        for a, b, share in moved_selections(file)
+    )
+    if evidence:
+        return found("harness-bug", evidence, examples)
+    shown = ", ".join(f"{c.label} {c.answered[0].tokens_at_end}" for c in file.cells[:6] if c.answered)
+    return passed(f"K kept is K asked in every answer, by the method asked for ({shown})")
+
+
+def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, list[Answer]]]:
+    """Answers of a cell whose record contradicts the cell or itself, by what is wrong."""
+    others = [a for a in cell.answered if cell.method is not None and a.method != cell.method]
+    if others:
+        yield f"ran {others[0].method!r} instead of {cell.method!r}", others
+    moved = [a for a in cell.answered if a.positions != cell.positions]
+    if moved:
+        yield f"ran with {moved[0].positions} positions instead of {cell.positions} ones", moved
+    if cell.budget != NO_BUDGET:
+        misread = [a for a in cell.answered if a.tokens_asked not in _resolutions(a)]
+        if misread:
+            one = misread[0]
+            text = f"resolved {one.budget_asked} of N = {one.num_vision_tokens} to K = {one.tokens_asked}"
+            yield text, misread
+        unkept = [a for a in cell.answered if a.tokens_at_end != _planned(a)]
+        if unkept:
+            yield f"asked for K = {_planned(unkept[0])} and kept {unkept[0].tokens_at_end}", unkept
+    scheduled = unscheduled(cell)
+    if scheduled:
+        one = scheduled[0]
+        yield (
+            f"asked for latency {one.latency_asked} and ran {layers_run(one):g} of {len(one.groups_run or ())} layers",
+            scheduled,
+        )
+    miscounted = [a for a in cell.answered if not _indices_agree(a)]
+    if miscounted:
+        yield f"list patches other than {miscounted[0].tokens_at_end} different ones of N, in order", miscounted
+
+
+def _resolutions(answer: Answer) -> set[int | None]:
+    """K for the budget asked; with several images alike it may be resolved for each or for all."""
+    if answer.budget_asked is None or answer.num_vision_tokens is None:
+        return {answer.tokens_asked}
+    try:
+        budget = TokenBudget.parse(answer.budget_asked)
+    except BudgetError:
+        return set()
+    images = len(answer.kept_indices) if answer.kept_indices else 1
+    if len(set(answer.tokens_per_image or ())) > 1:
+        return {budget.resolve(answer.num_vision_tokens)}
+    per_image = answer.num_vision_tokens // images
+    return {budget.resolve(answer.num_vision_tokens), images * budget.resolve(per_image)}
+
+
+def _planned(answer: Answer) -> int | None:
+    """K that should be kept: what was asked for, or less where the method cannot keep that many."""
+    return answer.tokens_asked if answer.tokens_planned is None else answer.tokens_planned
+
+
+def _per_sample(cell: AnswerCell) -> bool:
+    """True if the cell's method chooses for each sample (by its picture, its question or its seed)."""
+    return any(answer.chosen_per_sample for answer in cell.answered)
+
+
+def _indices_agree(answer: Answer) -> bool:
+    if answer.kept_indices is None:
+        return True
+    images = len(answer.kept_indices)
+    limits = answer.tokens_per_image or ((answer.num_vision_tokens or 0) // max(1, images),) * images
+    ordered = len(limits) == images and all(
+        list(image) == sorted(set(image)) and all(0 <= index < limit for index in image)
+        for image, limit in zip(answer.kept_indices, limits, strict=True)
+    )
+    return (
+        ordered
+        and sum(limits) == (answer.num_vision_tokens or 0)
+        and sum(map(len, answer.kept_indices)) == answer.tokens_at_end
+    )
+
+
+def same_selections(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]:
+    """Pairs of cells of two methods, one of them choosing per sample, that kept the same patches throughout.
+
+    One of the two did not run: another branch did. Cells that leave the same layers out, or none, are compared.
+    """
+    for cells in file.groups.values():
+        for first, second in combinations(cells, 2):
+            if first.selection == second.selection or first.schedule != second.schedule:
+                continue
+            if not (_per_sample(first) or _per_sample(second)):
+                continue
+            shared = first.by_sample.keys() & second.by_sample.keys()
+            pairs = [(first.by_sample[sample_id], second.by_sample[sample_id]) for sample_id in shared]
+            if len(pairs) >= MIN_SAMPLES_TO_COMPARE and all(
+                chose_some(a) and a.kept_indices == b.kept_indices for a, b in pairs
+            ):
+                yield first, second
+
+
+def chose_some(answer: Answer) -> bool:
+    """True if a choice was made and recorded: some patches kept, some dropped."""
+    total = answer.num_vision_tokens or 0
+    return answer.kept_indices is not None and 0 < sum(map(len, answer.kept_indices)) < total
+
+
+def _check_by_answers(file: AnswerFile) -> Observation:
+    """For lmms-eval: all answers the same at budgets far apart."""
+    suspicious, judged = [], 0
+    for group, cells in file.groups.items():
+        for method in sorted({cell.method or "" for cell in cells}):
+            known = [cell for cell in cells if (cell.method or "") == method and cell.answered]
+            if not _far_apart(known):
+                continue
+            judged += 1
+            if same_answers(known) and not _has_a_reason(known):
+                labels = ", ".join(cell.label for cell in known)
+                suspicious.append((f"{group or file.source}: every answer is the same in {labels}", known))
+    if suspicious:
+        evidence = [line for line, _ in suspicious]
+        # A full-length prompt at every budget says that the model was not told; the answers alone do not.
+        certain = all(_same_prompt_lengths(cells) for _, cells in suspicious)
+        if certain:
+            evidence.append("and so is input_tokens")
+        return found("harness-bug" if certain else "cannot-tell", evidence)
+    if not judged:
+        return not_visible("it takes files at two known budgets far apart, and lmms-eval does not record K")
+    return passed("answers, or the lengths of prompts, change with the budget")
+
+
+def _has_a_reason(cells: list[AnswerCell]) -> bool:
+    """Say whether equal answers are no wonder: all prompts differ in length, as K does, or all answers are right."""
+    first = cells[0].by_sample
+    differ = all(
+        answer.prompt_length is not None and answer.prompt_length != first[sample_id].prompt_length
+        for cell in cells[1:]
+        for sample_id, answer in cell.by_sample.items()
+    )
+    return differ or all(answer.score == 1.0 for cell in cells for answer in cell.answered)
+
+
+def _far_apart(cells: list[AnswerCell]) -> bool:
+    """Shares are compared with shares, counts with counts: N is not in these files."""
+    budgets = []
+    for cell in cells:
+        try:
+            budgets.append(TokenBudget.parse(cell.budget))
+        except BudgetError:
+            continue
+    ratios = [budget.ratio for budget in budgets if budget.ratio is not None]
+    counts = [budget.count for budget in budgets if budget.count is not None]
+    return any(values and min(values) <= _WIDE_SPREAD * max(values) for values in (ratios, counts))
+
+
+def _same_prompt_lengths(cells: list[AnswerCell]) -> bool:
+    first = cells[0].by_sample
+    return all(
+        answer.prompt_length is not None and answer.prompt_length == first[sample_id].prompt_length
+        for cell in cells
+        for sample_id, answer in cell.by_sample.items()
+    )
+
+
+def check_selection_reads_input(file: AnswerFile) -> Observation:
+    """Additional: a method that chooses per sample chose the same patches for all of them."""
+    elsewhere = {cell.label for pair in same_selections(file) for cell in pair}
+    evidence, judged = [], 0
+    for cell in file.cells:
+        chosen = [answer.kept_indices for answer in cell.answered if chose_some(answer)]
+        if not _per_sample(cell) or len(chosen) < MIN_SAMPLES_TO_COMPARE:
+            continue
+        judged += 1
+        if len(set(chosen)) == 1 and cell.label not in elsewhere:
+            evidence.append(f"{cell.label}: all {len(chosen)} samples kept the same {len(_flat(chosen[0]))} patches")
+    # Under a scheduler that draws, every method is answered in several draws, and may keep the same patches in all.
+    drawing = {cell.selection for cell in file.cells if not cell.schedule and any(a.draw for a in cell.answers)}
+    repeated = [cell.label for cell in file.cells if cell.selection in drawing and _draws_are_equal(cell)]
+    if repeated:
+        evidence.extend(f"{label}: every draw kept the same patches of every sample" for label in repeated)
+        return found("harness-bug", evidence)
+    if evidence:
+        # One linear layer on a pooled vector can collapse to positions: then that is what was learned.
+        collapsed = all(line.startswith("budget-token@") for line in evidence)
+        return found("model-finding" if collapsed else "cannot-tell", evidence)
+    if not judged:
+        return not_visible(
+            f"no method that chooses per sample has {MIN_SAMPLES_TO_COMPARE} samples with their kept patches"
+        )
+    return passed(f"{judged} cells of methods that choose per sample; none kept one set of patches for all samples")
+
+
+def _draws_are_equal(cell: AnswerCell) -> bool:
+    """Draws that differ in nothing are one draw, counted several times."""
+    draws: dict[str, list[object]] = defaultdict(list)
+    for answer in cell.answered:
+        if chose_some(answer):
+            draws[answer.sample_id].append(answer.kept_indices)
+    several = [kept for kept in draws.values() if len(kept) > 1]
+    return len(several) >= MIN_SAMPLES_TO_COMPARE and all(len(set(kept)) == 1 for kept in several)
+
+
+def _flat(kept: tuple[tuple[int, ...], ...] | None) -> list[int]:
+    return [index for image in kept or () for index in image]

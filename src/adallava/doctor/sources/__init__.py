@@ -1,0 +1,1 @@
+"""The files that the doctor reads: run folders, and what lmms-eval wrote."""

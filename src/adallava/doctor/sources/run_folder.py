@@ -1,0 +1,144 @@
+"""Load a run folder of `adallava sweep` for the doctor."""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from adallava.doctor.answers import NO_BUDGET, Answer, AnswerCell, AnswerFile
+from adallava.errors import RunFolderError
+from adallava.records import FULL_METHOD, Results, Run, SampleRecord
+from adallava.records.cells import split_cell
+from adallava.records.journal import share_files
+from adallava.records.jsonl import read_lines
+from adallava.records.lines import parse_line, what_is_wrong
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Value = TypeVar("_Value", bound=Hashable)
+
+
+def sample_files(folder: Path) -> list[Path]:
+    """The files of a run folder that hold `SampleRecord` lines."""
+    return [*sorted(folder.glob("samples.jsonl")), *share_files(folder)]
+
+
+def load_run_folder(path: Path) -> AnswerFile:
+    """Load a run folder, or one of its `samples*.jsonl` files with the summary beside it.
+
+    A last line without its end (the process was killed while writing) is left out and noted.
+
+    Raises:
+        RunFolderError: if there is no sample, or a file is not what this package writes.
+    """
+    folder, files = (path, sample_files(path)) if path.is_dir() else (path.parent, [path])
+    notes: list[str] = []
+    shared, by_cell = _Shared(), defaultdict[str, list[Answer]](list)
+    for file in files:
+        for record in _read_samples(file, notes):
+            by_cell[record.cell].append(_to_answer(record, shared))
+    if not by_cell:
+        raise RunFolderError(f"{path} holds no answered sample: is it the folder that a sweep wrote to?")
+    run = _read_model(folder / "run.json", Run)
+    return AnswerFile(
+        source=str(path),
+        form="run-folder",
+        cells=tuple(_to_cell(label, answers) for label, answers in by_cell.items()),
+        results=_read_model(folder / "results.json", Results),
+        config=run.config if run else None,
+        notes=tuple(notes),
+    )
+
+
+def _read_model(path: Path, model: type[_Model]) -> _Model | None:
+    if not path.exists():
+        return None
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunFolderError(f"{path} is not a {model.__name__} of this package: {what_is_wrong(error)}") from error
+
+
+def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
+    with path.open("rb") as file:
+        for line in read_lines(file):
+            if line.blank:
+                continue
+            if line.torn:
+                notes.append(f"{path.name}: the last line is torn, as after a kill; it was left out")
+                return
+            yield parse_line(path, line.number, line.data, SampleRecord)
+
+
+class _Shared:
+    """One object for all that are equal: a run's answers repeat each other, and indices of patches are most of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def __call__(self, value: _Value) -> _Value:
+        """Return the first value that was equal to this one."""
+        known: _Value = self._known.setdefault(value, value)
+        return known
+
+    def indices(self, lists: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+        """Return lists of indices as tuples."""
+        return None if lists is None else tuple(self(tuple(map(self, one))) for one in lists)
+
+
+def _to_cell(label: str, answers: list[Answer]) -> AnswerCell:
+    method, budget, positions = split_cell(label)
+    answered = [answer for answer in answers if answer.finish_reason != "error"]
+    # K = N makes a cell the full model's, whatever the budget's form (1.0, 100%, 576).
+    keeps_all = all(answer.tokens_asked == answer.num_vision_tokens for answer in answered)
+    full = method == FULL_METHOD or (budget != NO_BUDGET and bool(answered) and keeps_all)
+    full = full and not any("/" in (answer.method or "") for answer in answers)
+    return AnswerCell(
+        label=label,
+        task="",
+        method=method or None,
+        budget=budget,
+        full=full,
+        answers=tuple(answers),
+        positions=positions,
+    )
+
+
+def _to_answer(record: SampleRecord, shared: _Shared) -> Answer:
+    schedule = "" if record.scheduler is None else f"/{record.scheduler}@{record.latency_asked}"
+    return Answer(
+        cell=shared(record.cell),
+        sample_id=shared(record.sample_id),
+        draw=record.draw,
+        positions=record.positions,
+        question=shared(record.question),
+        targets=shared(tuple(record.answers)),
+        response=shared(record.response),
+        score=record.score,
+        kind=shared(record.kind),
+        picture_sha256=shared(record.picture_sha256),
+        seen_share=shared(record.seen_share),
+        error=record.error,
+        method=shared(record.method + schedule),
+        budget_asked=shared(record.budget_asked),
+        num_vision_tokens=record.num_vision_tokens,
+        tokens_asked=record.tokens_asked,
+        tokens_planned=record.tokens_planned,
+        chosen_per_sample=record.chosen_per_sample,
+        tokens_kept=record.tokens_kept,
+        tokens_at_end=record.tokens_at_end,
+        kept_indices=shared.indices(record.kept_indices),
+        latency_asked=shared(record.latency_asked),
+        groups_run=shared(shared.indices(record.groups_run)),
+        groups_per_layer=record.groups_per_layer,
+        tokens_per_image=None if record.grids is None else shared(tuple(record.tokens_per_image)),
+        # The latency token is no token of the text, whose length must be the same in every cell.
+        prompt_length=record.prompt_length - record.latency_tokens,
+        answer_length=record.answer_length,
+        finish_reason=record.finish_reason,
+        empty_cause=record.empty_cause,
+        # The clock's reading is the batch's own: two neighbouring batches never share it to the last bit.
+        batch_key=shared((record.batch_ms, record.batch_size)),
+        batch_size=record.batch_size,
+    )

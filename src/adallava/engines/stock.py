@@ -1,0 +1,33 @@
+"""transformers' own `generate`, on the stock model or a view of it: every mode, every family, every device."""
+
+from typing import ClassVar
+
+from adallava.engines.contract import Generated
+from adallava.pipeline.clock import PrefillMark, StageClock, StepCount
+from adallava.pipeline.modes import GenerationPlan
+from adallava.pipeline.program import LLMRun
+
+
+class StockEngine:
+    """Stock `generate`."""
+
+    name: ClassVar[str] = "stock"
+
+    def refusal(self, run: LLMRun, plan: GenerationPlan) -> str | None:
+        """Return None: what it cannot do was refused when the call was planned."""
+        return None
+
+    def generate(self, run: LLMRun, plan: GenerationPlan, clock: StageClock | None) -> Generated:
+        """Answer the batch; see `Engine.generate`."""
+        batch, kwargs = run.prepared.batch, dict(plan.kwargs)
+        steps = StepCount()
+        kwargs["logits_processor"] = [
+            *plan.prompt_processors(batch.input_ids),
+            *(kwargs.get("logits_processor") or []),
+            *([] if clock is None else [PrefillMark(clock)]),
+            steps,
+        ]
+        result = run.model().generate(input_ids=batch.input_ids, **batch.llm_inputs(), **kwargs)
+        if clock is not None:
+            clock.mark("decode")
+        return Generated(result, steps.count)

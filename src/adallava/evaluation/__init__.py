@@ -1,1 +1,0 @@
-"""Sweeps, their run folders, their statistics, and the doctor that reads them."""

@@ -1,0 +1,123 @@
+"""A method's side of the contract, checked where core code meets it: what it may read, and what it returned."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, NoReturn
+
+import torch
+
+from adallava.errors import AdallavaError
+from adallava.selection.contract import Need, Selection, SelectionInput
+
+NEED_OF_FIELD = {
+    "budget_features": Need.BUDGET_TOKEN,
+    "feature_layer": Need.FEATURE_LAYER,
+    "last_layer": Need.LAST_LAYER,
+    "projected": Need.PROJECTED,
+    "word_embeds": Need.WORDS,
+    "word_mask": Need.WORDS,
+    "text_relevance": Need.TEXT_TOWER,
+}
+"""Fields of `SelectionInput` that are made only for methods that ask for them."""
+
+
+class _Undeclared:
+    """Stands in a field that the method did not ask for: whatever it does with it says which need is missing."""
+
+    def __init__(self, name: str, field: str) -> None:
+        self._message = (
+            f"method {name!r} reads `{field}`, and its `needs` does not name Need.{NEED_OF_FIELD[field].name}: add it, "
+            "so that the model makes what the method reads"
+        )
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise AdallavaError(self._message)
+
+    __getattr__ = __getitem__ = __len__ = __iter__ = __bool__ = _refuse
+    __add__ = __radd__ = __sub__ = __mul__ = __rmul__ = __truediv__ = __matmul__ = __rmatmul__ = _refuse
+
+    @classmethod
+    def __torch_function__(cls, _func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        found = next(value for value in (*args, *(kwargs or {}).values()) if isinstance(value, cls))
+        found._refuse()
+
+
+def declared_inputs(name: str, needs: frozenset[Need], inputs: SelectionInput) -> SelectionInput:
+    """Return what a method may read, with a clear error in the place of each field that it did not ask for.
+
+    Args:
+        name: the method's.
+        needs: that it declares.
+        inputs: all that was made; None where nothing was.
+    """
+    missing = {
+        field: _Undeclared(name, field)
+        for field, need in NEED_OF_FIELD.items()
+        if need not in needs and getattr(inputs, field) is None
+    }
+    return replace(inputs, **missing)  # type: ignore[arg-type]
+
+
+def check_selection(
+    name: str, selection: Selection, keep_counts: tuple[int, ...], token_counts: Sequence[int]
+) -> Selection:
+    """Return a method's choice if it is one, once, where it is returned.
+
+    On the CPU the indices themselves are looked at. On another device that would wait for it: there, indices are
+    clamped, so that a wrong one cannot end the process, and `within` says on the device whether any was wrong;
+    `check_indices` reads it with the rest once the answer is there.
+
+    Args:
+        name: the method's.
+        selection: what it returned.
+        keep_counts: K of each image that was asked for.
+        token_counts: tokens that each image had.
+
+    Raises:
+        AdallavaError: naming what does not keep the contract.
+    """
+    if not isinstance(selection, Selection):
+        raise AdallavaError(f"method {name!r} returned a {type(selection).__name__}, not a Selection")
+    expected = (len(keep_counts), max(keep_counts, default=0))
+    if tuple(selection.keep_counts) != keep_counts or tuple(selection.indices.shape) != expected:
+        raise AdallavaError(
+            f"method {name!r} was asked to keep {keep_counts} and returned {selection.keep_counts} with indices of "
+            f"shape {tuple(selection.indices.shape)}, not {expected}"
+        )
+    if selection.indices.dtype != torch.int64:
+        raise AdallavaError(
+            f"method {name!r} returned indices of type {str(selection.indices.dtype).removeprefix('torch.')}, "
+            "which must be int64"
+        )
+    if selection.indices.device.type == "cpu":
+        check_indices(name, selection, token_counts)
+        return selection
+    most = max(token_counts, default=1) - 1
+    clamped = selection.indices.clamp(0, most)
+    return replace(selection, indices=clamped, within=(clamped == selection.indices).all())
+
+
+def check_indices(name: str, selection: Selection, token_counts: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return each image's kept tokens, read from the device.
+
+    Args:
+        name: the method's.
+        selection: its choice.
+        token_counts: tokens that each image had.
+
+    Raises:
+        AdallavaError: if they are not ascending, unique and within the image.
+    """
+    if selection.within is not None and not bool(selection.within):
+        raise AdallavaError(f"method {name!r} kept tokens that no image has: indices must be in [0, N)")
+    rows = zip(selection.indices.tolist(), selection.keep_counts, strict=True)
+    kept = [tuple(row[:count]) for row, count in rows]
+    for image, (indices, num_tokens) in enumerate(zip(kept, token_counts, strict=True)):
+        within = all(0 <= index < num_tokens for index in indices)
+        if not within or any(a >= b for a, b in pairwise(indices)):
+            raise AdallavaError(
+                f"method {name!r} kept {list(indices)} of image {image}: indices must be ascending, unique and "
+                f"below {num_tokens}"
+            )
+    return kept

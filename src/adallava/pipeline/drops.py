@@ -1,0 +1,265 @@
+"""Plans, on the host and before the tower runs, how a batch becomes shorter inside the LLM.
+
+    stage 0, layers 0 and 1     t t I I I I t t      the layout of N tokens an image
+    stage 1, all later layers   t t v v t t          the layout of K, as if they had been dropped before the LLM
+    `sources` of the drop       0 1 2 2 6 7          column in stage 0; of a vision token: its image's first column
+
+Which of the four tokens fill the two slots is the method's choice, on the device, and is added to `sources` there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adallava.errors import AdallavaError, InputError
+from adallava.pipeline.layout import Layout, PromptPlan, with_keep_counts
+from adallava.selection.layer_contract import Drop, LayerSelector
+
+_Columns = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The batch as the layers between two drops read it. I images, n = the most tokens one of them has.
+
+    Attributes:
+        layout: where its tokens come from.
+        vision_places: [I, n] int64, columns of each image's tokens; entries past its count repeat its first.
+        text_places: [I, T] int64, columns of the question's tokens behind each image, right-padded.
+    """
+
+    layout: Layout
+    vision_places: Tensor
+    text_places: Tensor
+
+    @property
+    def padded(self) -> bool:
+        """True if some prompt is shorter than the batch, or holds a token that others do not read."""
+        hides = any(prompt.latency_hidden and prompt.latency_place is not None for prompt in self.layout.prompts)
+        return hides or len(set(self.layout.lengths)) > 1
+
+    @property
+    def padding_mask(self) -> Tensor | None:
+        """Which tokens may be read, [B, S], if not all may."""
+        return self.layout.attention_mask if self.padded else None
+
+    def to(self, device: torch.device) -> "Stage":
+        """Return the same stage with its tensors on `device`."""
+        return replace(self, **_moved(self, device))
+
+
+@dataclass(frozen=True)
+class PlannedDrop:
+    """From one stage to the next.
+
+    Attributes:
+        layer: the first that reads the next stage.
+        scored_by: see `Drop`.
+        sources: [B, S'] int64, for each token of the next stage its column in this one; of a vision token, its
+            image's first column.
+    """
+
+    layer: int
+    scored_by: int
+    sources: Tensor
+
+    def to(self, device: torch.device) -> "PlannedDrop":
+        """Return the same drop with its tensors on `device`."""
+        return replace(self, **_moved(self, device))
+
+
+@dataclass(frozen=True)
+class DropPlan:
+    """All that is known before the LLM runs.
+
+    Attributes:
+        num_layers: of the LLM.
+        stages: one more than there are drops.
+        drops: those that drop anything, layers ascending.
+        text_mask: [I, T] bool, which of the stages' `text_places` hold a token.
+        sample_of_image: [I] int64.
+        text_counts: text tokens behind each image of each sample.
+    """
+
+    num_layers: int
+    stages: tuple[Stage, ...]
+    drops: tuple[PlannedDrop, ...]
+    text_mask: Tensor
+    sample_of_image: Tensor
+    text_counts: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens_by_layer(self) -> tuple[tuple[int, ...], ...]:
+        """Vision tokens that each layer reads, for each sample."""
+        starts = [0, *(drop.layer for drop in self.drops), self.num_layers]
+        widths = [after - before for before, after in pairwise(starts)]
+        return tuple(
+            tuple(
+                sum(stage.layout.prompts[sample].keep_counts)
+                for stage, width in zip(self.stages, widths, strict=True)
+                for _ in range(width)
+            )
+            for sample in range(len(self.stages[0].layout.prompts))
+        )
+
+    def to(self, device: torch.device) -> "DropPlan":
+        """Return the same plan with its tensors on `device`."""
+        moved = _moved(self, device)
+        stages = tuple(stage.to(device) for stage in self.stages)
+        return replace(self, **moved, stages=stages, drops=tuple(drop.to(device) for drop in self.drops))
+
+
+def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> DropPlan:
+    """Plan a batch's way through the LLM. All tensors are on the host.
+
+    A drop at which no image of the batch loses a token is left out: there the stock model runs on.
+
+    Args:
+        selector: the method.
+        layout: of the batch behind the last drop, K tokens for each image, on the host.
+        num_layers: of the LLM.
+
+    Raises:
+        InputError: for an image with no text behind it: there is no one to judge it.
+        UnsupportedModeError: for an LLM with too few layers.
+        AdallavaError: for a schedule against the contract.
+    """
+    schedules = [
+        _checked_schedule(selector, num_layers, num_tokens, count)
+        for num_tokens, count in zip(layout.tokens_per_image, layout.keep_counts, strict=True)
+    ]
+    if len({tuple((drop.layer, drop.scored_by) for drop in drops) for drops in schedules}) > 1:
+        raise AdallavaError(
+            f"method {selector.name!r} drops tokens of one batch at different layers: {schedules}; layers may depend "
+            "on the number of layers alone"
+        )
+    counts = [layout.tokens_per_image]
+    places: list[tuple[int, int]] = []
+    for drops in zip(*schedules, strict=True):
+        kept = tuple(drop.keep_count for drop in drops)
+        if kept != counts[-1]:
+            counts.append(kept)
+            places.append((drops[0].layer, drops[0].scored_by))
+    layouts = [with_keep_counts(layout, image_counts) for image_counts in counts]
+    columns = [_stage_columns(stage) for stage in layouts]
+    texts = _texts_behind_images(layout)
+    return DropPlan(
+        num_layers=num_layers,
+        stages=tuple(_stage(at, where, texts) for at, where in zip(layouts, columns, strict=True)),
+        drops=tuple(
+            PlannedDrop(layer, scored_by, _sources(columns[number], layouts[number + 1]))
+            for number, (layer, scored_by) in enumerate(places)
+        ),
+        text_mask=_padded([np.ones_like(text) for text in texts]).bool(),
+        sample_of_image=torch.tensor(layout.sample_of_image, dtype=torch.int64),
+        text_counts=tuple(_by_prompt(layout.prompts, [len(text) for text in texts])),
+    )
+
+
+def _checked_schedule(
+    selector: LayerSelector, num_layers: int, num_vision_tokens: int, keep_count: int
+) -> tuple[Drop, ...]:
+    drops = selector.schedule(num_layers, num_vision_tokens, keep_count)
+    layers, counts = [drop.layer for drop in drops], [num_vision_tokens, *(drop.keep_count for drop in drops)]
+    if (
+        not drops
+        or layers != sorted(set(layers))
+        or not all(1 <= layer < num_layers for layer in layers)
+        or any(drop.scored_by not in (drop.layer - 1, drop.layer) for drop in drops)
+        or counts != sorted(counts, reverse=True)
+        or counts[-1] != keep_count
+    ):
+        raise AdallavaError(
+            f"method {selector.name!r} planned {drops} to keep {keep_count} of {num_vision_tokens} tokens in "
+            f"{num_layers} layers: layers must ascend within 1 … {num_layers - 1}, each scored by itself or the one "
+            "before, and counts fall to K"
+        )
+    return drops
+
+
+def _by_prompt(prompts: Sequence[PromptPlan], image_counts: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the counts of all images as those of each sample."""
+    rest = iter(image_counts)
+    return [tuple(next(rest) for _ in prompt.spans) for prompt in prompts]
+
+
+def _stage_columns(layout: Layout) -> list[_Columns]:
+    """Return, for each sample, the stage's column of every original one; of an image's first, its first token's.
+
+    -1 for a column that the stage does not hold.
+    """
+    originals, mask = layout.text_columns.numpy(), layout.mask.numpy().astype(bool)
+    columns = []
+    for row, prompt in enumerate(layout.prompts):
+        where = np.full(int(prompt.columns.max()) + 1, -1, dtype=np.int64)
+        # Backwards: an image's tokens share its first column, and the first of them is written last.
+        held = np.flatnonzero(mask[row])[::-1]
+        where[originals[row, held]] = held
+        columns.append(where)
+    return columns
+
+
+def _sources(before: Sequence[_Columns], after: Layout) -> Tensor:
+    originals, mask = after.text_columns.numpy(), after.mask.numpy().astype(bool)
+    rows = [np.where(mask[row], where[originals[row] * mask[row]], 0) for row, where in enumerate(before)]
+    return torch.from_numpy(np.stack(rows))
+
+
+def _texts_behind_images(layout: Layout) -> list[_Columns]:
+    """Return the original columns of the question's tokens behind each image.
+
+    Raises:
+        InputError: if there are none.
+    """
+    columns, mask = layout.question_columns.numpy(), layout.question_mask.numpy()
+    texts = []
+    for sample, prompt in enumerate(layout.prompts):
+        text = columns[sample][mask[sample]]
+        for image, start in enumerate(prompt.spans):
+            behind = text[text > prompt.columns[start]]
+            if len(behind) == 0:
+                if len(prompt.columns) > start + prompt.tokens_per_image[image]:
+                    raise InputError(
+                        f"sample {sample} has no text behind image {image} before its first label: methods inside the "
+                        "LLM let the question judge the image's tokens, so set the labels of the prompt to -100"
+                    )
+                raise InputError(
+                    f"sample {sample} has no text behind image {image}: methods inside the LLM let the question's "
+                    "tokens judge the image's, so put the question behind the image"
+                )
+            texts.append(behind)
+    return texts
+
+
+def _stage(layout: Layout, columns: Sequence[_Columns], texts: Sequence[_Columns]) -> Stage:
+    vision, places, image = [], [], 0
+    for sample, prompt in enumerate(layout.prompts):
+        for start, count in zip(prompt.spans, prompt.keep_counts, strict=True):
+            first = max(0, int(columns[sample][prompt.columns[start]]))
+            vision.append(np.full(max(layout.keep_counts), first) + np.arange(max(layout.keep_counts)) % max(1, count))
+            places.append(columns[sample][texts[image]])
+            image += 1
+    return Stage(layout, _padded(vision), _padded(places))
+
+
+def _padded(rows: Sequence[_Columns]) -> Tensor:
+    """Return rows of different lengths as one tensor, zeros behind each."""
+    padded = np.zeros((len(rows), max((len(row) for row in rows), default=0)), dtype=np.int64)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def _moved(plan: Stage | PlannedDrop | DropPlan, device: torch.device) -> dict[str, Any]:
+    """Return the fields that hold tensors, with those on `device`."""
+    return {
+        field.name: value.to(device) if isinstance(value, Layout) else value.to(device, non_blocking=True)
+        for field in fields(plan)
+        if isinstance(value := getattr(plan, field.name), Tensor | Layout)
+    }

@@ -1,0 +1,89 @@
+"""The vision tower: what it reads, and when it runs on something else than the picture as it came."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from adallava.families.contract import Family, VisionFeatures
+from adallava.families.picture_inputs import PictureInputs
+from adallava.pipeline.layout import Layout
+from adallava.selection.contract import (
+    BudgetTokenMethod,
+    Need,
+    ResizingMethod,
+    Selector,
+)
+
+
+def budget_ratios(layout: Layout, device: torch.device) -> Tensor:
+    """Return K / N of each image, [I] float32."""
+    ratios = [kept / count for kept, count in zip(layout.keep_counts, layout.tokens_per_image, strict=True)]
+    return torch.tensor(ratios, dtype=torch.float32).to(device, non_blocking=True)
+
+
+def encode(
+    family: Family,
+    selector: Selector | None,
+    pictures: PictureInputs,
+    keep_counts: Sequence[int],
+    ratios: Tensor,
+) -> VisionFeatures:
+    """Run the tower; for a method with a budget token, with that token in the images that lose any patch.
+
+    An image that keeps all its patches leaves nothing to choose: it passes through the stock tower, so that the
+    full budget is the stock model to the bit. Its `budget_features` are zeros.
+
+    Args:
+        family: the model.
+        selector: the method; None keeps every token.
+        pictures: of all images.
+        keep_counts: K of each image.
+        ratios: [I], K / N.
+    """
+    if isinstance(selector, ResizingMethod):
+        if all(count == family.shape.num_vision_tokens for count in keep_counts):
+            return family.encode(pictures)
+        return _encode_resized(family, selector, pictures, keep_counts)
+    if selector is None or Need.BUDGET_TOKEN not in selector.needs:
+        return family.encode(pictures, needs=() if selector is None else selector.needs)
+    with_token: list[int] = []
+    stock: list[int] = []
+    for image, count in enumerate(keep_counts):
+        (with_token if count < family.shape.num_vision_tokens else stock).append(image)
+    # One at a time, as all that a choice depends on.
+    tokens = torch.cat(
+        [cast(BudgetTokenMethod, selector).budget_token(ratio) for ratio in torch.tensor_split(ratios, len(ratios))]
+    )
+    if not stock:
+        return family.encode(pictures, tokens)
+    zeros = tokens.new_zeros((len(pictures), family.shape.vision_width), dtype=family.dtype)
+    if not with_token:
+        return replace(family.encode(pictures), budget_features=zeros)
+    order = torch.tensor(with_token + stock, dtype=torch.int64).to(family.device, non_blocking=True)
+    rows = order[: len(with_token)]
+    part = family.encode(pictures.rows(rows), tokens.index_select(0, rows))
+    whole = family.encode(pictures.rows(order[len(with_token) :]))
+    assert part.budget_features is not None
+    features = torch.cat([part.features, whole.features]).index_select(0, order.argsort())
+    return VisionFeatures(features, zeros.index_copy(0, rows, part.budget_features))
+
+
+def _encode_resized(
+    family: Family, selector: ResizingMethod, pictures: PictureInputs, keep_counts: Sequence[int]
+) -> VisionFeatures:
+    """Run the tower on smaller pictures, once for each K, and put each token where it stands in the full grid."""
+    grid, shape = family.shape.grid, family.shape
+    features = pictures.pixel_values.new_zeros(
+        (len(pictures), shape.num_vision_tokens, shape.vision_width), dtype=family.dtype
+    )
+    for keep_count in sorted(set(keep_counts) - {0}):
+        same = [image for image, count in enumerate(keep_counts) if count == keep_count]
+        rows = torch.tensor(same, dtype=torch.int64).to(family.device, non_blocking=True)
+        smaller = family.encode(pictures.rows(rows), grid=selector.tower_grid(keep_count, grid))
+        places = selector.places(keep_count, grid).to(family.device, non_blocking=True)
+        full = features.new_zeros((len(same), *features.shape[1:])).index_copy(1, places, smaller.features)
+        features = features.index_copy(0, rows, full)
+    return VisionFeatures(features)

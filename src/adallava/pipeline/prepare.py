@@ -1,0 +1,307 @@
+"""The stages before the LLM, in their order: plan, encode, select, project, pack; for every kind of method."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adallava.errors import BudgetError
+from adallava.families.contract import Family, VisionFeatures
+from adallava.pipeline.call import Request
+from adallava.pipeline.checked import declared_inputs
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.dropping import LayerDrops
+from adallava.pipeline.drops import DropPlan, plan_drops
+from adallava.pipeline.encode import budget_ratios, encode
+from adallava.pipeline.layout import Layout, plan_layout, with_own_counts
+from adallava.pipeline.pack import (
+    CompactBatch,
+    assemble,
+)
+from adallava.pipeline.select import choose, image_inputs
+from adallava.pipeline.selector_inputs import selection_input
+from adallava.pipeline.skips import SampleLayers
+from adallava.pipeline.wording import Language
+from adallava.records import FULL_METHOD
+from adallava.selection.contract import (
+    OwnCountMethod,
+    RoundingMethod,
+    Selection,
+    Selector,
+)
+from adallava.selection.layer_contract import AnySelector, LayerSelector
+
+
+@dataclass(frozen=True)
+class InsideCounts:
+    """Of one sample, for a method inside the LLM.
+
+    Attributes:
+        tokens_by_layer: vision tokens that each LLM layer reads.
+        text_behind_images: text tokens behind each image: those that may judge it.
+    """
+
+    tokens_by_layer: tuple[int, ...]
+    text_behind_images: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the LLM is about to read, and the choice that led to it.
+
+    Attributes:
+        batch: the shortened batch.
+        layout: where its tokens come from.
+        selection: None if no vision token was looked at: no images, or a method that keeps none.
+        selector: that chose; None keeps every token.
+        grids: (rows, columns) of each image's tokens.
+        tower_runs: pictures that the tower would run on for each image.
+        inside: what a method inside the LLM does with each sample; None for other methods.
+        layers: what ran of the LLM for each sample, once it ran; None if all layers did for all samples.
+    """
+
+    batch: CompactBatch
+    layout: Layout
+    selection: Selection | None
+    selector: AnySelector | None
+    grids: tuple[tuple[int, int], ...]
+    tower_runs: tuple[int, ...]
+    inside: tuple[InsideCounts, ...] | None = None
+    layers: tuple[SampleLayers, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PreparedInside:
+    """What the LLM is about to read, and what will happen to it inside.
+
+    Attributes:
+        prepared: all N tokens of each image.
+        plan: where they become fewer.
+        drops: the state of the call: `drops.view()` is the model to run.
+        selector: the method.
+    """
+
+    prepared: Prepared
+    plan: DropPlan
+    drops: LayerDrops
+    selector: LayerSelector
+
+    def view(self) -> Any:
+        """Return the model to run on `prepared.batch`."""
+        return self.drops.view()
+
+    def settled(self) -> Prepared:
+        """Return, after the model ran, what entered it and what was left at the end."""
+        return replace(
+            self.prepared,
+            selection=self.drops.selection(),
+            selector=self.selector,
+            inside=tuple(map(InsideCounts, self.plan.tokens_by_layer, self.plan.text_counts)),
+        )
+
+
+def prepare_request(
+    family: Family,
+    selector: AnySelector | None,
+    request: Request,
+    *,
+    language: Language | None = None,
+    clock: StageClock | None = None,
+) -> Prepared | PreparedInside:
+    """Plan on the host, run every stage before the LLM, and return what the LLM is about to read.
+
+    A method that finds its own counts runs the tower first, and is waited for once; every other method is planned
+    before anything runs.
+
+    Raises:
+        BudgetError: for a budget that the method "full" cannot give.
+        InputError: if prompts, images, labels and seeds do not fit together.
+    """
+    layout = _plan(family, selector, request)
+    request = request.to(family.device)
+    if isinstance(selector, LayerSelector):
+        return prepare_inside(family, selector, layout, request, clock=clock)
+    vision = None
+    if isinstance(selector, OwnCountMethod) and request.pictures is not None:
+        planned = layout.to(family.device)
+        vision, own_counts = read_own_counts(family, selector, planned, request, language=language, clock=clock)
+        layout = with_own_counts(layout, own_counts)
+    planned = layout.to(family.device)
+    return prepare(family, selector, planned, request, language=language, vision=vision, clock=clock)
+
+
+def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
+    """Lay the batch out on the host; for a method that finds its own counts, as if every token stayed."""
+    grids = () if request.pictures is None else family.grids(request.pictures)
+    tokens_per_image = [rows * columns for rows, columns in grids]
+    own_counts: Sequence[int] | None = None
+    if selector is not None and selector.ignores_budget:
+        own_counts = tokens_per_image if isinstance(selector, OwnCountMethod) else (0,) * len(tokens_per_image)
+    layout = plan_layout(
+        request.input_ids,
+        request.attention_mask,
+        tokens_per_image=tokens_per_image,
+        image_token_id=family.image_token_id,
+        budgets=request.budgets,
+        side=request.side,
+        keep_count=(lambda asked, image: selector.keep_count(asked, grids[image]))
+        if isinstance(selector, RoundingMethod)
+        else None,
+        own_counts=own_counts,
+        labels=request.labels,
+        latency_columns=request.latency_columns,
+        latency_hidden=request.latency_hidden,
+    )
+    if selector is None:
+        _check_full(layout)
+    return layout
+
+
+def _check_full(layout: Layout) -> None:
+    """Refuse a budget that leaves tokens out where no method says which.
+
+    Raises:
+        BudgetError: naming the budget and what it asks for.
+    """
+    for prompt in layout.prompts:
+        if prompt.tokens_asked != prompt.num_vision_tokens:
+            raise BudgetError(
+                f"token budget {prompt.budget} asks for {prompt.tokens_asked} of "
+                f"{prompt.num_vision_tokens} vision tokens, but the method {FULL_METHOD!r} keeps them all: "
+                "choose a method (see adallava.registry.selector_names()) or a budget of 1.0"
+            )
+
+
+def prepare(
+    family: Family,
+    selector: Selector | None,
+    layout: Layout,
+    request: Request,
+    *,
+    language: Language | None = None,
+    vision: VisionFeatures | None = None,
+    clock: StageClock | None = None,
+) -> Prepared:
+    """Run every stage before the LLM.
+
+    Args:
+        family: the model.
+        selector: the method; None keeps every token.
+        layout: planned for this batch, on the family's device.
+        request: on the family's device.
+        language: for methods that read the question's words.
+        vision: the tower's output, where `own_counts` has run it already.
+        clock: marks "vision", "selector" and "projector" when each ends. A projector that runs over all tokens
+            before the choice is part of the selector's time: the method asked for it.
+    """
+    mark = (lambda part: None) if clock is None else clock.mark
+    input_ids, pictures = request.input_ids, request.pictures
+    grids = () if pictures is None else family.grids(pictures)
+    runs = () if pictures is None else family.tower_runs(pictures)
+    if pictures is None or sum(layout.keep_counts) == 0:
+        for part in ("vision", "selector", "projector"):
+            mark(part)
+        batch = assemble(family, layout, input_ids, None, None, request.positions, request.labels, request.pad_token_id)
+        return Prepared(batch, layout, None, selector, grids, runs)
+    ratios = budget_ratios(layout, family.device)
+    if vision is None:
+        vision = encode(family, selector, pictures, layout.keep_counts, ratios)
+        mark("vision")
+    inputs = selection_input(family, layout, input_ids, vision, ratios, request.seeds, selector, language)
+    selection = choose(selector, inputs, grids)
+    if layout.keep_counts == layout.tokens_per_image:
+        mark("selector")
+        vision_embeds = family.project_all(vision)
+    elif inputs.projected is not None and selection.merge_weights is None:
+        vision_embeds = selection.apply(inputs.projected)
+        mark("selector")
+    else:
+        kept = selection.apply(vision.features)
+        mark("selector")
+        vision_embeds = _project(family, kept, layout.keep_counts)
+    mark("projector")
+    indices = selection.indices
+    batch = assemble(
+        family, layout, input_ids, vision_embeds, indices, request.positions, request.labels, request.pad_token_id
+    )
+    return Prepared(batch, layout, selection, selector, grids, runs)
+
+
+def _project(family: Family, features: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the first `counts[i]` tokens of each image projected, [I, n, D]; the projector sees no other.
+
+    Args:
+        family: the model.
+        features: [I, n, C].
+        counts: of each image, the largest of them n.
+    """
+    num_images, longest = features.shape[:2]
+    if all(count == longest for count in counts):
+        return family.project(features)
+    places = torch.cat([image * longest + torch.arange(count) for image, count in enumerate(counts)])
+    places = places.to(features.device, non_blocking=True)
+    projected = family.project(features.flatten(0, 1).index_select(0, places)[None])[0]
+    padded = projected.new_zeros((num_images * longest, projected.shape[-1])).index_copy(0, places, projected)
+    return padded.view(num_images, longest, -1)
+
+
+def read_own_counts(
+    family: Family,
+    selector: OwnCountMethod,
+    layout: Layout,
+    request: Request,
+    *,
+    language: Language | None = None,
+    clock: StageClock | None = None,
+) -> tuple[VisionFeatures, tuple[int, ...]]:
+    """Run the tower, and read the counts that a method finds for itself: the one wait for the device before the LLM.
+
+    Args:
+        family: the model.
+        selector: sets its own counts.
+        layout: planned as if every token stayed, on the family's device.
+        request: on the family's device, with images.
+        language: for methods that read the question's words.
+        clock: marks "vision".
+
+    Returns:
+        The tower's output, to be given to `prepare`, and K of each image.
+    """
+    ids, pictures, seeds = request.input_ids, request.pictures, request.seeds
+    assert pictures is not None
+    ratios = budget_ratios(layout, family.device)
+    vision = encode(family, selector, pictures, layout.keep_counts, ratios)
+    if clock is not None:
+        clock.mark("vision")
+    inputs = selection_input(family, layout, ids, vision, ratios, seeds, selector, language)
+    with torch.autocast(family.device.type, enabled=False):
+        images = image_inputs(inputs, family.grids(pictures))
+        read = (declared_inputs(selector.name, selector.needs, one) for one in images)
+        counts = [selector.own_counts(one) for one in read]
+    return vision, tuple(map(int, torch.cat(counts).tolist()))
+
+
+def prepare_inside(
+    family: Family,
+    selector: LayerSelector,
+    layout: Layout,
+    request: Request,
+    *,
+    clock: StageClock | None = None,
+) -> PreparedInside:
+    """Run every stage before the LLM.
+
+    Args:
+        family: the model.
+        selector: the method.
+        layout: of what is left behind the last drop, on the host.
+        request: on the family's device. Its labels are not laid out here: those of what the last layer reads count.
+        clock: marks the parts.
+    """
+    decoder = family.decoder()
+    plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
+    prepared = prepare(family, None, plan.stages[0].layout, replace(request, labels=None), clock=clock)
+    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, request.positions)
+    return PreparedInside(prepared, plan, drops, selector)

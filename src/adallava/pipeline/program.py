@@ -1,0 +1,188 @@
+"""How the LLM runs in one call: as it is, with tokens dropped between its layers, with layers left out, or both."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adallava.budget import Latency
+from adallava.errors import BudgetError, UnsupportedModeError
+from adallava.families.contract import Family, RunLayer
+from adallava.families.layer_inputs import LayerInputs
+from adallava.pipeline.call import Request
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.latency_token import add_latency, insert_latency_tokens
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.prepare import Prepared, PreparedInside, prepare_request
+from adallava.pipeline.selector_inputs import wrap_seed
+from adallava.pipeline.skips import SampleLayers, ScheduledLayers
+from adallava.pipeline.wording import Language
+from adallava.scheduling.contract import Scheduler, TokenScheduler, Units, has_free_token
+from adallava.selection.layer_contract import AnySelector
+
+
+@dataclass(frozen=True)
+class LLMRun:
+    """One call's LLM, ready to run.
+
+    Attributes:
+        family: the model.
+        request: as it was planned: with the latency tokens, if there are any.
+        prepared: what enters the LLM.
+        inside: a method inside the LLM, in this call; None for other methods.
+        layers: a schedule of the layers, in this call; None if all run.
+        latency_embeds: [B, D], what was added at the latency tokens; None without any.
+        latency_alone: whether it was put there instead.
+    """
+
+    family: Family
+    request: Request
+    prepared: Prepared
+    inside: PreparedInside | None = None
+    layers: ScheduledLayers | None = None
+    latency_embeds: Tensor | None = None
+    latency_alone: bool = False
+
+    def model(self) -> Any:
+        """Return the model to run on `prepared.batch`: the stock one, or a view of it, good for one call."""
+        if self.layers is None:
+            return self.family.model if self.inside is None else self.inside.view()
+        layers, around = self.layers, self.layers.around
+        if self.inside is not None:
+            drops = self.inside.drops
+
+            def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+                """Drop around the layer, which the schedule runs."""
+
+                def run(states: Tensor, read: LayerInputs) -> Tensor:
+                    return layers.around(index, layer, states, read)
+
+                return drops.around(index, run, hidden, inputs)
+
+        return self.family.decoder().view(around, layers.reorder_cache)
+
+    def settled(self) -> Prepared:
+        """Return, after the model ran, what entered it, what was left at its end, and which layers ran."""
+        settled = self.prepared if self.inside is None else self.inside.settled()
+        return replace(settled, layers=self._ran())
+
+    def _ran(self) -> tuple[SampleLayers, ...] | None:
+        latencies = [str(latency) for latency in self.request.latencies]
+        return None if self.layers is None else self.layers.ran(latencies)
+
+
+def prepare_run(
+    family: Family,
+    selector: AnySelector | None,
+    scheduler: Scheduler | None,
+    request: Request,
+    *,
+    language: Language | None = None,
+    clock: StageClock | None = None,
+) -> LLMRun:
+    """Plan on the host, run every stage before the LLM, and say how the LLM is to run.
+
+    Raises:
+        BudgetError: for a latency below the prefix, or below 1.0 without a scheduler; for a budget that the method
+            "full" cannot give.
+        InputError: if prompts, images, labels, latencies and seeds do not fit together.
+        UnsupportedModeError: for a method inside the LLM that drops tokens behind the scheduler's prefix.
+    """
+    units, unit_counts = _count_units(family, scheduler, request.latencies)
+    if units is None or scheduler is None:
+        return _run_of(family, request, prepare_request(family, selector, request, language=language, clock=clock))
+    if isinstance(scheduler, TokenScheduler):
+        wanted = [scheduler.free_token or count < units.count for count in unit_counts]
+        request = _with_tokens(family, request, wanted, observing=not scheduler.free_token)
+    run = _run_of(family, request, prepare_request(family, selector, request, language=language, clock=clock))
+    entering = _layout_at(run, units)
+    layers = ScheduledLayers(
+        family.decoder(),
+        scheduler,
+        units,
+        unit_counts,
+        torch.tensor([wrap_seed(seed) for seed in request.seeds], dtype=torch.int64),
+        entering.latency_places,
+    )
+    run = replace(run, layers=layers)
+    if isinstance(scheduler, TokenScheduler):
+        shares = torch.tensor([units.share(count) for count in unit_counts], dtype=torch.float32)
+        token = scheduler.latency_token(shares.to(family.device, non_blocking=True))
+        run = _with_latency(run, token, alone=scheduler.free_token)
+    return run
+
+
+def _count_units(
+    family: Family, scheduler: Scheduler | None, latencies: Sequence[Latency]
+) -> tuple[Units | None, tuple[int, ...]]:
+    """Return how the LLM is split, and how many units of it each sample runs; no split where all run everything.
+
+    A free latency token is read also where everything runs: then there is a split.
+    """
+    always = has_free_token(scheduler)
+    num_layers = family.num_llm_layers
+    if not always and all(latency.is_all_of(num_layers) for latency in latencies):
+        return None, ()
+    if scheduler is None:
+        asked = next(latency for latency in latencies if not latency.is_all_of(num_layers))
+        raise BudgetError(
+            f"latency {asked} leaves layers of the LLM out, and no scheduler says which: choose one (see "
+            "adallava.registry.scheduler_names()), or a latency of 1.0"
+        )
+    units = scheduler.units(family.decoder().shape)
+    counts = tuple(latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in latencies)
+    return (units, counts) if always or any(count < units.count for count in counts) else (None, ())
+
+
+def _run_of(family: Family, request: Request, prepared: Prepared | PreparedInside) -> LLMRun:
+    if isinstance(prepared, PreparedInside):
+        return LLMRun(family, request, prepared.prepared, prepared)
+    return LLMRun(family, request, prepared)
+
+
+def _with_tokens(family: Family, request: Request, wanted: Sequence[bool], *, observing: bool) -> Request:
+    made = insert_latency_tokens(
+        request.input_ids,
+        request.attention_mask,
+        request.labels,
+        wanted,
+        observing=observing,
+        image_token_id=family.image_token_id,
+        pad_token_id=family.pad_token_id,
+    )
+    return replace(
+        request,
+        input_ids=made.input_ids,
+        attention_mask=made.attention_mask,
+        labels=made.labels,
+        latency_columns=made.columns,
+        latency_hidden=observing,
+    )
+
+
+def _layout_at(run: LLMRun, units: Units) -> Layout:
+    """Return the layout of what layer P reads.
+
+    Raises:
+        UnsupportedModeError: if tokens are dropped there or behind it.
+    """
+    if run.inside is None:
+        return run.prepared.layout
+    late = [drop.layer for drop in run.inside.plan.drops if drop.layer >= units.prefix_layers]
+    if late:
+        raise UnsupportedModeError(
+            f"method {run.inside.selector.name!r} drops tokens before layer {late[0]}, which a scheduler may leave "
+            f"out: with a method inside the LLM, all drops must come before layer {units.prefix_layers}, the first "
+            "behind the prefix. Choose another method, or a scheduler with more prefix_layers"
+        )
+    return run.inside.plan.stages[-1].layout
+
+
+def _with_latency(run: LLMRun, latency_embeds: Tensor, *, alone: bool) -> LLMRun:
+    batch = run.prepared.batch
+    embeds = add_latency(run.prepared.layout, batch.inputs_embeds, latency_embeds, alone=alone)
+    prepared = replace(run.prepared, batch=replace(batch, inputs_embeds=embeds))
+    inside = None if run.inside is None else replace(run.inside, prepared=prepared)
+    return replace(run, prepared=prepared, inside=inside, latency_embeds=latency_embeds, latency_alone=alone)

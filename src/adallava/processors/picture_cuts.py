@@ -1,0 +1,126 @@
+"""What transformers' image processors cut off a picture, by their settings alone, and padding that leaves it whole."""
+
+import copy
+from typing import Any
+
+from adallava.errors import UnsupportedModeError
+from adallava.families.transformers_internals import pil_llava_processor_class
+from adallava.records.picture_frames import WHOLE, Frame
+
+_KNOWN = frozenset(("CLIPImageProcessor", "LlavaImageProcessor", "LlavaNextImageProcessor", "SiglipImageProcessor"))
+"""Processors whose steps are those of `find_frame`, seen in transformers 5.17, 5.23 and 5.24. `Pil` behind the name is
+the same without torchvision."""
+
+_KEPT_SETTINGS = (
+    *("do_convert_rgb", "do_resize", "size", "resample", "crop_size", "do_rescale", "rescale_factor", "do_normalize"),
+    *("image_mean", "image_std"),
+)
+
+
+def find_frame(processor: Any, size: tuple[int, int]) -> Frame | None:
+    """Return where the grid of patches lies on a picture; of LLaVA-NeXT that of the whole, beside its tiles.
+
+    Args:
+        processor: of the model.
+        size: (width, height) of the picture in pixels.
+
+    Returns:
+        None for an image processor of another kind, whose steps are not known.
+    """
+    settings = processor.image_processor
+    if _kind(settings) not in _KNOWN:
+        return None
+    sides = (max(size), max(size)) if _pads_to_square(settings) else size
+    shown = _resized(settings, sides)
+    crop = settings.crop_size if settings.do_center_crop else None
+    crop_sides = shown if crop is None else (crop.width, crop.height)
+    patch = getattr(processor, "patch_size", None) or 1
+    across = _span(size[0], sides[0], shown[0], crop_sides[0], patch)
+    down = _span(size[1], sides[1], shown[1], crop_sides[1], patch)
+    frame = (across[0], down[0], across[1], down[1])
+    # A side that is scaled to a whole number of pixels leaves less than one of them over.
+    near = all(abs(a - b) * max(shown) <= 1 for a, b in zip(frame, WHOLE, strict=True))
+    return WHOLE if near else frame
+
+
+def pad_to_square(processor: Any) -> Any:
+    """Return a processor that first pads each picture to a square, in the mean color: LLaVA's `image_aspect_ratio` pad.
+
+    It is transformers' own `LlavaImageProcessor`, with the other settings as they are. The given one is not changed.
+
+    Raises:
+        UnsupportedModeError: for one that shows a picture in tiles, which are padded already, or of another kind.
+    """
+    settings = processor.image_processor
+    if hasattr(settings, "image_grid_pinpoints"):
+        raise UnsupportedModeError(
+            "pictures cannot be padded to squares for LLaVA-NeXT: it shows each whole, in tiles that are padded already"
+        )
+    if _kind(settings) not in _KNOWN:
+        raise UnsupportedModeError(
+            f"pictures cannot be padded to squares for {type(settings).__name__}: only for {', '.join(sorted(_KNOWN))}"
+        )
+    own = settings.to_dict()
+    padding = _padding_class(settings)(
+        **{name: own[name] for name in _KEPT_SETTINGS if name in own},
+        do_center_crop=bool(settings.do_center_crop),
+        do_pad=True,
+    )
+    padded = copy.copy(processor)
+    padded.image_processor = padding
+    return padded
+
+
+def pads_to_square(processor: Any) -> bool:
+    """Return whether a processor pads pictures to squares."""
+    return _pads_to_square(processor.image_processor)
+
+
+def _kind(settings: Any) -> str:
+    return type(settings).__name__.removesuffix("Pil")
+
+
+def _pads_to_square(settings: Any) -> bool:
+    # Others mean something else by do_pad.
+    return _kind(settings) == "LlavaImageProcessor" and bool(settings.do_pad)
+
+
+def _padding_class(settings: Any) -> Any:
+    if type(settings).__name__.endswith("Pil"):
+        return pil_llava_processor_class()
+    from transformers import LlavaImageProcessor
+
+    return LlavaImageProcessor
+
+
+def _resized(settings: Any, sides: tuple[int, int]) -> tuple[int, int]:
+    """Return (width, height) behind the resizing: of a fixed size, or with the shorter side of a fixed length."""
+    size = settings.size
+    if _kind(settings) == "LlavaNextImageProcessor":
+        # The whole is squeezed into a square first.
+        side = size.shortest_edge
+        return (side, side) if side else (size.width, size.height)
+    if not settings.do_resize:
+        return sides
+    if not size.shortest_edge:
+        return size.width, size.height
+    scale = size.shortest_edge / min(sides)
+    return int(sides[0] * scale), int(sides[1] * scale)
+
+
+def _span(own_px: int, padded_px: int, shown_px: int, crop_px: int, patch_px: int) -> tuple[float, float]:
+    """Return where the grid begins and ends along one side, in shares of the picture's own.
+
+    Args:
+        own_px: of the picture.
+        padded_px: with its padding to a square, half of it in front.
+        shown_px: of that, resized.
+        crop_px: around the middle; more than `shown_px` is filled with black.
+        patch_px: of a patch; what is left over behind the last whole one is not seen.
+    """
+    start = (shown_px - crop_px) // 2
+    end = start + crop_px // patch_px * patch_px
+    in_front = (padded_px - own_px) // 2
+    to_own = padded_px / shown_px
+    first, last = (round((edge * to_own - in_front) / own_px, 6) for edge in (start, end))
+    return first, last

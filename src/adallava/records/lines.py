@@ -1,0 +1,38 @@
+"""A line of a file of records as a record, or what is wrong with it and what to do, alike for all readers."""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from adallava.errors import RunFolderError
+
+_RecordT = TypeVar("_RecordT", bound=BaseModel)
+
+
+def parse_line(path: Path, number: int, data: bytes, kind: type[_RecordT]) -> _RecordT:
+    """Return the record that a line holds.
+
+    Args:
+        path: of the file.
+        number: of the line in it, from 1.
+        data: the line.
+        kind: of record.
+
+    Raises:
+        RunFolderError: if it holds none: it is another's, damaged, or of a newer version.
+    """
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise RunFolderError(
+            f"line {number} of {path} is not a {kind.__name__} of this version: {what_is_wrong(error)}. Remove that "
+            "line: the others stay valid, and the same sweep goes on with what is missing"
+        ) from error
+
+
+def what_is_wrong(error: ValidationError) -> str:
+    """Return the first thing that is, and where in the record."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"]) or "the whole"
+    return f"{field}: {first['msg']}"

@@ -1,0 +1,72 @@
+"""Read a run folder back into records, or say what is wrong with it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from adallava.errors import RunFolderError
+from adallava.records import Results, Run, SampleRecord
+from adallava.records.jsonl import read_lines
+from adallava.records.lines import parse_line, what_is_wrong
+
+_RecordT = TypeVar("_RecordT", bound=BaseModel)
+
+
+def read_run(run_folder: Path) -> Run:
+    """Return `run.json`.
+
+    Raises:
+        RunFolderError: if the file is missing or is not a `Run`.
+    """
+    return _read(Run, run_folder / "run.json")
+
+
+def read_results(run_folder: Path) -> Results:
+    """Return `results.json`.
+
+    Raises:
+        RunFolderError: if the file is missing or is not a `Results`.
+    """
+    return _read(Results, run_folder / "results.json")
+
+
+def read_samples(run_folder: Path) -> Iterator[SampleRecord]:
+    """Yield the lines of `samples.jsonl` in file order; a run may have more of them than fit in memory.
+
+    Raises:
+        RunFolderError: if the file is missing, its last line is torn, or a line is not a `SampleRecord`.
+    """
+    path = run_folder / "samples.jsonl"
+    with _open(path) as file:
+        for line in read_lines(file):
+            if line.blank:
+                continue
+            if line.torn:
+                raise RunFolderError(
+                    f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it goes on "
+                    "where it stopped"
+                )
+            yield parse_line(path, line.number, line.data, SampleRecord)
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise RunFolderError(
+            f"{path} cannot be read ({error.strerror}): give a run folder that a sweep has finished"
+        ) from error
+
+
+def _read(record: type[_RecordT], path: Path) -> _RecordT:
+    with _open(path) as file:
+        data = file.read()
+    try:
+        return record.model_validate_json(data)
+    except ValidationError as error:
+        raise RunFolderError(
+            f"{path} is not what this version of adallava writes: {what_is_wrong(error)}. "
+            "Run the sweep again into a fresh folder, or use the version that wrote it"
+        ) from error

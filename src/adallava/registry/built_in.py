@@ -1,0 +1,55 @@
+"""What comes with the package, a line each; nothing of it is imported before it is asked for."""
+
+SELECTORS = {
+    "random": "adallava.selection.random:RandomSelector",
+    "uniform": "adallava.selection.uniform:UniformSelector",
+    "pool": "adallava.selection.pool:PoolSelector",
+    "none": "adallava.selection.none:NoneSelector",
+    "budget-token": "adallava.selection.budget_token:BudgetTokenSelector",
+    "question": "adallava.selection.question:QuestionSelector",
+    "fastv": "adallava.selection.fastv:FastVSelector",
+    "sparsevlm": "adallava.selection.sparsevlm:SparseVLMSelector",
+    "pyramiddrop": "adallava.selection.pyramiddrop:PyramidDropSelector",
+    "cls-attention": "adallava.selection.cls_attention:ClsAttentionSelector",
+    "feature-norm": "adallava.selection.feature_norm:FeatureNormSelector",
+    "downsample": "adallava.selection.downsample:DownsampleSelector",
+    "prumerge": "adallava.selection.prumerge:PruMergeSelector",
+    "prumerge-k": "adallava.selection.prumerge_k:PruMergeKSelector",
+    "prumerge-plus": "adallava.selection.prumerge_plus:PruMergePlusSelector",
+    "prumerge-plus-k": "adallava.selection.prumerge_plus_k:PruMergePlusKSelector",
+    "visionzip": "adallava.selection.visionzip:VisionZipSelector",
+    "divprune": "adallava.selection.divprune:DivPruneSelector",
+    "cdpruner": "adallava.selection.cdpruner:CDPrunerSelector",
+    "mmtok": "adallava.selection.mmtok:MMTokSelector",
+    "tome": "adallava.selection.tome:ToMeSelector",
+}
+"""Selection methods."""
+
+SCHEDULERS = {
+    "layers": "adallava.scheduling.layers:LayersScheduler",
+    "heads": "adallava.scheduling.heads:HeadsScheduler",
+    "adallava-layers": "adallava.scheduling.adallava_layers:AdallavaLayersScheduler",
+    "adallava-heads": "adallava.scheduling.adallava_heads:AdallavaHeadsScheduler",
+    "first": "adallava.scheduling.first:FirstScheduler",
+    "spaced": "adallava.scheduling.spaced:SpacedScheduler",
+    "random": "adallava.scheduling.random:RandomScheduler",
+    "fixed": "adallava.scheduling.fixed:FixedScheduler",
+}
+"""Schedulers of the LLM's layers."""
+
+FAMILIES = {
+    "llava": "adallava.families.llava:LlavaFamily",
+    "llava_next": "adallava.families.llava_next:LlavaNextFamily",
+}
+"""Model families, by the `model_type` of their config."""
+
+COSTS = {
+    "llava": "adallava.costs.shapes:llava_shape",
+    "llava_next": "adallava.costs.shapes:llava_shape",
+}
+"""Readers of a config for its costs, by its `model_type`."""
+
+TASKS = {
+    "lmms": "adallava.integrations.lmms_eval.task:load_lmms_task",
+}
+"""Sources of tasks, by what stands before the colon of a task's name."""

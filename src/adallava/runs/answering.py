@@ -1,0 +1,232 @@
+"""One batch of samples through one method at one budget, and what is recorded about each."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from adallava.costs.shapes import ModelShape
+from adallava.model import AdaLlava
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.decoding import generate_arguments
+from adallava.pipeline.result import AdaLlavaOutput
+from adallava.records import Decoding, SampleRecord
+from adallava.records.cells import CellPlan, sample_seed
+from adallava.runs.answer_flops import count_flops, count_kv_bytes
+from adallava.runs.batches import BatchStore, PreparedBatch, describe_error
+from adallava.runs.empty_causes import classify_empty
+from adallava.runs.machine_load import cpu_by_others, read_load
+from adallava.runs.peak_memory import peak_memory_bytes, reset_peak_memory
+from adallava.tasks import TaskSample
+from adallava.tasks.task import Scorer
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A model with one method, and the settings that all its answers share.
+
+    Attributes:
+        model: holds the method.
+        base_shape: of the model without the method, for its FLOPs; None where these have no closed form here.
+        seed: of the run.
+        max_new_tokens: after which an answer is cut.
+        score: of a response to a sample.
+        decoding: of every answer.
+    """
+
+    model: AdaLlava
+    base_shape: ModelShape | None
+    seed: int
+    max_new_tokens: int
+    score: Scorer
+    decoding: Decoding
+
+    def answer(self, plan: CellPlan, draw: int, batch: PreparedBatch) -> list[SampleRecord]:
+        """Answer a batch and return one record a sample, those that could not be read last.
+
+        Raises:
+            Exception: whatever the model raises; no record is made then.
+        """
+        failed = [failed_record(plan, draw, sample, error) for sample, error in batch.failures]
+        if not batch.samples:
+            return failed
+        run = self.run(plan, draw, batch, max_new_tokens=self.max_new_tokens)
+        answered = [self._record(plan, draw, batch, row, run) for row in range(len(batch.samples))]
+        return answered + failed
+
+    def run(self, plan: CellPlan, draw: int, batch: PreparedBatch, **lengths: Any) -> "BatchRun":
+        """Generate once for a batch that holds a sample. It is on the device before the clock starts.
+
+        Where tokens are drawn at random, they follow from the run's seed, the batch's samples and the draw alone.
+
+        Args:
+            plan: the cell.
+            draw: of a method that draws at random.
+            batch: of prompts and pictures.
+            lengths: of the answers, as `generate` names them.
+        """
+        device = self.model.device
+        clock = StageClock(device)
+        inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
+        reset_peak_memory(device)
+        ids = [sample.id for sample in batch.samples]
+        with _drawing(sample_seed(self.seed, "\n".join(ids), draw) if self.decoding.samples else None, device):
+            load, start = read_load(), time.perf_counter()
+            output = self.model.generate(
+                **inputs,
+                token_budget=1.0 if plan.budget is None else plan.budget,
+                latency=1.0 if plan.latency is None else plan.latency,
+                seed=[sample_seed(self.seed, sample_id, draw) for sample_id in ids],
+                positions=plan.positions,
+                clock=clock,
+                **{**generate_arguments(self.decoding), **lengths},
+            )
+        batch_ms = (time.perf_counter() - start) * 1000.0
+        others = cpu_by_others(load, read_load())
+        return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device), others)
+
+    def _record(self, plan: CellPlan, draw: int, batch: PreparedBatch, row: int, run: "BatchRun") -> SampleRecord:
+        output, ran, response = run.output, run.output.records[row], run.output.text[row]
+        # A search goes on past its best answer, for the whole batch: what it took is what it cost.
+        beams = self.decoding.num_beams
+        decoded = (output.num_steps if beams > 1 else output.answer_lengths[row], beams)
+        sample = batch.samples[row]
+        return SampleRecord(
+            **_asked(plan, draw, sample),
+            response=response,
+            score=self.score(sample, response),
+            num_vision_tokens=ran.num_vision_tokens,
+            tokens_asked=ran.tokens_asked,
+            tokens_kept=ran.tokens_kept,
+            tokens_kept_by_layer=None if ran.tokens_kept_by_layer is None else list(ran.tokens_kept_by_layer),
+            tokens_planned=ran.tokens_planned,
+            picture_sha256=batch.picture_sha256[row],
+            kept_indices=[list(indices) for indices in ran.kept_indices],
+            grids=list(ran.grids),
+            frames=None if (frame := batch.frames.get(sample.id)) is None else [frame],
+            groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
+            groups_per_layer=1 if ran.layers is None else ran.layers.groups,
+            latency_tokens=0 if ran.layers is None else ran.layers.latency_tokens,
+            kv_bytes=count_kv_bytes(self.model, self.base_shape, ran, *decoded),
+            merged=self.model.selector is not None and self.model.selector.merges,
+            chosen_per_sample=self.model.selector is not None and self.model.selector.per_sample,
+            prompt_length=output.prompt_lengths[row],
+            answer_length=output.answer_lengths[row],
+            finish_reason=output.finish_reasons[row],
+            empty_cause=classify_empty(response, output.answer_ids[row], self._eos_ids, self._special_ids),
+            batch_ms=run.batch_ms,
+            batch_size=run.batch_size,
+            part_ms={part: ms / run.batch_size for part, ms in run.part_ms.items()},
+            flops=count_flops(self.model, self.base_shape, ran, sample.question, *decoded),
+            peak_memory_bytes=run.peak_memory_bytes,
+            cpu_by_others=run.cpu_by_others,
+        )
+
+    @cached_property
+    def _eos_ids(self) -> frozenset[int]:
+        return frozenset(self.decoding.eos_token_ids)
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(self.model.processor.tokenizer.all_special_ids)
+
+
+@dataclass(frozen=True)
+class BatchRun:
+    """One batch answered, and what was measured of it as a whole.
+
+    Attributes:
+        output: the answers.
+        batch_ms: wall time.
+        batch_size: samples.
+        part_ms: milliseconds by part.
+        peak_memory_bytes: see `SampleRecord.peak_memory_bytes`.
+        cpu_by_others: see `SampleRecord.cpu_by_others`.
+    """
+
+    output: AdaLlavaOutput
+    batch_ms: float
+    batch_size: int
+    part_ms: dict[str, float]
+    peak_memory_bytes: int
+    cpu_by_others: float | None = None
+
+
+def answer_batch(answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, number: int) -> list[SampleRecord]:
+    """Answer a stored batch; if that raises, its samples one by one, so that a bad one fails alone.
+
+    Returns one record a sample, in the batch's order.
+    """
+    samples = store.batches[number]
+    try:
+        records = answerer.answer(plan, draw, store.prepared(number))
+    except Exception as error:  # the run must go on, whatever one sample does to the model
+        reason = describe_error(error)
+    else:
+        by_id = {record.sample_id: record for record in records}
+        return [by_id[sample.id] for sample in samples]
+    # Outside the handler: the exception would keep the failed batch's tensors alive.
+    if len(samples) == 1:
+        return [failed_record(plan, draw, samples[0], reason)]
+    return [_answer_alone(answerer, plan, draw, store, sample) for sample in samples]
+
+
+def _answer_alone(answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, sample: TaskSample) -> SampleRecord:
+    try:
+        (record,) = answerer.answer(plan, draw, store.prepare([sample]))
+    except Exception as error:  # as above
+        return failed_record(plan, draw, sample, describe_error(error))
+    return record
+
+
+@contextmanager
+def _drawing(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Draw tokens from a seed, and leave torch's own generators as they were; None draws none."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _asked(plan: CellPlan, draw: int, sample: TaskSample) -> dict[str, Any]:
+    """Return the fields of a record that are known before anything runs."""
+    return {
+        "cell": plan.cell,
+        "sample_id": sample.id,
+        "draw": draw,
+        "positions": plan.positions,
+        "question": sample.question,
+        "answers": list(sample.answers),
+        "kind": sample.kind,
+        "method": plan.method,
+        "budget_asked": plan.budget_asked,
+        "scheduler": plan.scheduler,
+        "latency_asked": plan.latency_asked,
+    }
+
+
+def failed_record(plan: CellPlan, draw: int, sample: TaskSample, error: str) -> SampleRecord:
+    """Return the record of a sample without an answer: no score, all counts 0."""
+    return SampleRecord(
+        **_asked(plan, draw, sample),
+        response="",
+        score=None,
+        num_vision_tokens=0,
+        tokens_asked=0,
+        tokens_kept=0,
+        prompt_length=0,
+        answer_length=0,
+        finish_reason="error",
+        empty_cause="error",
+        batch_ms=0.0,
+        batch_size=0,
+        part_ms={},
+        flops={},
+        error=error,
+    )

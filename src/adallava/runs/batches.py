@@ -1,0 +1,134 @@
+"""The fixed batches of a task, prepared once for all cells as far as memory allows."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from PIL import Image
+
+from adallava.errors import InputError
+from adallava.model import build_prompt
+from adallava.pipeline.prompt_limit import check_prompt_text, check_prompt_tokens
+from adallava.processors.picture_cuts import find_frame
+from adallava.processors.stock import prepare_picture
+from adallava.records.picture_frames import Frame
+from adallava.tasks import TaskSample
+
+STORE_BYTES = 512 * 2**20
+"""Host memory that prepared batches may take, about 850 pictures of 224x224 px."""
+
+
+@dataclass(frozen=True)
+class PreparedBatch:
+    """Samples ready for the model.
+
+    Attributes:
+        samples: those whose picture could be read; B of them.
+        failures: the others, each with `<error type>: <message>`.
+        inputs: the processor's tensors for `samples`, on the host; empty if there are none.
+        picture_sha256: of each of `samples`, see `SampleRecord.picture_sha256`.
+        frames: by sample id, which part of each picture the model sees; none where the processor's steps are not known.
+    """
+
+    samples: tuple[TaskSample, ...]
+    failures: tuple[tuple[TaskSample, str], ...]
+    inputs: dict[str, torch.Tensor]
+    picture_sha256: tuple[str, ...] = ()
+    frames: Mapping[str, Frame] = field(default_factory=dict)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that `inputs` take."""
+        return sum(tensor.nbytes for tensor in self.inputs.values())
+
+
+def prepare_batch(
+    processor: Any, samples: Sequence[TaskSample], question_suffix: str = "", limit: int | None = None
+) -> PreparedBatch:
+    """Decode the pictures and run the processor. A picture that cannot be read is a failure, not an error.
+
+    Args:
+        processor: the model's.
+        samples: of the batch.
+        question_suffix: behind every question.
+        limit: tokens that a prompt may have, of `max_prompt_tokens`; a longer one is a failure too.
+    """
+    images, digests, readable, prompts, failures = [], [], [], [], []
+    for sample in samples:
+        try:
+            prompt = build_prompt(processor, sample.question + question_suffix)
+            if limit is not None:
+                check_prompt_text(processor.tokenizer, prompt, limit)
+            image = sample.load_image()
+            images.append(prepare_picture(processor, image))
+        except Exception as error:  # whatever a file does to a decoder, it is one failed sample
+            failures.append((sample, describe_error(error)))
+        else:
+            digests.append(picture_sha256(image))
+            readable.append(sample)
+            prompts.append(prompt)
+    if not readable:
+        return PreparedBatch((), tuple(failures), {})
+    inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
+    lengths = [] if limit is None else inputs["attention_mask"].sum(dim=1).tolist()
+    for sample, length in zip(readable, lengths, strict=False):
+        try:
+            check_prompt_tokens(length, limit)
+        except InputError as error:
+            failures.append((sample, describe_error(error)))
+    if len(readable) + len(failures) > len(samples):
+        failed = {sample.id for sample, _ in failures}
+        kept = prepare_batch(processor, [s for s in readable if s.id not in failed], question_suffix, limit)
+        return replace(kept, failures=(*failures, *kept.failures))
+    found = {s.id: find_frame(processor, image.size) for s, image in zip(readable, images, strict=True)}
+    frames = {sample_id: frame for sample_id, frame in found.items() if frame is not None}
+    return PreparedBatch(tuple(readable), tuple(failures), inputs, tuple(digests), frames)
+
+
+def picture_sha256(image: Image.Image) -> str:
+    """Return what tells pictures apart, however their files are named or encoded without loss."""
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+
+
+def describe_error(error: Exception) -> str:
+    """Return `<error type>: <message>` on one line, in characters that any file can hold."""
+    message = " ".join(str(error).split())[:500] or "without a message"
+    return f"{type(error).__name__}: {message}".encode(errors="backslashreplace").decode()
+
+
+class BatchStore:
+    """Batches by number; those that fit under the limit are prepared once and kept.
+
+    Every cell goes through all batches in the same order. Under that pattern a cache that evicts what was
+    used longest ago never has what comes next, so this one keeps the first batches and prepares the rest
+    each time.
+
+    Attributes:
+        batches: the samples of each batch.
+        prepare: prepares any samples, without keeping them.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[TaskSample],
+        batch_size: int,
+        prepare: Callable[[Sequence[TaskSample]], PreparedBatch],
+        limit_bytes: int = STORE_BYTES,
+    ) -> None:
+        """Cut `samples` into batches of `batch_size`, the last one possibly smaller; prepare none yet."""
+        self.batches = tuple(samples[i : i + batch_size] for i in range(0, len(samples), batch_size))
+        self.prepare = prepare
+        self._free_bytes = limit_bytes
+        self._kept: dict[int, PreparedBatch] = {}
+
+    def prepared(self, number: int) -> PreparedBatch:
+        """Return batch `number`, prepared."""
+        if number in self._kept:
+            return self._kept[number]
+        batch = self.prepare(self.batches[number])
+        if batch.num_bytes <= self._free_bytes:
+            self._free_bytes -= batch.num_bytes
+            self._kept[number] = batch
+        return batch

@@ -1,0 +1,36 @@
+"""What a method inside the LLM costs beside the layers: the rows of attention it asks for, and its own products."""
+
+from collections.abc import Sequence
+
+from adallava.costs.flops import asked_attention_flops
+from adallava.costs.shapes import LLMShape
+from adallava.pipeline.result import RunRecord
+from adallava.selection.contract import TowerShape
+from adallava.selection.layer_contract import LayerSelector
+
+
+def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape], llm: LLMShape, ran: RunRecord) -> int:
+    """Return the FLOPs of choosing for one sample, over all its images.
+
+    Args:
+        selector: the method.
+        images: the shape of each.
+        llm: of the LLM.
+        ran: what was kept.
+    """
+    by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * llm.layers
+    num_text_tokens = ran.llm_sequence_length - ran.tokens_kept
+    texts = ran.text_behind_images or ()
+    schedules = [
+        selector.schedule(llm.layers, image.num_vision_tokens, len(kept))
+        for image, kept in zip(images, ran.kept_indices, strict=True)
+    ]
+    own = sum(selector.flops(*each) for each in zip(images, texts, schedules, strict=True))
+    # Images of one sample are judged in one sequence: its keys are computed once, each image's queries on their own.
+    asked = sum(selector.num_raters(text) for text in texts)
+    drops = schedules[0] if schedules else ()
+    return own + sum(
+        asked_attention_flops(llm, num_text_tokens + by_layer[drop.layer - 1], asked)
+        for drop in drops
+        if by_layer[drop.layer] < by_layer[drop.layer - 1]
+    )

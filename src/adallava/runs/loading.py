@@ -1,0 +1,219 @@
+"""From names to loaded models with their methods: what a sweep does before it answers anything."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from adallava.costs.shapes import ModelShape, model_shape_from_config
+from adallava.errors import InputError, UnsupportedModeError
+from adallava.model import AdaLlava
+from adallava.pipeline.decoding import decoding_of, in_words, values_of_checkpoint
+from adallava.records import FULL_METHOD, Decoding
+from adallava.registry import load_selector_class, selector_names
+from adallava.runs.answering import Answerer
+from adallava.runs.availability import why_left_out
+from adallava.runs.method_costs import check_method_costs
+from adallava.runs.observer import SweepObserver
+from adallava.runs.request import SweepRequest
+from adallava.scheduling.contract import ScheduleInput, TokenScheduler
+from adallava.selection.contract import draws_at_random
+from adallava.selection.layer_contract import LayerSelector
+from adallava.tasks import Task
+
+DEFAULT_MAX_NEW_TOKENS = 16
+"""For tasks that say nothing, in line with VQAv2."""
+
+ALL_METHODS = "all"
+"""Asks for every registered method that the model can run as configured; the others are left out, with a note."""
+
+
+def resolve_methods(asked: Sequence[str]) -> dict[str, bool]:
+    """Return the selection methods to run, without `full`, each with whether it was named rather than `all`.
+
+    Raises:
+        UnknownNameError: for a name that is not registered, with the nearest ones.
+    """
+    methods: dict[str, bool] = {}
+    for name in asked:
+        if name == ALL_METHODS:
+            methods |= {known: methods.get(known, False) for known in selector_names()}
+        elif name != FULL_METHOD:
+            load_selector_class(name)
+            methods[name] = True
+    return methods
+
+
+def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: SweepObserver) -> dict[str, AdaLlava]:
+    """Load the base once, and every method upon it; the full-token model comes first.
+
+    Raises:
+        CheckpointError: for a model that cannot be loaded, or a named learned method without its adapter.
+        UnsupportedModeError: for a named method that needs what the model lacks.
+        InputError: for an adapter or an option given for a method that does not run.
+        AdallavaError: for a method whose `flops` are not what it computes.
+    """
+    for option, given, names in (
+        ("--adapter", request.adapters, {*methods, *request.schedulers}),
+        ("--method-option", request.method_options, set(methods)),
+        ("--scheduler-option", request.scheduler_options, set(request.schedulers)),
+    ):
+        unused = sorted(set(given) - names)
+        if unused:
+            asked = "--scheduler" if option == "--scheduler-option" else "--method"
+            raise InputError(f"{option} names {', '.join(unused)}, but {asked} does not")
+    full = AdaLlava.from_pretrained(
+        request.model,
+        method=FULL_METHOD,
+        dtype=request.dtype,
+        device=request.device,
+        attn_implementation=request.attn_implementation,
+        pad_to_square=request.pad_to_square,
+    )
+    models = {FULL_METHOD: full}
+    for method, named in methods.items():
+        adapter, options = request.adapters.get(method), request.method_options.get(method, {})
+        reason = None if named or adapter is not None else why_left_out(full, method, options)
+        if reason is None:
+            models[method] = full.with_method(method, adapter=adapter, **options)
+        else:
+            observer.note(f"method {method} is left out: {reason}")
+    check_method_costs(models)
+    return models
+
+
+def load_schedulers(request: SweepRequest, full: AdaLlava) -> dict[str, AdaLlava]:
+    """Load every scheduler, upon the full-token model, and check that it can give every latency asked for.
+
+    Raises:
+        CheckpointError: for a learned scheduler without its adapter.
+        UnsupportedModeError: for an LLM that a scheduler cannot split.
+        BudgetError: for a latency below the prefix.
+    """
+    schedulers: dict[str, AdaLlava] = {}
+    for name in dict.fromkeys(request.schedulers):
+        options = request.scheduler_options.get(name, {})
+        model = full.with_scheduler(name, adapter=request.adapters.get(name), **options)
+        assert model.scheduler is not None
+        units = model.scheduler.units(full.family.decoder().shape)
+        counts = [latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in request.latencies]
+        if not isinstance(model.scheduler, TokenScheduler):
+            # What reads no prompt can be asked for its plans now, and not at the first answer.
+            model.scheduler.schedule(ScheduleInput(units, tuple(counts), torch.zeros(len(counts), dtype=torch.int64)))
+        schedulers[name] = model
+    return schedulers
+
+
+def check_drops(
+    models: dict[str, AdaLlava],
+    schedulers: Mapping[str, AdaLlava],
+    named: Mapping[str, bool],
+    observer: SweepObserver,
+) -> dict[str, AdaLlava]:
+    """Leave out methods that drop tokens inside the LLM where a scheduler may leave layers out.
+
+    Args:
+        models: by method.
+        schedulers: that will run.
+        named: of each method, whether it was asked for by name.
+        observer: told what is left out.
+
+    Raises:
+        UnsupportedModeError: for a method that was asked for by name.
+    """
+    kept = dict(models)
+    for name, scheduled in schedulers.items():
+        assert scheduled.scheduler is not None
+        units = scheduled.scheduler.units(scheduled.family.decoder().shape)
+        for method, model in models.items():
+            if not isinstance(model.selector, LayerSelector):
+                continue
+            num_tokens = model.shape.num_vision_tokens
+            drops = model.selector.schedule(units.num_layers, num_tokens, max(1, num_tokens // 2))
+            if max(drop.layer for drop in drops) < units.prefix_layers:
+                continue
+            reason = (
+                f"it drops tokens behind the first {units.prefix_layers} layers, which scheduler {name!r} may leave out"
+            )
+            if named.get(method):
+                raise UnsupportedModeError(f"method {method!r} cannot run with a latency below 1.0: {reason}")
+            observer.note(f"method {method} is left out: {reason}")
+            kept.pop(method, None)
+    return kept
+
+
+def prefix_lengths(schedulers: Mapping[str, AdaLlava]) -> dict[str, int]:
+    """Return how many first layers always run with each scheduler."""
+    return {
+        name: model.scheduler.units(model.family.decoder().shape).prefix_layers
+        for name, model in schedulers.items()
+        if model.scheduler is not None
+    }
+
+
+def drawing_at_random(methods: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava]) -> frozenset[str]:
+    """Return the methods whose choice depends on the seed, and the schedulers, with `/` before their names."""
+    return methods_drawing(methods) | {
+        f"/{name}" for name, model in schedulers.items() if draws_at_random(model.scheduler)
+    }
+
+
+def methods_ignoring_budget(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
+    """Return those with one result whatever the budget."""
+    return frozenset(
+        name for name, model in methods.items() if model.selector is not None and model.selector.ignores_budget
+    )
+
+
+def methods_drawing(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
+    """Return those whose choice depends on the seed."""
+    return frozenset(name for name, model in methods.items() if draws_at_random(model.selector))
+
+
+def max_new_tokens(request: SweepRequest, task: Task) -> int:
+    """Return after how many new tokens an answer is cut: as asked for, else as the task says, else 16."""
+    return request.max_new_tokens or task.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+
+
+def load_decoding(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> Decoding:
+    """Return how every answer is decoded, and tell what of the checkpoint's own configuration is not taken."""
+    own = full.base.generation_config
+    left_out = {n: v for n, v in values_of_checkpoint(own).items() if request.generation_options.get(n) != v}
+    if left_out:
+        observer.note(
+            f"the checkpoint's generation_config sets {in_words(left_out)}, which a sweep does not take: ask for it by "
+            "--generation-option NAME=VALUE"
+        )
+    return decoding_of(own, request.generation_options)
+
+
+def load_shape(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> ModelShape | None:
+    """Return the shape that FLOPs are counted from; None, and a note, for a model whose FLOPs have no closed form here.
+
+    Raises:
+        InputError: if a roofline is asked for, which needs them.
+    """
+    try:
+        return model_shape_from_config(full.base.config.to_dict())
+    except InputError as error:
+        if request.roofline is not None:
+            raise InputError(f"--roofline {request.roofline} needs FLOPs, and {error}") from error
+        observer.note(f"{error}. The run goes on without FLOPs, and without the figures and fronts over them")
+        return None
+
+
+def make_answerers(
+    request: SweepRequest,
+    models: Mapping[str, AdaLlava],
+    schedulers: Mapping[str, AdaLlava],
+    task: Task,
+    decoding: Decoding,
+    base_shape: ModelShape | None,
+) -> dict[str, Answerer]:
+    """Return what answers for each method, alone and with each scheduler; see `CellPlan.runner`."""
+    runners = dict(models)
+    for method, model in models.items():
+        runners |= {f"{method}/{name}": model.with_scheduler(other.scheduler) for name, other in schedulers.items()}
+    return {
+        name: Answerer(model, base_shape, request.seed, max_new_tokens(request, task), task.scorer(), decoding)
+        for name, model in runners.items()
+    }

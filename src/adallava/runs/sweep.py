@@ -1,0 +1,271 @@
+"""The sweep: methods crossed with budgets over the same samples, into a run folder that can be resumed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from adallava.analysis.comparisons import count_planned
+from adallava.analysis.majority import ResponseScorer
+from adallava.analysis.power import planning_line
+from adallava.analysis.summary import summarise
+from adallava.costs.roofline import hardware, weight_counts
+from adallava.costs.shapes import ModelShape
+from adallava.errors import InputError
+from adallava.model import AdaLlava
+from adallava.pipeline.prompt_limit import max_prompt_tokens
+from adallava.records import FULL_METHOD, Decoding, Results, Run, RunConfig, SampleRecord
+from adallava.records.cells import CellPlan, plan_cells
+from adallava.records.journal import RESULTS_FILE, Journal, locked_folder, read_done, write_record
+from adallava.runs.answering import Answerer, answer_batch
+from adallava.runs.batches import BatchStore, prepare_batch
+from adallava.runs.executors.contract import Executor
+from adallava.runs.executors.local import LocalExecutor
+from adallava.runs.executors.processes import ProcessesExecutor, answer_share
+from adallava.runs.executors.shares import Share
+from adallava.runs.loading import (
+    check_drops,
+    drawing_at_random,
+    load_decoding,
+    load_models,
+    load_schedulers,
+    load_shape,
+    make_answerers,
+    max_new_tokens,
+    methods_ignoring_budget,
+    prefix_lengths,
+    resolve_methods,
+)
+from adallava.runs.observer import SweepObserver
+from adallava.runs.provenance import collect_provenance
+from adallava.runs.ranks import ONE_PROCESS, Ranks
+from adallava.runs.request import SweepRequest
+from adallava.runs.task_figures import write_task_figures
+from adallava.runs.timing import time_cells
+from adallava.runs.units import Unit, Work
+from adallava.scheduling.contract import has_free_token
+from adallava.tasks import Task, load_task
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """A finished sweep: what is in the run folder, and the task, for its pictures."""
+
+    run: Run
+    results: Results
+    task: Task
+
+
+@dataclass(frozen=True)
+class LoadedSweep:
+    """What every process of a sweep has loaded.
+
+    Attributes:
+        task: the samples and their scores.
+        models: by method, the full-token model first.
+        schedulers: by name.
+        plans: the cells, in order.
+        answerers: by `CellPlan.runner`.
+        store: the batches.
+        decoding: of every answer.
+        shape: of the model, for its FLOPs; None where these have no closed form here.
+    """
+
+    task: Task
+    models: Mapping[str, AdaLlava]
+    schedulers: Mapping[str, AdaLlava]
+    plans: tuple[CellPlan, ...]
+    answerers: Mapping[str, Answerer]
+    store: BatchStore
+    decoding: Decoding
+    shape: ModelShape | None
+
+
+@contextmanager
+def run_sweep(
+    request: SweepRequest, observer: SweepObserver | None = None, ranks: Ranks = ONE_PROCESS
+) -> Iterator[SweepOutcome]:
+    """Run what `request.output` does not hold yet, sum up, and hold the folder for what the caller writes beside.
+
+    Safe to kill at any moment and call again. With several processes this is rank 0's; the others call `join_sweep`.
+
+    Raises:
+        AdallavaError: for a mistake in the request; before anything runs, whatever can be told by then.
+        RunFolderError: if the folder holds another run, or another process writes it.
+        ProcessEndedError: if another process of the launch fails or dies.
+    """
+    observer = observer or SweepObserver()
+    methods, task = resolve_methods(request.methods), _load_task(request)
+    with locked_folder(request.output):
+        loaded = _load(request, methods, task, observer)
+        run = describe_run(request, loaded)
+        if request.roofline is not None:
+            hardware(request.roofline).peak(run.config.dtype)
+        observer.note(planning_line(len(task.samples), count_planned(loaded.plans), task.num_pictures))
+        with Journal(
+            request.output, run, retry_failed=request.retry_failed, sha256_of_first=task.sha256_of_first
+        ) as journal:
+            _executor(request.output, ranks).run(_work(loaded), journal, observer)
+        run, sizes = journal.run, journal.run.config.timing_batch_sizes
+        # The other processes have ended: nothing else of this sweep is on the device.
+        timings = time_cells(
+            request.output,
+            loaded.answerers,
+            loaded.plans,
+            sizes,
+            task.samples,
+            loaded.store.prepare,
+            observer,
+            loaded.models[FULL_METHOD].device,
+        )
+        ids = [sample.id for sample in task.samples]
+        prefixes = prefix_lengths(loaded.schedulers)
+        results = summarise(
+            loaded.plans,
+            ids,
+            journal.read_cell,
+            request.seed,
+            timings,
+            prefixes,
+            request.equivalence_margin,
+            _scorer(task),
+        )
+        write_record(request.output / RESULTS_FILE, results)
+        write_task_figures(request.output, task, loaded.plans, journal.read_cell)
+        yield SweepOutcome(run, results, task)
+
+
+def join_sweep(request: SweepRequest, share: Share, ranks: Ranks) -> None:
+    """Answer this process's share of a sweep that rank 0 leads with `run_sweep`.
+
+    Args:
+        request: the same as the leader's, but for the device.
+        share: of this process, entered.
+        ranks: of this process.
+
+    Raises:
+        AdallavaError: for a mistake in the request.
+        ProcessEndedError: if the leader ends first.
+    """
+    silent = SweepObserver()
+    loaded = _load(request, resolve_methods(request.methods), _load_task(request), silent)
+    share.begin()
+    answer_share(_work(loaded), read_done(request.output), share, ranks)
+
+
+def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observer: SweepObserver) -> LoadedSweep:
+    models = load_models(request, methods, observer)
+    schedulers = load_schedulers(request, models[FULL_METHOD])
+    models = check_drops(models, schedulers, methods, observer)
+    decoding = load_decoding(request, models[FULL_METHOD], observer)
+    shape = load_shape(request, models[FULL_METHOD], observer)
+    drawing = drawing_at_random(models, schedulers)
+    plans = plan_cells(
+        models,
+        request.budgets,
+        methods_ignoring_budget(models),
+        positions=request.positions,
+        # Where tokens are drawn, every method draws.
+        drawing=drawing | models.keys() if decoding.samples else drawing,
+        draws=request.draws,
+        schedulers=schedulers,
+        latencies=request.latencies,
+        with_token=[name for name, model in schedulers.items() if has_free_token(model.scheduler)],
+    )
+    limit = max_prompt_tokens(models[FULL_METHOD].base.config, max_new_tokens(request, task))
+    if limit is not None:
+        observer.note(f"a prompt may have {limit} tokens, vision tokens included; a longer one is a failed sample")
+    prepare = partial(
+        prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix, limit=limit
+    )
+    store = BatchStore(task.samples, request.batch_size, prepare)
+    answerers = make_answerers(request, models, schedulers, task, decoding, shape)
+    return LoadedSweep(task, models, schedulers, plans, answerers, store, decoding, shape)
+
+
+def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
+    """Return `run.json`: the request with every default resolved, and what it runs on."""
+    task, models, schedulers = loaded.task, loaded.models, loaded.schedulers
+    full = models[FULL_METHOD]
+    config = RunConfig(
+        model=request.model,
+        task=task.name,
+        methods=[method for method in models if method != FULL_METHOD],
+        token_budgets=[str(budget) for budget in dict.fromkeys(request.budgets)],
+        limit=request.limit,
+        batch_size=request.batch_size,
+        seed=request.seed,
+        max_new_tokens=max_new_tokens(request, task),
+        positions=list(dict.fromkeys(request.positions)),
+        draws=request.draws,
+        timing_batch_sizes=sorted(set(request.timing_batch_sizes)),
+        dtype=str(full.dtype).removeprefix("torch."),
+        device=str(full.device),
+        attn_implementation=request.attn_implementation,
+        schedulers=list(schedulers),
+        latencies=[str(latency) for latency in dict.fromkeys(request.latencies)],
+        scheduler_options={name: dict(options) for name, options in request.scheduler_options.items()},
+        method_options={method: dict(options) for method, options in request.method_options.items()},
+        columns=task.columns,
+        sample=request.sample,
+        metric=task.metric,
+        metric_version=task.metric_version,
+        split=task.split,
+        question_suffix=request.question_suffix,
+        decoding=loaded.decoding,
+        pad_to_square=request.pad_to_square,
+    )
+    provenance = collect_provenance(
+        weights_sha256=full.weights_sha256,
+        adapter_sha256={name: m.adapter_sha256 for name, m in models.items() if m.adapter_sha256 is not None},
+        scheduler_sha256={name: m.scheduler_sha256 for name, m in schedulers.items() if m.scheduler_sha256 is not None},
+        weight_counts={} if loaded.shape is None else weight_counts(loaded.shape),
+        model_files_sha256=full.settings_sha256,
+        task_sha256=task.sha256,
+        command=request.command,
+    )
+    return Run(config=config, provenance=provenance)
+
+
+def _executor(folder: Path, ranks: Ranks) -> Executor:
+    return LocalExecutor(folder) if ranks.world_size == 1 else ProcessesExecutor(folder, ranks)
+
+
+def _scorer(task: Task) -> ResponseScorer:
+    """Return what scores any response to a sample, by its id."""
+    by_id, score = {sample.id: sample for sample in task.samples}, task.scorer()
+    return lambda sample_id, response: score(by_id[sample_id], response)
+
+
+def _load_task(request: SweepRequest) -> Task:
+    task = load_task(
+        request.task,
+        split=request.split,
+        limit=request.limit,
+        columns=request.columns,
+        metric=request.metric,
+        include_path=request.include_path,
+        sample=request.sample,
+        seed=request.seed,
+        allow_outside=request.allow_outside,
+    )
+    if task.aggregate is not None and request.question_suffix:
+        raise InputError(f"task {task.name} words its own questions: leave --question-suffix out")
+    return task
+
+
+def _work(loaded: LoadedSweep) -> Work:
+    """Return what is to be answered, and how."""
+    warm: set[str] = set()
+
+    def answer(unit: Unit) -> Sequence[SampleRecord]:
+        answerer = loaded.answerers[unit.plan.runner]
+        if unit.plan.runner not in warm:
+            # Unrecorded: a method's first batch also pays for allocations and lazy imports.
+            answer_batch(answerer, unit.plan, unit.draw, loaded.store, unit.place)
+            warm.add(unit.plan.runner)
+        # A batch that a kill cut in two runs whole: its answers must not depend on where it was cut.
+        return answer_batch(answerer, unit.plan, unit.draw, loaded.store, unit.place)
+
+    return Work(loaded.plans, loaded.store.batches, answer)

@@ -1,0 +1,171 @@
+"""Timing as users feel it: the same warm batch through every cell, again and again, in turns.
+
+The turns matter. A machine drifts (clocks, heat, neighbours); cells that take turns drift together, so that no method
+is favoured by when it ran. The full-token model is a cell like any other: the same code, the same repeats.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adallava.records import PART_NAMES, MachineLoad, Spread, Timing, TimingRecord
+from adallava.records.cells import CellPlan
+from adallava.records.journal import read_timings, write_timings
+from adallava.runs.answering import Answerer
+from adallava.runs.batches import PreparedBatch, describe_error
+from adallava.runs.machine_load import load_between, read_load
+from adallava.runs.observer import SweepObserver
+from adallava.tasks import TaskSample
+
+WARM_UPS = 2
+"""Rounds that are not recorded."""
+
+REPEATS = 10
+"""Rounds that are."""
+
+NEW_TOKENS = 9
+"""Tokens that every row generates, EOS or not: 8 decoding steps, the same for all."""
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One pass of a batch through one cell: milliseconds by part, and the peak of memory."""
+
+    part_ms: Mapping[str, float]
+    peak_memory_bytes: int
+
+
+def time_cells(
+    folder: Path,
+    answerers: Mapping[str, Answerer],
+    plans: Sequence[CellPlan],
+    batch_sizes: Sequence[int],
+    samples: Sequence[TaskSample],
+    prepare: Callable[[Sequence[TaskSample]], PreparedBatch],
+    observer: SweepObserver,
+    device: torch.device = _CPU,
+) -> list[TimingRecord]:
+    """Time every cell at every batch size that `timings.jsonl` does not hold yet, and return all of the file.
+
+    A batch size is one measurement: its lines are written together when all its cells are done. Killed before, it is
+    timed again as a whole, since cells that took no turns with each other do not compare.
+
+    Args:
+        folder: the locked run folder.
+        answerers: by method.
+        plans: the cells.
+        batch_sizes: to time at.
+        samples: the task's; the first ones that can be read are used, repeated if they are too few.
+        prepare: makes a batch.
+        observer: told about each batch size, and about cells that could not be timed.
+        device: whose load is recorded.
+
+    Raises:
+        RunFolderError: for a damaged `timings.jsonl`.
+    """
+    names = {plan.cell for plan in plans}
+    there = read_timings(folder)
+    complete = {size for size in batch_sizes if names <= {line.cell for line in there if line.batch_size == size}}
+    timings = [line for line in there if line.batch_size in complete]
+    for size in batch_sizes:
+        if size in complete:
+            continue
+        batch = timing_batch(samples, size, prepare)
+        if batch is None:
+            observer.note(f"nothing is timed at batch size {size}: none of the task's first pictures can be read")
+            continue
+        observer.timing(size, len(plans))
+        records = time_batch(answerers, plans, batch, device)
+        for record in records:
+            if record.error is not None:
+                observer.note(f"{record.cell} is not timed at batch size {size}: {record.error}")
+        timings += records
+        write_timings(folder, timings)
+    return timings
+
+
+def timing_batch(
+    samples: Sequence[TaskSample], size: int, prepare: Callable[[Sequence[TaskSample]], PreparedBatch]
+) -> PreparedBatch | None:
+    """Return a batch of exactly `size` of the first readable samples, repeated if needed; None if none is readable."""
+    readable = prepare(samples[:size]).samples
+    return prepare(list(islice(cycle(readable), size))) if readable else None
+
+
+def time_batch(
+    answerers: Mapping[str, Answerer], plans: Sequence[CellPlan], batch: PreparedBatch, device: torch.device = _CPU
+) -> list[TimingRecord]:
+    """Send one batch through all cells in turns. A cell that fails once is left out from then on, with its reason."""
+    measured: dict[str, list[Measurement]] = {plan.cell: [] for plan in plans}
+    errors: dict[str, str] = {}
+    before = read_load()
+    for number in range(WARM_UPS + REPEATS):
+        for plan in plans:
+            if plan.cell in errors:
+                continue
+            try:
+                measurement = measure(answerers[plan.runner], plan, batch)
+            except Exception as error:  # most often a batch that does not fit into memory: the others still may
+                errors[plan.cell] = describe_error(error)
+                continue
+            if number >= WARM_UPS:
+                measured[plan.cell].append(measurement)
+    machine = load_between(before, read_load(), device)
+    size = len(batch.samples)
+    return [_record(plan.cell, size, measured[plan.cell], errors.get(plan.cell), machine) for plan in plans]
+
+
+def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measurement:
+    """Generate `NEW_TOKENS` tokens for each row, and read the clock between the parts (events on CUDA).
+
+    The batch is on the device before the clock starts: reading and preparing pictures is not timed.
+    """
+    run = answerer.run(plan, 0, batch, min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS)
+    return Measurement(run.part_ms, run.peak_memory_bytes)
+
+
+def sum_up(batch_size: int, measurements: Sequence[Measurement], machine: MachineLoad | None = None) -> Timing:
+    """Return medians and percentiles over the repeats; sums are taken within a repeat, before that."""
+    totals = [sum(one.part_ms.values()) for one in measurements]
+    decoding = [one.part_ms.get("decode", 0.0) for one in measurements]
+    parts = {
+        part: [one.part_ms.get(part, 0.0) for one in measurements]
+        for part in PART_NAMES
+        if any(part in one.part_ms for one in measurements)
+    }
+    parts["time_to_first_token"] = [total - decode for total, decode in zip(totals, decoding, strict=True)]
+    parts["total"] = totals
+    parts["decode_per_token"] = [decode / (NEW_TOKENS - 1) for decode in decoding]
+    return Timing(
+        batch_size=batch_size,
+        repeats=len(measurements),
+        part_ms={part: _spread(values) for part, values in parts.items()},
+        peak_memory_bytes=max(one.peak_memory_bytes for one in measurements),
+        drift=_drift(parts["time_to_first_token"]),
+        machine=machine,
+    )
+
+
+def _drift(values: Sequence[float]) -> float | None:
+    """Return the last third's median over the first third's; None of fewer than three values, or of nothing."""
+    third = len(values) // 3
+    first, last = (float(np.median(part)) if third else 0.0 for part in (values[:third], values[len(values) - third :]))
+    return last / first if first > 0.0 else None
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    low, median, high = np.percentile(values, (10, 50, 90))
+    return Spread(median=float(median), low=float(low), high=float(high))
+
+
+def _record(
+    cell: str, batch_size: int, measurements: Sequence[Measurement], error: str | None, machine: MachineLoad
+) -> TimingRecord:
+    timing = sum_up(batch_size, measurements, machine) if error is None else None
+    return TimingRecord(cell=cell, batch_size=batch_size, timing=timing, error=error)

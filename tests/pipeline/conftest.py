@@ -1,0 +1,64 @@
+"""What generation promises, it promises for every family: `full` is each of them in turn, and all follows from it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
+
+from adallava import AdaLlava
+
+FAMILIES = ("llava", "llava_next")
+QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A random checkpoint of each family, with processor and adapters. Do not write to it."""
+    return tiny_folder if request.param == "llava" else tiny_next(tmp_path_factory.mktemp("tiny_next"))
+
+
+@pytest.fixture(scope="session")
+def full(family_folder: Path) -> AdaLlava:
+    """The full-token model of `family_folder`."""
+    return AdaLlava.from_pretrained(str(family_folder), method="full", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def llava(tiny_folder: Path) -> AdaLlava:
+    """The full-token Llava, for what is written down for its 16 tokens."""
+    return AdaLlava.from_pretrained(str(tiny_folder), method="full", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def llava_inputs(llava: AdaLlava) -> dict[str, Any]:
+    """The prompts of `inputs`, for `llava`."""
+    return tiny_inputs(llava.processor, QUESTIONS)
+
+
+@pytest.fixture(scope="session")
+def inputs(full: AdaLlava) -> dict[str, Any]:
+    """Three prompts of different lengths, one picture each; for LLaVA-NeXT of different sizes."""
+    return tiny_inputs(full.processor, QUESTIONS)
+
+
+@pytest.fixture(scope="module")
+def six(full: AdaLlava) -> AdaLlava:
+    """A base of the family with six layers, for schedulers."""
+    return six_layers(full)
+
+
+@pytest.fixture(scope="module")
+def six_by_scheduler(full: AdaLlava, six: AdaLlava) -> dict[str, AdaLlava]:
+    """The base for each scheduler, by its name: one with heads of their own for `adallava-heads`."""
+    return {name: six_layers_for(full, name) if name == "adallava-heads" else six for name in SCHEDULERS}
+
+
+IN_EVERY_MODE = ("test_generation_modes.py", "test_half_precision.py", "test_inside.py", "test_scheduled.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every family keeps the contracts here; the second one in every mode, type and schedule in `make test-long`."""
+    for item in items:
+        if item.path.name in IN_EVERY_MODE and "llava_next" in item.name:
+            item.add_marker(pytest.mark.long)

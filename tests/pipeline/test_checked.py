@@ -1,0 +1,127 @@
+"""What a method of a contributor's gets wrong is said where it is returned, by name, on every path."""
+
+from typing import Any
+
+import pytest
+import torch
+from models import tiny_inputs
+
+from adallava import AdaLlava, Selection
+from adallava.errors import AdallavaError
+from adallava.pipeline.checked import check_indices, check_selection
+from adallava.runs.method_costs import check_method_costs
+from adallava.selection.fastv import FastVSelector
+from adallava.selection.uniform import UniformSelector
+
+
+class Returning(UniformSelector):
+    """Returns what a test says, whatever it is asked."""
+
+    def __init__(self, indices: torch.Tensor) -> None:
+        super().__init__()
+        self.indices = indices
+
+    def select(self, inputs: Any) -> Selection:
+        return Selection(self.indices.repeat(len(inputs.features), 1), inputs.keep_counts)
+
+
+class ReturningInside(FastVSelector):
+    """The same inside the LLM."""
+
+    def choose(self, inputs: Any) -> Selection:
+        return Selection(torch.tensor([[2, 1, 0]]).repeat(len(inputs.keep_counts), 1), inputs.keep_counts)
+
+
+WRONG = [
+    ([3, 2, 1], torch.int64, r"\[3, 2, 1\] of image 0.*ascending, unique"),
+    ([1, 1, 2], torch.int64, "ascending, unique"),
+    ([1, 2, 16], torch.int64, "below 16"),
+    ([-1, 2, 3], torch.int64, "below 16"),
+    ([1, 2, 3], torch.int32, "of type int32, which must be int64"),
+    ([1, 2, 3], torch.float32, "of type float32, which must be int64"),
+    ([1, 2, 3, 4], torch.int64, r"asked to keep \(3,.*shape \(1, 4\), not \(1, 3\)"),
+]
+
+
+@pytest.mark.parametrize(("indices", "dtype", "message"), WRONG)
+@pytest.mark.parametrize("call", ["forward", "generate", "select"])
+def test_wrong_indices_are_refused_on_every_path(
+    llava: AdaLlava, call: str, indices: list[int], dtype: torch.dtype, message: str
+) -> None:
+    model = llava.with_selector(Returning(torch.tensor(indices, dtype=dtype)))
+    inputs = tiny_inputs(llava.processor, ["why?"])
+    with pytest.raises(AdallavaError, match=f"'uniform'.*{message}"):
+        getattr(model, call)(**inputs, token_budget=3)
+
+
+def test_a_choice_inside_the_llm_is_looked_at_too(llava: AdaLlava, llava_inputs: dict[str, Any]) -> None:
+    model = llava.with_selector(ReturningInside())
+    with pytest.raises(AdallavaError, match=r"'fastv' kept \[2, 1, 0\]"):
+        model.forward(**llava_inputs, token_budget=3)
+
+
+def test_what_is_no_selection_is_named() -> None:
+    with pytest.raises(AdallavaError, match="'mine' returned a Tensor, not a Selection"):
+        check_selection("mine", torch.zeros(1, 1), (1,), [4])  # type: ignore[arg-type]
+
+
+def test_where_looking_would_wait_a_wrong_index_cannot_leave_the_image_and_is_told_later() -> None:
+    """The meta device stands for one that has not come so far; its flag is then given the value it would have."""
+    waiting = check_selection("mine", Selection(torch.zeros(1, 2, dtype=torch.int64, device="meta"), (2,)), (2,), [4])
+    assert waiting.within is not None
+    read = Selection(torch.tensor([[0, 3]]), (2,), within=torch.tensor(False))
+    with pytest.raises(AdallavaError, match="'mine' kept tokens that no image has"):
+        check_indices("mine", read, [4])
+    assert check_indices("mine", Selection(torch.tensor([[0, 3]]), (2,), within=torch.tensor(True)), [4]) == [(0, 3)]
+
+
+class Reading(UniformSelector):
+    """Reads what it did not ask for."""
+
+    def __init__(self, read: Any) -> None:
+        super().__init__()
+        self.read = read
+
+    def select(self, inputs: Any) -> Selection:
+        self.read(inputs)
+        return super().select(inputs)
+
+
+READS = {
+    "projected": lambda inputs: inputs.projected.float(),
+    "last_layer": lambda inputs: inputs.last_layer.cls_attention(),
+    "feature_layer": lambda inputs: inputs.feature_layer.patch_keys,
+    "text_relevance": lambda inputs: inputs.features.sum(-1) + inputs.text_relevance,
+    "word_embeds": lambda inputs: torch.nn.functional.normalize(inputs.word_embeds, dim=-1),
+    "budget_features": lambda inputs: inputs.budget_features[:, None],
+}
+
+
+@pytest.mark.parametrize("field", READS)
+def test_a_need_that_was_not_declared_is_named(llava: AdaLlava, llava_inputs: dict[str, Any], field: str) -> None:
+    model = llava.with_selector(Reading(READS[field]))
+    with pytest.raises(AdallavaError, match=rf"'uniform' reads `{field}`, and its `needs` does not name Need\."):
+        model.generate(**llava_inputs, token_budget=3, max_new_tokens=1)
+
+
+class Costly(UniformSelector):
+    """Computes a matrix product, and says what a test says that it costs."""
+
+    said: Any = 0
+
+    def select(self, inputs: Any) -> Selection:
+        inputs.features @ inputs.features.transpose(1, 2)
+        return super().select(inputs)
+
+    def flops(self, *_: Any) -> Any:
+        return self.said
+
+
+@pytest.mark.parametrize("said", [0, None, 2 * 16 * 16 * 32 - 1000])
+def test_costs_that_are_not_what_is_computed_are_refused(llava: AdaLlava, said: Any) -> None:
+    selector = Costly()
+    selector.said = said
+    with pytest.raises(AdallavaError, match=rf"'uniform' says .* {said} FLOPs, and PyTorch counts 16384"):
+        check_method_costs({"uniform": llava.with_selector(selector)})
+    selector.said = 2 * 16 * 16 * 32
+    check_method_costs({"uniform": llava.with_selector(selector)})

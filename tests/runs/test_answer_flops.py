@@ -1,0 +1,49 @@
+"""The closed form of a whole answer against PyTorch's counter, for every method, from the tower to the last token."""
+
+from typing import Any
+
+import pytest
+import torch
+from models import sample_of, with_every_option
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from adallava import AdaLlava
+from adallava.costs.shapes import model_shape_from_config
+from adallava.registry import selector_names
+from adallava.runs.answer_flops import count_flops
+
+
+@pytest.mark.parametrize("budget", [5, 12])
+@pytest.mark.parametrize("method", [*selector_names(), "full"])
+def test_flops_of_an_answer_are_what_pytorch_counts(
+    full: AdaLlava, inputs: dict[str, Any], method: str, budget: int
+) -> None:
+    model = with_every_option(full, method)
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        output = model.generate(
+            **sample_of(inputs, 1), token_budget=1.0 if method == "full" else budget, max_new_tokens=3, do_sample=False
+        )
+    by_module = counter.get_flop_counts()
+    # Some versions make rotary positions by a matrix product.
+    rotary = sum(sum(ops.values()) for name, ops in by_module.items() if name.endswith("rotary_emb"))
+    shape = model_shape_from_config(model.base.config.to_dict())
+    question = "is the colour red or blue?"
+    expected = count_flops(model, shape, output.records[0], question, output.answer_lengths[0])
+    assert sum(expected.values()) == pytest.approx(counter.get_total_flops() - rotary, rel=0.002)
+    assert expected["vision"] > 0 or method == "none"
+
+
+@torch.no_grad()
+def test_a_smaller_picture_is_a_cheaper_tower(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    shape = model_shape_from_config(full.base.config.to_dict())
+    costs = []
+    for method in ("downsample", "uniform", "cls-attention", "divprune"):
+        model = full.with_method(method)
+        output = model.generate(**sample_of(inputs, 1), token_budget=4, max_new_tokens=1)
+        costs.append(count_flops(model, shape, output.records[0], "why?", 1))
+    smaller, uniform, reads_keys, projects_all = costs
+    assert smaller["vision"] < 0.4 * uniform["vision"]
+    assert reads_keys["vision"] == uniform["vision"] + 2 * 18 * 32 * 32
+    assert projects_all["projector"] == 4 * uniform["projector"]
