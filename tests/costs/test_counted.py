@@ -162,10 +162,14 @@ def test_a_longer_tower_or_another_picture_is_counted_from_the_same_numbers() ->
     assert SMALL_TOWER.with_patch_side(2) == fewer.vision
 
 
-def test_a_config_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_config_is_counted_once_wherever_it_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
     first = count_costs(llava(small("llama")))
     monkeypatch.setattr("adallava.costs.counted.costed_parts", None)
-    assert count_costs(llava(small("llama"))) is first
+    elsewhere = llava(small("llama"))
+    elsewhere.name_or_path = "elsewhere"
+    assert count_costs(elsewhere) is first
+    with pytest.raises(InputError, match="cannot count"):
+        count_costs(llava(small("llama", vocab_size=65)))
 
 
 @pytest.mark.parametrize(

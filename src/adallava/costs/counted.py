@@ -233,7 +233,9 @@ def _whole(part: str, number: Fraction) -> int:
 
 
 def _hash(config: Any) -> str:
-    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True, default=str).encode()).hexdigest()
+    """Return what tells a config from others, wherever it was loaded from."""
+    fields = {name: value for name, value in config.to_dict().items() if name != "_name_or_path"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _types(config: Any) -> str:
