@@ -1,4 +1,4 @@
-"""The closed forms against PyTorch's own counter, on small random stock models: equal to the last FLOP.
+"""Parts of an answer, as reckoned, against PyTorch's own counter on small random stock models: equal to the last FLOP.
 
 On a CPU the counter does not see the fused kernel of scaled-dot-product attention (it counts 0 for it), so
 the models run with PyTorch's math backend, which computes the same products one by one.
@@ -19,8 +19,9 @@ from transformers import (
 )
 from transformers.models.clip.modeling_clip import CLIPEncoder
 
+from adallava.costs.counted import count_costs
 from adallava.costs.flops import answer_flops, decode_flops, prefill_flops, projector_flops, vision_flops
-from adallava.costs.shapes import ModelShape, model_shape_from_config
+from adallava.costs.parts import ModelCosts
 
 NUM_VISION_TOKENS = 16
 NUM_TEXT_TOKENS = 7
@@ -69,8 +70,8 @@ def model(request: pytest.FixtureRequest) -> Iterator[LlavaForConditionalGenerat
 
 
 @pytest.fixture(scope="module")
-def shape(model: LlavaForConditionalGeneration) -> ModelShape:
-    return model_shape_from_config(model.config.to_dict())
+def shape(model: LlavaForConditionalGeneration) -> ModelCosts:
+    return count_costs(model.config)
 
 
 def counted_flops(run: Callable[[], object]) -> int:
@@ -93,15 +94,15 @@ def counted_answer_flops(model: LlavaForConditionalGeneration, batch: int, lengt
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_tower(model: LlavaForConditionalGeneration, shape: ModelShape, batch: int) -> None:
+def test_the_tower(model: LlavaForConditionalGeneration, shape: ModelCosts, batch: int) -> None:
     pixels = torch.randn(batch, 3, CLIP.image_size, CLIP.image_size)
     # Through the model's own path, which reads layer -2: all three layers are computed all the same.
     counted = counted_flops(lambda: model.get_image_features(pixel_values=pixels))
-    projector = projector_flops(shape.projector, batch * NUM_VISION_TOKENS)
+    projector = projector_flops(shape, batch * NUM_VISION_TOKENS)
     assert counted - projector == vision_flops(shape.vision, num_images=batch)
 
 
-def test_a_budget_token_in_the_tower(model: LlavaForConditionalGeneration, shape: ModelShape) -> None:
+def test_a_budget_token_in_the_tower(model: LlavaForConditionalGeneration, shape: ModelCosts) -> None:
     encoder = CLIPEncoder(model.config.vision_config).eval()
     stock, longer = (
         counted_flops(lambda tokens=tokens: encoder(inputs_embeds=torch.randn(1, tokens, CLIP.hidden_size)))
@@ -112,16 +113,16 @@ def test_a_budget_token_in_the_tower(model: LlavaForConditionalGeneration, shape
 
 @pytest.mark.parametrize("tokens_kept", [1, 4, 16])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_projector(model: LlavaForConditionalGeneration, shape: ModelShape, batch: int, tokens_kept: int) -> None:
+def test_the_projector(model: LlavaForConditionalGeneration, shape: ModelCosts, batch: int, tokens_kept: int) -> None:
     features = torch.randn(batch, tokens_kept, CLIP.hidden_size)
     counted = counted_flops(lambda: model.model.multi_modal_projector(features))
-    assert batch * projector_flops(shape.projector, tokens_kept) == counted
+    assert batch * projector_flops(shape, tokens_kept) == counted
 
 
 @pytest.mark.parametrize("tokens_kept", [0, 1, 4, 16])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_prefill_and_decode(
-    model: LlavaForConditionalGeneration, shape: ModelShape, batch: int, tokens_kept: int
+    model: LlavaForConditionalGeneration, shape: ModelCosts, batch: int, tokens_kept: int
 ) -> None:
     length = tokens_kept + NUM_TEXT_TOKENS
     prefill = counted_answer_flops(model, batch, length, new_tokens=1)
@@ -130,7 +131,7 @@ def test_prefill_and_decode(
     assert batch * decode_flops(shape.llm, length, 5) == decode
 
 
-def test_prefill_with_all_logits(model: LlavaForConditionalGeneration, shape: ModelShape) -> None:
+def test_prefill_with_all_logits(model: LlavaForConditionalGeneration, shape: ModelCosts) -> None:
     ids = torch.randint(6, 60, (1, NUM_TEXT_TOKENS))
     counted = counted_flops(lambda: model(input_ids=ids, attention_mask=torch.ones_like(ids)))
     assert prefill_flops(shape.llm, NUM_TEXT_TOKENS, logits_for=NUM_TEXT_TOKENS) == counted
@@ -139,7 +140,7 @@ def test_prefill_with_all_logits(model: LlavaForConditionalGeneration, shape: Mo
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("num_images", [1, 2])
 def test_a_whole_answer_of_the_stock_model(
-    model: LlavaForConditionalGeneration, shape: ModelShape, batch: int, num_images: int
+    model: LlavaForConditionalGeneration, shape: ModelCosts, batch: int, num_images: int
 ) -> None:
     num_vision_tokens = num_images * NUM_VISION_TOKENS
     text = torch.randint(6, 60, (batch, NUM_TEXT_TOKENS))

@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
+from adallava.costs.counted import count_costs
 from adallava.costs.flops import answer_flops
-from adallava.costs.shapes import model_shape_from_config
 from adallava.runs.inside_cost import inside_selector_flops
 from adallava.selection.layer_contract import LayerSelector
 
@@ -38,7 +38,7 @@ def test_an_answers_flops_are_what_pytorch_counts(
     rotary = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
     counted = counter.get_total_flops() - rotary
     (record,), (length,) = output.records, output.prompt_lengths
-    shape = model_shape_from_config(base.config.to_dict())
+    shape = count_costs(base.config)
     assert isinstance(model.selector, LayerSelector)
     selector = inside_selector_flops(model.selector, [model.shape] * num_images, shape.llm, record)
     by_part = answer_flops(

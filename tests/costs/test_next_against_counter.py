@@ -1,4 +1,4 @@
-"""LLaVA-NeXT's closed forms against PyTorch's counter: pictures of different sizes, budgets and batches."""
+"""LLaVA-NeXT's FLOPs against PyTorch's counter: pictures of different sizes, budgets and batches."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from costs_by_hand import LLAVA_1_5_7B
 from models import (
     INSIDE_LLM,
     MECHANISMS,
@@ -21,8 +22,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
+from adallava.costs.counted import count_costs
 from adallava.costs.flops import answer_flops, decode_flops, prefill_flops, vision_flops
-from adallava.costs.shapes import LLAVA_1_5_7B, ModelShape, model_shape_from_config
+from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError
 from adallava.pipeline.layout import share_over_images
 from adallava.registry import selector_names
@@ -47,8 +49,8 @@ def inputs(full: AdaLlava) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def shape(full: AdaLlava) -> ModelShape:
-    return model_shape_from_config(full.base.config.to_dict())
+def shape(full: AdaLlava) -> ModelCosts:
+    return count_costs(full.base.config)
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +97,7 @@ CASES += [(name, 0.6, (0, 1, 2)) for name in MECHANISMS if name in METHODS] + [(
 
 @pytest.mark.parametrize(("method", "budget", "pictures"), CASES)
 def test_an_answer_costs_what_pytorch_counts(
-    full: AdaLlava, inputs: dict[str, Any], shape: ModelShape, method: str, budget: float, pictures: tuple[int, ...]
+    full: AdaLlava, inputs: dict[str, Any], shape: ModelCosts, method: str, budget: float, pictures: tuple[int, ...]
 ) -> None:
     model = with_every_option(full, method)
     for picture in pictures:
@@ -111,7 +113,7 @@ def test_an_answer_costs_what_pytorch_counts(
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("method", ["full", "random", "cls-attention", "divprune", "mmtok", "fastv", "pyramiddrop"])
-def test_a_batch_alike_costs_its_samples(full: AdaLlava, shape: ModelShape, method: str, size: int) -> None:
+def test_a_batch_alike_costs_its_samples(full: AdaLlava, shape: ModelCosts, method: str, size: int) -> None:
     model = full.with_method(method)
     one = sample_of(tiny_inputs(full.processor, QUESTIONS), 2)
     batch = {name: torch.cat([tensor] * size) for name, tensor in one.items()}
@@ -122,7 +124,7 @@ def test_a_batch_alike_costs_its_samples(full: AdaLlava, shape: ModelShape, meth
 
 @pytest.mark.parametrize("method", ["full", "random", "cls-attention", "divprune"])
 def test_of_a_mixed_batch_only_the_llm_pays_for_padding(
-    full: AdaLlava, inputs: dict[str, Any], shape: ModelShape, method: str
+    full: AdaLlava, inputs: dict[str, Any], shape: ModelCosts, method: str
 ) -> None:
     """The tower, the method and the projector see each picture's own tiles and tokens; the LLM's rows are padded."""
     model = full.with_method(method)

@@ -6,15 +6,16 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from costs_by_hand import LLAVA_1_5_7B
 from models import SCHEDULERS, scheduled, six_layers_for, tiny_inputs
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.budget import Latency
+from adallava.costs.counted import count_costs
 from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops
 from adallava.costs.roofline import HARDWARE, decode_floor_ms, floor_ms, hardware, prefill_floor_ms, weight_bytes
-from adallava.costs.shapes import LLAVA_1_5_7B, model_shape_from_config
 from adallava.errors import InputError
 from adallava.runs.answer_flops import count_flops, count_kv_bytes
 
@@ -63,7 +64,7 @@ def test_groups_of_heads_cost_their_share_of_a_layer() -> None:
     half = [Fraction(1, 2)] * 32
     output_layer = 2 * 4096 * 32064
     assert 2 * (prefill_flops(LLM, 645, layer_shares=half) - output_layer) == prefill_flops(LLM, 645) - output_layer
-    sixteen = replace(LLM, layers=16)
+    sixteen = replace(LLM, layers=LLM.layers[:16])
     assert decode_flops(LLM, 645, 9, layer_shares=half) == decode_flops(sixteen, 645, 9)
     # 2 * 4096 values a token and layer, in two bytes.
     assert kv_bytes(LLM, 645, 9, bytes_per_value=2) == 32 * 653 * 2 * 4096 * 2
@@ -93,7 +94,7 @@ def test_an_answers_costs_are_what_pytorch_counts_and_the_cache_holds(
             **inputs, token_budget=5, latency=latency, max_new_tokens=4, do_sample=False, return_dict_in_generate=True
         )
     rotary = sum(sum(ops.values()) for key, ops in counter.get_flop_counts().items() if key.endswith("rotary_emb"))
-    shape = model_shape_from_config(six.base.config.to_dict())
+    shape = count_costs(six.base.config)
     (record,), (length,) = output.records, output.answer_lengths
     flops = count_flops(model, shape, record, "is the colour red or blue?", length)
     assert sum(flops.values()) == counter.get_total_flops() - rotary

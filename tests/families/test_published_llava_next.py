@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from costs_by_hand import LLAVA_1_5_7B
 from PIL import Image
 from published_llava import (
     IMAGE_TOKEN_ID,
@@ -26,10 +27,11 @@ from published_llava import (
     write_model,
     write_processor,
 )
+from transformers import LlavaNextConfig
 
 from adallava import AdaLlava, AdaLlavaProcessor
 from adallava.cli.main import main
-from adallava.costs.shapes import LLAVA_1_5_7B, model_shape_from_config
+from adallava.costs.counted import count_costs
 from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
 
@@ -163,11 +165,11 @@ def test_it_answers_as_the_stock_model_does_and_from_fewer_tokens(published: Ada
         assert [record.tokens_at_end for record in records] == [64, 366]
 
 
-def test_its_costs_have_the_shapes_of_llava_1_5() -> None:
+def test_its_parts_cost_those_of_llava_1_5() -> None:
     """The same tower, projector and LLM; what differs is how many tiles and tokens a picture has."""
     fields = next_fields(tiny=False)
     fields["text_config"] |= {"hidden_size": 4096, "intermediate_size": 11008}
-    assert model_shape_from_config(fields) == LLAVA_1_5_7B
+    assert count_costs(LlavaNextConfig.from_dict(fields)) == LLAVA_1_5_7B
 
 
 def test_a_user_asks_it_by_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A family from outside the package: one class and its costs, by entry points, and every command takes it."""
+"""A family from outside the package: one class by an entry point, and every command takes it."""
 
 import json
 from importlib.metadata import EntryPoint, entry_points
@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.cli.main import main
-from adallava.costs.shapes import model_shape_from_config
-from adallava.errors import AdallavaError, UnsupportedModeError
+from adallava.costs.counted import count_costs
+from adallava.errors import UnsupportedModeError
 from adallava.families.llava import LlavaFamily
 from adallava.registry import found as registry
 from adallava.runs.answer_flops import count_flops
@@ -44,7 +44,7 @@ def _register(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    _register(monkeypatch, families=f"{__name__}:VipLlavaFamily", costs="adallava.costs.shapes:llava_shape")
+    _register(monkeypatch, families=f"{__name__}:VipLlavaFamily")
 
 
 @pytest.fixture(scope="module")
@@ -104,24 +104,25 @@ def test_with_it_the_commands_run(folder: Path, tmp_path: Path, capsys: pytest.C
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("budget", [5, 12])
 def test_its_costs_are_what_pytorch_counts(folder: Path, budget: int) -> None:
-    """LLaVA's, as it says: two layers of the tower side by side, and a norm is no matrix product."""
+    """As LLaVA names the parts: two layers of the tower side by side, and a norm is no matrix product."""
     model = AdaLlava.from_pretrained(str(folder), method="uniform", device="cpu")
     inputs = sample_of(tiny_inputs(model.processor, ["why?"]), 0)
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
         output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
     rotary = sum(sum(f.values()) for name, f in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
-    shape = model_shape_from_config(model.base.config.to_dict())
-    assert (shape.projector.in_width, shape.projector.width) == (2 * 32, 48)
+    shape = count_costs(model.base.config)
+    assert shape.projector_per_token == 2 * (2 * 32) * 48 + 2 * 48 * 48
     expected = sum(count_flops(model, shape, output.records[0], "why?", output.answer_lengths[0]).values())
     assert expected == counter.get_total_flops() - rotary
 
 
-def test_a_family_that_tells_no_costs_answers_and_is_swept_without_flops(
+@pytest.mark.usefixtures("registered")
+def test_a_family_that_names_no_parts_answers_and_is_swept_without_flops(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """LLaVA's would be taken for its own, though it inherits LLaVA's class."""
-    _register(monkeypatch, families=f"{__name__}:VipLlavaFamily")
+    monkeypatch.setattr(VipLlavaFamily, "costed_parts", None, raising=False)
+    monkeypatch.setattr("adallava.costs.counted._counted", {})
     monkeypatch.chdir(tmp_path)
     tiny_image().save(tmp_path / "a.png")
     common = ["--model", str(folder), "--method", "uniform", "--token-budget", "0.25", "--device", "cpu"]
@@ -130,14 +131,8 @@ def test_a_family_that_tells_no_costs_answers_and_is_swept_without_flops(
     capsys.readouterr()
     assert main(["sweep", *common, "--limit", "2", "--output", str(tmp_path / "run")]) == 0
     said = " ".join(capsys.readouterr().err.split())
-    assert "cannot count the FLOPs of a model whose model_type is 'vipllava': it must be 'llava' or 'llava_n" in said
+    assert "cannot count the FLOPs of a model whose model_type is 'vipllava': its family has no `costed_parts`" in said
     assert '"flops":{}' in (tmp_path / "run" / "samples.jsonl").read_text()
-
-
-def test_costs_that_cannot_be_imported_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    _register(monkeypatch, costs=f"{__name__}:no_such_shape")
-    with pytest.raises(AdallavaError, match=r"costs of the model family 'vipllava' .* cannot be imported from"):
-        model_shape_from_config({"model_type": "vipllava"})
 
 
 @pytest.mark.usefixtures("registered")

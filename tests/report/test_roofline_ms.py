@@ -1,10 +1,10 @@
 """The bound beside the measured milliseconds: on the run's own hardware, or on another that is asked for."""
 
 import pytest
+from costs_by_hand import LLAVA_1_5_7B
 from run_folders import FakeRun, fake_results, fake_run
 
 from adallava.costs.roofline import HARDWARE, hardware_of_device, weight_counts
-from adallava.costs.shapes import LLAVA_1_5_7B
 from adallava.errors import InputError
 from adallava.records import Run, Spread, Timing
 from adallava.report.paper_tables import paper_tables

@@ -1,4 +1,4 @@
-"""The closed form of a whole answer against PyTorch's counter, for every method, from the tower to the last token."""
+"""What a whole answer is reckoned to cost against PyTorch's counter, for every method, from tower to last token."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
-from adallava.costs.shapes import model_shape_from_config
+from adallava.costs.counted import count_costs
 from adallava.registry import selector_names
 from adallava.runs.answer_flops import count_flops
 
@@ -28,7 +28,7 @@ def test_flops_of_an_answer_are_what_pytorch_counts(
     by_module = counter.get_flop_counts()
     # Some versions make rotary positions by a matrix product.
     rotary = sum(sum(ops.values()) for name, ops in by_module.items() if name.endswith("rotary_emb"))
-    shape = model_shape_from_config(model.base.config.to_dict())
+    shape = count_costs(model.base.config)
     question = "is the colour red or blue?"
     expected = count_flops(model, shape, output.records[0], question, output.answer_lengths[0])
     assert sum(expected.values()) == pytest.approx(counter.get_total_flops() - rotary, rel=0.002)
@@ -37,7 +37,7 @@ def test_flops_of_an_answer_are_what_pytorch_counts(
 
 @torch.no_grad()
 def test_a_smaller_picture_is_a_cheaper_tower(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    shape = model_shape_from_config(full.base.config.to_dict())
+    shape = count_costs(full.base.config)
     costs = []
     for method in ("downsample", "uniform", "cls-attention", "divprune"):
         model = full.with_method(method)

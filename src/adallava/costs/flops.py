@@ -1,4 +1,4 @@
-"""Floating-point operations of an answer, by part, in closed form.
+"""Floating-point operations of an answer, by part, from what a token and a pair cost in each part of the model.
 
 The convention is that of `torch.utils.flop_counter`, and of most published figures: one multiply-add is 2
 FLOPs, and only matrix products, convolutions and the two products of attention are counted. Norms,
@@ -14,47 +14,44 @@ padded batch the machine also computes the padding, which is no sample's own cos
 from collections.abc import Sequence
 from fractions import Fraction
 
-from adallava.costs.shapes import LLMShape, ModelShape, ProjectorShape, VisionTowerShape
+from adallava.costs.parts import LayerCosts, LLMCosts, ModelCosts, TowerCosts
 from adallava.errors import InputError
 
 
-def vision_flops(vision: VisionTowerShape, *, num_images: int = 1) -> int:
-    """Return the FLOPs of the vision tower: the patch convolution and every layer, over S = N + extra tokens.
+def vision_flops(vision: TowerCosts, *, num_images: int = 1) -> int:
+    """Return the FLOPs of the vision tower: making N patches tokens, and every layer over S = N + extra tokens.
 
     Raises:
         InputError: for a negative number of images.
     """
     _require_at_least("num_images", num_images, 0)
-    tokens, width = vision.sequence_length, vision.width
-    patches = _product_flops(vision.num_vision_tokens, vision.channels * vision.patch_size**2, width)
-    projections = 4 * _product_flops(tokens, width, width)
-    mlp = 2 * _product_flops(tokens, width, vision.mlp_width)
-    layer = projections + _attention_flops(tokens * tokens, width) + mlp
-    return num_images * (patches + vision.layers * layer)
+    tokens = vision.sequence_length
+    layers = vision.per_token * tokens + vision.per_pair * tokens**2
+    return num_images * (vision.fixed + vision.per_patch * vision.num_vision_tokens + layers)
 
 
-def tower_layer_flops(vision: VisionTowerShape, *, has_cls: bool = True) -> int:
+def tower_layer_flops(vision: TowerCosts) -> int:
     """Return the FLOPs of one layer's keys of every token, and of the class token's query: what some methods read.
 
-    The tower has computed both and lets go of them; computing them anew is cheaper than an eager kernel.
+    The tower has computed both and lets go of them; computing them anew is cheaper than an eager kernel. A tower that
+    methods read has no token beside its patches but a class token.
     """
-    tokens = vision.num_vision_tokens + has_cls
-    return _product_flops(tokens + has_cls, vision.width, vision.width)
+    rows = vision.sequence_length + (vision.extra_tokens > 0)
+    return _product_flops(rows, vision.width, vision.width)
 
 
-def projector_flops(projector: ProjectorShape, num_tokens: int) -> int:
+def projector_flops(model: ModelCosts, num_tokens: int) -> int:
     """Return the FLOPs of the projector over `num_tokens` vision tokens: only the kept ones reach it.
 
     Raises:
         InputError: for a negative number of tokens.
     """
     _require_at_least("num_tokens", num_tokens, 0)
-    first = _product_flops(num_tokens, projector.in_width, projector.width)
-    return first + _product_flops(num_tokens, projector.width, projector.width)
+    return num_tokens * model.projector_per_token
 
 
 def prefill_flops(
-    llm: LLMShape,
+    llm: LLMCosts,
     sequence_length: int | Sequence[int],
     *,
     logits_for: int = 1,
@@ -63,7 +60,7 @@ def prefill_flops(
     """Return the FLOPs of one pass of the LLM over a prompt of L tokens, vision tokens included.
 
     Args:
-        llm: shape of the LLM.
+        llm: of the LLM.
         sequence_length: L, tokens that enter the LLM, padding excluded; or those that each layer reads, where tokens
             are dropped inside the LLM.
         logits_for: positions that pass through the output layer: 1 in `generate`, L in a plain forward.
@@ -77,14 +74,14 @@ def prefill_flops(
     _require_at_least("logits_for", logits_for, 1)
     if logits_for > lengths[-1]:
         raise InputError(f"logits_for is {logits_for}, but the prompt has {lengths[-1]} tokens")
-    layers = _of_shares(
-        llm, [_layer_flops(llm, num_tokens=length, query_key_pairs=length * length) for length in lengths], layer_shares
-    )
-    return layers + _product_flops(logits_for, llm.width, llm.vocab_size)
+    by_layer = [
+        layer.per_token * length + layer.per_pair * length**2 for layer, length in zip(llm.layers, lengths, strict=True)
+    ]
+    return _of_shares(llm, by_layer, layer_shares) + logits_for * llm.per_logits
 
 
 def decode_flops(
-    llm: LLMShape,
+    llm: LLMCosts,
     prompt_length: int | Sequence[int],
     new_tokens: int,
     *,
@@ -93,10 +90,10 @@ def decode_flops(
     """Return the FLOPs of all decoding steps of an answer of A new tokens after a prompt of P, with a cache.
 
     The first new token comes from prefill's logits and the last is never fed back, so there are A - 1 steps;
-    step i = 1 … A - 1 attends to P + i keys.
+    step i = 1 … A - 1 attends to P + i keys, or to as many as the layer's window has.
 
     Args:
-        llm: shape of the LLM.
+        llm: of the LLM.
         prompt_length: P, tokens that entered the LLM at prefill, padding excluded; or those that each layer read and
             keeps keys and values of.
         new_tokens: A, new tokens with EOS. No step runs for A = 1, nor for an answer that failed (A = 0).
@@ -109,17 +106,15 @@ def decode_flops(
     lengths = _lengths_by_layer(llm, "prompt_length", prompt_length)
     _require_at_least("new_tokens", new_tokens, 0)
     steps = max(0, new_tokens - 1)
-    between_new = steps * (steps + 1) // 2
-    layers = _of_shares(
-        llm,
-        [_layer_flops(llm, num_tokens=steps, query_key_pairs=steps * length + between_new) for length in lengths],
-        layer_shares,
-    )
-    return layers + _product_flops(steps, llm.width, llm.vocab_size)
+    by_layer = [
+        layer.per_token * steps + layer.per_pair * _decoded_pairs(layer, length, steps)
+        for layer, length in zip(llm.layers, lengths, strict=True)
+    ]
+    return _of_shares(llm, by_layer, layer_shares) + steps * llm.per_logits
 
 
 def kv_bytes(
-    llm: LLMShape,
+    llm: LLMCosts,
     prompt_length: int | Sequence[int],
     new_tokens: int,
     *,
@@ -128,8 +123,10 @@ def kv_bytes(
 ) -> int:
     """Return the bytes of keys and values when an answer ends. What a layer does not run, it does not keep.
 
+    A layer with a window keeps one token less than that: the next one is attended to as well.
+
     Args:
-        llm: shape of the LLM.
+        llm: of the LLM.
         prompt_length: P, tokens that entered the LLM at prefill, padding excluded; or those that each layer read.
         new_tokens: A, new tokens with EOS; the last one is never fed back and has no keys.
         bytes_per_value: 2 in half precision.
@@ -141,18 +138,22 @@ def kv_bytes(
     lengths = _lengths_by_layer(llm, "prompt_length", prompt_length)
     _require_at_least("new_tokens", new_tokens, 0)
     _require_at_least("bytes_per_value", bytes_per_value, 1)
-    per_token = 2 * llm.kv_heads * llm.head_dim * bytes_per_value
-    held = [per_token * (length + max(0, new_tokens - 1)) for length in lengths]
+    tokens = [length + max(0, new_tokens - 1) for length in lengths]
+    held = [
+        bytes_per_value * layer.cache_values * (count if layer.window is None else min(count, layer.window - 1))
+        for layer, count in zip(llm.layers, tokens, strict=True)
+    ]
     return _of_shares(llm, held, layer_shares)
 
 
-def asked_attention_flops(llm: LLMShape, sequence_length: int, num_asked: int) -> int:
+def asked_attention_flops(llm: LLMCosts, sequence_length: int, num_asked: int) -> int:
     """Return the FLOPs of a few tokens' attention in one layer, computed beside the layer.
 
-    Keys are computed for all L tokens, queries and their products with the keys for the asked ones.
+    Keys are computed for all L tokens, queries and their products with the keys for the asked ones. LLMs whose layers
+    are driven from outside have layers that are all alike, with keys as wide as values.
 
     Args:
-        llm: shape of the LLM.
+        llm: of the LLM.
         sequence_length: L, tokens that the layer reads.
         num_asked: R, tokens whose attention is computed.
 
@@ -161,14 +162,14 @@ def asked_attention_flops(llm: LLMShape, sequence_length: int, num_asked: int) -
     """
     _require_at_least("sequence_length", sequence_length, 1)
     _require_at_least("num_asked", num_asked, 0)
-    query_width = llm.query_heads * llm.head_dim
-    keys = _product_flops(sequence_length, llm.width, llm.kv_heads * llm.head_dim)
+    query_width, key_width = llm.layers[0].per_pair // 4, llm.layers[0].cache_values // 2
+    keys = _product_flops(sequence_length, llm.width, key_width)
     queries = _product_flops(num_asked, llm.width, query_width)
     return keys + queries + _product_flops(num_asked, query_width, sequence_length)
 
 
 def answer_flops(
-    model: ModelShape,
+    model: ModelCosts,
     *,
     num_images: int,
     num_vision_tokens: int,
@@ -178,7 +179,7 @@ def answer_flops(
     selector_flops: int,
     tokens_kept_by_layer: Sequence[int] | None = None,
     tokens_per_image: Sequence[int] | None = None,
-    towers: Sequence[VisionTowerShape] | None = None,
+    towers: Sequence[TowerCosts] | None = None,
     tower_layers_read: int = 0,
     projects_all: bool = False,
     layer_shares: Sequence[Fraction] | None = None,
@@ -187,7 +188,7 @@ def answer_flops(
     """Return the FLOPs of one greedy or sampled answer by part: `records.PART_NAMES`, in that order.
 
     Args:
-        model: shape of the model; `model.with_budget_token()` for a method with a budget token in the tower.
+        model: what its parts cost; `model.with_budget_token()` for a method with a budget token in the tower.
         num_images: images of the sample. If none of their tokens is kept, the tower does not run.
         num_vision_tokens: N over all those images, before selection.
         tokens_kept_per_image: K of every image, or of each: vision tokens that reach projector and LLM.
@@ -205,7 +206,7 @@ def answer_flops(
         scheduler_flops: of making a latency token and choosing the layers, which is part of prefill.
 
     Raises:
-        InputError: for counts that contradict the model's shape or each other.
+        InputError: for counts that contradict the model or each other.
     """
     _require_at_least("selector_flops", selector_flops, 0)
     per_image = [model.vision.num_vision_tokens] * num_images if tokens_per_image is None else tokens_per_image
@@ -221,9 +222,7 @@ def answer_flops(
     return {
         "vision": sum(vision_flops(tower) + tower_layers_read * tower_layer_flops(tower) for tower in encoded),
         "selector": selector_flops,
-        "projector": projector_flops(
-            model.projector, num_vision_tokens if projects_all and tokens_kept else tokens_kept
-        ),
+        "projector": projector_flops(model, num_vision_tokens if projects_all and tokens_kept else tokens_kept),
         "prefill": prefill_flops(model.llm, lengths, layer_shares=layer_shares) + scheduler_flops,
         "decode": decode_flops(model.llm, lengths, answer_length, layer_shares=layer_shares),
     }
@@ -258,49 +257,42 @@ def _tokens_kept(
     return sum(counts)
 
 
-def _lengths_by_layer(llm: LLMShape, name: str, lengths: int | Sequence[int]) -> Sequence[int]:
-    by_layer = [lengths] * llm.layers if isinstance(lengths, int) else lengths
-    if len(by_layer) != llm.layers:
-        raise InputError(f"{name} has {len(by_layer)} lengths for an LLM of {llm.layers} layers: give one for each")
+def _lengths_by_layer(llm: LLMCosts, name: str, lengths: int | Sequence[int]) -> Sequence[int]:
+    by_layer = [lengths] * len(llm.layers) if isinstance(lengths, int) else lengths
+    if len(by_layer) != len(llm.layers):
+        raise InputError(
+            f"{name} has {len(by_layer)} lengths for an LLM of {len(llm.layers)} layers: give one for each"
+        )
     for length in by_layer:
         _require_at_least(name, length, 1)
     return by_layer
 
 
-def _of_shares(llm: LLMShape, by_layer: Sequence[int], layer_shares: Sequence[Fraction] | None) -> int:
+def _of_shares(llm: LLMCosts, by_layer: Sequence[int], layer_shares: Sequence[Fraction] | None) -> int:
     """Return the sum over the layers of what a whole one costs, times the share of it that runs.
 
     Heads and neurons are split evenly, so that a share of them is the same share of every product.
     """
     if layer_shares is None:
         return sum(by_layer)
-    if len(layer_shares) != llm.layers or not all(0 <= share <= 1 for share in layer_shares):
+    if len(layer_shares) != len(llm.layers) or not all(0 <= share <= 1 for share in layer_shares):
         raise InputError(
-            f"layer_shares are {[str(share) for share in layer_shares]}: give one in [0, 1] for each of {llm.layers} "
-            "layers"
+            f"layer_shares are {[str(share) for share in layer_shares]}: give one in [0, 1] for each of "
+            f"{len(llm.layers)} layers"
         )
     return int(sum((cost * share for cost, share in zip(by_layer, layer_shares, strict=True)), Fraction(0)))
 
 
-def _layer_flops(llm: LLMShape, *, num_tokens: int, query_key_pairs: int) -> int:
-    """Return the FLOPs of `num_tokens` through one layer."""
-    query_width = llm.query_heads * llm.head_dim
-    kv_width = llm.kv_heads * llm.head_dim
-    # Query and output products have the queries' width; grouped heads shrink key and value products.
-    projections = 2 * _product_flops(num_tokens, llm.width, query_width + kv_width)
-    mlp = (3 if llm.gated_mlp else 2) * _product_flops(num_tokens, llm.width, llm.mlp_width)
-    # Keys and values are repeated for every query head, so the products of attention do not shrink.
-    return projections + _attention_flops(query_key_pairs, query_width) + mlp
+def _decoded_pairs(layer: LayerCosts, prompt_length: int, steps: int) -> int:
+    """Return the pairs of a query and a key over all steps: P + 1, P + 2, … keys, and none beyond the window."""
+    growing = steps if layer.window is None else max(0, min(steps, layer.window - prompt_length))
+    pairs = growing * prompt_length + growing * (growing + 1) // 2
+    return pairs if layer.window is None else pairs + (steps - growing) * layer.window
 
 
 def _product_flops(rows: int, inner: int, columns: int) -> int:
     """Return the FLOPs of [rows, inner] @ [inner, columns]."""
     return 2 * rows * inner * columns
-
-
-def _attention_flops(query_key_pairs: int, query_width: int) -> int:
-    """Return the FLOPs of attention's two products, scores and weighted values, over all heads."""
-    return 2 * 2 * query_key_pairs * query_width
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops, projector_flops
-from adallava.costs.shapes import LLMShape, ModelShape
+from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops
+from adallava.costs.parts import LLMCosts, ModelCosts
 from adallava.errors import InputError
 
 BYTES_PER_VALUE: dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -116,7 +116,7 @@ def floor_ms(machine: Hardware, flops: float, num_bytes: float, *, dtype: str) -
 
 def prefill_floor_ms(
     machine: Hardware,
-    llm: LLMShape,
+    llm: LLMCosts,
     sequence_length: int | Sequence[int],
     *,
     dtype: str,
@@ -127,7 +127,7 @@ def prefill_floor_ms(
 
     Args:
         machine: its ceilings.
-        llm: shape of the LLM.
+        llm: of the LLM.
         sequence_length: L, or that of each layer.
         dtype: of weights and products, a key of `BYTES_PER_VALUE`.
         batch_size: B, prompts of that length with one plan.
@@ -141,7 +141,7 @@ def prefill_floor_ms(
 
 def decode_floor_ms(
     machine: Hardware,
-    llm: LLMShape,
+    llm: LLMCosts,
     prompt_length: int | Sequence[int],
     *,
     dtype: str,
@@ -155,23 +155,24 @@ def decode_floor_ms(
     return floor_ms(machine, batch_size * flops, num_bytes, dtype=dtype)
 
 
-def weight_bytes(llm: LLMShape, *, bytes_per_value: int, layer_shares: Sequence[Fraction] | None = None) -> int:
+def weight_bytes(llm: LLMCosts, *, bytes_per_value: int, layer_shares: Sequence[Fraction] | None = None) -> int:
     """Return the bytes of the matrices that one pass reads: those of the layers that run, and the output layer."""
-    shares = [Fraction(1)] * llm.layers if layer_shares is None else layer_shares
-    # One token without any key: two FLOPs a weight, and 4 * width a layer for the one pair of query and key.
-    pairs = 4 * llm.query_heads * llm.head_dim
-    flops = prefill_flops(llm, 1, layer_shares=shares) - int(pairs * sum(shares, Fraction(0)))
+    shares = [Fraction(1)] * len(llm.layers) if layer_shares is None else layer_shares
+    # One token without any key: two FLOPs a weight, and of a layer's FLOPs the one pair of query and key is none.
+    pairs = sum((layer.per_pair * share for layer, share in zip(llm.layers, shares, strict=True)), Fraction(0))
+    flops = prefill_flops(llm, 1, layer_shares=shares) - int(pairs)
     return flops // 2 * bytes_per_value
 
 
-def weight_counts(shape: ModelShape) -> dict[str, int]:
-    """Return the weights of the matrices that a first token reads: `vision`, `projector`, `layers`, `output`."""
-    vision, llm = shape.vision, shape.llm
-    output = llm.width * llm.vocab_size
-    patches = vision.channels * vision.patch_size**2 * vision.width
+def weight_counts(model: ModelCosts) -> dict[str, int]:
+    """Return the weights of the matrices that a first token reads: `vision`, `projector`, `layers`, `output`.
+
+    One token's products are two FLOPs a weight; of a mixture these are the experts that it takes.
+    """
+    vision, output = model.vision, model.llm.per_logits // 2
     return {
-        "vision": patches + vision.layers * (4 * vision.width**2 + 2 * vision.width * vision.mlp_width),
-        "projector": projector_flops(shape.projector, 1) // 2,
-        "layers": weight_bytes(llm, bytes_per_value=1) - output,
+        "vision": (vision.fixed + vision.per_patch + vision.per_token) // 2,
+        "projector": model.projector_per_token // 2,
+        "layers": weight_bytes(model.llm, bytes_per_value=1) - output,
         "output": output,
     }

@@ -1,5 +1,6 @@
 """Llava: a CLIP-style tower, a two-layer projector, any LLM. Only here transformers' Llava modules are known."""
 
+import copy
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.contract import TextTower, VisionFeatures
+from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, on_meta, stacked_layers
 from adallava.families.decoder import LlamaDecoder
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.text_tower import load_text_tower
@@ -224,6 +226,35 @@ class LlavaFamily:
             UnsupportedModeError: for an LLM that is neither a Llama nor a Mistral.
         """
         return LlamaDecoder(self._model)
+
+    @staticmethod
+    def costed_parts(model: Any) -> CostedParts:
+        """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
+        vision, tower, llm = model.config.vision_config, model.model.vision_tower, model.model.language_model
+        layers = stacked_layers(llm, llm.config.num_hidden_layers)
+        let_first_stand_for_all(layers)
+
+        def tower_of_side(side: int) -> tuple[Any, Sequence[Any]]:
+            config = copy.deepcopy(vision)
+            config.image_size = side * vision.patch_size
+            built = on_meta(type(tower), config)
+            tower_layers = stacked_layers(built, vision.num_hidden_layers)
+            let_first_stand_for_all(tower_layers)
+            return built, tower_layers
+
+        return CostedParts(
+            model=model,
+            tower_of_side=tower_of_side,
+            side=vision.image_size // vision.patch_size,
+            patch_size=vision.patch_size,
+            channels=vision.num_channels,
+            tower_width=vision.hidden_size,
+            projector=model.model.multi_modal_projector,
+            feature_width=vision.hidden_size * len(_feature_layers(model.config)),
+            layers=layers,
+            output=model.get_output_embeddings(),
+            positions=tuple(module for name, module in llm.named_children() if name.startswith("rotary_emb")),
+        )
 
     def _patches(self, states: Sequence[Tensor]) -> Tensor:
         drop = 1 if self._has_cls else 0

@@ -148,6 +148,18 @@ def hear_reordering(model: nn.Module, reorder: Callable[[Any, Tensor], Any]) -> 
     model.__dict__["_reorder_cache"] = reorder
 
 
+def run_behind_cache(model: nn.Module, embeds: Tensor, cache: Any) -> Any:
+    """Run a whole stock model on embeddings, [B, L, D], with logits of the last one alone; return its cache.
+
+    Args:
+        model: with a head.
+        embeds: of the tokens.
+        cache: of the tokens before them; None = a new one.
+    """
+    name = _cache_name(signature(model.forward).parameters)
+    return model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1, **{name: cache})[name]
+
+
 def reorder_layers(cache: Any, order: Callable[[int], Tensor | None]) -> None:
     """Put the rows of each layer's keys and values into an order.
 

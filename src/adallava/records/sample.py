@@ -78,7 +78,7 @@ class SampleRecord(Record):
     part_ms: dict[str, float]
     """Measured milliseconds by part (`PART_NAMES`) of the batch, divided by `batch_size`."""
     flops: dict[str, int]
-    """Closed-form FLOPs of this sample by part; empty where the model's have no closed form here."""
+    """FLOPs of this sample by part; empty where the model's cannot be counted."""
     peak_memory_bytes: int | None = None
     """Peak of the device's allocator during the batch (CUDA), or of the process (CPU)."""
     cpu_by_others: float | None = None

@@ -43,12 +43,6 @@ FAMILIES = {
 }
 """Model families, by the `model_type` of their config."""
 
-COSTS = {
-    "llava": "adallava.costs.shapes:llava_shape",
-    "llava_next": "adallava.costs.shapes:llava_shape",
-}
-"""Readers of a config for its costs, by its `model_type`."""
-
 TASKS = {
     "lmms": "adallava.integrations.lmms_eval.task:load_lmms_task",
 }

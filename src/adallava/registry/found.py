@@ -1,4 +1,4 @@
-"""Finds methods, schedulers, model families, costs and sources of tasks by name: built in, or another package's.
+"""Finds methods, schedulers, model families and sources of tasks by name: built in, or another package's.
 
 Another package registers its own as entry points. Nothing is imported before it is asked for, so that listing names
 stays fast and needs no torch.
@@ -14,7 +14,6 @@ from adallava.registry import built_in
 SELECTOR_GROUP = "adallava.selectors"
 SCHEDULER_GROUP = "adallava.schedulers"
 FAMILY_GROUP = "adallava.families"
-COSTS_GROUP = "adallava.costs"
 TASK_GROUP = "adallava.tasks"
 
 _OWN = "adallava"
@@ -23,7 +22,6 @@ _BUILT_IN = {
     SELECTOR_GROUP: built_in.SELECTORS,
     SCHEDULER_GROUP: built_in.SCHEDULERS,
     FAMILY_GROUP: built_in.FAMILIES,
-    COSTS_GROUP: built_in.COSTS,
     TASK_GROUP: built_in.TASKS,
 }
 
@@ -31,7 +29,6 @@ _KINDS = {
     SELECTOR_GROUP: "selection method",
     SCHEDULER_GROUP: "scheduler",
     FAMILY_GROUP: "model family",
-    COSTS_GROUP: "costs of the model family",
     TASK_GROUP: "source of tasks",
 }
 
@@ -122,25 +119,6 @@ def load_family_class(model_type: str) -> type[Any]:
         AdallavaError: if the class cannot be imported, lacks part of the contract, or names itself otherwise.
     """
     return _load(FAMILY_GROUP, model_type)
-
-
-def costed_names() -> tuple[str, ...]:
-    """Return the `model_type` of every model whose costs are known, sorted. Imports nothing.
-
-    Raises:
-        AdallavaError: if two installed packages claim one name.
-    """
-    return tuple(sorted(_entry_points_by_name(COSTS_GROUP)))
-
-
-def load_shape_reader(model_type: str) -> Any:
-    """Import and return what reads a config of this `model_type` for its costs, as `costs.shapes.llava_shape` does.
-
-    Raises:
-        UnknownNameError: for a type that no package registers, with the nearest known ones.
-        AdallavaError: if it cannot be imported.
-    """
-    return _import(COSTS_GROUP, model_type)[1]
 
 
 def task_source(name: str) -> Any:

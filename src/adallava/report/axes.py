@@ -73,7 +73,7 @@ def cost_axes(results: Results) -> tuple[CostAxis, ...]:
 
 
 def has_flops(results: Results) -> bool:
-    """Return whether FLOPs were counted: of some models they have no closed form."""
+    """Return whether FLOPs were counted: of some models they cannot be."""
     return any(cell.flops for cell in results.cells)
 
 

@@ -116,7 +116,7 @@ def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperT
     ]
     caption = (
         "Cost of an answer: vision tokens before the LLM and averaged over its layers, "
-        f"{'GFLOPs in closed form, ' if counted else ''}"
+        f"{'GFLOPs from shapes, ' if counted else ''}"
         f"peak memory of the whole batch of {batch_size or run.config.batch_size}. ms: {ms_source(batch_size)}"
         + ("" if batch_size else f" (batch {run.config.batch_size})")
         + f"; {NO_CHOOSING_MS}; decoding has ms per token in the timing pass alone. {run.config.model} on "

@@ -1,9 +1,9 @@
-"""The closed-form FLOPs of one answer: the model's, the method's, and what the model made for the method."""
+"""The FLOPs of one answer: the model's, the method's, and what the model made for the method."""
 
 from collections.abc import Sequence
 
 from adallava.costs.flops import answer_flops, kv_bytes
-from adallava.costs.shapes import ModelShape, VisionTowerShape, with_patch_side
+from adallava.costs.parts import ModelCosts, TowerCosts
 from adallava.model import AdaLlava
 from adallava.pipeline.result import RunRecord
 from adallava.runs.inside_cost import inside_selector_flops
@@ -14,23 +14,23 @@ from adallava.selection.layer_contract import LayerSelector
 
 def count_flops(
     model: AdaLlava,
-    base_shape: ModelShape | None,
+    costs: ModelCosts | None,
     ran: RunRecord,
     question: str,
     answer_length: int,
     num_beams: int = 1,
 ) -> dict[str, int]:
-    """Return the FLOPs of an answer by part; nothing for a model without a shape.
+    """Return the FLOPs of an answer by part; nothing for a model whose parts are not counted.
 
     Args:
         model: with the method that ran.
-        base_shape: of the model without it.
+        costs: of the parts of the model without it.
         ran: what was kept.
         question: for a method that reads its words.
         answer_length: new tokens; of a search, those that it wrote.
         num_beams: rows of the LLM: transformers runs the prefill for each of them, too.
     """
-    if base_shape is None:
+    if costs is None:
         return {}
     needs = frozenset() if model.selector is None else model.selector.needs
     # A method that keeps no token never runs the tower: the model answers as if there were no image.
@@ -39,18 +39,18 @@ def count_flops(
     entering = sizes if isinstance(model.selector, LayerSelector) else [len(kept) for kept in ran.kept_indices]
     # An image that keeps every patch passes through the stock tower, without a budget token.
     keeps_all = ran.tokens_kept == ran.num_vision_tokens
-    shape = base_shape.with_budget_token() if Need.BUDGET_TOKEN in needs and not keeps_all else base_shape
+    running = costs.with_budget_token() if Need.BUDGET_TOKEN in needs and not keeps_all else costs
     flops = answer_flops(
-        shape,
+        running,
         num_images=len(images),
         num_vision_tokens=sum(sizes),
         tokens_kept_per_image=entering[: len(images)],
         prompt_length=ran.llm_sequence_length,
         answer_length=answer_length,
-        selector_flops=_selector_flops(model, base_shape, ran, question, images),
+        selector_flops=_selector_flops(model, costs, ran, question, images),
         tokens_kept_by_layer=ran.tokens_kept_by_layer,
         tokens_per_image=sizes,
-        towers=_towers(model, shape.vision, ran) if images else [],
+        towers=_towers(model, running.vision, ran) if images else [],
         tower_layers_read=len(needs & {Need.FEATURE_LAYER, Need.LAST_LAYER}),
         projects_all=Need.PROJECTED in needs,
         layer_shares=None if ran.layers is None else ran.layers.layer_shares,
@@ -60,14 +60,14 @@ def count_flops(
 
 
 def count_kv_bytes(
-    model: AdaLlava, base_shape: ModelShape | None, ran: RunRecord, answer_length: int, num_beams: int = 1
+    model: AdaLlava, costs: ModelCosts | None, ran: RunRecord, answer_length: int, num_beams: int = 1
 ) -> int | None:
     """Return the bytes of an answer's keys and values at its end. Arguments as for `count_flops`."""
-    if base_shape is None:
+    if costs is None:
         return None
-    by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * base_shape.llm.layers
+    by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * len(costs.llm.layers)
     return num_beams * kv_bytes(
-        base_shape.llm,
+        costs.llm,
         [ran.llm_sequence_length - ran.tokens_kept + count for count in by_layer],
         answer_length,
         bytes_per_value=model.dtype.itemsize,
@@ -82,14 +82,14 @@ def _scheduler_flops(model: AdaLlava, ran: RunRecord) -> int:
 
 
 def _selector_flops(
-    model: AdaLlava, base_shape: ModelShape, ran: RunRecord, question: str, images: Sequence[TowerShape]
+    model: AdaLlava, costs: ModelCosts, ran: RunRecord, question: str, images: Sequence[TowerShape]
 ) -> int:
     """Return the FLOPs of choosing over the images that the tower saw, and of merging."""
     selector = model.selector
     if selector is None or not images:
         return 0
     if isinstance(selector, LayerSelector):
-        return inside_selector_flops(selector, images, base_shape.llm, ran)
+        return inside_selector_flops(selector, images, costs.llm, ran)
     latency_tokens = 0 if ran.layers is None else ran.layers.latency_tokens
     num_question_tokens = ran.llm_sequence_length - ran.tokens_kept - latency_tokens
     if Need.WORDS in selector.needs:
@@ -101,9 +101,9 @@ def _selector_flops(
     return own + len(images) * model.text_tower_flops(question)
 
 
-def _towers(model: AdaLlava, vision: VisionTowerShape, ran: RunRecord) -> list[VisionTowerShape]:
+def _towers(model: AdaLlava, vision: TowerCosts, ran: RunRecord) -> list[TowerCosts]:
     """Return the tower as it ran for each picture that went through: smaller ones, or several an image."""
     if isinstance(model.selector, ResizingMethod):
         grids = [model.selector.tower_grid(len(kept), model.shape.grid) for kept in ran.kept_indices if kept]
-        return [with_patch_side(vision, side) for side, _ in grids]
+        return [vision.with_patch_side(side) for side, _ in grids]
     return [vision] * sum(ran.tower_runs)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from adallava.costs.shapes import ModelShape
+from adallava.costs.parts import ModelCosts
 from adallava.model import AdaLlava
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.decoding import generate_arguments
@@ -31,7 +31,7 @@ class Answerer:
 
     Attributes:
         model: holds the method.
-        base_shape: of the model without the method, for its FLOPs; None where these have no closed form here.
+        costs: of the parts of the model without the method, for its FLOPs; None where these cannot be counted.
         seed: of the run.
         max_new_tokens: after which an answer is cut.
         score: of a response to a sample.
@@ -39,7 +39,7 @@ class Answerer:
     """
 
     model: AdaLlava
-    base_shape: ModelShape | None
+    costs: ModelCosts | None
     seed: int
     max_new_tokens: int
     score: Scorer
@@ -111,7 +111,7 @@ class Answerer:
             groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
             groups_per_layer=1 if ran.layers is None else ran.layers.groups,
             latency_tokens=0 if ran.layers is None else ran.layers.latency_tokens,
-            kv_bytes=count_kv_bytes(self.model, self.base_shape, ran, *decoded),
+            kv_bytes=count_kv_bytes(self.model, self.costs, ran, *decoded),
             merged=self.model.selector is not None and self.model.selector.merges,
             chosen_per_sample=self.model.selector is not None and self.model.selector.per_sample,
             prompt_length=output.prompt_lengths[row],
@@ -121,7 +121,7 @@ class Answerer:
             batch_ms=run.batch_ms,
             batch_size=run.batch_size,
             part_ms={part: ms / run.batch_size for part, ms in run.part_ms.items()},
-            flops=count_flops(self.model, self.base_shape, ran, sample.question, *decoded),
+            flops=count_flops(self.model, self.costs, ran, sample.question, *decoded),
             peak_memory_bytes=run.peak_memory_bytes,
             cpu_by_others=run.cpu_by_others,
         )

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from adallava.costs.flops import asked_attention_flops
-from adallava.costs.shapes import LLMShape
+from adallava.costs.parts import LLMCosts
 from adallava.pipeline.result import RunRecord
 from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import LayerSelector
 
 
-def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape], llm: LLMShape, ran: RunRecord) -> int:
+def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape], llm: LLMCosts, ran: RunRecord) -> int:
     """Return the FLOPs of choosing for one sample, over all its images.
 
     Args:
@@ -18,11 +18,11 @@ def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape],
         llm: of the LLM.
         ran: what was kept.
     """
-    by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * llm.layers
+    by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * len(llm.layers)
     num_text_tokens = ran.llm_sequence_length - ran.tokens_kept
     texts = ran.text_behind_images or ()
     schedules = [
-        selector.schedule(llm.layers, image.num_vision_tokens, len(kept))
+        selector.schedule(len(llm.layers), image.num_vision_tokens, len(kept))
         for image, kept in zip(images, ran.kept_indices, strict=True)
     ]
     own = sum(selector.flops(*each) for each in zip(images, texts, schedules, strict=True))

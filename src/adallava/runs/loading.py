@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from adallava.costs.shapes import ModelShape, model_shape_from_config
+from adallava.costs.counted import count_costs
+from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.model import AdaLlava
 from adallava.pipeline.decoding import decoding_of, in_words, values_of_checkpoint
@@ -186,14 +187,14 @@ def load_decoding(request: SweepRequest, full: AdaLlava, observer: SweepObserver
     return decoding_of(own, request.generation_options)
 
 
-def load_shape(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> ModelShape | None:
-    """Return the shape that FLOPs are counted from; None, and a note, for a model whose FLOPs have no closed form here.
+def load_costs(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> ModelCosts | None:
+    """Return what the model's parts cost; None, and a note, for a model that cannot be counted.
 
     Raises:
         InputError: if a roofline is asked for, which needs them.
     """
     try:
-        return model_shape_from_config(full.base.config.to_dict())
+        return count_costs(full.base.config)
     except InputError as error:
         if request.roofline is not None:
             raise InputError(f"--roofline {request.roofline} needs FLOPs, and {error}") from error
@@ -207,13 +208,13 @@ def make_answerers(
     schedulers: Mapping[str, AdaLlava],
     task: Task,
     decoding: Decoding,
-    base_shape: ModelShape | None,
+    costs: ModelCosts | None,
 ) -> dict[str, Answerer]:
     """Return what answers for each method, alone and with each scheduler; see `CellPlan.runner`."""
     runners = dict(models)
     for method, model in models.items():
         runners |= {f"{method}/{name}": model.with_scheduler(other.scheduler) for name, other in schedulers.items()}
     return {
-        name: Answerer(model, base_shape, request.seed, max_new_tokens(request, task), task.scorer(), decoding)
+        name: Answerer(model, costs, request.seed, max_new_tokens(request, task), task.scorer(), decoding)
         for name, model in runners.items()
     }

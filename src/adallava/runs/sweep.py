@@ -10,8 +10,8 @@ from adallava.analysis.comparisons import count_planned
 from adallava.analysis.majority import ResponseScorer
 from adallava.analysis.power import planning_line
 from adallava.analysis.summary import summarise
+from adallava.costs.parts import ModelCosts
 from adallava.costs.roofline import hardware, weight_counts
-from adallava.costs.shapes import ModelShape
 from adallava.errors import InputError
 from adallava.model import AdaLlava
 from adallava.pipeline.prompt_limit import max_prompt_tokens
@@ -30,7 +30,6 @@ from adallava.runs.loading import (
     load_decoding,
     load_models,
     load_schedulers,
-    load_shape,
     make_answerers,
     max_new_tokens,
     methods_ignoring_budget,
@@ -69,7 +68,7 @@ class LoadedSweep:
         answerers: by `CellPlan.runner`.
         store: the batches.
         decoding: of every answer.
-        shape: of the model, for its FLOPs; None where these have no closed form here.
+        costs: of the model's parts, for FLOPs; None where these cannot be counted.
     """
 
     task: Task
@@ -79,7 +78,7 @@ class LoadedSweep:
     answerers: Mapping[str, Answerer]
     store: BatchStore
     decoding: Decoding
-    shape: ModelShape | None
+    costs: ModelCosts | None
 
 
 @contextmanager
@@ -159,7 +158,7 @@ def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observ
     schedulers = load_schedulers(request, models[FULL_METHOD])
     models = check_drops(models, schedulers, methods, observer)
     decoding = load_decoding(request, models[FULL_METHOD], observer)
-    shape = load_shape(request, models[FULL_METHOD], observer)
+    costs = load_costs(request, models[FULL_METHOD], observer)
     drawing = drawing_at_random(models, schedulers)
     plans = plan_cells(
         models,
@@ -180,8 +179,8 @@ def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observ
         prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix, limit=limit
     )
     store = BatchStore(task.samples, request.batch_size, prepare)
-    answerers = make_answerers(request, models, schedulers, task, decoding, shape)
-    return LoadedSweep(task, models, schedulers, plans, answerers, store, decoding, shape)
+    answerers = make_answerers(request, models, schedulers, task, decoding, costs)
+    return LoadedSweep(task, models, schedulers, plans, answerers, store, decoding, costs)
 
 
 def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
@@ -220,7 +219,7 @@ def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
         weights_sha256=full.weights_sha256,
         adapter_sha256={name: m.adapter_sha256 for name, m in models.items() if m.adapter_sha256 is not None},
         scheduler_sha256={name: m.scheduler_sha256 for name, m in schedulers.items() if m.scheduler_sha256 is not None},
-        weight_counts={} if loaded.shape is None else weight_counts(loaded.shape),
+        weight_counts={} if loaded.costs is None else weight_counts(loaded.costs),
         model_files_sha256=full.settings_sha256,
         task_sha256=task.sha256,
         command=request.command,

@@ -1,0 +1,109 @@
+"""The parts of a model whose products are counted, built from its config on the meta device: no weights, no values.
+
+Of layers that are alike the first alone computes: it stands for the others, which pass on what they read.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from adallava.errors import InputError
+from adallava.families.transformers_internals import errors_alone
+from adallava.registry import load_family_class
+
+
+@dataclass(frozen=True)
+class CostedParts:
+    """A model without values, in parts.
+
+    Attributes:
+        model: whose forward runs the LLM on embeddings.
+        tower_of_side: makes a vision tower, and its layers, for a square picture of so many patches a side.
+        side: of the model's own pictures, in patches.
+        patch_size: in pixels.
+        channels: of a picture.
+        tower_width: features per token of the tower.
+        projector: reads [1, tokens, feature_width].
+        feature_width: of what it reads.
+        layers: the LLM's decoder layers, those that stand for others and those that pass on.
+        output: the LLM's output layer.
+        positions: modules that make tables of rotary positions, which are not counted.
+    """
+
+    model: nn.Module
+    tower_of_side: Callable[[int], tuple[nn.Module, Sequence[nn.Module]]]
+    side: int
+    patch_size: int
+    channels: int
+    tower_width: int
+    projector: nn.Module
+    feature_width: int
+    layers: Sequence[nn.Module]
+    output: nn.Module
+    positions: Sequence[nn.Module]
+
+
+def costed_parts(config: Any) -> CostedParts:
+    """Return the parts of the model of a config, on the meta device, in eval mode.
+
+    Attention runs as plain products, which PyTorch's counter sees on every device; a mixture runs the experts that a
+    token takes, and no others. The config is left as it is.
+
+    Raises:
+        InputError: for a family that does not name its parts.
+        UnknownNameError: for a `model_type` without a family.
+    """
+    import transformers
+
+    family = load_family_class(config.model_type)
+    name_parts = getattr(family, "costed_parts", None)
+    if name_parts is None:
+        raise InputError(
+            f"cannot count the FLOPs of a model whose model_type is {config.model_type!r}: its family has no "
+            "`costed_parts` (see docs/contributing.md)"
+        )
+    cls = getattr(transformers, family.transformers_class)
+    parts: CostedParts = name_parts(on_meta(cls, config))
+    return parts
+
+
+def on_meta(cls: Any, config: Any) -> Any:
+    """Return a model of a class of transformers without values, in eval mode. The config is copied."""
+    with torch.device("meta"), errors_alone():
+        model = cls._from_config(
+            copy.deepcopy(config),
+            dtype=torch.float32,
+            attn_implementation="eager",
+            experts_implementation="batched_mm",
+        )
+    return model.eval()
+
+
+def stacked_layers(model: nn.Module, num_layers: int) -> tuple[nn.Module, ...]:
+    """Return a transformer's layers: of its lists of modules, the outermost that is as long; none if there is none."""
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == num_layers)
+    return tuple(next(lists, ()))
+
+
+def first_alike(layers: Sequence[nn.Module]) -> list[int]:
+    """Return for each layer the place of the first with the same class and weights of the same shapes."""
+    kinds = [(type(layer), tuple((name, each.shape) for name, each in layer.named_parameters())) for layer in layers]
+    return [kinds.index(kind) for kind in kinds]
+
+
+def let_first_stand_for_all(layers: Sequence[nn.Module]) -> None:
+    """Make each layer that is like an earlier one pass on what it reads."""
+    for place, first in enumerate(first_alike(layers)):
+        if place != first:
+            _pass_on(layers[place], layers[first])
+
+
+def _pass_on(layer: nn.Module, first: nn.Module) -> None:
+    """Return hidden states as the first of its kind does, which has run before: alone, or in a tuple."""
+    tuples: list[bool] = []
+    first.register_forward_hook(lambda _, __, output: tuples.append(isinstance(output, tuple)))
+    layer.forward = lambda hidden_states, *_, **__: (hidden_states,) if tuples[-1] else hidden_states
