@@ -27,6 +27,7 @@ from adallava.runs.executors.shares import Share
 from adallava.runs.loading import (
     check_drops,
     drawing_at_random,
+    load_costs,
     load_decoding,
     load_models,
     load_schedulers,
