@@ -108,3 +108,13 @@ def test_one_trained_on_other_weights_is_said_once(caplog: pytest.LogCaptureFixt
             full.with_method("budget-token")
     assert [record.getMessage() for record in caplog.records] == [caplog.records[0].getMessage()]
     assert "budget-token' was trained on other weights (d3be71c8e3f0…)" in caplog.text
+
+
+@pytest.mark.parametrize("option", ["name", "shape", "self", "cls"])
+def test_an_option_named_like_an_argument_of_the_loader_is_refused(
+    adapter: Path, tiny_folder: Path, option: str
+) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "selector_config": {option: 3}}))
+    with pytest.raises(CheckpointError, match="does not take these options"):
+        _load(adapter, tiny_folder)

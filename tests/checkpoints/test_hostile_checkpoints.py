@@ -169,6 +169,8 @@ def test_the_command_says_so_in_one_line(folder: Path, tmp_path: Path, capsys: p
     [
         ("text_config.num_hidden_layers", 10**9),
         ("vision_config.num_hidden_layers", 10**9),
+        ("text_config.num_labels", 10**12),
+        ("is_encoder_decoder", True),
         ("text_config.num_hidden_layers", 900),
         ("text_config.n_layers", 10**9),
         ("text_config.hidden_size", 2**20),
@@ -302,6 +304,9 @@ def test_a_header_without_end_is_refused(folder: Path) -> None:
             "pr",
         ),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "cannot be used"),
+        ("hello", "1 pictures it makes a prompt with 0 <image>"),
+        ("<image><image>{{ messages[0]['content'][1]['text'] }}", "1 pictures it makes a prompt with 2 <image>"),
+        (r"<image>{{ '\ud800' }}", "half a surrogate pair"),
     ],
 )
 def test_a_chat_template_ends(folder: Path, template: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """`adallava generate`: what it prints, what it writes, and its exit codes."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,23 @@ def test_an_empty_answer_is_named_and_exits_1(
     assert "empty: first-token-eos" in capsys.readouterr().out
 
 
+def test_an_answer_outlives_its_picture(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adallava.records import durable
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    capsys.readouterr()
+    monkeypatch.setattr(durable.os, "fsync", full)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert "K kept" in captured.out
+    assert ".png.partial cannot be written (No space left on device)" in captured.err
+    assert not list(Path().glob("*@*"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -167,6 +185,8 @@ def test_an_empty_answer_is_named_and_exits_1(
         (["--method", "questions"], "did you mean 'question'"),
         (["--method", "full", "--token-budget", "0.5"], "keeps them all"),
         (["--max-new-tokens", "0"], "at least 1"),
+        (["--output-image", "file"], "file is there and is no folder"),
+        (["--output-image", "pipe.png"], "pipe.png is there and is no file"),
         (["--model", "no-such-folder"], "no-such-folder"),
         (["--model", "no-such-folder", "--scheduler", "frist"], "frist"),
         (["--scheduler-adapter", "somewhere"], "--scheduler-adapter somewhere: name the --scheduler that it holds"),
@@ -176,6 +196,8 @@ def test_mistakes_are_one_line_and_exit_2(
     arguments: list[str], options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("text.png").write_text("this is no picture")
+    Path("file").write_text("")
+    os.mkfifo("pipe.png")
     capsys.readouterr()
     assert main([*arguments, *options]) == 2
     captured = capsys.readouterr()

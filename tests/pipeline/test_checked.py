@@ -125,3 +125,29 @@ def test_costs_that_are_not_what_is_computed_are_refused(llava: AdaLlava, said: 
         check_method_costs({"uniform": llava.with_selector(selector)})
     selector.said = 2 * 16 * 16 * 32
     check_method_costs({"uniform": llava.with_selector(selector)})
+
+
+class Failing(UniformSelector):
+    """Chooses by what a test says."""
+
+    choose: Any = None
+
+    def select(self, inputs: Any) -> Selection:
+        return self.choose(inputs)
+
+
+@pytest.mark.parametrize(
+    ("choose", "said"),
+    [
+        (lambda _: 1 / 0, r"fails at a first choice.*ZeroDivisionError: division by zero"),
+        (lambda _: None, "returned a NoneType, not a Selection"),
+        (lambda inputs: Selection([[0]], inputs.keep_counts), "indices that are a list, no tensor"),
+        (lambda inputs: Selection(torch.arange(4.0)[None], inputs.keep_counts), "of type float32, which must be int64"),
+        (lambda inputs: Selection(torch.arange(4)[None] + 99, inputs.keep_counts), "below 16"),
+    ],
+)
+def test_a_method_that_cannot_choose_is_refused_before_a_sweep_asks_it(llava: AdaLlava, choose: Any, said: str) -> None:
+    selector = Failing()
+    selector.choose = choose
+    with pytest.raises(AdallavaError, match=rf"'uniform' .*{said}"):
+        check_method_costs({"uniform": llava.with_selector(selector)})

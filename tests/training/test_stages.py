@@ -64,6 +64,24 @@ def test_every_bundled_recipe_is_valid():
         assert recipe.stage == "fixed-plan" or recipe.optimisation.steps > 0
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("steps = 600", "steps = 1000000000000000000", "optimisation.steps: Input should be less than"),
+        ("steps = 600", "steps = true", "optimisation.steps: Input should be a valid integer"),
+        ("batch_size = 48", "batch_size = 1000000000", "optimisation.batch_size: Input should be less than"),
+        ("steps = 600", "steps = " + "9" * 4301, "4301 digits"),
+        ("[selector]", "[selector]\nextra = 1000000000", "selector.extra: Input should be less than"),
+    ],
+)
+def test_a_number_of_a_recipe_that_nothing_can_be_built_in_is_refused(tmp_path, old, new, said):
+    text = (RECIPES / "tiny" / "question.toml").read_text()
+    assert old in text
+    (tmp_path / "mine.toml").write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=f"recipe mine.toml: .*{said}"):
+        load_recipe(str(tmp_path / "mine.toml"))
+
+
 def test_a_misspelt_recipe_or_field_is_named(tmp_path):
     with pytest.raises(UnknownNameError, match="tiny/align"):
         load_recipe("tiny/aline")

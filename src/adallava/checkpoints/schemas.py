@@ -48,12 +48,15 @@ class _Stock(BaseModel):
 
 
 class _Outputs(_Stock):
-    """What a config may ask its module to return; transformers reads text here as a list of layers."""
+    """What any config may hold: its form, and what its module returns (transformers reads text as a list of layers)."""
 
     output_hidden_states: bool | None = None
     output_attentions: bool | None = None
     return_dict: bool | None = None
     use_cache: bool | None = None
+    is_encoder_decoder: Literal[False] | None = None
+    num_labels: Annotated[int, Field(ge=0, le=2**16)] | None = None
+    """For each, transformers writes a name."""
 
 
 class VisionConfig(_Outputs):

@@ -10,6 +10,9 @@ from adallava.budget import MAX_COUNT, Latency, TokenBudget
 from adallava.errors import InputError
 from adallava.records import PositionsName
 
+_NO_OPTIONS = frozenset(("self", "method", "scheduler", "adapter", "allow_other_base", "name", "shape"))
+"""What loading a method or a scheduler is told beside its options."""
+
 _MAX_DIGITS = 30
 _MAX_SHOWN = 40
 
@@ -199,6 +202,8 @@ def _parse_options(values: Sequence[str], kind: str, example: str) -> MethodOpti
         option = option.replace("-", "_")
         if not (method and dot and option.isidentifier() and equals and text):
             raise InputError(f"--{kind}-option {value!r} is not {kind.upper()}.OPTION=VALUE, such as {example}")
+        if option in _NO_OPTIONS:
+            raise InputError(f"--{kind}-option {value!r}: {option} is no option of a {kind}")
         if option in options.setdefault(method, {}):
             raise InputError(f"--{kind}-option gives {method}.{option} twice")
         options[method][option] = _parse_scalar(text)

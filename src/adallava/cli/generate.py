@@ -9,7 +9,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from adallava.budget import MAX_COUNT, MAX_SEED, Latency, TokenBudget
-from adallava.errors import InputError
+from adallava.errors import InputError, RunFolderError
 
 from .arguments import (
     add_list_argument,
@@ -158,11 +158,16 @@ def run(args: argparse.Namespace) -> int:
     if model.selector is not None and model.selector.ignores_budget:
         budgets = budgets[:1]
     results = [_at_budget(model, inputs, budget, latency, args, taken) for latency in latencies for budget in budgets]
-    if not args.no_image:
-        results = _with_pictures(model, inputs, results, list(zip(images, frames, strict=True)), args)
     from .generate_table import print_json, print_table
 
-    (print_json if args.json else print_table)(model, results, frames, args)
+    show = print_json if args.json else print_table
+    if not args.no_image:
+        try:
+            results = _with_pictures(model, inputs, results, list(zip(images, frames, strict=True)), args)
+        except RunFolderError:
+            show(model, results, frames, args)  # The answers are there, whatever became of their pictures.
+            raise
+    show(model, results, frames, args)
     return int(any(result.empty_cause is not None for result in results))
 
 

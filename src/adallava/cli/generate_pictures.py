@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from adallava.records.durable import make_folder, write_atomically
 from adallava.records.picture_frames import Frame
 from adallava.report.layer_strip import draw_strip
 from adallava.report.seen import in_whole
+
+from .output_paths import PICTURE_SUFFIXES
 
 _GAP_PX = 12
 _CAPTION_PX = 34
 _STRIP_GAP_PX, _STRIP_PX = 6, 18
 _PAPER = (255, 255, 255)
 _INK = (20, 20, 20)
-
-PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
 
 
 def seen_pictures(pictures: Sequence[Any], image_processor: Any) -> list[Image.Image]:
@@ -102,17 +104,26 @@ def save_pictures(rows: Sequence[PictureRow], target: Path, image_name: str) -> 
         rows: one a budget.
         target: a folder, made if missing; or a file with a picture's suffix, for one strip.
         image_name: begins the names of files in a folder.
+
+    Raises:
+        RunFolderError: if one cannot be written, naming it.
     """
     if target.suffix.lower() in PICTURE_SUFFIXES:
         pictures = [picture for row in rows for picture in row.drawings]
         captions = [caption for row in rows for caption in row.captions]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        side_by_side(pictures, captions).save(target)
+        make_folder(target.parent)
+        _save(side_by_side(pictures, captions), target)
         return [target] * len(rows)
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
     paths = []
     for row in rows:
         path = target / f"{image_name}.{row.label}.png"
-        side_by_side(row.drawings, row.captions).save(path)
+        _save(side_by_side(row.drawings, row.captions), path)
         paths.append(path)
     return paths
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    encoded = BytesIO()
+    picture.save(encoded, Image.registered_extensions()[path.suffix.lower()])
+    write_atomically(path, [encoded.getvalue()])

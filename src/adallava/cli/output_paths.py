@@ -5,9 +5,12 @@ from pathlib import Path
 
 from adallava.errors import InputError
 
+PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
+"""Of files; any other path is a folder."""
+
 
 def check_output_image(output: Path, images: Sequence[Path], method: str) -> None:
-    """Refuse an `--output-image` that would write over a picture that is read.
+    """Refuse an `--output-image` that would write over a picture that is read, or can be neither file nor folder.
 
     Args:
         output: a file; or a folder, in which files are called after the first picture and the method.
@@ -17,6 +20,12 @@ def check_output_image(output: Path, images: Sequence[Path], method: str) -> Non
     Raises:
         InputError: naming both.
     """
+    is_strip = output.suffix.lower() in PICTURE_SUFFIXES
+    if output.exists() and not (output.is_file() if is_strip else output.is_dir()):
+        raise InputError(
+            f"--output-image {output} is there and is no {'file' if is_strip else 'folder'}: name a folder, or a file "
+            f"that ends in {', '.join(sorted(PICTURE_SUFFIXES))}"
+        )
     named_alike = [path for path in images if path.name.startswith(f"{images[0].stem}.{method}@")]
     check_no_input("--output-image", output, images)
     for path in named_alike:

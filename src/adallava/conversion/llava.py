@@ -26,6 +26,7 @@ from adallava.conversion.supported import check_supported
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import load_family
 from adallava.processors.stock import AdaLlavaProcessor, build_prompt
+from adallava.records.durable import make_folder
 
 _PAD_ROWS_TO = 64
 """As in the published checkpoints: 32000 words and two special tokens become 32064 rows."""
@@ -88,7 +89,7 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
     _check_words(words, config, source if tokenizer is None else tokenizer)
     types = source_types(source)
     tower_dtype = types[TOWER] if TOWER in types else tower_type(vision_tower)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     # Renamed when it is whole: an error leaves no folder that looks like a model.
     partial = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:

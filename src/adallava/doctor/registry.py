@@ -27,6 +27,7 @@ from adallava.doctor.sources.lmms_eval_samples import load_lmms_eval, samples_fi
 from adallava.doctor.sources.run_folder import load_run_folder, sample_files
 from adallava.errors import InputError, RunFolderError
 from adallava.records.jsonl import read_lines
+from adallava.records.regular_files import open_regular
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def load_answers(path: Path) -> AnswerFile:
 
 
 def _is_line_of_sweep(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         first = next((line for line in read_lines(file) if not line.blank), None)
     try:
         row = json.loads(first.data) if first else None

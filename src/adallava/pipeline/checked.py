@@ -79,6 +79,9 @@ def check_selection(
     """
     if not isinstance(selection, Selection):
         raise AdallavaError(f"method {name!r} returned a {type(selection).__name__}, not a Selection")
+    if not isinstance(selection.indices, torch.Tensor):
+        kind = type(selection.indices).__name__
+        raise AdallavaError(f"method {name!r} returned indices that are a {kind}, no tensor")
     expected = (len(keep_counts), max(keep_counts, default=0))
     if tuple(selection.keep_counts) != keep_counts or tuple(selection.indices.shape) != expected:
         raise AdallavaError(

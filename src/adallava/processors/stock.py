@@ -127,9 +127,25 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
                 f"the processor's chat template cannot be used: of a question of {len(question)} characters it makes a "
                 f"prompt of {len(prompt)}"
             )
+        _check_made(prompt, processor.image_token, num_images + num_placed)
         return prompt
     images = f"{processor.image_token}\n" * num_images
     return f"USER: {images}{question} ASSISTANT:"
+
+
+def _check_made(prompt: str, image_token: str, num_images: int) -> None:
+    """Refuse what a chat template makes if no tokenizer takes it, or it shows another number of pictures."""
+    if prompt.count(image_token) != num_images:
+        raise CheckpointError(
+            f"the processor's chat template cannot be used: of a question with {num_images} pictures it makes a prompt "
+            f"with {prompt.count(image_token)} {image_token}"
+        )
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise CheckpointError(
+            "the processor's chat template cannot be used: it makes half a surrogate pair, which is no character"
+        ) from None
 
 
 def question_frame(processor: Any) -> tuple[str, str]:

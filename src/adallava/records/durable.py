@@ -12,6 +12,18 @@ PARTIAL_SUFFIX = ".partial"
 """Of a file that is not whole yet, behind its name."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, if it is not there.
+
+    Raises:
+        RunFolderError: if it cannot be made, as where a file has its name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunFolderError(f"folder {folder} cannot be made ({error.strerror}): name another") from error
+
+
 def append_durably(file: IO[bytes], lines: Iterable[bytes]) -> None:
     """Add lines to a file, and return when they are on disk.
 
@@ -52,6 +64,8 @@ def write_atomically(path: Path, data: Iterable[bytes]) -> None:
         RunFolderError: if they cannot be written; the old file stays, and nothing is left beside it.
     """
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    # What a kill has left; or a stranger's link or pipe, which opening would follow or wait on.
+    partial.unlink(missing_ok=True)
     try:
         with writing(partial, "wb") as file:
             append_durably(file, data)

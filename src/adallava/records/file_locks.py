@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from adallava.errors import RunFolderError
+from adallava.records.regular_files import check_regular, open_regular
 
 _STRAGGLERS_S = 60.0
 _POLL_S = 0.1
@@ -15,6 +16,7 @@ _POLL_S = 0.1
 
 def lock_file(path: Path) -> IO[bytes]:
     """Open a file to append to, and hold it until it is closed. Waits: somebody may be looking whether it is held."""
+    check_regular(path)
     file = path.open("ab")
     fcntl.flock(file, fcntl.LOCK_EX)
     return file
@@ -25,7 +27,7 @@ def is_locked(path_or_file: Path | IO[bytes]) -> bool:
     if not isinstance(path_or_file, Path):
         return _is_held(path_or_file)
     try:
-        with path_or_file.open("rb") as file:
+        with open_regular(path_or_file) as file:
             return _is_held(file)
     except FileNotFoundError:
         return False

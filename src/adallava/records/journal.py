@@ -18,10 +18,11 @@ from pydantic import BaseModel, ValidationError
 from adallava.errors import RunFolderError
 from adallava.records import Run, SampleRecord, TimingRecord
 from adallava.records.answer_places import AnswerPlaces, answer_key
-from adallava.records.durable import PARTIAL_SUFFIX, append_durably, close_file, write_atomically, writing
+from adallava.records.durable import PARTIAL_SUFFIX, append_durably, close_file, make_folder, write_atomically, writing
 from adallava.records.file_locks import without_writer
 from adallava.records.jsonl import Line, read_lines
 from adallava.records.lines import parse_line
+from adallava.records.regular_files import check_regular, open_regular, read_regular
 from adallava.records.run_identity import at_limit_of, differences, extends, joined
 
 RUN_FILE = "run.json"
@@ -44,7 +45,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
     Raises:
         RunFolderError: if another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    check_regular(folder / _LOCK_FILE)
     with (folder / _LOCK_FILE).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,7 +223,7 @@ def read_timings(folder: Path) -> list[TimingRecord]:
         RunFolderError: for a line that is not a `TimingRecord`.
     """
     path = folder / TIMINGS_FILE
-    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    whole = read_regular(path).rpartition(b"\n")[0] if path.exists() else b""
     lines = whole.split(b"\n") if whole else []
     return [parse_line(path, number, line, TimingRecord) for number, line in enumerate(lines, start=1) if line.strip()]
 
@@ -236,7 +238,7 @@ def read_run(folder: Path) -> Run | None:
     if not path.exists():
         return None
     try:
-        return Run.model_validate_json(path.read_bytes())
+        return Run.model_validate_json(read_regular(path))
     except (ValidationError, OSError) as error:
         raise RunFolderError(
             f"{path} is not a run of this version: {_first_line(error)}; give another --output"
@@ -276,7 +278,7 @@ def _read_answers(path: Path) -> Iterator[tuple[Line, SampleRecord]]:
     """Yield the whole lines of a file of answers, and what they say; none if it is not there."""
     if not path.exists():
         return
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for line in read_lines(file):
             if line.torn:
                 # What follows, if anything by now, would be the rest of it.
@@ -290,7 +292,7 @@ def _cut_torn_line(path: Path) -> None:
     """Cut a last line without its end off a file."""
     if not path.exists():
         return
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = whole = file.seek(0, os.SEEK_END)
         while whole:
             start = max(0, whole - _CHUNK_BYTES)

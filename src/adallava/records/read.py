@@ -10,6 +10,7 @@ from adallava.errors import RunFolderError
 from adallava.records import Results, Run, SampleRecord
 from adallava.records.jsonl import read_lines
 from adallava.records.lines import parse_line, what_is_wrong
+from adallava.records.regular_files import open_regular
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
@@ -53,7 +54,7 @@ def read_samples(run_folder: Path) -> Iterator[SampleRecord]:
 
 def _open(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return open_regular(path)
     except OSError as error:
         raise RunFolderError(
             f"{path} cannot be read ({error.strerror}): give a run folder that a sweep has finished"

@@ -1,5 +1,6 @@
 """Constructs what the registry finds; options are held to what the constructor takes before anything runs."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -20,9 +21,11 @@ def construct(kind: str, cls: type[Any], shape: object, options: Mapping[str, An
     Raises:
         AdallavaError: for an option that it does not take, or a value that is not of the option's type.
     """
-    _check_types(kind, cls, options)
+    given_first = (shape,) if cls.learned else ()
     try:
-        return cls(shape, **options) if cls.learned else cls(**options)
+        inspect.signature(cls).bind(*given_first, **options)  # Of names alone: values are looked at next.
+        _check_types(kind, cls, options)
+        return cls(*given_first, **options)
     except TypeError as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "none"
         raise AdallavaError(f"{kind} {cls.name!r} does not take these options ({given}): {error}") from error

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from adallava.errors import InputError
 from adallava.records import FULL_METHOD, Cell, Interval, PositionsName, Results
-from adallava.records.durable import write_atomically
+from adallava.records.durable import make_folder, write_atomically
 from adallava.report import formats
 from adallava.report.alarms import MAJORITY_NAME, majority_of
 from adallava.report.axes import CostAxis, cost_axes, is_blind, place_on
@@ -50,7 +50,7 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
         InputError: if matplotlib is not installed.
     """
     load_matplotlib()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = []
     for axis in cost_axes(results):
         for split, positions in itertools.product(_SPLITS, _POSITIONS):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from adallava.analysis.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
 from adallava.records import FULL_METHOD, Cell, Interval, Results, Run
-from adallava.records.durable import write_atomically
+from adallava.records.durable import make_folder, write_atomically
 from adallava.report import formats
 from adallava.report.alarms import MAJORITY_NAME, alarm_lines, has_leaders, majority_of, without_leaders
 from adallava.report.axes import has_flops, is_blind
@@ -20,7 +20,7 @@ _COST_PARTS = ("time_to_first_token", "selector", "decode_per_token", "total")
 
 def write_tables(run: Run, results: Results, folder: Path, roofline: str | None = None) -> list[Path]:
     """Write every table of `paper_tables` as `NAME.tex` and `NAME.md`, and return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = []
     for table in paper_tables(run, results, roofline):
         for suffix, text in (("tex", to_latex(table)), ("md", to_markdown(table))):

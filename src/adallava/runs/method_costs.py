@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from adallava.errors import AdallavaError
+from adallava.errors import AdallavaError, in_short
 from adallava.model import AdaLlava
+from adallava.pipeline.checked import check_selection
 from adallava.selection.contract import (
     BudgetTokenMethod,
     OwnCountMethod,
@@ -31,7 +32,7 @@ def check_method_costs(models: Mapping[str, AdaLlava]) -> None:
     products of their own worth the name, and methods that keep nothing none at all.
 
     Raises:
-        AdallavaError: naming the method, what it says and what was counted.
+        AdallavaError: naming the method, what it says and what was counted, or what it raises.
     """
     for name, model in models.items():
         selector = model.selector
@@ -39,7 +40,15 @@ def check_method_costs(models: Mapping[str, AdaLlava]) -> None:
             continue
         keeps_none = selector.ignores_budget and not isinstance(selector, OwnCountMethod)
         if not keeps_none:
-            _check(name, selector, model.shape, model)
+            try:
+                _check(name, selector, model.shape, model)
+            except AdallavaError:
+                raise
+            except Exception as error:  # whatever somebody's method happens to raise; every answer would fail with it
+                raise AdallavaError(
+                    f"method {name!r} fails at a first choice, among random tokens: {in_short(error)}. Mend it, or "
+                    "leave it out (docs/contributing.md)"
+                ) from error
 
 
 @torch.no_grad()
@@ -52,6 +61,8 @@ def _check(name: str, selector: Selector, shape: TowerShape, model: AdaLlava) ->
         if isinstance(selector, BudgetTokenMethod):
             selector.budget_token(inputs.budget_ratios)
         selection = selector.select(inputs)
+        if not isinstance(selector, OwnCountMethod):
+            check_selection(name, selection, (keep_count,), (shape.num_vision_tokens,))
         selection.apply(inputs.features)
     counted = counter.get_total_flops()
     said = selector.flops(shape, _QUESTION_TOKENS, keep_count)

@@ -12,6 +12,12 @@ from adallava.errors import InputError
 from adallava.records import PositionsName, SampleName
 from adallava.runs.decoding_options import check_options
 
+MAX_DRAWS = 1000
+MAX_TIMED_BATCH = 4096
+"""Pictures of a batch that is timed: it is filled up to its size by repeating the task's, and all are in memory."""
+
+_MOST = {"--draws": MAX_DRAWS, "--timing-batch-sizes": MAX_TIMED_BATCH}
+
 
 @dataclass(frozen=True)
 class SweepRequest:
@@ -104,8 +110,9 @@ class SweepRequest:
             *(("--timing-batch-sizes", size) for size in self.timing_batch_sizes),
         ]
         for option, value in counts:
-            if not 1 <= value <= MAX_COUNT:
-                raise InputError(f"{option} is {value}: give at least 1 and at most {MAX_COUNT}")
+            most = _MOST.get(option, MAX_COUNT)
+            if not 1 <= value <= most:
+                raise InputError(f"{option} is {value}: give at least 1 and at most {most}")
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(f"--seed is {self.seed}: give a whole number from 0 to {MAX_SEED}")
         check_options(self.generation_options)

@@ -76,7 +76,11 @@ def time_cells(
     for size in batch_sizes:
         if size in complete:
             continue
-        batch = timing_batch(samples, size, prepare)
+        try:
+            batch = timing_batch(samples, size, prepare)
+        except MemoryError as error:
+            observer.note(f"nothing is timed at batch size {size}, whose pictures do not fit: {describe_error(error)}")
+            continue
         if batch is None:
             observer.note(f"nothing is timed at batch size {size}: none of the task's first pictures can be read")
             continue

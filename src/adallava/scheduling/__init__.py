@@ -7,7 +7,7 @@ from adallava.registry.options import construct
 from adallava.scheduling.contract import DecoderShape, Scheduler
 
 
-def build_scheduler(name: str, shape: DecoderShape, **options: Any) -> Scheduler:
+def build_scheduler(name: str, shape: DecoderShape, /, **options: Any) -> Scheduler:
     """Construct the scheduler registered under `name`; a learned one with fresh, random weights.
 
     Args:

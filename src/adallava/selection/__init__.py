@@ -8,7 +8,7 @@ from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import AnySelector
 
 
-def build_selector(name: str, shape: TowerShape, **options: Any) -> AnySelector:
+def build_selector(name: str, shape: TowerShape, /, **options: Any) -> AnySelector:
     """Construct the method registered under `name`; a learned one with fresh, random weights.
 
     Args:

@@ -14,6 +14,8 @@ import adallava
 from adallava.adapters import weights_sha256
 from adallava.adapters.store import sha256_of
 from adallava.errors import InputError
+from adallava.records.durable import make_folder
+from adallava.records.regular_files import read_regular
 from adallava.training.own_data import OwnExamples
 from adallava.training.recipe import Recipe
 
@@ -86,7 +88,7 @@ def claim(output: Path, made: Mapping[str, Any]) -> None:
     Raises:
         InputError: if the folder holds another training; the message names what differs.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     try:
         with (output / CLAIM_FILE).open("x") as file:
             file.write(json.dumps(made, indent=1) + "\n")
@@ -104,7 +106,7 @@ def read_claim(output: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        held = json.loads(path.read_text())
+        held = json.loads(read_regular(path))
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({error}): give another --output") from error
     if not isinstance(held, dict):

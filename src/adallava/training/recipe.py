@@ -6,7 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from adallava.budget import MAX_COUNT, MAX_SEED
+from adallava.checkpoints.schemas import MAX_HEADS, MAX_LAYERS, MAX_PICTURE_PX, MAX_VOCABULARY, MAX_WIDTH
 from adallava.errors import InputError, UnknownNameError
+from adallava.tasks import MAX_SCENES
 from adallava.tasks.scenes import KINDS
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -19,37 +22,43 @@ class _Part(BaseModel):
 
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-KeepCounts = Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+Count = Annotated[int, Field(gt=0, le=MAX_COUNT, strict=True)]
+AtOnce = Annotated[int, Field(gt=0, le=2**16, strict=True)]
+"""Of what is in memory together."""
+Layers = Annotated[int, Field(gt=0, le=MAX_LAYERS, strict=True)]
+Heads = Annotated[int, Field(gt=0, le=MAX_HEADS, strict=True)]
+Width = Annotated[int, Field(gt=0, le=2**16, strict=True)]
+KeepCounts = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
 class BlankModel(_Part):
     """Shapes of a model made from nothing; see `adallava.training.blank`."""
 
-    image_px: int = 224
-    patch_px: int = 14
-    vision_width: int
-    vision_layers: int
-    vision_heads: int
-    vision_mlp_width: int
-    llm_width: int
-    llm_layers: int
-    llm_heads: int
-    llm_kv_heads: int
-    llm_mlp_width: int
-    vocab_size: int = 512
+    image_px: int = Field(default=224, gt=0, le=MAX_PICTURE_PX)
+    patch_px: int = Field(default=14, gt=0, le=MAX_PICTURE_PX)
+    vision_width: Width
+    vision_layers: Layers
+    vision_heads: Heads
+    vision_mlp_width: Width
+    llm_width: Width
+    llm_layers: Layers
+    llm_heads: Heads
+    llm_kv_heads: Heads
+    llm_mlp_width: Width
+    vocab_size: int = Field(default=512, gt=0, le=MAX_VOCABULARY)
 
 
 class Optimisation(_Part):
     """What `transformers.TrainingArguments` is given; one step sees `batch_size` pictures."""
 
-    steps: int = Field(gt=0)
-    schedule_steps: int | None = Field(default=None, gt=0)
+    steps: Count
+    schedule_steps: Count | None = None
     """Length of the learning rate's schedule, where training stops before its end; default: `steps`."""
-    batch_size: int = Field(gt=0)
+    batch_size: AtOnce
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     selector_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Of a selector or scheduler that learns beside the base; default: `learning_rate`."""
-    warmup_steps: int = Field(default=50, ge=0)
+    warmup_steps: int = Field(default=50, ge=0, le=MAX_COUNT)
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"] = "cosine"
     weight_decay: float = Field(default=0.02, ge=0, allow_inf_nan=False)
     adam_beta2: float = Field(default=0.98, ge=0, lt=1)
@@ -59,7 +68,7 @@ class Optimisation(_Part):
 class Lora(_Part):
     """Low-rank weights that learn with a scheduler beside a frozen base; `peft.LoraConfig` is given them."""
 
-    r: int = Field(default=16, gt=0)
+    r: Width = 16
     """Rank."""
     alpha: float = Field(default=32, gt=0)
     """What is added is multiplied by `alpha / r`."""
@@ -73,12 +82,12 @@ class Lora(_Part):
 class Search(_Part):
     """How plans are searched for in stage `fixed-plan`."""
 
-    questions: int = Field(default=300, ge=2)
+    questions: int = Field(default=300, ge=2, le=MAX_SCENES)
     """One a picture, so that they are independent; of a user's own data, a sample by `seed`."""
-    batch_size: int = Field(default=20, gt=0)
-    most_plans: int = Field(default=100, ge=0)
+    batch_size: AtOnce = 20
+    most_plans: int = Field(default=100, ge=0, le=MAX_COUNT)
     """Up to so many plans in all, each is scored; beyond, a beam search leaves out one layer after the other."""
-    beam_width: int = Field(default=4, gt=0)
+    beam_width: Count = 4
 
 
 class KeepMix(_Part):
@@ -137,26 +146,26 @@ class Recipe(_Part):
     lora: Lora | None = None
     blank: BlankModel | None = None
     trained: tuple[str, ...] = ()
-    first_scene: int = Field(default=0, ge=0)
-    questions_per_image: int = Field(default=14, gt=0)
+    first_scene: int = Field(default=0, ge=0, le=MAX_SEED)
+    questions_per_image: int = Field(default=14, gt=0, le=1024)
     kinds: tuple[str, ...] = Field(default=KINDS, min_length=1)
     keep: KeepMix = KeepMix()
     ground_weight: Share = 0.0
-    ground_layer: int = Field(default=0, ge=0)
+    ground_layer: int = Field(default=0, ge=0, le=MAX_LAYERS)
     budget_range: tuple[float, float] = (0.2, 1.0)
-    samples_per_question: int = Field(default=4, ge=2)
+    samples_per_question: int = Field(default=4, ge=2, le=1024)
     evidence_weight: Share = 0.0
     spread_weight: Share = 0.0
     selection_keep_counts: KeepCounts = (32, 16, 8)
     others_share: float = Field(default=0.33, ge=0, le=1)
     missing_layers_share: float = Field(default=0.0, ge=0, le=1)
-    prefix_layers: int | None = Field(default=None, ge=1)
+    prefix_layers: Layers | None = None
     scheduler: Literal["layers", "heads"] = "layers"
-    scheduler_options: dict[str, int] = {}
+    scheduler_options: dict[str, Annotated[int, Field(ge=-MAX_WIDTH, le=MAX_WIDTH)]] = {}
     learn_by: Literal["policy", "gumbel"] = "policy"
     lowest_latency: float = Field(default=0.0, ge=0, lt=1)
     policy_weight: float = Field(default=0.1, gt=0)
-    selector: dict[str, Annotated[int, Field(gt=0)]] = {}
+    selector: dict[str, Annotated[int, Field(gt=0, le=2**14, strict=True)]] = {}
     goes_on: bool = False
     seed: int = Field(default=0, ge=0, lt=2**32)
 
@@ -237,13 +246,13 @@ def load_recipe(name_or_path: str) -> Recipe:
         known = ", ".join(sorted(str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.rglob("*.toml")))
         raise UnknownNameError(f"no recipe {name_or_path!r}: give a .toml file or one of {known}")
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text()))
+        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except RecursionError as error:
         raise InputError(f"recipe {path.name}: it is nested too deeply") from error
     except ValidationError as error:
         found = [(".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")) for one in error.errors()]
         raise InputError(f"recipe {path.name}: {'; '.join(': '.join(filter(None, pair)) for pair in found)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of TOML's form, of UTF-8, and of whole numbers with thousands of digits
         raise InputError(f"recipe {path.name}: {error}") from error
 
 
@@ -255,6 +264,6 @@ def with_steps(recipe: Recipe, steps: int) -> Recipe:
     """
     if recipe.optimisation is None:
         raise InputError(f"--steps {steps}: stage {recipe.stage!r} takes no steps; its questions are search.questions")
-    if steps < 1:
-        raise InputError(f"--steps {steps}: give at least 1")
+    if not 1 <= steps <= MAX_COUNT:
+        raise InputError(f"--steps {steps}: give at least 1 and at most {MAX_COUNT}")
     return recipe.model_copy(update={"optimisation": recipe.optimisation.model_copy(update={"steps": steps})})

@@ -5,11 +5,15 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from adallava.errors import InputError
+from adallava.records.regular_files import open_regular
 
 Row = dict[str, Any]
+
+MAX_UNPACKED_BYTES = 2**30
+"""Of a gzipped file, which may hold a thousand times its size."""
 
 
 def read_rows(path: Path) -> tuple[list[Row], object]:
@@ -31,10 +35,19 @@ def read_rows(path: Path) -> tuple[list[Row], object]:
 
 def _read_text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+        with open_regular(path) as file:
+            return (_unpacked(path, file) if path.suffix == ".gz" else file.read()).decode()
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not text: {error}") from error
+
+
+def _unpacked(path: Path, file: IO[bytes]) -> bytes:
+    data = gzip.GzipFile(fileobj=file).read(MAX_UNPACKED_BYTES + 1)
+    if len(data) > MAX_UNPACKED_BYTES:
+        raise InputError(
+            f"{path} unpacks to more than {MAX_UNPACKED_BYTES} bytes: if that is meant, unpack it yourself (gunzip)"
+        )
+    return data
 
 
 def _parse_lines(path: Path, text: str) -> Iterator[Row]:

@@ -17,6 +17,7 @@ from adallava.doctor.answers import Answer, AnswerCell, AnswerFile
 from adallava.doctor.sources.lmms_eval_rows import Row, question_of, read_rows, responses_of, score_of
 from adallava.doctor.tails import reflects
 from adallava.errors import BudgetError, InputError
+from adallava.records.regular_files import read_regular
 
 _FILE_NAME = re.compile(r"^(?P<date>.*?)_?samples_(?P<task>.+)\.jsonl(\.gz)?$")
 _BUDGET_IN_PATH = re.compile(r"budget[_=-]?(?P<budget>\d+(?:\.\d+)?%?)")
@@ -144,7 +145,7 @@ def _arguments_beside(file: Path, date: str) -> dict[str, str]:
     if not results.exists():
         return {}
     try:
-        config = json.loads(results.read_text(encoding="utf-8"))["config"]
+        config = json.loads(read_regular(results))["config"]
         said = {key: str(config[key]) for key in _CONFIG_KEYS if config.get(key) not in (None, "")}
         return {**said, **_parse_arguments(config["model_args"])}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -163,7 +164,7 @@ def _to_cell(file: _File, name: str, setup: str) -> AnswerCell:
     for number, row in enumerate(file.rows, start=1):
         try:
             answers.extend(replace(one, cell=name, method=file.method) for one in _to_answers(row))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
             raise InputError(f"{file.relative}, entry {number}: not a sample of lmms-eval ({error!r})") from error
     if _name_a_column(answers):
         answers = [replace(answer, targets=()) for answer in answers]

@@ -14,6 +14,7 @@ from adallava.records.cells import split_cell
 from adallava.records.journal import share_files
 from adallava.records.jsonl import read_lines
 from adallava.records.lines import parse_line, what_is_wrong
+from adallava.records.regular_files import open_regular, read_regular
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Value = TypeVar("_Value", bound=Hashable)
@@ -55,13 +56,13 @@ def _read_model(path: Path, model: type[_Model]) -> _Model | None:
     if not path.exists():
         return None
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(read_regular(path))
     except ValidationError as error:
         raise RunFolderError(f"{path} is not a {model.__name__} of this package: {what_is_wrong(error)}") from error
 
 
 def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for line in read_lines(file):
             if line.blank:
                 continue

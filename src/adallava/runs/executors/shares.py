@@ -22,6 +22,7 @@ from adallava.records import SampleRecord
 from adallava.records.durable import append_durably, close_file
 from adallava.records.file_locks import is_locked, lock_file
 from adallava.records.journal import record_lines, share_file
+from adallava.records.regular_files import open_regular, read_regular
 from adallava.runs.batches import describe_error
 from adallava.runs.observer import SweepObserver
 from adallava.runs.ranks import Ranks, launch_id
@@ -201,7 +202,7 @@ class Share:
         path = self._folder / _BEGUN_FILE
         if not is_locked(path):
             return False
-        self._begun = path.open("rb")
+        self._begun = open_regular(path)
         if self._begun.read().decode() == launch_id(self._ranks):
             return True
         self._begun.close()
@@ -237,7 +238,7 @@ def clear_standings(folder: Path) -> None:
 def read_standing(folder: Path, rank: int) -> Standing | None:
     """Return what a rank says about itself, None if it has not begun."""
     try:
-        return Standing(**json.loads(_standing_file(folder, rank).read_text()))
+        return Standing(**json.loads(read_regular(_standing_file(folder, rank))))
     except FileNotFoundError:
         return None
 
