@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,6 +134,26 @@ def test_what_is_wrong_is_named(sharded: Path, damage: Callable[[Path], None], m
     damage(sharded)
     with pytest.raises(CheckpointError, match=message):
         _load(sharded)
+
+
+@pytest.mark.parametrize(
+    ("change", "unread"),
+    [
+        (lambda config: config["text_config"].update(num_hidden_layers=3), "9 stored weights unread.*layers.3"),
+        (lambda config: config["vision_config"].update(num_hidden_layers=1), r"16 stored weights unread.*layers\.1"),
+        (lambda config: config.update(multimodal_projector_bias=False), "2 stored weights unread.*projector.*bias"),
+    ],
+    ids=["LLM", "tower", "projector"],
+)
+def test_stored_layers_that_the_config_does_not_count_are_refused(
+    tiny_folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], unread: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=unread):
+        _load(folder)
 
 
 def test_an_adapter_is_no_model(tiny_folder: Path) -> None:

@@ -1,5 +1,7 @@
 """Loads a stock transformers model from safetensors, and refuses one whose weights do not fill it."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,9 @@ from adallava.checkpoints.files import weight_files
 from adallava.checkpoints.weights_header import check_claims, check_safetensors
 from adallava.errors import CheckpointError, in_short
 from adallava.families.transformers_internals import errors_alone
+
+_OF_A_LAYER_OR_PROJECTOR = re.compile(r"(\.layers\.\d+\.|projector).*\.(weight|bias)$")
+"""What every answer goes through. Other weights may be stored that a model has no use for, such as a pooling head."""
 
 
 def load_stock(
@@ -63,8 +68,19 @@ def load_stock(
             f"the weights at {folder!r} do not fill the model: {len(unfilled)} are missing or of another "
             f"shape, the first {unfilled[0]}{hint}"
         )
+    _check_all_read(loading["unexpected_keys"], folder)
     _check_finite(model, folder)
     return model.eval()
+
+
+def _check_all_read(unexpected: Iterable[Any], folder: str) -> None:
+    """Refuse stored layers and projectors that the config leaves unread: with too few of them it answers wrongly."""
+    unread = sorted(name for name in map(str, unexpected) if _OF_A_LAYER_OR_PROJECTOR.search(name))
+    if unread:
+        raise CheckpointError(
+            f"the config at {folder!r} leaves {len(unread)} stored weights unread, the first {unread[0]!r}: it counts "
+            "fewer layers, or other parts, than were trained. Take the config that belongs to these weights"
+        )
 
 
 def _check_finite(model: Any, folder: str) -> None:
