@@ -155,6 +155,7 @@ def test_if_rank_0_is_killed_after_the_others_have_ended_it_is_said_all_the_same
     assert_same_answers(folder, alone)
 
 
+@pytest.mark.long
 def test_ctrl_c_twice_to_every_rank_is_told_once_by_rank_0(server, arguments, alone, tmp_path):
     folder = tmp_path / "run"
     pids = server.start([*arguments, "--output", str(folder)], 3, tmp_path / "log", supervised=False)
@@ -254,6 +255,7 @@ except ProcessEndedError as error:
 """
 
 
+@pytest.mark.long
 def test_a_leader_that_tells_of_another_is_not_made_to_tell_again_by_the_launcher(tmp_path):
     """The launcher ends all processes once one is gone, so often between the leader's finding out and its line."""
     command = [sys.executable, "-c", _ENDED_ON_TOP_OF_ITS_OWN_ERROR, str(tmp_path)]

@@ -17,6 +17,7 @@ def timed(model, tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_every_cell_is_timed_at_every_batch_size_also_above_the_number_of_samples(timed):
     results = Results.model_validate_json((timed / "results.json").read_text())
     for cell in results.cells:

@@ -122,6 +122,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "stock"
 
 
+@pytest.mark.long
 def test_every_weight_of_the_13b_arrives_under_its_published_name(stock: Path) -> None:
     written: dict[str, Tensor] = {}
     for file in stock.glob("model-*.safetensors"):

@@ -91,8 +91,8 @@ def _padding(model: AdaLlava, record: Any) -> int:
 
 
 CASES = [(name, 0.2, (place % 3,)) for place, name in enumerate(METHODS)]
-"""Every method once, on the pictures in turn; each way in which tokens reach the LLM on all of them."""
-CASES += [(name, 0.6, (0, 1, 2)) for name in MECHANISMS if name in METHODS] + [("full", 1.0, (0, 1, 2))]
+"""Every method once, on the pictures in turn; each way in which tokens reach the LLM at another budget."""
+CASES += [(name, 0.6, (2,)) for name in MECHANISMS if name in METHODS] + [("full", 1.0, (0, 1, 2))]
 
 
 @pytest.mark.parametrize(("method", "budget", "pictures"), CASES)

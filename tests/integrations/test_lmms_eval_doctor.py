@@ -14,7 +14,7 @@ from vqav2_files import write_task
 from adallava.cli.main import main
 from adallava.doctor import diagnose_run
 
-pytestmark = pytest.mark.lmms
+pytestmark = [pytest.mark.lmms, pytest.mark.long]
 
 TASK = "vqav2_for_the_doctor"
 

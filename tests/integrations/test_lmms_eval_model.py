@@ -332,9 +332,8 @@ def test_a_task_of_empty_answers_fails_beside_a_task_of_good_ones(tmp_path):
     assert all(responses(evaluate(tmp_path, args, tasks=tasks[:1])))
 
 
-@pytest.mark.parametrize(
-    ("until", "num_empty", "passes"), [pytest.param("cyan", 1, True, marks=pytest.mark.long), ("no", 2, False)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("until", "num_empty", "passes"), [("cyan", 1, True), ("no", 2, False)])
 def test_two_processes_are_judged_together(run_lmms_eval, batched, task_folder, tmp_path, until, num_empty, passes):
     """15 % of nine answers is one; of the shares, which are five and four, it is none."""
     empty_docs = [place for place, said in enumerate(responses(written(batched)[1])) if said == until]

@@ -87,6 +87,7 @@ def test_a_report_written_anew_has_the_sweeps_pictures(finished, task_folder, tm
     assert "0 of 9 samples have their picture here" in (tmp_path / "anew.html").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", ["/nowhere", "{tmp}"])
 def test_a_folder_without_the_task_leaves_the_page_as_it_is(finished, tmp_path, capsys, folder):
     before = (finished / "report.html").read_bytes()
@@ -96,6 +97,7 @@ def test_a_folder_without_the_task_leaves_the_page_as_it_is(finished, tmp_path, 
     assert (finished / "report.html").read_bytes() == before
 
 
+@pytest.mark.long
 def test_a_task_that_has_changed_gives_a_report_no_pictures_and_says_so(finished, tmp_path, capsys):
     write_task(tmp_path, 9, lines='lmms_eval_specific_kwargs: {default: {pre_prompt: "Look: "}}\n')
     anew = ["report", str(finished), "--output", str(tmp_path / "anew.html"), "--include-path", str(tmp_path)]
@@ -147,6 +149,7 @@ def test_cut_it_goes_on_and_another_metric_or_prompt_is_another_run(finished, ta
     assert "task_sha256" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_two_processes_answer_and_score_as_one(finished, task_folder, tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "adallava"]
     run = subprocess.run(
@@ -185,9 +188,15 @@ def test_a_sample_that_cannot_be_read_fails_alone(task_folder, tmp_path, capsys)
 MULTIPLE_CHOICE = "output_type: multiple_choice\ngeneration_kwargs: null\ndoc_to_choice: ['yes', 'no']\n"
 
 
+def one_of(*cases):
+    """The first case, and the others in `make test-long`: each has lmms-eval read all of its tasks anew."""
+    first, *others = cases
+    return [first, *(pytest.param(*case, marks=pytest.mark.long) for case in others)]
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
-    [
+    one_of(
         (
             "generation_kwargs: {max_new_tokens: 4, num_beams: 3}\n",
             "asks for {'num_beams': 3}: a sweep answers greedily",
@@ -204,7 +213,7 @@ MULTIPLE_CHOICE = "output_type: multiple_choice\ngeneration_kwargs: null\ndoc_to
         ("process_results: !function two_pictures.percent\n", "exact_match is 100.0 for sample 0"),
         ("doc_to_visual: !function two_pictures.twice\n", "doc 0 of task lmms:odd is shown as image, image, text"),
         ("doc_to_text: !function two_pictures.unworded\n", "words no question of doc 1: KeyError: 'hint'"),
-    ],
+    ),
 )
 def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, lines, message):
     (tmp_path / "two_pictures.py").write_text(
@@ -224,7 +233,7 @@ def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, line
 
 @pytest.mark.parametrize(
     ("task", "options", "message"),
-    [
+    one_of(
         ("vqav2_vall", [], "did you mean 'vqav2_val'"),
         ("vqav2", [], "is a group of tasks"),
         ("vqav2_val", [], "cannot load task vqav2_val"),  # the real one, whose data is not here
@@ -236,7 +245,7 @@ def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, line
         (TASK, ["--split", "test"], "has its own split"),
         (TASK, ["--question-suffix", "?"], "words its own questions"),
         (TASK, ["--include-path", "/nowhere"], "/nowhere is not a folder"),
-    ],
+    ),
 )
 def test_a_mistake_in_the_call_is_named(task_folder, tmp_path, capsys, task, options, message):
     assert sweep(task_folder, tmp_path / "run", *options, task=task) == 2

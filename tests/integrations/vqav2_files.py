@@ -15,6 +15,9 @@ SHORT_PROMPT = "\nAnswer the question using a single word or phrase."
 def vqav2_row(index: int) -> dict[str, Any]:
     """Join a question and its annotation as the published dataset does; seven of ten people know the answer.
 
+    The others say that they do not, each in other words: what all say to every question would score as well as many an
+    answer.
+
     Fields as in `v2_OpenEnded_mscoco_val2014_questions.json` and `v2_mscoco_val2014_annotations.json`.
     """
     from PIL import Image
@@ -22,7 +25,7 @@ def vqav2_row(index: int) -> dict[str, Any]:
     scene, question = scene_sample("test", index)
     picture = io.BytesIO()
     Image.fromarray(scene.image).save(picture, "PNG")
-    said = [question.answer] * 7 + ["don't know"] * 3
+    said = [question.answer] * 7 + ["don't know", "no idea", "unsure"]
     answers = [
         {"answer": answer, "answer_confidence": "yes", "answer_id": number} for number, answer in enumerate(said, 1)
     ]

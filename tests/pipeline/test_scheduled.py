@@ -38,7 +38,13 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=SCHEDULERS)
+_WHOLE_LAYERS = ("first", "fixed", "spaced")
+"""Run as `random` does, once they have chosen; all of them in `make test-long`."""
+
+_EACH = [pytest.param(name, marks=[pytest.mark.long] if name in _WHOLE_LAYERS else []) for name in SCHEDULERS]
+
+
+@pytest.fixture(params=_EACH)
 def model(request: pytest.FixtureRequest, six_by_scheduler: dict[str, AdaLlava]) -> AdaLlava:
     return scheduled(six_by_scheduler[request.param], request.param).with_method("uniform")  # type: ignore[no-any-return]
 
@@ -210,7 +216,7 @@ def test_every_mechanism_before_the_llm_goes_with_a_scheduler(
         assert alone.answer_ids[0] == together.answer_ids[row]
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("name", _EACH)
 def test_a_method_inside_the_llm_goes_with_a_scheduler_behind_it(
     six_by_scheduler: dict[str, AdaLlava], inputs: dict[str, Any], name: str
 ) -> None:

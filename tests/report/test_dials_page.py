@@ -267,6 +267,7 @@ def test_cells_with_the_same_plans_share_a_row_and_single_plans_are_named_in_the
     assert "fixed@0.75" in plans.caption
 
 
+@pytest.mark.long
 def test_maps_and_fronts_are_figures_too_and_the_same_every_time(tmp_path: Path, results: Results) -> None:
     paths = write_dial_figures(results, tmp_path)
     assert sorted(path.name for path in paths if path.suffix == ".pdf") == [

@@ -49,6 +49,7 @@ def test_an_axis_has_a_pdf_and_a_png_fit_for_print(tmp_path: Path) -> None:
                 assert len(image.convert("RGB").getcolors(10**6)) > 50, "something is drawn"
 
 
+@pytest.mark.long
 def test_hard_split_positions_and_timed_batches_have_figures_of_their_own(tmp_path: Path, fewer_axes: None) -> None:
     names = {path.stem for path in write_figures(rich(), tmp_path)}
 
