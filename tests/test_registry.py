@@ -17,6 +17,7 @@ from adallava.runs.loading import resolve_methods
 from adallava.selection import build_selector
 from adallava.selection.contract import Selector, TowerShape
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.uniform import UniformSelector
 
 SHAPE = TowerShape(16, 32, 48, (4, 4))
 
@@ -86,6 +87,37 @@ def test_a_broken_registration_is_named(monkeypatch: pytest.MonkeyPatch, name: s
     _register(monkeypatch, (name, value))
     with pytest.raises(AdallavaError, match=message):
         load_selector_class(name)
+
+
+class Unmade(UniformSelector):
+    """Another package's, whose constructor is broken."""
+
+    name = "mine"
+
+    def __init__(self) -> None:
+        1 / 0  # noqa: B018
+
+
+class Listed(UniformSelector):
+    """Says its needs as a list of words."""
+
+    name = "mine"
+    needs = ["grid"]  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        ("Unmade", r"'mine' cannot be made: test_registry.Unmade raises ZeroDivisionError"),
+        ("Listed", r"'mine' has needs=\['grid'\]: give a frozenset"),
+    ],
+)
+def test_a_method_that_cannot_be_made_or_says_no_needs_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, full: AdaLlava, cls: str, message: str
+) -> None:
+    _register(monkeypatch, ("mine", f"test_registry:{cls}"))
+    with pytest.raises(AdallavaError, match=message):
+        full.with_method("mine")
 
 
 class Halfway(Selector):

@@ -291,6 +291,10 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
         raise UnsupportedModeError(
             f"method {selector.name!r} chooses among patches, and {no_grid}: method 'full' alone runs this model"
         )
+    if not isinstance(selector.needs, frozenset | set) or not all(isinstance(need, Need) for need in selector.needs):
+        raise UnsupportedModeError(
+            f"method {selector.name!r} has needs={selector.needs!r}: give a frozenset of selection.contract.Need"
+        )
     missing = sorted(selector.needs - family.provides)
     where = f"the model {model_name!r}" if model_name else "this model"
     if missing:

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from adallava.errors import AdallavaError
+from adallava.errors import AdallavaError, in_short
 
 
 def construct(kind: str, cls: type[Any], shape: object, options: Mapping[str, Any]) -> Any:
@@ -19,7 +19,8 @@ def construct(kind: str, cls: type[Any], shape: object, options: Mapping[str, An
         options: constructor arguments.
 
     Raises:
-        AdallavaError: for an option that it does not take, or a value that is not of the option's type.
+        AdallavaError: for an option that it does not take, a value that is not of the option's type, or whatever
+            another package's constructor raises.
     """
     given_first = (shape,) if cls.learned else ()
     try:
@@ -29,6 +30,12 @@ def construct(kind: str, cls: type[Any], shape: object, options: Mapping[str, An
     except TypeError as error:
         given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "none"
         raise AdallavaError(f"{kind} {cls.name!r} does not take these options ({given}): {error}") from error
+    except AdallavaError:
+        raise
+    except Exception as error:
+        raise AdallavaError(
+            f"{kind} {cls.name!r} cannot be made: {cls.__module__}.{cls.__qualname__} raises {in_short(error)}"
+        ) from error
 
 
 def _check_types(kind: str, cls: type[Any], options: Mapping[str, Any]) -> None:
