@@ -51,6 +51,7 @@ def test_layers_are_timed_for_every_scheduler_that_needs_no_plan(tmp_path):
     assert {row["latency"] for row in made["rows"]} == {"1.0", "0.75", "0.625", "0.5", "1.0 and 0.5"}
 
 
+@pytest.mark.long
 def test_a_cell_that_fails_is_told_and_the_others_are_timed():
     code = "from measured import *; import json\ndef bad(): raise MemoryError('too much')\n"
     code += "cells = in_turns({'a': bad, 'b': lambda: {'ms': 1.0}}, warm_ups=1, repeats=2, seconds=9)\n"

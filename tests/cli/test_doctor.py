@@ -99,6 +99,7 @@ def test_a_named_learned_method_without_adapter_is_a_finding(
     assert "has no adapter for the learned method 'question'" in outcome["evidence"][0]
 
 
+@pytest.mark.long
 def test_reading_a_run_needs_no_torch(tmp_path: Path) -> None:
     folder = write_run(tmp_path, healthy_records())
     program = (

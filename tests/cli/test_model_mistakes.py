@@ -186,6 +186,7 @@ def test_a_device_that_is_not_here_is_one_line(
     assert len(told.splitlines()) == 1, told
 
 
+@pytest.mark.long
 def test_after_a_mistake_in_its_name_training_starts_in_the_same_folder(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def test_without_matplotlib_the_remedy_comes_before_any_work(
     assert not (run_folder / "report.html").exists()
 
 
+@pytest.mark.long
 def test_the_command_needs_no_torch(run_folder: Path) -> None:
     probe = (
         "import sys; from adallava.cli.main import main; "

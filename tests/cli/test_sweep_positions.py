@@ -14,6 +14,7 @@ def both_positions(model, tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_positions_cross_every_method_but_the_full_and_the_empty_one(both_positions):
     results = Results.model_validate_json((both_positions / "results.json").read_text())
     expected = [f"uniform@{budget}{suffix}" for suffix in ("", "+compact") for budget in ("1.0", "4")]

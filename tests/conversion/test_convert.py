@@ -192,6 +192,7 @@ def test_converted_adallava_decodes_with_the_plan_of_its_prefill(
     torch.testing.assert_close(passed[first : first + len(answer)], steps, atol=1e-3, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_a_sweep_runs_converted_adallava_with_its_token_at_every_latency(tmp_path: Path, clip: Path) -> None:
     convert_llava(_write_adallava(tmp_path / "ada"), clip, tmp_path / "stock")
     command = ["sweep", "--model", str(tmp_path / "stock"), "--scheduler", "adallava-layers", "--latency", "1.0,0.67"]

@@ -13,7 +13,6 @@ from adallava.errors import InputError, UnsupportedModeError
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import plan_generation
 from adallava.records import PART_NAMES
-from adallava.registry import selector_names
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -84,7 +83,7 @@ def test_full_budget_is_stock_for_kernels_and_formats(
         str(family_folder), method="full", dtype=dtype, device="cpu", attn_implementation=attention
     )
     stock = full.base.generate(**inputs, max_new_tokens=4, do_sample=False)
-    for method in selector_names():
+    for method in MECHANISMS:
         if method in lacking(full):
             continue
         model = with_every_option(full, method)

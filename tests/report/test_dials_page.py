@@ -51,6 +51,7 @@ def opened(visited: Visit) -> Iterator[Visit]:
 class TestBrowser:
     pytestmark = needs_browser
 
+    @pytest.mark.long
     def test_there_is_a_map_for_each_method_and_scheduler_with_every_cell(self, opened: Visit, cells) -> None:
         maps = opened.page.locator(".map")
         captions = [caption.strip() for caption in opened.page.locator(".map caption").all_inner_texts()]

@@ -78,6 +78,7 @@ def test_a_second_run_that_is_none_is_named(tmp_path: Path) -> None:
         write_report(folder, picture_of, laid_over=tmp_path / "nowhere")
 
 
+@pytest.mark.long
 def test_a_folder_of_the_same_name_is_told_apart_by_its_parent(tmp_path: Path) -> None:
     first, second = (write_rich_run(tmp_path / name / "run", HERE) for name in ("old", "new"))
     page = write_report(second, picture_of, laid_over=first).read_text()

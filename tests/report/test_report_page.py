@@ -285,6 +285,7 @@ def test_results_of_another_schema_are_refused_with_the_field(tmp_path: Path) ->
         write_report(folder, picture_of)
 
 
+@pytest.mark.long
 def test_the_report_needs_no_torch() -> None:
     probe = "import sys, adallava.report.page; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)

@@ -67,6 +67,7 @@ def test_bytes_are_pinned(split: str, index: int) -> None:
     assert digest(split, index) == DIGESTS[split, index]
 
 
+@pytest.mark.long
 def test_a_fresh_process_draws_the_same_bytes_in_any_order() -> None:
     program = (
         "import hashlib\nfrom adallava.tasks.scenes import *\n"

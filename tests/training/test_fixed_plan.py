@@ -105,6 +105,7 @@ def _inference_log_probabilities(model: AdaLlava, pictures: Path, latency: float
     return chances
 
 
+@pytest.mark.long
 def test_every_plan_is_scored_as_inference_computes_it(searched: tuple[Path, Path, dict[str, Any]]) -> None:
     base, adapter, written = searched
     assert written["search"] == "exhaustive"

@@ -56,6 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return start, folder / "run"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("latency", [1.0, 0.5])
 def test_the_adapter_beside_its_base_and_the_merged_model_give_the_same_logits(
     trained: tuple[Path, Path], latency: float

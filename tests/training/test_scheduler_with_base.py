@@ -151,6 +151,7 @@ def test_a_base_meets_every_share_of_layers_from_the_prefix_on(six: AdaLlava, pr
     assert ways == expected | {"loss_full"}
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["layers", "heads"])
 def test_both_are_saved_as_one_model_with_its_scorer(tmp_path: Any, name: str) -> None:
@@ -231,6 +232,7 @@ def test_scheduler_and_base_have_learning_rates_of_their_own(tmp_path: Any) -> N
     assert float(saved["scheduler.latency_mlp.2.weight"].abs().max()) == pytest.approx(1e-2, rel=0.1)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("stage", ["question", "scheduler"])
 def test_what_a_model_has_learned_goes_on(tmp_path: Any, stage: str) -> None:

@@ -128,6 +128,7 @@ def test_only_the_named_parts_learn_and_another_recipe_never_continues_a_folder(
         train_stage(with_steps(base_recipe(), 2), tmp_path / "run", device=CPU)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 def test_controllers_learn_from_a_users_file_on_any_base_and_leave_it_as_it_is(tmp_path):
     base = tiny_llava(tmp_path / "base")
