@@ -12,6 +12,8 @@ from adallava.cli.main import main
 from adallava.conversion import llava
 from adallava.processors.stock import AdaLlavaProcessor
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[str]:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from adallava.cli.main import main
 
+pytestmark = pytest.mark.long
+
+
 LLM = ("model.embed", "model.layers", "model.norm", "model.mm", "lm_head")
 Q_PROJ = "model.layers.0.self_attn.q_proj.weight"
 OWN_TOWER = {f"model.vision_tower.vision_tower.{name}": weight for name, weight in tower_weights().items()}

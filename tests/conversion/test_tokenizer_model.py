@@ -15,6 +15,9 @@ from adallava.conversion import convert_llava
 from adallava.conversion.processor import read_tokenizer
 from adallava.errors import CheckpointError
 
+pytestmark = pytest.mark.long
+
+
 TEXTS = [
     "what is it?",
     "why is the sky blue?",

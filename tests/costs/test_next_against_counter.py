@@ -92,7 +92,8 @@ def _padding(model: AdaLlava, record: Any) -> int:
 
 CASES = [(name, 0.2, (place % 3,)) for place, name in enumerate(METHODS)]
 """Every method once, on the pictures in turn; each way in which tokens reach the LLM at another budget."""
-CASES += [(name, 0.6, (2,)) for name in MECHANISMS if name in METHODS] + [("full", 1.0, (0, 1, 2))]
+CASES += [("full", 1.0, (0, 1, 2))]
+CASES += [pytest.param(name, 0.6, (2,), marks=pytest.mark.long) for name in MECHANISMS if name in METHODS]
 
 
 @pytest.mark.parametrize(("method", "budget", "pictures"), CASES)

@@ -133,6 +133,7 @@ ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes=2", 
 """`--multi_gpu` is what starts several processes, also without a GPU; with `--cpu` it starts one."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "launcher",
     [pytest.param(TORCHRUN, id="torchrun"), pytest.param(ACCELERATE, id="accelerate", marks=pytest.mark.long)],
@@ -218,6 +219,7 @@ def broken_task(task_folder):
     return name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "launcher", [pytest.param((), id="one"), pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.long)]
 )

@@ -16,7 +16,7 @@ from adallava.integrations.lmms_eval.model import AdaLlavaLmms
 from adallava.model import build_prompt
 from adallava.records import SampleRecord
 
-pytestmark = pytest.mark.lmms
+pytestmark = [pytest.mark.lmms, pytest.mark.long]
 
 TASK = "vqav2_shapes"
 NUM_SAMPLES = 4

@@ -72,6 +72,7 @@ def test_lmms_evals_own_figures_are_the_means_of_the_report(finished):
     assert (finished / "report.html").exists()
 
 
+@pytest.mark.long
 def test_a_report_written_anew_has_the_sweeps_pictures(finished, task_folder, tmp_path, capsys):
     def pictures(page):
         assert "Every sample has its picture here." in page.read_text()
@@ -133,6 +134,7 @@ def test_the_doctor_finds_nothing(finished):
     assert diagnose_run(finished).healthy, diagnose_run(finished).findings
 
 
+@pytest.mark.long
 def test_cut_it_goes_on_and_another_metric_or_prompt_is_another_run(finished, task_folder, tmp_path, capsys):
     def said(folder):
         return [(r.cell, r.sample_id, r.response, r.score) for r in records_of(folder)]
@@ -252,6 +254,7 @@ def test_a_mistake_in_the_call_is_named(task_folder, tmp_path, capsys, task, opt
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_metric_kept_for_aggregation_gives_its_score(tmp_path):
     (tmp_path / "kept.py").write_text(
         "def by_category(doc, results):\n"

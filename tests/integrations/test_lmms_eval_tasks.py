@@ -15,7 +15,7 @@ from adallava.model import build_prompt
 from adallava.records import SampleRecord, TaskFigures
 from adallava.tasks.images import as_rgb
 
-pytestmark = pytest.mark.lmms
+pytestmark = [pytest.mark.lmms, pytest.mark.long]
 
 METRICS = {
     "textvqa_val": {"exact_match"},

@@ -54,7 +54,10 @@ def six_by_scheduler(full: AdaLlava, six: AdaLlava) -> dict[str, AdaLlava]:
     return {name: six_layers_for(full, name) if name == "adallava-heads" else six for name in SCHEDULERS}
 
 
-IN_EVERY_MODE = ("test_generation_modes.py", "test_half_precision.py", "test_inside.py", "test_scheduled.py")
+IN_EVERY_MODE = (
+    *("test_forward.py", "test_generation_arguments.py", "test_generation_modes.py"),
+    *("test_half_precision.py", "test_inside.py", "test_scheduled.py"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,6 +20,9 @@ from adallava.training.own_data import TaskExamples
 from adallava.training.recipe import Lora, Recipe, with_steps
 from adallava.training.stages import train_stage
 
+pytestmark = pytest.mark.long
+
+
 CPU = torch.device("cpu")
 
 

@@ -23,6 +23,9 @@ from adallava.training.recipe import KeepMix, Recipe
 from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObjective
 from adallava.training.stages import carry_over_adapters, train_stage
 
+pytestmark = pytest.mark.long
+
+
 CPU = torch.device("cpu")
 QUESTIONS = [
     TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12), answer_ids=(21, 2)),
