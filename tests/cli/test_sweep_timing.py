@@ -7,6 +7,9 @@ from sweep_inputs import sweep
 
 from adallava.records import PART_NAMES, Results
 
+pytestmark = pytest.mark.long
+
+
 TIMED = ["--limit", "3", "--method", "uniform", "--token-budget", "4", "--no-report", "--timing-batch-sizes"]
 
 

@@ -141,6 +141,7 @@ def _write_adallava(folder: Path, kind: str = "L", *, pickled: bool = False, **f
     return write_original(folder, weights, {**ADA_CONFIG, "scheduler_type": kind, **fields}, pickled=pickled)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "name", "pickled"), [("L", "adallava-layers", True), ("H", "adallava-heads", False)])
 def test_adallava_becomes_a_model_and_an_adapter_that_compute_the_originals_logits(
     tmp_path: Path, clip: Path, kind: str, name: str, pickled: bool

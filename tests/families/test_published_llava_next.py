@@ -35,6 +35,9 @@ from adallava.costs.counted import count_costs
 from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
 
+pytestmark = pytest.mark.long
+
+
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 
 

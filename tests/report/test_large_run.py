@@ -12,7 +12,7 @@ from run_folders import picture_of
 from adallava.records import SampleRecord
 from adallava.report.page import write_report
 
-pytestmark = [needs_browser, pytest.mark.long]
+pytestmark = [*needs_browser, pytest.mark.long]
 
 
 @pytest.fixture(scope="module", params=[1_000, pytest.param(10_000, marks=pytest.mark.long)])

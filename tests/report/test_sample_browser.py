@@ -14,7 +14,7 @@ from run_folders import picture_of
 
 from adallava.report.page import write_report
 
-pytestmark = [needs_browser, pytest.mark.long]
+pytestmark = [*needs_browser, pytest.mark.long]
 SPEC = RichRun(methods=("random", "uniform", "pool", "fastv"), budgets=(8, 32), num_samples=150)
 OTHER = RichRun(methods=("random", "uniform", "pool"), budgets=(8, 32), num_samples=150, shift=0.1)
 NUM_PICTURES = 40

@@ -25,6 +25,9 @@ from adallava.training.recipe import KeepMix, Recipe
 from adallava.training.scheduler import SchedulerObjective
 from adallava.training.stages import train_stage
 
+pytestmark = pytest.mark.long
+
+
 QUESTION = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12), answer_ids=(21, 2))
 LONGER = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 15, 13), answer_ids=(22, 23, 2))
 FULL = KeepMix(full=1.0)
