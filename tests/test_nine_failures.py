@@ -20,7 +20,7 @@ from adallava.selection.uniform import UniformSelector
 NEW = 5
 
 
-@pytest.mark.parametrize("budget", [1, 15, 1.0], ids=lambda budget: f"budget {budget}")
+@pytest.mark.parametrize("budget", [1, 1.0], ids=lambda budget: f"budget {budget}")
 @pytest.mark.parametrize("method", MECHANISMS)
 def test_1_and_2_no_answer_is_empty_and_sequences_hold_the_prompt_and_then_the_answer(
     full: AdaLlava, inputs: dict[str, Any], method: str, budget: Any

@@ -86,6 +86,7 @@ def _sweep(folder: Path, *options: str) -> int:
     return main(["sweep", *fixed, *options])
 
 
+@pytest.mark.long
 def test_a_sweep_crosses_both_dials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["--method", "uniform,none", "--token-budget", "0.5,0.25", "--scheduler", "first,random", "--draws", "2"]
     assert _sweep(tmp_path, *asked, "--latency", "1.0,0.75") == 0

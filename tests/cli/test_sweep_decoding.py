@@ -157,6 +157,7 @@ def test_the_doctor_says_how_a_folder_was_decoded_or_that_it_was_not_recorded(
     assert "decoding is not recorded there" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_the_live_doctor_asks_both_models_by_the_same_decoding(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -114,11 +114,13 @@ def test_a_broken_method_is_found(full: AdaLlava, selector: Any, check: str) -> 
     assert "devices-and-dtypes" not in findings
 
 
+@pytest.mark.long
 def test_sample_zeros_indices_show_in_the_batch_alone(full: AdaLlava) -> None:
     """Alone, such a method is right: only a batch can show it."""
     assert found(diagnose(full.with_selector(FirstImagesIndices()))) == {"batch-equals-alone"}
 
 
+@pytest.mark.long
 def test_what_the_last_layer_reads_is_watched_not_believed(full: AdaLlava, monkeypatch: pytest.MonkeyPatch) -> None:
     def one_more(selector: LayerSelector, layout: Layout, num_layers: int) -> DropPlan:
         counts = [min(16, count + 1) for count in layout.keep_counts]

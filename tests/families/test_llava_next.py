@@ -189,6 +189,7 @@ def test_training_is_refused_with_the_reason(
     assert "whose pictures differ in their number of tokens" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fastv", "prumerge"])
 def test_the_live_doctor_finds_nothing(full: AdaLlava, method: str) -> None:
     diagnosis = diagnose_model(_with_method(full, method), num_samples=3)

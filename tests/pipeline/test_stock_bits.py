@@ -107,7 +107,7 @@ def test_at_the_full_budget_the_logits_have_the_stock_models_bits(wide: AdaLlava
 @torch.no_grad()
 def test_a_picture_keeps_the_same_tokens_alone_and_in_a_batch(wide: AdaLlava) -> None:
     together = _inputs(wide, 2)
-    for method in ("divprune", "mmtok", "visionzip"):
+    for method in ("divprune", "visionzip"):
         model = wide.with_method(method)
         kept = [selection.kept_indices for selection in model.select(**together, token_budget=24)]
         for row, expected in enumerate(kept):
