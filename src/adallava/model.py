@@ -1,6 +1,7 @@
 """The model: a stock Llava, a selection method beside it, and how the two are driven."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from adallava.adapters import save_adapter
 from adallava.adapters.learned import Asked, BaseFiles, make_scheduler, make_selector
 from adallava.budget import BudgetLike, LatencyLike
 from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
-from adallava.engines import pick_engine
+from adallava.engines import Engines
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
@@ -60,6 +61,7 @@ class AdaLlava:
         adapter_sha256: str | None = None,
         scheduler: Scheduler | None = None,
         scheduler_sha256: str | None = None,
+        engine: str = "auto",
     ) -> None:
         """Drive an already loaded transformers model.
 
@@ -71,6 +73,7 @@ class AdaLlava:
             adapter_sha256: of the selector's weights file.
             scheduler: which layers of the LLM run at a latency below 1.0.
             scheduler_sha256: of the scheduler's weights file.
+            engine: how answers are run, see `with_engine`.
 
         Raises:
             UnsupportedModeError: for a model family that is not supported, what has no head or wraps a model, or a
@@ -91,6 +94,7 @@ class AdaLlava:
         self.scheduler = scheduler.to(self.device).eval() if isinstance(scheduler, nn.Module) else scheduler
         self.scheduler_sha256 = scheduler_sha256
         self._language = make_language(self._family, self.selector, processor)
+        self._engines = Engines(self._family.model, engine)
 
     @classmethod
     def from_pretrained(
@@ -104,6 +108,7 @@ class AdaLlava:
         attn_implementation: str = "sdpa",
         allow_other_base: bool = False,
         pad_to_square: bool = False,
+        engine: str = "auto",
         **selector_options: Any,
     ) -> "AdaLlava":
         """Load a model and a selection method for it.
@@ -122,6 +127,7 @@ class AdaLlava:
             attn_implementation: "sdpa" or "eager".
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
             pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
+            engine: how answers are run, see `with_engine`.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
@@ -138,7 +144,7 @@ class AdaLlava:
         folder = str(find_checkpoint(folder_or_id_of(name)))
         processor = AdaLlavaProcessor.from_pretrained(folder, pad_to_square=pad_to_square)
         family = load_family(folder, dtype=typed, device=placed, attn_implementation=attn_implementation)
-        full = cls(family.model, processor, name_or_path=name)
+        full = cls(family.model, processor, name_or_path=name, engine=engine)
         return full.with_method(method, adapter, allow_other_base=allow_other_base, **selector_options)
 
     def with_method(
@@ -206,8 +212,27 @@ class AdaLlava:
             scheduler=scheduler,
             scheduler_sha256=scheduler_sha256,
         )
-        other._files = self._files
+        other._files, other._engines = self._files, self._engines
         return other
+
+    def with_engine(self, engine: str) -> "AdaLlava":
+        """Return a model with the same base, not copied, method and scheduler, whose answers another engine runs.
+
+        Args:
+            engine: "auto" is CUDA graphs where they can run, else stock `generate`; "graphs" is the same, and refuses a
+                model that is not on CUDA; "stock"; "eager" is the passes of the graphs without graphs.
+
+        Raises:
+            InputError: for another name, or graphs without CUDA.
+        """
+        other = self._with(self.selector, self.adapter_sha256, self.scheduler, self.scheduler_sha256)
+        other._engines = Engines(self.base, engine)
+        return other
+
+    @property
+    def engine(self) -> str:
+        """The engine that was asked for."""
+        return self._engines.name
 
     @property
     def config(self) -> Any:
@@ -372,8 +397,9 @@ class AdaLlava:
         if clock is not None:
             clock.start()
         run = self._prepare(request, clock)
-        made = pick_engine(run, plan).generate(run, plan, clock)
-        return read_answers(made.result, plan, run.settled(), self.processor, positions, clock, made.num_steps)
+        made = self._engines.generate(run, plan, clock)
+        output = read_answers(made.result, plan, run.settled(), self.processor, positions, clock, made.num_steps)
+        return replace(output, engine=made.engine, passed_over=made.passed_over)
 
     @torch.no_grad()
     def select(

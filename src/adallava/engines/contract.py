@@ -1,7 +1,7 @@
 """What an engine is: a prepared batch, the LLM as it is to run, and a way to decode go in; token ids come out."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import GenerationPlan
@@ -15,10 +15,14 @@ class Generated:
     Attributes:
         result: as transformers' `generate` returns it: `sequences` [rows, prompt + new], and what was asked for beside.
         num_steps: how often the LLM ran, the prefill included.
+        engine: that made it.
+        passed_over: why no engine before it in the order of preference did; empty if none was.
     """
 
     result: Any
     num_steps: int
+    engine: str
+    passed_over: str = ""
 
 
 class Engine(Protocol):
@@ -28,7 +32,7 @@ class Engine(Protocol):
         name: in messages and records.
     """
 
-    name: ClassVar[str]
+    name: str
 
     def refusal(self, run: LLMRun, plan: GenerationPlan) -> str | None:
         """Return what of this call it cannot do, in words; None if it can do all of it."""

@@ -1,27 +1,65 @@
 """Which engine runs a call."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, get_args
 
-from adallava.engines.contract import Engine
+import torch
+
+from adallava.engines.captured import CapturedEngine
+from adallava.engines.contract import Engine, Generated
 from adallava.engines.stock import StockEngine
-from adallava.errors import UnsupportedModeError
+from adallava.errors import InputError, UnsupportedModeError
+from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
 
-ENGINES: tuple[Engine, ...] = (StockEngine(),)
-"""In the order of preference; the last one can do everything."""
+EngineName = Literal["auto", "stock", "graphs", "eager"]
+"""`auto`: CUDA graphs where they can run, else stock `generate`. `eager`: the passes of the graphs, without graphs."""
 
 
-def pick_engine(run: LLMRun, plan: GenerationPlan, engines: Sequence[Engine] = ENGINES) -> Engine:
-    """Return the first engine that can do a call.
+class Engines:
+    """The engines of one model, in the order of preference; shared by all that drive it."""
+
+    def __init__(self, model: Any, name: str = "auto") -> None:
+        """Hold engines that have captured nothing yet.
+
+        Args:
+            model: the stock model.
+            name: of `EngineName`.
+
+        Raises:
+            InputError: for another name, or graphs without CUDA.
+        """
+        if name not in get_args(EngineName):
+            raise InputError(f"engine={name!r} is none of {', '.join(get_args(EngineName))}")
+        device = next(model.parameters()).device
+        if name == "graphs" and device.type != "cuda":
+            raise InputError(f"engine='graphs' needs a CUDA device, and the model is on {device}: use engine='auto'")
+        self.name = name
+        first: tuple[Engine, ...] = ()
+        if name == "eager":
+            first = (CapturedEngine(model, captures=False),)
+        elif name != "stock" and torch.cuda.is_available():
+            first = (CapturedEngine(model),)
+        self._engines: tuple[Engine, ...] = (*first, StockEngine())
+
+    def generate(self, run: LLMRun, plan: GenerationPlan, clock: StageClock | None) -> Generated:
+        """Answer a batch by the first engine that can; see `Engine.generate`."""
+        engine, passed_over = pick_engine(run, plan, self._engines)
+        return replace(engine.generate(run, plan, clock), passed_over=passed_over)
+
+
+def pick_engine(run: LLMRun, plan: GenerationPlan, engines: Sequence[Engine]) -> tuple[Engine, str]:
+    """Return the first engine that can do a call, and what those before it say.
 
     Raises:
-        UnsupportedModeError: if none can, with what each of them says.
+        UnsupportedModeError: if none can.
     """
-    reasons = []
+    reasons: list[str] = []
     for engine in engines:
         reason = engine.refusal(run, plan)
         if reason is None:
-            return engine
+            return engine, "; ".join(reasons)
         reasons.append(f"{engine.name}: {reason}")
     raise UnsupportedModeError(f"no engine can run this call ({'; '.join(reasons)})")

@@ -1,7 +1,5 @@
 """transformers' own `generate`, on the stock model or a view of it: every mode, every family, every device."""
 
-from typing import ClassVar
-
 from adallava.engines.contract import Generated
 from adallava.pipeline.clock import PrefillMark, StageClock, StepCount
 from adallava.pipeline.modes import GenerationPlan
@@ -11,7 +9,7 @@ from adallava.pipeline.program import LLMRun
 class StockEngine:
     """Stock `generate`."""
 
-    name: ClassVar[str] = "stock"
+    name = "stock"
 
     def refusal(self, run: LLMRun, plan: GenerationPlan) -> str | None:
         """Return None: what it cannot do was refused when the call was planned."""
@@ -30,4 +28,4 @@ class StockEngine:
         result = run.model().generate(input_ids=batch.input_ids, **batch.llm_inputs(), **kwargs)
         if clock is not None:
             clock.mark("decode")
-        return Generated(result, steps.count)
+        return Generated(result, steps.count, self.name)

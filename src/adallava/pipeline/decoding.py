@@ -5,6 +5,8 @@ named in the call: at transformers' own default, or as it was asked for.
 """
 
 from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from adallava.pipeline.modes import token_ids
@@ -37,7 +39,7 @@ def generate_arguments(decoding: Decoding) -> dict[str, Any]:
 
     Lengths are left to the caller.
     """
-    stated = {**_defaults(), **decoding.options}
+    stated = {**neutral_settings(), **decoding.options}
     lengths = ("max_length", "min_length", "return_dict_in_generate")
     named = {name: value for name, value in stated.items() if name not in lengths}
     ends = decoding.eos_token_ids
@@ -46,7 +48,7 @@ def generate_arguments(decoding: Decoding) -> dict[str, Any]:
 
 def values_of_checkpoint(generation_config: Any) -> dict[str, Any]:
     """Return what a model's `generation_config` sets beside token ids: not unset, and not transformers' default."""
-    defaults = {name: value for name, value in _defaults().items() if name not in _IDS}
+    defaults = {name: value for name, value in neutral_settings().items() if name not in _IDS}
     return {
         name: value
         for name, value in vars(generation_config).items()
@@ -59,7 +61,8 @@ def in_words(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in sorted(values.items()))
 
 
-def _defaults() -> dict[str, Any]:
+@cache
+def neutral_settings() -> Mapping[str, Any]:
     """Return transformers' default of every attribute, None where it has none."""
     from transformers import GenerationConfig
 
@@ -67,4 +70,4 @@ def _defaults() -> dict[str, Any]:
     unset.pop("transformers_version", None)
     defaults: dict[str, Any] = {**unset, **GenerationConfig._get_default_generation_params()}
     # Neither counts tokens that the prompt does not have.
-    return defaults | {"max_length": None, "min_length": None, "use_cache": True}
+    return MappingProxyType(defaults | {"max_length": None, "min_length": None, "use_cache": True})

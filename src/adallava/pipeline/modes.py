@@ -3,7 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -24,6 +24,8 @@ class GenerationPlan:
         eos_token_ids: any of them ends an answer; may be empty.
         num_return_sequences: R, answers per sample.
         max_new_tokens: of an answer at most.
+        settings: every argument that is in force, whether the call, its configuration or the model's own says so;
+            without those that are None.
         encoder_repetition_penalty: that transformers applies only to prompts that are ids; 1.0 is none.
         encoder_no_repeat_ngram_size: likewise; 0 is none.
     """
@@ -32,6 +34,7 @@ class GenerationPlan:
     eos_token_ids: frozenset[int]
     num_return_sequences: int
     max_new_tokens: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
     encoder_repetition_penalty: float = 1.0
     encoder_no_repeat_ngram_size: int = 0
 
@@ -112,6 +115,11 @@ def plan_generation(
         frozenset(token_ids(asked("eos_token_id"))),
         asked("num_return_sequences") or 1,
         fixed["max_new_tokens"],
+        {
+            name: value
+            for name, value in {**inherited, **_given(configured), **called, **fixed}.items()
+            if value is not None
+        },
         encoder_repetition_penalty=1.0 if penalty is None else penalty,
         encoder_no_repeat_ngram_size=ngram_size or 0,
     )
@@ -120,6 +128,11 @@ def plan_generation(
 def token_ids(value: Any) -> tuple[int, ...]:
     """Return the ids of an attribute such as `eos_token_id`: one, several, or None."""
     return () if value is None else (int(value),) if isinstance(value, int) else tuple(int(one) for one in value)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is not None: in a configuration, None is filled from the model's own."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _attributes(config: Any) -> dict[str, Any]:

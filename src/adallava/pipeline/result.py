@@ -133,6 +133,8 @@ class AdaLlavaOutput:
         num_steps: passes of the LLM that the batch took, the prefill among them; a search with beams goes on past its
             best answer.
         transformers_output: transformers' own result, for scores or logits that were asked for.
+        engine: that ran the LLM.
+        passed_over: why no engine before it in the order of preference did; empty if none was.
     """
 
     sequences: Tensor
@@ -145,6 +147,8 @@ class AdaLlavaOutput:
     part_ms: dict[str, float] | None
     num_steps: int
     transformers_output: Any
+    engine: str = "stock"
+    passed_over: str = ""
 
     @property
     def answer_ids(self) -> list[list[int]]:

@@ -132,7 +132,7 @@ class ScheduledLayers:
         if index < self._units.prefix_layers:
             return layer(hidden, inputs)
         if self._schedule is None:
-            self._decide(ScheduleInput(self._units, self._unit_counts, self._seeds.to(hidden.device), self._at(hidden)))
+            self.decide_from(self._at(hidden))
         assert self._schedule is not None
         if self._schedule.gates is not None:
             return self._gated(index, layer, hidden, inputs, self._schedule.gates)
@@ -159,6 +159,31 @@ class ScheduledLayers:
 
         reorder_layers(cache, order)
         return cache
+
+    @property
+    def runs_whole_layers(self) -> bool:
+        """Whether a row runs a layer whole, or not at all."""
+        return self._units.groups == 1
+
+    @property
+    def prefix_layers(self) -> int:
+        """P, the first layers, which run before anything is decided."""
+        return self._units.prefix_layers
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the plan is made: a scheduler that reads no token makes it before the LLM runs."""
+        return self._schedule is not None
+
+    def decide_from(self, states: Tensor) -> None:
+        """Make the plan from the states at the latency tokens, [B, D], as they enter layer P. Waits for the device."""
+        self._decide(ScheduleInput(self._units, self._unit_counts, self._seeds.to(states.device), states))
+
+    def rows_by_layer(self) -> list[list[bool]]:
+        """Return, for each layer, whether each sample runs it. Only for whole layers, and once decided."""
+        prefix = [[True] * len(self._plan)] * self._units.prefix_layers
+        behind = range(self._units.num_layers - self._units.prefix_layers)
+        return prefix + [[plan[layer][0] for plan in self._plan] for layer in behind]
 
     @property
     def schedule(self) -> Schedule:

@@ -1,0 +1,246 @@
+"""The LLM in our own loop over stock layers, each pass replayed from CUDA graphs: no launch, and no wait, is paid for.
+
+    prepared batch ─▶ a seat's fixed places ─▶ prefill ─▶ first token ─▶ decode ─▶ … ─▶ answers
+                      (padded on the right                     ▲            │
+                       to a bucket)                            └────────────┘
+
+A prompt is padded behind its last token, where causal attention reads nothing. Greedy tokens are chosen on the device.
+"""
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adallava.engines.buckets import bucket, capacity
+from adallava.engines.contract import Generated
+from adallava.engines.decode_mode import DecodeMode, read_decode_mode
+from adallava.engines.graph_store import GraphStore
+from adallava.engines.layer_pass import LayerStep, Pick, Segment, decode, prefill, take_token
+from adallava.engines.placing import place_prompts
+from adallava.engines.program_of_layers import Pieces, layer_steps
+from adallava.engines.sampling import draw, shapers
+from adallava.engines.seat import Seat, cache_numel, make_seat
+from adallava.engines.watch import ModelWatch
+from adallava.errors import UnsupportedModeError
+from adallava.families.layer_stack import LayerStack, first_obstacle, layer_stack, modules_of
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.modes import GenerationPlan
+from adallava.pipeline.program import LLMRun
+
+MOST_SEATS = 6
+"""Pairs of batch size and capacity whose buffers are held."""
+
+MEMORY_SHARE = 0.5
+"""Of the memory that is free when it is asked for, what a cache may take; above it, stock `generate` grows its own."""
+
+
+class CapturedEngine:
+    """Greedy and sampled decoding of a Llama or a Mistral. One call at a time: others wait."""
+
+    def __init__(self, model: Any, *, captures: bool = True) -> None:
+        """Hold nothing yet.
+
+        Args:
+            model: the stock model that all calls are for.
+            captures: False to run the same passes without graphs, on any device.
+        """
+        self.name = "graphs" if captures else "eager"
+        self._model, self._captures = model, captures
+        self._lock = threading.RLock()
+        self._stack: LayerStack | None = None
+        self._watch: ModelWatch | None = None
+        self._arena: Tensor | None = None
+        self._seats: OrderedDict[tuple[int, int], Seat] = OrderedDict()
+
+    def refusal(self, run: LLMRun, plan: GenerationPlan) -> str | None:
+        """Return what of this call it cannot do, in words; None if it can do all of it."""
+        mode = read_decode_mode(plan)
+        if isinstance(mode, str):
+            return mode
+        if run.family.model is not self._model:
+            return "it was made for another model"
+        if run.inside is not None:
+            return f"method {run.inside.selector.name!r} works inside the LLM"
+        if run.layers is not None and not run.layers.runs_whole_layers:
+            return "its scheduler runs parts of layers"
+        device = run.family.device
+        if self._captures and device.type != "cuda":
+            return f"CUDA graphs need a CUDA device, and the model is on {device}"
+        if torch.is_autocast_enabled(device.type):
+            return "autocast is on"
+        with self._lock:
+            return self._obstacle() or self._short_of_memory(run, mode)
+
+    def generate(self, run: LLMRun, plan: GenerationPlan, clock: StageClock | None) -> Generated:
+        """Answer the batch; see `Engine.generate`."""
+        mode = read_decode_mode(plan)
+        if isinstance(mode, str):
+            raise UnsupportedModeError(f"engine {self.name!r} cannot decode with {mode}")
+        with self._lock:
+            stack, seat, length = self._settle(run, mode)
+            hides = place_prompts(seat, run.prepared, length, mode)
+            call = _Call(self, stack, seat, length, hides, mode)
+            layers = call.prefill(run)
+            if clock is not None:
+                clock.mark("prefill")
+            steps = call.decode(layers)
+            if clock is not None:
+                clock.mark("decode")
+            ids = run.prepared.batch.input_ids
+            sequences = torch.cat([ids, seat.answers[:, :steps]], dim=1)
+        return Generated(_result(sequences), steps, self.name)
+
+    def _obstacle(self) -> str | None:
+        """Return why the model's layers cannot be called one by one; look again whenever it changed."""
+        if self._watch is not None and self._watch.unchanged():
+            return None
+        self._forget()
+        try:
+            stack = layer_stack(self._model)
+        except UnsupportedModeError as error:
+            return str(error)
+        modules = modules_of(stack)
+        obstacle = first_obstacle(modules)
+        if obstacle is None:
+            self._stack, self._watch = stack, ModelWatch(modules)
+            self._store = GraphStore(stack.weight.device, captures=self._captures)
+            self._pieces = Pieces(len(stack.layers))
+        return obstacle
+
+    def _forget(self) -> None:
+        if self._stack is not None:
+            self._store.clear()
+        self._stack = self._watch = self._arena = None
+        self._seats.clear()
+
+    def _short_of_memory(self, run: LLMRun, mode: DecodeMode) -> str | None:
+        stack = self._stack
+        assert stack is not None
+        needed = 2 * cache_numel(stack, *_sizes(run, mode)) * stack.weight.element_size()
+        held = 0 if self._arena is None else self._arena.numel() * stack.weight.element_size()
+        if needed <= held or stack.weight.device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(stack.weight.device)
+        if needed - held <= MEMORY_SHARE * free:
+            return None
+        return f"its cache for max_new_tokens={mode.max_new_tokens} would take {needed / 1e9:.1f} GB of memory"
+
+    def _settle(self, run: LLMRun, mode: DecodeMode) -> tuple[LayerStack, Seat, int]:
+        """Return the model's layers, a seat for this call, and the bucket of its prompts."""
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            raise UnsupportedModeError(f"engine {self.name!r} cannot run this model: {obstacle}")
+        stack = self._stack
+        assert stack is not None
+        sizes = _sizes(run, mode)
+        numel = cache_numel(stack, *sizes)
+        if self._arena is None or self._arena.shape[1] < numel:
+            # Graphs and seats hold addresses in the old one.
+            self._store.clear()
+            self._seats.clear()
+            self._arena = None
+            self._arena = torch.zeros((2, numel), dtype=stack.weight.dtype, device=stack.weight.device)
+        seat = self._seats.get(sizes)
+        if seat is None:
+            while len(self._seats) >= MOST_SEATS:
+                self._store.forget(next(iter(self._seats)))
+                self._seats.popitem(last=False)
+            seat = self._seats[sizes] = make_seat(stack, *sizes, self._arena)
+        self._seats.move_to_end(sizes)
+        return stack, seat, bucket(max(run.prepared.layout.lengths))
+
+
+class _Call:
+    """One batch on its way through the LLM."""
+
+    def __init__(
+        self, engine: CapturedEngine, stack: LayerStack, seat: Seat, length: int, hides: bool, mode: DecodeMode
+    ) -> None:
+        self._store, self._pieces = engine._store, engine._pieces
+        self._stack, self._seat, self._length, self._hides, self._mode = stack, seat, length, hides, mode
+        self._pick: Pick = "greedy" if mode.sampling is None else "later"
+        self._shapers = [] if mode.sampling is None else shapers(mode.sampling, seat.token.device)
+
+    def prefill(self, run: LLMRun) -> tuple[LayerStep, ...]:
+        """Run the prompts, choose the first token, and return which layers answers run."""
+        layers = run.layers
+        num_layers = len(self._stack.layers)
+        if layers is None:
+            steps = layer_steps([[True]] * num_layers)
+            self._pieces.count(steps)
+            self._prefill(self._pieces.cut(steps, enter=True))
+        elif layers.is_decided:
+            steps = self._activate(layers.rows_by_layer())
+            self._prefill(self._pieces.cut(steps, enter=True))
+        else:
+            first = layers.prefix_layers
+            self._prefill([Segment(tuple(map(LayerStep, range(first))), enter=True)])
+            layers.decide_from(self._at_latency_tokens(run))
+            steps = self._activate(layers.rows_by_layer())
+            self._prefill(self._pieces.cut(steps[first:], enter=False))
+        if self._pick == "later":
+            self._draw()
+        return steps
+
+    def decode(self, layers: tuple[LayerStep, ...]) -> int:
+        """Decode until every answer ended, and return how many tokens the longest has."""
+        segments = self._pieces.cut(layers, enter=True)
+        step = 1
+        while step < self._mode.max_new_tokens and not self._all_ended():
+            for segment in segments:
+                self._store.run(
+                    (self._place, "decode", segment, self._pick),
+                    lambda segment=segment: decode(self._stack, self._seat, segment, pick=self._pick),  # type: ignore[misc]
+                )
+            if self._pick == "later":
+                self._draw()
+            step += 1
+        return step
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        return self._seat.batch_size, self._seat.capacity
+
+    def _prefill(self, segments: list[Segment]) -> None:
+        for segment in segments:
+            self._store.run(
+                (self._place, "prefill", self._length, segment, self._hides, self._pick),
+                lambda segment=segment: prefill(  # type: ignore[misc]
+                    self._stack, self._seat, self._length, segment, hides=self._hides, pick=self._pick
+                ),
+            )
+
+    def _activate(self, runs: list[list[bool]]) -> tuple[LayerStep, ...]:
+        steps = layer_steps(runs)
+        if any(step.masked for step in steps):
+            self._seat.active.copy_(torch.tensor(runs), non_blocking=True)
+        self._pieces.count(steps)
+        return steps
+
+    def _at_latency_tokens(self, run: LLMRun) -> Tensor:
+        """Return the states at the latency tokens, [B, D]; a prompt begins at column 0 here."""
+        places = run.prepared.layout.latency_places
+        assert places is not None
+        padding = run.prepared.batch.input_ids.shape[1] - (self._seat.last + 1)
+        rows = torch.arange(len(places), device=places.device)
+        return self._seat.states_of(self._length)[rows, (places - padding).clamp_min(0)]
+
+    def _draw(self) -> None:
+        take_token(self._seat, draw(self._seat.logits, self._seat.answers, self._shapers))
+
+    def _all_ended(self) -> bool:
+        return bool(self._mode.ends) and bool(self._seat.finished.all())
+
+
+def _sizes(run: LLMRun, mode: DecodeMode) -> tuple[int, int]:
+    lengths = run.prepared.layout.lengths
+    return len(lengths), capacity(bucket(max(lengths)) + mode.max_new_tokens)
+
+
+def _result(sequences: Tensor) -> Any:
+    from transformers.generation import GenerateDecoderOnlyOutput
+
+    return GenerateDecoderOnlyOutput(sequences=sequences)  # type: ignore[arg-type]

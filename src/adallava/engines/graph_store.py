@@ -1,0 +1,95 @@
+"""Captured CUDA graphs, by what they hold: made when a thing comes a second time, and bounded in number."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+
+from adallava.errors import AdallavaError
+
+MOST_GRAPHS = 512
+"""Of one model. The one that was used longest ago is thrown away first."""
+
+
+class GraphStore:
+    """Runs work on a device, by replaying it where it was captured.
+
+    The first time, work runs as it is: that warms up what it calls, and a shape that never comes again costs no
+    capture. The second time it is captured; from then on it is replayed. All graphs share one pool of memory, since
+    one runs at a time and nothing that lies in the pool is read behind its own graph.
+    """
+
+    def __init__(self, device: torch.device, *, captures: bool, most_graphs: int = MOST_GRAPHS) -> None:
+        """Hold nothing yet.
+
+        Args:
+            device: that the work runs on.
+            captures: False to run everything as it is.
+            most_graphs: held at a time.
+        """
+        self._device, self._captures, self._most = device, captures, most_graphs
+        self._seen: OrderedDict[tuple[Hashable, ...], None] = OrderedDict()
+        self._graphs: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
+        self._pool: Any = None
+
+    def __len__(self) -> int:
+        """Graphs that are held."""
+        return len(self._graphs)
+
+    def run(self, key: tuple[Hashable, ...], work: Callable[[], None]) -> None:
+        """Run work that reads and writes memory of fixed places alone.
+
+        Args:
+            key: equal for equal work on equal memory; its first part names the memory, see `forget`.
+            work: nothing that waits for the device, or depends on the host beyond its key.
+        """
+        graph = self._graphs.get(key)
+        if graph is None and self._captures and key in self._seen:
+            graph = self._capture(work)
+            self._graphs[key] = graph
+            self._forget_oldest()
+        if graph is None:
+            self._note(key)
+            work()
+            return
+        self._graphs.move_to_end(key)
+        graph.replay()
+
+    def forget(self, place: Hashable) -> None:
+        """Forget what was captured on memory that is given up: every key that begins with `place`."""
+        if self._graphs:
+            torch.cuda.synchronize(self._device)
+        for held in (self._graphs, self._seen):
+            for key in [key for key in held if key[0] == place]:
+                del held[key]
+
+    def clear(self) -> None:
+        """Forget everything; the memory goes back once nothing runs any more."""
+        if self._graphs:
+            torch.cuda.synchronize(self._device)
+        self._graphs.clear()
+        self._seen.clear()
+        self._pool = None
+
+    def _capture(self, work: Callable[[], None]) -> Any:
+        graph = torch.cuda.CUDAGraph()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        try:
+            # Another thread may allocate meanwhile: that is no error of this one.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                work()
+        except RuntimeError as error:
+            raise AdallavaError(f"this work cannot be captured in a CUDA graph: {error}") from error
+        return graph
+
+    def _note(self, key: tuple[Hashable, ...]) -> None:
+        self._seen[key] = None
+        self._seen.move_to_end(key)
+        while len(self._seen) > 4 * self._most:
+            self._seen.popitem(last=False)
+
+    def _forget_oldest(self) -> None:
+        while len(self._graphs) > self._most:
+            self._graphs.popitem(last=False)

@@ -1,0 +1,135 @@
+"""An LLM's own modules, in the order in which they run: for an engine that calls them one by one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adallava.errors import UnsupportedModeError
+from adallava.families.transformers_internals import CACHE_NAMES
+
+_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer")
+"""Stock classes: they take and return one hidden state, and attend causally without a mask."""
+
+_CHANGING_ROPE = ("dynamic", "longrope")
+"""Rotary tables that depend on the length of the sequence, and are changed on the host."""
+
+
+@dataclass(frozen=True)
+class LayerStack:
+    """The parts of an LLM. B rows of S tokens run through them.
+
+    Attributes:
+        embed: token ids to embeddings, [..., D].
+        rotary: hidden states and positions [B, S] to cosines and sines, [B, S, head width] each.
+        layers: the decoder layers.
+        norm: behind the last layer.
+        head: hidden states to logits, [..., V].
+        cache_name: what the layers call their cache.
+        kv_heads: of a layer.
+        head_width: of a head.
+    """
+
+    embed: nn.Module
+    rotary: nn.Module
+    layers: Sequence[nn.Module]
+    norm: nn.Module
+    head: nn.Module
+    cache_name: str
+    kv_heads: int
+    head_width: int
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.embed.weight.shape[1])  # type: ignore[operator, union-attr, index]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return int(self.head.weight.shape[0])  # type: ignore[operator, union-attr, index]
+
+    @property
+    def weight(self) -> Tensor:
+        """One weight, for type and device."""
+        weight: Any = self.embed.weight
+        assert isinstance(weight, Tensor)
+        return weight
+
+    def run(self, layer: int, hidden: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any) -> Tensor:
+        """Return what a layer passes on, [B, S, D].
+
+        Args:
+            layer: its index.
+            hidden: [B, S, D].
+            tables: rotary cosines and sines.
+            mask: added to the scores, [B, 1, S, columns]; None for plain causal attention.
+            cache: of this layer alone: `update(keys, values, …)` returns what its queries read.
+        """
+        states: Tensor = self.layers[layer](
+            hidden, attention_mask=mask, position_embeddings=tables, use_cache=True, **{self.cache_name: cache}
+        )
+        return states
+
+
+def layer_stack(model: Any) -> LayerStack:
+    """Take a loaded Llava's LLM apart.
+
+    Raises:
+        UnsupportedModeError: for an LLM whose modules cannot be called one by one for the stock model's result, with
+            the reason.
+    """
+    llm, head = model.model.language_model, model.lm_head
+    config = llm.config
+    for layer in llm.layers:
+        if type(layer).__name__ not in _LAYERS:
+            raise UnsupportedModeError(f"its layers are of the class {type(layer).__name__}")
+    if config._attn_implementation != "sdpa":
+        raise UnsupportedModeError(f"its attention is {config._attn_implementation!r}, not 'sdpa'")
+    if getattr(config, "sliding_window", None) is not None:
+        raise UnsupportedModeError(f"its attention slides over a window of {config.sliding_window} tokens")
+    rope = getattr(llm.rotary_emb, "rope_type", "default")
+    if rope in _CHANGING_ROPE:
+        raise UnsupportedModeError(f"its rotary tables are of the type {rope!r}")
+    if getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False):
+        raise UnsupportedModeError("its config asks for hidden states or attentions")
+    return LayerStack(
+        embed=llm.embed_tokens,
+        rotary=llm.rotary_emb,
+        layers=tuple(llm.layers),
+        norm=llm.norm,
+        head=head,
+        cache_name=next(name for name in CACHE_NAMES if name in signature(llm.layers[0].forward).parameters),
+        kv_heads=int(config.num_key_value_heads),
+        head_width=int(llm.layers[0].self_attn.head_dim),
+    )
+
+
+def modules_of(stack: LayerStack) -> list[nn.Module]:
+    """Return every module of a stack: what an engine must watch."""
+    parts = (stack.embed, stack.rotary, *stack.layers, stack.norm, stack.head)
+    return [module for part in parts for module in part.modules()]
+
+
+def first_obstacle(modules: Sequence[nn.Module]) -> str | None:
+    """Return why these modules do not run as their class says, in words; None if they do.
+
+    What hooks do on the host is done once when a graph is captured, and never again.
+    """
+    for module in modules:
+        name = type(module).__name__
+        if "forward" in vars(module):
+            return f"the forward of a {name} was replaced"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"a {name} has hooks"
+        if module.training and isinstance(module, nn.Dropout):
+            return "it is in training mode"
+        if type(module).__module__.split(".")[0] not in ("torch", "transformers"):
+            return f"it holds a {type(module).__module__}.{name}"
+    weights = {weight.dtype for module in modules for weight in module._parameters.values() if weight is not None}
+    if not all(dtype in (torch.float32, torch.bfloat16, torch.float16) for dtype in weights):
+        return f"its weights are of the types {', '.join(sorted(map(str, weights)))}"
+    return None
