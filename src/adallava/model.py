@@ -27,6 +27,7 @@ from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections, read_answers
+from adallava.pipeline.stages import PLAIN, Stages
 from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
@@ -396,7 +397,7 @@ class AdaLlava:
         warn_of_positions(self.base.config, input_ids.shape[1], plan.max_new_tokens)
         if clock is not None:
             clock.start()
-        run = self._prepare(request, clock)
+        run = self._prepare(request, clock, self._engines.stages())
         made = self._engines.generate(run, plan, clock)
         output = read_answers(made.result, plan, run.settled(), self.processor, positions, clock, made.num_steps)
         return replace(output, engine=made.engine, passed_over=made.passed_over)
@@ -478,8 +479,10 @@ class AdaLlava:
         # Typed as what all but those callers get.
         return output if forward_kwargs.get("return_dict") is not False else output.to_tuple()  # type: ignore[return-value]
 
-    def _prepare(self, request: Request, clock: StageClock | None = None) -> LLMRun:
+    def _prepare(self, request: Request, clock: StageClock | None = None, stages: Stages = PLAIN) -> LLMRun:
         for part in (self.selector, self.scheduler):
             if isinstance(part, nn.Module):
                 part.to(self.device)  # After the base went elsewhere.
-        return prepare_run(self._family, self.selector, self.scheduler, request, language=self._language, clock=clock)
+        return prepare_run(
+            self._family, self.selector, self.scheduler, request, language=self._language, clock=clock, stages=stages
+        )

@@ -7,7 +7,6 @@
 A prompt is padded behind its last token, where causal attention reads nothing. Greedy tokens are chosen on the device.
 """
 
-import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -17,15 +16,14 @@ from torch import Tensor
 from adallava.engines.buckets import bucket, capacity
 from adallava.engines.contract import Generated
 from adallava.engines.decode_mode import DecodeMode, read_decode_mode
-from adallava.engines.graph_store import GraphStore
 from adallava.engines.layer_pass import LayerStep, Pick, Segment, decode, prefill, take_token
 from adallava.engines.placing import place_prompts
 from adallava.engines.program_of_layers import Pieces, layer_steps
+from adallava.engines.room import Room
 from adallava.engines.sampling import draw, shapers
 from adallava.engines.seat import Seat, cache_numel, make_seat
-from adallava.engines.watch import ModelWatch
 from adallava.errors import UnsupportedModeError
-from adallava.families.layer_stack import LayerStack, first_obstacle, layer_stack, modules_of
+from adallava.families.layer_stack import LayerStack
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
@@ -40,46 +38,41 @@ MEMORY_SHARE = 0.5
 class CapturedEngine:
     """Greedy and sampled decoding of a Llama or a Mistral. One call at a time: others wait."""
 
-    def __init__(self, model: Any, *, captures: bool = True) -> None:
-        """Hold nothing yet.
-
-        Args:
-            model: the stock model that all calls are for.
-            captures: False to run the same passes without graphs, on any device.
-        """
-        self.name = "graphs" if captures else "eager"
-        self._model, self._captures = model, captures
-        self._lock = threading.RLock()
-        self._stack: LayerStack | None = None
-        self._watch: ModelWatch | None = None
+    def __init__(self, room: Room) -> None:
+        """Hold nothing yet."""
+        self.name = "graphs" if room.captures else "eager"
+        self._room = room
         self._arena: Tensor | None = None
         self._seats: OrderedDict[tuple[int, int], Seat] = OrderedDict()
+        self._pieces = Pieces()
+        room.when_forgotten(self._forget)
 
     def refusal(self, run: LLMRun, plan: GenerationPlan) -> str | None:
         """Return what of this call it cannot do, in words; None if it can do all of it."""
         mode = read_decode_mode(plan)
         if isinstance(mode, str):
             return mode
-        if run.family.model is not self._model:
+        if run.family.model is not self._room.model:
             return "it was made for another model"
         if run.inside is not None:
             return f"method {run.inside.selector.name!r} works inside the LLM"
         if run.layers is not None and not run.layers.runs_whole_layers:
             return "its scheduler runs parts of layers"
         device = run.family.device
-        if self._captures and device.type != "cuda":
+        if self._room.captures and device.type != "cuda":
             return f"CUDA graphs need a CUDA device, and the model is on {device}"
         if torch.is_autocast_enabled(device.type):
             return "autocast is on"
-        with self._lock:
-            return self._obstacle() or self._short_of_memory(run, mode)
+        if self._room.stack is None:
+            return self._room.obstacle
+        return self._short_of_memory(self._room.stack, run, mode)
 
     def generate(self, run: LLMRun, plan: GenerationPlan, clock: StageClock | None) -> Generated:
         """Answer the batch; see `Engine.generate`."""
         mode = read_decode_mode(plan)
         if isinstance(mode, str):
             raise UnsupportedModeError(f"engine {self.name!r} cannot decode with {mode}")
-        with self._lock:
+        with self._room.lock:
             stack, seat, length = self._settle(run, mode)
             hides = place_prompts(seat, run.prepared, length, mode)
             call = _Call(self, stack, seat, length, hides, mode)
@@ -93,32 +86,12 @@ class CapturedEngine:
             sequences = torch.cat([ids, seat.answers[:, :steps]], dim=1)
         return Generated(_result(sequences), steps, self.name)
 
-    def _obstacle(self) -> str | None:
-        """Return why the model's layers cannot be called one by one; look again whenever it changed."""
-        if self._watch is not None and self._watch.unchanged():
-            return None
-        self._forget()
-        try:
-            stack = layer_stack(self._model)
-        except UnsupportedModeError as error:
-            return str(error)
-        modules = modules_of(stack)
-        obstacle = first_obstacle(modules)
-        if obstacle is None:
-            self._stack, self._watch = stack, ModelWatch(modules)
-            self._store = GraphStore(stack.weight.device, captures=self._captures)
-            self._pieces = Pieces(len(stack.layers))
-        return obstacle
-
     def _forget(self) -> None:
-        if self._stack is not None:
-            self._store.clear()
-        self._stack = self._watch = self._arena = None
+        self._arena = None
         self._seats.clear()
+        self._pieces = Pieces()
 
-    def _short_of_memory(self, run: LLMRun, mode: DecodeMode) -> str | None:
-        stack = self._stack
-        assert stack is not None
+    def _short_of_memory(self, stack: LayerStack, run: LLMRun, mode: DecodeMode) -> str | None:
         needed = 2 * cache_numel(stack, *_sizes(run, mode)) * stack.weight.element_size()
         held = 0 if self._arena is None else self._arena.numel() * stack.weight.element_size()
         if needed <= held or stack.weight.device.type != "cuda":
@@ -130,23 +103,22 @@ class CapturedEngine:
 
     def _settle(self, run: LLMRun, mode: DecodeMode) -> tuple[LayerStack, Seat, int]:
         """Return the model's layers, a seat for this call, and the bucket of its prompts."""
-        obstacle = self._obstacle()
-        if obstacle is not None:
-            raise UnsupportedModeError(f"engine {self.name!r} cannot run this model: {obstacle}")
-        stack = self._stack
-        assert stack is not None
+        stack = self._room.stack
+        if stack is None:
+            raise UnsupportedModeError(f"engine {self.name!r} cannot run this model: {self._room.obstacle}")
         sizes = _sizes(run, mode)
         numel = cache_numel(stack, *sizes)
         if self._arena is None or self._arena.shape[1] < numel:
             # Graphs and seats hold addresses in the old one.
-            self._store.clear()
+            for place in self._seats:
+                self._room.store.forget(place)
             self._seats.clear()
             self._arena = None
             self._arena = torch.zeros((2, numel), dtype=stack.weight.dtype, device=stack.weight.device)
         seat = self._seats.get(sizes)
         if seat is None:
             while len(self._seats) >= MOST_SEATS:
-                self._store.forget(next(iter(self._seats)))
+                self._room.store.forget(next(iter(self._seats)))
                 self._seats.popitem(last=False)
             seat = self._seats[sizes] = make_seat(stack, *sizes, self._arena)
         self._seats.move_to_end(sizes)
@@ -159,7 +131,7 @@ class _Call:
     def __init__(
         self, engine: CapturedEngine, stack: LayerStack, seat: Seat, length: int, hides: bool, mode: DecodeMode
     ) -> None:
-        self._store, self._pieces = engine._store, engine._pieces
+        self._store, self._pieces = engine._room.store, engine._pieces
         self._stack, self._seat, self._length, self._hides, self._mode = stack, seat, length, hides, mode
         self._pick: Pick = "greedy" if mode.sampling is None else "later"
         self._shapers = [] if mode.sampling is None else shapers(mode.sampling, seat.token.device)
@@ -171,7 +143,7 @@ class _Call:
         if layers is None:
             steps = layer_steps([[True]] * num_layers)
             self._pieces.count(steps)
-            self._prefill(self._pieces.cut(steps, enter=True))
+            self._prefill(self._pieces.cut(steps, enter=True, is_whole=True))
         elif layers.is_decided:
             steps = self._activate(layers.rows_by_layer())
             self._prefill(self._pieces.cut(steps, enter=True))
@@ -187,7 +159,8 @@ class _Call:
 
     def decode(self, layers: tuple[LayerStep, ...]) -> int:
         """Decode until every answer ended, and return how many tokens the longest has."""
-        segments = self._pieces.cut(layers, enter=True)
+        is_whole = layers == tuple(map(LayerStep, range(len(self._stack.layers))))
+        segments = self._pieces.cut(layers, enter=True, is_whole=is_whole)
         step = 1
         while step < self._mode.max_new_tokens and not self._all_ended():
             for segment in segments:

@@ -51,5 +51,6 @@ def read_decode_mode(plan: GenerationPlan) -> DecodeMode | str:
         padding = next(iter(token_ids(plan.settings.get("eos_token_id"))), 0)
     sampling = None
     if plan.settings.get("do_sample"):
-        sampling = {name: plan.settings[name] for name in SAMPLING if plan.settings.get(name) is not None}
+        values = {name: plan.settings.get(name, neutral.get(name)) for name in SAMPLING}
+        sampling = {name: value for name, value in values.items() if value is not None}
     return DecodeMode(plan.max_new_tokens, ends, int(padding), sampling)

@@ -44,17 +44,44 @@ class GraphStore:
             key: equal for equal work on equal memory; its first part names the memory, see `forget`.
             work: nothing that waits for the device, or depends on the host beyond its key.
         """
-        graph = self._graphs.get(key)
-        if graph is None and self._captures and key in self._seen:
-            graph = self._capture(work)
-            self._graphs[key] = graph
-            self._forget_oldest()
-        if graph is None:
-            self._note(key)
-            work()
-            return
+        if key not in self._graphs:
+            if not (self._captures and key in self._seen):
+                self._note(key)
+                with _kernels():
+                    work()
+                return
+            self.capture(key, work)
+        self.replay(key)
+
+    def capture(self, key: tuple[Hashable, ...], work: Callable[[], None]) -> None:
+        """Capture work without running it.
+
+        Raises:
+            AdallavaError: if it cannot be captured.
+        """
+        graph = torch.cuda.CUDAGraph()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        try:
+            # Another thread may allocate meanwhile: that is no error of this one.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"), _kernels():
+                work()
+        except RuntimeError as error:
+            raise AdallavaError(f"this work cannot be captured in a CUDA graph: {error}") from error
+        self._graphs[key] = graph
+        while len(self._graphs) > self._most:
+            self._graphs.popitem(last=False)
+
+    def replay(self, key: tuple[Hashable, ...]) -> None:
+        """Run what was captured."""
         self._graphs.move_to_end(key)
-        graph.replay()
+        self._graphs[key].replay()
+
+    def drop(self, key: tuple[Hashable, ...]) -> None:
+        """Forget one graph, if it is held."""
+        if key in self._graphs:
+            torch.cuda.synchronize(self._device)
+            del self._graphs[key]
 
     def forget(self, place: Hashable) -> None:
         """Forget what was captured on memory that is given up: every key that begins with `place`."""
@@ -72,24 +99,15 @@ class GraphStore:
         self._seen.clear()
         self._pool = None
 
-    def _capture(self, work: Callable[[], None]) -> Any:
-        graph = torch.cuda.CUDAGraph()
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
-        try:
-            # Another thread may allocate meanwhile: that is no error of this one.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                work()
-        except RuntimeError as error:
-            raise AdallavaError(f"this work cannot be captured in a CUDA graph: {error}") from error
-        return graph
-
     def _note(self, key: tuple[Hashable, ...]) -> None:
         self._seen[key] = None
         self._seen.move_to_end(key)
         while len(self._seen) > 4 * self._most:
             self._seen.popitem(last=False)
 
-    def _forget_oldest(self) -> None:
-        while len(self._graphs) > self._most:
-            self._graphs.popitem(last=False)
+
+def _kernels() -> Any:
+    """Return a context without cuDNN's attention, which plans anew for each new length (about 80 ms on an H200)."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])

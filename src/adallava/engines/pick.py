@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
-import torch
-
 from adallava.engines.captured import CapturedEngine
 from adallava.engines.contract import Engine, Generated
+from adallava.engines.room import Room
 from adallava.engines.stock import StockEngine
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
+from adallava.pipeline.stages import PLAIN, Stages
 
 EngineName = Literal["auto", "stock", "graphs", "eager"]
 """`auto`: CUDA graphs where they can run, else stock `generate`. `eager`: the passes of the graphs, without graphs."""
@@ -37,12 +37,20 @@ class Engines:
         if name == "graphs" and device.type != "cuda":
             raise InputError(f"engine='graphs' needs a CUDA device, and the model is on {device}: use engine='auto'")
         self.name = name
-        first: tuple[Engine, ...] = ()
+        self._room: Room | None = None
         if name == "eager":
-            first = (CapturedEngine(model, captures=False),)
-        elif name != "stock" and torch.cuda.is_available():
-            first = (CapturedEngine(model),)
+            self._room = Room(model, captures=False)
+        elif name != "stock" and device.type == "cuda":
+            self._room = Room(model, captures=True)
+        first = () if self._room is None else (CapturedEngine(self._room),)
         self._engines: tuple[Engine, ...] = (*first, StockEngine())
+
+    def stages(self) -> Stages:
+        """Return what runs the stages before the LLM of the call that begins now."""
+        if self._room is None:
+            return PLAIN
+        self._room.look()
+        return self._room.stages if self._room.captures else PLAIN
 
     def generate(self, run: LLMRun, plan: GenerationPlan, clock: StageClock | None) -> Generated:
         """Answer a batch by the first engine that can; see `Engine.generate`."""

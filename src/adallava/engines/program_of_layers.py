@@ -24,9 +24,8 @@ def layer_steps(runs: RunByLayer) -> tuple[LayerStep, ...]:
 class Pieces:
     """Cuts a pass into segments, and counts how often each plan came."""
 
-    def __init__(self, num_layers: int) -> None:
+    def __init__(self) -> None:
         """Count from nothing."""
-        self._whole = tuple(map(LayerStep, range(num_layers)))
         self._calls: Counter[tuple[LayerStep, ...]] = Counter()
 
     def count(self, layers: tuple[LayerStep, ...]) -> None:
@@ -35,14 +34,15 @@ class Pieces:
         if len(self._calls) > 4096:  # Plans of a scheduler that decides anew for every sample.
             self._calls = Counter({plan: calls for plan, calls in self._calls.items() if calls >= OFTEN})
 
-    def cut(self, layers: tuple[LayerStep, ...], *, enter: bool) -> list[Segment]:
+    def cut(self, layers: tuple[LayerStep, ...], *, enter: bool, is_whole: bool = False) -> list[Segment]:
         """Return the segments of a pass, or of its rest behind a prefix.
 
         Args:
             layers: to run.
             enter: whether it begins with what enters the LLM.
+            is_whole: whether every layer runs, for all rows.
         """
-        if layers == self._whole or self._calls[layers] >= OFTEN:
+        if is_whole or self._calls[layers] >= OFTEN:
             return [Segment(layers, enter=enter, leave=True)]
         begin = [Segment((), enter=True)] if enter else []
         return [*begin, *(Segment((layer,)) for layer in layers), Segment((), leave=True)]

@@ -108,12 +108,6 @@ def layer_stack(model: Any) -> LayerStack:
     )
 
 
-def modules_of(stack: LayerStack) -> list[nn.Module]:
-    """Return every module of a stack: what an engine must watch."""
-    parts = (stack.embed, stack.rotary, *stack.layers, stack.norm, stack.head)
-    return [module for part in parts for module in part.modules()]
-
-
 def first_obstacle(modules: Sequence[nn.Module]) -> str | None:
     """Return why these modules do not run as their class says, in words; None if they do.
 
@@ -123,7 +117,7 @@ def first_obstacle(modules: Sequence[nn.Module]) -> str | None:
         name = type(module).__name__
         if "forward" in vars(module):
             return f"the forward of a {name} was replaced"
-        if module._forward_hooks or module._forward_pre_hooks:
+        if any(map(_is_foreign, (*module._forward_hooks.values(), *module._forward_pre_hooks.values()))):
             return f"a {name} has hooks"
         if module.training and isinstance(module, nn.Dropout):
             return "it is in training mode"
@@ -133,3 +127,8 @@ def first_obstacle(modules: Sequence[nn.Module]) -> str | None:
     if not all(dtype in (torch.float32, torch.bfloat16, torch.float16) for dtype in weights):
         return f"its weights are of the types {', '.join(sorted(map(str, weights)))}"
     return None
+
+
+def _is_foreign(hook: Any) -> bool:
+    """Return whether a hook is not transformers' own, which only collects hidden states for who asked for them."""
+    return not str(getattr(hook, "__module__", "")).startswith("transformers.")

@@ -1,6 +1,6 @@
 """The vision tower: what it reads, and when it runs on something else than the picture as it came."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from adallava.families.contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.layout import Layout
+from adallava.pipeline.stages import PLAIN, Stages
 from adallava.selection.contract import (
     BudgetTokenMethod,
     Need,
@@ -30,6 +31,8 @@ def encode(
     pictures: PictureInputs,
     keep_counts: Sequence[int],
     ratios: Tensor,
+    *,
+    stages: Stages = PLAIN,
 ) -> VisionFeatures:
     """Run the tower; for a method with a budget token, with that token in the images that lose any patch.
 
@@ -42,13 +45,15 @@ def encode(
         pictures: of all images.
         keep_counts: K of each image.
         ratios: [I], K / N.
+        stages: runs the tower on the pictures as they came.
     """
     if isinstance(selector, ResizingMethod):
         if all(count == family.shape.num_vision_tokens for count in keep_counts):
             return family.encode(pictures)
         return _encode_resized(family, selector, pictures, keep_counts)
     if selector is None or Need.BUDGET_TOKEN not in selector.needs:
-        return family.encode(pictures, needs=() if selector is None else selector.needs)
+        needs = frozenset() if selector is None else selector.needs
+        return stages.run(family.model, "tower", _encode_stock(family), pictures, tuple(sorted(needs)))
     with_token: list[int] = []
     stock: list[int] = []
     for image, count in enumerate(keep_counts):
@@ -69,6 +74,10 @@ def encode(
     assert part.budget_features is not None
     features = torch.cat([part.features, whole.features]).index_select(0, order.argsort())
     return VisionFeatures(features, zeros.index_copy(0, rows, part.budget_features))
+
+
+def _encode_stock(family: Family) -> Callable[[PictureInputs, Sequence[Need]], VisionFeatures]:
+    return lambda pictures, needs: family.encode(pictures, needs=needs)
 
 
 def _encode_resized(

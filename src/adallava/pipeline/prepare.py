@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from adallava.pipeline.pack import (
 from adallava.pipeline.select import choose, image_inputs
 from adallava.pipeline.selector_inputs import selection_input
 from adallava.pipeline.skips import SampleLayers
+from adallava.pipeline.stages import PLAIN, Stages
 from adallava.pipeline.wording import Language
 from adallava.records import FULL_METHOD
 from adallava.selection.contract import (
@@ -109,6 +111,7 @@ def prepare_request(
     *,
     language: Language | None = None,
     clock: StageClock | None = None,
+    stages: Stages = PLAIN,
 ) -> Prepared | PreparedInside:
     """Plan on the host, run every stage before the LLM, and return what the LLM is about to read.
 
@@ -122,14 +125,14 @@ def prepare_request(
     layout = _plan(family, selector, request)
     request = request.to(family.device)
     if isinstance(selector, LayerSelector):
-        return prepare_inside(family, selector, layout, request, clock=clock)
+        return prepare_inside(family, selector, layout, request, clock=clock, stages=stages)
     vision = None
     if isinstance(selector, OwnCountMethod) and request.pictures is not None:
         planned = layout.to(family.device)
         vision, own_counts = read_own_counts(family, selector, planned, request, language=language, clock=clock)
         layout = with_own_counts(layout, own_counts)
     planned = layout.to(family.device)
-    return prepare(family, selector, planned, request, language=language, vision=vision, clock=clock)
+    return prepare(family, selector, planned, request, language=language, vision=vision, clock=clock, stages=stages)
 
 
 def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
@@ -183,6 +186,7 @@ def prepare(
     language: Language | None = None,
     vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
+    stages: Stages = PLAIN,
 ) -> Prepared:
     """Run every stage before the LLM.
 
@@ -193,6 +197,7 @@ def prepare(
         request: on the family's device.
         language: for methods that read the question's words.
         vision: the tower's output, where `own_counts` has run it already.
+        stages: runs the tower, the choice and the projector.
         clock: marks "vision", "selector" and "projector" when each ends. A projector that runs over all tokens
             before the choice is part of the selector's time: the method asked for it.
     """
@@ -207,20 +212,21 @@ def prepare(
         return Prepared(batch, layout, None, selector, grids, runs)
     ratios = budget_ratios(layout, family.device)
     if vision is None:
-        vision = encode(family, selector, pictures, layout.keep_counts, ratios)
+        vision = encode(family, selector, pictures, layout.keep_counts, ratios, stages=stages)
         mark("vision")
     inputs = selection_input(family, layout, input_ids, vision, ratios, request.seeds, selector, language)
-    selection = choose(selector, inputs, grids)
+    selection = choose(selector, inputs, grids, stages=stages)
     if layout.keep_counts == layout.tokens_per_image:
         mark("selector")
-        vision_embeds = family.project_all(vision)
+        vision_embeds = stages.run(family.model, "project all", family.project_all, vision)
     elif inputs.projected is not None and selection.merge_weights is None:
         vision_embeds = selection.apply(inputs.projected)
         mark("selector")
     else:
         kept = selection.apply(vision.features)
         mark("selector")
-        vision_embeds = _project(family, kept, layout.keep_counts)
+        counts = layout.keep_counts
+        vision_embeds = stages.run(family.model, "project", partial(_project, family), kept, counts)
     mark("projector")
     indices = selection.indices
     batch = assemble(
@@ -290,6 +296,7 @@ def prepare_inside(
     request: Request,
     *,
     clock: StageClock | None = None,
+    stages: Stages = PLAIN,
 ) -> PreparedInside:
     """Run every stage before the LLM.
 
@@ -302,6 +309,6 @@ def prepare_inside(
     """
     decoder = family.decoder()
     plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
-    prepared = prepare(family, None, plan.stages[0].layout, replace(request, labels=None), clock=clock)
+    prepared = prepare(family, None, plan.stages[0].layout, replace(request, labels=None), clock=clock, stages=stages)
     drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, request.positions)
     return PreparedInside(prepared, plan, drops, selector)

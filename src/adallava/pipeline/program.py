@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from adallava.pipeline.layout import Layout
 from adallava.pipeline.prepare import Prepared, PreparedInside, prepare_request
 from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.pipeline.skips import SampleLayers, ScheduledLayers
+from adallava.pipeline.stages import PLAIN, Stages
 from adallava.pipeline.wording import Language
 from adallava.scheduling.contract import Scheduler, TokenScheduler, Units, has_free_token
 from adallava.selection.layer_contract import AnySelector
@@ -81,6 +83,7 @@ def prepare_run(
     *,
     language: Language | None = None,
     clock: StageClock | None = None,
+    stages: Stages = PLAIN,
 ) -> LLMRun:
     """Plan on the host, run every stage before the LLM, and say how the LLM is to run.
 
@@ -90,13 +93,14 @@ def prepare_run(
         InputError: if prompts, images, labels, latencies and seeds do not fit together.
         UnsupportedModeError: for a method inside the LLM that drops tokens behind the scheduler's prefix.
     """
+    before = partial(prepare_request, family, selector, language=language, clock=clock, stages=stages)
     units, unit_counts = _count_units(family, scheduler, request.latencies)
     if units is None or scheduler is None:
-        return _run_of(family, request, prepare_request(family, selector, request, language=language, clock=clock))
+        return _run_of(family, request, before(request))
     if isinstance(scheduler, TokenScheduler):
         wanted = [scheduler.free_token or count < units.count for count in unit_counts]
         request = _with_tokens(family, request, wanted, observing=not scheduler.free_token)
-    run = _run_of(family, request, prepare_request(family, selector, request, language=language, clock=clock))
+    run = _run_of(family, request, before(request))
     entering = _layout_at(run, units)
     layers = ScheduledLayers(
         family.decoder(),

@@ -9,24 +9,29 @@ and take their steps over all tables of one shape together: those steps compare 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from adallava.pipeline.checked import check_selection, declared_inputs
+from adallava.pipeline.stages import PLAIN, Stages
 from adallava.selection.contract import GreedyMethod, Selection, SelectionInput, Selector
 from adallava.selection.greedy import greedy_selection
 
 _Grid = tuple[int, int]
 
 
-def choose(selector: Selector | None, inputs: SelectionInput, grids: Sequence[_Grid]) -> Selection:
+def choose(
+    selector: Selector | None, inputs: SelectionInput, grids: Sequence[_Grid], *, stages: Stages = PLAIN
+) -> Selection:
     """Return the method's choice; every token if there is no method.
 
     Args:
         selector: the method, or None.
         inputs: of all images.
         grids: (rows, columns) of each image.
+        stages: runs the method.
 
     Raises:
         AdallavaError: if the method did not keep what it was asked to keep.
@@ -38,8 +43,8 @@ def choose(selector: Selector | None, inputs: SelectionInput, grids: Sequence[_G
     # A method computes in the types of what it is given, also where the model runs under autocast.
     with torch.autocast(inputs.features.device.type, enabled=False):
         if isinstance(selector, GreedyMethod):
-            return _put_together(list(_choose_greedily(selector, inputs, grids)), inputs)
-        return _put_together(list(_choose_each(selector, inputs, grids)), inputs)
+            return _put_together(list(_choose_greedily(selector, inputs, grids, stages)), inputs)
+        return _put_together(list(_choose_each(selector, inputs, grids, stages)), inputs)
 
 
 def image_inputs(inputs: SelectionInput, grids: Sequence[_Grid]) -> Iterator[SelectionInput]:
@@ -49,32 +54,38 @@ def image_inputs(inputs: SelectionInput, grids: Sequence[_Grid]) -> Iterator[Sel
 
 
 def _choose_each(
-    selector: Selector, inputs: SelectionInput, grids: Sequence[_Grid]
+    selector: Selector, inputs: SelectionInput, grids: Sequence[_Grid], stages: Stages
 ) -> Iterator[tuple[tuple[int, ...], Selection]]:
     for image, one in enumerate(image_inputs(inputs, grids)):
         if one.keep_counts[0] > 0:
-            yield (image,), _select(selector, one)
+            yield (image,), stages.run(selector, "select", partial(_select, selector), one)
 
 
 def _choose_greedily(
-    selector: GreedyMethod, inputs: SelectionInput, grids: Sequence[_Grid]
+    selector: GreedyMethod, inputs: SelectionInput, grids: Sequence[_Grid], stages: Stages
 ) -> Iterator[tuple[tuple[int, ...], Selection]]:
     """Make the tables one by one, and take the steps of those of one shape together."""
     tables: dict[torch.Size, list[tuple[int, Tensor, Tensor | None]]] = {}
     for image, one in enumerate(image_inputs(inputs, grids)):
         if one.keep_counts[0] == one.features.shape[1]:
-            yield (image,), _select(selector, one)
+            yield (image,), stages.run(selector, "select", partial(_select, selector), one)
         elif one.keep_counts[0] > 0:
-            table, scores = selector.table(declared_inputs(selector.name, selector.needs, one))
+            table, scores = stages.run(selector, "table", partial(_table, selector), one)
             tables.setdefault(table.shape, []).append((image, table, scores))
     for alike in tables.values():
         images = tuple(image for image, _, _ in alike)
         counts = tuple(inputs.keep_counts[image] for image in images)
         table = torch.cat([one for _, one, _ in alike])
         scored = [scores for _, _, scores in alike if scores is not None]
-        selection = greedy_selection(selector, table, counts, torch.cat(scored) if scored else None)
+        steps = partial(greedy_selection, selector)
+        selection = stages.run(selector, "steps", steps, table, counts, torch.cat(scored) if scored else None)
         sizes = [grids[image][0] * grids[image][1] for image in images]
         yield images, check_selection(selector.name, selection, counts, sizes)
+
+
+def _table(selector: GreedyMethod, inputs: SelectionInput) -> tuple[Tensor, Tensor | None]:
+    """Ask for one image's table."""
+    return selector.table(declared_inputs(selector.name, selector.needs, inputs))
 
 
 def _select(selector: Selector, inputs: SelectionInput) -> Selection:

@@ -1,0 +1,33 @@
+"""How the stages before the LLM are run: as they are, or by an engine that replays them."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Stages(Protocol):
+    """Runs one stage's work on tensors."""
+
+    def run(self, owner: object, name: str, work: Callable[..., T], *args: object) -> T:
+        """Return `work(*args)`.
+
+        Args:
+            owner: whose work it is: a model, a method. Its weights and its options decide what it does.
+            name: of the stage, for one owner.
+            work: a function of `args`, and of the owner's own state, alone.
+            args: tensors, numbers, names, and dataclasses and tuples of them. What is not a tensor decides what is
+                done; tensors only what it is done with.
+        """
+        ...
+
+
+class PlainStages:
+    """Runs everything as it is."""
+
+    def run(self, owner: object, name: str, work: Callable[..., T], *args: object) -> T:
+        """Return `work(*args)`; see `Stages.run`."""
+        return work(*args)
+
+
+PLAIN = PlainStages()
