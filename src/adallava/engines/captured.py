@@ -16,6 +16,7 @@ from torch import Tensor
 from adallava.engines.buckets import bucket, capacity
 from adallava.engines.contract import Generated
 from adallava.engines.decode_mode import DecodeMode, read_decode_mode
+from adallava.engines.fused_layers import FusedStack
 from adallava.engines.layer_pass import LayerStep, Pick, Segment, decode, prefill, take_token
 from adallava.engines.placing import place_prompts
 from adallava.engines.program_of_layers import Pieces, layer_steps
@@ -40,12 +41,16 @@ class CapturedEngine:
 
     def __init__(self, room: Room) -> None:
         """Hold nothing yet."""
-        self.name = "graphs" if room.captures else "eager"
         self._room = room
         self._arena: Tensor | None = None
         self._seats: OrderedDict[tuple[int, int], Seat] = OrderedDict()
         self._pieces = Pieces()
         room.when_forgotten(self._forget)
+
+    @property
+    def name(self) -> str:
+        """The level that it runs at."""
+        return self._room.level
 
     def refusal(self, run: LLMRun, plan: GenerationPlan) -> str | None:
         """Return what of this call it cannot do, in words; None if it can do all of it."""
@@ -91,7 +96,7 @@ class CapturedEngine:
         self._seats.clear()
         self._pieces = Pieces()
 
-    def _short_of_memory(self, stack: LayerStack, run: LLMRun, mode: DecodeMode) -> str | None:
+    def _short_of_memory(self, stack: LayerStack | FusedStack, run: LLMRun, mode: DecodeMode) -> str | None:
         needed = 2 * cache_numel(stack, *_sizes(run, mode)) * stack.weight.element_size()
         held = 0 if self._arena is None else self._arena.numel() * stack.weight.element_size()
         if needed <= held or stack.weight.device.type != "cuda":
@@ -101,7 +106,7 @@ class CapturedEngine:
             return None
         return f"its cache for max_new_tokens={mode.max_new_tokens} would take {needed / 1e9:.1f} GB of memory"
 
-    def _settle(self, run: LLMRun, mode: DecodeMode) -> tuple[LayerStack, Seat, int]:
+    def _settle(self, run: LLMRun, mode: DecodeMode) -> tuple[LayerStack | FusedStack, Seat, int]:
         """Return the model's layers, a seat for this call, and the bucket of its prompts."""
         stack = self._room.stack
         if stack is None:
@@ -129,7 +134,13 @@ class _Call:
     """One batch on its way through the LLM."""
 
     def __init__(
-        self, engine: CapturedEngine, stack: LayerStack, seat: Seat, length: int, hides: bool, mode: DecodeMode
+        self,
+        engine: CapturedEngine,
+        stack: LayerStack | FusedStack,
+        seat: Seat,
+        length: int,
+        hides: bool,
+        mode: DecodeMode,
     ) -> None:
         self._store, self._pieces = engine._room.store, engine._pieces
         self._stack, self._seat, self._length, self._hides, self._mode = stack, seat, length, hides, mode

@@ -26,13 +26,12 @@ class Generated:
 
 
 class Engine(Protocol):
-    """A way to run the LLM on a prepared batch. Every one gives the tokens of the stock one.
+    """A way to run the LLM on a prepared batch. Every one gives the tokens of the stock one."""
 
-    Attributes:
-        name: in messages and records.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """In messages and records."""
+        ...
 
     def refusal(self, run: LLMRun, plan: GenerationPlan) -> str | None:
         """Return what of this call it cannot do, in words; None if it can do all of it."""

@@ -24,11 +24,11 @@ class LayerStep(NamedTuple):
     """One layer to run.
 
     Attributes:
-        index: of the layer.
+        layer: its index.
         masked: True if it runs for the rows in `Seat.active` only; the others pass it unchanged.
     """
 
-    index: int
+    layer: int
     masked: bool = False
 
 
@@ -47,31 +47,29 @@ class Segment:
     leave: bool = False
 
 
-class _PrefillSlots:
-    """A layer's cache while prompts enter it: written, and not read."""
+class _Slots:
+    """One layer's cache during a pass.
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self._keys, self._values = keys, values
+    Attributes:
+        keys: [B, kv heads, C, head width], written in place.
+        values: the same.
+        slot: [1], the column that one token is written to; None for prompts, which begin at column 0.
+    """
 
-    def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write a prompt's keys and values; queries read them as they are."""
-        length = keys.shape[2]
-        self._keys[:, :, :length].copy_(keys)
-        self._values[:, :, :length].copy_(values)
-        return keys, values
-
-
-class _DecodeSlots:
-    """A layer's cache while one token enters it: written at the seat's slot, and read whole."""
-
-    def __init__(self, keys: Tensor, values: Tensor, slot: Tensor) -> None:
-        self._keys, self._values, self._slot = keys, values, slot
+    def __init__(self, seat: Seat, layer: int, slot: Tensor | None) -> None:
+        """Take a layer's place."""
+        self.keys, self.values, self.slot = seat.keys[layer], seat.values[layer], slot
 
     def update(self, keys: Tensor, values: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write one token's keys and values; its query reads all columns, under a mask."""
-        self._keys.index_copy_(2, self._slot, keys)
-        self._values.index_copy_(2, self._slot, values)
-        return self._keys, self._values
+        """Write keys and values, and return what queries read: of prompts their own, of one token all columns."""
+        if self.slot is None:
+            length = keys.shape[2]
+            self.keys[:, :, :length].copy_(keys)
+            self.values[:, :, :length].copy_(values)
+            return keys, values
+        self.keys.index_copy_(2, self.slot, keys)
+        self.values.index_copy_(2, self.slot, values)
+        return self.keys, self.values
 
 
 def prefill(stack: LayerStack, seat: Seat, length: int, segment: Segment, *, hides: bool, pick: Pick) -> None:
@@ -86,14 +84,14 @@ def prefill(stack: LayerStack, seat: Seat, length: int, segment: Segment, *, hid
         pick: who chooses the first token.
     """
     if segment.enter:
-        states = seat.embeds_of(length)
+        states = _begin(seat, length)
         tables = stack.rotary(states, seat.positions_of(length))
     else:
         states, tables = seat.states_of(length), seat.tables_of(length)
     mask = _prompt_mask(seat, length, states.dtype) if hides and segment.layers else None
-    for index, masked in segment.layers:
-        left = stack.run(index, states, tables, mask, _PrefillSlots(seat.keys[index], seat.values[index]))
-        states = _for_active(seat, index, left, states) if masked else left
+    for layer, masked in segment.layers:
+        left = stack.run(layer, states, tables, mask, _Slots(seat, layer, None))
+        states = _for_active(seat, layer, left, states) if masked else left
     if not segment.leave:
         _put_down(seat, length, states, tables if segment.enter else None)
         return
@@ -111,10 +109,9 @@ def decode(stack: LayerStack, seat: Seat, segment: Segment, *, pick: Pick) -> No
     else:
         states, tables = seat.states_of(1), seat.tables_of(1)
     mask = _token_mask(seat, states.dtype) if segment.layers else None
-    for index, masked in segment.layers:
-        slots = _DecodeSlots(seat.keys[index], seat.values[index], seat.slot)
-        left = stack.run(index, states, tables, mask, slots)
-        states = _for_active(seat, index, left, states) if masked else left
+    for layer, masked in segment.layers:
+        left = stack.run(layer, states, tables, mask, _Slots(seat, layer, seat.slot))
+        states = _for_active(seat, layer, left, states) if masked else left
     if not segment.leave:
         _put_down(seat, 1, states, tables if segment.enter else None)
         return
@@ -132,6 +129,22 @@ def take_token(seat: Seat, token: Tensor) -> None:
     seat.finished.logical_or_((token.unsqueeze(1) == seat.ends).any(dim=1))
     seat.token.copy_(token.unsqueeze(1))
     seat.step.add_(1)
+
+
+def _begin(seat: Seat, length: int) -> Tensor:
+    """Make a seat ready for an answer to the prompts that lie in it, and return what enters the LLM, [B, S, D]."""
+    columns = torch.arange(seat.capacity, device=seat.last.device)
+    last = seat.last.unsqueeze(1)
+    seat.readable.copy_(((columns <= last) | (columns >= length)) & ~seat.hidden)
+    seat.position.copy_(seat.positions_of(length).gather(1, last) + 1)
+    # `decode` counts on from here: the first decoded token is written to the column S.
+    seat.slot.fill_(length)
+    seat.step.zero_()
+    seat.finished.zero_()
+    # What an earlier call left there would be multiplied by zero, and zero times no number is none.
+    seat.keys[..., length:, :].zero_()
+    seat.values[..., length:, :].zero_()
+    return seat.embeds_of(length).masked_fill((columns[:length] > last).unsqueeze(-1), 0.0)
 
 
 def _for_active(seat: Seat, layer: int, left: Tensor, before: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
 from adallava.pipeline.stages import PLAIN, Stages
 
-EngineName = Literal["auto", "stock", "graphs", "eager"]
-"""`auto`: CUDA graphs where they can run, else stock `generate`. `eager`: the passes of the graphs, without graphs."""
+EngineName = Literal["auto", "stock", "graphs", "compiled", "eager"]
+"""`auto`: CUDA graphs where they can run, else stock `generate`. `compiled`: graphs of compiled layers. `eager`: the
+passes of the graphs, without graphs."""
 
 
 class Engines:
@@ -34,14 +35,14 @@ class Engines:
         if name not in get_args(EngineName):
             raise InputError(f"engine={name!r} is none of {', '.join(get_args(EngineName))}")
         device = next(model.parameters()).device
-        if name == "graphs" and device.type != "cuda":
-            raise InputError(f"engine='graphs' needs a CUDA device, and the model is on {device}: use engine='auto'")
+        if name in ("graphs", "compiled") and device.type != "cuda":
+            raise InputError(f"engine={name!r} needs a CUDA device, and the model is on {device}: use engine='auto'")
         self.name = name
         self._room: Room | None = None
         if name == "eager":
-            self._room = Room(model, captures=False)
+            self._room = Room(model, "eager")
         elif name != "stock" and device.type == "cuda":
-            self._room = Room(model, captures=True)
+            self._room = Room(model, "compiled" if name == "compiled" else "graphs")
         first = () if self._room is None else (CapturedEngine(self._room),)
         self._engines: tuple[Engine, ...] = (*first, StockEngine())
 

@@ -2,15 +2,19 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from adallava.engines.captured_stages import CapturedStages
+from adallava.engines.fused_layers import FusedStack
 from adallava.engines.graph_store import GraphStore
 from adallava.engines.watch import ModelWatch
 from adallava.errors import UnsupportedModeError
 from adallava.families.layer_stack import LayerStack, first_obstacle, layer_stack
+
+Level = Literal["eager", "graphs", "compiled"]
+"""How passes run: as they are, in graphs of stock kernels, or compiled and in graphs."""
 
 Forget = Callable[[], None]
 
@@ -21,20 +25,32 @@ class Room:
     Attributes:
         lock: held by whoever captures or replays.
         model: the stock model.
-        captures: False to run the same passes without graphs.
         store: of graphs.
         stages: of the stages before the LLM.
+        level: of `Level`.
         stack: the LLM; None if `obstacle` says why it cannot be called layer by layer.
         obstacle: in words.
     """
 
-    def __init__(self, model: Any, *, captures: bool) -> None:
+    def __init__(self, model: Any, level: Level) -> None:
         """Look at a model; nothing is captured yet."""
         self.lock = threading.RLock()
-        self.model, self.captures = model, captures
-        self.stack: LayerStack | None = None
+        self.model, self.level = model, level
+        self.stack: LayerStack | FusedStack | None = None
         self._forgetful: list[Forget] = []
         self._enter()
+
+    @property
+    def captures(self) -> bool:
+        """Whether passes are captured."""
+        return self.level != "eager"
+
+    def raise_to(self, level: Level) -> None:
+        """Run at another level from now on; what was captured is thrown away."""
+        with self.lock:
+            if self.level != level:
+                self.level = level
+                self._start_anew()
 
     def when_forgotten(self, forget: Forget) -> None:
         """Have `forget` called when everything captured is thrown away."""
@@ -43,21 +59,25 @@ class Room:
     def look(self) -> None:
         """Throw away what was captured of a model that is not what it was: call it before each batch."""
         with self.lock:
-            if self._watch.unchanged():
-                return
-            self.store.clear()
-            for forget in self._forgetful:
-                forget()
-            self._enter()
+            if not self._watch.unchanged():
+                self._start_anew()
+
+    def _start_anew(self) -> None:
+        self.store.clear()
+        for forget in self._forgetful:
+            forget()
+        self._enter()
 
     def _enter(self) -> None:
         modules: list[nn.Module] = list(self.model.modules())
-        self._watch = ModelWatch(modules)
         self.store = GraphStore(next(self.model.parameters()).device, captures=self.captures)
         self.stages = CapturedStages(self.store, self.model)
         self.stack, self.obstacle = None, first_obstacle(modules)
         if self.obstacle is None:
             try:
-                self.stack = layer_stack(self.model)
+                stack = layer_stack(self.model)
+                self.stack = FusedStack(stack) if self.level == "compiled" else stack
             except UnsupportedModeError as error:
                 self.obstacle = str(error)
+        # Behind the joining of weights, which moves them.
+        self._watch = ModelWatch(modules)

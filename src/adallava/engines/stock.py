@@ -9,7 +9,10 @@ from adallava.pipeline.program import LLMRun
 class StockEngine:
     """Stock `generate`."""
 
-    name = "stock"
+    @property
+    def name(self) -> str:
+        """In messages and records."""
+        return "stock"
 
     def refusal(self, run: LLMRun, plan: GenerationPlan) -> str | None:
         """Return None: what it cannot do was refused when the call was planned."""

@@ -89,6 +89,15 @@ class Request:
             labels=None if self.labels is None else self.labels.to(device),
         )
 
+    def on_host(self) -> "Request":
+        """Return the request with what is planned from on the host."""
+        return replace(
+            self,
+            input_ids=self.input_ids.cpu(),
+            attention_mask=None if self.attention_mask is None else self.attention_mask.cpu(),
+            labels=None if self.labels is None else self.labels.cpu(),
+        )
+
     def skips_layers(self, num_layers: int) -> bool:
         """Return whether some sample asks for less than the whole LLM."""
         return not all(latency.is_all_of(num_layers) for latency in self.latencies)

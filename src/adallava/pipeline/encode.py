@@ -1,7 +1,8 @@
 """The vision tower: what it reads, and when it runs on something else than the picture as it came."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -17,6 +18,7 @@ from adallava.selection.contract import (
     ResizingMethod,
     Selector,
 )
+from adallava.selection.layer_contract import AnySelector
 
 
 def budget_ratios(layout: Layout, device: torch.device) -> Tensor:
@@ -51,9 +53,9 @@ def encode(
         if all(count == family.shape.num_vision_tokens for count in keep_counts):
             return family.encode(pictures)
         return _encode_resized(family, selector, pictures, keep_counts)
-    if selector is None or Need.BUDGET_TOKEN not in selector.needs:
-        needs = frozenset() if selector is None else selector.needs
-        return stages.run(family.model, "tower", _encode_stock(family), pictures, tuple(sorted(needs)))
+    if reads_stock_tower(selector):
+        return encode_stock(family, selector, pictures, stages)
+    assert selector is not None
     with_token: list[int] = []
     stock: list[int] = []
     for image, count in enumerate(keep_counts):
@@ -76,8 +78,21 @@ def encode(
     return VisionFeatures(features, zeros.index_copy(0, rows, part.budget_features))
 
 
-def _encode_stock(family: Family) -> Callable[[PictureInputs, Sequence[Need]], VisionFeatures]:
-    return lambda pictures, needs: family.encode(pictures, needs=needs)
+def reads_stock_tower(selector: AnySelector | None) -> bool:
+    """Return whether the tower runs on the pictures as they came, whatever the budget."""
+    return selector is None or not (isinstance(selector, ResizingMethod) or Need.BUDGET_TOKEN in selector.needs)
+
+
+def encode_stock(
+    family: Family, selector: Selector | None, pictures: PictureInputs, stages: Stages = PLAIN
+) -> VisionFeatures:
+    """Run the tower as the stock model does, and give what a method reads of its layers."""
+    needs = () if selector is None else tuple(sorted(selector.needs))
+    return stages.run(family.model, "tower", partial(_encode, family), pictures, needs)
+
+
+def _encode(family: Family, pictures: PictureInputs, needs: Sequence[Need]) -> VisionFeatures:
+    return family.encode(pictures, needs=needs)
 
 
 def _encode_resized(

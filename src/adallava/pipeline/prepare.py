@@ -15,7 +15,7 @@ from adallava.pipeline.checked import declared_inputs
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.dropping import LayerDrops
 from adallava.pipeline.drops import DropPlan, plan_drops
-from adallava.pipeline.encode import budget_ratios, encode
+from adallava.pipeline.encode import budget_ratios, encode, encode_stock, reads_stock_tower
 from adallava.pipeline.layout import Layout, plan_layout, with_own_counts
 from adallava.pipeline.pack import (
     CompactBatch,
@@ -122,17 +122,35 @@ def prepare_request(
         BudgetError: for a budget that the method "full" cannot give.
         InputError: if prompts, images, labels and seeds do not fit together.
     """
-    layout = _plan(family, selector, request)
-    request = request.to(family.device)
+    # What is planned is read before the device has anything to do, and the tower runs while the host plans.
+    on_host, request = request.on_host(), request.to(family.device)
+    vision = _early_vision(family, selector, request, stages)
+    if vision is not None and clock is not None:
+        clock.mark("vision")
+    layout = _plan(family, selector, on_host)
     if isinstance(selector, LayerSelector):
-        return prepare_inside(family, selector, layout, request, clock=clock, stages=stages)
-    vision = None
+        return prepare_inside(family, selector, layout, request, vision=vision, clock=clock, stages=stages)
     if isinstance(selector, OwnCountMethod) and request.pictures is not None:
         planned = layout.to(family.device)
-        vision, own_counts = read_own_counts(family, selector, planned, request, language=language, clock=clock)
+        vision, own_counts = read_own_counts(
+            family, selector, planned, request, language=language, vision=vision, clock=clock
+        )
         layout = with_own_counts(layout, own_counts)
     planned = layout.to(family.device)
     return prepare(family, selector, planned, request, language=language, vision=vision, clock=clock, stages=stages)
+
+
+def _early_vision(
+    family: Family, selector: AnySelector | None, request: Request, stages: Stages
+) -> VisionFeatures | None:
+    """Run the tower if what it does depends on no plan, and something will be kept of what it sees."""
+    if request.pictures is None or not reads_stock_tower(selector):
+        return None
+    keeps_none = selector is not None and selector.ignores_budget and not isinstance(selector, OwnCountMethod)
+    if keeps_none:
+        return None
+    family.grids(request.pictures)  # Refuses what the tower cannot read.
+    return encode_stock(family, None if isinstance(selector, LayerSelector) else selector, request.pictures, stages)
 
 
 def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
@@ -196,7 +214,7 @@ def prepare(
         layout: planned for this batch, on the family's device.
         request: on the family's device.
         language: for methods that read the question's words.
-        vision: the tower's output, where `own_counts` has run it already.
+        vision: the tower's output, if it ran already.
         stages: runs the tower, the choice and the projector.
         clock: marks "vision", "selector" and "projector" when each ends. A projector that runs over all tokens
             before the choice is part of the selector's time: the method asked for it.
@@ -260,6 +278,7 @@ def read_own_counts(
     request: Request,
     *,
     language: Language | None = None,
+    vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
 ) -> tuple[VisionFeatures, tuple[int, ...]]:
     """Run the tower, and read the counts that a method finds for itself: the one wait for the device before the LLM.
@@ -270,6 +289,7 @@ def read_own_counts(
         layout: planned as if every token stayed, on the family's device.
         request: on the family's device, with images.
         language: for methods that read the question's words.
+        vision: the tower's output, if it ran already.
         clock: marks "vision".
 
     Returns:
@@ -278,9 +298,10 @@ def read_own_counts(
     ids, pictures, seeds = request.input_ids, request.pictures, request.seeds
     assert pictures is not None
     ratios = budget_ratios(layout, family.device)
-    vision = encode(family, selector, pictures, layout.keep_counts, ratios)
-    if clock is not None:
-        clock.mark("vision")
+    if vision is None:
+        vision = encode(family, selector, pictures, layout.keep_counts, ratios)
+        if clock is not None:
+            clock.mark("vision")
     inputs = selection_input(family, layout, ids, vision, ratios, seeds, selector, language)
     with torch.autocast(family.device.type, enabled=False):
         images = image_inputs(inputs, family.grids(pictures))
@@ -295,6 +316,7 @@ def prepare_inside(
     layout: Layout,
     request: Request,
     *,
+    vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
     stages: Stages = PLAIN,
 ) -> PreparedInside:
@@ -305,10 +327,13 @@ def prepare_inside(
         selector: the method.
         layout: of what is left behind the last drop, on the host.
         request: on the family's device. Its labels are not laid out here: those of what the last layer reads count.
+        vision: the tower's output, if it ran already.
         clock: marks the parts.
     """
     decoder = family.decoder()
     plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
-    prepared = prepare(family, None, plan.stages[0].layout, replace(request, labels=None), clock=clock, stages=stages)
+    prepared = prepare(
+        family, None, plan.stages[0].layout, replace(request, labels=None), vision=vision, clock=clock, stages=stages
+    )
     drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, request.positions)
     return PreparedInside(prepared, plan, drops, selector)

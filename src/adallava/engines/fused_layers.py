@@ -1,0 +1,219 @@
+"""A Llama's layers as one function of tensors, compiled once for each shape and called for every layer.
+
+    stock          q  k  v    gate  up         seven products a layer
+    here           qkv        gate+up          four, each over joined weights
+
+The joined weights take the place of the stock model's: its parameters become views of them, so that nothing is held
+twice, and what changes them in place changes both. To compile one layer for all, nothing of it may be a module.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adallava.errors import UnsupportedModeError
+from adallava.families.layer_stack import LayerStack
+from adallava.families.transformers_internals import rotate
+
+_SILU = ("SiLUActivation", "SiLU")
+
+_LIMITS = {"recompile_limit": 1024, "accumulated_recompile_limit": 8192}
+"""Each shape is compiled anew, and there are as many as buckets and batch sizes; PyTorch would stop at eight."""
+
+Joined = tuple[Tensor, Tensor | None]
+"""A product's weight and bias."""
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """One layer's.
+
+    Attributes:
+        first_norm: [D].
+        qkv: [(heads + 2 kv heads) * head width, D].
+        out: [D, heads * head width].
+        second_norm: [D].
+        gate_up: [2 M, D].
+        down: [D, M].
+    """
+
+    first_norm: Tensor
+    qkv: Joined
+    out: Joined
+    second_norm: Tensor
+    gate_up: Joined
+    down: Joined
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """What of a layer is no tensor.
+
+    Attributes:
+        heads: query heads.
+        kv_heads: of keys and values.
+        head_width: of each.
+        eps: of the norms.
+        scaling: of the scores.
+    """
+
+    heads: int
+    kv_heads: int
+    head_width: int
+    eps: float
+    scaling: float
+
+
+def run_fused_layer(
+    weights: LayerWeights,
+    hidden: Tensor,
+    cosines: Tensor,
+    sines: Tensor,
+    mask: Tensor | None,
+    keys: Tensor,
+    values: Tensor,
+    slot: Tensor | None,
+    sizes: LayerSizes,
+) -> Tensor:
+    """Return what a layer passes on, [B, S, D]; see `LayerStack.run`.
+
+    Args:
+        weights: of the layer.
+        hidden: [B, S, D].
+        cosines: [B, S, head width].
+        sines: the same.
+        mask: added to the scores, or None for causal attention.
+        keys: [B, kv heads, C, head width], written in place.
+        values: the same.
+        slot: [1] the column that one token is written to; None for a prompt, which begins at column 0.
+        sizes: of the layer.
+    """
+    batch_size, length, _ = hidden.shape
+    widths = [sizes.heads * sizes.head_width, *[sizes.kv_heads * sizes.head_width] * 2]
+    joined = F.linear(_normed(hidden, weights.first_norm, sizes.eps), *weights.qkv).split(widths, dim=-1)
+    query, key, value = (part.view(batch_size, length, -1, sizes.head_width).transpose(1, 2) for part in joined)
+    query, key = rotate(query, key, cosines, sines)
+    if slot is None:
+        keys[:, :, :length].copy_(key)
+        values[:, :, :length].copy_(value)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=sizes.scaling,
+            enable_gqa=sizes.heads != sizes.kv_heads,
+        )  # fmt: skip
+    else:
+        keys.index_copy_(2, slot, key)
+        values.index_copy_(2, slot, value)
+        mixed = _one_token(query, keys, values, mask, sizes)
+    hidden = hidden + F.linear(mixed.transpose(1, 2).reshape(batch_size, length, -1), *weights.out)
+    gate, up = F.linear(_normed(hidden, weights.second_norm, sizes.eps), *weights.gate_up).chunk(2, dim=-1)
+    return hidden + F.linear(F.silu(gate) * up, *weights.down)
+
+
+def _normed(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Return Llama's RMS norm."""
+    wide = hidden.float()
+    return weight * (wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)).to(hidden.dtype)
+
+
+def _one_token(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, sizes: LayerSizes) -> Tensor:
+    """Return what one token of each row reads, [B, heads, 1, head width]; heads of a group share their keys."""
+    batch_size, group = len(query), sizes.heads // sizes.kv_heads
+    grouped = query.view(batch_size, sizes.kv_heads, group, sizes.head_width)
+    mixed = F.scaled_dot_product_attention(
+        grouped, keys, values, attn_mask=None if mask is None else mask.expand(-1, -1, group, -1), scale=sizes.scaling
+    )
+    return mixed.reshape(batch_size, sizes.heads, 1, sizes.head_width)
+
+
+class FusedStack:
+    """A stack whose layers run joined and compiled; see `LayerStack`, whose place it takes."""
+
+    def __init__(self, stack: LayerStack, *, compiles: bool = True) -> None:
+        """Join the weights of a stack.
+
+        Args:
+            stack: of the stock model, whose parameters become views.
+            compiles: False to run the joined layers as they are.
+
+        Raises:
+            UnsupportedModeError: for layers that are built in another way.
+        """
+        self._stack = stack
+        self.sizes = _sizes(stack)
+        self.weights = tuple(map(_joined_layer, stack.layers))
+        # Each shape is compiled anew, none is made general: a graph holds one shape.
+        prompt = run_fused_layer
+        token = run_fused_layer
+        if compiles:
+            prompt = torch.compile(run_fused_layer, fullgraph=True, dynamic=False)
+            token = torch.compile(run_fused_layer, fullgraph=True, dynamic=False)
+        self._prompt: Callable[..., Tensor] = prompt
+        self._token: Callable[..., Tensor] = token
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the stack has: its embeddings, norm and head are the same."""
+        return getattr(self._stack, name)
+
+    def run(self, layer: int, hidden: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any) -> Tensor:
+        """Return what a layer passes on; see `LayerStack.run`."""
+        function = self._prompt if cache.slot is None else self._token
+        with torch._dynamo.config.patch(**_LIMITS):  # type: ignore[attr-defined, no-untyped-call]
+            return function(
+                self.weights[layer], hidden, *tables, mask, cache.keys, cache.values, cache.slot, self.sizes
+            )
+
+
+def _sizes(stack: LayerStack) -> LayerSizes:
+    for layer in stack.layers:
+        activation = type(layer.mlp.act_fn).__name__
+        if activation not in _SILU:
+            raise UnsupportedModeError(f"its MLP's activation is a {activation}, not SiLU")
+        kinds = {type(part).__name__ for part in (*_products(layer),)}
+        if kinds != {"Linear"}:
+            raise UnsupportedModeError(f"its products are of the classes {', '.join(sorted(kinds))}, not Linear alone")
+    first: Any = stack.layers[0]
+    return LayerSizes(
+        heads=first.self_attn.q_proj.weight.shape[0] // stack.head_width,
+        kv_heads=stack.kv_heads,
+        head_width=stack.head_width,
+        eps=float(first.input_layernorm.variance_epsilon),
+        scaling=float(first.self_attn.scaling),
+    )
+
+
+def _products(layer: Any) -> Sequence[nn.Module]:
+    attention, mlp = layer.self_attn, layer.mlp
+    names = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+    return (*names, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+
+
+def _joined_layer(layer: Any) -> LayerWeights:
+    query, key, value, out, gate, up, down = _products(layer)
+    return LayerWeights(
+        first_norm=layer.input_layernorm.weight.detach(),
+        qkv=_joined((query, key, value)),
+        out=_joined((out,)),
+        second_norm=layer.post_attention_layernorm.weight.detach(),
+        gate_up=_joined((gate, up)),
+        down=_joined((down,)),
+    )
+
+
+def _joined(products: Sequence[Any]) -> Joined:
+    """Return one product's weight and bias for several of one input; theirs become views of it."""
+    weight = _as_views([product.weight for product in products])
+    biases = [product.bias for product in products]
+    return weight, None if biases[0] is None else _as_views(biases)
+
+
+def _as_views(parameters: Sequence[nn.Parameter]) -> Tensor:
+    if len(parameters) == 1:
+        return parameters[0].detach()
+    joined = torch.cat([parameter.detach() for parameter in parameters])
+    for parameter, part in zip(parameters, joined.split([len(parameter) for parameter in parameters]), strict=True):
+        parameter.data = part
+    return joined
