@@ -75,6 +75,12 @@ class CapturedStages:
         copied: T = with_tensors(output, iter([tensor.clone() for tensor in tensors_in(output)]))
         return copied
 
+    def clear(self) -> None:
+        """Forget everything; the store forgets the graphs."""
+        self._stages.clear()
+        self._refused.clear()
+        self._seen.clear()
+
     def _came_before(self, key: Hashable) -> bool:
         """Return whether this stage ran already: the first time warms up what it calls."""
         if key in self._seen:

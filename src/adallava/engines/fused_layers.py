@@ -213,7 +213,23 @@ def _joined(products: Sequence[Any]) -> Joined:
 def _as_views(parameters: Sequence[nn.Parameter]) -> Tensor:
     if len(parameters) == 1:
         return parameters[0].detach()
+    held = _held_together(parameters)
+    if held is not None:
+        return held
     joined = torch.cat([parameter.detach() for parameter in parameters])
     for parameter, part in zip(parameters, joined.split([len(parameter) for parameter in parameters]), strict=True):
         parameter.data = part
     return joined
+
+
+def _held_together(parameters: Sequence[nn.Parameter]) -> Tensor | None:
+    """Return the tensor that parameters are views of, one behind the other, if they were joined before."""
+    first = parameters[0].detach()
+    place = first.storage_offset()
+    for parameter in parameters:
+        own = parameter.detach()
+        alike = own.untyped_storage().data_ptr() == first.untyped_storage().data_ptr() and own.is_contiguous()
+        if not alike or own.storage_offset() != place:
+            return None
+        place += own.numel()
+    return first.as_strided((sum(map(len, parameters)), *first.shape[1:]), first.stride())

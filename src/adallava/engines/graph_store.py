@@ -20,15 +20,14 @@ class GraphStore:
     one runs at a time and nothing that lies in the pool is read behind its own graph.
     """
 
-    def __init__(self, device: torch.device, *, captures: bool, most_graphs: int = MOST_GRAPHS) -> None:
+    def __init__(self, *, captures: bool, most_graphs: int = MOST_GRAPHS) -> None:
         """Hold nothing yet.
 
         Args:
-            device: that the work runs on.
             captures: False to run everything as it is.
             most_graphs: held at a time.
         """
-        self._device, self._captures, self._most = device, captures, most_graphs
+        self._captures, self._most = captures, most_graphs
         self._seen: OrderedDict[tuple[Hashable, ...], None] = OrderedDict()
         self._graphs: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
         self._pool: Any = None
@@ -80,13 +79,13 @@ class GraphStore:
     def drop(self, key: tuple[Hashable, ...]) -> None:
         """Forget one graph, if it is held."""
         if key in self._graphs:
-            torch.cuda.synchronize(self._device)
+            torch.cuda.synchronize()
             del self._graphs[key]
 
     def forget(self, place: Hashable) -> None:
         """Forget what was captured on memory that is given up: every key that begins with `place`."""
         if self._graphs:
-            torch.cuda.synchronize(self._device)
+            torch.cuda.synchronize()
         for held in (self._graphs, self._seen):
             for key in [key for key in held if key[0] == place]:
                 del held[key]
@@ -94,7 +93,7 @@ class GraphStore:
     def clear(self) -> None:
         """Forget everything; the memory goes back once nothing runs any more."""
         if self._graphs:
-            torch.cuda.synchronize(self._device)
+            torch.cuda.synchronize()
         self._graphs.clear()
         self._seen.clear()
         self._pool = None

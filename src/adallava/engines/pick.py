@@ -50,11 +50,13 @@ class Engines:
         """Return what runs the stages before the LLM of the call that begins now."""
         if self._room is None:
             return PLAIN
-        self._room.look()
+        self._room.look_at_tower()
         return self._room.stages if self._room.captures else PLAIN
 
     def generate(self, run: LLMRun, plan: GenerationPlan, clock: StageClock | None) -> Generated:
         """Answer a batch by the first engine that can; see `Engine.generate`."""
+        if self._room is not None:
+            self._room.look_at_llm()
         engine, passed_over = pick_engine(run, plan, self._engines)
         return replace(engine.generate(run, plan, clock), passed_over=passed_over)
 

@@ -25,53 +25,61 @@ class Room:
     Attributes:
         lock: held by whoever captures or replays.
         model: the stock model.
+        level: of `Level`.
         store: of graphs.
         stages: of the stages before the LLM.
-        level: of `Level`.
         stack: the LLM; None if `obstacle` says why it cannot be called layer by layer.
         obstacle: in words.
     """
 
     def __init__(self, model: Any, level: Level) -> None:
-        """Look at a model; nothing is captured yet."""
+        """Look at nothing yet: a model may still go elsewhere, or be driven by stock `generate` alone."""
         self.lock = threading.RLock()
         self.model, self.level = model, level
+        self.store = GraphStore(captures=self.captures)
+        self.stages = CapturedStages(self.store, model)
         self.stack: LayerStack | FusedStack | None = None
+        self.obstacle: str | None = None
+        self._watches: tuple[ModelWatch, ModelWatch] | None = None
         self._forgetful: list[Forget] = []
-        self._enter()
 
     @property
     def captures(self) -> bool:
         """Whether passes are captured."""
         return self.level != "eager"
 
+    def when_forgotten(self, forget: Forget) -> None:
+        """Have `forget` called when everything captured is thrown away."""
+        self._forgetful.append(forget)
+
     def raise_to(self, level: Level) -> None:
         """Run at another level from now on; what was captured is thrown away."""
         with self.lock:
             if self.level != level:
                 self.level = level
-                self._start_anew()
+                self.store = GraphStore(captures=self.captures)
+                self.stages = CapturedStages(self.store, self.model)
+                self.start_anew()
 
-    def when_forgotten(self, forget: Forget) -> None:
-        """Have `forget` called when everything captured is thrown away."""
-        self._forgetful.append(forget)
-
-    def look(self) -> None:
-        """Throw away what was captured of a model that is not what it was: call it before each batch."""
+    def look_at_tower(self) -> None:
+        """Throw away what was captured of a tower that is not what it was: before each batch."""
         with self.lock:
-            if not self._watch.unchanged():
-                self._start_anew()
+            if self._watches is None or not self._watches[0].unchanged():
+                self.start_anew()
 
-    def _start_anew(self) -> None:
+    def look_at_llm(self) -> None:
+        """The same of the LLM: before it runs, while the device is busy with the tower."""
+        with self.lock:
+            if self._watches is None or not self._watches[1].unchanged():
+                self.start_anew()
+
+    def start_anew(self) -> None:
+        """Throw everything away, and look at the model as it is."""
         self.store.clear()
+        self.stages.clear()
         for forget in self._forgetful:
             forget()
-        self._enter()
-
-    def _enter(self) -> None:
         modules: list[nn.Module] = list(self.model.modules())
-        self.store = GraphStore(next(self.model.parameters()).device, captures=self.captures)
-        self.stages = CapturedStages(self.store, self.model)
         self.stack, self.obstacle = None, first_obstacle(modules)
         if self.obstacle is None:
             try:
@@ -80,4 +88,8 @@ class Room:
             except UnsupportedModeError as error:
                 self.obstacle = str(error)
         # Behind the joining of weights, which moves them.
-        self._watch = ModelWatch(modules)
+        llm = set(map(id, self.model.model.language_model.modules()))
+        self._watches = (
+            ModelWatch([module for module in modules if id(module) not in llm]),
+            ModelWatch([module for module in modules if id(module) in llm]),
+        )
