@@ -1,8 +1,10 @@
 """Tells whether a model is still the one that graphs were captured from: they read its weights by address."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class ModelWatch:
@@ -14,22 +16,35 @@ class ModelWatch:
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         """Remember where everything is now. `modules` holds all of them, children too."""
-        tables = [table for module in modules for table in (module._parameters, module._buffers)]
-        self._tensors = [(table, name) for table in tables for name, tensor in table.items() if tensor is not None]
-        self._children = [(module._modules, name) for module in modules for name in module._modules]
+        self._tables = [table for module in modules for table in (module._parameters, module._buffers) if table]
+        self._families = [module._modules for module in modules if module._modules]
         self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
-        self._seen = self._look()
+        tensors = self._tensors()
+        self._places = [tensor.data_ptr() for tensor in tensors]
+        self._children = self._modules()
+        self._num_hooks = sum(map(len, self._hooks))
+        self._numbers = list(range(len(tensors)))
 
     def unchanged(self) -> bool:
         """Return whether everything is where it was."""
-        return self._look() == self._seen
+        tensors = self._tensors()
+        return (
+            len(tensors) == len(self._places)
+            and _lie_at(tensors, self._places, self._numbers)
+            and self._modules() == self._children
+            and sum(map(len, self._hooks)) == self._num_hooks
+        )
 
-    def _look(self) -> object:
-        try:
-            return (
-                [table[name].data_ptr() for table, name in self._tensors],  # type: ignore[union-attr]
-                [id(table[name]) for table, name in self._children],
-                sum(map(len, self._hooks)),
-            )
-        except (KeyError, AttributeError):  # A weight or a child that is no longer there.
-            return None
+    def _tensors(self) -> list[Tensor]:
+        return [tensor for table in self._tables for tensor in table.values() if tensor is not None]
+
+    def _modules(self) -> list[nn.Module | None]:
+        return [module for family in self._families for module in family.values()]
+
+
+def _lie_at(tensors: list[Tensor], places: list[int], numbers: list[int]) -> bool:
+    """Return whether tensors lie at places: hundreds of them before every answer, so by one call where there is one."""
+    at_once: Any = getattr(torch._C, "_tensors_data_ptrs_at_indices_equal", None)
+    if at_once is not None:
+        return bool(at_once(tensors, places, numbers))
+    return all(tensor.data_ptr() == place for tensor, place in zip(tensors, places, strict=True))

@@ -99,11 +99,13 @@ def _of_image(inputs: SelectionInput, image: int, grid: _Grid) -> SelectionInput
     num_tokens = grid[0] * grid[1]
 
     def own(table: Tensor | None, length: int | None = None) -> Tensor | None:
-        # A copy, so that where it begins in memory does not depend on the batch either.
-        return None if table is None else table[image : image + 1, :length].clone()
+        return None if table is None else needed(table, length)
 
     def needed(table: Tensor, length: int | None = None) -> Tensor:
-        return table[image : image + 1, :length].clone()
+        row = table[image : image + 1, :length]
+        # A copy, so that where it begins in memory does not depend on the batch either.
+        is_alone = row.shape == table.shape and row.is_contiguous() and row.storage_offset() == 0
+        return table if is_alone else row.clone()
 
     def length_of(lengths: tuple[int, ...] | None) -> int | None:
         return None if lengths is None else max(1, lengths[image])
@@ -132,6 +134,8 @@ def _of_image(inputs: SelectionInput, image: int, grid: _Grid) -> SelectionInput
 
 def _put_together(chosen: Sequence[tuple[tuple[int, ...], Selection]], inputs: SelectionInput) -> Selection:
     num_images, num_tokens = inputs.features.shape[:2]
+    if num_images == 1 and chosen:
+        return _alone(chosen[0][1])
     k_max, device = max(inputs.keep_counts), inputs.features.device
     indices = torch.zeros((num_images, k_max), dtype=torch.int64, device=device)
     scored = all(selection.scores is not None for _, selection in chosen)
@@ -143,6 +147,16 @@ def _put_together(chosen: Sequence[tuple[tuple[int, ...], Selection]], inputs: S
             _put(image, _row(selection, number), indices, scores, weights)
     flags = [selection.within for _, selection in chosen if selection.within is not None]
     return Selection(indices, inputs.keep_counts, scores, weights, torch.stack(flags).all() if flags else None)
+
+
+def _alone(selection: Selection) -> Selection:
+    """Return the choice for a batch of one image."""
+    scores, weights = selection.scores, selection.merge_weights
+    return replace(
+        selection,
+        scores=None if scores is None else scores.float(),
+        merge_weights=None if weights is None else weights.float(),
+    )
 
 
 def _row(selection: Selection, number: int) -> Selection:
