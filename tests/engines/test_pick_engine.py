@@ -1,31 +1,44 @@
-"""Which engine runs a call, and what is said where none can."""
+"""Which engine runs a call: the first that can, and why not those before it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from adallava.engines import ENGINES, pick_engine
-from adallava.errors import UnsupportedModeError
+from adallava import AdaLlava
+from adallava.engines import pick_engine
+from adallava.errors import InputError, UnsupportedModeError
 
 
+@dataclass
 class Picky:
-    def __init__(self, name: str, reason: str | None) -> None:
-        self.name, self.reason = name, reason
+    name: str
+    reason: str | None
 
     def refusal(self, run: Any, plan: Any) -> str | None:
         return self.reason
 
 
-def test_the_first_that_can_is_picked() -> None:
+def test_the_first_that_can() -> None:
     first, second, third = Picky("a", "no beams"), Picky("b", None), Picky("c", None)
-    assert pick_engine(None, None, [first, second, third]) is second
+    assert pick_engine(None, None, [first, second, third]) == (second, "a: no beams")
 
 
-def test_where_none_can_each_says_why() -> None:
-    with pytest.raises(UnsupportedModeError, match=r"a: no beams; b: no CUDA"):
+def test_none_can() -> None:
+    with pytest.raises(UnsupportedModeError, match="a: no beams; b: no CUDA"):
         pick_engine(None, None, [Picky("a", "no beams"), Picky("b", "no CUDA")])
 
 
-def test_the_last_one_is_stock_and_can_do_everything() -> None:
-    assert ENGINES[-1].name == "stock"
-    assert ENGINES[-1].refusal(None, None) is None
+def test_names(full: AdaLlava) -> None:
+    assert AdaLlava(full.base, full.processor).engine == "auto"
+    with pytest.raises(InputError, match="'fast' is none of auto, stock"):
+        full.with_engine("fast")
+    for name in ("graphs", "compiled"):
+        with pytest.raises(InputError, match="CUDA"):
+            full.with_engine(name)
+
+
+def test_who_shares_a_base_shares_its_engines(full: AdaLlava) -> None:
+    other = full.with_method("uniform")
+    assert other.engine == "stock"
+    assert other._engines is full._engines
