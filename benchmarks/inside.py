@@ -14,10 +14,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from measured import Parts, add_arguments, dtype_of, figures, finish, in_turns, spreads, synchronize
+from measured import Parts, add_arguments, dtype_of, figures, finish, spreads, synchronize
 from random_llava import SHAPES, NoText, make_base, prompts
 
 from adallava import AdaLlava
+from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import StageClock
 
 METHODS = ("uniform", "fastv", "sparsevlm", "pyramiddrop")
@@ -69,7 +70,7 @@ def main() -> None:
             for method, keep_count, budget in asked
         }
         share = args.seconds / len(args.batch)
-        measured = in_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
+        measured = take_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
         for (method, keep_count, budget), cell in zip(asked, measured.values(), strict=True):
             row = {"batch": batch, "keep_count": keep_count, "method": method, **spreads(cell)}
             row["tokens"] = tokens_by_layer(models[method], inputs, budget)

@@ -23,11 +23,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from measured import Cell, Parts, add_arguments, dtype_of, figures, finish, in_turns, spread, spreads, synchronize
+from measured import Cell, Parts, add_arguments, dtype_of, figures, finish, spread, spreads, synchronize
 from random_llava import SHAPES, NoText, make_base, prompts
 from torch import nn
 
 from adallava import AdaLlava
+from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import PrefillMark, StageClock
 from adallava.scheduling import build_scheduler
 
@@ -90,7 +91,7 @@ def timed_stock(base: Any, inputs: dict[str, Any], new_tokens: int) -> Parts:
 
 def over(cell: Cell, cut: Cell) -> dict[str, Any]:
     """Return what a cell took more than the truncated model in the same round, in ms."""
-    pairs = list(zip(cell.parts, cut.parts, strict=False))
+    pairs = list(zip(cell.results, cut.results, strict=False))
     names = ("prefill_ms", "decode_token_ms") if pairs else ()
     return {name: spread([own[name] - other[name] for own, other in pairs]) for name in names}
 
@@ -164,7 +165,7 @@ def main() -> None:
     for batch in args.batch:
         cells = cells_of(full, args, batch)
         share = args.seconds * batch**0.5 / sum(size**0.5 for size in args.batch)
-        measured = in_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
+        measured = take_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
         for key, cell in measured.items():
             rows.append(dict(zip(("batch", "latency", "scheduler"), key, strict=True)) | spreads(cell))
             if key[2] in SCHEDULERS and (cut := measured.get((batch, key[1], "cut"))) is not None:

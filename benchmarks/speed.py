@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 from layers import with_random_weights
-from measured import Parts, add_arguments, dtype_of, figures, finish, in_turns, spreads, synchronize
+from measured import Parts, add_arguments, dtype_of, figures, finish, spreads, synchronize
 from random_llava import SHAPES, NoText, make_base, prompts
 from rich.console import Console
 from rich.table import Table
 
 from adallava import AdaLlava
+from adallava.measuring.turns import take_turns
 
 TEXT_TOKENS = 70
 ANSWERS = (1, 33)
@@ -116,7 +117,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     table = Table("batch", "engine", "what", "tokens", "ms, median", "10th to 90th percentile")
     for batch in args.batch_size:
-        cells = in_turns(
+        cells = take_turns(
             cells_of(base, args, batch),
             warm_ups=6,
             repeats=args.repeats,
