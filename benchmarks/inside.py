@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 from measured import Parts, add_arguments, dtype_of, figures, finish, spreads, synchronize
-from random_llava import SHAPES, NoText, make_base, prompts
+from random_llava import SHAPES, make_base
 
 from adallava import AdaLlava
+from adallava.bench.prompts import make_prompts
+from adallava.bench.shapes import NoText
 from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import StageClock
 
@@ -64,7 +66,7 @@ def main() -> None:
     print("| batch | K | method | prefill ms | 10 % … 90 % | ms to the first token | tokens by layer |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for batch in args.batch:
-        inputs = prompts(full, batch, args.text_tokens)
+        inputs = make_prompts(full, batch, args.text_tokens)
         cells: dict[str, Callable[[], Parts]] = {
             f"{method}@{keep_count}": partial(prefill, models[method], inputs, budget)
             for method, keep_count, budget in asked

@@ -24,10 +24,12 @@ from typing import Any
 
 import torch
 from measured import Cell, Parts, add_arguments, dtype_of, figures, finish, spread, spreads, synchronize
-from random_llava import SHAPES, NoText, make_base, prompts
+from random_llava import SHAPES, make_base
 from torch import nn
 
 from adallava import AdaLlava
+from adallava.bench.prompts import make_prompts
+from adallava.bench.shapes import NoText
 from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import PrefillMark, StageClock
 from adallava.scheduling import build_scheduler
@@ -124,7 +126,7 @@ Key = tuple[int, str, str]
 def cells_of(full: AdaLlava, args: argparse.Namespace, batch: int) -> dict[Key, Callable[[], Parts]]:
     """Return what is timed at one batch size."""
     model = full.with_method("uniform")
-    inputs = prompts(model, batch, args.text_tokens)
+    inputs = make_prompts(model, batch, args.text_tokens)
     keep_count = args.keep or model.shape.num_vision_tokens
     run = partial(timed, inputs=inputs, keep_count=keep_count, new_tokens=args.new_tokens)
     cells: dict[Key, Callable[[], Parts]] = {(batch, "1.0", "full"): partial(run, model, latency=1.0)}

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
 
+import torch
+
 from adallava.engines.captured import CapturedEngine
 from adallava.engines.contract import Engine, Generated
 from adallava.engines.room import Room
@@ -19,6 +21,18 @@ EngineName = Literal["auto", "stock", "graphs", "compiled", "eager"]
 passes of the graphs, without graphs."""
 
 
+def check_engine(name: str, device: torch.device) -> None:
+    """Refuse an engine for a model on a device.
+
+    Raises:
+        InputError: for another name than `EngineName` has, or graphs without CUDA.
+    """
+    if name not in get_args(EngineName):
+        raise InputError(f"engine={name!r} is none of {', '.join(get_args(EngineName))}")
+    if name in ("graphs", "compiled") and device.type != "cuda":
+        raise InputError(f"engine={name!r} needs a CUDA device, and the model is on {device}: use engine='auto'")
+
+
 class Engines:
     """The engines of one model, in the order of preference; shared by all that drive it."""
 
@@ -32,11 +46,8 @@ class Engines:
         Raises:
             InputError: for another name, or graphs without CUDA.
         """
-        if name not in get_args(EngineName):
-            raise InputError(f"engine={name!r} is none of {', '.join(get_args(EngineName))}")
         device = next(model.parameters()).device
-        if name in ("graphs", "compiled") and device.type != "cuda":
-            raise InputError(f"engine={name!r} needs a CUDA device, and the model is on {device}: use engine='auto'")
+        check_engine(name, device)
         self.name = name
         self._room: Room | None = None
         if name == "eager":
