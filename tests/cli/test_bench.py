@@ -55,14 +55,18 @@ def test_a_cell_that_fails_says_why_and_the_exit_code_tells(ran):
 def test_the_page_draws_what_was_measured_and_fetches_nothing(ran):
     page = (ran[1] / "bench.html").read_text().replace("\\u002f", "/")
     assert "uniform@16/spaced@0.5, eager" in page
+    assert "uniform@16/spaced@0.5, auto (stock ran)" in page
     assert "text tower" in page
     assert "default-src 'none'" in page
     assert "<script src" not in page
     assert "plotly.js v" in page
 
 
-def test_a_checkpoint_is_measured_and_the_table_printed(model, capsys, monkeypatch):
-    assert main(["bench", "--model", model, "--method", "question", "--token-budget", "4", *QUICK]) == 0
+def test_a_checkpoint_is_measured_and_the_table_printed(model, capsys, tmp_path):
+    file = tmp_path / "speed.json"
+    asked = ["--method", "question", "--token-budget", "4", "--output", str(file)]
+    assert main(["bench", "--model", model, *asked, *QUICK]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.json"], "a file is the figures alone"
     said = capsys.readouterr().out
     assert "question@4" in said
     assert "transformers" in said
