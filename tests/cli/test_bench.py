@@ -84,6 +84,7 @@ def test_a_checkpoint_is_measured_and_the_table_printed(model, capsys, tmp_path)
         (("--cell", "uniform"), "METHOD@BUDGET"),
         (("--new-tokens", "1"), "at least 2"),
         (("--batch-size", "0"), "--batch-size"),
+        (("--shapes", "toy", "--text-tokens", "2000000000"), "give fewer"),
         (("--method-option", "tome.x=1"), "no cell runs"),
         (("--adapter", "question=a", "--method", "question", "--shapes", "toy"), "random weights"),
     ],
