@@ -12,7 +12,7 @@ from adallava.adapters import save_adapter
 from adallava.adapters.learned import Asked, BaseFiles, make_scheduler, make_selector
 from adallava.budget import BudgetLike, LatencyLike
 from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
-from adallava.engines import Engines
+from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.contract import Family, check_needs, check_scheduler
@@ -22,7 +22,7 @@ from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
 from adallava.pipeline.language import make_language
-from adallava.pipeline.modes import plan_generation
+from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, plan_generation
 from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
@@ -229,6 +229,42 @@ class AdaLlava:
         other = self._with(self.selector, self.adapter_sha256, self.scheduler, self.scheduler_sha256)
         other._engines = Engines(self.base, engine)
         return other
+
+    def warm_up(
+        self,
+        *,
+        batch_sizes: Sequence[int] = (1,),
+        token_budgets: Sequence[BudgetLike] = (1.0,),
+        latencies: Sequence[LatencyLike] = (1.0,),
+        text_tokens: Sequence[int] = (64,),
+        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        compiled: bool = False,
+    ) -> WarmUp:
+        """Meet the sizes of coming calls, so that none of them waits; see `engines.warming.warm_up`.
+
+        Args:
+            batch_sizes: samples a call.
+            token_budgets: of the samples.
+            latencies: of the samples.
+            text_tokens: of a prompt without its picture.
+            max_new_tokens: of an answer at most.
+            compiled: compile the LLM's layers too: half a minute or so, for faster answers from then on.
+
+        Raises:
+            InputError: for a model whose pictures differ in their tokens, or a size that means nothing.
+            UnsupportedModeError: to compile where no graphs can run.
+        """
+        if compiled:
+            self._engines.compile()
+        return warm_up(
+            self.generate,
+            self._family,
+            batch_sizes=batch_sizes,
+            token_budgets=token_budgets,
+            latencies=latencies,
+            text_tokens=text_tokens,
+            max_new_tokens=max_new_tokens,
+        )
 
     @property
     def engine(self) -> str:

@@ -158,7 +158,7 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     from adallava.registry import load_selector_class, selector_names
     from adallava.runs.availability import why_left_out
 
-    from .loading import check_device, quiet_loading
+    from .loading import check_device, leave_cudnn_attention, quiet_loading
 
     check_device(args.device)
     for name in args.method:
@@ -167,6 +167,7 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     named = selector_names() if _ALL_METHODS in args.method else args.method
     options = options_of_methods(args.method_option, named)
     quiet_loading(args.model)
+    leave_cudnn_attention()
     full = AdaLlava.from_pretrained(args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device)
     methods: dict[str, None] = {}
     for name in args.method:

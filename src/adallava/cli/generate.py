@@ -177,12 +177,13 @@ def _load_model(
     from adallava.model import AdaLlava
     from adallava.registry import load_scheduler_class
 
-    from .loading import check_device, quiet_loading
+    from .loading import check_device, leave_cudnn_attention, quiet_loading
 
     check_device(args.device)
     if args.scheduler is not None:
         load_scheduler_class(args.scheduler)  # A misspelt one is told before gigabytes are read.
     quiet_loading(args.model)
+    leave_cudnn_attention()
     model = AdaLlava.from_pretrained(
         args.model,
         method=args.method,

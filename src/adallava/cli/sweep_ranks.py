@@ -17,7 +17,7 @@ from adallava.runs.sweep import SweepOutcome, join_sweep, run_sweep
 from adallava.tasks.task import pictures_of
 
 from .last_words import how_to_go_on, ignore_signals
-from .loading import check_device, quiet_loading
+from .loading import check_device, leave_cudnn_attention, quiet_loading
 from .sweep_progress import ProgressDisplay
 
 _EXIT_BAD_INPUT = 2
@@ -30,6 +30,7 @@ def lead(request: SweepRequest, ranks: Ranks) -> tuple[SweepOutcome, Path | None
         AdallavaError: as `run_sweep` does; where another process is to blame, with the command that goes on.
     """
     quiet_loading(request.model)
+    leave_cudnn_attention()
     try:
         with ProgressDisplay() as display, run_sweep(_placed(request, ranks), display, ranks) as outcome:
             if not request.report:

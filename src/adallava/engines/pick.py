@@ -46,6 +46,16 @@ class Engines:
         first = () if self._room is None else (CapturedEngine(self._room),)
         self._engines: tuple[Engine, ...] = (*first, StockEngine())
 
+    def compile(self) -> None:
+        """Run compiled layers from now on.
+
+        Raises:
+            UnsupportedModeError: if graphs cannot run here.
+        """
+        if self._room is None or not self._room.captures:
+            raise UnsupportedModeError(f"engine {self.name!r} runs no graphs here, so that there is nothing to compile")
+        self._room.raise_to("compiled")
+
     def stages(self) -> Stages:
         """Return what runs the stages before the LLM of the call that begins now."""
         if self._room is None:

@@ -329,7 +329,8 @@ def diagnose_model(
         budgets: to examine besides the full one.
         num_samples: bundled pictures to ask about.
     """
-    probe = make_probe(model, budgets, num_samples=num_samples)
+    # The checks hold answers to the stock model's bits, and some look at layers as they run: stock `generate` does both.
+    probe = make_probe(model.with_engine("stock"), budgets, num_samples=num_samples)
     asked = ", ".join(map(str, (FULL_BUDGET, *probe.pruning_budgets)))
     return Diagnosis(
         source=f"{model.name_or_path} with {model.method}",
