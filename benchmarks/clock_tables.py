@@ -201,24 +201,17 @@ def selection(published: Figures) -> list[str]:
 
 def engines(published: Figures) -> list[str]:
     """Return how many answers of each engine were held to stock generate's, and what differed."""
-    rows = [
-        "| engine | float32: calls compared | with other tokens or records | bfloat16: prompts with other tokens | most deviations apart |"
-    ]
-    rows.append("| --- |" + " ---: |" * 4)
+    heads = ("float32: calls compared", "differ", "bfloat16: prompts", "differ", "most deviations apart")
+    rows = ["| engine | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
     ties = {row["engine"]: row for row in published["bfloat16"]}
     for row in published["float32"]:
         tie = ties[row["engine"]]
-        rows.append(
-            f"| `{row['engine']}` | {row['compared']} | {len(row['differ'])} | {tie['differ']} of {tie['tokens'] // 8} | "
-            f"{tie['most_deviations']:.1f} |"
-        )
+        shown = [row["compared"], len(row["differ"]), tie["prompts"], tie["differ"], f"{tie['most_deviations']:.1f}"]
+        rows.append(f"| `{row['engine']}` | " + " | ".join(map(str, shown)) + " |")
     held = published["many_requests"]
-    first, last = held["held_bytes"][len(held["held_bytes"]) // 2], held["held_bytes"][-1]
-    rows += [
-        "",
-        f"After {first[0]} of {held['requests']} requests of mixed sizes {first[1] / MIB:.0f} MiB were allocated, after all "
-        f"{last[1] / MIB:.0f}; {held['graphs']} graphs were held.",
-    ]
+    (half, half_bytes, _), (_, last_bytes, _) = held["held_bytes"][len(held["held_bytes"]) // 2], held["held_bytes"][-1]
+    rows += ["", f"After {half} of {held['requests']} requests of mixed sizes {half_bytes / MIB:.0f} MiB were "]
+    rows[-1] += f"allocated, after all {last_bytes / MIB:.0f}, and {held['graphs']} graphs were held."
     return rows
 
 
@@ -226,33 +219,34 @@ def speed(published: Figures) -> list[str]:
     """Return the wall clock of whole calls by engine, as medians, and against stock transformers."""
     found = {(r["batch_size"], r["engine"], r["what"], r["new_tokens"]): r for r in published["rows"] if "wall_ms" in r}
     answers = sorted({key[3] for key in found})
+    heads = [f"{count} token{'s' * (count > 1)}, ms | against stock" for count in answers]
     rows = [
-        "| batch | engine | what | "
-        + " | ".join(f"{n} token{'s' * (n > 1)}, ms | against stock" for n in answers)
-        + " |"
+        "| batch | engine | what | " + " | ".join(heads) + " |",
+        "| ---: | --- | --- |" + " ---: | ---: |" * len(heads),
     ]
-    rows.append("| ---: | --- | --- |" + " ---: |" * (2 * len(answers)))
     for batch, engine, what in dict.fromkeys(key[:3] for key in found):
         shown = []
         for new_tokens in answers:
             own = found.get((batch, engine, what, new_tokens))
             stock = found[batch, "transformers", "full", new_tokens]["wall_ms"]["median"]
-            shown += (
-                ["–", "–"]
-                if own is None
-                else [f"{own['wall_ms']['median']:.1f}", f"{stock / own['wall_ms']['median']:.1f} ×"]
-            )
+            shown.append("– | –" if own is None else _against(own["wall_ms"]["median"], stock))
         rows.append(f"| {batch} | {engine} | {what} | " + " | ".join(shown) + " |")
-    most, least = published["ceilings"], published["floors"]
-    floors = "; ".join(
-        f"batch {name.split(' | ')[0]}, {name.split(' | ')[1]}: prefill {floor['prefill_floor_ms']:.1f}, "
-        f"a token {floor['token_floor_ms']:.1f}"
-        for name, floor in least.items()
-    )
+    most = published["ceilings"]
     rows += [
         "",
-        f"Medians; `full` keeps all tokens, the others {published['keep']}; {published['text_tokens']} tokens of text a prompt. The machine's "
-        f"ceilings in the same run: {most['product_flops_per_s'] / 1e12:.0f} TFLOP/s, {most['copy_bytes_per_s'] / 1e12:.2f} TB/s; "
-        f"from them the LLM's floors in ms: {floors}.",
+        f"Medians; `full` keeps all tokens, the others {published['keep']}; {published['text_tokens']} tokens of ",
     ]
+    rows[-1] += (
+        f"text a prompt. The machine's ceilings in the same run: {most['product_flops_per_s'] / 1e12:.0f} TFLOP/s, "
+    )
+    rows[-1] += f"{most['copy_bytes_per_s'] / 1e12:.2f} TB/s; from them the LLM's floors in ms: "
+    rows[-1] += "; ".join(
+        f"batch {name.replace(' | ', ', ')}: prefill {floor['prefill_floor_ms']:.1f}, a token {floor['token_floor_ms']:.1f}"
+        for name, floor in published["floors"].items()
+    )
+    rows[-1] += "."
     return rows
+
+
+def _against(own_ms: float, stock_ms: float) -> str:
+    return f"{own_ms:.1f} | {stock_ms / own_ms:.1f} ×"

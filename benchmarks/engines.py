@@ -112,7 +112,13 @@ def near_ties(engine: str, device: str, prompts_of: int = 40) -> dict[str, Any]:
         apart = (seen[0][pair[0][where]] - seen[0][pair[1][where]]).abs() / (seen[1] - seen[0]).std()
         deviations.append(float(apart))
     most = max(deviations, default=0.0)
-    return {"engine": engine, "tokens": tokens, "differ": len(deviations), "most_deviations": most}
+    return {
+        "engine": engine,
+        "prompts": prompts_of,
+        "tokens": tokens,
+        "differ": len(deviations),
+        "most_deviations": most,
+    }
 
 
 def many_requests(engine: str, device: str, number: int) -> dict[str, Any]:

@@ -329,7 +329,7 @@ def diagnose_model(
         budgets: to examine besides the full one.
         num_samples: bundled pictures to ask about.
     """
-    # The checks hold answers to the stock model's bits, and some look at layers as they run: stock `generate` does both.
+    # Answers are held to the stock model's bits, and some checks watch layers run: stock `generate` allows both.
     probe = make_probe(model.with_engine("stock"), budgets, num_samples=num_samples)
     asked = ", ".join(map(str, (FULL_BUDGET, *probe.pruning_budgets)))
     return Diagnosis(
