@@ -232,19 +232,14 @@ def speed(published: Figures) -> list[str]:
             shown.append("– | –" if own is None else _against(own["wall_ms"]["median"], stock))
         rows.append(f"| {batch} | {engine} | {what} | " + " | ".join(shown) + " |")
     most = published["ceilings"]
-    rows += [
-        "",
-        f"Medians; `full` keeps all tokens, the others {published['keep']}; {published['text_tokens']} tokens of ",
-    ]
-    rows[-1] += (
-        f"text a prompt. The machine's ceilings in the same run: {most['product_flops_per_s'] / 1e12:.0f} TFLOP/s, "
-    )
-    rows[-1] += f"{most['copy_bytes_per_s'] / 1e12:.2f} TB/s; from them the LLM's floors in ms: "
-    rows[-1] += "; ".join(
-        f"batch {name.replace(' | ', ', ')}: prefill {floor['prefill_floor_ms']:.1f}, a token {floor['token_floor_ms']:.1f}"
+    products, copied = most["product_flops_per_s"] / 1e12, most["copy_bytes_per_s"] / 1e12
+    floors = [
+        f"batch {name.replace(' | ', ', ')}: {floor['prefill_floor_ms']:.1f}, a token {floor['token_floor_ms']:.1f}"
         for name, floor in published["floors"].items()
-    )
-    rows[-1] += "."
+    ]
+    rows += ["", f"Medians; `full` keeps all tokens, the others {published['keep']}; prompts have "]
+    rows[-1] += f"{published['text_tokens']} tokens of text. Ceilings in the same run: {products:.0f} TFLOP/s, "
+    rows[-1] += f"{copied:.2f} TB/s; from them the LLM's floors, ms of prefill: {'; '.join(floors)}."
     return rows
 
 
