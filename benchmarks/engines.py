@@ -22,7 +22,7 @@ from measured import add_arguments, figures, finish
 from random_llava import NoText, make_base, prompts
 
 from adallava import AdaLlava
-from adallava.registry import load_selector_class, selector_names, selects_inside_llm
+from adallava.registry import load_selector_class, selector_names
 
 NEW = {"max_new_tokens": 8, "eos_token_id": None, "pad_token_id": 0, "do_sample": False}
 BUDGETS = (0.1, 0.5, 1.0)
@@ -33,7 +33,7 @@ def methods(full: AdaLlava) -> Iterator[AdaLlava]:
     """Give the model with each method that it can run, and without."""
     yield full
     for name in selector_names():
-        if load_selector_class(name).learned or selects_inside_llm(load_selector_class(name)):
+        if load_selector_class(name).learned:
             continue
         try:
             yield full.with_method(name)

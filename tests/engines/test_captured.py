@@ -93,10 +93,23 @@ def test_what_it_cannot_do_goes_to_stock_generate(
     assert answers[0].sequences.tolist() == answers[1].sequences.tolist()
 
 
-def test_methods_inside_the_llm_go_to_stock_generate(eager: AdaLlava, inputs: dict[str, Any]) -> None:
-    got = eager.with_method("fastv").generate(**inputs, token_budget=0.5, **SIX_TOKENS)
+@pytest.mark.parametrize("method", ["fastv", "pyramiddrop", "sparsevlm"])
+def test_tokens_dropped_inside_the_llm_have_stock_tokens(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
+    stock = full.with_method(method)
+    ours = stock.with_engine("eager")
+    alone = {name: tensor[:1] for name, tensor in inputs.items()}
+    for given, positions in ((inputs, "original"), (inputs, "compact"), (alone, "compact")):
+        asked = {"token_budget": 0.5, "positions": positions, **SIX_TOKENS}
+        got = ours.generate(**given, **asked)
+        assert got.engine == "eager"
+        same(got, stock.generate(**given, **asked))
+
+
+def test_both_inside_go_to_stock_generate(six: AdaLlava, inputs: dict[str, Any]) -> None:
+    both = scheduled(six, "first").with_method("fastv").with_engine("eager")
+    got = both.generate(**inputs, token_budget=0.5, latency=4 / 6, **SIX_TOKENS)
     assert got.engine == "stock"
-    assert "fastv" in got.passed_over
+    assert "beside a scheduler" in got.passed_over
 
 
 def test_a_prompt_of_no_numbers_leaves_nothing_behind(full: AdaLlava, inputs: dict[str, Any]) -> None:

@@ -72,6 +72,10 @@ class LayerDrops:
         self._prefilled = False
         self._reading: _Reading | None = None
 
+    def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None) -> Tensor | None:
+        """Return the mask of prompts that enter a layer, without a cache; None for plain causal attention."""
+        return self._decoder.mask(layer, hidden, padding_mask, None)
+
     def view(self) -> Any:
         """Return the model to run: a view of the stock one, good for one call."""
         return self._decoder.view(self.around)
