@@ -19,8 +19,8 @@ RunByLayer = Sequence[Sequence[bool]]
 def layer_steps(runs: RunByLayer) -> tuple[LayerStep, ...]:
     """Return the layers that some row runs: masked, all of them, if some row does not run one of them.
 
-    A layer costs one row of a decoded token as much as eight, so that a batch saves the layers that no row runs. Masking
-    costs next to nothing, and batches whose rows differ in other layers share their graphs.
+    A layer costs one row of a decoded token as much as eight, so that a batch saves the layers that no row runs.
+    Masking costs next to nothing, and batches whose rows differ in other layers share their graphs.
     """
     needed = [index for index, rows in enumerate(runs) if any(rows)]
     masked = any(not all(runs[index]) for index in needed)
