@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from run_records import reader
+from run_records import changed, reader
 
 from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
@@ -73,7 +73,7 @@ def change(
     update: Callable[[SampleRecord], dict[str, Any]],
 ) -> list[SampleRecord]:
     """Return the records with `update`'s fields in those that `where` picks."""
-    return [record.model_copy(update=update(record)) if where(record) else record for record in records]
+    return [changed(record, **update(record)) if where(record) else record for record in records]
 
 
 def number_of(record: SampleRecord) -> int:

@@ -31,6 +31,11 @@ def sample_record(cell: str = "full@1.0", sample_id: str = "a", **changes: Any) 
     return SampleRecord(**(fields | changes))
 
 
+def changed(record: SampleRecord, **fields: Any) -> SampleRecord:
+    """Return a record with other values in fields of its line."""
+    return SampleRecord(**(record.model_dump() | fields))
+
+
 def failed(cell: str = "full@1.0", sample_id: str = "a", error: str = "InputError: broken") -> SampleRecord:
     return sample_record(
         cell, sample_id, response="", score=None, finish_reason="error", empty_cause="error", error=error, part_ms={},

@@ -25,9 +25,9 @@ from adallava.pipeline.modes import plan_generation
 from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
-from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections, read_answers
+from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
 from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
-from adallava.records import FULL_METHOD
+from adallava.records import FULL_METHOD, WhatRan
 from adallava.registry import load_selector_class
 from adallava.scheduling.contract import Scheduler, has_free_token
 from adallava.selection.contract import TowerShape, WordsMethod
@@ -373,7 +373,15 @@ class AdaLlava:
             clock.start()
         run = self._prepare(request, clock)
         made = pick_engine(run, plan).generate(run, plan, clock)
-        return read_answers(made.result, plan, run.settled(), self.processor, positions, clock, made.num_steps)
+        return read_answers(
+            made.result,
+            plan,
+            run,
+            processor=self.processor,
+            scheduler=self.scheduler,
+            clock=clock,
+            num_steps=made.num_steps,
+        )
 
     @torch.no_grad()
     def select(
@@ -386,8 +394,8 @@ class AdaLlava:
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
-    ) -> tuple[SampleSelection, ...]:
-        """Return what each sample would keep. Arguments as for `generate`.
+    ) -> tuple[WhatRan, ...]:
+        """Return what each sample would keep, without an answer. Arguments as for `generate`.
 
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
@@ -402,7 +410,8 @@ class AdaLlava:
             positions=positions,
         )
         run = self._prepare(request)
-        return describe_selections(run.prepared if run.inside is None else choose_inside(run.inside))
+        chosen = run.prepared if run.inside is None else choose_inside(run.inside)
+        return describe_choice(chosen, run.request, self.scheduler)
 
     def forward(
         self,

@@ -144,7 +144,7 @@ def test_an_option_lets_it_run_is_recorded_and_makes_another_run(model, tmp_path
     sweep(model, tmp_path, *arguments, *option)
     run = Run.model_validate_json((tmp_path / "run.json").read_text())
     assert run.config.method_options == {"cdpruner": {"relevance": "llm-embeddings"}}
-    assert {s.tokens_kept for s in samples(tmp_path) if s.method == "cdpruner"} == {4}
+    assert {s.ran.tokens_kept for s in samples(tmp_path) if s.ran.method == "cdpruner"} == {4}
     capsys.readouterr()
     assert sweep(model, tmp_path, *arguments, "--method-option", "cdpruner.relevance=none") == 2
     assert "method_options" in capsys.readouterr().err

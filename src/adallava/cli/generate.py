@@ -20,7 +20,7 @@ from .arguments import (
     path_argument,
     whole_number,
 )
-from .budget_result import BudgetResult, of_answer, of_selection
+from .budget_result import BudgetResult, of_answer
 from .output_paths import check_output_image
 from .shared_options import add_method_option, add_model, add_pad_to_square, add_placement, add_scheduler_option
 from .streams import say
@@ -244,7 +244,7 @@ def _at_budget(
     start = time.perf_counter()
     if args.no_generate:
         (selection,) = model.select(**inputs, token_budget=budget, seed=args.seed, positions=args.positions)
-        return of_selection(selection, (time.perf_counter() - start) * 1000.0)
+        return BudgetResult(selection, None, None, (time.perf_counter() - start) * 1000.0, None)
     from adallava.pipeline.clock import StageClock
 
     output = model.generate(
@@ -257,7 +257,7 @@ def _at_budget(
         max_new_tokens=args.max_new_tokens,
         **decoding,
     )
-    return of_answer(model, output, latency, (time.perf_counter() - start) * 1000.0)
+    return of_answer(model, output, (time.perf_counter() - start) * 1000.0)
 
 
 def _with_pictures(
@@ -278,10 +278,10 @@ def _with_pictures(
     grids = model.family.grids(given)
     pictures = seen_pictures(model.family.pictures(given), model.processor.image_processor)
     merges = model.selector is not None and model.selector.merges
-    with_layers_run = any(result.groups_run is not None for result in results)
+    with_layers_run = any(result.ran.groups_run is not None for result in results)
     rows = []
     for result in results:
-        kept = result.kept_indices or [()] * len(pictures)
+        kept = result.ran.kept_indices or [()] * len(pictures)
         drawings = [
             draw_kept_patches(picture, indices, grid, merged=merges)
             for picture, indices, grid in zip(pictures, kept, grids, strict=True)
@@ -289,18 +289,18 @@ def _with_pictures(
         drawings = framed(drawings, whole)
         if with_layers_run:
             drawings[0] = with_layers(drawings[0], layer_shares_of(model, result))
-        label = f"{model.method}@{result.budget_asked}{_schedule_suffix(model, result)}"
+        label = f"{model.method}@{result.ran.budget_asked}{_schedule_suffix(model, result)}"
         rows.append(PictureRow(label, _caption(label, result), drawings))
     paths = save_pictures(rows, args.output_image, args.image[0].stem)
     return [replace(result, picture=str(path)) for result, path in zip(results, paths, strict=True)]
 
 
 def _schedule_suffix(model: "AdaLlava", result: BudgetResult) -> str:
-    if result.groups_run is None or model.scheduler is None:
+    if result.ran.groups_run is None or model.scheduler is None:
         return ""
-    return f"+{model.scheduler.name}@{result.latency_asked}"
+    return f"+{model.scheduler.name}@{result.ran.latency_asked}"
 
 
 def _caption(label: str, result: BudgetResult) -> str:
-    kept = f"{label}, {result.tokens_at_end} of {result.num_vision_tokens}"
+    kept = f"{label}, {result.ran.tokens_at_end} of {result.ran.num_vision_tokens}"
     return shorten(f"{kept}: {result.answer}" if result.answer else kept, width=44, placeholder=" …")

@@ -35,6 +35,7 @@ from adallava.records.results import (
 )
 from adallava.records.run import Decoding, Provenance, Run, RunConfig
 from adallava.records.sample import SampleRecord
+from adallava.records.what_ran import WhatRan
 
 __all__ = [
     "DOWNSAMPLE_METHOD",
@@ -69,4 +70,5 @@ __all__ = [
     "Timing",
     "TimingRecord",
     "Verdict",
+    "WhatRan",
 ]

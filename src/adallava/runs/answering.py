@@ -14,7 +14,7 @@ from adallava.model import AdaLlava
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.decoding import generate_arguments
 from adallava.pipeline.result import AdaLlavaOutput
-from adallava.records import Decoding, SampleRecord
+from adallava.records import Decoding, SampleRecord, WhatRan
 from adallava.records.cells import CellPlan, sample_seed
 from adallava.runs.answer_flops import count_flops, count_kv_bytes
 from adallava.runs.batches import BatchStore, PreparedBatch, describe_error
@@ -93,30 +93,16 @@ class Answerer:
         output, ran, response = run.output, run.output.records[row], run.output.text[row]
         # A search goes on past its best answer, for the whole batch: what it took is what it cost.
         beams = self.decoding.num_beams
-        decoded = (output.num_steps if beams > 1 else output.answer_lengths[row], beams)
+        decoded = (output.num_steps if beams > 1 else ran.answer_length, beams)
         sample = batch.samples[row]
         return SampleRecord(
             **_asked(plan, draw, sample),
+            ran=ran,
             response=response,
             score=self.score(sample, response),
-            num_vision_tokens=ran.num_vision_tokens,
-            tokens_asked=ran.tokens_asked,
-            tokens_kept=ran.tokens_kept,
-            tokens_kept_by_layer=None if ran.tokens_kept_by_layer is None else list(ran.tokens_kept_by_layer),
-            tokens_planned=ran.tokens_planned,
             picture_sha256=batch.picture_sha256[row],
-            kept_indices=[list(indices) for indices in ran.kept_indices],
-            grids=list(ran.grids),
             frames=None if (frame := batch.frames.get(sample.id)) is None else [frame],
-            groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
-            groups_per_layer=1 if ran.layers is None else ran.layers.groups,
-            latency_tokens=0 if ran.layers is None else ran.layers.latency_tokens,
             kv_bytes=count_kv_bytes(self.model, self.costs, ran, *decoded),
-            merged=self.model.selector is not None and self.model.selector.merges,
-            chosen_per_sample=self.model.selector is not None and self.model.selector.per_sample,
-            prompt_length=output.prompt_lengths[row],
-            answer_length=output.answer_lengths[row],
-            finish_reason=output.finish_reasons[row],
             empty_cause=classify_empty(response, output.answer_ids[row], self._eos_ids, self._special_ids),
             batch_ms=run.batch_ms,
             batch_size=run.batch_size,
@@ -200,14 +186,9 @@ def _asked(plan: CellPlan, draw: int, sample: TaskSample) -> dict[str, Any]:
         "cell": plan.cell,
         "sample_id": sample.id,
         "draw": draw,
-        "positions": plan.positions,
         "question": sample.question,
         "answers": list(sample.answers),
         "kind": sample.kind,
-        "method": plan.method,
-        "budget_asked": plan.budget_asked,
-        "scheduler": plan.scheduler,
-        "latency_asked": plan.latency_asked,
     }
 
 
@@ -215,14 +196,15 @@ def failed_record(plan: CellPlan, draw: int, sample: TaskSample, error: str) -> 
     """Return the record of a sample without an answer: no score, all counts 0."""
     return SampleRecord(
         **_asked(plan, draw, sample),
+        ran=WhatRan.nothing(
+            method=plan.method,
+            budget_asked=plan.budget_asked,
+            positions=plan.positions,
+            scheduler=plan.scheduler,
+            latency_asked=plan.latency_asked,
+        ),
         response="",
         score=None,
-        num_vision_tokens=0,
-        tokens_asked=0,
-        tokens_kept=0,
-        prompt_length=0,
-        answer_length=0,
-        finish_reason="error",
         empty_cause="error",
         batch_ms=0.0,
         batch_size=0,

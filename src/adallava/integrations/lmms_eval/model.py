@@ -22,7 +22,7 @@ from loguru import logger
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
 from adallava.model import AdaLlava
 from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
-from adallava.pipeline.result import AdaLlavaOutput, RunRecord
+from adallava.pipeline.result import AdaLlavaOutput
 from adallava.processors.picture_cuts import find_frame
 from adallava.records.cells import sample_seed
 from adallava.records.picture_frames import seen_share
@@ -264,17 +264,15 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             task=task,
             doc_id=doc_id,
             text=text,
-            prompt_length=output.prompt_lengths[row],
-            answer_length=output.answer_lengths[row],
-            record=output.records[row],
-            layers_run=_layers_run(output.records[row], self._model),
+            ran=output.records[row],
+            layers_run=output.records[row].layer_share * self._model.family.num_llm_layers,
             empty_cause=classify_empty(text, output.answer_ids[row], eos_ids_of(self._model), special_ids),
             seen_shares=seen_shares,
         )
 
 
 def _result(answer: Answered) -> GenerationResult:
-    counts = TokenCounts(input_tokens=answer.prompt_length, output_tokens=answer.answer_length)
+    counts = TokenCounts(input_tokens=answer.ran.prompt_length, output_tokens=answer.ran.answer_length)
     return GenerationResult(text=answer.text, token_counts=counts)
 
 
@@ -290,9 +288,3 @@ def _load(settings: Settings, device: torch.device) -> AdaLlava:
         **settings.method_options,
     )
     return model.with_scheduler(settings.scheduler, adapter=settings.scheduler_adapter, **settings.scheduler_options)
-
-
-def _layers_run(record: RunRecord, model: AdaLlava) -> float:
-    if record.layers is None:
-        return float(model.base.config.get_text_config().num_hidden_layers)
-    return float(sum(record.layers.layer_shares))
