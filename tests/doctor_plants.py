@@ -11,7 +11,7 @@ from run_records import changed, reader
 from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
 from adallava.doctor import Diagnosis, Outcome
-from adallava.records import Provenance, Results, Run, RunConfig, SampleRecord
+from adallava.records import Results, Run, SampleRecord
 from adallava.records.cells import CellPlan
 
 N = 64
@@ -101,21 +101,20 @@ def write_run(folder: Path, records: Sequence[SampleRecord], results: Results | 
         "attn_implementation": "sdpa",
         "decoding": {"eos_token_ids": [2], "pad_token_id": 0},
     }
-    config = RunConfig(**(fields | changes))
-    provenance = Provenance(
-        adallava_version="0.1.0",
-        versions={},
-        git_commit=None,
-        git_dirty=None,
-        weights_sha256="0" * 64,
-        adapter_sha256={},
-        task_sha256=None,
-        hardware={},
-        command="adallava sweep",
-        started_at="2026-01-01T00:00:00Z",
-    )
+    provenance = {
+        "adallava_version": "0.1.0",
+        "versions": {},
+        "git_commit": None,
+        "git_dirty": None,
+        "weights_sha256": "0" * 64,
+        "adapter_sha256": {},
+        "task_sha256": None,
+        "hardware": {},
+        "command": "adallava sweep",
+        "started_at": "2026-01-01T00:00:00Z",
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(Run(config=config, provenance=provenance).model_dump_json())
+    (folder / "run.json").write_text(Run(config=fields | changes, provenance=provenance).model_dump_json())
     (folder / "samples.jsonl").write_text("".join(record.model_dump_json() + "\n" for record in records))
     (folder / "results.json").write_text((results or sum_up(records)).model_dump_json())
     return folder

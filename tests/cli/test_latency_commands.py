@@ -122,7 +122,7 @@ def test_a_sweep_crosses_both_dials(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "uniform/first@0.75" in (tmp_path / "report.html").read_text()
     assert {cell.method for cell in load_run_folder(tmp_path).cells} >= {"full", "full/first@0.75"}
     run = Run.model_validate_json((tmp_path / "run.json").read_bytes())
-    assert (run.config.schedulers, run.config.latencies) == (["first", "random"], ["1.0", "0.75"])
+    assert (run.config.schedulers, list(map(str, run.config.latencies))) == (("first", "random"), ["1.0", "0.75"])
     # The same command resumes; another latency is another run.
     assert _sweep(tmp_path, *asked, "--latency", "1.0,0.75") == 0
     assert _sweep(tmp_path, *asked, "--latency", "1.0,0.5") == 2

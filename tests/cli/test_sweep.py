@@ -116,7 +116,7 @@ def test_provenance_and_configuration_are_recorded(finished, model):
     run = Run.model_validate_json((finished / "run.json").read_text())
     assert (run.config.model, run.config.task, run.config.split, run.config.limit) == (model, "scenes", "test", 5)
     assert (run.config.dtype, run.config.device) == ("float32", "cpu")
-    assert run.config.token_budgets == ["1.0", "0.25", "4"]
+    assert list(map(str, run.config.token_budgets)) == ["1.0", "0.25", "4"]
     assert len(run.provenance.weights_sha256) == 64
     assert set(run.provenance.adapter_sha256) == {"budget-token", "question"}
 

@@ -14,7 +14,7 @@ from adallava.model import AdaLlava
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.decoding import generate_arguments
 from adallava.pipeline.result import AdaLlavaOutput
-from adallava.records import Decoding, SampleRecord, WhatRan
+from adallava.records import Decoding, RunConfig, SampleRecord, WhatRan
 from adallava.records.cells import CellPlan, sample_seed
 from adallava.runs.answer_flops import count_flops, count_kv_bytes
 from adallava.runs.batches import BatchStore, PreparedBatch, describe_error
@@ -32,18 +32,14 @@ class Answerer:
     Attributes:
         model: holds the method.
         costs: of the parts of the model without the method, for its FLOPs; None where these cannot be counted.
-        seed: of the run.
-        max_new_tokens: after which an answer is cut.
+        config: of the run, resolved.
         score: of a response to a sample.
-        decoding: of every answer.
     """
 
     model: AdaLlava
     costs: ModelCosts | None
-    seed: int
-    max_new_tokens: int
+    config: RunConfig
     score: Scorer
-    decoding: Decoding
 
     def answer(self, plan: CellPlan, draw: int, batch: PreparedBatch) -> list[SampleRecord]:
         """Answer a batch and return one record a sample, those that could not be read last.
@@ -54,7 +50,7 @@ class Answerer:
         failed = [failed_record(plan, draw, sample, error) for sample, error in batch.failures]
         if not batch.samples:
             return failed
-        run = self.run(plan, draw, batch, max_new_tokens=self.max_new_tokens)
+        run = self.run(plan, draw, batch, max_new_tokens=self.config.max_new_tokens)
         answered = [self._record(plan, draw, batch, row, run) for row in range(len(batch.samples))]
         return answered + failed
 
@@ -74,16 +70,14 @@ class Answerer:
         inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
         reset_peak_memory(device)
         ids = [sample.id for sample in batch.samples]
-        with _drawing(sample_seed(self.seed, "\n".join(ids), draw) if self.decoding.samples else None, device):
+        with _drawing(sample_seed(self.config.seed, "\n".join(ids), draw) if self._decoding.samples else None, device):
             load, start = read_load(), time.perf_counter()
             output = self.model.generate(
                 **inputs,
-                token_budget=1.0 if plan.budget is None else plan.budget,
-                latency=1.0 if plan.latency is None else plan.latency,
-                seed=[sample_seed(self.seed, sample_id, draw) for sample_id in ids],
-                positions=plan.positions,
+                **plan.call(),
+                seed=[sample_seed(self.config.seed, sample_id, draw) for sample_id in ids],
                 clock=clock,
-                **{**generate_arguments(self.decoding), **lengths},
+                **{**generate_arguments(self._decoding), **lengths},
             )
         batch_ms = (time.perf_counter() - start) * 1000.0
         others = cpu_by_others(load, read_load())
@@ -92,7 +86,7 @@ class Answerer:
     def _record(self, plan: CellPlan, draw: int, batch: PreparedBatch, row: int, run: "BatchRun") -> SampleRecord:
         output, ran, response = run.output, run.output.records[row], run.output.text[row]
         # A search goes on past its best answer, for the whole batch: what it took is what it cost.
-        beams = self.decoding.num_beams
+        beams = self._decoding.num_beams
         decoded = (output.num_steps if beams > 1 else ran.answer_length, beams)
         sample = batch.samples[row]
         return SampleRecord(
@@ -112,9 +106,14 @@ class Answerer:
             cpu_by_others=run.cpu_by_others,
         )
 
+    @property
+    def _decoding(self) -> Decoding:
+        assert self.config.decoding is not None
+        return self.config.decoding
+
     @cached_property
     def _eos_ids(self) -> frozenset[int]:
-        return frozenset(self.decoding.eos_token_ids)
+        return frozenset(self._decoding.eos_token_ids)
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
