@@ -10,6 +10,8 @@ from adallava.records.names import EmptyCause
 from adallava.records.picture_frames import Frame, seen_share
 from adallava.records.what_ran import WhatRan
 
+_RAN_FIELDS = frozenset(WhatRan.model_fields)
+
 
 class SampleRecord(Record):
     """One answer of one cell. In a line of `samples.jsonl`, the fields of `ran` stand beside the others."""
@@ -60,14 +62,14 @@ class SampleRecord(Record):
         if not isinstance(data, dict) or "ran" in data:
             return data
         line = older_files.complete_sample(data)
-        ran = {name: line.pop(name) for name in WhatRan.model_fields if name in line}
-        return {**line, "ran": ran}
+        line["ran"] = {name: line.pop(name) for name in _RAN_FIELDS & line.keys()}
+        return line
 
     @model_serializer(mode="wrap")
     def _as_line(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         line: dict[str, Any] = write(self)
-        ran: dict[str, Any] = line.pop("ran")
-        return line | ran
+        line.update(line.pop("ran"))
+        return line
 
     @property
     def seen_share(self) -> float | None:
