@@ -17,7 +17,8 @@ MAX_TIMED_BATCH = 4096
 
 def _read_by(parse_all: Callable[[Any], Any]) -> BeforeValidator:
     def read(values: Any) -> Any:
-        return parse_all(values) if isinstance(values, list | tuple) else values
+        # None is a mistake of asking, and no damage to a file.
+        return parse_all(values) if values and isinstance(values, list | tuple) else values
 
     return BeforeValidator(read)
 
@@ -126,7 +127,7 @@ class RunConfig(Record):
                 raise cause from None
             field = ".".join(map(str, first["loc"]))
             raise InputError(f"{field} is {first['input']!r}: {first['msg']}") from error
-        config._check_numbers()
+        config._check_values()
         return config
 
     @property
@@ -150,7 +151,9 @@ class RunConfig(Record):
                 f"--latency {self.latencies_below} leaves layers of the LLM out: name a --scheduler that says which"
             )
 
-    def _check_numbers(self) -> None:
+    def _check_values(self) -> None:
+        TokenBudget.parse_all(self.token_budgets)
+        Latency.parse_all(self.latencies)
         counts = [
             ("--batch-size", self.batch_size, MAX_COUNT),
             ("--max-new-tokens", 1 if self.max_new_tokens is None else self.max_new_tokens, MAX_COUNT),
