@@ -63,6 +63,10 @@ def answered(model: AdaLlava, inputs: dict[str, Any], asked: dict[str, Any]) -> 
     return model.generate(**inputs, **{**NEW, **asked})
 
 
+def _but_engines(output: Any) -> list[Any]:
+    return [record.model_copy(update={"engine": None, "passed_over": ""}) for record in output.records]
+
+
 def compare(engine: str, device: str) -> dict[str, Any]:
     """Return how many calls of one engine were compared with stock `generate`'s, and which differ."""
     full = AdaLlava(make_base("toy", device, torch.float32), NoText(), engine="stock")
@@ -79,7 +83,7 @@ def compare(engine: str, device: str) -> dict[str, Any]:
             compared += 1
             if got.engine != engine:
                 elsewhere[name] = got.passed_over
-            if not torch.equal(got.sequences, expected.sequences) or got.records != expected.records:
+            if not torch.equal(got.sequences, expected.sequences) or _but_engines(got) != _but_engines(expected):
                 differ.append(name)
     return {"engine": engine, "compared": compared, "differ": differ, "run_by_stock": elsewhere}
 

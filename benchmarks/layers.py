@@ -73,7 +73,7 @@ def timed(model: AdaLlava, inputs: dict[str, Any], latency: Any, keep_count: int
         clock=clock,
         **_exactly(new_tokens),
     )
-    plans = {None if record.layers is None else record.layers.groups_run for record in output.records}
+    plans = {record.groups_run for record in output.records}
     return _parts(output.part_ms or {}, new_tokens, model.device) | {"plans": len(plans)}
 
 

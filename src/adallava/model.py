@@ -1,7 +1,6 @@
 """The model: a stock Llava, a selection method beside it, and how the two are driven."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, plan_generation
 from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
-from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections, read_answers
+from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
 from adallava.pipeline.stages import PLAIN, Stages
 from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
-from adallava.records import FULL_METHOD
+from adallava.records import FULL_METHOD, WhatRan
 from adallava.registry import load_selector_class
 from adallava.scheduling.contract import Scheduler, has_free_token
 from adallava.selection.contract import TowerShape, WordsMethod
@@ -268,8 +267,8 @@ class AdaLlava:
 
     @property
     def engine(self) -> str:
-        """The engine that was asked for."""
-        return self._engines.name
+        """The engine that runs what it can; an answer's own is in its record."""
+        return self._engines.preferred
 
     @property
     def config(self) -> Any:
@@ -435,8 +434,7 @@ class AdaLlava:
             clock.start()
         run = self._prepare(request, clock, self._engines.stages())
         made = self._engines.generate(run, plan, clock)
-        output = read_answers(made.result, plan, run.settled(), self.processor, positions, clock, made.num_steps)
-        return replace(output, engine=made.engine, passed_over=made.passed_over)
+        return read_answers(made, plan, run, processor=self.processor, scheduler=self.scheduler, clock=clock)
 
     @torch.no_grad()
     def select(
@@ -449,8 +447,8 @@ class AdaLlava:
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
-    ) -> tuple[SampleSelection, ...]:
-        """Return what each sample would keep. Arguments as for `generate`.
+    ) -> tuple[WhatRan, ...]:
+        """Return what each sample would keep, without an answer. Arguments as for `generate`.
 
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
@@ -465,7 +463,8 @@ class AdaLlava:
             positions=positions,
         )
         run = self._prepare(request)
-        return describe_selections(run.prepared if run.inside is None else choose_inside(run.inside))
+        chosen = run.prepared if run.inside is None else choose_inside(run.inside)
+        return describe_choice(chosen, run.request, self.scheduler)
 
     def forward(
         self,

@@ -38,7 +38,7 @@ def finished(records, **config):
         [TokenBudget.parse(budget) for budget in asked["token_budgets"]],
         {method for method, budget, _ in chosen if budget == "none"},
         positions=asked["positions"],
-        drawing={record.method for record in records if record.draw},
+        drawing={record.ran.method for record in records if record.draw},
         draws=asked["draws"],
     )
     return run(asked | config), summarise(

@@ -107,7 +107,7 @@ def test_beams_are_recorded_and_cost_as_many_rows(checkpoint: Path, tmp_path: Pa
     assert _run(tmp_path / "beams").config.decoding.options == {"num_beams": 3}  # type: ignore[union-attr]
     pairs = list(zip(samples(tmp_path / "greedy"), samples(tmp_path / "beams"), strict=True))
     # Random answers never end: three new tokens in both, so that only the rows differ.
-    assert all(one.answer_length == other.answer_length == 3 for one, other in pairs)
+    assert all(one.ran.answer_length == other.ran.answer_length == 3 for one, other in pairs)
     for one, other in pairs:
         for part in ("prefill", "decode"):
             assert other.flops[part] == 3 * one.flops[part]

@@ -125,7 +125,7 @@ def test_a_named_learned_method_without_its_adapter_is_an_error_and_all_leaves_i
     sweep(bare, tmp_path / "all", "--token-budget", "0.5", "--no-report")
     assert "method question is left out" in capsys.readouterr().err
     run = Run.model_validate_json((tmp_path / "all" / "run.json").read_text())
-    assert run.config.methods == sorted(set(selector_names()) - {"question", "budget-token", "cdpruner"})
+    assert list(run.config.methods) == sorted(set(selector_names()) - {"question", "budget-token", "cdpruner"})
 
 
 def test_a_method_that_the_model_cannot_run_is_an_error_if_named_and_left_out_of_all(model, tmp_path, capsys):
@@ -144,7 +144,7 @@ def test_an_option_lets_it_run_is_recorded_and_makes_another_run(model, tmp_path
     sweep(model, tmp_path, *arguments, *option)
     run = Run.model_validate_json((tmp_path / "run.json").read_text())
     assert run.config.method_options == {"cdpruner": {"relevance": "llm-embeddings"}}
-    assert {s.tokens_kept for s in samples(tmp_path) if s.method == "cdpruner"} == {4}
+    assert {s.ran.tokens_kept for s in samples(tmp_path) if s.ran.method == "cdpruner"} == {4}
     capsys.readouterr()
     assert sweep(model, tmp_path, *arguments, "--method-option", "cdpruner.relevance=none") == 2
     assert "method_options" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def test_none_can() -> None:
 
 
 def test_names(full: AdaLlava) -> None:
-    assert AdaLlava(full.base, full.processor).engine == "auto"
+    assert AdaLlava(full.base, full.processor).engine == "stock", "on a CPU"
     with pytest.raises(InputError, match="'fast' is none of auto, stock"):
         full.with_engine("fast")
     for name in ("graphs", "compiled"):

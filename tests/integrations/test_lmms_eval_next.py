@@ -81,5 +81,5 @@ def test_a_sweep_gives_what_the_plug_in_gives(answered, folder, next_model, tmp_
         assert sample["filtered_resps"] == [record.response.strip()]
         assert (sample["exact_match"], sample["token_counts"][0]["input_tokens"]) == (
             record.score,
-            record.prompt_length,
+            record.ran.prompt_length,
         )

@@ -126,7 +126,7 @@ def test_the_plug_in_answers_the_same_at_every_budget(finished, task_folder):
             assert sample["filtered_resps"] == [record.response]
             assert sample["exact_match"] == record.score
             assert sample["token_counts"] == [
-                {"input_tokens": record.prompt_length, "output_tokens": record.answer_length}
+                {"input_tokens": record.ran.prompt_length, "output_tokens": record.ran.answer_length}
             ]
 
 

@@ -54,7 +54,12 @@ def _logits(output: Any) -> Tensor:
 
 
 def _units_run(record: Any) -> int:
-    return sum(map(len, record.layers.groups_run[3:]))
+    return sum(map(len, record.groups_run[3:]))
+
+
+def _layers_of(record: Any) -> tuple[Any, ...]:
+    asked = (record.scheduler, record.latency_asked)
+    return (*asked, record.groups_run, record.groups_per_layer, record.latency_tokens)
 
 
 def test_exactly_n_units_run_and_the_record_names_them(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -65,13 +70,13 @@ def test_exactly_n_units_run_and_the_record_names_them(model: AdaLlava, inputs: 
     for record, latency, layers in zip(
         output.records, ["0.6666666666666666", "1.0", "0.8333333333333334"], (1, 3, 2), strict=True
     ):
-        assert record.layers is not None
-        assert (record.layers.scheduler, record.layers.latency_asked) == (model.scheduler.name, latency)
-        assert record.layers.groups == groups
-        assert len(record.layers.groups_run) == 6
-        assert record.layers.groups_run[:3] == (tuple(range(groups)),) * 3
+        assert record.groups_run is not None
+        assert (record.scheduler, record.latency_asked) == (model.scheduler.name, latency)
+        assert record.groups_per_layer == groups
+        assert len(record.groups_run) == 6
+        assert record.groups_run[:3] == (tuple(range(groups)),) * 3
         assert _units_run(record) == layers * groups
-        assert all(len(run) % of_a_unit == 0 for run in record.layers.groups_run)
+        assert all(len(run) % of_a_unit == 0 for run in record.groups_run)
 
 
 def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -86,7 +91,7 @@ def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, in
             for number in range(returns):
                 assert alone.answer_ids[number] == together.answer_ids[row * returns + number], mode
             if LATENCIES[row] < 1.0:
-                assert alone.records[0].layers == together.records[row * returns].layers
+                assert _layers_of(alone.records[0]) == _layers_of(together.records[row * returns])
 
 
 @pytest.mark.newest
@@ -97,10 +102,10 @@ def test_a_plan_is_the_stock_model_with_the_rest_taken_out(model: AdaLlava, inpu
     for row, latency in enumerate((4 / 6, 3 / 6, 5 / 6)):
         sample = sample_of(inputs, row)
         output = model.generate(**sample, latency=latency, max_new_tokens=NEW, do_sample=False, output_logits=True)
-        layers = output.records[0].layers
-        assert layers is not None
+        record = output.records[0]
+        assert record.groups_run is not None
         slices = _slices_run(model, sample, latency)
-        smaller = truncated(model.base, layers.groups_run, layers.groups, slices)
+        smaller = truncated(model.base, record.groups_run, record.groups_per_layer, slices)
         embeds = _embeds(model, sample, latency)
         tokens, logits = greedy(smaller, embeds, torch.arange(embeds.shape[1])[None], NEW)
         assert output.answer_ids[0] == tokens
@@ -135,7 +140,7 @@ def test_latency_one_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict
         stock = model.base.generate(**inputs, max_new_tokens=NEW, **MODES[mode])
         assert torch.equal(model.generate(**inputs, latency=1.0, max_new_tokens=NEW, **MODES[mode]).sequences, stock)
     output = model.generate(**inputs, latency="100%", max_new_tokens=1)
-    assert output.records[0].layers is None
+    assert output.records[0].groups_run is None
 
 
 @torch.no_grad()
@@ -149,8 +154,8 @@ def test_a_free_token_stands_behind_every_prompt(
     forward = model.forward(**inputs, latency=1.0)
     for row, record in enumerate(together.records):
         sample = sample_of(inputs, row)
-        assert record.layers is not None
-        assert (record.layers.latency_tokens, set(record.layers.layer_shares)) == (1, {1})
+        assert record.groups_run is not None
+        assert (record.latency_tokens, set(record.layer_shares)) == (1, {1})
         assert together.prompt_lengths[row] == sample["input_ids"].shape[1] + 1
         embeds = _embeds(model, sample, 1.0)
         tokens, logits = greedy(model.base, embeds, torch.arange(embeds.shape[1])[None], NEW)
@@ -258,7 +263,7 @@ def test_sampling_draws_what_the_smaller_model_would(model: AdaLlava, inputs: di
     assert torch.equal(drawn[0].sequences, drawn[1].sequences)
     assert len({tuple(ids) for ids in drawn[0].answer_ids}) > 3
     for sample in range(3):
-        assert len({drawn[0].records[3 * sample + number].layers for number in range(3)}) == 1
+        assert len({drawn[0].records[3 * sample + number].groups_run for number in range(3)}) == 1
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -281,9 +286,9 @@ def test_kernels_and_llms(
         output = model.generate(**inputs, latency=LATENCIES, max_new_tokens=NEW, do_sample=False)
         for row in (0, 2):
             sample = sample_of(inputs, row)
-            layers = output.records[row].layers
-            assert layers is not None
-            smaller = truncated(model.base, layers.groups_run, layers.groups)
+            record = output.records[row]
+            assert record.groups_run is not None
+            smaller = truncated(model.base, record.groups_run, record.groups_per_layer)
             embeds = _embeds(model, sample, LATENCIES[row])
             tokens, _ = greedy(smaller, embeds.detach(), torch.arange(embeds.shape[1])[None], NEW)
             assert output.answer_ids[row] == tokens

@@ -148,7 +148,7 @@ def test_the_same_run_at_another_time_by_another_command_goes_on(tmp_path):
 def test_batch_sizes_to_time_at_are_added_to_the_same_run(tmp_path):
     for asked, named in (([], []), ([8, 1], [1, 8]), ([], [1, 8]), ([4], [1, 4, 8])):
         with Journal(tmp_path, run({"timing_batch_sizes": sorted(asked)})) as journal:
-            assert journal.run.config.timing_batch_sizes == named
+            assert journal.run.config.timing_batch_sizes == tuple(named)
         assert json.loads((tmp_path / "run.json").read_text())["config"]["timing_batch_sizes"] == named
 
 

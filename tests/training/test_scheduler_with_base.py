@@ -200,8 +200,8 @@ def test_both_are_saved_as_one_model_with_its_scorer(tmp_path: Any, name: str) -
     model = AdaLlava.from_pretrained(str(folder), method="question", device="cpu").with_scheduler(name)
     output = model.generate(**tiny_inputs(model.processor, ["why?"]), token_budget=0.5, latency=0.5, max_new_tokens=1)
     assert (output.records[0].method, output.records[0].tokens_kept) == ("question", 8)
-    assert output.records[0].layers is not None
-    assert output.records[0].layers.scheduler == name
+    assert output.records[0].groups_run is not None
+    assert output.records[0].scheduler == name
 
 
 @pytest.mark.filterwarnings("ignore")

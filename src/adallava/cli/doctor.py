@@ -5,13 +5,13 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from adallava.budget import TokenBudget
 from adallava.errors import InputError
 
 from .arguments import (
     add_list_argument,
     options_of_methods,
     parse_method_paths,
-    parse_token_budgets,
     path_argument,
     whole_number,
 )
@@ -146,7 +146,7 @@ def _diagnose_run(args: argparse.Namespace) -> "Diagnosis":
 
 
 def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
-    budgets, adapters = parse_token_budgets(args.token_budget), parse_method_paths(args.adapter)
+    budgets, adapters = TokenBudget.parse_all(args.token_budget), parse_method_paths(args.adapter)
     if args.num_samples < 2:
         raise InputError(f"--num-samples is {args.num_samples}: give at least 2, or there is no batch to compare")
     if args.num_samples > _MAX_SAMPLES:

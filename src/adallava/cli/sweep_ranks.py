@@ -29,7 +29,7 @@ def lead(request: SweepRequest, ranks: Ranks) -> tuple[SweepOutcome, Path | None
     Raises:
         AdallavaError: as `run_sweep` does; where another process is to blame, with the command that goes on.
     """
-    quiet_loading(request.model)
+    quiet_loading(request.config.model)
     leave_cudnn_attention()
     try:
         with ProgressDisplay() as display, run_sweep(_placed(request, ranks), display, ranks) as outcome:
@@ -70,9 +70,9 @@ def _placed(request: SweepRequest, ranks: Ranks) -> SweepRequest:
     Raises:
         InputError: for a device that is not here.
     """
-    check_device(request.device)
-    device = device_of_rank(request.device, ranks, torch.cuda.device_count())
+    check_device(request.config.device)
+    device = device_of_rank(request.config.device, ranks, torch.cuda.device_count())
     if device is not None and device.startswith("cuda:"):
         # The clock's events are those of the current device.
         torch.cuda.set_device(device)
-    return replace(request, device=device)
+    return replace(request, config=request.config.model_copy(update={"device": device}))

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from adallava.engines.buckets import bucket, capacity
-from adallava.engines.contract import Generated
 from adallava.engines.decode_mode import DecodeMode, read_decode_mode
 from adallava.engines.inside_pass import decode_inside, prefill_inside, refusal_inside, stages_of
 from adallava.engines.layer_pass import LayerStep, Pick, Segment, Stack, decode, prefill, take_token
@@ -29,6 +28,7 @@ from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.prepare import PreparedInside
 from adallava.pipeline.program import LLMRun
+from adallava.pipeline.result import Generated
 
 MOST_SEATS = 6
 """Pairs of batch size and capacity whose buffers are held."""

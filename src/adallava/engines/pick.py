@@ -2,21 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from adallava.engines.captured import CapturedEngine
-from adallava.engines.contract import Engine, Generated
+from adallava.engines.contract import Engine
 from adallava.engines.room import Room
 from adallava.engines.stock import StockEngine
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
+from adallava.pipeline.result import Generated
 from adallava.pipeline.stages import PLAIN, Stages
-
-EngineName = Literal["auto", "stock", "graphs", "compiled", "eager"]
-"""`auto`: CUDA graphs where they can run, else stock `generate`. `compiled`: graphs of compiled layers. `eager`: the
-passes of the graphs, without graphs."""
+from adallava.records.names import EngineName
 
 
 class Engines:
@@ -37,7 +35,6 @@ class Engines:
         device = next(model.parameters()).device
         if name in ("graphs", "compiled") and device.type != "cuda":
             raise InputError(f"engine={name!r} needs a CUDA device, and the model is on {device}: use engine='auto'")
-        self.name = name
         self._room: Room | None = None
         if name == "eager":
             self._room = Room(model, "eager")
@@ -46,6 +43,11 @@ class Engines:
         first = () if self._room is None else (CapturedEngine(self._room),)
         self._engines: tuple[Engine, ...] = (*first, StockEngine())
 
+    @property
+    def preferred(self) -> str:
+        """The engine that runs what it can: what `auto` comes to on this device."""
+        return self._engines[0].name
+
     def compile(self) -> None:
         """Run compiled layers from now on.
 
@@ -53,7 +55,9 @@ class Engines:
             UnsupportedModeError: if graphs cannot run here.
         """
         if self._room is None or not self._room.captures:
-            raise UnsupportedModeError(f"engine {self.name!r} runs no graphs here, so that there is nothing to compile")
+            raise UnsupportedModeError(
+                f"engine {self.preferred!r} runs no graphs here, so that there is nothing to compile"
+            )
         self._room.raise_to("compiled")
 
     def stages(self) -> Stages:

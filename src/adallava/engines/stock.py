@@ -1,9 +1,9 @@
 """transformers' own `generate`, on the stock model or a view of it: every mode, every family, every device."""
 
-from adallava.engines.contract import Generated
 from adallava.pipeline.clock import PrefillMark, StageClock, StepCount
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
+from adallava.pipeline.result import Generated
 
 
 class StockEngine:

@@ -143,7 +143,7 @@ def _majority(file: AnswerFile, full: AnswerCell) -> MajorityScores | None:
 
 def _metric(file: AnswerFile, full: AnswerCell) -> Metric | None:
     """Return the run's metric, or for another harness's scores the exact match, if it is what they are."""
-    named = None if file.config is None else METRICS.get(file.config.metric)
+    named = None if file.config is None else METRICS.get(file.config.metric or "")
     if named is not None:
         return named
     exact, scored = METRICS[EXACT_MATCH], [answer for answer in full.answered if answer.score is not None]

@@ -1,5 +1,6 @@
 """The live doctor: what a model does, not what its records say. One check a failure, in a registry."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ def check_finite(probe: Probe) -> Observation:
                 bad = int((~torch.isfinite(logits)).sum())
                 evidence.append(f"budget {budget}, sample {sample}: {bad} logits are not finite")
     for budget, selections in probe.selections.items():
-        if any(s.scores is not None and not torch.isfinite(s.scores).all() for s in selections):
+        if not all(math.isfinite(score) for selection in selections for score in selection.score_range or ()):
             evidence.append(f"budget {budget}: the selection's scores are not finite")
     if evidence:
         return found("model-finding", evidence[:5])

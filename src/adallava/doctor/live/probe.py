@@ -15,8 +15,8 @@ from adallava.families.picture_inputs import PictureInputs
 from adallava.model import AdaLlava, build_prompt
 from adallava.pipeline.decoding import decoding_of, generate_arguments
 from adallava.pipeline.layout import share_over_images
-from adallava.pipeline.result import AdaLlavaOutput, RunRecord, SampleSelection
-from adallava.records import FULL_METHOD
+from adallava.pipeline.result import AdaLlavaOutput
+from adallava.records import FULL_METHOD, WhatRan
 from adallava.selection.contract import OwnCountMethod, RoundingMethod
 from adallava.selection.layer_contract import LayerSelector
 from adallava.tasks.scenes import scene_sample
@@ -65,7 +65,7 @@ class Probe:
         """True for a method with one result whatever the budget."""
         return self.model.selector is not None and self.model.selector.ignores_budget
 
-    def planned(self, budget: TokenBudget, ran: SampleSelection | RunRecord) -> int:
+    def planned(self, budget: TokenBudget, ran: WhatRan) -> int:
         """Return the K that a sample of one picture must keep; what a method with its own K says it keeps is taken."""
         selector = self.model.selector
         if isinstance(selector, OwnCountMethod):
@@ -150,7 +150,7 @@ class Probe:
         return AloneAnswer(output, entered[0], at_end[0])
 
     @cached_property
-    def selections(self) -> dict[TokenBudget, tuple[SampleSelection, ...]]:
+    def selections(self) -> dict[TokenBudget, tuple[WhatRan, ...]]:
         """What every sample keeps when it is alone, at the budgets that drop tokens."""
         return {
             budget: tuple(
