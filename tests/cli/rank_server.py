@@ -26,6 +26,10 @@ import transformers.models.llama.modeling_llama
 import transformers.models.llava.modeling_llava
 import transformers.models.llava.processing_llava
 import sklearn.datasets
+import adallava.cli.witness, adallava.families.decoder, adallava.families.text_tower, adallava.families.tower_parts
+import adallava.tasks.jsonl_rows
+from PIL import Image
+Image.init()
 from adallava.cli.main import main
 from kill_points import watch
 torch.set_num_threads(1)

@@ -10,7 +10,6 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,13 +92,6 @@ class Attempt:
         unmet = phase == "loading" or (rank > 0 and touch is not None and touch < 3)
         supervised = unmet or draw.random() < 0.5
         return cls(world_size, launched, supervised, rank, phase, draw.choice(SIGNALS), touch)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[RankServer]:
-    server = RankServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
