@@ -14,8 +14,8 @@ def model(tiny_folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[RankServer]:
+def server(tiny_folder: Path) -> Iterator[RankServer]:
     """It imports torch and transformers once for every process that is forked from it."""
-    server = RankServer()
+    server = RankServer(tiny_folder)
     yield server
     server.close()
