@@ -47,8 +47,7 @@ test-lmms: $(LMMS_STAMP)
 # them each time, so that one from today is found today. torch stays: the newest would come with all of its CUDA parts.
 test-newest: $(NEWEST_STAMP)
 	$(NEWEST_VENV)/bin/python -m pip install --quiet --no-compile --upgrade --upgrade-strategy eager \
-	  torch==2.13.0 \
-	  -e '.[lora,tokenizer-model]'
+	  torch==2.13.0 -e '.[lora,tokenizer-model]'
 	$(NEWEST_VENV)/bin/python -c "from importlib.metadata import version as v; \
 	  print(*(f'{name} {v(name)}' for name in ('transformers', 'huggingface-hub', 'accelerate', 'numpy', 'peft')), sep=', ')"
 	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m newest -k 'not llava_next-' \
@@ -70,7 +69,7 @@ environments: $(LMMS_STAMP) $(NEWEST_STAMP)
 
 # What every test process would otherwise compile for itself.
 collected: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --collect-only -q >/dev/null
+	told=$$($(BIN)/python -m pytest --collect-only -q) || { echo "$$told"; exit 1; }
 
 # The package as a user installs it, used from another folder: the bundled model must be inside.
 wheel: $(STAMP)

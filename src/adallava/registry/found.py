@@ -143,13 +143,13 @@ def task_source(name: str) -> Any:
 
 def entry_points(group: str) -> EntryPoints:
     """Return what the installed packages register under a group."""
-    return _read_entry_points(tuple((folder, _changed_at(folder)) for folder in sys.path)).select(group=group)
+    return _read_entry_points(group, tuple((folder, _changed_at(folder)) for folder in sys.path))
 
 
-@lru_cache(maxsize=1)
-def _read_entry_points(folders: tuple[tuple[str, float], ...]) -> EntryPoints:
+@lru_cache(maxsize=len(_BUILT_IN))
+def _read_entry_points(group: str, folders: tuple[tuple[str, float], ...]) -> EntryPoints:
     """Read every package's, again only once a package came or went: that takes milliseconds, and models ask often."""
-    return metadata.entry_points()
+    return metadata.entry_points(group=group)
 
 
 def _changed_at(folder: str) -> float:
