@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,17 @@ CELLS = (("full", "1.0"), *((m, b) for m in METHODS for b in BUDGETS), ("none", 
 
 def healthy_records() -> list[SampleRecord]:
     """Every cell over the same samples; fewer tokens answer fewer questions; 0.25 and 16 are equal work."""
+    return list(_healthy_records())
+
+
+@cache
+def _healthy_records() -> tuple[SampleRecord, ...]:
     records = []
     for method, budget in CELLS:
         kept = 0 if method == "none" else TokenBudget.parse(budget).resolve(N)
         for number in range(NUM_SAMPLES):
             records.append(_record(method, budget, kept, number))
-    return records
+    return tuple(records)
 
 
 def _record(method: str, budget: str, kept: int, number: int) -> SampleRecord:

@@ -12,13 +12,14 @@ from sweep_inputs import deterministic_results, deterministic_samples, samples, 
 from adallava.records import PART_NAMES, Results, Run
 from adallava.registry import selector_names
 
+EVERYTHING = ("--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2", "--batch-size", "5")
 WITHOUT_BUDGET = {"none", "prumerge", "prumerge-plus"}
 
 
 @pytest.fixture(scope="module")
 def finished(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "finished"
-    assert sweep(model, folder, "--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2") in (0, 1)
+    assert sweep(model, folder, *EVERYTHING) in (0, 1)
     return folder
 
 
@@ -128,7 +129,7 @@ def test_the_report_is_written(finished):
 def test_run_again_it_answers_nothing_and_says_the_same(finished, model, capsys):
     before = (finished / "samples.jsonl").read_bytes()
     cells = deterministic_results(finished)
-    sweep(model, finished, "--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2")
+    sweep(model, finished, *EVERYTHING)
     assert (finished / "samples.jsonl").read_bytes() == before
     assert deterministic_results(finished) == cells
     number = len(samples(finished))

@@ -18,8 +18,8 @@ from models import (
     tiny_tokens,
     with_every_option,
 )
+from product_counter import ProductCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.costs.counted import count_costs
@@ -61,12 +61,10 @@ def _seen_by_the_counter() -> Iterator[None]:
 
 
 def _counted(model: AdaLlava, inputs: dict[str, Any], budget: Any) -> tuple[Any, int]:
-    counter = FlopCounterMode(display=False)
     options: dict[str, Any] = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
-    with counter:
+    with ProductCounter() as counter:
         output = model.generate(**inputs, token_budget=budget, **options)
-    rotary = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
-    return output, int(counter.get_total_flops() - rotary)
+    return output, counter.flops
 
 
 def _padding(model: AdaLlava, record: Any) -> int:

@@ -5,7 +5,11 @@ stays fast and needs no torch.
 """
 
 import difflib
-from importlib.metadata import EntryPoint, entry_points
+import sys
+from functools import lru_cache
+from importlib import metadata
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any
 
 from adallava.errors import AdallavaError, UnknownNameError
@@ -135,6 +139,24 @@ def task_source(name: str) -> Any:
         return entry_point.load()
     except (ImportError, AttributeError) as error:
         raise AdallavaError(f"tasks of {source!r} cannot be loaded from {entry_point.value!r}: {error}") from error
+
+
+def entry_points(group: str) -> EntryPoints:
+    """Return what the installed packages register under a group."""
+    return _read_entry_points(group, tuple((folder, _changed_at(folder)) for folder in sys.path))
+
+
+@lru_cache(maxsize=len(_BUILT_IN))
+def _read_entry_points(group: str, folders: tuple[tuple[str, float], ...]) -> EntryPoints:
+    """Read every package's, again only once a package came or went: that takes milliseconds, and models ask often."""
+    return metadata.entry_points(group=group)
+
+
+def _changed_at(folder: str) -> float:
+    try:
+        return Path(folder).stat().st_mtime
+    except (OSError, ValueError):
+        return 0.0
 
 
 def selects_inside_llm(cls: object) -> bool:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -187,7 +188,9 @@ def _render(page: _Page) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
+    """Return the templates' environment; it keeps what it has compiled, which takes longer than filling it in."""
     environment = Environment(
         loader=PackageLoader("adallava.report"),
         autoescape=True,
