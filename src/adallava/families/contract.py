@@ -183,6 +183,10 @@ class Family(Protocol):
         """Return the LLM's input embeddings of token ids, [..., D]."""
         ...
 
+    def llm_of(self, model: Any) -> Any:
+        """Return the LLM without its head, of the stock model or of a view of it; it is called on embeddings."""
+        ...
+
     @property
     def num_llm_layers(self) -> int:
         """Layers of the LLM, of whatever kind it is."""
@@ -268,6 +272,10 @@ class DecoderLayers(Protocol):
         padding_mask: Tensor,
     ) -> Tensor:
         """Return where the tokens at `places`, [I, R], look in one layer, averaged over heads, [I, R, S]."""
+        ...
+
+    def attention_shares(self, layer: int, hidden: Tensor, position_ids: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        """Return where the tokens at `rows`, [R, 2] (sample, place), look in one layer by a mask, [R, heads, S]."""
         ...
 
     def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor | None:

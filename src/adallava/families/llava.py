@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
+from adallava.families.capabilities import BlankShape
 from adallava.families.contract import TextTower, VisionFeatures
 from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, on_meta, stacked_layers
 from adallava.families.decoder import LlamaDecoder
@@ -213,6 +214,36 @@ class LlavaFamily:
         """Return the LLM's input embeddings of token ids, [..., D]."""
         embeds: Tensor = self._model.get_input_embeddings()(input_ids)
         return embeds
+
+    def project_with_summary(self, pictures: PictureInputs) -> tuple[Tensor, Tensor]:
+        """Return each patch and the class token projected, [I, N, D] and [I, D]; see `AlignsPatches`."""
+        states = self._model.model.vision_tower(pictures.pixel_values).last_hidden_state
+        projected: Tensor = self._model.model.multi_modal_projector(states)
+        return projected[:, 1:], projected[:, 0]
+
+    def scale_projector(self, factor: Tensor) -> None:
+        """Multiply the projector's last layer, in place."""
+        last = self._model.model.multi_modal_projector.linear_2
+        last.weight.mul_(factor)
+        last.bias.mul_(factor)
+
+    @staticmethod
+    def blank_model(shape: BlankShape, vocab_size: int, image_token_id: int, ids: dict[str, int]) -> Any:
+        """Return an untrained model; see `MadeFromNothing`."""
+        from adallava.families.llava_blank import blank_model
+
+        return blank_model(shape, vocab_size, image_token_id, ids)
+
+    @staticmethod
+    def blank_processor(tokenizer: Any, shape: BlankShape, chat_template: str) -> Any:
+        """Return the processor of an untrained model; see `MadeFromNothing`."""
+        from adallava.families.llava_blank import blank_processor
+
+        return blank_processor(tokenizer, shape, chat_template)
+
+    def llm_of(self, model: Any) -> Any:
+        """Return the LLM without its head, of the stock model or of a view of it."""
+        return model.model.language_model
 
     @property
     def num_llm_layers(self) -> int:

@@ -56,7 +56,7 @@ _REQUIRED_FAMILY = (
         "project",
         "project_all",
     ),
-    *("embed_text", "num_llm_layers", "decoder"),
+    *("embed_text", "llm_of", "num_llm_layers", "decoder"),
 )
 """Of a model family: `families.contract.Family`. Its name is the `model_type` of the config."""
 

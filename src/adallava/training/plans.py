@@ -102,10 +102,7 @@ def run_behind(
 
 
 def _run(family: Family, around: AroundLayer, embeds: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-    result = (
-        family.decoder()
-        .view(around)
-        .model.language_model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
-    )
+    llm = family.llm_of(family.decoder().view(around))
+    result = llm(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
     hidden: Tensor = result.last_hidden_state
     return hidden
