@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import BudgetError
+from adallava.families.capabilities import decoder_of, tower_runs
 from adallava.families.contract import Family, VisionFeatures
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import declared_inputs
@@ -199,7 +200,7 @@ def prepare(
     mark = (lambda part: None) if clock is None else clock.mark
     input_ids, pictures = request.input_ids, request.pictures
     grids = () if pictures is None else family.grids(pictures)
-    runs = () if pictures is None else family.tower_runs(pictures)
+    runs = () if pictures is None else tower_runs(family, pictures)
     if pictures is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
             mark(part)
@@ -300,7 +301,7 @@ def prepare_inside(
         request: on the family's device. Its labels are not laid out here: those of what the last layer reads count.
         clock: marks the parts.
     """
-    decoder = family.decoder()
+    decoder = decoder_of(family)
     plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
     prepared = prepare(family, None, plan.stages[0].layout, replace(request, labels=None), clock=clock)
     drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, request.positions)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
+from adallava.families.capabilities import decoder_of
 from adallava.families.contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.call import Request
@@ -61,7 +62,7 @@ class LLMRun:
 
                 return drops.around(index, run, hidden, inputs)
 
-        return self.family.decoder().view(around, layers.reorder_cache)
+        return decoder_of(self.family).view(around, layers.reorder_cache)
 
     def settled(self) -> Prepared:
         """Return, after the model ran, what entered it, what was left at its end, and which layers ran."""
@@ -99,7 +100,7 @@ def prepare_run(
     run = _run_of(family, request, prepare_request(family, selector, request, language=language, clock=clock))
     entering = _layout_at(run, units)
     layers = ScheduledLayers(
-        family.decoder(),
+        decoder_of(family),
         scheduler,
         units,
         unit_counts,
@@ -131,7 +132,7 @@ def _count_units(
             f"latency {asked} leaves layers of the LLM out, and no scheduler says which: choose one (see "
             "adallava.registry.scheduler_names()), or a latency of 1.0"
         )
-    units = scheduler.units(family.decoder().shape)
+    units = scheduler.units(decoder_of(family).shape)
     counts = tuple(latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in latencies)
     return (units, counts) if always or any(count < units.count for count in counts) else (None, ())
 

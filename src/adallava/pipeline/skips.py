@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError
+from adallava.families.capabilities import head_groups_of
 from adallava.families.contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import reorder_layers
@@ -142,7 +143,7 @@ class ScheduledLayers:
         if who.is_stock:
             return layer(hidden, inputs)
         if not who.is_whole:
-            return self._decoder.run_groups(index, hidden, inputs, who.rows, mlp_rows=who.mlp_rows)
+            return head_groups_of(self._decoder).run_groups(index, hidden, inputs, who.rows, mlp_rows=who.mlp_rows)
         (rows, *_) = who.rows
         left = layer(hidden.index_select(0, rows), inputs.of_rows(rows, len(hidden)))
         return hidden.index_copy(0, rows, left.to(hidden.dtype))
@@ -236,7 +237,7 @@ class ScheduledLayers:
             left = layer(hidden, inputs)
             return hidden + own.to(hidden.dtype).unsqueeze(-1) * (left - hidden)
         everyone = torch.arange(len(hidden), device=hidden.device)
-        return self._decoder.run_groups(index, hidden, inputs, (everyone,) * groups, own)
+        return head_groups_of(self._decoder).run_groups(index, hidden, inputs, (everyone,) * groups, own)
 
 
 def _rows_by_group(plans: Sequence[Sequence[bool]], num_rows: int) -> list[list[int]]:

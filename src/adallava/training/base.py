@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adallava.families.capabilities import decoder_of
 from adallava.families.contract import Family
 from adallava.families.picture_inputs import PictureInputs
 from adallava.scheduling.contract import Units, half_of_layers
@@ -108,7 +109,7 @@ class BaseObjective(nn.Module):
         self.missing_layers_share, self._lowest_latency = missing_layers_share, lowest_latency
         self._units: Units | None = None
         if missing_layers_share:
-            shape = family.decoder().shape
+            shape = decoder_of(family).shape
             self._units = Units(shape.num_layers, half_of_layers(shape) if prefix_layers is None else prefix_layers)
 
     def forward(
@@ -165,7 +166,7 @@ class BaseObjective(nn.Module):
         hidden = run.hidden_states[layer]
         shared = hidden.shape[1] - packed.text_ids.shape[1]
         return grounding_loss(
-            self.family.decoder(),
+            decoder_of(self.family),
             layer,
             hidden,
             run.position_ids,

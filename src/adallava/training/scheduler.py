@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import InputError
+from adallava.families.capabilities import decoder_of
 from adallava.families.contract import Family
 from adallava.pipeline.latency_token import add_latency
 from adallava.pipeline.layout import IGNORED_LABEL, Layout
@@ -77,7 +78,7 @@ class SchedulerObjective(nn.Module):
         self.scorer = scorer
         self.family, self.learning = family, learning
         self.num_samples, self.spread_weight = num_samples, spread_weight
-        self.units: Units = scheduler.units(family.decoder().shape)
+        self.units: Units = scheduler.units(decoder_of(family).shape)
         self.counts = [n for n in range(self.units.count + 1) if self.units.share(n) >= lowest_latency]
         if not set(self.counts) - {0, self.units.count}:
             raise InputError(

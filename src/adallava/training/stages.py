@@ -12,7 +12,7 @@ from torch import nn
 from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
 from adallava.adapters.store import CONFIG_FILE
 from adallava.errors import InputError
-from adallava.families.capabilities import aligning
+from adallava.families.capabilities import aligning, decoder_of
 from adallava.families.contract import Family
 from adallava.scheduling import build_scheduler
 from adallava.scheduling.contract import Scheduler
@@ -336,7 +336,7 @@ def _first_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
 
 def _first_scheduler(recipe: Recipe, family: Family) -> LatencyTokenScheduler:
     """Return what stage `scheduler` starts from: the model's own scheduler if it goes on, or a fresh one."""
-    shape = family.decoder().shape
+    shape = decoder_of(family).shape
     folder = Path(family.model.config.name_or_path) / "adapters" / recipe.scheduler
     scheduler: Scheduler = build_scheduler(recipe.scheduler, shape, **recipe.scheduler_options)
     if recipe.goes_on and not folder.is_dir():
