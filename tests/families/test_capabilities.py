@@ -12,6 +12,7 @@ from adallava.families import capabilities, family_from_nothing, wrap_model
 from adallava.families.capabilities import (
     AlignsPatches,
     DrivesDecoder,
+    GivesCompanions,
     HasTextTower,
     MadeFromNothing,
     MayLackGrid,
@@ -34,6 +35,7 @@ from adallava.selection.contract import Need
 OF_BOTH = {DrivesDecoder, MayLackGrid, NamesCostedParts, ShowsPatches}
 OF_LLAVA = {HasTextTower, ReadsBudgetToken, ResizesPictures, AlignsPatches, MadeFromNothing}
 OF_NEXT = {ShowsTiles}
+OF_NONE = {GivesCompanions}
 
 PICTURES = PictureInputs(torch.zeros(2, 3, 28, 28))
 
@@ -59,7 +61,7 @@ def core() -> Any:
 
 @pytest.mark.parametrize(("cls", "own"), [(LlavaFamily, OF_LLAVA), (LlavaNextFamily, OF_NEXT)])
 def test_a_family_has_what_its_methods_say(cls: type[Any], own: set[type[Any]]) -> None:
-    asked = OF_BOTH | OF_LLAVA | OF_NEXT
+    asked = OF_BOTH | OF_LLAVA | OF_NEXT | OF_NONE
     methods = {each: {name for name in vars(each) if not name.startswith("_")} for each in asked}
     assert {each for each in asked if all(hasattr(cls, name) for name in methods[each])} == OF_BOTH | own
 

@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from text_only import TextOnly
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
 from adallava.pipeline.latency_token import insert_latency_tokens
 from adallava.pipeline.layout import plan_layout
-from adallava.pipeline.pack import Positions, compact_positions
+from adallava.pipeline.pack import Positions, assemble
 
 IMAGE, PAD = 9, 0
 
@@ -94,7 +95,7 @@ def test_a_token_that_observes_is_read_by_none_and_moves_none(positions: Positio
             latency_columns=[6],
             latency_hidden=hidden,
         )
-        made = compact_positions(layout, torch.tensor([[2]]), positions)
+        made = assemble(TextOnly(), layout, ids, None, torch.tensor([[2]]), positions).position_ids
         assert layout.latency_places is not None
         assert layout.latency_places.tolist() == [3]
         assert layout.attention_mask.tolist() == [[1, 1, 1, 0 if hidden else 1, 1]]

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from adallava.budget import TokenBudget
 from adallava.errors import BudgetError, InputError
-from adallava.pipeline.layout import plan_layout, share_over_images
+from adallava.pipeline.companions import Companion, gather
+from adallava.pipeline.layout import Layout, plan_layout, share_over_images
 
 IMAGE = 9
 N = 4
@@ -23,6 +24,13 @@ def _plan(rows: list[list[int]], budgets: list[object], *, mask: list[list[int]]
     )
 
 
+def base_positions(layout: Layout) -> list[list[int]]:
+    """Return each token's position in the full prompt; of vision tokens, that of their image's first."""
+    companion = Companion(layout.companions["position_ids"])
+    (rows,) = gather({"position_ids": companion}, layout, None)["position_ids"].tolist()
+    return rows
+
+
 def test_a_batch_of_mixed_lengths_and_budgets() -> None:
     layout = _plan(
         [[0, 0, 1, 9, 9, 9, 9, 2], [1, 2, 9, 9, 9, 9, 3, 4]],
@@ -32,7 +40,7 @@ def test_a_batch_of_mixed_lengths_and_budgets() -> None:
     # Kmax = 3: the second image's kept tokens begin in row 3 of the flattened [2 * 3].
     assert layout.text_columns.tolist() == [[2, 3, 3, 3, 7], [0, 1, 2, 6, 7]]
     assert layout.vision_slots.tolist() == [[-1, 0, 1, 2, -1], [-1, -1, 3, -1, -1]]
-    assert layout.base_positions.tolist() == [[0, 1, 1, 1, 5], [0, 1, 2, 6, 7]]
+    assert base_positions(layout) == [[0, 1, 1, 1, 5], [0, 1, 2, 6, 7]]
     assert layout.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
     assert layout.lengths == (5, 5)
     assert layout.question_columns.tolist() == [[2, 7, 0, 0], [0, 1, 6, 7]]
@@ -55,7 +63,7 @@ def test_padding_goes_to_the_side_asked_for(side: str, mask: list[list[int]], sl
 def test_adjacent_images_are_told_apart_and_share_the_budget() -> None:
     layout = _plan([[1, 9, 9, 9, 9, 9, 9, 9, 9, 2]], [3])
     assert layout.keep_counts == (2, 1)
-    assert layout.base_positions.tolist() == [[0, 1, 1, 5, 9]]
+    assert base_positions(layout) == [[0, 1, 1, 5, 9]]
     assert layout.vision_slots.tolist() == [[-1, 0, 1, 2, -1]]
 
 
@@ -116,7 +124,7 @@ def test_images_of_different_sizes() -> None:
     assert layout.tokens_per_image == (2, 4, 5)
     assert [prompt.num_vision_tokens for prompt in layout.prompts] == [6, 5]
     assert layout.lengths == (5, 5)
-    assert layout.base_positions.tolist() == [[0, 1, 3, 3, 7], [0, 1, 2, 2, 7]]
+    assert base_positions(layout) == [[0, 1, 3, 3, 7], [0, 1, 2, 2, 7]]
     assert layout.vision_slots.tolist() == [[-1, 0, 2, 3, -1], [-1, -1, 4, 5, -1]]
 
 

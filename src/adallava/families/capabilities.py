@@ -4,7 +4,7 @@ A family that has the methods has the capability; nothing is registered. What co
 model has (its tower a class token, say) is told by `Family.provides`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -155,6 +155,32 @@ class ShowsTiles(Protocol):
 def tower_runs(family: Family, pictures: PictureInputs) -> tuple[int, ...]:
     """Return how many pictures go through the tower for each image: 1, or as many as it has tiles."""
     return family.tower_runs(pictures) if isinstance(family, ShowsTiles) else (1,) * len(family.grids(pictures))
+
+
+@runtime_checkable
+class GivesCompanions(Protocol):
+    """Tokens carry more into the LLM than a count of their place: several rows of positions, say, or types."""
+
+    def companions(
+        self, input_ids: Tensor, attention_mask: Tensor | None, pictures: PictureInputs | None
+    ) -> Mapping[str, Tensor]:
+        """Return what each token of the full prompts carries, [B, L] or [R, B, L] int64, by the LLM's arguments.
+
+        On the host. What is called `position_ids`, [R, B, L], takes the place of the count.
+
+        Args:
+            input_ids: [B, L].
+            attention_mask: [B, L], or None.
+            pictures: of all prompts, or None.
+        """
+        ...
+
+
+def companions_of(
+    family: Family, input_ids: Tensor, attention_mask: Tensor | None, pictures: PictureInputs | None
+) -> Mapping[str, Tensor]:
+    """Return what each token of the full prompts carries beside its place; nothing, for most families."""
+    return family.companions(input_ids, attention_mask, pictures) if isinstance(family, GivesCompanions) else {}
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@
 Which two patches fill the slots is the selector's choice, on the device; how many slots there are is known here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -76,8 +76,8 @@ class Layout:
         text_columns: [B, Lc] int64, the column of the original batch.
         vision_slots: [B, Lc] int64, the row of the flattened [I * Kmax] kept vision tokens; -1 for text and
             padding.
-        base_positions: [B, Lc] int64, a text token's position in its unshortened, unpadded prompt; for a
-            vision slot, the position of its image's patch 0.
+        companions: what travels with the tokens of the full prompts, [B, L] or [R, B, L], by the names of the LLM's
+            arguments: always `position_ids`, [R, B, L].
         mask: [B, Lc] int64, 1 for a real token.
         attention_mask: [B, Lc] int64, 1 for a token that others may read: real, and no hidden latency token.
         question_columns: [B, T] int64, the columns of each prompt's text tokens, right-padded.
@@ -90,7 +90,7 @@ class Layout:
     prompts: tuple[PromptPlan, ...]
     text_columns: Tensor
     vision_slots: Tensor
-    base_positions: Tensor
+    companions: Mapping[str, Tensor]
     mask: Tensor
     attention_mask: Tensor
     question_columns: Tensor
@@ -125,6 +125,7 @@ class Layout:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
+        moved["companions"] = {name: of.to(device, non_blocking=True) for name, of in self.companions.items()}
         return replace(self, **moved)
 
 
@@ -141,6 +142,7 @@ def plan_layout(
     labels: Tensor | None = None,
     latency_columns: Sequence[int | None] | None = None,
     latency_hidden: bool = False,
+    companions: Mapping[str, Tensor] | None = None,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
 
@@ -158,6 +160,7 @@ def plan_layout(
             selector must never read the answer.
         latency_columns: of each sample, the column of its latency token, if it has one. No selector reads it.
         latency_hidden: see `PromptPlan`.
+        companions: see `Layout`, on the host; by default one row of positions, counted over real tokens.
 
     Raises:
         InputError: if placeholders and images do not fit together, or a sample is empty.
@@ -186,7 +189,26 @@ def plan_layout(
             f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
             "rows: give one row per image, in the order of the prompts"
         )
-    return _lay_out(tuple(prompts), *_pad_right([np.flatnonzero(row) for row in is_question]), side)
+    travelling = {"position_ids": _counted(prompts, ids.shape[1]), **(companions or {})}
+    travelling["position_ids"] = travelling["position_ids"] - _behind_hidden(prompts, ids.shape[1])
+    return _lay_out(tuple(prompts), travelling, *_pad_right([np.flatnonzero(row) for row in is_question]), side)
+
+
+def _counted(prompts: Sequence[PromptPlan], width: int) -> Tensor:
+    """Return each token's position in its unpadded prompt, [1, B, L]."""
+    positions = np.zeros((1, len(prompts), width), dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        positions[0, row, prompt.columns] = np.arange(len(prompt.columns))
+    return torch.from_numpy(positions)
+
+
+def _behind_hidden(prompts: Sequence[PromptPlan], width: int) -> Tensor:
+    """Return 1 at each token behind one that takes no position of its own, [B, L]."""
+    behind = np.zeros((len(prompts), width), dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        if prompt.latency_hidden and prompt.latency_place is not None:
+            behind[row, prompt.columns[prompt.latency_place + 1 :]] = 1
+    return torch.from_numpy(behind)
 
 
 def _questions(
@@ -239,7 +261,7 @@ def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
     """
     rest = iter(keep_counts)
     prompts = tuple(replace(prompt, keep_counts=tuple(next(rest) for _ in prompt.spans)) for prompt in layout.prompts)
-    return _lay_out(prompts, layout.question_columns, layout.question_mask, layout.side)
+    return _lay_out(prompts, layout.companions, layout.question_columns, layout.question_mask, layout.side)
 
 
 def with_own_counts(layout: Layout, own_counts: Sequence[int]) -> Layout:
@@ -331,9 +353,15 @@ def _find_images(
     return columns, tuple(spans)
 
 
-def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question_mask: Tensor, side: Side) -> Layout:
+def _lay_out(
+    prompts: tuple[PromptPlan, ...],
+    companions: Mapping[str, Tensor],
+    question_columns: Tensor,
+    question_mask: Tensor,
+    side: Side,
+) -> Layout:
     shape = (len(prompts), max(prompt.length for prompt in prompts))
-    text_columns, base_positions, mask, readable = (np.zeros(shape, dtype=np.int64) for _ in range(4))
+    text_columns, mask, readable = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     vision_slots = np.full(shape, -1, dtype=np.int64)
     k_max = max((count for prompt in prompts for count in prompt.keep_counts), default=0)
     latency_places = np.full(len(prompts), -1, dtype=np.int64)
@@ -342,7 +370,6 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
         sources, slots = _trace(prompt, first_image, k_max)
         place = slice(shape[1] - prompt.length, None) if side == "left" else slice(0, prompt.length)
         text_columns[row, place] = prompt.columns[sources]
-        base_positions[row, place] = sources
         vision_slots[row, place] = slots
         mask[row, place] = readable[row, place] = 1
         if prompt.latency_place is not None:
@@ -350,13 +377,12 @@ def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question
             latency_places[row] = range(shape[1])[place][int(among[0])]
             if prompt.latency_hidden:
                 readable[row, latency_places[row]] = 0
-                base_positions[row, place] -= sources > prompt.latency_place
         first_image += len(prompt.spans)
     return Layout(
         prompts,
         torch.from_numpy(text_columns),
         torch.from_numpy(vision_slots),
-        torch.from_numpy(base_positions),
+        companions,
         torch.from_numpy(mask),
         torch.from_numpy(readable),
         question_columns,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import BudgetError
-from adallava.families.capabilities import decoder_of, tower_runs
+from adallava.families.capabilities import companions_of, decoder_of, tower_runs
 from adallava.families.contract import Family, VisionFeatures
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import declared_inputs
@@ -154,6 +154,7 @@ def _plan(family: Family, selector: AnySelector | None, request: Request) -> Lay
         labels=request.labels,
         latency_columns=request.latency_columns,
         latency_hidden=request.latency_hidden,
+        companions=companions_of(family, request.input_ids, request.attention_mask, request.pictures),
     )
     if selector is None:
         _check_full(layout)
