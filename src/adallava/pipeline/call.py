@@ -10,6 +10,7 @@ from torch import Tensor
 from adallava.budget import BudgetLike, Latency, LatencyLike, TokenBudget
 from adallava.errors import BudgetError, InputError
 from adallava.families.picture_inputs import PictureInputs
+from adallava.pipeline.allocate import run_everything
 from adallava.pipeline.layout import Side
 from adallava.pipeline.pack import Positions
 
@@ -91,7 +92,7 @@ class Request:
 
     def skips_layers(self, num_layers: int) -> bool:
         """Return whether some sample asks for less than the whole LLM."""
-        return not all(latency.is_all_of(num_layers) for latency in self.latencies)
+        return not run_everything(self.latencies, num_layers)
 
     def __post_init__(self) -> None:
         """Refuse positions that mean nothing, and a wrong number of latencies.

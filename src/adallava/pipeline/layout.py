@@ -9,7 +9,7 @@
 Which two patches fill the slots is the selector's choice, on the device; how many slots there are is known here.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adallava.budget import TokenBudget
 from adallava.errors import BudgetError, InputError
+from adallava.pipeline.allocate import MethodCounts, allocate_tokens
 
 Side = Literal["left", "right"]
 
@@ -27,6 +28,7 @@ IGNORED_LABEL = -100
 """PyTorch's cross-entropy skips it."""
 
 _Columns = NDArray[np.int64]
+_AS_ASKED = MethodCounts()
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,7 @@ def plan_layout(
     image_token_id: int,
     budgets: Sequence[TokenBudget],
     side: Side,
-    keep_count: Callable[[int, int], int] | None = None,
-    own_counts: Sequence[int] | None = None,
+    method: MethodCounts = _AS_ASKED,
     labels: Tensor | None = None,
     latency_columns: Sequence[int | None] | None = None,
     latency_hidden: bool = False,
@@ -153,9 +154,7 @@ def plan_layout(
         image_token_id: the placeholder's id.
         budgets: one per sample, shared over its images in proportion to their N.
         side: "left" for generation, "right" for training.
-        keep_count: the K that a method keeps where one was asked for, of the image of that number; None = the one
-            asked for.
-        own_counts: K of every image, for a method that sets it whatever the budget.
+        method: what the method makes of them; by default it keeps what is asked.
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
         latency_columns: of each sample, the column of its latency token, if it has one. No selector reads it.
@@ -180,10 +179,14 @@ def plan_layout(
         images = range(first_image, first_image + len(spans))
         first_image = images.stop
         sizes = tuple(rest[: len(spans)])
-        asked, kept = _counts(budgets[sample], sizes, images, keep_count, own_counts)
+        counts = allocate_tokens(budgets[sample], sizes, method, images)
         place = None if column is None else int(np.searchsorted(columns, column))
         question = row[is_question[sample]]
-        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, question, place, latency_hidden))
+        prompts.append(
+            PromptPlan(
+                columns, spans, counts.kept, budgets[sample], counts.asked, sizes, question, place, latency_hidden
+            )
+        )
     if first_image != len(tokens_per_image):
         raise InputError(
             f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
@@ -226,32 +229,6 @@ def _questions(
     return is_question
 
 
-def _counts(
-    budget: TokenBudget,
-    tokens_per_image: tuple[int, ...],
-    images: range,
-    keep_count: Callable[[int, int], int] | None,
-    own_counts: Sequence[int] | None,
-) -> tuple[int, tuple[int, ...]]:
-    """Return K that was asked for of a sample, and K that each of its images keeps.
-
-    Args:
-        budget: of the sample.
-        tokens_per_image: N of its images.
-        images: their numbers in the batch.
-        keep_count: see `plan_layout`.
-        own_counts: see `plan_layout`.
-    """
-    if own_counts is not None:
-        kept = tuple(own_counts[image] for image in images)
-        return sum(kept), kept
-    asked = budget.resolve(sum(tokens_per_image)) if images else 0
-    kept = share_over_images(asked, tokens_per_image)
-    if keep_count is not None:
-        kept = tuple(keep_count(count, image) for count, image in zip(kept, images, strict=True))
-    return asked, kept
-
-
 def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
     """Return the layout of the same prompts with other numbers of tokens kept. On the host; see `Layout.to`.
 
@@ -269,20 +246,6 @@ def with_own_counts(layout: Layout, own_counts: Sequence[int]) -> Layout:
     kept = with_keep_counts(layout, own_counts)
     prompts = tuple(replace(prompt, tokens_asked=sum(prompt.keep_counts)) for prompt in kept.prompts)
     return replace(kept, prompts=prompts)
-
-
-def share_over_images(keep_count: int, tokens_per_image: Sequence[int]) -> tuple[int, ...]:
-    """Split a sample's K over its images in proportion to their N; what is left over goes where most is missing.
-
-    Images alike get as much, the first ones one more. No image gets more than its N, since K is at most their sum.
-    """
-    total = max(1, sum(tokens_per_image))
-    each = [keep_count * count // total for count in tokens_per_image]
-    missing = [keep_count * count % total for count in tokens_per_image]
-    in_turn = sorted(range(len(each)), key=lambda image: (-missing[image], image))
-    for image in in_turn[: keep_count - sum(each)]:
-        each[image] += 1
-    return tuple(each)
 
 
 def check_shapes(input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None) -> None:

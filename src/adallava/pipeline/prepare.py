@@ -10,6 +10,7 @@ from torch import Tensor
 from adallava.errors import BudgetError
 from adallava.families.capabilities import companions_of, decoder_of, tower_runs
 from adallava.families.contract import Family, VisionFeatures
+from adallava.pipeline.allocate import method_counts
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import declared_inputs
 from adallava.pipeline.clock import StageClock
@@ -28,7 +29,6 @@ from adallava.pipeline.wording import Language
 from adallava.records import FULL_METHOD
 from adallava.selection.contract import (
     OwnCountMethod,
-    RoundingMethod,
     Selection,
     Selector,
 )
@@ -136,21 +136,14 @@ def prepare_request(
 def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
     """Lay the batch out on the host; for a method that finds its own counts, as if every token stayed."""
     grids = () if request.pictures is None else family.grids(request.pictures)
-    tokens_per_image = [rows * columns for rows, columns in grids]
-    own_counts: Sequence[int] | None = None
-    if selector is not None and selector.ignores_budget:
-        own_counts = tokens_per_image if isinstance(selector, OwnCountMethod) else (0,) * len(tokens_per_image)
     layout = plan_layout(
         request.input_ids,
         request.attention_mask,
-        tokens_per_image=tokens_per_image,
+        tokens_per_image=[rows * columns for rows, columns in grids],
         image_token_id=family.image_token_id,
         budgets=request.budgets,
         side=request.side,
-        keep_count=(lambda asked, image: selector.keep_count(asked, grids[image]))
-        if isinstance(selector, RoundingMethod)
-        else None,
-        own_counts=own_counts,
+        method=method_counts(selector, grids),
         labels=request.labels,
         latency_columns=request.latency_columns,
         latency_hidden=request.latency_hidden,

@@ -12,6 +12,7 @@ from adallava.errors import BudgetError, UnsupportedModeError
 from adallava.families.capabilities import decoder_of
 from adallava.families.contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
+from adallava.pipeline.allocate import allocate_units, run_everything
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.latency_token import add_latency, insert_latency_tokens
@@ -124,7 +125,7 @@ def _count_units(
     """
     always = has_free_token(scheduler)
     num_layers = family.num_llm_layers
-    if not always and all(latency.is_all_of(num_layers) for latency in latencies):
+    if not always and run_everything(latencies, num_layers):
         return None, ()
     if scheduler is None:
         asked = next(latency for latency in latencies if not latency.is_all_of(num_layers))
@@ -133,7 +134,7 @@ def _count_units(
             "adallava.registry.scheduler_names()), or a latency of 1.0"
         )
     units = scheduler.units(decoder_of(family).shape)
-    counts = tuple(latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in latencies)
+    counts = allocate_units(latencies, units)
     return (units, counts) if always or any(count < units.count for count in counts) else (None, ())
 
 

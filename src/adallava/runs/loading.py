@@ -9,6 +9,7 @@ from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.capabilities import decoder_of
 from adallava.model import AdaLlava
+from adallava.pipeline.allocate import allocate_units
 from adallava.pipeline.decoding import decoding_of, in_words, values_of_checkpoint
 from adallava.records import FULL_METHOD, Decoding
 from adallava.registry import load_selector_class, selector_names
@@ -97,10 +98,10 @@ def load_schedulers(request: SweepRequest, full: AdaLlava) -> dict[str, AdaLlava
         model = full.with_scheduler(name, adapter=request.adapters.get(name), **options)
         assert model.scheduler is not None
         units = model.scheduler.units(decoder_of(full.family).shape)
-        counts = [latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in request.latencies]
+        counts = allocate_units(request.latencies, units)
         if not isinstance(model.scheduler, TokenScheduler):
             # What reads no prompt can be asked for its plans now, and not at the first answer.
-            model.scheduler.schedule(ScheduleInput(units, tuple(counts), torch.zeros(len(counts), dtype=torch.int64)))
+            model.scheduler.schedule(ScheduleInput(units, counts, torch.zeros(len(counts), dtype=torch.int64)))
         schedulers[name] = model
     return schedulers
 
