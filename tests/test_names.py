@@ -35,6 +35,8 @@ def names_of_models(code: str, *, prose: bool = False) -> list[tuple[int, str]]:
 
     Docstrings and comments explain by examples, and do not count; with `prose`, neither do literals of several words.
     """
+    if OF_A_MODEL.search(OWN.sub("", code)) is None:
+        return []
     docstrings = {
         (node.value.lineno, node.value.col_offset)
         for node in ast.walk(ast.parse(code))
@@ -82,3 +84,11 @@ def test_only_families_name_a_model():
 )
 def test_what_counts_as_a_name(code: str, names: list[str]):
     assert [name for _, name in names_of_models(code)] == names
+
+
+def test_the_latency_token_is_a_token_of_text_to_the_stages():
+    """One file knows it, and what puts a run together; to the others it is a token that was inserted."""
+    told = {"latency_token.py", "program.py", "forward.py", "skips.py"}
+    of_the_token = re.compile(r"latency_?(token|place|column|hidden|embeds)", re.IGNORECASE)
+    stages = {path.name: path.read_text(encoding="utf-8") for path in (SRC / "pipeline").glob("*.py")}
+    assert {name for name, code in stages.items() if of_the_token.search(code)} <= told

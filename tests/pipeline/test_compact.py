@@ -7,7 +7,7 @@ from text_only import TextOnly
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
 from adallava.pipeline.companions import Companion, gather
-from adallava.pipeline.layout import Layout, plan_layout
+from adallava.pipeline.layout import Inserted, Layout, plan_layout
 from adallava.pipeline.pack import CompactBatch, assemble, compact_labels, merge_embeds
 
 IDS = torch.tensor([[0, 0, 1, 9, 9, 9, 9, 2], [3, 4, 9, 9, 9, 9, 5, 6]])
@@ -106,8 +106,7 @@ def test_a_hidden_token_takes_no_position_in_any_row() -> None:
         image_token_id=9,
         budgets=[TokenBudget(count=1)],
         side="left",
-        latency_columns=[1],
-        latency_hidden=True,
+        inserted=Inserted((1,), hidden=True),
         companions={"position_ids": rows},
     )
     assert layout.companions["position_ids"].tolist() == [[[0, 1, 1, 2]], [[10, 11, 11, 12]], [[20, 21, 21, 22]]]

@@ -32,6 +32,19 @@ _AS_ASKED = MethodCounts()
 
 
 @dataclass(frozen=True)
+class Inserted:
+    """Tokens that are none of the prompts' own: no method reads them.
+
+    Attributes:
+        columns: of each sample, its column in the original batch; None without one.
+        hidden: True if no other token reads them, and they take no position of their own.
+    """
+
+    columns: tuple[int | None, ...]
+    hidden: bool = False
+
+
+@dataclass(frozen=True)
 class PromptPlan:
     """One sample's prompt: its real columns, its images and how many of their tokens stay.
 
@@ -42,10 +55,9 @@ class PromptPlan:
         budget: as asked.
         tokens_asked: K of the sample that the budget resolves to; for a method that ignores it, what is kept.
         tokens_per_image: N of each image.
-        question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label, without a
-            latency token.
-        latency_place: position in `columns` of the latency token; None without one.
-        latency_hidden: True if no other token reads it, and it takes no position of its own.
+        question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label, without
+            inserted tokens.
+        hidden_place: position in `columns` of an inserted token that is hidden; None without one.
     """
 
     columns: _Columns
@@ -55,8 +67,7 @@ class PromptPlan:
     tokens_asked: int
     tokens_per_image: tuple[int, ...]
     question_ids: _Columns
-    latency_place: int | None = None
-    latency_hidden: bool = False
+    hidden_place: int | None = None
 
     @property
     def num_vision_tokens(self) -> int:
@@ -81,12 +92,11 @@ class Layout:
         companions: what travels with the tokens of the full prompts, [B, L] or [R, B, L], by the names of the LLM's
             arguments: always `position_ids`, [R, B, L].
         mask: [B, Lc] int64, 1 for a real token.
-        attention_mask: [B, Lc] int64, 1 for a token that others may read: real, and no hidden latency token.
+        attention_mask: [B, Lc] int64, 1 for a token that others may read: real, and not hidden.
         question_columns: [B, T] int64, the columns of each prompt's text tokens, right-padded.
         question_mask: [B, T] bool.
         side: on which side the shortened batch is padded.
-        latency_places: [B] int64, the column of each latency token in the shortened batch; -1 for a sample without
-            one, None for a batch without any.
+        inserted: tokens that are none of the prompts' own, if there are any.
     """
 
     prompts: tuple[PromptPlan, ...]
@@ -98,7 +108,7 @@ class Layout:
     question_columns: Tensor
     question_mask: Tensor
     side: Side
-    latency_places: Tensor | None = None
+    inserted: Inserted | None = None
 
     @property
     def keep_counts(self) -> tuple[int, ...]:
@@ -141,8 +151,7 @@ def plan_layout(
     side: Side,
     method: MethodCounts = _AS_ASKED,
     labels: Tensor | None = None,
-    latency_columns: Sequence[int | None] | None = None,
-    latency_hidden: bool = False,
+    inserted: Inserted | None = None,
     companions: Mapping[str, Tensor] | None = None,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
@@ -157,8 +166,7 @@ def plan_layout(
         method: what the method makes of them; by default it keeps what is asked.
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
-        latency_columns: of each sample, the column of its latency token, if it has one. No selector reads it.
-        latency_hidden: see `PromptPlan`.
+        inserted: tokens that are none of the prompts' own, if there are any.
         companions: see `Layout`, on the host; by default one row of positions, counted over real tokens.
 
     Raises:
@@ -169,24 +177,21 @@ def plan_layout(
     ids, real = _on_host(input_ids, attention_mask)
     if len(budgets) != len(ids):
         raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
-    at_latency = [None] * len(ids) if latency_columns is None else latency_columns
-    is_question = _questions(ids, real, image_token_id, labels, at_latency)
+    foreign = (None,) * len(ids) if inserted is None else inserted.columns
+    is_question = _questions(ids, real, image_token_id, labels, foreign)
     prompts: list[PromptPlan] = []
     first_image = 0
-    for sample, (row, column) in enumerate(zip(ids, at_latency, strict=True)):
+    for sample, (row, column) in enumerate(zip(ids, foreign, strict=True)):
         rest = tokens_per_image[first_image:]
         columns, spans = _find_images(sample, row, real[sample], image_token_id, rest)
         images = range(first_image, first_image + len(spans))
         first_image = images.stop
         sizes = tuple(rest[: len(spans)])
         counts = allocate_tokens(budgets[sample], sizes, method, images)
-        place = None if column is None else int(np.searchsorted(columns, column))
+        hides = inserted is not None and inserted.hidden
+        place = int(np.searchsorted(columns, column)) if hides and column is not None else None
         question = row[is_question[sample]]
-        prompts.append(
-            PromptPlan(
-                columns, spans, counts.kept, budgets[sample], counts.asked, sizes, question, place, latency_hidden
-            )
-        )
+        prompts.append(PromptPlan(columns, spans, counts.kept, budgets[sample], counts.asked, sizes, question, place))
     if first_image != len(tokens_per_image):
         raise InputError(
             f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
@@ -194,7 +199,8 @@ def plan_layout(
         )
     travelling = {"position_ids": _counted(prompts, ids.shape[1]), **(companions or {})}
     travelling["position_ids"] = travelling["position_ids"] - _behind_hidden(prompts, ids.shape[1])
-    return _lay_out(tuple(prompts), travelling, *_pad_right([np.flatnonzero(row) for row in is_question]), side)
+    questions = _pad_right([np.flatnonzero(row) for row in is_question])
+    return _lay_out(tuple(prompts), travelling, *questions, side, inserted)
 
 
 def _counted(prompts: Sequence[PromptPlan], width: int) -> Tensor:
@@ -209,8 +215,8 @@ def _behind_hidden(prompts: Sequence[PromptPlan], width: int) -> Tensor:
     """Return 1 at each token behind one that takes no position of its own, [B, L]."""
     behind = np.zeros((len(prompts), width), dtype=np.int64)
     for row, prompt in enumerate(prompts):
-        if prompt.latency_hidden and prompt.latency_place is not None:
-            behind[row, prompt.columns[prompt.latency_place + 1 :]] = 1
+        if prompt.hidden_place is not None:
+            behind[row, prompt.columns[prompt.hidden_place + 1 :]] = 1
     return torch.from_numpy(behind)
 
 
@@ -219,11 +225,11 @@ def _questions(
     real: NDArray[np.bool_],
     image_token_id: int,
     labels: Tensor | None,
-    latency_columns: Sequence[int | None],
+    foreign: Sequence[int | None],
 ) -> NDArray[np.bool_]:
     """Return True for the text tokens that a method may read, [B, L]."""
     is_question: NDArray[np.bool_] = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
-    for sample, column in enumerate(latency_columns):
+    for sample, column in enumerate(foreign):
         if column is not None:
             is_question[sample, column] = False
     return is_question
@@ -238,7 +244,8 @@ def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
     """
     rest = iter(keep_counts)
     prompts = tuple(replace(prompt, keep_counts=tuple(next(rest) for _ in prompt.spans)) for prompt in layout.prompts)
-    return _lay_out(prompts, layout.companions, layout.question_columns, layout.question_mask, layout.side)
+    questions = layout.question_columns, layout.question_mask
+    return _lay_out(prompts, layout.companions, *questions, layout.side, layout.inserted)
 
 
 def with_own_counts(layout: Layout, own_counts: Sequence[int]) -> Layout:
@@ -322,12 +329,12 @@ def _lay_out(
     question_columns: Tensor,
     question_mask: Tensor,
     side: Side,
+    inserted: Inserted | None,
 ) -> Layout:
     shape = (len(prompts), max(prompt.length for prompt in prompts))
     text_columns, mask, readable = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     vision_slots = np.full(shape, -1, dtype=np.int64)
     k_max = max((count for prompt in prompts for count in prompt.keep_counts), default=0)
-    latency_places = np.full(len(prompts), -1, dtype=np.int64)
     first_image = 0
     for row, prompt in enumerate(prompts):
         sources, slots = _trace(prompt, first_image, k_max)
@@ -335,11 +342,8 @@ def _lay_out(
         text_columns[row, place] = prompt.columns[sources]
         vision_slots[row, place] = slots
         mask[row, place] = readable[row, place] = 1
-        if prompt.latency_place is not None:
-            among = np.flatnonzero((sources == prompt.latency_place) & (slots < 0))
-            latency_places[row] = range(shape[1])[place][int(among[0])]
-            if prompt.latency_hidden:
-                readable[row, latency_places[row]] = 0
+        if prompt.hidden_place is not None:
+            readable[row, place] -= (sources == prompt.hidden_place) & (slots < 0)
         first_image += len(prompt.spans)
     return Layout(
         prompts,
@@ -351,7 +355,7 @@ def _lay_out(
         question_columns,
         question_mask,
         side,
-        torch.from_numpy(latency_places) if np.any(latency_places >= 0) else None,
+        inserted,
     )
 
 

@@ -32,7 +32,7 @@ class CompactBatch:
     Attributes:
         input_ids: [B, Lc] int64; vision tokens have the placeholder's id, padding has the padding's.
         inputs_embeds: [B, Lc, D].
-        attention_mask: [B, Lc] int64; 0 also at a latency token that only observes.
+        attention_mask: [B, Lc] int64; 0 also at a hidden token.
         position_ids: [B, Lc] int64, or [R, B, Lc] of a family with R > 1 rows of them; 0 at padding.
         labels: [B, Lc] int64, -100 at vision tokens and padding; None if none were given.
         others: what else travels with the tokens, [B, Lc] or [R, B, Lc], by the names of the LLM's arguments.

@@ -145,8 +145,7 @@ def _plan(family: Family, selector: AnySelector | None, request: Request) -> Lay
         side=request.side,
         method=method_counts(selector, grids),
         labels=request.labels,
-        latency_columns=request.latency_columns,
-        latency_hidden=request.latency_hidden,
+        inserted=request.inserted,
         companions=companions_of(family, request.input_ids, request.attention_mask, request.pictures),
     )
     if selector is None:

@@ -22,7 +22,8 @@ from adallava.families.capabilities import head_groups_of
 from adallava.families.contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import reorder_layers
-from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units, has_free_token
+from adallava.pipeline.latency_token import has_token
+from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units
 
 
 @dataclass(frozen=True)
@@ -183,8 +184,7 @@ class ScheduledLayers:
         samples = []
         for latency, plan, count in zip(latencies, self._plan, self._unit_counts, strict=True):
             behind = tuple(tuple(group for group in every if layer[group]) for layer in plan)
-            reads = isinstance(self._scheduler, TokenScheduler)
-            tokens = int(reads and (count < units.count or has_free_token(self._scheduler)))
+            tokens = int(has_token(self._scheduler, count, units))
             run = (every,) * units.prefix_layers + behind
             samples.append(SampleLayers(self._scheduler.name, latency, run, groups, tokens))
         return tuple(samples)
