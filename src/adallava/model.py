@@ -14,7 +14,9 @@ from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
-from adallava.families.contract import Family, check_needs, check_scheduler
+from adallava.families.capabilities import decoder_of
+from adallava.families.contract import Family
+from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.arguments import check_as_configured
 from adallava.pipeline.call import Request
@@ -193,7 +195,7 @@ class AdaLlava:
         if not isinstance(scheduler, str):
             return self._with(self.selector, self.adapter_sha256, scheduler, None)
         asked = Asked(scheduler, adapter, allow_other_base, options)
-        made, sha256 = make_scheduler(asked, self._files, self._family.decoder().shape)
+        made, sha256 = make_scheduler(asked, self._files, decoder_of(self._family).shape)
         return self._with(self.selector, self.adapter_sha256, made, sha256)
 
     def _with(

@@ -26,7 +26,7 @@ from adallava.costs.counted import count_costs
 from adallava.costs.flops import answer_flops, decode_flops, prefill_flops, vision_flops
 from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError
-from adallava.pipeline.layout import share_over_images
+from adallava.pipeline.allocate import share_over_images
 from adallava.registry import selector_names
 from adallava.runs.answer_flops import count_flops
 

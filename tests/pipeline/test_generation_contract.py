@@ -18,7 +18,7 @@ from stock_reference import greedy, pruned_prompt
 from torch.nn import functional as F
 
 from adallava import AdaLlava
-from adallava.pipeline.layout import share_over_images
+from adallava.pipeline.allocate import share_over_images
 from adallava.registry import selector_names
 from adallava.selection.cells import grid_cells
 from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, TowerLayer

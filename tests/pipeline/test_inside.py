@@ -10,8 +10,8 @@ from torch import Tensor
 
 from adallava import AdaLlava
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
+from adallava.pipeline.allocate import share_over_images
 from adallava.pipeline.drops import plan_drops
-from adallava.pipeline.layout import share_over_images
 from adallava.selection import build_selector
 from adallava.selection.fastv import FastVSelector
 from adallava.selection.layer_contract import Drop

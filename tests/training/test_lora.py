@@ -173,6 +173,6 @@ def test_without_peft_the_way_to_install_it_is_named(
 
 
 def test_projections_that_the_llm_does_not_have_are_named(trained: tuple[Path, Path]) -> None:
-    base = load_family(str(trained[0]), dtype=torch.float32, device=CPU, attn_implementation="sdpa").model
+    family = load_family(str(trained[0]), dtype=torch.float32, device=CPU, attn_implementation="sdpa")
     with pytest.raises(InputError, match=r"lora\.target_modules qkv_proj"):
-        add_lora(base, Lora(target_modules=("qkv_proj",)), seed=0)
+        add_lora(family, Lora(target_modules=("qkv_proj",)), seed=0)

@@ -48,7 +48,7 @@ def _spread(module: Any) -> Any:
 
 def _objective(model: AdaLlava, scheduler: Any, scorer: QuestionSelector, **options: Any) -> SchedulerWithBaseObjective:
     options = {"learning": "policy", "keep": BY_SCORER, "num_samples": 2, **options}
-    others = BaseObjective(model.family, KeepMix(full=1.0), tower_learns=False, ground_weight=0.0, ground_layer=0)
+    others = BaseObjective(model.family, KeepMix(full=1.0), ground_weight=0.0, ground_layer=0)
     choice = SchedulerObjective(model.family, scheduler, scorer=scorer.requires_grad_(False), **options)
     return SchedulerWithBaseObjective(others, choice, others_share=0.0, policy_weight=0.1)
 
@@ -126,7 +126,6 @@ def test_what_leaves_nothing_to_learn_is_refused(six: AdaLlava) -> None:
         BaseObjective(
             six.family,
             KeepMix(full=1.0),
-            tower_learns=False,
             ground_weight=0.0,
             ground_layer=0,
             missing_layers_share=0.5,
@@ -140,7 +139,6 @@ def test_a_base_meets_every_share_of_layers_from_the_prefix_on(six: AdaLlava, pr
     objective = BaseObjective(
         six.family,
         KeepMix(full=1.0),
-        tower_learns=False,
         ground_weight=0.0,
         ground_layer=0,
         missing_layers_share=0.9,

@@ -278,6 +278,7 @@ def _with_pictures(
     whole: Sequence[tuple["Image.Image", "Frame | None"]],
     args: argparse.Namespace,
 ) -> list[BudgetResult]:
+    from adallava.families.capabilities import shown_patches
     from adallava.families.picture_inputs import PictureInputs
     from adallava.report.patches import draw_kept_patches
 
@@ -287,7 +288,7 @@ def _with_pictures(
     given = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
     assert given is not None
     grids = model.family.grids(given)
-    pictures = seen_pictures(model.family.pictures(given), model.processor.image_processor)
+    pictures = seen_pictures(shown_patches(model.family, given), model.processor.image_processor)
     merges = model.selector is not None and model.selector.merges
     with_layers_run = any(result.ran.groups_run is not None for result in results)
     rows = []

@@ -25,6 +25,7 @@ from adallava.engines.sampling import draw, shapers
 from adallava.engines.seat import Seat, cache_numel, make_seat
 from adallava.errors import UnsupportedModeError
 from adallava.pipeline.clock import StageClock
+from adallava.pipeline.latency_token import token_places
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.prepare import PreparedInside
 from adallava.pipeline.program import LLMRun
@@ -67,6 +68,9 @@ class CapturedEngine:
                 return refused
         if run.layers is not None and not run.layers.runs_whole_layers:
             return "its scheduler runs parts of layers"
+        batch = run.prepared.batch
+        if batch.others or batch.position_ids.dim() != 2:
+            return "its tokens carry more than one row of positions"
         device = run.family.device
         if self._room.captures and device.type != "cuda":
             return f"CUDA graphs need a CUDA device, and the model is on {device}"
@@ -204,7 +208,7 @@ class _Call:
 
     def _at_latency_tokens(self, run: LLMRun) -> Tensor:
         """Return the states at the latency tokens, [B, D]; a prompt begins at column 0 here."""
-        places = run.prepared.layout.latency_places
+        places = token_places(run.prepared.layout)
         assert places is not None
         padding = run.prepared.batch.input_ids.shape[1] - (self._seat.last + 1)
         rows = torch.arange(len(places), device=places.device)

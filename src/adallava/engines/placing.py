@@ -21,7 +21,7 @@ def place_prompts(seat: Seat, prepared: Prepared, length: int, mode: DecodeMode)
     layout, batch = prepared.layout, prepared.batch
     embeds, positions = seat.embeds_of(length), seat.positions_of(length)
     columns = batch.input_ids.shape[1]
-    hides = any(prompt.latency_hidden and prompt.latency_place is not None for prompt in layout.prompts)
+    hides = any(prompt.hidden_place is not None for prompt in layout.prompts)
     seat.hidden.zero_()
     # Positions behind a prompt's end stay those of an earlier one: nothing is read there.
     for row, count in enumerate(layout.lengths):

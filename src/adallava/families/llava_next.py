@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.contract import TextTower, VisionFeatures
-from adallava.families.llava import LlavaFamily
+from adallava.families.contract import VisionFeatures
+from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.contract import Need, TowerLayer, TowerShape
 
 
-class LlavaNextFamily(LlavaFamily):
+class LlavaNextFamily(LlavaParts):
     """Drives a stock `LlavaNextForConditionalGeneration` stage by stage. Holds it, changes nothing in it."""
 
     name = "llava_next"
@@ -44,11 +44,6 @@ class LlavaNextFamily(LlavaFamily):
     def shape(self) -> TowerShape:
         """Of the whole picture. C is the tower's width and one more channel, which marks a row's end."""
         return replace(self._shape, vision_width=self._shape.vision_width + 1, tower_width=self._shape.layer_width)
-
-    @property
-    def provides(self) -> frozenset[Need]:
-        """What this model can give to a method: nothing that supposes one tower pass and one grid for all."""
-        return super().provides - {Need.BUDGET_TOKEN, Need.RESIZED_PICTURE, Need.TEXT_TOWER}
 
     @property
     def one_grid(self) -> bool:
@@ -91,27 +86,13 @@ class LlavaNextFamily(LlavaFamily):
             seen += [whole, torch.nn.functional.pad(joined, (0, patch))]
         return tuple(seen)
 
-    def encode(
-        self,
-        pictures: PictureInputs,
-        budget_token: Tensor | None = None,
-        *,
-        needs: Collection[Need] = (),
-        grid: tuple[int, int] | None = None,
-    ) -> VisionFeatures:
+    def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
         """Run the tower over all tiles at once, and lay its output out by images.
 
         Args:
             pictures: [P, tiles, 3, H, W], padded to the most tiles a picture has.
-            budget_token: not supported.
             needs: what a method reads of the tower's layers.
-            grid: not supported.
-
-        Raises:
-            UnsupportedModeError: for a budget token or a resized picture.
         """
-        if budget_token is not None or grid is not None:
-            raise UnsupportedModeError("LLaVA-NeXT takes no budget token and no resized picture")
         tilings = self._tilings(pictures)
         shown = zip(pictures.pixel_values, tilings, strict=True)
         tiles = torch.cat([picture[: tiling.num_tiles] for picture, tiling in shown])
@@ -144,14 +125,6 @@ class LlavaNextFamily(LlavaFamily):
         newline = self._model.model.image_newline.to(tiles.dtype)
         ended = torch.cat([tiles, newline[None], torch.zeros_like(newline)[None]])
         return ended[vision.places]
-
-    def load_text_tower(self, folder_or_id: str) -> TextTower:
-        """Refuse: a text tower is not supported.
-
-        Raises:
-            UnsupportedModeError: always.
-        """
-        raise UnsupportedModeError("LLaVA-NeXT takes no text tower yet: choose another relevance or method")
 
     def _tilings(self, pictures: PictureInputs) -> "list[_Tiling]":
         config, side = self._model.config, self._shape.grid[0]

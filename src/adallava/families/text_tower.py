@@ -12,6 +12,7 @@ from adallava.checkpoints.files import check_config, check_tokenizer, check_weig
 from adallava.checkpoints.hub import PROCESSOR_FILES, find_folder
 from adallava.checkpoints.weights_header import check_claims, check_safetensors
 from adallava.errors import AdallavaError, CheckpointError
+from adallava.families.tower_parts import num_position_values
 
 
 class ClipTextTower:
@@ -135,6 +136,11 @@ def _check_files(folder_or_id: str) -> None:
         if Path(folder_or_id).is_dir():
             check_weights(folder)
             config = CLIPConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            check_claims(folder_or_id, config, [check_safetensors(path) for path in weight_files(folder)])
+            check_claims(
+                folder_or_id,
+                config,
+                [check_safetensors(path) for path in weight_files(folder)],
+                tower_positions=num_position_values(config.vision_config),
+            )
     except (AdallavaError, ValueError) as error:
         raise CheckpointError(f"cannot load the text tower at {folder_or_id!r}: {error}") from error

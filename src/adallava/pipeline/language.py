@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from adallava.families.capabilities import load_text_tower
 from adallava.families.contract import Family
 from adallava.pipeline.wording import Language, Wording
 from adallava.processors.stock import question_frame
@@ -21,5 +22,5 @@ def make_language(family: Family, selector: AnySelector | None, processor: Any) 
     prefix, suffix = question_frame(processor)
     text_tower = None
     if Need.TEXT_TOWER in needs and isinstance(selector, TextTowerMethod):
-        text_tower = family.load_text_tower(str(selector.text_tower))
+        text_tower = load_text_tower(family, str(selector.text_tower))
     return Language(Wording(processor.tokenizer, prefix, suffix), text_tower)

@@ -50,19 +50,9 @@ _REQUIRED_SCHEDULER = ("name", "learned", "per_sample", "units", "schedule")
 
 _REQUIRED_FAMILY = (
     *("name", "transformers_class", "model", "shape", "image_token_id", "pad_token_id", "device", "dtype", "provides"),
-    *(
-        "one_grid",
-        "grids",
-        "tower_runs",
-        "pictures",
-        "encode",
-        "load_text_tower",
-        "project",
-        "project_all",
-    ),
-    *("embed_text", "num_llm_layers", "decoder"),
+    *("one_grid", "grids", "encode", "project", "project_all", "embed_text", "llm_of", "num_llm_layers"),
 )
-"""Of a model family: `families.contract.Family`. Its name is the `model_type` of the config."""
+"""Of a model family: the core, `families.contract.Family`. Its name is the `model_type` of the config."""
 
 _CONTRACTS = ("adallava.selection.contract", "adallava.selection.layer_contract", "adallava.scheduling.contract")
 """Modules whose protocols a class may inherit. What it takes over from there has no body."""

@@ -8,7 +8,9 @@ import torch
 from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError, UnsupportedModeError
+from adallava.families.capabilities import decoder_of
 from adallava.model import AdaLlava
+from adallava.pipeline.allocate import allocate_units
 from adallava.pipeline.decoding import decoding_of, in_words, values_of_checkpoint
 from adallava.records import FULL_METHOD, Decoding, RunConfig
 from adallava.registry import load_selector_class, selector_names
@@ -103,12 +105,11 @@ def load_schedulers(request: SweepRequest, full: AdaLlava) -> dict[str, AdaLlava
         options: dict[str, Any] = dict(request.config.scheduler_options.get(name, {}))
         model = full.with_scheduler(name, adapter=request.adapters.get(name), **options)
         assert model.scheduler is not None
-        units = model.scheduler.units(full.family.decoder().shape)
-        asked = request.config.latencies
-        counts = [latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in asked]
+        units = model.scheduler.units(decoder_of(full.family).shape)
+        counts = allocate_units(request.config.latencies, units)
         if not isinstance(model.scheduler, TokenScheduler):
             # What reads no prompt can be asked for its plans now, and not at the first answer.
-            model.scheduler.schedule(ScheduleInput(units, tuple(counts), torch.zeros(len(counts), dtype=torch.int64)))
+            model.scheduler.schedule(ScheduleInput(units, counts, torch.zeros(len(counts), dtype=torch.int64)))
         schedulers[name] = model
     return schedulers
 
@@ -133,7 +134,7 @@ def check_drops(
     kept = dict(models)
     for name, scheduled in schedulers.items():
         assert scheduled.scheduler is not None
-        units = scheduled.scheduler.units(scheduled.family.decoder().shape)
+        units = scheduled.scheduler.units(decoder_of(scheduled.family).shape)
         for method, model in models.items():
             if not isinstance(model.selector, LayerSelector):
                 continue
@@ -154,7 +155,7 @@ def check_drops(
 def prefix_lengths(schedulers: Mapping[str, AdaLlava]) -> dict[str, int]:
     """Return how many first layers always run with each scheduler."""
     return {
-        name: model.scheduler.units(model.family.decoder().shape).prefix_layers
+        name: model.scheduler.units(decoder_of(model.family).shape).prefix_layers
         for name, model in schedulers.items()
         if model.scheduler is not None
     }

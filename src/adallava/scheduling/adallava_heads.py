@@ -67,7 +67,7 @@ class AdallavaHeadsScheduler(AdallavaTokenScheduler):
 def _check_split(shape: DecoderShape, rank: int) -> None:
     if shape.kv_heads != shape.query_heads:
         raise UnsupportedModeError(
-            f"adallava-heads needs a key-value head for each query head, as LLaVA-1.5 has; this LLM has "
+            f"adallava-heads needs a key-value head for each query head; this LLM has "
             f"{shape.kv_heads} for {shape.query_heads}: use 'heads'"
         )
     if rank < 1 or shape.query_heads % rank or shape.mlp_width % shape.query_heads:

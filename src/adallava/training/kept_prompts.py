@@ -86,8 +86,7 @@ class KeptPrompts:
             budgets=[TokenBudget(count=keep.keep_count)] * num_prompts,
             side="right",
             labels=made.labels,
-            latency_columns=made.columns,
-            latency_hidden=True,
+            inserted=made.inserted,
         ).to(family.device)
         ids, labels = made.input_ids.to(family.device), made.labels.to(family.device)
         return layout, assemble(family, layout, ids, kept, indices, "original", labels)

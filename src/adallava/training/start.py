@@ -71,7 +71,7 @@ def load_start(
     if not family.one_grid:
         raise UnsupportedModeError(
             f"{str(found)!r} is of the family {family.model.config.model_type!r}, whose pictures differ in their "
-            "number of tokens: only models that cut every picture to one size, such as LLaVA-1.5, can be trained"
+            "number of tokens: only models that cut every picture to one size can be trained"
         )
     num_tokens = family.shape.num_vision_tokens
     if recipe.needs_labels and num_tokens != PATCH_COUNT:
