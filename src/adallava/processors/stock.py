@@ -96,6 +96,22 @@ def prepare_picture(processor: Any, image: "Image.Image") -> "Image.Image":
     return with_clear_axes(image)
 
 
+def check_pixels(pixel_values: Any) -> None:
+    """Refuse what a processor made of pictures if some value of it is no number: a model answers it with nothing.
+
+    Args:
+        pixel_values: a tensor, of one picture or several.
+
+    Raises:
+        InputError: naming where the settings stand.
+    """
+    if not bool(pixel_values.isfinite().all()):
+        raise InputError(
+            "the processor makes NaN or infinite values of the picture: look at image_mean, image_std and "
+            "rescale_factor in its preprocessor_config.json"
+        )
+
+
 def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
     """Return the prompt for a question about images: the processor's chat template, or LLaVA-1.5's wording.
 

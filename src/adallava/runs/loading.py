@@ -8,7 +8,8 @@ from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.model import AdaLlava
-from adallava.pipeline.decoding import decoding_of, in_words, values_of_checkpoint
+from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
+from adallava.pipeline.generation_bounds import check_generation_bounds
 from adallava.records import FULL_METHOD, Decoding
 from adallava.registry import load_selector_class, selector_names
 from adallava.runs.answering import Answerer
@@ -184,7 +185,9 @@ def load_decoding(request: SweepRequest, full: AdaLlava, observer: SweepObserver
             f"the checkpoint's generation_config sets {in_words(left_out)}, which a sweep does not take: ask for it by "
             "--generation-option NAME=VALUE"
         )
-    return decoding_of(own, request.generation_options)
+    decoding = decoding_of(own, request.generation_options)
+    check_generation_bounds(generate_arguments(decoding), full.base)
+    return decoding
 
 
 def load_costs(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> ModelCosts | None:

@@ -24,6 +24,7 @@ from adallava.model import AdaLlava
 from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
 from adallava.pipeline.result import AdaLlavaOutput, RunRecord
 from adallava.processors.picture_cuts import find_frame
+from adallava.processors.stock import check_pixels
 from adallava.records.cells import sample_seed
 from adallava.records.picture_frames import seen_share
 from adallava.report.seen import cut_words
@@ -221,6 +222,8 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         )
         settings, gen_kwargs = self._settings, requests[0].args[2]
         try:
+            if images:
+                check_pixels(inputs["pixel_values"])
             output = self._model.generate(
                 **{name: tensor.to(self.device) for name, tensor in inputs.items()},
                 token_budget=settings.token_budget,
