@@ -1,5 +1,6 @@
 """What a method of a contributor's gets wrong is said where it is returned, by name, on every path."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,14 +118,57 @@ class Costly(UniformSelector):
         return self.said
 
 
-@pytest.mark.parametrize("said", [0, None, 2 * 16 * 16 * 32 - 1000])
-def test_costs_that_are_not_what_is_computed_are_refused(llava: AdaLlava, said: Any) -> None:
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        *((few, "and PyTorch counts 16384") for few in (0, 2 * 16 * 16 * 32 - 1000)),
+        *((odd, "a whole number from 0 to") for odd in (None, True, -5, 16384.0, 10**400)),
+    ],
+)
+def test_costs_that_are_not_what_is_computed_are_refused(llava: AdaLlava, said: Any, reason: str) -> None:
     selector = Costly()
     selector.said = said
-    with pytest.raises(AdallavaError, match=rf"'uniform' says .* {said} FLOPs, and PyTorch counts 16384"):
+    with pytest.raises(AdallavaError, match=rf"'uniform' says .* {str(said)[:40]}.* FLOPs.* {reason}"):
         check_method_costs({"uniform": llava.with_selector(selector)})
-    selector.said = 2 * 16 * 16 * 32
-    check_method_costs({"uniform": llava.with_selector(selector)})
+
+
+def test_costs_far_beyond_what_is_computed_are_noted_and_sums_are_not(llava: AdaLlava) -> None:
+    selector, products = Costly(), 2 * 16 * 16 * 32
+    for said in (products, 2 * products):
+        selector.said = said
+        assert check_method_costs({"uniform": llava.with_selector(selector)}) == []
+    selector.said = 10**12
+    (note,) = check_method_costs({"uniform": llava.with_selector(selector)})
+    assert "costs 1000000000000 FLOPs, and PyTorch counts 16384: unless it computes outside of PyTorch" in note
+
+
+class Weighing(UniformSelector):
+    """Says whether it merges, and returns the weights that a test gives it, or none."""
+
+    def __init__(self, merges: bool, weights: torch.Tensor | None) -> None:
+        super().__init__()
+        self.merges, self.weights = merges, weights  # type: ignore[misc]
+
+    def select(self, inputs: Any) -> Selection:
+        return replace(super().select(inputs), merge_weights=self.weights)
+
+
+@pytest.mark.parametrize(
+    ("merges", "weights", "message"),
+    [
+        (True, None, "says that it merges tokens .* returned no `merge_weights`"),
+        (False, torch.full((1, 4, 16), 1 / 16), "says that it merges nothing"),
+        (True, torch.full((1, 4, 15), 1 / 16), r"of shape \(1, 4, 15\) and type float32, not \(1, 4, 16\)"),
+        (True, torch.ones((1, 4, 16), dtype=torch.int64), "and type int64, not"),
+        (True, torch.full((1, 4, 16), float("nan")), "with NaN or infinite numbers"),
+    ],
+)
+def test_weights_are_those_of_a_method_that_says_it_merges(
+    llava: AdaLlava, merges: bool, weights: torch.Tensor | None, message: str
+) -> None:
+    model = llava.with_selector(Weighing(merges, weights))
+    with pytest.raises(AdallavaError, match=f"'uniform' .*{message}"):
+        model.forward(**tiny_inputs(llava.processor, ["why?"]), token_budget=4)
 
 
 class Failing(UniformSelector):

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 import torch
 
 from adallava.errors import AdallavaError
-from adallava.selection.contract import Need, Selection, SelectionInput
+from adallava.selection.contract import Need, ResizingMethod, Selection, SelectionInput
+from adallava.selection.layer_contract import AnySelector, LayerSelector
 
 NEED_OF_FIELD = {
     "budget_features": Need.BUDGET_TOKEN,
@@ -99,6 +100,44 @@ def check_selection(
     most = max(token_counts, default=1) - 1
     clamped = selection.indices.clamp(0, most)
     return replace(selection, indices=clamped, within=(clamped == selection.indices).all())
+
+
+def check_merging(selector: AnySelector, selection: Selection, token_counts: Sequence[int]) -> None:
+    """Refuse weights of a method that says it merges nothing, and none of one that says it does.
+
+    Inside the LLM a method may merge at some drops alone, of very few tokens none may be merged (VisionZip), and those of
+    a smaller picture are merged by the tower.
+
+    Args:
+        selector: the method.
+        selection: what it returned, of the right shape.
+        token_counts: tokens that each image had.
+
+    Raises:
+        AdallavaError: naming what does not keep the contract.
+    """
+    name, weights = selector.name, selection.merge_weights
+    if weights is None:
+        many = any(size <= 4 * kept < 4 * size for kept, size in zip(selection.keep_counts, token_counts, strict=True))
+        if selector.merges and many and not isinstance(selector, LayerSelector | ResizingMethod):
+            raise AdallavaError(
+                f"method {name!r} says that it merges tokens (`merges = True`) and returned no `merge_weights`: return "
+                "them, or say `merges = False`"
+            )
+        return
+    if not selector.merges:
+        raise AdallavaError(
+            f"method {name!r} returned `merge_weights`, and says that it merges nothing: say `merges = True`, so that "
+            "what it does not keep is not called lost"
+        )
+    expected = (*selection.indices.shape, max(token_counts, default=0))
+    if tuple(weights.shape) != expected or not weights.is_floating_point():
+        raise AdallavaError(
+            f"method {name!r} returned `merge_weights` of shape {tuple(weights.shape)} and type "
+            f"{str(weights.dtype).removeprefix('torch.')}, not {expected} and float32"
+        )
+    if weights.device.type == "cpu" and not bool(weights.isfinite().all()):
+        raise AdallavaError(f"method {name!r} returned `merge_weights` with NaN or infinite numbers")
 
 
 def check_indices(name: str, selection: Selection, token_counts: Sequence[int]) -> list[tuple[int, ...]]:

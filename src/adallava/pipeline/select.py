@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from adallava.pipeline.checked import check_selection, declared_inputs
+from adallava.pipeline.checked import check_merging, check_selection, declared_inputs
 from adallava.selection.contract import GreedyMethod, Selection, SelectionInput, Selector
 from adallava.selection.greedy import greedy_selection
 
@@ -74,13 +74,18 @@ def _choose_greedily(
         scored = [scores for _, _, scores in alike if scores is not None]
         selection = greedy_selection(selector, table, counts, torch.cat(scored) if scored else None)
         sizes = [grids[image][0] * grids[image][1] for image in images]
-        yield images, check_selection(selector.name, selection, counts, sizes)
+        selection = check_selection(selector.name, selection, counts, sizes)
+        check_merging(selector, selection, sizes)
+        yield images, selection
 
 
 def _select(selector: Selector, inputs: SelectionInput) -> Selection:
     """Ask about one image."""
     selection = selector.select(declared_inputs(selector.name, selector.needs, inputs))
-    return check_selection(selector.name, selection, inputs.keep_counts, [inputs.features.shape[1]])
+    sizes = [inputs.features.shape[1]]
+    selection = check_selection(selector.name, selection, inputs.keep_counts, sizes)
+    check_merging(selector, selection, sizes)
+    return selection
 
 
 def _of_image(inputs: SelectionInput, image: int, grid: _Grid) -> SelectionInput:

@@ -79,7 +79,8 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
             models[method] = full.with_method(method, adapter=adapter, **options)
         else:
             observer.note(f"method {method} is left out: {reason}")
-    check_method_costs(models)
+    for note in check_method_costs(models):
+        observer.note(note)
     return models
 
 
