@@ -105,8 +105,8 @@ def check_selection(
 def check_merging(selector: AnySelector, selection: Selection, token_counts: Sequence[int]) -> None:
     """Refuse weights of a method that says it merges nothing, and none of one that says it does.
 
-    Inside the LLM a method may merge at some drops alone, of very few tokens none may be merged (VisionZip), and those of
-    a smaller picture are merged by the tower.
+    Inside the LLM a method may merge at some drops alone, of very few tokens it may merge none (VisionZip), those of
+    a smaller picture the tower merges.
 
     Args:
         selector: the method.
