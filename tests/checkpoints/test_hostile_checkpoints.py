@@ -180,6 +180,7 @@ def test_the_command_says_so_in_one_line(folder: Path, tmp_path: Path, capsys: p
         ("text_config.num_attention_heads", "8"),
         ("text_config.hidden_size", 48.0),
         ("text_config.rms_norm_eps", 1e999),
+        ("text_config.rope_parameters", {"rope_theta": -1.0, "rope_type": "default"}),
         ("vision_config.image_size", 10**9),
         ("vision_config.image_size", [28, 28]),
         ("vision_config.patch_size", 0),

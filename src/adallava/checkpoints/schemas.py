@@ -83,6 +83,13 @@ class VisionConfig(_Outputs):
     patch_size: _Patch | None = None
 
 
+class _Rotary(_Stock):
+    """How positions turn queries and keys: by what is not above 0, they are no numbers."""
+
+    rope_theta: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    factor: Annotated[FiniteFloat, Field(gt=0)] | None = None
+
+
 class TextConfig(_Outputs):
     """`text_config`."""
 
@@ -93,6 +100,10 @@ class TextConfig(_Outputs):
     num_attention_heads: _Heads | None = None
     num_key_value_heads: _Heads | None = None
     head_dim: _Width | None = None
+    rope_theta: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    rope_parameters: _Rotary | None = None
+    rope_scaling: _Rotary | None = None
+    rms_norm_eps: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
     vocab_size: Annotated[int, Field(ge=1, le=MAX_VOCABULARY)] | None = None
     max_position_embeddings: Annotated[int, Field(ge=1, le=MAX_POSITIONS)] | None = None
 
