@@ -6,9 +6,9 @@ not named here are transformers' own affair, but for numbers whose names say tha
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from adallava.budget import MAX_BEAMS, MAX_NGRAM
 from adallava.checkpoints.json_files import walk_json
@@ -19,7 +19,10 @@ MAX_HEADS = 4096
 MAX_WIDTH = 2**20
 MAX_VOCABULARY = 2**24
 MAX_POSITIONS = 2**28
-MAX_PICTURE_PX = 8192
+MAX_PICTURE_PX = 2048
+MAX_PINPOINT_PX = 4096
+MAX_TILES = 16
+"""A side of what LLaVA-NeXT fits a picture into; published models have 6."""
 MAX_PATCHES_A_SIDE = 512
 MAX_PIXEL_MEAN = 256
 MIN_PIXEL_STD = 0.01
@@ -47,6 +50,9 @@ _Template = Annotated[str, Field(max_length=MAX_TEMPLATE_CHARS)]
 _ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 _Mean = Annotated[FiniteFloat, Field(ge=-MAX_PIXEL_MEAN, le=MAX_PIXEL_MEAN)]
 _Deviation = Annotated[FiniteFloat, Field(ge=MIN_PIXEL_STD, le=MAX_PIXEL_MEAN)]
+_ModelType = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+_Tiny = Annotated[FiniteFloat, Field(ge=0, le=1)]
+_Pinpoint = Annotated[int, Field(ge=1, le=MAX_PINPOINT_PX)]
 _Colours = Annotated[list[_Mean], Field(min_length=3, max_length=3)]
 _Deviations = Annotated[list[_Deviation], Field(min_length=3, max_length=3)]
 """Of red, green and blue: every picture is RGB."""
@@ -79,6 +85,7 @@ class VisionConfig(_Outputs):
     intermediate_size: _Width | None = None
     num_attention_heads: _Heads | None = None
     num_channels: Annotated[int, Field(ge=1, le=64)] | None = None
+    layer_norm_eps: _Tiny | None = None
     image_size: _Side | None = None
     patch_size: _Patch | None = None
 
@@ -93,7 +100,7 @@ class _Rotary(_Stock):
 class TextConfig(_Outputs):
     """`text_config`."""
 
-    model_type: Annotated[str, Field(max_length=128)] | None = None
+    model_type: _ModelType | None = None
     num_hidden_layers: _Layers | None = None
     hidden_size: _Width | None = None
     intermediate_size: _Width | list[_Width] | None = None
@@ -103,7 +110,9 @@ class TextConfig(_Outputs):
     rope_theta: Annotated[FiniteFloat, Field(gt=0)] | None = None
     rope_parameters: _Rotary | None = None
     rope_scaling: _Rotary | None = None
-    rms_norm_eps: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    rms_norm_eps: _Tiny | None = None
+    layer_norm_eps: _Tiny | None = None
+    sliding_window: Annotated[int, Field(ge=1, le=MAX_POSITIONS)] | None = None
     vocab_size: Annotated[int, Field(ge=1, le=MAX_VOCABULARY)] | None = None
     max_position_embeddings: Annotated[int, Field(ge=1, le=MAX_POSITIONS)] | None = None
 
@@ -111,7 +120,7 @@ class TextConfig(_Outputs):
 class ModelConfig(_Outputs):
     """`config.json`."""
 
-    model_type: Annotated[str, Field(max_length=128)] | None = None
+    model_type: _ModelType | None = None
     vision_config: VisionConfig | None = None
     text_config: TextConfig | None = None
     image_token_index: _TokenId | None = None
@@ -121,7 +130,9 @@ class ModelConfig(_Outputs):
     vision_feature_layer: int | Annotated[list[int], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
     vision_feature_select_strategy: Annotated[str, Field(max_length=64)] | None = None
     image_grid_pinpoints: (
-        Annotated[list[Annotated[list[_Side], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1024)]
+        Annotated[
+            list[Annotated[list[_Pinpoint], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1024)
+        ]
         | None
     ) = None
 
@@ -197,9 +208,21 @@ class PictureSettings(_Stock):
     do_convert_rgb: bool | None = None
     do_pad: bool | None = None
     image_grid_pinpoints: (
-        Annotated[list[Annotated[list[_Side], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1024)]
+        Annotated[
+            list[Annotated[list[_Pinpoint], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1024)
+        ]
         | None
     ) = None
+
+    @model_validator(mode="after")
+    def _tiles(self) -> Self:
+        cut = self.crop_size if self.crop_size is not None else self.size
+        sides = (cut,) if isinstance(cut, int) else () if cut is None else (cut.height, cut.width, cut.shortest_edge)
+        tile = min((side for side in sides if side is not None), default=None)
+        for pinpoint in self.image_grid_pinpoints or ():
+            if tile is not None and not tile <= min(pinpoint) <= max(pinpoint) <= tile * MAX_TILES:
+                raise ValueError(f"image_grid_pinpoints has {pinpoint}: of tiles of {tile}, 1 to {MAX_TILES} a side")
+        return self
 
 
 class ProcessorSettings(PictureSettings):
@@ -224,6 +247,8 @@ class TokenizerSettings(PictureSettings):
     processor_class: _ClassName | None = None
     # "Without limit" is written as 10^30, as a whole number or not.
     model_max_length: Annotated[int, Field(ge=1)] | Annotated[FiniteFloat, Field(ge=1)] | None = None
+    max_length: Annotated[int, Field(ge=1, le=MAX_POSITIONS)] | None = None
+    split_special_tokens: Literal[False] | None = None
     padding_side: Literal["left", "right"] | None = None
     truncation_side: Literal["left", "right"] | None = None
     bos_token: str | dict[str, Any] | None = None

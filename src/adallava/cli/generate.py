@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         max_prompt_tokens,
     )
     from adallava.processors.picture_cuts import find_frame
-    from adallava.processors.stock import check_pixels, prepare_picture
+    from adallava.processors.stock import check_pixels, make_inputs, prepare_picture
 
     model = _load_model(args, options.get(args.method, {}), scheduler_options)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
@@ -163,7 +163,7 @@ def run(args: argparse.Namespace) -> int:
     prompt = build_prompt(model.processor, args.question, len(images))
     if limit is not None:
         check_prompt_text(model.processor.tokenizer, prompt, limit)
-    inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt"))
+    inputs = make_inputs(model.processor, images, [prompt])
     check_prompt_tokens(inputs["input_ids"].shape[1], limit)
     check_pixels(inputs["pixel_values"])
     if model.selector is not None and model.selector.ignores_budget:

@@ -12,7 +12,7 @@ from adallava.errors import InputError
 from adallava.model import build_prompt
 from adallava.pipeline.prompt_limit import PromptLimit, check_prompt_text, check_prompt_tokens
 from adallava.processors.picture_cuts import find_frame
-from adallava.processors.stock import check_pixels, prepare_picture
+from adallava.processors.stock import check_pixels, make_inputs, prepare_picture
 from adallava.records.picture_frames import Frame
 from adallava.tasks import TaskSample
 
@@ -71,7 +71,7 @@ def prepare_batch(
             prompts.append(prompt)
     if not readable:
         return PreparedBatch((), tuple(failures), {})
-    inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
+    inputs = make_inputs(processor, images, prompts)
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     for sample, length, pixels in zip(readable, lengths, inputs["pixel_values"], strict=True):
         try:

@@ -16,6 +16,7 @@ from adallava.model import AdaLlava, build_prompt
 from adallava.pipeline.decoding import decoding_of, generate_arguments
 from adallava.pipeline.layout import share_over_images
 from adallava.pipeline.result import AdaLlavaOutput, RunRecord, SampleSelection
+from adallava.processors.stock import make_inputs
 from adallava.records import FULL_METHOD
 from adallava.selection.contract import OwnCountMethod, RoundingMethod
 from adallava.selection.layer_contract import LayerSelector
@@ -178,7 +179,7 @@ def make_probe(
 
     def prepared(first: int, last: int) -> Inputs:
         """Return the prompts `first` to `last - 1` as one batch."""
-        batch = model.processor(images=images[first:last], text=prompts[first:last], return_tensors="pt", padding=True)
+        batch = make_inputs(model.processor, images[first:last], prompts[first:last])
         return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
     return Probe(

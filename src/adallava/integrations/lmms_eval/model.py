@@ -24,7 +24,7 @@ from adallava.model import AdaLlava
 from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
 from adallava.pipeline.result import AdaLlavaOutput, RunRecord
 from adallava.processors.picture_cuts import find_frame
-from adallava.processors.stock import check_pixels
+from adallava.processors.stock import check_pixels, make_inputs
 from adallava.records.cells import sample_seed
 from adallava.records.picture_frames import seen_share
 from adallava.report.seen import cut_words
@@ -217,9 +217,7 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
     def _answer(self, requests: Sequence[Any]) -> list[Answered]:
         prompts = [self._read(request) for request in requests]
         images = [image for prompt in prompts for image in prompt.images]
-        inputs = self._model.processor(
-            images=images or None, text=[prompt.text for prompt in prompts], return_tensors="pt", padding=True
-        )
+        inputs = make_inputs(self._model.processor, images or None, [prompt.text for prompt in prompts])
         settings, gen_kwargs = self._settings, requests[0].args[2]
         try:
             if images:
