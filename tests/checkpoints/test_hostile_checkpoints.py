@@ -340,6 +340,7 @@ def test_a_processor_that_cannot_prepare_a_picture_is_one_line(
     Image.new("RGB", (28, 28)).save(tmp_path / "a.png")
     _set(folder / "processor_config.json", "image_processor.image_processor_type", "ViTImageProcessor")
     ask = ["--image", str(tmp_path / "a.png"), "--question", "what", "--method", "full", "--no-image"]
+    capsys.readouterr()
     assert main(["generate", "--model", str(folder), *ask]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "processor cannot prepare picture and question: " in line
