@@ -111,7 +111,7 @@ def arguments(tiny_folder, tmp_path_factory):
     task.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [
         "sweep", "--model", str(tiny_folder), "--task", str(task), "--batch-size", "2", "--max-new-tokens", "3",
-        "--method", "random", "--token-budget", "3", "--draws", "2", "--retry-failed",
+        "--method", "random", "--token-budget", "3", "--draws", "2", "--retry-failed", "--pad-to-square",
     ]  # fmt: skip
 
 
