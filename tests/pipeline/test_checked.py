@@ -171,6 +171,39 @@ def test_weights_are_those_of_a_method_that_says_it_merges(
         model.forward(**tiny_inputs(llava.processor, ["why?"]), token_budget=4)
 
 
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (torch.tensor([0]), "an image of 16 tokens keeps 0: its `own_counts` must be from 1 to all"),
+        (torch.tensor([99]), "an image of 16 tokens keeps 99"),
+        (torch.tensor([2.5]), "must return int64 counts, one for each of 1 images"),
+        (torch.tensor([3, 3]), "must return int64 counts"),
+        ([3], r"must return int64 counts, .* not \[3\]"),
+    ],
+)
+def test_counts_that_a_method_finds_are_counts_of_its_images(llava: AdaLlava, counts: Any, message: str) -> None:
+    class Finding(UniformSelector):
+        ignores_budget = True
+
+        def own_counts(self, inputs: Any) -> Any:
+            return counts
+
+    with pytest.raises(AdallavaError, match=f"'uniform'.*{message}"):
+        llava.with_selector(Finding()).forward(**tiny_inputs(llava.processor, ["why?"]))
+
+
+@pytest.mark.parametrize("kept", [9, 0, -1, 2.0, "x", True])
+def test_a_method_that_cannot_keep_every_count_keeps_fewer_and_some(llava: AdaLlava, kept: Any) -> None:
+    class Rounding(UniformSelector):
+        def keep_count(self, asked: int, grid: tuple[int, int]) -> Any:
+            return kept
+
+    with pytest.raises(
+        AdallavaError, match=f"'uniform' was asked for 4 tokens, and its `keep_count` returned {kept!r}"
+    ):
+        llava.with_selector(Rounding()).forward(**tiny_inputs(llava.processor, ["why?"]), token_budget=4)
+
+
 class Failing(UniformSelector):
     """Chooses by what a test says."""
 

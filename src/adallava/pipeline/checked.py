@@ -6,9 +6,10 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from adallava.errors import AdallavaError
-from adallava.selection.contract import Need, ResizingMethod, Selection, SelectionInput
+from adallava.selection.contract import Need, ResizingMethod, RoundingMethod, Selection, SelectionInput
 from adallava.selection.layer_contract import AnySelector, LayerSelector
 
 NEED_OF_FIELD = {
@@ -100,6 +101,35 @@ def check_selection(
     most = max(token_counts, default=1) - 1
     clamped = selection.indices.clamp(0, most)
     return replace(selection, indices=clamped, within=(clamped == selection.indices).all())
+
+
+def rounded_count(selector: RoundingMethod, asked: int, grid: tuple[int, int]) -> int:
+    """Return the K that a method keeps where another was asked for.
+
+    Raises:
+        AdallavaError: if it is no count, or more than was asked for.
+    """
+    kept: object = selector.keep_count(asked, grid)
+    if not isinstance(kept, int) or isinstance(kept, bool) or not min(asked, 1) <= kept <= asked:
+        raise AdallavaError(
+            f"method {selector.name!r} was asked for {asked} tokens, and its `keep_count` returned {kept!r}: it must "
+            f"be a whole number from {min(asked, 1)} to that"
+        )
+    return kept
+
+
+def check_own_counts(name: str, counts: object, num_images: int) -> Tensor:
+    """Return the counts that a method found for itself, if they are one for each image.
+
+    Raises:
+        AdallavaError: naming what they are.
+    """
+    if not isinstance(counts, Tensor) or counts.dtype != torch.int64 or tuple(counts.shape) != (num_images,):
+        raise AdallavaError(
+            f"method {name!r}: its `own_counts` must return int64 counts, one for each of {num_images} images, not "
+            f"{f'{counts!r}'[:80]}"
+        )
+    return counts
 
 
 def check_merging(selector: AnySelector, selection: Selection, token_counts: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adallava.errors import AdallavaError, in_short
 from adallava.model import AdaLlava
-from adallava.pipeline.checked import check_merging, check_selection
+from adallava.pipeline.checked import check_merging, check_selection, rounded_count
 from adallava.runs.answer_flops import said_flops
 from adallava.selection.contract import (
     BudgetTokenMethod,
@@ -62,7 +62,7 @@ def check_method_costs(models: Mapping[str, AdaLlava]) -> list[str]:
 def _check(name: str, selector: Selector, shape: TowerShape, model: AdaLlava) -> list[str]:
     keep_count = max(1, shape.num_vision_tokens // 4)
     if isinstance(selector, RoundingMethod):
-        keep_count = selector.keep_count(keep_count, shape.grid)
+        keep_count = rounded_count(selector, keep_count, shape.grid)
     inputs = _random_inputs(model, shape, keep_count)
     with FlopCounterMode(display=False) as counter:
         if isinstance(selector, BudgetTokenMethod):
