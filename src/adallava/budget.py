@@ -18,6 +18,12 @@ from adallava.errors import BudgetError, InputError
 MAX_COUNT = 2**31 - 1
 """The largest number that anything takes which counts something: tokens, samples, draws."""
 
+MAX_BEAMS = 128
+"""Of a search for one answer, and answers to one sample: for each the LLM holds keys and values of its own."""
+
+MAX_NGRAM = 1024
+"""Tokens of a phrase that is not to be written again: transformers looks at that many for each token of a prompt."""
+
 MAX_SEED = 2**63 - 1
 """The largest seed; the smallest is 0."""
 

@@ -22,8 +22,9 @@ from adallava.pipeline.arguments import check_as_configured
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
+from adallava.pipeline.generation_bounds import check_generation_bounds
 from adallava.pipeline.language import make_language
-from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, plan_generation
+from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, asked_values, plan_generation
 from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
@@ -431,6 +432,7 @@ class AdaLlava:
             or request.skips_layers(self.family.num_llm_layers)
             or has_free_token(self.scheduler),
         )
+        check_generation_bounds(asked_values(generation_kwargs, self.base.generation_config), self.base)
         warn_of_positions(self.base.config, input_ids.shape[1], plan.max_new_tokens)
         if clock is not None:
             clock.start()

@@ -48,6 +48,7 @@ _PartT = TypeVar("_PartT", AnySelector, Scheduler)
 _Count = Annotated[int, Field(ge=1, le=MAX_VOCABULARY)]
 _Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 _Name = Annotated[str, Field(max_length=256)]
+_Digest = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,128}$")]
 _Option = (
     bool
     | Annotated[int, Field(ge=-MAX_WIDTH, le=MAX_WIDTH)]
@@ -72,8 +73,8 @@ class AdapterConfig(BaseModel):
     scheduler_config: dict[_Name, _Option] = Field(default_factory=dict)
     """Constructor arguments of the scheduler's class."""
     base_model_name_or_path: Annotated[str, Field(max_length=4096)]
-    base_weights_sha256: _Name
-    trained_on_sha256: _Name | None = None
+    base_weights_sha256: _Digest
+    trained_on_sha256: _Digest | None = None
     """Of the base's weights that it was trained on, where the base learned on afterwards without it."""
     num_vision_tokens: _Count
     vision_width: _Width

@@ -148,20 +148,31 @@ def run(args: argparse.Namespace) -> int:
     opened = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.model import build_prompt
-    from adallava.pipeline.prompt_limit import check_prompt_text, check_prompt_tokens, max_prompt_tokens
+    from adallava.pipeline.prompt_limit import (
+        check_prompt_text,
+        check_prompt_tokens,
+        device_memory_bytes,
+        max_prompt_tokens,
+    )
     from adallava.processors.picture_cuts import find_frame
-    from adallava.processors.stock import prepare_picture
+    from adallava.processors.stock import check_pixels, make_inputs, prepare_picture
 
     model = _load_model(config, args)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
-    limit = max_prompt_tokens(model.base.config, args.max_new_tokens)
+    limit = max_prompt_tokens(
+        model.base.config,
+        args.max_new_tokens,
+        rows=model.base.generation_config.num_beams or 1,
+        memory_bytes=device_memory_bytes(model.device),
+    )
     images = [prepare_picture(model.processor, image) for image in opened]
     frames = [find_frame(model.processor, image.size) for image in images]
     prompt = build_prompt(model.processor, args.question, len(images))
     if limit is not None:
         check_prompt_text(model.processor.tokenizer, prompt, limit)
-    inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt"))
+    inputs = make_inputs(model.processor, images, [prompt])
     check_prompt_tokens(inputs["input_ids"].shape[1], limit)
+    check_pixels(inputs["pixel_values"])
     plans = _plans(config, model.selector is not None and model.selector.ignores_budget)
     results = [_answer(model, inputs, plan, args, taken) for plan in plans]
     from .generate_table import print_json, print_table

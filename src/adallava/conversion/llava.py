@@ -192,7 +192,7 @@ def _check_whole(folder: Path, source: Path) -> None:
         build_prompt(AdaLlavaProcessor.from_pretrained(str(folder)), "?")
     except (CheckpointError, UnsupportedModeError) as error:
         reason = str(error)
-        for at in (f"at {str(folder)!r} ", f" at {str(folder)!r}", f" of {str(folder)!r}"):
+        for at in (f"at {str(folder)!r} ", f" at {str(folder)!r}", f" of {str(folder)!r}", f"{folder}/"):
             reason = reason.replace(at, "")
         raise type(error)(f"{str(source)!r} and its vision tower make no whole model: {reason}") from error
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.errors import InputError, UnsupportedModeError
+from adallava.checkpoints.schemas import MAX_TILES
+from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.contract import VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
@@ -34,11 +35,18 @@ class LlavaNextFamily(LlavaParts):
 
         Raises:
             UnsupportedModeError: for features that are no grid, from which no picture can be put together.
-            CheckpointError: as of LLaVA.
+            CheckpointError: as of LLaVA; or for sizes of pictures that make no tile, or far too many.
         """
         super().__init__(model)
         if self.no_grid is not None:
             raise UnsupportedModeError(f"{self.no_grid}, of which LLaVA-NeXT joins tiles")
+        pinpoints, tile = model.config.image_grid_pinpoints, model.config.vision_config.image_size
+        for pinpoint in pinpoints:
+            if not tile <= min(pinpoint) <= max(pinpoint) <= tile * MAX_TILES:
+                raise CheckpointError(
+                    f"image_grid_pinpoints has {pinpoint}, and a tile's side is {tile} pixels: a picture is cut into 1 "
+                    f"to {MAX_TILES} of them a side"
+                )
 
     @property
     def shape(self) -> TowerShape:
@@ -94,6 +102,12 @@ class LlavaNextFamily(LlavaParts):
             needs: what a method reads of the tower's layers.
         """
         tilings = self._tilings(pictures)
+        most = max(tiling.num_tiles for tiling in tilings)
+        if pictures.pixel_values.shape[1] < most:
+            raise InputError(
+                f"the processor cuts a picture into {pictures.pixel_values.shape[1]} tiles at most, and by the model's "
+                f"config it has {most}: image_grid_pinpoints of the two must be the same"
+            )
         shown = zip(pictures.pixel_values, tilings, strict=True)
         tiles = torch.cat([picture[: tiling.num_tiles] for picture, tiling in shown])
         tower = super().encode(PictureInputs(tiles), needs=needs)

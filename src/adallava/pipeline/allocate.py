@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from adallava.budget import Latency, TokenBudget
+from adallava.pipeline.checked import rounded_count
 from adallava.scheduling.contract import Units
 from adallava.selection.contract import OwnCountMethod, RoundingMethod
 from adallava.selection.layer_contract import AnySelector
@@ -54,7 +55,7 @@ def method_counts(selector: AnySelector | None, grids: Sequence[tuple[int, int]]
         finds_its_own = isinstance(selector, OwnCountMethod)
         return MethodCounts(own=[rows * columns if finds_its_own else 0 for rows, columns in grids])
     if isinstance(selector, RoundingMethod):
-        return MethodCounts(rounded=lambda asked, image: selector.keep_count(asked, grids[image]))
+        return MethodCounts(rounded=lambda asked, image: rounded_count(selector, asked, grids[image]))
     return MethodCounts()
 
 

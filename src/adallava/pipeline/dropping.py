@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adallava.families.contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
-from adallava.pipeline.checked import check_selection
+from adallava.pipeline.checked import check_merging, check_selection
 from adallava.pipeline.drops import DropPlan, PlannedDrop, Stage
 from adallava.pipeline.pack import Positions, counted_positions, merge_embeds
 from adallava.selection.contract import Selection
@@ -174,6 +174,7 @@ class LayerDrops:
         counts = after.layout.keep_counts
         selection = self._selector.choose(DropInput(attention, vision, before.layout.keep_counts, counts))
         selection = check_selection(self._selector.name, selection, counts, before.layout.keep_counts)
+        check_merging(self._selector, selection, before.layout.keep_counts)
         if selection.within is not None:
             self._within = selection.within if self._within is None else self._within & selection.within
         return selection

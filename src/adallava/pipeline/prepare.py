@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.errors import BudgetError
+from adallava.errors import AdallavaError, BudgetError
 from adallava.families.capabilities import companions_of, decoder_of, tower_runs
 from adallava.families.contract import Family, VisionFeatures
 from adallava.pipeline.allocate import method_counts
 from adallava.pipeline.call import Request
-from adallava.pipeline.checked import declared_inputs
+from adallava.pipeline.checked import check_own_counts, declared_inputs
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.dropping import LayerDrops
 from adallava.pipeline.drops import DropPlan, plan_drops
@@ -304,8 +304,15 @@ def read_own_counts(
     with torch.autocast(family.device.type, enabled=False):
         images = image_inputs(inputs, family.grids(pictures))
         read = (declared_inputs(selector.name, selector.needs, one) for one in images)
-        counts = [selector.own_counts(one) for one in read]
-    return vision, tuple(map(int, torch.cat(counts).tolist()))
+        counts = [check_own_counts(selector.name, selector.own_counts(one), 1) for one in read]
+    found = tuple(map(int, torch.cat(counts).tolist()))
+    for count, (rows, columns) in zip(found, family.grids(pictures), strict=True):
+        if not 1 <= count <= rows * columns:
+            raise AdallavaError(
+                f"method {selector.name!r} found that an image of {rows * columns} tokens keeps {count}: its "
+                "`own_counts` must be from 1 to all"
+            )
+    return vision, found
 
 
 def prepare_inside(

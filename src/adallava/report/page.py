@@ -54,6 +54,7 @@ def write_report(
     num_pictures: int | None = None,
     laid_over: Path | None = None,
     roofline: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write the page of a run folder, from the files that are in it, and return its path.
 
@@ -67,17 +68,18 @@ def write_report(
         num_pictures: how many samples get their picture, see `choose_pictures`.
         laid_over: the folder of a second run, on the same samples.
         roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
+        tell: see `read_samples`.
 
     Raises:
         RunFolderError: if one of the files is missing or not what a sweep writes.
         InputError: if the two runs have nothing in common, or the hardware's ceilings are not known.
     """
-    run, results, table = _read(run_folder)
+    run, results, table = _read(run_folder, tell)
     other = None
     if laid_over is not None:
         folder = laid_over.resolve()
         same_name = folder.name == run_folder.resolve().name
-        other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder))
+        other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder, tell))
     overlay = None if other is None else compare_runs(run, results, table, other)
     columns = _both(table, other)
     pictures = choose_pictures(columns, image_of, num_pictures)
@@ -101,9 +103,9 @@ class _Page:
     roofline: Roofline | None
 
 
-def _read(folder: Path) -> tuple[Run, Results, SampleTable]:
+def _read(folder: Path, tell: Callable[[str], None]) -> tuple[Run, Results, SampleTable]:
     run, results = read_run(folder), read_results(folder)
-    return run, results, read_table(read_samples(folder), [cell.cell for cell in results.cells])
+    return run, results, read_table(read_samples(folder, tell), [cell.cell for cell in results.cells])
 
 
 def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:

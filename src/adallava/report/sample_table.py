@@ -92,7 +92,7 @@ class SampleTable:
 def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleTable:
     """Return the answers of the given cells; records of other cells are passed over.
 
-    A repeated draw of one answer replaces nothing: resumed runs write each (cell, sample, draw) once.
+    Each (cell, sample, draw) is there once; see `read_samples`.
     """
     firsts: dict[str, SampleRecord] = {}
     num_patches: dict[str, int] = {}

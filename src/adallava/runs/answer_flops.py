@@ -4,12 +4,16 @@ from collections.abc import Sequence
 
 from adallava.costs.flops import answer_flops, kv_bytes
 from adallava.costs.parts import ModelCosts, TowerCosts
+from adallava.errors import AdallavaError
 from adallava.model import AdaLlava
 from adallava.records import WhatRan
 from adallava.runs.inside_cost import inside_selector_flops
 from adallava.scheduling.contract import TokenScheduler
-from adallava.selection.contract import Need, ResizingMethod, TowerShape
+from adallava.selection.contract import Need, ResizingMethod, Selector, TowerShape
 from adallava.selection.layer_contract import LayerSelector
+
+MAX_CHOICE_FLOPS = 10**18
+"""For one image: more than any model takes for a whole answer."""
 
 
 def count_flops(
@@ -94,10 +98,25 @@ def _selector_flops(
     if Need.WORDS in selector.needs:
         num_question_tokens = model.num_words(question)
     own = sum(
-        selector.flops(image, num_question_tokens, len(kept))
+        said_flops(selector, image, num_question_tokens, len(kept))
         for image, kept in zip(images, ran.kept_indices, strict=True)
     )
     return own + len(images) * model.text_tower_flops(question)
+
+
+def said_flops(selector: Selector, image: TowerShape, num_question_tokens: int, keep_count: int) -> int:
+    """Return what a method says that choosing costs; see `Selector.flops`.
+
+    Raises:
+        AdallavaError: if it is no number of FLOPs that anything takes.
+    """
+    said: object = selector.flops(image, num_question_tokens, keep_count)
+    if not isinstance(said, int) or isinstance(said, bool) or not 0 <= said <= MAX_CHOICE_FLOPS:
+        raise AdallavaError(
+            f"method {selector.name!r} says that choosing {keep_count} of {image.num_vision_tokens} tokens costs "
+            f"{f'{said!r}'[:80]} FLOPs: its `flops` must return a whole number from 0 to 10^18"
+        )
+    return said
 
 
 def _towers(model: AdaLlava, vision: TowerCosts, ran: WhatRan) -> list[TowerCosts]:

@@ -11,7 +11,8 @@ from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.capabilities import decoder_of
 from adallava.model import AdaLlava
 from adallava.pipeline.allocate import allocate_units
-from adallava.pipeline.decoding import decoding_of, in_words, values_of_checkpoint
+from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
+from adallava.pipeline.generation_bounds import check_generation_bounds
 from adallava.records import FULL_METHOD, Decoding, RunConfig
 from adallava.registry import load_selector_class, selector_names
 from adallava.runs.answering import Answerer
@@ -88,7 +89,8 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
             models[method] = full.with_method(method, adapter=adapter, **options)
         else:
             observer.note(f"method {method} is left out: {reason}")
-    check_method_costs(models)
+    for note in check_method_costs(models):
+        observer.note(note)
     return models
 
 
@@ -214,7 +216,9 @@ def load_decoding(request: SweepRequest, full: AdaLlava, observer: SweepObserver
             f"the checkpoint's generation_config sets {in_words(left_out)}, which a sweep does not take: ask for it by "
             "--generation-option NAME=VALUE"
         )
-    return decoding_of(own, request.config.generation_options)
+    decoding = decoding_of(own, request.config.generation_options)
+    check_generation_bounds(generate_arguments(decoding), full.base)
+    return decoding
 
 
 def load_costs(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> ModelCosts | None:

@@ -14,7 +14,7 @@ from adallava.costs.parts import ModelCosts
 from adallava.costs.roofline import hardware, weight_counts
 from adallava.errors import InputError
 from adallava.model import AdaLlava
-from adallava.pipeline.prompt_limit import max_prompt_tokens
+from adallava.pipeline.prompt_limit import device_memory_bytes, max_prompt_tokens
 from adallava.records import FULL_METHOD, Results, Run, RunConfig, SampleRecord
 from adallava.records.cells import CellPlan, cells_of
 from adallava.records.journal import RESULTS_FILE, Journal, locked_folder, read_done, write_record
@@ -170,10 +170,19 @@ def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observ
         with_token=[name for name, model in schedulers.items() if has_free_token(model.scheduler)],
     )
     assert config.max_new_tokens is not None
-    limit = max_prompt_tokens(models[FULL_METHOD].base.config, config.max_new_tokens)
+    full = models[FULL_METHOD]
+    limit = max_prompt_tokens(
+        full.base.config,
+        config.max_new_tokens,
+        rows=min(config.batch_size, len(task.samples)) * decoding.num_beams,
+        eager=config.attn_implementation == "eager",
+        memory_bytes=device_memory_bytes(full.device),
+    )
     if limit is not None:
-        observer.note(f"a prompt may have {limit} tokens, vision tokens included; a longer one is a failed sample")
-    prepare = partial(prepare_batch, models[FULL_METHOD].processor, question_suffix=config.question_suffix, limit=limit)
+        observer.note(
+            f"a prompt may have {limit.tokens} tokens, vision tokens included; a longer one is a failed sample"
+        )
+    prepare = partial(prepare_batch, full.processor, question_suffix=config.question_suffix, limit=limit)
     store = BatchStore(task.samples, config.batch_size, prepare)
     answerers = make_answerers(config, models, schedulers, task, costs)
     return LoadedSweep(task, models, schedulers, plans, answerers, store, config, costs)

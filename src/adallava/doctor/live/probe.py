@@ -16,6 +16,7 @@ from adallava.model import AdaLlava, build_prompt
 from adallava.pipeline.allocate import MethodCounts, allocate_tokens, method_counts
 from adallava.pipeline.decoding import decoding_of, generate_arguments
 from adallava.pipeline.result import AdaLlavaOutput
+from adallava.processors.stock import make_inputs
 from adallava.records import FULL_METHOD, WhatRan
 from adallava.selection.contract import OwnCountMethod
 from adallava.selection.layer_contract import LayerSelector
@@ -174,7 +175,7 @@ def make_probe(
 
     def prepared(first: int, last: int) -> Inputs:
         """Return the prompts `first` to `last - 1` as one batch."""
-        batch = model.processor(images=images[first:last], text=prompts[first:last], return_tensors="pt", padding=True)
+        batch = make_inputs(model.processor, images[first:last], prompts[first:last])
         return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
     return Probe(
