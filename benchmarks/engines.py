@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from layers import with_random_weights
 from measured import add_arguments, figures, finish
-from random_llava import NoText, make_base, prompts
+from random_llava import make_base
 
 from adallava import AdaLlava
+from adallava.bench.prompts import make_prompts
+from adallava.bench.shapes import NoText
 from adallava.registry import load_selector_class, selector_names
 
 NEW = {"max_new_tokens": 8, "eos_token_id": None, "pad_token_id": 0, "do_sample": False}
@@ -71,7 +73,7 @@ def compare(engine: str, device: str) -> dict[str, Any]:
     """Return how many calls of one engine were compared with stock `generate`'s, and which differ."""
     full = AdaLlava(make_base("toy", device, torch.float32), NoText(), engine="stock")
     ours = full.with_engine(engine)
-    inputs = prompts(full, 3, 23)
+    inputs = make_prompts(full, 3, 23)
     inputs["attention_mask"][1, :4] = 0
     differ, elsewhere, compared = [], {}, 0
     for name, model, asked in calls(full):
@@ -100,7 +102,7 @@ def near_ties(engine: str, device: str, prompts_of: int = 40) -> dict[str, Any]:
     exact = AdaLlava(copy.deepcopy(base).float(), NoText(), engine="stock").with_method("uniform")
     tokens, deviations = 0, []
     for number in range(prompts_of):
-        inputs = prompts(stock, 1, 20 + number)
+        inputs = make_prompts(stock, 1, 20 + number)
         pair = [answered(model, inputs, {"token_budget": 64}).answer_ids[0] for model in (stock, ours)]
         tokens += len(pair[0])
         where = next((place for place, (one, other) in enumerate(zip(*pair, strict=True)) if one != other), None)
@@ -132,7 +134,7 @@ def many_requests(engine: str, device: str, number: int) -> dict[str, Any]:
     for request in range(number):
         batch, text = chosen.choice((1, 1, 2, 3, 8)), chosen.randint(6, 60)
         budget, new_tokens = chosen.choice((16, 64, 192, 1.0)), chosen.choice((1, 4, 9))
-        kept.generate(**prompts(full, batch, text), token_budget=budget, **{**NEW, "max_new_tokens": new_tokens})
+        kept.generate(**make_prompts(full, batch, text), token_budget=budget, **{**NEW, "max_new_tokens": new_tokens})
         if (request + 1) % max(1, number // 10) == 0 and torch.cuda.is_available():
             torch.cuda.synchronize()
             held.append([request + 1, torch.cuda.memory_allocated(), torch.cuda.memory_reserved()])

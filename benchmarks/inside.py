@@ -14,10 +14,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from measured import Parts, add_arguments, dtype_of, figures, finish, in_turns, spreads, synchronize
-from random_llava import SHAPES, NoText, make_base, prompts
+from measured import Parts, add_arguments, dtype_of, figures, finish, spreads, synchronize
+from random_llava import SHAPES, make_base
 
 from adallava import AdaLlava
+from adallava.bench.prompts import make_prompts
+from adallava.bench.shapes import NoText
+from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import StageClock
 
 METHODS = ("uniform", "fastv", "sparsevlm", "pyramiddrop")
@@ -63,13 +66,13 @@ def main() -> None:
     print("| batch | K | method | prefill ms | 10 % … 90 % | ms to the first token | tokens by layer |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for batch in args.batch:
-        inputs = prompts(full, batch, args.text_tokens)
+        inputs = make_prompts(full, batch, args.text_tokens)
         cells: dict[str, Callable[[], Parts]] = {
             f"{method}@{keep_count}": partial(prefill, models[method], inputs, budget)
             for method, keep_count, budget in asked
         }
         share = args.seconds / len(args.batch)
-        measured = in_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
+        measured = take_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
         for (method, keep_count, budget), cell in zip(asked, measured.values(), strict=True):
             row = {"batch": batch, "keep_count": keep_count, "method": method, **spreads(cell)}
             row["tokens"] = tokens_by_layer(models[method], inputs, budget)

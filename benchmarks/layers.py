@@ -23,11 +23,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from measured import Cell, Parts, add_arguments, dtype_of, figures, finish, in_turns, spread, spreads, synchronize
-from random_llava import SHAPES, NoText, make_base, prompts
+from measured import Cell, Parts, add_arguments, dtype_of, figures, finish, spread, spreads, synchronize
+from random_llava import SHAPES, make_base
 from torch import nn
 
 from adallava import AdaLlava
+from adallava.bench.prompts import make_prompts
+from adallava.bench.shapes import NoText
+from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import PrefillMark, StageClock
 from adallava.scheduling import build_scheduler
 
@@ -90,7 +93,7 @@ def timed_stock(base: Any, inputs: dict[str, Any], new_tokens: int) -> Parts:
 
 def over(cell: Cell, cut: Cell) -> dict[str, Any]:
     """Return what a cell took more than the truncated model in the same round, in ms."""
-    pairs = list(zip(cell.parts, cut.parts, strict=False))
+    pairs = list(zip(cell.results, cut.results, strict=False))
     names = ("prefill_ms", "decode_token_ms") if pairs else ()
     return {name: spread([own[name] - other[name] for own, other in pairs]) for name in names}
 
@@ -123,7 +126,7 @@ Key = tuple[int, str, str]
 def cells_of(full: AdaLlava, args: argparse.Namespace, batch: int) -> dict[Key, Callable[[], Parts]]:
     """Return what is timed at one batch size."""
     model = full.with_method("uniform")
-    inputs = prompts(model, batch, args.text_tokens)
+    inputs = make_prompts(model, batch, args.text_tokens)
     keep_count = args.keep or model.shape.num_vision_tokens
     run = partial(timed, inputs=inputs, keep_count=keep_count, new_tokens=args.new_tokens)
     cells: dict[Key, Callable[[], Parts]] = {(batch, "1.0", "full"): partial(run, model, latency=1.0)}
@@ -164,7 +167,7 @@ def main() -> None:
     for batch in args.batch:
         cells = cells_of(full, args, batch)
         share = args.seconds * batch**0.5 / sum(size**0.5 for size in args.batch)
-        measured = in_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
+        measured = take_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=share)
         for key, cell in measured.items():
             rows.append(dict(zip(("batch", "latency", "scheduler"), key, strict=True)) | spreads(cell))
             if key[2] in SCHEDULERS and (cut := measured.get((batch, key[1], "cut"))) is not None:

@@ -4,67 +4,34 @@ import argparse
 import json
 import shlex
 import sys
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from adallava.runs.provenance import collect_provenance
+from adallava.measuring.provenance import collect_provenance
+from adallava.measuring.turns import Turns, spread_of
 
 Parts = Mapping[str, float]
 """Milliseconds, or bytes, by name."""
 
 
-@dataclass
-class Cell:
-    """What repeats of one cell gave, or why there are none."""
-
-    parts: list[Parts] = field(default_factory=list)
-    error: str | None = None
-
-
-def in_turns(
-    cells: Mapping[str, Callable[[], Parts]], *, warm_ups: int, repeats: int, seconds: float
-) -> dict[str, Cell]:
-    """Run every cell once a round, so that a machine that drifts favours none.
-
-    Stops after the round in which the seconds are over, but not before one round is recorded. A cell that raises, for
-    want of memory for instance, is left out from then on.
-    """
-    measured = {name: Cell() for name in cells}
-    end = time.monotonic() + seconds
-    for number in range(warm_ups + repeats):
-        for name, run in cells.items():
-            cell = measured[name]
-            if cell.error is not None:
-                continue
-            try:
-                parts = run()
-            except Exception as error:  # the other cells may still run
-                cell.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                continue
-            if number >= warm_ups:
-                cell.parts.append(parts)
-        if number >= warm_ups and time.monotonic() > end:
-            break
-    return measured
+Cell = Turns[Parts]
+"""What repeats of one cell gave, or why there are none."""
 
 
 def spread(values: list[float]) -> dict[str, float]:
     """Return median, 10th and 90th percentile, as the sweep's files have them."""
-    low, median, high = np.percentile(values, (10, 50, 90))
-    return {"median": float(median), "low": float(low), "high": float(high)}
+    return spread_of(values).model_dump()
 
 
 def spreads(cell: Cell) -> dict[str, Any]:
     """Return the spread of every part and how many repeats it is of, or the error."""
-    if cell.error is not None or not cell.parts:
+    if cell.error is not None or not cell.results:
         return {"error": cell.error or "not run"}
-    return {"repeats": len(cell.parts)} | {name: spread([one[name] for one in cell.parts]) for name in cell.parts[0]}
+    names = cell.results[0]
+    return {"repeats": len(cell.results)} | {name: spread([one[name] for one in cell.results]) for name in names}
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, repeats: int) -> None:

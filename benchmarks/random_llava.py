@@ -25,6 +25,8 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from published_llava import IMAGE_TOKEN_ID, config_fields, old_names, shapes, write_processor
 
+from adallava.bench.shapes import random_base
+
 SHAPES = ("7b", "thin", "toy")
 SHARD_BYTES = 5 * 10**9
 STD = 0.02
@@ -51,7 +53,7 @@ def config_of(name: str, layers: int | None = None) -> dict[str, Any]:
 
 def make_base(name: str, device: str, dtype: torch.dtype) -> Any:
     """Return a stock Llava made on the device, with random weights in that type."""
-    from transformers import LlavaConfig, LlavaForConditionalGeneration
+    from transformers import LlavaConfig
 
     published = config_of(name)
     for fields in (published, published["text_config"]):
@@ -59,41 +61,7 @@ def make_base(name: str, device: str, dtype: torch.dtype) -> Any:
         del fields["torch_dtype"]
     config = LlavaConfig.from_dict(published)
     config._attn_implementation = "sdpa"
-    kept = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        with torch.device(device):
-            base = LlavaForConditionalGeneration(config)
-    finally:
-        torch.set_default_dtype(kept)
-    return base.eval()
-
-
-class NoText:
-    """Stands in for a processor where answers are not read."""
-
-    tokenizer = None
-
-    def batch_decode(self, answers: list[list[int]], **_: Any) -> list[str]:
-        return [""] * len(answers)
-
-
-def prompts(model: Any, batch: int, text_tokens: int) -> dict[str, torch.Tensor]:
-    """Return prompts of one picture each, of random words and pixels: the same ones at every call.
-
-    Args:
-        model: an `AdaLlava`, for its N, its picture's size, its type and its device.
-        batch: prompts.
-        text_tokens: of each prompt, five of them before the picture.
-    """
-    generator = torch.Generator().manual_seed(0)
-    image_token = getattr(model.base.config, "image_token_id", IMAGE_TOKEN_ID)
-    image = torch.full((batch, model.shape.num_vision_tokens), image_token)
-    text = torch.randint(4, 200, (batch, text_tokens), generator=generator)
-    ids = torch.cat([text[:, :5], image, text[:, 5:]], dim=1).to(model.device)
-    size = model.base.config.vision_config.image_size
-    pixels = torch.randn(batch, 3, size, size, generator=generator).to(model.device, model.dtype)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+    return random_base(config, device, dtype)
 
 
 def write_checkpoint(folder: Path, name: str, device: str, *, layers: int | None = None, seed: int = 0) -> int:

@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 from measured import dtype_of, figures, finish
-from random_llava import SHAPES, NoText, make_base, prompts
+from random_llava import SHAPES, make_base
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adallava import AdaLlava
+from adallava.bench.prompts import make_prompts
+from adallava.bench.shapes import NoText
 
 METHODS = {"full": 1.0, "visionzip": 0.5}
 
@@ -71,7 +73,7 @@ def main() -> None:
     models = {"full": full, "visionzip": full.with_method("visionzip")}
     with nullcontext() if args.attention == "any" else sdpa_kernel(SDPBackend.MATH):
         made = [
-            [answer(models, prompts(full, 1, 60 + number), args.new_tokens) for number in range(args.prompts)]
+            [answer(models, make_prompts(full, 1, 60 + number), args.new_tokens) for number in range(args.prompts)]
             for _ in range(1 + args.repeats)
         ]
     first, *later = made

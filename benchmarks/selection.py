@@ -18,11 +18,12 @@ from itertools import product
 from typing import Any
 
 import torch
-from measured import Parts, add_arguments, dtype_of, figures, finish, in_turns, spreads, synchronize
+from measured import Parts, add_arguments, dtype_of, figures, finish, spreads, synchronize
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from adallava.measuring.turns import take_turns
 from adallava.pipeline.checked import NEED_OF_FIELD
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.select import choose
@@ -113,7 +114,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
                 planned[name] = 0
             inputs = read_by(selector, random_inputs(shape, planned[name], num_images, device, dtype))
             cells[name] = partial(timed, selector, inputs, device)
-        measured = in_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=args.seconds / len(sizes))
+        measured = take_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=args.seconds / len(sizes))
         for name, cell in measured.items():
             row = {"method": name, "images": num_images, "keep_count": planned[name], **spreads(cell)}
             if "error" not in row:

@@ -53,8 +53,9 @@ def test_layers_are_timed_for_every_scheduler_that_needs_no_plan(tmp_path):
 
 @pytest.mark.long
 def test_a_cell_that_fails_is_told_and_the_others_are_timed():
-    code = "from measured import *; import json\ndef bad(): raise MemoryError('too much')\n"
-    code += "cells = in_turns({'a': bad, 'b': lambda: {'ms': 1.0}}, warm_ups=1, repeats=2, seconds=9)\n"
+    code = "import json; from measured import *; from adallava.measuring.turns import take_turns\n"
+    code += "def bad(): raise MemoryError('too much')\n"
+    code += "cells = take_turns({'a': bad, 'b': lambda: {'ms': 1.0}}, warm_ups=1, repeats=2, seconds=9)\n"
     code += "finish({'rows': [spreads(cell) for cell in cells.values()]}, None)"
     done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr

@@ -121,7 +121,7 @@ def test_files_that_the_readme_points_to_exist():
         assert (ROOT / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.parametrize("command", ["", "sweep", "compare", "report", "generate", "doctor", "train"])
+@pytest.mark.parametrize("command", ["", "sweep", "compare", "report", "generate", "bench", "doctor", "train"])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])

@@ -22,7 +22,7 @@ from rank_server import RankServer, wait_until
 from sweep_inputs import deterministic_results, deterministic_samples, local_questions
 
 from adallava.cli.main import main
-from adallava.runs.provenance import collect_provenance
+from adallava.measuring.provenance import collect_provenance
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
 

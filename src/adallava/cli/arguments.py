@@ -92,7 +92,7 @@ def parse_positions(values: Sequence[str]) -> tuple[PositionsName, ...]:
     return tuple(known[value] for value in dict.fromkeys(values))
 
 
-def parse_batch_sizes(values: Sequence[str]) -> tuple[int, ...]:
+def parse_batch_sizes(values: Sequence[str], option: str = "--timing-batch-sizes") -> tuple[int, ...]:
     """Read batch sizes, each once, in ascending order.
 
     Raises:
@@ -100,9 +100,7 @@ def parse_batch_sizes(values: Sequence[str]) -> tuple[int, ...]:
     """
     for value in values:
         if not _is_count(value):
-            raise InputError(
-                f"--timing-batch-sizes {shorten(value)} is no batch size: give whole numbers from 1 to {MAX_COUNT}"
-            )
+            raise InputError(f"{option} {shorten(value)} is no batch size: give whole numbers from 1 to {MAX_COUNT}")
     return tuple(sorted({int(value) for value in values}))
 
 

@@ -16,7 +16,7 @@ from adallava.errors import AdallavaError, InputError
 from .arguments import check_argv
 from .streams import say, steady_streams
 
-COMMANDS = ("sweep", "compare", "report", "generate", "doctor", "train", "convert")
+COMMANDS = ("sweep", "compare", "report", "generate", "bench", "doctor", "train", "convert")
 """Modules of `adallava.cli`, in the order of the help."""
 
 EXIT_OK = 0

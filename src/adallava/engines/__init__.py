@@ -1,7 +1,7 @@
 """How a prepared batch is run and answered: one engine a file. Stock `generate` is one of them."""
 
 from adallava.engines.contract import Engine
-from adallava.engines.pick import Engines, pick_engine
+from adallava.engines.pick import Engines, check_engine, pick_engine
 from adallava.engines.warming import WarmUp, warm_up
 
-__all__ = ["Engine", "Engines", "WarmUp", "pick_engine", "warm_up"]
+__all__ = ["Engine", "Engines", "WarmUp", "check_engine", "pick_engine", "warm_up"]

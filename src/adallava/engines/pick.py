@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
+import torch
+
 from adallava.engines.captured import CapturedEngine
 from adallava.engines.contract import Engine
 from adallava.engines.room import Room
@@ -15,6 +17,18 @@ from adallava.pipeline.program import LLMRun
 from adallava.pipeline.result import Generated
 from adallava.pipeline.stages import PLAIN, Stages
 from adallava.records.names import EngineName
+
+
+def check_engine(name: str, device: torch.device) -> None:
+    """Refuse an engine for a model on a device.
+
+    Raises:
+        InputError: for another name than `EngineName` has, or graphs without CUDA.
+    """
+    if name not in get_args(EngineName):
+        raise InputError(f"engine={name!r} is none of {', '.join(get_args(EngineName))}")
+    if name in ("graphs", "compiled") and device.type != "cuda":
+        raise InputError(f"engine={name!r} needs a CUDA device, and the model is on {device}: use engine='auto'")
 
 
 class Engines:
@@ -30,11 +44,8 @@ class Engines:
         Raises:
             InputError: for another name, or graphs without CUDA.
         """
-        if name not in get_args(EngineName):
-            raise InputError(f"engine={name!r} is none of {', '.join(get_args(EngineName))}")
         device = next(model.parameters()).device
-        if name in ("graphs", "compiled") and device.type != "cuda":
-            raise InputError(f"engine={name!r} needs a CUDA device, and the model is on {device}: use engine='auto'")
+        check_engine(name, device)
         self._room: Room | None = None
         if name == "eager":
             self._room = Room(model, "eager")

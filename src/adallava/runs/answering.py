@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from adallava.costs.parts import ModelCosts
+from adallava.measuring.machine_load import cpu_by_others, read_load
+from adallava.measuring.peak_memory import peak_memory_bytes, reset_peak_memory
 from adallava.model import AdaLlava
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.decoding import generate_arguments
@@ -19,8 +21,6 @@ from adallava.records.cells import CellPlan, sample_seed
 from adallava.runs.answer_flops import count_flops, count_kv_bytes
 from adallava.runs.batches import BatchStore, PreparedBatch, describe_error
 from adallava.runs.empty_causes import classify_empty
-from adallava.runs.machine_load import cpu_by_others, read_load
-from adallava.runs.peak_memory import peak_memory_bytes, reset_peak_memory
 from adallava.tasks import TaskSample
 from adallava.tasks.task import Scorer
 

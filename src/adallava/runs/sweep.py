@@ -13,6 +13,7 @@ from adallava.analysis.summary import summarise
 from adallava.costs.parts import ModelCosts
 from adallava.costs.roofline import hardware, weight_counts
 from adallava.errors import InputError
+from adallava.measuring.provenance import collect_provenance
 from adallava.model import AdaLlava
 from adallava.pipeline.prompt_limit import device_memory_bytes, max_prompt_tokens
 from adallava.records import FULL_METHOD, Results, Run, RunConfig, SampleRecord
@@ -38,7 +39,6 @@ from adallava.runs.loading import (
     resolve_methods,
 )
 from adallava.runs.observer import SweepObserver
-from adallava.runs.provenance import collect_provenance
 from adallava.runs.ranks import ONE_PROCESS, Ranks
 from adallava.runs.request import SweepRequest
 from adallava.runs.task_figures import write_task_figures

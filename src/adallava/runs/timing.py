@@ -1,23 +1,24 @@
 """Timing as users feel it: the same warm batch through every cell, again and again, in turns.
 
-The turns matter. A machine drifts (clocks, heat, neighbours); cells that take turns drift together, so that no method
-is favoured by when it ran. The full-token model is a cell like any other: the same code, the same repeats.
+The full-token model is a cell like any other: the same code, the same repeats.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from adallava.records import PART_NAMES, MachineLoad, Spread, Timing, TimingRecord
+from adallava.measuring.machine_load import load_between, read_load
+from adallava.measuring.turns import Turns, spread_of, take_turns
+from adallava.records import PART_NAMES, MachineLoad, Timing, TimingRecord
 from adallava.records.cells import CellPlan
 from adallava.records.journal import read_timings, write_timings
 from adallava.runs.answering import Answerer
 from adallava.runs.batches import PreparedBatch, describe_error
-from adallava.runs.machine_load import load_between, read_load
 from adallava.runs.observer import SweepObserver
 from adallava.tasks import TaskSample
 
@@ -106,23 +107,11 @@ def time_batch(
     answerers: Mapping[str, Answerer], plans: Sequence[CellPlan], batch: PreparedBatch, device: torch.device = _CPU
 ) -> list[TimingRecord]:
     """Send one batch through all cells in turns. A cell that fails once is left out from then on, with its reason."""
-    measured: dict[str, list[Measurement]] = {plan.cell: [] for plan in plans}
-    errors: dict[str, str] = {}
+    cells = {plan.cell: partial(measure, answerers[plan.runner], plan, batch) for plan in plans}
     before = read_load()
-    for number in range(WARM_UPS + REPEATS):
-        for plan in plans:
-            if plan.cell in errors:
-                continue
-            try:
-                measurement = measure(answerers[plan.runner], plan, batch)
-            except Exception as error:  # most often a batch that does not fit into memory: the others still may
-                errors[plan.cell] = describe_error(error)
-                continue
-            if number >= WARM_UPS:
-                measured[plan.cell].append(measurement)
+    turns = take_turns(cells, warm_ups=WARM_UPS, repeats=REPEATS, describe=describe_error)
     machine = load_between(before, read_load(), device)
-    size = len(batch.samples)
-    return [_record(plan.cell, size, measured[plan.cell], errors.get(plan.cell), machine) for plan in plans]
+    return [_record(plan.cell, len(batch.samples), turns[plan.cell], machine) for plan in plans]
 
 
 def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measurement:
@@ -149,7 +138,7 @@ def sum_up(batch_size: int, measurements: Sequence[Measurement], machine: Machin
     return Timing(
         batch_size=batch_size,
         repeats=len(measurements),
-        part_ms={part: _spread(values) for part, values in parts.items()},
+        part_ms={part: spread_of(values) for part, values in parts.items()},
         peak_memory_bytes=max(one.peak_memory_bytes for one in measurements),
         drift=_drift(parts["time_to_first_token"]),
         machine=machine,
@@ -163,13 +152,6 @@ def _drift(values: Sequence[float]) -> float | None:
     return last / first if first > 0.0 else None
 
 
-def _spread(values: Sequence[float]) -> Spread:
-    low, median, high = np.percentile(values, (10, 50, 90))
-    return Spread(median=float(median), low=float(low), high=float(high))
-
-
-def _record(
-    cell: str, batch_size: int, measurements: Sequence[Measurement], error: str | None, machine: MachineLoad
-) -> TimingRecord:
-    timing = sum_up(batch_size, measurements, machine) if error is None else None
-    return TimingRecord(cell=cell, batch_size=batch_size, timing=timing, error=error)
+def _record(cell: str, batch_size: int, turns: Turns[Measurement], machine: MachineLoad) -> TimingRecord:
+    timing = sum_up(batch_size, turns.results, machine) if turns.error is None else None
+    return TimingRecord(cell=cell, batch_size=batch_size, timing=timing, error=turns.error)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from dial_records import dial_results
 
+from adallava.measuring import machine_load
+from adallava.measuring.machine_load import LoadReading, cpu_by_others, load_between, read_load
 from adallava.records import MachineLoad, Results, Timing
 from adallava.report.axes import cost_axes
 from adallava.report.clock_notes import clock_note, table_clock_note
-from adallava.runs import machine_load
-from adallava.runs.machine_load import LoadReading, cpu_by_others, load_between, read_load
 from adallava.runs.timing import Measurement, sum_up
 
 IDLE = MachineLoad(num_cores=2, load_before=0.9, load_after=1.0, cpu_by_others=0.01)

@@ -3,7 +3,7 @@ import subprocess
 import pytest
 
 import adallava
-from adallava.runs.provenance import collect_provenance, git_state
+from adallava.measuring.provenance import collect_provenance, git_state
 
 
 def git(folder, *arguments):

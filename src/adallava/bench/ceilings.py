@@ -1,0 +1,51 @@
+"""What this machine does at most, measured: the rates that floors are computed from."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from adallava.costs.roofline import Hardware
+
+_BLOCKS = 3
+"""The best of them counts: a ceiling is not a mean."""
+
+
+def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Hardware:
+    """Return the rate of a large matrix product in a type, and of a large copy (bytes read and bytes written)."""
+    on_cuda = device.type == "cuda"
+    side, copied_bytes, repeats = (8192, 2**29, 10) if on_cuda else (512, 2**25, 3)
+    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    source = torch.zeros(copied_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return Hardware(
+        {dtype_name(dtype): _rate(lambda: torch.mm(one, other), 2.0 * side**3, repeats, device)},
+        _rate(lambda: target.copy_(source), 2.0 * copied_bytes, repeats, device),
+        (torch.cuda.get_device_name(device),) if on_cuda else (),
+        f"measured: a product of {side} x {side}, a copy of {copied_bytes / 2**20:.0f} MiB",
+    )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return `bfloat16`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _rate(work: Callable[[], object], amount: float, repeats: int, device: torch.device) -> float:
+    """Return the most that was done in a second."""
+    work()
+    rates = []
+    for _ in range(_BLOCKS):
+        synchronize(device)
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        synchronize(device)
+        rates.append(repeats * amount / (time.perf_counter() - begin))
+    return max(rates)

@@ -1,0 +1,43 @@
+"""The files of a benchmark: JSON, and a page with its plot beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from adallava.bench.page import page_of
+from adallava.bench.run import KIND
+from adallava.errors import InputError
+from adallava.records.durable import make_folder, write_atomically
+
+_NAME = "bench.json"
+_MOST_BYTES = 2**26
+
+
+def output_file(asked: Path) -> Path:
+    """Return the file of figures for an `--output`, which is that file, or a folder for it.
+
+    Raises:
+        InputError: if something else is there already.
+        RunFolderError: if its folder cannot be made.
+    """
+    file = asked if asked.suffix.lower() == ".json" and not asked.is_dir() else asked / _NAME
+    make_folder(file.parent)
+    if file.exists() and not _is_ours(file):
+        raise InputError(f"--output {asked}: {file} is there and is no file of adallava bench: name another")
+    return file
+
+
+def write_figures(file: Path, document: dict[str, Any]) -> None:
+    """Write both, each at once or not at all; the page is beside the file, with its name."""
+    write_atomically(file, [(json.dumps(document, indent=1) + "\n").encode()])
+    write_atomically(file.with_suffix(".html"), [page_of(document).encode("utf-8", errors="replace")])
+
+
+def _is_ours(file: Path) -> bool:
+    if not file.is_file() or file.stat().st_size > _MOST_BYTES:
+        return False
+    try:
+        held = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(held, dict) and held.get("kind") == KIND

@@ -1,0 +1,105 @@
+"""The least that an answer can take on this machine: products at the rate of a large one, weights at that of a copy.
+
+A bound (a roofline, see `costs/roofline.py`), of one prefill and the decoding behind it: what a method does to choose,
+and what is launched and waited for, is none of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops, projector_flops, vision_flops
+from adallava.costs.parts import ModelCosts
+from adallava.costs.roofline import Hardware, floor_ms, weight_bytes, weight_counts
+from adallava.records import WhatRan
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one sample of a batch has the machine do.
+
+    Attributes:
+        pictures: that the tower runs on.
+        tokens_projected: vision tokens that enter the LLM.
+        lengths: tokens that each layer of the LLM reads in prefill.
+        groups_run: of each layer, which of its groups of heads run; None if all do.
+        groups: that a layer is split into.
+    """
+
+    pictures: int
+    tokens_projected: int
+    lengths: tuple[int, ...]
+    groups_run: tuple[frozenset[int], ...] | None = None
+    groups: int = 1
+
+    @property
+    def layer_shares(self) -> list[Fraction] | None:
+        """The share of each layer that runs."""
+        return None if self.groups_run is None else [Fraction(len(run), self.groups) for run in self.groups_run]
+
+
+def row_of(record: WhatRan, num_layers: int) -> Row:
+    """Return what the record of an answer says was done for it."""
+    by_layer = record.tokens_kept_by_layer or (record.tokens_kept,) * num_layers
+    text = record.prompt_length - record.tokens_kept
+    return Row(
+        pictures=sum(record.tower_runs) if record.tokens_kept else 0,
+        tokens_projected=record.tokens_kept,
+        lengths=tuple(text + count for count in by_layer),
+        groups_run=None if record.groups_run is None else tuple(map(frozenset, record.groups_run)),
+        groups=record.groups_per_layer,
+    )
+
+
+def floors_of(
+    machine: Hardware, costs: ModelCosts, rows: Sequence[Row], new_tokens: int, *, dtype: str, value_bytes: int
+) -> dict[str, float]:
+    """Return the least milliseconds of a batch, by the names that its measured times have.
+
+    Args:
+        machine: with the ceiling of the type.
+        costs: of the model's parts.
+        rows: of the batch, which reads each weight once: those of the layers that any row runs.
+        new_tokens: A, of each answer.
+        dtype: of weights and products.
+        value_bytes: of a number of that type.
+    """
+    llm, weights = costs.llm, weight_counts(costs)
+    read_bytes = weight_bytes(llm, bytes_per_value=value_bytes, layer_shares=_run_by_any(rows))
+
+    def cached_bytes(ahead: int) -> int:
+        each = (
+            kv_bytes(llm, row.lengths, 1 + ahead, bytes_per_value=value_bytes, layer_shares=row.layer_shares)
+            for row in rows
+        )
+        return read_bytes + sum(each)
+
+    def least(flops: float, num_bytes: float) -> float:
+        return floor_ms(machine, flops, num_bytes, dtype=dtype)
+
+    pictures, projected = sum(row.pictures for row in rows), sum(row.tokens_projected for row in rows)
+    vision = vision_flops(costs.vision, num_images=pictures)
+    prefill = sum(prefill_flops(llm, row.lengths, layer_shares=row.layer_shares) for row in rows)
+    decode = sum(decode_flops(llm, row.lengths, new_tokens, layer_shares=row.layer_shares) for row in rows)
+    floors = {
+        "vision": least(vision, value_bytes * weights["vision"]) if pictures else 0.0,
+        "projector": least(projector_flops(costs, projected), value_bytes * weights["projector"]) if projected else 0.0,
+        "prefill": least(prefill, cached_bytes(0)),
+    }
+    first = sum(floors.values())
+    # The cache of the middle step, rounded down: the mean of a bound over the steps is a bound of their mean.
+    token = least(decode / max(1, new_tokens - 1), cached_bytes(new_tokens // 2))
+    return floors | {
+        "time_to_first_token": first,
+        "decode_per_token": token,
+        "total": first + (new_tokens - 1) * token,
+    }
+
+
+def _run_by_any(rows: Sequence[Row]) -> list[Fraction] | None:
+    """Return the share of each layer that at least one row runs."""
+    runs = [row.groups_run for row in rows if row.groups_run is not None]
+    if len(runs) < len(rows):
+        return None
+    groups = rows[0].groups
+    return [Fraction(len(frozenset().union(*layer)), groups) for layer in zip(*runs, strict=True)]

@@ -1,0 +1,68 @@
+"""Prompts of one picture each, of random words and pixels: the same ones at every call."""
+
+from typing import Any
+
+import torch
+
+from adallava.errors import InputError
+from adallava.families.picture_inputs import PictureInputs
+from adallava.model import AdaLlava
+
+BEFORE_PICTURE_TOKENS = 5
+"""Of a prompt's text; a method inside the LLM needs some behind the picture, too."""
+
+_MOST_WORDS = 1000
+"""Ids that words are drawn from."""
+
+
+def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int) -> dict[str, Any]:
+    """Return a batch as `generate` takes it, on the model's device.
+
+    Args:
+        model: for its N, its processor's pictures, its type and its device.
+        batch_size: B prompts of one length.
+        text_tokens: of each prompt, `BEFORE_PICTURE_TOKENS` of them before the picture.
+
+    Raises:
+        InputError: for too little text to have some on both sides of the picture.
+    """
+    if text_tokens <= BEFORE_PICTURE_TOKENS:
+        raise InputError(
+            f"--text-tokens is {text_tokens}: give at least {BEFORE_PICTURE_TOKENS + 1}, {BEFORE_PICTURE_TOKENS} of "
+            "which stand before the picture"
+        )
+    generator = torch.Generator().manual_seed(0)
+    words = _words(model)
+    text = words[torch.randint(len(words), (batch_size, text_tokens), generator=generator)]
+    pictures = _pictures(model, batch_size, generator)
+    given = PictureInputs.of(**pictures)
+    assert given is not None
+    each = sum(rows * columns for rows, columns in model.family.grids(given)) // batch_size
+    image = torch.full((batch_size, each), model.family.image_token_id)
+    ids = torch.cat([text[:, :BEFORE_PICTURE_TOKENS], image, text[:, BEFORE_PICTURE_TOKENS:]], dim=1)
+    ids = ids.to(model.device)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pictures}
+
+
+def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator) -> dict[str, Any]:
+    """Return what the processor makes of a picture of noise, or noise where there is no processor."""
+    processor = getattr(model.processor, "image_processor", None)
+    size = int(model.base.config.vision_config.image_size)
+    if processor is None:
+        pixels = torch.randn(batch_size, 3, size, size, generator=generator)
+        return {"pixel_values": pixels.to(model.device, model.dtype)}
+    noise = torch.randint(0, 256, (size, size, 3), generator=generator, dtype=torch.uint8).numpy()
+    made = processor(images=[noise] * batch_size, return_tensors="pt")
+    given = {name: made[name] for name in ("pixel_values", "image_sizes") if name in made}
+    given["pixel_values"] = given["pixel_values"].to(model.device, model.dtype)
+    return given
+
+
+def _words(model: AdaLlava) -> torch.Tensor:
+    """Return ids that are no special ones."""
+    config = model.base.config
+    special = {model.family.image_token_id, 0, 1, 2}
+    tokenizer = getattr(model.processor, "tokenizer", None)
+    special |= set() if tokenizer is None else set(tokenizer.all_special_ids)
+    size = min(int(config.get_text_config().vocab_size), _MOST_WORDS)
+    return torch.tensor([number for number in range(size) if number not in special])

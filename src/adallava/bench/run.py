@@ -1,0 +1,186 @@
+"""A benchmark from end to end: batch size after batch size, all cells in turns, and what goes into its file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from typing import Any
+
+from adallava.bench.ceilings import dtype_name, measure_ceilings
+from adallava.bench.floors import floors_of, row_of
+from adallava.bench.loading import Bench, load_bench
+from adallava.bench.measure import Answer, Turn, answer_by_model, answer_by_transformers, take_turn
+from adallava.bench.prompts import make_prompts
+from adallava.bench.request import GRAPH_WARM_UPS, PLAIN_WARM_UPS, BenchRequest
+from adallava.costs.roofline import Hardware
+from adallava.measuring.machine_load import load_between, read_load
+from adallava.measuring.provenance import collect_provenance
+from adallava.measuring.turns import Turns, spread_of, take_turns
+from adallava.records.cells import FULL_CELL, CellPlan
+
+KIND = "adallava bench"
+"""What the file says that it is."""
+
+TRANSFORMERS = "transformers"
+"""The engine of the cell that is not ours: stock `generate` on all tokens."""
+
+Key = tuple[str, CellPlan]
+"""An engine, and what it runs."""
+
+Document = dict[str, Any]
+"""JSON."""
+
+
+def run_bench(
+    request: BenchRequest,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    keep: Callable[[Document], None] = lambda _: None,
+) -> Document:
+    """Measure, and return what the file holds.
+
+    Args:
+        request: what to measure.
+        say: told a line before what takes long.
+        keep: given the document after each batch size: one that is ended has lost nothing of those before.
+
+    Raises:
+        AdallavaError: as `load_bench` and `make_prompts`; a cell that fails is none, and stands in the document.
+    """
+    bench = load_bench(request)
+    dtype = dtype_name(bench.full.dtype)
+    make_prompts(bench.full, 1, request.text_tokens)  # Before minutes are spent.
+    machine = measure_ceilings(bench.full.device, bench.full.dtype)
+    warm_ups = request.warm_ups
+    if warm_ups is None:
+        warm_ups = GRAPH_WARM_UPS if bench.full.device.type == "cuda" else PLAIN_WARM_UPS
+    document = _head(bench, machine) | {"warm_ups": warm_ups, "machine_load": {}, "cells": []}
+    for size in request.batch_sizes:
+        say(f"batch size {size}: {len(_keys(bench))} cells in turns, {warm_ups} + {request.repeats} rounds at most …")
+        before = read_load()
+        cells = _cells(bench, size)
+        turns = take_turns(
+            cells, warm_ups=warm_ups, repeats=request.repeats, seconds=request.seconds / len(request.batch_sizes)
+        )
+        load = load_between(before, read_load(), bench.full.device)
+        document["machine_load"][str(size)] = load.model_dump()
+        document["cells"] += _rows(bench, machine, dtype, size, turns)
+        keep(document)
+    return document
+
+
+def _keys(bench: Bench) -> list[Key]:
+    full = next(plan for plan in bench.plans if plan.cell == FULL_CELL)
+    return [(TRANSFORMERS, full), *((engine, plan) for plan in bench.plans for engine in bench.engines)]
+
+
+def _cells(bench: Bench, batch_size: int) -> dict[Key, Callable[[], Turn]]:
+    """Return every cell's turn. A model is made in the first of them: one that cannot be is that cell's error."""
+    inputs = make_prompts(bench.full, batch_size, bench.request.text_tokens)
+
+    def turn(made: Callable[[], Answer]) -> Turn:
+        return take_turn(made(), bench.request.new_tokens, bench.full.device)
+
+    def made(engine: str, plan: CellPlan) -> Answer:
+        if engine == TRANSFORMERS:
+            return answer_by_transformers(bench.full.base, inputs)
+        return answer_by_model(bench.model(engine, plan), plan, inputs)
+
+    return {key: partial(turn, cache(partial(made, *key))) for key in _keys(bench)}
+
+
+def _rows(
+    bench: Bench, machine: Hardware, dtype: str, batch_size: int, turns: Mapping[Key, Turns[Turn]]
+) -> list[Document]:
+    rows = []
+    floors = {key: _floors(bench, machine, dtype, own.results) for key, own in turns.items()}
+    of_all = next((made for (_, plan), made in floors.items() if made and plan.cell == FULL_CELL), {})
+    for (engine, plan), own in turns.items():
+        row: Document = {
+            "batch_size": batch_size,
+            "engine": engine,
+            "cell": plan.cell,
+            "method": plan.method,
+            "token_budget": plan.budget_asked,
+            "scheduler": plan.scheduler,
+            "latency": plan.latency_asked,
+        }
+        if own.error is None:
+            least = of_all if engine == TRANSFORMERS else floors[engine, plan]
+            row |= _measured(own.results, batch_size, bench.request.new_tokens, least)
+        else:
+            row["error"] = own.error
+        rows.append(row)
+    return rows
+
+
+def _floors(bench: Bench, machine: Hardware, dtype: str, turns: Sequence[Turn]) -> dict[str, float]:
+    """Return a cell's floors; nothing for one without records, or of a model whose costs are not known."""
+    records = turns[-1].answered.records if turns else ()
+    if not records or bench.costs is None:
+        return {}
+    rows = [row_of(record, len(bench.costs.llm.layers)) for record in records]
+    value_bytes = bench.full.dtype.itemsize
+    return floors_of(machine, bench.costs, rows, bench.request.new_tokens, dtype=dtype, value_bytes=value_bytes)
+
+
+def _measured(turns: Sequence[Turn], batch_size: int, new_tokens: int, floor_ms: Mapping[str, float]) -> Document:
+    """Return one cell's figures: spreads over the rounds, what is made of two times being made within a round."""
+    last = turns[-1].answered
+    values = {part: [turn.part_ms[part] for turn in turns] for part in turns[0].part_ms}
+    values |= {
+        "time_to_first_token": [turn.first_token_ms for turn in turns],
+        "decode_per_token": [(turn.total_ms - turn.first_token_ms) / (new_tokens - 1) for turn in turns],
+        "total": [turn.total_ms for turn in turns],
+    }
+    spreads = {name: spread_of(times) for name, times in values.items()}
+    rates = spread_of([1000.0 * batch_size * new_tokens / turn.total_ms for turn in turns])
+    peaks = [turn.peak_memory_bytes for turn in turns if turn.peak_memory_bytes is not None]
+    return {
+        "engine_ran": last.engine,
+        "passed_over": last.passed_over,
+        "tokens_kept": [(record.tokens_kept_by_layer or (record.tokens_kept,))[-1] for record in last.records] or None,
+        "prompt_lengths": [record.prompt_length for record in last.records] or None,
+        "repeats": len(turns),
+        "ms": {name: spread.model_dump() for name, spread in spreads.items()},
+        "tokens_per_s": rates.model_dump(),
+        "peak_memory_bytes": max(peaks, default=None),
+        "floor_ms": dict(floor_ms),
+        "over_floor": {
+            name: spreads[name].median / least for name, least in floor_ms.items() if name in spreads and least > 0.0
+        },
+    }
+
+
+def _head(bench: Bench, machine: Hardware) -> Document:
+    """Return how the figures are made."""
+    request, full = bench.request, bench.full
+    ran = collect_provenance(
+        weights_sha256="",
+        adapter_sha256={},
+        scheduler_sha256={},
+        weight_counts={},
+        task_sha256=None,
+        command=request.command,
+    )
+    dtype = dtype_name(full.dtype)
+    return {
+        "kind": KIND,
+        "command": ran.command,
+        "date": ran.started_at[:10],
+        "versions": {"adallava": ran.adallava_version, **ran.versions},
+        "git_commit": ran.git_commit,
+        "git_dirty": ran.git_dirty,
+        "hardware": ran.hardware,
+        "model": request.model,
+        "shapes": request.shapes,
+        "dtype": dtype,
+        "device": str(full.device),
+        "num_vision_tokens": full.shape.num_vision_tokens,
+        "num_llm_layers": full.family.num_llm_layers,
+        "text_tokens": request.text_tokens,
+        "new_tokens": request.new_tokens,
+        "ceilings": {
+            "flops_per_s": machine.flops_per_s[dtype],
+            "bytes_per_s": machine.bytes_per_s,
+            "source": machine.source,
+        },
+    }

@@ -1,0 +1,229 @@
+"""`adallava bench`: parse, call, print."""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from adallava.budget import Latency, TokenBudget
+from adallava.errors import InputError
+
+from .arguments import (
+    add_list_argument,
+    parse_batch_sizes,
+    parse_method_options,
+    parse_method_paths,
+    parse_scheduler_options,
+    path_argument,
+    whole_number,
+)
+from .shared_options import add_method_option, add_placement, add_scheduler_option
+from .streams import say
+
+if TYPE_CHECKING:
+    from adallava.bench.request import BenchRequest
+    from adallava.records.cells import CellPlan
+
+_DESCRIPTION = """\
+Measure what an answer costs on the clock: by part, to the first token, a token, as a whole, and in memory, for every
+method, budget, latency, batch size and engine, beside stock transformers and beside what this machine can do at most.
+"""
+
+_EPILOG = """\
+examples:
+  adallava bench
+  adallava bench --shapes llava-1.5-7b --method uniform,visionzip --token-budget 64 --batch-size 1,8 --output runs/bench
+  adallava bench --model llava-hf/llava-1.5-7b-hf --engine stock,graphs,compiled --latency 1.0,0.5 --scheduler spaced
+  adallava bench --shapes llava-1.5-7b --cell uniform@64 uniform@64/spaced@0.5 --output speed.json
+
+all cells of a batch size take turns, stock transformers among them. what each figure is: docs/bench.md.
+
+exit codes: 0 measured; 1 a cell failed (the table says why, the others are measured); 2 a mistake in the call or its
+input.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "bench",
+        help="what an answer costs on the clock, beside stock transformers and what the machine can do",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_model(parser.add_argument_group("the model"))
+    _add_cells(parser.add_argument_group("what is measured"))
+    _add_rounds(parser.add_argument_group("how long"))
+    parser.add_argument(
+        "--output",
+        type=path_argument,
+        metavar="PATH",
+        help="a folder for bench.json and bench.html, or a .json file, with its page beside it (default: neither)",
+    )
+    parser.set_defaults(interrupt_hint="; with --output, batch sizes that were finished are kept")
+
+
+def _add_model(group: Any) -> None:
+    group.add_argument("--model", help="bundled name, local folder or hub id (default: tiny)")
+    group.add_argument(
+        "--shapes", metavar="NAME", help="random weights in these shapes instead: llava-1.5-7b, llava-1.5-13b, toy"
+    )
+    add_list_argument(
+        group,
+        "--adapter",
+        metavar="NAME=PATH",
+        default=[],
+        help="adapter of a learned method or scheduler, if not in the model's folder",
+    )
+    add_placement(group)
+
+
+def _add_cells(group: Any) -> None:
+    add_list_argument(
+        group, "--method", metavar="NAME", default=["uniform"], help="selection methods (default: uniform)"
+    )
+    add_method_option(group)
+    add_list_argument(
+        group,
+        "--token-budget",
+        metavar="BUDGET",
+        default=["0.25"],
+        help="shares (0.25, 25%%) or numbers (64) of vision tokens, beside all of them (default: 0.25)",
+    )
+    add_list_argument(
+        group,
+        "--scheduler",
+        metavar="NAME",
+        default=[],
+        help="of layers, for latencies below 1.0: layers, spaced, …",
+    )
+    add_scheduler_option(group)
+    add_list_argument(
+        group, "--latency", metavar="LATENCY", default=["1.0"], help="shares (0.5) or numbers of layers (default: 1.0)"
+    )
+    add_list_argument(
+        group,
+        "--cell",
+        metavar="METHOD@BUDGET[/SCHEDULER@LATENCY]",
+        default=[],
+        help="exactly these, instead of crossing methods, budgets, schedulers and latencies",
+    )
+    add_list_argument(
+        group,
+        "--engine",
+        metavar="NAME",
+        default=["auto"],
+        help="auto, stock, graphs, compiled, eager: each runs every cell (default: auto)",
+    )
+    add_list_argument(group, "--batch-size", metavar="N", default=["1"], help="prompts a batch (default: 1)")
+    group.add_argument(
+        "--text-tokens", type=whole_number, default=70, metavar="N", help="of a prompt (default: %(default)s)"
+    )
+    group.add_argument(
+        "--new-tokens", type=whole_number, default=33, metavar="N", help="of an answer (default: %(default)s)"
+    )
+
+
+def _add_rounds(group: Any) -> None:
+    group.add_argument("--repeats", type=whole_number, default=10, metavar="N", help="rounds (default: %(default)s)")
+    group.add_argument(
+        "--warm-ups", type=whole_number, metavar="N", help="rounds before them (default: 6 on CUDA, 3 on a CPU)"
+    )
+    group.add_argument(
+        "--seconds",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="no further round begins after so many, for all batch sizes together (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write, print, and return 1 if a cell failed, else 0."""
+    request = _request(args)
+    from adallava.bench.files import output_file, write_figures
+    from adallava.bench.run import run_bench
+
+    from .bench_table import print_bench
+    from .loading import check_device, quiet_loading
+
+    check_device(args.device)
+    file = None if args.output is None else output_file(args.output)
+    if request.model is not None:
+        quiet_loading(request.model)
+
+    def keep(made: dict[str, Any]) -> None:
+        if file is not None:
+            write_figures(file, made)
+
+    document = run_bench(request, say=lambda line: say(line, error=True), keep=keep)
+    print_bench(document)
+    if file is not None:
+        say(file, file.with_suffix(".html"))
+    return int(any("error" in cell for cell in document["cells"]))
+
+
+def _request(args: argparse.Namespace) -> "BenchRequest":
+    """Read what was asked.
+
+    Raises:
+        InputError: for a value that means nothing.
+    """
+    budgets, latencies = TokenBudget.parse_all(args.token_budget), Latency.parse_all(args.latency)
+    batch_sizes = parse_batch_sizes(args.batch_size, "--batch-size")
+    adapters = parse_method_paths(args.adapter)
+    method_options = parse_method_options(args.method_option)
+    scheduler_options = parse_scheduler_options(args.scheduler_option)
+    cells = tuple(dict.fromkeys(map(parse_cell, args.cell)))
+    from adallava.bench.request import BenchRequest
+
+    return BenchRequest(
+        model="tiny" if args.model is None and args.shapes is None else args.model,
+        shapes=args.shapes,
+        methods=tuple(args.method),
+        budgets=budgets,
+        schedulers=tuple(args.scheduler),
+        latencies=latencies,
+        cells=cells,
+        engines=tuple(args.engine),
+        batch_sizes=batch_sizes,
+        text_tokens=args.text_tokens,
+        new_tokens=args.new_tokens,
+        dtype=args.dtype,
+        device=args.device,
+        repeats=args.repeats,
+        warm_ups=args.warm_ups,
+        seconds=args.seconds,
+        adapters=adapters,
+        method_options=method_options,
+        scheduler_options=scheduler_options,
+        command=_command(sys.argv[1:]),
+    )
+
+
+def parse_cell(text: str) -> "CellPlan":
+    """Read `METHOD@BUDGET[/SCHEDULER@LATENCY]`, as cells are called in every table.
+
+    Raises:
+        InputError: for another form.
+        BudgetError: for a budget or a latency that means nothing.
+    """
+    from adallava.records.cells import NO_BUDGET, CellPlan
+
+    tokens, slash, layers = text.partition("/")
+    method, at, budget = tokens.partition("@")
+    scheduler, at_latency, latency = layers.partition("@")
+    if not (method and at and budget) or (slash and not (scheduler and at_latency and latency)):
+        raise InputError(f"--cell {text!r} is not METHOD@BUDGET[/SCHEDULER@LATENCY], such as uniform@64/spaced@0.5")
+    return CellPlan(
+        method,
+        None if budget == NO_BUDGET else TokenBudget.parse(budget),
+        scheduler=scheduler or None,
+        latency=Latency.parse(latency) if latency else None,
+    )
+
+
+def _command(words: Sequence[str]) -> str:
+    return shlex.join(["adallava", *words])

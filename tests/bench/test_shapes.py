@@ -1,0 +1,38 @@
+"""Named shapes are the published ones, and prompts are what they say."""
+
+import pytest
+import torch
+from published_llava import config_fields
+
+from adallava.bench.prompts import BEFORE_PICTURE_TOKENS, make_prompts
+from adallava.bench.shapes import config_of, random_model
+from adallava.errors import InputError
+
+
+@pytest.mark.parametrize("size", ["7b", "13b"])
+def test_shapes_are_those_of_the_published_config(size):
+    published, ours = config_fields(size, tiny=False), config_of(f"llava-1.5-{size}")
+    vision = published["vision_config"]
+    assert vision == {name: getattr(ours.vision_config, name) for name in vision if name != "vocab_size"} | {
+        "vocab_size": vision["vocab_size"]
+    }
+    llama_7b = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 32}
+    text = llama_7b | {"num_key_value_heads": 32} | published["text_config"]
+    for name in (*llama_7b, "num_key_value_heads", "vocab_size", "max_position_embeddings", "rms_norm_eps"):
+        assert getattr(ours.text_config, name) == text[name], name
+    assert ours.image_token_id == published["image_token_index"]
+    assert ours.vision_feature_layer == published["vision_feature_layer"]
+    assert (ours.image_seq_length, ours.projector_hidden_act) == (576, published["projector_hidden_act"])
+
+
+def test_a_prompt_has_its_text_around_one_picture_and_is_the_same_each_time():
+    model = random_model("toy", "cpu", torch.float32)
+    made, again = make_prompts(model, 2, 9), make_prompts(model, 2, 9)
+    pictures = made["input_ids"] == model.base.config.image_token_id
+    assert made["input_ids"].shape == (2, 9 + 64)
+    assert pictures.sum(dim=1).tolist() == [64, 64]
+    assert not pictures[:, :BEFORE_PICTURE_TOKENS].any()
+    assert not pictures[:, -4:].any()
+    assert all(torch.equal(made[name], again[name]) for name in made)
+    with pytest.raises(InputError, match="--text-tokens is 5"):
+        make_prompts(model, 1, 5)
