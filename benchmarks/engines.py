@@ -22,7 +22,7 @@ from measured import add_arguments, figures, finish
 from random_llava import make_base
 
 from adallava import AdaLlava
-from adallava.bench.prompts import make_prompts
+from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.shapes import NoText
 from adallava.registry import load_selector_class, selector_names
 

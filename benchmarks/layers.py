@@ -28,7 +28,7 @@ from random_llava import SHAPES, make_base
 from torch import nn
 
 from adallava import AdaLlava
-from adallava.bench.prompts import make_prompts
+from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.shapes import NoText
 from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import PrefillMark, StageClock

@@ -31,7 +31,7 @@ import pyarrow.parquet
 from measured import figures, finish, spread
 from publish import publish
 
-from adallava.processors.stock import AdaLlavaProcessor
+from adallava.processors.stock_processor import AdaLlavaProcessor
 from adallava.records import SampleRecord
 from adallava.runs.batches import prepare_batch
 from adallava.tasks import load_task

@@ -13,7 +13,7 @@ import torch
 from adallava.cli.main import build_parser, main
 from adallava.errors import InputError
 from adallava.registry.built_in import SELECTORS
-from adallava.selection.contract import SelectionInput
+from adallava.selection.selector_contract import SelectionInput
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -14,7 +14,7 @@ from adallava import AdaLlava, Selection
 from adallava.errors import AdallavaError, CheckpointError, InputError
 from adallava.pipeline.pack import CompactBatch
 from adallava.registry import selector_names
-from adallava.selection.contract import OwnCountMethod, RoundingMethod
+from adallava.selection.selector_contract import OwnCountMethod, RoundingMethod
 from adallava.selection.uniform import UniformSelector
 
 NEW = 5

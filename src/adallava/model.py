@@ -15,10 +15,9 @@ from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.capabilities import decoder_of
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
-from adallava.pipeline.arguments import check_as_configured
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
@@ -29,13 +28,14 @@ from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
-from adallava.pipeline.stages import PLAIN, Stages
-from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
+from adallava.pipeline.stage_runner import PLAIN, Stages
+from adallava.pipeline.stock_arguments import check_as_configured
+from adallava.processors.stock_processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
 from adallava.records import FULL_METHOD, WhatRan
 from adallava.registry import load_selector_class
-from adallava.scheduling.contract import Scheduler, has_free_token
-from adallava.selection.contract import TowerShape, WordsMethod
+from adallava.scheduling.scheduler_contract import Scheduler, has_free_token
 from adallava.selection.layer_contract import AnySelector, LayerSelector
+from adallava.selection.selector_contract import TowerShape, WordsMethod
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "LatencyLike", "build_prompt"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from run_records import failed, reader, run, sample_record
 
-from adallava.analysis.compare import compare_runs, gather_answers
+from adallava.analysis.compare_runs import compare_runs, gather_answers
 from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
 from adallava.cli.main import main

@@ -15,7 +15,7 @@ from dial_records import (
 )
 from run_records import changed, reader, run, sample_record
 
-from adallava.analysis.compare import compare_runs, gather_answers
+from adallava.analysis.compare_runs import compare_runs, gather_answers
 from adallava.analysis.comparisons import cell_pairs
 from adallava.analysis.front import axis_costs
 from adallava.analysis.measured_ms import cell_ms

@@ -24,7 +24,7 @@ from adallava.cli.main import main
 from adallava.conversion.processor import read_tokenizer
 from adallava.conversion.shards import read_config
 from adallava.errors import CheckpointError, InputError
-from adallava.processors.stock import build_prompt
+from adallava.processors.stock_processor import build_prompt
 
 SRC = Path(__file__).parents[2] / "src" / "adallava"
 
@@ -326,7 +326,7 @@ def test_a_header_without_end_is_refused(folder: Path) -> None:
     ],
 )
 def test_a_chat_template_ends(folder: Path, template: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adallava.processors.stock._TEMPLATE_LIMIT_S", 0.3)
+    monkeypatch.setattr("adallava.processors.stock_processor._TEMPLATE_LIMIT_S", 0.3)
     processor = AdaLlavaProcessor.from_pretrained(str(folder))
     processor.chat_template = template
     with pytest.raises((CheckpointError, InputError), match=message):

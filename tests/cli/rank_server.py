@@ -18,7 +18,7 @@ from kill_points import KillPoint
 
 _SERVER = """
 import json, os, signal, sys
-import torch, adallava.runs.sweep, adallava.cli.sweep_ranks, adallava.cli.sweep_table
+import torch, adallava.runs.run_sweep, adallava.cli.sweep_ranks, adallava.cli.sweep_table
 import transformers.models.auto.processing_auto
 import transformers.models.clip.image_processing_pil_clip
 import transformers.models.clip.modeling_clip

@@ -23,14 +23,14 @@ from adallava.families.capabilities import (
     ShowsTiles,
     SplitsHeads,
 )
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.families.llava import LlavaFamily
 from adallava.families.llava_next import LlavaNextFamily
 from adallava.families.needs import check_needs, met_needs
 from adallava.families.picture_inputs import PictureInputs
 from adallava.registry import selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import Need
+from adallava.selection.selector_contract import Need
 
 OF_BOTH = {DrivesDecoder, MayLackGrid, NamesCostedParts, ShowsPatches}
 OF_LLAVA = {HasTextTower, ReadsBudgetToken, ResizesPictures, AlignsPatches, MadeFromNothing}

@@ -12,7 +12,7 @@ from vqav2_files import SHORT_PROMPT, vqav2_row
 
 from adallava import AdaLlava
 from adallava.cli.main import main
-from adallava.integrations.lmms_eval.model import AdaLlavaLmms
+from adallava.integrations.lmms_eval.lmms_model import AdaLlavaLmms
 from adallava.model import build_prompt
 from adallava.records import SampleRecord
 

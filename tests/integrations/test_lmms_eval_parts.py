@@ -12,10 +12,10 @@ from PIL import Image
 
 from adallava.budget import Latency, TokenBudget
 from adallava.errors import AdallavaError, BudgetError, InputError, UnsupportedModeError
-from adallava.integrations.lmms_eval.empties import Outcomes, check_empties, most_answers
+from adallava.integrations.lmms_eval.device import choose_device
+from adallava.integrations.lmms_eval.empty_answers import Outcomes, check_empties, most_answers
 from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
 from adallava.integrations.lmms_eval.messages import check_nothing_is_left_out, read_messages
-from adallava.integrations.lmms_eval.placement import choose_device
 from adallava.integrations.lmms_eval.settings import Settings, join_arguments
 from adallava.integrations.lmms_eval.totals import Totals, over_processes
 from adallava.report.seen import cut_words

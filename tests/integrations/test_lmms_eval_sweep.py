@@ -15,7 +15,7 @@ from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
 
 from adallava.cli.main import main
 from adallava.doctor import diagnose_run
-from adallava.integrations.lmms_eval.task import load_lmms_task
+from adallava.integrations.lmms_eval.lmms_task import load_lmms_task
 from adallava.records import Results, SampleRecord, TaskFigures
 from adallava.records.journal import read_run
 from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy

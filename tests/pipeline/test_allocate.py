@@ -16,9 +16,9 @@ from adallava.pipeline.allocate import (
     share_over_images,
 )
 from adallava.registry import selector_names
-from adallava.scheduling.contract import Units
+from adallava.scheduling.scheduler_contract import Units
 from adallava.selection import build_selector
-from adallava.selection.contract import TowerShape
+from adallava.selection.selector_contract import TowerShape
 
 SIZES = (16, 72)
 

@@ -16,7 +16,7 @@ from transformers.utils.generic import TransformersKwargs
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.pipeline.arguments import (
+from adallava.pipeline.stock_arguments import (
     AS_CONFIGURED,
     FORWARD_REFUSED,
     FORWARD_TAKEN,

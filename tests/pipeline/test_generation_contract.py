@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from adallava import AdaLlava
 from adallava.pipeline.allocate import share_over_images
 from adallava.registry import selector_names
-from adallava.selection.cells import grid_cells
-from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, TowerLayer
+from adallava.selection.grid_cells import grid_cells
+from adallava.selection.selector_contract import OwnCountMethod, RoundingMethod, SelectionInput, TowerLayer
 
 # The full budget first: an order that is not its own inverse when a method treats such images apart.
 BUDGETS = [1.0, 0.25, 5]

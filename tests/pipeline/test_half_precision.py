@@ -14,7 +14,7 @@ from torch import Tensor
 from adallava import AdaLlava
 from adallava.registry import selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import Need, Selection
+from adallava.selection.selector_contract import Need, Selection
 
 NEW = 4
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]

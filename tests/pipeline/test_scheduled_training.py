@@ -9,7 +9,7 @@ from models import SCHEDULERS, sample_of, scheduled, tiny_inputs, tiny_tokens
 
 from adallava import AdaLlava
 from adallava.pipeline.latency_token import token_places
-from adallava.scheduling.contract import Schedule
+from adallava.scheduling.scheduler_contract import Schedule
 
 NEW = 5
 # Of six layers, three of them the prefix: one or two more run, or all. One sample of three runs everything.

@@ -8,9 +8,9 @@ from run_folders import FakeRun, fake_cells, fake_picture, fake_records, picture
 from run_records import changed, sample_record
 
 from adallava.records import SampleRecord
-from adallava.report.hard_split import hard_samples
+from adallava.report.hard_samples import hard_samples
 from adallava.report.page_samples import ABSENT, FAILED, clipped, coded_score
-from adallava.report.pick import choose_pictures
+from adallava.report.pick_pictures import choose_pictures
 from adallava.report.sample_table import Answers, SampleTable, read_table
 
 SPEC = FakeRun(methods=("random", "pool", "question", "none"), budgets=("8", "32"), num_samples=120)

@@ -8,7 +8,7 @@ from models import tiny_base
 
 from adallava.families import wrap_model
 from adallava.families.picture_inputs import PictureInputs
-from adallava.processors.stock import AdaLlavaProcessor
+from adallava.processors.stock_processor import AdaLlavaProcessor
 from adallava.tasks.scenes import make_questions, make_scene
 from adallava.training.align import WORD_GROUPS, match_scales
 from adallava.training.examples import QuestionTokenizer, SceneExamples

@@ -13,11 +13,11 @@ from truncated_reference import truncated
 from adallava import AdaLlava
 from adallava.adapters import read_adapter_config
 from adallava.cli.main import main
-from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.heads import HeadsScheduler
 from adallava.scheduling.layers import LayersScheduler
+from adallava.scheduling.scheduler_contract import Schedule, Units
 from adallava.training import scheduler as scheduler_module
-from adallava.training.base import run_packed
+from adallava.training.base_stage import run_packed
 from adallava.training.missing_layers import draw_missing_layers
 from adallava.training.packing import TokenizedQuestion, pack
 from adallava.training.prompts import stack_prompts

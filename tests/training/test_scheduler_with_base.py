@@ -16,7 +16,7 @@ from adallava.scheduling.heads import HeadsScheduler
 from adallava.scheduling.layers import LayersScheduler
 from adallava.selection.question import QuestionSelector
 from adallava.training import scheduler as scheduler_module
-from adallava.training.base import BaseObjective
+from adallava.training.base_stage import BaseObjective
 from adallava.training.packing import TokenizedQuestion, pack
 from adallava.training.prompts import PromptBatch, stack_prompts
 from adallava.training.recipe import KeepMix, Recipe

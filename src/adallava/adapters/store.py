@@ -29,10 +29,10 @@ from adallava.checkpoints.schemas import MAX_VOCABULARY, MAX_WIDTH, describe
 from adallava.errors import AdallavaError, CheckpointError, UnsupportedModeError
 from adallava.registry import load_scheduler_class
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import DecoderShape, Scheduler, SearchedScheduler
+from adallava.scheduling.scheduler_contract import DecoderShape, Scheduler, SearchedScheduler
 from adallava.selection import build_selector
-from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import TowerShape
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"

@@ -11,11 +11,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from adallava.analysis.alarms import NO_RESPONSES, ResponseTally, find_alarms, tally_records
 from adallava.analysis.areas import find_curves, share_scores, sum_up_areas
+from adallava.analysis.both_dials import sum_up_dials
 from adallava.analysis.clusters import Clusters
 from adallava.analysis.comparisons import compare
-from adallava.analysis.dials import sum_up_dials
+from adallava.analysis.find_alarms import NO_RESPONSES, ResponseTally, find_alarms, tally_records
 from adallava.analysis.front import AXES, axis_costs, pareto_front
 from adallava.analysis.hard_split import HardSamples
 from adallava.analysis.layer_plans import count_plans

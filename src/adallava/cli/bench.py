@@ -22,7 +22,7 @@ from .shared_options import add_method_option, add_placement, add_scheduler_opti
 from .streams import say
 
 if TYPE_CHECKING:
-    from adallava.bench.request import BenchRequest
+    from adallava.bench.bench_request import BenchRequest
     from adallava.records.cells import CellPlan
 
 _DESCRIPTION = """\
@@ -143,11 +143,11 @@ def _add_rounds(group: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write, print, and return 1 if a cell failed, else 0."""
     request = _request(args)
-    from adallava.bench.files import output_file, write_figures
-    from adallava.bench.run import run_bench
+    from adallava.bench.bench_files import output_file, write_figures
+    from adallava.bench.run_bench import run_bench
+    from adallava.cli.before_loading import check_device, quiet_loading
 
     from .bench_table import print_bench
-    from .loading import check_device, quiet_loading
 
     check_device(args.device)
     file = None if args.output is None else output_file(args.output)
@@ -177,7 +177,7 @@ def _request(args: argparse.Namespace) -> "BenchRequest":
     method_options = parse_method_options(args.method_option)
     scheduler_options = parse_scheduler_options(args.scheduler_option)
     cells = tuple(dict.fromkeys(map(parse_cell, args.cell)))
-    from adallava.bench.request import BenchRequest
+    from adallava.bench.bench_request import BenchRequest
 
     return BenchRequest(
         model="tiny" if args.model is None and args.shapes is None else args.model,

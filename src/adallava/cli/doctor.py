@@ -152,13 +152,12 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     if args.num_samples > _MAX_SAMPLES:
         raise InputError(f"--num-samples is {args.num_samples}: give at most {_MAX_SAMPLES}, which are one batch")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
     from adallava.doctor.live.checks import diagnose_method
     from adallava.model import AdaLlava
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names
     from adallava.runs.availability import why_left_out
-
-    from .loading import check_device, leave_cudnn_attention, quiet_loading
 
     check_device(args.device)
     for name in args.method:

@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> int:
         max_prompt_tokens,
     )
     from adallava.processors.picture_cuts import find_frame
-    from adallava.processors.stock import check_pixels, make_inputs, prepare_picture
+    from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
 
     model = _load_model(config, args)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
@@ -221,11 +221,10 @@ def _plans(config: "RunConfig", ignores_budget: bool) -> list["CellPlan"]:
 
 
 def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
+    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
     from adallava.records import FULL_METHOD
     from adallava.registry import load_scheduler_class, load_selector_class
     from adallava.runs.loading import load_base
-
-    from .loading import check_device, leave_cudnn_attention, quiet_loading
 
     check_device(config.device)
     # A misspelt one is told before gigabytes are read.
@@ -245,8 +244,8 @@ def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
 
 def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
     """Say on stderr what counts of the checkpoint's configuration of generation; return what stands in its place."""
-    from adallava.pipeline.arguments import GENERATE_REFUSED
     from adallava.pipeline.decoding import SAMPLING, in_words, values_of_checkpoint
+    from adallava.pipeline.stock_arguments import GENERATE_REFUSED
 
     own = values_of_checkpoint(model.base.generation_config)
     set_here = {"do_sample": False, "use_cache": True, **dict.fromkeys(GENERATE_REFUSED.keys() & own.keys())}

@@ -78,7 +78,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for and print each path."""
     from adallava.errors import InputError
-    from adallava.report.alarms import alarm_lines
+    from adallava.report.alarm_lines import alarm_lines
     from adallava.report.page import write_report
 
     from .finished_run import open_run

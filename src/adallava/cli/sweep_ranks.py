@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
+from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
 from adallava.errors import AdallavaError
 from adallava.families.transformers_internals import hide_progress_bars, log_errors_alone
 from adallava.report.page import write_report
 from adallava.runs.executors.shares import ProcessEndedError, Share
 from adallava.runs.ranks import Ranks, device_of_rank
 from adallava.runs.request import SweepRequest
-from adallava.runs.sweep import SweepOutcome, join_sweep, run_sweep
+from adallava.runs.run_sweep import SweepOutcome, join_sweep, run_sweep
 from adallava.tasks.task import pictures_of
 
 from .last_words import how_to_go_on, ignore_signals
-from .loading import check_device, leave_cudnn_attention, quiet_loading
 from .sweep_progress import ProgressDisplay
 
 _EXIT_BAD_INPUT = 2

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from adallava.engines.buckets import bucket, capacity
 from adallava.engines.decode_mode import DecodeMode, read_decode_mode
+from adallava.engines.draw_token import draw, shapers
 from adallava.engines.inside_pass import decode_inside, prefill_inside, refusal_inside, stages_of
 from adallava.engines.layer_pass import LayerStep, Pick, Segment, Stack, decode, prefill, take_token
 from adallava.engines.placing import place_prompts
 from adallava.engines.program_of_layers import Pieces, cut, layer_steps
 from adallava.engines.room import Room
-from adallava.engines.sampling import draw, shapers
 from adallava.engines.seat import Seat, cache_numel, make_seat
 from adallava.errors import UnsupportedModeError
 from adallava.pipeline.clock import StageClock

@@ -16,7 +16,7 @@ from adallava.engines.graph_store import GraphStore
 from adallava.engines.layer_pass import Pick, Slots, Stack, added_mask, leave
 from adallava.engines.placing import place_ends
 from adallava.engines.seat import MOST_STAGES, Seat
-from adallava.families.contract import RunLayer
+from adallava.families.family_contract import RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.prepare import PreparedInside
 

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 
 from adallava.engines.captured import CapturedEngine
-from adallava.engines.contract import Engine
+from adallava.engines.engine_contract import Engine
 from adallava.engines.room import Room
 from adallava.engines.stock import StockEngine
 from adallava.errors import InputError, UnsupportedModeError
@@ -15,7 +15,7 @@ from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
 from adallava.pipeline.result import Generated
-from adallava.pipeline.stages import PLAIN, Stages
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.records.names import EngineName
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from adallava.budget import BudgetLike, LatencyLike
 from adallava.engines.buckets import bucket
 from adallava.errors import InputError
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 
 TIMES = 3
 """A shape runs as it is, is captured, and is replayed."""

@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.contract import DecoderLayers, Family, TextTower, VisionFeatures
 from adallava.families.costed_parts import CostedParts, on_meta
+from adallava.families.family_contract import DecoderLayers, Family, TextTower, VisionFeatures
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.picture_inputs import PictureInputs
 from adallava.registry import load_family_class

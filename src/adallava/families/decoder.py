@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.contract import AroundLayer, ReorderCache
+from adallava.families.family_contract import AroundLayer, ReorderCache
 from adallava.families.head_groups import check_splittable, run_groups
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.llama_attention import asked_attention, attention_shares
 from adallava.families.transformers_internals import hear_reordering, layer_mask, read_layer_inputs, run_layer
-from adallava.scheduling.contract import DecoderShape
+from adallava.scheduling.scheduler_contract import DecoderShape
 
 _LLM_TYPES = ("llama", "mistral")
 """Their layers take and return one hidden state, and rotate queries and keys alike."""

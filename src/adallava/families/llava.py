@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.capabilities import BlankShape
-from adallava.families.contract import TextTower, VisionFeatures
+from adallava.families.family_contract import TextTower, VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.text_tower import load_text_tower

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from adallava.checkpoints.schemas import MAX_TILES
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
-from adallava.families.contract import VisionFeatures
+from adallava.families.family_contract import VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
-from adallava.selection.contract import Need, TowerLayer, TowerShape
+from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
 
 
 class LlavaNextFamily(LlavaParts):

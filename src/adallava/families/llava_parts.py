@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from adallava.errors import CheckpointError
-from adallava.families.contract import VisionFeatures
 from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, on_meta, stacked_layers
 from adallava.families.decoder import LlamaDecoder
+from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.tower_layer import tower_layer
 from adallava.families.tower_parts import num_leading_tokens, provided
-from adallava.selection.contract import Need, TowerShape
+from adallava.selection.selector_contract import Need, TowerShape
 
 
 class LlavaParts:

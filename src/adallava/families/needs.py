@@ -9,10 +9,10 @@ from adallava.families.capabilities import (
     head_groups_of,
     why_no_grid,
 )
-from adallava.families.contract import Family
-from adallava.scheduling.contract import Scheduler
-from adallava.selection.contract import Need, TextTowerMethod
+from adallava.families.family_contract import Family
+from adallava.scheduling.scheduler_contract import Scheduler
 from adallava.selection.layer_contract import AnySelector, LayerSelector
+from adallava.selection.selector_contract import Need, TextTowerMethod
 
 _TOWER_NEEDS = (Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER)
 """Read off the stock tower's states."""
@@ -42,7 +42,8 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
         )
     if not isinstance(selector.needs, frozenset | set) or not all(isinstance(need, Need) for need in selector.needs):
         raise UnsupportedModeError(
-            f"method {selector.name!r} has needs={selector.needs!r}: give a frozenset of selection.contract.Need"
+            f"method {selector.name!r} has needs={selector.needs!r}: give a frozenset of "
+            "selection.selector_contract.Need"
         )
     missing = sorted(selector.needs - met_needs(family))
     where = f"the model {model_name!r}" if model_name else "this model"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from adallava.families.transformers_internals import takes_rotary_tables
-from adallava.selection.contract import Need
+from adallava.selection.selector_contract import Need
 
 _CLASS_TOKENS = ("class_embedding", "cls_token")
 _MORE_TOKENS = ("register_tokens", "distillation_token")

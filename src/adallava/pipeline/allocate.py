@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from adallava.budget import Latency, TokenBudget
 from adallava.pipeline.checked import rounded_count
-from adallava.scheduling.contract import Units
-from adallava.selection.contract import OwnCountMethod, RoundingMethod
+from adallava.scheduling.scheduler_contract import Units
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import OwnCountMethod, RoundingMethod
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError
-from adallava.selection.contract import Need, ResizingMethod, RoundingMethod, Selection, SelectionInput
 from adallava.selection.layer_contract import AnySelector, LayerSelector
+from adallava.selection.selector_contract import Need, ResizingMethod, RoundingMethod, Selection, SelectionInput
 
 NEED_OF_FIELD = {
     "budget_features": Need.BUDGET_TOKEN,

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.families.contract import DecoderLayers, RunLayer
+from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.checked import check_merging, check_selection
 from adallava.pipeline.drops import DropPlan, PlannedDrop, Stage
 from adallava.pipeline.pack import Positions, counted_positions, merge_embeds
-from adallava.selection.contract import Selection
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
+from adallava.selection.selector_contract import Selection
 
 
 @dataclass(frozen=True)

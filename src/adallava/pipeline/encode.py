@@ -9,17 +9,12 @@ import torch
 from torch import Tensor
 
 from adallava.families.capabilities import resized, with_budget_token
-from adallava.families.contract import Family, VisionFeatures
+from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.layout import Layout
-from adallava.pipeline.stages import PLAIN, Stages
-from adallava.selection.contract import (
-    BudgetTokenMethod,
-    Need,
-    ResizingMethod,
-    Selector,
-)
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import BudgetTokenMethod, Need, ResizingMethod, Selector
 
 
 def budget_ratios(layout: Layout, device: torch.device) -> Tensor:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from adallava.families.capabilities import load_text_tower
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.pipeline.wording import Language, Wording
-from adallava.processors.stock import question_frame
-from adallava.selection.contract import Need, TextTowerMethod
+from adallava.processors.stock_processor import question_frame
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import Need, TextTowerMethod
 
 
 def make_language(family: Family, selector: AnySelector | None, processor: Any) -> Language | None:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.pipeline.call import Request
 from adallava.pipeline.layout import IGNORED_LABEL, Inserted, Layout, check_shapes
-from adallava.scheduling.contract import Scheduler, TokenScheduler, Units
+from adallava.scheduling.scheduler_contract import Scheduler, TokenScheduler, Units
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.pipeline.arguments import AS_CONFIGURED, GENERATE_REFUSED, check_generate_arguments
+from adallava.pipeline.stock_arguments import AS_CONFIGURED, GENERATE_REFUSED, check_generate_arguments
 
 DEFAULT_NEW_TOKENS = 20
 """transformers' own default when neither max_new_tokens nor max_length is given."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adallava.errors import AdallavaError, BudgetError
 from adallava.families.capabilities import companions_of, decoder_of, tower_runs
-from adallava.families.contract import Family, VisionFeatures
+from adallava.families.family_contract import Family, VisionFeatures
 from adallava.pipeline.allocate import method_counts
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import check_own_counts, declared_inputs
@@ -26,15 +26,11 @@ from adallava.pipeline.pack import (
 from adallava.pipeline.select import choose, image_inputs
 from adallava.pipeline.selector_inputs import selection_input
 from adallava.pipeline.skips import SampleLayers
-from adallava.pipeline.stages import PLAIN, Stages
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.pipeline.wording import Language
 from adallava.records import FULL_METHOD
-from adallava.selection.contract import (
-    OwnCountMethod,
-    Selection,
-    Selector,
-)
 from adallava.selection.layer_contract import AnySelector, LayerSelector
+from adallava.selection.selector_contract import OwnCountMethod, Selection, Selector
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
 from adallava.families.capabilities import decoder_of
-from adallava.families.contract import Family, RunLayer
+from adallava.families.family_contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.allocate import allocate_units, run_everything
 from adallava.pipeline.call import Request
@@ -21,9 +21,9 @@ from adallava.pipeline.layout import Layout
 from adallava.pipeline.prepare import Prepared, PreparedInside, prepare_request
 from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.pipeline.skips import SampleLayers, ScheduledLayers
-from adallava.pipeline.stages import PLAIN, Stages
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.pipeline.wording import Language
-from adallava.scheduling.contract import Scheduler, Units, has_free_token
+from adallava.scheduling.scheduler_contract import Scheduler, Units, has_free_token
 from adallava.selection.layer_contract import AnySelector
 
 

@@ -15,8 +15,8 @@ from adallava.pipeline.pack import CompactBatch
 from adallava.pipeline.prepare import Prepared
 from adallava.pipeline.program import LLMRun
 from adallava.records import FULL_METHOD, FinishReason, WhatRan
-from adallava.scheduling.contract import Schedule, Scheduler
-from adallava.selection.contract import Selection
+from adallava.scheduling.scheduler_contract import Schedule, Scheduler
+from adallava.selection.selector_contract import Selection
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from adallava.pipeline.checked import check_merging, check_selection, declared_inputs
-from adallava.pipeline.stages import PLAIN, Stages
-from adallava.selection.contract import GreedyMethod, Selection, SelectionInput, Selector
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.selection.greedy import greedy_selection
+from adallava.selection.selector_contract import GreedyMethod, Selection, SelectionInput, Selector
 
 _Grid = tuple[int, int]
 

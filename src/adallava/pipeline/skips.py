@@ -19,11 +19,11 @@ from torch import Tensor
 
 from adallava.errors import AdallavaError
 from adallava.families.capabilities import head_groups_of
-from adallava.families.contract import DecoderLayers, RunLayer
+from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import reorder_layers
 from adallava.pipeline.latency_token import has_token
-from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units
+from adallava.scheduling.scheduler_contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units
 
 
 @dataclass(frozen=True)

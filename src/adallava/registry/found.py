@@ -40,21 +40,25 @@ _REQUIRED = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget
 """Of every method."""
 
 _REQUIRED_BEFORE = (*_REQUIRED, "select")
-"""Of a method that selects before the LLM: `selection.contract.Selector`."""
+"""Of a method that selects before the LLM: `selection.selector_contract.Selector`."""
 
 _REQUIRED_INSIDE = (*_REQUIRED, "schedule", "raters", "choose", "num_raters")
 """Of a method inside the LLM, which has a schedule: `selection.layer_contract.LayerSelector`."""
 
 _REQUIRED_SCHEDULER = ("name", "learned", "per_sample", "units", "schedule")
-"""Of a scheduler: `scheduling.contract.Scheduler`."""
+"""Of a scheduler: `scheduling.scheduler_contract.Scheduler`."""
 
 _REQUIRED_FAMILY = (
     *("name", "transformers_class", "model", "shape", "image_token_id", "pad_token_id", "device", "dtype", "provides"),
     *("one_grid", "grids", "encode", "project", "project_all", "embed_text", "llm_of", "num_llm_layers"),
 )
-"""Of a model family: the core, `families.contract.Family`. Its name is the `model_type` of the config."""
+"""Of a model family: the core, `families.family_contract.Family`. Its name is the `model_type` of the config."""
 
-_CONTRACTS = ("adallava.selection.contract", "adallava.selection.layer_contract", "adallava.scheduling.contract")
+_CONTRACTS = (
+    "adallava.selection.selector_contract",
+    "adallava.selection.layer_contract",
+    "adallava.scheduling.scheduler_contract",
+)
 """Modules whose protocols a class may inherit. What it takes over from there has no body."""
 
 

@@ -21,21 +21,21 @@ from adallava.records.durable import write_atomically
 from adallava.records.picture_frames import is_cut
 from adallava.records.read import read_results, read_run, read_samples
 from adallava.report import formats, tables, verdicts
-from adallava.report.alarms import alarm_lines, has_leaders, majority_words, without_leaders
+from adallava.report.alarm_lines import alarm_lines, has_leaders, majority_words, without_leaders
 from adallava.report.axes import cost_axes, is_blind
 from adallava.report.clock_notes import clock_note, table_clock_note
 from adallava.report.facts import run_facts
-from adallava.report.hard_split import hard_samples, hard_words
+from adallava.report.hard_samples import hard_samples, hard_words
 from adallava.report.marks import method_marks
 from adallava.report.overlay import OtherRun, Overlay, compare_runs
 from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
 from adallava.report.page_dials import dials_part, fronts_json
 from adallava.report.page_samples import samples_json
-from adallava.report.pick import Pictures, choose_pictures, kinds_of
+from adallava.report.pair_words import least_range
+from adallava.report.pick_pictures import Pictures, choose_pictures, kinds_of
 from adallava.report.roofline_ms import Roofline, run_roofline
 from adallava.report.sample_table import SampleTable, read_table
 from adallava.report.seen import cut_words
-from adallava.report.wording import least_range
 
 REPORT_NAME = "report.html"
 

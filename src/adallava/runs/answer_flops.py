@@ -8,9 +8,9 @@ from adallava.errors import AdallavaError
 from adallava.model import AdaLlava
 from adallava.records import WhatRan
 from adallava.runs.inside_cost import inside_selector_flops
-from adallava.scheduling.contract import TokenScheduler
-from adallava.selection.contract import Need, ResizingMethod, Selector, TowerShape
+from adallava.scheduling.scheduler_contract import TokenScheduler
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import Need, ResizingMethod, Selector, TowerShape
 
 MAX_CHOICE_FLOPS = 10**18
 """For one image: more than any model takes for a whole answer."""

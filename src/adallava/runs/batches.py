@@ -12,7 +12,7 @@ from adallava.errors import InputError
 from adallava.model import build_prompt
 from adallava.pipeline.prompt_limit import PromptLimit, check_prompt_text, check_prompt_tokens
 from adallava.processors.picture_cuts import find_frame
-from adallava.processors.stock import check_pixels, make_inputs, prepare_picture
+from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
 from adallava.records.picture_frames import Frame
 from adallava.tasks import TaskSample
 

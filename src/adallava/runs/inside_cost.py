@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from adallava.costs.flops import asked_attention_flops
 from adallava.costs.parts import LLMCosts
 from adallava.records import WhatRan
-from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import TowerShape
 
 
 def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape], llm: LLMCosts, ran: WhatRan) -> int:

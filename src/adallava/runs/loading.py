@@ -20,9 +20,9 @@ from adallava.runs.availability import why_left_out
 from adallava.runs.method_costs import check_method_costs
 from adallava.runs.observer import SweepObserver
 from adallava.runs.request import SweepRequest
-from adallava.scheduling.contract import ScheduleInput, TokenScheduler
-from adallava.selection.contract import draws_at_random
+from adallava.scheduling.scheduler_contract import ScheduleInput, TokenScheduler
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import draws_at_random
 from adallava.tasks import Task
 
 DEFAULT_MAX_NEW_TOKENS = 16

@@ -9,7 +9,8 @@ from adallava.errors import AdallavaError, in_short
 from adallava.model import AdaLlava
 from adallava.pipeline.checked import check_merging, check_selection, rounded_count
 from adallava.runs.answer_flops import said_flops
-from adallava.selection.contract import (
+from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import (
     BudgetTokenMethod,
     OwnCountMethod,
     RoundingMethod,
@@ -18,7 +19,6 @@ from adallava.selection.contract import (
     TowerLayer,
     TowerShape,
 )
-from adallava.selection.layer_contract import LayerSelector
 
 _QUESTION_TOKENS = 4
 _TOLERANCE = 0.01

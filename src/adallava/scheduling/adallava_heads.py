@@ -16,7 +16,15 @@ from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
 from adallava.scheduling.adallava_token import AdallavaTokenScheduler
-from adallava.scheduling.contract import DecoderShape, LayerParts, Schedule, ScheduleInput, Units, prefix_of, top_units
+from adallava.scheduling.scheduler_contract import (
+    DecoderShape,
+    LayerParts,
+    Schedule,
+    ScheduleInput,
+    Units,
+    prefix_of,
+    top_units,
+)
 
 
 class AdallavaHeadsScheduler(AdallavaTokenScheduler):

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from adallava.errors import InputError, TrainingError
 from adallava.families.capabilities import decoder_of
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.pipeline.pack import CompactBatch
-from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.fixed import FixedScheduler
+from adallava.scheduling.scheduler_contract import Schedule, Units
 from adallava.selection.question import QuestionSelector
-from adallava.training.batches import Collator, separate_prompts
+from adallava.training.collate import Collator, separate_prompts
 from adallava.training.examples import SceneExamples
 from adallava.training.kept_prompts import KeptPrompts
 from adallava.training.own_data import OwnExamples

@@ -7,7 +7,7 @@ knows which they are. The loss is the cross-entropy of that layer's attention ma
 import torch
 from torch import Tensor
 
-from adallava.families.contract import DecoderLayers
+from adallava.families.family_contract import DecoderLayers
 
 _LEAST_MASS = 1e-6
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from adallava.errors import InputError
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.training.recipe import Lora
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from adallava.families.capabilities import decoder_of
-from adallava.families.contract import Family, RunLayer
+from adallava.families.family_contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
-from adallava.scheduling.contract import Units
+from adallava.scheduling.scheduler_contract import Units
 
 
 def draw_missing_layers(units: Units, lowest_latency: float = 0.0) -> frozenset[int]:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from adallava.families.capabilities import decoder_of
-from adallava.families.contract import AroundLayer, Family, RunLayer
+from adallava.families.family_contract import AroundLayer, Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.pack import CompactBatch
 from adallava.pipeline.skips import ScheduledLayers
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
+from adallava.scheduling.scheduler_contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
 from adallava.selection.gumbel import gumbel_noise
 
 

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.budget import TokenBudget
-from adallava.families.contract import Family, VisionFeatures
+from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.encode import budget_ratios
 from adallava.pipeline.layout import IGNORED_LABEL, Layout, plan_layout
 from adallava.pipeline.pack import assemble
 from adallava.pipeline.selector_inputs import selection_input
-from adallava.selection.contract import Selection
 from adallava.selection.gumbel import gumbel_noise
 from adallava.selection.question import QuestionSelector
+from adallava.selection.selector_contract import Selection
 from adallava.training.prompts import PromptBatch
 
 LOWEST_REWARD = -5.0

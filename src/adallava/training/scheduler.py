@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from adallava.errors import InputError
 from adallava.families.capabilities import decoder_of
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.pipeline.latency_token import add_latency, token_places
 from adallava.pipeline.layout import IGNORED_LABEL, Layout
 from adallava.pipeline.pack import CompactBatch
-from adallava.scheduling.contract import Schedule, Units, top_units
-from adallava.scheduling.latency_token import LatencyTokenScheduler
+from adallava.scheduling.latency_token_scheduler import LatencyTokenScheduler
+from adallava.scheduling.scheduler_contract import Schedule, Units, top_units
 from adallava.selection.gumbel import gumbel_noise, gumbel_top_k
 from adallava.selection.question import QuestionSelector
-from adallava.training.base import BaseObjective
+from adallava.training.base_stage import BaseObjective
 from adallava.training.kept_prompts import KeptPrompts
 from adallava.training.packing import Packed
 from adallava.training.plans import draw_plans, run_behind, run_prefix

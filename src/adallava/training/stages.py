@@ -13,18 +13,18 @@ from adallava.adapters import load_adapter, load_scheduler, read_adapter_config,
 from adallava.adapters.store import CONFIG_FILE
 from adallava.errors import InputError
 from adallava.families.capabilities import aligning, decoder_of
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import Scheduler
 from adallava.scheduling.fixed import FixedScheduler
-from adallava.scheduling.latency_token import LatencyTokenScheduler
+from adallava.scheduling.latency_token_scheduler import LatencyTokenScheduler
+from adallava.scheduling.scheduler_contract import Scheduler
 from adallava.selection import build_selector
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
-from adallava.training.base import BaseObjective
-from adallava.training.batches import Collator, packed_questions, separate_prompts
+from adallava.training.base_stage import BaseObjective
 from adallava.training.claim import check_recipe, claim, make_claim, refuse_several_processes
+from adallava.training.collate import Collator, packed_questions, separate_prompts
 from adallava.training.examples import SceneExamples
 from adallava.training.fit import fit, trained_state
 from adallava.training.fixed_plan import find_plans, open_search

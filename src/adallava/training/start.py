@@ -10,8 +10,8 @@ import torch
 from adallava.checkpoints.placement import pick_device
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family
-from adallava.families.contract import Family
-from adallava.processors.stock import AdaLlavaProcessor, folder_or_id_of
+from adallava.families.family_contract import Family
+from adallava.processors.stock_processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.tasks.scenes import PATCH_COUNT
 from adallava.training.blank import write_blank
 from adallava.training.recipe import Recipe

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.families.capabilities import with_budget_token
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.gumbel import gumbel_top_k
-from adallava.training.base import run_packed
+from adallava.training.base_stage import run_packed
 from adallava.training.packing import Packed
 
 

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from adallava.analysis.alarms import alarm_of_answers, alarm_of_floor, majority_words, tally
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.find_alarms import alarm_of_answers, alarm_of_floor, majority_words, tally
 from adallava.analysis.majority import MajorityScores, score_majority
 from adallava.doctor.answers import Answer, AnswerCell, AnswerFile, percent
 from adallava.doctor.findings import Observation, found, not_visible, passed

@@ -16,10 +16,10 @@ from adallava.model import AdaLlava, build_prompt
 from adallava.pipeline.allocate import MethodCounts, allocate_tokens, method_counts
 from adallava.pipeline.decoding import decoding_of, generate_arguments
 from adallava.pipeline.result import AdaLlavaOutput
-from adallava.processors.stock import make_inputs
+from adallava.processors.stock_processor import make_inputs
 from adallava.records import FULL_METHOD, WhatRan
-from adallava.selection.contract import OwnCountMethod
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import OwnCountMethod
 from adallava.tasks.scenes import scene_sample
 
 FULL_BUDGET = TokenBudget(ratio=1.0)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch.distributed as dist
 
+from adallava.integrations.lmms_eval.answered import Answered
+from adallava.integrations.lmms_eval.empty_answers import Outcomes, outcomes_of
 from adallava.records import SeenPictures
-
-from .answers import Answered
-from .empties import Outcomes, outcomes_of
 
 
 @dataclass(frozen=True)

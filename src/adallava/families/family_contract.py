@@ -9,8 +9,8 @@ from torch import Tensor
 
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.scheduling.contract import DecoderShape
-from adallava.selection.contract import Need, TowerLayer, TowerShape
+from adallava.scheduling.scheduler_contract import DecoderShape
+from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from adallava.bench.request import BenchRequest
+from adallava.bench.bench_request import BenchRequest
 from adallava.bench.shapes import random_model
 from adallava.checkpoints.placement import pick_device, pick_dtype
 from adallava.costs.counted import count_costs
@@ -20,7 +20,7 @@ from adallava.records import FULL_METHOD
 from adallava.records.cells import CellPlan, plan_cells
 from adallava.registry import load_selector_class
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import Scheduler, has_free_token
+from adallava.scheduling.scheduler_contract import Scheduler, has_free_token
 from adallava.selection import build_selector
 from adallava.selection.layer_contract import AnySelector
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.families.capabilities import decoder_of
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.families.picture_inputs import PictureInputs
-from adallava.scheduling.contract import Units, half_of_layers
-from adallava.selection.contract import Selection
+from adallava.scheduling.scheduler_contract import Units, half_of_layers
+from adallava.selection.selector_contract import Selection
 from adallava.training.grounding import grounding_loss
 from adallava.training.keep import draw_keep, select_tokens
 from adallava.training.missing_layers import draw_missing_layers, without_layers

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
+from adallava.bench.bench_models import Bench, load_bench
+from adallava.bench.bench_request import GRAPH_WARM_UPS, PLAIN_WARM_UPS, BenchRequest
 from adallava.bench.ceilings import dtype_name, measure_ceilings
 from adallava.bench.floors import floors_of, row_of
-from adallava.bench.loading import Bench, load_bench
+from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.measure import Answer, Turn, answer_by_model, answer_by_transformers, take_turn
-from adallava.bench.prompts import make_prompts
-from adallava.bench.request import GRAPH_WARM_UPS, PLAIN_WARM_UPS, BenchRequest
 from adallava.costs.roofline import Hardware
 from adallava.measuring.machine_load import load_between, read_load
 from adallava.measuring.provenance import collect_provenance

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.judge import PairedTest, judge
 from adallava.analysis.margins import MARGIN
 from adallava.analysis.run_differences import run_differences
 from adallava.analysis.scores import RIGHT, tabulate_scores
 from adallava.analysis.statistics import mean_interval
-from adallava.analysis.verdicts import PairedTest, judge
 from adallava.errors import InputError
 from adallava.records import FULL_LATENCY, FULL_METHOD, Results, Run, SampleRecord
 from adallava.records.answer_places import AnswerKey, answer_key

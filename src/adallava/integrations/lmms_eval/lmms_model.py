@@ -20,11 +20,18 @@ from lmms_eval.utils import simple_parse_args_string
 from loguru import logger
 
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
+from adallava.integrations.lmms_eval.answered import Answered, describe
+from adallava.integrations.lmms_eval.device import choose_device
+from adallava.integrations.lmms_eval.empty_answers import ENOUGH_TO_STOP, check_empties, most_answers, outcomes_of
+from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
+from adallava.integrations.lmms_eval.messages import ChatPrompt, check_nothing_is_left_out, read_messages
+from adallava.integrations.lmms_eval.settings import Settings, join_arguments
+from adallava.integrations.lmms_eval.totals import Totals, over_processes
 from adallava.model import AdaLlava
 from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
 from adallava.pipeline.result import AdaLlavaOutput
 from adallava.processors.picture_cuts import find_frame
-from adallava.processors.stock import check_pixels, make_inputs
+from adallava.processors.stock_processor import check_pixels, make_inputs
 from adallava.records import FULL_METHOD
 from adallava.records.cells import sample_seed
 from adallava.records.picture_frames import seen_share
@@ -34,14 +41,6 @@ from adallava.runs.batches import describe_error
 from adallava.runs.empty_causes import classify_empty, eos_ids_of
 from adallava.runs.loading import load_base
 from adallava.runs.ranks import Ranks
-
-from .answers import Answered, describe
-from .empties import ENOUGH_TO_STOP, check_empties, most_answers, outcomes_of
-from .generation import batches_alike, cut_at, generation_arguments, stop_strings
-from .messages import ChatPrompt, check_nothing_is_left_out, read_messages
-from .placement import choose_device
-from .settings import Settings, join_arguments
-from .totals import Totals, over_processes
 
 
 class RunFailed(SystemExit):

@@ -21,8 +21,8 @@ from adallava.records.cells import CellPlan, cells_of
 from adallava.records.journal import RESULTS_FILE, Journal, locked_folder, read_done, write_record
 from adallava.runs.answering import Answerer, answer_batch
 from adallava.runs.batches import BatchStore, prepare_batch
-from adallava.runs.executors.contract import Executor
-from adallava.runs.executors.local import LocalExecutor
+from adallava.runs.executors.executor_contract import Executor
+from adallava.runs.executors.in_process import LocalExecutor
 from adallava.runs.executors.processes import ProcessesExecutor, answer_share
 from adallava.runs.executors.shares import Share
 from adallava.runs.loading import (
@@ -44,7 +44,7 @@ from adallava.runs.request import SweepRequest
 from adallava.runs.task_figures import write_task_figures
 from adallava.runs.timing import time_cells
 from adallava.runs.units import Unit, Work
-from adallava.scheduling.contract import has_free_token
+from adallava.scheduling.scheduler_contract import has_free_token
 from adallava.tasks import Task, load_task
 
 
