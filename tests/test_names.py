@@ -27,6 +27,7 @@ MAY_NAME = {
     "cli/convert.py": "its command",
     "checkpoints/original_layout.py": "by what its folders are told",
     "registry/built_in.py": "a family's one line",
+    "bench/shapes.py": "published shapes by their names",
 }
 
 
@@ -87,8 +88,13 @@ def test_what_counts_as_a_name(code: str, names: list[str]):
 
 
 def test_the_latency_token_is_a_token_of_text_to_the_stages():
-    """One file knows it, and what puts a run together; to the others it is a token that was inserted."""
-    told = {"latency_token.py", "program.py", "forward.py", "skips.py"}
+    """One file knows it, and what puts a run together and records it; to the others it is an inserted token."""
+    told = {"latency_token.py", "program.py", "forward.py", "skips.py", "result.py"}
     of_the_token = re.compile(r"latency_?(token|place|column|hidden|embeds)", re.IGNORECASE)
     stages = {path.name: path.read_text(encoding="utf-8") for path in (SRC / "pipeline").glob("*.py")}
     assert {name for name, code in stages.items() if of_the_token.search(code)} <= told
+
+
+def test_no_two_modules_have_one_basename():
+    names = [path.name for path in sorted(SRC.rglob("*.py")) if path.name not in ("__init__.py", "__main__.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []

@@ -15,6 +15,7 @@ from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.engines import check_engine
 from adallava.errors import AdallavaError, InputError
+from adallava.families.capabilities import decoder_of
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.records.cells import CellPlan, plan_cells
@@ -105,7 +106,7 @@ class Bench:
                 made = self.full.with_scheduler(name, adapter, **options).scheduler
                 assert made is not None
                 return made
-            scheduler = build_scheduler(name, self.full.family.decoder().shape, **options)
+            scheduler = build_scheduler(name, decoder_of(self.full.family).shape, **options)
             if isinstance(scheduler, nn.Module):
                 for weight in scheduler.parameters():
                     nn.init.normal_(weight, std=_STD)

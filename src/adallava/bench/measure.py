@@ -105,7 +105,7 @@ def answer_by_model(model: AdaLlava, plan: CellPlan, inputs: dict[str, Any]) -> 
             **_exactly(new_tokens),
         )
         answered = output.sequences.shape[1] - output.prompt_length
-        return Answered(answered, output.engine, output.passed_over, output.records, output.part_ms)
+        return Answered(answered, output.engine or "", output.passed_over, output.records, output.part_ms)
 
     return answer
 

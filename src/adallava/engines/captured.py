@@ -9,6 +9,7 @@ A prompt is padded behind its last token, where causal attention reads nothing. 
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 from adallava.engines.buckets import bucket, capacity
 from adallava.engines.decode_mode import DecodeMode, read_decode_mode
 from adallava.engines.draw_token import draw, shapers
+from adallava.engines.fused_layers import Stack
 from adallava.engines.inside_pass import decode_inside, prefill_inside, refusal_inside, stages_of
-from adallava.engines.layer_pass import LayerStep, Pick, Segment, Stack, decode, prefill, take_token
+from adallava.engines.layer_pass import LayerStep, Pick, Segment, decode, prefill, take_token
 from adallava.engines.placing import place_prompts
 from adallava.engines.program_of_layers import Pieces, cut, layer_steps
 from adallava.engines.room import Room
@@ -188,10 +190,8 @@ class _Call:
 
     def _decode(self, segments: list[Segment]) -> None:
         for segment in segments:
-            self._store.run(
-                (self._place, "decode", segment, self._pick),
-                lambda segment=segment: decode(self._stack, self._seat, segment, pick=self._pick),  # type: ignore[misc]
-            )
+            work = partial(decode, self._stack, self._seat, segment, pick=self._pick)
+            self._store.run((self._place, "decode", segment, self._pick), work)
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -199,12 +199,9 @@ class _Call:
 
     def _prefill(self, segments: list[Segment]) -> None:
         for segment in segments:
-            self._store.run(
-                (self._place, "prefill", self._length, segment, self._hides, self._pick),
-                lambda segment=segment: prefill(  # type: ignore[misc]
-                    self._stack, self._seat, self._length, segment, hides=self._hides, pick=self._pick
-                ),
-            )
+            how = {"hides": self._hides, "pick": self._pick}
+            work = partial(prefill, self._stack, self._seat, self._length, segment, **how)
+            self._store.run((self._place, "prefill", self._length, segment, self._hides, self._pick), work)
 
     def _at_latency_tokens(self, run: LLMRun) -> Tensor:
         """Return the states at the latency tokens, [B, D]; a prompt begins at column 0 here."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from adallava.engines.decode_mode import DecodeMode
+from adallava.engines.fused_layers import Stack
 from adallava.engines.graph_store import GraphStore
-from adallava.engines.layer_pass import Pick, Slots, Stack, added_mask, leave
+from adallava.engines.layer_pass import Pick, Slots, added_mask, leave
 from adallava.engines.placing import place_ends
 from adallava.engines.seat import MOST_STAGES, Seat
 from adallava.families.family_contract import RunLayer

@@ -13,11 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from adallava.engines.fused_layers import FusedStack
+from adallava.engines.fused_layers import Stack
 from adallava.engines.seat import Seat
-from adallava.families.layer_stack import LayerStack
-
-Stack = LayerStack | FusedStack
 
 Pick = Literal["greedy", "later"]
 """Who chooses the next token: the pass itself, or its caller, from the logits."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adallava.families.layer_stack import LayerStack
+from adallava.engines.fused_layers import Stack
 
 MOST_ENDS = 8
 """Ids that may end an answer."""
@@ -105,12 +105,12 @@ class Seat:
         return flat[: self.batch_size * length * width].view(self.batch_size, length, width)
 
 
-def cache_numel(stack: LayerStack, batch_size: int, capacity: int) -> int:
+def cache_numel(stack: Stack, batch_size: int, capacity: int) -> int:
     """Return the elements of the keys (and of the values) of all layers."""
     return len(stack.layers) * batch_size * stack.kv_heads * capacity * stack.head_width
 
 
-def make_seat(stack: LayerStack, batch_size: int, capacity: int, arena: Tensor) -> Seat:
+def make_seat(stack: Stack, batch_size: int, capacity: int, arena: Tensor) -> Seat:
     """Return buffers for a batch size and a capacity.
 
     Args:
