@@ -199,9 +199,9 @@ class _Call:
 
     def _prefill(self, segments: list[Segment]) -> None:
         for segment in segments:
-            how = {"hides": self._hides, "pick": self._pick}
-            work = partial(prefill, self._stack, self._seat, self._length, segment, **how)
-            self._store.run((self._place, "prefill", self._length, segment, self._hides, self._pick), work)
+            hides, pick = self._hides, self._pick
+            work = partial(prefill, self._stack, self._seat, self._length, segment, hides=hides, pick=pick)
+            self._store.run((self._place, "prefill", self._length, segment, hides, pick), work)
 
     def _at_latency_tokens(self, run: LLMRun) -> Tensor:
         """Return the states at the latency tokens, [B, D]; a prompt begins at column 0 here."""
@@ -226,4 +226,4 @@ def _sizes(run: LLMRun, mode: DecodeMode) -> tuple[int, int]:
 def _result(sequences: Tensor) -> Any:
     from transformers.generation import GenerateDecoderOnlyOutput
 
-    return GenerateDecoderOnlyOutput(sequences=sequences)  # type: ignore[arg-type]
+    return GenerateDecoderOnlyOutput(sequences=sequences)
