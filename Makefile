@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SWEEP_OUTPUT ?= runs/first
 SWEEP_METHODS ?= random uniform divprune question none
+SWEEP_OPTIONS ?=
 
 LMMS_VENV := .venv-lmms
 LMMS_STAMP := $(LMMS_VENV)/.installed
@@ -13,10 +14,14 @@ NEWEST_STAMP := $(NEWEST_VENV)/.installed
 OLDEST_VENV := .venv-oldest
 OLDEST_STAMP := $(OLDEST_VENV)/.installed
 
-.PHONY: sweep test test-long test-lmms test-newest test-oldest lint wheel environments clean
+# What is imported is compiled once, when it is first imported: pip would compile four times as many files, one by one.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: sweep test test-long test-lmms test-newest test-oldest lint wheel environments collected clean
 
 sweep: $(STAMP)
-	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT)
+	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT) \
+	  $(SWEEP_OPTIONS)
 
 # A process for each core with one thread each: on small models threads cost more than they give. By worksteal no core
 # is left with one long file at the end.
@@ -27,24 +32,31 @@ test: $(STAMP)
 # end to end.
 test-long: $(STAMP) $(LMMS_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long and not lmms"
-	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and long" -W default
+	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and long" -W default \
+	  $(call marked,lmms)
+
+# Files of a marker alone: to read them all takes longer than many of these tests.
+marked = $$(grep -rlE 'mark\.$(1)\b' tests --include='test_*.py')
 
 # With the real lmms-eval, in an environment of its own: its packages stay out of the one above.
 test-lmms: $(LMMS_STAMP)
-	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and not long" -W default
+	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and not long" -W default \
+	  $(call marked,lmms)
 
 # Without the pins: the contracts, with the newest release of every dependency that pyproject.toml allows. It asks for
 # them each time, so that one from today is found today. torch stays: the newest would come with all of its CUDA parts.
 test-newest: $(NEWEST_STAMP)
-	$(NEWEST_VENV)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager torch==2.13.0 \
-	  -e '.[lora,tokenizer-model]'
+	$(NEWEST_VENV)/bin/python -m pip install --quiet --no-compile --upgrade --upgrade-strategy eager \
+	  torch==2.13.0 -e '.[lora,tokenizer-model]'
 	$(NEWEST_VENV)/bin/python -c "from importlib.metadata import version as v; \
 	  print(*(f'{name} {v(name)}' for name in ('transformers', 'huggingface-hub', 'accelerate', 'numpy', 'peft')), sep=', ')"
-	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist loadfile -m newest -k 'not llava_next-'
+	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m newest -k 'not llava_next-' \
+	  $(call marked,newest)
 
 # The other end: the oldest release of every dependency that pyproject.toml allows, beside the first environment's torch.
 test-oldest: $(OLDEST_STAMP)
-	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n auto --dist loadfile -m newest -k 'not llava_next-'
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m newest -k 'not llava_next-' \
+	  $(call marked,newest)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -54,6 +66,10 @@ lint: $(STAMP)
 
 # What the tests of other environments need, beforehand.
 environments: $(LMMS_STAMP) $(NEWEST_STAMP)
+
+# What every test process would otherwise compile for itself.
+collected: $(STAMP)
+	told=$$($(BIN)/python -m pytest --collect-only -q) || { echo "$$told"; exit 1; }
 
 # The package as a user installs it, used from another folder: the bundled model must be inside.
 wheel: $(STAMP)
@@ -71,8 +87,8 @@ clean:
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet torch==2.13.0
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-compile torch==2.13.0
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
 # An environment of its own with a link to the first one instead of a second torch; what is installed here comes first.
@@ -88,7 +104,7 @@ $(NEWEST_STAMP): $(STAMP)
 
 $(OLDEST_STAMP): $(STAMP)
 	$(call linked_venv,$(OLDEST_VENV))
-	$(OLDEST_VENV)/bin/python -m pip install --quiet torch==2.13.0 $$($(BIN)/python -c "import re, tomllib; \
+	$(OLDEST_VENV)/bin/python -m pip install --quiet --no-compile torch==2.13.0 $$($(BIN)/python -c "import re, tomllib; \
 	  project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 	  asked = project['dependencies'] + project['optional-dependencies']['lora']; \
 	  print(*(re.sub('>=([0-9.]+).*', r'==\1', one) for one in asked if not one.startswith('torch')))")
@@ -98,7 +114,7 @@ $(OLDEST_STAMP): $(STAMP)
 # breaks transformers' image processors.
 $(LMMS_STAMP): $(STAMP) constraints-lmms.txt
 	$(call linked_venv,$(LMMS_VENV))
-	$(LMMS_VENV)/bin/python -m pip install --quiet --no-deps lmms-eval==0.7.3
-	$(LMMS_VENV)/bin/python -m pip install --quiet -c constraints.txt -c constraints-lmms.txt \
+	$(LMMS_VENV)/bin/python -m pip install --quiet --no-compile --no-deps lmms-eval==0.7.3
+	$(LMMS_VENV)/bin/python -m pip install --quiet --no-compile -c constraints.txt -c constraints-lmms.txt \
 	  datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
 	touch $(LMMS_STAMP)

@@ -197,3 +197,51 @@ def selection(published: Figures) -> list[str]:
         rows.append(f"| `{method}` | " + " | ".join(f"{_ms(r, 'ms'):.2f}" if "ms" in r else "–" for r in own) + " |")
     rows += ["", "ms for so many pictures × K, the method alone: what the model makes for it is not in them."]
     return rows
+
+
+def engines(published: Figures) -> list[str]:
+    """Return how many answers of each engine were held to stock generate's, and what differed."""
+    heads = ("float32: calls compared", "differ", "bfloat16: prompts", "differ", "most deviations apart")
+    rows = ["| engine | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    ties = {row["engine"]: row for row in published["bfloat16"]}
+    for row in published["float32"]:
+        tie = ties[row["engine"]]
+        shown = [row["compared"], len(row["differ"]), tie["prompts"], tie["differ"], f"{tie['most_deviations']:.1f}"]
+        rows.append(f"| `{row['engine']}` | " + " | ".join(map(str, shown)) + " |")
+    held = published["many_requests"]
+    (half, half_bytes, _), (_, last_bytes, _) = held["held_bytes"][len(held["held_bytes"]) // 2], held["held_bytes"][-1]
+    rows += ["", f"After {half} of {held['requests']} requests of mixed sizes {half_bytes / MIB:.0f} MiB were "]
+    rows[-1] += f"allocated, after all {last_bytes / MIB:.0f}, and {held['graphs']} graphs were held."
+    return rows
+
+
+def speed(published: Figures) -> list[str]:
+    """Return the wall clock of whole calls by engine, as medians, and against stock transformers."""
+    found = {(r["batch_size"], r["engine"], r["what"], r["new_tokens"]): r for r in published["rows"] if "wall_ms" in r}
+    answers = sorted({key[3] for key in found})
+    heads = [f"{count} token{'s' * (count > 1)}, ms | against stock" for count in answers]
+    rows = [
+        "| batch | engine | what | " + " | ".join(heads) + " |",
+        "| ---: | --- | --- |" + " ---: | ---: |" * len(heads),
+    ]
+    for batch, engine, what in dict.fromkeys(key[:3] for key in found):
+        shown = []
+        for new_tokens in answers:
+            own = found.get((batch, engine, what, new_tokens))
+            stock = found[batch, "transformers", "full", new_tokens]["wall_ms"]["median"]
+            shown.append("– | –" if own is None else _against(own["wall_ms"]["median"], stock))
+        rows.append(f"| {batch} | {engine} | {what} | " + " | ".join(shown) + " |")
+    most = published["ceilings"]
+    products, copied = most["product_flops_per_s"] / 1e12, most["copy_bytes_per_s"] / 1e12
+    floors = [
+        f"batch {name.replace(' | ', ', ')}: {floor['prefill_floor_ms']:.1f}, a token {floor['token_floor_ms']:.1f}"
+        for name, floor in published["floors"].items()
+    ]
+    rows += ["", f"Medians; `full` keeps all tokens, the others {published['keep']}; prompts have "]
+    rows[-1] += f"{published['text_tokens']} tokens of text. Ceilings in the same run: {products:.0f} TFLOP/s, "
+    rows[-1] += f"{copied:.2f} TB/s; from them the LLM's floors, ms of prefill: {'; '.join(floors)}."
+    return rows
+
+
+def _against(own_ms: float, stock_ms: float) -> str:
+    return f"{own_ms:.1f} | {stock_ms / own_ms:.1f} ×"

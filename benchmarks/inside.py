@@ -18,7 +18,7 @@ from measured import Parts, add_arguments, dtype_of, figures, finish, spreads, s
 from random_llava import SHAPES, make_base
 
 from adallava import AdaLlava
-from adallava.bench.prompts import make_prompts
+from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.shapes import NoText
 from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import StageClock

@@ -28,8 +28,9 @@ from random_llava import SHAPES, make_base
 from torch import nn
 
 from adallava import AdaLlava
-from adallava.bench.prompts import make_prompts
+from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.shapes import NoText
+from adallava.families.capabilities import decoder_of
 from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import PrefillMark, StageClock
 from adallava.scheduling import build_scheduler
@@ -57,7 +58,7 @@ def without_late_layers(model: AdaLlava, latency: float) -> AdaLlava:
 
 def with_random_weights(model: AdaLlava, name: str) -> AdaLlava:
     """Return the model with a scheduler; a learned one with random weights, so that samples differ."""
-    scheduler: Any = build_scheduler(name, model.family.decoder().shape)
+    scheduler: Any = build_scheduler(name, decoder_of(model.family).shape)
     if isinstance(scheduler, nn.Module):
         for parameter in scheduler.parameters():
             nn.init.normal_(parameter, std=0.02)
@@ -76,7 +77,7 @@ def timed(model: AdaLlava, inputs: dict[str, Any], latency: Any, keep_count: int
         clock=clock,
         **_exactly(new_tokens),
     )
-    plans = {None if record.layers is None else record.layers.groups_run for record in output.records}
+    plans = {record.groups_run for record in output.records}
     return _parts(output.part_ms or {}, new_tokens, model.device) | {"plans": len(plans)}
 
 
@@ -174,7 +175,7 @@ def main() -> None:
                 rows[-1]["over_cut"] = over(cell, cut)
             shown = [_shown(rows[-1], part) for part in ("first_token_ms", "prefill_ms", "decode_token_ms", "plans")]
             print("| " + " | ".join([str(batch), key[1], f"`{key[2]}`", *shown]) + " |", flush=True)
-    layers, dtype = full.family.decoder().num_layers, str(full.dtype).removeprefix("torch.")
+    layers, dtype = full.family.num_llm_layers, str(full.dtype).removeprefix("torch.")
     keep = args.keep or full.shape.num_vision_tokens
     made = figures(
         shapes=args.model or args.shapes,

@@ -21,7 +21,7 @@ from random_llava import SHAPES, make_base
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adallava import AdaLlava
-from adallava.bench.prompts import make_prompts
+from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.shapes import NoText
 
 METHODS = {"full": 1.0, "visionzip": 0.5}

@@ -29,7 +29,14 @@ from adallava.pipeline.clock import StageClock
 from adallava.pipeline.select import choose
 from adallava.registry import load_selector_class, selector_names, selects_inside_llm
 from adallava.selection import build_selector
-from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, Selector, TowerLayer, TowerShape
+from adallava.selection.selector_contract import (
+    OwnCountMethod,
+    RoundingMethod,
+    SelectionInput,
+    Selector,
+    TowerLayer,
+    TowerShape,
+)
 
 LLAVA_1_5 = TowerShape(num_vision_tokens=576, vision_width=1024, llm_width=4096, grid=(24, 24), tower_heads=16)
 SMALL = TowerShape(num_vision_tokens=36, vision_width=32, llm_width=48, grid=(6, 6), tower_heads=4)

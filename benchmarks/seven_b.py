@@ -31,7 +31,7 @@ import pyarrow.parquet
 from measured import figures, finish, spread
 from publish import publish
 
-from adallava.processors.stock import AdaLlavaProcessor
+from adallava.processors.stock_processor import AdaLlavaProcessor
 from adallava.records import SampleRecord
 from adallava.runs.batches import prepare_batch
 from adallava.tasks import load_task
@@ -149,7 +149,7 @@ def device_growth_bytes(records: Sequence[SampleRecord]) -> int:
         batch = records[place : place + size]
         place += size
         if all(record.peak_memory_bytes is not None for record in batch):
-            alike = tuple((record.prompt_length, record.answer_length, record.draw) for record in batch)
+            alike = tuple((record.ran.prompt_length, record.ran.answer_length, record.draw) for record in batch)
             key = (len(batch), max(alike), min(alike))
             batches[key].append(batch[0].peak_memory_bytes or 0)
     return max((peaks[-1] - peaks[0] for peaks in batches.values()), default=0)
@@ -170,8 +170,8 @@ def new_length_ms(records: Sequence[SampleRecord]) -> dict[str, dict[str, float]
         place += size
         if len(batch) < size or batch[0].part_ms is None:
             continue
-        longest = max(record.prompt_length for record in batch)
-        steps = [(size, longest + step) for step in range(max(record.answer_length for record in batch))]
+        longest = max(record.ran.prompt_length for record in batch)
+        steps = [(size, longest + step) for step in range(max(record.ran.answer_length for record in batch))]
         for part, own in (("prefill", steps[:1]), ("decode", steps[1:])):
             new = sum(step not in seen for step in own)
             if own and new in (0, len(own)):

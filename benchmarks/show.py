@@ -27,6 +27,7 @@ PAGES = (
     "docs/statistics.md",
     "docs/scheduling.md",
     "docs/trust.md",
+    "docs/engines.md",
     "src/adallava/bundled/tiny/README.md",
 )
 STAGES = (
@@ -307,6 +308,10 @@ TABLES = {
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),
     "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
+    "engines": lambda: clock_tables.engines(_published("engines")),
+    "engines_provenance": lambda: clock_tables.provenance(_published("engines")),
+    "speed": lambda: clock_tables.speed(_published("speed")),
+    "speed_provenance": lambda: clock_tables.provenance(_published("speed")),
     "selection": lambda: clock_tables.selection(_published("selection")),
     "selection_provenance": lambda: clock_tables.provenance(_published("selection")),
 }

@@ -22,10 +22,10 @@ from adallava.analysis.areas import Curve, area_between, common_costs, common_gr
 from adallava.analysis.corrections import holm
 from adallava.analysis.equivalence import equivalence_p_value
 from adallava.analysis.front_gains import compare_fronts
+from adallava.analysis.judge import PairedTest, judge
 from adallava.analysis.power import critical_value, least_detectable
 from adallava.analysis.significance import paired_p_value
 from adallava.analysis.statistics import mean_interval, paired_difference
-from adallava.analysis.verdicts import PairedTest, judge
 
 Rng = np.random.Generator
 Row = dict[str, Any]

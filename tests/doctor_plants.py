@@ -3,15 +3,16 @@
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from run_records import reader
+from run_records import changed, reader
 
 from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
 from adallava.doctor import Diagnosis, Outcome
-from adallava.records import Provenance, Results, Run, RunConfig, SampleRecord
+from adallava.records import Results, Run, SampleRecord
 from adallava.records.cells import CellPlan
 
 N = 64
@@ -25,12 +26,17 @@ CELLS = (("full", "1.0"), *((m, b) for m in METHODS for b in BUDGETS), ("none", 
 
 def healthy_records() -> list[SampleRecord]:
     """Every cell over the same samples; fewer tokens answer fewer questions; 0.25 and 16 are equal work."""
+    return list(_healthy_records())
+
+
+@cache
+def _healthy_records() -> tuple[SampleRecord, ...]:
     records = []
     for method, budget in CELLS:
         kept = 0 if method == "none" else TokenBudget.parse(budget).resolve(N)
         for number in range(NUM_SAMPLES):
             records.append(_record(method, budget, kept, number))
-    return records
+    return tuple(records)
 
 
 def _record(method: str, budget: str, kept: int, number: int) -> SampleRecord:
@@ -73,7 +79,7 @@ def change(
     update: Callable[[SampleRecord], dict[str, Any]],
 ) -> list[SampleRecord]:
     """Return the records with `update`'s fields in those that `where` picks."""
-    return [record.model_copy(update=update(record)) if where(record) else record for record in records]
+    return [changed(record, **update(record)) if where(record) else record for record in records]
 
 
 def number_of(record: SampleRecord) -> int:
@@ -101,21 +107,20 @@ def write_run(folder: Path, records: Sequence[SampleRecord], results: Results | 
         "attn_implementation": "sdpa",
         "decoding": {"eos_token_ids": [2], "pad_token_id": 0},
     }
-    config = RunConfig(**(fields | changes))
-    provenance = Provenance(
-        adallava_version="0.1.0",
-        versions={},
-        git_commit=None,
-        git_dirty=None,
-        weights_sha256="0" * 64,
-        adapter_sha256={},
-        task_sha256=None,
-        hardware={},
-        command="adallava sweep",
-        started_at="2026-01-01T00:00:00Z",
-    )
+    provenance = {
+        "adallava_version": "0.1.0",
+        "versions": {},
+        "git_commit": None,
+        "git_dirty": None,
+        "weights_sha256": "0" * 64,
+        "adapter_sha256": {},
+        "task_sha256": None,
+        "hardware": {},
+        "command": "adallava sweep",
+        "started_at": "2026-01-01T00:00:00Z",
+    }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(Run(config=config, provenance=provenance).model_dump_json())
+    (folder / "run.json").write_text(Run(config=fields | changes, provenance=provenance).model_dump_json())
     (folder / "samples.jsonl").write_text("".join(record.model_dump_json() + "\n" for record in records))
     (folder / "results.json").write_text((results or sum_up(records)).model_dump_json())
     return folder

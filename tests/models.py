@@ -13,7 +13,7 @@ from adallava.errors import AdallavaError
 from adallava.registry import load_selector_class, scheduler_names, selector_names, selects_inside_llm
 from adallava.scheduling import build_scheduler
 from adallava.selection import build_selector
-from adallava.selection.contract import TowerShape
+from adallava.selection.selector_contract import TowerShape
 
 WORDS = [
     "USER",

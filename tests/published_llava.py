@@ -8,6 +8,7 @@ here; its size, the special ids, the picture's size and N = 576 are the publishe
 """
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -270,7 +271,7 @@ def write_tokenizer(folder: Path, *, added: bool = True, pad: bool = True) -> No
         special.pop(IMAGE_TOKEN_ID)
     if not pad:
         special.pop(PAD_TOKEN_ID)
-    (folder / "tokenizer.json").write_text(json.dumps(_tokenizer(special), ensure_ascii=False))
+    (folder / "tokenizer.json").write_text(_tokenizer_text(tuple(special.items())))
     _write(folder / "tokenizer_config.json", _tokenizer_config(special, added=added, pad=pad))
     tokens = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokens["pad_token"] = "<pad>" if pad else "<unk>"
@@ -278,6 +279,11 @@ def write_tokenizer(folder: Path, *, added: bool = True, pad: bool = True) -> No
     if added:
         more = {"<pad>": PAD_TOKEN_ID} if pad else {}
         _write(folder / "added_tokens.json", {"<image>": IMAGE_TOKEN_ID, **more})
+
+
+@cache
+def _tokenizer_text(special: tuple[tuple[int, str], ...]) -> str:
+    return json.dumps(_tokenizer(dict(special)), ensure_ascii=False)
 
 
 def _vocab() -> dict[str, int]:

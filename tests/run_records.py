@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from adallava.records import Provenance, Run, RunConfig, SampleRecord
+from adallava.records import Run, SampleRecord
 
 
 def sample_record(cell: str = "full@1.0", sample_id: str = "a", **changes: Any) -> SampleRecord:
@@ -29,6 +29,11 @@ def sample_record(cell: str = "full@1.0", sample_id: str = "a", **changes: Any) 
         "flops": {"vision": 100, "prefill": 200, "decode": 10},
     }
     return SampleRecord(**(fields | changes))
+
+
+def changed(record: SampleRecord, **fields: Any) -> SampleRecord:
+    """Return a record with other values in fields of its line."""
+    return SampleRecord(**(record.model_dump() | fields))
 
 
 def failed(cell: str = "full@1.0", sample_id: str = "a", error: str = "InputError: broken") -> SampleRecord:
@@ -72,7 +77,8 @@ def run(config: dict[str, Any] | None = None, provenance: dict[str, Any] | None 
         "command": "adallava sweep",
         "started_at": "2025-01-01T00:00:00+00:00",
     }
+    # As from a file: what an older one did not write is put in.
     return Run(
-        config=RunConfig(**(base_config | (config or {}))),
-        provenance=Provenance(**(base_provenance | (provenance or {}))),
+        config=base_config | (config or {}),
+        provenance=base_provenance | (provenance or {}),
     )

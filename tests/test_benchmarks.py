@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from models import tiny_image
-from run_records import sample_record
+from run_records import changed, sample_record
 
 from adallava.registry import load_selector_class, scheduler_names, selector_names, selects_inside_llm
 
@@ -141,7 +141,7 @@ def test_growth_is_between_batches_of_equal_lengths(monkeypatch):
         made = []
         for number, (peak, length) in enumerate(peaks_and_lengths):
             record = sample_record("full@1.0", f"s{number}", score=1.0, tokens_kept=4)
-            made.append(record.model_copy(update={"peak_memory_bytes": peak, "prompt_length": length, "batch_size": 1}))
+            made.append(changed(record, peak_memory_bytes=peak, prompt_length=length, batch_size=1))
         return made
 
     assert device_growth_bytes(answers((100, 9), (300, 20), (100, 9), (300, 20))) == 0
@@ -156,9 +156,7 @@ def test_the_first_batch_of_a_length_is_told_from_those_after_it(monkeypatch):
     def answer(length, prefill, decode):
         made = sample_record("full@1.0", f"s{length}", score=1.0, tokens_kept=4)
         ms = {"prefill": prefill, "decode": decode}
-        return made.model_copy(
-            update={"prompt_length": length, "answer_length": 2, "batch_size": 1, "part_ms": ms, "peak_memory_bytes": 1}
-        )
+        return changed(made, prompt_length=length, answer_length=2, batch_size=1, part_ms=ms, peak_memory_bytes=1)
 
     # The second of length 9 finds 9 and 10; the one of 10 finds its prompt's length, not its answer's.
     made = new_length_ms([answer(9, 50.0, 40.0), answer(9, 5.0, 4.0), answer(10, 7.0, 60.0)])

@@ -14,7 +14,7 @@ from adallava import AdaLlava, Selection
 from adallava.errors import AdallavaError, CheckpointError, InputError
 from adallava.pipeline.pack import CompactBatch
 from adallava.registry import selector_names
-from adallava.selection.contract import OwnCountMethod, RoundingMethod
+from adallava.selection.selector_contract import OwnCountMethod, RoundingMethod
 from adallava.selection.uniform import UniformSelector
 
 NEW = 5
@@ -104,7 +104,7 @@ def test_7_the_record_says_what_ran(full: AdaLlava, inputs: dict[str, Any], meth
     asked: Any = 1.0 if method == "full" else "25%"
     model = with_every_option(full, method)
     record = model.generate(**inputs, token_budget=asked, max_new_tokens=1).records[0]
-    entered = record.llm_sequence_length - _text_length(full, inputs, 0)
+    entered = record.prompt_length - _text_length(full, inputs, 0)
     expected = {"full": ("1.0", 16, 16), "none": ("none", 0, 0)}.get(method, ("0.25", 4, 4))
     if isinstance(model.selector, OwnCountMethod):
         expected = ("none", entered, entered)

@@ -9,14 +9,14 @@ import pytest
 
 from adallava import AdaLlava
 from adallava.errors import AdallavaError, UnknownNameError
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.registry import found as registry
 from adallava.registry import load_selector_class, selector_names
 from adallava.runs.availability import why_left_out
 from adallava.runs.loading import resolve_methods
 from adallava.selection import build_selector
-from adallava.selection.contract import Selector, TowerShape
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import Selector, TowerShape
 from adallava.selection.uniform import UniformSelector
 
 SHAPE = TowerShape(16, 32, 48, (4, 4))

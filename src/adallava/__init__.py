@@ -13,11 +13,11 @@ _HOMES = {
     "AdaLlavaProcessor": "adallava.model",
     "AdaLlavaOutput": "adallava.pipeline.result",
     "TokenBudget": "adallava.budget",
-    "Selection": "adallava.selection.contract",
-    "SelectionInput": "adallava.selection.contract",
-    "Selector": "adallava.selection.contract",
-    "TowerShape": "adallava.selection.contract",
-    "top_k_in_order": "adallava.selection.contract",
+    "Selection": "adallava.selection.selector_contract",
+    "SelectionInput": "adallava.selection.selector_contract",
+    "Selector": "adallava.selection.selector_contract",
+    "TowerShape": "adallava.selection.selector_contract",
+    "top_k_in_order": "adallava.selection.selector_contract",
     "Drop": "adallava.selection.layer_contract",
     "DropInput": "adallava.selection.layer_contract",
     "LayerSelector": "adallava.selection.layer_contract",
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from adallava.budget import TokenBudget
     from adallava.model import AdaLlava, AdaLlavaProcessor
     from adallava.pipeline.result import AdaLlavaOutput
-    from adallava.selection.contract import Selection, SelectionInput, Selector, TowerShape, top_k_in_order
     from adallava.selection.layer_contract import Drop, DropInput, LayerSelector, PromptInput, Raters
+    from adallava.selection.selector_contract import Selection, SelectionInput, Selector, TowerShape, top_k_in_order
 
 
 def __getattr__(name: str) -> Any:

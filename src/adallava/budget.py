@@ -8,14 +8,21 @@ A latency is written the same way: a share of the LLM's layers (`0.75`, `"75%"`)
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import ClassVar, Self
 
-from adallava.errors import BudgetError
+from adallava.errors import BudgetError, InputError
 
 MAX_COUNT = 2**31 - 1
 """The largest number that anything takes which counts something: tokens, samples, draws."""
+
+MAX_BEAMS = 128
+"""Of a search for one answer, and answers to one sample: for each the LLM holds keys and values of its own."""
+
+MAX_NGRAM = 1024
+"""Tokens of a phrase that is not to be written again: transformers looks at that many for each token of a prompt."""
 
 MAX_SEED = 2**63 - 1
 """The largest seed; the smallest is 0."""
@@ -30,6 +37,7 @@ class _ShareOrCount:
 
     _kind: ClassVar[str]
     _forms: ClassVar[str]
+    _least: ClassVar[str]
 
     def __post_init__(self) -> None:
         """Refuse a value that is both, neither, or out of range.
@@ -80,6 +88,19 @@ class _ShareOrCount:
                 raise
             raise BudgetError(f"{cls._kind} {_shown(text)} is not a number: give {cls._forms}") from None
 
+    @classmethod
+    def parse_all(cls, values: Iterable[object]) -> tuple[Self, ...]:
+        """Read what a caller wrote for a list, each once, in the order given.
+
+        Raises:
+            BudgetError: naming the first that means nothing.
+            InputError: if there is none.
+        """
+        parsed = tuple(dict.fromkeys(map(cls.parse, values)))
+        if not parsed:
+            raise InputError(f"--{cls._kind.replace(' ', '-')} holds no {cls._kind.split()[-1]}: {cls._least}")
+        return parsed
+
     def __str__(self) -> str:
         """Return the form that `parse` reads back: `0.25` or `64`."""
         return repr(self.ratio) if self.ratio is not None else str(self.count)
@@ -96,6 +117,7 @@ class TokenBudget(_ShareOrCount):
 
     _kind: ClassVar[str] = "token budget"
     _forms: ClassVar[str] = "a share in (0, 1] such as 0.25 or '25%', or a whole number of tokens such as 64"
+    _least: ClassVar[str] = "give at least one, such as 0.25 or 64"
 
     def resolve(self, num_vision_tokens: int) -> int:
         """Return K for a sample of N vision tokens: floor(ratio * N), at least 1; a count is at most N.
@@ -126,6 +148,7 @@ class Latency(_ShareOrCount):
 
     _kind: ClassVar[str] = "latency"
     _forms: ClassVar[str] = "a share in (0, 1] such as 0.75 or '75%', or a whole number of layers such as 24"
+    _least: ClassVar[str] = "give at least one, such as 0.75"
 
     @property
     def is_full(self) -> bool:

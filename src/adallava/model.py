@@ -1,7 +1,6 @@
 """The model: a stock Llava, a selection method beside it, and how the two are driven."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +11,31 @@ from adallava.adapters import save_adapter
 from adallava.adapters.learned import Asked, BaseFiles, make_scheduler, make_selector
 from adallava.budget import BudgetLike, LatencyLike
 from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
-from adallava.engines import Engines
+from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
-from adallava.families.contract import Family, check_needs, check_scheduler
+from adallava.families.capabilities import decoder_of
+from adallava.families.family_contract import Family
+from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
-from adallava.pipeline.arguments import check_as_configured
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
+from adallava.pipeline.generation_bounds import check_generation_bounds
 from adallava.pipeline.language import make_language
-from adallava.pipeline.modes import plan_generation
+from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, asked_values, plan_generation
 from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
-from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, SampleSelection, describe_selections, read_answers
-from adallava.pipeline.stages import PLAIN, Stages
-from adallava.processors.stock import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
-from adallava.records import FULL_METHOD
+from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
+from adallava.pipeline.stage_runner import PLAIN, Stages
+from adallava.pipeline.stock_arguments import check_as_configured
+from adallava.processors.stock_processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
+from adallava.records import FULL_METHOD, WhatRan
 from adallava.registry import load_selector_class
-from adallava.scheduling.contract import Scheduler, has_free_token
-from adallava.selection.contract import TowerShape, WordsMethod
+from adallava.scheduling.scheduler_contract import Scheduler, has_free_token
 from adallava.selection.layer_contract import AnySelector, LayerSelector
+from adallava.selection.selector_contract import TowerShape, WordsMethod
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "LatencyLike", "build_prompt"]
 
@@ -194,7 +196,7 @@ class AdaLlava:
         if not isinstance(scheduler, str):
             return self._with(self.selector, self.adapter_sha256, scheduler, None)
         asked = Asked(scheduler, adapter, allow_other_base, options)
-        made, sha256 = make_scheduler(asked, self._files, self._family.decoder().shape)
+        made, sha256 = make_scheduler(asked, self._files, decoder_of(self._family).shape)
         return self._with(self.selector, self.adapter_sha256, made, sha256)
 
     def _with(
@@ -230,10 +232,46 @@ class AdaLlava:
         other._engines = Engines(self.base, engine)
         return other
 
+    def warm_up(
+        self,
+        *,
+        batch_sizes: Sequence[int] = (1,),
+        token_budgets: Sequence[BudgetLike] = (1.0,),
+        latencies: Sequence[LatencyLike] = (1.0,),
+        text_tokens: Sequence[int] = (64,),
+        max_new_tokens: int = DEFAULT_NEW_TOKENS,
+        compiled: bool = False,
+    ) -> WarmUp:
+        """Meet the sizes of coming calls, so that none of them waits; see `engines.warming.warm_up`.
+
+        Args:
+            batch_sizes: samples a call.
+            token_budgets: of the samples.
+            latencies: of the samples.
+            text_tokens: of a prompt without its picture.
+            max_new_tokens: of an answer at most.
+            compiled: compile the LLM's layers too: half a minute or so, for faster answers from then on.
+
+        Raises:
+            InputError: for a model whose pictures differ in their tokens, or a size that means nothing.
+            UnsupportedModeError: to compile where no graphs can run.
+        """
+        if compiled:
+            self._engines.compile()
+        return warm_up(
+            self.generate,
+            self._family,
+            batch_sizes=batch_sizes,
+            token_budgets=token_budgets,
+            latencies=latencies,
+            text_tokens=text_tokens,
+            max_new_tokens=max_new_tokens,
+        )
+
     @property
     def engine(self) -> str:
-        """The engine that was asked for."""
-        return self._engines.name
+        """The engine that runs what it can; an answer's own is in its record."""
+        return self._engines.preferred
 
     @property
     def config(self) -> Any:
@@ -394,13 +432,13 @@ class AdaLlava:
             or request.skips_layers(self.family.num_llm_layers)
             or has_free_token(self.scheduler),
         )
+        check_generation_bounds(asked_values(generation_kwargs, self.base.generation_config), self.base)
         warn_of_positions(self.base.config, input_ids.shape[1], plan.max_new_tokens)
         if clock is not None:
             clock.start()
         run = self._prepare(request, clock, self._engines.stages())
         made = self._engines.generate(run, plan, clock)
-        output = read_answers(made.result, plan, run.settled(), self.processor, positions, clock, made.num_steps)
-        return replace(output, engine=made.engine, passed_over=made.passed_over)
+        return read_answers(made, plan, run, processor=self.processor, scheduler=self.scheduler, clock=clock)
 
     @torch.no_grad()
     def select(
@@ -413,8 +451,8 @@ class AdaLlava:
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
-    ) -> tuple[SampleSelection, ...]:
-        """Return what each sample would keep. Arguments as for `generate`.
+    ) -> tuple[WhatRan, ...]:
+        """Return what each sample would keep, without an answer. Arguments as for `generate`.
 
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
@@ -429,7 +467,8 @@ class AdaLlava:
             positions=positions,
         )
         run = self._prepare(request)
-        return describe_selections(run.prepared if run.inside is None else choose_inside(run.inside))
+        chosen = run.prepared if run.inside is None else choose_inside(run.inside)
+        return describe_choice(chosen, run.request, self.scheduler)
 
     def forward(
         self,

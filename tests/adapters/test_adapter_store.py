@@ -12,7 +12,7 @@ from adallava.adapters import load_adapter, read_adapter_config, save_adapter, w
 from adallava.adapters.store import sha256_of
 from adallava.errors import CheckpointError
 from adallava.selection import build_selector
-from adallava.selection.contract import TowerShape
+from adallava.selection.selector_contract import TowerShape
 
 OTHER_BASE = "0" * 64
 

@@ -7,8 +7,8 @@ import pytest
 from doctor_plants import change, found, healthy_records, number_of, outcome_of, sum_up, write_run
 from run_records import reader, sample_record
 
-from adallava.analysis.alarms import alarm_of_floor
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.find_alarms import alarm_of_floor
 from adallava.analysis.majority import score_majority
 from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from run_records import failed, reader, run, sample_record
 
-from adallava.analysis.compare import compare_runs, gather_answers
+from adallava.analysis.compare_runs import compare_runs, gather_answers
 from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
 from adallava.cli.main import main
@@ -38,7 +38,7 @@ def finished(records, **config):
         [TokenBudget.parse(budget) for budget in asked["token_budgets"]],
         {method for method, budget, _ in chosen if budget == "none"},
         positions=asked["positions"],
-        drawing={record.method for record in records if record.draw},
+        drawing={record.ran.method for record in records if record.draw},
         draws=asked["draws"],
     )
     return run(asked | config), summarise(

@@ -13,9 +13,9 @@ from dial_records import (
     dial_results,
     sample_ids,
 )
-from run_records import reader, run, sample_record
+from run_records import changed, reader, run, sample_record
 
-from adallava.analysis.compare import compare_runs, gather_answers
+from adallava.analysis.compare_runs import compare_runs, gather_answers
 from adallava.analysis.comparisons import cell_pairs
 from adallava.analysis.front import axis_costs
 from adallava.analysis.measured_ms import cell_ms
@@ -196,7 +196,7 @@ def shares_of(learned, fixed, drawn, prefixes=PREFIXES):
     records = answers(FULL, [1.0] * len(ids), 100)
     for name, scores in made.items():
         own = answers(plans[name], scores, 75)
-        records += [record.model_copy(update={"latency_tokens": int(name == "layers")}) for record in own]
+        records += [changed(record, latency_tokens=int(name == "layers")) for record in own]
     return summarise([FULL, *plans.values()], ids, reader(records), seed=0, prefixes=prefixes).dials.fixed_shares
 
 

@@ -7,9 +7,9 @@ from scipy import stats
 from adallava.analysis.clusters import Clusters
 from adallava.analysis.corrections import FLIPS, correct, holm, max_t
 from adallava.analysis.equivalence import equivalence_p_value
+from adallava.analysis.judge import PairedTest, judge
 from adallava.analysis.power import critical_value, least_detectable, planning_line, samples_needed
 from adallava.analysis.significance import paired_p_value, sign_flip_p_value
-from adallava.analysis.verdicts import PairedTest, judge
 
 
 def test_grouped_by_picture_whatever_the_order_and_alone_where_none_is_known():

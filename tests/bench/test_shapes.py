@@ -4,7 +4,7 @@ import pytest
 import torch
 from published_llava import config_fields
 
-from adallava.bench.prompts import BEFORE_PICTURE_TOKENS, make_prompts
+from adallava.bench.made_up_prompts import BEFORE_PICTURE_TOKENS, make_prompts
 from adallava.bench.shapes import config_of, random_model
 from adallava.errors import InputError
 

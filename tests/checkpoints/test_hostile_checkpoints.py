@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from models import tiny_llava
+from models import tiny_llava, tiny_next
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from adallava import AdaLlava, AdaLlavaProcessor
@@ -23,7 +24,7 @@ from adallava.cli.main import main
 from adallava.conversion.processor import read_tokenizer
 from adallava.conversion.shards import read_config
 from adallava.errors import CheckpointError, InputError
-from adallava.processors.stock import build_prompt
+from adallava.processors.stock_processor import build_prompt
 
 SRC = Path(__file__).parents[2] / "src" / "adallava"
 
@@ -180,6 +181,9 @@ def test_the_command_says_so_in_one_line(folder: Path, tmp_path: Path, capsys: p
         ("text_config.num_attention_heads", "8"),
         ("text_config.hidden_size", 48.0),
         ("text_config.rms_norm_eps", 1e999),
+        ("text_config.sliding_window", "x"),
+        ("text_config.model_type", "\x1b[31mllama"),
+        ("text_config.rope_parameters", {"rope_theta": -1.0, "rope_type": "default"}),
         ("vision_config.image_size", 10**9),
         ("vision_config.image_size", [28, 28]),
         ("vision_config.patch_size", 0),
@@ -209,12 +213,24 @@ def test_a_config_of_absurd_size_is_refused_before_anything_is_built(folder: Pat
         ("processor_config.json", "image_processor.size", {"height": 10**9, "width": 10**9}),
         ("processor_config.json", "image_processor.image_std", [0, 0, 0]),
         ("processor_config.json", "image_processor.image_mean", ["a", "b", "c"]),
+        ("processor_config.json", "image_processor.image_mean", 1e38),
+        ("processor_config.json", "image_processor.image_mean", [0.5, -1e300, 0.5]),
+        ("processor_config.json", "image_processor.image_std", 1e-30),
         ("processor_config.json", "image_processor.rescale_factor", 1e999),
+        ("processor_config.json", "image_processor.rescale_factor", 1000),
         ("processor_config.json", "image_processor.resample", 17),
         ("processor_config.json", "image_processor.do_resize", "yes"),
         ("processor_config.json", "processor_class", 5),
         ("processor_config.json", "processor_class", "../evil"),
+        ("generation_config.json", "num_beams", 4000),
+        ("generation_config.json", "num_return_sequences", 4000),
+        ("generation_config.json", "encoder_no_repeat_ngram_size", 2**31),
+        ("generation_config.json", "sequence_bias", {"a": 1}),
+        ("generation_config.json", "bad_words_ids", "x"),
+        ("generation_config.json", "watermarking_config", 5),
         ("tokenizer_config.json", "tokenizer_class", ["X"]),
+        ("tokenizer_config.json", "max_length", 10**30),
+        ("tokenizer_config.json", "split_special_tokens", True),
         ("tokenizer_config.json", "padding_side", "up"),
         ("tokenizer_config.json", "model_max_length", -1),
         ("tokenizer_config.json", "chat_template", "x" * 300_000),
@@ -310,8 +326,44 @@ def test_a_header_without_end_is_refused(folder: Path) -> None:
     ],
 )
 def test_a_chat_template_ends(folder: Path, template: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adallava.processors.stock._TEMPLATE_LIMIT_S", 0.3)
+    monkeypatch.setattr("adallava.processors.stock_processor._TEMPLATE_LIMIT_S", 0.3)
     processor = AdaLlavaProcessor.from_pretrained(str(folder))
     processor.chat_template = template
     with pytest.raises((CheckpointError, InputError), match=message):
         build_prompt(processor, "why?")
+
+
+def test_a_processor_that_cannot_prepare_a_picture_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_next(tmp_path / "next")
+    Image.new("RGB", (28, 28)).save(tmp_path / "a.png")
+    _set(folder / "processor_config.json", "image_processor.image_processor_type", "ViTImageProcessor")
+    ask = ["--image", str(tmp_path / "a.png"), "--question", "what", "--method", "full", "--no-image"]
+    capsys.readouterr()
+    assert main(["generate", "--model", str(folder), *ask]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "processor cannot prepare picture and question: " in line
+
+
+@pytest.mark.parametrize("pinpoints", [[[1, 1]], [[28, 28 * 17]]])
+def test_pictures_of_no_tile_or_of_far_too_many_are_refused(tmp_path: Path, pinpoints: list[list[int]]) -> None:
+    folder = tiny_next(tmp_path / "next")
+    _set(folder / "config.json", "image_grid_pinpoints", pinpoints)
+    with pytest.raises(CheckpointError, match=r"image_grid_pinpoints has \[.*, and a tile's side is 28 pixels"):
+        _load(folder)
+    _set(folder / "processor_config.json", "image_processor.image_grid_pinpoints", pinpoints)
+    with pytest.raises(CheckpointError, match=r"image_grid_pinpoints has \[.*: of tiles of 28, 1 to 16 a side"):
+        AdaLlavaProcessor.from_pretrained(str(folder))
+
+
+def test_a_processor_with_other_tiles_than_the_models_is_refused(tmp_path: Path) -> None:
+    folder = tiny_next(tmp_path / "next")
+    # A column of 16 tiles leaves as many tokens of this picture as one of 3.
+    _set(folder / "config.json", "image_grid_pinpoints", [[28 * 16, 28]])
+    _set(folder / "processor_config.json", "image_processor.image_grid_pinpoints", [[28 * 3, 28]])
+    model = _load(folder)
+    prompt = build_prompt(model.processor, "why?")
+    inputs = dict(model.processor(images=[Image.new("RGB", (28, 84))], text=[prompt], return_tensors="pt"))
+    with pytest.raises(InputError, match=r"the processor cuts a picture into 4 tiles at most, and by .* it has 17"):
+        model.generate(**inputs, token_budget=1.0)

@@ -1,7 +1,7 @@
 """Launches of several ranks without the seconds that each would need to import torch.
 
-A server imports it once and forks every rank; each is a process of its own, and really killed. Like torchrun it sets
-the ranks' variables and, if asked to, ends all ranks once one has failed.
+A server imports it, loads and counts a model once, and forks every rank; each is a process of its own, and really
+killed. Like torchrun it sets the ranks' variables and, if asked to, ends all ranks once one has failed.
 """
 
 import json
@@ -18,7 +18,7 @@ from kill_points import KillPoint
 
 _SERVER = """
 import json, os, signal, sys
-import torch, adallava.runs.sweep, adallava.cli.sweep_ranks, adallava.cli.sweep_table
+import torch, adallava.runs.run_sweep, adallava.cli.sweep_ranks, adallava.cli.sweep_table
 import transformers.models.auto.processing_auto
 import transformers.models.clip.image_processing_pil_clip
 import transformers.models.clip.modeling_clip
@@ -26,9 +26,16 @@ import transformers.models.llama.modeling_llama
 import transformers.models.llava.modeling_llava
 import transformers.models.llava.processing_llava
 import sklearn.datasets
+from adallava import AdaLlava
+from adallava.costs.counted import count_costs
+import adallava.cli.witness, adallava.families.decoder, adallava.families.text_tower, adallava.families.tower_parts
+import adallava.tasks.jsonl_rows
+from PIL import Image
+Image.init()
 from adallava.cli.main import main
 from kill_points import watch
 torch.set_num_threads(1)
+count_costs(AdaLlava.from_pretrained(sys.argv[1], method="full", device="cpu").base.config)
 
 def rank_of_launch(rank, asked):
     size = str(asked["world_size"])
@@ -70,9 +77,9 @@ for line in sys.stdin:
 class RankServer:
     """Runs one launch after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVER],
+            [sys.executable, "-c", _SERVER, str(model)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -11,7 +11,6 @@ from adallava.cli.arguments import (
     parse_method_options,
     parse_method_paths,
     parse_positions,
-    parse_token_budgets,
 )
 from adallava.errors import BudgetError, InputError
 
@@ -34,7 +33,7 @@ def test_commas_spaces_and_repeating_mean_the_same(arguments):
 
 
 def test_budgets_are_read_once_each_in_order():
-    budgets = parse_token_budgets(["64", "25%", "0.25", "1.0", "1"])
+    budgets = TokenBudget.parse_all(["64", "25%", "0.25", "1.0", "1"])
     assert budgets == (
         TokenBudget(count=64), TokenBudget(ratio=0.25), TokenBudget(ratio=1.0), TokenBudget(count=1),
     )  # fmt: skip
@@ -43,12 +42,12 @@ def test_budgets_are_read_once_each_in_order():
 @pytest.mark.parametrize("value", ["0", "-1", "1.01", "nan", "inf", "x", "0%", "101%"])
 def test_a_budget_that_means_nothing_is_named(value):
     with pytest.raises(BudgetError):
-        parse_token_budgets(["0.5", value])
+        TokenBudget.parse_all(["0.5", value])
 
 
 def test_no_budget_is_refused():
     with pytest.raises(InputError):
-        parse_token_budgets([])
+        TokenBudget.parse_all([])
 
 
 def test_adapters_are_pairs_and_paths_may_hold_an_equals_sign():

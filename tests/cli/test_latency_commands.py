@@ -117,12 +117,12 @@ def test_a_sweep_crosses_both_dials(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert grid.kv_bytes == pytest.approx(0.75 * (cells["uniform@0.5"].kv_bytes or 0), rel=0.05)
     records = [SampleRecord.model_validate_json(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     first = next(record for record in records if record.cell == "uniform@0.25/first@0.75")
-    assert first.groups_run == [[0]] * 6 + [[]] * 2
-    assert (first.method, first.latency_asked, first.layer_share) == ("uniform", "0.75", 0.75)
+    assert first.ran.groups_run == ((0,),) * 6 + ((),) * 2
+    assert (first.ran.method, first.ran.latency_asked, first.ran.layer_share) == ("uniform", "0.75", 0.75)
     assert "uniform/first@0.75" in (tmp_path / "report.html").read_text()
     assert {cell.method for cell in load_run_folder(tmp_path).cells} >= {"full", "full/first@0.75"}
     run = Run.model_validate_json((tmp_path / "run.json").read_bytes())
-    assert (run.config.schedulers, run.config.latencies) == (["first", "random"], ["1.0", "0.75"])
+    assert (run.config.schedulers, list(map(str, run.config.latencies))) == (("first", "random"), ["1.0", "0.75"])
     # The same command resumes; another latency is another run.
     assert _sweep(tmp_path, *asked, "--latency", "1.0,0.75") == 0
     assert _sweep(tmp_path, *asked, "--latency", "1.0,0.5") == 2

@@ -8,7 +8,7 @@ import pytest
 
 _ASK = """
 from huggingface_hub.utils import are_progress_bars_disabled
-from adallava.cli.loading import quiet_loading
+from adallava.cli.before_loading import quiet_loading
 quiet_loading({model!r})
 print(are_progress_bars_disabled())
 """

@@ -97,6 +97,19 @@ def test_a_mistake_is_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", ["run/timings.jsonl", "run/samples.jsonl", "run/.lock", "questions.jsonl", "a.png"])
+def test_a_page_is_written_over_a_page_alone(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    target = tmp_path / name if not name.startswith("run/") else run_folder / name.removeprefix("run/")
+    if not name.startswith("run/"):
+        target.write_bytes(b"mine")
+    before = target.read_bytes() if target.exists() else None
+    assert main(["report", str(run_folder), "--output", str(target)]) == 2
+    assert str(target) in capsys.readouterr().err
+    assert (target.read_bytes() if target.exists() else None) == before
+
+
 def test_without_matplotlib_the_remedy_comes_before_any_work(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

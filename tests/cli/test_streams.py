@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -34,6 +35,14 @@ def test_a_table_of_a_colored_terminal_has_only_its_own_controls(monkeypatch):
     for bad in ("\x1b]0;", "\x07", "\x1b[31mRED", "\x9b", "\u202e"):
         assert bad not in written
     assert written.count("␛]0;PWN") == 2  # The bell between is taken out by rich itself.
+
+
+def test_what_any_library_logs_is_harmless_too(caplog):
+    make_record = logging.getLogRecordFactory()
+    with steady_streams():
+        logging.getLogger("transformers").warning("a model of type %s", EVIL)
+    assert caplog.messages == ["a model of type " + harmless(EVIL)]
+    assert logging.getLogRecordFactory() is make_record
 
 
 def test_json_reads_back_the_same(capsys):

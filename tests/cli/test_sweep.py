@@ -12,13 +12,14 @@ from sweep_inputs import deterministic_results, deterministic_samples, samples, 
 from adallava.records import PART_NAMES, Results, Run
 from adallava.registry import selector_names
 
+EVERYTHING = ("--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2", "--batch-size", "5")
 WITHOUT_BUDGET = {"none", "prumerge", "prumerge-plus"}
 
 
 @pytest.fixture(scope="module")
 def finished(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "finished"
-    assert sweep(model, folder, "--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2") in (0, 1)
+    assert sweep(model, folder, *EVERYTHING) in (0, 1)
     return folder
 
 
@@ -41,15 +42,15 @@ def test_every_method_crosses_every_budget_on_the_same_samples(finished):
 def test_the_tokens_asked_for_are_the_tokens_kept(finished):
     kept = {"1.0": 16, "0.25": 4, "4": 4}
     for sample in samples(finished):
-        assert sample.num_vision_tokens == 16
-        assert sample.tokens_at_end == sample.tokens_asked == sample.tokens_planned
-        assert (sample.tokens_kept_by_layer is not None) == (sample.method in INSIDE_LLM)
-        assert sample.tokens_kept == (16 if sample.method in INSIDE_LLM else sample.tokens_asked)
-        if sample.budget_asked == "none":
-            assert sample.tokens_kept == 0 if sample.method == "none" else 1 <= sample.tokens_kept <= 16
+        assert sample.ran.num_vision_tokens == 16
+        assert sample.ran.tokens_at_end == sample.ran.tokens_asked == sample.ran.tokens_planned
+        assert (sample.ran.tokens_kept_by_layer is not None) == (sample.ran.method in INSIDE_LLM)
+        assert sample.ran.tokens_kept == (16 if sample.ran.method in INSIDE_LLM else sample.ran.tokens_asked)
+        if sample.ran.budget_asked == "none":
+            assert sample.ran.tokens_kept == 0 if sample.ran.method == "none" else 1 <= sample.ran.tokens_kept <= 16
         else:
-            assert sample.tokens_at_end == kept[sample.budget_asked]
-        assert [len(indices) for indices in sample.kept_indices] == [sample.tokens_at_end]
+            assert sample.ran.tokens_at_end == kept[sample.ran.budget_asked]
+        assert [len(indices) for indices in sample.ran.kept_indices] == [sample.ran.tokens_at_end]
 
 
 def test_tokens_are_counted_before_the_llm_and_as_a_mean_over_its_layers(finished):
@@ -63,32 +64,32 @@ def test_tokens_are_counted_before_the_llm_and_as_a_mean_over_its_layers(finishe
 
 
 def test_lengths_follow_the_kept_tokens(finished):
-    text_length = {s.sample_id: s.prompt_length - 16 for s in samples(finished) if s.method == "full"}
+    text_length = {s.sample_id: s.ran.prompt_length - 16 for s in samples(finished) if s.ran.method == "full"}
     for sample in samples(finished):
-        assert sample.prompt_length == text_length[sample.sample_id] + sample.tokens_kept
-        assert 1 <= sample.answer_length <= 3
+        assert sample.ran.prompt_length == text_length[sample.sample_id] + sample.ran.tokens_kept
+        assert 1 <= sample.ran.answer_length <= 3
 
 
 def test_a_selection_of_everything_is_the_full_model(finished):
-    full = {s.sample_id: s.response for s in samples(finished) if s.method == "full"}
+    full = {s.sample_id: s.response for s in samples(finished) if s.ran.method == "full"}
     for sample in samples(finished):
-        if sample.budget_asked == "1.0":
+        if sample.ran.budget_asked == "1.0":
             assert sample.response == full[sample.sample_id]
 
 
 def test_a_count_and_a_share_that_mean_the_same_give_the_same(finished):
-    by_cell = {(s.cell, s.sample_id, s.draw): (s.kept_indices, s.response, s.flops) for s in samples(finished)}
+    by_cell = {(s.cell, s.sample_id, s.draw): (s.ran.kept_indices, s.response, s.flops) for s in samples(finished)}
     for (cell, sample_id, draw), value in by_cell.items():
         if cell.endswith("@4"):
             assert by_cell[cell.replace("@4", "@0.25"), sample_id, draw] == value
 
 
 def test_every_draw_has_a_seed_of_its_own(finished):
-    kept = {(s.sample_id, s.draw): s.kept_indices for s in samples(finished) if s.cell == "random@0.25"}
+    kept = {(s.sample_id, s.draw): s.ran.kept_indices for s in samples(finished) if s.cell == "random@0.25"}
     assert any(kept[sample_id, 0] != kept[sample_id, 1] for sample_id, _ in kept)
     for sample_id, _ in kept:
-        everything = [s.kept_indices for s in samples(finished) if s.cell == "random@1.0" and s.sample_id == sample_id]
-        assert everything == [[list(range(16))]] * 2
+        everything = [s for s in samples(finished) if s.cell == "random@1.0" and s.sample_id == sample_id]
+        assert [s.ran.kept_indices for s in everything] == [(tuple(range(16)),)] * 2
 
 
 def test_a_sample_of_several_draws_counts_once_with_its_mean(finished):
@@ -108,7 +109,7 @@ def test_flops_and_times_have_every_part(finished):
         assert sample.peak_memory_bytes > 0
     totals = {s.cell: sum(s.flops.values()) for s in samples(finished) if s.sample_id == "test-000000"}
     assert totals["none@none"] < totals["uniform@0.25"] < totals["full@1.0"]
-    none = next(s for s in samples(finished) if s.method == "none")
+    none = next(s for s in samples(finished) if s.ran.method == "none")
     assert none.flops["vision"] == none.flops["projector"] == 0
 
 
@@ -116,7 +117,7 @@ def test_provenance_and_configuration_are_recorded(finished, model):
     run = Run.model_validate_json((finished / "run.json").read_text())
     assert (run.config.model, run.config.task, run.config.split, run.config.limit) == (model, "scenes", "test", 5)
     assert (run.config.dtype, run.config.device) == ("float32", "cpu")
-    assert run.config.token_budgets == ["1.0", "0.25", "4"]
+    assert list(map(str, run.config.token_budgets)) == ["1.0", "0.25", "4"]
     assert len(run.provenance.weights_sha256) == 64
     assert set(run.provenance.adapter_sha256) == {"budget-token", "question"}
 
@@ -128,7 +129,7 @@ def test_the_report_is_written(finished):
 def test_run_again_it_answers_nothing_and_says_the_same(finished, model, capsys):
     before = (finished / "samples.jsonl").read_bytes()
     cells = deterministic_results(finished)
-    sweep(model, finished, "--method", "all", "--token-budget", "1.0,0.25", "4", "--draws", "2")
+    sweep(model, finished, *EVERYTHING)
     assert (finished / "samples.jsonl").read_bytes() == before
     assert deterministic_results(finished) == cells
     number = len(samples(finished))

@@ -18,11 +18,11 @@ def test_unreadable_pictures_are_failed_samples_and_the_rest_is_answered(model, 
     by_id = {record.sample_id: record for record in records}
     for name, reason in (("corrupt", "InputError: "), ("missing", "No such file")):
         assert by_id[name].score is None
-        assert (by_id[name].finish_reason, by_id[name].empty_cause) == ("error", "error")
+        assert (by_id[name].ran.finish_reason, by_id[name].empty_cause) == ("error", "error")
         assert reason in by_id[name].error
     for name in ("wide", "strip", "palette", "good"):
         assert by_id[name].error is None
-        assert by_id[name].tokens_kept == 4
+        assert by_id[name].ran.tokens_kept == 4
     printed = capsys.readouterr().out
     assert "uniform@0.25: 2 of 6 samples failed" in printed
     assert "corrupt.png" in printed

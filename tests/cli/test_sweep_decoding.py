@@ -107,7 +107,7 @@ def test_beams_are_recorded_and_cost_as_many_rows(checkpoint: Path, tmp_path: Pa
     assert _run(tmp_path / "beams").config.decoding.options == {"num_beams": 3}  # type: ignore[union-attr]
     pairs = list(zip(samples(tmp_path / "greedy"), samples(tmp_path / "beams"), strict=True))
     # Random answers never end: three new tokens in both, so that only the rows differ.
-    assert all(one.answer_length == other.answer_length == 3 for one, other in pairs)
+    assert all(one.ran.answer_length == other.ran.answer_length == 3 for one, other in pairs)
     for one, other in pairs:
         for part in ("prefill", "decode"):
             assert other.flops[part] == 3 * one.flops[part]
@@ -197,7 +197,12 @@ def test_generate_says_what_of_the_checkpoint_counts(
         ({"max_new_tokens": 3}, "give --max-new-tokens"),
         ({"num_return_sequences": 2}, "one answer a sample is scored"),
         ({"cache_implementation": "static"}, "in no count of FLOPs"),
-        ({"num_beams": 0}, "num_beams is 0: give a whole number of at least 1"),
+        ({"num_beams": 0}, "num_beams is 0: give a whole number from 1 to 128"),
+        ({"num_beams": 4000}, "num_beams is 4000: give a whole number from 1 to 128"),
+        ({"encoder_no_repeat_ngram_size": 2**31 - 1}, "give a whole number from 0 to 1024"),
+        ({"num_beams": 4, "length_penalty": 1e9}, "give a number from -20 to 20"),
+        ({"do_sample": True, "temperature": 10**400}, "temperature is 1000"),
+        ({"do_sample": True, "top_k": 10**30}, "top_k is 1000"),
         ({"num_beams": True}, "num_beams is True: give"),
         ({"repetition_penalty": "high"}, "repetition_penalty is 'high': give a number above 0"),
         ({"suppress_tokens": [1, -2]}, "give a list of token ids"),
@@ -210,6 +215,17 @@ def test_an_option_that_means_nothing_is_refused_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(InputError, match=message):
         check_options(options)
+
+
+def test_an_id_that_the_llm_lacks_is_told_before_any_answer(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(str(checkpoint), tmp_path / "run", *ONE, "--generation-option", "forced_eos_token_id=260") == 2
+    assert "forced_eos_token_id is 260, and the LLM has words 0 to 259" in capsys.readouterr().err
+    _configure(checkpoint, pad_token_id=10**6)
+    assert sweep(str(checkpoint), tmp_path / "run", *ONE) == 2
+    assert "pad_token_id is 1000000, and the LLM has words" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "samples.jsonl").exists()
 
 
 def test_options_are_read_as_json_or_text(checkpoint: Path, tmp_path: Path) -> None:

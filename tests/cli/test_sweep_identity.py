@@ -81,8 +81,8 @@ def test_a_larger_limit_extends_a_finished_run_and_a_smaller_one_is_refused(mode
     few, answered = samples(folder), (folder / "samples.jsonl").read_bytes()
     go("8")
     assert (folder / "samples.jsonl").read_bytes().startswith(answered)
-    grown = [record.sample_id for record in samples(folder) if record.method == "full"]
-    assert grown[:4] == [record.sample_id for record in few if record.method == "full"]
+    grown = [record.sample_id for record in samples(folder) if record.ran.method == "full"]
+    assert grown[:4] == [record.sample_id for record in few if record.ran.method == "full"]
     assert len(set(grown)) == len(grown) == 8
     assert run_of(folder).config.limit == 8
     results = Results.model_validate_json((folder / "results.json").read_text())

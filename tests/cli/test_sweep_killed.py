@@ -14,63 +14,26 @@ from pathlib import Path
 import pytest
 from sweep_inputs import deterministic_results, deterministic_samples, local_questions
 
-# Forks once per line of input, so that torch is imported once for all attempts; every attempt is a process of its
-# own, and really killed. Nothing runs torch before the fork.
-_FORK_SERVER = """
-import json, os, sys
-import torch, adallava.runs.sweep
-from adallava.cli.main import main
-torch.set_num_threads(1)
-for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-        sys.stdout = open(os.devnull, "w")
-        os._exit(main(json.loads(line)))
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
 
+class Sweeps:
+    """One after the other, each in a process of its own that no launcher started, and really killed."""
 
-class ForkServer:
-    """Runs one command after the other, each in a process of its own."""
+    def __init__(self, server, log):
+        self._server, self._log = server, log
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _FORK_SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._child: int | None = None
+    def start(self, arguments):
+        (process,) = self._server.start(arguments, 1, self._log, launched=False)
+        return process
 
-    def start(self, arguments: list[str]) -> int:
-        """Return the id of the new process."""
-        self._process.stdin.write(json.dumps(arguments) + "\n")
-        self._process.stdin.flush()
-        self._child = int(self._process.stdout.readline())
-        return self._child
-
-    def wait(self) -> int:
+    def wait(self):
         """Return the process's exit code; negative: the signal that ended it."""
-        code = int(self._process.stdout.readline())
-        self._child = None
+        (code,) = self._server.wait()
         return code
-
-    def close(self) -> None:
-        if self._child is not None:
-            os.kill(self._child, signal.SIGKILL)
-        self._process.stdin.close()
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
 
 
 @pytest.fixture(scope="module")
-def server():
-    server = ForkServer()
-    yield server
-    server.close()
+def sweeps(server, tmp_path_factory):
+    return Sweeps(server, tmp_path_factory.mktemp("log"))
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +56,10 @@ def wait_until_written(path: Path, num_bytes: int, process: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def untouched(server, arguments, tmp_path_factory):
+def untouched(sweeps, arguments, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "untouched"
-    server.start([*arguments, "--output", str(folder)])
-    assert server.wait() == 1, "two pictures of the task cannot be read"
+    sweeps.start([*arguments, "--output", str(folder)])
+    assert sweeps.wait() == 1, "two pictures of the task cannot be read"
     return folder
 
 
@@ -112,34 +75,34 @@ def assert_as_if_untouched(folder, untouched):
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="watches processes through /proc")
-def test_killed_in_the_middle_it_ends_as_if_untouched(server, arguments, untouched, tmp_path):
+def test_killed_in_the_middle_it_ends_as_if_untouched(sweeps, arguments, untouched, tmp_path):
     journal = tmp_path / "killed" / "samples.jsonl"
-    process = server.start([*arguments, "--output", str(tmp_path / "killed")])
+    process = sweeps.start([*arguments, "--output", str(tmp_path / "killed")])
     assert wait_until_written(journal, (untouched / "samples.jsonl").stat().st_size // 2, process)
     os.kill(process, signal.SIGKILL)
-    assert server.wait() == -signal.SIGKILL
+    assert sweeps.wait() == -signal.SIGKILL
     with journal.open("r+b") as file:  # As a kill in the middle of a write leaves it.
         file.truncate(journal.stat().st_size - 7)
-    server.start([*arguments, "--output", str(tmp_path / "killed")])
-    assert server.wait() == 1
+    sweeps.start([*arguments, "--output", str(tmp_path / "killed")])
+    assert sweeps.wait() == 1
     assert_as_if_untouched(tmp_path / "killed", untouched)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="watches processes through /proc")
-def test_killed_at_random_moments_it_ends_as_if_untouched(server, arguments, untouched, tmp_path):
+def test_killed_at_random_moments_it_ends_as_if_untouched(sweeps, arguments, untouched, tmp_path):
     total_bytes = (untouched / "samples.jsonl").stat().st_size
     draw = random.Random(0)
     killed, code, journal = 0, None, tmp_path / "killed" / "samples.jsonl"
     while code != 1:
-        process = server.start([*arguments, "--output", str(tmp_path / "killed")])
+        process = sweeps.start([*arguments, "--output", str(tmp_path / "killed")])
         # Each time up to a bit further: within the answers, and before, between and after their files.
         if wait_until_written(journal, draw.randrange(1 + total_bytes * (killed + 1) // 6), process):
             time.sleep(draw.random() * 0.02)
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        code = server.wait()
+        code = sweeps.wait()
         assert code in (-signal.SIGKILL, 1)
         killed += code == -signal.SIGKILL
         assert killed < 50
@@ -150,9 +113,9 @@ def test_killed_at_random_moments_it_ends_as_if_untouched(server, arguments, unt
 
 @pytest.mark.timeout(900)
 @pytest.mark.long
-def test_two_at_once_are_refused(server, arguments, tmp_path):
+def test_two_at_once_are_refused(sweeps, arguments, tmp_path):
     command = [*arguments, "--output", str(tmp_path)]
-    process = server.start(command)
+    process = sweeps.start(command)
     assert wait_until_written(tmp_path / "run.json", 1, process)
     os.kill(process, signal.SIGSTOP)  # for as long as the other one needs to look
     try:
@@ -161,7 +124,7 @@ def test_two_at_once_are_refused(server, arguments, tmp_path):
         )
     finally:
         os.kill(process, signal.SIGCONT)
-    assert server.wait() == 1
+    assert sweeps.wait() == 1
     assert second.returncode == 2
     assert "another process is writing" in second.stderr
     assert "Traceback" not in second.stderr
@@ -171,19 +134,19 @@ def test_two_at_once_are_refused(server, arguments, tmp_path):
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="watches processes through /proc")
-def test_killed_while_timing_it_times_the_batch_size_again(server, arguments, tmp_path):
+def test_killed_while_timing_it_times_the_batch_size_again(sweeps, arguments, tmp_path):
     command = [*arguments, "--output", str(tmp_path), "--timing-batch-sizes", "1,3"]
     command[command.index("0.5,3")] = "3"
     timings = tmp_path / "timings.jsonl"
-    process = server.start(command)
+    process = sweeps.start(command)
     assert wait_until_written(timings, 1, process), "the first batch size is done"
     os.kill(process, signal.SIGKILL)
-    server.wait()
+    sweeps.wait()
     first = timings.read_bytes()
     assert {json.loads(line)["batch_size"] for line in first.splitlines()} == {1}
     answers = (tmp_path / "samples.jsonl").read_bytes()
-    server.start(command)
-    assert server.wait() == 1
+    sweeps.start(command)
+    assert sweeps.wait() == 1
     assert timings.read_bytes().startswith(first)
     lines = [json.loads(line) for line in timings.read_text().splitlines()]
     cells = {"full@1.0", "none@none", "random@3", "random@3+compact"}

@@ -21,7 +21,7 @@ def test_positions_cross_every_method_but_the_full_and_the_empty_one(both_positi
     expected += ["none@none", *(cell.replace("uniform", "random") for cell in expected)]
     assert [cell.cell for cell in results.cells] == ["full@1.0", *expected]
     for sample in samples(both_positions):
-        assert (sample.positions == "compact") == sample.cell.endswith("+compact")
+        assert (sample.ran.positions == "compact") == sample.cell.endswith("+compact")
     pairs = {(one.cell_a, one.cell_b) for one in results.comparisons}
     assert {("uniform@4", "uniform@4+compact"), ("uniform@4", "random@4"), ("uniform@4", "full@1.0")} <= pairs
     assert ("uniform@4", "random@4+compact") not in pairs
@@ -30,10 +30,10 @@ def test_positions_cross_every_method_but_the_full_and_the_empty_one(both_positi
 def test_positions_do_not_change_what_is_kept_and_all_tokens_are_the_full_model(both_positions):
     answers = {(s.cell, s.sample_id, s.draw): s for s in samples(both_positions)}
     for (cell, sample_id, draw), sample in answers.items():
-        if sample.positions == "compact":
+        if sample.ran.positions == "compact":
             original = answers[cell.removesuffix("+compact"), sample_id, draw]
-            assert sample.kept_indices == original.kept_indices
-        if sample.budget_asked == "1.0":
+            assert sample.ran.kept_indices == original.ran.kept_indices
+        if sample.ran.budget_asked == "1.0":
             assert sample.response == answers["full@1.0", sample_id, 0].response
 
 

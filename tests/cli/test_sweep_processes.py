@@ -12,19 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from rank_server import RankServer, answers_of, wait_until
+from rank_server import answers_of, wait_until
 from sweep_inputs import deterministic_results, deterministic_samples, local_questions
 
 from adallava.cli.main import main
 
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = RankServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +29,7 @@ def arguments(tiny_folder, tmp_path_factory):
     task.write_text("".join(json.dumps(row) + "\n" for row in (*rows, *more)))
     return [
         "sweep", "--model", str(tiny_folder), "--task", str(task), "--limit", "all", "--batch-size", "2",
-        "--max-new-tokens", "3", "--method", "random,none", "--token-budget", "0.5,3", "--no-report", "--draws", "6",
+        "--max-new-tokens", "3", "--method", "random,none", "--token-budget", "0.5,3", "--no-report", "--draws", "3",
         "--positions", "original,compact",
     ]  # fmt: skip
 

@@ -10,7 +10,6 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,13 +95,6 @@ class Attempt:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[RankServer]:
-    server = RankServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
 def arguments(tiny_folder, tmp_path_factory):
     """Two cells, seven questions about readable pictures, four batches of which the last is half full."""
     task = local_questions(tmp_path_factory.mktemp("task"))
@@ -111,7 +103,7 @@ def arguments(tiny_folder, tmp_path_factory):
     task.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return [
         "sweep", "--model", str(tiny_folder), "--task", str(task), "--batch-size", "2", "--max-new-tokens", "3",
-        "--method", "random", "--token-budget", "3", "--draws", "2", "--retry-failed",
+        "--method", "random", "--token-budget", "3", "--draws", "2", "--retry-failed", "--pad-to-square",
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from adallava.budget import TokenBudget
 from adallava.cli.sweep_table import areas_table, cells_table
 from adallava.records import Spread, Timing
 from adallava.records.cells import plan_cells
-from adallava.report.hard_split import hard_words
+from adallava.report.hard_samples import hard_words
 
 IDS = [f"s{number}" for number in range(30)]
 

@@ -165,8 +165,8 @@ def test_adallava_becomes_a_model_and_an_adapter_that_compute_the_originals_logi
             ours = model.forward(**inputs, latency=latency).logits[0]
         torch.testing.assert_close(ours[:, :32000], expected, atol=1e-3, rtol=1e-4)
         (record,) = model.generate(**inputs, latency=latency, max_new_tokens=1).records
-        assert record.layers is not None
-        behind = [len(run) / record.layers.groups for run in record.layers.groups_run[1:]]
+        assert record.groups_run is not None
+        behind = [len(run) / record.groups_per_layer for run in record.groups_run[1:]]
         assert behind == heads.mean(dim=1).tolist()
         plans.add(tuple(behind))
     assert len(plans) == (3 if kind == "L" else 5)

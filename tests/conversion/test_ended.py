@@ -9,8 +9,8 @@ import pytest
 from original_llava import llm_weights, write_clip, write_original
 
 from adallava.cli.main import main
-from adallava.conversion import llava
-from adallava.processors.stock import AdaLlavaProcessor
+from adallava.conversion import from_llava as llava
+from adallava.processors.stock_processor import AdaLlavaProcessor
 
 pytestmark = pytest.mark.long
 

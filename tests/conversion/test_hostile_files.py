@@ -140,6 +140,12 @@ def _sparse(folder: Path) -> None:
     torch.save({**weights, Q_PROJ: llm_weights()[Q_PROJ].to_sparse()}, folder / SHARD)
 
 
+def _packed(folder: Path) -> None:
+    """Some 20 KB that would be 16 MB in memory."""
+    with zipfile.ZipFile(folder / SHARD, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**24))
+
+
 def _bytes(value: bytes) -> Callable[[Path], None]:
     return lambda folder: (folder / SHARD).write_bytes(value) and None
 
@@ -153,6 +159,9 @@ def _bytes(value: bytes) -> Callable[[Path], None]:
         (_save({1: torch.ones(1)}), "holds something other than named tensors"),
         (_with(epoch=3), "holds something other than named tensors"),
         (_sparse, "holds something other than named tensors"),
+        (_with(x=torch.ones(1).expand(10**6, 10**6)), "and its tensors would take 40000"),
+        (_with(**{f"x{number}": torch.ones(1).expand(9999) for number in range(999)}), "and its tensors would take"),
+        (_packed, "'archive/data.pkl' in it is compressed, as no file of torch's is"),
         (_with(x=torch.ones(1, device="meta")), "holds something other than named tensors"),
         (_bytes(b""), "is damaged"),
         (_bytes(b"<!doctype html><html>"), "is damaged, or no file of tensors: torch cannot read it"),
@@ -297,6 +306,8 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         ("config.json", lambda f: f.update(model_type="siglip"), "is no CLIP checkpoint"),
         ("preprocessor_config.json", lambda f: f.pop("image_std"), "it has no image_std"),
         ("preprocessor_config.json", lambda f: f.update(image_mean="x"), "image_mean is 'x', not three numbers"),
+        ("preprocessor_config.json", lambda f: f.update(image_mean=[10**400] * 3), "image_mean is [1000000"),
+        ("preprocessor_config.json", lambda f: f.update(image_std=[1e-30] * 3), "image_std is [1e-30, 1e-30, 1e-30]"),
         ("preprocessor_config.json", lambda f: f.update(image_std=[0.5, 0.5]), "image_std is [0.5, 0.5], not three"),
         ("preprocessor_config.json", lambda f: f.update(image_std=[0.5, 0, 0.5]), "image_std is [0.5, 0, 0.5], not"),
         ("preprocessor_config.json", lambda f: f.update(resample="cubic"), "resample is 'cubic', not the number of a"),

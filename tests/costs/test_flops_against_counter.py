@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from product_counter import ProductCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
@@ -75,13 +75,9 @@ def shape(model: LlavaForConditionalGeneration) -> ModelCosts:
 
 
 def counted_flops(run: Callable[[], object]) -> int:
-    """Return what the counter sees, less rotary positions: some versions make them by a matrix product."""
-    counter = FlopCounterMode(display=False)
-    with counter:
+    with ProductCounter() as counter:
         run()
-    by_module = counter.get_flop_counts()
-    rotary = sum(sum(ops.values()) for name, ops in by_module.items() if name.endswith("rotary_emb"))
-    return int(counter.get_total_flops() - rotary)
+    return counter.flops
 
 
 def counted_answer_flops(model: LlavaForConditionalGeneration, batch: int, length: int, new_tokens: int) -> int:

@@ -18,15 +18,15 @@ from models import (
     tiny_tokens,
     with_every_option,
 )
+from product_counter import ProductCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.costs.counted import count_costs
 from adallava.costs.flops import answer_flops, decode_flops, prefill_flops, vision_flops
 from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError
-from adallava.pipeline.layout import share_over_images
+from adallava.pipeline.allocate import share_over_images
 from adallava.registry import selector_names
 from adallava.runs.answer_flops import count_flops
 
@@ -61,12 +61,10 @@ def _seen_by_the_counter() -> Iterator[None]:
 
 
 def _counted(model: AdaLlava, inputs: dict[str, Any], budget: Any) -> tuple[Any, int]:
-    counter = FlopCounterMode(display=False)
     options: dict[str, Any] = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": False}
-    with counter:
+    with ProductCounter() as counter:
         output = model.generate(**inputs, token_budget=budget, **options)
-    rotary = sum(sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name.endswith("rotary_emb"))
-    return output, int(counter.get_total_flops() - rotary)
+    return output, counter.flops
 
 
 def _padding(model: AdaLlava, record: Any) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from costs_by_hand import LLAVA_1_5_7B
 from models import SCHEDULERS, scheduled, six_layers_for, tiny_inputs
+from product_counter import ProductCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.budget import Latency
@@ -73,31 +73,33 @@ def test_groups_of_heads_cost_their_share_of_a_layer() -> None:
         prefill_flops(LLM, 645, layer_shares=half[:-1])
 
 
-@pytest.fixture(scope="module", params=["llama", "mistral"])
-def six_by_scheduler(request: pytest.FixtureRequest, full: AdaLlava) -> Iterator[dict[str, AdaLlava]]:
+@pytest.fixture(scope="module")
+def six_by_kind(full: AdaLlava) -> Iterator[dict[tuple[str, str], AdaLlava]]:
     # The counter does not see the fused kernel of a CPU.
     with sdpa_kernel(SDPBackend.MATH):
-        yield {name: six_layers_for(full, name, llm=request.param) for name in SCHEDULERS}
+        yield {(llm, name): six_layers_for(full, name, llm=llm) for llm, name in KINDS}
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+KINDS = [*(("llama", name) for name in SCHEDULERS), ("mistral", "layers"), ("mistral", "adallava-heads")]
+"""Every scheduler on one kind of LLM; whole layers and parts of them on another."""
+
+
+@pytest.mark.parametrize(("llm", "name"), KINDS)
 @pytest.mark.parametrize(("method", "latency"), [("uniform", 4), ("uniform", 3), ("fastv", 5), ("uniform", 1.0)])
 def test_an_answers_costs_are_what_pytorch_counts_and_the_cache_holds(
-    six_by_scheduler: dict[str, AdaLlava], name: str, method: str, latency: Any
+    six_by_kind: dict[tuple[str, str], AdaLlava], llm: str, name: str, method: str, latency: Any
 ) -> None:
-    six = six_by_scheduler[name]
+    six = six_by_kind[llm, name]
     model = scheduled(six, name).with_method(method)
     inputs = tiny_inputs(six.processor, ["is the colour red or blue?"])
-    counter = FlopCounterMode(display=False)
-    with counter:
+    with ProductCounter() as counter:
         output = model.generate(
             **inputs, token_budget=5, latency=latency, max_new_tokens=4, do_sample=False, return_dict_in_generate=True
         )
-    rotary = sum(sum(ops.values()) for key, ops in counter.get_flop_counts().items() if key.endswith("rotary_emb"))
     shape = count_costs(six.base.config)
     (record,), (length,) = output.records, output.answer_lengths
     flops = count_flops(model, shape, record, "is the colour red or blue?", length)
-    assert sum(flops.values()) == counter.get_total_flops() - rotary
+    assert sum(flops.values()) == counter.flops
     held = sum(
         layer.keys.nbytes + layer.values.nbytes
         for layer in output.transformers_output.past_key_values.layers

@@ -12,7 +12,7 @@ EMPTY: dict[str, Any] = {"response": "", "score": 0.0}
 
 
 def below_full(record: SampleRecord) -> bool:
-    return record.method == "question" and record.tokens_kept < N
+    return record.ran.method == "question" and record.ran.tokens_kept < N
 
 
 def empties_without_a_cause(records: Records) -> Records:
@@ -41,7 +41,7 @@ def prompt_not_cut_off(records: Records) -> Records:
 
 
 def all_placeholders_stay(records: Records) -> Records:
-    return change(records, below_full, lambda r: {"prompt_length": r.prompt_length + N - r.tokens_kept})
+    return change(records, below_full, lambda r: {"prompt_length": r.ran.prompt_length + N - r.ran.tokens_kept})
 
 
 def features_do_not_match(records: Records) -> Records:
@@ -78,7 +78,7 @@ def full_budget_answers_otherwise(records: Records) -> Records:
 
 
 def one_token_more(records: Records) -> Records:
-    return change(records, below_full, lambda r: {"prompt_length": r.prompt_length + 1})
+    return change(records, below_full, lambda r: {"prompt_length": r.ran.prompt_length + 1})
 
 
 def sizes_one_apart(records: Records) -> Records:
@@ -99,7 +99,7 @@ def only_the_last_row_is_right(records: Records) -> Records:
 
 
 def first_rows_indices_for_all(records: Records) -> Records:
-    first = {(r.cell, number_of(r)): r.kept_indices for r in records}
+    first = {(r.cell, number_of(r)): r.ran.kept_indices for r in records}
     return change(
         records,
         below_full,
@@ -113,9 +113,9 @@ def equal_work_answered_twice(records: Records) -> Records:
 
 
 def budget_never_arrives(records: Records) -> Records:
-    full = {r.sample_id: r for r in records if r.cell == "full@1.0"}
+    full = {r.sample_id: r.model_dump() for r in records if r.cell == "full@1.0"}
     same = ("tokens_kept", "prompt_length", "kept_indices", "response", "score")
-    return change(records, below_full, lambda r: {name: getattr(full[r.sample_id], name) for name in same})
+    return change(records, below_full, lambda r: {name: full[r.sample_id][name] for name in same})
 
 
 def full_model_under_another_name(records: Records) -> Records:
@@ -125,7 +125,7 @@ def full_model_under_another_name(records: Records) -> Records:
         records,
         below_full,
         lambda r: {
-            "prompt_length": full[r.sample_id].prompt_length,
+            "prompt_length": full[r.sample_id].ran.prompt_length,
             "response": full[r.sample_id].response,
             "score": full[r.sample_id].score,
         },
@@ -137,21 +137,21 @@ def one_token_too_few(records: Records) -> Records:
         records,
         below_full,
         lambda r: {
-            "tokens_kept": r.tokens_kept - 1,
-            "prompt_length": r.prompt_length - 1,
-            "kept_indices": [(r.kept_indices or [[]])[0][1:]],
+            "tokens_kept": r.ran.tokens_kept - 1,
+            "prompt_length": r.ran.prompt_length - 1,
+            "kept_indices": [(r.ran.kept_indices or [[]])[0][1:]],
         },
     )
 
 
 def budget_misread(records: Records) -> Records:
     """Asked for a quarter, and everything consistently kept a half."""
-    half = {r.sample_id: r for r in records if r.cell == "random@0.5"}
-    same = ("tokens_asked", "tokens_kept", "prompt_length", "kept_indices", "response", "score")
+    half = {r.sample_id: r.model_dump() for r in records if r.cell == "random@0.5"}
+    same = ("tokens_asked", "tokens_planned", "tokens_kept", "prompt_length", "kept_indices", "response", "score")
     return change(
         records,
         lambda r: r.cell == "random@0.25",
-        lambda r: {name: getattr(half[r.sample_id], name) for name in same},
+        lambda r: {name: half[r.sample_id][name] for name in same},
     )
 
 
@@ -160,11 +160,11 @@ def another_method_ran(records: Records) -> Records:
 
 
 def another_methods_patches(records: Records) -> Records:
-    grid = {(r.sample_id, r.budget_asked): r.kept_indices for r in records if r.method == "uniform"}
+    grid = {(r.sample_id, r.ran.budget_asked): r.ran.kept_indices for r in records if r.ran.method == "uniform"}
     return change(
         records,
         below_full,
-        lambda r: {"kept_indices": grid[r.sample_id, r.budget_asked]},
+        lambda r: {"kept_indices": grid[r.sample_id, r.ran.budget_asked]},
     )
 
 

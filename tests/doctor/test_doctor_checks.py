@@ -47,11 +47,11 @@ def inside_the_llm(records: Records) -> Records:
     """As if `random` had dropped its tokens inside the LLM: all of them enter, K are left."""
     return change(
         records,
-        lambda r: r.method == "random",
+        lambda r: r.ran.method == "random",
         lambda r: {
             "tokens_kept": N,
-            "tokens_kept_by_layer": [N, N, r.tokens_kept, r.tokens_kept],
-            "prompt_length": r.prompt_length + N - r.tokens_kept,
+            "tokens_kept_by_layer": [N, N, r.ran.tokens_kept, r.ran.tokens_kept],
+            "prompt_length": r.ran.prompt_length + N - r.ran.tokens_kept,
         },
     )
 
@@ -78,14 +78,14 @@ def test_k_rounded_down_as_the_method_said_is_healthy_and_otherwise_is_not(tmp_p
         healthy_records(),
         below_full,
         lambda r: {
-            "tokens_planned": r.tokens_kept - 1,
-            "tokens_kept": r.tokens_kept - 1,
-            "prompt_length": r.prompt_length - 1,
-            "kept_indices": [(r.kept_indices or [[]])[0][1:]],
+            "tokens_planned": r.ran.tokens_kept - 1,
+            "tokens_kept": r.ran.tokens_kept - 1,
+            "prompt_length": r.ran.prompt_length - 1,
+            "kept_indices": [(r.ran.kept_indices or [[]])[0][1:]],
         },
     )
     assert diagnose_run(write_run(tmp_path / "rounded", rounded)).healthy
-    planned = change(rounded, below_full, lambda r: {"tokens_planned": r.tokens_asked})
+    planned = change(rounded, below_full, lambda r: {"tokens_planned": r.ran.tokens_asked})
     found = [outcome.failure for outcome in diagnose_run(write_run(tmp_path / "planned", planned)).findings]
     assert 7 in found
 
@@ -152,7 +152,7 @@ def test_one_set_of_patches_for_all_samples(tmp_path: Path) -> None:
 
 
 def test_a_grid_may_be_the_same_for_all_samples(tmp_path: Path) -> None:
-    assert all(r.kept_indices == [[0, 16, 32, 48]] for r in healthy_records() if r.cell == "uniform@4")
+    assert all(r.ran.kept_indices == ((0, 16, 32, 48),) for r in healthy_records() if r.cell == "uniform@4")
     assert diagnose_run(write_run(tmp_path, healthy_records())).healthy
 
 

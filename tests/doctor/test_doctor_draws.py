@@ -2,7 +2,7 @@
 
 import pytest
 from doctor_plants import N, change, every_third, found, healthy_records, outcome_of, write_run
-from run_records import reader
+from run_records import changed, reader
 
 from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
@@ -14,25 +14,23 @@ BUDGETS = ("1.0", "0.5", "4")
 
 def healthy():
     """`random` in three draws and `uniform` with both positions, of the plain run's records."""
-    plain = [r for r in healthy_records() if r.cell == "full@1.0" or r.budget_asked in BUDGETS]
-    records = [r for r in plain if r.method in ("full", "uniform", "random")]
+    plain = [r for r in healthy_records() if r.cell == "full@1.0" or r.ran.budget_asked in BUDGETS]
+    records = [r for r in plain if r.ran.method in ("full", "uniform", "random")]
     for draw in (1, 2):
         for record in plain:
-            if record.method == "random":
-                records.append(record.model_copy(update={"draw": draw, **drawn_again(record, plain, draw)}))
-    records += [
-        r.model_copy(update={"cell": f"{r.cell}+compact", "positions": "compact"}) for r in plain if r.method != "full"
-    ]
-    return [r for r in records if r.method in ("full", "uniform") or r.positions == "original"]
+            if record.ran.method == "random":
+                records.append(changed(record, draw=draw, **drawn_again(record, plain, draw)))
+    records += [changed(r, cell=f"{r.cell}+compact", positions="compact") for r in plain if r.ran.method != "full"]
+    return [r for r in records if r.ran.method in ("full", "uniform") or r.ran.positions == "original"]
 
 
 def drawn_again(record, plain, draw):
     """Another sample's patches: as good as a draw of one's own."""
-    if record.tokens_kept == N:
+    if record.ran.tokens_kept == N:
         return {}
     same_cell = [other for other in plain if other.cell == record.cell]
     place = (same_cell.index(record) + 7 * draw) % len(same_cell)
-    return {"kept_indices": same_cell[place].kept_indices}
+    return {"kept_indices": same_cell[place].ran.kept_indices}
 
 
 def results_of(records):
@@ -84,7 +82,9 @@ def test_one_draw_twice_is_doubled(tmp_path):
 def test_draws_that_do_not_differ_are_one_draw(tmp_path):
     records = healthy()
     first = {(r.cell, r.sample_id): r for r in records if r.draw == 0}
-    records = change(records, lambda r: r.draw > 0, lambda r: {"kept_indices": first[r.cell, r.sample_id].kept_indices})
+    records = change(
+        records, lambda r: r.draw > 0, lambda r: {"kept_indices": first[r.cell, r.sample_id].ran.kept_indices}
+    )
     diagnosis = diagnose(tmp_path, records)
     assert found(diagnosis) == ["selection-ignores-input"]
     assert outcome_of(diagnosis, "selection-ignores-input").severity == "harness-bug"
@@ -109,7 +109,7 @@ def test_an_answer_with_other_positions_than_its_cells_is_found(tmp_path):
 
 
 def test_positions_that_were_asked_for_and_have_no_cell_are_missed(tmp_path):
-    records = [r for r in healthy() if r.positions == "original"]
+    records = [r for r in healthy() if r.ran.positions == "original"]
     plans = plan_cells(["random", "uniform"], [TokenBudget.parse(b) for b in BUDGETS], drawing={"random"}, draws=3)
     results = summarise(plans, sorted({r.sample_id for r in records}), reader(records), seed=0)
     diagnosis = diagnose(tmp_path, records, results, positions=["original", "compact"])

@@ -17,8 +17,8 @@ from adallava.model import AdaLlava
 from adallava.pipeline import prepare
 from adallava.pipeline.drops import DropPlan, plan_drops
 from adallava.pipeline.layout import Layout, with_keep_counts
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 
 BUDGETS = (TokenBudget(ratio=0.5), TokenBudget(count=3))
 

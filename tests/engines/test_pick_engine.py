@@ -30,7 +30,7 @@ def test_none_can() -> None:
 
 
 def test_names(full: AdaLlava) -> None:
-    assert AdaLlava(full.base, full.processor).engine == "auto"
+    assert AdaLlava(full.base, full.processor).engine == "stock", "on a CPU"
     with pytest.raises(InputError, match="'fast' is none of auto, stock"):
         full.with_engine("fast")
     for name in ("graphs", "compiled"):
@@ -42,3 +42,13 @@ def test_who_shares_a_base_shares_its_engines(full: AdaLlava) -> None:
     other = full.with_method("uniform")
     assert other.engine == "stock"
     assert other._engines is full._engines
+
+
+def test_warming_up_meets_every_size(full: AdaLlava) -> None:
+    cost = full.with_engine("eager").warm_up(batch_sizes=[1, 2], text_tokens=[5, 9, 30], max_new_tokens=2)
+    assert cost.calls == 2 * 2 * 3, "two lengths of three fall into one bucket"
+    assert cost.device_bytes == 0
+    with pytest.raises(InputError, match=r"batch_sizes \[0\]"):
+        full.warm_up(batch_sizes=[0])
+    with pytest.raises(UnsupportedModeError, match="nothing to compile"):
+        full.warm_up(compiled=True)

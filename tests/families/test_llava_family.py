@@ -31,7 +31,7 @@ def test_encode_and_project_are_the_stock_image_features(layer: Any, pixels: tor
 def test_a_budget_token_goes_in_behind_the_patches(layer: Any, pixels: torch.Tensor) -> None:
     base = tiny_base(vision_feature_layer=layer)
     token = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
-    ours = wrap_model(base).encode(PictureInputs(pixels), token)
+    ours = wrap_model(base).encode_with_token(PictureInputs(pixels), token)
 
     tower = base.model.vision_tower
     hook = tower.embeddings.register_forward_hook(lambda _, __, out: torch.cat([out, token[:, None]], dim=1))

@@ -24,7 +24,7 @@ from adallava.model import build_prompt
 from adallava.records import SampleRecord
 from adallava.registry import load_selector_class, selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import Need
+from adallava.selection.selector_contract import Need
 
 # (width, height): the last has no padding to cut off.
 SIZES = [(60, 40), (30, 90), (56, 56)]

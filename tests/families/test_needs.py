@@ -11,7 +11,7 @@ from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import wrap_model
 from adallava.families.picture_inputs import PictureInputs
 from adallava.selection import build_selector
-from adallava.selection.contract import Need
+from adallava.selection.selector_contract import Need
 
 
 def siglip_base() -> Any:

@@ -12,7 +12,7 @@ from PIL import Image
 from adallava import AdaLlavaProcessor
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.processors.picture_cuts import find_frame, pad_to_square
-from adallava.processors.stock import prepare_picture
+from adallava.processors.stock_processor import prepare_picture
 from adallava.records.picture_frames import WHOLE, is_cut, seen_share
 
 

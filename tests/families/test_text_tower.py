@@ -1,5 +1,7 @@
 """CLIP's text tower beside a LLaVA, on a tiny random CLIP checkpoint in stock format."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +137,23 @@ def test_a_text_tower_of_another_width_is_refused(tmp_path: Path, full: AdaLlava
 def test_a_folder_without_a_text_tower_is_named(tmp_path: Path, full: AdaLlava) -> None:
     with pytest.raises(CheckpointError, match=f"cannot load the text tower at '{tmp_path}'"):
         full.with_method("cdpruner", text_tower=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("text_config", "num_attention_heads"), 5, "not a multiple of the number of attention heads"),
+        (("text_config", "eos_token_id"), "x", "eos_token_id"),
+        (("text_config", "layer_norm_eps"), -1.0, "layer_norm_eps is -1.0"),
+        (("model_type",), "siglip", "its config is of the type 'siglip', not of a CLIP"),
+    ],
+)
+def test_a_config_that_makes_no_text_tower_is_one_line(
+    tmp_path: Path, clip_folder: Path, full: AdaLlava, keys: tuple[str, ...], value: Any, message: str
+) -> None:
+    folder = Path(shutil.copytree(clip_folder, tmp_path / "clip"))
+    config = json.loads((folder / "config.json").read_text())
+    (config["text_config"] if len(keys) > 1 else config)[keys[-1]] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=f"cannot load the text tower at .*{message}"):
+        full.with_method("cdpruner", text_tower=str(folder))

@@ -16,12 +16,10 @@ from adallava.budget import Latency, TokenBudget
 from adallava.cli.arguments import (
     parse_batch_sizes,
     parse_generation_options,
-    parse_latencies,
     parse_limit,
     parse_method_options,
     parse_method_paths,
     parse_positions,
-    parse_token_budgets,
     split_list,
 )
 from adallava.errors import AdallavaError, InputError
@@ -67,8 +65,8 @@ values = st.one_of(
 )
 
 _LISTS = (
-    parse_token_budgets, parse_latencies, parse_positions, parse_batch_sizes, parse_method_paths, parse_method_options,
-    parse_generation_options,
+    TokenBudget.parse_all, Latency.parse_all, parse_positions, parse_batch_sizes, parse_method_paths,
+    parse_method_options, parse_generation_options,
 )  # fmt: skip
 
 

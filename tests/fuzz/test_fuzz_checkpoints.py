@@ -14,7 +14,7 @@ from models import tiny_image
 from mutations import damaged_bytes, damaged_json, json_text
 
 from adallava import AdaLlava
-from adallava.processors.stock import build_prompt
+from adallava.processors.stock_processor import build_prompt
 
 FINDINGS: dict[str, tuple[str, str, Any]] = {
     "text for a flag": ("config.json", "text_config.output_hidden_states", "False"),

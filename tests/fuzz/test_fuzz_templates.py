@@ -9,7 +9,7 @@ from fuzzing import SECONDS_EACH, fuzz, judge
 from hypothesis import strategies as st
 from models import tiny_processor
 
-from adallava.processors.stock import build_prompt, question_frame
+from adallava.processors.stock_processor import build_prompt, question_frame
 
 FINDINGS = {
     "refuses without a word": "{{ raise_exception('') }}",
@@ -95,8 +95,8 @@ def processor() -> Any:
 def _short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     # A stop inside a destructor is told, and comes again.
     monkeypatch.setattr("sys.unraisablehook", lambda _: None)
-    monkeypatch.setattr("adallava.processors.stock._TEMPLATE_LIMIT_S", 0.3)
-    monkeypatch.setattr("adallava.processors.stock._TEMPLATE_LIMIT_BYTES", 2**28)
+    monkeypatch.setattr("adallava.processors.stock_processor._TEMPLATE_LIMIT_S", 0.3)
+    monkeypatch.setattr("adallava.processors.stock_processor._TEMPLATE_LIMIT_BYTES", 2**28)
 
 
 @pytest.mark.parametrize("name", FINDINGS)

@@ -14,7 +14,7 @@ from PIL import Image
 from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
 
 from adallava import AdaLlava
-from adallava.integrations.lmms_eval.model import AdaLlavaLmms, RunFailed
+from adallava.integrations.lmms_eval.lmms_model import AdaLlavaLmms, RunFailed
 from adallava.model import build_prompt
 from adallava.tasks.images import as_rgb
 from adallava.tasks.scenes import scene_sample

@@ -12,7 +12,7 @@ from vqav2_files import SHORT_PROMPT, vqav2_row
 
 from adallava import AdaLlava
 from adallava.cli.main import main
-from adallava.integrations.lmms_eval.model import AdaLlavaLmms
+from adallava.integrations.lmms_eval.lmms_model import AdaLlavaLmms
 from adallava.model import build_prompt
 from adallava.records import SampleRecord
 
@@ -81,5 +81,5 @@ def test_a_sweep_gives_what_the_plug_in_gives(answered, folder, next_model, tmp_
         assert sample["filtered_resps"] == [record.response.strip()]
         assert (sample["exact_match"], sample["token_counts"][0]["input_tokens"]) == (
             record.score,
-            record.prompt_length,
+            record.ran.prompt_length,
         )

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from models import tiny_processor
 from PIL import Image
 
+from adallava.budget import Latency, TokenBudget
 from adallava.errors import AdallavaError, BudgetError, InputError, UnsupportedModeError
-from adallava.integrations.lmms_eval.empties import Outcomes, check_empties, most_answers
+from adallava.integrations.lmms_eval.device import choose_device
+from adallava.integrations.lmms_eval.empty_answers import Outcomes, check_empties, most_answers
 from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
 from adallava.integrations.lmms_eval.messages import check_nothing_is_left_out, read_messages
-from adallava.integrations.lmms_eval.placement import choose_device
 from adallava.integrations.lmms_eval.settings import Settings, join_arguments
 from adallava.integrations.lmms_eval.totals import Totals, over_processes
 from adallava.report.seen import cut_words
@@ -199,10 +200,18 @@ def test_arguments_are_read_as_lmms_eval_gives_them():
         batch_size="8",
         device="cpu",
     )
-    assert settings.scheduler_options == {"prefix_layers": 2, "plans": "6/4+7"}
-    assert settings.method_options == {"relevance": "llm-embeddings"}
-    assert (settings.batch_size, str(settings.token_budget), str(settings.latency)) == (8, "0.25", "24")
-    assert Settings.read("tiny") == Settings("tiny")
+    config = settings.config
+    assert config.scheduler_options == {"fixed": {"prefix_layers": 2, "plans": "6/4+7"}}
+    assert config.method_options == {"cdpruner": {"relevance": "llm-embeddings"}}
+    assert (config.model, config.batch_size, config.device, settings.scheduler_adapter) == ("tiny", 8, "cpu", None)
+    assert settings.cell.cell == "cdpruner@0.25/fixed@24"
+    assert settings.cell.call() == {
+        "token_budget": TokenBudget(ratio=0.25),
+        "latency": Latency(count=24),
+        "positions": "original",
+    }
+    plain = Settings.read("tiny")
+    assert (plain.cell.cell, plain.config.batch_size, plain.max_empty_share) == ("full@1.0", 1, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +237,7 @@ def test_arguments_that_mean_nothing_together_are_refused(given, message):
 
 
 def test_a_folder_may_have_a_number_for_a_name():
-    assert Settings.read(2026, scheduler_adapter=None) == Settings("2026")  # type: ignore[arg-type]
+    assert Settings.read(2026, scheduler_adapter=None) == Settings.read("2026")  # type: ignore[arg-type]
 
 
 def test_arguments_come_from_one_place():
@@ -267,8 +276,8 @@ def test_text_that_lmms_eval_gives_to_no_chat_model_is_refused(before):
 
 
 def answered(length: int, kept: int, cause: str | None = None) -> SimpleNamespace:
-    record = SimpleNamespace(num_vision_tokens=16, tokens_kept=kept)
-    return SimpleNamespace(task="a", empty_cause=cause, answer_length=length, prompt_length=10 + kept, record=record)
+    ran = SimpleNamespace(num_vision_tokens=16, tokens_kept=kept, answer_length=length, prompt_length=10 + kept)
+    return SimpleNamespace(task="a", empty_cause=cause, ran=ran)
 
 
 def test_totals_are_sums_and_their_metrics_means():

@@ -15,7 +15,7 @@ from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
 
 from adallava.cli.main import main
 from adallava.doctor import diagnose_run
-from adallava.integrations.lmms_eval.task import load_lmms_task
+from adallava.integrations.lmms_eval.lmms_task import load_lmms_task
 from adallava.records import Results, SampleRecord, TaskFigures
 from adallava.records.journal import read_run
 from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy
@@ -126,7 +126,7 @@ def test_the_plug_in_answers_the_same_at_every_budget(finished, task_folder):
             assert sample["filtered_resps"] == [record.response]
             assert sample["exact_match"] == record.score
             assert sample["token_counts"] == [
-                {"input_tokens": record.prompt_length, "output_tokens": record.answer_length}
+                {"input_tokens": record.ran.prompt_length, "output_tokens": record.ran.answer_length}
             ]
 
 

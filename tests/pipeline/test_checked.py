@@ -1,5 +1,6 @@
 """What a method of a contributor's gets wrong is said where it is returned, by name, on every path."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,14 +118,90 @@ class Costly(UniformSelector):
         return self.said
 
 
-@pytest.mark.parametrize("said", [0, None, 2 * 16 * 16 * 32 - 1000])
-def test_costs_that_are_not_what_is_computed_are_refused(llava: AdaLlava, said: Any) -> None:
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        *((few, "and PyTorch counts 16384") for few in (0, 2 * 16 * 16 * 32 - 1000)),
+        *((odd, "a whole number from 0 to") for odd in (None, True, -5, 16384.0, 10**400)),
+    ],
+)
+def test_costs_that_are_not_what_is_computed_are_refused(llava: AdaLlava, said: Any, reason: str) -> None:
     selector = Costly()
     selector.said = said
-    with pytest.raises(AdallavaError, match=rf"'uniform' says .* {said} FLOPs, and PyTorch counts 16384"):
+    with pytest.raises(AdallavaError, match=rf"'uniform' says .* {str(said)[:40]}.* FLOPs.* {reason}"):
         check_method_costs({"uniform": llava.with_selector(selector)})
-    selector.said = 2 * 16 * 16 * 32
-    check_method_costs({"uniform": llava.with_selector(selector)})
+
+
+def test_costs_far_beyond_what_is_computed_are_noted_and_sums_are_not(llava: AdaLlava) -> None:
+    selector, products = Costly(), 2 * 16 * 16 * 32
+    for said in (products, 2 * products):
+        selector.said = said
+        assert check_method_costs({"uniform": llava.with_selector(selector)}) == []
+    selector.said = 10**12
+    (note,) = check_method_costs({"uniform": llava.with_selector(selector)})
+    assert "costs 1000000000000 FLOPs, and PyTorch counts 16384: unless it computes outside of PyTorch" in note
+
+
+class Weighing(UniformSelector):
+    """Says whether it merges, and returns the weights that a test gives it, or none."""
+
+    def __init__(self, merges: bool, weights: torch.Tensor | None) -> None:
+        super().__init__()
+        self.merges, self.weights = merges, weights  # type: ignore[misc]
+
+    def select(self, inputs: Any) -> Selection:
+        return replace(super().select(inputs), merge_weights=self.weights)
+
+
+@pytest.mark.parametrize(
+    ("merges", "weights", "message"),
+    [
+        (True, None, "says that it merges tokens .* returned no `merge_weights`"),
+        (False, torch.full((1, 4, 16), 1 / 16), "says that it merges nothing"),
+        (True, torch.full((1, 4, 15), 1 / 16), r"of shape \(1, 4, 15\) and type float32, not \(1, 4, 16\)"),
+        (True, torch.ones((1, 4, 16), dtype=torch.int64), "and type int64, not"),
+        (True, torch.full((1, 4, 16), float("nan")), "with NaN or infinite numbers"),
+    ],
+)
+def test_weights_are_those_of_a_method_that_says_it_merges(
+    llava: AdaLlava, merges: bool, weights: torch.Tensor | None, message: str
+) -> None:
+    model = llava.with_selector(Weighing(merges, weights))
+    with pytest.raises(AdallavaError, match=f"'uniform' .*{message}"):
+        model.forward(**tiny_inputs(llava.processor, ["why?"]), token_budget=4)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (torch.tensor([0]), "an image of 16 tokens keeps 0: its `own_counts` must be from 1 to all"),
+        (torch.tensor([99]), "an image of 16 tokens keeps 99"),
+        (torch.tensor([2.5]), "must return int64 counts, one for each of 1 images"),
+        (torch.tensor([3, 3]), "must return int64 counts"),
+        ([3], r"must return int64 counts, .* not \[3\]"),
+    ],
+)
+def test_counts_that_a_method_finds_are_counts_of_its_images(llava: AdaLlava, counts: Any, message: str) -> None:
+    class Finding(UniformSelector):
+        ignores_budget = True
+
+        def own_counts(self, inputs: Any) -> Any:
+            return counts
+
+    with pytest.raises(AdallavaError, match=f"'uniform'.*{message}"):
+        llava.with_selector(Finding()).forward(**tiny_inputs(llava.processor, ["why?"]))
+
+
+@pytest.mark.parametrize("kept", [9, 0, -1, 2.0, "x", True])
+def test_a_method_that_cannot_keep_every_count_keeps_fewer_and_some(llava: AdaLlava, kept: Any) -> None:
+    class Rounding(UniformSelector):
+        def keep_count(self, asked: int, grid: tuple[int, int]) -> Any:
+            return kept
+
+    with pytest.raises(
+        AdallavaError, match=f"'uniform' was asked for 4 tokens, and its `keep_count` returned {kept!r}"
+    ):
+        llava.with_selector(Rounding()).forward(**tiny_inputs(llava.processor, ["why?"]), token_budget=4)
 
 
 class Failing(UniformSelector):

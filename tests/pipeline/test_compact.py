@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from text_only import TextOnly
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.pipeline.layout import Layout, plan_layout
-from adallava.pipeline.pack import CompactBatch, compact_ids, compact_labels, compact_positions, merge_embeds
+from adallava.pipeline.companions import Companion, gather
+from adallava.pipeline.layout import Inserted, Layout, plan_layout
+from adallava.pipeline.pack import CompactBatch, assemble, compact_labels, merge_embeds
 
 IDS = torch.tensor([[0, 0, 1, 9, 9, 9, 9, 2], [3, 4, 9, 9, 9, 9, 5, 6]])
 MASK = torch.tensor([[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]])
@@ -41,15 +43,15 @@ def test_ids_and_positions_for_each_k(keep_count: int, ids: list[list[int]], pos
     layout = _layout(keep_count, keep_count)
     width = len(ids[1])
     padding = width - len(ids[0])
-    assert compact_ids(layout, IDS, 7).tolist() == [[7] * padding + ids[0], ids[1]]
-    kept = torch.tensor(KEPT[keep_count])
-    assert compact_positions(layout, kept, "original").tolist() == [[0] * padding + positions[0], positions[1]]
+    batch = assemble(TextOnly(), layout, IDS, None, torch.tensor(KEPT[keep_count]), "original", pad_token_id=7)
+    assert batch.input_ids.tolist() == [[7] * padding + ids[0], ids[1]]
+    assert batch.position_ids.tolist() == [[0] * padding + positions[0], positions[1]]
 
 
 def test_compact_positions_count_real_tokens() -> None:
     layout = _layout(1, 3)
-    positions = compact_positions(layout, torch.tensor([[3, 0, 0], [0, 1, 3]]), "compact")
-    assert positions.tolist() == [[0, 0, 0, 0, 0, 1, 2][-7:], [0, 1, 2, 3, 4, 5, 6]]
+    batch = assemble(TextOnly(), layout, IDS, None, torch.tensor([[3, 0, 0], [0, 1, 3]]), "compact")
+    assert batch.position_ids.tolist() == [[0, 0, 0, 0, 0, 1, 2][-7:], [0, 1, 2, 3, 4, 5, 6]]
 
 
 def test_labels_are_ignored_at_vision_tokens_and_padding() -> None:
@@ -72,3 +74,46 @@ def test_each_vision_token_lands_in_its_own_slot() -> None:
 def test_tensors_of_different_lengths_are_no_batch() -> None:
     with pytest.raises(InputError, match=r"differ in length.*'input_ids': \(1, 4\).*'inputs_embeds': \(1, 5\)"):
         CompactBatch(torch.zeros(1, 4), torch.zeros(1, 5, 2), torch.zeros(1, 5), torch.zeros(1, 5), None)
+
+
+def test_three_rows_of_positions_and_a_type_travel_with_each_token() -> None:
+    """A family of M-RoPE: (time, row, column) of a 2 x 2 picture, and a type of its own for the picture's tokens."""
+    rows = torch.tensor([[[0, 1, 1, 1, 1, 3]], [[0, 1, 1, 2, 2, 3]], [[0, 1, 2, 1, 2, 3]]])
+    layout = plan_layout(
+        torch.tensor([[5, 9, 9, 9, 9, 6]]),
+        None,
+        tokens_per_image=[4],
+        image_token_id=9,
+        budgets=[TokenBudget(count=2)],
+        side="left",
+        companions={"position_ids": rows, "token_type_ids": torch.tensor([[0, 1, 1, 1, 1, 0]])},
+    )
+    ids, kept = torch.tensor([[5, 9, 9, 9, 9, 6]]), torch.tensor([[1, 3]])
+    batch = assemble(TextOnly(), layout, ids, None, kept, "original")
+    assert batch.position_ids.tolist() == [[[0, 1, 1, 3]], [[0, 1, 2, 3]], [[0, 2, 2, 3]]]
+    assert batch.llm_inputs()["token_type_ids"].tolist() == [[0, 1, 1, 0]]
+    counted = assemble(TextOnly(), layout, ids, None, kept, "compact")
+    assert counted.position_ids.tolist() == [[[0, 1, 2, 3]]] * 3
+    assert counted.llm_inputs()["token_type_ids"].tolist() == [[0, 1, 1, 0]]
+
+
+def test_a_hidden_token_takes_no_position_in_any_row() -> None:
+    rows = torch.arange(4).expand(3, 1, 4) + torch.tensor([0, 10, 20])[:, None, None]
+    layout = plan_layout(
+        torch.tensor([[5, 6, 6, 7]]),
+        None,
+        tokens_per_image=[],
+        image_token_id=9,
+        budgets=[TokenBudget(count=1)],
+        side="left",
+        inserted=Inserted((1,), hidden=True),
+        companions={"position_ids": rows},
+    )
+    assert layout.companions["position_ids"].tolist() == [[[0, 1, 1, 2]], [[10, 11, 11, 12]], [[20, 21, 21, 22]]]
+
+
+def test_what_padding_and_vision_tokens_have_is_said_by_each_companion() -> None:
+    companions = {"own": Companion(IDS, padding=-1), "none": Companion(IDS + 100, padding=-1, at_vision=-2)}
+    gathered = gather(companions, _layout(1, 2), torch.tensor(KEPT[2]))
+    assert gathered["own"].tolist() == [[-1, -1, -1, 1, 9, 2][-6:], [3, 4, 9, 9, 5, 6]]
+    assert gathered["none"].tolist() == [[-1, -1, -1, 101, -2, 102][-6:], [103, 104, -2, -2, 105, 106]]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from adallava import AdaLlava
 from adallava.registry import selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import Need
+from adallava.selection.selector_contract import Need
 
 IGNORED = -100
 

@@ -16,7 +16,7 @@ from transformers.utils.generic import TransformersKwargs
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.pipeline.arguments import (
+from adallava.pipeline.stock_arguments import (
     AS_CONFIGURED,
     FORWARD_REFUSED,
     FORWARD_TAKEN,
@@ -207,6 +207,24 @@ def test_what_would_do_nothing_or_break_later_is_one_clear_error(
 ) -> None:
     with pytest.raises(InputError, match=message):
         model.generate(**inputs, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"num_beams": 4000}, "num_beams=4000 is over the limit of 128"),
+        ({"do_sample": True, "num_return_sequences": 4000}, "num_return_sequences=4000 is over the limit of 128"),
+        ({"generation_config": GenerationConfig(num_beams=4000)}, "num_beams=4000 is over the limit"),
+        ({"cache_implementation": "static", "max_cache_len": 10**9}, "max_cache_len is 1000000000, and the LLM has"),
+        ({"forced_eos_token_id": [3, 10**6]}, "forced_eos_token_id is 1000000, and the LLM has words 0 to"),
+        ({"pad_token_id": -1}, "pad_token_id is -1, and the LLM has words 0 to"),
+    ],
+)
+def test_what_takes_all_memory_or_no_word_is_refused_before_the_tower_runs(
+    model: AdaLlava, inputs: dict[str, Any], asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        model.generate(**inputs, token_budget=4, **asked)
 
 
 def test_a_second_prompt_is_read_as_by_stock(model: AdaLlava, inputs: dict[str, Any]) -> None:

@@ -18,10 +18,10 @@ from stock_reference import greedy, pruned_prompt
 from torch.nn import functional as F
 
 from adallava import AdaLlava
-from adallava.pipeline.layout import share_over_images
+from adallava.pipeline.allocate import share_over_images
 from adallava.registry import selector_names
-from adallava.selection.cells import grid_cells
-from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, TowerLayer
+from adallava.selection.grid_cells import grid_cells
+from adallava.selection.selector_contract import OwnCountMethod, RoundingMethod, SelectionInput, TowerLayer
 
 # The full budget first: an order that is not its own inverse when a method treats such images apart.
 BUDGETS = [1.0, 0.25, 5]
@@ -83,7 +83,7 @@ def test_exactly_k_tokens_reach_the_llm(any_model: AdaLlava, inputs: dict[str, A
             assert all(0 <= index < size for index in indices)
         placeholders = (output.sequences[row, : output.prompt_length] == model.base.config.image_token_id).sum()
         assert placeholders == entered
-        assert record.llm_sequence_length == output.prompt_lengths[row] == text[row].sum() + entered
+        assert record.prompt_length == output.prompt_lengths[row] == text[row].sum() + entered
 
 
 def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -227,7 +227,7 @@ def test_select_names_the_same_tokens_as_generate(model: AdaLlava, inputs: dict[
     selections = model.select(**inputs, token_budget=BUDGETS, seed=SEEDS)
     records = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, max_new_tokens=1).records
     assert [s.kept_indices for s in selections] == [r.kept_indices for r in records]
-    assert [s.llm_sequence_length for s in selections] == [r.llm_sequence_length for r in records]
+    assert [s.prompt_length for s in selections] == [r.prompt_length for r in records]
     assert [s.score_range for s in selections] == [r.score_range for r in records]
 
 

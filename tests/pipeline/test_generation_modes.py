@@ -56,7 +56,7 @@ def test_lengths_and_records_mean_the_same_in_every_mode(model: AdaLlava, inputs
     pad = model.base.generation_config.pad_token_id
     for row, record in enumerate(output.records):
         prompt = output.sequences[row, : output.prompt_length]
-        assert (prompt != pad).sum() == output.prompt_lengths[row] == record.llm_sequence_length
+        assert (prompt != pad).sum() == output.prompt_lengths[row] == record.prompt_length
         assert len(output.answer_ids[row]) == output.answer_lengths[row]
         assert 1 <= output.answer_lengths[row] <= 5
     assert output.sequences.shape[1] == output.prompt_length + max(output.answer_lengths)

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from layer_reference import ByHand
-from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_base, tiny_inputs, tiny_tokens, with_every_option
+from models import BEFORE_LLM, INSIDE_LLM, MECHANISMS, sample_of, tiny_base, tiny_inputs, tiny_tokens, with_every_option
 from stock_reference import pruned_prompt
 from torch import Tensor
 
 from adallava import AdaLlava
 from adallava.registry import selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import Need, Selection
+from adallava.selection.selector_contract import Need, Selection
 
 NEW = 4
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
@@ -50,7 +50,10 @@ def _gathered(model: AdaLlava, sample: dict[str, Any], kept: Any, sizes: Any, **
     return embeds, positions
 
 
-@pytest.mark.parametrize("method", BEFORE_LLM)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(name, marks=[] if name in MECHANISMS else [pytest.mark.long]) for name in BEFORE_LLM],
+)
 @torch.no_grad()
 def test_answers_are_those_of_the_stock_model_given_what_was_gathered(
     half_of_each_family: AdaLlava, method: str

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from adallava import AdaLlava
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
+from adallava.pipeline.allocate import share_over_images
 from adallava.pipeline.drops import plan_drops
-from adallava.pipeline.layout import share_over_images
 from adallava.selection import build_selector
 from adallava.selection.fastv import FastVSelector
 from adallava.selection.layer_contract import Drop
@@ -151,7 +151,7 @@ def test_nothing_is_ever_set_on_the_base(full: AdaLlava, inputs: dict[str, Any],
 
 
 def test_two_calls_in_one_another_do_not_meet(model: AdaLlava, inputs: dict[str, Any]) -> None:
-    options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
+    options: dict[str, Any] = {"max_new_tokens": 3, "do_sample": False}
     other = tiny_inputs(model.processor, ["and this one, is it blue?"])
     expected = [model.generate(**inputs, token_budget=3, **options), model.generate(**other, token_budget=9, **options)]
     inner = []

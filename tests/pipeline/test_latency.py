@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from text_only import TextOnly
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.pipeline.latency_token import insert_latency_tokens
-from adallava.pipeline.layout import plan_layout
-from adallava.pipeline.pack import Positions, compact_positions
+from adallava.pipeline.latency_token import insert_latency_tokens, token_places
+from adallava.pipeline.layout import Inserted, plan_layout
+from adallava.pipeline.pack import Positions, assemble
 
 IMAGE, PAD = 9, 0
 
@@ -20,7 +21,7 @@ def test_the_token_follows_the_prompt_and_precedes_the_answer() -> None:
     made = insert_latency_tokens(
         ids, mask, labels, [True, False, True], observing=False, image_token_id=IMAGE, pad_token_id=PAD
     )
-    assert made.columns == (6, None, 7)
+    assert made.inserted.columns == (6, None, 7)
     assert made.input_ids.tolist() == [
         [0, 0, 5, 9, 9, 6, 6, 7, 8],
         [1, 9, 9, 2, 3, 0, 4, 7, 8],
@@ -43,7 +44,7 @@ def test_without_labels_it_is_last_whichever_side_is_padded() -> None:
     ids = torch.tensor([[0, 5, 9, 6], [5, 9, 6, 0]])
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 0]])
     made = insert_latency_tokens(ids, mask, None, [True, True], observing=False, image_token_id=IMAGE, pad_token_id=PAD)
-    assert made.columns == (4, 3)
+    assert made.inserted.columns == (4, 3)
     assert made.input_ids.tolist() == [[0, 5, 9, 6, 6], [5, 9, 6, 6, 0]]
     assert made.attention_mask.tolist() == [[0, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
     assert made.labels is None
@@ -63,7 +64,7 @@ def test_a_token_that_observes_stands_before_the_last_one() -> None:
     made = insert_latency_tokens(
         ids, mask, labels, [True, False, True], observing=True, image_token_id=IMAGE, pad_token_id=PAD
     )
-    assert made.columns == (6, None, 2)
+    assert made.inserted.columns == (6, None, 2)
     assert made.input_ids.tolist() == [
         [0, 0, 5, 9, 9, 6, 7, 7, 8],
         [1, 9, 9, 2, 3, 4, 0, 7, 8],
@@ -91,12 +92,12 @@ def test_a_token_that_observes_is_read_by_none_and_moves_none(positions: Positio
             image_token_id=IMAGE,
             budgets=[TokenBudget(count=1)],
             side="left",
-            latency_columns=[6],
-            latency_hidden=hidden,
+            inserted=Inserted((6,), hidden=hidden),
         )
-        made = compact_positions(layout, torch.tensor([[2]]), positions)
-        assert layout.latency_places is not None
-        assert layout.latency_places.tolist() == [3]
+        made = assemble(TextOnly(), layout, ids, None, torch.tensor([[2]]), positions).position_ids
+        places = token_places(layout)
+        assert places is not None
+        assert places.tolist() == [3]
         assert layout.attention_mask.tolist() == [[1, 1, 1, 0 if hidden else 1, 1]]
         assert layout.mask.tolist() == [[1, 1, 1, 1, 1]]
         before = [0, 3, 5] if positions == "original" else [0, 1, 2]
@@ -109,6 +110,6 @@ def test_a_token_without_a_prompt_and_shapes_that_do_not_fit_are_refused() -> No
     labels = torch.tensor([[-100, -100, 6], [5, -100, 6]])
     with pytest.raises(InputError, match=r"sample 1 has no prompt before its first label.* -100"):
         insert_latency_tokens(ids, None, labels, [True, True], **options)
-    assert insert_latency_tokens(ids, None, labels, [True, False], **options).columns == (1, None)
+    assert insert_latency_tokens(ids, None, labels, [True, False], **options).inserted.columns == (1, None)
     with pytest.raises(InputError, match=r"attention_mask has shape \(2, 2\), input_ids \(2, 3\)"):
         insert_latency_tokens(ids, torch.ones(2, 2), None, [True, True], **options)

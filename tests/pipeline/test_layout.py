@@ -1,11 +1,11 @@
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from adallava.budget import TokenBudget
 from adallava.errors import BudgetError, InputError
-from adallava.pipeline.layout import plan_layout, share_over_images
+from adallava.pipeline.allocate import MethodCounts
+from adallava.pipeline.companions import Companion, gather
+from adallava.pipeline.layout import Layout, plan_layout
 
 IMAGE = 9
 N = 4
@@ -23,6 +23,13 @@ def _plan(rows: list[list[int]], budgets: list[object], *, mask: list[list[int]]
     )
 
 
+def base_positions(layout: Layout) -> list[list[int]]:
+    """Return each token's position in the full prompt; of vision tokens, that of their image's first."""
+    companion = Companion(layout.companions["position_ids"])
+    (rows,) = gather({"position_ids": companion}, layout, None)["position_ids"].tolist()
+    return rows
+
+
 def test_a_batch_of_mixed_lengths_and_budgets() -> None:
     layout = _plan(
         [[0, 0, 1, 9, 9, 9, 9, 2], [1, 2, 9, 9, 9, 9, 3, 4]],
@@ -32,7 +39,7 @@ def test_a_batch_of_mixed_lengths_and_budgets() -> None:
     # Kmax = 3: the second image's kept tokens begin in row 3 of the flattened [2 * 3].
     assert layout.text_columns.tolist() == [[2, 3, 3, 3, 7], [0, 1, 2, 6, 7]]
     assert layout.vision_slots.tolist() == [[-1, 0, 1, 2, -1], [-1, -1, 3, -1, -1]]
-    assert layout.base_positions.tolist() == [[0, 1, 1, 1, 5], [0, 1, 2, 6, 7]]
+    assert base_positions(layout) == [[0, 1, 1, 1, 5], [0, 1, 2, 6, 7]]
     assert layout.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
     assert layout.lengths == (5, 5)
     assert layout.question_columns.tolist() == [[2, 7, 0, 0], [0, 1, 6, 7]]
@@ -55,7 +62,7 @@ def test_padding_goes_to_the_side_asked_for(side: str, mask: list[list[int]], sl
 def test_adjacent_images_are_told_apart_and_share_the_budget() -> None:
     layout = _plan([[1, 9, 9, 9, 9, 9, 9, 9, 9, 2]], [3])
     assert layout.keep_counts == (2, 1)
-    assert layout.base_positions.tolist() == [[0, 1, 1, 5, 9]]
+    assert base_positions(layout) == [[0, 1, 1, 5, 9]]
     assert layout.vision_slots.tolist() == [[-1, 0, 1, 2, -1]]
 
 
@@ -66,20 +73,22 @@ def test_an_image_that_gets_no_token_is_dropped() -> None:
 
 
 def test_a_method_that_keeps_nothing_leaves_the_text() -> None:
-    layout = _plan([[1, 9, 9, 9, 9, 2]], [1.0], own_counts=[0])
+    layout = _plan([[1, 9, 9, 9, 9, 2]], [1.0], method=MethodCounts(own=[0]))
     assert layout.text_columns.tolist() == [[0, 5]]
     assert layout.prompts[0].tokens_asked == 0
     assert layout.prompts[0].num_vision_tokens == 4
 
 
 def test_a_methods_own_counts_go_to_the_images_in_order_whatever_the_budget() -> None:
-    layout = _plan([[1, 9, 9, 9, 9, 2, 3, 4, 5], [9, 9, 9, 9, 5, 9, 9, 9, 9]], [1.0, 1], own_counts=[3, 1, 2])
+    layout = _plan(
+        [[1, 9, 9, 9, 9, 2, 3, 4, 5], [9, 9, 9, 9, 5, 9, 9, 9, 9]], [1.0, 1], method=MethodCounts(own=[3, 1, 2])
+    )
     assert [prompt.keep_counts for prompt in layout.prompts] == [(3,), (1, 2)]
     assert [prompt.tokens_asked for prompt in layout.prompts] == [3, 3]
 
 
 def test_a_method_that_rounds_down_says_what_was_asked() -> None:
-    layout = _plan([[1, 9, 9, 9, 9, 2]], [3], keep_count=lambda asked, image: asked - asked % 2)
+    layout = _plan([[1, 9, 9, 9, 9, 2]], [3], method=MethodCounts(rounded=lambda asked, image: asked - asked % 2))
     assert layout.prompts[0].tokens_asked == 3
     assert layout.keep_counts == (2,)
     assert layout.text_columns.tolist() == [[0, 1, 1, 5]]
@@ -91,24 +100,6 @@ def test_a_question_ends_before_the_first_label() -> None:
     assert layout.question_columns.tolist() == [[0, 5]]
 
 
-@given(st.integers(min_value=0, max_value=1000), st.integers(min_value=1, max_value=9))
-def test_a_budget_is_shared_evenly_over_images_alike(keep_count: int, num_images: int) -> None:
-    shares = share_over_images(keep_count, [576] * num_images)
-    assert sum(shares) == keep_count
-    assert max(shares) - min(shares) <= 1
-    assert list(shares) == sorted(shares, reverse=True)
-
-
-@given(st.lists(st.integers(min_value=1, max_value=3000), min_size=1, max_size=6), st.floats(0, 1))
-def test_a_budget_is_shared_in_proportion(sizes: list[int], share: float) -> None:
-    keep_count = round(share * sum(sizes))
-    shares = share_over_images(keep_count, sizes)
-    assert sum(shares) == keep_count
-    for kept, size in zip(shares, sizes, strict=True):
-        assert kept <= size
-        assert abs(kept - keep_count * size / sum(sizes)) < 1
-
-
 def test_images_of_different_sizes() -> None:
     layout = _plan([[1, 9, 9, 9, 9, 9, 9, 2], [0, 0, 9, 9, 9, 9, 9, 3]], [3, 2], tokens_per_image=[2, 4, 5])
     # The first sample's images have 2 and 4 tokens: 3 of 6 are 1 and 2. Kmax = 2.
@@ -116,7 +107,7 @@ def test_images_of_different_sizes() -> None:
     assert layout.tokens_per_image == (2, 4, 5)
     assert [prompt.num_vision_tokens for prompt in layout.prompts] == [6, 5]
     assert layout.lengths == (5, 5)
-    assert layout.base_positions.tolist() == [[0, 1, 3, 3, 7], [0, 1, 2, 2, 7]]
+    assert base_positions(layout) == [[0, 1, 3, 3, 7], [0, 1, 2, 2, 7]]
     assert layout.vision_slots.tolist() == [[-1, 0, 2, 3, -1], [-1, -1, 4, 5, -1]]
 
 

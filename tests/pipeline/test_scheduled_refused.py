@@ -8,9 +8,9 @@ from models import scheduled, six_layers
 
 from adallava import AdaLlava
 from adallava.errors import AdallavaError, BudgetError, UnsupportedModeError
-from adallava.scheduling.contract import Schedule
 from adallava.scheduling.first import FirstScheduler
 from adallava.scheduling.heads import HeadsScheduler
+from adallava.scheduling.scheduler_contract import Schedule
 
 
 class _TooMany(FirstScheduler):

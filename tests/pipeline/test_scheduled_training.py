@@ -8,7 +8,8 @@ import torch
 from models import SCHEDULERS, sample_of, scheduled, tiny_inputs, tiny_tokens
 
 from adallava import AdaLlava
-from adallava.scheduling.contract import Schedule
+from adallava.pipeline.latency_token import token_places
+from adallava.scheduling.scheduler_contract import Schedule
 
 NEW = 5
 # Of six layers, three of them the prefix: one or two more run, or all. One sample of three runs everything.
@@ -64,7 +65,7 @@ def test_labels_positions_and_lengths_around_the_token_fit_in_a_mixed_batch(six:
         positions = output.batch.position_ids[row, :length][readable]
         assert bool((positions.diff() >= 1).all())
         assert int(positions[-1]) == int(batch["attention_mask"][row].sum()) - 1
-        places = output.layout.latency_places
+        places = token_places(output.layout)
         assert places is not None
         assert int(places[row]) == (length - answer - 2 if has_token else -1)
         if has_token:

@@ -68,13 +68,16 @@ def _wide(kind: str, dtype: torch.dtype, side: int) -> AdaLlava:
     return AdaLlava(base, processor)
 
 
+QUICK = [("Llava", torch.float32, FEW), ("LlavaNext", torch.float32, FEW), ("Llava", torch.bfloat16, FEW)]
+"""A CPU is slow in half precision, and tiles are many pictures."""
+
 CASES = [
-    pytest.param((kind, dtype, side), marks=[pytest.mark.long] if side == ALL or dtype == torch.float16 else [])
+    pytest.param(case, marks=[] if case in QUICK else [pytest.mark.long])
     for side in (FEW, ALL)
     for dtype in DTYPES
     for kind in ("Llava", "LlavaNext")
+    for case in [(kind, dtype, side)]
 ]
-"""A CPU is slow in float16."""
 
 
 @pytest.fixture(scope="module", params=CASES, ids=str)

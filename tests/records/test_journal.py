@@ -48,14 +48,14 @@ def test_what_was_appended_is_there_again(tmp_path):
 
 def test_cut_at_any_byte_whole_lines_stay_and_the_rest_can_be_written_again(tmp_path):
     with Journal(tmp_path, run()) as journal:
-        journal.append(records("a", "b", "c"))
+        journal.append(records("a", "b"))
     whole = (tmp_path / "samples.jsonl").read_bytes()
     for cut in range(len(whole) + 1):
         (tmp_path / "samples.jsonl").write_bytes(whole[:cut])
         with Journal(tmp_path, run()) as journal:
-            left = records("a", "b", "c")[: whole[:cut].count(b"\n")]
+            left = records("a", "b")[: whole[:cut].count(b"\n")]
             assert held(journal) == left
-            journal.append(records("a", "b", "c")[len(left) :])
+            journal.append(records("a", "b")[len(left) :])
         assert (tmp_path / "samples.jsonl").read_bytes() == whole
 
 
@@ -148,7 +148,7 @@ def test_the_same_run_at_another_time_by_another_command_goes_on(tmp_path):
 def test_batch_sizes_to_time_at_are_added_to_the_same_run(tmp_path):
     for asked, named in (([], []), ([8, 1], [1, 8]), ([], [1, 8]), ([4], [1, 4, 8])):
         with Journal(tmp_path, run({"timing_batch_sizes": sorted(asked)})) as journal:
-            assert journal.run.config.timing_batch_sizes == named
+            assert journal.run.config.timing_batch_sizes == tuple(named)
         assert json.loads((tmp_path / "run.json").read_text())["config"]["timing_batch_sizes"] == named
 
 

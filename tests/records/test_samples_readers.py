@@ -52,3 +52,13 @@ def test_a_torn_line_is_left_for_a_sweep_noted_by_the_doctor_and_refused_for_a_r
     assert (len(list(file.answers)), len(file.notes)) == (1, 1)
     with pytest.raises(RunFolderError, match=r"line 2 of .*samples\.jsonl is torn.* run the same sweep again"):
         list(read_samples(tmp_path))
+
+
+def test_of_the_same_line_twice_a_report_reads_one_and_says_so_and_refuses_another_answer(tmp_path: Path) -> None:
+    said: list[str] = []
+    write(tmp_path, LINES[0] + LINES[1] + LINES[0])
+    assert [record.sample_id for record in read_samples(tmp_path, said.append)] == ["a", "b"]
+    assert said == [f"note: 1 lines of {tmp_path / 'samples.jsonl'} are there twice, and were read once"]
+    other = sample_record(sample_id="a", question="é", response="another").model_dump_json().encode() + b"\n"
+    with pytest.raises(RunFolderError, match=r"line 3 of .*samples\.jsonl is another answer .*, a, draw 0\): remove"):
+        list(read_samples(write(tmp_path, LINES[0] + LINES[1] + other)))

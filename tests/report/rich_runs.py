@@ -98,11 +98,11 @@ def write_rich_run(folder: Path, spec: RichRun) -> Path:
     config = RunConfig(
         **{
             **run.config.model_dump(),
-            "methods": list(spec.methods),
+            "methods": spec.methods,
             "token_budgets": [str(budget) for budget in spec.budgets],
             "positions": ["original", "compact"] if spec.compact else ["original"],
             "draws": spec.draws,
-            "timing_batch_sizes": list(spec.batch_sizes),
+            "timing_batch_sizes": spec.batch_sizes,
         }
     )
     (folder / "run.json").write_text(run.model_copy(update={"config": config}).model_dump_json(indent=1))

@@ -14,10 +14,8 @@ from adallava.records import (
     Cell,
     Interval,
     PairedDifference,
-    Provenance,
     Results,
     Run,
-    RunConfig,
     SampleRecord,
 )
 
@@ -183,35 +181,35 @@ def picture_of(sample_id: str) -> Image.Image | None:
 
 def fake_run(spec: FakeRun) -> Run:
     return Run(
-        config=RunConfig(
-            model="tiny",
-            task="scenes",
-            methods=list(spec.methods),
-            token_budgets=list(spec.budgets),
-            limit=spec.num_samples,
-            batch_size=8,
-            seed=spec.seed,
-            max_new_tokens=16,
-            dtype="float32",
-            device="cpu",
-            attn_implementation="sdpa",
-            split="test",
-        ),
-        provenance=Provenance(
-            adallava_version="0.1.0",
-            versions={"python": "3.11.2", "torch": "2.11.0", "transformers": "5.17.0", "numpy": "2.3.0"},
-            git_commit="0123456789abcdef0123456789abcdef01234567",
-            git_dirty=False,
-            weights_sha256="5e" * 32,
-            adapter_sha256={"budget-token": "a1" * 32, "question": "b2" * 32},
-            task_sha256=None,
-            hardware={"cpu": "AMD EPYC 7B13", "cores": 2, "memory_gib": 7.8},
-            command=(
+        config={
+            "model": "tiny",
+            "task": "scenes",
+            "methods": list(spec.methods),
+            "token_budgets": list(spec.budgets),
+            "limit": spec.num_samples,
+            "batch_size": 8,
+            "seed": spec.seed,
+            "max_new_tokens": 16,
+            "dtype": "float32",
+            "device": "cpu",
+            "attn_implementation": "sdpa",
+            "split": "test",
+        },
+        provenance={
+            "adallava_version": "0.1.0",
+            "versions": {"python": "3.11.2", "torch": "2.11.0", "transformers": "5.17.0", "numpy": "2.3.0"},
+            "git_commit": "0123456789abcdef0123456789abcdef01234567",
+            "git_dirty": False,
+            "weights_sha256": "5e" * 32,
+            "adapter_sha256": {"budget-token": "a1" * 32, "question": "b2" * 32},
+            "task_sha256": None,
+            "hardware": {"cpu": "AMD EPYC 7B13", "cores": 2, "memory_gib": 7.8},
+            "command": (
                 f"adallava sweep --model tiny --task scenes --method {','.join(spec.methods)} "
                 f"--token-budget {','.join(spec.budgets)} --limit {spec.num_samples} --output runs/tiny"
             ),
-            started_at="2026-01-05T09:30:00+00:00",
-        ),
+            "started_at": "2026-01-05T09:30:00+00:00",
+        },
     )
 
 
@@ -239,21 +237,21 @@ def _cell(name: str, records: list[SampleRecord], full: dict[str, float | None])
     kinds = sorted({r.kind for r in scored if r.kind})
     return Cell(
         cell=name,
-        method=first.method,
-        budget_asked=first.budget_asked,
+        method=first.ran.method,
+        budget_asked=first.ran.budget_asked,
         num_samples=len(records),
         num_failed=failed,
         accuracy=_interval([r.score for r in scored]) if scored else None,
         accuracy_by_kind={kind: _interval([r.score for r in scored if r.kind == kind]) for kind in kinds},
-        difference_to_full=PairedDifference(**_normal(pairs)) if pairs and first.method != "full" else None,
+        difference_to_full=PairedDifference(**_normal(pairs)) if pairs and first.ran.method != "full" else None,
         empties=causes,
         empty_share=empty_share,
         flagged=bool(failed) or empty_share > 0.01,
         flag_reason=reason if failed or empty_share > 0.01 else None,
         num_vision_tokens=NUM_TOKENS,
-        tokens_kept=first.tokens_kept,
-        tokens_kept_layer_average=first.tokens_kept,
-        prompt_length=first.prompt_length,
+        tokens_kept=first.ran.tokens_kept,
+        tokens_kept_layer_average=first.ran.tokens_kept,
+        prompt_length=first.ran.prompt_length,
         answer_length=3.0,
         flops=flops,
         part_ms={

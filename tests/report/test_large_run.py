@@ -28,7 +28,7 @@ def report(spec: RichRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def records(_: Path) -> Iterator[SampleRecord]:
         for record in rich_records(spec, cells):
-            yield SampleRecord.model_construct(**{"error": None, **record})
+            yield SampleRecord(**record)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("adallava.report.page.read_samples", records)

@@ -5,12 +5,12 @@ import pytest
 from PIL import Image
 from rich_runs import RichRun, made_cells, rich_records, rich_results
 from run_folders import FakeRun, fake_cells, fake_picture, fake_records, picture_of
-from run_records import sample_record
+from run_records import changed, sample_record
 
 from adallava.records import SampleRecord
-from adallava.report.hard_split import hard_samples
+from adallava.report.hard_samples import hard_samples
 from adallava.report.page_samples import ABSENT, FAILED, clipped, coded_score
-from adallava.report.pick import choose_pictures
+from adallava.report.pick_pictures import choose_pictures
 from adallava.report.sample_table import Answers, SampleTable, read_table
 
 SPEC = FakeRun(methods=("random", "pool", "question", "none"), budgets=("8", "32"), num_samples=120)
@@ -181,12 +181,7 @@ def test_of_several_pictures_the_first_is_kept_on_its_own_grid() -> None:
     records = [record for cell in fake_cells(spec) for record in fake_records(spec, cell)]
     # The first record failed, so that only the second one says how many pictures there are.
     two = [
-        record.model_copy(
-            update={
-                "num_vision_tokens": 512,
-                "kept_indices": None if record.method == "full" else [[0, 255], [7]],
-            }
-        )
+        changed(record, num_vision_tokens=512, kept_indices=None if record.ran.method == "full" else [[0, 255], [7]])
         for record in records
     ]
     table = table_of(spec, two)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from models import sample_of, with_every_option
+from product_counter import ProductCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,19 +21,34 @@ def test_flops_of_an_answer_are_what_pytorch_counts(
     full: AdaLlava, inputs: dict[str, Any], method: str, budget: int
 ) -> None:
     model = with_every_option(full, method)
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        output = model.generate(
-            **sample_of(inputs, 1), token_budget=1.0 if method == "full" else budget, max_new_tokens=3, do_sample=False
-        )
-    by_module = counter.get_flop_counts()
-    # Some versions make rotary positions by a matrix product.
-    rotary = sum(sum(ops.values()) for name, ops in by_module.items() if name.endswith("rotary_emb"))
+    with sdpa_kernel(SDPBackend.MATH), ProductCounter() as counter:
+        output = _answer(model, inputs, budget)
     shape = count_costs(model.base.config)
     question = "is the colour red or blue?"
     expected = count_flops(model, shape, output.records[0], question, output.answer_lengths[0])
-    assert sum(expected.values()) == pytest.approx(counter.get_total_flops() - rotary, rel=0.002)
+    assert sum(expected.values()) == pytest.approx(counter.flops, rel=0.002)
     assert expected["vision"] > 0 or method == "none"
+
+
+def _answer(model: AdaLlava, inputs: dict[str, Any], budget: int) -> Any:
+    budgets = {"token_budget": 1.0 if model.method == "full" else budget}
+    return model.generate(**sample_of(inputs, 1), **budgets, max_new_tokens=3, do_sample=False)
+
+
+@pytest.mark.parametrize("method", ["full", "downsample", "divprune", "mmtok", "tome", "pyramiddrop"])
+def test_the_counter_of_these_tests_counts_what_pytorchs_does(
+    full: AdaLlava, inputs: dict[str, Any], method: str
+) -> None:
+    model, theirs = with_every_option(full, method), FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH):
+        with ProductCounter() as ours:
+            _answer(model, inputs, 5)
+        with theirs:
+            _answer(model, inputs, 5)
+    by_module = theirs.get_flop_counts()
+    # Some versions make rotary positions by a matrix product.
+    rotary = sum(sum(ops.values()) for name, ops in by_module.items() if name.endswith("rotary_emb"))
+    assert ours.flops == theirs.get_total_flops() - rotary > 0
 
 
 @torch.no_grad()

@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ from models import tiny_image, tiny_processor
 from PIL import Image
 
 from adallava.errors import InputError
-from adallava.pipeline.prompt_limit import max_prompt_tokens, warn_of_positions
+from adallava.pipeline.prompt_limit import PromptLimit, max_prompt_tokens, warn_of_positions
 from adallava.runs.batches import BatchStore, PreparedBatch, prepare_batch
 from adallava.tasks import TaskSample
 
@@ -89,7 +90,7 @@ def test_a_prompt_beyond_the_positions_fails_alone_and_is_not_padded_to():
     length = alone.inputs["input_ids"].shape[1]
     long_text = TaskSample("text", "a" * 100_000, ("a",), None, lambda: tiny_image(1))
     longer = TaskSample("tokens", "What is it? Or not?", ("a",), None, lambda: tiny_image(2))
-    batch = prepare_batch(processor, [long_text, sample(0), longer], limit=length)
+    batch = prepare_batch(processor, [long_text, sample(0), longer], limit=PromptLimit(length))
     assert [s.id for s in batch.samples] == ["0"]
     assert batch.inputs["input_ids"].tolist() == alone.inputs["input_ids"].tolist()
     reasons = {s.id: reason for s, reason in batch.failures}
@@ -99,9 +100,41 @@ def test_a_prompt_beyond_the_positions_fails_alone_and_is_not_padded_to():
 
 def test_the_limit_is_the_positions_less_the_answer():
     config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=100))
-    assert max_prompt_tokens(config, 16) == 84
+    assert max_prompt_tokens(config, 16).tokens == 84
     with pytest.raises(InputError, match="100 new tokens leave no position"):
         max_prompt_tokens(config, 100)
     assert max_prompt_tokens(SimpleNamespace(get_text_config=SimpleNamespace), 16) is None
     with pytest.warns(UserWarning, match="a prompt of 90 tokens and 16 new ones go past the 100 positions of the LLM"):
         warn_of_positions(config, 90, 16)
+
+
+def test_the_limit_is_what_memory_holds_where_an_llm_has_positions_without_end():
+    text = SimpleNamespace(max_position_embeddings=2**28, num_attention_heads=32)
+    config = SimpleNamespace(get_text_config=lambda: text)
+    # Of 24 GiB a quarter, and 6 bytes for every two tokens of each of 8 rows: 11,585^2 * 48 is 6 GiB.
+    of_batch = max_prompt_tokens(config, 16, rows=8, memory_bytes=24 * 2**30)
+    assert of_batch.tokens == 11_585
+    assert of_batch.holder == "memory for batches of 8 holds"
+    assert max_prompt_tokens(config, 16, rows=1, memory_bytes=24 * 2**30).tokens == 32_768
+    by_matrices = max_prompt_tokens(config, 16, rows=8, memory_bytes=24 * 2**30, eager=True)
+    assert by_matrices.tokens == math.isqrt(6 * 2**30 // (8 * (6 + 8 * 32)))
+    assert max_prompt_tokens(SimpleNamespace(get_text_config=SimpleNamespace), 16, memory_bytes=2**30) is not None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_picture_that_a_processor_makes_no_numbers_of_fails_alone(value):
+    processor = tiny_processor()
+
+    class Breaking:
+        chat_template = None
+        image_token, tokenizer, image_processor = "<image>", processor.tokenizer, processor.image_processor
+
+        def __call__(self, **given):
+            inputs = processor(**given)
+            inputs["pixel_values"][1:, 0, 2, 3] = value
+            return inputs
+
+    batch = prepare_batch(Breaking(), [sample(0), sample(1)])
+    assert [s.id for s in batch.samples] == ["0"]
+    assert batch.failures[0][0].id == "1"
+    assert "NaN or infinite values of the picture: look at image_mean" in batch.failures[0][1]

@@ -12,7 +12,7 @@ from torch import nn
 from adallava.errors import AdallavaError, BudgetError, InputError, UnknownNameError, UnsupportedModeError
 from adallava.registry import load_scheduler_class, scheduler_names
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import (
+from adallava.scheduling.scheduler_contract import (
     DecoderShape,
     ScheduleInput,
     Scheduler,

@@ -9,7 +9,14 @@ from models import BEFORE_LLM, METHOD_OPTIONS
 from torch import Tensor
 
 from adallava.selection import build_selector
-from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, Selector, TowerLayer, TowerShape
+from adallava.selection.selector_contract import (
+    OwnCountMethod,
+    RoundingMethod,
+    SelectionInput,
+    Selector,
+    TowerLayer,
+    TowerShape,
+)
 
 SHAPE = TowerShape(num_vision_tokens=24, vision_width=32, llm_width=40, grid=(4, 6), tower_heads=4)
 

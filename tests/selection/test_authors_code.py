@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from adallava.selection import build_selector
-from adallava.selection.contract import OwnCountMethod, SelectionInput, TowerLayer, TowerShape
 from adallava.selection.mmtok import MMTokSelector
+from adallava.selection.selector_contract import OwnCountMethod, SelectionInput, TowerLayer, TowerShape
 
 SHAPE = TowerShape(num_vision_tokens=64, vision_width=48, llm_width=56, grid=(8, 8), tower_heads=4)
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from selector_inputs import SHAPE, selection_input
 
-from adallava.selection.cells import averaging_weights, centre_indices, grid_cells
+from adallava.selection.grid_cells import averaging_weights, centre_indices, grid_cells
 from adallava.selection.pool import PoolSelector
 from adallava.selection.uniform import UniformSelector
 

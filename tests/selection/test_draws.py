@@ -9,7 +9,7 @@ from selector_inputs import SHAPE, selection_input
 
 from adallava.registry import selector_names
 from adallava.selection import build_selector
-from adallava.selection.contract import draws_at_random
+from adallava.selection.selector_contract import draws_at_random
 
 
 @pytest.mark.parametrize("method", BEFORE_LLM)

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adallava.errors import UnsupportedModeError
 from adallava.selection import build_selector
-from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import TowerShape
 
 N = 24
 SHAPE = TowerShape(num_vision_tokens=N, vision_width=32, llm_width=40, grid=(4, 6))

@@ -7,8 +7,8 @@ from selector_inputs import SHAPE, rows_of, selection_input
 
 from adallava.errors import InputError
 from adallava.selection.budget_token import BudgetTokenSelector, encode_budget
-from adallava.selection.contract import TowerShape
 from adallava.selection.question import QuestionSelector
+from adallava.selection.selector_contract import TowerShape
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import torch
 
-from adallava.selection.contract import top_k_in_order
 from adallava.selection.random import hash_scores
+from adallava.selection.selector_contract import top_k_in_order
 
 MASK = 2**64 - 1
 

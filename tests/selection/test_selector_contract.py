@@ -12,7 +12,7 @@ from selector_inputs import SHAPE, every_selector, make_selector, planned_counts
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from adallava.selection.contract import OwnCountMethod, RoundingMethod, SelectionInput, Selector, TowerLayer
+from adallava.selection.selector_contract import OwnCountMethod, RoundingMethod, SelectionInput, Selector, TowerLayer
 
 N = SHAPE.num_vision_tokens
 

@@ -5,7 +5,7 @@ import torch
 from selector_inputs import every_selector, make_selector, planned_counts, selection_input
 from torch.utils.flop_counter import FlopCounterMode
 
-from adallava.selection.contract import BudgetTokenMethod, TowerShape
+from adallava.selection.selector_contract import BudgetTokenMethod, TowerShape
 
 
 @pytest.mark.parametrize("name", every_selector())

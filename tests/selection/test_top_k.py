@@ -1,6 +1,6 @@
 import torch
 
-from adallava.selection.contract import Selection, top_k_in_order
+from adallava.selection.selector_contract import Selection, top_k_in_order
 
 
 def test_a_literal_table() -> None:

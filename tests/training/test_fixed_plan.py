@@ -135,8 +135,8 @@ def test_the_result_is_an_adapter_that_the_model_finds(
     found = {plan["layers_run"]: plan["layers"] for plan in written["found"]}
     given = model.with_scheduler("fixed", adapter=adapter)
     for layers_run, layers in found.items():
-        record = given.generate(**inputs, latency=layers_run, max_new_tokens=1).records[0].layers
-        assert record is not None
+        record = given.generate(**inputs, latency=layers_run, max_new_tokens=1).records[0]
+        assert record.groups_run is not None
         assert [index for index, run in enumerate(record.groups_run) if run] == [0, 1, *layers]
         assert record.latency_tokens == 0
     assert given.scheduler_sha256 is not None

@@ -7,9 +7,8 @@ import torch
 from models import tiny_base
 
 from adallava.families import wrap_model
-from adallava.families.llama_attention import attention_shares
 from adallava.families.picture_inputs import PictureInputs
-from adallava.processors.stock import AdaLlavaProcessor
+from adallava.processors.stock_processor import AdaLlavaProcessor
 from adallava.tasks.scenes import make_questions, make_scene
 from adallava.training.align import WORD_GROUPS, match_scales
 from adallava.training.examples import QuestionTokenizer, SceneExamples
@@ -18,7 +17,8 @@ from adallava.training.policy import evidence_loss
 
 
 def test_recomputed_attention_is_what_the_stock_layer_attends_to():
-    llm = wrap_model(tiny_base(attn_implementation="eager")).model.model.language_model
+    family = wrap_model(tiny_base(attn_implementation="eager"))
+    llm = family.llm_of(family.model)
     torch.manual_seed(0)
     embeds = torch.randn(2, 6, 48)
     places = torch.tensor([[0, 2, 3, 7, 8, 9], [0, 1, 4, 5, 8, 9]])
@@ -34,15 +34,15 @@ def test_recomputed_attention_is_what_the_stock_layer_attends_to():
             output_attentions=True,
             output_hidden_states=True,
         )
-        shares = attention_shares(llm, 1, out.hidden_states[1], places, causal, rows)
+        shares = family.decoder().attention_shares(1, out.hidden_states[1], places, causal, rows)
     expected = torch.stack([out.attentions[1][0, :, 5], out.attentions[1][1, :, 3]])
     torch.testing.assert_close(shares, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_a_question_without_kept_evidence_teaches_nothing():
-    llm = wrap_model(tiny_base()).model.model.language_model
+    decoder = wrap_model(tiny_base()).decoder()
     causal = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
-    arguments = (llm, 0, torch.randn(1, 4, 48), torch.arange(4)[None], causal, torch.tensor([[0, 3]]), slice(0, 2))
+    arguments = (decoder, 0, torch.randn(1, 4, 48), torch.arange(4)[None], causal, torch.tensor([[0, 3]]), slice(0, 2))
     assert grounding_loss(*arguments, torch.tensor([[False, False]])).item() == 0.0
     one, both = (grounding_loss(*arguments, torch.tensor([seen])) for seen in ([True, False], [True, True]))
     assert one > both > 0
@@ -80,7 +80,7 @@ def test_scales_are_matched_without_turning_anything():
     family = wrap_model(base)
     with torch.no_grad():
         before = family.project(family.encode(PictureInputs(pixels)).features)
-        match_scales(base, pixels)
+        match_scales(family, pixels)
         after = family.project(family.encode(PictureInputs(pixels)).features)
     words = base.get_input_embeddings().weight
     assert after.square().mean().sqrt().item() == pytest.approx(words.square().mean().sqrt().item(), rel=1e-4)

@@ -104,8 +104,8 @@ def test_only_projections_of_the_llm_differ_and_both_dials_answer(trained: tuple
         **tiny_inputs(model.processor, ["why?"]), token_budget=0.5, latency=0.5, max_new_tokens=1
     ).records
     assert record.tokens_kept == 8
-    assert record.layers is not None
-    assert sum(map(bool, record.layers.groups_run)) == 2
+    assert record.groups_run is not None
+    assert sum(map(bool, record.groups_run)) == 2
     # `heads` splits plain projections, which the merged model has.
     assert {type(m) for n, m in model.base.named_modules() if n.endswith("q_proj")} == {torch.nn.Linear}
 
@@ -173,6 +173,6 @@ def test_without_peft_the_way_to_install_it_is_named(
 
 
 def test_projections_that_the_llm_does_not_have_are_named(trained: tuple[Path, Path]) -> None:
-    base = load_family(str(trained[0]), dtype=torch.float32, device=CPU, attn_implementation="sdpa").model
+    family = load_family(str(trained[0]), dtype=torch.float32, device=CPU, attn_implementation="sdpa")
     with pytest.raises(InputError, match=r"lora\.target_modules qkv_proj"):
-        add_lora(base, Lora(target_modules=("qkv_proj",)), seed=0)
+        add_lora(family, Lora(target_modules=("qkv_proj",)), seed=0)

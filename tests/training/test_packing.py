@@ -5,8 +5,8 @@ from models import tiny_base
 
 from adallava.families import wrap_model
 from adallava.families.picture_inputs import PictureInputs
-from adallava.selection.contract import Selection
-from adallava.training.base import run_packed
+from adallava.selection.selector_contract import Selection
+from adallava.training.base_stage import run_packed
 from adallava.training.packing import IGNORE, TokenizedQuestion, pack, packed_mask, packed_positions
 
 FIRST = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12, 13), answer_ids=(21, 2))

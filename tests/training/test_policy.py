@@ -12,8 +12,8 @@ from models import tiny_base
 from adallava import AdaLlava
 from adallava.families import wrap_model
 from adallava.families.picture_inputs import PictureInputs
-from adallava.selection.contract import Selection, SelectionInput
 from adallava.selection.question import QuestionSelector
+from adallava.selection.selector_contract import Selection, SelectionInput
 from adallava.training.packing import TokenizedQuestion
 from adallava.training.policy import (
     PolicyObjective,

@@ -13,11 +13,11 @@ from truncated_reference import truncated
 from adallava import AdaLlava
 from adallava.adapters import read_adapter_config
 from adallava.cli.main import main
-from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.heads import HeadsScheduler
 from adallava.scheduling.layers import LayersScheduler
+from adallava.scheduling.scheduler_contract import Schedule, Units
 from adallava.training import scheduler as scheduler_module
-from adallava.training.base import run_packed
+from adallava.training.base_stage import run_packed
 from adallava.training.missing_layers import draw_missing_layers
 from adallava.training.packing import TokenizedQuestion, pack
 from adallava.training.prompts import stack_prompts
@@ -183,8 +183,8 @@ def test_a_stage_leaves_an_adapter_that_answers(
     assert (config.method, config.scheduler) == (None, scheduler)
     model = AdaLlava.from_pretrained(str(base), method="full", device="cpu").with_scheduler(scheduler, adapter=folder)
     output = model.generate(**tiny_inputs(model.processor, ["why?"]), latency=3, max_new_tokens=1)
-    assert output.records[0].layers is not None
-    assert output.records[0].layers.scheduler == scheduler
+    assert output.records[0].groups_run is not None
+    assert output.records[0].scheduler == scheduler
 
 
 @pytest.mark.parametrize("with_base", [False, True])
@@ -213,8 +213,8 @@ def test_a_scheduler_learns_from_a_users_file_by_the_command(
         **tiny_inputs(model.processor, ["why?"]), token_budget=0.5, latency=0.75, max_new_tokens=1
     ).records
     assert record.tokens_kept == 8
-    assert record.layers is not None
-    assert sum(map(bool, record.layers.groups_run)) == 3
+    assert record.groups_run is not None
+    assert sum(map(bool, record.groups_run)) == 3
 
 
 def test_stage_base_takes_missing_layers(tmp_path: Any, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -16,7 +16,7 @@ from adallava.scheduling.heads import HeadsScheduler
 from adallava.scheduling.layers import LayersScheduler
 from adallava.selection.question import QuestionSelector
 from adallava.training import scheduler as scheduler_module
-from adallava.training.base import BaseObjective
+from adallava.training.base_stage import BaseObjective
 from adallava.training.packing import TokenizedQuestion, pack
 from adallava.training.prompts import PromptBatch, stack_prompts
 from adallava.training.recipe import KeepMix, Recipe
@@ -48,7 +48,7 @@ def _spread(module: Any) -> Any:
 
 def _objective(model: AdaLlava, scheduler: Any, scorer: QuestionSelector, **options: Any) -> SchedulerWithBaseObjective:
     options = {"learning": "policy", "keep": BY_SCORER, "num_samples": 2, **options}
-    others = BaseObjective(model.family, KeepMix(full=1.0), tower_learns=False, ground_weight=0.0, ground_layer=0)
+    others = BaseObjective(model.family, KeepMix(full=1.0), ground_weight=0.0, ground_layer=0)
     choice = SchedulerObjective(model.family, scheduler, scorer=scorer.requires_grad_(False), **options)
     return SchedulerWithBaseObjective(others, choice, others_share=0.0, policy_weight=0.1)
 
@@ -126,7 +126,6 @@ def test_what_leaves_nothing_to_learn_is_refused(six: AdaLlava) -> None:
         BaseObjective(
             six.family,
             KeepMix(full=1.0),
-            tower_learns=False,
             ground_weight=0.0,
             ground_layer=0,
             missing_layers_share=0.5,
@@ -140,7 +139,6 @@ def test_a_base_meets_every_share_of_layers_from_the_prefix_on(six: AdaLlava, pr
     objective = BaseObjective(
         six.family,
         KeepMix(full=1.0),
-        tower_learns=False,
         ground_weight=0.0,
         ground_layer=0,
         missing_layers_share=0.9,
@@ -200,8 +198,8 @@ def test_both_are_saved_as_one_model_with_its_scorer(tmp_path: Any, name: str) -
     model = AdaLlava.from_pretrained(str(folder), method="question", device="cpu").with_scheduler(name)
     output = model.generate(**tiny_inputs(model.processor, ["why?"]), token_budget=0.5, latency=0.5, max_new_tokens=1)
     assert (output.records[0].method, output.records[0].tokens_kept) == ("question", 8)
-    assert output.records[0].layers is not None
-    assert output.records[0].layers.scheduler == name
+    assert output.records[0].groups_run is not None
+    assert output.records[0].scheduler == name
 
 
 @pytest.mark.filterwarnings("ignore")

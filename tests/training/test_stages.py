@@ -1,6 +1,7 @@
 """Stages from recipe to result: what learns, what stays, what resumes, what is refused."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -79,6 +80,15 @@ def test_a_number_of_a_recipe_that_nothing_can_be_built_in_is_refused(tmp_path, 
     assert old in text
     (tmp_path / "mine.toml").write_text(text.replace(old, new))
     with pytest.raises(InputError, match=f"recipe mine.toml: .*{said}"):
+        load_recipe(str(tmp_path / "mine.toml"))
+
+
+def test_a_model_from_nothing_that_no_memory_holds_is_refused(tmp_path):
+    text = (RECIPES / "tiny" / "align.toml").read_text()
+    for name in ("vision_width", "vision_mlp_width", "llm_width", "llm_mlp_width"):
+        text = re.sub(rf"^{name} = .*$", f"{name} = 65536", text, flags=re.MULTILINE)
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(InputError, match=r"recipe mine.toml: .*a model of some \d{11,} weights: at most 4294967296"):
         load_recipe(str(tmp_path / "mine.toml"))
 
 

@@ -12,13 +12,13 @@ from adallava.checkpoints.hub import PROCESSOR_FILES
 from adallava.errors import CheckpointError
 from adallava.families import weights_folder
 from adallava.families.given_model import added_sha256
-from adallava.processors.stock import folder_or_id_of
+from adallava.processors.stock_processor import folder_or_id_of
 from adallava.registry import load_scheduler_class, load_selector_class
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import DecoderShape, Scheduler
+from adallava.scheduling.scheduler_contract import DecoderShape, Scheduler
 from adallava.selection import build_selector
-from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import TowerShape
 
 
 @dataclass(frozen=True)

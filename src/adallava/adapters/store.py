@@ -29,10 +29,10 @@ from adallava.checkpoints.schemas import MAX_VOCABULARY, MAX_WIDTH, describe
 from adallava.errors import AdallavaError, CheckpointError, UnsupportedModeError
 from adallava.registry import load_scheduler_class
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import DecoderShape, Scheduler, SearchedScheduler
+from adallava.scheduling.scheduler_contract import DecoderShape, Scheduler, SearchedScheduler
 from adallava.selection import build_selector
-from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import TowerShape
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -48,6 +48,7 @@ _PartT = TypeVar("_PartT", AnySelector, Scheduler)
 _Count = Annotated[int, Field(ge=1, le=MAX_VOCABULARY)]
 _Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 _Name = Annotated[str, Field(max_length=256)]
+_Digest = Annotated[str, Field(pattern=r"^[0-9A-Za-z]{1,128}$")]
 _Option = (
     bool
     | Annotated[int, Field(ge=-MAX_WIDTH, le=MAX_WIDTH)]
@@ -72,8 +73,8 @@ class AdapterConfig(BaseModel):
     scheduler_config: dict[_Name, _Option] = Field(default_factory=dict)
     """Constructor arguments of the scheduler's class."""
     base_model_name_or_path: Annotated[str, Field(max_length=4096)]
-    base_weights_sha256: _Name
-    trained_on_sha256: _Name | None = None
+    base_weights_sha256: _Digest
+    trained_on_sha256: _Digest | None = None
     """Of the base's weights that it was trained on, where the base learned on afterwards without it."""
     num_vision_tokens: _Count
     vision_width: _Width

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from adallava.analysis.areas import Curve, CurveArea, SharedScores, area_between, common_costs, common_grid, same_grid
 from adallava.analysis.front import AXES
+from adallava.analysis.judge import PairedTest, judge
 from adallava.analysis.margins import MARGIN
 from adallava.analysis.scores import ScoreTable
-from adallava.analysis.verdicts import PairedTest, judge
 from adallava.records import FULL_METHOD, AreaComparison, Cell, Comparison, PositionsName
 from adallava.records.cells import FULL_CELL, CellPlan
 

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from adallava.records import SampleRecord
 from adallava.records.dials import CellPlans, PlanCount
 
-_Plan = tuple[tuple[int, ...], ...]
-
 
 def count_plans(cell: str, records: Sequence[SampleRecord]) -> CellPlans | None:
     """Count the plans of a cell; of several draws, those of the first. None for a cell that leaves no layer out.
@@ -20,16 +18,18 @@ def count_plans(cell: str, records: Sequence[SampleRecord]) -> CellPlans | None:
         cell: its id.
         records: its answers.
     """
-    planned = [record for record in records if record.groups_run is not None and record.draw == 0]
+    planned = [record for record in records if record.ran.groups_run is not None and record.draw == 0]
     if not planned:
         return None
     kinds = sorted({record.kind for record in planned if record.kind is not None})
     by_kind = {kind: _count([record for record in planned if record.kind == kind]) for kind in kinds}
-    return CellPlans(cell=cell, groups_per_layer=planned[0].groups_per_layer, of_all=_count(planned), by_kind=by_kind)
+    return CellPlans(
+        cell=cell, groups_per_layer=planned[0].ran.groups_per_layer, of_all=_count(planned), by_kind=by_kind
+    )
 
 
 def _count(records: Sequence[SampleRecord]) -> PlanCount:
-    plans = Counter(_plan(record) for record in records)
+    plans = Counter(record.ran.groups_run or () for record in records)
     # Of equally common ones the first in order, not the first that happened to be answered.
     most_common, times = min(plans.items(), key=lambda item: (-item[1], item[0]))
     return PlanCount(
@@ -38,7 +38,3 @@ def _count(records: Sequence[SampleRecord]) -> PlanCount:
         most_common=[list(groups) for groups in most_common],
         most_common_share=times / len(records),
     )
-
-
-def _plan(record: SampleRecord) -> _Plan:
-    return tuple(tuple(groups) for groups in record.groups_run or ())

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.judge import PairedTest, judge
 from adallava.analysis.margins import MARGIN
-from adallava.analysis.verdicts import PairedTest, judge
 from adallava.records.estimates import Verdict
 
 

@@ -7,6 +7,7 @@ that share pictures, pictures are drawn.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def unseen_share(clusters: Clusters) -> float:
 
 def t_interval(estimate: float, variance: float, degrees_of_freedom: float) -> tuple[float, float]:
     """Return estimate plus and minus Student's quantile of standard errors."""
-    reach = float(student.isf(_TAILS[0], degrees_of_freedom)) * float(np.sqrt(variance))
+    reach = _student_quantile(degrees_of_freedom) * float(np.sqrt(variance))
     return estimate - reach, estimate + reach
 
 
@@ -187,9 +188,16 @@ def _effective_samples(values: NDArray[np.float64], clusters: Clusters) -> float
 
 
 def _critical(clusters: Clusters) -> float:
-    if not clusters.shared:
-        return float(norm.isf(_TAILS[0]))
-    return float(student.isf(_TAILS[0], clusters.degrees_of_freedom))
+    return _student_quantile(clusters.degrees_of_freedom) if clusters.shared else _NORMAL_QUANTILE
+
+
+_NORMAL_QUANTILE = float(norm.isf(_TAILS[0]))
+
+
+@lru_cache(maxsize=4096)
+def _student_quantile(degrees_of_freedom: float) -> float:
+    """Return the quantile; SciPy takes a millisecond for it, and a summary asks thousands of times for a few."""
+    return float(student.isf(_TAILS[0], degrees_of_freedom))
 
 
 def _wilson(mean: float, samples: float, critical: float) -> tuple[float, float]:

@@ -11,11 +11,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from adallava.analysis.alarms import NO_RESPONSES, ResponseTally, find_alarms, tally_records
 from adallava.analysis.areas import find_curves, share_scores, sum_up_areas
+from adallava.analysis.both_dials import sum_up_dials
 from adallava.analysis.clusters import Clusters
 from adallava.analysis.comparisons import compare
-from adallava.analysis.dials import sum_up_dials
+from adallava.analysis.find_alarms import NO_RESPONSES, ResponseTally, find_alarms, tally_records
 from adallava.analysis.front import AXES, axis_costs, pareto_front
 from adallava.analysis.hard_split import HardSamples
 from adallava.analysis.layer_plans import count_plans
@@ -163,7 +163,7 @@ def summarise_cell(
         positions=plan.positions,
         scheduler=plan.scheduler,
         latency_asked=plan.latency_asked,
-        layer_share=_mean(answered, lambda record: record.layer_share),
+        layer_share=_mean(answered, lambda record: record.ran.layer_share),
         kv_bytes=None if any(record.kv_bytes is None for record in answered) else _mean(answered, _kv_bytes),
         draws=plan.draws,
         num_samples=num_samples,
@@ -175,11 +175,11 @@ def summarise_cell(
         empty_share=empties.total() / len(records),
         flagged=reason is not None,
         flag_reason=reason,
-        num_vision_tokens=_mean(answered, lambda record: record.num_vision_tokens),
+        num_vision_tokens=_mean(answered, lambda record: record.ran.num_vision_tokens),
         tokens_kept=_mean(answered, _tokens_kept),
-        tokens_kept_layer_average=_mean(answered, lambda record: record.tokens_kept_layer_average),
-        prompt_length=_mean(answered, lambda record: record.prompt_length),
-        answer_length=_mean(answered, lambda record: record.answer_length),
+        tokens_kept_layer_average=_mean(answered, lambda record: record.ran.tokens_kept_layer_average),
+        prompt_length=_mean(answered, lambda record: record.ran.prompt_length),
+        answer_length=_mean(answered, lambda record: record.ran.answer_length),
         flops=_mean_flops(answered),
         part_ms=_median_part_ms(answered),
         first_token_spread=_first_token_spread(answered),
@@ -188,7 +188,7 @@ def summarise_cell(
         timings=list(timings),
     )
     # Only a learned scheduler reads a latency token.
-    learned = any(record.latency_tokens for record in records)
+    learned = any(record.ran.latency_tokens for record in records)
     blind = answered if plan.method == NONE_METHOD else []
     return SummedCell(
         cell=cell,
@@ -307,7 +307,7 @@ def _kv_bytes(record: SampleRecord) -> float:
 
 
 def _tokens_kept(record: SampleRecord) -> float:
-    return record.tokens_kept
+    return record.ran.tokens_kept
 
 
 def _first_token_spread(answered: Sequence[SampleRecord]) -> Spread | None:

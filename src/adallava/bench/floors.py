@@ -11,7 +11,7 @@ from fractions import Fraction
 from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops, projector_flops, vision_flops
 from adallava.costs.parts import ModelCosts
 from adallava.costs.roofline import Hardware, floor_ms, weight_bytes, weight_counts
-from adallava.pipeline.result import RunRecord
+from adallava.records import WhatRan
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class Row:
         return None if self.groups_run is None else [Fraction(len(run), self.groups) for run in self.groups_run]
 
 
-def row_of(record: RunRecord, num_layers: int) -> Row:
+def row_of(record: WhatRan, num_layers: int) -> Row:
     """Return what the record of an answer says was done for it."""
     by_layer = record.tokens_kept_by_layer or (record.tokens_kept,) * num_layers
-    text = record.llm_sequence_length - record.tokens_kept
+    text = record.prompt_length - record.tokens_kept
     return Row(
         pictures=sum(record.tower_runs) if record.tokens_kept else 0,
         tokens_projected=record.tokens_kept,
         lengths=tuple(text + count for count in by_layer),
-        groups_run=None if record.layers is None else tuple(map(frozenset, record.layers.groups_run)),
-        groups=1 if record.layers is None else record.layers.groups,
+        groups_run=None if record.groups_run is None else tuple(map(frozenset, record.groups_run)),
+        groups=record.groups_per_layer,
     )
 
 

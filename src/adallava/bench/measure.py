@@ -13,8 +13,7 @@ from adallava.measuring.peak_memory import peak_memory_bytes, reset_peak_memory
 from adallava.model import AdaLlava
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.decoding import generate_arguments
-from adallava.pipeline.result import RunRecord
-from adallava.records import Decoding
+from adallava.records import Decoding, WhatRan
 from adallava.records.cells import CellPlan
 
 Result = TypeVar("Result")
@@ -35,7 +34,7 @@ class Answered:
     num_new_tokens: int
     engine: str
     passed_over: str = ""
-    records: tuple[RunRecord, ...] = ()
+    records: tuple[WhatRan, ...] = ()
     part_ms: dict[str, float] | None = None
 
 
@@ -108,7 +107,7 @@ def answer_by_model(model: AdaLlava, plan: CellPlan, inputs: dict[str, Any]) -> 
             **_exactly(new_tokens),
         )
         answered = output.sequences.shape[1] - output.prompt_length
-        return Answered(answered, output.engine, output.passed_over, output.records, output.part_ms)
+        return Answered(answered, output.engine or "", output.passed_over, output.records, output.part_ms)
 
     return answer
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from adallava.checkpoints.json_files import check_regular, read_json
+from adallava.checkpoints.original_layout import check_not_original
 from adallava.checkpoints.own_code import check_no_code
 from adallava.checkpoints.schemas import MAX_TEMPLATE_CHARS, PROCESSOR_SCHEMAS, check_model_config, check_schema
 from adallava.checkpoints.weights_header import check_safetensors, check_types
@@ -33,16 +34,12 @@ def check_config(folder: Path) -> dict[str, Any]:
     """Return the config of a folder with a model in stock layout.
 
     Raises:
-        CheckpointError: if it has no readable config, is an adapter or has one beside the model, or is in the layout of
-            the original LLaVA code; or it asks for code of its own, or holds values that no model has.
+        CheckpointError: if it has no readable config, is an adapter or has one beside the model, or is to
+            be converted first; or it asks for code of its own, or holds values that no model has.
         UnsupportedModeError: for quantised weights.
     """
     config = _read_config(folder)
-    if "mm_vision_tower" in config:
-        raise CheckpointError(
-            f"folder {str(folder)!r} is in the layout of the original LLaVA code, not in Hugging Face's: convert it "
-            "with `adallava convert`"
-        )
+    check_not_original(folder, config)
     if (folder / ADAPTER_CONFIG_FILE).is_file():
         # transformers would load it upon the model, or another model beneath it.
         raise CheckpointError(

@@ -6,10 +6,11 @@ not named here are transformers' own affair, but for numbers whose names say tha
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from adallava.budget import MAX_BEAMS, MAX_NGRAM
 from adallava.checkpoints.json_files import walk_json
 from adallava.errors import CheckpointError
 
@@ -18,8 +19,15 @@ MAX_HEADS = 4096
 MAX_WIDTH = 2**20
 MAX_VOCABULARY = 2**24
 MAX_POSITIONS = 2**28
-MAX_PICTURE_PX = 8192
+MAX_PICTURE_PX = 2048
+MAX_PINPOINT_PX = 4096
+MAX_TILES = 16
+"""A side of what LLaVA-NeXT fits a picture into; published models have 6."""
 MAX_PATCHES_A_SIDE = 512
+MAX_PIXEL_MEAN = 256
+MIN_PIXEL_STD = 0.01
+MAX_RESCALE = 1.0
+"""Of pixels from 0 to 255, or rescaled. Within these three no picture has a value that half precision cannot hold."""
 MAX_TEMPLATE_CHARS = 256 * 1024
 """Of a chat template; the longest published ones have about 20,000."""
 
@@ -34,10 +42,19 @@ _Width = Annotated[int, Field(ge=1, le=MAX_WIDTH)]
 _Patch = Annotated[int, Field(ge=1, le=1024)]
 _Side = Annotated[int, Field(ge=1, le=MAX_PICTURE_PX)]
 _TokenId = Annotated[int, Field(ge=-1, lt=MAX_VOCABULARY)]
+_TokenIds = Annotated[list[_TokenId], Field(max_length=MAX_VOCABULARY)]
+_Penalty = Annotated[FiniteFloat, Field(gt=0, le=1e6)]
+_Growth = Annotated[FiniteFloat, Field(ge=-MAX_POSITIONS, le=MAX_POSITIONS)]
+_Ngram = Annotated[int, Field(ge=0, le=MAX_NGRAM)]
 _Template = Annotated[str, Field(max_length=MAX_TEMPLATE_CHARS)]
 _ClassName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-_Colours = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
-_Deviations = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
+_Mean = Annotated[FiniteFloat, Field(ge=-MAX_PIXEL_MEAN, le=MAX_PIXEL_MEAN)]
+_Deviation = Annotated[FiniteFloat, Field(ge=MIN_PIXEL_STD, le=MAX_PIXEL_MEAN)]
+_ModelType = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]
+_Tiny = Annotated[FiniteFloat, Field(ge=0, le=1)]
+_Pinpoint = Annotated[int, Field(ge=1, le=MAX_PINPOINT_PX)]
+_Colours = Annotated[list[_Mean], Field(min_length=3, max_length=3)]
+_Deviations = Annotated[list[_Deviation], Field(min_length=3, max_length=3)]
 """Of red, green and blue: every picture is RGB."""
 
 
@@ -68,20 +85,34 @@ class VisionConfig(_Outputs):
     intermediate_size: _Width | None = None
     num_attention_heads: _Heads | None = None
     num_channels: Annotated[int, Field(ge=1, le=64)] | None = None
+    layer_norm_eps: _Tiny | None = None
     image_size: _Side | None = None
     patch_size: _Patch | None = None
+
+
+class _Rotary(_Stock):
+    """How positions turn queries and keys: by what is not above 0, they are no numbers."""
+
+    rope_theta: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    factor: Annotated[FiniteFloat, Field(gt=0)] | None = None
 
 
 class TextConfig(_Outputs):
     """`text_config`."""
 
-    model_type: Annotated[str, Field(max_length=128)] | None = None
+    model_type: _ModelType | None = None
     num_hidden_layers: _Layers | None = None
     hidden_size: _Width | None = None
     intermediate_size: _Width | list[_Width] | None = None
     num_attention_heads: _Heads | None = None
     num_key_value_heads: _Heads | None = None
     head_dim: _Width | None = None
+    rope_theta: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    rope_parameters: _Rotary | None = None
+    rope_scaling: _Rotary | None = None
+    rms_norm_eps: _Tiny | None = None
+    layer_norm_eps: _Tiny | None = None
+    sliding_window: Annotated[int, Field(ge=1, le=MAX_POSITIONS)] | None = None
     vocab_size: Annotated[int, Field(ge=1, le=MAX_VOCABULARY)] | None = None
     max_position_embeddings: Annotated[int, Field(ge=1, le=MAX_POSITIONS)] | None = None
 
@@ -89,7 +120,7 @@ class TextConfig(_Outputs):
 class ModelConfig(_Outputs):
     """`config.json`."""
 
-    model_type: Annotated[str, Field(max_length=128)] | None = None
+    model_type: _ModelType | None = None
     vision_config: VisionConfig | None = None
     text_config: TextConfig | None = None
     image_token_index: _TokenId | None = None
@@ -99,7 +130,9 @@ class ModelConfig(_Outputs):
     vision_feature_layer: int | Annotated[list[int], Field(min_length=1, max_length=MAX_LAYERS)] | None = None
     vision_feature_select_strategy: Annotated[str, Field(max_length=64)] | None = None
     image_grid_pinpoints: (
-        Annotated[list[Annotated[list[_Side], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1024)]
+        Annotated[
+            list[Annotated[list[_Pinpoint], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1024)
+        ]
         | None
     ) = None
 
@@ -107,18 +140,45 @@ class ModelConfig(_Outputs):
 class GenerationSettings(_Outputs):
     """`generation_config.json`."""
 
-    eos_token_id: _TokenId | Annotated[list[_TokenId], Field(max_length=1024)] | None = None
+    eos_token_id: _TokenId | _TokenIds | None = None
     pad_token_id: _TokenId | None = None
     bos_token_id: _TokenId | None = None
     max_length: Annotated[int, Field(ge=0, le=MAX_POSITIONS)] | None = None
     max_new_tokens: Annotated[int, Field(ge=0, le=MAX_POSITIONS)] | None = None
     min_length: Annotated[int, Field(ge=0, le=MAX_POSITIONS)] | None = None
-    num_beams: Annotated[int, Field(ge=1, le=MAX_HEADS)] | None = None
-    num_return_sequences: Annotated[int, Field(ge=1, le=MAX_HEADS)] | None = None
+    num_beams: Annotated[int, Field(ge=1, le=MAX_BEAMS)] | None = None
+    num_return_sequences: Annotated[int, Field(ge=1, le=MAX_BEAMS)] | None = None
     do_sample: bool | None = None
     temperature: FiniteFloat | None = None
-    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=MAX_VOCABULARY)] | None = None
     top_p: FiniteFloat | None = None
+    repetition_penalty: _Penalty | None = None
+    encoder_repetition_penalty: _Penalty | None = None
+    length_penalty: Annotated[FiniteFloat, Field(ge=-20, le=20)] | None = None
+    early_stopping: bool | Literal["never"] | None = None
+    no_repeat_ngram_size: _Ngram | None = None
+    encoder_no_repeat_ngram_size: _Ngram | None = None
+    min_new_tokens: Annotated[int, Field(ge=0, le=MAX_POSITIONS)] | None = None
+    max_cache_len: Annotated[int, Field(ge=1, le=MAX_POSITIONS)] | None = None
+    forced_bos_token_id: _TokenId | None = None
+    forced_eos_token_id: _TokenId | _TokenIds | None = None
+    decoder_start_token_id: _TokenId | _TokenIds | None = None
+    suppress_tokens: _TokenIds | None = None
+    begin_suppress_tokens: _TokenIds | None = None
+    bad_words_ids: Annotated[list[_TokenIds], Field(max_length=MAX_VOCABULARY)] | None = None
+    sequence_bias: list[Annotated[list[_TokenIds | FiniteFloat], Field(min_length=2, max_length=2)]] | None = None
+    exponential_decay_length_penalty: Annotated[list[_Growth], Field(min_length=2, max_length=2)] | None = None
+    cache_implementation: Annotated[str, Field(max_length=64)] | None = None
+    cache_config: dict[str, Any] | None = None
+    compile_config: dict[str, Any] | None = None
+    watermarking_config: dict[str, Any] | None = None
+    remove_invalid_values: bool | None = None
+    renormalize_logits: bool | None = None
+    is_assistant: Literal[False] | None = None
+    output_scores: bool | None = None
+    output_logits: bool | None = None
+    disable_compile: bool | None = None
+    guidance_scale: FiniteFloat | None = None
 
 
 class _Sizes(_Stock):
@@ -137,9 +197,9 @@ class PictureSettings(_Stock):
     size: _Side | _Sizes | None = None
     crop_size: _Side | _Sizes | None = None
     patch_size: _Patch | None = None
-    image_mean: FiniteFloat | _Colours | None = None
-    image_std: Annotated[FiniteFloat, Field(gt=0)] | _Deviations | None = None
-    rescale_factor: Annotated[FiniteFloat, Field(gt=0, le=1e6)] | None = None
+    image_mean: _Mean | _Colours | None = None
+    image_std: _Deviation | _Deviations | None = None
+    rescale_factor: Annotated[FiniteFloat, Field(ge=1e-6, le=MAX_RESCALE)] | None = None
     resample: Annotated[int, Field(ge=0, le=5)] | None = None
     do_resize: bool | None = None
     do_center_crop: bool | None = None
@@ -148,9 +208,21 @@ class PictureSettings(_Stock):
     do_convert_rgb: bool | None = None
     do_pad: bool | None = None
     image_grid_pinpoints: (
-        Annotated[list[Annotated[list[_Side], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1024)]
+        Annotated[
+            list[Annotated[list[_Pinpoint], Field(min_length=2, max_length=2)]], Field(min_length=1, max_length=1024)
+        ]
         | None
     ) = None
+
+    @model_validator(mode="after")
+    def _tiles(self) -> Self:
+        cut = self.crop_size if self.crop_size is not None else self.size
+        sides = (cut,) if isinstance(cut, int) else () if cut is None else (cut.height, cut.width, cut.shortest_edge)
+        tile = min((side for side in sides if side is not None), default=None)
+        for pinpoint in self.image_grid_pinpoints or ():
+            if tile is not None and not tile <= min(pinpoint) <= max(pinpoint) <= tile * MAX_TILES:
+                raise ValueError(f"image_grid_pinpoints has {pinpoint}: of tiles of {tile}, 1 to {MAX_TILES} a side")
+        return self
 
 
 class ProcessorSettings(PictureSettings):
@@ -175,6 +247,8 @@ class TokenizerSettings(PictureSettings):
     processor_class: _ClassName | None = None
     # "Without limit" is written as 10^30, as a whole number or not.
     model_max_length: Annotated[int, Field(ge=1)] | Annotated[FiniteFloat, Field(ge=1)] | None = None
+    max_length: Annotated[int, Field(ge=1, le=MAX_POSITIONS)] | None = None
+    split_special_tokens: Literal[False] | None = None
     padding_side: Literal["left", "right"] | None = None
     truncation_side: Literal["left", "right"] | None = None
     bos_token: str | dict[str, Any] | None = None

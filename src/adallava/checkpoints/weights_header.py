@@ -20,8 +20,6 @@ _FLOATING_POINT = ("F64", "F32", "F16", "BF16")
 _BUFFERS = ("position_ids", "num_batches_tracked")
 """Last parts of the names of what is stored beside weights in whole numbers."""
 
-_TOWERS_WITH_POSITIONS = ("clip_vision_model", "siglip_vision_model")
-
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
@@ -84,7 +82,9 @@ def check_types(path: Path, held: Mapping[str, StoredTensor]) -> None:
             )
 
 
-def check_claims(where: str, config: Any, files: Iterable[Mapping[str, StoredTensor]]) -> None:
+def check_claims(
+    where: str, config: Any, files: Iterable[Mapping[str, StoredTensor]], *, tower_positions: int = 0
+) -> None:
     """Refuse a config that asks for many more weights than the files hold, before room is made for them.
 
     What is counted is less than any such model has: one matrix of each layer's MLP and one of its attention, the
@@ -94,6 +94,7 @@ def check_claims(where: str, config: Any, files: Iterable[Mapping[str, StoredTen
         where: the folder, for the message.
         config: the model's, with transformers' defaults for what its file leaves out.
         files: what each file holds.
+        tower_positions: numbers of the tower's learned positions, where it is known to have them.
 
     Raises:
         CheckpointError: with both figures; or for a layer of the tower that it does not have.
@@ -112,7 +113,7 @@ def check_claims(where: str, config: Any, files: Iterable[Mapping[str, StoredTen
         )
     words = _number(text, "vocab_size") * _number(text, "hidden_size")
     patches = _number(vision, "num_channels") * _number(vision, "patch_size") ** 2 * _number(vision, "hidden_size")
-    least = words + patches + _positions(text, vision) + _least_values(text) + _least_values(vision)
+    least = words + patches + _positions(text) + tower_positions + _least_values(text) + _least_values(vision)
     if least > num_values:
         raise CheckpointError(
             f"the weights at {where!r} do not fill the model: by its config it has at least {least} numbers "
@@ -145,15 +146,11 @@ def _least_values(config: Any) -> int:
     return _number(config, "num_hidden_layers") * width * (_number(config, "intermediate_size") + heads * head_width)
 
 
-def _positions(text: Any, vision: Any) -> int:
-    """Return the numbers of learned positions: of an LLM without rotary ones, and of towers known to have them."""
-    values = 0
-    if not any(getattr(text, name, None) for name in ("rope_parameters", "rope_scaling", "rope_theta")):
-        values += _number(text, "max_position_embeddings") * _number(text, "hidden_size")
-    if getattr(vision, "model_type", None) in _TOWERS_WITH_POSITIONS:
-        side = _number(vision, "image_size") // (_number(vision, "patch_size") or 1)
-        values += side**2 * _number(vision, "hidden_size")
-    return values
+def _positions(text: Any) -> int:
+    """Return the numbers of learned positions of an LLM without rotary ones."""
+    if any(getattr(text, name, None) for name in ("rope_parameters", "rope_scaling", "rope_theta")):
+        return 0
+    return _number(text, "max_position_embeddings") * _number(text, "hidden_size")
 
 
 def _number(config: Any, name: str) -> int:

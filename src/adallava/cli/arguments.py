@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from adallava.budget import MAX_COUNT, Latency, TokenBudget
+from adallava.budget import MAX_COUNT
 from adallava.errors import InputError
 from adallava.records import PositionsName
 
@@ -77,32 +77,6 @@ def split_list(values: Sequence[str]) -> list[str]:
 def add_list_argument(parser: Any, *flags: str, **options: Any) -> None:
     """Add an option whose value is a list, see `ListAction`."""
     parser.add_argument(*flags, action=ListAction, nargs="+", **options)
-
-
-def parse_token_budgets(values: Sequence[str]) -> tuple[TokenBudget, ...]:
-    """Read budgets as `TokenBudget.parse` does, each once, in the order given.
-
-    Raises:
-        BudgetError: naming the first that means nothing.
-        InputError: if there is none.
-    """
-    budgets = tuple(dict.fromkeys(TokenBudget.parse(value) for value in values))
-    if not budgets:
-        raise InputError("--token-budget holds no budget: give at least one, such as 0.25 or 64")
-    return budgets
-
-
-def parse_latencies(values: Sequence[str]) -> tuple[Latency, ...]:
-    """Read latencies as `Latency.parse` does, each once, in the order given.
-
-    Raises:
-        BudgetError: naming the first that means nothing.
-        InputError: if there is none.
-    """
-    latencies = tuple(dict.fromkeys(Latency.parse(value) for value in values))
-    if not latencies:
-        raise InputError("--latency holds no latency: give at least one, such as 0.75")
-    return latencies
 
 
 def parse_positions(values: Sequence[str]) -> tuple[PositionsName, ...]:

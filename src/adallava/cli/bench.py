@@ -13,11 +13,9 @@ from adallava.errors import InputError
 from .arguments import (
     add_list_argument,
     parse_batch_sizes,
-    parse_latencies,
     parse_method_options,
     parse_method_paths,
     parse_scheduler_options,
-    parse_token_budgets,
     path_argument,
     whole_number,
 )
@@ -25,7 +23,7 @@ from .shared_options import add_method_option, add_placement, add_scheduler_opti
 from .streams import say
 
 if TYPE_CHECKING:
-    from adallava.bench.request import BenchRequest
+    from adallava.bench.bench_request import BenchRequest
     from adallava.records.cells import CellPlan
 
 _DESCRIPTION = """\
@@ -146,11 +144,11 @@ def _add_rounds(group: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write, print, and return 1 if a cell failed, else 0."""
     request = _request(args)
-    from adallava.bench.files import output_file, write_figures
-    from adallava.bench.run import run_bench
+    from adallava.bench.bench_files import output_file, write_figures
+    from adallava.bench.run_bench import run_bench
+    from adallava.cli.before_loading import check_device, quiet_loading
 
     from .bench_table import print_bench
-    from .loading import check_device, quiet_loading
 
     check_device(args.device)
     file = None if args.output is None else output_file(args.output)
@@ -176,13 +174,13 @@ def _request(args: argparse.Namespace) -> "BenchRequest":
     Raises:
         InputError: for a value that means nothing.
     """
-    budgets, latencies = parse_token_budgets(args.token_budget), parse_latencies(args.latency)
+    budgets, latencies = TokenBudget.parse_all(args.token_budget), Latency.parse_all(args.latency)
     batch_sizes = parse_batch_sizes(args.batch_size, "--batch-size")
     adapters = parse_method_paths(args.adapter)
     method_options = parse_method_options(args.method_option)
     scheduler_options = parse_scheduler_options(args.scheduler_option)
     cells = tuple(dict.fromkeys(map(parse_cell, args.cell)))
-    from adallava.bench.request import BenchRequest
+    from adallava.bench.bench_request import BenchRequest
 
     return BenchRequest(
         model="tiny" if args.model is None and args.shapes is None else args.model,

@@ -55,9 +55,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    from adallava.analysis.compare import compare_runs, gather_answers
+    from adallava.analysis.compare_runs import compare_runs, gather_answers
     from adallava.analysis.margins import check_margin
-    from adallava.report.alarms import alarm_lines
+    from adallava.report.alarm_lines import alarm_lines
 
     from .finished_run import open_run
 
@@ -118,7 +118,7 @@ def _short(text: str) -> str:
 def _print_cells(comparison: "RunComparison", console: "Console") -> None:
     from rich.markup import escape
 
-    from adallava.report.wording import least_points, outcome_of
+    from adallava.report.pair_words import least_points, outcome_of
 
     from .console import figures_table, signed_interval
 

@@ -59,9 +59,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert the checkpoint and print what was written."""
+    from adallava.cli.before_loading import quiet_loading
     from adallava.conversion import convert_llava
-
-    from .loading import quiet_loading
 
     quiet_loading(str(args.source))
     with _unwound_at_sigterm():

@@ -5,13 +5,13 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from adallava.budget import TokenBudget
 from adallava.errors import InputError
 
 from .arguments import (
     add_list_argument,
     options_of_methods,
     parse_method_paths,
-    parse_token_budgets,
     path_argument,
     whole_number,
 )
@@ -146,19 +146,18 @@ def _diagnose_run(args: argparse.Namespace) -> "Diagnosis":
 
 
 def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
-    budgets, adapters = parse_token_budgets(args.token_budget), parse_method_paths(args.adapter)
+    budgets, adapters = TokenBudget.parse_all(args.token_budget), parse_method_paths(args.adapter)
     if args.num_samples < 2:
         raise InputError(f"--num-samples is {args.num_samples}: give at least 2, or there is no batch to compare")
     if args.num_samples > _MAX_SAMPLES:
         raise InputError(f"--num-samples is {args.num_samples}: give at most {_MAX_SAMPLES}, which are one batch")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
     from adallava.doctor.live.checks import diagnose_method
     from adallava.model import AdaLlava
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names
     from adallava.runs.availability import why_left_out
-
-    from .loading import check_device, quiet_loading
 
     check_device(args.device)
     for name in args.method:
@@ -167,6 +166,7 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     named = selector_names() if _ALL_METHODS in args.method else args.method
     options = options_of_methods(args.method_option, named)
     quiet_loading(args.model)
+    leave_cudnn_attention()
     full = AdaLlava.from_pretrained(args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device)
     methods: dict[str, None] = {}
     for name in args.method:

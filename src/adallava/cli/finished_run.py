@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from adallava.records import Results, Run, SampleRecord
 from adallava.records.read import read_results, read_run, read_samples
+
+from .streams import say
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,8 @@ class FinishedRun:
     results: Results
 
     def samples(self) -> Iterator[SampleRecord]:
-        """Yield its answers, in file order.
-
-        Raises:
-            RunFolderError: if the file is missing, or a line is not a `SampleRecord`.
-        """
-        return read_samples(self.folder)
+        """Yield its answers, in file order; see `read_samples`."""
+        return read_samples(self.folder, partial(say, error=True))
 
 
 def open_run(folder: Path) -> FinishedRun:

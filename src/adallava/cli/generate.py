@@ -8,27 +8,35 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from adallava.budget import MAX_COUNT, MAX_SEED, Latency, TokenBudget
 from adallava.errors import InputError, RunFolderError
 
 from .arguments import (
     add_list_argument,
     options_of_methods,
     options_of_schedulers,
-    parse_latencies,
-    parse_token_budgets,
     path_argument,
     whole_number,
 )
-from .budget_result import BudgetResult, of_answer, of_selection
+from .budget_result import BudgetResult, of_answer
 from .output_paths import check_output_image
-from .shared_options import add_method_option, add_model, add_pad_to_square, add_placement, add_scheduler_option
+from .shared_options import (
+    add_engine,
+    add_method_option,
+    add_model,
+    add_pad_to_square,
+    add_placement,
+    add_scheduler_option,
+    config_default,
+    read_config,
+)
 from .streams import say
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from adallava.model import AdaLlava
+    from adallava.records import RunConfig
+    from adallava.records.cells import CellPlan
     from adallava.records.picture_frames import Frame
 
 _DESCRIPTION = """\
@@ -72,6 +80,7 @@ def _add_budgets(parser: Any) -> None:
     add_list_argument(
         parser,
         "--token-budget",
+        dest="token_budgets",
         metavar="BUDGET",
         default=["1.0"],
         help="shares (0.25, 25%%) or numbers (64) of vision tokens, one or several (default: 1.0)",
@@ -79,8 +88,9 @@ def _add_budgets(parser: Any) -> None:
     add_list_argument(
         parser,
         "--latency",
+        dest="latencies",
         metavar="LATENCY",
-        default=["1.0"],
+        default=[str(latency) for latency in config_default("latencies")],
         help="shares (0.75, 75%%) or numbers (6) of the LLM's layers that run, one or several (default: 1.0)",
     )
 
@@ -100,7 +110,9 @@ def _add_model(group: Any) -> None:
     )
     add_scheduler_option(group)
     group.add_argument("--max-new-tokens", type=whole_number, default=32, help="default: %(default)s")
-    group.add_argument("--seed", type=whole_number, default=0, help="of methods that draw (default: %(default)s)")
+    group.add_argument(
+        "--seed", type=whole_number, default=config_default("seed"), help="of methods that draw (default: %(default)s)"
+    )
     group.add_argument(
         "--positions",
         choices=("original", "compact"),
@@ -109,6 +121,7 @@ def _add_model(group: Any) -> None:
     )
     add_pad_to_square(group)
     add_placement(group)
+    add_engine(group)
 
 
 def _add_output(group: Any) -> None:
@@ -127,13 +140,7 @@ def _add_output(group: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer, draw, print, and return 1 if an answer is empty, else 0."""
-    budgets = parse_token_budgets(args.token_budget)
-    if not 1 <= args.max_new_tokens <= MAX_COUNT:
-        raise InputError(f"--max-new-tokens is {args.max_new_tokens}: give at least 1 and at most {MAX_COUNT}")
-    if not 0 <= args.seed <= MAX_SEED:
-        raise InputError(f"--seed is {args.seed}: give a whole number from 0 to {MAX_SEED}")
-    options = options_of_methods(args.method_option, [args.method])
-    latencies, scheduler_options = _latencies(args)
+    config = _read_config(args)
     if not args.no_image:
         check_output_image(args.output_image, args.image, args.method)
     from adallava.tasks.images import open_rgb
@@ -141,23 +148,33 @@ def run(args: argparse.Namespace) -> int:
     opened = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.model import build_prompt
-    from adallava.pipeline.prompt_limit import check_prompt_text, check_prompt_tokens, max_prompt_tokens
+    from adallava.pipeline.prompt_limit import (
+        check_prompt_text,
+        check_prompt_tokens,
+        device_memory_bytes,
+        max_prompt_tokens,
+    )
     from adallava.processors.picture_cuts import find_frame
-    from adallava.processors.stock import prepare_picture
+    from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
 
-    model = _load_model(args, options.get(args.method, {}), scheduler_options)
+    model = _load_model(config, args)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
-    limit = max_prompt_tokens(model.base.config, args.max_new_tokens)
+    limit = max_prompt_tokens(
+        model.base.config,
+        args.max_new_tokens,
+        rows=model.base.generation_config.num_beams or 1,
+        memory_bytes=device_memory_bytes(model.device),
+    )
     images = [prepare_picture(model.processor, image) for image in opened]
     frames = [find_frame(model.processor, image.size) for image in images]
     prompt = build_prompt(model.processor, args.question, len(images))
     if limit is not None:
         check_prompt_text(model.processor.tokenizer, prompt, limit)
-    inputs = dict(model.processor(images=images, text=[prompt], return_tensors="pt"))
+    inputs = make_inputs(model.processor, images, [prompt])
     check_prompt_tokens(inputs["input_ids"].shape[1], limit)
-    if model.selector is not None and model.selector.ignores_budget:
-        budgets = budgets[:1]
-    results = [_at_budget(model, inputs, budget, latency, args, taken) for latency in latencies for budget in budgets]
+    check_pixels(inputs["pixel_values"])
+    plans = _plans(config, model.selector is not None and model.selector.ignores_budget)
+    results = [_answer(model, inputs, plan, args, taken) for plan in plans]
     from .generate_table import print_json, print_table
 
     show = print_json if args.json else print_table
@@ -171,55 +188,64 @@ def run(args: argparse.Namespace) -> int:
     return int(any(result.empty_cause is not None for result in results))
 
 
-def _load_model(
-    args: argparse.Namespace, options: dict[str, Any], scheduler_options: dict[str, dict[str, Any]]
-) -> "AdaLlava":
-    from adallava.model import AdaLlava
-    from adallava.registry import load_scheduler_class
+def _read_config(args: argparse.Namespace) -> "RunConfig":
+    """Return what is asked for, as far as it fits the rest of the call.
 
-    from .loading import check_device, quiet_loading
-
-    check_device(args.device)
-    if args.scheduler is not None:
-        load_scheduler_class(args.scheduler)  # A misspelt one is told before gigabytes are read.
-    quiet_loading(args.model)
-    model = AdaLlava.from_pretrained(
-        args.model,
-        method=args.method,
-        adapter=args.adapter,
-        dtype=args.dtype,
-        device=args.device,
-        pad_to_square=args.pad_to_square,
-        **options,
-    )
-    if args.scheduler is None:
-        return model
-    return model.with_scheduler(
-        args.scheduler, adapter=args.scheduler_adapter, **scheduler_options.get(args.scheduler, {})
-    )
-
-
-def _latencies(args: argparse.Namespace) -> tuple[tuple[Latency, ...], dict[str, dict[str, Any]]]:
-    """Return the latencies and the scheduler's options, as far as they fit the rest of the call."""
-    latencies = parse_latencies(args.latency)
-    schedulers = [] if args.scheduler is None else [args.scheduler]
-    options = options_of_schedulers(args.scheduler_option, schedulers)
+    Raises:
+        InputError: for options that nothing would read.
+    """
+    schedulers = () if args.scheduler is None else (args.scheduler,)
+    config = read_config(args, methods=(args.method,), schedulers=schedulers, positions=(args.positions,))
+    options_of_methods(args.method_option, config.methods)
+    options_of_schedulers(args.scheduler_option, schedulers)
     if args.scheduler is None and args.scheduler_adapter is not None:
         raise InputError(f"--scheduler-adapter {args.scheduler_adapter}: name the --scheduler that it holds")
-    below = [str(latency) for latency in latencies if not latency.is_full]
-    if below and args.scheduler is None:
+    config.check_scheduler()
+    if config.latencies_below and args.no_generate:
         raise InputError(
-            f"--latency {', '.join(below)} leaves layers of the LLM out: name a --scheduler that says which"
+            f"--latency {config.latencies_below} says how much of the LLM runs, which --no-generate leaves out"
         )
-    if below and args.no_generate:
-        raise InputError(f"--latency {', '.join(below)} says how much of the LLM runs, which --no-generate leaves out")
-    return latencies, options
+    return config
+
+
+def _plans(config: "RunConfig", ignores_budget: bool) -> list["CellPlan"]:
+    """Return a cell for each latency and budget; of a method that ignores the budget, for each latency."""
+    from adallava.records.cells import CellPlan
+
+    budgets = config.token_budgets[:1] if ignores_budget else config.token_budgets
+    return [
+        CellPlan(config.methods[0], budget, config.positions[0], latency=latency)
+        for latency in config.latencies
+        for budget in budgets
+    ]
+
+
+def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
+    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
+    from adallava.records import FULL_METHOD
+    from adallava.registry import load_scheduler_class, load_selector_class
+    from adallava.runs.loading import load_base
+
+    check_device(config.device)
+    # A misspelt one is told before gigabytes are read.
+    if args.scheduler is not None:
+        load_scheduler_class(args.scheduler)
+    if args.method != FULL_METHOD:
+        load_selector_class(args.method)
+    quiet_loading(config.model)
+    leave_cudnn_attention()
+    options: dict[str, Any] = dict(config.method_options.get(args.method, {}))
+    model = load_base(config).with_method(args.method, args.adapter, **options)
+    if args.scheduler is None:
+        return model
+    options = dict(config.scheduler_options.get(args.scheduler, {}))
+    return model.with_scheduler(args.scheduler, adapter=args.scheduler_adapter, **options)
 
 
 def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
     """Say on stderr what counts of the checkpoint's configuration of generation; return what stands in its place."""
-    from adallava.pipeline.arguments import GENERATE_REFUSED
     from adallava.pipeline.decoding import SAMPLING, in_words, values_of_checkpoint
+    from adallava.pipeline.stock_arguments import GENERATE_REFUSED
 
     own = values_of_checkpoint(model.base.generation_config)
     set_here = {"do_sample": False, "use_cache": True, **dict.fromkeys(GENERATE_REFUSED.keys() & own.keys())}
@@ -233,31 +259,26 @@ def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
     return set_here
 
 
-def _at_budget(
-    model: "AdaLlava",
-    inputs: dict[str, Any],
-    budget: TokenBudget,
-    latency: Latency,
-    args: argparse.Namespace,
-    decoding: dict[str, Any],
+def _answer(
+    model: "AdaLlava", inputs: dict[str, Any], plan: "CellPlan", args: argparse.Namespace, decoding: dict[str, Any]
 ) -> BudgetResult:
     start = time.perf_counter()
+    call = plan.call()
     if args.no_generate:
-        (selection,) = model.select(**inputs, token_budget=budget, seed=args.seed, positions=args.positions)
-        return of_selection(selection, (time.perf_counter() - start) * 1000.0)
+        del call["latency"]
+        (selection,) = model.select(**inputs, **call, seed=args.seed)
+        return BudgetResult(selection, None, None, (time.perf_counter() - start) * 1000.0, None)
     from adallava.pipeline.clock import StageClock
 
     output = model.generate(
         **inputs,
-        token_budget=budget,
-        latency=latency,
+        **call,
         seed=args.seed,
-        positions=args.positions,
         clock=StageClock(model.device),
         max_new_tokens=args.max_new_tokens,
         **decoding,
     )
-    return of_answer(model, output, latency, (time.perf_counter() - start) * 1000.0)
+    return of_answer(model, output, (time.perf_counter() - start) * 1000.0)
 
 
 def _with_pictures(
@@ -267,6 +288,7 @@ def _with_pictures(
     whole: Sequence[tuple["Image.Image", "Frame | None"]],
     args: argparse.Namespace,
 ) -> list[BudgetResult]:
+    from adallava.families.capabilities import shown_patches
     from adallava.families.picture_inputs import PictureInputs
     from adallava.report.patches import draw_kept_patches
 
@@ -276,12 +298,12 @@ def _with_pictures(
     given = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
     assert given is not None
     grids = model.family.grids(given)
-    pictures = seen_pictures(model.family.pictures(given), model.processor.image_processor)
+    pictures = seen_pictures(shown_patches(model.family, given), model.processor.image_processor)
     merges = model.selector is not None and model.selector.merges
-    with_layers_run = any(result.groups_run is not None for result in results)
+    with_layers_run = any(result.ran.groups_run is not None for result in results)
     rows = []
     for result in results:
-        kept = result.kept_indices or [()] * len(pictures)
+        kept = result.ran.kept_indices or [()] * len(pictures)
         drawings = [
             draw_kept_patches(picture, indices, grid, merged=merges)
             for picture, indices, grid in zip(pictures, kept, grids, strict=True)
@@ -289,18 +311,18 @@ def _with_pictures(
         drawings = framed(drawings, whole)
         if with_layers_run:
             drawings[0] = with_layers(drawings[0], layer_shares_of(model, result))
-        label = f"{model.method}@{result.budget_asked}{_schedule_suffix(model, result)}"
+        label = f"{model.method}@{result.ran.budget_asked}{_schedule_suffix(model, result)}"
         rows.append(PictureRow(label, _caption(label, result), drawings))
     paths = save_pictures(rows, args.output_image, args.image[0].stem)
     return [replace(result, picture=str(path)) for result, path in zip(results, paths, strict=True)]
 
 
 def _schedule_suffix(model: "AdaLlava", result: BudgetResult) -> str:
-    if result.groups_run is None or model.scheduler is None:
+    if result.ran.groups_run is None or model.scheduler is None:
         return ""
-    return f"+{model.scheduler.name}@{result.latency_asked}"
+    return f"+{model.scheduler.name}@{result.ran.latency_asked}"
 
 
 def _caption(label: str, result: BudgetResult) -> str:
-    kept = f"{label}, {result.tokens_at_end} of {result.num_vision_tokens}"
+    kept = f"{label}, {result.ran.tokens_at_end} of {result.ran.num_vision_tokens}"
     return shorten(f"{kept}: {result.answer}" if result.answer else kept, width=44, placeholder=" …")

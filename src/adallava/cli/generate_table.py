@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from adallava.records import SeenPictures
 from adallava.records.picture_frames import Frame, seen_share
-from adallava.report.layer_strip import layer_shares, strip_text
+from adallava.report.layer_strip import strip_text
 from adallava.report.seen import cut_words
 
 from .arguments import options_of_methods
@@ -40,7 +39,7 @@ def print_json(
         "question": args.question,
         "positions": args.positions,
         "seed": args.seed,
-        "results": [asdict(result) for result in results],
+        "results": [result.to_json() for result in results],
     }
     say_json(json.dumps(document, indent=2, ensure_ascii=False))
 
@@ -50,12 +49,12 @@ def print_table(
 ) -> None:
     """Print one row a budget, and where the pictures are."""
     console = make_console()
-    num_tokens = results[0].num_vision_tokens
+    num_tokens = results[0].ran.num_vision_tokens
     console.print(f"{escape(args.question)}  [dim]{escape(args.model)}, {model.method}, N = {num_tokens}[/dim]")
     words = cut_words(SeenPictures.of([seen_share(frame) for frame in frames if frame is not None]))
     if words is not None:
         console.print(f"! {words}", style="red", markup=False, highlight=False, soft_wrap=True)
-    with_layers = any(result.groups_run is not None for result in results)
+    with_layers = any(result.ran.groups_run is not None for result in results)
     console.print(_table_of(model, results, with_layers))
     drawn = "kept patches and layers" if with_layers else "kept patches"
     for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
@@ -71,16 +70,16 @@ def _table_of(model: "AdaLlava", results: Sequence[BudgetResult], with_layers: b
     for name in ("length", "finish", "scores", "ms"):
         table.add_column(name, justify="right", no_wrap=True)
     for result in results:
-        low_high = "" if result.score_range is None else "{:.3g} … {:.3g}".format(*result.score_range)
+        low_high = "" if result.ran.score_range is None else "{:.3g} … {:.3g}".format(*result.ran.score_range)
         table.add_row(
-            result.budget_asked,
-            str(result.tokens_asked),
+            result.ran.budget_asked,
+            str(result.ran.tokens_asked),
             _shown_counts(result),
-            str(result.prompt_length),
-            *((result.latency_asked, strip_text(layer_shares_of(model, result))) if with_layers else ()),
+            str(result.ran.prompt_length),
+            *((result.ran.latency_asked, strip_text(layer_shares_of(model, result))) if with_layers else ()),
             _shown_answer(result),
-            "" if result.answer_length is None else str(result.answer_length),
-            result.finish_reason or "",
+            "" if result.answer is None else str(result.ran.answer_length),
+            result.ran.finish_reason or "",
             low_high,
             f"{result.total_ms:.0f}",
             style=None if result.empty_cause is None else "red",
@@ -90,14 +89,13 @@ def _table_of(model: "AdaLlava", results: Sequence[BudgetResult], with_layers: b
 
 def _shown_counts(result: BudgetResult) -> str:
     """Return K; for a method inside the LLM, the counts on the way to it."""
-    return " → ".join(map(str, dict.fromkeys(result.tokens_kept_by_layer or (result.tokens_kept,))))
+    return " → ".join(map(str, dict.fromkeys(result.ran.tokens_kept_by_layer or (result.ran.tokens_kept,))))
 
 
 def layer_shares_of(model: "AdaLlava", result: BudgetResult) -> list[float]:
     """Return the share of each layer that ran: all of each where none was left out."""
-    if result.groups_run is None:
-        return [1.0] * model.base.config.get_text_config().num_hidden_layers
-    return layer_shares(result.groups_run, result.groups_per_layer)
+    shares = result.ran.layer_shares
+    return [1.0] * model.family.num_llm_layers if shares is None else list(map(float, shares))
 
 
 def _shown_answer(result: BudgetResult) -> str:

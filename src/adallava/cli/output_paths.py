@@ -9,6 +9,9 @@ PICTURE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp"))
 """Of files; any other path is a folder."""
 
 
+_PAGE_BEGIN = b"<!doctype html>"
+
+
 def check_output_image(output: Path, images: Sequence[Path], method: str) -> None:
     """Refuse an `--output-image` that would write over a picture that is read, or can be neither file nor folder.
 
@@ -33,6 +36,28 @@ def check_output_image(output: Path, images: Sequence[Path], method: str) -> Non
             raise InputError(
                 f"--output-image {output} is the folder of {path}, which may be written over: name another"
             )
+
+
+def check_page(option: str, output: Path, run_folders: Iterable[Path]) -> None:
+    """Refuse to write a page over what is none (a data file, a picture), or as a file that a run folder may hold.
+
+    Args:
+        option: that named it.
+        output: the page.
+        run_folders: those that are read.
+
+    Raises:
+        InputError: naming the file.
+    """
+    if output.exists() and not output.is_file():
+        raise InputError(f"{option} {output} is there and is no file: name a page, such as report.html")
+    if output.exists():
+        with output.open("rb") as file:
+            begin = file.read(len(_PAGE_BEGIN)).lower()
+        if begin not in (_PAGE_BEGIN, b""):
+            raise InputError(f"{option} {output} is there and is no page, which alone is replaced: give another name")
+    if output.suffix.lower() != ".html" and any(is_same(output.parent, folder) for folder in run_folders):
+        raise InputError(f"{option} {output} may be a file of the run's own: name a page that ends in .html")
 
 
 def check_no_input(option: str, output: Path, inputs: Iterable[Path]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +78,11 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write what was asked for and print each path."""
     from adallava.errors import InputError
-    from adallava.report.alarms import alarm_lines
+    from adallava.report.alarm_lines import alarm_lines
     from adallava.report.page import write_report
 
     from .finished_run import open_run
-    from .output_paths import check_no_input
+    from .output_paths import check_page
 
     folders = [folder for folder in (args.run_folder, args.compare) if folder is not None]
     if args.pictures is not None and args.pictures < 0:
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None and not args.output.resolve().parent.is_dir():
         raise InputError(f"--output {args.output} lies in no folder: make {args.output.parent} first")
     if args.output is not None:
-        check_no_input("--output", args.output, [path for folder in folders for path in folder.glob("*.json*")])
+        check_page("--output", args.output, folders)
     if args.figures:
         from adallava.report.paper_dials import write_dial_figures
         from adallava.report.paper_figures import load_matplotlib, write_figures
@@ -106,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         num_pictures=args.pictures,
         roofline=args.roofline,
         laid_over=args.compare,
+        tell=partial(say, error=True),
     )
     say(page)
     if args.figures:

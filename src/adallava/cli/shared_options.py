@@ -1,14 +1,36 @@
 """Options that several commands have, in the same words."""
 
 import argparse
-from typing import Any
+from typing import Any, get_args
 
 from adallava.analysis.margins import MARGIN
+from adallava.records import RunConfig
+from adallava.records.names import EngineName
 
-from .arguments import add_list_argument
+from .arguments import add_list_argument, parse_method_options, parse_scheduler_options
 
 _ROLES = ("image", "question", "answer", "id", "kind")
 """What a column of a local file may hold."""
+
+
+def config_default(name: str) -> Any:
+    """Return what a run is taken to ask for where a field of its configuration is not given."""
+    return RunConfig.model_fields[name].get_default(call_default_factory=True)
+
+
+def read_config(args: argparse.Namespace, **own: Any) -> RunConfig:
+    """Return the configuration of a command: every option that has the name of one of its fields, and `own`.
+
+    Raises:
+        BudgetError: for a budget or latency that means nothing.
+        InputError: for another value that means nothing.
+    """
+    named = {name: getattr(args, name) for name in RunConfig.model_fields if hasattr(args, name)}
+    options = {
+        "method_options": parse_method_options(args.method_option),
+        "scheduler_options": parse_scheduler_options(args.scheduler_option),
+    }
+    return RunConfig.asked(**{**named, **options, **own})
 
 
 def add_model(group: Any) -> None:
@@ -19,9 +41,22 @@ def add_model(group: Any) -> None:
 def add_placement(group: Any) -> None:
     """Add `--dtype` and `--device`."""
     group.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: as stored"
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default=config_default("dtype"),
+        help="default: as stored",
     )
     group.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+
+
+def add_engine(group: Any) -> None:
+    """Add `--engine`."""
+    group.add_argument(
+        "--engine",
+        choices=get_args(EngineName),
+        default=config_default("engine"),
+        help="how answers are run, see docs/engines.md (default: CUDA graphs where they can run, else stock generate)",
+    )
 
 
 def add_pad_to_square(group: Any) -> None:

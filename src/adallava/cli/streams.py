@@ -1,10 +1,11 @@
 """What reaches the terminal or a pipe: shown harmlessly, in whatever encoding, also to a reader that has gone."""
 
 import io
+import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
@@ -38,13 +39,28 @@ def steady_streams() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     steady = tuple(_Steady(stream) for stream in before)
+    make_record = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(_harmless_records(make_record))
     sys.stdout, sys.stderr = (cast(TextIO, stream) for stream in steady)
     try:
         yield
     finally:
+        logging.setLogRecordFactory(make_record)
         for stream in steady:
             stream.flush()
         sys.stdout, sys.stderr = before
+
+
+def _harmless_records(make: Callable[..., logging.LogRecord]) -> Callable[..., logging.LogRecord]:
+    """Make log records, of any library, that show what a terminal would obey as signs: they name what is in files."""
+
+    def make_harmless(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        with suppress(TypeError, ValueError):  # of a message that does not fit its arguments: logging tells of it
+            record.msg, record.args = harmless(record.getMessage()), None
+        return record
+
+    return make_harmless
 
 
 class _Steady:

@@ -10,26 +10,25 @@ from .arguments import (
     add_list_argument,
     parse_batch_sizes,
     parse_generation_options,
-    parse_latencies,
     parse_limit,
-    parse_method_options,
     parse_method_paths,
     parse_positions,
-    parse_scheduler_options,
-    parse_token_budgets,
     path_argument,
     whole_number,
 )
 from .shared_options import (
     add_allow_outside,
     add_columns,
+    add_engine,
     add_equivalence_margin,
     add_method_option,
     add_model,
     add_pad_to_square,
     add_placement,
     add_scheduler_option,
+    config_default,
     named_columns,
+    read_config,
 )
 
 if TYPE_CHECKING:
@@ -110,13 +109,13 @@ def _add_task(group: Any) -> None:
     group.add_argument("--split", help="of a bundled task: train, validation or test (default: test)")
     group.add_argument(
         "--limit",
-        default="100",
+        default=str(config_default("limit")),
         help="samples to take, or all; a larger limit extends a finished run (default: %(default)s)",
     )
     group.add_argument(
         "--sample",
         choices=("first", "random"),
-        default="first",
+        default=config_default("sample"),
         help="which samples the limit takes: the first, or a random sample by --seed, stratified by kind "
         "(default: %(default)s)",
     )
@@ -126,6 +125,7 @@ def _add_methods(group: Any) -> None:
     add_list_argument(
         group,
         "--method",
+        dest="methods",
         metavar="NAME",
         default=["all"],
         help="selection methods; the full-token model always runs too (default: all that are installed "
@@ -135,6 +135,7 @@ def _add_methods(group: Any) -> None:
     add_list_argument(
         group,
         "--token-budget",
+        dest="token_budgets",
         metavar="BUDGET",
         default=_DEFAULT_BUDGETS,
         help=f"shares (0.25, 25%%) or numbers (64) of vision tokens (default: {','.join(_DEFAULT_BUDGETS)})",
@@ -152,14 +153,16 @@ def _add_layers(group: Any) -> None:
     add_list_argument(
         group,
         "--latency",
+        dest="latencies",
         metavar="LATENCY",
-        default=["1.0"],
+        default=[str(latency) for latency in config_default("latencies")],
         help="shares (0.75, 75%%) or numbers (6) of the LLM's layers that run, crossed with the token budgets "
         "(default: 1.0)",
     )
     add_list_argument(
         group,
         "--scheduler",
+        dest="schedulers",
         metavar="NAME",
         default=[],
         help="which layers run at a latency below 1.0: layers or heads (learned), first, spaced, random, fixed "
@@ -169,8 +172,10 @@ def _add_layers(group: Any) -> None:
 
 
 def _add_how(group: Any) -> None:
-    group.add_argument("--batch-size", type=whole_number, default=8, help="default: %(default)s")
-    group.add_argument("--seed", type=whole_number, default=0, help="default: %(default)s")
+    group.add_argument(
+        "--batch-size", type=whole_number, default=config_default("batch_size"), help="default: %(default)s"
+    )
+    group.add_argument("--seed", type=whole_number, default=config_default("seed"), help="default: %(default)s")
     group.add_argument("--max-new-tokens", type=whole_number, help="default: what a task of lmms-eval says, else 16")
     # One each, not a list with commas: a value may be a list itself.
     group.add_argument(
@@ -189,19 +194,25 @@ def _add_how(group: Any) -> None:
         group,
         "--positions",
         metavar="KIND",
-        default=["original"],
+        default=list(config_default("positions")),
         help="position ids of kept tokens: original (as in the full sequence), compact (without gaps), or both, "
         "as cells of their own (default: original)",
     )
     group.add_argument(
         "--draws",
         type=whole_number,
-        default=3,
+        default=config_default("draws"),
         help="times that a method which draws at random answers every question, each with a seed of its own; a "
         "sample's score is the mean (default: %(default)s)",
     )
     add_placement(group)
-    group.add_argument("--attn-implementation", choices=("sdpa", "eager"), default="sdpa", help="default: %(default)s")
+    add_engine(group)
+    group.add_argument(
+        "--attn-implementation",
+        choices=("sdpa", "eager"),
+        default=config_default("attn_implementation"),
+        help="default: %(default)s",
+    )
 
 
 def _add_timing(group: Any) -> None:
@@ -279,44 +290,24 @@ def _spoken_for(ranks: "Ranks") -> AbstractContextManager[object]:
 
 def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
     # Read before anything heavy is imported.
-    budgets, limit = parse_token_budgets(args.token_budget), parse_limit(args.limit)
-    adapters, options = parse_method_paths(args.adapter), parse_method_options(args.method_option)
-    positions, timing_batch_sizes = parse_positions(args.positions), parse_batch_sizes(args.timing_batch_sizes)
-    latencies, scheduler_options = parse_latencies(args.latency), parse_scheduler_options(args.scheduler_option)
-    generation_options = parse_generation_options(args.generation_option)
+    config = read_config(
+        args,
+        limit=parse_limit(args.limit),
+        positions=parse_positions(args.positions),
+        timing_batch_sizes=parse_batch_sizes(args.timing_batch_sizes),
+        decoding={"options": parse_generation_options(args.generation_option)},
+        columns=named_columns(args),
+    )
+    adapters = parse_method_paths(args.adapter)
 
     from adallava.runs.request import SweepRequest
 
     return SweepRequest(
-        model=args.model,
-        task=args.task,
-        methods=tuple(args.method),
-        budgets=budgets,
-        output=args.output,
-        split=args.split,
-        limit=limit,
-        sample=args.sample,
-        batch_size=args.batch_size,
-        seed=args.seed,
-        max_new_tokens=args.max_new_tokens,
-        positions=positions,
-        draws=args.draws,
-        timing_batch_sizes=timing_batch_sizes,
-        dtype=args.dtype,
-        device=args.device,
-        attn_implementation=args.attn_implementation,
+        config,
+        args.output,
         adapters=adapters,
-        method_options=options,
-        columns=named_columns(args),
-        metric=args.metric,
-        schedulers=tuple(args.scheduler),
-        latencies=latencies,
-        scheduler_options=scheduler_options,
         include_path=args.include_path,
-        generation_options=generation_options,
         allow_outside=args.allow_outside,
-        question_suffix=args.question_suffix,
-        pad_to_square=args.pad_to_square,
         retry_failed=args.retry_failed,
         report=not args.no_report,
         roofline=args.roofline,

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
+from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
 from adallava.errors import AdallavaError
 from adallava.families.transformers_internals import hide_progress_bars, log_errors_alone
 from adallava.report.page import write_report
 from adallava.runs.executors.shares import ProcessEndedError, Share
 from adallava.runs.ranks import Ranks, device_of_rank
 from adallava.runs.request import SweepRequest
-from adallava.runs.sweep import SweepOutcome, join_sweep, run_sweep
+from adallava.runs.run_sweep import SweepOutcome, join_sweep, run_sweep
 from adallava.tasks.task import pictures_of
 
 from .last_words import how_to_go_on, ignore_signals
-from .loading import check_device, quiet_loading
 from .sweep_progress import ProgressDisplay
 
 _EXIT_BAD_INPUT = 2
@@ -29,7 +29,8 @@ def lead(request: SweepRequest, ranks: Ranks) -> tuple[SweepOutcome, Path | None
     Raises:
         AdallavaError: as `run_sweep` does; where another process is to blame, with the command that goes on.
     """
-    quiet_loading(request.model)
+    quiet_loading(request.config.model)
+    leave_cudnn_attention()
     try:
         with ProgressDisplay() as display, run_sweep(_placed(request, ranks), display, ranks) as outcome:
             if not request.report:
@@ -69,9 +70,9 @@ def _placed(request: SweepRequest, ranks: Ranks) -> SweepRequest:
     Raises:
         InputError: for a device that is not here.
     """
-    check_device(request.device)
-    device = device_of_rank(request.device, ranks, torch.cuda.device_count())
+    check_device(request.config.device)
+    device = device_of_rank(request.config.device, ranks, torch.cuda.device_count())
     if device is not None and device.startswith("cuda:"):
         # The clock's events are those of the current device.
         torch.cuda.set_device(device)
-    return replace(request, device=device)
+    return replace(request, config=request.config.model_copy(update={"device": device}))

@@ -14,11 +14,11 @@ from adallava.analysis.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, ta
 from adallava.records import Area, Cell, Interval, Results
 from adallava.records.cells import COMPACT_SUFFIX
 from adallava.report import formats
-from adallava.report.alarms import MAJORITY_NAME, alarm_lines, majority_words, without_leaders
+from adallava.report.alarm_lines import MAJORITY_NAME, alarm_lines, majority_words, without_leaders
 from adallava.report.axes import has_flops
 from adallava.report.clock_notes import table_clock_note
 from adallava.report.dial_tables import dial_tables
-from adallava.report.hard_split import hard_words
+from adallava.report.hard_samples import hard_words
 from adallava.report.plain_table import PaperTable
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
 from adallava.report.seen import cut_words
@@ -26,7 +26,7 @@ from adallava.report.seen import cut_words
 from .console import figures_table, make_console, signed_interval
 
 if TYPE_CHECKING:
-    from adallava.runs.sweep import SweepOutcome
+    from adallava.runs.run_sweep import SweepOutcome
 
 
 @dataclass(frozen=True)

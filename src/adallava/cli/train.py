@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from adallava.cli.loading import check_device, quiet_loading
+    from adallava.cli.before_loading import check_device, quiet_loading
     from adallava.training.claim import read_claim
     from adallava.training.fixed_plan import PLANS_FILE
     from adallava.training.own_data import TaskExamples, told_left_out

@@ -1,9 +1,9 @@
 """The config and the picture settings of the CLIP checkpoint that a vision tower is of."""
 
-import math
 from pathlib import Path
 from typing import Any
 
+from adallava.checkpoints.schemas import MAX_PIXEL_MEAN, MIN_PIXEL_STD
 from adallava.conversion.shards import read_config
 from adallava.errors import CheckpointError
 
@@ -61,14 +61,17 @@ def read_picture_settings(folder: Path) -> dict[str, Any]:
     for name in ("image_mean", "image_std"):
         if name not in pictures:
             raise CheckpointError(f"{path} is damaged: it has no {name}")
-        if not _is_colour(pictures[name]) or (name == "image_std" and min(pictures[name]) <= 0):
-            raise CheckpointError(f"{path} is damaged: {name} is {pictures[name]!r}, not three numbers for the colours")
+        least = MIN_PIXEL_STD if name == "image_std" else -MAX_PIXEL_MEAN
+        if not _is_colour(pictures[name], least):
+            raise CheckpointError(
+                f"{path} is damaged: {name} is {f'{pictures[name]!r}'[:80]}, not three numbers for the colours, from "
+                f"{least} to {MAX_PIXEL_MEAN}"
+            )
     if "resample" in pictures and (type(pictures["resample"]) is not int or pictures["resample"] not in _FILTERS):
         raise CheckpointError(f"{path} is damaged: resample is {pictures['resample']!r}, not the number of a filter")
     return pictures
 
 
-def _is_colour(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) and math.isfinite(v) for v in value)
-    )
+def _is_colour(value: Any, least: float) -> bool:
+    is_three = isinstance(value, list) and len(value) == 3 and all(type(one) in (int, float) for one in value)
+    return is_three and all(least <= one <= MAX_PIXEL_MEAN for one in value)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from adallava.conversion.names import VISION_PREFIX, clip_name, is_buffer, stock_name
-from adallava.conversion.scheduler import SCHEDULER_PREFIX
+from adallava.conversion.scheduler_weights import SCHEDULER_PREFIX
 from adallava.conversion.shards import read_tensors, weight_files
+from adallava.conversion.weight_names import VISION_PREFIX, clip_name, is_buffer, stock_name
 from adallava.errors import CheckpointError
 
 LLM, TOWER, SCHEDULER = "LLM and projector", "vision tower", "scheduler"

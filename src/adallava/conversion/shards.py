@@ -16,7 +16,7 @@ from adallava.checkpoints.files import indexed_files
 from adallava.checkpoints.json_files import check_pointer, check_regular, read_json
 from adallava.checkpoints.own_code import check_no_code
 from adallava.checkpoints.weights_header import check_safetensors
-from adallava.errors import CheckpointError
+from adallava.errors import CheckpointError, in_short
 
 _STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 """Of the files' names, the safe kind first: a folder with both is read from the safe ones."""
@@ -24,6 +24,9 @@ _STEMS = (("model", "safetensors"), ("pytorch_model", "bin"))
 _GLOBAL = re.compile(r"GLOBAL (\S+) was not")
 """What a pickle would have called, in a message of torch that goes on to say how to run it all the same."""
 
+
+_MOST_READ_ANEW = 2
+"""Times the bytes of a file that its tensors may take: tied weights are one tensor under two names."""
 
 _ADVICE = re.compile(r"\n|\(Could this| In PyTorch 2.6")
 """Where such a message stops to say what is wrong."""
@@ -83,6 +86,7 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     check_pointer(path)
+    _check_not_packed(path)
     try:
         with warnings.catch_warnings():
             # Of a pickle's protocol: what cannot be read is an error anyway.
@@ -102,7 +106,27 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged, or no file of tensors: {reason}") from error
     if not isinstance(held, dict) or not all(map(_is_weight, held, held.values())):
         raise CheckpointError(f"{path} is refused: it holds something other than named tensors")
+    num_bytes, size = sum(weight.numel() * weight.element_size() for weight in held.values()), path.stat().st_size
+    if num_bytes > _MOST_READ_ANEW * size:
+        raise CheckpointError(f"{path} is refused: it has {size} bytes, and its tensors would take {num_bytes}")
     return held
+
+
+def _check_not_packed(path: Path) -> None:
+    """Refuse a zip archive with compressed entries, which torch writes none of: a few of its bytes may fill the memory.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged, or no file of tensors: {in_short(error)}") from error
+    if packed:
+        raise CheckpointError(f"{path} is refused: {packed[0]!r} in it is compressed, as no file of torch's is")
 
 
 def _is_weight(name: object, value: object) -> bool:

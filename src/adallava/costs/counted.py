@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adallava.costs.parts import LayerCosts, LLMCosts, ModelCosts, TowerCosts
 from adallava.errors import AdallavaError, InputError, UnknownNameError, in_short
-from adallava.families.costed_parts import CostedParts, costed_parts, first_alike
+from adallava.families.capabilities import costed_parts
+from adallava.families.costed_parts import CostedParts, first_alike
 from adallava.families.transformers_internals import run_behind_cache
 
 _LENGTHS = (2, 3, 700)

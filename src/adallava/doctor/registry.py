@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adallava.doctor.answers import AnswerFile
-from adallava.doctor.checks.batches import check_batch_dependence
+from adallava.doctor.checks.batch_dependence import check_batch_dependence
 from adallava.doctor.checks.budgets import check_budget_applied, check_selection_reads_input
 from adallava.doctor.checks.completeness import check_samples_complete, check_summary_matches
 from adallava.doctor.checks.crops import check_pictures_cut, says_what_was_seen
-from adallava.doctor.checks.decoding import check_decoding
+from adallava.doctor.checks.decoding_known import check_decoding
 from adallava.doctor.checks.empties import (
     check_answers_cut,
     check_blank_answers,

@@ -8,26 +8,30 @@ A prompt is padded behind its last token, where causal attention reads nothing. 
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adallava.engines.buckets import bucket, capacity
-from adallava.engines.contract import Generated
 from adallava.engines.decode_mode import DecodeMode, read_decode_mode
-from adallava.engines.fused_layers import FusedStack
+from adallava.engines.draw_token import draw, shapers
+from adallava.engines.fused_layers import Stack
+from adallava.engines.inside_pass import decode_inside, prefill_inside, refusal_inside, stages_of
 from adallava.engines.layer_pass import LayerStep, Pick, Segment, decode, prefill, take_token
 from adallava.engines.placing import place_prompts
-from adallava.engines.program_of_layers import Pieces, layer_steps
+from adallava.engines.program_of_layers import Pieces, cut, layer_steps
 from adallava.engines.room import Room
-from adallava.engines.sampling import draw, shapers
 from adallava.engines.seat import Seat, cache_numel, make_seat
 from adallava.errors import UnsupportedModeError
-from adallava.families.layer_stack import LayerStack
 from adallava.pipeline.clock import StageClock
+from adallava.pipeline.latency_token import token_places
 from adallava.pipeline.modes import GenerationPlan
+from adallava.pipeline.prepare import PreparedInside
 from adallava.pipeline.program import LLMRun
+from adallava.pipeline.result import Generated
 
 MOST_SEATS = 6
 """Pairs of batch size and capacity whose buffers are held."""
@@ -60,9 +64,15 @@ class CapturedEngine:
         if run.family.model is not self._room.model:
             return "it was made for another model"
         if run.inside is not None:
-            return f"method {run.inside.selector.name!r} works inside the LLM"
+            both = "a method inside the LLM beside a scheduler of its layers"
+            refused = refusal_inside(run.inside) if run.layers is None else both
+            if refused is not None:
+                return refused
         if run.layers is not None and not run.layers.runs_whole_layers:
             return "its scheduler runs parts of layers"
+        batch = run.prepared.batch
+        if batch.others or batch.position_ids.dim() != 2:
+            return "its tokens carry more than one row of positions"
         device = run.family.device
         if self._room.captures and device.type != "cuda":
             return f"CUDA graphs need a CUDA device, and the model is on {device}"
@@ -79,12 +89,11 @@ class CapturedEngine:
             raise UnsupportedModeError(f"engine {self.name!r} cannot decode with {mode}")
         with self._room.lock:
             stack, seat, length = self._settle(run, mode)
-            hides = place_prompts(seat, run.prepared, length, mode)
-            call = _Call(self, stack, seat, length, hides, mode)
-            layers = call.prefill(run)
+            call = _Call(self, stack, seat, length, mode)
+            decode_once = call.prefill(run)
             if clock is not None:
                 clock.mark("prefill")
-            steps = call.decode(layers)
+            steps = call.decode(decode_once)
             if clock is not None:
                 clock.mark("decode")
             ids = run.prepared.batch.input_ids
@@ -96,7 +105,7 @@ class CapturedEngine:
         self._seats.clear()
         self._pieces = Pieces()
 
-    def _short_of_memory(self, stack: LayerStack | FusedStack, run: LLMRun, mode: DecodeMode) -> str | None:
+    def _short_of_memory(self, stack: Stack, run: LLMRun, mode: DecodeMode) -> str | None:
         needed = 2 * cache_numel(stack, *_sizes(run, mode)) * stack.weight.element_size()
         held = 0 if self._arena is None else self._arena.numel() * stack.weight.element_size()
         if needed <= held or stack.weight.device.type != "cuda":
@@ -106,7 +115,7 @@ class CapturedEngine:
             return None
         return f"its cache for max_new_tokens={mode.max_new_tokens} would take {needed / 1e9:.1f} GB of memory"
 
-    def _settle(self, run: LLMRun, mode: DecodeMode) -> tuple[LayerStack | FusedStack, Seat, int]:
+    def _settle(self, run: LLMRun, mode: DecodeMode) -> tuple[Stack, Seat, int]:
         """Return the model's layers, a seat for this call, and the bucket of its prompts."""
         stack = self._room.stack
         if stack is None:
@@ -133,56 +142,56 @@ class CapturedEngine:
 class _Call:
     """One batch on its way through the LLM."""
 
-    def __init__(
-        self,
-        engine: CapturedEngine,
-        stack: LayerStack | FusedStack,
-        seat: Seat,
-        length: int,
-        hides: bool,
-        mode: DecodeMode,
-    ) -> None:
+    def __init__(self, engine: CapturedEngine, stack: Stack, seat: Seat, length: int, mode: DecodeMode) -> None:
         self._store, self._pieces = engine._room.store, engine._pieces
-        self._stack, self._seat, self._length, self._hides, self._mode = stack, seat, length, hides, mode
+        self._stack, self._seat, self._length, self._mode = stack, seat, length, mode
+        self._hides = False
         self._pick: Pick = "greedy" if mode.sampling is None else "later"
         self._shapers = [] if mode.sampling is None else shapers(mode.sampling, seat.token.device)
 
-    def prefill(self, run: LLMRun) -> tuple[LayerStep, ...]:
-        """Run the prompts, choose the first token, and return which layers answers run."""
-        layers = run.layers
-        num_layers = len(self._stack.layers)
-        if layers is None:
-            steps = layer_steps([[True]] * num_layers)
-            self._pieces.count(steps)
-            self._prefill(self._pieces.cut(steps, enter=True, is_whole=True))
-        elif layers.is_decided:
-            steps = self._activate(layers.rows_by_layer())
-            self._prefill(self._pieces.cut(steps, enter=True))
-        else:
-            first = layers.prefix_layers
-            self._prefill([Segment(tuple(map(LayerStep, range(first))), enter=True)])
-            layers.decide_from(self._at_latency_tokens(run))
-            steps = self._activate(layers.rows_by_layer())
-            self._prefill(self._pieces.cut(steps[first:], enter=False))
+    def prefill(self, run: LLMRun) -> Callable[[], None]:
+        """Run the prompts, choose the first token, and return what runs every further pass."""
+        decode_once = self._prefill_plain(run) if run.inside is None else self._prefill_inside(run, run.inside)
         if self._pick == "later":
             self._draw()
-        return steps
+        return decode_once
 
-    def decode(self, layers: tuple[LayerStep, ...]) -> int:
+    def decode(self, decode_once: Callable[[], None]) -> int:
         """Decode until every answer ended, and return how many tokens the longest has."""
-        is_whole = layers == tuple(map(LayerStep, range(len(self._stack.layers))))
-        segments = self._pieces.cut(layers, enter=True, is_whole=is_whole)
         step = 1
         while step < self._mode.max_new_tokens and not self._all_ended():
-            for segment in segments:
-                self._store.run(
-                    (self._place, "decode", segment, self._pick),
-                    lambda segment=segment: decode(self._stack, self._seat, segment, pick=self._pick),  # type: ignore[misc]
-                )
+            decode_once()
             if self._pick == "later":
                 self._draw()
             step += 1
         return step
+
+    def _prefill_inside(self, run: LLMRun, inside: PreparedInside) -> Callable[[], None]:
+        prefill_inside(self._stack, self._seat, self._store, inside, self._mode, self._pick)
+        stages = stages_of(inside, compact=run.request.positions == "compact")
+        key = (self._place, "decode", stages, self._pick)
+        return lambda: self._store.run(key, lambda: decode_inside(self._stack, self._seat, stages, pick=self._pick))
+
+    def _prefill_plain(self, run: LLMRun) -> Callable[[], None]:
+        self._hides = place_prompts(self._seat, run.prepared, self._length, self._mode)
+        layers, first = run.layers, 0
+        if layers is not None and not layers.is_decided:
+            first = layers.prefix_layers
+            self._prefill([Segment(tuple(map(LayerStep, range(first))), enter=True)])
+            layers.decide_from(self._at_latency_tokens(run))
+        runs = [[True]] * len(self._stack.layers) if layers is None else layers.rows_by_layer()
+        steps = layer_steps(runs)
+        if any(step.masked for step in steps):
+            self._seat.active.copy_(torch.tensor(runs), non_blocking=True)
+        in_one = self._pieces.in_one(steps, num_layers=len(runs))
+        self._prefill(cut(steps[first:], enter=first == 0, in_one=in_one))
+        segments = cut(steps, enter=True, in_one=in_one)
+        return lambda: self._decode(segments)
+
+    def _decode(self, segments: list[Segment]) -> None:
+        for segment in segments:
+            work = partial(decode, self._stack, self._seat, segment, pick=self._pick)
+            self._store.run((self._place, "decode", segment, self._pick), work)
 
     @property
     def _place(self) -> tuple[int, int]:
@@ -190,23 +199,13 @@ class _Call:
 
     def _prefill(self, segments: list[Segment]) -> None:
         for segment in segments:
-            self._store.run(
-                (self._place, "prefill", self._length, segment, self._hides, self._pick),
-                lambda segment=segment: prefill(  # type: ignore[misc]
-                    self._stack, self._seat, self._length, segment, hides=self._hides, pick=self._pick
-                ),
-            )
-
-    def _activate(self, runs: list[list[bool]]) -> tuple[LayerStep, ...]:
-        steps = layer_steps(runs)
-        if any(step.masked for step in steps):
-            self._seat.active.copy_(torch.tensor(runs), non_blocking=True)
-        self._pieces.count(steps)
-        return steps
+            hides, pick = self._hides, self._pick
+            work = partial(prefill, self._stack, self._seat, self._length, segment, hides=hides, pick=pick)
+            self._store.run((self._place, "prefill", self._length, segment, hides, pick), work)
 
     def _at_latency_tokens(self, run: LLMRun) -> Tensor:
         """Return the states at the latency tokens, [B, D]; a prompt begins at column 0 here."""
-        places = run.prepared.layout.latency_places
+        places = token_places(run.prepared.layout)
         assert places is not None
         padding = run.prepared.batch.input_ids.shape[1] - (self._seat.last + 1)
         rows = torch.arange(len(places), device=places.device)
@@ -227,4 +226,4 @@ def _sizes(run: LLMRun, mode: DecodeMode) -> tuple[int, int]:
 def _result(sequences: Tensor) -> Any:
     from transformers.generation import GenerateDecoderOnlyOutput
 
-    return GenerateDecoderOnlyOutput(sequences=sequences)  # type: ignore[arg-type]
+    return GenerateDecoderOnlyOutput(sequences=sequences)

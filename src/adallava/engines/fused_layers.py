@@ -21,7 +21,7 @@ from adallava.families.transformers_internals import rotate
 
 _SILU = ("SiLUActivation", "SiLU")
 
-_LIMITS = {"recompile_limit": 1024, "accumulated_recompile_limit": 8192}
+_LIMITS: dict[str, Any] = {"recompile_limit": 1024, "accumulated_recompile_limit": 8192}
 """Each shape is compiled anew, and there are as many as buckets and batch sizes; PyTorch would stop at eight."""
 
 Joined = tuple[Tensor, Tensor | None]
@@ -94,7 +94,7 @@ def run_fused_layer(
     """
     batch_size, length, _ = hidden.shape
     widths = [sizes.heads * sizes.head_width, *[sizes.kv_heads * sizes.head_width] * 2]
-    joined = F.linear(_normed(hidden, weights.first_norm, sizes.eps), *weights.qkv).split(widths, dim=-1)
+    joined = F.linear(_normed(hidden, weights.first_norm, sizes.eps), *weights.qkv).split(widths, dim=-1)  # type: ignore[no-untyped-call]
     query, key, value = (part.view(batch_size, length, -1, sizes.head_width).transpose(1, 2) for part in joined)
     query, key = rotate(query, key, cosines, sines)
     if slot is None:
@@ -161,14 +161,18 @@ class FusedStack:
     def run(self, layer: int, hidden: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any) -> Tensor:
         """Return what a layer passes on; see `LayerStack.run`."""
         function = self._prompt if cache.slot is None else self._token
-        with torch._dynamo.config.patch(**_LIMITS):  # type: ignore[attr-defined, no-untyped-call]
+        with torch._dynamo.config.patch(_LIMITS):
             return function(
                 self.weights[layer], hidden, *tables, mask, cache.keys, cache.values, cache.slot, self.sizes
             )
 
 
+Stack = LayerStack | FusedStack
+
+
 def _sizes(stack: LayerStack) -> LayerSizes:
-    for layer in stack.layers:
+    layers: Sequence[Any] = stack.layers
+    for layer in layers:
         activation = type(layer.mlp.act_fn).__name__
         if activation not in _SILU:
             raise UnsupportedModeError(f"its MLP's activation is a {activation}, not SiLU")
@@ -217,7 +221,8 @@ def _as_views(parameters: Sequence[nn.Parameter]) -> Tensor:
     if held is not None:
         return held
     joined = torch.cat([parameter.detach() for parameter in parameters])
-    for parameter, part in zip(parameters, joined.split([len(parameter) for parameter in parameters]), strict=True):
+    parts = joined.split([len(parameter) for parameter in parameters])  # type: ignore[no-untyped-call]
+    for parameter, part in zip(parameters, parts, strict=True):
         parameter.data = part
     return joined
 

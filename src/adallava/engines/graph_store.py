@@ -60,7 +60,7 @@ class GraphStore:
         """
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+            self._pool = torch.cuda.graph_pool_handle()
         try:
             # Another thread may allocate meanwhile: that is no error of this one.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"), _kernels():

@@ -14,11 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
-class _Moves(TorchDispatchMode):
+class _Moves(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Calls `moved` with each tensor that goes from the host to a device, and goes on with what it returns."""
 
     def __init__(self, moved: Callable[[Tensor, torch.device], Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._moved = moved
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

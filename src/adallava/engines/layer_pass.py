@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from adallava.engines.fused_layers import Stack
 from adallava.engines.seat import Seat
-from adallava.families.layer_stack import LayerStack
 
 Pick = Literal["greedy", "later"]
 """Who chooses the next token: the pass itself, or its caller, from the logits."""
@@ -47,7 +47,7 @@ class Segment:
     leave: bool = False
 
 
-class _Slots:
+class Slots:
     """One layer's cache during a pass.
 
     Attributes:
@@ -72,7 +72,7 @@ class _Slots:
         return self.keys, self.values
 
 
-def prefill(stack: LayerStack, seat: Seat, length: int, segment: Segment, *, hides: bool, pick: Pick) -> None:
+def prefill(stack: Stack, seat: Seat, length: int, segment: Segment, *, hides: bool, pick: Pick) -> None:
     """Run part of the first pass, over prompts of `length` columns.
 
     Args:
@@ -90,18 +90,16 @@ def prefill(stack: LayerStack, seat: Seat, length: int, segment: Segment, *, hid
         states, tables = seat.states_of(length), seat.tables_of(length)
     mask = _prompt_mask(seat, length, states.dtype) if hides and segment.layers else None
     for layer, masked in segment.layers:
-        left = stack.run(layer, states, tables, mask, _Slots(seat, layer, None))
+        left = stack.run(layer, states, tables, mask, Slots(seat, layer, None))
         states = _for_active(seat, layer, left, states) if masked else left
     if not segment.leave:
         _put_down(seat, length, states, tables if segment.enter else None)
         return
     rows = torch.arange(seat.batch_size, device=states.device)
-    seat.logits.copy_(stack.head(stack.norm(states[rows, seat.last])))
-    if pick == "greedy":
-        take_token(seat, seat.logits.argmax(dim=-1))
+    leave(stack, seat, states[rows, seat.last], pick)
 
 
-def decode(stack: LayerStack, seat: Seat, segment: Segment, *, pick: Pick) -> None:
+def decode(stack: Stack, seat: Seat, segment: Segment, *, pick: Pick) -> None:
     """Run part of a pass over the newest token of each row. Arguments as for `prefill`."""
     if segment.enter:
         states = stack.embed(seat.token)
@@ -110,14 +108,19 @@ def decode(stack: LayerStack, seat: Seat, segment: Segment, *, pick: Pick) -> No
         states, tables = seat.states_of(1), seat.tables_of(1)
     mask = _token_mask(seat, states.dtype) if segment.layers else None
     for layer, masked in segment.layers:
-        left = stack.run(layer, states, tables, mask, _Slots(seat, layer, seat.slot))
+        left = stack.run(layer, states, tables, mask, Slots(seat, layer, seat.slot))
         states = _for_active(seat, layer, left, states) if masked else left
     if not segment.leave:
         _put_down(seat, 1, states, tables if segment.enter else None)
         return
     seat.slot.add_(1)
     seat.position.add_(1)
-    seat.logits.copy_(stack.head(stack.norm(states[:, 0])))
+    leave(stack, seat, states[:, 0], pick)
+
+
+def leave(stack: Stack, seat: Seat, states: Tensor, pick: Pick) -> None:
+    """Write the logits of states that leave the last layer, [B, D], and take the likeliest token if asked for."""
+    seat.logits.copy_(stack.head(stack.norm(states)))
     if pick == "greedy":
         take_token(seat, seat.logits.argmax(dim=-1))
 
@@ -164,14 +167,15 @@ def _prompt_mask(seat: Seat, length: int, dtype: torch.dtype) -> Tensor:
     causal = columns <= columns.unsqueeze(1)
     # Column 0 reads itself even if it is hidden: a row that reads nothing would be no number.
     seen = causal & (~seat.hidden[:, None, :length] | (columns + columns.unsqueeze(1) == 0))
-    return _added(seen.unsqueeze(1), dtype)
+    return added_mask(seen.unsqueeze(1), dtype)
 
 
 def _token_mask(seat: Seat, dtype: torch.dtype) -> Tensor:
     """Return what is added to the scores, [B, 1, 1, C]: of the columns written so far, those that may be read."""
     written = torch.arange(seat.capacity, device=seat.slot.device) <= seat.slot
-    return _added((seat.readable & written)[:, None, None], dtype)
+    return added_mask((seat.readable & written)[:, None, None], dtype)
 
 
-def _added(seen: Tensor, dtype: torch.dtype) -> Tensor:
+def added_mask(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what is added to the scores: nothing where a token is seen, and the least number elsewhere."""
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)

@@ -2,23 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
 from adallava.engines.captured import CapturedEngine
-from adallava.engines.contract import Engine, Generated
+from adallava.engines.engine_contract import Engine
 from adallava.engines.room import Room
 from adallava.engines.stock import StockEngine
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
-from adallava.pipeline.stages import PLAIN, Stages
-
-EngineName = Literal["auto", "stock", "graphs", "compiled", "eager"]
-"""`auto`: CUDA graphs where they can run, else stock `generate`. `compiled`: graphs of compiled layers. `eager`: the
-passes of the graphs, without graphs."""
+from adallava.pipeline.result import Generated
+from adallava.pipeline.stage_runner import PLAIN, Stages
+from adallava.records.names import EngineName
 
 
 def check_engine(name: str, device: torch.device) -> None:
@@ -48,7 +46,6 @@ class Engines:
         """
         device = next(model.parameters()).device
         check_engine(name, device)
-        self.name = name
         self._room: Room | None = None
         if name == "eager":
             self._room = Room(model, "eager")
@@ -56,6 +53,23 @@ class Engines:
             self._room = Room(model, "compiled" if name == "compiled" else "graphs")
         first = () if self._room is None else (CapturedEngine(self._room),)
         self._engines: tuple[Engine, ...] = (*first, StockEngine())
+
+    @property
+    def preferred(self) -> str:
+        """The engine that runs what it can: what `auto` comes to on this device."""
+        return self._engines[0].name
+
+    def compile(self) -> None:
+        """Run compiled layers from now on.
+
+        Raises:
+            UnsupportedModeError: if graphs cannot run here.
+        """
+        if self._room is None or not self._room.captures:
+            raise UnsupportedModeError(
+                f"engine {self.preferred!r} runs no graphs here, so that there is nothing to compile"
+            )
+        self._room.raise_to("compiled")
 
     def stages(self) -> Stages:
         """Return what runs the stages before the LLM of the call that begins now."""

@@ -1,5 +1,7 @@
 """Puts a prepared batch, which is padded on the left, into a seat's places, padded on the right."""
 
+from collections.abc import Sequence
+
 import torch
 
 from adallava.engines.decode_mode import DecodeMode
@@ -19,7 +21,7 @@ def place_prompts(seat: Seat, prepared: Prepared, length: int, mode: DecodeMode)
     layout, batch = prepared.layout, prepared.batch
     embeds, positions = seat.embeds_of(length), seat.positions_of(length)
     columns = batch.input_ids.shape[1]
-    hides = any(prompt.latency_hidden and prompt.latency_place is not None for prompt in layout.prompts)
+    hides = any(prompt.hidden_place is not None for prompt in layout.prompts)
     seat.hidden.zero_()
     # Positions behind a prompt's end stay those of an earlier one: nothing is read there.
     for row, count in enumerate(layout.lengths):
@@ -27,10 +29,14 @@ def place_prompts(seat: Seat, prepared: Prepared, length: int, mode: DecodeMode)
         positions[row, :count].copy_(batch.position_ids[row, columns - count :])
         if hides:
             seat.hidden[row, :count].copy_(batch.attention_mask[row, columns - count :] == 0)
+    place_ends(seat, mode, [count - 1 for count in layout.lengths])
+    return hides
+
+
+def place_ends(seat: Seat, mode: DecodeMode, last: Sequence[int]) -> None:
+    """Write what ends an answer, and the column of each prompt's last token, in one transfer."""
     ends = [*mode.ends, *[-1] * (MOST_ENDS - len(mode.ends))]
-    given = torch.tensor([*ends, mode.padding, *(count - 1 for count in layout.lengths)])
-    given = given.to(seat.ends.device, non_blocking=True)
+    given = torch.tensor([*ends, mode.padding, *last]).to(seat.ends.device, non_blocking=True)
     seat.ends.copy_(given[:MOST_ENDS])
     seat.padding.copy_(given[MOST_ENDS : MOST_ENDS + 1])
     seat.last.copy_(given[MOST_ENDS + 1 :])
-    return hides

@@ -9,40 +9,50 @@ OFTEN = 3
 """Calls after which a plan gets a graph of its own: a capture costs about a tenth of a second, and saves about a tenth
 of each pass."""
 
+MOST_COUNTED = 4096
+"""Plans, of a scheduler that decides anew for every sample; those that came once or twice are forgotten then."""
+
 RunByLayer = Sequence[Sequence[bool]]
 """For each layer, the rows that run it."""
 
 
 def layer_steps(runs: RunByLayer) -> tuple[LayerStep, ...]:
-    """Return the layers that some row runs; where another row does not, masked.
+    """Return the layers that some row runs: masked, all of them, if some row does not run one of them.
 
     A layer costs one row of a decoded token as much as eight, so that a batch saves the layers that no row runs.
+    Masking costs next to nothing, and batches whose rows differ in other layers share their graphs.
     """
-    return tuple(LayerStep(index, masked=not all(rows)) for index, rows in enumerate(runs) if any(rows))
+    needed = [index for index, rows in enumerate(runs) if any(rows)]
+    masked = any(not all(runs[index]) for index in needed)
+    return tuple(LayerStep(index, masked) for index in needed)
 
 
 class Pieces:
-    """Cuts a pass into segments, and counts how often each plan came."""
+    """Counts how often each plan came."""
 
     def __init__(self) -> None:
         """Count from nothing."""
         self._calls: Counter[tuple[LayerStep, ...]] = Counter()
 
-    def count(self, layers: tuple[LayerStep, ...]) -> None:
-        """Note that a call runs this plan."""
+    def in_one(self, layers: tuple[LayerStep, ...], *, num_layers: int) -> bool:
+        """Return whether a plan is to have graphs of its own, and count this call of it."""
+        if len(layers) == num_layers:
+            return True
         self._calls[layers] += 1
-        if len(self._calls) > 4096:  # Plans of a scheduler that decides anew for every sample.
+        if len(self._calls) > MOST_COUNTED:
             self._calls = Counter({plan: calls for plan, calls in self._calls.items() if calls >= OFTEN})
+        return self._calls[layers] >= OFTEN
 
-    def cut(self, layers: tuple[LayerStep, ...], *, enter: bool, is_whole: bool = False) -> list[Segment]:
-        """Return the segments of a pass, or of its rest behind a prefix.
 
-        Args:
-            layers: to run.
-            enter: whether it begins with what enters the LLM.
-            is_whole: whether every layer runs, for all rows.
-        """
-        if is_whole or self._calls[layers] >= OFTEN:
-            return [Segment(layers, enter=enter, leave=True)]
-        begin = [Segment((), enter=True)] if enter else []
-        return [*begin, *(Segment((layer,)) for layer in layers), Segment((), leave=True)]
+def cut(layers: tuple[LayerStep, ...], *, enter: bool, in_one: bool) -> list[Segment]:
+    """Return the segments of a pass, or of its rest behind a prefix.
+
+    Args:
+        layers: to run.
+        enter: whether it begins with what enters the LLM.
+        in_one: whether it is one segment; else each layer is one.
+    """
+    if in_one:
+        return [Segment(layers, enter=enter, leave=True)]
+    begin = [Segment((), enter=True)] if enter else []
+    return [*begin, *(Segment((layer,)) for layer in layers), Segment((), leave=True)]

@@ -7,11 +7,11 @@ from typing import Any, Literal
 from torch import nn
 
 from adallava.engines.captured_stages import CapturedStages
-from adallava.engines.fused_layers import FusedStack
+from adallava.engines.fused_layers import FusedStack, Stack
 from adallava.engines.graph_store import GraphStore
 from adallava.engines.watch import ModelWatch
 from adallava.errors import UnsupportedModeError
-from adallava.families.layer_stack import LayerStack, first_obstacle, layer_stack
+from adallava.families.layer_stack import first_obstacle, layer_stack, llm_of
 
 Level = Literal["eager", "graphs", "compiled"]
 """How passes run: as they are, in graphs of stock kernels, or compiled and in graphs."""
@@ -38,7 +38,7 @@ class Room:
         self.model, self.level = model, level
         self.store = GraphStore(captures=self.captures)
         self.stages = CapturedStages(self.store, model)
-        self.stack: LayerStack | FusedStack | None = None
+        self.stack: Stack | None = None
         self.obstacle: str | None = None
         self._watches: tuple[ModelWatch, ModelWatch] | None = None
         self._forgetful: list[Forget] = []
@@ -88,7 +88,7 @@ class Room:
             except UnsupportedModeError as error:
                 self.obstacle = str(error)
         # Behind the joining of weights, which moves them.
-        llm = set(map(id, self.model.model.language_model.modules()))
+        llm = set(map(id, llm_of(self.model).modules()))
         self._watches = (
             ModelWatch([module for module in modules if id(module) not in llm]),
             ModelWatch([module for module in modules if id(module) in llm]),

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adallava.families.layer_stack import LayerStack
+from adallava.engines.fused_layers import Stack
 
 MOST_ENDS = 8
 """Ids that may end an answer."""
+
+MOST_STAGES = 8
+"""Between which a method inside the LLM drops tokens."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Seat:
         positions: [B * C] int64, of the prompts.
         hidden: [B, C] bool, tokens of the prompt that no other token reads.
         readable: [B, C] bool, columns that a decoded token may read once they are written.
+        stage_readable: [stages, B, C] bool, the same in each stage of a method inside the LLM.
+        stage_shifts: [stages, B] int64, by how much positions are smaller there, where they are counted anew.
         last: [B] int64, the column of each prompt's last token.
         active: [L, B] bool, the rows that each layer runs for, where they differ.
         token: [B, 1] int64, the newest of each answer.
@@ -54,6 +59,8 @@ class Seat:
     positions: Tensor
     hidden: Tensor
     readable: Tensor
+    stage_readable: Tensor
+    stage_shifts: Tensor
     last: Tensor
     active: Tensor
     token: Tensor
@@ -98,12 +105,12 @@ class Seat:
         return flat[: self.batch_size * length * width].view(self.batch_size, length, width)
 
 
-def cache_numel(stack: LayerStack, batch_size: int, capacity: int) -> int:
+def cache_numel(stack: Stack, batch_size: int, capacity: int) -> int:
     """Return the elements of the keys (and of the values) of all layers."""
     return len(stack.layers) * batch_size * stack.kv_heads * capacity * stack.head_width
 
 
-def make_seat(stack: LayerStack, batch_size: int, capacity: int, arena: Tensor) -> Seat:
+def make_seat(stack: Stack, batch_size: int, capacity: int, arena: Tensor) -> Seat:
     """Return buffers for a batch size and a capacity.
 
     Args:
@@ -129,6 +136,8 @@ def make_seat(stack: LayerStack, batch_size: int, capacity: int, arena: Tensor) 
         positions=zeros(area),
         hidden=zeros(batch_size, capacity, of=torch.bool),
         readable=zeros(batch_size, capacity, of=torch.bool),
+        stage_readable=zeros(MOST_STAGES, batch_size, capacity, of=torch.bool),
+        stage_shifts=zeros(MOST_STAGES, batch_size),
         last=zeros(batch_size),
         active=zeros(len(stack.layers), batch_size, of=torch.bool),
         token=zeros(batch_size, 1),

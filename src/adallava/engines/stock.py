@@ -1,9 +1,10 @@
 """transformers' own `generate`, on the stock model or a view of it: every mode, every family, every device."""
 
-from adallava.engines.contract import Generated
+from adallava.errors import UnsupportedModeError, in_short
 from adallava.pipeline.clock import PrefillMark, StageClock, StepCount
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
+from adallava.pipeline.result import Generated
 
 
 class StockEngine:
@@ -28,7 +29,10 @@ class StockEngine:
             *([] if clock is None else [PrefillMark(clock)]),
             steps,
         ]
-        result = run.model().generate(input_ids=batch.input_ids, **batch.llm_inputs(), **kwargs)
+        try:
+            result = run.model().generate(input_ids=batch.input_ids, **batch.llm_inputs(), **kwargs)
+        except ImportError as error:  # of a package that a way to generate needs, such as a quantised cache
+            raise UnsupportedModeError(f"transformers cannot generate so here: {in_short(error)}") from error
         if clock is not None:
             clock.mark("decode")
         return Generated(result, steps.count, self.name)

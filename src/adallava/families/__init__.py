@@ -8,7 +8,8 @@ import torch
 from adallava.checkpoints.files import check_config, check_weights
 from adallava.checkpoints.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.errors import UnsupportedModeError
-from adallava.families.contract import Family
+from adallava.families.capabilities import MadeFromNothing
+from adallava.families.family_contract import Family
 from adallava.families.given_model import check_class, stock_model
 from adallava.families.stock_loading import load_stock
 from adallava.families.transformers_version import check_transformers
@@ -81,6 +82,19 @@ def wrap_model(model: Any) -> Family:
     check_class(stock, family.transformers_class)
     driven: Family = family(stock)
     return driven
+
+
+def family_from_nothing() -> MadeFromNothing:
+    """Return the first family, by name, that makes untrained models.
+
+    Raises:
+        UnsupportedModeError: if none does.
+    """
+    for name in family_names():
+        family = load_family_class(name)
+        if isinstance(family, MadeFromNothing):
+            return family
+    raise UnsupportedModeError(f"no family makes a model from nothing: of {', '.join(family_names())} none can")
 
 
 def weights_folder(folder_or_id: str) -> Path:

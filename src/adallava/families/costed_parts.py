@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adallava.errors import InputError
 from adallava.families.transformers_internals import errors_alone
-from adallava.registry import load_family_class
 
 
 @dataclass(frozen=True)
@@ -45,30 +43,6 @@ class CostedParts:
     layers: Sequence[nn.Module]
     output: nn.Module
     positions: Sequence[nn.Module]
-
-
-def costed_parts(config: Any) -> CostedParts:
-    """Return the parts of the model of a config, on the meta device, in eval mode.
-
-    Attention runs as plain products, which PyTorch's counter sees on every device; a mixture runs the experts that a
-    token takes, and no others. The config is left as it is.
-
-    Raises:
-        InputError: for a family that does not name its parts.
-        UnknownNameError: for a `model_type` without a family.
-    """
-    import transformers
-
-    family = load_family_class(config.model_type)
-    name_parts = getattr(family, "costed_parts", None)
-    if name_parts is None:
-        raise InputError(
-            f"cannot count the FLOPs of a model whose model_type is {config.model_type!r}: its family has no "
-            "`costed_parts` (see docs/contributing.md)"
-        )
-    cls = getattr(transformers, family.transformers_class)
-    parts: CostedParts = name_parts(on_meta(cls, config))
-    return parts
 
 
 def on_meta(cls: Any, config: Any) -> Any:

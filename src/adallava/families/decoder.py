@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.contract import AroundLayer, ReorderCache
+from adallava.families.family_contract import AroundLayer, ReorderCache
 from adallava.families.head_groups import check_splittable, run_groups
 from adallava.families.layer_inputs import LayerInputs
-from adallava.families.llama_attention import asked_attention
+from adallava.families.llama_attention import asked_attention, attention_shares
 from adallava.families.transformers_internals import hear_reordering, layer_mask, read_layer_inputs, run_layer
-from adallava.scheduling.contract import DecoderShape
+from adallava.scheduling.scheduler_contract import DecoderShape
 
 _LLM_TYPES = ("llama", "mistral")
 """Their layers take and return one hidden state, and rotate queries and keys alike."""
@@ -148,6 +148,10 @@ class LlamaDecoder:
             visible = visible & (columns > places.unsqueeze(-1) - window)
         block = self._llm.layers[layer]
         return asked_attention(block, hidden, position_embeddings, samples, places, visible).mean(dim=2)
+
+    def attention_shares(self, layer: int, hidden: Tensor, position_ids: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        """Return where some tokens look in one layer, by head; see `llama_attention.attention_shares`."""
+        return attention_shares(self._llm, layer, hidden, position_ids, mask, rows)
 
     def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor | None:
         """Return the mask that stock layers expect, for queries `hidden` at the length of one layer's own cache.

@@ -45,12 +45,12 @@ class LayerStack:
     @property
     def width(self) -> int:
         """D."""
-        return int(self.embed.weight.shape[1])  # type: ignore[operator, union-attr, index]
+        return int(self.embed.weight.shape[1])  # type: ignore[index]
 
     @property
     def vocabulary_size(self) -> int:
         """V."""
-        return int(self.head.weight.shape[0])  # type: ignore[operator, union-attr, index]
+        return int(self.head.weight.shape[0])  # type: ignore[index]
 
     @property
     def weight(self) -> Tensor:
@@ -73,6 +73,12 @@ class LayerStack:
             hidden, attention_mask=mask, position_embeddings=tables, use_cache=True, **{self.cache_name: cache}
         )
         return states
+
+
+def llm_of(model: Any) -> nn.Module:
+    """Return the LLM of a loaded Llava, without its head."""
+    llm: nn.Module = model.model.language_model
+    return llm
 
 
 def layer_stack(model: Any) -> LayerStack:

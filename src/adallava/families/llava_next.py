@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.contract import TextTower, VisionFeatures
-from adallava.families.llava import LlavaFamily
+from adallava.checkpoints.schemas import MAX_TILES
+from adallava.errors import CheckpointError, InputError, UnsupportedModeError
+from adallava.families.family_contract import VisionFeatures
+from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
-from adallava.selection.contract import Need, TowerLayer, TowerShape
+from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
 
 
-class LlavaNextFamily(LlavaFamily):
+class LlavaNextFamily(LlavaParts):
     """Drives a stock `LlavaNextForConditionalGeneration` stage by stage. Holds it, changes nothing in it."""
 
     name = "llava_next"
@@ -34,21 +35,23 @@ class LlavaNextFamily(LlavaFamily):
 
         Raises:
             UnsupportedModeError: for features that are no grid, from which no picture can be put together.
-            CheckpointError: as of LLaVA.
+            CheckpointError: as of LLaVA; or for sizes of pictures that make no tile, or far too many.
         """
         super().__init__(model)
         if self.no_grid is not None:
             raise UnsupportedModeError(f"{self.no_grid}, of which LLaVA-NeXT joins tiles")
+        pinpoints, tile = model.config.image_grid_pinpoints, model.config.vision_config.image_size
+        for pinpoint in pinpoints:
+            if not tile <= min(pinpoint) <= max(pinpoint) <= tile * MAX_TILES:
+                raise CheckpointError(
+                    f"image_grid_pinpoints has {pinpoint}, and a tile's side is {tile} pixels: a picture is cut into 1 "
+                    f"to {MAX_TILES} of them a side"
+                )
 
     @property
     def shape(self) -> TowerShape:
         """Of the whole picture. C is the tower's width and one more channel, which marks a row's end."""
         return replace(self._shape, vision_width=self._shape.vision_width + 1, tower_width=self._shape.layer_width)
-
-    @property
-    def provides(self) -> frozenset[Need]:
-        """What this model can give to a method: nothing that supposes one tower pass and one grid for all."""
-        return super().provides - {Need.BUDGET_TOKEN, Need.RESIZED_PICTURE, Need.TEXT_TOWER}
 
     @property
     def one_grid(self) -> bool:
@@ -91,28 +94,20 @@ class LlavaNextFamily(LlavaFamily):
             seen += [whole, torch.nn.functional.pad(joined, (0, patch))]
         return tuple(seen)
 
-    def encode(
-        self,
-        pictures: PictureInputs,
-        budget_token: Tensor | None = None,
-        *,
-        needs: Collection[Need] = (),
-        grid: tuple[int, int] | None = None,
-    ) -> VisionFeatures:
+    def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
         """Run the tower over all tiles at once, and lay its output out by images.
 
         Args:
             pictures: [P, tiles, 3, H, W], padded to the most tiles a picture has.
-            budget_token: not supported.
             needs: what a method reads of the tower's layers.
-            grid: not supported.
-
-        Raises:
-            UnsupportedModeError: for a budget token or a resized picture.
         """
-        if budget_token is not None or grid is not None:
-            raise UnsupportedModeError("LLaVA-NeXT takes no budget token and no resized picture")
         tilings = self._tilings(pictures)
+        most = max(tiling.num_tiles for tiling in tilings)
+        if pictures.pixel_values.shape[1] < most:
+            raise InputError(
+                f"the processor cuts a picture into {pictures.pixel_values.shape[1]} tiles at most, and by the model's "
+                f"config it has {most}: image_grid_pinpoints of the two must be the same"
+            )
         shown = zip(pictures.pixel_values, tilings, strict=True)
         tiles = torch.cat([picture[: tiling.num_tiles] for picture, tiling in shown])
         tower = super().encode(PictureInputs(tiles), needs=needs)
@@ -144,14 +139,6 @@ class LlavaNextFamily(LlavaFamily):
         newline = self._model.model.image_newline.to(tiles.dtype)
         ended = torch.cat([tiles, newline[None], torch.zeros_like(newline)[None]])
         return ended[vision.places]
-
-    def load_text_tower(self, folder_or_id: str) -> TextTower:
-        """Refuse: a text tower is not supported.
-
-        Raises:
-            UnsupportedModeError: always.
-        """
-        raise UnsupportedModeError("LLaVA-NeXT takes no text tower yet: choose another relevance or method")
 
     def _tilings(self, pictures: PictureInputs) -> "list[_Tiling]":
         config, side = self._model.config, self._shape.grid[0]

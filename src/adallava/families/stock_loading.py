@@ -10,6 +10,7 @@ import torch
 from adallava.checkpoints.files import weight_files
 from adallava.checkpoints.weights_header import check_claims, check_safetensors
 from adallava.errors import CheckpointError, in_short
+from adallava.families.tower_parts import num_position_values
 from adallava.families.transformers_internals import errors_alone
 
 _OF_A_LAYER_OR_PROJECTOR = re.compile(r"(\.layers\.\d+\.|projector).*\.(weight|bias)$")
@@ -34,7 +35,12 @@ def load_stock(
     cls = getattr(transformers, class_name)
     try:
         config = cls.config_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        check_claims(folder, config, [check_safetensors(path) for path in weight_files(Path(folder))])
+        check_claims(
+            folder,
+            config,
+            [check_safetensors(path) for path in weight_files(Path(folder))],
+            tower_positions=num_position_values(getattr(config, "vision_config", None)),
+        )
         # Its table of missing weights is not printed: they are an error here, with a message.
         with errors_alone():
             model, loading = cls.from_pretrained(

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from adallava.checkpoints.files import check_config, check_tokenizer, check_weights, weight_files
 from adallava.checkpoints.hub import PROCESSOR_FILES, find_folder
 from adallava.checkpoints.weights_header import check_claims, check_safetensors
-from adallava.errors import AdallavaError, CheckpointError
+from adallava.errors import AdallavaError, CheckpointError, in_short
+from adallava.families.tower_parts import num_position_values
 
 
 class ClipTextTower:
@@ -90,7 +91,6 @@ def load_text_tower(folder_or_id: str, vision_tower: Any, vision_width: int, dev
     Raises:
         CheckpointError: if files are missing or damaged, or the widths do not fit.
     """
-    from safetensors import SafetensorError
     from transformers import AutoTokenizer, CLIPModel
 
     _check_files(folder_or_id)
@@ -104,10 +104,8 @@ def load_text_tower(folder_or_id: str, vision_tower: Any, vision_width: int, dev
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder_or_id, local_files_only=local, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
-        lines = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
-        raise CheckpointError(f"cannot load the text tower at {folder_or_id!r}: {reason}") from error
+    except Exception as error:  # whatever a damaged file makes transformers, tokenizers or safetensors raise
+        raise CheckpointError(f"cannot load the text tower at {folder_or_id!r}: {in_short(error)}") from error
     unfilled = sorted(str(key) for key in loading["missing_keys"])
     if unfilled:
         raise CheckpointError(
@@ -130,11 +128,20 @@ def _check_files(folder_or_id: str) -> None:
 
     try:
         folder = find_folder(folder_or_id, PROCESSOR_FILES)
-        check_config(folder)
+        model_type = check_config(folder).get("model_type")
+        if model_type != "clip":
+            raise CheckpointError(f"its config is of the type {model_type!r}, not of a CLIP")
         check_tokenizer(folder)
         if Path(folder_or_id).is_dir():
             check_weights(folder)
             config = CLIPConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            check_claims(folder_or_id, config, [check_safetensors(path) for path in weight_files(folder)])
-    except (AdallavaError, ValueError) as error:
+            check_claims(
+                folder_or_id,
+                config,
+                [check_safetensors(path) for path in weight_files(folder)],
+                tower_positions=num_position_values(config.vision_config),
+            )
+    except AdallavaError as error:
         raise CheckpointError(f"cannot load the text tower at {folder_or_id!r}: {error}") from error
+    except Exception as error:  # of a config that transformers takes for none of its own
+        raise CheckpointError(f"cannot load the text tower at {folder_or_id!r}: {in_short(error)}") from error

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import TowerLayer
+from adallava.selection.selector_contract import TowerLayer
 
 
 def tower_layer(block: Any, states: Tensor, *, has_cls: bool) -> TowerLayer:

@@ -3,10 +3,11 @@
 from typing import Any
 
 from adallava.families.transformers_internals import takes_rotary_tables
-from adallava.selection.contract import Need
+from adallava.selection.selector_contract import Need
 
 _CLASS_TOKENS = ("class_embedding", "cls_token")
 _MORE_TOKENS = ("register_tokens", "distillation_token")
+_WITH_POSITIONS = ("clip_vision_model", "siglip_vision_model")
 _KEYS = ("q_proj", "k_proj", "num_heads")
 
 
@@ -21,6 +22,17 @@ def num_leading_tokens(tower: Any) -> int:
     embeddings = getattr(tower, "embeddings", None)
     others = (getattr(embeddings, name, None) for name in _MORE_TOKENS)
     return has_class_token(tower) + sum(int(token.shape[1]) for token in others if token is not None)
+
+
+def num_position_values(config: Any) -> int:
+    """Return the numbers of a tower's learned positions by its config, where its kind is known to have them."""
+    if getattr(config, "model_type", None) not in _WITH_POSITIONS:
+        return 0
+    sizes: list[Any] = [getattr(config, name, None) for name in ("image_size", "patch_size", "hidden_size")]
+    if not all(type(size) is int and size > 0 for size in sizes):
+        return 0
+    image_size, patch_size, width = sizes
+    return int((image_size // patch_size) ** 2 * width)
 
 
 def provided(tower: Any) -> frozenset[Need]:

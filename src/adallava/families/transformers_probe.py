@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.families.contract import RunLayer
 from adallava.families.decoder import LlamaDecoder
+from adallava.families.family_contract import RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import errors_alone
 

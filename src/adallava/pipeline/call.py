@@ -10,7 +10,8 @@ from torch import Tensor
 from adallava.budget import BudgetLike, Latency, LatencyLike, TokenBudget
 from adallava.errors import BudgetError, InputError
 from adallava.families.picture_inputs import PictureInputs
-from adallava.pipeline.layout import Side
+from adallava.pipeline.allocate import run_everything
+from adallava.pipeline.layout import Inserted, Side
 from adallava.pipeline.pack import Positions
 
 
@@ -28,8 +29,7 @@ class Request:
         side: that the shortened batch is padded on.
         latencies: one per sample.
         labels: [B, L] or None.
-        latency_columns: of each sample, the column of its latency token; None for a batch without any.
-        latency_hidden: True if no other token reads them.
+        inserted: tokens that are none of the caller's, if there are any.
         pad_token_id: that the caller padded with; None for a batch without padding.
     """
 
@@ -42,8 +42,7 @@ class Request:
     side: Side
     latencies: Sequence[Latency]
     labels: Tensor | None = None
-    latency_columns: tuple[int | None, ...] | None = None
-    latency_hidden: bool = False
+    inserted: Inserted | None = None
     pad_token_id: int | None = None
 
     @classmethod
@@ -100,7 +99,7 @@ class Request:
 
     def skips_layers(self, num_layers: int) -> bool:
         """Return whether some sample asks for less than the whole LLM."""
-        return not all(latency.is_all_of(num_layers) for latency in self.latencies)
+        return not run_everything(self.latencies, num_layers)
 
     def __post_init__(self) -> None:
         """Refuse positions that mean nothing, and a wrong number of latencies.

@@ -6,9 +6,11 @@ from itertools import pairwise
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from adallava.errors import AdallavaError
-from adallava.selection.contract import Need, Selection, SelectionInput
+from adallava.selection.layer_contract import AnySelector, LayerSelector
+from adallava.selection.selector_contract import Need, ResizingMethod, RoundingMethod, Selection, SelectionInput
 
 NEED_OF_FIELD = {
     "budget_features": Need.BUDGET_TOKEN,
@@ -99,6 +101,73 @@ def check_selection(
     most = max(token_counts, default=1) - 1
     clamped = selection.indices.clamp(0, most)
     return replace(selection, indices=clamped, within=(clamped == selection.indices).all())
+
+
+def rounded_count(selector: RoundingMethod, asked: int, grid: tuple[int, int]) -> int:
+    """Return the K that a method keeps where another was asked for.
+
+    Raises:
+        AdallavaError: if it is no count, or more than was asked for.
+    """
+    kept: object = selector.keep_count(asked, grid)
+    if not isinstance(kept, int) or isinstance(kept, bool) or not min(asked, 1) <= kept <= asked:
+        raise AdallavaError(
+            f"method {selector.name!r} was asked for {asked} tokens, and its `keep_count` returned {kept!r}: it must "
+            f"be a whole number from {min(asked, 1)} to that"
+        )
+    return kept
+
+
+def check_own_counts(name: str, counts: object, num_images: int) -> Tensor:
+    """Return the counts that a method found for itself, if they are one for each image.
+
+    Raises:
+        AdallavaError: naming what they are.
+    """
+    if not isinstance(counts, Tensor) or counts.dtype != torch.int64 or tuple(counts.shape) != (num_images,):
+        raise AdallavaError(
+            f"method {name!r}: its `own_counts` must return int64 counts, one for each of {num_images} images, not "
+            f"{f'{counts!r}'[:80]}"
+        )
+    return counts
+
+
+def check_merging(selector: AnySelector, selection: Selection, token_counts: Sequence[int]) -> None:
+    """Refuse weights of a method that says it merges nothing, and none of one that says it does.
+
+    Inside the LLM a method may merge at some drops alone, of very few tokens it may merge none (VisionZip), those of
+    a smaller picture the tower merges.
+
+    Args:
+        selector: the method.
+        selection: what it returned, of the right shape.
+        token_counts: tokens that each image had.
+
+    Raises:
+        AdallavaError: naming what does not keep the contract.
+    """
+    name, weights = selector.name, selection.merge_weights
+    if weights is None:
+        many = any(size <= 4 * kept < 4 * size for kept, size in zip(selection.keep_counts, token_counts, strict=True))
+        if selector.merges and many and not isinstance(selector, LayerSelector | ResizingMethod):
+            raise AdallavaError(
+                f"method {name!r} says that it merges tokens (`merges = True`) and returned no `merge_weights`: return "
+                "them, or say `merges = False`"
+            )
+        return
+    if not selector.merges:
+        raise AdallavaError(
+            f"method {name!r} returned `merge_weights`, and says that it merges nothing: say `merges = True`, so that "
+            "what it does not keep is not called lost"
+        )
+    expected = (*selection.indices.shape, max(token_counts, default=0))
+    if tuple(weights.shape) != expected or not weights.is_floating_point():
+        raise AdallavaError(
+            f"method {name!r} returned `merge_weights` of shape {tuple(weights.shape)} and type "
+            f"{str(weights.dtype).removeprefix('torch.')}, not {expected} and float32"
+        )
+    if weights.device.type == "cpu" and not bool(weights.isfinite().all()):
+        raise AdallavaError(f"method {name!r} returned `merge_weights` with NaN or infinite numbers")
 
 
 def check_indices(name: str, selection: Selection, token_counts: Sequence[int]) -> list[tuple[int, ...]]:

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.families.contract import DecoderLayers, RunLayer
+from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
-from adallava.pipeline.checked import check_selection
+from adallava.pipeline.checked import check_merging, check_selection
 from adallava.pipeline.drops import DropPlan, PlannedDrop, Stage
 from adallava.pipeline.pack import Positions, counted_positions, merge_embeds
-from adallava.selection.contract import Selection
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
+from adallava.selection.selector_contract import Selection
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,10 @@ class LayerDrops:
         self._raters = self._name_raters(inputs_embeds) if plan.drops else None
         self._prefilled = False
         self._reading: _Reading | None = None
+
+    def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None) -> Tensor | None:
+        """Return the mask of prompts that enter a layer, without a cache; None for plain causal attention."""
+        return self._decoder.mask(layer, hidden, padding_mask, None)
 
     def view(self) -> Any:
         """Return the model to run: a view of the stock one, good for one call."""
@@ -170,6 +174,7 @@ class LayerDrops:
         counts = after.layout.keep_counts
         selection = self._selector.choose(DropInput(attention, vision, before.layout.keep_counts, counts))
         selection = check_selection(self._selector.name, selection, counts, before.layout.keep_counts)
+        check_merging(self._selector, selection, before.layout.keep_counts)
         if selection.within is not None:
             self._within = selection.within if self._within is None else self._within & selection.within
         return selection

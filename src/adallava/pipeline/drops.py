@@ -41,7 +41,7 @@ class Stage:
     @property
     def padded(self) -> bool:
         """True if some prompt is shorter than the batch, or holds a token that others do not read."""
-        hides = any(prompt.latency_hidden and prompt.latency_place is not None for prompt in self.layout.prompts)
+        hides = any(prompt.hidden_place is not None for prompt in self.layout.prompts)
         return hides or len(set(self.layout.lengths)) > 1
 
     @property

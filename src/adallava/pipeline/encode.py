@@ -8,17 +8,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from adallava.families.contract import Family, VisionFeatures
+from adallava.families.capabilities import resized, with_budget_token
+from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.layout import Layout
-from adallava.pipeline.stages import PLAIN, Stages
-from adallava.selection.contract import (
-    BudgetTokenMethod,
-    Need,
-    ResizingMethod,
-    Selector,
-)
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import BudgetTokenMethod, Need, ResizingMethod, Selector
 
 
 def budget_ratios(layout: Layout, device: torch.device) -> Tensor:
@@ -65,13 +61,13 @@ def encode(
         [cast(BudgetTokenMethod, selector).budget_token(ratio) for ratio in torch.tensor_split(ratios, len(ratios))]
     )
     if not stock:
-        return family.encode(pictures, tokens)
+        return with_budget_token(family, pictures, tokens)
     zeros = tokens.new_zeros((len(pictures), family.shape.vision_width), dtype=family.dtype)
     if not with_token:
         return replace(family.encode(pictures), budget_features=zeros)
     order = torch.tensor(with_token + stock, dtype=torch.int64).to(family.device, non_blocking=True)
     rows = order[: len(with_token)]
-    part = family.encode(pictures.rows(rows), tokens.index_select(0, rows))
+    part = with_budget_token(family, pictures.rows(rows), tokens.index_select(0, rows))
     whole = family.encode(pictures.rows(order[len(with_token) :]))
     assert part.budget_features is not None
     features = torch.cat([part.features, whole.features]).index_select(0, order.argsort())
@@ -106,7 +102,7 @@ def _encode_resized(
     for keep_count in sorted(set(keep_counts) - {0}):
         same = [image for image, count in enumerate(keep_counts) if count == keep_count]
         rows = torch.tensor(same, dtype=torch.int64).to(family.device, non_blocking=True)
-        smaller = family.encode(pictures.rows(rows), grid=selector.tower_grid(keep_count, grid))
+        smaller = resized(family, pictures.rows(rows), selector.tower_grid(keep_count, grid))
         places = selector.places(keep_count, grid).to(family.device, non_blocking=True)
         full = features.new_zeros((len(same), *features.shape[1:])).index_copy(1, places, smaller.features)
         features = features.index_copy(0, rows, full)

@@ -7,17 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
-from adallava.pipeline.arguments import AS_CONFIGURED, FORWARD_REFUSED, check_forward_arguments
 from adallava.pipeline.checked import check_indices
-from adallava.pipeline.latency_token import add_latency
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.pack import CompactBatch, assemble, compact_labels
 from adallava.pipeline.prepare import Prepared, PreparedInside
 from adallava.pipeline.program import LLMRun
 from adallava.pipeline.result import ForwardOutput
-from adallava.scheduling.contract import Schedule
-from adallava.selection.contract import Selection
+from adallava.pipeline.stock_arguments import AS_CONFIGURED, FORWARD_REFUSED, check_forward_arguments
+from adallava.scheduling.scheduler_contract import Schedule
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import Selection
 
 
 def choose_inside(inside: PreparedInside) -> Prepared:
@@ -124,5 +123,6 @@ def _batch_at_the_end(run: LLMRun, inside: PreparedInside) -> CompactBatch:
         None if labels is None else labels.to(device),
         run.request.pad_token_id,
     )
-    embeds = add_latency(last, batch.inputs_embeds, run.latency_embeds, alone=run.latency_alone)
-    return replace(batch, inputs_embeds=embeds)
+    if run.latency is None:
+        return batch
+    return replace(batch, inputs_embeds=run.latency.put_into(last, batch.inputs_embeds))

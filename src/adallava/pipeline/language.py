@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from adallava.families.contract import Family
+from adallava.families.capabilities import load_text_tower
+from adallava.families.family_contract import Family
 from adallava.pipeline.wording import Language, Wording
-from adallava.processors.stock import question_frame
-from adallava.selection.contract import Need, TextTowerMethod
+from adallava.processors.stock_processor import question_frame
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import Need, TextTowerMethod
 
 
 def make_language(family: Family, selector: AnySelector | None, processor: Any) -> Language | None:
@@ -21,5 +22,5 @@ def make_language(family: Family, selector: AnySelector | None, processor: Any) 
     prefix, suffix = question_frame(processor)
     text_tower = None
     if Need.TEXT_TOWER in needs and isinstance(selector, TextTowerMethod):
-        text_tower = family.load_text_tower(str(selector.text_tower))
+        text_tower = load_text_tower(family, str(selector.text_tower))
     return Language(Wording(processor.tokenizer, prefix, suffix), text_tower)

@@ -13,13 +13,16 @@ position with that last one. What is answered is what the same layers answer wit
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.pipeline.layout import IGNORED_LABEL, Layout, check_shapes
+from adallava.families.family_contract import Family
+from adallava.pipeline.call import Request
+from adallava.pipeline.layout import IGNORED_LABEL, Inserted, Layout, check_shapes
+from adallava.scheduling.scheduler_contract import Scheduler, TokenScheduler, Units
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,92 @@ class WithLatencyTokens:
         input_ids: [B, L + 1].
         attention_mask: [B, L + 1].
         labels: [B, L + 1] or None.
-        columns: of each sample, the column of its latency token; None without.
+        inserted: where the tokens are.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor | None
-    columns: tuple[int | None, ...]
+    inserted: Inserted
+
+
+@dataclass(frozen=True)
+class LatencyTokens:
+    """What the latency tokens of one call say.
+
+    Attributes:
+        embeds: [B, D] on the device; of a sample without one, unread.
+        alone: True if they stand in place of the embedding there, False if they are added to it.
+    """
+
+    embeds: Tensor
+    alone: bool
+
+    def put_into(self, layout: Layout, embeds: Tensor) -> Tensor:
+        """Return the input embeddings, [B, Lc, D], with what the tokens say at their places."""
+        return add_latency(layout, embeds, self.embeds, alone=self.alone)
+
+
+def has_token(scheduler: Scheduler, unit_count: int, units: Units) -> bool:
+    """Return whether the prompt of a sample that runs so many units gets a latency token."""
+    return isinstance(scheduler, TokenScheduler) and (scheduler.free_token or unit_count < units.count)
+
+
+def with_tokens(family: Family, scheduler: Scheduler, request: Request, counts: Sequence[int], units: Units) -> Request:
+    """Return the request with a latency token in each prompt that gets one.
+
+    Args:
+        family: the model.
+        scheduler: of its layers.
+        request: as it was made.
+        counts: units that each sample runs.
+        units: that there are.
+
+    Raises:
+        InputError: as `insert_latency_tokens`.
+    """
+    if not isinstance(scheduler, TokenScheduler):
+        return request
+    made = insert_latency_tokens(
+        request.input_ids,
+        request.attention_mask,
+        request.labels,
+        [has_token(scheduler, count, units) for count in counts],
+        observing=not scheduler.free_token,
+        image_token_id=family.image_token_id,
+        pad_token_id=family.pad_token_id,
+    )
+    return replace(
+        request,
+        input_ids=made.input_ids,
+        attention_mask=made.attention_mask,
+        labels=made.labels,
+        inserted=made.inserted,
+    )
+
+
+def latency_tokens(
+    scheduler: Scheduler, counts: Sequence[int], units: Units, device: torch.device
+) -> LatencyTokens | None:
+    """Return what the latency tokens say; None for a scheduler without them. Arguments as for `with_tokens`."""
+    if not isinstance(scheduler, TokenScheduler):
+        return None
+    shares = torch.tensor([units.share(count) for count in counts], dtype=torch.float32)
+    return LatencyTokens(scheduler.latency_token(shares.to(device, non_blocking=True)), alone=scheduler.free_token)
+
+
+def token_places(layout: Layout) -> Tensor | None:
+    """Return the column of each sample's latency token in the shortened batch, [B] int64; -1 for one without.
+
+    None for a batch without any. Waits for nothing.
+    """
+    if layout.inserted is None or all(column is None for column in layout.inserted.columns):
+        return None
+    columns = torch.tensor([-1 if column is None else column for column in layout.inserted.columns])
+    columns = columns.to(layout.mask.device, non_blocking=True)
+    is_text = (layout.mask == 1) & (layout.vision_slots < 0)
+    there = is_text & (layout.text_columns == columns.unsqueeze(1))
+    return torch.where(there.any(dim=1), there.to(torch.int64).argmax(dim=1), -1)
 
 
 def insert_latency_tokens(
@@ -90,7 +172,9 @@ def insert_latency_tokens(
         )
         columns.append(place if is_wanted else None)
     new_ids, new_mask, new_labels = (torch.stack(tensors) for tensors in zip(*rows, strict=True))
-    return WithLatencyTokens(new_ids, new_mask, None if labels is None else new_labels, tuple(columns))
+    return WithLatencyTokens(
+        new_ids, new_mask, None if labels is None else new_labels, Inserted(tuple(columns), hidden=observing)
+    )
 
 
 def _end_of_prompt(mask: Tensor, labels: Tensor) -> int:
@@ -118,18 +202,19 @@ def _inserted(row: Tensor, place: int, value: int) -> Tensor:
     return torch.cat([row[:place], row.new_tensor([value]), row[place:]])
 
 
-def add_latency(layout: Layout, embeds: Tensor, latency_embeds: Tensor | None, *, alone: bool = False) -> Tensor:
+def add_latency(layout: Layout, embeds: Tensor, latency_embeds: Tensor, *, alone: bool = False) -> Tensor:
     """Add each sample's encoded latency to the embedding at its latency token, [B, Lc, D].
 
     Args:
         layout: of the batch.
         embeds: [B, Lc, D].
-        latency_embeds: [B, D]; of a sample without latency token, unread. None for a batch without any.
+        latency_embeds: [B, D]; of a sample without latency token, unread.
         alone: put it in place of the embedding there instead.
     """
-    if latency_embeds is None or layout.latency_places is None:
+    places = token_places(layout)
+    if places is None:
         return embeds
     columns = torch.arange(embeds.shape[1], device=embeds.device)
-    there = columns == layout.latency_places.unsqueeze(1)
+    there = columns == places.unsqueeze(1)
     token = latency_embeds.to(embeds.dtype).unsqueeze(1)
     return torch.where(there.unsqueeze(-1), token if alone else embeds + token, embeds)

@@ -9,7 +9,7 @@
 Which two patches fill the slots is the selector's choice, on the device; how many slots there are is known here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adallava.budget import TokenBudget
 from adallava.errors import BudgetError, InputError
+from adallava.pipeline.allocate import MethodCounts, allocate_tokens
 
 Side = Literal["left", "right"]
 
@@ -27,6 +28,20 @@ IGNORED_LABEL = -100
 """PyTorch's cross-entropy skips it."""
 
 _Columns = NDArray[np.int64]
+_AS_ASKED = MethodCounts()
+
+
+@dataclass(frozen=True)
+class Inserted:
+    """Tokens that are none of the prompts' own: no method reads them.
+
+    Attributes:
+        columns: of each sample, its column in the original batch; None without one.
+        hidden: True if no other token reads them, and they take no position of their own.
+    """
+
+    columns: tuple[int | None, ...]
+    hidden: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,10 +55,9 @@ class PromptPlan:
         budget: as asked.
         tokens_asked: K of the sample that the budget resolves to; for a method that ignores it, what is kept.
         tokens_per_image: N of each image.
-        question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label, without a
-            latency token.
-        latency_place: position in `columns` of the latency token; None without one.
-        latency_hidden: True if no other token reads it, and it takes no position of its own.
+        question_ids: [T] ids of the text tokens that a method may read: the prompt up to its first label, without
+            inserted tokens.
+        hidden_place: position in `columns` of an inserted token that is hidden; None without one.
     """
 
     columns: _Columns
@@ -53,8 +67,7 @@ class PromptPlan:
     tokens_asked: int
     tokens_per_image: tuple[int, ...]
     question_ids: _Columns
-    latency_place: int | None = None
-    latency_hidden: bool = False
+    hidden_place: int | None = None
 
     @property
     def num_vision_tokens(self) -> int:
@@ -76,27 +89,26 @@ class Layout:
         text_columns: [B, Lc] int64, the column of the original batch.
         vision_slots: [B, Lc] int64, the row of the flattened [I * Kmax] kept vision tokens; -1 for text and
             padding.
-        base_positions: [B, Lc] int64, a text token's position in its unshortened, unpadded prompt; for a
-            vision slot, the position of its image's patch 0.
+        companions: what travels with the tokens of the full prompts, [B, L] or [R, B, L], by the names of the LLM's
+            arguments: always `position_ids`, [R, B, L].
         mask: [B, Lc] int64, 1 for a real token.
-        attention_mask: [B, Lc] int64, 1 for a token that others may read: real, and no hidden latency token.
+        attention_mask: [B, Lc] int64, 1 for a token that others may read: real, and not hidden.
         question_columns: [B, T] int64, the columns of each prompt's text tokens, right-padded.
         question_mask: [B, T] bool.
         side: on which side the shortened batch is padded.
-        latency_places: [B] int64, the column of each latency token in the shortened batch; -1 for a sample without
-            one, None for a batch without any.
+        inserted: tokens that are none of the prompts' own, if there are any.
     """
 
     prompts: tuple[PromptPlan, ...]
     text_columns: Tensor
     vision_slots: Tensor
-    base_positions: Tensor
+    companions: Mapping[str, Tensor]
     mask: Tensor
     attention_mask: Tensor
     question_columns: Tensor
     question_mask: Tensor
     side: Side
-    latency_places: Tensor | None = None
+    inserted: Inserted | None = None
 
     @property
     def keep_counts(self) -> tuple[int, ...]:
@@ -125,6 +137,7 @@ class Layout:
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
+        moved["companions"] = {name: of.to(device, non_blocking=True) for name, of in self.companions.items()}
         return replace(self, **moved)
 
 
@@ -136,11 +149,10 @@ def plan_layout(
     image_token_id: int,
     budgets: Sequence[TokenBudget],
     side: Side,
-    keep_count: Callable[[int, int], int] | None = None,
-    own_counts: Sequence[int] | None = None,
+    method: MethodCounts = _AS_ASKED,
     labels: Tensor | None = None,
-    latency_columns: Sequence[int | None] | None = None,
-    latency_hidden: bool = False,
+    inserted: Inserted | None = None,
+    companions: Mapping[str, Tensor] | None = None,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
 
@@ -151,13 +163,11 @@ def plan_layout(
         image_token_id: the placeholder's id.
         budgets: one per sample, shared over its images in proportion to their N.
         side: "left" for generation, "right" for training.
-        keep_count: the K that a method keeps where one was asked for, of the image of that number; None = the one
-            asked for.
-        own_counts: K of every image, for a method that sets it whatever the budget.
+        method: what the method makes of them; by default it keeps what is asked.
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
-        latency_columns: of each sample, the column of its latency token, if it has one. No selector reads it.
-        latency_hidden: see `PromptPlan`.
+        inserted: tokens that are none of the prompts' own, if there are any.
+        companions: see `Layout`, on the host; by default one row of positions, counted over real tokens.
 
     Raises:
         InputError: if placeholders and images do not fit together, or a sample is empty.
@@ -167,26 +177,47 @@ def plan_layout(
     ids, real = _on_host(input_ids, attention_mask)
     if len(budgets) != len(ids):
         raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
-    at_latency = [None] * len(ids) if latency_columns is None else latency_columns
-    is_question = _questions(ids, real, image_token_id, labels, at_latency)
+    foreign = (None,) * len(ids) if inserted is None else inserted.columns
+    is_question = _questions(ids, real, image_token_id, labels, foreign)
     prompts: list[PromptPlan] = []
     first_image = 0
-    for sample, (row, column) in enumerate(zip(ids, at_latency, strict=True)):
+    for sample, (row, column) in enumerate(zip(ids, foreign, strict=True)):
         rest = tokens_per_image[first_image:]
         columns, spans = _find_images(sample, row, real[sample], image_token_id, rest)
         images = range(first_image, first_image + len(spans))
         first_image = images.stop
         sizes = tuple(rest[: len(spans)])
-        asked, kept = _counts(budgets[sample], sizes, images, keep_count, own_counts)
-        place = None if column is None else int(np.searchsorted(columns, column))
+        counts = allocate_tokens(budgets[sample], sizes, method, images)
+        hides = inserted is not None and inserted.hidden
+        place = int(np.searchsorted(columns, column)) if hides and column is not None else None
         question = row[is_question[sample]]
-        prompts.append(PromptPlan(columns, spans, kept, budgets[sample], asked, sizes, question, place, latency_hidden))
+        prompts.append(PromptPlan(columns, spans, counts.kept, budgets[sample], counts.asked, sizes, question, place))
     if first_image != len(tokens_per_image):
         raise InputError(
             f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
             "rows: give one row per image, in the order of the prompts"
         )
-    return _lay_out(tuple(prompts), *_pad_right([np.flatnonzero(row) for row in is_question]), side)
+    travelling = {"position_ids": _counted(prompts, ids.shape[1]), **(companions or {})}
+    travelling["position_ids"] = travelling["position_ids"] - _behind_hidden(prompts, ids.shape[1])
+    questions = _pad_right([np.flatnonzero(row) for row in is_question])
+    return _lay_out(tuple(prompts), travelling, *questions, side, inserted)
+
+
+def _counted(prompts: Sequence[PromptPlan], width: int) -> Tensor:
+    """Return each token's position in its unpadded prompt, [1, B, L]."""
+    positions = np.zeros((1, len(prompts), width), dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        positions[0, row, prompt.columns] = np.arange(len(prompt.columns))
+    return torch.from_numpy(positions)
+
+
+def _behind_hidden(prompts: Sequence[PromptPlan], width: int) -> Tensor:
+    """Return 1 at each token behind one that takes no position of its own, [B, L]."""
+    behind = np.zeros((len(prompts), width), dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        if prompt.hidden_place is not None:
+            behind[row, prompt.columns[prompt.hidden_place + 1 :]] = 1
+    return torch.from_numpy(behind)
 
 
 def _questions(
@@ -194,40 +225,14 @@ def _questions(
     real: NDArray[np.bool_],
     image_token_id: int,
     labels: Tensor | None,
-    latency_columns: Sequence[int | None],
+    foreign: Sequence[int | None],
 ) -> NDArray[np.bool_]:
     """Return True for the text tokens that a method may read, [B, L]."""
     is_question: NDArray[np.bool_] = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
-    for sample, column in enumerate(latency_columns):
+    for sample, column in enumerate(foreign):
         if column is not None:
             is_question[sample, column] = False
     return is_question
-
-
-def _counts(
-    budget: TokenBudget,
-    tokens_per_image: tuple[int, ...],
-    images: range,
-    keep_count: Callable[[int, int], int] | None,
-    own_counts: Sequence[int] | None,
-) -> tuple[int, tuple[int, ...]]:
-    """Return K that was asked for of a sample, and K that each of its images keeps.
-
-    Args:
-        budget: of the sample.
-        tokens_per_image: N of its images.
-        images: their numbers in the batch.
-        keep_count: see `plan_layout`.
-        own_counts: see `plan_layout`.
-    """
-    if own_counts is not None:
-        kept = tuple(own_counts[image] for image in images)
-        return sum(kept), kept
-    asked = budget.resolve(sum(tokens_per_image)) if images else 0
-    kept = share_over_images(asked, tokens_per_image)
-    if keep_count is not None:
-        kept = tuple(keep_count(count, image) for count, image in zip(kept, images, strict=True))
-    return asked, kept
 
 
 def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
@@ -239,7 +244,8 @@ def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
     """
     rest = iter(keep_counts)
     prompts = tuple(replace(prompt, keep_counts=tuple(next(rest) for _ in prompt.spans)) for prompt in layout.prompts)
-    return _lay_out(prompts, layout.question_columns, layout.question_mask, layout.side)
+    questions = layout.question_columns, layout.question_mask
+    return _lay_out(prompts, layout.companions, *questions, layout.side, layout.inserted)
 
 
 def with_own_counts(layout: Layout, own_counts: Sequence[int]) -> Layout:
@@ -247,20 +253,6 @@ def with_own_counts(layout: Layout, own_counts: Sequence[int]) -> Layout:
     kept = with_keep_counts(layout, own_counts)
     prompts = tuple(replace(prompt, tokens_asked=sum(prompt.keep_counts)) for prompt in kept.prompts)
     return replace(kept, prompts=prompts)
-
-
-def share_over_images(keep_count: int, tokens_per_image: Sequence[int]) -> tuple[int, ...]:
-    """Split a sample's K over its images in proportion to their N; what is left over goes where most is missing.
-
-    Images alike get as much, the first ones one more. No image gets more than its N, since K is at most their sum.
-    """
-    total = max(1, sum(tokens_per_image))
-    each = [keep_count * count // total for count in tokens_per_image]
-    missing = [keep_count * count % total for count in tokens_per_image]
-    in_turn = sorted(range(len(each)), key=lambda image: (-missing[image], image))
-    for image in in_turn[: keep_count - sum(each)]:
-        each[image] += 1
-    return tuple(each)
 
 
 def check_shapes(input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None) -> None:
@@ -331,38 +323,39 @@ def _find_images(
     return columns, tuple(spans)
 
 
-def _lay_out(prompts: tuple[PromptPlan, ...], question_columns: Tensor, question_mask: Tensor, side: Side) -> Layout:
+def _lay_out(
+    prompts: tuple[PromptPlan, ...],
+    companions: Mapping[str, Tensor],
+    question_columns: Tensor,
+    question_mask: Tensor,
+    side: Side,
+    inserted: Inserted | None,
+) -> Layout:
     shape = (len(prompts), max(prompt.length for prompt in prompts))
-    text_columns, base_positions, mask, readable = (np.zeros(shape, dtype=np.int64) for _ in range(4))
+    text_columns, mask, readable = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     vision_slots = np.full(shape, -1, dtype=np.int64)
     k_max = max((count for prompt in prompts for count in prompt.keep_counts), default=0)
-    latency_places = np.full(len(prompts), -1, dtype=np.int64)
     first_image = 0
     for row, prompt in enumerate(prompts):
         sources, slots = _trace(prompt, first_image, k_max)
         place = slice(shape[1] - prompt.length, None) if side == "left" else slice(0, prompt.length)
         text_columns[row, place] = prompt.columns[sources]
-        base_positions[row, place] = sources
         vision_slots[row, place] = slots
         mask[row, place] = readable[row, place] = 1
-        if prompt.latency_place is not None:
-            among = np.flatnonzero((sources == prompt.latency_place) & (slots < 0))
-            latency_places[row] = range(shape[1])[place][int(among[0])]
-            if prompt.latency_hidden:
-                readable[row, latency_places[row]] = 0
-                base_positions[row, place] -= sources > prompt.latency_place
+        if prompt.hidden_place is not None:
+            readable[row, place] -= (sources == prompt.hidden_place) & (slots < 0)
         first_image += len(prompt.spans)
     return Layout(
         prompts,
         torch.from_numpy(text_columns),
         torch.from_numpy(vision_slots),
-        torch.from_numpy(base_positions),
+        companions,
         torch.from_numpy(mask),
         torch.from_numpy(readable),
         question_columns,
         question_mask,
         side,
-        torch.from_numpy(latency_places) if np.any(latency_places >= 0) else None,
+        inserted,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.pipeline.arguments import AS_CONFIGURED, GENERATE_REFUSED, check_generate_arguments
+from adallava.pipeline.stock_arguments import AS_CONFIGURED, GENERATE_REFUSED, check_generate_arguments
 
 DEFAULT_NEW_TOKENS = 20
 """transformers' own default when neither max_new_tokens nor max_length is given."""
@@ -80,12 +80,7 @@ def plan_generation(
     configured, inherited = (_attributes(config) for config in (given, default_config))
     check_generate_arguments(called, configured, inherited, inside_llm=inside_llm)
 
-    def asked(name: str) -> Any:
-        """Return an argument as the call gives it, else as its configuration or the model's does."""
-        if name in called:
-            return called[name]
-        return next((source[name] for source in (configured, inherited) if source.get(name) is not None), None)
-
+    asked = asked_values(kwargs, default_config).get
     penalty, ngram_size = asked("encoder_repetition_penalty"), asked("encoder_no_repeat_ngram_size")
     fixed: dict[str, Any] = {
         **_lengths(asked, inherited, prompt_columns),
@@ -123,6 +118,18 @@ def plan_generation(
         encoder_repetition_penalty=1.0 if penalty is None else penalty,
         encoder_no_repeat_ngram_size=ngram_size or 0,
     )
+
+
+def asked_values(kwargs: Mapping[str, Any], default_config: Any) -> dict[str, Any]:
+    """Return each argument as the call gives it, else as its configuration or the model's does.
+
+    Args:
+        kwargs: as of `plan_generation`.
+        default_config: likewise.
+    """
+    configs = (_attributes(config) for config in (default_config, kwargs.get("generation_config")))
+    stated = {name: value for config in configs for name, value in config.items() if value is not None}
+    return stated | {name: value for name, value in kwargs.items() if name != "generation_config"}
 
 
 def token_ids(value: Any) -> tuple[int, ...]:

@@ -9,14 +9,16 @@ one prompt, N = 4, patches 1 and 3 kept (v1, v3), a batch padded on the left to 
     positions "compact"          0   1   2   3   4   5
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
+from adallava.pipeline.companions import Companion, gather
 from adallava.pipeline.layout import IGNORED_LABEL, Layout
 
 Positions = Literal["original", "compact"]
@@ -25,14 +27,15 @@ Positions = Literal["original", "compact"]
 
 @dataclass(frozen=True)
 class CompactBatch:
-    """A shortened batch: five tensors of one length, made in one place.
+    """A shortened batch: tensors of one length, made in one place.
 
     Attributes:
         input_ids: [B, Lc] int64; vision tokens have the placeholder's id, padding has the padding's.
         inputs_embeds: [B, Lc, D].
-        attention_mask: [B, Lc] int64; 0 also at a latency token that only observes.
-        position_ids: [B, Lc] int64; 0 at padding.
+        attention_mask: [B, Lc] int64; 0 also at a hidden token.
+        position_ids: [B, Lc] int64, or [R, B, Lc] of a family with R > 1 rows of them; 0 at padding.
         labels: [B, Lc] int64, -100 at vision tokens and padding; None if none were given.
+        others: what else travels with the tokens, [B, Lc] or [R, B, Lc], by the names of the LLM's arguments.
     """
 
     input_ids: Tensor
@@ -40,20 +43,25 @@ class CompactBatch:
     attention_mask: Tensor
     position_ids: Tensor
     labels: Tensor | None
+    others: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the lengths where they are made.
 
         Raises:
-            InputError: if two tensors differ in their first two dimensions.
+            InputError: if two tensors differ in rows or columns.
         """
         shapes = {
-            name: tuple(tensor.shape[:2])
-            for name in ("input_ids", "inputs_embeds", "attention_mask", "position_ids", "labels")
-            if (tensor := getattr(self, name)) is not None
+            "input_ids": self.input_ids.shape,
+            "inputs_embeds": self.inputs_embeds.shape[:2],
+            "attention_mask": self.attention_mask.shape,
+            "position_ids": self.position_ids.shape[-2:],
+            **({} if self.labels is None else {"labels": self.labels.shape}),
+            **{name: tensor.shape[-2:] for name, tensor in self.others.items()},
         }
         if len(set(shapes.values())) != 1:
-            raise InputError(f"the tensors of a shortened batch differ in length: {shapes}")
+            told = {name: tuple(shape) for name, shape in shapes.items()}
+            raise InputError(f"the tensors of a shortened batch differ in length: {told}")
 
     def llm_inputs(self) -> dict[str, Tensor]:
         """Return what the LLM reads, by the names of the stock `forward`'s arguments.
@@ -64,37 +72,17 @@ class CompactBatch:
             "inputs_embeds": self.inputs_embeds,
             "attention_mask": self.attention_mask,
             "position_ids": self.position_ids,
+            **self.others,
         }
-
-
-def compact_ids(layout: Layout, input_ids: Tensor, pad_token_id: int) -> Tensor:
-    """Return the ids that stay, [B, Lc], from the original [B, L]."""
-    return input_ids.gather(1, layout.text_columns).masked_fill(layout.mask == 0, pad_token_id)
 
 
 def compact_labels(layout: Layout, labels: Tensor) -> Tensor:
     """Return the labels that stay, [B, Lc], from the original [B, L]."""
-    is_text = (layout.mask == 1) & (layout.vision_slots < 0)
-    return labels.gather(1, layout.text_columns).masked_fill(~is_text, IGNORED_LABEL)
+    return gather({"labels": _labels(labels)}, layout, None)["labels"]
 
 
-def compact_positions(layout: Layout, kept_indices: Tensor | None, positions: Positions) -> Tensor:
-    """Return position ids, [B, Lc].
-
-    Args:
-        layout: of the batch.
-        kept_indices: [I, Kmax] patch indices per image; None for a batch without vision tokens.
-        positions: original or compact.
-    """
-    if positions == "compact":
-        counted = counted_positions(layout)
-    elif kept_indices is None or kept_indices.numel() == 0:
-        counted = layout.base_positions
-    else:
-        # A vision slot's patch index is its distance from its image's first position.
-        patches = kept_indices.flatten()[layout.vision_slots.clamp_min(0)]
-        counted = layout.base_positions + patches.masked_fill(layout.vision_slots < 0, 0)
-    return counted.masked_fill(layout.mask == 0, 0)
+def _labels(labels: Tensor) -> Companion:
+    return Companion(labels, padding=IGNORED_LABEL, at_vision=IGNORED_LABEL)
 
 
 def counted_positions(layout: Layout) -> Tensor:
@@ -136,17 +124,26 @@ def assemble(
         input_ids: [B, L], the original ids.
         vision_embeds: [I, Kmax, D], projected, or None.
         kept_indices: [I, Kmax], or None.
-        positions: see `compact_positions`.
+        positions: original or compact.
         labels: [B, L] or None.
         pad_token_id: that padding is written with; None = the family's.
     """
-    ids = compact_ids(layout, input_ids, family.pad_token_id if pad_token_id is None else pad_token_id)
+    pad_token_id = family.pad_token_id if pad_token_id is None else pad_token_id
+    travelling = {name: Companion(values) for name, values in layout.companions.items()}
+    travelling["input_ids"] = Companion(input_ids, padding=pad_token_id)
+    if labels is not None:
+        travelling["labels"] = _labels(labels)
+    gathered = gather(travelling, layout, kept_indices)
+    ids, rows = gathered.pop("input_ids"), gathered.pop("position_ids")
+    if positions == "compact":
+        rows = counted_positions(layout).masked_fill(layout.mask == 0, 0).expand_as(rows)
     # A placeholder's id may lie outside the embedding: what stands there is replaced anyway.
     text_embeds = family.embed_text(ids.masked_fill(layout.vision_slots >= 0, family.pad_token_id))
     return CompactBatch(
         input_ids=ids,
         inputs_embeds=merge_embeds(layout, text_embeds, vision_embeds),
         attention_mask=layout.attention_mask,
-        position_ids=compact_positions(layout, kept_indices, positions),
-        labels=None if labels is None else compact_labels(layout, labels),
+        position_ids=rows[0] if len(rows) == 1 else rows,
+        labels=gathered.pop("labels", None),
+        others=gathered,
     )

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.errors import BudgetError
-from adallava.families.contract import Family, VisionFeatures
+from adallava.errors import AdallavaError, BudgetError
+from adallava.families.capabilities import companions_of, decoder_of, tower_runs
+from adallava.families.family_contract import Family, VisionFeatures
+from adallava.pipeline.allocate import method_counts
 from adallava.pipeline.call import Request
-from adallava.pipeline.checked import declared_inputs
+from adallava.pipeline.checked import check_own_counts, declared_inputs
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.dropping import LayerDrops
 from adallava.pipeline.drops import DropPlan, plan_drops
@@ -24,16 +26,11 @@ from adallava.pipeline.pack import (
 from adallava.pipeline.select import choose, image_inputs
 from adallava.pipeline.selector_inputs import selection_input
 from adallava.pipeline.skips import SampleLayers
-from adallava.pipeline.stages import PLAIN, Stages
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.pipeline.wording import Language
 from adallava.records import FULL_METHOD
-from adallava.selection.contract import (
-    OwnCountMethod,
-    RoundingMethod,
-    Selection,
-    Selector,
-)
 from adallava.selection.layer_contract import AnySelector, LayerSelector
+from adallava.selection.selector_contract import OwnCountMethod, Selection, Selector
 
 
 @dataclass(frozen=True)
@@ -156,24 +153,17 @@ def _early_vision(
 def _plan(family: Family, selector: AnySelector | None, request: Request) -> Layout:
     """Lay the batch out on the host; for a method that finds its own counts, as if every token stayed."""
     grids = () if request.pictures is None else family.grids(request.pictures)
-    tokens_per_image = [rows * columns for rows, columns in grids]
-    own_counts: Sequence[int] | None = None
-    if selector is not None and selector.ignores_budget:
-        own_counts = tokens_per_image if isinstance(selector, OwnCountMethod) else (0,) * len(tokens_per_image)
     layout = plan_layout(
         request.input_ids,
         request.attention_mask,
-        tokens_per_image=tokens_per_image,
+        tokens_per_image=[rows * columns for rows, columns in grids],
         image_token_id=family.image_token_id,
         budgets=request.budgets,
         side=request.side,
-        keep_count=(lambda asked, image: selector.keep_count(asked, grids[image]))
-        if isinstance(selector, RoundingMethod)
-        else None,
-        own_counts=own_counts,
+        method=method_counts(selector, grids),
         labels=request.labels,
-        latency_columns=request.latency_columns,
-        latency_hidden=request.latency_hidden,
+        inserted=request.inserted,
+        companions=companions_of(family, request.input_ids, request.attention_mask, request.pictures),
     )
     if selector is None:
         _check_full(layout)
@@ -222,7 +212,7 @@ def prepare(
     mark = (lambda part: None) if clock is None else clock.mark
     input_ids, pictures = request.input_ids, request.pictures
     grids = () if pictures is None else family.grids(pictures)
-    runs = () if pictures is None else family.tower_runs(pictures)
+    runs = () if pictures is None else tower_runs(family, pictures)
     if pictures is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
             mark(part)
@@ -246,9 +236,13 @@ def prepare(
         counts = layout.keep_counts
         vision_embeds = stages.run(family.model, "project", partial(_project, family), kept, counts)
     mark("projector")
-    indices = selection.indices
-    batch = assemble(
-        family, layout, input_ids, vision_embeds, indices, request.positions, request.labels, request.pad_token_id
+    batch = stages.run(
+        family.model,
+        "assemble",
+        partial(assemble, family),
+        replace(layout, prompts=()),  # Host's alone: all that is gathered from lies in the tables.
+        *(input_ids, vision_embeds, selection.indices),
+        *(request.positions, request.labels, request.pad_token_id),
     )
     return Prepared(batch, layout, selection, selector, grids, runs)
 
@@ -306,8 +300,15 @@ def read_own_counts(
     with torch.autocast(family.device.type, enabled=False):
         images = image_inputs(inputs, family.grids(pictures))
         read = (declared_inputs(selector.name, selector.needs, one) for one in images)
-        counts = [selector.own_counts(one) for one in read]
-    return vision, tuple(map(int, torch.cat(counts).tolist()))
+        counts = [check_own_counts(selector.name, selector.own_counts(one), 1) for one in read]
+    found = tuple(map(int, torch.cat(counts).tolist()))
+    for count, (rows, columns) in zip(found, family.grids(pictures), strict=True):
+        if not 1 <= count <= rows * columns:
+            raise AdallavaError(
+                f"method {selector.name!r} found that an image of {rows * columns} tokens keeps {count}: its "
+                "`own_counts` must be from 1 to all"
+            )
+    return vision, found
 
 
 def prepare_inside(
@@ -330,7 +331,7 @@ def prepare_inside(
         vision: the tower's output, if it ran already.
         clock: marks the parts.
     """
-    decoder = family.decoder()
+    decoder = decoder_of(family)
     plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
     prepared = prepare(
         family, None, plan.stages[0].layout, replace(request, labels=None), vision=vision, clock=clock, stages=stages

@@ -10,18 +10,20 @@ from torch import Tensor
 
 from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
-from adallava.families.contract import Family, RunLayer
+from adallava.families.capabilities import decoder_of
+from adallava.families.family_contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
+from adallava.pipeline.allocate import allocate_units, run_everything
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
-from adallava.pipeline.latency_token import add_latency, insert_latency_tokens
+from adallava.pipeline.latency_token import LatencyTokens, latency_tokens, token_places, with_tokens
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.prepare import Prepared, PreparedInside, prepare_request
 from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.pipeline.skips import SampleLayers, ScheduledLayers
-from adallava.pipeline.stages import PLAIN, Stages
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.pipeline.wording import Language
-from adallava.scheduling.contract import Scheduler, TokenScheduler, Units, has_free_token
+from adallava.scheduling.scheduler_contract import Scheduler, Units, has_free_token
 from adallava.selection.layer_contract import AnySelector
 
 
@@ -35,8 +37,7 @@ class LLMRun:
         prepared: what enters the LLM.
         inside: a method inside the LLM, in this call; None for other methods.
         layers: a schedule of the layers, in this call; None if all run.
-        latency_embeds: [B, D], what was added at the latency tokens; None without any.
-        latency_alone: whether it was put there instead.
+        latency: what the latency tokens say; None without any.
     """
 
     family: Family
@@ -44,8 +45,7 @@ class LLMRun:
     prepared: Prepared
     inside: PreparedInside | None = None
     layers: ScheduledLayers | None = None
-    latency_embeds: Tensor | None = None
-    latency_alone: bool = False
+    latency: LatencyTokens | None = None
 
     def model(self) -> Any:
         """Return the model to run on `prepared.batch`: the stock one, or a view of it, good for one call."""
@@ -63,7 +63,7 @@ class LLMRun:
 
                 return drops.around(index, run, hidden, inputs)
 
-        return self.family.decoder().view(around, layers.reorder_cache)
+        return decoder_of(self.family).view(around, layers.reorder_cache)
 
     def settled(self) -> Prepared:
         """Return, after the model ran, what entered it, what was left at its end, and which layers ran."""
@@ -97,25 +97,20 @@ def prepare_run(
     units, unit_counts = _count_units(family, scheduler, request.latencies)
     if units is None or scheduler is None:
         return _run_of(family, request, before(request))
-    if isinstance(scheduler, TokenScheduler):
-        wanted = [scheduler.free_token or count < units.count for count in unit_counts]
-        request = _with_tokens(family, request, wanted, observing=not scheduler.free_token)
+    request = with_tokens(family, scheduler, request, unit_counts, units)
     run = _run_of(family, request, before(request))
     entering = _layout_at(run, units)
     layers = ScheduledLayers(
-        family.decoder(),
+        decoder_of(family),
         scheduler,
         units,
         unit_counts,
         torch.tensor([wrap_seed(seed) for seed in request.seeds], dtype=torch.int64),
-        entering.latency_places,
+        token_places(entering),
     )
     run = replace(run, layers=layers)
-    if isinstance(scheduler, TokenScheduler):
-        shares = torch.tensor([units.share(count) for count in unit_counts], dtype=torch.float32)
-        token = scheduler.latency_token(shares.to(family.device, non_blocking=True))
-        run = _with_latency(run, token, alone=scheduler.free_token)
-    return run
+    latency = latency_tokens(scheduler, unit_counts, units, family.device)
+    return run if latency is None else _with_latency(run, latency)
 
 
 def _count_units(
@@ -127,7 +122,7 @@ def _count_units(
     """
     always = has_free_token(scheduler)
     num_layers = family.num_llm_layers
-    if not always and all(latency.is_all_of(num_layers) for latency in latencies):
+    if not always and run_everything(latencies, num_layers):
         return None, ()
     if scheduler is None:
         asked = next(latency for latency in latencies if not latency.is_all_of(num_layers))
@@ -135,8 +130,8 @@ def _count_units(
             f"latency {asked} leaves layers of the LLM out, and no scheduler says which: choose one (see "
             "adallava.registry.scheduler_names()), or a latency of 1.0"
         )
-    units = scheduler.units(family.decoder().shape)
-    counts = tuple(latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in latencies)
+    units = scheduler.units(decoder_of(family).shape)
+    counts = allocate_units(latencies, units)
     return (units, counts) if always or any(count < units.count for count in counts) else (None, ())
 
 
@@ -144,26 +139,6 @@ def _run_of(family: Family, request: Request, prepared: Prepared | PreparedInsid
     if isinstance(prepared, PreparedInside):
         return LLMRun(family, request, prepared.prepared, prepared)
     return LLMRun(family, request, prepared)
-
-
-def _with_tokens(family: Family, request: Request, wanted: Sequence[bool], *, observing: bool) -> Request:
-    made = insert_latency_tokens(
-        request.input_ids,
-        request.attention_mask,
-        request.labels,
-        wanted,
-        observing=observing,
-        image_token_id=family.image_token_id,
-        pad_token_id=family.pad_token_id,
-    )
-    return replace(
-        request,
-        input_ids=made.input_ids,
-        attention_mask=made.attention_mask,
-        labels=made.labels,
-        latency_columns=made.columns,
-        latency_hidden=observing,
-    )
 
 
 def _layout_at(run: LLMRun, units: Units) -> Layout:
@@ -184,9 +159,9 @@ def _layout_at(run: LLMRun, units: Units) -> Layout:
     return run.inside.plan.stages[-1].layout
 
 
-def _with_latency(run: LLMRun, latency_embeds: Tensor, *, alone: bool) -> LLMRun:
+def _with_latency(run: LLMRun, latency: LatencyTokens) -> LLMRun:
     batch = run.prepared.batch
-    embeds = add_latency(run.prepared.layout, batch.inputs_embeds, latency_embeds, alone=alone)
+    embeds = latency.put_into(run.prepared.layout, batch.inputs_embeds)
     prepared = replace(run.prepared, batch=replace(batch, inputs_embeds=embeds))
     inside = None if run.inside is None else replace(run.inside, prepared=prepared)
-    return replace(run, prepared=prepared, inside=inside, latency_embeds=latency_embeds, latency_alone=alone)
+    return replace(run, prepared=prepared, inside=inside, latency=latency)

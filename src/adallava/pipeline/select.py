@@ -14,10 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adallava.pipeline.checked import check_selection, declared_inputs
-from adallava.pipeline.stages import PLAIN, Stages
-from adallava.selection.contract import GreedyMethod, Selection, SelectionInput, Selector
+from adallava.pipeline.checked import check_merging, check_selection, declared_inputs
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.selection.greedy import greedy_selection
+from adallava.selection.selector_contract import GreedyMethod, Selection, SelectionInput, Selector
 
 _Grid = tuple[int, int]
 
@@ -80,7 +80,9 @@ def _choose_greedily(
         steps = partial(greedy_selection, selector)
         selection = stages.run(selector, "steps", steps, table, counts, torch.cat(scored) if scored else None)
         sizes = [grids[image][0] * grids[image][1] for image in images]
-        yield images, check_selection(selector.name, selection, counts, sizes)
+        selection = check_selection(selector.name, selection, counts, sizes)
+        check_merging(selector, selection, sizes)
+        yield images, selection
 
 
 def _table(selector: GreedyMethod, inputs: SelectionInput) -> tuple[Tensor, Tensor | None]:
@@ -91,7 +93,10 @@ def _table(selector: GreedyMethod, inputs: SelectionInput) -> tuple[Tensor, Tens
 def _select(selector: Selector, inputs: SelectionInput) -> Selection:
     """Ask about one image."""
     selection = selector.select(declared_inputs(selector.name, selector.needs, inputs))
-    return check_selection(selector.name, selection, inputs.keep_counts, [inputs.features.shape[1]])
+    sizes = [inputs.features.shape[1]]
+    selection = check_selection(selector.name, selection, inputs.keep_counts, sizes)
+    check_merging(selector, selection, sizes)
+    return selection
 
 
 def _of_image(inputs: SelectionInput, image: int, grid: _Grid) -> SelectionInput:

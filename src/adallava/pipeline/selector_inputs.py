@@ -8,15 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.errors import InputError
-from adallava.families.contract import Family, VisionFeatures
+from adallava.families.family_contract import Family, VisionFeatures
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.wording import Language, embed_words
-from adallava.selection.contract import (
-    Need,
-    SelectionInput,
-    Selector,
-    WordsMethod,
-)
+from adallava.selection.selector_contract import Need, SelectionInput, Selector, WordsMethod
 
 
 def selection_input(

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError
-from adallava.families.contract import DecoderLayers, RunLayer
+from adallava.families.capabilities import head_groups_of
+from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import reorder_layers
-from adallava.scheduling.contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units, has_free_token
+from adallava.pipeline.latency_token import has_token
+from adallava.scheduling.scheduler_contract import Schedule, ScheduleInput, Scheduler, TokenScheduler, Units
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class ScheduledLayers:
         if who.is_stock:
             return layer(hidden, inputs)
         if not who.is_whole:
-            return self._decoder.run_groups(index, hidden, inputs, who.rows, mlp_rows=who.mlp_rows)
+            return head_groups_of(self._decoder).run_groups(index, hidden, inputs, who.rows, mlp_rows=who.mlp_rows)
         (rows, *_) = who.rows
         left = layer(hidden.index_select(0, rows), inputs.of_rows(rows, len(hidden)))
         return hidden.index_copy(0, rows, left.to(hidden.dtype))
@@ -207,8 +209,7 @@ class ScheduledLayers:
         samples = []
         for latency, plan, count in zip(latencies, self._plan, self._unit_counts, strict=True):
             behind = tuple(tuple(group for group in every if layer[group]) for layer in plan)
-            reads = isinstance(self._scheduler, TokenScheduler)
-            tokens = int(reads and (count < units.count or has_free_token(self._scheduler)))
+            tokens = int(has_token(self._scheduler, count, units))
             run = (every,) * units.prefix_layers + behind
             samples.append(SampleLayers(self._scheduler.name, latency, run, groups, tokens))
         return tuple(samples)
@@ -261,7 +262,7 @@ class ScheduledLayers:
             left = layer(hidden, inputs)
             return hidden + own.to(hidden.dtype).unsqueeze(-1) * (left - hidden)
         everyone = torch.arange(len(hidden), device=hidden.device)
-        return self._decoder.run_groups(index, hidden, inputs, (everyone,) * groups, own)
+        return head_groups_of(self._decoder).run_groups(index, hidden, inputs, (everyone,) * groups, own)
 
 
 def _rows_by_group(plans: Sequence[Sequence[bool]], num_rows: int) -> list[list[int]]:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.families.contract import Family, TextTower
+from adallava.families.family_contract import Family, TextTower
 from adallava.pipeline.layout import Layout
-from adallava.selection.contract import WordsMethod
+from adallava.selection.selector_contract import WordsMethod
 
 
 @dataclass(frozen=True)

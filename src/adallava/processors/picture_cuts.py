@@ -4,12 +4,8 @@ import copy
 from typing import Any
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.transformers_internals import pil_llava_processor_class
+from adallava.families.picture_steps import padding_processor, picture_steps, why_not_padded
 from adallava.records.picture_frames import WHOLE, Frame
-
-_KNOWN = frozenset(("CLIPImageProcessor", "LlavaImageProcessor", "LlavaNextImageProcessor", "SiglipImageProcessor"))
-"""Processors whose steps are those of `find_frame`, seen in transformers 5.17, 5.23 and 5.24. `Pil` behind the name is
-the same without torchvision."""
 
 _KEPT_SETTINGS = (
     *("do_convert_rgb", "do_resize", "size", "resample", "crop_size", "do_rescale", "rescale_factor", "do_normalize"),
@@ -18,7 +14,7 @@ _KEPT_SETTINGS = (
 
 
 def find_frame(processor: Any, size: tuple[int, int]) -> Frame | None:
-    """Return where the grid of patches lies on a picture; of LLaVA-NeXT that of the whole, beside its tiles.
+    """Return where the grid of patches lies on a picture; of one shown in tiles, that of the whole.
 
     Args:
         processor: of the model.
@@ -28,10 +24,11 @@ def find_frame(processor: Any, size: tuple[int, int]) -> Frame | None:
         None for an image processor of another kind, whose steps are not known.
     """
     settings = processor.image_processor
-    if _kind(settings) not in _KNOWN:
+    steps = picture_steps(settings)
+    if steps is None:
         return None
-    sides = (max(size), max(size)) if _pads_to_square(settings) else size
-    shown = _resized(settings, sides)
+    sides = (max(size), max(size)) if steps.pads_to_square else size
+    shown = _squeezed(settings) if steps.squeezes else _resized(settings, sides)
     crop = settings.crop_size if settings.do_center_crop else None
     crop_sides = shown if crop is None else (crop.width, crop.height)
     patch = getattr(processor, "patch_size", None) or 1
@@ -44,24 +41,20 @@ def find_frame(processor: Any, size: tuple[int, int]) -> Frame | None:
 
 
 def pad_to_square(processor: Any) -> Any:
-    """Return a processor that first pads each picture to a square, in the mean color: LLaVA's `image_aspect_ratio` pad.
+    """Return a processor that first pads each picture to a square, in the mean color.
 
-    It is transformers' own `LlavaImageProcessor`, with the other settings as they are. The given one is not changed.
+    It is transformers' own that can, with the other settings as they are. The given one is not changed.
 
     Raises:
         UnsupportedModeError: for one that shows a picture in tiles, which are padded already, or of another kind.
     """
     settings = processor.image_processor
-    if hasattr(settings, "image_grid_pinpoints"):
-        raise UnsupportedModeError(
-            "pictures cannot be padded to squares for LLaVA-NeXT: it shows each whole, in tiles that are padded already"
-        )
-    if _kind(settings) not in _KNOWN:
-        raise UnsupportedModeError(
-            f"pictures cannot be padded to squares for {type(settings).__name__}: only for {', '.join(sorted(_KNOWN))}"
-        )
+    reason = why_not_padded(settings)
+    if reason is not None:
+        raise UnsupportedModeError(f"pictures cannot be padded to squares for {reason}")
     own = settings.to_dict()
-    padding = _padding_class(settings)(
+    padding = padding_processor(
+        settings,
         **{name: own[name] for name in _KEPT_SETTINGS if name in own},
         do_center_crop=bool(settings.do_center_crop),
         do_pad=True,
@@ -73,33 +66,19 @@ def pad_to_square(processor: Any) -> Any:
 
 def pads_to_square(processor: Any) -> bool:
     """Return whether a processor pads pictures to squares."""
-    return _pads_to_square(processor.image_processor)
+    steps = picture_steps(processor.image_processor)
+    return steps is not None and steps.pads_to_square
 
 
-def _kind(settings: Any) -> str:
-    return type(settings).__name__.removesuffix("Pil")
-
-
-def _pads_to_square(settings: Any) -> bool:
-    # Others mean something else by do_pad.
-    return _kind(settings) == "LlavaImageProcessor" and bool(settings.do_pad)
-
-
-def _padding_class(settings: Any) -> Any:
-    if type(settings).__name__.endswith("Pil"):
-        return pil_llava_processor_class()
-    from transformers import LlavaImageProcessor
-
-    return LlavaImageProcessor
+def _squeezed(settings: Any) -> tuple[int, int]:
+    """Return (width, height) of the square, or fixed size, that a whole picture is squeezed into."""
+    side = settings.size.shortest_edge
+    return (side, side) if side else (settings.size.width, settings.size.height)
 
 
 def _resized(settings: Any, sides: tuple[int, int]) -> tuple[int, int]:
     """Return (width, height) behind the resizing: of a fixed size, or with the shorter side of a fixed length."""
     size = settings.size
-    if _kind(settings) == "LlavaNextImageProcessor":
-        # The whole is squeezed into a square first.
-        side = size.shortest_edge
-        return (side, side) if side else (size.width, size.height)
     if not settings.do_resize:
         return sides
     if not size.shortest_edge:

@@ -5,6 +5,7 @@ A run folder holds `run.json` (`Run`), `samples.jsonl` (one `SampleRecord` a lin
 report or a doctor says is read from these.
 """
 
+from adallava.records.config import Decoding, RunConfig
 from adallava.records.estimates import Interval, PairedDifference, Record, Verdict
 from adallava.records.names import (
     DOWNSAMPLE_METHOD,
@@ -33,8 +34,9 @@ from adallava.records.results import (
     Timing,
     TimingRecord,
 )
-from adallava.records.run import Decoding, Provenance, Run, RunConfig
+from adallava.records.run import Provenance, Run
 from adallava.records.sample import SampleRecord
+from adallava.records.what_ran import WhatRan
 
 __all__ = [
     "DOWNSAMPLE_METHOD",
@@ -69,4 +71,5 @@ __all__ = [
     "Timing",
     "TimingRecord",
     "Verdict",
+    "WhatRan",
 ]

@@ -40,6 +40,11 @@ class AnswerPlaces:
         self._by_cell.setdefault(cell, {})[answer] = place
         return True
 
+    def place(self, key: AnswerKey) -> int:
+        """Return where an answer that is there begins."""
+        cell, sample_id, draw = key
+        return self._by_cell[cell][sample_id, draw]
+
     def of_cell(self, cell: str) -> Sequence[int]:
         """Return where the answers of a cell begin, in ascending order."""
         return sorted(self._by_cell.get(cell, {}).values())

@@ -3,9 +3,10 @@
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from adallava.budget import Latency, TokenBudget
-from adallava.records import FULL_LATENCY, FULL_METHOD, NONE_METHOD, PositionsName
+from adallava.records import FULL_LATENCY, FULL_METHOD, NONE_METHOD, PositionsName, RunConfig
 
 NO_BUDGET = "none"
 """Stands for the budget of a method that ignores it: its cell is `<method>@none`."""
@@ -14,8 +15,9 @@ COMPACT_SUFFIX = "+compact"
 """Ends the id of a cell whose kept tokens are counted anew."""
 
 _FULL = Latency(ratio=1.0)
+_FULL_BUDGET = TokenBudget(ratio=1.0)
 
-FULL_CELL = f"{FULL_METHOD}@{TokenBudget(ratio=1.0)}"
+FULL_CELL = f"{FULL_METHOD}@{_FULL_BUDGET}"
 """The full-token model, the first cell of every sweep."""
 
 
@@ -38,6 +40,14 @@ class CellPlan:
     draws: int = 1
     scheduler: str | None = None
     latency: Latency | None = None
+
+    def call(self) -> dict[str, Any]:
+        """Return what the cell asks of `AdaLlava.generate`, as its arguments."""
+        return {
+            "token_budget": _FULL_BUDGET if self.budget is None else self.budget,
+            "latency": _FULL if self.latency is None else self.latency,
+            "positions": self.positions,
+        }
 
     @property
     def curve(self) -> str:
@@ -83,6 +93,23 @@ def split_cell(cell: str) -> tuple[str, str, PositionsName]:
     return method + slash + schedule, budget, positions
 
 
+def cells_of(
+    config: RunConfig, ignoring_budget: Collection[str], *, drawing: Collection[str], with_token: Collection[str]
+) -> tuple[CellPlan, ...]:
+    """Return the cells that a run asks for, by names that are resolved; see `plan_cells`."""
+    return plan_cells(
+        config.methods,
+        config.token_budgets,
+        ignoring_budget,
+        positions=config.positions,
+        drawing=drawing,
+        draws=config.draws,
+        schedulers=config.schedulers,
+        latencies=config.latencies,
+        with_token=with_token,
+    )
+
+
 def plan_cells(
     methods: Iterable[str],
     budgets: Iterable[TokenBudget],
@@ -112,14 +139,14 @@ def plan_cells(
         latencies: in the order to run.
         with_token: schedulers whose LLM expects a latency token behind every prompt: they run at 1.0, too.
     """
-    cells = [CellPlan(FULL_METHOD, TokenBudget(ratio=1.0), draws=draws if FULL_METHOD in drawing else 1)]
+    cells = [CellPlan(FULL_METHOD, _FULL_BUDGET, draws=draws if FULL_METHOD in drawing else 1)]
     budgets, positions, methods = tuple(budgets), tuple(positions), tuple(methods)
     for scheduler, latency in _schedules(tuple(schedulers), latencies, with_token):
         for method in dict.fromkeys((FULL_METHOD, *methods)):
             if method == NONE_METHOD and scheduler is not None:
                 continue
             asked: Iterable[TokenBudget | None] = (None,) if method in ignoring_budget else budgets
-            asked = (TokenBudget(ratio=1.0),) if method == FULL_METHOD else asked
+            asked = (_FULL_BUDGET,) if method == FULL_METHOD else asked
             placed: tuple[PositionsName, ...] = ("original",) if method in (NONE_METHOD, FULL_METHOD) else positions
             times = draws if {method, scheduler and f"/{scheduler}"} & set(drawing) else 1
             cells.extend(

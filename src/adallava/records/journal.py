@@ -254,7 +254,7 @@ def _drop_unfinished(folder: Path) -> None:
 def _claim(folder: Path, run: Run, sha256_of_first: Callable[[int], str | None]) -> Run:
     existing = read_run(folder)
     if existing is None:
-        if share_files(folder) or any((folder / name).exists() for name in (SAMPLES_FILE, RESULTS_FILE)):
+        if share_files(folder) or any((folder / name).exists() for name in (SAMPLES_FILE, TIMINGS_FILE, RESULTS_FILE)):
             raise RunFolderError(f"{folder} holds results without {RUN_FILE}: give another --output")
         write_record(folder / RUN_FILE, run)
         return run

@@ -19,6 +19,10 @@ FULL_LATENCY = "1.0"
 PositionsName = Literal["original", "compact"]
 """`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""
 
+EngineName = Literal["auto", "stock", "graphs", "compiled", "eager"]
+"""`auto`: CUDA graphs where they can run, else stock `generate`. `compiled`: graphs of compiled layers. `eager`: the
+passes of the graphs, without graphs."""
+
 SampleName = Literal["first", "random"]
 """Which samples of a task a limit takes: the first ones, or a random sample that the seed decides."""
 

@@ -1,6 +1,6 @@
 """Read a run folder back into records, or say what is wrong with it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from adallava.errors import RunFolderError
 from adallava.records import Results, Run, SampleRecord
+from adallava.records.answer_places import AnswerPlaces, answer_key
 from adallava.records.jsonl import read_lines
 from adallava.records.lines import parse_line, what_is_wrong
 from adallava.records.regular_files import open_regular
@@ -33,13 +34,18 @@ def read_results(run_folder: Path) -> Results:
     return _read(Results, run_folder / "results.json")
 
 
-def read_samples(run_folder: Path) -> Iterator[SampleRecord]:
-    """Yield the lines of `samples.jsonl` in file order; a run may have more of them than fit in memory.
+def read_samples(run_folder: Path, tell: Callable[[str], None] = lambda _: None) -> Iterator[SampleRecord]:
+    """Yield the answers of `samples.jsonl` in file order; a run may have more of them than fit in memory.
+
+    Args:
+        run_folder: of a finished run.
+        tell: called with a line to say: that the same line is there twice, and is read once.
 
     Raises:
-        RunFolderError: if the file is missing, its last line is torn, or a line is not a `SampleRecord`.
+        RunFolderError: if the file is missing, its last line is torn, a line is not a `SampleRecord`, or two lines hold
+            one answer and differ.
     """
-    path = run_folder / "samples.jsonl"
+    path, places, repeated = run_folder / "samples.jsonl", AnswerPlaces(), 0
     with _open(path) as file:
         for line in read_lines(file):
             if line.blank:
@@ -49,7 +55,24 @@ def read_samples(run_folder: Path) -> Iterator[SampleRecord]:
                     f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it goes on "
                     "where it stopped"
                 )
-            yield parse_line(path, line.number, line.data, SampleRecord)
+            record = parse_line(path, line.number, line.data, SampleRecord)
+            if places.add(answer_key(record), line.place):
+                yield record
+            elif _line_at(path, places.place(answer_key(record))) == line.data:
+                repeated += 1
+            else:
+                raise RunFolderError(
+                    f"line {line.number} of {path} is another answer to what a line before it answers ({record.cell}, "
+                    f"{record.sample_id}, draw {record.draw}): remove the one that is not of this run"
+                )
+    if repeated:
+        tell(f"note: {repeated} lines of {path} are there twice, and were read once")
+
+
+def _line_at(path: Path, place: int) -> bytes:
+    with _open(path) as file:
+        file.seek(place)
+        return file.readline()
 
 
 def _open(path: Path) -> IO[bytes]:

@@ -46,7 +46,7 @@ def extends(there: Run, asked: Run) -> bool:
 
 def joined(there: Run, asked: Run) -> Run:
     """Return what a folder's run is from now on: as it was, over the samples and the batch sizes to time at of both."""
-    sizes = sorted({*there.config.timing_batch_sizes, *asked.config.timing_batch_sizes})
+    sizes = tuple(sorted({*there.config.timing_batch_sizes, *asked.config.timing_batch_sizes}))
     config: dict[str, Any] = {"timing_batch_sizes": sizes}
     provenance: dict[str, Any] = {}
     if extends(there, asked):
@@ -69,7 +69,9 @@ def at_limit_of(there: Run, asked: Run, sha256_of_first: Callable[[int], str | N
 
 
 def _pairs(there: Run, asked: Run) -> Iterator[tuple[str, Any, Any]]:
-    old, new = (one.config.model_dump(exclude={*_DECIDES_NO_ANSWER, *_TOLD_APART}) for one in (there, asked))
+    old, new = (
+        one.config.model_dump(mode="json", exclude={*_DECIDES_NO_ANSWER, *_TOLD_APART}) for one in (there, asked)
+    )
     if not (_names_files(there) and _names_files(asked)):
         yield "model", there.config.model, asked.config.model
     if not (_is_of_file(there) and _is_of_file(asked)):

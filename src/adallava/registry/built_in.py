@@ -32,7 +32,7 @@ SCHEDULERS = {
     "adallava-heads": "adallava.scheduling.adallava_heads:AdallavaHeadsScheduler",
     "first": "adallava.scheduling.first:FirstScheduler",
     "spaced": "adallava.scheduling.spaced:SpacedScheduler",
-    "random": "adallava.scheduling.random:RandomScheduler",
+    "random": "adallava.scheduling.random_layers:RandomScheduler",
     "fixed": "adallava.scheduling.fixed:FixedScheduler",
 }
 """Schedulers of the LLM's layers."""
@@ -44,6 +44,6 @@ FAMILIES = {
 """Model families, by the `model_type` of their config."""
 
 TASKS = {
-    "lmms": "adallava.integrations.lmms_eval.task:load_lmms_task",
+    "lmms": "adallava.integrations.lmms_eval.lmms_task:load_lmms_task",
 }
 """Sources of tasks, by what stands before the colon of a task's name."""

@@ -5,7 +5,11 @@ stays fast and needs no torch.
 """
 
 import difflib
-from importlib.metadata import EntryPoint, entry_points
+import sys
+from functools import lru_cache
+from importlib import metadata
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
 from typing import Any
 
 from adallava.errors import AdallavaError, UnknownNameError
@@ -36,31 +40,25 @@ _REQUIRED = ("name", "learned", "needs", "merges", "per_sample", "ignores_budget
 """Of every method."""
 
 _REQUIRED_BEFORE = (*_REQUIRED, "select")
-"""Of a method that selects before the LLM: `selection.contract.Selector`."""
+"""Of a method that selects before the LLM: `selection.selector_contract.Selector`."""
 
 _REQUIRED_INSIDE = (*_REQUIRED, "schedule", "raters", "choose", "num_raters")
 """Of a method inside the LLM, which has a schedule: `selection.layer_contract.LayerSelector`."""
 
 _REQUIRED_SCHEDULER = ("name", "learned", "per_sample", "units", "schedule")
-"""Of a scheduler: `scheduling.contract.Scheduler`."""
+"""Of a scheduler: `scheduling.scheduler_contract.Scheduler`."""
 
 _REQUIRED_FAMILY = (
     *("name", "transformers_class", "model", "shape", "image_token_id", "pad_token_id", "device", "dtype", "provides"),
-    *(
-        "one_grid",
-        "grids",
-        "tower_runs",
-        "pictures",
-        "encode",
-        "load_text_tower",
-        "project",
-        "project_all",
-    ),
-    *("embed_text", "num_llm_layers", "decoder"),
+    *("one_grid", "grids", "encode", "project", "project_all", "embed_text", "llm_of", "num_llm_layers"),
 )
-"""Of a model family: `families.contract.Family`. Its name is the `model_type` of the config."""
+"""Of a model family: the core, `families.family_contract.Family`. Its name is the `model_type` of the config."""
 
-_CONTRACTS = ("adallava.selection.contract", "adallava.selection.layer_contract", "adallava.scheduling.contract")
+_CONTRACTS = (
+    "adallava.selection.selector_contract",
+    "adallava.selection.layer_contract",
+    "adallava.scheduling.scheduler_contract",
+)
 """Modules whose protocols a class may inherit. What it takes over from there has no body."""
 
 
@@ -135,6 +133,24 @@ def task_source(name: str) -> Any:
         return entry_point.load()
     except (ImportError, AttributeError) as error:
         raise AdallavaError(f"tasks of {source!r} cannot be loaded from {entry_point.value!r}: {error}") from error
+
+
+def entry_points(group: str) -> EntryPoints:
+    """Return what the installed packages register under a group."""
+    return _read_entry_points(group, tuple((folder, _changed_at(folder)) for folder in sys.path))
+
+
+@lru_cache(maxsize=len(_BUILT_IN))
+def _read_entry_points(group: str, folders: tuple[tuple[str, float], ...]) -> EntryPoints:
+    """Read every package's, again only once a package came or went: that takes milliseconds, and models ask often."""
+    return metadata.entry_points(group=group)
+
+
+def _changed_at(folder: str) -> float:
+    try:
+        return Path(folder).stat().st_mtime
+    except (OSError, ValueError):
+        return 0.0
 
 
 def selects_inside_llm(cls: object) -> bool:

@@ -25,13 +25,12 @@ class Fact:
 def run_facts(run: Run, results: Results) -> list[Fact]:
     """Return what was run and on what, in reading order within each width."""
     config, origin = run.config, run.provenance
-    positions = [config.positions] if isinstance(config.positions, str) else config.positions
     facts = [
         ("Model", config.model),
         ("Task", config.task + (f", split {config.split}" if config.split else "")),
         ("Samples", _samples(results, config)),
         ("Methods", ", ".join(config.methods)),
-        ("Token budgets", ", ".join(config.token_budgets)),
+        ("Token budgets", ", ".join(map(str, config.token_budgets))),
         ("Batch size", str(config.batch_size)),
         ("Timed at batch", ", ".join(map(str, config.timing_batch_sizes))),
         ("Method options", _pairs({name: _pairs(options) for name, options in config.method_options.items()})),
@@ -40,7 +39,7 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         ("New tokens at most", str(config.max_new_tokens)),
         ("Decoding", "not recorded" if config.decoding is None else config.decoding.words),
         ("Precision, device", f"{config.dtype}, {config.device}, {config.attn_implementation} attention"),
-        ("Positions", ", ".join(positions)),
+        ("Positions", ", ".join(config.positions)),
         ("Appended to questions", config.question_suffix),
         ("Pictures", "padded to squares" * config.pad_to_square),
         ("Columns", _pairs(config.columns)),

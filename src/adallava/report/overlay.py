@@ -9,8 +9,8 @@ from adallava.errors import InputError
 from adallava.records import Cell, Results, Run
 from adallava.records.estimates import Verdict
 from adallava.report import formats
+from adallava.report.pair_words import Outcome, least_points, least_range, margin_points, outcome_of
 from adallava.report.sample_table import SampleTable, is_right
-from adallava.report.wording import Outcome, least_points, least_range, margin_points, outcome_of
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -20,21 +21,21 @@ from adallava.records.durable import write_atomically
 from adallava.records.picture_frames import is_cut
 from adallava.records.read import read_results, read_run, read_samples
 from adallava.report import formats, tables, verdicts
-from adallava.report.alarms import alarm_lines, has_leaders, majority_words, without_leaders
+from adallava.report.alarm_lines import alarm_lines, has_leaders, majority_words, without_leaders
 from adallava.report.axes import cost_axes, is_blind
 from adallava.report.clock_notes import clock_note, table_clock_note
 from adallava.report.facts import run_facts
-from adallava.report.hard_split import hard_samples, hard_words
+from adallava.report.hard_samples import hard_samples, hard_words
 from adallava.report.marks import method_marks
 from adallava.report.overlay import OtherRun, Overlay, compare_runs
 from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
 from adallava.report.page_dials import dials_part, fronts_json
 from adallava.report.page_samples import samples_json
-from adallava.report.pick import Pictures, choose_pictures, kinds_of
+from adallava.report.pair_words import least_range
+from adallava.report.pick_pictures import Pictures, choose_pictures, kinds_of
 from adallava.report.roofline_ms import Roofline, run_roofline
 from adallava.report.sample_table import SampleTable, read_table
 from adallava.report.seen import cut_words
-from adallava.report.wording import least_range
 
 REPORT_NAME = "report.html"
 
@@ -53,6 +54,7 @@ def write_report(
     num_pictures: int | None = None,
     laid_over: Path | None = None,
     roofline: str | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write the page of a run folder, from the files that are in it, and return its path.
 
@@ -66,17 +68,18 @@ def write_report(
         num_pictures: how many samples get their picture, see `choose_pictures`.
         laid_over: the folder of a second run, on the same samples.
         roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
+        tell: see `read_samples`.
 
     Raises:
         RunFolderError: if one of the files is missing or not what a sweep writes.
         InputError: if the two runs have nothing in common, or the hardware's ceilings are not known.
     """
-    run, results, table = _read(run_folder)
+    run, results, table = _read(run_folder, tell)
     other = None
     if laid_over is not None:
         folder = laid_over.resolve()
         same_name = folder.name == run_folder.resolve().name
-        other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder))
+        other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder, tell))
     overlay = None if other is None else compare_runs(run, results, table, other)
     columns = _both(table, other)
     pictures = choose_pictures(columns, image_of, num_pictures)
@@ -100,9 +103,9 @@ class _Page:
     roofline: Roofline | None
 
 
-def _read(folder: Path) -> tuple[Run, Results, SampleTable]:
+def _read(folder: Path, tell: Callable[[str], None]) -> tuple[Run, Results, SampleTable]:
     run, results = read_run(folder), read_results(folder)
-    return run, results, read_table(read_samples(folder), [cell.cell for cell in results.cells])
+    return run, results, read_table(read_samples(folder, tell), [cell.cell for cell in results.cells])
 
 
 def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
@@ -187,7 +190,9 @@ def _render(page: _Page) -> str:
     )
 
 
+@cache
 def _environment() -> Environment:
+    """Return the templates' environment; it keeps what it has compiled, which takes longer than filling it in."""
     environment = Environment(
         loader=PackageLoader("adallava.report"),
         autoescape=True,

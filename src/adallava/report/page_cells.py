@@ -7,10 +7,10 @@ from typing import Any
 from adallava.records import FULL_METHOD, Cell, Interval, PairedDifference, Results
 from adallava.records.alarms import MajorityBaseline
 from adallava.report import formats
-from adallava.report.alarms import MAJORITY_NAME
+from adallava.report.alarm_lines import MAJORITY_NAME
 from adallava.report.axes import cost_axes, is_blind, not_drawn, place_on
 from adallava.report.marks import method_marks
-from adallava.report.wording import least_points, margin_points, outcome_of
+from adallava.report.pair_words import least_points, margin_points, outcome_of
 
 
 @dataclass(frozen=True)

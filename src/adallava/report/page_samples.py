@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from adallava.records.picture_frames import seen_share
 from adallava.report.packed import bitmap, pack_bytes, pack_numbers, pack_texts
 from adallava.report.patches import square_grid
-from adallava.report.pick import Pictures, kinds_of
+from adallava.report.pick_pictures import Pictures, kinds_of
 from adallava.report.sample_table import Answers, SampleRow, SampleTable
 
 SCORE_STEPS = 240

@@ -5,7 +5,7 @@ from typing import Any
 
 from adallava.records import Results
 from adallava.report import formats
-from adallava.report.alarms import without_leaders
+from adallava.report.alarm_lines import without_leaders
 from adallava.report.axes import cost_axes, place_on
 from adallava.report.dial_grid import HeatMap, heat_maps, shade_ends
 from adallava.report.page_dials import fronts_json

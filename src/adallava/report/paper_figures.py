@@ -11,7 +11,7 @@ from adallava.errors import InputError
 from adallava.records import FULL_METHOD, Cell, Interval, PositionsName, Results
 from adallava.records.durable import make_folder, write_atomically
 from adallava.report import formats
-from adallava.report.alarms import MAJORITY_NAME, majority_of
+from adallava.report.alarm_lines import MAJORITY_NAME, majority_of
 from adallava.report.axes import CostAxis, cost_axes, is_blind, place_on
 from adallava.report.marks import Mark, method_marks
 

@@ -6,7 +6,7 @@ from adallava.analysis.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_byt
 from adallava.records import FULL_METHOD, Cell, Interval, Results, Run
 from adallava.records.durable import make_folder, write_atomically
 from adallava.report import formats
-from adallava.report.alarms import MAJORITY_NAME, alarm_lines, has_leaders, majority_of, without_leaders
+from adallava.report.alarm_lines import MAJORITY_NAME, alarm_lines, has_leaders, majority_of, without_leaders
 from adallava.report.axes import has_flops, is_blind
 from adallava.report.clock_notes import table_clock_note
 from adallava.report.dial_tables import dial_tables

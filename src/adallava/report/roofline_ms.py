@@ -59,7 +59,7 @@ def run_roofline(run: Run, results: Results, asked: str | None = None) -> Roofli
 def _own(run: Run) -> str | None:
     """Return what the run was made on, if its ceilings are known: a run takes one device."""
     devices = run.provenance.hardware.get("cuda_devices") or []
-    kind, _, number = run.config.device.partition(":")
+    kind, _, number = (run.config.device or "").partition(":")
     place = int(number) if number.isdigit() else 0
     return hardware_of_device(devices[place]) if kind == "cuda" and place < len(devices) else None
 

@@ -92,7 +92,7 @@ class SampleTable:
 def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleTable:
     """Return the answers of the given cells; records of other cells are passed over.
 
-    A repeated draw of one answer replaces nothing: resumed runs write each (cell, sample, draw) once.
+    Each (cell, sample, draw) is there once; see `read_samples`.
     """
     firsts: dict[str, SampleRecord] = {}
     num_patches: dict[str, int] = {}
@@ -108,20 +108,20 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         firsts.setdefault(record.sample_id, record)
         if record.picture_sha256 is not None:
             pictures.setdefault(record.sample_id, record.picture_sha256)
-        tokens = record.tokens_per_image
+        tokens = record.ran.tokens_per_image
         tiled = tiled or len(set(tokens)) > 1
-        if record.kept_indices or record.sample_id not in num_patches:
+        if record.ran.kept_indices or record.sample_id not in num_patches:
             num_patches[record.sample_id] = tokens[0] if tokens else 0
         if record.frames:
             frames.setdefault(record.sample_id, record.frames[0])
-        if record.merged:
+        if record.ran.merged:
             merging.add(record.cell)
         answers = columns[record.cell].setdefault(record.sample_id, Answers())
         # One object for equal texts: a run has few different answers and very many records.
         text = texts.setdefault(record.response, record.response)
         answers.add(record.draw, text, record.score, record.error)
-        if record.kept_indices and record.draw == 0:
-            answers.kept = bitmap(record.kept_indices[0], tokens[0])
+        if record.ran.kept_indices and record.draw == 0:
+            answers.kept = bitmap(record.ran.kept_indices[0], tokens[0])
     rows = tuple(_row(record, num_patches[id_], pictures.get(id_), frames.get(id_)) for id_, record in firsts.items())
     return SampleTable(rows, columns, frozenset(merging), tiled)
 

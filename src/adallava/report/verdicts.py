@@ -9,7 +9,7 @@ from adallava.report import formats
 from adallava.report.axes import is_blind
 from adallava.report.clock_notes import table_clock_note
 from adallava.report.marks import Mark, method_marks
-from adallava.report.wording import Outcome, least_points, least_range, margin_points, outcome_of
+from adallava.report.pair_words import Outcome, least_points, least_range, margin_points, outcome_of
 
 AXIS_TITLES: dict[Axis, str] = {
     "tokens": "tokens, layer average",

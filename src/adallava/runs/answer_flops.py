@@ -4,18 +4,22 @@ from collections.abc import Sequence
 
 from adallava.costs.flops import answer_flops, kv_bytes
 from adallava.costs.parts import ModelCosts, TowerCosts
+from adallava.errors import AdallavaError
 from adallava.model import AdaLlava
-from adallava.pipeline.result import RunRecord
+from adallava.records import WhatRan
 from adallava.runs.inside_cost import inside_selector_flops
-from adallava.scheduling.contract import TokenScheduler
-from adallava.selection.contract import Need, ResizingMethod, TowerShape
+from adallava.scheduling.scheduler_contract import TokenScheduler
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import Need, ResizingMethod, Selector, TowerShape
+
+MAX_CHOICE_FLOPS = 10**18
+"""For one image: more than any model takes for a whole answer."""
 
 
 def count_flops(
     model: AdaLlava,
     costs: ModelCosts | None,
-    ran: RunRecord,
+    ran: WhatRan,
     question: str,
     answer_length: int,
     num_beams: int = 1,
@@ -45,7 +49,7 @@ def count_flops(
         num_images=len(images),
         num_vision_tokens=sum(sizes),
         tokens_kept_per_image=entering[: len(images)],
-        prompt_length=ran.llm_sequence_length,
+        prompt_length=ran.prompt_length,
         answer_length=answer_length,
         selector_flops=_selector_flops(model, costs, ran, question, images),
         tokens_kept_by_layer=ran.tokens_kept_by_layer,
@@ -53,14 +57,14 @@ def count_flops(
         towers=_towers(model, running.vision, ran) if images else [],
         tower_layers_read=len(needs & {Need.FEATURE_LAYER, Need.LAST_LAYER}),
         projects_all=Need.PROJECTED in needs,
-        layer_shares=None if ran.layers is None else ran.layers.layer_shares,
+        layer_shares=ran.layer_shares,
         scheduler_flops=_scheduler_flops(model, ran),
     )
     return flops | {part: num_beams * flops[part] for part in ("prefill", "decode")}
 
 
 def count_kv_bytes(
-    model: AdaLlava, costs: ModelCosts | None, ran: RunRecord, answer_length: int, num_beams: int = 1
+    model: AdaLlava, costs: ModelCosts | None, ran: WhatRan, answer_length: int, num_beams: int = 1
 ) -> int | None:
     """Return the bytes of an answer's keys and values at its end. Arguments as for `count_flops`."""
     if costs is None:
@@ -68,21 +72,21 @@ def count_kv_bytes(
     by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * len(costs.llm.layers)
     return num_beams * kv_bytes(
         costs.llm,
-        [ran.llm_sequence_length - ran.tokens_kept + count for count in by_layer],
+        [ran.prompt_length - ran.tokens_kept + count for count in by_layer],
         answer_length,
         bytes_per_value=model.dtype.itemsize,
-        layer_shares=None if ran.layers is None else ran.layers.layer_shares,
+        layer_shares=ran.layer_shares,
     )
 
 
-def _scheduler_flops(model: AdaLlava, ran: RunRecord) -> int:
-    if ran.layers is None or not ran.layers.latency_tokens or not isinstance(model.scheduler, TokenScheduler):
+def _scheduler_flops(model: AdaLlava, ran: WhatRan) -> int:
+    if not ran.latency_tokens or not isinstance(model.scheduler, TokenScheduler):
         return 0
     return model.scheduler.flops()
 
 
 def _selector_flops(
-    model: AdaLlava, costs: ModelCosts, ran: RunRecord, question: str, images: Sequence[TowerShape]
+    model: AdaLlava, costs: ModelCosts, ran: WhatRan, question: str, images: Sequence[TowerShape]
 ) -> int:
     """Return the FLOPs of choosing over the images that the tower saw, and of merging."""
     selector = model.selector
@@ -90,18 +94,32 @@ def _selector_flops(
         return 0
     if isinstance(selector, LayerSelector):
         return inside_selector_flops(selector, images, costs.llm, ran)
-    latency_tokens = 0 if ran.layers is None else ran.layers.latency_tokens
-    num_question_tokens = ran.llm_sequence_length - ran.tokens_kept - latency_tokens
+    num_question_tokens = ran.prompt_length - ran.tokens_kept - ran.latency_tokens
     if Need.WORDS in selector.needs:
         num_question_tokens = model.num_words(question)
     own = sum(
-        selector.flops(image, num_question_tokens, len(kept))
+        said_flops(selector, image, num_question_tokens, len(kept))
         for image, kept in zip(images, ran.kept_indices, strict=True)
     )
     return own + len(images) * model.text_tower_flops(question)
 
 
-def _towers(model: AdaLlava, vision: TowerCosts, ran: RunRecord) -> list[TowerCosts]:
+def said_flops(selector: Selector, image: TowerShape, num_question_tokens: int, keep_count: int) -> int:
+    """Return what a method says that choosing costs; see `Selector.flops`.
+
+    Raises:
+        AdallavaError: if it is no number of FLOPs that anything takes.
+    """
+    said: object = selector.flops(image, num_question_tokens, keep_count)
+    if not isinstance(said, int) or isinstance(said, bool) or not 0 <= said <= MAX_CHOICE_FLOPS:
+        raise AdallavaError(
+            f"method {selector.name!r} says that choosing {keep_count} of {image.num_vision_tokens} tokens costs "
+            f"{f'{said!r}'[:80]} FLOPs: its `flops` must return a whole number from 0 to 10^18"
+        )
+    return said
+
+
+def _towers(model: AdaLlava, vision: TowerCosts, ran: WhatRan) -> list[TowerCosts]:
     """Return the tower as it ran for each picture that went through: smaller ones, or several an image."""
     if isinstance(model.selector, ResizingMethod):
         grids = [model.selector.tower_grid(len(kept), model.shape.grid) for kept in ran.kept_indices if kept]

@@ -16,7 +16,7 @@ from adallava.model import AdaLlava
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.decoding import generate_arguments
 from adallava.pipeline.result import AdaLlavaOutput
-from adallava.records import Decoding, SampleRecord
+from adallava.records import Decoding, RunConfig, SampleRecord, WhatRan
 from adallava.records.cells import CellPlan, sample_seed
 from adallava.runs.answer_flops import count_flops, count_kv_bytes
 from adallava.runs.batches import BatchStore, PreparedBatch, describe_error
@@ -32,18 +32,14 @@ class Answerer:
     Attributes:
         model: holds the method.
         costs: of the parts of the model without the method, for its FLOPs; None where these cannot be counted.
-        seed: of the run.
-        max_new_tokens: after which an answer is cut.
+        config: of the run, resolved.
         score: of a response to a sample.
-        decoding: of every answer.
     """
 
     model: AdaLlava
     costs: ModelCosts | None
-    seed: int
-    max_new_tokens: int
+    config: RunConfig
     score: Scorer
-    decoding: Decoding
 
     def answer(self, plan: CellPlan, draw: int, batch: PreparedBatch) -> list[SampleRecord]:
         """Answer a batch and return one record a sample, those that could not be read last.
@@ -54,7 +50,7 @@ class Answerer:
         failed = [failed_record(plan, draw, sample, error) for sample, error in batch.failures]
         if not batch.samples:
             return failed
-        run = self.run(plan, draw, batch, max_new_tokens=self.max_new_tokens)
+        run = self.run(plan, draw, batch, max_new_tokens=self.config.max_new_tokens)
         answered = [self._record(plan, draw, batch, row, run) for row in range(len(batch.samples))]
         return answered + failed
 
@@ -74,16 +70,14 @@ class Answerer:
         inputs: dict[str, Any] = {name: tensor.to(device) for name, tensor in batch.inputs.items()}
         reset_peak_memory(device)
         ids = [sample.id for sample in batch.samples]
-        with _drawing(sample_seed(self.seed, "\n".join(ids), draw) if self.decoding.samples else None, device):
+        with _drawing(sample_seed(self.config.seed, "\n".join(ids), draw) if self._decoding.samples else None, device):
             load, start = read_load(), time.perf_counter()
             output = self.model.generate(
                 **inputs,
-                token_budget=1.0 if plan.budget is None else plan.budget,
-                latency=1.0 if plan.latency is None else plan.latency,
-                seed=[sample_seed(self.seed, sample_id, draw) for sample_id in ids],
-                positions=plan.positions,
+                **plan.call(),
+                seed=[sample_seed(self.config.seed, sample_id, draw) for sample_id in ids],
                 clock=clock,
-                **{**generate_arguments(self.decoding), **lengths},
+                **{**generate_arguments(self._decoding), **lengths},
             )
         batch_ms = (time.perf_counter() - start) * 1000.0
         others = cpu_by_others(load, read_load())
@@ -92,31 +86,17 @@ class Answerer:
     def _record(self, plan: CellPlan, draw: int, batch: PreparedBatch, row: int, run: "BatchRun") -> SampleRecord:
         output, ran, response = run.output, run.output.records[row], run.output.text[row]
         # A search goes on past its best answer, for the whole batch: what it took is what it cost.
-        beams = self.decoding.num_beams
-        decoded = (output.num_steps if beams > 1 else output.answer_lengths[row], beams)
+        beams = self._decoding.num_beams
+        decoded = (output.num_steps if beams > 1 else ran.answer_length, beams)
         sample = batch.samples[row]
         return SampleRecord(
             **_asked(plan, draw, sample),
+            ran=ran,
             response=response,
             score=self.score(sample, response),
-            num_vision_tokens=ran.num_vision_tokens,
-            tokens_asked=ran.tokens_asked,
-            tokens_kept=ran.tokens_kept,
-            tokens_kept_by_layer=None if ran.tokens_kept_by_layer is None else list(ran.tokens_kept_by_layer),
-            tokens_planned=ran.tokens_planned,
             picture_sha256=batch.picture_sha256[row],
-            kept_indices=[list(indices) for indices in ran.kept_indices],
-            grids=list(ran.grids),
             frames=None if (frame := batch.frames.get(sample.id)) is None else [frame],
-            groups_run=None if ran.layers is None else [list(run) for run in ran.layers.groups_run],
-            groups_per_layer=1 if ran.layers is None else ran.layers.groups,
-            latency_tokens=0 if ran.layers is None else ran.layers.latency_tokens,
             kv_bytes=count_kv_bytes(self.model, self.costs, ran, *decoded),
-            merged=self.model.selector is not None and self.model.selector.merges,
-            chosen_per_sample=self.model.selector is not None and self.model.selector.per_sample,
-            prompt_length=output.prompt_lengths[row],
-            answer_length=output.answer_lengths[row],
-            finish_reason=output.finish_reasons[row],
             empty_cause=classify_empty(response, output.answer_ids[row], self._eos_ids, self._special_ids),
             batch_ms=run.batch_ms,
             batch_size=run.batch_size,
@@ -126,9 +106,14 @@ class Answerer:
             cpu_by_others=run.cpu_by_others,
         )
 
+    @property
+    def _decoding(self) -> Decoding:
+        assert self.config.decoding is not None
+        return self.config.decoding
+
     @cached_property
     def _eos_ids(self) -> frozenset[int]:
-        return frozenset(self.decoding.eos_token_ids)
+        return frozenset(self._decoding.eos_token_ids)
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
@@ -200,14 +185,9 @@ def _asked(plan: CellPlan, draw: int, sample: TaskSample) -> dict[str, Any]:
         "cell": plan.cell,
         "sample_id": sample.id,
         "draw": draw,
-        "positions": plan.positions,
         "question": sample.question,
         "answers": list(sample.answers),
         "kind": sample.kind,
-        "method": plan.method,
-        "budget_asked": plan.budget_asked,
-        "scheduler": plan.scheduler,
-        "latency_asked": plan.latency_asked,
     }
 
 
@@ -215,14 +195,15 @@ def failed_record(plan: CellPlan, draw: int, sample: TaskSample, error: str) -> 
     """Return the record of a sample without an answer: no score, all counts 0."""
     return SampleRecord(
         **_asked(plan, draw, sample),
+        ran=WhatRan.nothing(
+            method=plan.method,
+            budget_asked=plan.budget_asked,
+            positions=plan.positions,
+            scheduler=plan.scheduler,
+            latency_asked=plan.latency_asked,
+        ),
         response="",
         score=None,
-        num_vision_tokens=0,
-        tokens_asked=0,
-        tokens_kept=0,
-        prompt_length=0,
-        answer_length=0,
-        finish_reason="error",
         empty_cause="error",
         batch_ms=0.0,
         batch_size=0,

@@ -10,9 +10,9 @@ from PIL import Image
 
 from adallava.errors import InputError
 from adallava.model import build_prompt
-from adallava.pipeline.prompt_limit import check_prompt_text, check_prompt_tokens
+from adallava.pipeline.prompt_limit import PromptLimit, check_prompt_text, check_prompt_tokens
 from adallava.processors.picture_cuts import find_frame
-from adallava.processors.stock import prepare_picture
+from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
 from adallava.records.picture_frames import Frame
 from adallava.tasks import TaskSample
 
@@ -45,7 +45,7 @@ class PreparedBatch:
 
 
 def prepare_batch(
-    processor: Any, samples: Sequence[TaskSample], question_suffix: str = "", limit: int | None = None
+    processor: Any, samples: Sequence[TaskSample], question_suffix: str = "", limit: PromptLimit | None = None
 ) -> PreparedBatch:
     """Decode the pictures and run the processor. A picture that cannot be read is a failure, not an error.
 
@@ -53,7 +53,7 @@ def prepare_batch(
         processor: the model's.
         samples: of the batch.
         question_suffix: behind every question.
-        limit: tokens that a prompt may have, of `max_prompt_tokens`; a longer one is a failure too.
+        limit: of `max_prompt_tokens`; a longer prompt is a failure too.
     """
     images, digests, readable, prompts, failures = [], [], [], [], []
     for sample in samples:
@@ -71,11 +71,12 @@ def prepare_batch(
             prompts.append(prompt)
     if not readable:
         return PreparedBatch((), tuple(failures), {})
-    inputs = dict(processor(images=images, text=prompts, return_tensors="pt", padding=True))
-    lengths = [] if limit is None else inputs["attention_mask"].sum(dim=1).tolist()
-    for sample, length in zip(readable, lengths, strict=False):
+    inputs = make_inputs(processor, images, prompts)
+    lengths = inputs["attention_mask"].sum(dim=1).tolist()
+    for sample, length, pixels in zip(readable, lengths, inputs["pixel_values"], strict=True):
         try:
             check_prompt_tokens(length, limit)
+            check_pixels(pixels)
         except InputError as error:
             failures.append((sample, describe_error(error)))
     if len(readable) + len(failures) > len(samples):

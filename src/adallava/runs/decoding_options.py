@@ -4,16 +4,17 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from adallava.budget import MAX_BEAMS, MAX_COUNT, MAX_NGRAM
 from adallava.errors import InputError
 
 _Check = Callable[[Any], bool]
 
 
-def _is_count(least: int) -> _Check:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _is_count(least: int, most: int = MAX_COUNT) -> _Check:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _is_number(low: float, high: float = float("inf"), *, inclusive: bool = False) -> _Check:
+def _is_number(low: float, high: float, *, inclusive: bool = False) -> _Check:
     def check(value: Any) -> bool:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and (low < value < high or (inclusive and value in (low, high)))
@@ -28,8 +29,9 @@ def _is_ids(value: Any) -> bool:
 _TRUE_OR_FALSE: tuple[_Check, str] = (lambda value: isinstance(value, bool), "true or false")
 _SHARE: tuple[_Check, str] = (_is_number(0.0, 1.0, inclusive=True), "a number from 0 to 1")
 _INNER_SHARE: tuple[_Check, str] = (_is_number(0.0, 1.0), "a number between 0 and 1")
-_POSITIVE: tuple[_Check, str] = (_is_number(0.0), "a number above 0")
-_WHOLE: tuple[_Check, str] = (_is_count(0), "a whole number of at least 0")
+_POSITIVE: tuple[_Check, str] = (_is_number(1e-6, 1e6, inclusive=True), "a number above 0, from 1e-6 to 1e6")
+_WHOLE: tuple[_Check, str] = (_is_count(0), f"a whole number from 0 to {MAX_COUNT}")
+_NGRAM: tuple[_Check, str] = (_is_count(0, MAX_NGRAM), f"a whole number from 0 to {MAX_NGRAM}")
 _IDS: tuple[_Check, str] = (_is_ids, "a list of token ids, such as [13,29]")
 
 _SAMPLING: Mapping[str, tuple[_Check, str]] = {
@@ -40,16 +42,16 @@ _SAMPLING: Mapping[str, tuple[_Check, str]] = {
     **dict.fromkeys(("epsilon_cutoff", "eta_cutoff", "top_h"), _INNER_SHARE),
 }
 _SEARCHING: Mapping[str, tuple[_Check, str]] = {
-    "length_penalty": (_is_number(float("-inf")), "a number"),
+    "length_penalty": (_is_number(-20.0, 20.0, inclusive=True), "a number from -20 to 20"),
     "early_stopping": (lambda value: isinstance(value, bool) or value == "never", "true, false or never"),
 }
 TAKEN: Mapping[str, tuple[_Check, str]] = {
     "do_sample": _TRUE_OR_FALSE,
-    "num_beams": (_is_count(1), "a whole number of at least 1"),
+    "num_beams": (_is_count(1, MAX_BEAMS), f"a whole number from 1 to {MAX_BEAMS}"),
     "repetition_penalty": _POSITIVE,
     "encoder_repetition_penalty": _POSITIVE,
-    "no_repeat_ngram_size": _WHOLE,
-    "encoder_no_repeat_ngram_size": _WHOLE,
+    "no_repeat_ngram_size": _NGRAM,
+    "encoder_no_repeat_ngram_size": _NGRAM,
     "min_new_tokens": _WHOLE,
     "suppress_tokens": _IDS,
     "begin_suppress_tokens": _IDS,

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from adallava.costs.flops import asked_attention_flops
 from adallava.costs.parts import LLMCosts
-from adallava.pipeline.result import RunRecord
-from adallava.selection.contract import TowerShape
+from adallava.records import WhatRan
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import TowerShape
 
 
-def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape], llm: LLMCosts, ran: RunRecord) -> int:
+def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape], llm: LLMCosts, ran: WhatRan) -> int:
     """Return the FLOPs of choosing for one sample, over all its images.
 
     Args:
@@ -19,7 +19,7 @@ def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape],
         ran: what was kept.
     """
     by_layer = ran.tokens_kept_by_layer or (ran.tokens_kept,) * len(llm.layers)
-    num_text_tokens = ran.llm_sequence_length - ran.tokens_kept
+    num_text_tokens = ran.prompt_length - ran.tokens_kept
     texts = ran.text_behind_images or ()
     schedules = [
         selector.schedule(len(llm.layers), image.num_vision_tokens, len(kept))

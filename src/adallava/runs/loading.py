@@ -1,24 +1,28 @@
 """From names to loaded models with their methods: what a sweep does before it answers anything."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError, UnsupportedModeError
+from adallava.families.capabilities import decoder_of
 from adallava.model import AdaLlava
-from adallava.pipeline.decoding import decoding_of, in_words, values_of_checkpoint
-from adallava.records import FULL_METHOD, Decoding
+from adallava.pipeline.allocate import allocate_units
+from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
+from adallava.pipeline.generation_bounds import check_generation_bounds
+from adallava.records import FULL_METHOD, Decoding, RunConfig
 from adallava.registry import load_selector_class, selector_names
 from adallava.runs.answering import Answerer
 from adallava.runs.availability import why_left_out
 from adallava.runs.method_costs import check_method_costs
 from adallava.runs.observer import SweepObserver
 from adallava.runs.request import SweepRequest
-from adallava.scheduling.contract import ScheduleInput, TokenScheduler
-from adallava.selection.contract import draws_at_random
+from adallava.scheduling.scheduler_contract import ScheduleInput, TokenScheduler
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import draws_at_random
 from adallava.tasks import Task
 
 DEFAULT_MAX_NEW_TOKENS = 16
@@ -44,6 +48,19 @@ def resolve_methods(asked: Sequence[str]) -> dict[str, bool]:
     return methods
 
 
+def load_base(config: RunConfig) -> AdaLlava:
+    """Load the full-token model that a configuration names, as it says."""
+    return AdaLlava.from_pretrained(
+        config.model,
+        method=FULL_METHOD,
+        dtype=config.dtype,
+        device=config.device,
+        attn_implementation=config.attn_implementation,
+        engine=config.engine,
+        pad_to_square=config.pad_to_square,
+    )
+
+
 def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: SweepObserver) -> dict[str, AdaLlava]:
     """Load the base once, and every method upon it; the full-token model comes first.
 
@@ -54,31 +71,26 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
         AdallavaError: for a method whose `flops` are not what it computes.
     """
     for option, given, names in (
-        ("--adapter", request.adapters, {*methods, *request.schedulers}),
-        ("--method-option", request.method_options, set(methods)),
-        ("--scheduler-option", request.scheduler_options, set(request.schedulers)),
+        ("--adapter", request.adapters, {*methods, *request.config.schedulers}),
+        ("--method-option", request.config.method_options, set(methods)),
+        ("--scheduler-option", request.config.scheduler_options, set(request.config.schedulers)),
     ):
         unused = sorted(set(given) - names)
         if unused:
             asked = "--scheduler" if option == "--scheduler-option" else "--method"
             raise InputError(f"{option} names {', '.join(unused)}, but {asked} does not")
-    full = AdaLlava.from_pretrained(
-        request.model,
-        method=FULL_METHOD,
-        dtype=request.dtype,
-        device=request.device,
-        attn_implementation=request.attn_implementation,
-        pad_to_square=request.pad_to_square,
-    )
+    full = load_base(request.config)
     models = {FULL_METHOD: full}
     for method, named in methods.items():
-        adapter, options = request.adapters.get(method), request.method_options.get(method, {})
+        adapter = request.adapters.get(method)
+        options: dict[str, Any] = dict(request.config.method_options.get(method, {}))
         reason = None if named or adapter is not None else why_left_out(full, method, options)
         if reason is None:
             models[method] = full.with_method(method, adapter=adapter, **options)
         else:
             observer.note(f"method {method} is left out: {reason}")
-    check_method_costs(models)
+    for note in check_method_costs(models):
+        observer.note(note)
     return models
 
 
@@ -91,15 +103,15 @@ def load_schedulers(request: SweepRequest, full: AdaLlava) -> dict[str, AdaLlava
         BudgetError: for a latency below the prefix.
     """
     schedulers: dict[str, AdaLlava] = {}
-    for name in dict.fromkeys(request.schedulers):
-        options = request.scheduler_options.get(name, {})
+    for name in dict.fromkeys(request.config.schedulers):
+        options: dict[str, Any] = dict(request.config.scheduler_options.get(name, {}))
         model = full.with_scheduler(name, adapter=request.adapters.get(name), **options)
         assert model.scheduler is not None
-        units = model.scheduler.units(full.family.decoder().shape)
-        counts = [latency.resolve(units.num_layers, units.prefix_layers, units.groups) for latency in request.latencies]
+        units = model.scheduler.units(decoder_of(full.family).shape)
+        counts = allocate_units(request.config.latencies, units)
         if not isinstance(model.scheduler, TokenScheduler):
             # What reads no prompt can be asked for its plans now, and not at the first answer.
-            model.scheduler.schedule(ScheduleInput(units, tuple(counts), torch.zeros(len(counts), dtype=torch.int64)))
+            model.scheduler.schedule(ScheduleInput(units, counts, torch.zeros(len(counts), dtype=torch.int64)))
         schedulers[name] = model
     return schedulers
 
@@ -124,7 +136,7 @@ def check_drops(
     kept = dict(models)
     for name, scheduled in schedulers.items():
         assert scheduled.scheduler is not None
-        units = scheduled.scheduler.units(scheduled.family.decoder().shape)
+        units = scheduled.scheduler.units(decoder_of(scheduled.family).shape)
         for method, model in models.items():
             if not isinstance(model.selector, LayerSelector):
                 continue
@@ -145,7 +157,7 @@ def check_drops(
 def prefix_lengths(schedulers: Mapping[str, AdaLlava]) -> dict[str, int]:
     """Return how many first layers always run with each scheduler."""
     return {
-        name: model.scheduler.units(model.family.decoder().shape).prefix_layers
+        name: model.scheduler.units(decoder_of(model.family).shape).prefix_layers
         for name, model in schedulers.items()
         if model.scheduler is not None
     }
@@ -170,21 +182,43 @@ def methods_drawing(methods: Mapping[str, AdaLlava]) -> frozenset[str]:
     return frozenset(name for name, model in methods.items() if draws_at_random(model.selector))
 
 
-def max_new_tokens(request: SweepRequest, task: Task) -> int:
-    """Return after how many new tokens an answer is cut: as asked for, else as the task says, else 16."""
-    return request.max_new_tokens or task.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
+def resolve_config(
+    asked: RunConfig, task: Task, models: Mapping[str, AdaLlava], schedulers: Mapping[str, AdaLlava], decoding: Decoding
+) -> RunConfig:
+    """Return the configuration with every default resolved to what was loaded."""
+    full = models[FULL_METHOD]
+    return asked.model_copy(
+        update={
+            "task": task.name,
+            "methods": tuple(method for method in models if method != FULL_METHOD),
+            "max_new_tokens": asked.max_new_tokens or task.max_new_tokens or DEFAULT_MAX_NEW_TOKENS,
+            "positions": tuple(dict.fromkeys(asked.positions)),
+            "timing_batch_sizes": tuple(sorted(set(asked.timing_batch_sizes))),
+            "dtype": str(full.dtype).removeprefix("torch."),
+            "device": str(full.device),
+            "engine": full.engine,
+            "schedulers": tuple(schedulers),
+            "columns": dict(task.columns),
+            "metric": task.metric,
+            "metric_version": task.metric_version,
+            "split": task.split,
+            "decoding": decoding,
+        }
+    )
 
 
 def load_decoding(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> Decoding:
     """Return how every answer is decoded, and tell what of the checkpoint's own configuration is not taken."""
     own = full.base.generation_config
-    left_out = {n: v for n, v in values_of_checkpoint(own).items() if request.generation_options.get(n) != v}
+    left_out = {n: v for n, v in values_of_checkpoint(own).items() if request.config.generation_options.get(n) != v}
     if left_out:
         observer.note(
             f"the checkpoint's generation_config sets {in_words(left_out)}, which a sweep does not take: ask for it by "
             "--generation-option NAME=VALUE"
         )
-    return decoding_of(own, request.generation_options)
+    decoding = decoding_of(own, request.config.generation_options)
+    check_generation_bounds(generate_arguments(decoding), full.base)
+    return decoding
 
 
 def load_costs(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -> ModelCosts | None:
@@ -203,18 +237,14 @@ def load_costs(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -
 
 
 def make_answerers(
-    request: SweepRequest,
+    config: RunConfig,
     models: Mapping[str, AdaLlava],
     schedulers: Mapping[str, AdaLlava],
     task: Task,
-    decoding: Decoding,
     costs: ModelCosts | None,
 ) -> dict[str, Answerer]:
     """Return what answers for each method, alone and with each scheduler; see `CellPlan.runner`."""
     runners = dict(models)
     for method, model in models.items():
         runners |= {f"{method}/{name}": model.with_scheduler(other.scheduler) for name, other in schedulers.items()}
-    return {
-        name: Answerer(model, costs, request.seed, max_new_tokens(request, task), task.scorer(), decoding)
-        for name, model in runners.items()
-    }
+    return {name: Answerer(model, costs, config, task.scorer()) for name, model in runners.items()}

@@ -7,8 +7,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adallava.errors import AdallavaError, in_short
 from adallava.model import AdaLlava
-from adallava.pipeline.checked import check_selection
-from adallava.selection.contract import (
+from adallava.pipeline.checked import check_merging, check_selection, rounded_count
+from adallava.runs.answer_flops import said_flops
+from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import (
     BudgetTokenMethod,
     OwnCountMethod,
     RoundingMethod,
@@ -17,16 +19,19 @@ from adallava.selection.contract import (
     TowerLayer,
     TowerShape,
 )
-from adallava.selection.layer_contract import LayerSelector
 
 _QUESTION_TOKENS = 4
 _TOLERANCE = 0.01
+_FAR_MORE = 10
+_MOST_BESIDE = 1000
+"""For each token, beside products: sums, and sorting."""
 
 
-def check_method_costs(models: Mapping[str, AdaLlava]) -> None:
+def check_method_costs(models: Mapping[str, AdaLlava]) -> list[str]:
     """Refuse a method whose `flops` are less than its `select` computes; see `docs/contributing.md`.
 
-    They may be more: the counter sees products, and some methods count their sums too.
+    They may be more: the counter sees products, and some methods count their sums too, or compute outside of PyTorch.
+    What is far more is noted, in the words that are returned.
 
     A choice among random tokens of the model's shape is counted, a quarter of them kept. Methods inside the LLM have no
     products of their own worth the name, and methods that keep nothing none at all.
@@ -34,6 +39,7 @@ def check_method_costs(models: Mapping[str, AdaLlava]) -> None:
     Raises:
         AdallavaError: naming the method, what it says and what was counted, or what it raises.
     """
+    notes = []
     for name, model in models.items():
         selector = model.selector
         if selector is None or isinstance(selector, LayerSelector):
@@ -41,7 +47,7 @@ def check_method_costs(models: Mapping[str, AdaLlava]) -> None:
         keeps_none = selector.ignores_budget and not isinstance(selector, OwnCountMethod)
         if not keeps_none:
             try:
-                _check(name, selector, model.shape, model)
+                notes += _check(name, selector, model.shape, model)
             except AdallavaError:
                 raise
             except Exception as error:  # whatever somebody's method happens to raise; every answer would fail with it
@@ -49,28 +55,31 @@ def check_method_costs(models: Mapping[str, AdaLlava]) -> None:
                     f"method {name!r} fails at a first choice, among random tokens: {in_short(error)}. Mend it, or "
                     "leave it out (docs/contributing.md)"
                 ) from error
+    return notes
 
 
 @torch.no_grad()
-def _check(name: str, selector: Selector, shape: TowerShape, model: AdaLlava) -> None:
+def _check(name: str, selector: Selector, shape: TowerShape, model: AdaLlava) -> list[str]:
     keep_count = max(1, shape.num_vision_tokens // 4)
     if isinstance(selector, RoundingMethod):
-        keep_count = selector.keep_count(keep_count, shape.grid)
+        keep_count = rounded_count(selector, keep_count, shape.grid)
     inputs = _random_inputs(model, shape, keep_count)
     with FlopCounterMode(display=False) as counter:
         if isinstance(selector, BudgetTokenMethod):
             selector.budget_token(inputs.budget_ratios)
         selection = selector.select(inputs)
         if not isinstance(selector, OwnCountMethod):
-            check_selection(name, selection, (keep_count,), (shape.num_vision_tokens,))
+            sizes = (shape.num_vision_tokens,)
+            check_merging(selector, check_selection(name, selection, (keep_count,), sizes), sizes)
         selection.apply(inputs.features)
     counted = counter.get_total_flops()
-    said = selector.flops(shape, _QUESTION_TOKENS, keep_count)
-    if not isinstance(said, int) or said < (1 - _TOLERANCE) * counted:
-        raise AdallavaError(
-            f"method {name!r} says that choosing {keep_count} of {shape.num_vision_tokens} tokens costs {said!r} "
-            f"FLOPs, and PyTorch counts {counted}: its `flops` must return what `select` computes"
-        )
+    said = said_flops(selector, shape, _QUESTION_TOKENS, keep_count)
+    words = f"method {name!r} says that choosing {keep_count} of {shape.num_vision_tokens} tokens costs {said} FLOPs"
+    if said < (1 - _TOLERANCE) * counted:
+        raise AdallavaError(f"{words}, and PyTorch counts {counted}: its `flops` must return what `select` computes")
+    if said > _FAR_MORE * counted + _MOST_BESIDE * shape.num_vision_tokens:
+        return [f"{words}, and PyTorch counts {counted}: unless it computes outside of PyTorch, it is shown too costly"]
+    return []
 
 
 def _random_inputs(model: AdaLlava, shape: TowerShape, keep_count: int) -> SelectionInput:

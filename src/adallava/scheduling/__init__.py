@@ -4,7 +4,7 @@ from typing import Any
 
 from adallava.registry import load_scheduler_class
 from adallava.registry.options import construct
-from adallava.scheduling.contract import DecoderShape, Scheduler
+from adallava.scheduling.scheduler_contract import DecoderShape, Scheduler
 
 
 def build_scheduler(name: str, shape: DecoderShape, /, **options: Any) -> Scheduler:

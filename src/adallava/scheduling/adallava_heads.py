@@ -16,7 +16,15 @@ from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
 from adallava.scheduling.adallava_token import AdallavaTokenScheduler
-from adallava.scheduling.contract import DecoderShape, LayerParts, Schedule, ScheduleInput, Units, prefix_of, top_units
+from adallava.scheduling.scheduler_contract import (
+    DecoderShape,
+    LayerParts,
+    Schedule,
+    ScheduleInput,
+    Units,
+    prefix_of,
+    top_units,
+)
 
 
 class AdallavaHeadsScheduler(AdallavaTokenScheduler):
@@ -67,7 +75,7 @@ class AdallavaHeadsScheduler(AdallavaTokenScheduler):
 def _check_split(shape: DecoderShape, rank: int) -> None:
     if shape.kv_heads != shape.query_heads:
         raise UnsupportedModeError(
-            f"adallava-heads needs a key-value head for each query head, as LLaVA-1.5 has; this LLM has "
+            f"adallava-heads needs a key-value head for each query head; this LLM has "
             f"{shape.kv_heads} for {shape.query_heads}: use 'heads'"
         )
     if rank < 1 or shape.query_heads % rank or shape.mlp_width % shape.query_heads:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from adallava.scheduling.adallava_token import AdallavaTokenScheduler
-from adallava.scheduling.contract import DecoderShape, Units, prefix_of
+from adallava.scheduling.scheduler_contract import DecoderShape, Units, prefix_of
 
 
 class AdallavaLayersScheduler(AdallavaTokenScheduler):

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from adallava.scheduling.contract import Units
+from adallava.scheduling.scheduler_contract import Units
 from adallava.scheduling.token_reader import TokenReader
 from adallava.selection.budget_token import encode_budget
 

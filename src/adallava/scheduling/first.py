@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from adallava.scheduling.contract import Schedule, ScheduleInput
+from adallava.scheduling.scheduler_contract import Schedule, ScheduleInput
 from adallava.scheduling.whole_layers import WholeLayers, schedule_of
 
 

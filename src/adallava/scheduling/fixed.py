@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from adallava.errors import BudgetError, InputError
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units
+from adallava.scheduling.scheduler_contract import DecoderShape, Schedule, ScheduleInput, Units
 from adallava.scheduling.whole_layers import WholeLayers, schedule_of
 
 

@@ -8,8 +8,8 @@ import math
 from typing import ClassVar
 
 from adallava.errors import UnsupportedModeError
-from adallava.scheduling.contract import DecoderShape, Units, prefix_of
-from adallava.scheduling.latency_token import LatencyTokenScheduler
+from adallava.scheduling.latency_token_scheduler import LatencyTokenScheduler
+from adallava.scheduling.scheduler_contract import DecoderShape, Units, prefix_of
 
 
 class HeadsScheduler(LatencyTokenScheduler):

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from adallava.scheduling.contract import DecoderShape, Units, prefix_of
-from adallava.scheduling.latency_token import LatencyTokenScheduler
+from adallava.scheduling.latency_token_scheduler import LatencyTokenScheduler
+from adallava.scheduling.scheduler_contract import DecoderShape, Units, prefix_of
 
 
 class LayersScheduler(LatencyTokenScheduler):

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from adallava.errors import InputError
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
+from adallava.scheduling.scheduler_contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
 
 
 class TokenReader(nn.Module):

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, prefix_of
+from adallava.scheduling.scheduler_contract import DecoderShape, Schedule, ScheduleInput, Units, prefix_of
 
 
 class WholeLayers:

@@ -4,8 +4,8 @@ from typing import Any
 
 from adallava.registry import load_selector_class
 from adallava.registry.options import construct
-from adallava.selection.contract import TowerShape
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import TowerShape
 
 
 def build_selector(name: str, shape: TowerShape, /, **options: Any) -> AnySelector:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from adallava.errors import InputError
 from adallava.selection.base import Method
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, keep_highest
+from adallava.selection.selector_contract import Need, Selection, SelectionInput, TowerShape, keep_highest
 
 
 class BudgetTokenSelector(Method, nn.Module):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from adallava.selection.base import Method
-from adallava.selection.cells import Cell, rows_by_keep_count
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
+from adallava.selection.grid_cells import Cell, rows_by_keep_count
+from adallava.selection.selector_contract import Need, Selection, SelectionInput, TowerShape
 
 
 class DownsampleSelector(Method):

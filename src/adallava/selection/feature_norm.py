@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from adallava.selection.base import Method
-from adallava.selection.contract import Selection, SelectionInput, TowerShape, keep_highest
+from adallava.selection.selector_contract import Selection, SelectionInput, TowerShape, keep_highest
 
 
 class FeatureNormSelector(Method):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import GreedyMethod, Selection, SelectionInput
+from adallava.selection.selector_contract import GreedyMethod, Selection, SelectionInput
 
 
 def num_steps(keep_counts: Sequence[int], num_tokens: int) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import top_k_in_order
+from adallava.selection.selector_contract import top_k_in_order
 
 
 def gumbel_noise(like: Tensor, generator: torch.Generator | None = None) -> Tensor:

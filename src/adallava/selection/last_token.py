@@ -1,7 +1,6 @@
 """What methods inside the LLM share that rank by the attention of the question's last token."""
 
 from adallava.selection.base import Method
-from adallava.selection.contract import Selection, TowerShape, keep_highest
 from adallava.selection.layer_contract import (
     Drop,
     DropInput,
@@ -10,6 +9,7 @@ from adallava.selection.layer_contract import (
     attention_of_present,
     last_text_token,
 )
+from adallava.selection.selector_contract import Selection, TowerShape, keep_highest
 
 
 class RankedByLastToken(Method):

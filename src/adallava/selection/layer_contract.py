@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import Need, Selection, Selector, TowerShape
+from adallava.selection.selector_contract import Need, Selection, Selector, TowerShape
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import Selection, top_k_in_order
+from adallava.selection.selector_contract import Selection, top_k_in_order
 
 
 def mark(indices: Tensor, keep_counts: Sequence[int], num_tokens: int) -> Tensor:

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from adallava.errors import InputError
 from adallava.selection.base import Method
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 from adallava.selection.greedy import choose_greedily
+from adallava.selection.selector_contract import Need, Selection, SelectionInput, TowerShape
 
 _WORD = re.compile(r"\b\w+\b")
 

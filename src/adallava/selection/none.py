@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 
 from adallava.selection.base import Method
-from adallava.selection.contract import Selection, SelectionInput, TowerShape
+from adallava.selection.selector_contract import Selection, SelectionInput, TowerShape
 
 
 class NoneSelector(Method):

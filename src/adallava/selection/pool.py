@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from adallava.selection.base import Method
-from adallava.selection.cells import averaging_weights, centre_indices, rows_by_keep_count
-from adallava.selection.contract import Selection, SelectionInput, TowerShape
+from adallava.selection.grid_cells import averaging_weights, centre_indices, rows_by_keep_count
+from adallava.selection.selector_contract import Selection, SelectionInput, TowerShape
 
 
 class PoolSelector(Method):

@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from adallava.selection.contract import SelectionInput
 from adallava.selection.prumerge_k import PruMergeKSelector, outlier_count
+from adallava.selection.selector_contract import SelectionInput
 
 
 class PruMergeSelector(PruMergeKSelector):

@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adallava.selection.contract import SelectionInput
 from adallava.selection.prumerge_k import PruMergeKSelector, outlier_count
+from adallava.selection.selector_contract import SelectionInput
 
 
 class PruMergePlusSelector(PruMergeKSelector):

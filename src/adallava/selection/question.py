@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.selection.base import Method
-from adallava.selection.contract import Selection, SelectionInput, TowerShape, keep_highest
+from adallava.selection.selector_contract import Selection, SelectionInput, TowerShape, keep_highest
 
 SCORE_BOUND = 8.0
 """Scores are squashed into (-8, 8): unbounded ones grow until no exploration noise can change a choice."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adallava.selection.base import Method
-from adallava.selection.contract import Selection, SelectionInput, TowerShape, keep_highest
+from adallava.selection.selector_contract import Selection, SelectionInput, TowerShape, keep_highest
 
 
 class RandomSelector(Method):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
 from adallava.selection.base import Method
-from adallava.selection.contract import Selection, TowerShape, keep_highest, top_k_in_order
 from adallava.selection.layer_contract import (
     Drop,
     DropInput,
@@ -20,6 +19,7 @@ from adallava.selection.layer_contract import (
     present_tokens,
 )
 from adallava.selection.recycle import ClusterCounts, cluster_owners
+from adallava.selection.selector_contract import Selection, TowerShape, keep_highest, top_k_in_order
 
 _PAPER_DEPTH = 32
 _PAPER_LAYERS = (2, 6, 15)

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.selection.base import Method
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape
 from adallava.selection.marked import keep_all, rows_at
+from adallava.selection.selector_contract import Need, Selection, SelectionInput, TowerShape
 
 
 class ToMeSelector(Method):

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.selection.base import Method
-from adallava.selection.contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 from adallava.selection.marked import keep_all, mark, marked_in_order, on_device, rows_at
+from adallava.selection.selector_contract import Need, Selection, SelectionInput, TowerShape, top_k_in_order
 
 
 class VisionZipSelector(Method):

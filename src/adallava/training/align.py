@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.errors import InputError
+from adallava.families.capabilities import AlignsPatches
+from adallava.families.picture_inputs import PictureInputs
 from adallava.tasks.scenes import COLORS, SHAPES, SIZES
 from adallava.training.examples import PLACES
 
@@ -96,38 +98,31 @@ class AlignmentLoss(nn.Module):
 class AlignObjective(nn.Module):
     """What the Trainer sees in stage `align`: pictures in, one loss out."""
 
-    def __init__(self, base: Any, alignment: AlignmentLoss) -> None:
+    def __init__(self, family: AlignsPatches, alignment: AlignmentLoss) -> None:
         """Hold the base model and the loss."""
         super().__init__()
-        self.base: Any = base
-        self.alignment = alignment
+        self.base: Any = family.model
+        self.family, self.alignment = family, alignment
 
     def forward(self, pixel_values: Tensor, labels: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
         """Return `loss` and each attribute's share of it."""
-        # A blank reads the tower's last layer (`blank_config`).
-        tokens = self.base.model.vision_tower(pixel_values).last_hidden_state
-        projected = self.base.model.multi_modal_projector(tokens)
-        losses = self.alignment(projected[:, 1:], projected[:, 0], self.base.get_input_embeddings().weight, labels)
+        projected, summary = self.family.project_with_summary(PictureInputs(pixel_values))
+        losses = self.alignment(projected, summary, self.base.get_input_embeddings().weight, labels)
         return {"loss": torch.stack(tuple(losses.values())).mean(), **losses}
 
 
 @torch.no_grad()
-def match_scales(base: Any, pixel_values: Tensor) -> None:
+def match_scales(family: AlignsPatches, pixel_values: Tensor) -> None:
     """Give vision tokens the strength of word embeddings, and let the output matrix start as the words.
 
     The alignment loss sees directions only. Vision tokens much stronger than words would drown them in the LLM's
     first layer, and a copied vision token should read as the words it was aligned with.
 
     Args:
-        base: a Llava whose projector ends in `linear_2`.
+        family: the model.
         pixel_values: [B, 3, H, W] typical pictures.
     """
-    words = base.get_input_embeddings().weight
-    projected = torch.cat(
-        tuple(base.model.get_image_features(pixel_values=pixel_values, return_dict=True).pooler_output)
-    )
-    factor = words.square().mean().sqrt() / projected.square().mean().sqrt()
-    last = base.model.multi_modal_projector.linear_2
-    last.weight.mul_(factor)
-    last.bias.mul_(factor)
-    base.lm_head.weight.copy_(F.rms_norm(words, words.shape[1:]) / words.shape[1] ** 0.5)
+    words = family.model.get_input_embeddings().weight
+    projected = family.project_all(family.encode(PictureInputs(pixel_values)))
+    family.scale_projector(words.square().mean().sqrt() / projected.square().mean().sqrt())
+    family.model.get_output_embeddings().weight.copy_(F.rms_norm(words, words.shape[1:]) / words.shape[1] ** 0.5)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from adallava.model import build_prompt
 from adallava.tasks.scenes import GRID, KINDS, PATCH_COUNT, Question, Scene, make_questions, make_scene, patch_labels
 from adallava.tasks.scenes.masks import covered_patches
-from adallava.tasks.scenes.questions import EVIDENCE_COVER_PERCENT
+from adallava.tasks.scenes.scene_questions import EVIDENCE_COVER_PERCENT
 from adallava.training.packing import TokenizedQuestion
 
 PLACES = 4

@@ -16,12 +16,13 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from adallava.errors import InputError, TrainingError
-from adallava.families.contract import Family
+from adallava.families.capabilities import decoder_of
+from adallava.families.family_contract import Family
 from adallava.pipeline.pack import CompactBatch
-from adallava.scheduling.contract import Schedule, Units
 from adallava.scheduling.fixed import FixedScheduler
+from adallava.scheduling.scheduler_contract import Schedule, Units
 from adallava.selection.question import QuestionSelector
-from adallava.training.batches import Collator, separate_prompts
+from adallava.training.collate import Collator, separate_prompts
 from adallava.training.examples import SceneExamples
 from adallava.training.kept_prompts import KeptPrompts
 from adallava.training.own_data import OwnExamples
@@ -149,7 +150,7 @@ def open_search(
         InputError: for fewer than two questions, a mix that needs a scorer where there is none, or a lowest latency
             that leaves nothing to choose.
     """
-    units = FixedScheduler(prefix_layers=recipe.prefix_layers).units(family.decoder().shape)
+    units = FixedScheduler(prefix_layers=recipe.prefix_layers).units(decoder_of(family).shape)
     lengths = [n for n in range(1, units.count) if units.share(n) >= recipe.lowest_latency]
     if not lengths:
         raise InputError(

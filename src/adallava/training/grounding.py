@@ -4,18 +4,16 @@ Learning to answer from answers alone stands still until the LLM happens to look
 knows which they are. The loss is the cross-entropy of that layer's attention mass on them, per head.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from adallava.families.llama_attention import attention_shares
+from adallava.families.family_contract import DecoderLayers
 
 _LEAST_MASS = 1e-6
 
 
 def grounding_loss(
-    llm: Any,
+    decoder: DecoderLayers,
     layer: int,
     hidden: Tensor,
     position_ids: Tensor,
@@ -27,7 +25,7 @@ def grounding_loss(
     """Return the mean of -log(attention mass on a question's evidence) over heads and tokens that kept any.
 
     Args:
-        llm: the `LlamaModel`.
+        decoder: the LLM's layers.
         layer: whose attention is taught.
         hidden: [B, S, D], its input.
         position_ids: [B, S].
@@ -36,7 +34,7 @@ def grounding_loss(
         vision: places of the K vision tokens.
         kept_evidence: [R, K] bool, which of the kept tokens show what token r should look at.
     """
-    shares = attention_shares(llm, layer, hidden, position_ids, mask[:, 0], rows)
+    shares = decoder.attention_shares(layer, hidden, position_ids, mask[:, 0], rows)
     mass = (shares[:, :, vision] * kept_evidence.unsqueeze(1)).sum(dim=-1)
     has_any = kept_evidence.any(dim=-1)
     losses = -mass.clamp_min(_LEAST_MASS).log().mean(dim=1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from adallava.pipeline.layout import IGNORED_LABEL
 from adallava.selection.gumbel import gumbel_noise
-from adallava.training.base import BaseObjective
+from adallava.training.base_stage import BaseObjective
 from adallava.training.packing import Packed
 from adallava.training.policy import PolicyObjective, Scored, answer_log_probabilities
 from adallava.training.prompts import PromptBatch

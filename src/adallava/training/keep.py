@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adallava.errors import InputError
 from adallava.registry import load_selector_class
-from adallava.selection.contract import Selection, SelectionInput, top_k_in_order
+from adallava.selection.selector_contract import Selection, SelectionInput, top_k_in_order
 from adallava.training.recipe import KeepMix
 
 WAYS = ("full", "evidence", "random", "uniform", "pool", "question")

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.families.contract import Family, VisionFeatures
+from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.encode import budget_ratios
 from adallava.pipeline.latency_token import insert_latency_tokens
 from adallava.pipeline.layout import Layout, plan_layout
 from adallava.pipeline.pack import CompactBatch, assemble
 from adallava.pipeline.selector_inputs import selection_input
-from adallava.selection.contract import Selection
 from adallava.selection.question import QuestionSelector
+from adallava.selection.selector_contract import Selection
 from adallava.training.keep import Keep, draw_keep, select_tokens
 from adallava.training.prompts import PromptBatch
 from adallava.training.recipe import KeepMix
@@ -86,8 +86,7 @@ class KeptPrompts:
             budgets=[TokenBudget(count=keep.keep_count)] * num_prompts,
             side="right",
             labels=made.labels,
-            latency_columns=made.columns,
-            latency_hidden=True,
+            inserted=made.inserted,
         ).to(family.device)
         ids, labels = made.input_ids.to(family.device), made.labels.to(family.device)
         return layout, assemble(family, layout, ids, kept, indices, "original", labels)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from adallava.errors import InputError
+from adallava.families.family_contract import Family
 from adallava.training.recipe import Lora
 
 
@@ -25,7 +26,7 @@ def check_peft() -> None:
         ) from error
 
 
-def add_lora(base: Any, lora: Lora, seed: int) -> Any:
+def add_lora(family: Family, lora: Lora, seed: int) -> Any:
     """Put low-rank weights beside projections of the LLM, in place; return the `PeftModel` around the same base.
 
     The tower has projections of the same names: only those inside the language model are meant.
@@ -36,15 +37,17 @@ def add_lora(base: Any, lora: Lora, seed: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(seed)
+    llm = family.llm_of(family.model)
+    within = next(name for name, module in family.model.named_modules() if module is llm)
     names = "|".join(map(re.escape, lora.target_modules))
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=rf".*\.language_model\..*\.({names})",
+        target_modules=rf"{re.escape(within)}\..*\.({names})",
     )
     try:
-        return get_peft_model(base, config)
+        return get_peft_model(family.model, config)
     except ValueError as error:
         raise InputError(f"lora.target_modules {', '.join(lora.target_modules)}: {error}") from error
 

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.families.contract import Family, RunLayer
+from adallava.families.capabilities import decoder_of
+from adallava.families.family_contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
-from adallava.scheduling.contract import Units
+from adallava.scheduling.scheduler_contract import Units
 
 
 def draw_missing_layers(units: Units, lowest_latency: float = 0.0) -> frozenset[int]:
@@ -29,4 +30,4 @@ def without_layers(family: Family, missing: Collection[int]) -> Any:
     def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         return hidden if index in missing else layer(hidden, inputs)
 
-    return family.decoder().view(around)
+    return decoder_of(family).view(around)

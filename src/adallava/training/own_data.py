@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from adallava.errors import InputError
-from adallava.families.contract import Family
+from adallava.families.family_contract import Family
 from adallava.tasks import TaskSample
 from adallava.tasks.images import with_clear_axes
 from adallava.tasks.local import local_task

@@ -13,11 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adallava.families.contract import AroundLayer, Family, RunLayer
+from adallava.families.capabilities import decoder_of
+from adallava.families.family_contract import AroundLayer, Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.pack import CompactBatch
 from adallava.pipeline.skips import ScheduledLayers
-from adallava.scheduling.contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
+from adallava.scheduling.scheduler_contract import DecoderShape, Schedule, ScheduleInput, Units, top_units
 from adallava.selection.gumbel import gumbel_noise
 
 
@@ -87,7 +88,7 @@ def run_behind(
     rows = torch.arange(len(states), device=states.device).repeat_interleave(repeats)
     counts = [sum(plan) for plan in schedule.active.tolist()]
     layers = ScheduledLayers(
-        family.decoder(),
+        decoder_of(family),
         GivenPlans(units, schedule),
         units,
         counts,
@@ -102,10 +103,7 @@ def run_behind(
 
 
 def _run(family: Family, around: AroundLayer, embeds: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-    result = (
-        family.decoder()
-        .view(around)
-        .model.language_model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
-    )
+    llm = family.llm_of(decoder_of(family).view(around))
+    result = llm(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
     hidden: Tensor = result.last_hidden_state
     return hidden

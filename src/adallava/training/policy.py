@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.budget import TokenBudget
-from adallava.families.contract import Family, VisionFeatures
+from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.encode import budget_ratios
 from adallava.pipeline.layout import IGNORED_LABEL, Layout, plan_layout
 from adallava.pipeline.pack import assemble
 from adallava.pipeline.selector_inputs import selection_input
-from adallava.selection.contract import Selection
 from adallava.selection.gumbel import gumbel_noise
 from adallava.selection.question import QuestionSelector
+from adallava.selection.selector_contract import Selection
 from adallava.training.prompts import PromptBatch
 
 LOWEST_REWARD = -5.0
@@ -88,7 +88,7 @@ def answer_log_probabilities(
     """
     kept = family.project(Selection(indices, layout.keep_counts).apply(features))
     batch = assemble(family, layout, prompts.input_ids, kept, indices, "original", prompts.labels)
-    hidden = family.model.model.language_model(
+    hidden = family.llm_of(family.model)(
         inputs_embeds=batch.inputs_embeds,
         attention_mask=batch.attention_mask,
         position_ids=batch.position_ids,
@@ -108,7 +108,7 @@ def answer_chances(family: Family, hidden: Tensor, labels: Tensor) -> tuple[Tens
     """
     targets = labels[:, 1:]
     answers = targets != IGNORED_LABEL
-    logits = family.model.lm_head(hidden[:, :-1][answers]).float()
+    logits = family.model.get_output_embeddings()(hidden[:, :-1][answers]).float()
     wanted = targets[answers]
     row = answers.nonzero()[:, 0]
     chances = -F.cross_entropy(logits, wanted, reduction="none")

@@ -2,7 +2,7 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -23,11 +23,15 @@ class _Part(BaseModel):
 
 Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(gt=0, le=MAX_COUNT, strict=True)]
-AtOnce = Annotated[int, Field(gt=0, le=2**16, strict=True)]
+MAX_AT_ONCE = 2**16
+AtOnce = Annotated[int, Field(gt=0, le=MAX_AT_ONCE, strict=True)]
 """Of what is in memory together."""
 Layers = Annotated[int, Field(gt=0, le=MAX_LAYERS, strict=True)]
 Heads = Annotated[int, Field(gt=0, le=MAX_HEADS, strict=True)]
-Width = Annotated[int, Field(gt=0, le=2**16, strict=True)]
+MAX_BLANK_WIDTH = 2**16
+Width = Annotated[int, Field(gt=0, le=MAX_BLANK_WIDTH, strict=True)]
+MAX_BLANK_WEIGHTS = 2**32
+"""Of a model that is made from nothing: with its gradients and moments 64 GiB in float32."""
 KeepCounts = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
@@ -46,6 +50,16 @@ class BlankModel(_Part):
     llm_kv_heads: Heads
     llm_mlp_width: Width
     vocab_size: int = Field(default=512, gt=0, le=MAX_VOCABULARY)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        tower = self.vision_layers * self.vision_width * (4 * self.vision_width + 2 * self.vision_mlp_width)
+        tower += self.vision_width * (self.image_px // self.patch_px) ** 2
+        llm = self.llm_layers * self.llm_width * (4 * self.llm_width + 3 * self.llm_mlp_width)
+        weights = tower + llm + 2 * self.vocab_size * self.llm_width
+        if weights > MAX_BLANK_WEIGHTS:
+            raise ValueError(f"it makes a model of some {weights} weights: at most {MAX_BLANK_WEIGHTS} are made")
+        return self
 
 
 class Optimisation(_Part):

@@ -17,15 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import InputError
-from adallava.families.contract import Family
-from adallava.pipeline.latency_token import add_latency
+from adallava.families.capabilities import decoder_of
+from adallava.families.family_contract import Family
+from adallava.pipeline.latency_token import add_latency, token_places
 from adallava.pipeline.layout import IGNORED_LABEL, Layout
 from adallava.pipeline.pack import CompactBatch
-from adallava.scheduling.contract import Schedule, Units, top_units
-from adallava.scheduling.latency_token import LatencyTokenScheduler
+from adallava.scheduling.latency_token_scheduler import LatencyTokenScheduler
+from adallava.scheduling.scheduler_contract import Schedule, Units, top_units
 from adallava.selection.gumbel import gumbel_noise, gumbel_top_k
 from adallava.selection.question import QuestionSelector
-from adallava.training.base import BaseObjective
+from adallava.training.base_stage import BaseObjective
 from adallava.training.kept_prompts import KeptPrompts
 from adallava.training.packing import Packed
 from adallava.training.plans import draw_plans, run_behind, run_prefix
@@ -77,7 +78,7 @@ class SchedulerObjective(nn.Module):
         self.scorer = scorer
         self.family, self.learning = family, learning
         self.num_samples, self.spread_weight = num_samples, spread_weight
-        self.units: Units = scheduler.units(family.decoder().shape)
+        self.units: Units = scheduler.units(decoder_of(family).shape)
         self.counts = [n for n in range(self.units.count + 1) if self.units.share(n) >= lowest_latency]
         if not set(self.counts) - {0, self.units.count}:
             raise InputError(
@@ -105,8 +106,9 @@ class SchedulerObjective(nn.Module):
 
     def logits(self, layout: Layout, states: Tensor) -> Tensor:
         """Return the scheduler's logits, [R, U], from what enters layer P."""
-        assert layout.latency_places is not None
-        return self.scheduler.logits(states[torch.arange(len(states), device=states.device), layout.latency_places])
+        places = token_places(layout)
+        assert places is not None
+        return self.scheduler.logits(states[torch.arange(len(states), device=states.device), places])
 
     def learn(self, layout: Layout, batch: CompactBatch, states: Tensor, count: int) -> dict[str, Tensor]:
         """Return the scheduler's own loss and what goes with it, as `forward` does."""

@@ -12,18 +12,19 @@ from torch import nn
 from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
 from adallava.adapters.store import CONFIG_FILE
 from adallava.errors import InputError
-from adallava.families.contract import Family
+from adallava.families.capabilities import aligning, decoder_of
+from adallava.families.family_contract import Family
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import Scheduler
 from adallava.scheduling.fixed import FixedScheduler
-from adallava.scheduling.latency_token import LatencyTokenScheduler
+from adallava.scheduling.latency_token_scheduler import LatencyTokenScheduler
+from adallava.scheduling.scheduler_contract import Scheduler
 from adallava.selection import build_selector
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
-from adallava.training.base import BaseObjective
-from adallava.training.batches import Collator, packed_questions, separate_prompts
+from adallava.training.base_stage import BaseObjective
 from adallava.training.claim import check_recipe, claim, make_claim, refuse_several_processes
+from adallava.training.collate import Collator, packed_questions, separate_prompts
 from adallava.training.examples import SceneExamples
 from adallava.training.fit import fit, trained_state
 from adallava.training.fixed_plan import find_plans, open_search
@@ -115,7 +116,7 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
         InputError: if nothing learns.
     """
     family = start.family
-    adapted = None if recipe.lora is None else add_lora(family.model, recipe.lora, recipe.seed)
+    adapted = None if recipe.lora is None else add_lora(family, recipe.lora, recipe.seed)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, start.processor)
     if not trained_state(objective):
         raise InputError("nothing learns by this recipe: name parts of the base in trained")
@@ -124,7 +125,7 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
         fit(objective.to(family.device), recipe, examples, collate, output)
         if recipe.stage == "align":
             pixels = collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"]
-            match_scales(family.model, pixels.to(family.device))
+            match_scales(aligning(family), pixels.to(family.device))
         if adapted is not None:
             save_and_merge(adapted, output / "lora")
         return _save(objective, start, output)
@@ -245,7 +246,7 @@ def _train_only(base: nn.Module, prefixes: tuple[str, ...]) -> None:
 def _build_align(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, recipe.trained)
     alignment = AlignmentLoss(processor.tokenizer, family.shape.llm_width)
-    return AlignObjective(family.model, alignment), Collator(processor, with_labels=True)
+    return AlignObjective(aligning(family), alignment), Collator(processor, with_labels=True)
 
 
 def _build_base(recipe: Recipe, family: Family, processor: Any) -> Built:
@@ -281,7 +282,6 @@ def _base_objective(recipe: Recipe, family: Family, prefix_layers: int | None = 
     return BaseObjective(
         family,
         recipe.keep.model_copy(update={"question": 0.0}),
-        tower_learns="vision_tower" in recipe.trained,
         ground_weight=recipe.ground_weight,
         ground_layer=recipe.ground_layer,
         missing_layers_share=recipe.missing_layers_share,
@@ -336,7 +336,7 @@ def _first_scorer(recipe: Recipe, family: Family) -> QuestionSelector:
 
 def _first_scheduler(recipe: Recipe, family: Family) -> LatencyTokenScheduler:
     """Return what stage `scheduler` starts from: the model's own scheduler if it goes on, or a fresh one."""
-    shape = family.decoder().shape
+    shape = decoder_of(family).shape
     folder = Path(family.model.config.name_or_path) / "adapters" / recipe.scheduler
     scheduler: Scheduler = build_scheduler(recipe.scheduler, shape, **recipe.scheduler_options)
     if recipe.goes_on and not folder.is_dir():

@@ -10,8 +10,8 @@ import torch
 from adallava.checkpoints.placement import pick_device
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family
-from adallava.families.contract import Family
-from adallava.processors.stock import AdaLlavaProcessor, folder_or_id_of
+from adallava.families.family_contract import Family
+from adallava.processors.stock_processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.tasks.scenes import PATCH_COUNT
 from adallava.training.blank import write_blank
 from adallava.training.recipe import Recipe
@@ -71,7 +71,7 @@ def load_start(
     if not family.one_grid:
         raise UnsupportedModeError(
             f"{str(found)!r} is of the family {family.model.config.model_type!r}, whose pictures differ in their "
-            "number of tokens: only models that cut every picture to one size, such as LLaVA-1.5, can be trained"
+            "number of tokens: only models that cut every picture to one size can be trained"
         )
     num_tokens = family.shape.num_vision_tokens
     if recipe.needs_labels and num_tokens != PATCH_COUNT:

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.families.contract import Family
+from adallava.families.capabilities import with_budget_token
+from adallava.families.family_contract import Family
 from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.gumbel import gumbel_top_k
-from adallava.training.base import run_packed
+from adallava.training.base_stage import run_packed
 from adallava.training.packing import Packed
 
 
@@ -37,7 +38,7 @@ class StraightThroughObjective(nn.Module):
         keep_count = max(1, int((low + (high - low) * float(torch.rand(()))) * num_tokens))
         # What inference feeds: the share that is really kept.
         ratios = torch.full((len(pixel_values),), keep_count / num_tokens, device=pixel_values.device)
-        vision = self.family.encode(PictureInputs(pixel_values), self.selector.budget_token(ratios))
+        vision = with_budget_token(self.family, PictureInputs(pixel_values), self.selector.budget_token(ratios))
         assert vision.budget_features is not None
         logits = self.selector.logits(vision.budget_features)
         indices, gates = gumbel_top_k(logits, [keep_count] * len(pixel_values), tau=self.tau)

@@ -1,11 +1,10 @@
-"""A byte-level BPE tokenizer learned from the words of a task, and the processor around it."""
+"""A byte-level BPE tokenizer learned from the words of a task."""
 
 from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlavaProcessor, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from adallava.families.transformers_internals import pil_clip_processor
 from adallava.tasks.scenes import KINDS, make_questions, make_scene
 
 IMAGE_TOKEN = "<image>"
@@ -54,22 +53,4 @@ def learn_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
         extra_special_tokens={"image_token": IMAGE_TOKEN},
         padding_side="left",
         clean_up_tokenization_spaces=False,
-    )
-
-
-def scenes_processor(vocab_size: int, image_px: int, patch_px: int) -> LlavaProcessor:
-    """Build the stock processor for square pictures of `image_px`, with a tokenizer learned on scenes."""
-    image_processor = pil_clip_processor(
-        size={"shortest_edge": image_px},
-        crop_size={"height": image_px, "width": image_px},
-        image_mean=[0.5, 0.5, 0.5],
-        image_std=[0.5, 0.5, 0.5],
-    )
-    return LlavaProcessor(
-        image_processor=image_processor,
-        tokenizer=learn_tokenizer(scenes_corpus(), vocab_size),
-        patch_size=patch_px,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=CHAT_TEMPLATE,
     )

@@ -14,7 +14,7 @@ from adallava.doctor.answers import (
     percent,
     same_answers,
 )
-from adallava.doctor.checks.layers import layers_run, moved_selections, unscheduled
+from adallava.doctor.checks.layers_left_out import layers_run, moved_selections, unscheduled
 from adallava.doctor.checks.lengths import length_deviations
 from adallava.doctor.findings import Observation, found, not_visible, passed
 from adallava.errors import BudgetError

@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from adallava.analysis.alarms import alarm_of_answers, alarm_of_floor, majority_words, tally
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.find_alarms import alarm_of_answers, alarm_of_floor, majority_words, tally
 from adallava.analysis.majority import MajorityScores, score_majority
 from adallava.doctor.answers import Answer, AnswerCell, AnswerFile, percent
 from adallava.doctor.findings import Observation, found, not_visible, passed
@@ -143,7 +143,7 @@ def _majority(file: AnswerFile, full: AnswerCell) -> MajorityScores | None:
 
 def _metric(file: AnswerFile, full: AnswerCell) -> Metric | None:
     """Return the run's metric, or for another harness's scores the exact match, if it is what they are."""
-    named = None if file.config is None else METRICS.get(file.config.metric)
+    named = None if file.config is None else METRICS.get(file.config.metric or "")
     if named is not None:
         return named
     exact, scored = METRICS[EXACT_MATCH], [answer for answer in full.answered if answer.score is not None]

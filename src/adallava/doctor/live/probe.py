@@ -13,12 +13,13 @@ from torch import Tensor
 from adallava.budget import TokenBudget
 from adallava.families.picture_inputs import PictureInputs
 from adallava.model import AdaLlava, build_prompt
+from adallava.pipeline.allocate import MethodCounts, allocate_tokens, method_counts
 from adallava.pipeline.decoding import decoding_of, generate_arguments
-from adallava.pipeline.layout import share_over_images
-from adallava.pipeline.result import AdaLlavaOutput, RunRecord, SampleSelection
-from adallava.records import FULL_METHOD
-from adallava.selection.contract import OwnCountMethod, RoundingMethod
+from adallava.pipeline.result import AdaLlavaOutput
+from adallava.processors.stock_processor import make_inputs
+from adallava.records import FULL_METHOD, WhatRan
 from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.selector_contract import OwnCountMethod
 from adallava.tasks.scenes import scene_sample
 
 FULL_BUDGET = TokenBudget(ratio=1.0)
@@ -65,18 +66,12 @@ class Probe:
         """True for a method with one result whatever the budget."""
         return self.model.selector is not None and self.model.selector.ignores_budget
 
-    def planned(self, budget: TokenBudget, ran: SampleSelection | RunRecord) -> int:
+    def planned(self, budget: TokenBudget, ran: WhatRan) -> int:
         """Return the K that a sample of one picture must keep; what a method with its own K says it keeps is taken."""
-        selector = self.model.selector
-        if isinstance(selector, OwnCountMethod):
+        if isinstance(self.model.selector, OwnCountMethod):
             return ran.tokens_planned
-        if self.ignores_budget:
-            return 0
-        asked = budget.resolve(ran.num_vision_tokens)
-        if not isinstance(selector, RoundingMethod):
-            return asked
-        shares = share_over_images(asked, [rows * columns for rows, columns in ran.grids])
-        return sum(selector.keep_count(share, grid) for share, grid in zip(shares, ran.grids, strict=True))
+        sizes = [rows * columns for rows, columns in ran.grids]
+        return sum(allocate_tokens(budget, sizes, method_counts(self.model.selector, ran.grids)).kept)
 
     @cached_property
     def token_counts(self) -> tuple[int, ...]:
@@ -120,7 +115,9 @@ class Probe:
         if self.model.method == FULL_METHOD:
             return ()
         fewest = min(self.token_counts)
-        pruning = tuple(budget for budget in self.budgets if budget.resolve(fewest) < fewest)
+        pruning = tuple(
+            budget for budget in self.budgets if allocate_tokens(budget, (fewest,), MethodCounts()).asked < fewest
+        )
         return pruning[:1] if self.ignores_budget else pruning
 
     def generate(
@@ -150,7 +147,7 @@ class Probe:
         return AloneAnswer(output, entered[0], at_end[0])
 
     @cached_property
-    def selections(self) -> dict[TokenBudget, tuple[SampleSelection, ...]]:
+    def selections(self) -> dict[TokenBudget, tuple[WhatRan, ...]]:
         """What every sample keeps when it is alone, at the budgets that drop tokens."""
         return {
             budget: tuple(
@@ -178,7 +175,7 @@ def make_probe(
 
     def prepared(first: int, last: int) -> Inputs:
         """Return the prompts `first` to `last - 1` as one batch."""
-        batch = model.processor(images=images[first:last], text=prompts[first:last], return_tensors="pt", padding=True)
+        batch = make_inputs(model.processor, images[first:last], prompts[first:last])
         return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
     return Probe(

@@ -107,12 +107,13 @@ def _to_cell(label: str, answers: list[Answer]) -> AnswerCell:
 
 
 def _to_answer(record: SampleRecord, shared: _Shared) -> Answer:
-    schedule = "" if record.scheduler is None else f"/{record.scheduler}@{record.latency_asked}"
+    ran = record.ran
+    schedule = "" if ran.scheduler is None else f"/{ran.scheduler}@{ran.latency_asked}"
     return Answer(
         cell=shared(record.cell),
         sample_id=shared(record.sample_id),
         draw=record.draw,
-        positions=record.positions,
+        positions=ran.positions,
         question=shared(record.question),
         targets=shared(tuple(record.answers)),
         response=shared(record.response),
@@ -121,23 +122,23 @@ def _to_answer(record: SampleRecord, shared: _Shared) -> Answer:
         picture_sha256=shared(record.picture_sha256),
         seen_share=shared(record.seen_share),
         error=record.error,
-        method=shared(record.method + schedule),
-        budget_asked=shared(record.budget_asked),
-        num_vision_tokens=record.num_vision_tokens,
-        tokens_asked=record.tokens_asked,
-        tokens_planned=record.tokens_planned,
-        chosen_per_sample=record.chosen_per_sample,
-        tokens_kept=record.tokens_kept,
-        tokens_at_end=record.tokens_at_end,
-        kept_indices=shared.indices(record.kept_indices),
-        latency_asked=shared(record.latency_asked),
-        groups_run=shared(shared.indices(record.groups_run)),
-        groups_per_layer=record.groups_per_layer,
-        tokens_per_image=None if record.grids is None else shared(tuple(record.tokens_per_image)),
+        method=shared(ran.method + schedule),
+        budget_asked=shared(ran.budget_asked),
+        num_vision_tokens=ran.num_vision_tokens,
+        tokens_asked=ran.tokens_asked,
+        tokens_planned=ran.tokens_planned,
+        chosen_per_sample=ran.chosen_per_sample,
+        tokens_kept=ran.tokens_kept,
+        tokens_at_end=ran.tokens_at_end,
+        kept_indices=shared.indices(ran.kept_indices or None),
+        latency_asked=shared(ran.latency_asked),
+        groups_run=shared(shared.indices(ran.groups_run)),
+        groups_per_layer=ran.groups_per_layer,
+        tokens_per_image=shared(tuple(ran.tokens_per_image)) if ran.grids else None,
         # The latency token is no token of the text, whose length must be the same in every cell.
-        prompt_length=record.prompt_length - record.latency_tokens,
-        answer_length=record.answer_length,
-        finish_reason=record.finish_reason,
+        prompt_length=ran.prompt_length - ran.latency_tokens,
+        answer_length=ran.answer_length,
+        finish_reason=ran.finish_reason,
         empty_cause=record.empty_cause,
         # The clock's reading is the batch's own: two neighbouring batches never share it to the last bit.
         batch_key=shared((record.batch_ms, record.batch_size)),

@@ -11,4 +11,4 @@ def manifests() -> list[Any]:
     # Not above: importing lmms-eval reads its entry points, this one among them.
     from lmms_eval.models.registry_v2 import ModelManifest
 
-    return [ModelManifest(model_id="adallava", chat_class_path=f"{__name__}.model.AdaLlavaLmms")]
+    return [ModelManifest(model_id="adallava", chat_class_path=f"{__name__}.lmms_model.AdaLlavaLmms")]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.model import build_prompt
-from adallava.processors.stock import prepare_picture
+from adallava.processors.stock_processor import prepare_picture
 from adallava.tasks.images import as_rgb, open_rgb
 
 Message = Mapping[str, Any]

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch.distributed as dist
 
+from adallava.integrations.lmms_eval.answered import Answered
+from adallava.integrations.lmms_eval.empty_answers import Outcomes, outcomes_of
 from adallava.records import SeenPictures
-
-from .answers import Answered
-from .empties import Outcomes, outcomes_of
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,10 @@ class Totals:
         """Return the sums over answers that took so many seconds, of whose pictures such shares were seen."""
         return cls(
             outcomes=outcomes_of(answers),
-            new_tokens=sum(answer.answer_length for answer in answers),
-            vision_tokens=sum(answer.record.num_vision_tokens for answer in answers),
-            tokens_kept=sum(answer.record.tokens_kept for answer in answers),
-            prompt_tokens=sum(answer.prompt_length for answer in answers),
+            new_tokens=sum(answer.ran.answer_length for answer in answers),
+            vision_tokens=sum(answer.ran.num_vision_tokens for answer in answers),
+            tokens_kept=sum(answer.ran.tokens_kept for answer in answers),
+            prompt_tokens=sum(answer.ran.prompt_length for answer in answers),
             seen_shares=Counter(seen_shares),
             seconds=seconds,
         )

@@ -3,9 +3,10 @@
 Pictures are 224x224 RGB, cut into 16x16 patches of 14 px; patch index = row * 16 + column.
 """
 
+from adallava.tasks.scenes.scene_questions import make_questions, scene_sample
+
 from .draw import make_scene
 from .labels import patch_labels
-from .questions import make_questions, scene_sample
 from .records import Question, Scene, SceneNumber, SceneObject
 from .vocabulary import (
     COLORS,

@@ -11,9 +11,10 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from adallava.tasks.scenes.scene_layout import Layout, make_layout
+
 from .digits import DIGIT_PX, ink_weights
 from .draws import Draws
-from .layout import Layout, make_layout
 from .masks import Mix, as_mix, shape_mix
 from .records import Scene, SceneNumber, SceneObject
 from .textures import background

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .layout import coarse_cell
+from adallava.tasks.scenes.scene_layout import coarse_cell
+
 from .masks import covered_patches
 from .records import Scene
 from .vocabulary import CELL_PX, COLORS, GRID, PATCH_COUNT, PATCH_PX, SHAPES, SIZES

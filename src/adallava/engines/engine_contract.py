@@ -1,28 +1,11 @@
 """What an engine is: a prepared batch, the LLM as it is to run, and a way to decode go in; token ids come out."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What an engine made of a batch.
-
-    Attributes:
-        result: as transformers' `generate` returns it: `sequences` [rows, prompt + new], and what was asked for beside.
-        num_steps: how often the LLM ran, the prefill included.
-        engine: that made it.
-        passed_over: why no engine before it in the order of preference did; empty if none was.
-    """
-
-    result: Any
-    num_steps: int
-    engine: str
-    passed_over: str = ""
+from adallava.pipeline.result import Generated
 
 
 class Engine(Protocol):

@@ -1,4 +1,4 @@
-"""What the rest of the package needs of a model family. All else about it stays in the family's file."""
+"""What the rest of the package needs of every model family: the core. What only some can do is in `capabilities`."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,10 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from adallava.errors import UnsupportedModeError
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.scheduling.contract import DecoderShape, Scheduler
-from adallava.selection.contract import Need, TextTowerMethod, TowerLayer, TowerShape
-from adallava.selection.layer_contract import AnySelector, LayerSelector
-
-_TOWER_NEEDS = (Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER)
-"""Read off the stock tower's states."""
+from adallava.scheduling.scheduler_contract import DecoderShape
+from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ class Family(Protocol):
 
     @property
     def provides(self) -> frozenset[Need]:
-        """What this model can give to a method."""
+        """What this model's tower can give to a method; a need that stands on a capability is met with that too."""
         ...
 
     @property
@@ -121,47 +116,12 @@ class Family(Protocol):
         """
         ...
 
-    def tower_runs(self, pictures: PictureInputs) -> tuple[int, ...]:
-        """Return how many pictures go through the tower for each image: 1, or as many as it has tiles.
-
-        On the host, from shapes alone.
-
-        Args:
-            pictures: P of them.
-        """
-        ...
-
-    def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
-        """Return what each image's tokens look at, to be drawn on: [3, rows * P, columns * P], P pixels a patch.
-
-        Args:
-            pictures: P of them. A token that is no patch has zeros.
-        """
-        ...
-
-    def encode(
-        self,
-        pictures: PictureInputs,
-        budget_token: Tensor | None = None,
-        *,
-        needs: Collection[Need] = (),
-        grid: tuple[int, int] | None = None,
-    ) -> VisionFeatures:
+    def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
         """Run the tower.
 
         Args:
             pictures: P of them.
-            budget_token: [I, C], appended to the tower's input.
             needs: what a method reads of the tower's layers; the rest is not computed.
-            grid: of the patches of a picture that is resized first; None = as the model was trained.
-        """
-        ...
-
-    def load_text_tower(self, folder_or_id: str) -> TextTower:
-        """Load the text half of a CLIP checkpoint that fits the vision tower.
-
-        Raises:
-            CheckpointError: if its files are missing or damaged, or it does not fit.
         """
         ...
 
@@ -183,17 +143,13 @@ class Family(Protocol):
         """Return the LLM's input embeddings of token ids, [..., D]."""
         ...
 
+    def llm_of(self, model: Any) -> Any:
+        """Return the LLM without its head, of the stock model or of a view of it; it is called on embeddings."""
+        ...
+
     @property
     def num_llm_layers(self) -> int:
         """Layers of the LLM, of whatever kind it is."""
-        ...
-
-    def decoder(self) -> "DecoderLayers":
-        """Return the LLM's layers, for methods inside the LLM.
-
-        Raises:
-            UnsupportedModeError: for an LLM whose layers are not known.
-        """
         ...
 
 
@@ -237,22 +193,6 @@ class DecoderLayers(Protocol):
         """What decides how the LLM can be split."""
         ...
 
-    def check_splittable(self) -> None:
-        """Raise `UnsupportedModeError` for layers that cannot be split into groups of heads."""
-        ...
-
-    def run_groups(
-        self,
-        layer: int,
-        hidden: Tensor,
-        inputs: LayerInputs,
-        rows: Sequence[Tensor],
-        gates: Tensor | None = None,
-        mlp_rows: Sequence[Tensor] | None = None,
-    ) -> Tensor:
-        """Return what a layer passes on of which each row runs only some groups of heads."""
-        ...
-
     def view(self, around: AroundLayer, reorder_cache: ReorderCache | None = None) -> Any:
         """Return a model for one call, with `around` in place of each layer."""
         ...
@@ -270,6 +210,10 @@ class DecoderLayers(Protocol):
         """Return where the tokens at `places`, [I, R], look in one layer, averaged over heads, [I, R, S]."""
         ...
 
+    def attention_shares(self, layer: int, hidden: Tensor, position_ids: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        """Return where the tokens at `rows`, [R, 2] (sample, place), look in one layer by a mask, [R, heads, S]."""
+        ...
+
     def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor | None:
         """Return the mask for queries `hidden` at the length of one layer's own cache."""
         ...
@@ -277,64 +221,3 @@ class DecoderLayers(Protocol):
     def position_embeddings(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rotary cosines and sines of positions [B, S]."""
         ...
-
-
-def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> None:
-    """Refuse a method that needs what the model lacks, before anything runs.
-
-    Raises:
-        UnsupportedModeError: naming the method, what it needs, and what to do; of a method inside the LLM, also for an
-            LLM whose layers are not known, or are too few.
-    """
-    no_grid = getattr(family, "no_grid", None)
-    if no_grid is not None:
-        raise UnsupportedModeError(
-            f"method {selector.name!r} chooses among patches, and {no_grid}: method 'full' alone runs this model"
-        )
-    if not isinstance(selector.needs, frozenset | set) or not all(isinstance(need, Need) for need in selector.needs):
-        raise UnsupportedModeError(
-            f"method {selector.name!r} has needs={selector.needs!r}: give a frozenset of selection.contract.Need"
-        )
-    missing = sorted(selector.needs - family.provides)
-    where = f"the model {model_name!r}" if model_name else "this model"
-    if missing:
-        raise UnsupportedModeError(
-            f"method {selector.name!r} needs {', '.join(missing)}, which {where} does not have "
-            f"(its tower is of type {_tower_type(family)!r}): choose another method"
-        )
-    if Need.BUDGET_TOKEN in selector.needs and selector.needs & {*_TOWER_NEEDS, Need.RESIZED_PICTURE}:
-        raise UnsupportedModeError(
-            f"method {selector.name!r} needs a budget token together with {', '.join(sorted(selector.needs))}: "
-            "a tower with a budget token gives nothing but its features"
-        )
-    if isinstance(selector, TextTowerMethod) and Need.TEXT_TOWER in selector.needs and selector.text_tower is None:
-        raise UnsupportedModeError(
-            f"method {selector.name!r} compares patches with the question through a CLIP text tower, which {where} "
-            "does not have: give the folder or hub id of the CLIP checkpoint that its vision tower came from "
-            f"(text_tower=…, or --method-option {selector.name}.text_tower=…), or choose another relevance "
-            "(see docs/methods.md)"
-        )
-    if isinstance(selector, LayerSelector):
-        _check_layers(family, selector)
-
-
-def check_scheduler(family: Family, scheduler: Scheduler) -> None:
-    """Refuse a scheduler that cannot split the model's LLM, before anything runs.
-
-    Raises:
-        UnsupportedModeError: naming what stands in the way.
-    """
-    decoder = family.decoder()
-    if scheduler.units(decoder.shape).groups > 1:
-        decoder.check_splittable()
-
-
-def _check_layers(family: Family, selector: LayerSelector) -> None:
-    """Refuse an LLM with too few layers now, not at the first answer."""
-    num_tokens = family.shape.num_vision_tokens
-    selector.schedule(family.decoder().num_layers, num_tokens, num_tokens)
-
-
-def _tower_type(family: Family) -> str:
-    config = getattr(family.model.config, "vision_config", None)
-    return str(getattr(config, "model_type", "unknown"))

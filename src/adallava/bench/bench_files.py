@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adallava.bench.page import page_of
-from adallava.bench.run import KIND
+from adallava.bench.bench_page import page_of
+from adallava.bench.run_bench import KIND
 from adallava.errors import InputError
 from adallava.records.durable import make_folder, write_atomically
 

@@ -20,11 +20,10 @@ from typing import Any
 from PIL import Image
 
 from adallava.errors import InputError, UnsupportedModeError
+from adallava.integrations.lmms_eval.generation import cut_at, generation_arguments, stop_strings
 from adallava.runs.batches import describe_error
 from adallava.tasks.images import as_rgb, open_rgb
 from adallava.tasks.task import Task, TaskSample
-
-from .generation import cut_at, generation_arguments, stop_strings
 
 _KIND_COLUMNS = ("answer_type", "category")
 """Columns that say what kind a question is: VQAv2's, and POPE's and MME's."""

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from adallava.scheduling.contract import Schedule, ScheduleInput, top_units
+from adallava.scheduling.scheduler_contract import Schedule, ScheduleInput, top_units
 from adallava.scheduling.whole_layers import WholeLayers
 from adallava.selection.random import hash_scores
 

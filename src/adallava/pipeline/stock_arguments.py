@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from adallava.budget import MAX_BEAMS
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.transformers_internals import CACHE_NAMES
 
@@ -187,6 +188,9 @@ def _check_negative_prompt(given: Mapping[str, Any], rest: Mapping[str, Any]) ->
 
 def _check_values(values: Mapping[str, Any], *, inside_llm: bool) -> None:
     """Refuse single values of arguments that are taken otherwise."""
+    for name in ("num_beams", "num_return_sequences"):
+        if isinstance(number := values.get(name), int) and number > MAX_BEAMS:
+            raise InputError(f"{name}={number} is over the limit of {MAX_BEAMS}: the LLM holds each in memory")
     if values.get("cache_implementation") == "paged":
         raise UnsupportedModeError(
             "generate(cache_implementation='paged') is not supported: transformers then batches prompts of ids alone, "

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.families.contract import Family
+from adallava.families.capabilities import decoder_of
+from adallava.families.family_contract import Family
 from adallava.families.picture_inputs import PictureInputs
-from adallava.scheduling.contract import Units, half_of_layers
-from adallava.selection.contract import Selection
+from adallava.scheduling.scheduler_contract import Units, half_of_layers
+from adallava.selection.selector_contract import Selection
 from adallava.training.grounding import grounding_loss
 from adallava.training.keep import draw_keep, select_tokens
 from adallava.training.missing_layers import draw_missing_layers, without_layers
@@ -63,7 +64,7 @@ def run_packed(
     bias = torch.zeros_like(mask, dtype=kept.dtype).masked_fill(~mask, torch.finfo(kept.dtype).min)
     position_ids = packed_positions(packed, vision_positions, family.shape.num_vision_tokens)
     model = without_layers(family, missing_layers) if missing_layers else family.model
-    result = model.model.language_model(
+    result = family.llm_of(model)(
         inputs_embeds=torch.cat(
             [family.embed_text(packed.prefix_ids), kept, family.embed_text(packed.text_ids)], dim=1
         ),
@@ -74,7 +75,9 @@ def run_packed(
     )
     answers = packed.targets != IGNORE
     states = result.last_hidden_state[:, -packed.text_ids.shape[1] :][answers]
-    return PackedRun(family.model.lm_head(states), packed.targets[answers], result.hidden_states, position_ids, mask)
+    return PackedRun(
+        family.model.get_output_embeddings()(states), packed.targets[answers], result.hidden_states, position_ids, mask
+    )
 
 
 class BaseObjective(nn.Module):
@@ -85,7 +88,6 @@ class BaseObjective(nn.Module):
         family: Family,
         keep: KeepMix,
         *,
-        tower_learns: bool,
         ground_weight: float,
         ground_layer: int,
         missing_layers_share: float = 0.0,
@@ -102,12 +104,12 @@ class BaseObjective(nn.Module):
         """
         super().__init__()
         self.base = family.model
-        self.family, self.keep, self.tower_learns = family, keep, tower_learns
+        self.family, self.keep = family, keep
         self.ground_weight, self.ground_layer = ground_weight, ground_layer
         self.missing_layers_share, self._lowest_latency = missing_layers_share, lowest_latency
         self._units: Units | None = None
         if missing_layers_share:
-            shape = family.decoder().shape
+            shape = decoder_of(family).shape
             self._units = Units(shape.num_layers, half_of_layers(shape) if prefix_layers is None else prefix_layers)
 
     def forward(
@@ -122,8 +124,7 @@ class BaseObjective(nn.Module):
     ) -> dict[str, Tensor]:
         """Return `loss`, and the loss and accuracy of answer tokens by way of leaving tokens out."""
         packed = packed.to(pixel_values.device)
-        with torch.set_grad_enabled(self.tower_learns and torch.is_grad_enabled()):
-            features = self.family.encode(PictureInputs(pixel_values)).features
+        features = self.family.encode(PictureInputs(pixel_values)).features
         keep = draw_keep(self.keep, features.shape[1])
         selection = select_tokens(keep, features, self.family.shape.grid, evidence)
         missing = self._draw_missing()
@@ -165,7 +166,7 @@ class BaseObjective(nn.Module):
         hidden = run.hidden_states[layer]
         shared = hidden.shape[1] - packed.text_ids.shape[1]
         return grounding_loss(
-            self.base.model.language_model,
+            decoder_of(self.family),
             layer,
             hidden,
             run.position_ids,

@@ -7,20 +7,12 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Final, NamedTuple
 
-from .draw import make_scene
-from .draws import Draws
-from .layout import coarse_name, far_axes, is_clear_of_borders, unique_objects
-from .masks import covered_patches
-from .records import Question, Scene, SceneNumber, SceneObject
-from .vocabulary import (
-    COLORS,
-    KINDS,
-    MAX_COUNT,
-    SHAPES,
-    check_count,
-    check_kinds,
-    split_id,
-)
+from adallava.tasks.scenes.draw import make_scene
+from adallava.tasks.scenes.draws import Draws
+from adallava.tasks.scenes.masks import covered_patches
+from adallava.tasks.scenes.records import Question, Scene, SceneNumber, SceneObject
+from adallava.tasks.scenes.scene_layout import coarse_name, far_axes, is_clear_of_borders, unique_objects
+from adallava.tasks.scenes.vocabulary import COLORS, KINDS, MAX_COUNT, SHAPES, check_count, check_kinds, split_id
 
 EVIDENCE_COVER_PERCENT: Final = 10
 _QUESTION_STREAM = 2

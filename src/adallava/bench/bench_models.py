@@ -8,19 +8,20 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from adallava.bench.request import BenchRequest
+from adallava.bench.bench_request import BenchRequest
 from adallava.bench.shapes import random_model
 from adallava.checkpoints.placement import pick_device, pick_dtype
 from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.engines import check_engine
 from adallava.errors import AdallavaError, InputError, in_short
+from adallava.families.capabilities import decoder_of
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.records.cells import CellPlan, plan_cells
 from adallava.registry import load_selector_class
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import Scheduler, has_free_token
+from adallava.scheduling.scheduler_contract import Scheduler, has_free_token
 from adallava.selection import build_selector
 from adallava.selection.layer_contract import AnySelector
 
@@ -105,7 +106,7 @@ class Bench:
                 made = self.full.with_scheduler(name, adapter, **options).scheduler
                 assert made is not None
                 return made
-            scheduler = build_scheduler(name, self.full.family.decoder().shape, **options)
+            scheduler = build_scheduler(name, decoder_of(self.full.family).shape, **options)
             if isinstance(scheduler, nn.Module):
                 for weight in scheduler.parameters():
                     nn.init.normal_(weight, std=_STD)

@@ -4,9 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
 from adallava.errors import AdallavaError
+from adallava.integrations.lmms_eval.answered import Answered
 from adallava.records import EmptyCause
-
-from .answers import Answered
 
 Outcomes = Counter[tuple[str, EmptyCause | None]]
 """Numbers of answers by task and cause of being empty, which is None for those with text."""

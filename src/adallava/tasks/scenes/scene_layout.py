@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 
-from .digits import digit_pools
-from .draws import Draws
-from .records import SceneNumber, SceneObject
-from .vocabulary import (
+from adallava.tasks.scenes.digits import digit_pools
+from adallava.tasks.scenes.draws import Draws
+from adallava.tasks.scenes.records import SceneNumber, SceneObject
+from adallava.tasks.scenes.vocabulary import (
     BOX_PATCHES,
     CELL_COLUMNS,
     CELL_PX,

@@ -8,16 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.judge import PairedTest, judge
 from adallava.analysis.margins import MARGIN
 from adallava.analysis.run_differences import run_differences
 from adallava.analysis.scores import RIGHT, tabulate_scores
 from adallava.analysis.statistics import mean_interval
-from adallava.analysis.verdicts import PairedTest, judge
-from adallava.budget import Latency, TokenBudget
 from adallava.errors import InputError
 from adallava.records import FULL_LATENCY, FULL_METHOD, Results, Run, SampleRecord
 from adallava.records.answer_places import AnswerKey, answer_key
-from adallava.records.cells import NO_BUDGET, plan_cells
+from adallava.records.cells import NO_BUDGET, cells_of
 from adallava.records.run_changes import CellChange, RunComparison
 
 
@@ -96,15 +95,10 @@ def _planned_draws(name: str, run: Run, results: Results) -> dict[str, int]:
     Which methods ignore the budget or draw at random is read from the summary: they need not be installed here.
     """
     there = {cell.cell: cell for cell in results.cells}
-    plans = plan_cells(
-        run.config.methods,
-        [TokenBudget.parse(budget) for budget in run.config.token_budgets],
+    plans = cells_of(
+        run.config,
         {cell.selection for cell in results.cells if cell.budget_asked == NO_BUDGET},
-        positions=run.config.positions,
         drawing=_drawing(results),
-        draws=run.config.draws,
-        schedulers=run.config.schedulers,
-        latencies=map(Latency.parse, run.config.latencies),
         with_token={cell.scheduler for cell in results.cells if cell.latency_asked == FULL_LATENCY and cell.scheduler},
     )
     lacking = [plan.cell for plan in plans if plan.cell not in there]

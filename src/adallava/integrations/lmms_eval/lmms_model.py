@@ -20,24 +20,27 @@ from lmms_eval.utils import simple_parse_args_string
 from loguru import logger
 
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
+from adallava.integrations.lmms_eval.answered import Answered, describe
+from adallava.integrations.lmms_eval.device import choose_device
+from adallava.integrations.lmms_eval.empty_answers import ENOUGH_TO_STOP, check_empties, most_answers, outcomes_of
+from adallava.integrations.lmms_eval.generation import batches_alike, cut_at, generation_arguments, stop_strings
+from adallava.integrations.lmms_eval.messages import ChatPrompt, check_nothing_is_left_out, read_messages
+from adallava.integrations.lmms_eval.settings import Settings, join_arguments
+from adallava.integrations.lmms_eval.totals import Totals, over_processes
 from adallava.model import AdaLlava
 from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
-from adallava.pipeline.result import AdaLlavaOutput, RunRecord
+from adallava.pipeline.result import AdaLlavaOutput
 from adallava.processors.picture_cuts import find_frame
+from adallava.processors.stock_processor import check_pixels, make_inputs
+from adallava.records import FULL_METHOD
 from adallava.records.cells import sample_seed
 from adallava.records.picture_frames import seen_share
+from adallava.registry import load_selector_class
 from adallava.report.seen import cut_words
 from adallava.runs.batches import describe_error
 from adallava.runs.empty_causes import classify_empty, eos_ids_of
+from adallava.runs.loading import load_base
 from adallava.runs.ranks import Ranks
-
-from .answers import Answered, describe
-from .empties import ENOUGH_TO_STOP, check_empties, most_answers, outcomes_of
-from .generation import batches_alike, cut_at, generation_arguments, stop_strings
-from .messages import ChatPrompt, check_nothing_is_left_out, read_messages
-from .placement import choose_device
-from .settings import Settings, join_arguments
-from .totals import Totals, over_processes
 
 
 class RunFailed(SystemExit):
@@ -82,11 +85,13 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
         super().__init__()
         with _failing_loudly():
             self._settings = Settings.read(pretrained, **arguments)
-            self.batch_size = self._settings.batch_size
+            self.batch_size = self._settings.config.batch_size
             ranks = Ranks.from_environment()
             self._rank, self._world_size = ranks.rank, ranks.world_size
-            device = choose_device(self._settings.device, self._settings.device_map, ranks, torch.cuda.device_count())
-            self._model = _load(self._settings, device)
+            device = choose_device(
+                self._settings.config.device, self._settings.device_map, ranks, torch.cuda.device_count()
+            )
+            self._model = _load(self._settings, str(device))
             self._decoding = decoding_of(self._model.base.generation_config)
             left_out = values_of_checkpoint(self._model.base.generation_config)
             if left_out:
@@ -216,17 +221,15 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
     def _answer(self, requests: Sequence[Any]) -> list[Answered]:
         prompts = [self._read(request) for request in requests]
         images = [image for prompt in prompts for image in prompt.images]
-        inputs = self._model.processor(
-            images=images or None, text=[prompt.text for prompt in prompts], return_tensors="pt", padding=True
-        )
+        inputs = make_inputs(self._model.processor, images or None, [prompt.text for prompt in prompts])
         settings, gen_kwargs = self._settings, requests[0].args[2]
         try:
+            if images:
+                check_pixels(inputs["pixel_values"])
             output = self._model.generate(
                 **{name: tensor.to(self.device) for name, tensor in inputs.items()},
-                token_budget=settings.token_budget,
-                latency=settings.latency,
-                seed=[sample_seed(settings.seed, str(request.args[3])) for request in requests],
-                positions=settings.positions,
+                **settings.cell.call(),
+                seed=[sample_seed(settings.config.seed, str(request.args[3])) for request in requests],
                 **{**generate_arguments(self._decoding), **generation_arguments(gen_kwargs)},
             )
         except Exception as error:
@@ -264,35 +267,26 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             task=task,
             doc_id=doc_id,
             text=text,
-            prompt_length=output.prompt_lengths[row],
-            answer_length=output.answer_lengths[row],
-            record=output.records[row],
-            layers_run=_layers_run(output.records[row], self._model),
+            ran=output.records[row],
+            layers_run=output.records[row].layer_share * self._model.family.num_llm_layers,
             empty_cause=classify_empty(text, output.answer_ids[row], eos_ids_of(self._model), special_ids),
             seen_shares=seen_shares,
         )
 
 
 def _result(answer: Answered) -> GenerationResult:
-    counts = TokenCounts(input_tokens=answer.prompt_length, output_tokens=answer.answer_length)
+    counts = TokenCounts(input_tokens=answer.ran.prompt_length, output_tokens=answer.ran.answer_length)
     return GenerationResult(text=answer.text, token_counts=counts)
 
 
-def _load(settings: Settings, device: torch.device) -> AdaLlava:
-    model = AdaLlava.from_pretrained(
-        settings.pretrained,
-        method=settings.method,
-        adapter=settings.adapter,
-        dtype=settings.dtype,
-        device=device,
-        attn_implementation=settings.attn_implementation,
-        pad_to_square=settings.pad_to_square,
-        **settings.method_options,
-    )
-    return model.with_scheduler(settings.scheduler, adapter=settings.scheduler_adapter, **settings.scheduler_options)
-
-
-def _layers_run(record: RunRecord, model: AdaLlava) -> float:
-    if record.layers is None:
-        return float(model.base.config.get_text_config().num_hidden_layers)
-    return float(sum(record.layers.layer_shares))
+def _load(settings: Settings, device: str) -> AdaLlava:
+    config, cell = settings.config, settings.cell
+    if cell.method != FULL_METHOD:
+        load_selector_class(cell.method)  # A misspelt method is told before gigabytes are read.
+    options: dict[str, Any] = dict(config.method_options.get(cell.method, {}))
+    full = load_base(config.model_copy(update={"device": device}))
+    model = full.with_method(cell.method, settings.adapter, **options)
+    if cell.scheduler is None:
+        return model
+    options = dict(config.scheduler_options.get(cell.scheduler, {}))
+    return model.with_scheduler(cell.scheduler, adapter=settings.scheduler_adapter, **options)

@@ -15,14 +15,14 @@ from adallava.costs.roofline import hardware, weight_counts
 from adallava.errors import InputError
 from adallava.measuring.provenance import collect_provenance
 from adallava.model import AdaLlava
-from adallava.pipeline.prompt_limit import max_prompt_tokens
-from adallava.records import FULL_METHOD, Decoding, Results, Run, RunConfig, SampleRecord
-from adallava.records.cells import CellPlan, plan_cells
+from adallava.pipeline.prompt_limit import device_memory_bytes, max_prompt_tokens
+from adallava.records import FULL_METHOD, Results, Run, RunConfig, SampleRecord
+from adallava.records.cells import CellPlan, cells_of
 from adallava.records.journal import RESULTS_FILE, Journal, locked_folder, read_done, write_record
 from adallava.runs.answering import Answerer, answer_batch
 from adallava.runs.batches import BatchStore, prepare_batch
-from adallava.runs.executors.contract import Executor
-from adallava.runs.executors.local import LocalExecutor
+from adallava.runs.executors.executor_contract import Executor
+from adallava.runs.executors.in_process import LocalExecutor
 from adallava.runs.executors.processes import ProcessesExecutor, answer_share
 from adallava.runs.executors.shares import Share
 from adallava.runs.loading import (
@@ -33,9 +33,9 @@ from adallava.runs.loading import (
     load_models,
     load_schedulers,
     make_answerers,
-    max_new_tokens,
     methods_ignoring_budget,
     prefix_lengths,
+    resolve_config,
     resolve_methods,
 )
 from adallava.runs.observer import SweepObserver
@@ -44,7 +44,7 @@ from adallava.runs.request import SweepRequest
 from adallava.runs.task_figures import write_task_figures
 from adallava.runs.timing import time_cells
 from adallava.runs.units import Unit, Work
-from adallava.scheduling.contract import has_free_token
+from adallava.scheduling.scheduler_contract import has_free_token
 from adallava.tasks import Task, load_task
 
 
@@ -68,7 +68,7 @@ class LoadedSweep:
         plans: the cells, in order.
         answerers: by `CellPlan.runner`.
         store: the batches.
-        decoding: of every answer.
+        config: what was asked for, resolved.
         costs: of the model's parts, for FLOPs; None where these cannot be counted.
     """
 
@@ -78,7 +78,7 @@ class LoadedSweep:
     plans: tuple[CellPlan, ...]
     answerers: Mapping[str, Answerer]
     store: BatchStore
-    decoding: Decoding
+    config: RunConfig
     costs: ModelCosts | None
 
 
@@ -96,7 +96,7 @@ def run_sweep(
         ProcessEndedError: if another process of the launch fails or dies.
     """
     observer = observer or SweepObserver()
-    methods, task = resolve_methods(request.methods), _load_task(request)
+    methods, task = resolve_methods(request.config.methods), _load_task(request)
     with locked_folder(request.output):
         loaded = _load(request, methods, task, observer)
         run = describe_run(request, loaded)
@@ -125,7 +125,7 @@ def run_sweep(
             loaded.plans,
             ids,
             journal.read_cell,
-            request.seed,
+            run.config.seed,
             timings,
             prefixes,
             request.equivalence_margin,
@@ -149,7 +149,7 @@ def join_sweep(request: SweepRequest, share: Share, ranks: Ranks) -> None:
         ProcessEndedError: if the leader ends first.
     """
     silent = SweepObserver()
-    loaded = _load(request, resolve_methods(request.methods), _load_task(request), silent)
+    loaded = _load(request, resolve_methods(request.config.methods), _load_task(request), silent)
     share.begin()
     answer_share(_work(loaded), read_done(request.output), share, ranks)
 
@@ -161,71 +161,47 @@ def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observ
     decoding = load_decoding(request, models[FULL_METHOD], observer)
     costs = load_costs(request, models[FULL_METHOD], observer)
     drawing = drawing_at_random(models, schedulers)
-    plans = plan_cells(
-        models,
-        request.budgets,
+    config = resolve_config(request.config, task, models, schedulers, decoding)
+    plans = cells_of(
+        config,
         methods_ignoring_budget(models),
-        positions=request.positions,
         # Where tokens are drawn, every method draws.
         drawing=drawing | models.keys() if decoding.samples else drawing,
-        draws=request.draws,
-        schedulers=schedulers,
-        latencies=request.latencies,
         with_token=[name for name, model in schedulers.items() if has_free_token(model.scheduler)],
     )
-    limit = max_prompt_tokens(models[FULL_METHOD].base.config, max_new_tokens(request, task))
-    if limit is not None:
-        observer.note(f"a prompt may have {limit} tokens, vision tokens included; a longer one is a failed sample")
-    prepare = partial(
-        prepare_batch, models[FULL_METHOD].processor, question_suffix=request.question_suffix, limit=limit
+    assert config.max_new_tokens is not None
+    full = models[FULL_METHOD]
+    limit = max_prompt_tokens(
+        full.base.config,
+        config.max_new_tokens,
+        rows=min(config.batch_size, len(task.samples)) * decoding.num_beams,
+        eager=config.attn_implementation == "eager",
+        memory_bytes=device_memory_bytes(full.device),
     )
-    store = BatchStore(task.samples, request.batch_size, prepare)
-    answerers = make_answerers(request, models, schedulers, task, decoding, costs)
-    return LoadedSweep(task, models, schedulers, plans, answerers, store, decoding, costs)
+    if limit is not None:
+        observer.note(
+            f"a prompt may have {limit.tokens} tokens, vision tokens included; a longer one is a failed sample"
+        )
+    prepare = partial(prepare_batch, full.processor, question_suffix=config.question_suffix, limit=limit)
+    store = BatchStore(task.samples, config.batch_size, prepare)
+    answerers = make_answerers(config, models, schedulers, task, costs)
+    return LoadedSweep(task, models, schedulers, plans, answerers, store, config, costs)
 
 
 def describe_run(request: SweepRequest, loaded: LoadedSweep) -> Run:
-    """Return `run.json`: the request with every default resolved, and what it runs on."""
-    task, models, schedulers = loaded.task, loaded.models, loaded.schedulers
+    """Return `run.json`: what was asked for, resolved, and what it runs on."""
+    models, schedulers = loaded.models, loaded.schedulers
     full = models[FULL_METHOD]
-    config = RunConfig(
-        model=request.model,
-        task=task.name,
-        methods=[method for method in models if method != FULL_METHOD],
-        token_budgets=[str(budget) for budget in dict.fromkeys(request.budgets)],
-        limit=request.limit,
-        batch_size=request.batch_size,
-        seed=request.seed,
-        max_new_tokens=max_new_tokens(request, task),
-        positions=list(dict.fromkeys(request.positions)),
-        draws=request.draws,
-        timing_batch_sizes=sorted(set(request.timing_batch_sizes)),
-        dtype=str(full.dtype).removeprefix("torch."),
-        device=str(full.device),
-        attn_implementation=request.attn_implementation,
-        schedulers=list(schedulers),
-        latencies=[str(latency) for latency in dict.fromkeys(request.latencies)],
-        scheduler_options={name: dict(options) for name, options in request.scheduler_options.items()},
-        method_options={method: dict(options) for method, options in request.method_options.items()},
-        columns=task.columns,
-        sample=request.sample,
-        metric=task.metric,
-        metric_version=task.metric_version,
-        split=task.split,
-        question_suffix=request.question_suffix,
-        decoding=loaded.decoding,
-        pad_to_square=request.pad_to_square,
-    )
     provenance = collect_provenance(
         weights_sha256=full.weights_sha256,
         adapter_sha256={name: m.adapter_sha256 for name, m in models.items() if m.adapter_sha256 is not None},
         scheduler_sha256={name: m.scheduler_sha256 for name, m in schedulers.items() if m.scheduler_sha256 is not None},
         weight_counts={} if loaded.costs is None else weight_counts(loaded.costs),
         model_files_sha256=full.settings_sha256,
-        task_sha256=task.sha256,
+        task_sha256=loaded.task.sha256,
         command=request.command,
     )
-    return Run(config=config, provenance=provenance)
+    return Run(config=loaded.config, provenance=provenance)
 
 
 def _executor(folder: Path, ranks: Ranks) -> Executor:
@@ -239,18 +215,19 @@ def _scorer(task: Task) -> ResponseScorer:
 
 
 def _load_task(request: SweepRequest) -> Task:
+    config = request.config
     task = load_task(
-        request.task,
-        split=request.split,
-        limit=request.limit,
-        columns=request.columns,
-        metric=request.metric,
+        config.task,
+        split=config.split,
+        limit=config.limit,
+        columns=config.columns,
+        metric=config.metric,
         include_path=request.include_path,
-        sample=request.sample,
-        seed=request.seed,
+        sample=config.sample,
+        seed=config.seed,
         allow_outside=request.allow_outside,
     )
-    if task.aggregate is not None and request.question_suffix:
+    if task.aggregate is not None and config.question_suffix:
         raise InputError(f"task {task.name} words its own questions: leave --question-suffix out")
     return task
 

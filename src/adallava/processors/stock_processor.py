@@ -1,5 +1,6 @@
 """Where a model's files are, its stock processor, and the wording of a prompt."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from adallava.checkpoints.bundled import is_bundled, model_folder
@@ -94,6 +95,41 @@ def prepare_picture(processor: Any, image: "Image.Image") -> "Image.Image":
             "pixels: make it smaller"
         )
     return with_clear_axes(image)
+
+
+def make_inputs(processor: Any, images: "Sequence[Image.Image] | None", prompts: Sequence[str]) -> dict[str, Any]:
+    """Return the tensors that a processor makes of a batch.
+
+    Args:
+        processor: of the model.
+        images: RGB, in the order of the prompts; None without any.
+        prompts: with a placeholder for each of their images.
+
+    Raises:
+        CheckpointError: if its settings make it fail.
+    """
+    try:
+        return dict(processor(images=images, text=list(prompts), return_tensors="pt", padding=True))
+    except Exception as error:  # whatever odd settings of its files make transformers, tokenizers or Pillow raise
+        raise CheckpointError(
+            f"the model's processor cannot prepare picture and question: {in_short(error)}"
+        ) from error
+
+
+def check_pixels(pixel_values: Any) -> None:
+    """Refuse what a processor made of pictures if some value of it is no number: a model answers it with nothing.
+
+    Args:
+        pixel_values: a tensor, of one picture or several.
+
+    Raises:
+        InputError: naming where the settings stand.
+    """
+    if not bool(pixel_values.isfinite().all()):
+        raise InputError(
+            "the processor makes NaN or infinite values of the picture: look at image_mean, image_std and "
+            "rescale_factor in its preprocessor_config.json"
+        )
 
 
 def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:

@@ -13,8 +13,8 @@ from adallava.adapters import save_adapter, weights_sha256
 from adallava.conversion.shards import read_config
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.scheduling import build_scheduler
-from adallava.scheduling.contract import DecoderShape
-from adallava.selection.contract import TowerShape
+from adallava.scheduling.scheduler_contract import DecoderShape
+from adallava.selection.selector_contract import TowerShape
 
 SCHEDULER_PREFIX = "scheduler."
 """Of the original names."""

@@ -17,15 +17,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adallava.conversion.clip import check_feature_layer, read_clip_config, read_picture_settings
-from adallava.conversion.names import EMBEDDINGS, clip_name, is_buffer, stock_name
 from adallava.conversion.part_types import LLM, TOWER, source_types, tower_type
 from adallava.conversion.processor import read_tokenizer, save_processor
-from adallava.conversion.scheduler import SCHEDULER_PREFIX, method_of, write_scheduler
+from adallava.conversion.scheduler_weights import SCHEDULER_PREFIX, method_of, write_scheduler
 from adallava.conversion.shards import read_config, read_tensors, weight_files
 from adallava.conversion.supported import check_supported
+from adallava.conversion.weight_names import EMBEDDINGS, clip_name, is_buffer, stock_name
 from adallava.errors import CheckpointError, UnsupportedModeError
 from adallava.families import load_family
-from adallava.processors.stock import AdaLlavaProcessor, build_prompt
+from adallava.processors.stock_processor import AdaLlavaProcessor, build_prompt
 from adallava.records.durable import make_folder
 
 _PAD_ROWS_TO = 64
@@ -192,7 +192,7 @@ def _check_whole(folder: Path, source: Path) -> None:
         build_prompt(AdaLlavaProcessor.from_pretrained(str(folder)), "?")
     except (CheckpointError, UnsupportedModeError) as error:
         reason = str(error)
-        for at in (f"at {str(folder)!r} ", f" at {str(folder)!r}", f" of {str(folder)!r}"):
+        for at in (f"at {str(folder)!r} ", f" at {str(folder)!r}", f" of {str(folder)!r}", f"{folder}/"):
             reason = reason.replace(at, "")
         raise type(error)(f"{str(source)!r} and its vision tower make no whole model: {reason}") from error
 

@@ -18,7 +18,7 @@ from adallava.errors import AdallavaError
 class Need(StrEnum):
     """What a method reads beyond features, question and seed. The family makes it only for methods that ask.
 
-    A model that lacks one is refused when model and method are put together, see `families.contract.check_needs`.
+    A model that lacks one is refused when model and method are put together, see `families.needs.check_needs`.
     """
 
     BUDGET_TOKEN = "budget-token"

@@ -6,18 +6,18 @@ from typing import Any
 
 from torch import Tensor
 
+from adallava.bench.bench_models import Bench, load_bench
+from adallava.bench.bench_request import GRAPH_WARM_UPS, PLAIN_WARM_UPS, BenchRequest
 from adallava.bench.ceilings import dtype_name, measure_ceilings
 from adallava.bench.floors import floors_of, row_of
-from adallava.bench.loading import Bench, load_bench
+from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.measure import Answer, Turn, answer_by_model, answer_by_transformers, take_turn
-from adallava.bench.prompts import make_prompts
-from adallava.bench.request import GRAPH_WARM_UPS, PLAIN_WARM_UPS, BenchRequest
 from adallava.costs.roofline import Hardware
 from adallava.errors import InputError
 from adallava.measuring.machine_load import load_between, read_load
 from adallava.measuring.provenance import collect_provenance
 from adallava.measuring.turns import Turns, spread_of, take_turns
-from adallava.pipeline.prompt_limit import max_prompt_tokens
+from adallava.pipeline.prompt_limit import device_memory_bytes, max_prompt_tokens
 from adallava.records.cells import FULL_CELL, CellPlan
 
 KIND = "adallava bench"
@@ -83,14 +83,19 @@ def _one_prompt(bench: Bench) -> Tensor:
         InputError: for a prompt or an answer that has no place in the model's context.
     """
     text_tokens, new_tokens = bench.request.text_tokens, bench.request.new_tokens
-    limit = max_prompt_tokens(bench.full.base.config, new_tokens)
-    ids: Tensor | None = None
-    if limit is None or text_tokens <= limit:
-        ids = make_prompts(bench.full, 1, text_tokens)["input_ids"]
-    if ids is None or (limit is not None and ids.shape[1] > limit):
+
+    def one() -> Tensor:
+        ids: Tensor = make_prompts(bench.full, 1, text_tokens)["input_ids"]
+        return ids
+
+    limit = max_prompt_tokens(bench.full.base.config, new_tokens, memory_bytes=device_memory_bytes(bench.full.device))
+    if limit is None:
+        return one()
+    ids = one() if text_tokens <= limit.tokens else None
+    if ids is None or ids.shape[1] > limit.tokens:
         raise InputError(
-            f"--text-tokens {text_tokens} and a picture are more than the {limit} tokens that a prompt may have before "
-            f"{new_tokens} new ones: give fewer of either"
+            f"--text-tokens {text_tokens} and a picture are too many: {limit.holder} {limit.tokens} before "
+            f"{new_tokens} new tokens; give fewer of either"
         )
     return ids
 
@@ -166,7 +171,7 @@ def _measured(turns: Sequence[Turn], batch_size: int, new_tokens: int, floor_ms:
         "engine_ran": last.engine,
         "passed_over": last.passed_over,
         "tokens_kept": [(record.tokens_kept_by_layer or (record.tokens_kept,))[-1] for record in last.records] or None,
-        "prompt_lengths": [record.llm_sequence_length for record in last.records] or None,
+        "prompt_lengths": [record.prompt_length for record in last.records] or None,
         "repeats": len(turns),
         "ms": {name: spread.model_dump() for name, spread in spreads.items()},
         "tokens_per_s": rates.model_dump(),

@@ -1,0 +1,329 @@
+"""What a family may be able to do beside the core of `contract`: one protocol a capability, and one function that asks.
+
+A family that has the methods has the capability; nothing is registered. What code can do stands here; what one loaded
+model has (its tower a class token, say) is told by `Family.provides`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from adallava.errors import InputError, UnsupportedModeError
+from adallava.families.costed_parts import CostedParts, on_meta
+from adallava.families.family_contract import DecoderLayers, Family, TextTower, VisionFeatures
+from adallava.families.layer_inputs import LayerInputs
+from adallava.families.picture_inputs import PictureInputs
+from adallava.registry import load_family_class
+
+
+@runtime_checkable
+class DrivesDecoder(Protocol):
+    """The LLM's layers can be driven one by one: for methods inside the LLM, and schedules."""
+
+    def decoder(self) -> DecoderLayers:
+        """Return them.
+
+        Raises:
+            UnsupportedModeError: for an LLM whose layers are not known.
+        """
+        ...
+
+
+def decoder_of(family: Family) -> DecoderLayers:
+    """Return the LLM's layers.
+
+    Raises:
+        UnsupportedModeError: for a family, or an LLM, whose layers are not known.
+    """
+    if not isinstance(family, DrivesDecoder):
+        raise UnsupportedModeError(
+            f"methods inside the LLM and schedulers cannot see the layers of models of type {family.name!r}: choose a "
+            "method that selects before the LLM"
+        )
+    return family.decoder()
+
+
+@runtime_checkable
+class SplitsHeads(Protocol):
+    """Decoder layers of which groups of heads can be run alone."""
+
+    def check_splittable(self) -> None:
+        """Raise `UnsupportedModeError` for layers that cannot be split into groups of heads."""
+        ...
+
+    def run_groups(
+        self,
+        layer: int,
+        hidden: Tensor,
+        inputs: LayerInputs,
+        rows: Sequence[Tensor],
+        gates: Tensor | None = None,
+        mlp_rows: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Return what a layer passes on of which each row runs only some groups of heads; see `head_groups`."""
+        ...
+
+
+def head_groups_of(decoder: DecoderLayers) -> SplitsHeads:
+    """Return the layers as ones whose groups of heads can be run alone.
+
+    Raises:
+        UnsupportedModeError: if they cannot.
+    """
+    if not isinstance(decoder, SplitsHeads):
+        raise UnsupportedModeError(
+            "this model's layers cannot be split into groups of heads: choose a scheduler of whole layers"
+        )
+    return decoder
+
+
+@runtime_checkable
+class HasTextTower(Protocol):
+    """The text half that its vision tower was trained with can be put beside it."""
+
+    def load_text_tower(self, folder_or_id: str) -> TextTower:
+        """Load it from a checkpoint that fits the vision tower.
+
+        Raises:
+            CheckpointError: if its files are missing or damaged, or it does not fit.
+        """
+        ...
+
+
+def load_text_tower(family: Family, folder_or_id: str) -> TextTower:
+    """Load the text half of a checkpoint that fits the vision tower.
+
+    Raises:
+        UnsupportedModeError: for a family that takes none.
+        CheckpointError: if its files are missing or damaged, or it does not fit.
+    """
+    if not isinstance(family, HasTextTower):
+        raise UnsupportedModeError(f"models of type {family.name!r} take no text tower: choose another method")
+    return family.load_text_tower(folder_or_id)
+
+
+@runtime_checkable
+class ReadsBudgetToken(Protocol):
+    """One more token can pass through the tower."""
+
+    def encode_with_token(self, pictures: PictureInputs, budget_token: Tensor) -> VisionFeatures:
+        """Run the tower with a token, [I, C], at the end of its input; `budget_features` are what comes out there."""
+        ...
+
+
+def with_budget_token(family: Family, pictures: PictureInputs, budget_token: Tensor) -> VisionFeatures:
+    """Run the tower with a budget token, [I, C].
+
+    Raises:
+        UnsupportedModeError: for a family, or a tower, that takes none.
+    """
+    if not isinstance(family, ReadsBudgetToken):
+        raise UnsupportedModeError(f"models of type {family.name!r} take no budget token: choose another method")
+    return family.encode_with_token(pictures, budget_token)
+
+
+@runtime_checkable
+class ResizesPictures(Protocol):
+    """The tower takes smaller pictures than it was trained with."""
+
+    def encode_resized(self, pictures: PictureInputs, grid: tuple[int, int]) -> VisionFeatures:
+        """Run the tower on pictures resized to (rows, columns) of patches."""
+        ...
+
+
+def resized(family: Family, pictures: PictureInputs, grid: tuple[int, int]) -> VisionFeatures:
+    """Run the tower on pictures resized to (rows, columns) of patches.
+
+    Raises:
+        UnsupportedModeError: for a family whose pictures cannot be resized.
+    """
+    if not isinstance(family, ResizesPictures):
+        raise UnsupportedModeError(f"models of type {family.name!r} take no resized picture: choose another method")
+    return family.encode_resized(pictures, grid)
+
+
+@runtime_checkable
+class ShowsTiles(Protocol):
+    """An image may be seen by the tower in several pictures."""
+
+    def tower_runs(self, pictures: PictureInputs) -> tuple[int, ...]:
+        """Return how many pictures go through the tower for each image. On the host, from shapes alone."""
+        ...
+
+
+def tower_runs(family: Family, pictures: PictureInputs) -> tuple[int, ...]:
+    """Return how many pictures go through the tower for each image: 1, or as many as it has tiles."""
+    return family.tower_runs(pictures) if isinstance(family, ShowsTiles) else (1,) * len(family.grids(pictures))
+
+
+@runtime_checkable
+class GivesCompanions(Protocol):
+    """Tokens carry more into the LLM than a count of their place: several rows of positions, say, or types."""
+
+    def companions(
+        self, input_ids: Tensor, attention_mask: Tensor | None, pictures: PictureInputs | None
+    ) -> Mapping[str, Tensor]:
+        """Return what each token of the full prompts carries, [B, L] or [R, B, L] int64, by the LLM's arguments.
+
+        On the host. What is called `position_ids`, [R, B, L], takes the place of the count.
+
+        Args:
+            input_ids: [B, L].
+            attention_mask: [B, L], or None.
+            pictures: of all prompts, or None.
+        """
+        ...
+
+
+def companions_of(
+    family: Family, input_ids: Tensor, attention_mask: Tensor | None, pictures: PictureInputs | None
+) -> Mapping[str, Tensor]:
+    """Return what each token of the full prompts carries beside its place; nothing, for most families."""
+    return family.companions(input_ids, attention_mask, pictures) if isinstance(family, GivesCompanions) else {}
+
+
+@runtime_checkable
+class MayLackGrid(Protocol):
+    """The features of an image may be others than the grid of its patches, as the config of a model says."""
+
+    @property
+    def no_grid(self) -> str | None:
+        """Why they are; None if each feature is a patch of the grid, over which methods choose."""
+        ...
+
+
+def why_no_grid(family: Family) -> str | None:
+    """Return why the features of an image are not the grid of its patches; None if they are."""
+    return family.no_grid if isinstance(family, MayLackGrid) else None
+
+
+@runtime_checkable
+class ShowsPatches(Protocol):
+    """What each token looks at can be drawn."""
+
+    def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
+        """Return what each image's tokens look at: [3, rows * P, columns * P], P pixels a patch.
+
+        Args:
+            pictures: P of them. A token that is no patch has zeros.
+        """
+        ...
+
+
+def shown_patches(family: Family, pictures: PictureInputs) -> tuple[Tensor, ...]:
+    """Return what each image's tokens look at, to be drawn on: [3, rows * P, columns * P], P pixels a patch.
+
+    Raises:
+        UnsupportedModeError: for a family that cannot tell.
+    """
+    if not isinstance(family, ShowsPatches):
+        raise UnsupportedModeError(f"what the tokens of models of type {family.name!r} look at cannot be drawn")
+    return family.pictures(pictures)
+
+
+@runtime_checkable
+class NamesCostedParts(Protocol):
+    """Names the parts of a model without values, so that their products are counted. Asked of the class."""
+
+    @staticmethod
+    def costed_parts(model: Any) -> CostedParts:
+        """Return the parts of a model on the meta device; see `costs/counted.py`."""
+        ...
+
+
+def costed_parts(config: Any) -> CostedParts:
+    """Return the parts of the model of a config, on the meta device, in eval mode.
+
+    Attention runs as plain products, which PyTorch's counter sees on every device; a mixture runs the experts that a
+    token takes, and no others. The config is left as it is.
+
+    Raises:
+        InputError: for a family that does not name its parts.
+        UnknownNameError: for a `model_type` without a family.
+    """
+    import transformers
+
+    family = load_family_class(config.model_type)
+    if not isinstance(family, NamesCostedParts):
+        raise InputError(
+            f"cannot count the FLOPs of a model whose model_type is {config.model_type!r}: its family has no "
+            "`costed_parts` (see docs/contributing.md)"
+        )
+    return family.costed_parts(on_meta(getattr(transformers, family.transformers_class), config))
+
+
+class BlankShape(Protocol):
+    """Sizes of a model made from nothing: pixels, widths, and numbers of layers and heads."""
+
+    @property
+    def image_px(self) -> int: ...  # noqa: D102
+    @property
+    def patch_px(self) -> int: ...  # noqa: D102
+    @property
+    def vision_width(self) -> int: ...  # noqa: D102
+    @property
+    def vision_layers(self) -> int: ...  # noqa: D102
+    @property
+    def vision_heads(self) -> int: ...  # noqa: D102
+    @property
+    def vision_mlp_width(self) -> int: ...  # noqa: D102
+    @property
+    def llm_width(self) -> int: ...  # noqa: D102
+    @property
+    def llm_layers(self) -> int: ...  # noqa: D102
+    @property
+    def llm_heads(self) -> int: ...  # noqa: D102
+    @property
+    def llm_kv_heads(self) -> int: ...  # noqa: D102
+    @property
+    def llm_mlp_width(self) -> int: ...  # noqa: D102
+
+
+@runtime_checkable
+class MadeFromNothing(Protocol):
+    """An untrained model of any size, for training from nothing. Asked of the class."""
+
+    @staticmethod
+    def blank_model(shape: BlankShape, vocab_size: int, image_token_id: int, ids: dict[str, int]) -> Any:
+        """Return a transformers model, initialised from torch's global generator.
+
+        Args:
+            shape: of it.
+            vocab_size: rows of the embeddings.
+            image_token_id: the placeholder's.
+            ids: of the token that ends an answer and of padding, by transformers' names.
+        """
+        ...
+
+    @staticmethod
+    def blank_processor(tokenizer: Any, shape: BlankShape, chat_template: str) -> Any:
+        """Return the processor of such a model around a tokenizer."""
+        ...
+
+
+@runtime_checkable
+class AlignsPatches(Family, Protocol):
+    """Tower and projector can learn words before the LLM ever runs: the training stage `align`."""
+
+    def project_with_summary(self, pictures: PictureInputs) -> tuple[Tensor, Tensor]:
+        """Return each patch and the class token as the LLM would read them, [I, N, D] and [I, D], of the last layer."""
+        ...
+
+    def scale_projector(self, factor: Tensor) -> None:
+        """Multiply all that the projector puts out, in place, by one number, []."""
+        ...
+
+
+def aligning(family: Family) -> AlignsPatches:
+    """Return the family as one whose patches can be aligned with words.
+
+    Raises:
+        UnsupportedModeError: if they cannot.
+    """
+    if not isinstance(family, AlignsPatches):
+        raise UnsupportedModeError(
+            f"stage 'align' trains tower and projector apart from the LLM, which models of type {family.name!r} do not "
+            "allow: start from one of another family"
+        )
+    return family

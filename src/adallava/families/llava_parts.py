@@ -1,0 +1,243 @@
+"""What LLaVA and its kin share: a CLIP-style tower, a projector, any LLM, at the places where transformers has them."""
+
+import copy
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adallava.errors import CheckpointError
+from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, on_meta, stacked_layers
+from adallava.families.decoder import LlamaDecoder
+from adallava.families.family_contract import VisionFeatures
+from adallava.families.picture_inputs import PictureInputs
+from adallava.families.tower_layer import tower_layer
+from adallava.families.tower_parts import num_leading_tokens, provided
+from adallava.selection.selector_contract import Need, TowerShape
+
+
+class LlavaParts:
+    """Drives the tower, the projector and the LLM of a stock model. Holds it, changes nothing in it."""
+
+    def __init__(self, model: Any) -> None:
+        """Wrap a loaded model.
+
+        Raises:
+            UnsupportedModeError: for a tower whose output is not exactly its grid of patches.
+            CheckpointError: if parameters lie on several devices or are not floating-point, or the token of a picture
+                has no row among the embeddings.
+        """
+        self._model = model
+        self._layers = _feature_layers(model.config)
+        self._shape = _tower_shape(model.config, len(self._layers), self._tower)
+        _check_parameters(model)
+        rows = model.get_input_embeddings().num_embeddings
+        if self.image_token_id >= rows:
+            raise CheckpointError(
+                f"a picture's token has the id {self.image_token_id}, and the embeddings only {rows} rows: give the "
+                "LLM more (resize_token_embeddings) and save it"
+            )
+
+    @property
+    def model(self) -> Any:
+        """The stock transformers model."""
+        return self._model
+
+    @property
+    def shape(self) -> TowerShape:
+        """N, C, D and the grid."""
+        return self._shape
+
+    @property
+    def image_token_id(self) -> int:
+        """The id that stands for one vision token in a prompt."""
+        return int(self._model.config.image_token_id)
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id that padding is written with: the model's own, or the end of an answer's, as in transformers;
+        0 where the model names neither.
+        """
+        configs = (self._model.generation_config, self._model.config.get_text_config())
+        for name in ("pad_token_id", "eos_token_id"):
+            for ids in (getattr(config, name, None) for config in configs):
+                first = ids[0] if isinstance(ids, list | tuple) and ids else ids
+                if isinstance(first, int) and first >= 0:
+                    return first
+        return 0
+
+    @property
+    def device(self) -> torch.device:
+        """The one device that all parameters are on, also after `model.to(…)`."""
+        return torch.device(next(self._model.parameters()).device)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' floating-point type, also after `model.to(…)`."""
+        dtype: torch.dtype = self._model.dtype
+        return dtype
+
+    @property
+    def provides(self) -> frozenset[Need]:
+        """What this model can give to a method; of the tower, see `tower_parts`."""
+        return frozenset({Need.PROJECTED, Need.WORDS}) | provided(self._tower)
+
+    @property
+    def no_grid(self) -> str | None:
+        """Why the features of an image are not the grid of its patches, over which methods choose; None if they are."""
+        config = self._model.config
+        if _spare_tokens(config, self._tower) == 0:
+            return None
+        return (
+            f"vision_feature_select_strategy={config.vision_feature_select_strategy!r} with a "
+            f"{config.vision_config.model_type!r} tower gives features that are not the grid of patches"
+        )
+
+    @property
+    def _tower(self) -> Any:
+        tower = self._model.model.vision_tower
+        return getattr(tower, "vision_model", tower)
+
+    @property
+    def _has_cls(self) -> bool:
+        return bool(self._model.config.vision_feature_select_strategy == "default")
+
+    def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
+        """Run the tower as stock `get_image_features` does.
+
+        Args:
+            pictures: [I, 3, H, W].
+            needs: `FEATURE_LAYER` and `LAST_LAYER` are recomputed from the states between the layers, so that the
+                tower itself runs with any attention kernel.
+        """
+        return self._run_tower(pictures.pixel_values, needs)
+
+    def _run_tower(self, pixel_values: Tensor, needs: Collection[Need] = (), **options: Any) -> VisionFeatures:
+        """Run the tower, with further arguments of its own."""
+        states = self._model.model.vision_tower(
+            pixel_values, output_hidden_states=True, return_dict=True, **options
+        ).hidden_states
+        unprojected = self._patches(states)
+        if not {Need.FEATURE_LAYER, Need.LAST_LAYER} & set(needs):
+            return VisionFeatures(unprojected.contiguous(), unprojected=unprojected)
+        layers = self._tower.encoder.layers
+        # Layer i reads state i and puts out state i + 1; for state 0, the embeddings, the first layer stands in.
+        produces = max(0, range(len(layers) + 1)[self._layers[-1]] - 1)
+        return VisionFeatures(
+            unprojected.contiguous(),
+            unprojected=unprojected,
+            feature_layer=tower_layer(layers[produces], states[produces], has_cls=self._has_cls)
+            if Need.FEATURE_LAYER in needs
+            else None,
+            last_layer=tower_layer(layers[-1], states[len(layers) - 1], has_cls=self._has_cls)
+            if Need.LAST_LAYER in needs
+            else None,
+        )
+
+    def project(self, features: Tensor) -> Tensor:
+        """Map tower features, [I, K, C], to the LLM's input, [I, K, D]."""
+        projected: Tensor = self._model.model.multi_modal_projector(features)
+        return projected
+
+    def project_all(self, vision: VisionFeatures) -> Tensor:
+        """Map every token to the LLM's input, [I, N, D], to the stock model's bits; see `Family.project_all`."""
+        assert vision.unprojected is not None
+        projected: Tensor = self._model.model.multi_modal_projector(vision.unprojected)
+        return projected
+
+    def embed_text(self, input_ids: Tensor) -> Tensor:
+        """Return the LLM's input embeddings of token ids, [..., D]."""
+        embeds: Tensor = self._model.get_input_embeddings()(input_ids)
+        return embeds
+
+    def llm_of(self, model: Any) -> Any:
+        """Return the LLM without its head, of the stock model or of a view of it."""
+        return model.model.language_model
+
+    @property
+    def num_llm_layers(self) -> int:
+        """Layers of the LLM, of whatever kind it is."""
+        return int(self._model.config.get_text_config().num_hidden_layers)
+
+    def decoder(self) -> LlamaDecoder:
+        """Return the LLM's layers, for methods inside the LLM.
+
+        Raises:
+            UnsupportedModeError: for an LLM that is neither a Llama nor a Mistral.
+        """
+        return LlamaDecoder(self._model)
+
+    @staticmethod
+    def costed_parts(model: Any) -> CostedParts:
+        """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
+        vision, tower, llm = model.config.vision_config, model.model.vision_tower, model.model.language_model
+        layers = stacked_layers(llm, llm.config.num_hidden_layers)
+        let_first_stand_for_all(layers)
+
+        def tower_of_side(side: int) -> tuple[Any, Sequence[Any]]:
+            config = copy.deepcopy(vision)
+            config.image_size = side * vision.patch_size
+            built = on_meta(type(tower), config)
+            tower_layers = stacked_layers(built, vision.num_hidden_layers)
+            let_first_stand_for_all(tower_layers)
+            return built, tower_layers
+
+        return CostedParts(
+            model=model,
+            tower_of_side=tower_of_side,
+            side=vision.image_size // vision.patch_size,
+            patch_size=vision.patch_size,
+            channels=vision.num_channels,
+            tower_width=vision.hidden_size,
+            projector=model.model.multi_modal_projector,
+            feature_width=vision.hidden_size * len(_feature_layers(model.config)),
+            layers=layers,
+            output=model.get_output_embeddings(),
+            positions=tuple(module for name, module in llm.named_children() if name.startswith("rotary_emb")),
+        )
+
+    def _patches(self, states: Sequence[Tensor]) -> Tensor:
+        drop = 1 if self._has_cls else 0
+        selected = [states[layer][:, drop:] for layer in self._layers]
+        return selected[0] if len(selected) == 1 else torch.cat(selected, dim=-1)
+
+
+def _feature_layers(config: Any) -> list[int]:
+    layers = config.vision_feature_layer
+    return [layers] if isinstance(layers, int) else list(layers)
+
+
+def _tower_shape(config: Any, num_layers: int, tower: Any) -> TowerShape:
+    vision = config.vision_config
+    side = vision.image_size // vision.patch_size
+    spare = _spare_tokens(config, tower)
+    return TowerShape(
+        num_vision_tokens=side * side + spare,
+        vision_width=vision.hidden_size * num_layers,
+        llm_width=config.get_text_config().hidden_size,
+        # What is no grid of patches is one row: `no_grid` keeps methods away from it.
+        grid=(side, side) if spare == 0 else (1, side * side + spare),
+        tower_width=vision.hidden_size,
+        tower_heads=vision.num_attention_heads,
+    )
+
+
+def _spare_tokens(config: Any, tower: Any) -> int:
+    """Return how many features of an image are no patches: a class token or registers that stay in; -1: one is lost."""
+    dropped = 1 if config.vision_feature_select_strategy == "default" else 0
+    return num_leading_tokens(tower) - dropped
+
+
+def _check_parameters(model: Any) -> None:
+    """Refuse parameters on several devices, or of a type that is not floating-point."""
+    devices: dict[torch.device, str] = {}
+    for name, parameter in model.named_parameters():
+        devices.setdefault(parameter.device, name)
+        if not parameter.dtype.is_floating_point:
+            raise CheckpointError(
+                f"parameter {name!r} has type {parameter.dtype}: load the model in a floating-point type"
+            )
+    if len(devices) != 1 or "meta" in {device.type for device in devices}:
+        found = ", ".join(f"{name!r} on {device}" for device, name in devices.items())
+        raise CheckpointError(f"all parameters must be on one real device, found {found}: load with one device")

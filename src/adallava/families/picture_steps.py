@@ -1,0 +1,60 @@
+"""What transformers' image processors do to a picture: the classes whose steps are known, and what sets them apart."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from adallava.families.transformers_internals import pil_llava_processor_class
+
+_PADDING = "LlavaImageProcessor"
+_TILING = "LlavaNextImageProcessor"
+_KNOWN = frozenset(("CLIPImageProcessor", _PADDING, _TILING, "SiglipImageProcessor"))
+"""Seen in transformers 5.17, 5.23 and 5.24. `Pil` behind the name is the same without torchvision."""
+
+
+@dataclass(frozen=True)
+class PictureSteps:
+    """A known kind of image processor.
+
+    Attributes:
+        pads_to_square: it pads to a square first.
+        squeezes: it shows the whole in a square of a fixed side, whatever the picture's.
+    """
+
+    pads_to_square: bool
+    squeezes: bool
+
+
+def picture_steps(settings: Any) -> PictureSteps | None:
+    """Return what an image processor does; None for one whose steps are not known."""
+    kind = _kind(settings)
+    if kind not in _KNOWN:
+        return None
+    # Others mean something else by do_pad.
+    return PictureSteps(pads_to_square=kind == _PADDING and bool(settings.do_pad), squeezes=kind == _TILING)
+
+
+def why_not_padded(settings: Any) -> str | None:
+    """Return for whom, and why, an image processor cannot pad pictures to squares; None if it can."""
+    if hasattr(settings, "image_grid_pinpoints"):
+        return "LLaVA-NeXT: it shows each whole, in tiles that are padded already"
+    if _kind(settings) not in _KNOWN:
+        return f"{type(settings).__name__}: only for {', '.join(sorted(_KNOWN))}"
+    return None
+
+
+def padding_processor(settings: Any, **own: Any) -> Any:
+    """Return transformers' own image processor that can pad to squares.
+
+    Args:
+        settings: an image processor of a known kind; it is made with or without torchvision as this one.
+        own: its settings.
+    """
+    if type(settings).__name__.endswith("Pil"):
+        return pil_llava_processor_class()(**own)
+    from transformers import LlavaImageProcessor
+
+    return LlavaImageProcessor(**own)
+
+
+def _kind(settings: Any) -> str:
+    return type(settings).__name__.removesuffix("Pil")
