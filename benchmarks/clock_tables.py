@@ -216,32 +216,24 @@ def engines(published: Figures) -> list[str]:
 
 
 def speed(published: Figures) -> list[str]:
-    """Return the wall clock of whole calls by engine, as medians, and against stock transformers."""
-    found = {(r["batch_size"], r["engine"], r["what"], r["new_tokens"]): r for r in published["rows"] if "wall_ms" in r}
-    answers = sorted({key[3] for key in found})
-    heads = [f"{count} token{'s' * (count > 1)}, ms | against stock" for count in answers]
-    rows = [
-        "| batch | engine | what | " + " | ".join(heads) + " |",
-        "| ---: | --- | --- |" + " ---: | ---: |" * len(heads),
-    ]
-    for batch, engine, what in dict.fromkeys(key[:3] for key in found):
-        shown = []
-        for new_tokens in answers:
-            own = found.get((batch, engine, what, new_tokens))
-            stock = found[batch, "transformers", "full", new_tokens]["wall_ms"]["median"]
-            shown.append("– | –" if own is None else _against(own["wall_ms"]["median"], stock))
-        rows.append(f"| {batch} | {engine} | {what} | " + " | ".join(shown) + " |")
+    """Return the wall clock of whole calls by engine and cell, as medians, and against stock transformers."""
+    cells = [cell for cell in published["cells"] if "error" not in cell]
+    answer = published["new_tokens"]
+    heads = ("first token, ms", "against stock", f"{answer} tokens, ms", "against stock", "÷ floor", "a token, ms")
+    rows = ["| batch | engine | cell | " + " | ".join(heads) + " |"]
+    rows.append("| ---: | --- | --- |" + " ---: |" * len(heads))
+    for cell in cells:
+        (stock,) = (c for c in cells if (c["batch_size"], c["engine"]) == (cell["batch_size"], "transformers"))
+        first, whole, token = (cell["ms"][name]["median"] for name in _SPEEDS)
+        stock_first, stock_whole, _ = (stock["ms"][name]["median"] for name in _SPEEDS)
+        shown = [f"{first:.1f}", f"{stock_first / first:.1f} ×", f"{whole:.0f}", f"{stock_whole / whole:.1f} ×"]
+        shown += [f"{cell['over_floor']['total']:.1f}", f"{token:.2f}"]
+        rows.append(f"| {cell['batch_size']} | {cell['engine']} | `{cell['cell']}` | " + " | ".join(shown) + " |")
     most = published["ceilings"]
-    products, copied = most["product_flops_per_s"] / 1e12, most["copy_bytes_per_s"] / 1e12
-    floors = [
-        f"batch {name.replace(' | ', ', ')}: {floor['prefill_floor_ms']:.1f}, a token {floor['token_floor_ms']:.1f}"
-        for name, floor in published["floors"].items()
-    ]
-    rows += ["", f"Medians; `full` keeps all tokens, the others {published['keep']}; prompts have "]
-    rows[-1] += f"{published['text_tokens']} tokens of text. Ceilings in the same run: {products:.0f} TFLOP/s, "
-    rows[-1] += f"{copied:.2f} TB/s; from them the LLM's floors, ms of prefill: {'; '.join(floors)}."
+    rows += ["", f"Medians of {cells[-1]['repeats']} rounds in turns, of the whole batch; {published['text_tokens']} "]
+    rows[-1] += f"tokens of text a prompt, N = {published['num_vision_tokens']}. The machine: "
+    rows[-1] += f"{most['flops_per_s'] / 1e12:.0f} TFLOP/s, {most['bytes_per_s'] / 1e12:.2f} TB/s ({most['source']})."
     return rows
 
 
-def _against(own_ms: float, stock_ms: float) -> str:
-    return f"{own_ms:.1f} | {stock_ms / own_ms:.1f} ×"
+_SPEEDS = ("time_to_first_token", "total", "decode_per_token")
