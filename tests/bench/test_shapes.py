@@ -12,10 +12,8 @@ from adallava.errors import InputError
 @pytest.mark.parametrize("size", ["7b", "13b"])
 def test_shapes_are_those_of_the_published_config(size):
     published, ours = config_fields(size, tiny=False), config_of(f"llava-1.5-{size}")
-    vision = published["vision_config"]
-    assert vision == {name: getattr(ours.vision_config, name) for name in vision if name != "vocab_size"} | {
-        "vocab_size": vision["vocab_size"]
-    }
+    vision = {name: value for name, value in published["vision_config"].items() if name != "vocab_size"}
+    assert vision == {name: getattr(ours.vision_config, name) for name in vision}
     llama_7b = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "num_hidden_layers": 32}
     text = llama_7b | {"num_key_value_heads": 32} | published["text_config"]
     for name in (*llama_7b, "num_key_value_heads", "vocab_size", "max_position_embeddings", "rms_norm_eps"):

@@ -32,7 +32,7 @@ def test_every_cell_has_its_figures_and_stock_transformers_is_among_them(ran):
     for name in measured:
         cell = by_name[name]
         ms, floor = cell["ms"], cell["floor_ms"]
-        assert min(ms["time_to_first_token"]["low"], ms["total"]["low"]) > 0.0
+        assert all(0.0 < ms[part]["low"] <= ms[part]["high"] for part in ms if part != "decode_per_token")
         assert cell["tokens_per_s"]["median"] == pytest.approx(1000.0 * 2 * 3 / ms["total"]["median"])
         assert cell["over_floor"]["total"] == pytest.approx(ms["total"]["median"] / floor["total"])
         assert cell["peak_memory_bytes"] is None
@@ -55,14 +55,18 @@ def test_a_cell_that_fails_says_why_and_the_exit_code_tells(ran):
 def test_the_page_draws_what_was_measured_and_fetches_nothing(ran):
     page = (ran[1] / "bench.html").read_text().replace("\\u002f", "/")
     assert "uniform@16/spaced@0.5, eager" in page
+    assert "uniform@16/spaced@0.5, auto (stock ran)" in page
     assert "text tower" in page
     assert "default-src 'none'" in page
     assert "<script src" not in page
     assert "plotly.js v" in page
 
 
-def test_a_checkpoint_is_measured_and_the_table_printed(model, capsys, monkeypatch):
-    assert main(["bench", "--model", model, "--method", "question", "--token-budget", "4", *QUICK]) == 0
+def test_a_checkpoint_is_measured_and_the_table_printed(model, capsys, tmp_path):
+    file = tmp_path / "speed.json"
+    asked = ["--method", "question", "--token-budget", "4", "--output", str(file)]
+    assert main(["bench", "--model", model, *asked, *QUICK]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.json"], "a file is the figures alone"
     said = capsys.readouterr().out
     assert "question@4" in said
     assert "transformers" in said
@@ -80,6 +84,7 @@ def test_a_checkpoint_is_measured_and_the_table_printed(model, capsys, monkeypat
         (("--cell", "uniform"), "METHOD@BUDGET"),
         (("--new-tokens", "1"), "at least 2"),
         (("--batch-size", "0"), "--batch-size"),
+        (("--shapes", "toy", "--text-tokens", "2000000000"), "give fewer"),
         (("--method-option", "tome.x=1"), "no cell runs"),
         (("--adapter", "question=a", "--method", "question", "--shapes", "toy"), "random weights"),
     ],

@@ -47,6 +47,8 @@ _VALID: dict[str, str] = {
     "--max-new-tokens 1",
     "generate": "--model model --image data/red.png --question ? --method random --token-budget 8 --no-image "
     "--max-new-tokens 1",
+    "bench": "--model model --method random --token-budget 8 --text-tokens 8 --new-tokens 2 --repeats 1 --warm-ups 0 "
+    "--seconds 0 --output new",
     "report": "run --output page.html --pictures 1",
     "compare": "run run",
     "doctor": "run",
@@ -199,7 +201,7 @@ def test_command_lines_that_failed_once(name: str, calls: list[int], folder: Pat
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("command", ["sweep", "generate", "report", "compare", "doctor", "train"])
+@pytest.mark.parametrize("command", ["sweep", "generate", "bench", "report", "compare", "doctor", "train"])
 def test_a_valid_command_line_runs(command: str, calls: list[int], with_run: Path) -> None:
     assert judge(partial(check, calls, with_run), [command, *_VALID[command].split()], with_run) is None
 

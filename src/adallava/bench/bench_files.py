@@ -1,4 +1,4 @@
-"""The files of a benchmark: JSON, and a page with its plot beside it."""
+"""The files of a benchmark: JSON, and in a folder a page with its plot beside it."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ _MOST_BYTES = 2**26
 
 
 def output_file(asked: Path) -> Path:
-    """Return the file of figures for an `--output`, which is that file, or a folder for it.
+    """Return the file of figures for an `--output`, which is that file, or a folder for it and its page.
 
     Raises:
         InputError: if something else is there already.
@@ -27,10 +27,17 @@ def output_file(asked: Path) -> Path:
     return file
 
 
-def write_figures(file: Path, document: dict[str, Any]) -> None:
-    """Write both, each at once or not at all; the page is beside the file, with its name."""
+def write_figures(file: Path, document: dict[str, Any]) -> list[Path]:
+    """Write the figures, and where they have their own name, in a folder, their page; return the paths.
+
+    Each file is written at once or not at all.
+    """
     write_atomically(file, [(json.dumps(document, indent=1) + "\n").encode()])
-    write_atomically(file.with_suffix(".html"), [page_of(document).encode("utf-8", errors="replace")])
+    if file.name != _NAME:
+        return [file]
+    page = file.with_suffix(".html")
+    write_atomically(page, [page_of(document).encode("utf-8", errors="replace")])
+    return [file, page]
 
 
 def _is_ours(file: Path) -> bool:

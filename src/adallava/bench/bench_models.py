@@ -14,7 +14,7 @@ from adallava.checkpoints.placement import pick_device, pick_dtype
 from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.engines import check_engine
-from adallava.errors import AdallavaError, InputError
+from adallava.errors import AdallavaError, InputError, in_short
 from adallava.families.capabilities import decoder_of
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
@@ -136,12 +136,22 @@ def load_bench(request: BenchRequest) -> Bench:
     if request.shapes is not None:
         if request.adapters:
             raise InputError("--adapter is for --model: with --shapes, what is learned has random weights")
-        full = random_model(request.shapes, device, _dtype_of_shapes(request.dtype, device))
+        full = _random(request.shapes, device, _dtype_of_shapes(request.dtype, device))
     else:
         full = AdaLlava.from_pretrained(
             request.model or "", method=FULL_METHOD, dtype=request.dtype, device=device, engine="stock"
         )
     return Bench(request, full, {name: full.with_engine(name) for name in dict.fromkeys(request.engines)})
+
+
+def _random(shapes: str, device: torch.device, dtype: torch.dtype) -> AdaLlava:
+    try:
+        return random_model(shapes, device, dtype)
+    except (RuntimeError, MemoryError) as error:  # torch's ways to say that there is no room
+        raise InputError(
+            f"--shapes {shapes} cannot be made in {dtype} on {device}: {in_short(error)}. Give smaller ones, or a "
+            "--dtype that takes less"
+        ) from error
 
 
 def _check_used(request: BenchRequest) -> None:

@@ -25,8 +25,11 @@ def page_of(document: dict[str, Any]) -> str:
         + plot.to_html(full_html=False, include_plotlyjs=number == 0, config={"displaylogo": False})
         for number, (size, plot) in enumerate(zip(sizes, plots, strict=True))
     ]
-    failed = [cell for cell in document["cells"] if "error" in cell]
-    notes = [f"<li>{escape(_label(cell))}: {escape(cell['error'])}</li>" for cell in failed]
+    failed = [
+        f"<li>batch size {cell['batch_size']}, {escape(_label(cell))}: {escape(cell['error'])}</li>"
+        for cell in document["cells"]
+        if "error" in cell
+    ]
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
@@ -37,7 +40,7 @@ def page_of(document: dict[str, Any]) -> str:
             "<p>Bars are medians, lines reach from the 10th to the 90th percentile; a stroke is the floor: the least "
             "that products and weights take at the rates measured in the same run.</p>",
             *parts,
-            f"<h2>Not measured</h2><ul>{''.join(notes)}</ul>" if failed else "",
+            f"<h2>Not measured</h2><ul>{''.join(failed)}</ul>" if failed else "",
             f"<p><code>{escape(document['command'])}</code></p></body></html>\n",
         ]
     )
@@ -58,7 +61,8 @@ def _made(document: dict[str, Any]) -> str:
 
 
 def _label(cell: dict[str, Any]) -> str:
-    return f"{cell['cell']}, {cell['engine']}"
+    ran = cell.get("engine_ran", cell["engine"])
+    return f"{cell['cell']}, {cell['engine']}" + ("" if ran == cell["engine"] else f" ({ran} ran)")
 
 
 def _plot(document: dict[str, Any], batch_size: int) -> Any:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch.nn.functional import linear
 
 from adallava.costs.roofline import Hardware
 
@@ -12,14 +13,14 @@ _BLOCKS = 3
 
 
 def measure_ceilings(device: torch.device, dtype: torch.dtype) -> Hardware:
-    """Return the rate of a large matrix product in a type, and of a large copy (bytes read and bytes written)."""
+    """Return the rate of a large linear layer in a type, and of a large copy (bytes read and bytes written)."""
     on_cuda = device.type == "cuda"
     side, copied_bytes, repeats = (8192, 2**29, 10) if on_cuda else (512, 2**25, 3)
     one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     source = torch.zeros(copied_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return Hardware(
-        {dtype_name(dtype): _rate(lambda: torch.mm(one, other), 2.0 * side**3, repeats, device)},
+        {dtype_name(dtype): _rate(lambda: linear(one, other), 2.0 * side**3, repeats, device)},
         _rate(lambda: target.copy_(source), 2.0 * copied_bytes, repeats, device),
         (torch.cuda.get_device_name(device),) if on_cuda else (),
         f"measured: a product of {side} x {side}, a copy of {copied_bytes / 2**20:.0f} MiB",

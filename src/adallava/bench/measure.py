@@ -72,9 +72,11 @@ def take_turn(answer: Answer, new_tokens: int, device: torch.device) -> Turn:
         AdallavaError: if an answer is shorter.
     """
     first_ms, _ = _timed(lambda: answer(1), device)
-    reset_peak_memory(device)
+    on_cuda = device.type == "cuda"
+    if on_cuda:
+        reset_peak_memory(device)
     total_ms, answered = _timed(lambda: answer(new_tokens), device)
-    peak = peak_memory_bytes(device) if device.type == "cuda" else None
+    peak = peak_memory_bytes(device) if on_cuda else None
     if answered.num_new_tokens != new_tokens:
         raise AdallavaError(f"the answer has {answered.num_new_tokens} tokens, and {new_tokens} were asked for")
     parts = answer(1, StageClock(device)).part_ms or {}

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
+from torch import Tensor
+
 from adallava.bench.bench_models import Bench, load_bench
 from adallava.bench.bench_request import GRAPH_WARM_UPS, PLAIN_WARM_UPS, BenchRequest
 from adallava.bench.ceilings import dtype_name, measure_ceilings
@@ -11,9 +13,11 @@ from adallava.bench.floors import floors_of, row_of
 from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.measure import Answer, Turn, answer_by_model, answer_by_transformers, take_turn
 from adallava.costs.roofline import Hardware
+from adallava.errors import InputError
 from adallava.measuring.machine_load import load_between, read_load
 from adallava.measuring.provenance import collect_provenance
 from adallava.measuring.turns import Turns, spread_of, take_turns
+from adallava.pipeline.prompt_limit import max_prompt_tokens
 from adallava.records.cells import FULL_CELL, CellPlan
 
 KIND = "adallava bench"
@@ -47,12 +51,17 @@ def run_bench(
     """
     bench = load_bench(request)
     dtype = dtype_name(bench.full.dtype)
-    make_prompts(bench.full, 1, request.text_tokens)  # Before minutes are spent.
+    prompt = _one_prompt(bench)
     machine = measure_ceilings(bench.full.device, bench.full.dtype)
     warm_ups = request.warm_ups
     if warm_ups is None:
         warm_ups = GRAPH_WARM_UPS if bench.full.device.type == "cuda" else PLAIN_WARM_UPS
-    document = _head(bench, machine) | {"warm_ups": warm_ups, "machine_load": {}, "cells": []}
+    document = _head(bench, machine) | {
+        "num_vision_tokens": int((prompt == bench.full.family.image_token_id).sum()),
+        "warm_ups": warm_ups,
+        "machine_load": {},
+        "cells": [],
+    }
     for size in request.batch_sizes:
         say(f"batch size {size}: {len(_keys(bench))} cells in turns, {warm_ups} + {request.repeats} rounds at most …")
         before = read_load()
@@ -67,22 +76,41 @@ def run_bench(
     return document
 
 
+def _one_prompt(bench: Bench) -> Tensor:
+    """Return a prompt's ids, [1, L], before minutes are spent.
+
+    Raises:
+        InputError: for a prompt or an answer that has no place in the model's context.
+    """
+    text_tokens, new_tokens = bench.request.text_tokens, bench.request.new_tokens
+    limit = max_prompt_tokens(bench.full.base.config, new_tokens)
+    ids: Tensor | None = None
+    if limit is None or text_tokens <= limit:
+        ids = make_prompts(bench.full, 1, text_tokens)["input_ids"]
+    if ids is None or (limit is not None and ids.shape[1] > limit):
+        raise InputError(
+            f"--text-tokens {text_tokens} and a picture are more than the {limit} tokens that a prompt may have before "
+            f"{new_tokens} new ones: give fewer of either"
+        )
+    return ids
+
+
 def _keys(bench: Bench) -> list[Key]:
     full = next(plan for plan in bench.plans if plan.cell == FULL_CELL)
     return [(TRANSFORMERS, full), *((engine, plan) for plan in bench.plans for engine in bench.engines)]
 
 
 def _cells(bench: Bench, batch_size: int) -> dict[Key, Callable[[], Turn]]:
-    """Return every cell's turn. A model is made in the first of them: one that cannot be is that cell's error."""
-    inputs = make_prompts(bench.full, batch_size, bench.request.text_tokens)
+    """Return every cell's turn. Models and prompts are made in the first: what cannot be is an error of its cell."""
+    inputs = cache(partial(make_prompts, bench.full, batch_size, bench.request.text_tokens))
 
     def turn(made: Callable[[], Answer]) -> Turn:
         return take_turn(made(), bench.request.new_tokens, bench.full.device)
 
     def made(engine: str, plan: CellPlan) -> Answer:
         if engine == TRANSFORMERS:
-            return answer_by_transformers(bench.full.base, inputs)
-        return answer_by_model(bench.model(engine, plan), plan, inputs)
+            return answer_by_transformers(bench.full.base, inputs())
+        return answer_by_model(bench.model(engine, plan), plan, inputs())
 
     return {key: partial(turn, cache(partial(made, *key))) for key in _keys(bench)}
 
@@ -174,7 +202,6 @@ def _head(bench: Bench, machine: Hardware) -> Document:
         "shapes": request.shapes,
         "dtype": dtype,
         "device": str(full.device),
-        "num_vision_tokens": full.shape.num_vision_tokens,
         "num_llm_layers": full.family.num_llm_layers,
         "text_tokens": request.text_tokens,
         "new_tokens": request.new_tokens,

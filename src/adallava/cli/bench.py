@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adallava.budget import Latency, TokenBudget
@@ -60,7 +61,7 @@ def add_parser(subparsers: Any) -> None:
         "--output",
         type=path_argument,
         metavar="PATH",
-        help="a folder for bench.json and bench.html, or a .json file, with its page beside it (default: neither)",
+        help="a folder for bench.json and its plot, bench.html; or a .json file, without a plot (default: neither)",
     )
     parser.set_defaults(interrupt_hint="; with --output, batch sizes that were finished are kept")
 
@@ -154,14 +155,16 @@ def run(args: argparse.Namespace) -> int:
     if request.model is not None:
         quiet_loading(request.model)
 
+    paths: list[Path] = []
+
     def keep(made: dict[str, Any]) -> None:
         if file is not None:
-            write_figures(file, made)
+            paths[:] = write_figures(file, made)
 
     document = run_bench(request, say=lambda line: say(line, error=True), keep=keep)
     print_bench(document)
-    if file is not None:
-        say(file, file.with_suffix(".html"))
+    if paths:
+        say(*paths)
     return int(any("error" in cell for cell in document["cells"]))
 
 
