@@ -237,3 +237,17 @@ def speed(published: Figures) -> list[str]:
 
 
 _SPEEDS = ("time_to_first_token", "total", "decode_per_token")
+
+
+def speed_line(published: Figures) -> list[str]:
+    """Return in a sentence what 64 of all tokens gain at batch 1."""
+    found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1 and "error" not in c}
+    stock, plain = found["transformers", "full@1.0"], found["graphs", "visionzip@64"]
+    compiled = found["compiled", "visionzip@64"]
+    first, whole, _ = ([ms[name]["median"] for ms in (stock, plain, compiled)] for name in _SPEEDS)
+    return [
+        f"LLaVA-1.5-7B's shapes at batch 1 on an H200, {published['new_tokens']} tokens: stock `generate` on all "
+        f"{published['num_vision_tokens']} vision tokens takes {whole[0]:.0f} ms; 64 of them chosen by VisionZip take "
+        f"**{whole[1]:.0f} ms** by default, **{whole[2]:.0f} ms** compiled (first token {first[0]:.0f}, {first[1]:.0f} "
+        f"and {first[2]:.0f} ms). Half of the layers halves that again: [engines](docs/engines.md)."
+    ]
