@@ -216,32 +216,38 @@ def engines(published: Figures) -> list[str]:
 
 
 def speed(published: Figures) -> list[str]:
-    """Return the wall clock of whole calls by engine, as medians, and against stock transformers."""
-    found = {(r["batch_size"], r["engine"], r["what"], r["new_tokens"]): r for r in published["rows"] if "wall_ms" in r}
-    answers = sorted({key[3] for key in found})
-    heads = [f"{count} token{'s' * (count > 1)}, ms | against stock" for count in answers]
-    rows = [
-        "| batch | engine | what | " + " | ".join(heads) + " |",
-        "| ---: | --- | --- |" + " ---: | ---: |" * len(heads),
-    ]
-    for batch, engine, what in dict.fromkeys(key[:3] for key in found):
-        shown = []
-        for new_tokens in answers:
-            own = found.get((batch, engine, what, new_tokens))
-            stock = found[batch, "transformers", "full", new_tokens]["wall_ms"]["median"]
-            shown.append("– | –" if own is None else _against(own["wall_ms"]["median"], stock))
-        rows.append(f"| {batch} | {engine} | {what} | " + " | ".join(shown) + " |")
+    """Return the wall clock of whole calls by engine and cell, as medians, and against stock transformers."""
+    cells = [cell for cell in published["cells"] if "error" not in cell]
+    answer = published["new_tokens"]
+    heads = ("first token, ms", "against stock", f"{answer} tokens, ms", "against stock", "÷ floor", "a token, ms")
+    rows = ["| batch | engine | cell | " + " | ".join(heads) + " |"]
+    rows.append("| ---: | --- | --- |" + " ---: |" * len(heads))
+    for cell in cells:
+        (stock,) = (c for c in cells if (c["batch_size"], c["engine"]) == (cell["batch_size"], "transformers"))
+        first, whole, token = (cell["ms"][name]["median"] for name in _SPEEDS)
+        stock_first, stock_whole, _ = (stock["ms"][name]["median"] for name in _SPEEDS)
+        shown = [f"{first:.1f}", f"{stock_first / first:.1f} ×", f"{whole:.0f}", f"{stock_whole / whole:.1f} ×"]
+        shown += [f"{cell['over_floor']['total']:.1f}", f"{token:.2f}"]
+        rows.append(f"| {cell['batch_size']} | {cell['engine']} | `{cell['cell']}` | " + " | ".join(shown) + " |")
     most = published["ceilings"]
-    products, copied = most["product_flops_per_s"] / 1e12, most["copy_bytes_per_s"] / 1e12
-    floors = [
-        f"batch {name.replace(' | ', ', ')}: {floor['prefill_floor_ms']:.1f}, a token {floor['token_floor_ms']:.1f}"
-        for name, floor in published["floors"].items()
-    ]
-    rows += ["", f"Medians; `full` keeps all tokens, the others {published['keep']}; prompts have "]
-    rows[-1] += f"{published['text_tokens']} tokens of text. Ceilings in the same run: {products:.0f} TFLOP/s, "
-    rows[-1] += f"{copied:.2f} TB/s; from them the LLM's floors, ms of prefill: {'; '.join(floors)}."
+    rows += ["", f"Medians of {cells[-1]['repeats']} rounds in turns, of the whole batch; {published['text_tokens']} "]
+    rows[-1] += f"tokens of text a prompt, N = {published['num_vision_tokens']}. The machine: "
+    rows[-1] += f"{most['flops_per_s'] / 1e12:.0f} TFLOP/s, {most['bytes_per_s'] / 1e12:.2f} TB/s ({most['source']})."
     return rows
 
 
-def _against(own_ms: float, stock_ms: float) -> str:
-    return f"{own_ms:.1f} | {stock_ms / own_ms:.1f} ×"
+_SPEEDS = ("time_to_first_token", "total", "decode_per_token")
+
+
+def speed_line(published: Figures) -> list[str]:
+    """Return in a sentence what 64 of all tokens gain at batch 1."""
+    found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1 and "error" not in c}
+    stock, plain = found["transformers", "full@1.0"], found["graphs", "visionzip@64"]
+    compiled = found["compiled", "visionzip@64"]
+    first, whole, _ = ([ms[name]["median"] for ms in (stock, plain, compiled)] for name in _SPEEDS)
+    return [
+        f"LLaVA-1.5-7B's shapes at batch 1 on an H200, {published['new_tokens']} tokens: stock `generate` on all "
+        f"{published['num_vision_tokens']} vision tokens takes {whole[0]:.0f} ms; 64 of them chosen by VisionZip take "
+        f"**{whole[1]:.0f} ms** by default, **{whole[2]:.0f} ms** compiled (first token {first[0]:.0f}, {first[1]:.0f} "
+        f"and {first[2]:.0f} ms). Half of the layers halves that again: [engines](docs/engines.md)."
+    ]

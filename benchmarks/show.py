@@ -311,6 +311,7 @@ TABLES = {
     "engines": lambda: clock_tables.engines(_published("engines")),
     "engines_provenance": lambda: clock_tables.provenance(_published("engines")),
     "speed": lambda: clock_tables.speed(_published("speed")),
+    "speed_line": lambda: clock_tables.speed_line(_published("speed")),
     "speed_provenance": lambda: clock_tables.provenance(_published("speed")),
     "selection": lambda: clock_tables.selection(_published("selection")),
     "selection_provenance": lambda: clock_tables.provenance(_published("selection")),

@@ -160,6 +160,9 @@ class FusedStack:
 
     def run(self, layer: int, hidden: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any) -> Tensor:
         """Return what a layer passes on; see `LayerStack.run`."""
+        if mask is not None and mask.dtype == torch.bool:
+            # Of prompts padded on the left, some of whose rows read nothing: stock layers give them numbers.
+            return self._stack.run(layer, hidden, tables, mask, cache)
         function = self._prompt if cache.slot is None else self._token
         with torch._dynamo.config.patch(_LIMITS):
             return function(
