@@ -64,11 +64,14 @@ def test_the_page_draws_what_was_measured_and_fetches_nothing(ran):
 
 def test_a_checkpoint_is_measured_and_the_table_printed(model, capsys, tmp_path):
     file = tmp_path / "speed.json"
-    asked = ["--method", "question", "--token-budget", "4", "--output", str(file)]
+    asked = ["--method", "question,divprune", "--token-budget", "4", "--output", str(file)]
     assert main(["bench", "--model", model, *asked, *QUICK]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["speed.json"], "a file is the figures alone"
     said = capsys.readouterr().out
     assert "question@4" in said
+    floors = {cell["method"]: set(cell["floor_ms"]) for cell in json.loads(file.read_text())["cells"]}
+    assert floors["question"] - floors["divprune"] == {"projector"}
+    assert floors["divprune"] - floors["question"] == {"selector"}, "which chooses behind the projector"
     assert "transformers" in said
     assert "tokens/s" in said
 

@@ -24,6 +24,7 @@ from adallava.scheduling import build_scheduler
 from adallava.scheduling.scheduler_contract import Scheduler, has_free_token
 from adallava.selection import build_selector
 from adallava.selection.layer_contract import AnySelector
+from adallava.selection.selector_contract import Need
 
 Part = TypeVar("Part")
 _STD = 0.02
@@ -76,6 +77,11 @@ class Bench:
         """
         model = self.engines[engine].with_selector(self._selector(plan.method))
         return model if plan.scheduler is None else model.with_scheduler(self._scheduler(plan.scheduler))
+
+    def projects_to_choose(self, method: str) -> bool:
+        """Return whether a method that this model can run chooses behind the projector."""
+        selector = self._selector(method)
+        return selector is not None and Need.PROJECTED in selector.needs
 
     @cached_property
     def _made(self) -> dict[tuple[str, str], Any]:

@@ -124,7 +124,7 @@ def _rows(
     bench: Bench, machine: Hardware, dtype: str, batch_size: int, turns: Mapping[Key, Turns[Turn]]
 ) -> list[Document]:
     rows = []
-    floors = {key: _floors(bench, machine, dtype, own.results) for key, own in turns.items()}
+    floors = {key: _floors(bench, machine, dtype, key[1].method, own.results) for key, own in turns.items()}
     of_all = next((made for (_, plan), made in floors.items() if made and plan.cell == FULL_CELL), {})
     for (engine, plan), own in turns.items():
         row: Document = {
@@ -145,14 +145,18 @@ def _rows(
     return rows
 
 
-def _floors(bench: Bench, machine: Hardware, dtype: str, turns: Sequence[Turn]) -> dict[str, float]:
+def _floors(bench: Bench, machine: Hardware, dtype: str, method: str, turns: Sequence[Turn]) -> dict[str, float]:
     """Return a cell's floors; nothing for one without records, or of a model whose costs are not known."""
     records = turns[-1].answered.records if turns else ()
     if not records or bench.costs is None:
         return {}
     rows = [row_of(record, len(bench.costs.llm.layers)) for record in records]
     value_bytes = bench.full.dtype.itemsize
-    return floors_of(machine, bench.costs, rows, bench.request.new_tokens, dtype=dtype, value_bytes=value_bytes)
+    floors = floors_of(machine, bench.costs, rows, bench.request.new_tokens, dtype=dtype, value_bytes=value_bytes)
+    if bench.projects_to_choose(method):
+        # The clock counts the projector to the selector there.
+        floors["selector"] = floors.pop("projector")
+    return floors
 
 
 def _measured(turns: Sequence[Turn], batch_size: int, new_tokens: int, floor_ms: Mapping[str, float]) -> Document:
