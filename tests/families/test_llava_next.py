@@ -169,8 +169,8 @@ def test_the_command_line_answers_and_says_what_it_cannot(
     capsys.readouterr()
     records = [SampleRecord.model_validate_json(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert len(records) == 12
-    assert {tuple(record.tokens_per_image) for record in records} == {(16, 72)}
-    assert {len(record.kept_indices or []) for record in records} == {2}
+    assert {tuple(record.ran.tokens_per_image) for record in records} == {(16, 72)}
+    assert {len(record.ran.kept_indices or []) for record in records} == {2}
     assert "The model read each picture whole and in tiles" in (run / "report.html").read_text()
     # Random weights may well end an answer at once, which the doctor finds; it finds nothing wrong with the counts.
     main(["doctor", str(run), "--json"])

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from adallava.errors import InputError
+from adallava.families.transformers_internals import set_attention
 from adallava.model import AdaLlava
 
 _VICUNA_7B = {"vocab_size": 32064, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
@@ -86,7 +87,7 @@ def config_of(name: str) -> Any:
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
-    config._attn_implementation = "sdpa"
+    set_attention(config, "sdpa")
     return config
 
 

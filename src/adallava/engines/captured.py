@@ -10,7 +10,6 @@ A prompt is padded behind its last token, where causal attention reads nothing. 
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +25,7 @@ from adallava.engines.program_of_layers import Pieces, cut, layer_steps
 from adallava.engines.room import Room
 from adallava.engines.seat import Seat, cache_numel, make_seat
 from adallava.errors import UnsupportedModeError
+from adallava.families.transformers_internals import generated
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.latency_token import token_places
 from adallava.pipeline.modes import GenerationPlan
@@ -98,7 +98,7 @@ class CapturedEngine:
                 clock.mark("decode")
             ids = run.prepared.batch.input_ids
             sequences = torch.cat([ids, seat.answers[:, :steps]], dim=1)
-        return Generated(_result(sequences), steps, self.name)
+        return Generated(generated(sequences), steps, self.name)
 
     def _forget(self) -> None:
         self._arena = None
@@ -221,9 +221,3 @@ class _Call:
 def _sizes(run: LLMRun, mode: DecodeMode) -> tuple[int, int]:
     lengths = run.prepared.layout.lengths
     return len(lengths), capacity(bucket(max(lengths)) + mode.max_new_tokens)
-
-
-def _result(sequences: Tensor) -> Any:
-    from transformers.generation import GenerateDecoderOnlyOutput
-
-    return GenerateDecoderOnlyOutput(sequences=sequences)

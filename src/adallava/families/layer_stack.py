@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.transformers_internals import CACHE_NAMES
+from adallava.families.transformers_internals import CACHE_NAMES, attention_of
 
 _LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer")
 """Stock classes: they take and return one hidden state, and attend causally without a mask."""
@@ -93,8 +93,8 @@ def layer_stack(model: Any) -> LayerStack:
     for layer in llm.layers:
         if type(layer).__name__ not in _LAYERS:
             raise UnsupportedModeError(f"its layers are of the class {type(layer).__name__}")
-    if config._attn_implementation != "sdpa":
-        raise UnsupportedModeError(f"its attention is {config._attn_implementation!r}, not 'sdpa'")
+    if attention_of(config) != "sdpa":
+        raise UnsupportedModeError(f"its attention is {attention_of(config)!r}, not 'sdpa'")
     if getattr(config, "sliding_window", None) is not None:
         raise UnsupportedModeError(f"its attention slides over a window of {config.sliding_window} tokens")
     rope = getattr(llm.rotary_emb, "rope_type", "default")

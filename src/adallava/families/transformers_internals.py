@@ -187,6 +187,23 @@ def pil_llava_processor_class() -> Any:
     return LlavaImageProcessorPil
 
 
+def attention_of(config: Any) -> str:
+    """Return the name of the kernel that attention runs by, such as `sdpa`."""
+    return str(config._attn_implementation)
+
+
+def set_attention(config: Any, name: str) -> None:
+    """Have a model that is made from a configuration attend by a kernel."""
+    config._attn_implementation = name
+
+
+def generated(sequences: Tensor) -> Any:
+    """Return what a decoder-only `generate` returns for sequences alone, [rows, prompt + new]."""
+    from transformers.generation import GenerateDecoderOnlyOutput
+
+    return GenerateDecoderOnlyOutput(sequences=sequences)
+
+
 def takes_rotary_tables(layer: nn.Module) -> bool:
     """Say whether a layer of a tower is given rotary tables: it turns its keys inside attention."""
     return _TABLES in signature(layer.forward).parameters
