@@ -13,6 +13,7 @@ import pyarrow.parquet
 from adallava.errors import InputError
 
 from .json_text import decode_json
+from .parquet_statistics import has_all
 from .references import named_path
 from .rows import Row
 from .values import Unreadable, describe
@@ -120,7 +121,7 @@ class ParquetRows:
         """Return False for pictures that are all bytes, which are read only when they are needed."""
         kind = self._file.schema_arrow.field(image).type
         if pyarrow.types.is_struct(kind):
-            return not self._has_all(f"{image}.bytes")
+            return not has_all(self._path, f"{image}.bytes")
         return not any(
             is_bytes(kind)
             for is_bytes in (
@@ -129,18 +130,6 @@ class ParquetRows:
                 pyarrow.types.is_fixed_size_binary,
             )
         )
-
-    def _has_all(self, leaf: str) -> bool:
-        """Return whether the file says of a leaf column that no value of it is missing."""
-        metadata = self._file.metadata
-        chunks = [
-            metadata.row_group(group).column(column)
-            for group in range(metadata.num_row_groups)
-            for column in range(metadata.num_columns)
-            if metadata.row_group(group).column(column).path_in_schema == leaf
-        ]
-        said = [chunk.statistics for chunk in chunks]
-        return bool(said) and all(one is not None and one.has_null_count and one.null_count == 0 for one in said)
 
     def _value(self, row: int, column: str) -> Any:
         if row < self._window_start or column != self._column:
