@@ -268,6 +268,10 @@ class AdaLlava:
             max_new_tokens=max_new_tokens,
         )
 
+    def release(self) -> None:
+        """Give back the memory that engines hold between calls: graphs and caches. The next call begins anew."""
+        self._engines.release()
+
     @property
     def engine(self) -> str:
         """The engine that runs what it can; an answer's own is in its record."""

@@ -125,6 +125,22 @@ def test_a_prompt_of_no_numbers_leaves_nothing_behind(full: AdaLlava, inputs: di
     same(ours.generate(**inputs, **SIX_TOKENS), full.generate(**inputs, **SIX_TOKENS))
 
 
+def test_inside_and_outside_of_inference_mode(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    expected = full.generate(**inputs, **SIX_TOKENS)
+    for first in (True, False):
+        ours = full.with_engine("eager")
+        for inside in (first, not first, first):
+            with torch.inference_mode(inside):
+                same(ours.generate(**inputs, **SIX_TOKENS), expected)
+
+
+def test_what_was_released_is_made_again(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    ours = full.with_engine("eager")
+    for _ in range(2):
+        same(ours.generate(**inputs, **SIX_TOKENS), full.generate(**inputs, **SIX_TOKENS))
+        ours.release()
+
+
 def test_two_threads_share_one_engine(full: AdaLlava, eager: AdaLlava, inputs: dict[str, Any]) -> None:
     methods = ("uniform", "random")
     expected = [full.with_method(name).generate(**inputs, token_budget=0.5, **SIX_TOKENS) for name in methods]

@@ -18,6 +18,7 @@ from adallava.engines.buckets import bucket, capacity
 from adallava.engines.decode_mode import DecodeMode, read_decode_mode
 from adallava.engines.draw_token import draw, shapers
 from adallava.engines.fused_layers import Stack
+from adallava.engines.graph_store import kept_state
 from adallava.engines.inside_pass import decode_inside, prefill_inside, refusal_inside, stages_of
 from adallava.engines.layer_pass import LayerStep, Pick, Segment, decode, prefill, take_token
 from adallava.engines.placing import place_prompts
@@ -87,7 +88,7 @@ class CapturedEngine:
         mode = read_decode_mode(plan)
         if isinstance(mode, str):
             raise UnsupportedModeError(f"engine {self.name!r} cannot decode with {mode}")
-        with self._room.lock:
+        with self._room.lock, kept_state(run.family.device):
             stack, seat, length = self._settle(run, mode)
             call = _Call(self, stack, seat, length, mode)
             decode_once = call.prefill(run)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from adallava.engines.graph_store import GraphStore
+from adallava.engines.graph_store import GraphStore, kept_state
 from adallava.engines.host_constants import collect, supply
 from adallava.engines.structure import UnknownPartError, shape_of, tensors_in, with_tensors
 from adallava.errors import AdallavaError
@@ -40,7 +40,7 @@ class CapturedStages:
     is for ever.
     """
 
-    def __init__(self, store: GraphStore, model: object) -> None:
+    def __init__(self, store: GraphStore, model: Any) -> None:
         """Capture into `store`.
 
         Args:
@@ -61,18 +61,16 @@ class CapturedStages:
             return work(*args)
         if key in self._refused or not self._came_before(key):
             return work(*args)
-        captured = self._stages.get(key)
-        if captured is None:
-            made = self._capture(key, owner, work, args)
-            if made is None:
+        with kept_state(next(self._model.parameters()).device):
+            captured = self._stages.get(key) or self._capture(key, owner, work, args)
+            if captured is None:
                 return work(*args)
-            captured = made
-        self._stages.move_to_end(key)
-        for place, tensor in zip(captured.inputs, tensors_in(args), strict=True):
-            place.copy_(tensor)
-        self._store.replay(key)
-        (output,) = captured.output
-        copied: T = with_tensors(output, iter([tensor.clone() for tensor in tensors_in(output)]))
+            self._stages.move_to_end(key)
+            for place, tensor in zip(captured.inputs, tensors_in(args), strict=True):
+                place.copy_(tensor)
+            self._store.replay(key)
+            (output,) = captured.output
+            copied: T = with_tensors(output, iter([tensor.clone() for tensor in tensors_in(output)]))
         return copied
 
     def clear(self) -> None:

@@ -1,7 +1,8 @@
 """Captured CUDA graphs, by what they hold: made when a thing comes a second time, and bounded in number."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -103,6 +104,18 @@ class GraphStore:
         self._seen.move_to_end(key)
         while len(self._seen) > 4 * self._most:
             self._seen.popitem(last=False)
+
+
+@contextmanager
+def kept_state(device: torch.device) -> Iterator[None]:
+    """Run what makes or writes memory that outlives a call.
+
+    On the model's own device, whichever is current: a capture is of the current one. And outside of a caller's
+    inference mode: what is made in it cannot be written outside of it.
+    """
+    current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    with current, torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _kernels() -> Any:

@@ -71,6 +71,11 @@ class Engines:
             )
         self._room.raise_to("compiled")
 
+    def release(self) -> None:
+        """Give back the memory of graphs and caches."""
+        if self._room is not None:
+            self._room.release()
+
     def stages(self) -> Stages:
         """Return what runs the stages before the LLM of the call that begins now."""
         if self._room is None:

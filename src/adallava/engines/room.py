@@ -61,6 +61,15 @@ class Room:
                 self.stages = CapturedStages(self.store, self.model)
                 self.start_anew()
 
+    def release(self) -> None:
+        """Give back what is held; the next call begins anew."""
+        with self.lock:
+            self.store.clear()
+            self.stages.clear()
+            for forget in self._forgetful:
+                forget()
+            self._watches = None
+
     def look_at_tower(self) -> None:
         """Throw away what was captured of a tower that is not what it was: before each batch."""
         with self.lock:
