@@ -62,7 +62,16 @@ def test_the_first_end_is_where_an_answer_ends(full: AdaLlava, eager: AdaLlava, 
 
 
 @pytest.mark.parametrize(
-    "shaping", [{}, {"temperature": 1.7, "top_k": 9}, {"top_p": 0.6, "min_p": 0.01}, {"typical_p": 0.8}], ids=str
+    "shaping",
+    [
+        {},
+        {"temperature": 1.7, "top_k": 9},
+        {"top_p": 0.6, "min_p": 0.01},
+        {"typical_p": 0.8},
+        {"temperature": 40.0, "top_k": None},
+        {"top_p": 1.5},
+    ],
+    ids=str,
 )
 def test_sampling_draws_what_stock_generate_draws(
     full: AdaLlava, eager: AdaLlava, inputs: dict[str, Any], shaping: dict[str, Any]
@@ -174,6 +183,23 @@ def test_a_base_that_goes_to_another_type_is_looked_at_anew(full: AdaLlava, inpu
     got = ours.generate(**half, **SIX_TOKENS)
     assert got.engine == "eager"
     assert got.sequences.shape == stock.generate(**half, **SIX_TOKENS).sequences.shape
+
+
+def test_what_a_caller_switches_is_noticed(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    base = copy.deepcopy(full.base)
+    ours = AdaLlava(base, full.processor, engine="eager")
+    ours.generate(**inputs, **SIX_TOKENS)
+    base.set_attn_implementation("eager")
+    got = ours.generate(**inputs, **SIX_TOKENS)
+    assert got.engine == "stock"
+    assert "attention is 'eager'" in got.passed_over
+    base.set_attn_implementation("sdpa")
+    base.train()
+    assert "training mode" in ours.generate(**inputs, **SIX_TOKENS).passed_over
+    base.eval()
+    layer = base.model.language_model.layers[0]
+    layer.forward = layer.forward
+    assert "forward" in ours.generate(**inputs, **SIX_TOKENS).passed_over
 
 
 def test_hooks_and_other_layers_go_to_stock_generate(full: AdaLlava, inputs: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from adallava import AdaLlava
 from adallava.engines import pick_engine
+from adallava.engines.warming import TIMES
 from adallava.errors import InputError, UnsupportedModeError
 
 
@@ -46,7 +47,7 @@ def test_who_shares_a_base_shares_its_engines(full: AdaLlava) -> None:
 
 def test_warming_up_meets_every_size(full: AdaLlava) -> None:
     cost = full.with_engine("eager").warm_up(batch_sizes=[1, 2], text_tokens=[5, 9, 30], max_new_tokens=2)
-    assert cost.calls == 2 * 2 * 3, "two lengths of three fall into one bucket"
+    assert cost.calls == 2 * 3 * TIMES
     assert cost.device_bytes == 0
     with pytest.raises(InputError, match=r"batch_sizes \[0\]"):
         full.warm_up(batch_sizes=[0])

@@ -24,7 +24,13 @@ def test_apart_and_together_again() -> None:
     assert doubled[0].other[1] == 5
     assert doubled[1]["x"] == 8
     assert doubled[0].one.tolist() == [1.0, 1.0]
-    assert shape_of(value) == shape_of(doubled)
+    assert shape_of(value) != shape_of(doubled), "on the host"
+
+
+def test_what_lies_on_the_host_decides() -> None:
+    """Sizes of pictures are a tensor too, and say how tiles lie."""
+    assert shape_of(torch.tensor([300, 400])) != shape_of(torch.tensor([350, 300]))
+    assert shape_of(torch.empty(2, device="meta")) == shape_of(torch.empty(2, device="meta"))
 
 
 def test_what_is_no_tensor_is_in_the_key() -> None:

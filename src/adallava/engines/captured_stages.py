@@ -2,12 +2,13 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from adallava.engines.graph_store import GraphStore, kept_state
+from adallava.engines.graph_store import GraphStore, chosen_kernels, kept_state
 from adallava.engines.host_constants import collect, supply
 from adallava.engines.structure import UnknownPartError, shape_of, tensors_in, with_tensors
 from adallava.errors import AdallavaError
@@ -40,16 +41,17 @@ class CapturedStages:
     is for ever.
     """
 
-    def __init__(self, store: GraphStore, model: Any) -> None:
+    def __init__(self, store: GraphStore, model: Any, lock: AbstractContextManager[Any]) -> None:
         """Capture into `store`.
 
         Args:
             store: of graphs.
+            lock: held while a stage's memory is in use.
             model: that stages belong to; whoever clears the store watches its weights.
         """
-        self._store, self._model = store, model
+        self._store, self._model, self._lock = store, model, lock
         self._stages: OrderedDict[tuple[Hashable, ...], _Captured] = OrderedDict()
-        self._refused: set[Hashable] = set()
+        self._refused: OrderedDict[Hashable, None] = OrderedDict()
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
 
     def run(self, owner: object, name: str, work: Callable[..., T], *args: object) -> T:
@@ -59,10 +61,16 @@ class CapturedStages:
             key = ("stage", id(owner), name, state, shape_of(args))
         except UnknownPartError:
             return work(*args)
+        with self._lock:
+            return self._run(key, owner, work, args)
+
+    def _run(self, key: tuple[Hashable, ...], owner: object, work: Callable[..., T], args: tuple[object, ...]) -> T:
         if key in self._refused or not self._came_before(key):
-            return work(*args)
+            with chosen_kernels():
+                return work(*args)
         with kept_state(next(self._model.parameters()).device):
-            captured = self._stages.get(key) or self._capture(key, owner, work, args)
+            captured = self._stages.get(key) if self._store.holds(key) else None
+            captured = captured or self._capture(key, owner, work, args)
             if captured is None:
                 return work(*args)
             self._stages.move_to_end(key)
@@ -98,7 +106,9 @@ class CapturedStages:
         try:
             self._store.capture(key, lambda: supply(lambda: output.append(work(*read)), constants))
         except AdallavaError:
-            self._refused.add(key)
+            self._refused[key] = None
+            while len(self._refused) > 8 * MOST_STAGES:
+                self._refused.popitem(last=False)
             return None
         self._stages[key] = _Captured(owner, inputs, constants, output)
         while len(self._stages) > MOST_STAGES:
@@ -108,8 +118,30 @@ class CapturedStages:
 
 
 def _state_of(owner: object) -> Hashable:
-    """Return what an owner's work depends on: where its weights are, and its options."""
-    if isinstance(owner, nn.Module):
-        return tuple(weight.data_ptr() for weight in owner.parameters())
-    simple = (int, float, str, bool, tuple, type(None))
-    return tuple((name, value) for name, value in vars(owner).items() if isinstance(value, simple))
+    """Return what an owner's work depends on: where its weights are, and its options.
+
+    Raises:
+        UnknownPartError: if it holds something that cannot be compared.
+    """
+    try:
+        options = tuple((name, _comparable(value)) for name, value in vars(owner).items() if name not in _OF_MODULES)
+    except TypeError as error:
+        raise UnknownPartError(f"the options of a {type(owner).__name__} cannot be compared") from error
+    if not isinstance(owner, nn.Module):
+        return options
+    tensors = (*owner.parameters(), *owner.buffers())
+    return (owner.training, options, tuple(tensor.data_ptr() for tensor in tensors))
+
+
+_OF_MODULES = {"_parameters", "_buffers", "_modules"}
+"""Looked at through the module."""
+
+
+def _comparable(value: Any) -> Hashable:
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    if isinstance(value, list | dict | set):
+        return repr(value)
+    hash(value)
+    made: Hashable = value
+    return made

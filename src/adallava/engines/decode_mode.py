@@ -51,6 +51,8 @@ def read_decode_mode(plan: GenerationPlan) -> DecodeMode | str:
         padding = next(iter(token_ids(plan.settings.get("eos_token_id"))), 0)
     sampling = None
     if plan.settings.get("do_sample"):
-        values = {name: plan.settings.get(name, neutral.get(name)) for name in SAMPLING}
+        # A call's own None says that nothing is shaped so; a configuration's is filled from the defaults.
+        own = {name: plan.kwargs[name] for name in SAMPLING if name in plan.kwargs}
+        values = {name: own.get(name, plan.settings.get(name, neutral.get(name))) for name in SAMPLING}
         sampling = {name: value for name, value in values.items() if value is not None}
     return DecodeMode(plan.max_new_tokens, ends, int(padding), sampling)

@@ -19,17 +19,17 @@ def shapers(sampling: Mapping[str, Any], device: torch.device) -> list[_Shape]:
     import transformers
 
     shaped: list[_Shape] = []
-    for name, neutral, kind in (
-        ("temperature", 1.0, "TemperatureLogitsWarper"),
-        ("top_h", None, "TopHLogitsWarper"),
-        ("top_k", 0, "TopKLogitsWarper"),
-        ("top_p", 1.0, "TopPLogitsWarper"),
-        ("min_p", None, "MinPLogitsWarper"),
-        ("typical_p", 1.0, "TypicalLogitsWarper"),
-        ("epsilon_cutoff", 0.0, "EpsilonLogitsWarper"),
+    for name, shapes, kind in (
+        ("temperature", lambda value: value != 1.0, "TemperatureLogitsWarper"),
+        ("top_h", lambda value: True, "TopHLogitsWarper"),
+        ("top_k", lambda value: value != 0, "TopKLogitsWarper"),
+        ("top_p", lambda value: value < 1.0, "TopPLogitsWarper"),
+        ("min_p", lambda value: True, "MinPLogitsWarper"),
+        ("typical_p", lambda value: value < 1.0, "TypicalLogitsWarper"),
+        ("epsilon_cutoff", lambda value: 0.0 < value < 1.0, "EpsilonLogitsWarper"),
     ):
         value = sampling.get(name)
-        if value is not None and value != neutral:
+        if value is not None and shapes(value):
             shaped.append(getattr(transformers, kind)(value))
     cutoff = sampling.get("eta_cutoff")
     if cutoff is not None and 0.0 < cutoff < 1.0:

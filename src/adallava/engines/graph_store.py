@@ -31,6 +31,7 @@ class GraphStore:
         self._captures, self._most = captures, most_graphs
         self._seen: OrderedDict[tuple[Hashable, ...], None] = OrderedDict()
         self._graphs: OrderedDict[tuple[Hashable, ...], Any] = OrderedDict()
+        self._refused: set[tuple[Hashable, ...]] = set()
         self._pool: Any = None
 
     def __len__(self) -> int:
@@ -45,12 +46,19 @@ class GraphStore:
             work: nothing that waits for the device, or depends on the host beyond its key.
         """
         if key not in self._graphs:
-            if not (self._captures and key in self._seen):
+            if not (self._captures and key in self._seen) or key in self._refused:
                 self._note(key)
-                with _kernels():
+                with chosen_kernels():
                     work()
                 return
-            self.capture(key, work)
+            try:
+                self.capture(key, work)
+            except AdallavaError:
+                self._refused.add(key)
+        if key in self._refused:
+            with chosen_kernels():
+                work()
+            return
         self.replay(key)
 
     def capture(self, key: tuple[Hashable, ...], work: Callable[[], None]) -> None:
@@ -62,15 +70,25 @@ class GraphStore:
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
+        stream = torch.cuda.current_stream()
         try:
             # Another thread may allocate meanwhile: that is no error of this one.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"), _kernels():
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"), chosen_kernels():
                 work()
-        except RuntimeError as error:
-            raise AdallavaError(f"this work cannot be captured in a CUDA graph: {error}") from error
+        except BaseException as error:
+            # A capture that broke leaves its stream current, and its pool in use.
+            torch.cuda.set_stream(stream)
+            self._pool = None
+            if isinstance(error, RuntimeError) and not isinstance(error, torch.cuda.OutOfMemoryError):
+                raise AdallavaError(f"this work cannot be captured in a CUDA graph: {error}") from error
+            raise
         self._graphs[key] = graph
         while len(self._graphs) > self._most:
             self._graphs.popitem(last=False)
+
+    def holds(self, key: tuple[Hashable, ...]) -> bool:
+        """Return whether a graph is held."""
+        return key in self._graphs
 
     def replay(self, key: tuple[Hashable, ...]) -> None:
         """Run what was captured."""
@@ -97,6 +115,7 @@ class GraphStore:
             torch.cuda.synchronize()
         self._graphs.clear()
         self._seen.clear()
+        self._refused.clear()
         self._pool = None
 
     def _note(self, key: tuple[Hashable, ...]) -> None:
@@ -118,7 +137,7 @@ def kept_state(device: torch.device) -> Iterator[None]:
         yield
 
 
-def _kernels() -> Any:
+def chosen_kernels() -> Any:
     """Return a context without cuDNN's attention, which plans anew for each new length (about 80 ms on an H200)."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 

@@ -48,5 +48,12 @@ def collect(work: Callable[[], object]) -> list[Tensor]:
 def supply(work: Callable[[], object], constants: list[Tensor]) -> None:
     """Run work with those in the place of what it would bring."""
     left: Iterator[Tensor] = iter(constants)
-    with _Moves(lambda _tensor, _device: next(left)):
+
+    def moved(tensor: Tensor, device: torch.device) -> Tensor:
+        constant = next(left, None)
+        if constant is None:
+            raise RuntimeError("the work brings more from the host than it did before")
+        return constant
+
+    with _Moves(moved):
         work()

@@ -8,7 +8,7 @@ import torch
 
 from adallava.engines.captured import CapturedEngine
 from adallava.engines.engine_contract import Engine
-from adallava.engines.room import Room
+from adallava.engines.room import Level, Room
 from adallava.engines.stock import StockEngine
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.pipeline.clock import StageClock
@@ -46,18 +46,24 @@ class Engines:
         """
         device = next(model.parameters()).device
         check_engine(name, device)
-        self._room: Room | None = None
-        if name == "eager":
-            self._room = Room(model, "eager")
-        elif name != "stock" and device.type == "cuda":
-            self._room = Room(model, "compiled" if name == "compiled" else "graphs")
-        first = () if self._room is None else (CapturedEngine(self._room),)
-        self._engines: tuple[Engine, ...] = (*first, StockEngine())
+        self._model = model
+        level: Level = "eager" if name == "eager" else "compiled" if name == "compiled" else "graphs"
+        self._room = None if name == "stock" else Room(model, level)
+        self._stock: Engine = StockEngine()
+        self._captured = None if self._room is None else CapturedEngine(self._room)
+
+    def _order(self) -> tuple[Engine, ...]:
+        """Return the engines in the order of preference, for the device that the model is on now."""
+        room = self._room
+        if room is None or self._captured is None:
+            return (self._stock,)
+        on_cuda = next(self._model.parameters()).device.type == "cuda"
+        return (self._captured, self._stock) if on_cuda or not room.captures else (self._stock,)
 
     @property
     def preferred(self) -> str:
         """The engine that runs what it can: what `auto` comes to on this device."""
-        return self._engines[0].name
+        return self._order()[0].name
 
     def compile(self) -> None:
         """Run compiled layers from now on.
@@ -65,11 +71,13 @@ class Engines:
         Raises:
             UnsupportedModeError: if graphs cannot run here.
         """
-        if self._room is None or not self._room.captures:
+        if self._room is None or len(self._order()) < 2 or not self._room.captures:
             raise UnsupportedModeError(
                 f"engine {self.preferred!r} runs no graphs here, so that there is nothing to compile"
             )
         self._room.raise_to("compiled")
+        if self._room.level != "compiled":
+            raise UnsupportedModeError("this LLM's layers are built in a way that cannot be compiled here")
 
     def release(self) -> None:
         """Give back the memory of graphs and caches."""
@@ -78,16 +86,20 @@ class Engines:
 
     def stages(self) -> Stages:
         """Return what runs the stages before the LLM of the call that begins now."""
-        if self._room is None:
+        room = self._room
+        if room is None or len(self._order()) < 2:
             return PLAIN
-        self._room.look_at_tower()
-        return self._room.stages if self._room.captures else PLAIN
+        room.look_at_tower()
+        device = next(self._model.parameters()).device
+        plain = not room.captures or room.hindrance is not None or torch.is_autocast_enabled(device.type)
+        return PLAIN if plain else room.stages
 
     def generate(self, run: LLMRun, plan: GenerationPlan, clock: StageClock | None) -> Generated:
         """Answer a batch by the first engine that can; see `Engine.generate`."""
-        if self._room is not None:
+        order = self._order()
+        if self._room is not None and len(order) > 1:
             self._room.look_at_llm()
-        engine, passed_over = pick_engine(run, plan, self._engines)
+        engine, passed_over = pick_engine(run, plan, order)
         return replace(engine.generate(run, plan, clock), passed_over=passed_over)
 
 

@@ -11,7 +11,8 @@ from adallava.engines.fused_layers import FusedStack, Stack
 from adallava.engines.graph_store import GraphStore
 from adallava.engines.watch import ModelWatch
 from adallava.errors import UnsupportedModeError
-from adallava.families.layer_stack import first_obstacle, layer_stack, llm_of
+from adallava.families.layer_stack import LayerStack, first_obstacle, layer_stack, llm_of
+from adallava.families.transformers_internals import attention_of
 
 Level = Literal["eager", "graphs", "compiled"]
 """How passes run: as they are, in graphs of stock kernels, or compiled and in graphs."""
@@ -30,6 +31,7 @@ class Room:
         stages: of the stages before the LLM.
         stack: the LLM; None if `obstacle` says why it cannot be called layer by layer.
         obstacle: in words.
+        hindrance: why none of the model may be captured, in words; None if there is nothing.
     """
 
     def __init__(self, model: Any, level: Level) -> None:
@@ -37,9 +39,11 @@ class Room:
         self.lock = threading.RLock()
         self.model, self.level = model, level
         self.store = GraphStore(captures=self.captures)
-        self.stages = CapturedStages(self.store, model)
+        self.stages = CapturedStages(self.store, model, self.lock)
         self.stack: Stack | None = None
+        self.hindrance: str | None = None
         self.obstacle: str | None = None
+        self._facts: tuple[object, ...] = ()
         self._watches: tuple[ModelWatch, ModelWatch] | None = None
         self._forgetful: list[Forget] = []
 
@@ -58,7 +62,7 @@ class Room:
             if self.level != level:
                 self.level = level
                 self.store = GraphStore(captures=self.captures)
-                self.stages = CapturedStages(self.store, self.model)
+                self.stages = CapturedStages(self.store, self.model, self.lock)
                 self.start_anew()
 
     def release(self) -> None:
@@ -73,7 +77,7 @@ class Room:
     def look_at_tower(self) -> None:
         """Throw away what was captured of a tower that is not what it was: before each batch."""
         with self.lock:
-            if self._watches is None or not self._watches[0].unchanged():
+            if self._watches is None or self._look_around() != self._facts or not self._watches[0].unchanged():
                 self.start_anew()
 
     def look_at_llm(self) -> None:
@@ -89,16 +93,32 @@ class Room:
         for forget in self._forgetful:
             forget()
         modules: list[nn.Module] = list(self.model.modules())
-        self.stack, self.obstacle = None, first_obstacle(modules)
+        self.hindrance = "it is in training mode" if self.model.training else first_obstacle(modules)
+        self.stack, self.obstacle = None, self.hindrance
         if self.obstacle is None:
             try:
                 stack = layer_stack(self.model)
-                self.stack = FusedStack(stack) if self.level == "compiled" else stack
+                self.stack = stack if self.level != "compiled" else self._fused(stack)
             except UnsupportedModeError as error:
                 self.obstacle = str(error)
-        # Behind the joining of weights, which moves them.
-        llm = set(map(id, llm_of(self.model).modules()))
+        # Behind the joining of weights, which moves them. What stages read is looked at before them.
+        llm = {id(module) for module in llm_of(self.model).modules()}
+        llm -= {id(module) for module in self.model.get_input_embeddings().modules()}
+        self._facts = self._look_around()
         self._watches = (
             ModelWatch([module for module in modules if id(module) not in llm]),
             ModelWatch([module for module in modules if id(module) in llm]),
         )
+
+    def _fused(self, stack: LayerStack) -> Stack:
+        """Return the stack compiled; as it is, from now on, if its layers are built in another way."""
+        try:
+            return FusedStack(stack)
+        except UnsupportedModeError:
+            self.level = "graphs"
+            return stack
+
+    def _look_around(self) -> tuple[object, ...]:
+        config = llm_of(self.model).config
+        asks = [getattr(config, name, False) for name in ("output_hidden_states", "output_attentions")]
+        return (self.model.training, attention_of(config), *asks)

@@ -19,13 +19,15 @@ def tensors_in(value: Any) -> list[Tensor]:
 
 
 def shape_of(value: Any) -> Hashable:
-    """Return all of a value but its tensors' numbers: equal for two values that differ in them alone.
+    """Return all of a value but its tensors' numbers on a device: equal for two values that differ in them alone.
 
     Raises:
         UnknownPartError: if a part cannot be compared.
     """
     if isinstance(value, Tensor):
-        return (tuple(value.shape), value.dtype, value.device)
+        # What lies on the host, such as the sizes of pictures, decides what is done.
+        told = tuple(value.flatten().tolist()) if value.device.type == "cpu" else ()
+        return (tuple(value.shape), value.dtype, value.device, told)
     if isinstance(value, tuple | list):
         return (type(value), *map(shape_of, value))
     if isinstance(value, Mapping):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from adallava.budget import BudgetLike, LatencyLike
-from adallava.engines.buckets import bucket
+from adallava.engines.program_of_layers import OFTEN
 from adallava.errors import InputError
 from adallava.families.family_contract import Family
 
-TIMES = 3
-"""A shape runs as it is, is captured, and is replayed."""
+TIMES = OFTEN + 2
+"""A shape runs as it is, is captured, and is replayed; a plan of layers first in pieces, then as one."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def warm_up(
         batch_sizes: samples a call.
         token_budgets: of all samples of a call.
         latencies: likewise.
-        text_tokens: of a prompt, the picture's left out; of those that fall into one bucket, one is enough.
+        text_tokens: of a prompt, the picture's left out.
         max_new_tokens: of an answer at most: with the prompt, it decides how large a cache is.
 
     Raises:
@@ -66,11 +66,10 @@ def warm_up(
     for name, values in sizes.items():
         if any(isinstance(value, bool) or not isinstance(value, int) or value < 1 for value in values):
             raise InputError(f"{name} {list(values)} must be whole numbers from 1 on")
-    lengths = {bucket(length): length for length in text_tokens}.values()
     on_cuda = family.device.type == "cuda"
     held = torch.cuda.memory_allocated(family.device) if on_cuda else 0
     begin, calls = time.perf_counter(), 0
-    for batch_size, length, budget, latency in product(batch_sizes, lengths, token_budgets, latencies):
+    for batch_size, length, budget, latency in product(batch_sizes, text_tokens, token_budgets, latencies):
         inputs = _made_up(family, batch_size, length)
         for _ in range(TIMES):
             generate(

@@ -22,7 +22,8 @@ class ModelWatch:
         tensors = self._tensors()
         self._places = [tensor.data_ptr() for tensor in tensors]
         self._children = self._modules()
-        self._num_hooks = sum(map(len, self._hooks))
+        self._seen_hooks = self._hook_ids()
+        self._states = [vars(module) for module in modules]
         self._numbers = list(range(len(tensors)))
 
     def unchanged(self) -> bool:
@@ -32,8 +33,12 @@ class ModelWatch:
             len(tensors) == len(self._places)
             and _lie_at(tensors, self._places, self._numbers)
             and self._modules() == self._children
-            and sum(map(len, self._hooks)) == self._num_hooks
+            and self._hook_ids() == self._seen_hooks
+            and not any("forward" in state for state in self._states)
         )
+
+    def _hook_ids(self) -> list[tuple[int, ...]]:
+        return [tuple(hooks) for hooks in self._hooks if hooks]
 
     def _tensors(self) -> list[Tensor]:
         return [tensor for table in self._tables for tensor in table.values() if tensor is not None]
