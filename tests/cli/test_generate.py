@@ -217,3 +217,16 @@ def test_options_of_a_method_reach_it_and_are_recorded(
     assert document["results"][0]["tokens_kept"] == 5
     assert main([*arguments, *option, "mmtok.alpha=1"]) == 2
     assert "names mmtok, but --method does not" in capsys.readouterr().err
+
+
+def test_what_fails_inside_transformers_is_one_line(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ValueError("a constraint that\nnobody knows")
+
+    monkeypatch.setattr("adallava.model.AdaLlava.generate", fails)
+    assert main([*arguments, "--token-budget", "3"]) == 2
+    told = capsys.readouterr().err
+    assert "question@3 cannot be answered: ValueError: a constraint that nobody knows" in " ".join(told.split())
+    assert "Traceback" not in told

@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from adallava.errors import InputError, RunFolderError
+from adallava.errors import AdallavaError, InputError, RunFolderError, UnsupportedModeError
 
 from .arguments import (
     add_list_argument,
@@ -269,15 +269,21 @@ def _answer(
         (selection,) = model.select(**inputs, **call, seed=args.seed)
         return BudgetResult(selection, None, None, (time.perf_counter() - start) * 1000.0, None)
     from adallava.pipeline.clock import StageClock
+    from adallava.runs.batches import describe_error
 
-    output = model.generate(
-        **inputs,
-        **call,
-        seed=args.seed,
-        clock=StageClock(model.device),
-        max_new_tokens=args.max_new_tokens,
-        **decoding,
-    )
+    try:
+        output = model.generate(
+            **inputs,
+            **call,
+            seed=args.seed,
+            clock=StageClock(model.device),
+            max_new_tokens=args.max_new_tokens,
+            **decoding,
+        )
+    except AdallavaError:
+        raise
+    except Exception as error:  # of a checkpoint's own configuration, inside of transformers: as a sweep says it
+        raise UnsupportedModeError(f"{plan.cell} cannot be answered: {describe_error(error)}") from error
     return of_answer(model, output, (time.perf_counter() - start) * 1000.0)
 
 
