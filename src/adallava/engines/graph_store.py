@@ -45,21 +45,17 @@ class GraphStore:
             key: equal for equal work on equal memory; its first part names the memory, see `forget`.
             work: nothing that waits for the device, or depends on the host beyond its key.
         """
-        if key not in self._graphs:
-            if not (self._captures and key in self._seen) or key in self._refused:
-                self._note(key)
-                with chosen_kernels():
-                    work()
-                return
+        if key not in self._graphs and self._captures and key in self._seen and key not in self._refused:
             try:
                 self.capture(key, work)
             except AdallavaError:
                 self._refused.add(key)
-        if key in self._refused:
-            with chosen_kernels():
-                work()
+        if key in self._graphs:
+            self.replay(key)
             return
-        self.replay(key)
+        self._note(key)
+        with chosen_kernels():
+            work()
 
     def capture(self, key: tuple[Hashable, ...], work: Callable[[], None]) -> None:
         """Capture work without running it.
@@ -108,6 +104,7 @@ class GraphStore:
         for held in (self._graphs, self._seen):
             for key in [key for key in held if key[0] == place]:
                 del held[key]
+        self._refused = {key for key in self._refused if key[0] != place}
 
     def clear(self) -> None:
         """Forget everything; the memory goes back once nothing runs any more."""

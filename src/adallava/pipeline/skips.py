@@ -10,7 +10,6 @@ has no keys and values there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -43,11 +42,6 @@ class SampleLayers:
     groups_run: tuple[tuple[int, ...], ...]
     groups: int
     latency_tokens: int = 0
-
-    @property
-    def layer_shares(self) -> tuple[Fraction, ...]:
-        """The share of each layer that ran."""
-        return tuple(Fraction(len(run), self.groups) for run in self.groups_run)
 
 
 @dataclass(frozen=True)
