@@ -31,10 +31,10 @@ examples:
 your own data are a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question and
 answer; shuffled anew each epoch by the recipe's seed. What cannot be read is left out, counted and told at the end.
 question, tiny/question, tiny/budget-token, tiny/layers, -again, -gumbel, tiny/heads, tiny/fixed-plan and tiny/codebook
-take them, on a frozen base; tiny/layers-lora trains low-rank weights beside it. tiny/align, base, joint, joint-again and layers-joint
-learn from labels that only the scenes have. No bundled recipe adapts the base itself to your data: a .toml of your own
-does, with stage = "base", trained = ["multi_modal_projector", "language_model", "lm_head"], [optimisation], and a
-[keep] without evidence.
+take them, on a frozen base; tiny/layers-lora trains low-rank weights beside it. tiny/align, base, joint, joint-again
+and layers-joint learn from labels that only the scenes have. No bundled recipe adapts the base itself to your data: a
+.toml of your own does, with stage = "base", trained = ["multi_modal_projector", "language_model", "lm_head"],
+[optimisation], and a [keep] without evidence.
 """
 
 
