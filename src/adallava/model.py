@@ -113,7 +113,7 @@ class AdaLlava:
         allow_other_base: bool = False,
         pad_to_square: bool = False,
         engine: str = "auto",
-        quantization: str | None = None,
+        quantization: str = "none",
         **selector_options: Any,
     ) -> "AdaLlava":
         """Load a model and a selection method for it.
@@ -139,7 +139,8 @@ class AdaLlava:
 
         Raises:
             CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
-            UnsupportedModeError: for a model family that is not supported, stored weights that are quantized, or `device_map`.
+            UnsupportedModeError: for a model family that is not supported, weights stored as quantized ones, or
+                `device_map`.
             InputError: for a device that is not here, a type that weights cannot have, or a quantization that is not
                 known or that the device cannot run.
             UnknownNameError: for an unknown method.
@@ -148,14 +149,12 @@ class AdaLlava:
         if method != FULL_METHOD:
             load_selector_class(method)  # A misspelt method is told before gigabytes are read.
         placed, typed = pick_device(device), pick_dtype(dtype)
-        if quantization is not None:
-            typed = check_quantization(quantization, placed, typed)
+        typed = check_quantization(quantization, placed, typed)
         name = str(name_or_path)
         folder = str(find_checkpoint(folder_or_id_of(name)))
         processor = AdaLlavaProcessor.from_pretrained(folder, pad_to_square=pad_to_square)
         family = load_family(folder, dtype=typed, device=placed, attn_implementation=attn_implementation)
-        if quantization is not None:
-            quantize(family.model, quantization)
+        quantize(family.model, quantization)
         full = cls(family.model, processor, name_or_path=name, engine=engine)
         return full.with_method(method, adapter, allow_other_base=allow_other_base, **selector_options)
 
@@ -287,8 +286,8 @@ class AdaLlava:
         return self._engines.preferred
 
     @property
-    def quantization(self) -> str | None:
-        """How the weights of the LLM's layers are quantized; None if they are not."""
+    def quantization(self) -> str:
+        """How the LLM's layers are quantized; "none" if they are not."""
         return quantization_of(self.base)
 
     @property

@@ -64,9 +64,9 @@ def add_quantization(group: Any) -> None:
     group.add_argument(
         "--quantization",
         choices=get_args(QuantizationName),
-        default=None,
-        help="of the LLM's layers: weights in 8 bits, or with fp8 products as well, on Hopper (default: none; needs "
-        "the extra adallava[quantization])",
+        default=config_default("quantization"),
+        help="of the LLM's layers, by the extra adallava[quantization]: weights in 8 bits, and in fp8 products as "
+        "well, on Hopper (default: %(default)s)",
     )
 
 

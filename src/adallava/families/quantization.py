@@ -4,15 +4,14 @@
     fp8-weights   weights float8_e4m3, products as before     the same
     fp8           weights and what they are multiplied with in float8_e4m3, on Hopper: products take half the time
 
-Each row of a weight has a scale of its own, and so has each token in `fp8`: what a token becomes does not depend on what
-else is in its batch. Embeddings, tower, projector and head stay as they are: what a method before the LLM chooses is
-what it chooses in full precision, and the head is 2 % of a 7B model's bytes.
+Each row of a weight has a scale of its own, and so has each token in `fp8`: what a token becomes does not depend on
+what else is in its batch. Embeddings, tower, projector and head stay as they are: what a method before the LLM
+chooses is what it chooses in full precision, and the head is 2 % of a 7B model's bytes.
 """
 
 import copy
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -33,9 +32,6 @@ _NAMES: dict[tuple[str, bool], str] = {
 }
 """By torchao's class, and whether what a weight is multiplied with is quantized, too."""
 
-_NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
-"""What torchao logs when it is imported: its CUDA libraries do not load beside a torch without CUDA."""
-
 
 def check_quantization(name: str, device: torch.device, dtype: str | torch.dtype) -> str | torch.dtype:
     """Return the type to load weights in that are to be quantized, before any is read.
@@ -50,6 +46,8 @@ def check_quantization(name: str, device: torch.device, dtype: str | torch.dtype
     """
     if name not in get_args(QuantizationName):
         raise InputError(f"quantization={name!r} is none of {', '.join(get_args(QuantizationName))}")
+    if name == "none":
+        return dtype
     _torchao()
     if name != "fp8":
         return dtype
@@ -68,7 +66,7 @@ def check_quantization(name: str, device: torch.device, dtype: str | torch.dtype
 
 
 def quantize(model: Any, name: str) -> None:
-    """Quantize the products of the LLM's layers in place, one after the other.
+    """Quantize the products of the LLM's layers in place, one after the other; the model is not saved any more.
 
     Args:
         model: a loaded Llava, on its device, with a type that `check_quantization` allows.
@@ -78,6 +76,8 @@ def quantize(model: Any, name: str) -> None:
         UnsupportedModeError: for layers without products, or with one that cannot be quantized.
         InputError: without torchao.
     """
+    if name == "none":
+        return
     torchao = _torchao()
     layers = llm_of(model).layers
     # Its settings of the compiler would hold for the whole process.
@@ -98,6 +98,15 @@ def quantize(model: Any, name: str) -> None:
             )
     if not products:
         raise UnsupportedModeError(f"quantization={name!r} cannot be had for this model: its layers hold no products")
+    # transformers' own would write a config and then break off.
+    model.save_pretrained = partial(_refuse_saving, name)
+
+
+def _refuse_saving(name: str, *_: Any, **__: Any) -> None:
+    raise UnsupportedModeError(
+        f"a model with quantized weights ({name}) is not saved: they are made of the checkpoint's own whenever it is "
+        "loaded. Save the model without quantization"
+    )
 
 
 def quantized_copy(model: Any, name: str) -> Any:
@@ -108,14 +117,14 @@ def quantized_copy(model: Any, name: str) -> Any:
     return made
 
 
-def quantization_of(model: Any) -> str | None:
-    """Return how the LLM's layers are quantized, by `QuantizationName` or as torchao calls it; None if they are not."""
+def quantization_of(model: Any) -> str:
+    """Return how the LLM's layers are quantized, by `QuantizationName`, or as torchao calls another way."""
     first: nn.Module = llm_of(model).layers[0]  # type: ignore[index, assignment]
     for weight in first.parameters():
         if is_traceable_wrapper_subclass(weight):
             kind = (type(weight).__name__, getattr(weight, "act_quant_kwargs", None) is not None)
             return _NAMES.get(kind, kind[0])
-    return None
+    return "none"
 
 
 def check_untrained(model: Any, what: str) -> None:
@@ -129,19 +138,35 @@ def check_untrained(model: Any, what: str) -> None:
         UnsupportedModeError: naming what instead.
     """
     name = quantization_of(model)
-    if name is not None:
+    if name != "none":
         raise UnsupportedModeError(
             f"{what} needs gradients, and this model's weights are quantized ({name}): load it without quantization"
         )
 
 
-def stored_bytes(module: nn.Module) -> int:
-    """Return the bytes of a module's weights, of quantized ones as they are stored."""
-    return sum(part.nbytes for tensor in module.parameters() for part in parts_of(tensor))
+def check_unadapted(model: Any) -> None:
+    """Refuse what `peft` puts around quantized weights: merged or not, it was learned beside others.
+
+    Args:
+        model: a loaded Llava.
+
+    Raises:
+        UnsupportedModeError: naming what instead.
+    """
+    name = quantization_of(model)
+    if name != "none" and any(type(module).__module__.startswith("peft.") for module in model.modules()):
+        raise UnsupportedModeError(
+            f"a PeftModel around quantized weights ({name}) is not taken: merge its adapters into the weights in full "
+            "precision, save that model, and load it with quantization"
+        )
 
 
-def parts_of(tensor: Tensor) -> list[Tensor]:
-    """Return the tensors that hold a tensor's numbers: of a quantized weight several, of any other itself."""
+def stored_bytes(module: nn.Module) -> dict[int, int]:
+    """Return the bytes of a module's weights as they are stored, by where they lie."""
+    return {part.data_ptr(): part.nbytes for tensor in module.parameters() for part in _parts_of(tensor)}
+
+
+def _parts_of(tensor: Tensor) -> list[Tensor]:
     return [getattr(tensor, name) for name in part_names(tensor)] or [tensor]
 
 
@@ -157,23 +182,11 @@ def _torchao() -> Any:
         InputError: if it is not installed.
     """
     try:
-        with _quiet():
-            import torchao.quantization as quantization
+        import torchao.quantization as quantization
     except ImportError as error:
         raise InputError(
             "quantized weights need torchao, which is not installed: pip install 'adallava[quantization]'"
         ) from error
+    # Said once when such a weight is first compiled, to the authors of its class.
+    warnings.filterwarnings("ignore", message=".*does not implement _stable_hash_for_caching")
     return quantization
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -96,8 +96,8 @@ class RunConfig(Record):
     attn_implementation: str = "sdpa"
     engine: EngineName = "auto"
     """That runs answers; in `run.json` the one that was preferred: an answer's own is in its record."""
-    quantization: QuantizationName | None = None
-    """Of the weights of the LLM's layers; None for none."""
+    quantization: QuantizationName = "none"
+    """Of the LLM's layers."""
     columns: dict[str, str] = Field(default_factory=dict)
     """For a local file: which of its columns is `image`, `question`, `answer`, `id`, `kind`."""
     split: str | None = None

@@ -41,7 +41,7 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         (
             "Precision, device",
             config.dtype
-            + (f", {config.quantization} in the LLM's layers" if config.quantization else "")
+            + (f", {config.quantization} in the LLM's layers" if config.quantization != "none" else "")
             + f", {config.device}, {config.attn_implementation} attention",
         ),
         ("Positions", ", ".join(config.positions)),

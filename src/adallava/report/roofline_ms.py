@@ -47,7 +47,7 @@ def run_roofline(run: Run, results: Results, asked: str | None = None) -> Roofli
     if name is None:
         return None
     machine = hardware(name)
-    if run.config.quantization is not None:
+    if run.config.quantization != "none":
         if asked is None:
             return None
         raise InputError(f"--roofline {asked} knows no ceilings of quantized weights ({run.config.quantization})")

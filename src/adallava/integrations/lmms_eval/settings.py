@@ -13,8 +13,8 @@ from adallava.records.cells import CellPlan
 
 _OWN_NAMES = (
     "pretrained", "method", "token_budget", "latency", "scheduler", "scheduler_adapter", "adapter", "positions", "seed",
-    "dtype", "attn_implementation", "engine", "quantization", "device", "device_map", "batch_size", "max_batch_size", "pad_to_square",
-    "verbose", "max_empty_share",
+    "dtype", "attn_implementation", "engine", "quantization", "device", "device_map", "batch_size", "max_batch_size",
+    "pad_to_square", "verbose", "max_empty_share",
 )  # fmt: skip
 """The arguments; every other one is an option of the method, or with `scheduler_` before its name of the scheduler."""
 
