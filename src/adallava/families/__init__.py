@@ -74,8 +74,8 @@ def wrap_model(model: Any) -> Family:
     """Return the family that drives an already loaded transformers model, or the one inside a `PeftModel`.
 
     Raises:
-        UnsupportedModeError: for a family that is not supported, a model without a head, what wraps a model, or adapters
-                around quantized weights.
+        UnsupportedModeError: for a family that is not supported, a model without a head, what wraps a model, or
+            adapters around quantized weights.
         AdallavaError: for a transformers whose layers run in a way that is not known.
     """
     check_transformers()
