@@ -310,6 +310,8 @@ TABLES = {
     "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
     "engines": lambda: clock_tables.engines(_published("engines")),
     "engines_provenance": lambda: clock_tables.provenance(_published("engines")),
+    "quantization": lambda: clock_tables.quantization(_published("quantization")),
+    "quantization_provenance": lambda: clock_tables.provenance(_published("quantization")),
     "speed": lambda: clock_tables.speed(_published("speed")),
     "speed_line": lambda: clock_tables.speed_line(_published("speed")),
     "speed_provenance": lambda: clock_tables.provenance(_published("speed")),

@@ -18,6 +18,7 @@ from adallava.families.capabilities import decoder_of
 from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
+from adallava.families.quantization import check_quantization, check_untrained, quantization_of, quantize
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
@@ -112,6 +113,7 @@ class AdaLlava:
         allow_other_base: bool = False,
         pad_to_square: bool = False,
         engine: str = "auto",
+        quantization: str = "none",
         **selector_options: Any,
     ) -> "AdaLlava":
         """Load a model and a selection method for it.
@@ -131,22 +133,28 @@ class AdaLlava:
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
             pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
             engine: how answers are run, see `with_engine`.
+            quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" their products' time
+                as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
             CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
-            UnsupportedModeError: for a model family that is not supported, quantised weights, or `device_map`.
-            InputError: for a device that is not here, or a type that weights cannot have.
+            UnsupportedModeError: for a model family that is not supported, weights stored as quantized ones, or
+                `device_map`.
+            InputError: for a device that is not here, a type that weights cannot have, or a quantization that is not
+                known or that the device cannot run.
             UnknownNameError: for an unknown method.
         """
         check_taken(selector_options)
         if method != FULL_METHOD:
             load_selector_class(method)  # A misspelt method is told before gigabytes are read.
         placed, typed = pick_device(device), pick_dtype(dtype)
+        typed = check_quantization(quantization, placed, typed)
         name = str(name_or_path)
         folder = str(find_checkpoint(folder_or_id_of(name)))
         processor = AdaLlavaProcessor.from_pretrained(folder, pad_to_square=pad_to_square)
         family = load_family(folder, dtype=typed, device=placed, attn_implementation=attn_implementation)
+        quantize(family.model, quantization)
         full = cls(family.model, processor, name_or_path=name, engine=engine)
         return full.with_method(method, adapter, allow_other_base=allow_other_base, **selector_options)
 
@@ -276,6 +284,11 @@ class AdaLlava:
     def engine(self) -> str:
         """The engine that runs what it can; an answer's own is in its record."""
         return self._engines.preferred
+
+    @property
+    def quantization(self) -> str:
+        """How the LLM's layers are quantized; "none" if they are not."""
+        return quantization_of(self.base)
 
     @property
     def config(self) -> Any:
@@ -510,9 +523,11 @@ class AdaLlava:
         Raises:
             BudgetError: for a budget that means nothing.
             InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
-            UnsupportedModeError: for an argument that cannot be given correctly.
+            UnsupportedModeError: for an argument that cannot be given correctly, or gradients of quantized weights.
         """
         check_as_configured(forward_kwargs, self.base.config)
+        if torch.is_grad_enabled():
+            check_untrained(self.base, "forward() outside of torch.no_grad()")
         request = Request.parse(
             input_ids,
             attention_mask,

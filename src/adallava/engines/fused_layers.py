@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from adallava.engines.layer_kernels import PLAIN, Joined, LayerKernels, LayerSizes, Reads, one_row_kernels
 from adallava.errors import UnsupportedModeError
@@ -43,6 +44,10 @@ class LayerWeights:
     second_norm: Tensor
     gate_up: Joined
     down: Joined
+
+    def products(self) -> tuple[Tensor, ...]:
+        """Return the weights of the products."""
+        return tuple(weight for weight, _ in (self.qkv, self.out, self.gate_up, self.down))
 
 
 def run_fused_layer(
@@ -79,7 +84,7 @@ class FusedStack:
         self._stack = stack
         self.sizes = _sizes(stack)
         self.weights = tuple(map(_joined_layer, stack.layers))
-        self._one_row = one_row_kernels(stack.weight, self.sizes)
+        self._one_row = one_row_kernels([weight for layer in self.weights for weight in layer.products()], self.sizes)
         # Each shape is compiled anew, none is made general: a graph holds one shape.
         prompt = run_fused_layer
         token = run_fused_layer
@@ -154,9 +159,11 @@ def _joined(products: Sequence[Any]) -> Joined:
     return weight, None if biases[0] is None else _as_views(biases)
 
 
-def _as_views(parameters: Sequence[nn.Parameter]) -> Tensor:
+def _as_views(parameters: Sequence[Tensor]) -> Tensor:
     if len(parameters) == 1:
         return parameters[0].detach()
+    if any(map(is_traceable_wrapper_subclass, parameters)):
+        return _quantized_as_views(parameters)
     held = _held_together(parameters)
     if held is not None:
         return held
@@ -167,7 +174,19 @@ def _as_views(parameters: Sequence[nn.Parameter]) -> Tensor:
     return joined
 
 
-def _held_together(parameters: Sequence[nn.Parameter]) -> Tensor | None:
+def _quantized_as_views(weights: Sequence[Any]) -> Tensor:
+    """Return one quantized weight for several: its rows, and their scales, are theirs."""
+    made_of = [weight.__tensor_flatten__() for weight in weights if is_traceable_wrapper_subclass(weight)]
+    alike = len(made_of) == len(weights) and all(own == made_of[0] for own in made_of)
+    names, settings = made_of[0]
+    if not alike or any(len(getattr(weight, name)) != len(weight) for weight in weights for name in names):
+        raise UnsupportedModeError("its weights are not quantized row by row, and all in one way")
+    parts = {name: _as_views([getattr(weight, name) for weight in weights]) for name in names}
+    joined: Tensor = type(weights[0]).__tensor_unflatten__(parts, settings, None, None)
+    return joined
+
+
+def _held_together(parameters: Sequence[Tensor]) -> Tensor | None:
     """Return the tensor that parameters are views of, one behind the other, if they were joined before."""
     first = parameters[0].detach()
     place = first.storage_offset()

@@ -1,6 +1,6 @@
 """The four steps of a layer: as PyTorch runs them, for any number of tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adallava.families.quantization import is_scaled_by_row
 from adallava.families.transformers_internals import rotate
 
 Joined = tuple[Tensor, Tensor | None]
@@ -70,13 +71,15 @@ class LayerKernels(NamedTuple):
     gated: Callable[[Tensor, Tensor, float, Joined], Tensor]
 
 
-def one_row_kernels(weight: Tensor, sizes: LayerSizes) -> LayerKernels | None:
+def one_row_kernels(weights: Sequence[Tensor], sizes: LayerSizes) -> LayerKernels | None:
     """Return what runs one token of one row, for weights of this kind and place; None where there is nothing better.
 
-    They need the compiler that comes with PyTorch for CUDA, and heads whose width is a power of two.
+    They need the compiler that comes with PyTorch for CUDA, heads whose width is a power of two, and weights that are
+    as they are, or quantized with nothing but a scale a row.
     """
     is_power = sizes.head_width & (sizes.head_width - 1) == 0
-    if weight.device.type != "cuda" or not is_power or find_spec("triton") is None:
+    on_cuda = all(weight.device.type == "cuda" for weight in weights)
+    if not on_cuda or not is_power or find_spec("triton") is None or not all(map(is_scaled_by_row, weights)):
         return None
     from adallava.engines.token_kernels import ONE_ROW
 

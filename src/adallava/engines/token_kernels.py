@@ -18,6 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from adallava.engines.layer_kernels import Joined, LayerKernels, LayerSizes, Reads
+from adallava.families.quantization import numbers_and_scales
 
 _BLOCK_COLUMNS = 4096
 """Of a weight, that a program reads at a time."""
@@ -76,13 +77,15 @@ def _launch(
     gated: bool = False,
 ) -> None:
     weight, bias = joined
+    stored, scales = numbers_and_scales(weight)
     size, width = made.shape[-1], weight.shape[1]
     columns = min(_BLOCK_COLUMNS, _next_power(width))
     # Fewer columns leave fewer threads with work.
     warps = max(1, min(tiles.warps, tiles.rows * columns // 256))
     _row_product[(-(-size // tiles.rows),)](
         row,
-        weight,
+        stored,
+        row if scales is None else scales,
         row if norm is None else norm,
         row if bias is None else bias,
         row if residual is None else residual,
@@ -91,6 +94,7 @@ def _launch(
         eps,
         width=width,
         width_power=_next_power(width),
+        has_scales=scales is not None,
         has_norm=norm is not None,
         has_bias=bias is not None,
         has_residual=residual is not None,
@@ -109,6 +113,7 @@ def _next_power(number: int) -> int:
 def _row_product(  # type: ignore[no-untyped-def]
     row,
     weight,
+    scales,
     norm,
     bias,
     residual,
@@ -117,6 +122,7 @@ def _row_product(  # type: ignore[no-untyped-def]
     eps,
     width: tl.constexpr,
     width_power: tl.constexpr,
+    has_scales: tl.constexpr,
     has_norm: tl.constexpr,
     has_bias: tl.constexpr,
     has_residual: tl.constexpr,
@@ -153,11 +159,15 @@ def _row_product(  # type: ignore[no-untyped-def]
             part = tl.load(weight + places, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
             ups += part * read[None, :]
     value = tl.sum(sums, axis=1)
+    if has_scales:
+        value *= tl.load(scales + rows, mask=is_row, other=0.0).to(tl.float32)
     if has_bias:
         value += tl.load(bias + rows, mask=is_row, other=0.0).to(tl.float32)
     value = value.to(kind).to(tl.float32)
     if gated:
         up = tl.sum(ups, axis=1)
+        if has_scales:
+            up *= tl.load(scales + size + rows, mask=is_row, other=0.0).to(tl.float32)
         if has_bias:
             up += tl.load(bias + size + rows, mask=is_row, other=0.0).to(tl.float32)
         up = up.to(kind).to(tl.float32)

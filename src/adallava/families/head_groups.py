@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from adallava.errors import UnsupportedModeError
 from adallava.families.layer_inputs import LayerInputs
@@ -25,7 +26,7 @@ def check_splittable(block: nn.Module) -> None:
     """Refuse a layer whose weights cannot be sliced.
 
     Raises:
-        UnsupportedModeError: for a projection that is not plain, or has a bias.
+        UnsupportedModeError: for a projection that is not plain, is quantized, or has a bias.
     """
     for name in (*_PROJECTIONS, *_MLP):
         projection = block.get_submodule(name)
@@ -34,6 +35,11 @@ def check_splittable(block: nn.Module) -> None:
                 f"{name} of this model's layers is a {type(projection).__name__}"
                 f"{' with a bias' if getattr(projection, 'bias', None) is not None else ''}, which cannot be split "
                 "into groups of heads: merge adapters into the weights first, or choose a scheduler of whole layers"
+            )
+        if is_traceable_wrapper_subclass(projection.weight):
+            raise UnsupportedModeError(
+                f"{name} of this model's layers is quantized, and cannot be split into groups of heads: choose a "
+                "scheduler of whole layers"
             )
 
 
