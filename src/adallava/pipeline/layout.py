@@ -180,7 +180,7 @@ def plan_layout(
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
         inserted: tokens that are none of the prompts' own, if there are any.
-        companions: gives those of `Layout`, on the host, once prompts and images are known to fit; by default one row of
+        companions: gives those of `Layout`, on the host, once prompts and images fit; by default one row of
             positions, counted over real tokens.
         orders: of each image, [N] int64 which of its placeholders, in the order of the prompt, stands for each of its
             tokens, or None where they stand in order; None for images each of whose placeholders are in one run.
