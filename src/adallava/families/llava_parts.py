@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adallava.errors import CheckpointError
 from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, on_meta, stacked_layers
-from adallava.families.decoder import LlamaDecoder
+from adallava.families.decoder import StockDecoder
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.tower_layer import tower_layer
@@ -160,13 +160,13 @@ class LlavaParts:
         """Layers of the LLM, of whatever kind it is."""
         return int(self._model.config.get_text_config().num_hidden_layers)
 
-    def decoder(self) -> LlamaDecoder:
+    def decoder(self) -> StockDecoder:
         """Return the LLM's layers, for methods inside the LLM.
 
         Raises:
-            UnsupportedModeError: for an LLM that is neither a Llama nor a Mistral.
+            UnsupportedModeError: for an LLM whose layers are not known.
         """
-        return LlamaDecoder(self._model)
+        return StockDecoder(self._model)
 
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:

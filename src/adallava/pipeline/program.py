@@ -18,6 +18,7 @@ from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.latency_token import LatencyTokens, latency_tokens, token_places, with_tokens
 from adallava.pipeline.layout import Layout
+from adallava.pipeline.own_masks import OwnMasks
 from adallava.pipeline.prepare import Prepared, PreparedInside, prepare_request
 from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.pipeline.skips import SampleLayers, ScheduledLayers
@@ -51,7 +52,9 @@ class LLMRun:
         """Return the model to run on `prepared.batch`: the stock one, or a view of it, good for one call."""
         if self.layers is None:
             return self.family.model if self.inside is None else self.inside.view()
-        layers, around = self.layers, self.layers.around
+        decoder, layers, around = decoder_of(self.family), self.layers, self.layers.around
+        if self.inside is None and decoder.is_mixed:
+            around = OwnMasks(decoder, self.prepared.layout.padding_mask, around).around
         if self.inside is not None:
             drops = self.inside.drops
 
@@ -63,7 +66,7 @@ class LLMRun:
 
                 return drops.around(index, run, hidden, inputs)
 
-        return decoder_of(self.family).view(around, layers.reorder_cache)
+        return decoder.view(around, layers.reorder_cache)
 
     def settled(self) -> Prepared:
         """Return, after the model ran, what entered it, what was left at its end, and which layers ran."""
