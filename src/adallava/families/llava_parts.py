@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, on_meta, stacked_layers
-from adallava.families.decoder import LlamaDecoder
+from adallava.families.decoder import StockDecoder
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
@@ -105,13 +105,13 @@ class LlavaParts(StockParts):
         projected: Tensor = self._model.model.multi_modal_projector(vision.unprojected)
         return projected
 
-    def decoder(self) -> LlamaDecoder:
+    def decoder(self) -> StockDecoder:
         """Return the LLM's layers, for methods inside the LLM.
 
         Raises:
-            UnsupportedModeError: for an LLM that is neither a Llama nor a Mistral.
+            UnsupportedModeError: for an LLM whose layers are not known.
         """
-        return LlamaDecoder(self._model)
+        return StockDecoder(self._model)
 
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:

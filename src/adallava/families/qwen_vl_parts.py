@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import CheckpointError, InputError
-from adallava.families.decoder import LlamaDecoder
+from adallava.families.decoder import StockDecoder
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.mrope import recounted
 from adallava.families.picture_inputs import PictureInputs
@@ -202,9 +202,9 @@ class QwenVLParts(StockParts):
         """Return positions counted anew, [3, B, Lc]; see `mrope.recounted`."""
         return recounted(rows, images, steps)
 
-    def decoder(self) -> LlamaDecoder:
+    def decoder(self) -> StockDecoder:
         """Return the LLM's layers."""
-        return LlamaDecoder(self._model)
+        return StockDecoder(self._model)
 
 
 @dataclass(frozen=True, kw_only=True)
