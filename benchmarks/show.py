@@ -304,6 +304,8 @@ TABLES = {
     "converting_provenance": lambda: clock_tables.provenance(_published("converting")),
     "processes": lambda: clock_tables.processes(_published("processes")),
     "processes_provenance": lambda: clock_tables.provenance(_published("processes")),
+    "two_gpus": lambda: clock_tables.processes(_published("two_gpus")),
+    "two_gpus_provenance": lambda: clock_tables.provenance(_published("two_gpus")),
     "kills": _kills,
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),

@@ -109,13 +109,13 @@ def _next_power(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _rounded_norm(read, scale, factor, kind: tl.constexpr):  # type: ignore[no-untyped-def]
     """Return a norm's numbers, rounded where the stock norm rounds."""
     return ((read * scale).to(kind).to(tl.float32) * factor).to(kind).to(tl.float32)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _row_product(  # type: ignore[no-untyped-def]
     row,
     weight,
@@ -206,7 +206,7 @@ def _attend(joined: Tensor, reads: Reads, sizes: LayerSizes) -> Tensor:
     return made
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _token_attention(  # type: ignore[no-untyped-def]
     joined,
     cosines,
