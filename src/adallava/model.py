@@ -24,7 +24,7 @@ from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
 from adallava.pipeline.generation_bounds import check_generation_bounds
 from adallava.pipeline.language import make_language
-from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, asked_values, plan_generation
+from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, GenerationPlan, asked_values, plan_generation
 from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
@@ -440,22 +440,29 @@ class AdaLlava:
             seed=seed,
             positions=positions,
         )
+        if clock is not None:
+            clock.start()
+        # The device begins with the tower while the host reads the rest of the call.
+        run = self._prepare(request, clock, self._engines.stages())
+        plan = self._plan(request, input_ids.shape[1], generation_kwargs)
+        made = self._engines.generate(run, plan, clock)
+        return read_answers(made, plan, run, processor=self.processor, scheduler=self.scheduler, clock=clock)
+
+    def _plan(self, request: Request, prompt_columns: int, generation_kwargs: dict[str, Any]) -> GenerationPlan:
+        """Read how a call decodes; see `plan_generation`."""
         check_as_configured(generation_kwargs, self.base.config)
+        default_config = self.base.generation_config
         plan = plan_generation(
             generation_kwargs,
-            self.base.generation_config,
-            prompt_columns=input_ids.shape[1],
+            default_config,
+            prompt_columns=prompt_columns,
             inside_llm=isinstance(self.selector, LayerSelector)
             or request.skips_layers(self.family.num_llm_layers)
             or has_free_token(self.scheduler),
         )
-        check_generation_bounds(asked_values(generation_kwargs, self.base.generation_config), self.base)
-        warn_of_positions(self.base.config, input_ids.shape[1], plan.max_new_tokens)
-        if clock is not None:
-            clock.start()
-        run = self._prepare(request, clock, self._engines.stages())
-        made = self._engines.generate(run, plan, clock)
-        return read_answers(made, plan, run, processor=self.processor, scheduler=self.scheduler, clock=clock)
+        check_generation_bounds(asked_values(generation_kwargs, default_config), self.base)
+        warn_of_positions(self.base.config, prompt_columns, plan.max_new_tokens)
+        return plan
 
     @torch.no_grad()
     def select(

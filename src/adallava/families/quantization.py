@@ -175,6 +175,23 @@ def part_names(tensor: Tensor) -> tuple[str, ...]:
     return tuple(tensor.__tensor_flatten__()[0]) if is_traceable_wrapper_subclass(tensor) else ()
 
 
+def is_scaled_by_row(weight: Tensor) -> bool:
+    """Return whether a weight is its numbers, times at most a scale a row; see `numbers_and_scales`."""
+    names = part_names(weight)
+    if not names:
+        return True
+    scales, zero = getattr(weight, "scale", None), getattr(weight, "zero_point", None)
+    by_row = (
+        scales is not None and scales.shape == (len(weight), 1) and not set(names) - {"qdata", "scale", "zero_point"}
+    )
+    return by_row and (zero is None or not bool(zero.any()))
+
+
+def numbers_and_scales(weight: Any) -> tuple[Tensor, Tensor | None]:
+    """Return a weight's numbers, [N, K], and of a quantized one its scales, [N, 1]; see `is_scaled_by_row`."""
+    return (weight.qdata, weight.scale) if part_names(weight) else (weight, None)
+
+
 def _torchao() -> Any:
     """Return torchao's module of quantizations.
 
