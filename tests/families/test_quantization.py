@@ -15,6 +15,7 @@ from models import tiny_inputs
 
 from adallava import AdaLlava
 from adallava.engines.fused_layers import FusedStack
+from adallava.engines.layer_kernels import PLAIN
 from adallava.engines.watch import ModelWatch
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.head_groups import check_splittable
@@ -86,6 +87,20 @@ def test_joined_weights_are_quantized_as_one_and_held_once(
     ]
     assert parts[0] == parts[1] == fused.weights[0].gate_up[0].qdata.untyped_storage().data_ptr()
     assert sum(stored_bytes(stack.layers[0]).values()) == held
+
+
+@pytest.mark.parametrize("quantized", marked(*NAMES), indirect=True)
+def test_kernels_of_one_row_read_weights_as_they_are_stored(quantized: AdaLlava) -> None:
+    pytest.importorskip("triton")
+    from adallava.engines.token_kernels import ONE_ROW
+
+    weights = FusedStack(layer_stack(quantized.base), compiles=False).weights[0]
+    row = torch.randn(1, 1, len(weights.first_norm), generator=torch.Generator().manual_seed(0))
+    for step in ("normed", "gated"):
+        made, expected = (
+            getattr(kernels, step)(row, weights.second_norm, 1e-5, weights.gate_up) for kernels in (ONE_ROW, PLAIN)
+        )
+        torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("quantized", marked("int8"), indirect=True)

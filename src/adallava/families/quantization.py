@@ -119,8 +119,8 @@ def quantized_copy(model: Any, name: str) -> Any:
 
 def quantization_of(model: Any) -> str:
     """Return how the LLM's layers are quantized, by `QuantizationName`, or as torchao calls another way."""
-    first: nn.Module = llm_of(model).layers[0]  # type: ignore[index, assignment]
-    for weight in first.parameters():
+    layers: Any = llm_of(model).layers
+    for weight in layers[0].parameters():
         if is_traceable_wrapper_subclass(weight):
             kind = (type(weight).__name__, getattr(weight, "act_quant_kwargs", None) is not None)
             return _NAMES.get(kind, kind[0])
