@@ -28,6 +28,7 @@ from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
+from adallava.pipeline.skips import SampleLayers
 from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.pipeline.stock_arguments import check_as_configured
 from adallava.processors.stock_processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
@@ -498,6 +499,36 @@ class AdaLlava:
         run = self._prepare(request)
         chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
         return describe_choice(chosen, run.request, self.scheduler)
+
+    @torch.no_grad()
+    def read_layers(
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
+        latency: LatencyLike | Sequence[LatencyLike],
+        seed: int | Sequence[int] = 0,
+        positions: Positions = "original",
+    ) -> tuple[SampleLayers, ...] | None:
+        """Return what of the LLM would run for each sample, without an answer; None if all layers run for all.
+
+        Arguments as for `generate`. The LLM runs as far as the scheduler reads it, and not at all for one that reads
+        no prompt.
+        """
+        request = Request.parse(
+            input_ids,
+            attention_mask,
+            PictureInputs.of(pixel_values, image_sizes=image_sizes),
+            side="left",
+            token_budget=token_budget,
+            latency=latency,
+            seed=seed,
+            positions=positions,
+        )
+        return self._prepare(request, stages=self._engines.stages()).decide()
 
     def forward(
         self,
