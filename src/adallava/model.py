@@ -17,6 +17,7 @@ from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.capabilities import adds_rows, decoder_of, take_pictures
 from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
+from adallava.families.picture_inputs import PictureInputs
 from adallava.families.quantization import check_quantization, check_untrained, quantization_of, quantize
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
@@ -484,13 +485,10 @@ class AdaLlava:
         Raises:
             InputError: also for an argument that nobody knows.
         """
-        pictures, unknown = take_pictures(self._family, {"pixel_values": pixel_values, **processed})
-        for name in unknown:
-            raise InputError(f"select takes no {name}")
         request = Request.parse(
             input_ids,
             attention_mask,
-            pictures,
+            self._pictures("select", pixel_values, processed),
             side="left",
             token_budget=token_budget,
             seed=seed,
@@ -500,6 +498,13 @@ class AdaLlava:
         chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
         return describe_choice(chosen, run.request, self.scheduler)
 
+    def _pictures(self, taker: str, pixel_values: Tensor | None, processed: dict[str, Any]) -> PictureInputs | None:
+        """Return what the processor made of the pictures, and refuse anything else."""
+        pictures, unknown = take_pictures(self._family, {"pixel_values": pixel_values, **processed})
+        for name in unknown:
+            raise InputError(f"{taker} takes no {name}")
+        return pictures
+
     @torch.no_grad()
     def read_layers(
         self,
@@ -507,21 +512,24 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
         latency: LatencyLike | Sequence[LatencyLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
+        **processed: Any,
     ) -> tuple[SampleLayers, ...] | None:
         """Return what of the LLM would run for each sample, without an answer; None if all layers run for all.
 
         Arguments as for `generate`. The LLM runs as far as the scheduler reads it, and not at all for one that reads
         no prompt.
+
+        Raises:
+            InputError: also for an argument that nobody knows.
         """
         request = Request.parse(
             input_ids,
             attention_mask,
-            PictureInputs.of(pixel_values, image_sizes=image_sizes),
+            self._pictures("read_layers", pixel_values, processed),
             side="left",
             token_budget=token_budget,
             latency=latency,
