@@ -61,17 +61,7 @@ class LLMRun:
     def decide(self) -> tuple[SampleLayers, ...] | None:
         """Run the LLM as far as its scheduler reads it, and return what is to run for each sample; None for all."""
         if self.layers is not None and not self.layers.is_decided:
-            layers, inside = self.layers, self.inside
-
-            def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
-                if index == layers.prefix_layers:
-                    layers.decide_at(hidden)
-                if index >= layers.prefix_layers:
-                    return hidden
-                # What a method inside the LLM drops, it drops in the prefix.
-                return layer(hidden, inputs) if inside is None else inside.drops.around(index, layer, hidden, inputs)
-
-            view = decoder_of(self.family).view(around)
+            view = self.program.view_until_decided(self.family)
             view.model(**self.prepared.batch.llm_inputs(), use_cache=False)
         return self._ran()
 
