@@ -104,6 +104,18 @@ class FusedStack:
         """Return what the stack has: its embeddings, norm and head are the same."""
         return getattr(self._stack, name)
 
+    @property
+    def table_rows(self) -> int:
+        """1: tables are put together here."""
+        return 1
+
+    def rotary(self, states: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines, [B, S, head width] each; of several rows, each column from its own."""
+        cosines, sines = self._stack.rotary(states, positions)
+        if self._stack.table_rows == 1:
+            return cosines, sines
+        return _of_sections(cosines, self._stack.sections), _of_sections(sines, self._stack.sections)
+
     def run(self, layer: int, hidden: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any) -> Tensor:
         """Return what a layer passes on; see `LayerStack.run`."""
         if mask is not None and mask.dtype == torch.bool:
@@ -116,6 +128,12 @@ class FusedStack:
         function = self._prompt if cache.slot is None else self._token
         with torch._dynamo.config.patch(_LIMITS):
             return function(self.weights[layer], hidden, reads, self.sizes, PLAIN)
+
+
+def _of_sections(tables: Tensor, sections: Sequence[int]) -> Tensor:
+    """Return the columns of each section from its row of the tables, [R, B, S, head width]; see M-RoPE."""
+    parts = tables.split([*sections, *sections], dim=-1)  # type: ignore[no-untyped-call]
+    return torch.cat([part[number % len(sections)] for number, part in enumerate(parts)], dim=-1)
 
 
 Stack = LayerStack | FusedStack
