@@ -1,8 +1,7 @@
 """Carries out a plan of drops while stock `generate` or `forward` runs: the state of one call, thrown away with it."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +10,10 @@ from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import holds_layer
 from adallava.pipeline.checked import check_merging, check_selection
-from adallava.pipeline.drops import DropPlan, PlannedDrop, Stage
-from adallava.pipeline.pack import Positions, counted_positions, merge_embeds
+from adallava.pipeline.drops import DropPlan, Stage
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.pack import merge_embeds
+from adallava.pipeline.standing import Standing
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
 from adallava.selection.selector_contract import Selection
 
@@ -23,13 +24,15 @@ class _Reading:
 
     Attributes:
         stage: number of it.
-        columns: [B, S'] int64, which of the tokens that entered are left; None behind the prompts, where one token of
-            each row runs.
+        sources: [rows, S'] int64, which of the tokens that entered are left; None behind the prompts, where one token
+            of each row runs.
+        counted: their positions, [rows, S'] or [R, rows, S'], where they are counted anew.
         made: mask, rotary tables and positions, by the kind of a layer: made when the first of a kind asks.
     """
 
     stage: int
-    columns: Tensor | None
+    sources: Tensor | None = None
+    counted: Tensor | None = None
     made: dict[Hashable, tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]] = field(default_factory=dict)
 
 
@@ -47,7 +50,7 @@ class LayerDrops:
         selector: LayerSelector,
         plan: DropPlan,
         inputs_embeds: Tensor,
-        positions: Positions,
+        recount: Callable[[Layout, Tensor], Tensor] | None,
     ) -> None:
         """Start a call.
 
@@ -56,38 +59,43 @@ class LayerDrops:
             selector: the method.
             plan: of this batch, on the model's device.
             inputs_embeds: [B, S, D], what enters the first layer.
-            positions: "original": a token keeps its position; "compact": positions are counted anew at each drop.
+            recount: gives the positions of what a drop left, [B, S] or [R, B, S]; None for tokens that keep theirs.
         """
         self._decoder = decoder
         self._selector = selector
         self._plan = plan
-        self._positions = positions
+        self._recount = recount
         self._drops = {drop.layer: number for number, drop in enumerate(plan.drops)}
         first = plan.stages[0].layout
         num_images, num_tokens = len(first.keep_counts), max(first.keep_counts, default=0)
         self._patches = torch.arange(num_tokens, device=inputs_embeds.device).expand(num_images, -1)
         self._scores: Tensor | None = None
         self._within: Tensor | None = None
+        self._standing = Standing.of(first, self._patches, plan)
+        self._entering = self._standing
         self._raters = self._name_raters(inputs_embeds) if plan.drops else None
         self._prefilled = False
         self._reading: _Reading | None = None
+        self._last_positions: Tensor | None = None
+        self._shifts: dict[int, Tensor] = {}
 
     def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None) -> Tensor | None:
         """Return the mask of prompts that enter a layer, without a cache; None for plain causal attention."""
         return self._decoder.mask(layer, hidden, padding_mask, None)
 
-    def view(self) -> Any:
-        """Return the model to run: a view of the stock one, good for one call."""
-        return self._decoder.view(self.around)
+    @property
+    def last_layer(self) -> int:
+        """The first layer behind the last drop."""
+        return max(self._drops, default=0)
 
-    def view_until_chosen(self) -> Any:
-        """Return a model that runs no layer behind the last drop: enough to learn what is kept."""
-        last = max(self._drops, default=0)
+    @property
+    def columns(self) -> Tensor:
+        """Of the full prompts, where the tokens that the next layer reads come from, [B, S]; L for padding."""
+        return self._standing.columns
 
-        def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
-            return self.around(index, layer, hidden, inputs) if index < last else self._entered(index, hidden, inputs)
-
-        return self._decoder.view(around)
+    def entered(self, embeds: Tensor, selection: Selection) -> Tensor:
+        """Return what entered the first layer, [B, S, D], of each image's chosen tokens, [I, Kmax, D]."""
+        return embeds[self._plan.sample_of_image.unsqueeze(1), self._entering.vision.gather(1, selection.indices)]
 
     def selection(self) -> Selection | None:
         """Return what is left behind the last drop, as patches of each image; None without images."""
@@ -96,7 +104,7 @@ class LayerDrops:
 
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         """Run one layer, with the drop before or behind it. See `AroundLayer`."""
-        hidden = self._entered(index, hidden, inputs)
+        hidden = self.enter(index, hidden, inputs)
         read = self._read(index, hidden, inputs)
         following = None if self._prefilled else self._drops.get(index + 1)
         attention = None
@@ -108,15 +116,17 @@ class LayerDrops:
         self._prefilled = self._prefilled or index == self._plan.num_layers - 1
         return hidden
 
-    def _entered(self, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+    def enter(self, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         """Make ready what layer `index` reads, and return its hidden states."""
         if index == 0:
             self._reading = None
+            if not self._prefilled:
+                self._last_positions = inputs.position_ids[:, -1]
         number = self._drops.get(index)
         if number is None:
             return hidden
         if self._prefilled:
-            self._reading = _Reading(number + 1, None)
+            self._reading = _Reading(number + 1)
         elif self._plan.drops[number].scored_by == index:
             attention = self._attention(number, hidden, self._read(index, hidden, inputs).position_embeddings)
             hidden = self._drop(number, attention, hidden)
@@ -129,10 +139,7 @@ class LayerDrops:
             return inputs
         kind = self._decoder.kind(index)
         if kind not in reading.made:
-            if reading.columns is None:
-                reading.made[kind] = self._decode_reading(reading.stage, index, hidden, inputs)
-            else:
-                reading.made[kind] = self._prefill_reading(reading.stage, reading.columns, index, hidden, inputs)
+            reading.made[kind] = self._make(reading, index, hidden, inputs)
         mask, tables, position_ids = reading.made[kind]
         return replace(inputs, attention_mask=mask, position_embeddings=tables, position_ids=position_ids)
 
@@ -141,14 +148,14 @@ class LayerDrops:
         return self._prefilled and inputs.cache is not None and not holds_layer(inputs.cache, index)
 
     def _name_raters(self, inputs_embeds: Tensor) -> Raters:
-        stage, samples = self._plan.stages[0], self._plan.sample_of_image.unsqueeze(1)
+        samples = self._plan.sample_of_image.unsqueeze(1)
         with torch.no_grad():
             return self._selector.raters(
                 PromptInput(
-                    vision_embeds=inputs_embeds[samples, stage.vision_places],
-                    text_embeds=inputs_embeds[samples, stage.text_places],
+                    vision_embeds=inputs_embeds[samples, self._standing.vision],
+                    text_embeds=inputs_embeds[samples, self._standing.text],
                     text_mask=self._plan.text_mask,
-                    token_counts=stage.layout.keep_counts,
+                    token_counts=self._standing.layout.keep_counts,
                 )
             )
 
@@ -156,7 +163,6 @@ class LayerDrops:
     def _attention(self, number: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
         """Return the raters' attention to each image's tokens, [I, n]."""
         assert self._raters is not None
-        stage = self._plan.stages[number]
         repeats = self._repeats(hidden)
         cosines, sines = (table[::repeats] if len(table) > 1 else table for table in position_embeddings)
         shares = self._decoder.attention(
@@ -164,28 +170,28 @@ class LayerDrops:
             hidden[::repeats],
             (cosines, sines),
             samples=self._plan.sample_of_image,
-            places=stage.text_places.gather(1, self._raters.rows),
-            padding_mask=stage.layout.attention_mask,
+            places=self._standing.text.gather(1, self._raters.rows),
+            padding_mask=self._standing.layout.attention_mask,
         )
         rated = (shares * self._raters.weights.unsqueeze(-1)).sum(dim=1)
-        return rated.gather(1, stage.vision_places)
+        return rated.gather(1, self._standing.vision)
 
     def _drop(self, number: int, attention: Tensor, hidden: Tensor) -> Tensor:
         """Return the hidden states that are left, and note where they come from."""
-        before, after, drop = self._plan.stages[number], self._plan.stages[number + 1], self._plan.drops[number]
+        before, after = self._plan.stages[number], self._plan.stages[number + 1]
         repeats = self._repeats(hidden)
         one_each = hidden[::repeats]
-        vision = one_each[self._plan.sample_of_image.unsqueeze(1), before.vision_places]
+        vision = one_each[self._plan.sample_of_image.unsqueeze(1), self._standing.vision]
         selection = self._choose(attention, vision, before, after)
-        sources = _with_choice(drop, after, selection)
+        self._note(attention, selection, before)
+        stood, self._standing = self._standing, Standing.of(after.layout, self._patches, self._plan)
+        sources = self._standing.sources(stood)
         left = _taken(one_each, sources)
         if selection.merge_weights is not None:
-            left = merge_embeds(after.layout, left, selection.apply(vision))
-        self._note(attention, selection, before)
-        sources, left = (taken.repeat_interleave(repeats, dim=0) for taken in (sources, left))
-        before_that = None if self._reading is None else self._reading.columns
-        self._reading = _Reading(number + 1, sources if before_that is None else before_that.gather(1, sources))
-        return left
+            left = merge_embeds(self._standing.layout, left, selection.apply(vision))
+        entered = self._standing.sources(self._entering).repeat_interleave(repeats, dim=0)
+        self._reading = _Reading(number + 1, entered, self._counted(number, repeats))
+        return left.repeat_interleave(repeats, dim=0)
 
     @torch.no_grad()
     def _choose(self, attention: Tensor, vision: Tensor, before: Stage, after: Stage) -> Selection:
@@ -210,50 +216,59 @@ class LayerDrops:
             self._scores = padded.scatter(1, places, attention)[:, :spare]
         self._patches = self._patches.gather(1, selection.indices)
 
-    def _prefill_reading(
-        self, stage: int, columns: Tensor, index: int, hidden: Tensor, inputs: LayerInputs
+    def _counted(self, number: int, repeats: int) -> Tensor | None:
+        """Return positions counted anew behind a drop, [rows, S] or [R, rows, S]; None if tokens keep theirs."""
+        if self._recount is None:
+            return None
+        counted = self._recount(self._standing.layout, self._patches)
+        self._note_shift(number, counted, repeats)
+        return counted.repeat_interleave(repeats, dim=-2)
+
+    def _make(
+        self, reading: _Reading, index: int, hidden: Tensor, inputs: LayerInputs
     ) -> tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]:
-        after, repeats = self._plan.stages[stage], self._repeats(hidden)
-        if self._positions == "compact":
-            position_ids = counted_positions(after.layout).repeat_interleave(repeats, dim=0)
-            tables = self._decoder.position_embeddings(index, hidden, position_ids)
+        """Return the mask, rotary tables and positions of a stage for layers like this one."""
+        if reading.sources is None:
+            stage = self._plan.stages[reading.stage].layout
+            position_ids, tables = self._decoded_positions(reading.stage, index, hidden, inputs)
         else:
-            position_ids = inputs.position_ids.expand(len(hidden), -1).gather(1, columns)
-            entered = (table.expand(len(hidden), -1, -1) for table in inputs.position_embeddings)
-            cosines, sines = (_taken(table, columns) for table in entered)
-            tables = (cosines, sines)
-        return self._mask(stage, index, hidden, inputs), tables, position_ids
-
-    def _decode_reading(
-        self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs
-    ) -> tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]:
-        after, repeats = self._plan.stages[stage], self._repeats(hidden)
-        position_ids, tables = inputs.position_ids, inputs.position_embeddings
-        if self._positions == "compact":
-            dropped = [prompt.num_vision_tokens - sum(prompt.keep_counts) for prompt in after.layout.prompts]
-            shift = torch.tensor(dropped, dtype=torch.int64).to(hidden.device, non_blocking=True)
-            position_ids = position_ids - shift.repeat_interleave(repeats).unsqueeze(1)
-            tables = self._decoder.position_embeddings(index, hidden, position_ids)
-        return self._mask(stage, index, hidden, inputs), tables, position_ids
-
-    def _mask(self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor | None:
-        padding = self._plan.stages[stage].layout.padding_mask
+            stage, sources = self._standing.layout, reading.sources
+            position_ids = inputs.position_ids.expand(len(hidden), -1).gather(1, sources)
+            if reading.counted is None:
+                entered = (table.expand(len(hidden), -1, -1) for table in inputs.position_embeddings)
+                cosines, sines = (_taken(table, sources) for table in entered)
+                tables = (cosines, sines)
+            else:
+                position_ids = reading.counted if reading.counted.dim() == 2 else position_ids
+                tables = self._decoder.position_embeddings(index, hidden, reading.counted)
+        padding = stage.padding_mask
         if padding is not None:
             padding = padding.repeat_interleave(self._repeats(hidden), dim=0)
-        return self._decoder.mask(index, hidden, padding, inputs.cache)
+        return self._decoder.mask(index, hidden, padding, inputs.cache), tables, position_ids
+
+    def _decoded_positions(
+        self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        position_ids, tables = inputs.position_ids, inputs.position_embeddings
+        if self._recount is not None:
+            shift = self._shifts[stage - 1].repeat_interleave(self._repeats(hidden))
+            position_ids = position_ids - shift.unsqueeze(1)
+            tables = self._decoder.position_embeddings(index, hidden, position_ids)
+        return position_ids, tables
+
+    def _note_shift(self, number: int, counted: Tensor, repeats: int) -> None:
+        """Write down how much lower each sample's positions are behind a drop: an answer goes on from there.
+
+        Padded on the left, as `generate` is, each prompt ends in the last column, in text, all of whose rows are alike.
+        """
+        assert self._last_positions is not None
+        last = counted[..., -1] if counted.dim() == 2 else counted[0, :, -1]
+        entered = self._last_positions.expand(len(last) * repeats)[::repeats]
+        self._shifts[number] = entered - last
 
     def _repeats(self, hidden: Tensor) -> int:
         """Return how many rows a sample has: beams, or returns."""
         return len(hidden) // len(self._plan.stages[0].layout.prompts)
-
-
-def _with_choice(drop: PlannedDrop, after: Stage, selection: Selection) -> Tensor:
-    """Return, for each token that is left, its column before the drop, [B, S']."""
-    slots = after.layout.vision_slots
-    if selection.indices.numel() == 0:
-        return drop.sources
-    chosen = selection.indices.flatten()[slots.clamp_min(0)]
-    return drop.sources + chosen.masked_fill(slots < 0, 0)
 
 
 def _taken(states: Tensor, sources: Tensor) -> Tensor:

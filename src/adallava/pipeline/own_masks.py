@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from adallava.families.family_contract import AroundLayer, DecoderLayers, RunLayer
+from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import holds_layer
 
@@ -17,15 +17,14 @@ from adallava.families.transformers_internals import holds_layer
 class OwnMasks:
     """Gives layers their own masks in every pass behind the first: the state of one call."""
 
-    def __init__(self, decoder: DecoderLayers, padding_mask: Tensor | None, around: AroundLayer) -> None:
+    def __init__(self, decoder: DecoderLayers, padding_mask: Tensor | None) -> None:
         """Start a call.
 
         Args:
             decoder: the model's layers.
             padding_mask: [B, S] of the prompts, 1 for a token that may be read; None if all may.
-            around: what runs each layer.
         """
-        self._decoder, self._padding_mask, self._around = decoder, padding_mask, around
+        self._decoder, self._padding_mask = decoder, padding_mask
         self._made: dict[Hashable, Tensor | None] = {}
 
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
@@ -35,7 +34,7 @@ class OwnMasks:
         # In the first pass nothing is in any cache, and the masks of all layers of a kind are one.
         if inputs.cache is not None and holds_layer(inputs.cache, index):
             inputs = replace(inputs, attention_mask=self._mask(index, hidden, inputs))
-        return self._around(index, layer, hidden, inputs)
+        return layer(hidden, inputs)
 
     def _mask(self, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor | None:
         kind, padding = self._decoder.kind(index), self._padding_mask
