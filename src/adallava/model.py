@@ -14,7 +14,7 @@ from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities import decoder_of, window_tokens
 from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
@@ -472,7 +472,7 @@ class AdaLlava:
         )
         run = self._prepare(request)
         chosen = run.prepared if run.inside is None else choose_inside(run.inside)
-        return describe_choice(chosen, run.request, self.scheduler)
+        return describe_choice(chosen, run.request, self.scheduler, window_tokens(self._family))
 
     def forward(
         self,

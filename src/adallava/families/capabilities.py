@@ -184,6 +184,46 @@ def companions_of(
 
 
 @runtime_checkable
+class AdaptsGenerate(Protocol):
+    """The stock class has a `generate` that must be told of embeddings."""
+
+    def generating(self, model: Any) -> Any:
+        """Return the stock model, or a view of it, as one whose `generate` takes embeddings. Good for one call."""
+        ...
+
+
+def generating(family: Family, model: Any) -> Any:
+    """Return the stock model, or a view of it, as one whose `generate` takes embeddings; for most families itself."""
+    return family.generating(model) if isinstance(family, AdaptsGenerate) else model
+
+
+@runtime_checkable
+class MayHaveWindows(Protocol):
+    """Some layers of the LLM may see the last so many tokens alone."""
+
+    @property
+    def window_tokens(self) -> int | None:
+        """The narrowest window; None if every token sees all before it."""
+        ...
+
+
+def window_tokens(family: Family) -> int | None:
+    """Return the narrowest sliding window among the LLM's layers; None if there is none."""
+    return family.window_tokens if isinstance(family, MayHaveWindows) else None
+
+
+def window_note(family: Family) -> str | None:
+    """Return, in words, how windows count where tokens are dropped; None for an LLM without windows."""
+    window = window_tokens(family)
+    if window is None:
+        return None
+    return (
+        f"the LLM's sliding windows of {window} tokens count the tokens that are kept: where prompt and answer would "
+        "be longer with every vision token, dropped tokens are not the same as masked ones"
+    )
+
+
+@runtime_checkable
 class MayLackGrid(Protocol):
     """The features of an image may be others than the grid of its patches, as the config of a model says."""
 

@@ -71,6 +71,20 @@ class StockParts:
         return model.model.language_model
 
     @property
+    def window_tokens(self) -> int | None:
+        """The narrowest sliding window among the LLM's layers; None if every token sees all before it.
+
+        A window counts the tokens that are in the prompt, not the positions that they had: with fewer vision tokens it
+        reaches further back than the stock model's over the full prompt.
+        """
+        config = self._model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None)
+        if window is None or (kinds is not None and "sliding_attention" not in kinds):
+            return None
+        return int(window)
+
+    @property
     def num_llm_layers(self) -> int:
         """Layers of the LLM, of whatever kind it is."""
         return int(self._model.config.get_text_config().num_hidden_layers)

@@ -38,6 +38,7 @@ SCHEDULERS = {
 """Schedulers of the LLM's layers."""
 
 FAMILIES = {
+    "gemma3": "adallava.families.gemma3:Gemma3Family",
     "llava": "adallava.families.llava:LlavaFamily",
     "llava_next": "adallava.families.llava_next:LlavaNextFamily",
 }
