@@ -16,19 +16,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adallava.errors import CheckpointError, InputError
-from adallava.families.costed_parts import CostedParts
+from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.decoder import LlamaDecoder
 from adallava.families.family_contract import VisionFeatures
-from adallava.families.llava_parts import costed_parts_of
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.takes_embeds import taking_embeds
-from adallava.families.tower_layer import tower_layer
+from adallava.families.tower_layer import mean_of_cells, of_cells, tower_layer
 from adallava.families.tower_parts import provided
-from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
+from adallava.selection.selector_contract import Need, TowerShape
 
 
 class Gemma3Family(StockParts):
@@ -116,16 +114,17 @@ class Gemma3Family(StockParts):
         made = self._model.model.vision_tower(
             pixel_values=pictures.pixel_values, output_hidden_states=bool(asked), return_dict=True
         )
-        vision = VisionFeatures(self._averaged(made.last_hidden_state), unprojected=made.last_hidden_state)
+        averaged = mean_of_cells(made.last_hidden_state, self._side, self._cell)
+        vision = VisionFeatures(averaged, unprojected=made.last_hidden_state)
         if not asked:
             return vision
         layers = self._tower.encoder.layers
         layer = tower_layer(layers[-1], made.hidden_states[len(layers) - 1], has_cls=False)
-        averaged: TowerLayer = replace(layer, keys=self._averaged(layer.keys))
+        of_tokens = of_cells(layer, self._side, self._cell)
         return replace(
             vision,
-            feature_layer=averaged if Need.FEATURE_LAYER in asked else None,
-            last_layer=averaged if Need.LAST_LAYER in asked else None,
+            feature_layer=of_tokens if Need.FEATURE_LAYER in asked else None,
+            last_layer=of_tokens if Need.LAST_LAYER in asked else None,
         )
 
     def project(self, features: Tensor) -> Tensor:
@@ -150,19 +149,8 @@ class Gemma3Family(StockParts):
     def costed_parts(model: Any) -> CostedParts:
         """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
         projector = _BehindAveraging(model.model.multi_modal_projector)
-        return costed_parts_of(model, projector, model.config.vision_config.hidden_size)
-
-    def _averaged(self, patches: Tensor) -> Tensor:
-        """Return the means of cells of patches, [I, N, C], of [I, patches, C]: one image at a time."""
-        side = self._side * self._cell
-        return torch.cat(
-            [
-                F.avg_pool2d(image.unflatten(1, (side, side)).permute(0, 3, 1, 2).contiguous(), self._cell)
-                .flatten(2)
-                .transpose(1, 2)
-                for image in torch.tensor_split(patches, len(patches))
-            ]
-        ).contiguous()
+        inner, width = model.model, model.config.vision_config.hidden_size
+        return costed_parts_of(model, inner.vision_tower, inner.language_model, projector, width)
 
 
 def _behind_averaging(projector: Any, features: Tensor) -> Tensor:

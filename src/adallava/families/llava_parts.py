@@ -1,13 +1,12 @@
 """What LLaVA and its kin share: a CLIP-style tower, a projector, any LLM, at the places where transformers has them."""
 
-import copy
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, on_meta, stacked_layers
+from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.decoder import LlamaDecoder
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
@@ -117,47 +116,13 @@ class LlavaParts(StockParts):
     def costed_parts(model: Any) -> CostedParts:
         """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
         width = model.config.vision_config.hidden_size * len(_feature_layers(model.config))
-        return costed_parts_of(model, model.model.multi_modal_projector, width)
+        inner = model.model
+        return costed_parts_of(model, inner.vision_tower, inner.language_model, inner.multi_modal_projector, width)
 
     def _patches(self, states: Sequence[Tensor]) -> Tensor:
         drop = 1 if self._has_cls else 0
         selected = [states[layer][:, drop:] for layer in self._layers]
         return selected[0] if len(selected) == 1 else torch.cat(selected, dim=-1)
-
-
-def costed_parts_of(model: Any, projector: nn.Module, feature_width: int) -> CostedParts:
-    """Return the parts of a model without values, its tower, LLM and head where transformers has them.
-
-    Args:
-        model: on the meta device.
-        projector: what each token passes alone.
-        feature_width: of what that reads.
-    """
-    vision, tower, llm = model.config.vision_config, model.model.vision_tower, model.model.language_model
-    layers = stacked_layers(llm, llm.config.num_hidden_layers)
-    let_first_stand_for_all(layers)
-
-    def tower_of_side(side: int) -> tuple[Any, Sequence[Any]]:
-        config = copy.deepcopy(vision)
-        config.image_size = side * vision.patch_size
-        built = on_meta(type(tower), config)
-        tower_layers = stacked_layers(built, vision.num_hidden_layers)
-        let_first_stand_for_all(tower_layers)
-        return built, tower_layers
-
-    return CostedParts(
-        model=model,
-        tower_of_side=tower_of_side,
-        side=vision.image_size // vision.patch_size,
-        patch_size=vision.patch_size,
-        channels=vision.num_channels,
-        tower_width=vision.hidden_size,
-        projector=projector,
-        feature_width=feature_width,
-        layers=layers,
-        output=model.get_output_embeddings(),
-        positions=tuple(module for name, module in llm.named_children() if name.startswith("rotary_emb")),
-    )
 
 
 def _feature_layers(config: Any) -> list[int]:

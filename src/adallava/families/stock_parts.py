@@ -1,6 +1,7 @@
 """What every family of transformers' own layout shares: the stock model, its embeddings, its LLM, where they lie."""
 
-from typing import Any
+from functools import reduce
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -9,7 +10,13 @@ from adallava.errors import CheckpointError
 
 
 class StockParts:
-    """Holds a stock model with its LLM at `model.language_model`, changes nothing in it."""
+    """Holds a stock model, changes nothing in it.
+
+    Attributes:
+        llm_path: names of the modules from the model to its LLM.
+    """
+
+    llm_path: ClassVar[tuple[str, ...]] = ("model", "language_model")
 
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model.
@@ -68,7 +75,7 @@ class StockParts:
 
     def llm_of(self, model: Any) -> Any:
         """Return the LLM without its head, of the stock model or of a view of it."""
-        return model.model.language_model
+        return reduce(getattr, self.llm_path, model)
 
     @property
     def window_tokens(self) -> int | None:

@@ -39,8 +39,10 @@ SCHEDULERS = {
 
 FAMILIES = {
     "gemma3": "adallava.families.gemma3:Gemma3Family",
+    "idefics3": "adallava.families.idefics3:Idefics3Family",
     "llava": "adallava.families.llava:LlavaFamily",
     "llava_next": "adallava.families.llava_next:LlavaNextFamily",
+    "smolvlm": "adallava.families.idefics3:SmolVLMFamily",
 }
 """Model families, by the `model_type` of their config."""
 
