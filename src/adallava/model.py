@@ -14,7 +14,7 @@ from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
-from adallava.families.capabilities import decoder_of, window_tokens
+from adallava.families.capabilities import adds_rows, decoder_of, take_pictures, window_tokens
 from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
@@ -382,7 +382,6 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
         latency: LatencyLike | Sequence[LatencyLike] = 1.0,
         seed: int | Sequence[int] = 0,
@@ -395,9 +394,8 @@ class AdaLlava:
         Args:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
-            pixel_values: [I, 3, H, W], one row per image, in the order of the prompts; of LLaVA-NeXT
-                [I, tiles, 3, H, W].
-            image_sizes: [I, 2], of a processor that gives them: pictures of LLaVA-NeXT differ in their N.
+            pixel_values: the pictures in the order of the prompts, as the processor makes them. What else it makes of
+                them, such as their sizes, is taken by its name, and so is what it says of each token.
             token_budget: one for all samples, or one each.
             latency: how much of the LLM runs, 1.0 for all of it; one for all samples, or one each.
             seed: of methods and schedulers that draw; one for all samples, or one each.
@@ -417,10 +415,13 @@ class AdaLlava:
                 "generate decodes answers with the processor's tokenizer, and this model was made without a processor: "
                 "AdaLlava(base, processor)"
             )
+        pictures, generation_kwargs = take_pictures(
+            self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **generation_kwargs}
+        )
         request = Request.parse(
             input_ids,
             attention_mask,
-            PictureInputs.of(pixel_values, image_sizes=image_sizes),
+            pictures,
             side="left",
             token_budget=token_budget,
             latency=latency,
@@ -434,7 +435,8 @@ class AdaLlava:
             prompt_columns=input_ids.shape[1],
             inside_llm=isinstance(self.selector, LayerSelector)
             or request.skips_layers(self.family.num_llm_layers)
-            or has_free_token(self.scheduler),
+            or has_free_token(self.scheduler)
+            or adds_rows(self._family),
         )
         check_generation_bounds(asked_values(generation_kwargs, self.base.generation_config), self.base)
         warn_of_positions(self.base.config, input_ids.shape[1], plan.max_new_tokens)
@@ -451,27 +453,35 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
+        **processed: Any,
     ) -> tuple[WhatRan, ...]:
         """Return what each sample would keep, without an answer. Arguments as for `generate`.
 
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
+
+        Raises:
+            InputError: also for an argument that nobody knows.
         """
+        pictures, unknown = take_pictures(
+            self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **processed}
+        )
+        for name in unknown:
+            raise InputError(f"select takes no {name}")
         request = Request.parse(
             input_ids,
             attention_mask,
-            PictureInputs.of(pixel_values, image_sizes=image_sizes),
+            pictures,
             side="left",
             token_budget=token_budget,
             seed=seed,
             positions=positions,
         )
         run = self._prepare(request)
-        chosen = run.prepared if run.inside is None else choose_inside(run.inside)
+        chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
         return describe_choice(chosen, run.request, self.scheduler, window_tokens(self._family))
 
     def forward(
@@ -480,7 +490,6 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
         labels: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
         latency: LatencyLike | Sequence[LatencyLike] = 1.0,
@@ -505,11 +514,14 @@ class AdaLlava:
             InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
             UnsupportedModeError: for an argument that cannot be given correctly.
         """
+        pictures, forward_kwargs = take_pictures(
+            self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **forward_kwargs}
+        )
         check_as_configured(forward_kwargs, self.base.config)
         request = Request.parse(
             input_ids,
             attention_mask,
-            PictureInputs.of(pixel_values, image_sizes=image_sizes),
+            pictures,
             side="right",
             token_budget=token_budget,
             latency=latency,
@@ -521,6 +533,11 @@ class AdaLlava:
         output = forward_run(run, forward_kwargs) if run.inside is None else forward_inside(run, forward_kwargs)
         # Typed as what all but those callers get.
         return output if forward_kwargs.get("return_dict") is not False else output.to_tuple()  # type: ignore[return-value]
+
+    def _take(
+        self, input_ids: Tensor, pixel_values: Tensor | None, given: dict[str, Any]
+    ) -> tuple[PictureInputs | None, dict[str, Any]]:
+        return take_pictures(self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **given})
 
     def _prepare(self, request: Request, clock: StageClock | None = None, stages: Stages = PLAIN) -> LLMRun:
         for part in (self.selector, self.scheduler):

@@ -36,10 +36,6 @@ def inputs(full: AdaLlava) -> dict[str, Any]:
     return prompts_with_pictures(full.processor)
 
 
-def _ours(inputs):
-    return {k: v for k, v in inputs.items() if k != "token_type_ids"}
-
-
 @torch.no_grad()
 def masked_logits(base: Any, inputs: dict[str, Any], kept: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
     """Return the stock model's logits at the tokens that stay, of the full prompts with the others masked."""
@@ -66,7 +62,7 @@ def test_the_full_budget_is_the_stock_model(full: AdaLlava, inputs: dict[str, An
     model = full if window == 512 else AdaLlava(tiny_gemma3_base(window=window), full.processor)
     stock = model.base.generate(**inputs, max_new_tokens=4, do_sample=False, **options)
     for each in (model, model.with_method("divprune")):
-        ours = each.generate(**_ours(inputs), max_new_tokens=4, do_sample=False, **options)
+        ours = each.generate(**inputs, max_new_tokens=4, do_sample=False, **options)
         assert torch.equal(ours.sequences, stock)
     assert type(model.base).__name__ == "Gemma3ForConditionalGeneration"
     assert "prepare_inputs_for_generation" not in vars(model.base)
@@ -77,7 +73,7 @@ def test_its_logits_have_the_stock_models_bits(full: AdaLlava, inputs: dict[str,
     right = prompts_on_the_right(inputs)
     real = right["attention_mask"].bool()
     stock = full.base(**right, use_cache=False).logits
-    assert torch.equal(full.forward(**_ours(right)).logits[real], stock[real])
+    assert torch.equal(full.forward(**right).logits[real], stock[real])
 
 
 def prompts_on_the_right(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +90,8 @@ def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], 
     """Methods that merge are held to those that are not dropped alone: what they add lies in the features."""
     model = full.with_method(method, **METHOD_OPTIONS.get(method, {}))
     selector: Any = model.selector
-    made = model.forward(**_ours(inputs), token_budget=[5, 11, 1.0], seed=3)
-    kept = [ran.kept_indices for ran in model.select(**_ours(inputs), token_budget=[5, 11, 1.0], seed=3)]
+    made = model.forward(**inputs, token_budget=[5, 11, 1.0], seed=3)
+    kept = [ran.kept_indices for ran in model.select(**inputs, token_budget=[5, 11, 1.0], seed=3)]
     if not selector.ignores_budget:
         assert [sum(map(len, images)) for images in kept] == [5, 11, 16]
     if selector.merges:
@@ -107,28 +103,28 @@ def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], 
 @torch.no_grad()
 def test_with_a_narrow_window_they_are_not_and_the_record_says_so(full: AdaLlava, inputs: dict[str, Any]) -> None:
     narrow = AdaLlava(tiny_gemma3_base(window=8), full.processor).with_method("uniform")
-    made = narrow.forward(**_ours(inputs), token_budget=4)
-    kept = [ran.kept_indices for ran in narrow.select(**_ours(inputs), token_budget=4)]
+    made = narrow.forward(**inputs, token_budget=4)
+    kept = [ran.kept_indices for ran in narrow.select(**inputs, token_budget=4)]
     expected = masked_logits(narrow.base, inputs, kept)[0]
     assert (made.logits[0, : len(expected)] - expected).abs().max() > 0.1
     few, all_tokens = (
-        narrow.generate(**_ours(inputs), token_budget=budget, max_new_tokens=1).records[0] for budget in (4, 1.0)
+        narrow.generate(**inputs, token_budget=budget, max_new_tokens=1).records[0] for budget in (4, 1.0)
     )
     assert (few.window_tokens, few.window_reaches_further, all_tokens.window_reaches_further) == (8, True, False)
-    wide = full.with_method("uniform").generate(**_ours(inputs), token_budget=4, max_new_tokens=1).records[0]
+    wide = full.with_method("uniform").generate(**inputs, token_budget=4, max_new_tokens=1).records[0]
     assert (wide.window_tokens, wide.window_reaches_further) == (512, False)
 
 
 def test_an_answer_does_not_depend_on_its_batch(full: AdaLlava, inputs: dict[str, Any]) -> None:
     model = full.with_method("divprune")
-    together = model.generate(**_ours(inputs), token_budget=[5, 11, 0.5], max_new_tokens=4, do_sample=False)
+    together = model.generate(**inputs, token_budget=[5, 11, 0.5], max_new_tokens=4, do_sample=False)
     first = 0
     for row, (budget, count) in enumerate(zip([5, 11, 0.5], [1, 2, 1], strict=True)):
         real = inputs["attention_mask"][row].bool()
         alone = {name: inputs[name][row : row + 1, real] for name in ("input_ids", "attention_mask", "token_type_ids")}
         alone["pixel_values"] = inputs["pixel_values"][first : first + count]
         first += count
-        one = model.generate(**_ours(alone), token_budget=budget, max_new_tokens=4, do_sample=False)
+        one = model.generate(**alone, token_budget=budget, max_new_tokens=4, do_sample=False)
         assert one.records[0].kept_indices == together.records[row].kept_indices
         assert one.text[0] == together.text[row]
 
@@ -138,9 +134,9 @@ def test_labels_and_gradients_are_those_of_masked_tokens(full: AdaLlava, inputs:
     labels = inputs["input_ids"].masked_fill(inputs["token_type_ids"] == 1, IGNORED_LABEL)
     labels[:, :-6] = IGNORED_LABEL
     projection = full.base.model.multi_modal_projector.mm_input_projection_weight
-    (ours,) = torch.autograd.grad(model.forward(**_ours(inputs), labels=labels, token_budget=6).loss, projection)
+    (ours,) = torch.autograd.grad(model.forward(**inputs, labels=labels, token_budget=6).loss, projection)
     mask = inputs["attention_mask"].clone()
-    for row, ran in enumerate(model.select(**_ours(inputs), token_budget=6)):
+    for row, ran in enumerate(model.select(**inputs, token_budget=6)):
         places = (inputs["token_type_ids"][row] == 1).nonzero().flatten().view(len(ran.kept_indices), 16)
         for image, indices in zip(places, ran.kept_indices, strict=True):
             mask[row, [place for number, place in enumerate(image.tolist()) if number not in indices]] = 0
@@ -192,7 +188,7 @@ def test_its_costs_are_what_pytorch_counts(full: AdaLlava, method: str, budget: 
     inputs = prompts_with_pictures(full.processor, [1])
     counter = FlopCounterMode(display=False)
     with sdpa_kernel(SDPBackend.MATH), counter:
-        output = model.generate(**_ours(inputs), token_budget=budget, max_new_tokens=3, do_sample=False)
+        output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
     counts = counter.get_flop_counts()
     rotary = sum(sum(products.values()) for name, products in counts.items() if name.endswith("rotary_emb"))
     shape = count_costs(model.base.config)

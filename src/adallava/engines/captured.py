@@ -71,6 +71,8 @@ class CapturedEngine:
                 return refused
         if run.layers is not None and not run.layers.runs_whole_layers:
             return "its scheduler runs parts of layers"
+        if run.program.additions is not None:
+            return "rows are added to its tokens behind some of its layers"
         batch = run.prepared.batch
         if batch.others or batch.position_ids.dim() != 2:
             return "its tokens carry more than one row of positions"

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adallava.errors import CheckpointError, InputError
+from adallava.errors import CheckpointError
 from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.decoder import LlamaDecoder
 from adallava.families.family_contract import VisionFeatures
@@ -34,6 +34,8 @@ class Gemma3Family(StockParts):
 
     name = "gemma3"
     transformers_class = "Gemma3ForConditionalGeneration"
+    picture_inputs = ("pixel_values",)
+    token_inputs = ("token_type_ids",)
 
     def __init__(self, model: Any) -> None:
         """Take hold of a loaded model.
@@ -79,14 +81,8 @@ class Gemma3Family(StockParts):
         return getattr(tower, "vision_model", tower)
 
     def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
-        """Return the grid of each image: all are alike.
-
-        Raises:
-            InputError: if anything is given beside the pixels.
-        """
-        for name in pictures.beside:
-            raise InputError(f"this model cuts every picture to one size: it takes no {name}")
-        return (self._shape.grid,) * len(pictures)
+        """Return the grid of each image: all are alike."""
+        return (self._shape.grid,) * len(pictures.pixel_values)
 
     def companions(
         self, input_ids: Tensor, attention_mask: Tensor | None, pictures: PictureInputs | None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adallava.errors import CheckpointError, InputError
 from adallava.families.costed_parts import CostedParts, costed_parts_of
@@ -188,8 +188,8 @@ class Idefics3Family(StockParts):
     def costed_parts(model: Any) -> CostedParts:
         """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
         width = model.config.vision_config.hidden_size * model.config.scale_factor**2
-        inner = model.model
-        return costed_parts_of(model, inner.vision_model, inner.text_model, inner.connector.modality_projection, width)
+        inner, projector = model.model, model.model.connector.modality_projection
+        return costed_parts_of(model, inner.vision_model, inner.text_model, projector, width, called=_WholePictures)
 
     def _compared(self, made: Any, side: int, places: Tensor, spans: Sequence[Span]) -> TowerLayer | None:
         layers = self._model.model.vision_model.encoder.layers
@@ -222,6 +222,18 @@ class Idefics3Family(StockParts):
         """Return the tiles that are there, [T, 3, S, S]: padding left out."""
         there = pictures.beside[_SEEN].flatten(2).any(dim=-1).flatten().nonzero().flatten()
         return pictures.pixel_values.flatten(0, 1)[there.to(pictures.pixel_values.device, non_blocking=True)]
+
+
+class _WholePictures(nn.Module):
+    """The tower without a mask and positions: it reads both off values, and multiplies by neither."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower: Any = tower
+
+    def forward(self, pixels: Tensor) -> Any:
+        patches = self.tower.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        return self.tower.encoder(inputs_embeds=patches)
 
 
 class SmolVLMFamily(Idefics3Family):
