@@ -14,7 +14,7 @@ from adallava.families.costed_parts import CostedParts, on_meta
 from adallava.families.family_contract import DecoderLayers, Family, TextTower, VisionFeatures
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.registry import load_family_class
+from adallava.registry import family_names, load_family_class
 
 _OF_PICTURES = {"pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask", "pixel_values_videos"}
 """What processors make of pictures, of whatever family: not to be taken for an argument of `generate`."""
@@ -385,6 +385,24 @@ def shown_patches(family: Family, pictures: PictureInputs) -> tuple[Tensor, ...]
     if not isinstance(family, ShowsPatches):
         raise UnsupportedModeError(f"what the tokens of models of type {family.name!r} look at cannot be drawn")
     return family.pictures(pictures)
+
+
+@runtime_checkable
+class NamesProcessor(Protocol):
+    """Its processor is another than the one that transformers would make of its files. Asked of the class."""
+
+    @staticmethod
+    def processor_class() -> Any:
+        """Return a class of processors with transformers' `from_pretrained`."""
+        ...
+
+
+def processor_class(model_type: str) -> Any:
+    """Return what loads the processor of a model, by its `model_type`: for most, transformers' own choice."""
+    from transformers import AutoProcessor
+
+    family = load_family_class(model_type) if model_type in family_names() else None
+    return family.processor_class() if isinstance(family, NamesProcessor) else AutoProcessor
 
 
 @runtime_checkable

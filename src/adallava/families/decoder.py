@@ -24,7 +24,7 @@ from adallava.families.llama_attention import asked_attention, attention_shares
 from adallava.families.transformers_internals import hear_reordering, layer_mask, read_layer_inputs, run_layer
 from adallava.scheduling.scheduler_contract import DecoderShape
 
-_LLM_TYPES = ("llama", "mistral")
+_LLM_TYPES = ("llama", "mistral", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "qwen3_vl_moe_text")
 """Their layers take and return one hidden state, and rotate queries and keys alike."""
 
 _PATH = ("model", "language_model", "layers")
