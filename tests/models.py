@@ -70,8 +70,8 @@ METHOD_OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embe
 """Of methods that cannot run by their defaults on a model without a text tower."""
 
 
-def tiny_tokenizer() -> Any:
-    """Byte-level BPE without merges: every byte is a token."""
+def tiny_tokenizer(**special: str) -> Any:
+    """Byte-level BPE without merges: every byte is a token. By default `<image>` is one, too."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
@@ -85,7 +85,7 @@ def tiny_tokenizer() -> Any:
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens=special or {"image_token": "<image>"},
         padding_side="left",
     )
 

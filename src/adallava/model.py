@@ -14,9 +14,10 @@ from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
-from adallava.families.capabilities import adds_rows, decoder_of, take_pictures
+from adallava.families.capabilities import adds_rows, decoder_of, take_pictures, window_tokens
 from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
+from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
@@ -414,7 +415,9 @@ class AdaLlava:
                 "generate decodes answers with the processor's tokenizer, and this model was made without a processor: "
                 "AdaLlava(base, processor)"
             )
-        pictures, generation_kwargs = take_pictures(self._family, {"pixel_values": pixel_values, **generation_kwargs})
+        pictures, generation_kwargs = take_pictures(
+            self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **generation_kwargs}
+        )
         request = Request.parse(
             input_ids,
             attention_mask,
@@ -463,7 +466,9 @@ class AdaLlava:
         Raises:
             InputError: also for an argument that nobody knows.
         """
-        pictures, unknown = take_pictures(self._family, {"pixel_values": pixel_values, **processed})
+        pictures, unknown = take_pictures(
+            self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **processed}
+        )
         for name in unknown:
             raise InputError(f"select takes no {name}")
         request = Request.parse(
@@ -477,7 +482,7 @@ class AdaLlava:
         )
         run = self._prepare(request)
         chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
-        return describe_choice(chosen, run.request, self.scheduler)
+        return describe_choice(chosen, run.request, self.scheduler, window_tokens(self._family))
 
     def forward(
         self,
@@ -509,7 +514,9 @@ class AdaLlava:
             InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
             UnsupportedModeError: for an argument that cannot be given correctly.
         """
-        pictures, forward_kwargs = take_pictures(self._family, {"pixel_values": pixel_values, **forward_kwargs})
+        pictures, forward_kwargs = take_pictures(
+            self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **forward_kwargs}
+        )
         check_as_configured(forward_kwargs, self.base.config)
         request = Request.parse(
             input_ids,
@@ -526,6 +533,11 @@ class AdaLlava:
         output = forward_run(run, forward_kwargs) if run.inside is None else forward_inside(run, forward_kwargs)
         # Typed as what all but those callers get.
         return output if forward_kwargs.get("return_dict") is not False else output.to_tuple()  # type: ignore[return-value]
+
+    def _take(
+        self, input_ids: Tensor, pixel_values: Tensor | None, given: dict[str, Any]
+    ) -> tuple[PictureInputs | None, dict[str, Any]]:
+        return take_pictures(self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **given})
 
     def _prepare(self, request: Request, clock: StageClock | None = None, stages: Stages = PLAIN) -> LLMRun:
         for part in (self.selector, self.scheduler):

@@ -14,7 +14,7 @@ from adallava.families.costed_parts import CostedParts, on_meta
 from adallava.families.family_contract import DecoderLayers, Family, TextTower, VisionFeatures
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.registry import load_family_class
+from adallava.registry import family_names, load_family_class
 
 _OF_PICTURES = {"pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask", "pixel_values_videos"}
 """What processors make of pictures, of whatever family: not to be taken for an argument of `generate`."""
@@ -25,7 +25,7 @@ def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInpu
 
     Args:
         family: whose processor it is.
-        given: by name; None is as if it were not given.
+        given: by name, `input_ids` among them; None is as if it were not given.
 
     Raises:
         InputError: for what belongs to pictures that are not there, or to those of other families.
@@ -37,7 +37,24 @@ def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInpu
             raise InputError(f"models of type {family.name!r} take no {name}: give what their own processor makes")
     if isinstance(family, GivesCompanions):
         rest = {name: value for name, value in rest.items() if name not in family.token_inputs}
-    return PictureInputs.of(given.get(pixels), **{name: given.get(name) for name in beside}), rest
+    pictures = PictureInputs.of(given.get(pixels), **{name: given.get(name) for name in beside})
+    input_ids = rest.pop("input_ids", None)
+    if pictures is not None and input_ids is not None and isinstance(family, ReadsPrompts):
+        pictures = family.with_prompts(pictures, input_ids.cpu())
+    return pictures, rest
+
+
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """What its processor made of the pictures, it says in the prompts alone."""
+
+    def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
+        """Return the pictures with what the prompts, [B, L], tell of them beside their pixels. On the host.
+
+        Raises:
+            InputError: if prompts and pictures do not fit together.
+        """
+        ...
 
 
 @runtime_checkable
@@ -228,6 +245,46 @@ def companions_of(
 
 
 @runtime_checkable
+class AdaptsGenerate(Protocol):
+    """The stock class has a `generate` that must be told of embeddings."""
+
+    def generating(self, model: Any) -> Any:
+        """Return the stock model, or a view of it, as one whose `generate` takes embeddings. Good for one call."""
+        ...
+
+
+def generating(family: Family, model: Any) -> Any:
+    """Return the stock model, or a view of it, as one whose `generate` takes embeddings; for most families itself."""
+    return family.generating(model) if isinstance(family, AdaptsGenerate) else model
+
+
+@runtime_checkable
+class MayHaveWindows(Protocol):
+    """Some layers of the LLM may see the last so many tokens alone."""
+
+    @property
+    def window_tokens(self) -> int | None:
+        """The narrowest window; None if every token sees all before it."""
+        ...
+
+
+def window_tokens(family: Family) -> int | None:
+    """Return the narrowest sliding window among the LLM's layers; None if there is none."""
+    return family.window_tokens if isinstance(family, MayHaveWindows) else None
+
+
+def window_note(family: Family) -> str | None:
+    """Return, in words, how windows count where tokens are dropped; None for an LLM without windows."""
+    window = window_tokens(family)
+    if window is None:
+        return None
+    return (
+        f"the LLM's sliding windows of {window} tokens count the tokens that are kept: where prompt and answer would "
+        "be longer with every vision token, dropped tokens are not the same as masked ones"
+    )
+
+
+@runtime_checkable
 class HasPositionRows(GivesCompanions, Protocol):
     """The LLM reads several rows of positions, and before them one that counts the tokens that are there."""
 
@@ -328,6 +385,24 @@ def shown_patches(family: Family, pictures: PictureInputs) -> tuple[Tensor, ...]
     if not isinstance(family, ShowsPatches):
         raise UnsupportedModeError(f"what the tokens of models of type {family.name!r} look at cannot be drawn")
     return family.pictures(pictures)
+
+
+@runtime_checkable
+class NamesProcessor(Protocol):
+    """Its processor is another than the one that transformers would make of its files. Asked of the class."""
+
+    @staticmethod
+    def processor_class() -> Any:
+        """Return a class of processors with transformers' `from_pretrained`."""
+        ...
+
+
+def processor_class(model_type: str) -> Any:
+    """Return what loads the processor of a model, by its `model_type`: for most, transformers' own choice."""
+    from transformers import AutoProcessor
+
+    family = load_family_class(model_type) if model_type in family_names() else None
+    return family.processor_class() if isinstance(family, NamesProcessor) else AutoProcessor
 
 
 @runtime_checkable

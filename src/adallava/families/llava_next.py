@@ -21,7 +21,8 @@ from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
-from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
+from adallava.families.tiles import Span, TiledFeatures, TiledLayer
+from adallava.selection.selector_contract import Need, TowerShape
 
 
 class LlavaNextFamily(LlavaParts):
@@ -113,14 +114,15 @@ class LlavaNextFamily(LlavaParts):
         tiles = torch.cat([picture[: tiling.num_tiles] for picture, tiling in shown])
         tower = super().encode(PictureInputs(tiles), needs=needs)
         places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
+        spans = _spans(tilings)
         marked = torch.nn.functional.pad(tower.features.flatten(0, 1), (0, 1, 0, 2))
         marked[-2, -1] = 1  # The row's end; behind it stands what is behind an image's own tokens.
-        return _TiledFeatures(
+        return TiledFeatures(
             marked[places],
             unprojected=tower.unprojected,
             places=places,
-            feature_layer=_TiledLayer.of(tower.feature_layer, places, tilings),
-            last_layer=_TiledLayer.of(tower.last_layer, places, tilings),
+            feature_layer=TiledLayer.of(tower.feature_layer, places, spans),
+            last_layer=TiledLayer.of(tower.last_layer, places, spans),
         )
 
     def project(self, features: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ class LlavaNextFamily(LlavaParts):
 
     def project_all(self, vision: VisionFeatures) -> Tensor:
         """Map every token to the LLM's input, [I, N, D]: all tiles at once, as the stock model does, then laid out."""
-        assert isinstance(vision, _TiledFeatures)
+        assert isinstance(vision, TiledFeatures)
         tiles = super().project_all(vision).flatten(0, 1)
         newline = self._model.model.image_newline.to(tiles.dtype)
         ended = torch.cat([tiles, newline[None], torch.zeros_like(newline)[None]])
@@ -231,57 +233,8 @@ def _places(tilings: Sequence[_Tiling], side: int) -> Tensor:
     return places
 
 
-@dataclass(frozen=True, kw_only=True)
-class _TiledFeatures(VisionFeatures):
-    """Features laid out by images, whose tokens are at `places`, [I, N], of the tower's; see `_places`."""
-
-    places: Tensor
-
-
-@dataclass(frozen=True)
-class _TiledLayer(TowerLayer):
-    """A tower layer over tiles, read by images: a patch is compared within its own tile, a row's end with nothing.
-
-    Attributes:
-        places: [I, N] of each image's tokens, see `_places`.
-        tiles: (first, behind the last) of each image's tiles.
-    """
-
-    places: Tensor
-    tiles: tuple[tuple[int, int], ...]
-
-    @classmethod
-    def of(cls, layer: TowerLayer | None, places: Tensor, tilings: "Sequence[_Tiling]") -> "_TiledLayer | None":
-        """Return a layer over tiles as one over images, whose tokens are at `places`, [I, N]."""
-        if layer is None:
-            return None
-        ends = itertools.accumulate((tiling.num_tiles for tiling in tilings), initial=0)
-        pairs = [((first, first + 1), (first + 1, last)) for first, last in itertools.pairwise(ends)]
-        return cls(layer.keys, layer.cls_query, layer.num_heads, places, tuple(itertools.chain(*pairs)))
-
-    @property
-    def patch_keys(self) -> Tensor:
-        """Keys of the tokens, [I, N, C]; zeros at a row's end."""
-        return _at(super().patch_keys, self.places)
-
-    def cls_attention(self, num_heads: int | None = None) -> Tensor:
-        """Return how much its tile's class token looks at each token, [I, heads, N] float32; 0 at a row's end."""
-        return _at(super().cls_attention(num_heads).transpose(1, 2), self.places).transpose(1, 2)
-
-    def of_image(self, image: int, num_tokens: int) -> "_TiledLayer":
-        """Return the same layer for one image: its own tiles alone."""
-        first, last = self.tiles[image]
-        per_tile = super().patch_keys.shape[1]
-        total, own = len(self.keys) * per_tile, (last - first) * per_tile
-        places = self.places[image : image + 1, :num_tokens]
-        # Behind the rows of all tiles stand a row's end and nothing: behind those of its own, then.
-        places = torch.where(places < total, places - first * per_tile, places - total + own)
-        query = None if self.cls_query is None else self.cls_query[first:last].clone()
-        return replace(
-            self, keys=self.keys[first:last].clone(), cls_query=query, places=places, tiles=((0, last - first),)
-        )
-
-
-def _at(table: Tensor, places: Tensor) -> Tensor:
-    """Return the rows at `places`, [I, N, …], of a table over tiles, [tiles, n, …], with two rows of zeros behind."""
-    return torch.nn.functional.pad(table.flatten(0, 1), (0, 0, 0, 2))[places]
+def _spans(tilings: Sequence[_Tiling]) -> list[Span]:
+    """Return the tiles of each image: of each picture its whole, then its parts."""
+    ends = itertools.accumulate((tiling.num_tiles for tiling in tilings), initial=0)
+    pairs = [((first, first + 1), (first + 1, last)) for first, last in itertools.pairwise(ends)]
+    return list(itertools.chain(*pairs))

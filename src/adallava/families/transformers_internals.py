@@ -11,6 +11,7 @@ are also the names of a checkpoint's weights. What stands here may move with any
 | beam search asks before it turns to the cache          | `_reorder_cache` of the model                             |
 | a cache has, for each layer                            | `layers[i].reorder_cache`, `update(keys, values, i)`      |
 | attention runs by                                      | `ALL_ATTENTION_FUNCTIONS[config._attn_implementation]`    |
+| a processor's parts are                                | `get_attributes()`, in the order of its `__init__`        |
 
 `families/transformers_probe.py` tries all of it under a release that is newer; see `families/transformers_version.py`.
 Imports are inside the functions, so that a module that moved is met by the probe, not by an import of this package.
@@ -226,6 +227,24 @@ def pil_llava_processor_class() -> Any:
     from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
     return LlavaImageProcessorPil
+
+
+def without_videos(name: str) -> Any:
+    """Return transformers' processor class of a name without its part for videos, which needs torchvision.
+
+    Its parts are told from the names that `get_attributes` gives; calls and files are otherwise those of the class.
+    """
+    import transformers
+
+    stock: Any = getattr(transformers, name)
+
+    class PicturesAlone(stock):  # type: ignore[misc]
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [part for part in super().get_attributes() if part != "video_processor"]
+
+    PicturesAlone.__name__ = name
+    return PicturesAlone
 
 
 def attention_of(config: Any) -> str:

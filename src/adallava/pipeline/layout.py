@@ -12,7 +12,7 @@ text stands between an image's placeholders, the choice decides also where that 
 `pipeline/companions.py`, puts such a prompt in order once the choice is made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -170,7 +170,7 @@ def plan_layout(
     method: MethodCounts = _AS_ASKED,
     labels: Tensor | None = None,
     inserted: Inserted | None = None,
-    companions: Mapping[str, Tensor] | None = None,
+    companions: Callable[[], Mapping[str, Tensor]] | None = None,
     orders: Sequence[Tensor | None] | None = None,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
@@ -186,7 +186,8 @@ def plan_layout(
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
         inserted: tokens that are none of the prompts' own, if there are any.
-        companions: see `Layout`, on the host; by default one row of positions, counted over real tokens.
+        companions: gives those of `Layout`, on the host, once prompts and images fit; by default one row of
+            positions, counted over real tokens.
         orders: of each image, [N] int64 which of its placeholders, in the order of the prompt, stands for each of its
             tokens, or None where they stand in order; None for images each of whose placeholders are in one run.
 
@@ -221,7 +222,7 @@ def plan_layout(
             f"the prompts hold placeholders for {first_image} images, but the pictures are {len(tokens_per_image)}: "
             "give the pictures of the prompts, in their order, and no more"
         )
-    travelling = {"position_ids": _counted(prompts, ids.shape[1]), **(companions or {})}
+    travelling = {"position_ids": _counted(prompts, ids.shape[1]), **(companions() if companions else {})}
     travelling["position_ids"] = travelling["position_ids"] - _behind_hidden(prompts, ids.shape[1])
     questions = _pad_right([np.flatnonzero(row) for row in is_question])
     return _lay_out(tuple(prompts), travelling, *questions, side, inserted)

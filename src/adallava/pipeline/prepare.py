@@ -158,7 +158,7 @@ def _plan(family: Family, selector: AnySelector | None, request: Request) -> Lay
         method=method_counts(selector, grids),
         labels=request.labels,
         inserted=request.inserted,
-        companions=companions_of(family, request.input_ids, request.attention_mask, request.pictures),
+        companions=partial(companions_of, family, request.input_ids, request.attention_mask, request.pictures),
         orders=None if request.pictures is None else placeholder_orders(family, request.pictures),
     )
     if selector is None:
