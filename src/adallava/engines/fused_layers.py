@@ -1,4 +1,4 @@
-"""Layers of a Llama or one like it as one function of tensors: compiled once for each shape, called for all layers.
+"""Layers of a Llama, or of one like it, as one function of tensors: compiled once for each shape, called for all.
 
     stock          q  k  v    gate  up         seven products a layer
     here           qkv        gate+up          four, each over joined weights

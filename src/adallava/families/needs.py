@@ -86,7 +86,8 @@ def _check_layers(family: Family, selector: LayerSelector) -> None:
     if isinstance(family, GivesCompanions) and not isinstance(family, HasPositionRows):
         raise UnsupportedModeError(
             f"method {selector.name!r} drops tokens between layers, whose masks depend on "
-            f"{', '.join(family.token_inputs)} in models of type {family.name!r}: choose a method that selects before the LLM"
+            f"{', '.join(family.token_inputs)} in models of type {family.name!r}: choose a method that selects "
+            "before the LLM"
         )
     num_tokens = family.shape.num_vision_tokens
     selector.schedule(decoder_of(family).num_layers, num_tokens, num_tokens)

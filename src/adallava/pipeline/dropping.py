@@ -24,14 +24,14 @@ class _Reading:
 
     Attributes:
         stage: number of it.
-        sources: [rows, S'] int64, which of the tokens that entered are left; None behind the prompts, where one token
-            of each row runs.
-        counted: their positions, [rows, S'] or [R, rows, S'], where they are counted anew.
+        columns: [B, S'] int64, which of the tokens that entered are left; None behind the prompts, where one token of
+            each row runs.
+        counted: positions of the tokens that are left, counted anew, [B, S'] or [R, B, S']; None where they are kept.
         made: mask, rotary tables and positions, by the kind of a layer: made when the first of a kind asks.
     """
 
     stage: int
-    sources: Tensor | None = None
+    columns: Tensor | None
     counted: Tensor | None = None
     made: dict[Hashable, tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]] = field(default_factory=dict)
 
@@ -126,7 +126,7 @@ class LayerDrops:
         if number is None:
             return hidden
         if self._prefilled:
-            self._reading = _Reading(number + 1)
+            self._reading = _Reading(number + 1, None)
         elif self._plan.drops[number].scored_by == index:
             attention = self._attention(number, hidden, self._read(index, hidden, inputs).position_embeddings)
             hidden = self._drop(number, attention, hidden)
@@ -139,7 +139,10 @@ class LayerDrops:
             return inputs
         kind = self._decoder.kind(index)
         if kind not in reading.made:
-            reading.made[kind] = self._make(reading, index, hidden, inputs)
+            if reading.columns is None:
+                reading.made[kind] = self._decode_reading(reading.stage, index, hidden, inputs)
+            else:
+                reading.made[kind] = self._prefill_reading(reading, reading.columns, index, hidden, inputs)
         mask, tables, position_ids = reading.made[kind]
         return replace(inputs, attention_mask=mask, position_embeddings=tables, position_ids=position_ids)
 
@@ -189,9 +192,23 @@ class LayerDrops:
         left = _taken(one_each, sources)
         if selection.merge_weights is not None:
             left = merge_embeds(self._standing.layout, left, selection.apply(vision))
-        entered = self._standing.sources(self._entering).repeat_interleave(repeats, dim=0)
-        self._reading = _Reading(number + 1, entered, self._counted(number, repeats))
+        repeated = self._standing.sources(self._entering).repeat_interleave(repeats, dim=0)
+        self._reading = _Reading(number + 1, repeated, self._counted(number + 1))
         return left.repeat_interleave(repeats, dim=0)
+
+    def _counted(self, stage: int) -> Tensor | None:
+        """Return positions counted anew over what is left, and note how much lower an answer goes on from there.
+
+        Padded on the left, as `generate` is, each prompt ends in the last column, in text, all of whose rows are alike.
+        """
+        if self._recount is None:
+            return None
+        assert self._last_positions is not None
+        counted = self._recount(self._standing.layout, self._patches)
+        last = counted[..., -1] if counted.dim() == 2 else counted[0, :, -1]
+        repeats = max(1, len(self._last_positions) // len(last))
+        self._shifts[stage] = self._last_positions[::repeats] - last
+        return counted
 
     @torch.no_grad()
     def _choose(self, attention: Tensor, vision: Tensor, before: Stage, after: Stage) -> Selection:
@@ -216,55 +233,35 @@ class LayerDrops:
             self._scores = padded.scatter(1, places, attention)[:, :spare]
         self._patches = self._patches.gather(1, selection.indices)
 
-    def _counted(self, number: int, repeats: int) -> Tensor | None:
-        """Return positions counted anew behind a drop, [rows, S] or [R, rows, S]; None if tokens keep theirs."""
-        if self._recount is None:
-            return None
-        counted = self._recount(self._standing.layout, self._patches)
-        self._note_shift(number, counted, repeats)
-        return counted.repeat_interleave(repeats, dim=-2)
-
-    def _make(
-        self, reading: _Reading, index: int, hidden: Tensor, inputs: LayerInputs
+    def _prefill_reading(
+        self, reading: _Reading, columns: Tensor, index: int, hidden: Tensor, inputs: LayerInputs
     ) -> tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]:
-        """Return the mask, rotary tables and positions of a stage for layers like this one."""
-        if reading.sources is None:
-            stage = self._plan.stages[reading.stage].layout
-            position_ids, tables = self._decoded_positions(reading.stage, index, hidden, inputs)
+        position_ids = inputs.position_ids.expand(len(hidden), -1).gather(1, columns)
+        if reading.counted is not None:
+            counted = reading.counted.repeat_interleave(self._repeats(hidden), dim=-2)
+            position_ids = counted if counted.dim() == 2 else position_ids
+            tables = self._decoder.position_embeddings(index, hidden, counted)
         else:
-            stage, sources = self._standing.layout, reading.sources
-            position_ids = inputs.position_ids.expand(len(hidden), -1).gather(1, sources)
-            if reading.counted is None:
-                entered = (table.expand(len(hidden), -1, -1) for table in inputs.position_embeddings)
-                cosines, sines = (_taken(table, sources) for table in entered)
-                tables = (cosines, sines)
-            else:
-                position_ids = reading.counted if reading.counted.dim() == 2 else position_ids
-                tables = self._decoder.position_embeddings(index, hidden, reading.counted)
-        padding = stage.padding_mask
-        if padding is not None:
-            padding = padding.repeat_interleave(self._repeats(hidden), dim=0)
-        return self._decoder.mask(index, hidden, padding, inputs.cache), tables, position_ids
+            entered = (table.expand(len(hidden), -1, -1) for table in inputs.position_embeddings)
+            cosines, sines = (_taken(table, columns) for table in entered)
+            tables = (cosines, sines)
+        return self._mask(reading.stage, index, hidden, inputs), tables, position_ids
 
-    def _decoded_positions(
+    def _decode_reading(
         self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]:
         position_ids, tables = inputs.position_ids, inputs.position_embeddings
         if self._recount is not None:
-            shift = self._shifts[stage - 1].repeat_interleave(self._repeats(hidden))
+            shift = self._shifts[stage].repeat_interleave(self._repeats(hidden))
             position_ids = position_ids - shift.unsqueeze(1)
             tables = self._decoder.position_embeddings(index, hidden, position_ids)
-        return position_ids, tables
+        return self._mask(stage, index, hidden, inputs), tables, position_ids
 
-    def _note_shift(self, number: int, counted: Tensor, repeats: int) -> None:
-        """Write down how much lower each sample's positions are behind a drop: an answer goes on from there.
-
-        Padded on the left, as `generate` is, each prompt ends in the last column, in text, all of whose rows are alike.
-        """
-        assert self._last_positions is not None
-        last = counted[..., -1] if counted.dim() == 2 else counted[0, :, -1]
-        entered = self._last_positions.expand(len(last) * repeats)[::repeats]
-        self._shifts[number] = entered - last
+    def _mask(self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor | None:
+        padding = self._plan.stages[stage].layout.padding_mask
+        if padding is not None:
+            padding = padding.repeat_interleave(self._repeats(hidden), dim=0)
+        return self._decoder.mask(index, hidden, padding, inputs.cache)
 
     def _repeats(self, hidden: Tensor) -> int:
         """Return how many rows a sample has: beams, or returns."""

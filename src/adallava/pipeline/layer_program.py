@@ -1,7 +1,7 @@
 """What happens around an LLM's layers in one call: one program, and whatever runs the layers takes it.
 
     drops        tokens become fewer, before or behind a layer
-    own masks    each layer gets a mask at its own length, in later passes
+    masks        layers read masks of their own, where kinds of layers differ and some are left out
     additions    rows are added to tokens' states behind a layer, in the first pass
     skips        some rows of the batch leave a layer out, whole or in part
 
@@ -72,20 +72,20 @@ class LayerProgram:
 
     Attributes:
         drops: of a method inside the LLM.
-        own_masks: beside a schedule, for layers of several kinds; a method inside the LLM gives them itself.
+        masks: of a schedule, where layers are of several kinds.
         additions: of a family that adds rows behind layers.
         skips: of a schedule.
     """
 
     drops: LayerDrops | None = None
-    own_masks: OwnMasks | None = None
+    masks: OwnMasks | None = None
     additions: AddedRows | None = None
     skips: ScheduledLayers | None = None
 
     @property
     def steps(self) -> tuple[LayerStep, ...]:
         """Those that there are; none where the stock model runs as it is."""
-        steps = (self.drops, self.own_masks, self.additions, self.skips)
+        steps = (self.drops, self.masks, self.additions, self.skips)
         return tuple(step for step in steps if step is not None)
 
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:

@@ -92,7 +92,8 @@ def prepare_run(
         return _run_of(family, request, before(request))
     request = with_tokens(family, scheduler, request, unit_counts, units)
     run = _run_of(family, request, before(request))
-    entering, decoder = _layout_at(run, units), decoder_of(family)
+    entering = _layout_at(run, units)
+    decoder = decoder_of(family)
     layers = ScheduledLayers(
         decoder,
         scheduler,
@@ -101,8 +102,9 @@ def prepare_run(
         torch.tensor([wrap_seed(seed) for seed in request.seeds], dtype=torch.int64),
         token_places(entering),
     )
-    own_masks = OwnMasks(decoder, entering.padding_mask) if decoder.is_mixed and run.inside is None else None
-    run = replace(run, program=replace(run.program, skips=layers, own_masks=own_masks))
+    own = run.inside is None and decoder.is_mixed
+    masks = OwnMasks(decoder, run.prepared.layout.padding_mask) if own else None
+    run = replace(run, program=replace(run.program, masks=masks, skips=layers))
     latency = latency_tokens(scheduler, unit_counts, units, family.device)
     return run if latency is None else _with_latency(run, latency)
 
