@@ -5,8 +5,8 @@
 
 A picture is cut by its shape into tiles, and one more shows all of it. How they lay side by side, neither processor nor
 prompt says, and the stock model does not ask: so each is an image of its own, and a picture's tokens are shared over
-them. The projector reads each token alone. What a method reads of a layer of the tower is that of a token's patches: the
-class token's attention to them together, and the mean of their keys.
+them. The projector reads each token alone. What a method reads of a layer of the tower is that of a token's patches:
+the class token's attention to them together, and the mean of their keys.
 """
 
 from collections.abc import Collection, Sequence
