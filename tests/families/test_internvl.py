@@ -136,7 +136,7 @@ def test_labels_and_gradients_are_those_of_masked_tokens(full: AdaLlava, inputs:
 
 @torch.no_grad()
 def test_methods_read_the_layer_that_the_tower_ran(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    """Token 5, in row 1 and column 1 of 4 x 4, is of rows and columns 2 and 3 of the patches, behind the class token."""
+    """Token 5, in row 1 and column 1 of 4 x 4, is of rows and columns 2 and 3 of patches, behind the class token."""
     base = tiny_internvl_base(attn_implementation="eager", qk_norm=True)
     needs = (Need.FEATURE_LAYER, Need.LAST_LAYER, Need.CLS_TOKEN)
     layer = InternVLFamily(base).encode(PictureInputs(inputs["pixel_values"]), needs=needs).feature_layer
