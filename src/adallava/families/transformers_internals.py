@@ -126,12 +126,12 @@ def rotate(queries: Tensor, keys: Tensor, cosines: Tensor, sines: Tensor) -> tup
 def rotary_tables(
     rotary: nn.Module, hidden: Tensor, position_ids: Tensor, layer_type: str | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the cosines and sines of positions [B, S], or of rows of them, [R, B, S]: [B, S, head width] each.
+    """Return the cosines and sines of positions, [B, S, head width] each.
 
     Args:
         rotary: the LLM's module that makes them.
         hidden: any, for their type and device.
-        position_ids: counted in one row; for an LLM with several, all rows are this one.
+        position_ids: [B, S], or [R, B, S]; for an LLM with several rows, all are those of [B, S].
         layer_type: of the layers that read them, if the LLM has several pairs.
     """
     if hasattr(rotary, "mrope_section") and position_ids.dim() == 2:
