@@ -42,7 +42,7 @@ MEMORY_SHARE = 0.5
 
 
 class CapturedEngine:
-    """Greedy and sampled decoding of a Llama or a Mistral. One call at a time: others wait."""
+    """Greedy and sampled decoding of a `LayerStack`. One call at a time: others wait."""
 
     def __init__(self, room: Room) -> None:
         """Hold nothing yet."""

@@ -1,4 +1,4 @@
-"""A Llama's layers as one function of tensors, compiled once for each shape and called for every layer.
+"""Layers of a Llama, or of one like it, as one function of tensors: compiled once for each shape, called for all.
 
     stock          q  k  v    gate  up         seven products a layer
     here           qkv        gate+up          four, each over joined weights
@@ -39,6 +39,8 @@ class LayerWeights:
         second_norm: [D].
         gate_up: [2 M, D].
         down: [D, M].
+        query_norm: [head width], of each query before it is turned; None without one.
+        key_norm: the same of keys.
     """
 
     first_norm: Tensor
@@ -47,6 +49,8 @@ class LayerWeights:
     second_norm: Tensor
     gate_up: Joined
     down: Joined
+    query_norm: Tensor | None = None
+    key_norm: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,8 @@ def run_fused_layer(
     widths = [sizes.heads * sizes.head_width, *[sizes.kv_heads * sizes.head_width] * 2]
     joined = F.linear(_normed(hidden, weights.first_norm, sizes.eps), *weights.qkv).split(widths, dim=-1)  # type: ignore[no-untyped-call]
     query, key, value = (part.view(batch_size, length, -1, sizes.head_width).transpose(1, 2) for part in joined)
+    if weights.query_norm is not None and weights.key_norm is not None:
+        query, key = _normed(query, weights.query_norm, sizes.eps), _normed(key, weights.key_norm, sizes.eps)
     query, key = rotate(query, key, cosines, sines)
     if slot is None:
         keys[:, :, :length].copy_(key)
@@ -207,7 +213,14 @@ def _joined_layer(layer: Any) -> LayerWeights:
         second_norm=layer.post_attention_layernorm.weight.detach(),
         gate_up=_joined((gate, up)),
         down=_joined((down,)),
+        query_norm=_norm_of_heads(layer, "q_norm"),
+        key_norm=_norm_of_heads(layer, "k_norm"),
     )
+
+
+def _norm_of_heads(layer: Any, name: str) -> Tensor | None:
+    norm = getattr(layer.self_attn, name, None)
+    return None if norm is None else norm.weight.detach()
 
 
 def _joined(products: Sequence[Any]) -> Joined:

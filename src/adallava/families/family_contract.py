@@ -1,6 +1,6 @@
 """What the rest of the package needs of every model family: the core. What only some can do is in `capabilities`."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -219,10 +219,19 @@ class DecoderLayers(Protocol):
         """Return where the tokens at `rows`, [R, 2] (sample, place), look in one layer by a mask, [R, heads, S]."""
         ...
 
+    def kind(self, layer: int) -> Hashable:
+        """Return what a layer shares with those that read the same mask and rotary tables."""
+        ...
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether layers are of several kinds."""
+        ...
+
     def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor | None:
         """Return the mask for queries `hidden` at the length of one layer's own cache."""
         ...
 
-    def position_embeddings(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rotary cosines and sines of positions [B, S]."""
+    def position_embeddings(self, layer: int, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rotary cosines and sines of positions, [B, S] or [R, B, S], for one layer."""
         ...

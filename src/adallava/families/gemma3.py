@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from adallava.errors import CheckpointError
 from adallava.families.costed_parts import CostedParts, costed_parts_of
-from adallava.families.decoder import LlamaDecoder
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
@@ -132,14 +131,6 @@ class Gemma3Family(StockParts):
         assert vision.unprojected is not None
         projected: Tensor = self._model.model.multi_modal_projector(vision.unprojected)
         return projected
-
-    def decoder(self) -> LlamaDecoder:
-        """Return the LLM's layers, for methods inside the LLM.
-
-        Raises:
-            UnsupportedModeError: for an LLM whose layers are not known.
-        """
-        return LlamaDecoder(self._model)
 
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:

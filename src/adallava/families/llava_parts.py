@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from adallava.families.costed_parts import CostedParts, costed_parts_of
-from adallava.families.decoder import LlamaDecoder
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
@@ -103,14 +102,6 @@ class LlavaParts(StockParts):
         assert vision.unprojected is not None
         projected: Tensor = self._model.model.multi_modal_projector(vision.unprojected)
         return projected
-
-    def decoder(self) -> LlamaDecoder:
-        """Return the LLM's layers, for methods inside the LLM.
-
-        Raises:
-            UnsupportedModeError: for an LLM that is neither a Llama nor a Mistral.
-        """
-        return LlamaDecoder(self._model)
 
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import CheckpointError, InputError
-from adallava.families.decoder import LlamaDecoder
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.mrope import recounted
 from adallava.families.picture_inputs import PictureInputs
@@ -201,10 +200,6 @@ class QwenVLParts(StockParts):
     def recounted(self, rows: Tensor, images: Tensor, steps: Tensor) -> Tensor:
         """Return positions counted anew, [3, B, Lc]; see `mrope.recounted`."""
         return recounted(rows, images, steps)
-
-    def decoder(self) -> LlamaDecoder:
-        """Return the LLM's layers."""
-        return LlamaDecoder(self._model)
 
 
 @dataclass(frozen=True, kw_only=True)

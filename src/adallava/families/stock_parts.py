@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import CheckpointError
+from adallava.families.decoder import StockDecoder
 
 
 class StockParts:
@@ -90,6 +91,14 @@ class StockParts:
         if window is None or (kinds is not None and "sliding_attention" not in kinds):
             return None
         return int(window)
+
+    def decoder(self) -> StockDecoder:
+        """Return the LLM's layers, for methods inside the LLM.
+
+        Raises:
+            UnsupportedModeError: for an LLM whose layers are not known.
+        """
+        return StockDecoder(self._model, (*self.llm_path, "layers"))
 
     @property
     def num_llm_layers(self) -> int:

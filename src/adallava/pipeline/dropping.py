@@ -1,15 +1,16 @@
 """Carries out a plan of drops while stock `generate` or `forward` runs: the state of one call, thrown away with it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
+from adallava.families.transformers_internals import holds_layer
 from adallava.pipeline.checked import check_merging, check_selection
-from adallava.pipeline.drops import DropPlan, PlannedDrop, Stage
+from adallava.pipeline.drops import DropPlan, Stage
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.pack import merge_embeds
 from adallava.pipeline.standing import Standing
@@ -17,22 +18,22 @@ from adallava.selection.layer_contract import DropInput, LayerSelector, PromptIn
 from adallava.selection.selector_contract import Selection
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Reading:
-    """What a stage's layers read beside the hidden states, in the place of what transformers made for all."""
+    """What a stage's layers read in one pass, in the place of what transformers made for all tokens.
 
-    attention_mask: Tensor | None
-    position_embeddings: tuple[Tensor, Tensor]
-    position_ids: Tensor
+    Attributes:
+        stage: number of it.
+        columns: [B, S'] int64, which of the tokens that entered are left; None behind the prompts, where one token of
+            each row runs.
+        counted: positions of the tokens that are left, counted anew, [B, S'] or [R, B, S']; None where they are kept.
+        made: mask, rotary tables and positions, by the kind of a layer: made when the first of a kind asks.
+    """
 
-    def put_into(self, inputs: LayerInputs) -> LayerInputs:
-        """Return a layer's inputs with these in the place of transformers' own."""
-        return replace(
-            inputs,
-            attention_mask=self.attention_mask,
-            position_embeddings=self.position_embeddings,
-            position_ids=self.position_ids,
-        )
+    stage: int
+    columns: Tensor | None
+    counted: Tensor | None = None
+    made: dict[Hashable, tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]] = field(default_factory=dict)
 
 
 class LayerDrops:
@@ -104,14 +105,14 @@ class LayerDrops:
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         """Run one layer, with the drop before or behind it. See `AroundLayer`."""
         hidden = self.enter(index, hidden, inputs)
-        read = inputs if self._reading is None else self._reading.put_into(inputs)
+        read = self._read(index, hidden, inputs)
         following = None if self._prefilled else self._drops.get(index + 1)
         attention = None
         if following is not None and self._plan.drops[following].scored_by == index:
             attention = self._attention(following, hidden, read.position_embeddings)
         hidden = layer(hidden, read)
         if following is not None and attention is not None:
-            hidden = self._drop(following, attention, hidden, read)
+            hidden = self._drop(following, attention, hidden)
         self._prefilled = self._prefilled or index == self._plan.num_layers - 1
         return hidden
 
@@ -125,12 +126,29 @@ class LayerDrops:
         if number is None:
             return hidden
         if self._prefilled:
-            self._reading = self._decode_reading(number, hidden, inputs)
+            self._reading = _Reading(number + 1, None)
         elif self._plan.drops[number].scored_by == index:
-            read = inputs if self._reading is None else self._reading.put_into(inputs)
-            attention = self._attention(number, hidden, read.position_embeddings)
-            hidden = self._drop(number, attention, hidden, read)
+            attention = self._attention(number, hidden, self._read(index, hidden, inputs).position_embeddings)
+            hidden = self._drop(number, attention, hidden)
         return hidden
+
+    def _read(self, index: int, hidden: Tensor, inputs: LayerInputs) -> LayerInputs:
+        """Return what layer `index` reads beside its hidden states."""
+        reading = self._reading
+        if reading is None or self._is_left_out(index, inputs):
+            return inputs
+        kind = self._decoder.kind(index)
+        if kind not in reading.made:
+            if reading.columns is None:
+                reading.made[kind] = self._decode_reading(reading.stage, index, hidden, inputs)
+            else:
+                reading.made[kind] = self._prefill_reading(reading, reading.columns, index, hidden, inputs)
+        mask, tables, position_ids = reading.made[kind]
+        return replace(inputs, attention_mask=mask, position_embeddings=tables, position_ids=position_ids)
+
+    def _is_left_out(self, index: int, inputs: LayerInputs) -> bool:
+        """Return whether a schedule left a layer out of the prompts: it holds nothing that a mask could fit."""
+        return self._prefilled and inputs.cache is not None and not holds_layer(inputs.cache, index)
 
     def _name_raters(self, inputs_embeds: Tensor) -> Raters:
         samples = self._plan.sample_of_image.unsqueeze(1)
@@ -161,9 +179,9 @@ class LayerDrops:
         rated = (shares * self._raters.weights.unsqueeze(-1)).sum(dim=1)
         return rated.gather(1, self._standing.vision)
 
-    def _drop(self, number: int, attention: Tensor, hidden: Tensor, read: LayerInputs) -> Tensor:
-        """Return the hidden states that are left, and make ready what the next stage's layers read with them."""
-        before, after, drop = self._plan.stages[number], self._plan.stages[number + 1], self._plan.drops[number]
+    def _drop(self, number: int, attention: Tensor, hidden: Tensor) -> Tensor:
+        """Return the hidden states that are left, and note where they come from."""
+        before, after = self._plan.stages[number], self._plan.stages[number + 1]
         repeats = self._repeats(hidden)
         one_each = hidden[::repeats]
         vision = one_each[self._plan.sample_of_image.unsqueeze(1), self._standing.vision]
@@ -174,10 +192,23 @@ class LayerDrops:
         left = _taken(one_each, sources)
         if selection.merge_weights is not None:
             left = merge_embeds(self._standing.layout, left, selection.apply(vision))
-        left = left.repeat_interleave(repeats, dim=0)
-        sources = sources.repeat_interleave(repeats, dim=0)
-        self._reading = self._prefill_reading(number, drop, after, sources, left, read)
-        return left
+        repeated = self._standing.sources(self._entering).repeat_interleave(repeats, dim=0)
+        self._reading = _Reading(number + 1, repeated, self._counted(number + 1))
+        return left.repeat_interleave(repeats, dim=0)
+
+    def _counted(self, stage: int) -> Tensor | None:
+        """Return positions counted anew over what is left, and note how much lower an answer goes on from there.
+
+        Padded on the left, as `generate` is, each prompt ends in the last column, in text, all of whose rows are alike.
+        """
+        if self._recount is None:
+            return None
+        assert self._last_positions is not None
+        counted = self._recount(self._standing.layout, self._patches)
+        last = counted[..., -1] if counted.dim() == 2 else counted[0, :, -1]
+        repeats = max(1, len(self._last_positions) // len(last))
+        self._shifts[stage] = self._last_positions[::repeats] - last
+        return counted
 
     @torch.no_grad()
     def _choose(self, attention: Tensor, vision: Tensor, before: Stage, after: Stage) -> Selection:
@@ -203,47 +234,34 @@ class LayerDrops:
         self._patches = self._patches.gather(1, selection.indices)
 
     def _prefill_reading(
-        self, number: int, drop: PlannedDrop, after: Stage, sources: Tensor, hidden: Tensor, read: LayerInputs
-    ) -> _Reading:
-        repeats = self._repeats(hidden)
-        mask = self._standing.layout.attention_mask.repeat_interleave(repeats, dim=0)
-        position_ids = read.position_ids.expand(len(hidden), -1).gather(1, sources)
-        if self._recount is not None:
-            counted = self._recount(self._standing.layout, self._patches)
-            self._note_shift(number, counted, repeats)
-            counted = counted.repeat_interleave(repeats, dim=-2)
+        self, reading: _Reading, columns: Tensor, index: int, hidden: Tensor, inputs: LayerInputs
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]:
+        position_ids = inputs.position_ids.expand(len(hidden), -1).gather(1, columns)
+        if reading.counted is not None:
+            counted = reading.counted.repeat_interleave(self._repeats(hidden), dim=-2)
             position_ids = counted if counted.dim() == 2 else position_ids
-            tables = self._decoder.position_embeddings(hidden, counted)
+            tables = self._decoder.position_embeddings(index, hidden, counted)
         else:
-            cosines, sines = (_taken(table.expand(len(hidden), -1, -1), sources) for table in read.position_embeddings)
+            entered = (table.expand(len(hidden), -1, -1) for table in inputs.position_embeddings)
+            cosines, sines = (_taken(table, columns) for table in entered)
             tables = (cosines, sines)
-        attention_mask = self._decoder.mask(drop.layer, hidden, mask if after.padded else None, read.cache)
-        return _Reading(attention_mask, tables, position_ids)
+        return self._mask(reading.stage, index, hidden, inputs), tables, position_ids
 
-    def _note_shift(self, number: int, counted: Tensor, repeats: int) -> None:
-        """Write down how much lower each sample's positions are behind a drop: an answer goes on from there.
-
-        Padded on the left, as `generate` is, each prompt ends in the last column, in text, all of whose rows are alike.
-        """
-        assert self._last_positions is not None
-        last = counted[..., -1] if counted.dim() == 2 else counted[0, :, -1]
-        entered = self._last_positions.expand(len(last) * repeats)[::repeats]
-        self._shifts[number] = entered - last
-
-    def _decode_reading(self, number: int, hidden: Tensor, inputs: LayerInputs) -> _Reading:
-        repeats = self._repeats(hidden)
+    def _decode_reading(
+        self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]:
         position_ids, tables = inputs.position_ids, inputs.position_embeddings
         if self._recount is not None:
-            position_ids = position_ids - self._shifts[number].repeat_interleave(repeats).unsqueeze(1)
-            tables = self._decoder.position_embeddings(hidden, position_ids)
-        padding = self._plan.stages[number + 1].padding_mask
-        attention_mask = self._decoder.mask(
-            self._plan.drops[number].layer,
-            hidden,
-            None if padding is None else padding.repeat_interleave(repeats, dim=0),
-            inputs.cache,
-        )
-        return _Reading(attention_mask, tables, position_ids)
+            shift = self._shifts[stage].repeat_interleave(self._repeats(hidden))
+            position_ids = position_ids - shift.unsqueeze(1)
+            tables = self._decoder.position_embeddings(index, hidden, position_ids)
+        return self._mask(stage, index, hidden, inputs), tables, position_ids
+
+    def _mask(self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor | None:
+        padding = self._plan.stages[stage].layout.padding_mask
+        if padding is not None:
+            padding = padding.repeat_interleave(self._repeats(hidden), dim=0)
+        return self._decoder.mask(index, hidden, padding, inputs.cache)
 
     def _repeats(self, hidden: Tensor) -> int:
         """Return how many rows a sample has: beams, or returns."""

@@ -33,17 +33,6 @@ class Stage:
 
     layout: Layout
 
-    @property
-    def padded(self) -> bool:
-        """True if some prompt is shorter than the batch, or holds a token that others do not read."""
-        hides = any(prompt.hidden_place is not None for prompt in self.layout.prompts)
-        return hides or len(set(self.layout.lengths)) > 1
-
-    @property
-    def padding_mask(self) -> Tensor | None:
-        """Which tokens may be read, [B, S], if not all may."""
-        return self.layout.attention_mask if self.padded else None
-
     def to(self, device: torch.device) -> "Stage":
         """Return the same stage with its tensors on `device`."""
         return replace(self, **_moved(self, device))

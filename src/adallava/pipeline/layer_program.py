@@ -1,6 +1,7 @@
 """What happens around an LLM's layers in one call: one program, and whatever runs the layers takes it.
 
     drops        tokens become fewer, before or behind a layer
+    masks        layers read masks of their own, where kinds of layers differ and some are left out
     additions    rows are added to tokens' states behind a layer, in the first pass
     skips        some rows of the batch leave a layer out, whole or in part
 
@@ -19,6 +20,7 @@ from adallava.families.capabilities import decoder_of
 from adallava.families.family_contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.dropping import LayerDrops
+from adallava.pipeline.own_masks import OwnMasks
 from adallava.pipeline.skips import ScheduledLayers
 
 
@@ -70,18 +72,20 @@ class LayerProgram:
 
     Attributes:
         drops: of a method inside the LLM.
+        masks: of a schedule, where layers are of several kinds.
         additions: of a family that adds rows behind layers.
         skips: of a schedule.
     """
 
     drops: LayerDrops | None = None
+    masks: OwnMasks | None = None
     additions: AddedRows | None = None
     skips: ScheduledLayers | None = None
 
     @property
     def steps(self) -> tuple[LayerStep, ...]:
         """Those that there are; none where the stock model runs as it is."""
-        steps = (self.drops, self.additions, self.skips)
+        steps = (self.drops, self.masks, self.additions, self.skips)
         return tuple(step for step in steps if step is not None)
 
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:

@@ -142,6 +142,12 @@ class Layout:
         """Real tokens of each shortened prompt."""
         return tuple(prompt.length for prompt in self.prompts)
 
+    @property
+    def padding_mask(self) -> Tensor | None:
+        """Which tokens others may read, [B, Lc], if not all may: a prompt is shorter, or holds a hidden token."""
+        hides = any(prompt.hidden_place is not None for prompt in self.prompts)
+        return self.attention_mask if hides or len(set(self.lengths)) > 1 else None
+
     def to(self, device: torch.device) -> "Layout":
         """Return the same layout with its tensors on `device`."""
         moved: dict[str, Any] = {

@@ -19,6 +19,7 @@ from adallava.pipeline.dropping import LayerDrops
 from adallava.pipeline.latency_token import LatencyTokens, latency_tokens, token_places, with_tokens
 from adallava.pipeline.layer_program import AddedRows, LayerProgram
 from adallava.pipeline.layout import Layout
+from adallava.pipeline.own_masks import OwnMasks
 from adallava.pipeline.prepare import Prepared, PreparedInside, prepare_request
 from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.pipeline.skips import SampleLayers, ScheduledLayers
@@ -92,15 +93,18 @@ def prepare_run(
     request = with_tokens(family, scheduler, request, unit_counts, units)
     run = _run_of(family, request, before(request))
     entering = _layout_at(run, units)
+    decoder = decoder_of(family)
     layers = ScheduledLayers(
-        decoder_of(family),
+        decoder,
         scheduler,
         units,
         unit_counts,
         torch.tensor([wrap_seed(seed) for seed in request.seeds], dtype=torch.int64),
         token_places(entering),
     )
-    run = replace(run, program=replace(run.program, skips=layers))
+    own = run.inside is None and decoder.is_mixed
+    masks = OwnMasks(decoder, run.prepared.layout.padding_mask) if own else None
+    run = replace(run, program=replace(run.program, masks=masks, skips=layers))
     latency = latency_tokens(scheduler, unit_counts, units, family.device)
     return run if latency is None else _with_latency(run, latency)
 
@@ -129,7 +133,7 @@ def _count_units(
 
 def _run_of(family: Family, request: Request, prepared: Prepared | PreparedInside) -> LLMRun:
     if isinstance(prepared, PreparedInside):
-        program = LayerProgram(prepared.drops, _additions(prepared.prepared, prepared.drops))
+        program = LayerProgram(prepared.drops, additions=_additions(prepared.prepared, prepared.drops))
         return LLMRun(family, request, prepared.prepared, program, prepared)
     return LLMRun(family, request, prepared, LayerProgram(additions=_additions(prepared)))
 
