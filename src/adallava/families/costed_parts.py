@@ -76,6 +76,11 @@ def let_first_stand_for_all(layers: Sequence[nn.Module]) -> None:
             _pass_on(layers[place], layers[first])
 
 
+def one_side(size: int | Sequence[int]) -> int:
+    """Return a side of a square that a config states once, or for rows and for columns."""
+    return size if isinstance(size, int) else int(size[0])
+
+
 def costed_parts_of(
     model: Any,
     tower: Any,
@@ -96,12 +101,14 @@ def costed_parts_of(
         called: makes of a tower what is called with pixels alone.
     """
     vision = model.config.vision_config
+    patch = one_side(vision.patch_size)
     layers = stacked_layers(llm, llm.config.num_hidden_layers)
     let_first_stand_for_all(layers)
 
     def tower_of_side(side: int) -> tuple[nn.Module, Sequence[Any]]:
         config = copy.deepcopy(vision)
-        config.image_size = side * vision.patch_size
+        pixels = side * patch
+        config.image_size = pixels if isinstance(vision.image_size, int) else [pixels, pixels]
         built = on_meta(type(tower), config)
         tower_layers = stacked_layers(built, vision.num_hidden_layers)
         let_first_stand_for_all(tower_layers)
@@ -110,8 +117,8 @@ def costed_parts_of(
     return CostedParts(
         model=model,
         tower_of_side=tower_of_side,
-        side=vision.image_size // vision.patch_size,
-        patch_size=vision.patch_size,
+        side=one_side(vision.image_size) // patch,
+        patch_size=patch,
         channels=vision.num_channels,
         tower_width=vision.hidden_size,
         projector=projector,

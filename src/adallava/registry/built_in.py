@@ -40,6 +40,7 @@ SCHEDULERS = {
 FAMILIES = {
     "gemma3": "adallava.families.gemma3:Gemma3Family",
     "idefics3": "adallava.families.idefics3:Idefics3Family",
+    "internvl": "adallava.families.internvl:InternVLFamily",
     "llava": "adallava.families.llava:LlavaFamily",
     "llava_next": "adallava.families.llava_next:LlavaNextFamily",
     "smolvlm": "adallava.families.idefics3:SmolVLMFamily",
