@@ -16,6 +16,8 @@ from adallava.costs.counted import count_costs
 from adallava.errors import UnsupportedModeError
 from adallava.families.needs import check_needs
 from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.processors.picture_cuts import find_frame
+from adallava.records.picture_frames import WHOLE
 from adallava.runs.answer_flops import count_flops
 from adallava.selection import build_selector
 
@@ -48,6 +50,10 @@ def masked_logits(base: Any, inputs: dict[str, Any], kept: Sequence[Sequence[Seq
     positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
     logits = base(**inputs | {"attention_mask": mask}, position_ids=positions, use_cache=False).logits
     return [row[stays.bool()] for row, stays in zip(logits, mask, strict=True)]
+
+
+def test_the_whole_picture_is_seen(full: AdaLlava) -> None:
+    assert find_frame(full.processor, (40, 90)) == WHOLE
 
 
 def test_its_processor_says_which_tokens_are_a_pictures(full: AdaLlava, inputs: dict[str, Any]) -> None:

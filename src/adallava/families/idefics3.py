@@ -242,6 +242,13 @@ class SmolVLMFamily(Idefics3Family):
     name = "smolvlm"
     transformers_class = "SmolVLMForConditionalGeneration"
 
+    @staticmethod
+    def processor_class() -> Any:
+        """Return Idefics3's: of pictures it makes what SmolVLM's makes, which reads videos too and asks for more."""
+        from transformers import Idefics3Processor
+
+        return Idefics3Processor
+
 
 @dataclass(frozen=True)
 class _Piece:
