@@ -73,11 +73,16 @@ def test_joined_weights_are_quantized_as_one_and_held_once(
     if name == "fp8":
         with pytest.raises(UnsupportedModeError, match="multiples of 16"):
             quantize(copy.deepcopy(full.base).to(torch.bfloat16), name)  # 24 rows
-    quantize(base, name)
     stack = layer_stack(base)
     layer: Any = stack.layers[0]
+    with torch.no_grad():
+        layer.mlp.gate_proj.weight[5] = 0.0
+    quantize(base, name)
     states = torch.randn(2, 5, stack.width, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    states[1, 3] = 0.0  # as a padded token is
     expected = torch.cat([part(states) for part in (layer.mlp.gate_proj, layer.mlp.up_proj)], dim=-1)
+    assert expected.isfinite().all()
+    assert not expected[1, 3].any()
     held = sum(stored_bytes(stack.layers[0]).values())
     fused = FusedStack(stack, compiles=False)
     assert torch.equal(torch.nn.functional.linear(states, *fused.weights[0].gate_up), expected)

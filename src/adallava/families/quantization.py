@@ -25,6 +25,9 @@ from adallava.records.names import QuantizationName
 _HOPPER = (9, 0)
 """The first compute capability whose products in float8 were tried here."""
 
+_LEAST = 1e-12
+"""What the largest number of a token is taken for at least: a padded token may be all zeros, and 0 / 0 is no number."""
+
 _NAMES: dict[tuple[str, bool], str] = {
     ("Int8Tensor", False): "int8",
     ("Float8Tensor", False): "fp8-weights",
@@ -87,7 +90,9 @@ def quantize(model: Any, name: str) -> None:
     elif name == "fp8-weights":
         config = torchao.Float8WeightOnlyConfig(**settings)
     else:
-        config = torchao.Float8DynamicActivationFloat8WeightConfig(granularity=torchao.PerRow(), **settings)
+        config = torchao.Float8DynamicActivationFloat8WeightConfig(
+            granularity=torchao.PerRow(), activation_value_lb=_LEAST, **settings
+        )
     torchao.quantize_(layers, config)
     products = [(path, module) for path, module in layers.named_modules() if isinstance(module, nn.Linear)]
     for path, product in products:
@@ -96,10 +101,19 @@ def quantize(model: Any, name: str) -> None:
                 f"quantization={name!r} cannot be had for this model: layer {path} is of the sizes "
                 f"{tuple(product.weight.shape)}, and torchao takes multiples of 16"
             )
+        _mend_rows_of_zeros(product.weight)
     if not products:
         raise UnsupportedModeError(f"quantization={name!r} cannot be had for this model: its layers hold no products")
     # transformers' own would write a config and then break off.
     model.save_pretrained = partial(_refuse_saving, name)
+
+
+def _mend_rows_of_zeros(weight: Any) -> None:
+    """Give rows of zeros a scale: divided by the one that torchao finds in float8 they are no numbers."""
+    if weight.qdata.dtype == torch.float8_e4m3fn:
+        zeros = weight.scale == 0.0
+        weight.qdata.view(torch.uint8).masked_fill_(zeros, 0)
+        weight.scale.masked_fill_(zeros, 1.0)
 
 
 def _refuse_saving(name: str, *_: Any, **__: Any) -> None:
