@@ -14,7 +14,7 @@ from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities import adds_rows, decoder_of, take_pictures
 from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
@@ -29,6 +29,7 @@ from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
+from adallava.pipeline.skips import SampleLayers
 from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.pipeline.stock_arguments import check_as_configured
 from adallava.processors.stock_processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
@@ -395,7 +396,6 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
         latency: LatencyLike | Sequence[LatencyLike] = 1.0,
         seed: int | Sequence[int] = 0,
@@ -408,9 +408,8 @@ class AdaLlava:
         Args:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
-            pixel_values: [I, 3, H, W], one row per image, in the order of the prompts; of LLaVA-NeXT
-                [I, tiles, 3, H, W].
-            image_sizes: [I, 2], of a processor that gives them: pictures of LLaVA-NeXT differ in their N.
+            pixel_values: the pictures in the order of the prompts, as the processor makes them. What else it makes of
+                them, such as their sizes, is taken by its name, and so is what it says of each token.
             token_budget: one for all samples, or one each.
             latency: how much of the LLM runs, 1.0 for all of it; one for all samples, or one each.
             seed: of methods and schedulers that draw; one for all samples, or one each.
@@ -430,10 +429,11 @@ class AdaLlava:
                 "generate decodes answers with the processor's tokenizer, and this model was made without a processor: "
                 "AdaLlava(base, processor)"
             )
+        pictures, generation_kwargs = take_pictures(self._family, {"pixel_values": pixel_values, **generation_kwargs})
         request = Request.parse(
             input_ids,
             attention_mask,
-            PictureInputs.of(pixel_values, image_sizes=image_sizes),
+            pictures,
             side="left",
             token_budget=token_budget,
             latency=latency,
@@ -458,7 +458,8 @@ class AdaLlava:
             prompt_columns=prompt_columns,
             inside_llm=isinstance(self.selector, LayerSelector)
             or request.skips_layers(self.family.num_llm_layers)
-            or has_free_token(self.scheduler),
+            or has_free_token(self.scheduler)
+            or adds_rows(self._family),
         )
         check_generation_bounds(asked_values(generation_kwargs, default_config), self.base)
         warn_of_positions(self.base.config, prompt_columns, plan.max_new_tokens)
@@ -471,28 +472,71 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
+        **processed: Any,
     ) -> tuple[WhatRan, ...]:
         """Return what each sample would keep, without an answer. Arguments as for `generate`.
 
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
+
+        Raises:
+            InputError: also for an argument that nobody knows.
         """
         request = Request.parse(
             input_ids,
             attention_mask,
-            PictureInputs.of(pixel_values, image_sizes=image_sizes),
+            self._pictures("select", pixel_values, processed),
             side="left",
             token_budget=token_budget,
             seed=seed,
             positions=positions,
         )
         run = self._prepare(request)
-        chosen = run.prepared if run.inside is None else choose_inside(run.inside)
+        chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
         return describe_choice(chosen, run.request, self.scheduler)
+
+    def _pictures(self, taker: str, pixel_values: Tensor | None, processed: dict[str, Any]) -> PictureInputs | None:
+        """Return what the processor made of the pictures, and refuse anything else."""
+        pictures, unknown = take_pictures(self._family, {"pixel_values": pixel_values, **processed})
+        for name in unknown:
+            raise InputError(f"{taker} takes no {name}")
+        return pictures
+
+    @torch.no_grad()
+    def read_layers(
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
+        latency: LatencyLike | Sequence[LatencyLike],
+        seed: int | Sequence[int] = 0,
+        positions: Positions = "original",
+        **processed: Any,
+    ) -> tuple[SampleLayers, ...] | None:
+        """Return what of the LLM would run for each sample, without an answer; None if all layers run for all.
+
+        Arguments as for `generate`. The LLM runs as far as the scheduler reads it, and not at all for one that reads
+        no prompt.
+
+        Raises:
+            InputError: also for an argument that nobody knows.
+        """
+        request = Request.parse(
+            input_ids,
+            attention_mask,
+            self._pictures("read_layers", pixel_values, processed),
+            side="left",
+            token_budget=token_budget,
+            latency=latency,
+            seed=seed,
+            positions=positions,
+        )
+        return self._prepare(request, stages=self._engines.stages()).decide()
 
     def forward(
         self,
@@ -500,7 +544,6 @@ class AdaLlava:
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
         labels: Tensor | None = None,
         token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
         latency: LatencyLike | Sequence[LatencyLike] = 1.0,
@@ -525,13 +568,14 @@ class AdaLlava:
             InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
             UnsupportedModeError: for an argument that cannot be given correctly, or gradients of quantized weights.
         """
+        pictures, forward_kwargs = take_pictures(self._family, {"pixel_values": pixel_values, **forward_kwargs})
         check_as_configured(forward_kwargs, self.base.config)
         if torch.is_grad_enabled():
             check_untrained(self.base, "forward() outside of torch.no_grad()")
         request = Request.parse(
             input_ids,
             attention_mask,
-            PictureInputs.of(pixel_values, image_sizes=image_sizes),
+            pictures,
             side="right",
             token_budget=token_budget,
             latency=latency,

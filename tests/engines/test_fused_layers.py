@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from models import tiny_base
 
 from adallava import AdaLlava
 from adallava.engines.fused_layers import FusedStack
@@ -31,8 +32,12 @@ def logits(stack: Any, plain: LayerStack, length: int = 7) -> torch.Tensor:
     return torch.stack(seen)
 
 
-def test_joined_layers_give_the_stock_layers_logits(full: AdaLlava) -> None:
-    base = copy.deepcopy(full.base)
+@pytest.mark.parametrize(("llm", "options"), [("llama", {}), ("qwen2", {}), ("qwen3", {"head_dim": 16})])
+def test_joined_layers_give_the_stock_layers_logits(llm: str, options: dict[str, Any]) -> None:
+    base = tiny_base(llm=llm, **options)
+    for parameter in base.model.language_model.parameters():
+        if parameter.ndim == 1:  # Biases and norms, of heads too.
+            parameter.data += 0.3 * torch.randn_like(parameter)
     stack = layer_stack(base)
     expected = logits(stack, stack)
     before = {name: weight.clone() for name, weight in base.named_parameters()}

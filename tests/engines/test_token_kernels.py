@@ -38,7 +38,9 @@ def check_products(kernels: LayerKernels, dtype: torch.dtype, width: int, size: 
             torch.testing.assert_close(got, wanted, rtol=ROUNDING[dtype], atol=ROUNDING[dtype])
 
 
-def check_attention(kernels: LayerKernels, dtype: torch.dtype, heads: int, kv_heads: int, at: int) -> None:
+def check_attention(
+    kernels: LayerKernels, dtype: torch.dtype, heads: int, kv_heads: int, at: int, normed: bool
+) -> None:
     """The new key and value are written; columns that the mask hides, or that are not written yet, are not read."""
     width, capacity = 16, 300
     sizes = LayerSizes(heads, kv_heads, width, 1e-5, width**-0.5)
@@ -48,10 +50,11 @@ def check_attention(kernels: LayerKernels, dtype: torch.dtype, heads: int, kv_he
     seen[1] = False  # of two columns or more: one that is hidden
     mask = torch.zeros(1, 1, 1, capacity, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
     caches = [a_row(1, kv_heads, capacity, width, dtype=dtype, seed=seed) for seed in (3, 4)]
+    norms = (a_row(width, dtype=dtype, seed=5), a_row(width, dtype=dtype, seed=6)) if normed else None
     both = []
     for run in (kernels, PLAIN):
         keys, values = (cache.clone() for cache in caches)
-        reads = Reads(angles.cos().to(dtype), angles.sin().to(dtype), mask, keys, values, torch.tensor([at]))
+        reads = Reads(angles.cos().to(dtype), angles.sin().to(dtype), mask, keys, values, torch.tensor([at]), norms)
         both.append((run.attend(joined, reads, sizes), keys, values))
     for got, wanted in zip(*both, strict=True):
         torch.testing.assert_close(got, wanted, rtol=ROUNDING[dtype], atol=ROUNDING[dtype])
@@ -67,5 +70,5 @@ def test_products_of_one_row(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_attention_of_one_token(dtype: torch.dtype) -> None:
     kernels = one_row()
-    check_attention(kernels, dtype, heads=4, kv_heads=4, at=0)
-    check_attention(kernels, dtype, heads=6, kv_heads=2, at=280)
+    check_attention(kernels, dtype, heads=4, kv_heads=4, at=0, normed=True)
+    check_attention(kernels, dtype, heads=6, kv_heads=2, at=280, normed=False)

@@ -5,17 +5,21 @@ from typing import Any
 
 import pytest
 from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
+from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = ("llava", "llava_next")
+FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl")
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
 def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """A random checkpoint of each family, with processor and adapters. Do not write to it."""
-    return tiny_folder if request.param == "llava" else tiny_next(tmp_path_factory.mktemp("tiny_next"))
+    if request.param == "llava":
+        return tiny_folder
+    folder = tmp_path_factory.mktemp(request.param)
+    return tiny_next(folder) if request.param == "llava_next" else tiny_qwen(request.param, folder)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from adallava import AdaLlava
 from adallava.errors import AdallavaError, InputError, UnsupportedModeError
 from adallava.pipeline.allocate import share_over_images
 from adallava.pipeline.drops import plan_drops
+from adallava.pipeline.standing import Standing
 from adallava.selection import build_selector
 from adallava.selection.fastv import FastVSelector
 from adallava.selection.layer_contract import Drop
@@ -242,8 +243,8 @@ def test_gradient_checkpointing_computes_the_same(full: AdaLlava, inputs: dict[s
 
 
 def test_another_llm_is_refused_before_anything_runs(full: AdaLlava) -> None:
-    other = AdaLlava(base_like(full, llm="qwen2"), full.processor)
-    with pytest.raises(UnsupportedModeError, match=r"layers of llama and mistral; this model's LLM is 'qwen2'"):
+    other = AdaLlava(base_like(full, llm="olmo2"), full.processor)
+    with pytest.raises(UnsupportedModeError, match="LLM is 'olmo2', whose layers are of the class Olmo2DecoderLayer"):
         other.with_method("fastv")
     with pytest.raises(UnsupportedModeError, match="this LLM has 2"):
         AdaLlava(base_like(full, num_hidden_layers=2), full.processor).with_method("fastv")
@@ -341,11 +342,13 @@ def test_a_plan_by_hand() -> None:
     plan = plan_drops(FastVSelector(), layout, 4)
     (drop,) = plan.drops
     assert (drop.layer, drop.scored_by) == (2, 1)
-    assert drop.sources.tolist() == [[0, 1, 2, 2, 6, 7], [0, 0, 0, 2, 6, 7]]
-    assert plan.stages[0].vision_places.tolist() == [[2, 3, 4, 5], [2, 3, 4, 5]]
-    assert plan.stages[0].text_places.tolist() == [[6, 7], [6, 7]]
-    # What is left stands on the right, as in any batch that is padded on the left.
-    assert plan.stages[1].vision_places.tolist() == [[2, 3], [3, 3]]
-    assert plan.stages[1].text_places.tolist() == [[4, 5], [4, 5]]
+    before = Standing.of(plan.stages[0].layout, torch.tensor([[0, 1, 2, 3]] * 2), plan)
+    assert before.vision.tolist() == [[2, 3, 4, 5], [2, 3, 4, 5]]
+    assert before.text.tolist() == [[6, 7], [6, 7]]
+    # What is left stands on the right, as in any batch that is padded on the left; one token of the second image is.
+    after = Standing.of(plan.stages[1].layout, torch.tensor([[1, 3], [2, 0]]), plan)
+    assert after.sources(before).tolist() == [[0, 1, 3, 5, 6, 7], [0, 0, 0, 4, 6, 7]]
+    assert after.vision.tolist() == [[2, 3], [3, 3]]
+    assert after.text.tolist() == [[4, 5], [4, 5]]
     assert plan.stages[1].layout.mask.tolist() == [[1] * 6, [0, 0, 0, 1, 1, 1]]
     assert plan.tokens_by_layer == ((4, 4, 2, 2), (4, 4, 1, 1))

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from adallava.errors import InputError
-from adallava.families.picture_inputs import PictureInputs
+from adallava.families.capabilities import take_pictures
 from adallava.model import AdaLlava
 
 BEFORE_PICTURE_TOKENS = 5
@@ -35,7 +35,7 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int) -> dict[str
     words = _words(model)
     text = words[torch.randint(len(words), (batch_size, text_tokens), generator=generator)]
     pictures = _pictures(model, batch_size, generator)
-    given = PictureInputs.of(**pictures)
+    given, _ = take_pictures(model.family, pictures)
     assert given is not None
     each = sum(rows * columns for rows, columns in model.family.grids(given)) // batch_size
     image = torch.full((batch_size, each), model.family.image_token_id)
@@ -53,7 +53,7 @@ def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator) -> d
         return {"pixel_values": pixels.to(model.device, model.dtype)}
     noise = torch.randint(0, 256, (size, size, 3), generator=generator, dtype=torch.uint8).numpy()
     made = processor(images=[noise] * batch_size, return_tensors="pt")
-    given = {name: made[name] for name in ("pixel_values", "image_sizes") if name in made}
+    given = {name: made[name] for name in model.family.picture_inputs if name in made}
     given["pixel_values"] = given["pixel_values"].to(model.device, model.dtype)
     return given
 

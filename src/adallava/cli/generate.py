@@ -296,14 +296,13 @@ def _with_pictures(
     whole: Sequence[tuple["Image.Image", "Frame | None"]],
     args: argparse.Namespace,
 ) -> list[BudgetResult]:
-    from adallava.families.capabilities import shown_patches
-    from adallava.families.picture_inputs import PictureInputs
+    from adallava.families.capabilities import shown_patches, take_pictures
     from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, framed, save_pictures, seen_pictures, with_layers
     from .generate_table import layer_shares_of
 
-    given = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
+    given, _ = take_pictures(model.family, inputs)
     assert given is not None
     grids = model.family.grids(given)
     pictures = seen_pictures(shown_patches(model.family, given), model.processor.image_processor)

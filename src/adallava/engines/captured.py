@@ -42,7 +42,7 @@ MEMORY_SHARE = 0.5
 
 
 class CapturedEngine:
-    """Greedy and sampled decoding of a Llama or a Mistral. One call at a time: others wait."""
+    """Greedy and sampled decoding of a `LayerStack`. One call at a time: others wait."""
 
     def __init__(self, room: Room) -> None:
         """Hold nothing yet."""
@@ -71,6 +71,8 @@ class CapturedEngine:
                 return refused
         if run.layers is not None and not run.layers.runs_whole_layers:
             return "its scheduler runs parts of layers"
+        if run.program.additions is not None:
+            return "rows are added to its tokens behind some of its layers"
         batch = run.prepared.batch
         if batch.others or batch.position_ids.dim() != 2:
             return "its tokens carry more than one row of positions"

@@ -1,4 +1,4 @@
-"""A Llama's layers as one function of tensors, compiled once for each shape and called for every layer.
+"""Layers of a Llama, or of one like it, as one function of tensors: compiled once for each shape, called for all.
 
     stock          q  k  v    gate  up         seven products a layer
     here           qkv        gate+up          four, each over joined weights
@@ -36,6 +36,8 @@ class LayerWeights:
         second_norm: [D].
         gate_up: [2 M, D].
         down: [D, M].
+        query_norm: [head width], of each query before it is turned; None without one.
+        key_norm: the same of keys.
     """
 
     first_norm: Tensor
@@ -44,6 +46,8 @@ class LayerWeights:
     second_norm: Tensor
     gate_up: Joined
     down: Joined
+    query_norm: Tensor | None = None
+    key_norm: Tensor | None = None
 
     def products(self) -> tuple[Tensor, ...]:
         """Return the weights of the products."""
@@ -62,6 +66,8 @@ def run_fused_layer(
         sizes: of the layer.
         kernels: that run its steps.
     """
+    if weights.query_norm is not None and weights.key_norm is not None:
+        reads = reads._replace(norms=(weights.query_norm, weights.key_norm))
     joined = kernels.normed(hidden, weights.first_norm, sizes.eps, weights.qkv)
     hidden = kernels.added(kernels.attend(joined, reads, sizes), weights.out, hidden)
     gated = kernels.gated(hidden, weights.second_norm, sizes.eps, weights.gate_up)
@@ -149,7 +155,14 @@ def _joined_layer(layer: Any) -> LayerWeights:
         second_norm=layer.post_attention_layernorm.weight.detach(),
         gate_up=_joined((gate, up)),
         down=_joined((down,)),
+        query_norm=_norm_of_heads(layer, "q_norm"),
+        key_norm=_norm_of_heads(layer, "k_norm"),
     )
+
+
+def _norm_of_heads(layer: Any, name: str) -> Tensor | None:
+    norm = getattr(layer.self_attn, name, None)
+    return None if norm is None else norm.weight.detach()
 
 
 def _joined(products: Sequence[Any]) -> Joined:

@@ -45,6 +45,7 @@ class Reads(NamedTuple):
         keys: [B, kv heads, C, head width], written in place.
         values: the same.
         slot: [1] the column that one token is written to; None for a prompt, which begins at column 0.
+        norms: of queries and keys before they are turned, [head width] each; None for layers without.
     """
 
     cosines: Tensor
@@ -53,6 +54,7 @@ class Reads(NamedTuple):
     keys: Tensor
     values: Tensor
     slot: Tensor | None
+    norms: tuple[Tensor, Tensor] | None = None
 
 
 class LayerKernels(NamedTuple):
@@ -110,6 +112,8 @@ def _attend(joined: Tensor, reads: Reads, sizes: LayerSizes) -> Tensor:
     widths = [sizes.heads * sizes.head_width, *[sizes.kv_heads * sizes.head_width] * 2]
     split = joined.split(widths, dim=-1)  # type: ignore[no-untyped-call]
     query, key, value = (part.view(batch_size, length, -1, sizes.head_width).transpose(1, 2) for part in split)
+    if reads.norms is not None:
+        query, key = (_rms_norm(part, norm, sizes.eps) for part, norm in zip((query, key), reads.norms, strict=True))
     query, key = rotate(query, key, reads.cosines, reads.sines)
     if reads.slot is None:
         reads.keys[:, :, :length].copy_(key)

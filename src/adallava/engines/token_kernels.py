@@ -109,7 +109,13 @@ def _next_power(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
+def _rounded_norm(read, scale, factor, kind: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return a norm's numbers, rounded where the stock norm rounds."""
+    return ((read * scale).to(kind).to(tl.float32) * factor).to(kind).to(tl.float32)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _row_product(  # type: ignore[no-untyped-def]
     row,
     weight,
@@ -147,8 +153,7 @@ def _row_product(  # type: ignore[no-untyped-def]
         read = tl.load(row + columns, mask=is_column, other=0.0).to(tl.float32)
         if has_norm:
             factor = tl.load(norm + columns, mask=is_column, other=0.0).to(tl.float32)
-            # Rounded where the stock norm rounds.
-            read = ((read * scale).to(kind).to(tl.float32) * factor).to(kind).to(tl.float32)
+            read = _rounded_norm(read, scale, factor, kind)
         # Offsets of a large weight do not fit 32 bits.
         places = rows.to(tl.int64)[:, None] * width + columns[None, :]
         inside = is_row[:, None] & is_column[None, :]
@@ -180,22 +185,28 @@ def _row_product(  # type: ignore[no-untyped-def]
 def _attend(joined: Tensor, reads: Reads, sizes: LayerSizes) -> Tensor:
     """Return what one token of each row reads; see `LayerKernels.attend`. The mask is [B, 1, 1, C]."""
     made = joined.new_empty((len(joined), 1, sizes.heads * sizes.head_width))
+    *places, norms = reads
+    query_norm, key_norm = norms or (joined, joined)
     _token_attention[(len(joined) * sizes.heads,)](
         joined,
-        *reads,
+        *places,
+        query_norm,
+        key_norm,
         made,
         reads.keys.shape[2],
         sizes.scaling,
+        sizes.eps,
         heads=sizes.heads,
         kv_heads=sizes.kv_heads,
         head_width=sizes.head_width,
+        has_norms=norms is not None,
         block=_BLOCK_KEYS,
         num_warps=8,
     )
     return made
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _token_attention(  # type: ignore[no-untyped-def]
     joined,
     cosines,
@@ -204,12 +215,16 @@ def _token_attention(  # type: ignore[no-untyped-def]
     keys,
     values,
     slot,
+    query_norm,
+    key_norm,
     made,
     capacity,
     scaling,
+    eps,
     heads: tl.constexpr,
     kv_heads: tl.constexpr,
     head_width: tl.constexpr,
+    has_norms: tl.constexpr,
     block: tl.constexpr,
 ):
     """Write what one head of one row reads, and where it is the first of its group, the row's new key and value."""
@@ -224,10 +239,17 @@ def _token_attention(  # type: ignore[no-untyped-def]
     query_at = joined + (batch * (heads + 2 * kv_heads) + head) * head_width
     key_at = joined + (batch * (heads + 2 * kv_heads) + heads + shared) * head_width
     value_at = key_at + kv_heads * head_width
-    query = tl.load(query_at + width).to(tl.float32) * cosine + tl.load(query_at + turned).to(tl.float32) * sine
-    query = query.to(kind).to(tl.float32)
-    key = tl.load(key_at + width).to(tl.float32) * cosine + tl.load(key_at + turned).to(tl.float32) * sine
-    key = key.to(kind)
+    query, query_turned = tl.load(query_at + width).to(tl.float32), tl.load(query_at + turned).to(tl.float32)
+    key, key_turned = tl.load(key_at + width).to(tl.float32), tl.load(key_at + turned).to(tl.float32)
+    if has_norms:
+        scale = tl.rsqrt(tl.sum(query * query) / head_width + eps)
+        query = _rounded_norm(query, scale, tl.load(query_norm + width).to(tl.float32), kind)
+        query_turned = _rounded_norm(query_turned, scale, tl.load(query_norm + turned).to(tl.float32), kind)
+        scale = tl.rsqrt(tl.sum(key * key) / head_width + eps)
+        key = _rounded_norm(key, scale, tl.load(key_norm + width).to(tl.float32), kind)
+        key_turned = _rounded_norm(key_turned, scale, tl.load(key_norm + turned).to(tl.float32), kind)
+    query = (query * cosine + query_turned * sine).to(kind).to(tl.float32)
+    key = (key * cosine + key_turned * sine).to(kind)
     value = tl.load(value_at + width)
     at = tl.load(slot).to(tl.int32)
     row = (batch * kv_heads + shared).to(tl.int64) * capacity

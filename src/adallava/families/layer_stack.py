@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adallava.errors import UnsupportedModeError
 from adallava.families.transformers_internals import CACHE_NAMES, attention_of
 
-_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer")
+_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 """Stock classes: they take and return one hidden state, and attend causally without a mask."""
 
 _CHANGING_ROPE = ("dynamic", "longrope")

@@ -29,6 +29,7 @@ class LlavaNextFamily(LlavaParts):
 
     name = "llava_next"
     transformers_class = "LlavaNextForConditionalGeneration"
+    picture_inputs = ("pixel_values", "image_sizes")
 
     def __init__(self, model: Any) -> None:
         """Take hold of a loaded model.
@@ -151,8 +152,8 @@ def _sizes(pictures: PictureInputs) -> list[tuple[int, int]]:
     if "image_sizes" not in pictures.beside:
         raise InputError("LLaVA-NeXT needs the pictures' sizes: give the processor's image_sizes too")
     sizes = [(int(rows), int(columns)) for rows, columns in pictures.beside["image_sizes"].tolist()]
-    if len(sizes) != len(pictures):
-        raise InputError(f"image_sizes has {len(sizes)} rows, pixel_values {len(pictures)}: one each")
+    if len(sizes) != len(pictures.pixel_values):
+        raise InputError(f"image_sizes has {len(sizes)} rows, pixel_values {len(pictures.pixel_values)}: one each")
     return sizes
 
 

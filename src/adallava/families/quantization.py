@@ -82,7 +82,7 @@ def quantize(model: Any, name: str) -> None:
     if name == "none":
         return
     torchao = _torchao()
-    layers: Any = llm_of(model).layers
+    layers: nn.Module = llm_of(model).layers  # type: ignore[assignment]
     # Its settings of the compiler would hold for the whole process.
     settings = {"set_inductor_config": False, "version": 2}
     if name == "int8":

@@ -161,7 +161,7 @@ def describe_choice(prepared: Prepared, request: Request, scheduler: Scheduler |
     described, first = [], 0
     for number, prompt in enumerate(prepared.layout.prompts):
         inside = None if prepared.inside is None else prepared.inside[number]
-        images = slice(first, first + len(prompt.spans))
+        images = slice(first, first + prompt.num_images)
         first = images.stop
         described.append(
             WhatRan(

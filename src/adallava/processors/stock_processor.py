@@ -9,6 +9,7 @@ from adallava.checkpoints.hub import PROCESSOR_FILES, find_folder
 from adallava.checkpoints.json_files import read_json
 from adallava.checkpoints.schemas import MAX_TEMPLATE_CHARS, check_model_config
 from adallava.errors import CheckpointError, InputError, in_short
+from adallava.families.capabilities import processor_class
 from adallava.processors.bounded_call import call_within
 from adallava.processors.picture_cuts import pad_to_square as padding_to_square
 from adallava.processors.picture_cuts import pads_to_square
@@ -42,14 +43,15 @@ class AdaLlavaProcessor:
             CheckpointError: if its files are missing or damaged.
             UnsupportedModeError: if it cannot pad, or need not.
         """
-        from transformers import AutoConfig, AutoProcessor
+        from transformers import AutoConfig
 
         folder = find_folder(folder_or_id_of(name_or_path), PROCESSOR_FILES)
         check_processor(folder)
         check_model_config(folder / CONFIG_FILE, read_json(folder / CONFIG_FILE))
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            loader = processor_class(config.model_type)
+            processor = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a damaged file makes transformers or tokenizers raise
             raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {in_short(error)}") from error
         missing = [name for name in _PARTS if getattr(processor, name, None) is None]

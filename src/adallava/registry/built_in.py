@@ -40,6 +40,10 @@ SCHEDULERS = {
 FAMILIES = {
     "llava": "adallava.families.llava:LlavaFamily",
     "llava_next": "adallava.families.llava_next:LlavaNextFamily",
+    "qwen2_vl": "adallava.families.qwen2_vl:Qwen2VLFamily",
+    "qwen2_5_vl": "adallava.families.qwen2_5_vl:Qwen25VLFamily",
+    "qwen3_vl": "adallava.families.qwen3_vl:Qwen3VLFamily",
+    "qwen3_vl_moe": "adallava.families.qwen3_vl:Qwen3VLMoeFamily",
 }
 """Model families, by the `model_type` of their config."""
 

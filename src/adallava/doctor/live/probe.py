@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.budget import TokenBudget
+from adallava.families.capabilities import take_pictures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.model import AdaLlava, build_prompt
 from adallava.pipeline.allocate import MethodCounts, allocate_tokens, method_counts
@@ -48,7 +49,9 @@ class Probe:
     """A model with one method, and what to ask it. Results are computed once and shared by the checks.
 
     Attributes:
-        model: under examination.
+        model: under examination, on stock `generate`: answers are held to the stock model's bits, and some checks watch
+            layers run.
+        driven: the same on the engine that it is used with.
         budgets: below and at the full budget.
         singles: one input per sample, without padding.
         together: the same samples as one padded batch.
@@ -56,6 +59,7 @@ class Probe:
     """
 
     model: AdaLlava
+    driven: AdaLlava
     budgets: tuple[TokenBudget, ...]
     singles: tuple[Inputs, ...]
     together: Inputs
@@ -104,10 +108,10 @@ class Probe:
         return True
 
     def _features(self, inputs: Inputs) -> Tensor:
-        return self.model.family.encode(_pictures(inputs).to(self.model.dtype)).features
+        return self.model.family.encode(_pictures(self.model, inputs).to(self.model.dtype)).features
 
     def _grids(self, inputs: Inputs) -> tuple[tuple[int, int], ...]:
-        return self.model.family.grids(_pictures(inputs))
+        return self.model.family.grids(_pictures(self.model, inputs))
 
     @property
     def pruning_budgets(self) -> tuple[TokenBudget, ...]:
@@ -179,7 +183,8 @@ def make_probe(
         return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
     return Probe(
-        model=model,
+        model=model.with_engine("stock"),
+        driven=model,
         budgets=tuple(dict.fromkeys(budgets)),
         singles=tuple(prepared(index, index + 1) for index in range(num_samples)),
         together=prepared(0, num_samples),
@@ -223,7 +228,7 @@ def logits_at(model: AdaLlava, inputs: Inputs, budget: TokenBudget, seed: int | 
     return logits
 
 
-def _pictures(inputs: Inputs) -> PictureInputs:
-    pictures = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
+def _pictures(model: AdaLlava, inputs: Inputs) -> PictureInputs:
+    pictures, _ = take_pictures(model.family, inputs)
     assert pictures is not None
     return pictures
