@@ -15,7 +15,7 @@ from models import tiny_inputs
 
 from adallava import AdaLlava
 from adallava.engines.fused_layers import FusedStack
-from adallava.engines.layer_kernels import PLAIN
+from adallava.engines.layer_kernels import PLAIN, kernels_for
 from adallava.engines.watch import ModelWatch
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.head_groups import check_splittable
@@ -86,6 +86,11 @@ def test_joined_weights_are_quantized_as_one_and_held_once(
     held = sum(stored_bytes(stack.layers[0]).values())
     fused = FusedStack(stack, compiles=False)
     assert torch.equal(torch.nn.functional.linear(states, *fused.weights[0].gate_up), expected)
+    kernels = kernels_for(fused.weights[0].products())
+    assert (kernels is PLAIN) == (name != "fp8")
+    residual = torch.zeros_like(expected)
+    added = kernels.added(states, fused.weights[0].gate_up, residual)
+    torch.testing.assert_close(added, expected, rtol=2**-7, atol=2**-7)  # bfloat16, rounded twice
     assert layer.mlp.up_proj(states).equal(expected[..., expected.shape[-1] // 2 :]), "the stock model, as before"
     parts = [
         weight.qdata.untyped_storage().data_ptr() for weight in (layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight)

@@ -25,8 +25,11 @@ from adallava.records.names import QuantizationName
 _HOPPER = (9, 0)
 """The first compute capability whose products in float8 were tried here."""
 
-_LEAST = 1e-12
+LEAST = 1e-12
 """What the largest number of a token is taken for at least: a padded token may be all zeros, and 0 / 0 is no number."""
+
+MOST_IN_FP8 = 448.0
+"""The largest number of float8_e4m3."""
 
 _NAMES: dict[tuple[str, bool], str] = {
     ("Int8Tensor", False): "int8",
@@ -91,7 +94,7 @@ def quantize(model: Any, name: str) -> None:
         config = torchao.Float8WeightOnlyConfig(**settings)
     else:
         config = torchao.Float8DynamicActivationFloat8WeightConfig(
-            granularity=torchao.PerRow(), activation_value_lb=_LEAST, **settings
+            granularity=torchao.PerRow(), activation_value_lb=LEAST, **settings
         )
     torchao.quantize_(layers, config)
     products = [(path, module) for path, module in layers.named_modules() if isinstance(module, nn.Linear)]
@@ -201,9 +204,15 @@ def is_scaled_by_row(weight: Tensor) -> bool:
     return by_row and (zero is None or not bool(zero.any()))
 
 
+def multiplies_in_fp8(weight: Tensor) -> bool:
+    """Return whether what a weight is multiplied with is rounded to float8, each token by its own scale."""
+    kind = (type(weight).__name__, getattr(weight, "act_quant_kwargs", None) is not None)
+    return _NAMES.get(kind) == "fp8" and is_scaled_by_row(weight)
+
+
 def numbers_and_scales(weight: Any) -> tuple[Tensor, Tensor | None]:
     """Return a weight's numbers, [N, K], and of a quantized one its scales, [N, 1]; see `is_scaled_by_row`."""
-    return (weight.qdata, weight.scale) if part_names(weight) else (weight, None)
+    return (weight.qdata, weight.scale) if hasattr(weight, "qdata") else (weight, None)
 
 
 def _torchao() -> Any:
