@@ -129,7 +129,8 @@ def _fp8_product(hidden: Tensor, weight: Joined) -> Tensor:
     numbers, scales = numbers_and_scales(stored)
     assert scales is not None
     tokens = hidden.reshape(-1, hidden.shape[-1])
-    token_scales = tokens.abs().amax(dim=-1, keepdim=True).float().clamp(min=LEAST) / MOST_IN_FP8
+    # Rounded where torchao rounds: before it is widened.
+    token_scales = (tokens.abs().amax(dim=-1, keepdim=True).clamp(min=LEAST) / MOST_IN_FP8).float()
     rounded = (tokens.float() / token_scales).clamp(-MOST_IN_FP8, MOST_IN_FP8).to(numbers.dtype)
     one = torch.ones((), dtype=torch.float32, device=hidden.device)
     made = torch._scaled_mm(rounded, numbers.t(), one, one, out_dtype=hidden.dtype, use_fast_accum=True)
