@@ -2,7 +2,7 @@
 
     int8          weights int8,        products as before     half the bytes
     fp8-weights   weights float8_e4m3, products as before     the same
-    fp8           weights and what they are multiplied with in float8_e4m3, on Hopper: products take half the time
+    fp8           weights and what they are multiplied with in float8_e4m3, on Hopper: products take less time
 
 Each row of a weight has a scale of its own, and so has each token in `fp8`: what a token becomes does not depend on
 what else is in its batch. Embeddings, tower, projector and head stay as they are: what a method before the LLM
