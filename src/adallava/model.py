@@ -134,8 +134,8 @@ class AdaLlava:
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
             pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
             engine: how answers are run, see `with_engine`.
-            quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" their products' time
-                as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
+            quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" multiplies
+                in 8 bits as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
