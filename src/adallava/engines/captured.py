@@ -197,9 +197,9 @@ class _Call:
 
     def _prefill(self, segments: list[Segment]) -> None:
         for segment in segments:
-            how = {"hides": self._hides, "adds": self._adds, "pick": self._pick}
-            work = partial(prefill, self._stack, self._seat, self._length, segment, **how)
-            self._store.run((self._place, "prefill", self._length, segment, *how.values()), work)
+            hides, adds, pick = self._hides, self._adds, self._pick
+            work = partial(prefill, self._stack, self._seat, self._length, segment, hides=hides, adds=adds, pick=pick)
+            self._store.run((self._place, "prefill", self._length, segment, hides, adds, pick), work)
 
     def _at_latency_tokens(self, run: LLMRun) -> Tensor:
         """Return the states at the latency tokens, [B, D]; a prompt begins at column 0 here."""

@@ -140,7 +140,7 @@ class Idefics3Family(StockParts):
         seen = []
         for piece in self._pieces(pictures):
             own = tiles[piece.first : piece.first + piece.num_tiles, :, :side, :side]
-            grid = own.unflatten(0, (piece.down, piece.across)).permute(2, 0, 3, 1, 4)
+            grid = own.unflatten(0, (piece.down, piece.across)).permute(2, 0, 3, 1, 4)  # type: ignore[no-untyped-call]
             seen.append(grid.flatten(3, 4).flatten(1, 2))
         return tuple(seen)
 
@@ -204,7 +204,7 @@ class Idefics3Family(StockParts):
                 f"the processor makes tiles of {height} x {width} pixels, of which this model makes no square of "
                 "tokens: give the model's own processor"
             )
-        return side
+        return int(side)
 
     def _pieces(self, pictures: PictureInputs) -> list["_Piece"]:
         """Return what each image is joined from, in the order of the prompts."""
@@ -290,7 +290,7 @@ def _of_patches(pixels: Tensor, side: int) -> Tensor:
     """Return which patches hold a pixel, [..., rows, columns] bool, of a mask of pixels, [..., height, width]."""
     rows, columns = pixels.shape[-2] // side, pixels.shape[-1] // side
     whole = pixels[..., : rows * side, : columns * side]
-    return whole.unflatten(-1, (columns, side)).unflatten(-3, (rows, side)).any(dim=-1).any(dim=-2)
+    return whole.unflatten(-1, (columns, side)).unflatten(-3, (rows, side)).any(dim=-1).any(dim=-2)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _first(counts: Sequence[int], width: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 def taking_embeds(model: Any) -> Any:
     """Return a view of a model, for one call, whose `generate` takes `inputs_embeds` beside `input_ids`."""
     view = copy.copy(model)
-    view.__class__ = _naming_embeds(type(model))
+    view.__class__ = _naming_embeds(type(model))  # type: ignore[arg-type]
     return view
 
 
