@@ -247,6 +247,14 @@ def without_videos(name: str) -> Any:
     return PicturesAlone
 
 
+def picture_processor(**sizes: int) -> Any:
+    """Return what cuts pictures of any size into patches, whichever class this transformers has without torchvision."""
+    import transformers
+
+    name = "Qwen2VLImageProcessorPil" if hasattr(transformers, "Qwen2VLImageProcessorPil") else "Qwen2VLImageProcessor"
+    return getattr(transformers, name)(**sizes)
+
+
 def attention_of(config: Any) -> str:
     """Return the name of the kernel that attention runs by, such as `sdpa`."""
     return str(config._attn_implementation)
