@@ -31,7 +31,7 @@ from torch import Tensor
 from adallava import AdaLlava, AdaLlavaProcessor
 from adallava.budget import TokenBudget
 from adallava.doctor.live.checks import diagnose_model
-from adallava.families.picture_inputs import PictureInputs
+from adallava.families.capabilities import take_pictures
 from adallava.model import build_prompt
 from adallava.registry import load_selector_class, selector_names
 from adallava.tasks.scenes import scene_sample
@@ -178,7 +178,7 @@ def below(model: AdaLlava, prepared: list[Inputs]) -> dict[str, Any]:
 
 def _seen(model: AdaLlava, inputs: Inputs) -> Tensor:
     """Return the tower's features of each image, [I, N, C]."""
-    pictures = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
+    pictures, _ = take_pictures(model.family, inputs)
     assert pictures is not None
     return model.family.encode(pictures).features
 

@@ -1,5 +1,6 @@
 """Tiny random checkpoints in stock format, made on the spot: no download, and nothing that is learned."""
 
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,8 @@ METHOD_OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embe
 """Of methods that cannot run by their defaults on a model without a text tower."""
 
 
-def tiny_tokenizer() -> Any:
-    """Byte-level BPE without merges: every byte is a token."""
+def tiny_tokenizer(**special: str) -> Any:
+    """Byte-level BPE without merges: every byte is a token. By default `<image>` is one, too."""
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
@@ -85,7 +86,7 @@ def tiny_tokenizer() -> Any:
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens=special or {"image_token": "<image>"},
         padding_side="left",
     )
 
@@ -272,13 +273,19 @@ def tiny_image(seed: int = 0, size: tuple[int, int] = (28, 28)) -> Image.Image:
 def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -> dict[str, Any]:
     """Return a batch of prompts with `images_each` pictures a prompt, padded on the left.
 
-    For LLaVA-NeXT the pictures have `NEXT_SIZES` in turn, for Llava one size.
+    For LLaVA-NeXT the pictures have `NEXT_SIZES` in turn, for a Qwen-VL `QWEN_SIZES`, for Llava one size.
     """
+    from tiny_qwen import QWEN_SIZES
+
     from adallava.model import build_prompt
 
-    sizes = NEXT_SIZES if _in_tiles(processor) else [(28, 28)]
+    sizes = NEXT_SIZES if _in_tiles(processor) else QWEN_SIZES if _of_own_size(processor) else [(28, 28)]
+    sizes = sizes if _others(processor) is None else _others(processor).SIZES
+    images = [tiny_image(index, sizes[index % len(sizes)]) for index in range(len(questions) * images_each)]
     batch = processor(
-        images=[tiny_image(index, sizes[index % len(sizes)]) for index in range(len(questions) * images_each)] or None,
+        images=[images[first : first + images_each] for first in range(0, len(images), images_each)]
+        if images
+        else None,
         text=[build_prompt(processor, question, images_each) for question in questions],
         return_tensors="pt",
         padding=True,
@@ -288,6 +295,12 @@ def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -
 
 def tiny_grids(model: Any, pictures: Iterable[int]) -> list[tuple[int, int]]:
     """Return, by hand, (rows, columns) of the images that a model makes of the pictures of `tiny_inputs`."""
+    from tiny_qwen import QWEN_GRIDS
+
+    if _others(model.processor) is not None:
+        return [grid for picture in pictures for grid in _others(model.processor).GRIDS[picture % 3]]
+    if _of_own_size(model.processor):
+        return [QWEN_GRIDS[picture % len(QWEN_GRIDS)] for picture in pictures]
     if not _in_tiles(model.processor):
         return [(4, 4) for _ in pictures]
     return [grid for picture in pictures for grid in NEXT_GRIDS[picture % len(NEXT_GRIDS)]]
@@ -302,20 +315,42 @@ def _in_tiles(processor: Any) -> bool:
     return type(processor).__name__ == "LlavaNextProcessor"
 
 
+def _others(processor: Any) -> Any:
+    """Return the module with a further family's tiny model: its `SIZES`, `GRIDS`, `LACKS` and `base_like`."""
+    name = {"Gemma3Processor": "tiny_gemma3", "Idefics3Processor": "tiny_idefics3"}.get(type(processor).__name__)
+    return None if name is None else importlib.import_module(name)
+
+
+def _of_own_size(processor: Any) -> bool:
+    return type(processor).__name__.startswith("Qwen")
+
+
 def lacking(model: Any) -> tuple[str, ...]:
     """Return the methods that a model's family refuses."""
-    return NEXT_LACKS if _in_tiles(model.processor) else ()
+    from tiny_qwen import QWEN_LACKS
+
+    if _others(model.processor) is not None:
+        return tuple(_others(model.processor).LACKS)
+    return NEXT_LACKS if _in_tiles(model.processor) else QWEN_LACKS if _of_own_size(model.processor) else ()
 
 
 def base_like(model: Any, **options: Any) -> Any:
     """Return a random base of the model's family, see `tiny_base`."""
+    from tiny_qwen import tiny_qwen_base
+
+    if _others(model.processor) is not None:
+        return _others(model.processor).base_like(**options)
+    if _of_own_size(model.processor):
+        if "llm" in options:
+            pytest.skip("its LLM is its own")
+        return tiny_qwen_base(model.config.model_type, **options)
     return (tiny_next_base if _in_tiles(model.processor) else tiny_base)(**options)
 
 
 def with_every_option(full: Any, method: str) -> Any:
     """Return the model with a method, under options with which a model without a text tower can run it."""
     if method in lacking(full):
-        pytest.skip("LLaVA-NeXT refuses it, as tests/families/test_llava_next.py holds")
+        pytest.skip("the family refuses it, as its own tests hold")
     return full.with_method(method, **METHOD_OPTIONS.get(method, {}))
 
 
@@ -323,8 +358,30 @@ def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> di
     """Return one sample of a batch, alone and without padding."""
     real = inputs["attention_mask"][index].bool()
     images = slice(index * images_each, (index + 1) * images_each)
-    texts = {name: inputs[name][index : index + 1, real] for name in ("input_ids", "attention_mask")}
-    return texts | {name: inputs[name][images] for name in ("pixel_values", "image_sizes") if name in inputs}
+    of_tokens = (
+        name for name in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids") if name in inputs
+    )
+    alone = {name: inputs[name][index : index + 1, real] for name in of_tokens}
+    beside = {
+        name: inputs[name][images] for name in ("pixel_values", "image_sizes", "image_grid_thw") if name in inputs
+    }
+    if "pixel_attention_mask" in inputs:  # Of which each sample has a row.
+        row = slice(index, index + 1)
+        beside = {name: inputs[name][row] for name in ("pixel_values", "pixel_attention_mask")}
+    if "image_grid_thw" in inputs:
+        counts = inputs["image_grid_thw"].prod(dim=1).tolist()
+        first, behind = sum(counts[: images.start]), sum(counts[: images.stop])
+        beside["pixel_values"] = inputs["pixel_values"][first:behind]
+    return alone | beside
+
+
+def in_other_order(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of one picture a prompt backward, padding and all."""
+    backward = {name: tensor.flip(0) for name, tensor in inputs.items()}
+    if "image_grid_thw" in inputs:
+        patches = inputs["pixel_values"].split(inputs["image_grid_thw"].prod(dim=1).tolist())
+        backward["pixel_values"] = torch.cat(patches[::-1])
+    return backward
 
 
 SCHEDULERS = scheduler_names()

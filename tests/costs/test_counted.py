@@ -15,10 +15,10 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
-    LlavaOnevisionConfig,
     MistralConfig,
     OPTConfig,
     SiglipVisionConfig,
+    VipLlavaConfig,
 )
 
 from adallava.costs.counted import count_costs
@@ -128,11 +128,18 @@ def _flops(run: Callable[[], Any]) -> int:
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("llm", "options"),
-    [("qwen2", {}), ("phi3", {}), ("gemma", {"head_dim": 12}), ("mistral", {"sliding_window": 6})],
-    ids=["qwen2", "phi3", "gemma", "mistral-window"],
+    [
+        *[("qwen2", {}), ("phi3", {}), ("gemma", {"head_dim": 12}), ("mistral", {"sliding_window": 6})],
+        ("qwen3", {"head_dim": 16}),
+        ("qwen3_moe", {"head_dim": 16, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 30}),
+        ("gemma3_text", {"head_dim": 16, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}),
+    ],
+    ids=["qwen2", "phi3", "gemma", "mistral-window", "qwen3", "qwen3-moe", "gemma3-windows"],
 )
 def test_a_model_with_weights_computes_that(llm: str, options: dict[str, Any]) -> None:
-    base = tiny_base(llm=llm, attn_implementation="eager", **options)
+    base = tiny_base(llm=llm, attn_implementation="eager", num_hidden_layers=2, **options)
+    if "num_experts" in options:
+        base.set_experts_implementation("eager")  # The counter knows no grouped product.
     costs = count_costs(base.config)
     pixels, embeds = torch.randn(1, 3, 28, 28), torch.randn(1, 9, 48)
     images = _flops(lambda: base.get_image_features(pixel_values=pixels))
@@ -198,5 +205,5 @@ def test_what_cannot_be_counted_is_refused_by_name(config: Any, message: str) ->
 
 
 def test_a_model_without_a_family_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="llava_onevision"):
-        count_costs(LlavaOnevisionConfig())
+    with pytest.raises(UnknownNameError, match="vipllava"):
+        count_costs(VipLlavaConfig())

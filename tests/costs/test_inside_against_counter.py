@@ -19,12 +19,16 @@ from adallava.selection.layer_contract import LayerSelector
 def bases() -> Iterator[dict[str, Any]]:
     # The counter does not see the fused kernel of a CPU.
     with sdpa_kernel(SDPBackend.MATH):
-        yield {llm: tiny_base(llm=llm) for llm in ("llama", "mistral")}
+        yield {llm: tiny_base(llm=llm) for llm in ("llama", "mistral")} | {
+            # Heads wider than D / heads, and norms of them.
+            "qwen3": tiny_base(llm="qwen3", head_dim=16)
+        }
 
 
 @pytest.mark.parametrize("method", INSIDE_LLM)
 @pytest.mark.parametrize(
-    ("llm", "num_images", "budget"), [("llama", 1, 3), ("mistral", 1, 9), ("llama", 1, 16), ("mistral", 2, 14)]
+    ("llm", "num_images", "budget"),
+    [("llama", 1, 3), ("mistral", 1, 9), ("llama", 1, 16), ("mistral", 2, 14), ("qwen3", 1, 5)],
 )
 def test_an_answers_flops_are_what_pytorch_counts(
     full: AdaLlava, bases: dict[str, Any], method: str, llm: str, num_images: int, budget: int

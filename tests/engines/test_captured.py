@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import scheduled
+from models import scheduled, tiny_base
 
 from adallava import AdaLlava
 from adallava.pipeline.result import AdaLlavaOutput
@@ -51,6 +51,22 @@ def test_a_plan_for_each_row_has_stock_tokens(six: AdaLlava, inputs: dict[str, A
         got = ours.generate(**inputs, **asked)
         assert got.engine == "eager"
         same(got, stock.generate(**inputs, **asked))
+
+
+@pytest.mark.parametrize(("llm", "options"), [("qwen2", {}), ("qwen3", {"head_dim": 16})])
+def test_another_llm_has_stock_tokens(
+    full: AdaLlava, inputs: dict[str, Any], llm: str, options: dict[str, Any]
+) -> None:
+    base = tiny_base(llm=llm, num_hidden_layers=6, **options)
+    for name, parameter in base.model.language_model.named_parameters():
+        if name.endswith(("bias", "q_norm.weight", "k_norm.weight")):
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    other = AdaLlava(base, full.processor)
+    for stock, latency in ((other.with_method("fastv"), 1.0), (scheduled(other, "layers").with_method("pool"), 5 / 6)):
+        asked = {"token_budget": [0.25, 0.5, 1.0], "latency": latency, "seed": [0, 1, 2], **SIX_TOKENS}
+        got = stock.with_engine("eager").generate(**inputs, **asked)
+        assert (got.engine, got.passed_over) == ("eager", "")
+        same(got, stock.with_engine("stock").generate(**inputs, **asked))
 
 
 def test_the_first_end_is_where_an_answer_ends(full: AdaLlava, eager: AdaLlava, inputs: dict[str, Any]) -> None:

@@ -5,17 +5,24 @@ from typing import Any
 
 import pytest
 from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
+from tiny_gemma3 import tiny_gemma3
+from tiny_idefics3 import tiny_idefics3
+from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = ("llava", "llava_next")
+FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3")
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
 def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
     """A random checkpoint of each family, with processor and adapters. Do not write to it."""
-    return tiny_folder if request.param == "llava" else tiny_next(tmp_path_factory.mktemp("tiny_next"))
+    if request.param == "llava":
+        return tiny_folder
+    folder = tmp_path_factory.mktemp(request.param)
+    own = {"llava_next": tiny_next, "gemma3": tiny_gemma3, "idefics3": tiny_idefics3}
+    return own[request.param](folder) if request.param in own else tiny_qwen(request.param, folder)
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +67,19 @@ IN_EVERY_MODE = (
 )
 
 
+ALWAYS = (
+    *("test_full_budget_is_the_stock_model_to_the_bit", "test_a_mixed_batch_gives_each_sample_what_it_gives_alone"),
+    *("test_fewer_tokens_are_the_stock_model_with_the_others_taken_out",),
+    *("test_masking_dropped_tokens_equals_removing_them",),
+)
+"""Of families with positions and layers of their own."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every family keeps the contracts here; the second one in every mode, type and schedule in `make test-long`."""
+    """Every family keeps the contracts here; all but the first in every mode, type and schedule in `make test-long`."""
     for item in items:
-        if item.path.name in IN_EVERY_MODE and "llava_next" in item.name:
+        in_every_mode = item.path.name in IN_EVERY_MODE
+        name = getattr(item, "originalname", item.name)
+        later = "qwen" in item.name and (name not in ALWAYS or "test_scheduled" in item.path.name)
+        if later or (in_every_mode and "llava_next" in item.name):
             item.add_marker(pytest.mark.long)

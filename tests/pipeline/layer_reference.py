@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from stock_reference import stock_features
+from stock_reference import counted_anew, extended, stock_features, stock_levels, stock_positions
 from torch import Tensor
 
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
@@ -31,16 +31,39 @@ def _side_by_side(first: int, sizes: Items[int]) -> list[slice]:
     return [slice(start, stop) for start, stop in pairwise(accumulate(sizes, initial=first))]
 
 
+def _kinds(base: Any, types: Items[str] | None) -> Items[str]:
+    return types or ["every layer's"] * len(base.model.language_model.layers)
+
+
+def rotary_tables(base: Any, index: int, hidden: Tensor, positions: Tensor) -> Any:
+    """Return cosines and sines as the stock model hands them to a layer: of Gemma 3, those of its kind."""
+    of_kind = {}
+    if base.config.text_config.model_type == "gemma3_text":
+        of_kind["layer_type"] = base.config.text_config.layer_types[index]
+    return base.model.language_model.rotary_emb(hidden, position_ids=positions, **of_kind)
+
+
 class ByHand:
     """A stock Llava with eager attention, and a method that drops tokens between its layers."""
 
     def __init__(
-        self, base: Any, selector: LayerSelector, keep_counts: Items[int], sizes: Items[int], *, compact: bool
+        self,
+        base: Any,
+        selector: LayerSelector,
+        keep_counts: Items[int],
+        sizes: Items[int],
+        *,
+        compact: bool,
+        grids: Items[tuple[int, int]] = (),
     ) -> None:
         assert base.config._attn_implementation == "eager"
         self.base, self.llm, self.selector = base, base.model.language_model, selector
-        self.keep_counts, self.sizes, self.compact = keep_counts, sizes, compact
-        self.window = getattr(base.config.text_config, "sliding_window", None)
+        self.keep_counts, self.sizes, self.compact, self.grids = keep_counts, sizes, compact, grids
+        config = base.config.text_config
+        window, types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+        self.windows = [
+            window if types is None or kind == "sliding_attention" else None for kind in _kinds(base, types)
+        ]
 
     @torch.no_grad()
     def logits(self, sample: dict[str, Any], new_tokens: list[int]) -> tuple[Tensor, list[list[int]], list[int]]:
@@ -51,9 +74,10 @@ class ByHand:
         embeds[places] = stock_features(self.base, sample)
         images = _side_by_side(places[0], self.sizes)
         assert images[-1].stop == places[-1] + 1
-        sequence = Sequence(
-            embeds[None], torch.arange(len(embeds))[None], images, [list(range(size)) for size in self.sizes]
-        )
+        self.sample, self.new = sample, len(new_tokens)
+        self.levels = [level.split(tuple(self.sizes)) for level in stock_levels(self.base, sample)]
+        positions = extended(stock_positions(self.base, sample), self.new)
+        sequence = Sequence(embeds[None], positions, images, [list(range(size)) for size in self.sizes])
         text = embeds[None, places[-1] + 1 : len(ids)]
         mask = torch.ones(text.shape[:2], dtype=torch.bool)
         raters = [
@@ -63,13 +87,13 @@ class ByHand:
         layers = len(self.llm.layers)
         schedules = [self.selector.schedule(layers, *each) for each in zip(self.sizes, self.keep_counts, strict=True)]
         read = []
-        for index, layer in enumerate(self.llm.layers):
+        for index in range(layers):
             for drops in zip(*schedules, strict=True):
                 if drops[0].layer == index and drops[0].scored_by == index:
                     counts = [drop.keep_count for drop in drops]
                     sequence = self._dropped(sequence, sequence.hidden, index, raters, counts)
             read.append(sum(map(len, sequence.patches)))
-            left = self._run(layer, sequence)
+            left = self._run(index, sequence)
             for drops in zip(*schedules, strict=True):
                 if drops[0].layer == index + 1 and drops[0].scored_by == index:
                     counts = [drop.keep_count for drop in drops]
@@ -78,19 +102,25 @@ class ByHand:
             sequence.hidden = left
         return self.base.lm_head(self.llm.norm(sequence.hidden))[0, -1], sequence.patches, read
 
-    def _mask(self, length: int) -> Tensor:
+    def _mask(self, index: int, length: int) -> Tensor:
         row, column = torch.arange(length)[:, None], torch.arange(length)[None, :]
         sees = column <= row
-        if self.window is not None:
-            sees = sees & (column > row - self.window)
+        if self.windows[index] is not None:
+            sees = sees & (column > row - self.windows[index])
         return torch.zeros(1, 1, length, length).masked_fill(~sees, torch.finfo(torch.float32).min)
 
-    def _run(self, layer: Any, sequence: Sequence) -> Tensor:
-        tables = self.llm.rotary_emb(sequence.hidden, position_ids=sequence.positions)
-        mask = self._mask(sequence.hidden.shape[1])
-        left: Tensor = layer(
+    def _tables(self, index: int, sequence: Sequence) -> Any:
+        return rotary_tables(self.base, index, sequence.hidden, sequence.positions)
+
+    def _run(self, index: int, sequence: Sequence) -> Tensor:
+        tables = self._tables(index, sequence)
+        mask = self._mask(index, sequence.hidden.shape[1])
+        left: Tensor = self.llm.layers[index](
             sequence.hidden, attention_mask=mask, position_embeddings=tables, position_ids=sequence.positions
         )
+        if index < len(self.levels):
+            for image, own, level in zip(sequence.images, sequence.patches, self.levels[index], strict=True):
+                left[:, image] += level[own]
         return left
 
     def _dropped(
@@ -98,8 +128,8 @@ class ByHand:
     ) -> Sequence:
         """Take tokens out of `left` by the whole attention matrix of layer `index` over what it read."""
         layer = self.llm.layers[index]
-        tables = self.llm.rotary_emb(read.hidden, position_ids=read.positions)
-        mask = self._mask(read.hidden.shape[1])
+        tables = self._tables(index, read)
+        mask = self._mask(index, read.hidden.shape[1])
         _, matrix = layer.self_attn(
             hidden_states=layer.input_layernorm(read.hidden), attention_mask=mask, position_embeddings=tables
         )
@@ -115,5 +145,7 @@ class ByHand:
             patches.append([own[k] for k in kept])
         hidden = torch.cat([*states, left[:, behind:]], dim=1)
         columns += range(behind, left.shape[1])
-        positions = torch.arange(hidden.shape[1])[None] if self.compact else read.positions[:, columns]
+        positions = read.positions[..., columns]
+        if self.compact:
+            positions = extended(counted_anew(self.base, self.sample, patches, self.grids or [(1, 1)]), self.new)
         return Sequence(hidden, positions, _side_by_side(first, keep_counts), patches)

@@ -7,6 +7,7 @@ eager layers, masks written out.
 from typing import Any
 
 import torch
+from layer_reference import rotary_tables
 from torch import Tensor
 
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput
@@ -39,7 +40,8 @@ class MaskedInside:
         )
         drops = self.selector.schedule(len(self.llm.layers), len(places), self.keep_count)
         states, stays = hidden[None], torch.ones(len(ids), dtype=torch.bool)
-        self.tables = self.llm.rotary_emb(states, position_ids=torch.arange(len(ids))[None])
+        positions = torch.arange(len(ids))[None]
+        self.tables = [rotary_tables(self.base, index, states, positions) for index in range(len(self.llm.layers))]
         entered = states
         for index, layer in enumerate(self.llm.layers):
             for drop in drops:
@@ -55,14 +57,16 @@ class MaskedInside:
                     stays[seen] = False
                     stays[kept] = True
             entered = states
-            states = layer(states, attention_mask=hiding(stays), position_embeddings=self.tables)
+            states = layer(states, attention_mask=hiding(stays), position_embeddings=self.tables[index])
         return self.base.lm_head(self.llm.norm(states))[0], stays
 
     def _attention(self, index: int, states: Tensor, stays: Tensor) -> Tensor:
         """Return layer `index`'s whole attention over what it reads, averaged over heads, [L, L]."""
         layer = self.llm.layers[index]
         _, matrix = layer.self_attn(
-            hidden_states=layer.input_layernorm(states), attention_mask=hiding(stays), position_embeddings=self.tables
+            hidden_states=layer.input_layernorm(states),
+            attention_mask=hiding(stays),
+            position_embeddings=self.tables[index],
         )
         mean: Tensor = matrix[0].mean(dim=0)
         return mean

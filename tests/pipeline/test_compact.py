@@ -86,7 +86,7 @@ def test_three_rows_of_positions_and_a_type_travel_with_each_token() -> None:
         image_token_id=9,
         budgets=[TokenBudget(count=2)],
         side="left",
-        companions={"position_ids": rows, "token_type_ids": torch.tensor([[0, 1, 1, 1, 1, 0]])},
+        companions=lambda: {"position_ids": rows, "token_type_ids": torch.tensor([[0, 1, 1, 1, 1, 0]])},
     )
     ids, kept = torch.tensor([[5, 9, 9, 9, 9, 6]]), torch.tensor([[1, 3]])
     batch = assemble(TextOnly(), layout, ids, None, kept, "original")
@@ -107,7 +107,7 @@ def test_a_hidden_token_takes_no_position_in_any_row() -> None:
         budgets=[TokenBudget(count=1)],
         side="left",
         inserted=Inserted((1,), hidden=True),
-        companions={"position_ids": rows},
+        companions=lambda: {"position_ids": rows},
     )
     assert layout.companions["position_ids"].tolist() == [[[0, 1, 1, 2]], [[10, 11, 11, 12]], [[20, 21, 21, 22]]]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from masked_reference import MaskedInside, hiding
 from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_base, tiny_tokens, with_every_option
-from stock_reference import stock_features
+from stock_reference import adding, as_read, given_mask, projector_of, stock_features, stock_levels, stock_positions
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,12 +41,13 @@ def _masked_logits(
     embeds[0, is_image] = features
     stays = ~is_image
     stays[is_image.nonzero().flatten()[kept]] = True
-    hidden = base.model.language_model(
-        inputs_embeds=embeds,
-        attention_mask=hiding(stays),
-        position_ids=torch.arange(len(stays))[None],
-        use_cache=False,
-    ).last_hidden_state
+    with adding(base, stock_levels(base, sample), is_image.nonzero().flatten()):
+        hidden = base.model.language_model(
+            inputs_embeds=embeds,
+            attention_mask=given_mask(base, hiding(stays)),
+            position_ids=as_read(stock_positions(base, sample)),
+            use_cache=False,
+        ).last_hidden_state
     return base.lm_head(hidden)[0], stays
 
 
@@ -64,6 +65,8 @@ def _flat_indices(selection: Any, tokens_per_image: list[int]) -> list[int]:
 def test_masking_dropped_tokens_equals_removing_them(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     model = with_every_option(full, method)
     selector: Any = model.selector
+    if selector.merges and stock_levels(model.base, sample_of(inputs, 0)):
+        pytest.skip("what is added for a merged token: tests/families/test_qwen_vl.py")
     for row, budget in enumerate([3, 9, 16]):
         sample = sample_of(inputs, row)
         gathered = model.forward(**sample, token_budget=budget, seed=row)
@@ -137,8 +140,8 @@ def test_a_selector_cannot_read_the_answer(full: AdaLlava, inputs: dict[str, Any
 
 
 def test_gradients_reach_the_projector_through_what_was_kept(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    projector = full.base.model.multi_modal_projector
+    weight = next(weight for weight in projector_of(full.base).parameters() if weight.dim() > 1)
     loss = full.with_method("uniform").forward(**inputs, labels=_labels(inputs), token_budget=4).loss
     assert loss is not None
-    (gradient,) = torch.autograd.grad(loss, [projector.linear_1.weight])
+    (gradient,) = torch.autograd.grad(loss, [weight])
     assert gradient.abs().sum() > 0

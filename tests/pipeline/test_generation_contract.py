@@ -8,13 +8,14 @@ from models import (
     BEFORE_LLM,
     INSIDE_LLM,
     MECHANISMS,
+    in_other_order,
     sample_of,
     tiny_grids,
     tiny_inputs,
     tiny_tokens,
     with_every_option,
 )
-from stock_reference import greedy, pruned_prompt
+from stock_reference import adding, counted_anew, greedy, kept_rows, pruned_prompt
 from torch.nn import functional as F
 
 from adallava import AdaLlava
@@ -98,7 +99,7 @@ def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, in
 
 
 def test_the_order_of_a_batch_does_not_matter(model: AdaLlava, inputs: dict[str, Any]) -> None:
-    backward = {name: tensor.flip(0) for name, tensor in inputs.items()}
+    backward = in_other_order(inputs)
     one = model.generate(**inputs, token_budget=BUDGETS, seed=SEEDS, max_new_tokens=NEW)
     other = model.generate(**backward, token_budget=BUDGETS[::-1], seed=SEEDS[::-1], max_new_tokens=NEW)
     assert one.answer_ids == other.answer_ids[::-1]
@@ -119,6 +120,8 @@ def test_full_budget_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict
 
 def _tower_features(model: AdaLlava, sample: dict[str, Any], kept: tuple[int, ...]) -> torch.Tensor | None:
     """The features that the reference starts from, for methods that change them."""
+    if not model.family.name.startswith("llava"):
+        return None
     tower = model.base.model.vision_tower
     tower = getattr(tower, "vision_model", tower)
     if model.method == "pool":
@@ -189,8 +192,8 @@ def test_fewer_tokens_are_the_stock_model_with_the_others_taken_out(
 ) -> None:
     model = with_every_option(full, method)
     tokens = tiny_tokens(model, [1])
-    if len(tokens) > 1 and model.selector.merges:  # type: ignore[union-attr]
-        pytest.skip("what a merged token of tiles is: tests/families/test_llava_next.py")
+    if model.family.name != "llava" and model.selector.merges:  # type: ignore[union-attr]
+        pytest.skip("what a merged token of tiles, or of several patches, is: the family's own tests")
     sample = sample_of(inputs, 1)
     output = model.generate(
         **sample,
@@ -203,8 +206,13 @@ def test_fewer_tokens_are_the_stock_model_with_the_others_taken_out(
     kept = output.records[0].kept_indices
     features = _tower_features(model, sample, kept[0])
     embeds, original = pruned_prompt(model.base, sample, kept, tokens, features)
-    counted = torch.arange(embeds.shape[1])[None]
-    tokens, logits = greedy(model.base, embeds, original if positions == "original" else counted, NEW)
+    counted = counted_anew(model.base, sample, kept, tiny_grids(model, [1]))
+    (ids,) = sample["input_ids"]
+    first = int((ids == model.base.config.image_token_id).nonzero()[0])
+    # The pictures of the prompt stand side by side.
+    places = first + torch.arange(sum(map(len, kept)))
+    with adding(model.base, kept_rows(model.base, sample, kept, tokens), places):
+        tokens, logits = greedy(model.base, embeds, original if positions == "original" else counted, NEW)
     assert output.answer_ids[0] == tokens
     torch.testing.assert_close(_logits(output)[0], logits, atol=1e-4, rtol=1e-4)
 

@@ -28,9 +28,9 @@ def test_what_cannot_be_scheduled_is_refused(six: AdaLlava, full: AdaLlava, inpu
         six.generate(**inputs, latency=0.9, max_new_tokens=1)
     with pytest.raises(BudgetError, match="2 latencies for a batch of 3"):
         scheduled(six, "first").generate(**inputs, latency=[0.5, 1.0], max_new_tokens=1)
-    with pytest.raises(UnsupportedModeError, match="'qwen2'"):
-        six_layers(full, llm="qwen2").with_scheduler("first")
-    with pytest.raises(UnsupportedModeError, match="q_proj of this model's layers is a Linear with a bias"):
+    with pytest.raises(UnsupportedModeError, match="'olmo2'"):
+        six_layers(full, llm="olmo2").with_scheduler("first")
+    with pytest.raises(UnsupportedModeError, match="o_proj of this model's layers is a Linear with a bias"):
         scheduled(six_layers(full, attention_bias=True), "heads")
     with pytest.raises(UnsupportedModeError, match="2 key-value heads and 96 neurons cannot be split into 4"):
         six.with_scheduler(HeadsScheduler(six.family.decoder().shape, groups=4))

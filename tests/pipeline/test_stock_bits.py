@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from models import sample_of, tiny_image, tiny_tokenizer
+from stock_reference import projector_of
 
 from adallava import AdaLlava
 from adallava.model import build_prompt
@@ -124,7 +125,7 @@ def test_at_the_full_budget_the_projector_reads_what_stock_reads_as_it_lies_in_m
 ) -> None:
     """On a GPU bits depend on that; on many a CPU they do not, and the tests above would see nothing."""
     read: list[tuple[torch.Size, tuple[int, ...], torch.Tensor]] = []
-    hook = full.base.model.multi_modal_projector.register_forward_pre_hook(
+    hook = projector_of(full.base).register_forward_pre_hook(
         lambda _, args: read.append((args[0].shape, args[0].stride(), args[0].clone()))
     )
     full.base(**inputs, use_cache=False)

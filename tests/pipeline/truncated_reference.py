@@ -17,10 +17,13 @@ def truncated(
     """
     model = copy.deepcopy(base)
     llm = model.model.language_model
-    left = nn.ModuleList()
+    left, types = nn.ModuleList(), []
+    kinds = iter(getattr(llm.config, "layer_types", None) or [])
     for layer, run, slices in zip(llm.layers, groups_run, slices_run or groups_run, strict=True):
+        kind = next(kinds, None)
         if not run:
             continue
+        types.append(kind)
         if len(run) < groups:
             _cut_heads(layer, run, groups)
             _cut_mlp(layer, slices, groups)
@@ -29,6 +32,8 @@ def truncated(
     llm.layers = left
     # A cache has as many layers as the config says.
     llm.config.num_hidden_layers = model.config.text_config.num_hidden_layers = len(left)
+    if None not in types:
+        llm.config.layer_types = model.config.text_config.layer_types = types
     return model
 
 
@@ -48,3 +53,6 @@ def _cut_mlp(layer: Any, run: Sequence[int], groups: int) -> None:
 def _keep(linear: Any, run: Sequence[int], groups: int, dim: int) -> None:
     parts = linear.weight.data.chunk(groups, dim=dim)
     linear.weight = nn.Parameter(torch.cat([parts[group] for group in run], dim=dim))
+    if dim == 0 and linear.bias is not None:
+        biases = linear.bias.data.chunk(groups)
+        linear.bias = nn.Parameter(torch.cat([biases[group] for group in run]))

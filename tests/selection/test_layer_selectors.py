@@ -9,7 +9,7 @@ from drop_inputs import drawn
 from torch import Tensor
 
 from adallava.errors import AdallavaError
-from adallava.families.llama_attention import asked_attention
+from adallava.families.layer_attention import asked_attention
 from adallava.selection.fastv import FastVSelector
 from adallava.selection.layer_contract import DropInput, PromptInput
 from adallava.selection.pyramiddrop import PyramidDropSelector

@@ -25,6 +25,7 @@ from .shared_options import (
     add_model,
     add_pad_to_square,
     add_placement,
+    add_quantization,
     add_scheduler_option,
     config_default,
     read_config,
@@ -122,6 +123,7 @@ def _add_model(group: Any) -> None:
     add_pad_to_square(group)
     add_placement(group)
     add_engine(group)
+    add_quantization(group)
 
 
 def _add_output(group: Any) -> None:
@@ -147,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
 
     opened = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.families.capabilities import window_note
     from adallava.model import build_prompt
     from adallava.pipeline.prompt_limit import (
         check_prompt_text,
@@ -158,6 +161,9 @@ def run(args: argparse.Namespace) -> int:
     from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
 
     model = _load_model(config, args)
+    note = window_note(model.family)
+    if note is not None:
+        say(f"note: {note}", error=True)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
     limit = max_prompt_tokens(
         model.base.config,
@@ -294,14 +300,13 @@ def _with_pictures(
     whole: Sequence[tuple["Image.Image", "Frame | None"]],
     args: argparse.Namespace,
 ) -> list[BudgetResult]:
-    from adallava.families.capabilities import shown_patches
-    from adallava.families.picture_inputs import PictureInputs
+    from adallava.families.capabilities import shown_patches, take_pictures
     from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, framed, save_pictures, seen_pictures, with_layers
     from .generate_table import layer_shares_of
 
-    given = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
+    given, _ = take_pictures(model.family, inputs)
     assert given is not None
     grids = model.family.grids(given)
     pictures = seen_pictures(shown_patches(model.family, given), model.processor.image_processor)

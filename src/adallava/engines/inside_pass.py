@@ -66,7 +66,7 @@ def prefill_inside(
     states = batch.inputs_embeds
     tables: tuple[Tensor, Tensor] = stack.rotary(states, batch.position_ids)
     stage = inside.plan.stages[0]
-    mask = inside.drops.mask(0, states, stage.padding_mask)
+    mask = inside.drops.mask(0, states, stage.layout.padding_mask)
     inputs = LayerInputs(mask, tables, batch.position_ids, None)
     for layer in range(len(stack.layers)):
         states = drops.around(layer, _runner(stack, seat, store, layer), states, inputs)

@@ -5,7 +5,7 @@ model has (its tower a class token, say) is told by `Family.provides`.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -14,7 +14,51 @@ from adallava.families.costed_parts import CostedParts, on_meta
 from adallava.families.family_contract import DecoderLayers, Family, TextTower, VisionFeatures
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.registry import load_family_class
+from adallava.registry import family_names, load_family_class
+
+_OF_PICTURES = {"pixel_values", "image_sizes", "batch_num_images", "image_grid_thw", "pixel_attention_mask"}
+"""What processors make of pictures, of whatever family: not to be taken for an argument of `generate`."""
+
+_OF_VIDEOS = {"pixel_values_videos", "image_sizes_videos", "video_grid_thw"}
+
+
+def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInputs | None, dict[str, Any]]:
+    """Return what a processor gave of the pictures, and what else was given; tokens' own inputs are made anew.
+
+    Args:
+        family: whose processor it is.
+        given: by name, `input_ids` among them; None is as if it were not given.
+
+    Raises:
+        InputError: for what belongs to pictures that are not there, or to those of other families.
+    """
+    pixels, *beside = family.picture_inputs
+    rest = {name: value for name, value in given.items() if name not in family.picture_inputs}
+    for name in (_OF_PICTURES | _OF_VIDEOS) & rest.keys():
+        if rest.pop(name) is not None and name in _OF_VIDEOS:
+            raise InputError(f"only pictures are taken, and {name} is of a video: give its frames as pictures")
+        if given[name] is not None:
+            raise InputError(f"models of type {family.name!r} take no {name}: give what their own processor makes")
+    if isinstance(family, GivesCompanions):
+        rest = {name: value for name, value in rest.items() if name not in family.token_inputs}
+    pictures = PictureInputs.of(given.get(pixels), **{name: given.get(name) for name in beside})
+    input_ids = rest.pop("input_ids", None)
+    if pictures is not None and input_ids is not None and isinstance(family, ReadsPrompts):
+        pictures = family.with_prompts(pictures, input_ids.cpu())
+    return pictures, rest
+
+
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """What its processor made of the pictures, it says in the prompts alone."""
+
+    def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
+        """Return the pictures with what the prompts, [B, L], tell of them beside their pixels. On the host.
+
+        Raises:
+            InputError: if prompts and pictures do not fit together.
+        """
+        ...
 
 
 @runtime_checkable
@@ -107,6 +151,10 @@ def load_text_tower(family: Family, folder_or_id: str) -> TextTower:
 class ReadsBudgetToken(Protocol):
     """One more token can pass through the tower."""
 
+    def some_pictures(self, pictures: PictureInputs, images: Sequence[int]) -> PictureInputs:
+        """Return the pictures of some images, by their numbers."""
+        ...
+
     def encode_with_token(self, pictures: PictureInputs, budget_token: Tensor) -> VisionFeatures:
         """Run the tower with a token, [I, C], at the end of its input; `budget_features` are what comes out there."""
         ...
@@ -127,6 +175,10 @@ def with_budget_token(family: Family, pictures: PictureInputs, budget_token: Ten
 class ResizesPictures(Protocol):
     """The tower takes smaller pictures than it was trained with."""
 
+    def some_pictures(self, pictures: PictureInputs, images: Sequence[int]) -> PictureInputs:
+        """Return the pictures of some images, by their numbers."""
+        ...
+
     def encode_resized(self, pictures: PictureInputs, grid: tuple[int, int]) -> VisionFeatures:
         """Run the tower on pictures resized to (rows, columns) of patches."""
         ...
@@ -141,6 +193,12 @@ def resized(family: Family, pictures: PictureInputs, grid: tuple[int, int]) -> V
     if not isinstance(family, ResizesPictures):
         raise UnsupportedModeError(f"models of type {family.name!r} take no resized picture: choose another method")
     return family.encode_resized(pictures, grid)
+
+
+def some_pictures(family: Family, pictures: PictureInputs, images: Sequence[int]) -> PictureInputs:
+    """Return the pictures of some images, by their numbers, for a family that takes a budget token or resizes."""
+    assert isinstance(family, ReadsBudgetToken | ResizesPictures)
+    return family.some_pictures(pictures, images)
 
 
 @runtime_checkable
@@ -159,7 +217,14 @@ def tower_runs(family: Family, pictures: PictureInputs) -> tuple[int, ...]:
 
 @runtime_checkable
 class GivesCompanions(Protocol):
-    """Tokens carry more into the LLM than a count of their place: several rows of positions, say, or types."""
+    """Tokens carry more into the LLM than a count of their place: several rows of positions, say, or types.
+
+    Attributes:
+        token_inputs: what its processor gives of each token beside ids and mask, by name. `companions` makes it anew,
+            from ids that are what this call makes of them; what a caller gives is not read.
+    """
+
+    token_inputs: ClassVar[tuple[str, ...]]
 
     def companions(
         self, input_ids: Tensor, attention_mask: Tensor | None, pictures: PictureInputs | None
@@ -181,6 +246,110 @@ def companions_of(
 ) -> Mapping[str, Tensor]:
     """Return what each token of the full prompts carries beside its place; nothing, for most families."""
     return family.companions(input_ids, attention_mask, pictures) if isinstance(family, GivesCompanions) else {}
+
+
+@runtime_checkable
+class AdaptsGenerate(Protocol):
+    """The stock class has a `generate` that must be told of embeddings."""
+
+    def generating(self, model: Any) -> Any:
+        """Return the stock model, or a view of it, as one whose `generate` takes embeddings. Good for one call."""
+        ...
+
+
+def generating(family: Family, model: Any) -> Any:
+    """Return the stock model, or a view of it, as one whose `generate` takes embeddings; for most families itself."""
+    return family.generating(model) if isinstance(family, AdaptsGenerate) else model
+
+
+@runtime_checkable
+class MayHaveWindows(Protocol):
+    """Some layers of the LLM may see the last so many tokens alone."""
+
+    @property
+    def window_tokens(self) -> int | None:
+        """The narrowest window; None if every token sees all before it."""
+        ...
+
+
+def window_tokens(family: Family) -> int | None:
+    """Return the narrowest sliding window among the LLM's layers; None if there is none."""
+    return family.window_tokens if isinstance(family, MayHaveWindows) else None
+
+
+def window_note(family: Family) -> str | None:
+    """Return, in words, how windows count where tokens are dropped; None for an LLM without windows."""
+    window = window_tokens(family)
+    if window is None:
+        return None
+    return (
+        f"the LLM's sliding windows of {window} tokens count the tokens that are kept: where prompt and answer would "
+        "be longer with every vision token, dropped tokens are not the same as masked ones"
+    )
+
+
+@runtime_checkable
+class HasPositionRows(GivesCompanions, Protocol):
+    """The LLM reads several rows of positions, and before them one that counts the tokens that are there."""
+
+    def recounted(self, rows: Tensor, images: Tensor, steps: Tensor) -> Tensor:
+        """Return the rows counted anew over what is left, [R, B, Lc]: of everything, they are the rows themselves.
+
+        Args:
+            rows: [R, B, Lc], as they were.
+            images: [B, Lc] int64, the number of each vision token's image; -1 for others.
+            steps: [B, Lc] int64, 1 for a token that others read; 0 for a hidden one, and padding.
+        """
+        ...
+
+
+@runtime_checkable
+class ScattersTokens(Protocol):
+    """Text may stand between the placeholders of an image, or they stand in another order than its grid."""
+
+    def placeholder_orders(self, pictures: PictureInputs) -> tuple[Tensor | None, ...]:
+        """Return of each image which of its placeholders stands for each of its tokens, [N] int64, on the host.
+
+        Placeholders are counted in the order of the prompt. None for an image whose placeholders stand in order.
+        """
+        ...
+
+
+def placeholder_orders(family: Family, pictures: PictureInputs) -> tuple[Tensor | None, ...] | None:
+    """Return of each image which placeholder stands for each of its tokens; None if each image's are in one run."""
+    return family.placeholder_orders(pictures) if isinstance(family, ScattersTokens) else None
+
+
+@runtime_checkable
+class AddsRows(Protocol):
+    """Rows made of the vision tokens are added to their states behind some of the LLM's layers: deepstack.
+
+    `VisionFeatures.levels` is what they are made from. The family drives its decoder, too.
+    """
+
+    def side_rows(self, level: int, features: Tensor) -> Tensor:
+        """Return what is added for features of one level, counted from 0: [I, K, C] to [I, K, D]."""
+        ...
+
+    def all_side_rows(self, vision: VisionFeatures) -> Mapping[int, Tensor]:
+        """Return what is added for every token, [I, N, D] by layer, to the stock model's bits."""
+        ...
+
+
+def side_rows(family: Family) -> AddsRows:
+    """Return the family as one that adds rows.
+
+    Raises:
+        UnsupportedModeError: if it gives levels, and does not say what is added for them.
+    """
+    if not isinstance(family, AddsRows):
+        raise UnsupportedModeError(f"family {family.name!r} gives levels of features and has no `side_rows`")
+    return family
+
+
+def adds_rows(family: Family) -> bool:
+    """Return whether rows are added behind layers of the LLM, so that it runs in a view."""
+    return isinstance(family, AddsRows)
 
 
 @runtime_checkable
@@ -206,7 +375,7 @@ class ShowsPatches(Protocol):
         """Return what each image's tokens look at: [3, rows * P, columns * P], P pixels a patch.
 
         Args:
-            pictures: P of them. A token that is no patch has zeros.
+            pictures: as the processor made them. A token that is no patch has zeros.
         """
         ...
 
@@ -220,6 +389,24 @@ def shown_patches(family: Family, pictures: PictureInputs) -> tuple[Tensor, ...]
     if not isinstance(family, ShowsPatches):
         raise UnsupportedModeError(f"what the tokens of models of type {family.name!r} look at cannot be drawn")
     return family.pictures(pictures)
+
+
+@runtime_checkable
+class NamesProcessor(Protocol):
+    """Its processor is another than the one that transformers would make of its files. Asked of the class."""
+
+    @staticmethod
+    def processor_class() -> Any:
+        """Return a class of processors with transformers' `from_pretrained`."""
+        ...
+
+
+def processor_class(model_type: str) -> Any:
+    """Return what loads the processor of a model, by its `model_type`: for most, transformers' own choice."""
+    from transformers import AutoProcessor
+
+    family = load_family_class(model_type) if model_type in family_names() else None
+    return family.processor_class() if isinstance(family, NamesProcessor) else AutoProcessor
 
 
 @runtime_checkable

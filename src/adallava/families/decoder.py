@@ -4,6 +4,9 @@
       ┊        ┊            ┊            ┊
     view ── model ── language_model ── layers ── [0], [1], [2] …  shallow copies; [i] calls layer i
 
+The path is the family's; whether a layer's queries and keys can be recomputed is told from its class. Layers of one
+LLM may differ in window and rotary tables: those that do not are of one `LayerKind`.
+
 The copies share every parameter and every module that is not on that path. Stock `generate` and `forward` run on
 the view, and what is to happen around a layer is an argument of the view, so that nothing is ever set on the base and
 two calls cannot meet.
@@ -11,7 +14,7 @@ two calls cannot meet.
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,34 +22,60 @@ from torch import Tensor, nn
 from adallava.errors import UnsupportedModeError
 from adallava.families.family_contract import AroundLayer, ReorderCache
 from adallava.families.head_groups import check_splittable, run_groups
+from adallava.families.layer_attention import asked_attention
 from adallava.families.layer_inputs import LayerInputs
-from adallava.families.llama_attention import asked_attention, attention_shares
-from adallava.families.transformers_internals import hear_reordering, layer_mask, read_layer_inputs, run_layer
+from adallava.families.transformers_internals import (
+    hear_reordering,
+    layer_mask,
+    read_layer_inputs,
+    rotary_tables,
+    run_layer,
+    takes_layer_type,
+)
 from adallava.scheduling.scheduler_contract import DecoderShape
 
-_LLM_TYPES = ("llama", "mistral")
-"""Their layers take and return one hidden state, and rotate queries and keys alike."""
+_KNOWN_LAYERS = (
+    *("Llama", "Mistral", "Mixtral", "Phi3", "Gemma", "Gemma2", "Gemma3"),
+    *("Qwen2", "Qwen2Moe", "Qwen3", "Qwen3Moe"),
+    *("Qwen2VL", "Qwen2_5_VL", "Qwen3VLText", "Qwen3VLMoeText"),
+)
+"""Classes of decoder layers, without `DecoderLayer` behind them, which take and return one hidden state, and whose
+queries and keys are as `layer_attention` makes them."""
 
-_PATH = ("model", "language_model", "layers")
-"""From a Llava to its decoder layers."""
+LANGUAGE_MODEL = ("model", "language_model", "layers")
+"""From most models to the decoder layers of their LLM."""
 
 
-class LlamaDecoder:
-    """The decoder layers of a Llava whose LLM is a Llama or a Mistral. Holds the model, changes nothing in it."""
+class LayerKind(NamedTuple):
+    """What layers must share to read one mask and one pair of rotary tables.
 
-    def __init__(self, model: Any) -> None:
+    Attributes:
+        window: tokens that a query sees, itself among them; None for all before it.
+        rotary: which tables, by transformers' name; None where there is one pair.
+    """
+
+    window: int | None
+    rotary: str | None = None
+
+
+class StockDecoder:
+    """The decoder layers of a stock model. Holds the model, changes nothing in it."""
+
+    def __init__(self, model: Any, path: Sequence[str] = LANGUAGE_MODEL) -> None:
         """Take hold of a loaded model's layers.
 
+        Args:
+            model: with its head.
+            path: names of the modules from the model to its list of layers.
+
         Raises:
-            UnsupportedModeError: for another LLM, or modules whose `forward` someone replaced.
+            UnsupportedModeError: for layers of another class, or modules whose `forward` someone replaced.
         """
         self._config = model.config.get_text_config()
-        if self._config.model_type not in _LLM_TYPES:
-            raise UnsupportedModeError(
-                f"methods inside the LLM and schedulers know the layers of {' and '.join(_LLM_TYPES)}; this "
-                f"model's LLM is {self._config.model_type!r}: choose a method that selects before the LLM"
-            )
-        for module in _modules_on_path(model):
+        self._path = tuple(path)
+        on_path = _modules_on_path(model, self._path)
+        _check_known(on_path[-1], self._config)
+        for module in on_path:
             if "forward" in vars(module):
                 raise UnsupportedModeError(
                     f"the forward of this model's {type(module).__name__} was replaced (by hooks of accelerate, for "
@@ -54,7 +83,9 @@ class LlamaDecoder:
                     "hooks"
                 )
         self._model = model
-        self._llm = model.model.language_model
+        self._llm = on_path[-2]
+        by_type = takes_layer_type(self._llm.rotary_emb)
+        self._kinds = tuple(_kind(layer, self._config, by_type=by_type) for layer in self._llm.layers)
 
     @property
     def num_layers(self) -> int:
@@ -72,6 +103,15 @@ class LlamaDecoder:
             kv_heads=config.num_key_value_heads,
             mlp_width=config.intermediate_size,
         )
+
+    def kind(self, layer: int) -> LayerKind:
+        """Return what a layer shares with those that read the same mask and rotary tables."""
+        return self._kinds[layer]
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether layers are of several kinds."""
+        return len(set(self._kinds)) > 1
 
     def check_splittable(self) -> None:
         """Refuse layers that cannot be split into groups of heads.
@@ -111,8 +151,8 @@ class LlamaDecoder:
                     raise UnsupportedModeError(
                         f"the model's config sets {name}, which methods inside the LLM cannot give: set it to False"
                     )
-        twins = [_shallow_copy(module) for module in _modules_on_path(self._model)]
-        for name, outer, inner in zip(_PATH, twins, twins[1:], strict=False):
+        twins = [_shallow_copy(module) for module in _modules_on_path(self._model, self._path)]
+        for name, outer, inner in zip(self._path, twins, twins[1:], strict=False):
             outer._modules[name] = inner
         twins[-1]._modules = {
             name: _LayerInView(layer, int(name), around) for name, layer in self._llm.layers._modules.items()
@@ -143,15 +183,27 @@ class LlamaDecoder:
         """
         columns = torch.arange(hidden.shape[1], device=hidden.device)
         visible = (columns <= places.unsqueeze(-1)) & padding_mask.bool().index_select(0, samples).unsqueeze(1)
-        window = getattr(self._config, "sliding_window", None)
+        window = self._kinds[layer].window
         if window is not None:
             visible = visible & (columns > places.unsqueeze(-1) - window)
         block = self._llm.layers[layer]
         return asked_attention(block, hidden, position_embeddings, samples, places, visible).mean(dim=2)
 
     def attention_shares(self, layer: int, hidden: Tensor, position_ids: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
-        """Return where some tokens look in one layer, by head; see `llama_attention.attention_shares`."""
-        return attention_shares(self._llm, layer, hidden, position_ids, mask, rows)
+        """Return where some queries look in one layer, [R, heads, S], rows of the last dimension summing to 1.
+
+        Args:
+            layer: index of the layer.
+            hidden: [B, S, D], that layer's input.
+            position_ids: [B, S].
+            mask: [B, S, S] bool, who may see whom.
+            rows: [R, 2] int64, (sample, place) of each query.
+        """
+        samples, places = rows.unbind(dim=1)
+        tables = self.position_embeddings(layer, hidden, position_ids)
+        visible = mask[samples, places].unsqueeze(1)
+        block = self._llm.layers[layer]
+        return asked_attention(block, hidden, tables, samples, places.unsqueeze(1), visible).squeeze(1)
 
     def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor | None:
         """Return the mask that stock layers expect, for queries `hidden` at the length of one layer's own cache.
@@ -162,13 +214,17 @@ class LlamaDecoder:
             padding_mask: [B, S] of the prompt's tokens that this layer reads, 1 for a real token; None if all are.
             cache: of all layers, or None.
         """
-        window = getattr(self._config, "sliding_window", None)
-        return layer_mask(self._config, hidden, padding_mask, cache, layer, window=window)
+        return layer_mask(self._config, hidden, padding_mask, cache, layer, window=self._kinds[layer].window)
 
-    def position_embeddings(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rotary cosines and sines of positions [B, S], as the LLM computes them."""
-        cosines, sines = self._llm.rotary_emb(hidden, position_ids=position_ids)
-        return cosines, sines
+    def position_embeddings(self, layer: int, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rotary cosines and sines of positions as the LLM computes them for a layer.
+
+        Args:
+            layer: that reads them.
+            hidden: any, for their type and device.
+            position_ids: [R, B, S], or [B, S]: of an LLM with several rows of them, all are these, as those of text.
+        """
+        return rotary_tables(self._llm.rotary_emb, hidden, position_ids, self._kinds[layer].rotary)
 
 
 class _LayerInView(nn.Module):
@@ -189,9 +245,37 @@ class _LayerInView(nn.Module):
         return self._around(self._index, run, hidden_states, read_layer_inputs(kwargs))
 
 
-def _modules_on_path(model: Any) -> list[nn.Module]:
+def _check_known(layers: Any, config: Any) -> None:
+    """Refuse layers that nothing is known of.
+
+    Raises:
+        UnsupportedModeError: naming them.
+    """
+    for layer in layers:
+        name = type(layer).__name__.removesuffix("DecoderLayer")
+        if name not in _KNOWN_LAYERS:
+            raise UnsupportedModeError(
+                f"methods inside the LLM and schedulers know the layers of {', '.join(_KNOWN_LAYERS)}; this "
+                f"model's LLM is {config.model_type!r}, whose layers are of the class {type(layer).__name__}: "
+                "choose a method that selects before the LLM"
+            )
+    if getattr(config, "use_bidirectional_attention", False):
+        raise UnsupportedModeError(
+            "this model's LLM attends in both directions (use_bidirectional_attention), which methods inside the LLM "
+            "and schedulers cannot: choose a method that selects before the LLM"
+        )
+
+
+def _kind(layer: Any, config: Any, *, by_type: bool) -> LayerKind:
+    # A layer that says nothing of windows reads the config's, as transformers' masks do.
+    says = hasattr(layer.self_attn, "sliding_window")
+    window = layer.self_attn.sliding_window if says else getattr(config, "sliding_window", None)
+    return LayerKind(window, layer.self_attn.layer_type if by_type else None)
+
+
+def _modules_on_path(model: Any, path: Sequence[str]) -> list[Any]:
     modules = [model]
-    for name in _PATH:
+    for name in path:
         modules.append(getattr(modules[-1], name))
     return modules
 

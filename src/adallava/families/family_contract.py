@@ -1,7 +1,7 @@
 """What the rest of the package needs of every model family: the core. What only some can do is in `capabilities`."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -25,6 +25,7 @@ class VisionFeatures:
         last_layer: of the tower's last layer, if asked for.
         unprojected: what the stock projector reads, laid out in memory as the stock model does; see `project_all`.
             None where the tower was not run as the stock model runs it.
+        levels: what is added behind layers of the LLM is made from, [I, N, C] by layer; see `AddsRows`.
     """
 
     features: Tensor
@@ -32,6 +33,7 @@ class VisionFeatures:
     feature_layer: TowerLayer | None = None
     last_layer: TowerLayer | None = None
     unprojected: Tensor | None = None
+    levels: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 class TextTower(Protocol):
@@ -57,10 +59,12 @@ class Family(Protocol):
     Attributes:
         name: the `model_type` of its configs, under which it is registered.
         transformers_class: the name of transformers' class that loads it.
+        picture_inputs: what its processor gives of pictures, by name, their pixels first.
     """
 
     name: ClassVar[str]
     transformers_class: ClassVar[str]
+    picture_inputs: ClassVar[tuple[str, ...]]
 
     @property
     def model(self) -> Any:
@@ -105,10 +109,11 @@ class Family(Protocol):
     def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
         """Return (rows, columns) of each image's tokens; N = rows * columns placeholders stand for it in a prompt.
 
-        On the host, from shapes alone. An image is what is selected from: a family may show one picture as several.
+        On the host, from shapes alone. An image is what is selected from: a family may show one picture as several, and
+        tokens that belong to no grid as one more, of one row.
 
         Args:
-            pictures: P of them.
+            pictures: as the processor made them.
 
         Raises:
             InputError: if something is given beside the pixels that the family does not read, or is missing that it
@@ -120,7 +125,7 @@ class Family(Protocol):
         """Run the tower.
 
         Args:
-            pictures: P of them.
+            pictures: as the processor made them.
             needs: what a method reads of the tower's layers; the rest is not computed.
         """
         ...
@@ -214,10 +219,19 @@ class DecoderLayers(Protocol):
         """Return where the tokens at `rows`, [R, 2] (sample, place), look in one layer by a mask, [R, heads, S]."""
         ...
 
+    def kind(self, layer: int) -> Hashable:
+        """Return what a layer shares with those that read the same mask and rotary tables."""
+        ...
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether layers are of several kinds."""
+        ...
+
     def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None, cache: Any) -> Tensor | None:
         """Return the mask for queries `hidden` at the length of one layer's own cache."""
         ...
 
-    def position_embeddings(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rotary cosines and sines of positions [B, S]."""
+    def position_embeddings(self, layer: int, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rotary cosines and sines of positions, [B, S] or [R, B, S], for one layer."""
         ...

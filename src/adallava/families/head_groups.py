@@ -12,28 +12,53 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from adallava.errors import UnsupportedModeError
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import attend, rotate
 
-_PROJECTIONS = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
-_MLP = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+_READING = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+"""Sliced with their biases."""
+
+_WRITING = ("self_attn.o_proj", "mlp.down_proj")
+"""Their bias belongs to no group."""
+
+_NORMS_BEHIND = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
 def check_splittable(block: nn.Module) -> None:
-    """Refuse a layer whose weights cannot be sliced.
+    """Refuse a layer that is no sum over groups of heads, or whose weights cannot be sliced.
 
     Raises:
-        UnsupportedModeError: for a projection that is not plain, or has a bias.
+        UnsupportedModeError: for a norm of the whole sum, or a projection that is missing, quantized, not plain, or
+            adds a bias.
     """
-    for name in (*_PROJECTIONS, *_MLP):
-        projection = block.get_submodule(name)
-        if type(projection) is not nn.Linear or projection.bias is not None:
+    for name in _NORMS_BEHIND:
+        if hasattr(block, name):
             raise UnsupportedModeError(
-                f"{name} of this model's layers is a {type(projection).__name__}"
-                f"{' with a bias' if getattr(projection, 'bias', None) is not None else ''}, which cannot be split "
-                "into groups of heads: merge adapters into the weights first, or choose a scheduler of whole layers"
+                f"this model's layers have a {name}: what they add is no sum over groups of heads, which are therefore "
+                "not run alone: choose a scheduler of whole layers"
+            )
+    parts = dict(block.named_modules())
+    for name in (*_READING, *_WRITING):
+        projection = parts.get(name)
+        with_bias = name in _WRITING and getattr(projection, "bias", None) is not None
+        if projection is None:
+            raise UnsupportedModeError(
+                f"this model's layers have no {name}, whose weights could be split into groups of heads: choose a "
+                "scheduler of whole layers"
+            )
+        if type(projection) is not nn.Linear or with_bias:
+            raise UnsupportedModeError(
+                f"{name} of this model's layers is a {type(projection).__name__}{' with a bias' if with_bias else ''}, "
+                "which cannot be split into groups of heads: merge adapters into the weights first, or choose a "
+                "scheduler of whole layers"
+            )
+        if is_traceable_wrapper_subclass(projection.weight):
+            raise UnsupportedModeError(
+                f"{name} of this model's layers is quantized, and cannot be split into groups of heads: choose a "
+                "scheduler of whole layers"
             )
 
 
@@ -75,15 +100,18 @@ def _attention(attention: Any, normed: Tensor, inputs: LayerInputs, rows: Sequen
     """Return each group's part, [rows, S, D]."""
     read = [normed.index_select(0, of_group) for of_group in rows]
 
-    def projected(linear: nn.Linear) -> Tensor:
+    def projected(linear: nn.Linear, norm: str | None = None) -> Tensor:
         """Return each group's slice of a projection for the group's rows, [pairs, heads, S, head_dim]."""
-        slices = linear.weight.chunk(len(rows), dim=0)
-        of_pairs = torch.cat([F.linear(states, weight) for states, weight in zip(read, slices, strict=True)])
-        return of_pairs.view(*of_pairs.shape[:2], -1, attention.head_dim).transpose(1, 2)
+        slices = zip(read, *_sliced(linear, len(rows)), strict=True)
+        of_pairs = torch.cat([F.linear(states, weight, bias) for states, weight, bias in slices])
+        heads = of_pairs.view(*of_pairs.shape[:2], -1, attention.head_dim)
+        of_heads = None if norm is None else getattr(attention, norm, None)
+        return (heads if of_heads is None else of_heads(heads)).transpose(1, 2)
 
     pairs = torch.cat(tuple(rows))
     of_pairs = inputs.of_rows(pairs, len(normed))
-    queries, keys = rotate(projected(attention.q_proj), projected(attention.k_proj), *of_pairs.position_embeddings)
+    queries, keys = projected(attention.q_proj, "q_norm"), projected(attention.k_proj, "k_norm")
+    queries, keys = rotate(queries, keys, *of_pairs.position_embeddings)
     mixed = attend(attention, queries, keys, projected(attention.v_proj), of_pairs)
     outputs = attention.o_proj.weight.chunk(len(rows), dim=1)
     of_groups = torch.split(mixed, [len(of_group) for of_group in rows])
@@ -94,13 +122,19 @@ def _mlp(mlp: Any, normed: Tensor, rows: Sequence[Tensor]) -> list[Tensor]:
     """Return each group's part, [rows, S, D]."""
     slices = zip(
         rows,
-        mlp.gate_proj.weight.chunk(len(rows), dim=0),
-        mlp.up_proj.weight.chunk(len(rows), dim=0),
+        zip(*_sliced(mlp.gate_proj, len(rows)), strict=True),
+        zip(*_sliced(mlp.up_proj, len(rows)), strict=True),
         mlp.down_proj.weight.chunk(len(rows), dim=1),
         strict=True,
     )
     parts = []
     for of_group, gate, up, down in slices:
         states = normed.index_select(0, of_group)
-        parts.append(F.linear(mlp.act_fn(F.linear(states, gate)) * F.linear(states, up), down))
+        parts.append(F.linear(mlp.act_fn(F.linear(states, *gate)) * F.linear(states, *up), down))
     return parts
+
+
+def _sliced(linear: nn.Linear, groups: int) -> tuple[Sequence[Tensor], Sequence[Tensor | None]]:
+    """Return each group's rows of a projection's weight, and of its bias."""
+    biases = (None,) * groups if linear.bias is None else linear.bias.chunk(groups)
+    return linear.weight.chunk(groups, dim=0), biases

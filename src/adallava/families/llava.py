@@ -1,12 +1,13 @@
 """LLaVA: every picture is cut to one size, and is one image. What more its tower and projector can do is here, too."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adallava.errors import InputError, UnsupportedModeError
+from adallava.errors import UnsupportedModeError
 from adallava.families.capabilities import BlankShape
 from adallava.families.family_contract import TextTower, VisionFeatures
 from adallava.families.llava_parts import LlavaParts
@@ -19,6 +20,7 @@ class LlavaFamily(LlavaParts):
 
     name = "llava"
     transformers_class = "LlavaForConditionalGeneration"
+    picture_inputs = ("pixel_values",)
 
     @property
     def one_grid(self) -> bool:
@@ -26,14 +28,13 @@ class LlavaFamily(LlavaParts):
         return True
 
     def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
-        """Return the grid of each image: all are alike.
+        """Return the grid of each image: all are alike."""
+        return (self._shape.grid,) * len(pictures.pixel_values)
 
-        Raises:
-            InputError: if anything is given beside the pixels.
-        """
-        for name in pictures.beside:
-            raise InputError(f"this model cuts every picture to one size: it takes no {name}")
-        return (self._shape.grid,) * len(pictures)
+    def some_pictures(self, pictures: PictureInputs, images: Sequence[int]) -> PictureInputs:
+        """Return the pictures of some images: each picture is one."""
+        rows = torch.tensor(images, dtype=torch.int64).to(pictures.pixel_values.device, non_blocking=True)
+        return PictureInputs(pictures.pixel_values.index_select(0, rows))
 
     def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
         """Return the pictures, [3, H, W], without a border narrower than a patch, which the tower cuts off."""

@@ -1,23 +1,21 @@
 """What LLaVA and its kin share: a CLIP-style tower, a projector, any LLM, at the places where transformers has them."""
 
-import copy
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adallava.errors import CheckpointError
-from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, on_meta, stacked_layers
-from adallava.families.decoder import LlamaDecoder
+from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
+from adallava.families.stock_parts import StockParts
 from adallava.families.tower_layer import tower_layer
 from adallava.families.tower_parts import num_leading_tokens, provided
 from adallava.selection.selector_contract import Need, TowerShape
 
 
-class LlavaParts:
+class LlavaParts(StockParts):
     """Drives the tower, the projector and the LLM of a stock model. Holds it, changes nothing in it."""
 
     def __init__(self, model: Any) -> None:
@@ -28,55 +26,14 @@ class LlavaParts:
             CheckpointError: if parameters lie on several devices or are not floating-point, or the token of a picture
                 has no row among the embeddings.
         """
-        self._model = model
+        super().__init__(model)
         self._layers = _feature_layers(model.config)
         self._shape = _tower_shape(model.config, len(self._layers), self._tower)
-        _check_parameters(model)
-        rows = model.get_input_embeddings().num_embeddings
-        if self.image_token_id >= rows:
-            raise CheckpointError(
-                f"a picture's token has the id {self.image_token_id}, and the embeddings only {rows} rows: give the "
-                "LLM more (resize_token_embeddings) and save it"
-            )
-
-    @property
-    def model(self) -> Any:
-        """The stock transformers model."""
-        return self._model
 
     @property
     def shape(self) -> TowerShape:
         """N, C, D and the grid."""
         return self._shape
-
-    @property
-    def image_token_id(self) -> int:
-        """The id that stands for one vision token in a prompt."""
-        return int(self._model.config.image_token_id)
-
-    @property
-    def pad_token_id(self) -> int:
-        """The id that padding is written with: the model's own, or the end of an answer's, as in transformers;
-        0 where the model names neither.
-        """
-        configs = (self._model.generation_config, self._model.config.get_text_config())
-        for name in ("pad_token_id", "eos_token_id"):
-            for ids in (getattr(config, name, None) for config in configs):
-                first = ids[0] if isinstance(ids, list | tuple) and ids else ids
-                if isinstance(first, int) and first >= 0:
-                    return first
-        return 0
-
-    @property
-    def device(self) -> torch.device:
-        """The one device that all parameters are on, also after `model.to(…)`."""
-        return torch.device(next(self._model.parameters()).device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The parameters' floating-point type, also after `model.to(…)`."""
-        dtype: torch.dtype = self._model.dtype
-        return dtype
 
     @property
     def provides(self) -> frozenset[Need]:
@@ -146,56 +103,12 @@ class LlavaParts:
         projected: Tensor = self._model.model.multi_modal_projector(vision.unprojected)
         return projected
 
-    def embed_text(self, input_ids: Tensor) -> Tensor:
-        """Return the LLM's input embeddings of token ids, [..., D]."""
-        embeds: Tensor = self._model.get_input_embeddings()(input_ids)
-        return embeds
-
-    def llm_of(self, model: Any) -> Any:
-        """Return the LLM without its head, of the stock model or of a view of it."""
-        return model.model.language_model
-
-    @property
-    def num_llm_layers(self) -> int:
-        """Layers of the LLM, of whatever kind it is."""
-        return int(self._model.config.get_text_config().num_hidden_layers)
-
-    def decoder(self) -> LlamaDecoder:
-        """Return the LLM's layers, for methods inside the LLM.
-
-        Raises:
-            UnsupportedModeError: for an LLM that is neither a Llama nor a Mistral.
-        """
-        return LlamaDecoder(self._model)
-
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:
         """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
-        vision, tower, llm = model.config.vision_config, model.model.vision_tower, model.model.language_model
-        layers = stacked_layers(llm, llm.config.num_hidden_layers)
-        let_first_stand_for_all(layers)
-
-        def tower_of_side(side: int) -> tuple[Any, Sequence[Any]]:
-            config = copy.deepcopy(vision)
-            config.image_size = side * vision.patch_size
-            built = on_meta(type(tower), config)
-            tower_layers = stacked_layers(built, vision.num_hidden_layers)
-            let_first_stand_for_all(tower_layers)
-            return built, tower_layers
-
-        return CostedParts(
-            model=model,
-            tower_of_side=tower_of_side,
-            side=vision.image_size // vision.patch_size,
-            patch_size=vision.patch_size,
-            channels=vision.num_channels,
-            tower_width=vision.hidden_size,
-            projector=model.model.multi_modal_projector,
-            feature_width=vision.hidden_size * len(_feature_layers(model.config)),
-            layers=layers,
-            output=model.get_output_embeddings(),
-            positions=tuple(module for name, module in llm.named_children() if name.startswith("rotary_emb")),
-        )
+        width = model.config.vision_config.hidden_size * len(_feature_layers(model.config))
+        inner = model.model
+        return costed_parts_of(model, inner.vision_tower, inner.language_model, inner.multi_modal_projector, width)
 
     def _patches(self, states: Sequence[Tensor]) -> Tensor:
         drop = 1 if self._has_cls else 0
@@ -227,17 +140,3 @@ def _spare_tokens(config: Any, tower: Any) -> int:
     """Return how many features of an image are no patches: a class token or registers that stay in; -1: one is lost."""
     dropped = 1 if config.vision_feature_select_strategy == "default" else 0
     return num_leading_tokens(tower) - dropped
-
-
-def _check_parameters(model: Any) -> None:
-    """Refuse parameters on several devices, or of a type that is not floating-point."""
-    devices: dict[torch.device, str] = {}
-    for name, parameter in model.named_parameters():
-        devices.setdefault(parameter.device, name)
-        if not parameter.dtype.is_floating_point:
-            raise CheckpointError(
-                f"parameter {name!r} has type {parameter.dtype}: load the model in a floating-point type"
-            )
-    if len(devices) != 1 or "meta" in {device.type for device in devices}:
-        found = ", ".join(f"{name!r} on {device}" for device, name in devices.items())
-        raise CheckpointError(f"all parameters must be on one real device, found {found}: load with one device")

@@ -11,12 +11,12 @@ from adallava.errors import InputError
 
 @dataclass(frozen=True)
 class PictureInputs:
-    """The pictures of a batch, P rows. What is in it only a family knows; the rest hands it on.
+    """The pictures of a batch. What is in it, and which part is whose, only a family knows; the rest hands it on.
 
     Attributes:
-        pixel_values: [P, …], as the processor makes them.
-        beside: what else the processor gave of the pictures, by its names, P rows each, on the host: it is read to
-            plan, before anything runs.
+        pixel_values: as the processor makes them: a row for each picture, or for each patch, or for each sample.
+        beside: what else the processor gave of the pictures, by its names, on the host: it is read to plan, before
+            anything runs.
     """
 
     pixel_values: Tensor
@@ -36,14 +36,6 @@ class PictureInputs:
             return None
         return cls(pixel_values, {name: tensor.cpu() for name, tensor in given.items()})
 
-    def __len__(self) -> int:
-        """Return P."""
-        return len(self.pixel_values)
-
     def to(self, target: torch.device | torch.dtype) -> "PictureInputs":
         """Return them with the pixels on a device, or of a type."""
         return replace(self, pixel_values=self.pixel_values.to(target))
-
-    def rows(self, places: Tensor) -> "PictureInputs":
-        """Return some of the pictures of a processor that gives nothing beside their pixels."""
-        return PictureInputs(self.pixel_values.index_select(0, places))

@@ -11,6 +11,7 @@ are also the names of a checkpoint's weights. What stands here may move with any
 | beam search asks before it turns to the cache          | `_reorder_cache` of the model                             |
 | a cache has, for each layer                            | `layers[i].reorder_cache`, `update(keys, values, i)`      |
 | attention runs by                                      | `ALL_ATTENTION_FUNCTIONS[config._attn_implementation]`    |
+| a processor's parts are                                | `get_attributes()`, in the order of its `__init__`        |
 
 `families/transformers_probe.py` tries all of it under a release that is newer; see `families/transformers_version.py`.
 Imports are inside the functions, so that a module that moved is met by the probe, not by an import of this package.
@@ -21,7 +22,7 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, cat, nn
 
 from adallava.errors import AdallavaError
 from adallava.families.layer_inputs import LayerInputs
@@ -106,11 +107,48 @@ def layer_mask(
 
 
 def rotate(queries: Tensor, keys: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
-    """Return queries and keys, [B, heads, S, head width], turned by their positions as Llama and Mistral do."""
+    """Return queries and keys, [B, heads, S, head width], turned by their positions.
+
+    Tables narrower than a head turn its first values alone.
+    """
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-    turned: tuple[Tensor, Tensor] = apply_rotary_pos_emb(queries, keys, cosines, sines)
-    return turned
+    width = cosines.shape[-1]
+    turned: tuple[Tensor, Tensor] = apply_rotary_pos_emb(queries[..., :width], keys[..., :width], cosines, sines)
+    if width == queries.shape[-1]:
+        return turned
+    first, second = (
+        cat([part, whole[..., width:]], dim=-1) for part, whole in zip(turned, (queries, keys), strict=True)
+    )
+    return first, second
+
+
+def rotary_tables(
+    rotary: nn.Module, hidden: Tensor, position_ids: Tensor, layer_type: str | None
+) -> tuple[Tensor, Tensor]:
+    """Return the cosines and sines of positions, [B, S, head width] each.
+
+    Args:
+        rotary: the LLM's module that makes them.
+        hidden: any, for their type and device.
+        position_ids: [B, S], or [R, B, S]; for an LLM with several rows, all are those of [B, S].
+        layer_type: of the layers that read them, if the LLM has several pairs.
+    """
+    if hasattr(rotary, "mrope_section") and position_ids.dim() == 2:
+        position_ids = position_ids.expand(3, *position_ids.shape)
+    of_type = {} if layer_type is None else {"layer_type": layer_type}
+    cosines, sines = rotary(hidden, position_ids=position_ids, **of_type)
+    return cosines, sines
+
+
+def takes_layer_type(rotary: nn.Module) -> bool:
+    """Say whether an LLM makes rotary tables for each type of its layers."""
+    return "layer_type" in signature(rotary.forward).parameters
+
+
+def holds_layer(cache: Any, layer: int) -> bool:
+    """Say whether anything was ever written to a layer's place in a cache."""
+    return layer < len(cache.layers) and bool(cache.layers[layer].is_initialized)
 
 
 def attend(attention: Any, queries: Tensor, keys: Tensor, values: Tensor, inputs: LayerInputs) -> Tensor:
@@ -138,7 +176,11 @@ def attend(attention: Any, queries: Tensor, keys: Tensor, values: Tensor, inputs
         inputs.attention_mask,
         dropout=attention.attention_dropout if attention.training else 0.0,
         scaling=attention.scaling,
-        sliding_window=getattr(attention.config, "sliding_window", None),
+        sliding_window=(
+            attention.sliding_window
+            if hasattr(attention, "sliding_window")
+            else getattr(attention.config, "sliding_window", None)
+        ),
     )[0]
     return mixed.flatten(2)
 
@@ -185,6 +227,32 @@ def pil_llava_processor_class() -> Any:
     from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
     return LlavaImageProcessorPil
+
+
+def without_videos(name: str) -> Any:
+    """Return transformers' processor class of a name without its part for videos, which needs torchvision.
+
+    Its parts are told from the names that `get_attributes` gives; calls and files are otherwise those of the class.
+    """
+    import transformers
+
+    stock: Any = getattr(transformers, name)
+
+    class PicturesAlone(stock):  # type: ignore[misc]
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [part for part in super().get_attributes() if part != "video_processor"]
+
+    PicturesAlone.__name__ = name
+    return PicturesAlone
+
+
+def picture_processor(**sizes: int) -> Any:
+    """Return what cuts pictures of any size into patches, whichever class this transformers has without torchvision."""
+    import transformers
+
+    name = "Qwen2VLImageProcessorPil" if hasattr(transformers, "Qwen2VLImageProcessorPil") else "Qwen2VLImageProcessor"
+    return getattr(transformers, name)(**sizes)
 
 
 def attention_of(config: Any) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adallava.families.decoder import LlamaDecoder
+from adallava.families.decoder import StockDecoder
 from adallava.families.family_contract import RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import errors_alone
@@ -53,7 +53,7 @@ def _tiny_model() -> Any:
 
 
 def _fault_of(model: Any) -> str | None:
-    watch = _Watch(LlamaDecoder(model))
+    watch = _Watch(StockDecoder(model))
     stock, ours = _logits(model), _logits(watch.decoder.view(watch.around))
     columns = _PADDING.shape[1]
     expected = [(layer, columns + step, columns + step - _LEFT_OUT * layer) for step in range(3) for layer in range(2)]
@@ -70,7 +70,7 @@ def _fault_of(model: Any) -> str | None:
         cache.reorder_cache(beam_idx)
         return cache
 
-    _generate(LlamaDecoder(model).view(_Watch(watch.decoder).around, reorder), num_beams=2)
+    _generate(StockDecoder(model).view(_Watch(watch.decoder).around, reorder), num_beams=2)
     rows = 2 * len(_IDS)
     return None if set(reordered) == {rows} else f"beams of {rows} rows were reordered as {reordered}"
 
@@ -95,7 +95,7 @@ def _logits(model: Any) -> Tensor:
 class _Watch:
     """Leaves padding out of layer 1, and writes down how long everything is."""
 
-    def __init__(self, decoder: LlamaDecoder) -> None:
+    def __init__(self, decoder: StockDecoder) -> None:
         self.decoder = decoder
         self.lengths: list[tuple[int, int, int]] = []
         """Of each call of a layer: its index, the keys in the cache's first layer, and those that its mask is for."""

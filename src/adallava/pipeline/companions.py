@@ -14,7 +14,7 @@ One function gathers them all, and asks of none what it means.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -65,6 +65,31 @@ def kept_columns(layout: Layout, kept_indices: Tensor | None) -> Tensor:
     """
     if kept_indices is None or kept_indices.numel() == 0:
         return layout.text_columns
-    # A vision slot's patch index is its distance from its image's first column.
-    patches = kept_indices.flatten()[layout.vision_slots.clamp_min(0)]
-    return layout.text_columns + patches.masked_fill(layout.vision_slots < 0, 0)
+    kept = layout.image_columns.gather(1, kept_indices).flatten()
+    slots = layout.vision_slots
+    return kept[slots.clamp_min(0)].where(slots >= 0, layout.text_columns)
+
+
+def arranged(layout: Layout, kept_indices: Tensor | None) -> Layout:
+    """Return the layout with each prompt's tokens in the order of their columns, for a choice that is made.
+
+        columns     0 1 2 3 4 5 6        an image in two rows, with a token of text between them
+        prompt      t I I t I I t
+        planned     t v v t t            which two are kept is not known yet
+        kept 0, 2   t v t v t
+
+    Args:
+        layout: of the batch.
+        kept_indices: as for `gather`.
+    """
+    if not layout.scattered or kept_indices is None:
+        return layout
+    columns, is_padding = kept_columns(layout, kept_indices), layout.mask == 0
+    behind = layout.companions["position_ids"].shape[-1]
+    order = columns.masked_fill(is_padding, -1 if layout.side == "left" else behind).argsort(dim=1, stable=True)
+    return replace(
+        layout,
+        text_columns=columns.gather(1, order),
+        vision_slots=layout.vision_slots.gather(1, order),
+        attention_mask=layout.attention_mask.gather(1, order),
+    )

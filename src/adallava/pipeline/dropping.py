@@ -1,36 +1,39 @@
 """Carries out a plan of drops while stock `generate` or `forward` runs: the state of one call, thrown away with it."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
+from adallava.families.transformers_internals import holds_layer
 from adallava.pipeline.checked import check_merging, check_selection
-from adallava.pipeline.drops import DropPlan, PlannedDrop, Stage
-from adallava.pipeline.pack import Positions, counted_positions, merge_embeds
+from adallava.pipeline.drops import DropPlan, Stage
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.pack import merge_embeds
+from adallava.pipeline.standing import Standing
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
 from adallava.selection.selector_contract import Selection
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Reading:
-    """What a stage's layers read beside the hidden states, in the place of what transformers made for all."""
+    """What a stage's layers read in one pass, in the place of what transformers made for all tokens.
 
-    attention_mask: Tensor | None
-    position_embeddings: tuple[Tensor, Tensor]
-    position_ids: Tensor
+    Attributes:
+        stage: number of it.
+        columns: [B, S'] int64, which of the tokens that entered are left; None behind the prompts, where one token of
+            each row runs.
+        counted: positions of the tokens that are left, counted anew, [B, S'] or [R, B, S']; None where they are kept.
+        made: mask, rotary tables and positions, by the kind of a layer: made when the first of a kind asks.
+    """
 
-    def put_into(self, inputs: LayerInputs) -> LayerInputs:
-        """Return a layer's inputs with these in the place of transformers' own."""
-        return replace(
-            inputs,
-            attention_mask=self.attention_mask,
-            position_embeddings=self.position_embeddings,
-            position_ids=self.position_ids,
-        )
+    stage: int
+    columns: Tensor | None
+    counted: Tensor | None = None
+    made: dict[Hashable, tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]] = field(default_factory=dict)
 
 
 class LayerDrops:
@@ -47,7 +50,7 @@ class LayerDrops:
         selector: LayerSelector,
         plan: DropPlan,
         inputs_embeds: Tensor,
-        positions: Positions,
+        recount: Callable[[Layout, Tensor], Tensor] | None,
     ) -> None:
         """Start a call.
 
@@ -56,38 +59,43 @@ class LayerDrops:
             selector: the method.
             plan: of this batch, on the model's device.
             inputs_embeds: [B, S, D], what enters the first layer.
-            positions: "original": a token keeps its position; "compact": positions are counted anew at each drop.
+            recount: gives the positions of what a drop left, [B, S] or [R, B, S]; None for tokens that keep theirs.
         """
         self._decoder = decoder
         self._selector = selector
         self._plan = plan
-        self._positions = positions
+        self._recount = recount
         self._drops = {drop.layer: number for number, drop in enumerate(plan.drops)}
         first = plan.stages[0].layout
         num_images, num_tokens = len(first.keep_counts), max(first.keep_counts, default=0)
         self._patches = torch.arange(num_tokens, device=inputs_embeds.device).expand(num_images, -1)
         self._scores: Tensor | None = None
         self._within: Tensor | None = None
+        self._standing = Standing.of(first, self._patches, plan)
+        self._entering = self._standing
         self._raters = self._name_raters(inputs_embeds) if plan.drops else None
         self._prefilled = False
         self._reading: _Reading | None = None
+        self._last_positions: Tensor | None = None
+        self._shifts: dict[int, Tensor] = {}
 
     def mask(self, layer: int, hidden: Tensor, padding_mask: Tensor | None) -> Tensor | None:
         """Return the mask of prompts that enter a layer, without a cache; None for plain causal attention."""
         return self._decoder.mask(layer, hidden, padding_mask, None)
 
-    def view(self) -> Any:
-        """Return the model to run: a view of the stock one, good for one call."""
-        return self._decoder.view(self.around)
+    @property
+    def last_layer(self) -> int:
+        """The first layer behind the last drop."""
+        return max(self._drops, default=0)
 
-    def view_until_chosen(self) -> Any:
-        """Return a model that runs no layer behind the last drop: enough to learn what is kept."""
-        last = max(self._drops, default=0)
+    @property
+    def columns(self) -> Tensor:
+        """Of the full prompts, where the tokens that the next layer reads come from, [B, S]; L for padding."""
+        return self._standing.columns
 
-        def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
-            return self.around(index, layer, hidden, inputs) if index < last else self._entered(index, hidden, inputs)
-
-        return self._decoder.view(around)
+    def entered(self, embeds: Tensor, selection: Selection) -> Tensor:
+        """Return what entered the first layer, [B, S, D], of each image's chosen tokens, [I, Kmax, D]."""
+        return embeds[self._plan.sample_of_image.unsqueeze(1), self._entering.vision.gather(1, selection.indices)]
 
     def selection(self) -> Selection | None:
         """Return what is left behind the last drop, as patches of each image; None without images."""
@@ -96,42 +104,61 @@ class LayerDrops:
 
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         """Run one layer, with the drop before or behind it. See `AroundLayer`."""
-        hidden = self._entered(index, hidden, inputs)
-        read = inputs if self._reading is None else self._reading.put_into(inputs)
+        hidden = self.enter(index, hidden, inputs)
+        read = self._read(index, hidden, inputs)
         following = None if self._prefilled else self._drops.get(index + 1)
         attention = None
         if following is not None and self._plan.drops[following].scored_by == index:
             attention = self._attention(following, hidden, read.position_embeddings)
         hidden = layer(hidden, read)
         if following is not None and attention is not None:
-            hidden = self._drop(following, attention, hidden, read)
+            hidden = self._drop(following, attention, hidden)
         self._prefilled = self._prefilled or index == self._plan.num_layers - 1
         return hidden
 
-    def _entered(self, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+    def enter(self, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor:
         """Make ready what layer `index` reads, and return its hidden states."""
         if index == 0:
             self._reading = None
+            if not self._prefilled:
+                self._last_positions = inputs.position_ids[:, -1]
         number = self._drops.get(index)
         if number is None:
             return hidden
         if self._prefilled:
-            self._reading = self._decode_reading(number, hidden, inputs)
+            self._reading = _Reading(number + 1, None)
         elif self._plan.drops[number].scored_by == index:
-            read = inputs if self._reading is None else self._reading.put_into(inputs)
-            attention = self._attention(number, hidden, read.position_embeddings)
-            hidden = self._drop(number, attention, hidden, read)
+            attention = self._attention(number, hidden, self._read(index, hidden, inputs).position_embeddings)
+            hidden = self._drop(number, attention, hidden)
         return hidden
 
+    def _read(self, index: int, hidden: Tensor, inputs: LayerInputs) -> LayerInputs:
+        """Return what layer `index` reads beside its hidden states."""
+        reading = self._reading
+        if reading is None or self._is_left_out(index, inputs):
+            return inputs
+        kind = self._decoder.kind(index)
+        if kind not in reading.made:
+            if reading.columns is None:
+                reading.made[kind] = self._decode_reading(reading.stage, index, hidden, inputs)
+            else:
+                reading.made[kind] = self._prefill_reading(reading, reading.columns, index, hidden, inputs)
+        mask, tables, position_ids = reading.made[kind]
+        return replace(inputs, attention_mask=mask, position_embeddings=tables, position_ids=position_ids)
+
+    def _is_left_out(self, index: int, inputs: LayerInputs) -> bool:
+        """Return whether a schedule left a layer out of the prompts: it holds nothing that a mask could fit."""
+        return self._prefilled and inputs.cache is not None and not holds_layer(inputs.cache, index)
+
     def _name_raters(self, inputs_embeds: Tensor) -> Raters:
-        stage, samples = self._plan.stages[0], self._plan.sample_of_image.unsqueeze(1)
+        samples = self._plan.sample_of_image.unsqueeze(1)
         with torch.no_grad():
             return self._selector.raters(
                 PromptInput(
-                    vision_embeds=inputs_embeds[samples, stage.vision_places],
-                    text_embeds=inputs_embeds[samples, stage.text_places],
+                    vision_embeds=inputs_embeds[samples, self._standing.vision],
+                    text_embeds=inputs_embeds[samples, self._standing.text],
                     text_mask=self._plan.text_mask,
-                    token_counts=stage.layout.keep_counts,
+                    token_counts=self._standing.layout.keep_counts,
                 )
             )
 
@@ -139,7 +166,6 @@ class LayerDrops:
     def _attention(self, number: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
         """Return the raters' attention to each image's tokens, [I, n]."""
         assert self._raters is not None
-        stage = self._plan.stages[number]
         repeats = self._repeats(hidden)
         cosines, sines = (table[::repeats] if len(table) > 1 else table for table in position_embeddings)
         shares = self._decoder.attention(
@@ -147,27 +173,42 @@ class LayerDrops:
             hidden[::repeats],
             (cosines, sines),
             samples=self._plan.sample_of_image,
-            places=stage.text_places.gather(1, self._raters.rows),
-            padding_mask=stage.layout.attention_mask,
+            places=self._standing.text.gather(1, self._raters.rows),
+            padding_mask=self._standing.layout.attention_mask,
         )
         rated = (shares * self._raters.weights.unsqueeze(-1)).sum(dim=1)
-        return rated.gather(1, stage.vision_places)
+        return rated.gather(1, self._standing.vision)
 
-    def _drop(self, number: int, attention: Tensor, hidden: Tensor, read: LayerInputs) -> Tensor:
-        """Return the hidden states that are left, and make ready what the next stage's layers read with them."""
-        before, after, drop = self._plan.stages[number], self._plan.stages[number + 1], self._plan.drops[number]
+    def _drop(self, number: int, attention: Tensor, hidden: Tensor) -> Tensor:
+        """Return the hidden states that are left, and note where they come from."""
+        before, after = self._plan.stages[number], self._plan.stages[number + 1]
         repeats = self._repeats(hidden)
         one_each = hidden[::repeats]
-        vision = one_each[self._plan.sample_of_image.unsqueeze(1), before.vision_places]
+        vision = one_each[self._plan.sample_of_image.unsqueeze(1), self._standing.vision]
         selection = self._choose(attention, vision, before, after)
-        sources = _with_choice(drop, after, selection)
+        self._note(attention, selection, before)
+        stood, self._standing = self._standing, Standing.of(after.layout, self._patches, self._plan)
+        sources = self._standing.sources(stood)
         left = _taken(one_each, sources)
         if selection.merge_weights is not None:
-            left = merge_embeds(after.layout, left, selection.apply(vision))
-        self._note(attention, selection, before)
-        left = left.repeat_interleave(repeats, dim=0)
-        self._reading = self._prefill_reading(drop, after, sources.repeat_interleave(repeats, dim=0), left, read)
-        return left
+            left = merge_embeds(self._standing.layout, left, selection.apply(vision))
+        repeated = self._standing.sources(self._entering).repeat_interleave(repeats, dim=0)
+        self._reading = _Reading(number + 1, repeated, self._counted(number + 1))
+        return left.repeat_interleave(repeats, dim=0)
+
+    def _counted(self, stage: int) -> Tensor | None:
+        """Return positions counted anew over what is left, and note how much lower an answer goes on from there.
+
+        Padded on the left, as `generate` is, each prompt ends in the last column, in text, all of whose rows are alike.
+        """
+        if self._recount is None:
+            return None
+        assert self._last_positions is not None
+        counted = self._recount(self._standing.layout, self._patches)
+        last = counted[..., -1] if counted.dim() == 2 else counted[0, :, -1]
+        repeats = max(1, len(self._last_positions) // len(last))
+        self._shifts[stage] = self._last_positions[::repeats] - last
+        return counted
 
     @torch.no_grad()
     def _choose(self, attention: Tensor, vision: Tensor, before: Stage, after: Stage) -> Selection:
@@ -193,50 +234,38 @@ class LayerDrops:
         self._patches = self._patches.gather(1, selection.indices)
 
     def _prefill_reading(
-        self, drop: PlannedDrop, after: Stage, sources: Tensor, hidden: Tensor, read: LayerInputs
-    ) -> _Reading:
-        repeats = len(hidden) // len(after.layout.prompts)
-        mask = after.layout.attention_mask.repeat_interleave(repeats, dim=0)
-        if self._positions == "compact":
-            position_ids = counted_positions(after.layout).repeat_interleave(repeats, dim=0)
-            tables = self._decoder.position_embeddings(hidden, position_ids)
+        self, reading: _Reading, columns: Tensor, index: int, hidden: Tensor, inputs: LayerInputs
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]:
+        position_ids = inputs.position_ids.expand(len(hidden), -1).gather(1, columns)
+        if reading.counted is not None:
+            counted = reading.counted.repeat_interleave(self._repeats(hidden), dim=-2)
+            position_ids = counted if counted.dim() == 2 else position_ids
+            tables = self._decoder.position_embeddings(index, hidden, counted)
         else:
-            position_ids = read.position_ids.expand(len(hidden), -1).gather(1, sources)
-            cosines, sines = (_taken(table.expand(len(hidden), -1, -1), sources) for table in read.position_embeddings)
+            entered = (table.expand(len(hidden), -1, -1) for table in inputs.position_embeddings)
+            cosines, sines = (_taken(table, columns) for table in entered)
             tables = (cosines, sines)
-        attention_mask = self._decoder.mask(drop.layer, hidden, mask if after.padded else None, read.cache)
-        return _Reading(attention_mask, tables, position_ids)
+        return self._mask(reading.stage, index, hidden, inputs), tables, position_ids
 
-    def _decode_reading(self, number: int, hidden: Tensor, inputs: LayerInputs) -> _Reading:
-        layout = self._plan.stages[number + 1].layout
-        repeats = self._repeats(hidden)
+    def _decode_reading(
+        self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs
+    ) -> tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]:
         position_ids, tables = inputs.position_ids, inputs.position_embeddings
-        if self._positions == "compact":
-            dropped = [prompt.num_vision_tokens - sum(prompt.keep_counts) for prompt in layout.prompts]
-            shift = torch.tensor(dropped, dtype=torch.int64).to(hidden.device, non_blocking=True)
-            position_ids = position_ids - shift.repeat_interleave(repeats).unsqueeze(1)
-            tables = self._decoder.position_embeddings(hidden, position_ids)
-        padding = self._plan.stages[number + 1].padding_mask
-        attention_mask = self._decoder.mask(
-            self._plan.drops[number].layer,
-            hidden,
-            None if padding is None else padding.repeat_interleave(repeats, dim=0),
-            inputs.cache,
-        )
-        return _Reading(attention_mask, tables, position_ids)
+        if self._recount is not None:
+            shift = self._shifts[stage].repeat_interleave(self._repeats(hidden))
+            position_ids = position_ids - shift.unsqueeze(1)
+            tables = self._decoder.position_embeddings(index, hidden, position_ids)
+        return self._mask(stage, index, hidden, inputs), tables, position_ids
+
+    def _mask(self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor | None:
+        padding = self._plan.stages[stage].layout.padding_mask
+        if padding is not None:
+            padding = padding.repeat_interleave(self._repeats(hidden), dim=0)
+        return self._decoder.mask(index, hidden, padding, inputs.cache)
 
     def _repeats(self, hidden: Tensor) -> int:
         """Return how many rows a sample has: beams, or returns."""
         return len(hidden) // len(self._plan.stages[0].layout.prompts)
-
-
-def _with_choice(drop: PlannedDrop, after: Stage, selection: Selection) -> Tensor:
-    """Return, for each token that is left, its column before the drop, [B, S']."""
-    slots = after.layout.vision_slots
-    if selection.indices.numel() == 0:
-        return drop.sources
-    chosen = selection.indices.flatten()[slots.clamp_min(0)]
-    return drop.sources + chosen.masked_fill(slots < 0, 0)
 
 
 def _taken(states: Tensor, sources: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from adallava.families.capabilities import resized, with_budget_token
+from adallava.families.capabilities import resized, some_pictures, with_budget_token
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.layout import Layout
@@ -62,13 +62,13 @@ def encode(
     )
     if not stock:
         return with_budget_token(family, pictures, tokens)
-    zeros = tokens.new_zeros((len(pictures), family.shape.vision_width), dtype=family.dtype)
+    zeros = tokens.new_zeros((len(keep_counts), family.shape.vision_width), dtype=family.dtype)
     if not with_token:
         return replace(family.encode(pictures), budget_features=zeros)
     order = torch.tensor(with_token + stock, dtype=torch.int64).to(family.device, non_blocking=True)
     rows = order[: len(with_token)]
-    part = with_budget_token(family, pictures.rows(rows), tokens.index_select(0, rows))
-    whole = family.encode(pictures.rows(order[len(with_token) :]))
+    part = with_budget_token(family, some_pictures(family, pictures, with_token), tokens.index_select(0, rows))
+    whole = family.encode(some_pictures(family, pictures, stock))
     assert part.budget_features is not None
     features = torch.cat([part.features, whole.features]).index_select(0, order.argsort())
     return VisionFeatures(features, zeros.index_copy(0, rows, part.budget_features))
@@ -97,12 +97,12 @@ def _encode_resized(
     """Run the tower on smaller pictures, once for each K, and put each token where it stands in the full grid."""
     grid, shape = family.shape.grid, family.shape
     features = pictures.pixel_values.new_zeros(
-        (len(pictures), shape.num_vision_tokens, shape.vision_width), dtype=family.dtype
+        (len(keep_counts), shape.num_vision_tokens, shape.vision_width), dtype=family.dtype
     )
     for keep_count in sorted(set(keep_counts) - {0}):
         same = [image for image, count in enumerate(keep_counts) if count == keep_count]
         rows = torch.tensor(same, dtype=torch.int64).to(family.device, non_blocking=True)
-        smaller = resized(family, pictures.rows(rows), selector.tower_grid(keep_count, grid))
+        smaller = resized(family, some_pictures(family, pictures, same), selector.tower_grid(keep_count, grid))
         places = selector.places(keep_count, grid).to(family.device, non_blocking=True)
         full = features.new_zeros((len(same), *features.shape[1:])).index_copy(1, places, smaller.features)
         features = features.index_copy(0, rows, full)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from adallava.errors import UnsupportedModeError
 from adallava.pipeline.checked import check_indices
+from adallava.pipeline.companions import arranged
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.pack import CompactBatch, assemble, compact_labels
 from adallava.pipeline.prepare import Prepared, PreparedInside
@@ -19,9 +20,10 @@ from adallava.selection.layer_contract import AnySelector
 from adallava.selection.selector_contract import Selection
 
 
-def choose_inside(inside: PreparedInside) -> Prepared:
+def choose_inside(run: LLMRun, inside: PreparedInside) -> Prepared:
     """Run the layers up to the last drop, and return what is left there."""
-    inside.drops.view_until_chosen().model(**inside.prepared.batch.llm_inputs(), use_cache=False)
+    view = run.program.view_until_chosen(run.family)
+    view.model(**inside.prepared.batch.llm_inputs(), use_cache=False)
     return inside.settled()
 
 
@@ -36,7 +38,7 @@ def forward_run(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOutput
         UnsupportedModeError: for arguments that cannot be given correctly, see `check_forward_arguments`.
         InputError: for an argument that nobody knows.
     """
-    check_forward_arguments(forward_kwargs, inside_llm=run.layers is not None)
+    check_forward_arguments(forward_kwargs, inside_llm=bool(run.program.steps))
     batch = run.prepared.batch
     result, schedule = _run(run, batch.labels, forward_kwargs)
     _check(run.prepared.selector, run.prepared.selection, run.prepared.layout)
@@ -110,8 +112,8 @@ def _batch_at_the_end(run: LLMRun, inside: PreparedInside) -> CompactBatch:
     selection, last, labels = inside.drops.selection(), inside.plan.stages[-1].layout, run.request.labels
     embeds = None
     if selection is not None:
-        places = inside.plan.stages[0].vision_places.gather(1, selection.indices)
-        embeds = run.prepared.batch.inputs_embeds[inside.plan.sample_of_image.unsqueeze(1), places]
+        embeds = inside.drops.entered(run.prepared.batch.inputs_embeds, selection)
+        last = arranged(last, selection.indices)
     device = run.family.device
     batch = assemble(
         run.family,

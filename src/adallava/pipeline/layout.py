@@ -3,13 +3,16 @@
     a prompt (N = 4), one image          t t I I I I t t
     its column                           0 1 2 3 4 5 6 7
     kept: K = 2                          t t v v t t
+    `image_columns`                      2 3 4 5        (of each of its tokens, in the order of its grid)
     `text_columns`                       0 1 2 2 6 7    (of a vision slot: its image's first column)
     `vision_slots`                       - - 0 1 - -    (row of the flattened [I * Kmax] kept tokens)
 
-Which two patches fill the slots is the selector's choice, on the device; how many slots there are is known here.
+Which two patches fill the slots is the selector's choice, on the device; how many slots there are is known here. Where
+text stands between an image's placeholders, the choice decides also where that text comes to stand: `arranged`, in
+`pipeline/companions.py`, puts such a prompt in order once the choice is made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -50,7 +53,7 @@ class PromptPlan:
 
     Attributes:
         columns: [L] the columns of the padded prompt that hold a real token.
-        spans: position in `columns` at which each image's N placeholders begin.
+        image_places: [N] of each image, the position in `columns` of the placeholder of each of its tokens.
         keep_counts: K of each image.
         budget: as asked.
         tokens_asked: K of the sample that the budget resolves to; for a method that ignores it, what is kept.
@@ -61,13 +64,18 @@ class PromptPlan:
     """
 
     columns: _Columns
-    spans: tuple[int, ...]
+    image_places: tuple[_Columns, ...]
     keep_counts: tuple[int, ...]
     budget: TokenBudget
     tokens_asked: int
     tokens_per_image: tuple[int, ...]
     question_ids: _Columns
     hidden_place: int | None = None
+
+    @property
+    def num_images(self) -> int:
+        """Images of the sample."""
+        return len(self.image_places)
 
     @property
     def num_vision_tokens(self) -> int:
@@ -86,9 +94,10 @@ class Layout:
 
     Attributes:
         prompts: the plan of each sample.
-        text_columns: [B, Lc] int64, the column of the original batch.
+        text_columns: [B, Lc] int64, the column of the original batch; of a vision slot, its image's first.
         vision_slots: [B, Lc] int64, the row of the flattened [I * Kmax] kept vision tokens; -1 for text and
             padding.
+        image_columns: [I, N of the largest] int64, the column of the original batch of each image's tokens.
         companions: what travels with the tokens of the full prompts, [B, L] or [R, B, L], by the names of the LLM's
             arguments: always `position_ids`, [R, B, L].
         mask: [B, Lc] int64, 1 for a real token.
@@ -97,11 +106,13 @@ class Layout:
         question_mask: [B, T] bool.
         side: on which side the shortened batch is padded.
         inserted: tokens that are none of the prompts' own, if there are any.
+        scattered: True if text stands between the placeholders of an image, or they are not in the grid's order.
     """
 
     prompts: tuple[PromptPlan, ...]
     text_columns: Tensor
     vision_slots: Tensor
+    image_columns: Tensor
     companions: Mapping[str, Tensor]
     mask: Tensor
     attention_mask: Tensor
@@ -109,6 +120,7 @@ class Layout:
     question_mask: Tensor
     side: Side
     inserted: Inserted | None = None
+    scattered: bool = False
 
     @property
     def keep_counts(self) -> tuple[int, ...]:
@@ -123,12 +135,18 @@ class Layout:
     @property
     def sample_of_image(self) -> tuple[int, ...]:
         """The sample that each image of the batch belongs to."""
-        return tuple(sample for sample, prompt in enumerate(self.prompts) for _ in prompt.spans)
+        return tuple(sample for sample, prompt in enumerate(self.prompts) for _ in range(prompt.num_images))
 
     @property
     def lengths(self) -> tuple[int, ...]:
         """Real tokens of each shortened prompt."""
         return tuple(prompt.length for prompt in self.prompts)
+
+    @property
+    def padding_mask(self) -> Tensor | None:
+        """Which tokens others may read, [B, Lc], if not all may: a prompt is shorter, or holds a hidden token."""
+        hides = any(prompt.hidden_place is not None for prompt in self.prompts)
+        return self.attention_mask if hides or len(set(self.lengths)) > 1 else None
 
     def to(self, device: torch.device) -> "Layout":
         """Return the same layout with its tensors on `device`."""
@@ -152,7 +170,8 @@ def plan_layout(
     method: MethodCounts = _AS_ASKED,
     labels: Tensor | None = None,
     inserted: Inserted | None = None,
-    companions: Mapping[str, Tensor] | None = None,
+    companions: Callable[[], Mapping[str, Tensor]] | None = None,
+    orders: Sequence[Tensor | None] | None = None,
 ) -> Layout:
     """Plan the shortened batch. Tensors on a device are copied to the host: the one wait there is.
 
@@ -167,7 +186,10 @@ def plan_layout(
         labels: [B, L], -100 where no token is learned. A question ends before the first label that is not: a
             selector must never read the answer.
         inserted: tokens that are none of the prompts' own, if there are any.
-        companions: see `Layout`, on the host; by default one row of positions, counted over real tokens.
+        companions: gives those of `Layout`, on the host, once prompts and images fit; by default one row of
+            positions, counted over real tokens.
+        orders: of each image, [N] int64 which of its placeholders, in the order of the prompt, stands for each of its
+            tokens, or None where they stand in order; None for images each of whose placeholders are in one run.
 
     Raises:
         InputError: if placeholders and images do not fit together, or a sample is empty.
@@ -183,21 +205,24 @@ def plan_layout(
     first_image = 0
     for sample, (row, column) in enumerate(zip(ids, foreign, strict=True)):
         rest = tokens_per_image[first_image:]
-        columns, spans = _find_images(sample, row, real[sample], image_token_id, rest)
-        images = range(first_image, first_image + len(spans))
+        columns, found = _find_images(sample, row, real[sample], image_token_id, rest, one_run=orders is None)
+        images = range(first_image, first_image + len(found))
         first_image = images.stop
-        sizes = tuple(rest[: len(spans)])
+        sizes = tuple(rest[: len(found)])
+        image_places = _in_order(found, None if orders is None else orders[images.start : images.stop])
         counts = allocate_tokens(budgets[sample], sizes, method, images)
         hides = inserted is not None and inserted.hidden
         place = int(np.searchsorted(columns, column)) if hides and column is not None else None
         question = row[is_question[sample]]
-        prompts.append(PromptPlan(columns, spans, counts.kept, budgets[sample], counts.asked, sizes, question, place))
+        prompts.append(
+            PromptPlan(columns, image_places, counts.kept, budgets[sample], counts.asked, sizes, question, place)
+        )
     if first_image != len(tokens_per_image):
         raise InputError(
-            f"the prompts hold placeholders for {first_image} images, but pixel_values has {len(tokens_per_image)} "
-            "rows: give one row per image, in the order of the prompts"
+            f"the prompts hold placeholders for {first_image} images, but the pictures are {len(tokens_per_image)}: "
+            "give the pictures of the prompts, in their order, and no more"
         )
-    travelling = {"position_ids": _counted(prompts, ids.shape[1]), **(companions or {})}
+    travelling = {"position_ids": _counted(prompts, ids.shape[1]), **(companions() if companions else {})}
     travelling["position_ids"] = travelling["position_ids"] - _behind_hidden(prompts, ids.shape[1])
     questions = _pad_right([np.flatnonzero(row) for row in is_question])
     return _lay_out(tuple(prompts), travelling, *questions, side, inserted)
@@ -243,7 +268,9 @@ def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
         keep_counts: K of each image of the batch.
     """
     rest = iter(keep_counts)
-    prompts = tuple(replace(prompt, keep_counts=tuple(next(rest) for _ in prompt.spans)) for prompt in layout.prompts)
+    prompts = tuple(
+        replace(prompt, keep_counts=tuple(next(rest) for _ in range(prompt.num_images))) for prompt in layout.prompts
+    )
     questions = layout.question_columns, layout.question_mask
     return _lay_out(prompts, layout.companions, *questions, layout.side, layout.inserted)
 
@@ -286,9 +313,15 @@ def _answers(labels: Tensor | None, shape: tuple[int, ...]) -> NDArray[np.bool_]
 
 
 def _find_images(
-    sample: int, ids: _Columns, real: NDArray[np.bool_], image_token_id: int, tokens_per_image: Sequence[int]
-) -> tuple[_Columns, tuple[int, ...]]:
-    """Return a prompt's real columns, and the position among them at which each image begins.
+    sample: int,
+    ids: _Columns,
+    real: NDArray[np.bool_],
+    image_token_id: int,
+    tokens_per_image: Sequence[int],
+    *,
+    one_run: bool,
+) -> tuple[_Columns, tuple[_Columns, ...]]:
+    """Return a prompt's real columns, and the positions among them of each image's placeholders.
 
     Args:
         sample: its number, for errors.
@@ -296,6 +329,7 @@ def _find_images(
         real: [L].
         image_token_id: the placeholder's id.
         tokens_per_image: N of the images that no sample before it took; it takes as many as fill its placeholders.
+        one_run: refuse an image whose placeholders have something between them.
     """
     columns = np.flatnonzero(real)
     if len(columns) == 0:
@@ -303,24 +337,33 @@ def _find_images(
     if np.any((ids == image_token_id) & ~real):
         raise InputError(f"sample {sample} has image placeholders that its attention_mask hides")
     places = np.flatnonzero(ids[columns] == image_token_id)
-    spans: list[int] = []
+    found: list[_Columns] = []
     done = 0
     for image, count in enumerate(tokens_per_image):
         if done >= len(places):
             break
-        run = places[done : done + count]
-        if len(run) == count and run[-1] - run[0] != count - 1:
+        own = places[done : done + count]
+        if one_run and len(own) == count and own[-1] - own[0] != count - 1:
             raise InputError(f"sample {sample}, image {image}: its {count} placeholders are not in one run")
-        spans.append(int(run[0]))
+        found.append(own)
         done += count
     if done != len(places):
-        sizes = ", ".join(str(count) for count in tokens_per_image[: len(spans)]) or "no image"
+        sizes = ", ".join(str(count) for count in tokens_per_image[: len(found)]) or "no image"
         raise InputError(
             f"sample {sample} has {len(places)} image placeholders, which its images do not fill (vision tokens of "
-            f"each: {sizes}): let the processor expand the prompt, do not truncate it, and give one row of "
-            "pixel_values per image"
+            f"each: {sizes}): let the processor expand the prompt, do not truncate it, and give the pictures that it "
+            "was expanded for"
         )
-    return columns, tuple(spans)
+    return columns, tuple(found)
+
+
+def _in_order(found: Sequence[_Columns], orders: Sequence[Tensor | None] | None) -> tuple[_Columns, ...]:
+    """Return the placeholders of each image in the order of its tokens."""
+    if orders is None:
+        return tuple(found)
+    return tuple(
+        places if order is None else places[order.numpy()] for places, order in zip(found, orders, strict=True)
+    )
 
 
 def _lay_out(
@@ -344,11 +387,12 @@ def _lay_out(
         mask[row, place] = readable[row, place] = 1
         if prompt.hidden_place is not None:
             readable[row, place] -= (sources == prompt.hidden_place) & (slots < 0)
-        first_image += len(prompt.spans)
+        first_image += prompt.num_images
     return Layout(
         prompts,
         torch.from_numpy(text_columns),
         torch.from_numpy(vision_slots),
+        _image_columns(prompts),
         companions,
         torch.from_numpy(mask),
         torch.from_numpy(readable),
@@ -356,20 +400,28 @@ def _lay_out(
         question_mask,
         side,
         inserted,
+        scattered=any(np.any(np.diff(places) != 1) for prompt in prompts for places in prompt.image_places),
     )
+
+
+def _image_columns(prompts: Sequence[PromptPlan]) -> Tensor:
+    """Return the original column of each image's tokens, [I, N of the largest], zeros behind them."""
+    rows = [prompt.columns[places] for prompt in prompts for places in prompt.image_places]
+    return _pad_right(rows)[0] if rows else torch.zeros((0, 0), dtype=torch.int64)
 
 
 def _trace(prompt: PromptPlan, first_image: int, k_max: int) -> tuple[_Columns, _Columns]:
     """Return, for each token of one shortened prompt, its place in the unpadded prompt and its vision slot."""
-    sources, slots, done = [], [], 0
-    sizes = zip(prompt.spans, prompt.keep_counts, prompt.tokens_per_image, strict=True)
-    for image, (start, count, num_tokens) in enumerate(sizes):
-        sources += [np.arange(done, start), np.full(count, start)]
-        slots += [np.full(start - done, -1), (first_image + image) * k_max + np.arange(count)]
-        done = start + num_tokens
-    sources.append(np.arange(done, len(prompt.columns)))
-    slots.append(np.full(len(prompt.columns) - done, -1))
-    return np.concatenate(sources).astype(np.int64), np.concatenate(slots).astype(np.int64)
+    is_text = np.ones(len(prompt.columns), dtype=bool)
+    sources, slots = [], []
+    for image, (places, count) in enumerate(zip(prompt.image_places, prompt.keep_counts, strict=True)):
+        is_text[places] = False
+        sources.append(np.full(count, places.min()))
+        slots.append((first_image + image) * k_max + np.arange(count))
+    text = np.flatnonzero(is_text)
+    traced = np.concatenate([text, *sources]).astype(np.int64)
+    order = np.argsort(traced, kind="stable")
+    return traced[order], np.concatenate([np.full(len(text), -1), *slots]).astype(np.int64)[order]
 
 
 def _pad_right(rows: Sequence[_Columns]) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import InputError
+from adallava.families.capabilities import HasPositionRows
 from adallava.families.family_contract import Family
 from adallava.pipeline.companions import Companion, gather
 from adallava.pipeline.layout import IGNORED_LABEL, Layout
@@ -33,7 +34,8 @@ class CompactBatch:
         input_ids: [B, Lc] int64; vision tokens have the placeholder's id, padding has the padding's.
         inputs_embeds: [B, Lc, D].
         attention_mask: [B, Lc] int64; 0 also at a hidden token.
-        position_ids: [B, Lc] int64, or [R, B, Lc] of a family with R > 1 rows of them; 0 at padding.
+        position_ids: [B, Lc] int64, or [R, B, Lc] of a family with R > 1 rows of them (of one whose LLM reads a count
+            of the tokens before them, with that as the first); 0 at padding.
         labels: [B, Lc] int64, -100 at vision tokens and padding; None if none were given.
         others: what else travels with the tokens, [B, Lc] or [R, B, Lc], by the names of the LLM's arguments.
     """
@@ -90,6 +92,46 @@ def counted_positions(layout: Layout) -> Tensor:
     return (layout.attention_mask.cumsum(dim=1) - layout.attention_mask).clamp_min(0)
 
 
+def compact_positions(family: Family, layout: Layout, kept_indices: Tensor | None) -> Tensor:
+    """Return the positions, counted anew, of what is left of prompts, [B, Lc], or [R, B, Lc] by the family's rule.
+
+    Args:
+        family: the model.
+        layout: of what is left.
+        kept_indices: [I, Kmax].
+    """
+    if not isinstance(family, HasPositionRows):
+        return counted_positions(layout)
+    rows = gather({"rows": Companion(layout.companions["position_ids"])}, layout, kept_indices)["rows"]
+    return family.recounted(rows, _image_of_token(layout, kept_indices), layout.attention_mask)
+
+
+def _image_of_token(layout: Layout, kept_indices: Tensor | None) -> Tensor:
+    """Return the number of each vision token's image, [B, Lc] int64; -1 for others."""
+    k_max = 1 if kept_indices is None else max(1, kept_indices.shape[1])
+    return layout.vision_slots.div(k_max, rounding_mode="floor")
+
+
+def _positions(
+    family: Family, layout: Layout, kept_indices: Tensor | None, rows: Tensor, positions: Positions
+) -> Tensor:
+    """Return the positions that the LLM is given, [R, B, Lc].
+
+    Args:
+        family: the model.
+        layout: of the batch.
+        kept_indices: [I, Kmax], or None.
+        rows: of the full prompts, gathered.
+        positions: original or compact.
+    """
+    is_padding = layout.mask == 0
+    if not isinstance(family, HasPositionRows):
+        return counted_positions(layout).masked_fill(is_padding, 0).expand_as(rows) if positions == "compact" else rows
+    if positions == "compact":
+        rows = family.recounted(rows, _image_of_token(layout, kept_indices), layout.attention_mask)
+    return torch.cat([counted_positions(layout).unsqueeze(0), rows]).masked_fill(is_padding, 0)
+
+
 def merge_embeds(layout: Layout, text_embeds: Tensor, vision_embeds: Tensor | None) -> Tensor:
     """Put each vision token into its slot, [B, Lc, D].
 
@@ -135,8 +177,7 @@ def assemble(
         travelling["labels"] = _labels(labels)
     gathered = gather(travelling, layout, kept_indices)
     ids, rows = gathered.pop("input_ids"), gathered.pop("position_ids")
-    if positions == "compact":
-        rows = counted_positions(layout).masked_fill(layout.mask == 0, 0).expand_as(rows)
+    rows = _positions(family, layout, kept_indices, rows, positions)
     # A placeholder's id may lie outside the embedding: what stands there is replaced anyway.
     text_embeds = family.embed_text(ids.masked_fill(layout.vision_slots >= 0, family.pad_token_id))
     return CompactBatch(

@@ -1,28 +1,25 @@
 """The stages before the LLM, in their order: plan, encode, select, project, pack; for every kind of method."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError, BudgetError
-from adallava.families.capabilities import companions_of, decoder_of, tower_runs
+from adallava.families.capabilities import companions_of, decoder_of, placeholder_orders, side_rows, tower_runs
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.pipeline.allocate import method_counts
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import check_own_counts, declared_inputs
 from adallava.pipeline.clock import StageClock
+from adallava.pipeline.companions import arranged
 from adallava.pipeline.dropping import LayerDrops
 from adallava.pipeline.drops import DropPlan, plan_drops
 from adallava.pipeline.encode import budget_ratios, encode, encode_stock, reads_stock_tower
 from adallava.pipeline.layout import Layout, plan_layout, with_own_counts
-from adallava.pipeline.pack import (
-    CompactBatch,
-    assemble,
-)
+from adallava.pipeline.pack import CompactBatch, assemble, compact_positions
 from adallava.pipeline.select import choose, image_inputs
 from adallava.pipeline.selector_inputs import selection_input
 from adallava.pipeline.skips import SampleLayers
@@ -59,6 +56,7 @@ class Prepared:
         tower_runs: pictures that the tower would run on for each image.
         inside: what a method inside the LLM does with each sample; None for other methods.
         layers: what ran of the LLM for each sample, once it ran; None if all layers did for all samples.
+        added: what is added to the vision tokens' states behind layers of the LLM, [I, Kmax, D] by layer.
     """
 
     batch: CompactBatch
@@ -69,6 +67,7 @@ class Prepared:
     tower_runs: tuple[int, ...]
     inside: tuple[InsideCounts, ...] | None = None
     layers: tuple[SampleLayers, ...] | None = None
+    added: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class PreparedInside:
     Attributes:
         prepared: all N tokens of each image.
         plan: where they become fewer.
-        drops: the state of the call: `drops.view()` is the model to run.
+        drops: the state of the call.
         selector: the method.
     """
 
@@ -86,10 +85,6 @@ class PreparedInside:
     plan: DropPlan
     drops: LayerDrops
     selector: LayerSelector
-
-    def view(self) -> Any:
-        """Return the model to run on `prepared.batch`."""
-        return self.drops.view()
 
     def settled(self) -> Prepared:
         """Return, after the model ran, what entered it and what was left at the end."""
@@ -163,7 +158,8 @@ def _plan(family: Family, selector: AnySelector | None, request: Request) -> Lay
         method=method_counts(selector, grids),
         labels=request.labels,
         inserted=request.inserted,
-        companions=companions_of(family, request.input_ids, request.attention_mask, request.pictures),
+        companions=partial(companions_of, family, request.input_ids, request.attention_mask, request.pictures),
+        orders=None if request.pictures is None else placeholder_orders(family, request.pictures),
     )
     if selector is None:
         _check_full(layout)
@@ -234,8 +230,10 @@ def prepare(
         kept = selection.apply(vision.features)
         mark("selector")
         counts = layout.keep_counts
-        vision_embeds = stages.run(family.model, "project", partial(_project, family), kept, counts)
+        vision_embeds = stages.run(family.model, "project", partial(_project, family.project), kept, counts)
+    added = _added(family, vision, selection, layout, stages)
     mark("projector")
+    layout = arranged(layout, selection.indices)
     batch = stages.run(
         family.model,
         "assemble",
@@ -244,23 +242,40 @@ def prepare(
         *(input_ids, vision_embeds, selection.indices),
         *(request.positions, request.labels, request.pad_token_id),
     )
-    return Prepared(batch, layout, selection, selector, grids, runs)
+    return Prepared(batch, layout, selection, selector, grids, runs, added=added)
 
 
-def _project(family: Family, features: Tensor, counts: Sequence[int]) -> Tensor:
+def _added(
+    family: Family, vision: VisionFeatures, selection: Selection, layout: Layout, stages: Stages
+) -> Mapping[int, Tensor]:
+    """Return what is added to the kept tokens' states behind layers of the LLM, [I, Kmax, D] by layer."""
+    if not vision.levels:
+        return {}
+    family_adds = side_rows(family)
+    if layout.keep_counts == layout.tokens_per_image:
+        return stages.run(family.model, "add all", family_adds.all_side_rows, vision)
+    rows = {}
+    for level, (layer, features) in enumerate(vision.levels.items()):
+        project = partial(_project, partial(family_adds.side_rows, level))
+        kept = selection.apply(features)
+        rows[layer] = stages.run(family.model, f"add {level}", project, kept, layout.keep_counts)
+    return rows
+
+
+def _project(project: Callable[[Tensor], Tensor], features: Tensor, counts: Sequence[int]) -> Tensor:
     """Return the first `counts[i]` tokens of each image projected, [I, n, D]; the projector sees no other.
 
     Args:
-        family: the model.
+        project: of the model.
         features: [I, n, C].
         counts: of each image, the largest of them n.
     """
     num_images, longest = features.shape[:2]
     if all(count == longest for count in counts):
-        return family.project(features)
+        return project(features)
     places = torch.cat([image * longest + torch.arange(count) for image, count in enumerate(counts)])
     places = places.to(features.device, non_blocking=True)
-    projected = family.project(features.flatten(0, 1).index_select(0, places)[None])[0]
+    projected = project(features.flatten(0, 1).index_select(0, places)[None])[0]
     padded = projected.new_zeros((num_images * longest, projected.shape[-1])).index_copy(0, places, projected)
     return padded.view(num_images, longest, -1)
 
@@ -336,5 +351,6 @@ def prepare_inside(
     prepared = prepare(
         family, None, plan.stages[0].layout, replace(request, labels=None), vision=vision, clock=clock, stages=stages
     )
-    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, request.positions)
+    recount = partial(compact_positions, family) if request.positions == "compact" else None
+    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount)
     return PreparedInside(prepared, plan, drops, selector)

@@ -1,23 +1,25 @@
-"""How the LLM runs in one call: as it is, with tokens dropped between its layers, with layers left out, or both."""
+"""How the LLM runs in one call: what it reads, and the program of its layers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
 from adallava.families.capabilities import decoder_of
-from adallava.families.family_contract import Family, RunLayer
-from adallava.families.layer_inputs import LayerInputs
+from adallava.families.family_contract import Family
 from adallava.pipeline.allocate import allocate_units, run_everything
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
+from adallava.pipeline.companions import kept_columns
+from adallava.pipeline.dropping import LayerDrops
 from adallava.pipeline.latency_token import LatencyTokens, latency_tokens, token_places, with_tokens
+from adallava.pipeline.layer_program import AddedRows, LayerProgram
 from adallava.pipeline.layout import Layout
+from adallava.pipeline.own_masks import OwnMasks
 from adallava.pipeline.prepare import Prepared, PreparedInside, prepare_request
 from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.pipeline.skips import SampleLayers, ScheduledLayers
@@ -35,50 +37,31 @@ class LLMRun:
         family: the model.
         request: as it was planned: with the latency tokens, if there are any.
         prepared: what enters the LLM.
-        inside: a method inside the LLM, in this call; None for other methods.
-        layers: a schedule of the layers, in this call; None if all run.
+        program: what happens around its layers.
+        inside: what was planned for a method inside the LLM; None for other methods.
         latency: what the latency tokens say; None without any.
     """
 
     family: Family
     request: Request
     prepared: Prepared
+    program: LayerProgram = field(default_factory=LayerProgram)
     inside: PreparedInside | None = None
-    layers: ScheduledLayers | None = None
     latency: LatencyTokens | None = None
 
     def model(self) -> Any:
         """Return the model to run on `prepared.batch`: the stock one, or a view of it, good for one call."""
-        if self.layers is None:
-            return self.family.model if self.inside is None else self.inside.view()
-        layers, around = self.layers, self.layers.around
-        if self.inside is not None:
-            drops = self.inside.drops
+        return self.program.view(self.family)
 
-            def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
-                """Drop around the layer, which the schedule runs."""
-
-                def run(states: Tensor, read: LayerInputs) -> Tensor:
-                    return layers.around(index, layer, states, read)
-
-                return drops.around(index, run, hidden, inputs)
-
-        return decoder_of(self.family).view(around, layers.reorder_cache)
+    @property
+    def layers(self) -> ScheduledLayers | None:
+        """A schedule of the layers, in this call; None if all run."""
+        return self.program.skips
 
     def decide(self) -> tuple[SampleLayers, ...] | None:
         """Run the LLM as far as its scheduler reads it, and return what is to run for each sample; None for all."""
         if self.layers is not None and not self.layers.is_decided:
-            layers, inside = self.layers, self.inside
-
-            def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
-                if index == layers.prefix_layers:
-                    layers.decide_at(hidden)
-                if index >= layers.prefix_layers:
-                    return hidden
-                # What a method inside the LLM drops, it drops in the prefix.
-                return layer(hidden, inputs) if inside is None else inside.drops.around(index, layer, hidden, inputs)
-
-            view = decoder_of(self.family).view(around)
+            view = self.program.view_until_decided(self.family)
             view.model(**self.prepared.batch.llm_inputs(), use_cache=False)
         return self._ran()
 
@@ -117,15 +100,18 @@ def prepare_run(
     request = with_tokens(family, scheduler, request, unit_counts, units)
     run = _run_of(family, request, before(request))
     entering = _layout_at(run, units)
+    decoder = decoder_of(family)
     layers = ScheduledLayers(
-        decoder_of(family),
+        decoder,
         scheduler,
         units,
         unit_counts,
         torch.tensor([wrap_seed(seed) for seed in request.seeds], dtype=torch.int64),
         token_places(entering),
     )
-    run = replace(run, layers=layers)
+    own = run.inside is None and decoder.is_mixed
+    masks = OwnMasks(decoder, run.prepared.layout.padding_mask) if own else None
+    run = replace(run, program=replace(run.program, masks=masks, skips=layers))
     latency = latency_tokens(scheduler, unit_counts, units, family.device)
     return run if latency is None else _with_latency(run, latency)
 
@@ -154,8 +140,21 @@ def _count_units(
 
 def _run_of(family: Family, request: Request, prepared: Prepared | PreparedInside) -> LLMRun:
     if isinstance(prepared, PreparedInside):
-        return LLMRun(family, request, prepared.prepared, prepared)
-    return LLMRun(family, request, prepared)
+        program = LayerProgram(prepared.drops, additions=_additions(prepared.prepared, prepared.drops))
+        return LLMRun(family, request, prepared.prepared, program, prepared)
+    return LLMRun(family, request, prepared, LayerProgram(additions=_additions(prepared)))
+
+
+def _additions(prepared: Prepared, drops: LayerDrops | None = None) -> AddedRows | None:
+    """Return what is added behind layers to the tokens that are left there; None for nothing."""
+    if not prepared.added:
+        return None
+    layout = prepared.layout
+    num_columns = layout.companions["position_ids"].shape[-1]
+    kept = None if prepared.selection is None else prepared.selection.indices
+    columns = kept_columns(layout, kept).masked_fill(layout.mask == 0, num_columns)
+    left = (lambda: columns) if drops is None else (lambda: drops.columns)
+    return AddedRows(prepared.added, layout.vision_slots, columns, num_columns, left)
 
 
 def _layout_at(run: LLMRun, units: Units) -> Layout:

@@ -112,7 +112,7 @@ def image_seeds(layout: Layout, seeds: Sequence[int]) -> Tensor:
     wrapped = [
         wrap_seed(seed + place)
         for seed, prompt in zip(seeds, layout.prompts, strict=True)
-        for place in range(len(prompt.spans))
+        for place in range(prompt.num_images)
     ]
     return torch.tensor(wrapped, dtype=torch.int64)
 

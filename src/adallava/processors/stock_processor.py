@@ -9,6 +9,7 @@ from adallava.checkpoints.hub import PROCESSOR_FILES, find_folder
 from adallava.checkpoints.json_files import read_json
 from adallava.checkpoints.schemas import MAX_TEMPLATE_CHARS, check_model_config
 from adallava.errors import CheckpointError, InputError, in_short
+from adallava.families.capabilities import processor_class
 from adallava.processors.bounded_call import call_within
 from adallava.processors.picture_cuts import pad_to_square as padding_to_square
 from adallava.processors.picture_cuts import pads_to_square
@@ -42,14 +43,15 @@ class AdaLlavaProcessor:
             CheckpointError: if its files are missing or damaged.
             UnsupportedModeError: if it cannot pad, or need not.
         """
-        from transformers import AutoConfig, AutoProcessor
+        from transformers import AutoConfig
 
         folder = find_folder(folder_or_id_of(name_or_path), PROCESSOR_FILES)
         check_processor(folder)
         check_model_config(folder / CONFIG_FILE, read_json(folder / CONFIG_FILE))
         try:
-            processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            loader = processor_class(config.model_type)
+            processor = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a damaged file makes transformers or tokenizers raise
             raise CheckpointError(f"cannot load the processor of {name_or_path!r}: {in_short(error)}") from error
         missing = [name for name in _PARTS if getattr(processor, name, None) is None]
@@ -108,12 +110,27 @@ def make_inputs(processor: Any, images: "Sequence[Image.Image] | None", prompts:
     Raises:
         CheckpointError: if its settings make it fail.
     """
+    given = None if images is None else _by_prompt(images, [text.count(processor.image_token) for text in prompts])
+    # A template that writes the token of a text's beginning leaves none to the tokenizer, as in transformers' own call.
+    begin = processor.tokenizer.bos_token
+    begun = {"add_special_tokens": False} if begin and all(text.startswith(begin) for text in prompts) else {}
     try:
-        return dict(processor(images=images, text=list(prompts), return_tensors="pt", padding=True))
+        return dict(processor(images=given, text=list(prompts), return_tensors="pt", padding=True, **begun))
     except Exception as error:  # whatever odd settings of its files make transformers, tokenizers or Pillow raise
         raise CheckpointError(
             f"the model's processor cannot prepare picture and question: {in_short(error)}"
         ) from error
+
+
+def _by_prompt(images: "Sequence[Image.Image]", counts: Sequence[int]) -> "list[Any]":
+    """Return the pictures in a list for each prompt, which some processors insist on; all take it.
+
+    Where prompts and pictures do not fit, in one list: the processor, or the model, says how they do not.
+    """
+    if sum(counts) != len(images):
+        return list(images)
+    rest = iter(images)
+    return [[next(rest) for _ in range(count)] for count in counts]
 
 
 def check_pixels(pixel_values: Any) -> None:

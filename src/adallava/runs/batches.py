@@ -73,10 +73,12 @@ def prepare_batch(
         return PreparedBatch((), tuple(failures), {})
     inputs = make_inputs(processor, images, prompts)
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
-    for sample, length, pixels in zip(readable, lengths, inputs["pixel_values"], strict=True):
+    sound = bool(inputs["pixel_values"].isfinite().all())
+    for sample, length, image, prompt in zip(readable, lengths, images, prompts, strict=True):
         try:
             check_prompt_tokens(length, limit)
-            check_pixels(pixels)
+            if not sound:  # Whose pixels they are, only the processor knows.
+                check_pixels(make_inputs(processor, [image], [prompt])["pixel_values"])
         except InputError as error:
             failures.append((sample, describe_error(error)))
     if len(readable) + len(failures) > len(samples):

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.budget import TokenBudget
+from adallava.families.capabilities import take_pictures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.model import AdaLlava, build_prompt
 from adallava.pipeline.allocate import MethodCounts, allocate_tokens, method_counts
@@ -107,10 +108,10 @@ class Probe:
         return True
 
     def _features(self, inputs: Inputs) -> Tensor:
-        return self.model.family.encode(_pictures(inputs).to(self.model.dtype)).features
+        return self.model.family.encode(_pictures(self.model, inputs).to(self.model.dtype)).features
 
     def _grids(self, inputs: Inputs) -> tuple[tuple[int, int], ...]:
-        return self.model.family.grids(_pictures(inputs))
+        return self.model.family.grids(_pictures(self.model, inputs))
 
     @property
     def pruning_budgets(self) -> tuple[TokenBudget, ...]:
@@ -217,7 +218,8 @@ def padded_on_the_right(inputs: Inputs) -> Inputs:
     """Return a batch with its padding moved behind each prompt, where `forward` counts positions from 0."""
     mask = inputs["attention_mask"]
     order = (1 - mask).argsort(dim=1, stable=True)
-    return inputs | {name: inputs[name].gather(1, order) for name in ("input_ids", "attention_mask")}
+    of_tokens = {name: values for name, values in inputs.items() if values.shape == mask.shape}
+    return inputs | {name: values.gather(1, order) for name, values in of_tokens.items()}
 
 
 @torch.no_grad()
@@ -227,7 +229,7 @@ def logits_at(model: AdaLlava, inputs: Inputs, budget: TokenBudget, seed: int | 
     return logits
 
 
-def _pictures(inputs: Inputs) -> PictureInputs:
-    pictures = PictureInputs.of(inputs["pixel_values"], image_sizes=inputs.get("image_sizes"))
+def _pictures(model: AdaLlava, inputs: Inputs) -> PictureInputs:
+    pictures, _ = take_pictures(model.family, inputs)
     assert pictures is not None
     return pictures

@@ -1,0 +1,275 @@
+"""What the Qwen-VL families share: pictures at their own size, a tower of patches, and a merger of 2 x 2 of them.
+
+    a picture of 56 x 84 pixels     4 x 6 patches of 14        `image_grid_thw` (1, 4, 6), 24 rows of `pixel_values`
+    what is selected from           2 x 3 tokens               each the features of its 2 x 2 patches, side by side
+    what the LLM reads              the merger's, of K of them
+
+The stock tower runs with what reads its patches put in the merger's place: so a window's order is undone by the tower
+itself, and the merger reads kept tokens alone.
+"""
+
+import copy
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from adallava.errors import CheckpointError, InputError
+from adallava.families.family_contract import VisionFeatures
+from adallava.families.mrope import recounted
+from adallava.families.picture_inputs import PictureInputs
+from adallava.families.stock_parts import StockParts
+from adallava.families.transformers_internals import without_videos
+from adallava.selection.selector_contract import Need, TowerShape
+
+_SHAPE_PX = 448
+"""Side of the picture that `shape` is of: the model has none of its own."""
+
+
+class QwenVLParts(StockParts):
+    """Drives the tower, its merger and the LLM of a stock model. Holds it, changes nothing in it."""
+
+    picture_inputs = ("pixel_values", "image_grid_thw")
+    token_inputs = ("mm_token_type_ids",)
+    processor_name: ClassVar[str]
+
+    def __init__(self, model: Any) -> None:
+        """Wrap a loaded model.
+
+        Raises:
+            CheckpointError: as `StockParts`; or if a picture's patches cannot be merged.
+        """
+        super().__init__(model)
+        visual = self._visual
+        self._merge = int(visual.spatial_merge_size)
+        patch = visual.patch_embed.patch_size
+        if not isinstance(patch, int) or min(patch, self._merge) < 1:
+            raise CheckpointError(
+                f"vision_config has patch_size={patch} and spatial_merge_size={self._merge}: both must be whole "
+                "numbers from 1 on"
+            )
+        side = max(1, _SHAPE_PX // (patch * self._merge))
+        config = model.config
+        width = int(visual.patch_embed.embed_dim)
+        self._shape = TowerShape(
+            num_vision_tokens=side * side,
+            vision_width=width * self._merge**2,
+            llm_width=config.get_text_config().hidden_size,
+            grid=(side, side),
+            tower_width=width,
+            tower_heads=config.vision_config.num_heads,
+        )
+
+    @classmethod
+    def processor_class(cls) -> Any:
+        """Return its processor without videos."""
+        return without_videos(cls.processor_name)
+
+    @property
+    def _visual(self) -> Any:
+        return self._model.model.visual
+
+    @property
+    def shape(self) -> TowerShape:
+        """Of a picture of 448 x 448 pixels. C is the width of the patches of one token, side by side."""
+        return self._shape
+
+    @property
+    def one_grid(self) -> bool:
+        """False: a picture's size decides its grid."""
+        return False
+
+    @property
+    def provides(self) -> frozenset[Need]:
+        """No class token, and keys that are turned by their places."""
+        return frozenset({Need.PROJECTED, Need.WORDS})
+
+    def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
+        """Return the grid of each picture's tokens.
+
+        Args:
+            pictures: [patches of all, pixels of one], with their `image_grid_thw`, [I, 3] of patches.
+
+        Raises:
+            InputError: without `image_grid_thw`, or for one that does not fit the patches.
+        """
+        merge = self._merge
+        sizes = _sizes(pictures)
+        for frames, rows, columns in sizes:
+            if frames != 1 or min(rows, columns) < merge or rows % merge or columns % merge:
+                raise InputError(
+                    f"image_grid_thw has a picture of {frames} x {rows} x {columns} patches: one frame is needed, of "
+                    f"rows and columns that {merge} divides"
+                )
+        num_patches = sum(rows * columns for _, rows, columns in sizes)
+        if num_patches != len(pictures.pixel_values):
+            raise InputError(
+                f"image_grid_thw says {num_patches} patches, and pixel_values has {len(pictures.pixel_values)} rows: "
+                "give both as the processor makes them"
+            )
+        return tuple((rows // merge, columns // merge) for _, rows, columns in sizes)
+
+    def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
+        """Return each picture as the tower sees it, [3, rows * P, columns * P], put together from its patches."""
+        embed, merge = self._visual.patch_embed, self._merge
+        channels, frames, side = int(embed.in_channels), int(embed.temporal_patch_size), int(embed.patch_size)
+        seen, first = [], 0
+        for rows, columns in self.grids(pictures):
+            count = rows * columns * merge**2
+            patches = pictures.pixel_values[first : first + count]
+            first += count
+            # One frame twice: the first is the picture.
+            by_token = patches.view(rows, columns, merge, merge, channels, frames, side, side)[:, :, :, :, :, 0]
+            whole = by_token.permute(4, 0, 2, 5, 1, 3, 6)
+            seen.append(whole.reshape(channels, rows * merge * side, columns * merge * side))
+        return tuple(seen)
+
+    def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
+        """Run the tower over the patches of all pictures, as the stock model does, without its merger.
+
+        Args:
+            pictures: as of `grids`.
+            needs: nothing of the tower's layers is given.
+        """
+        grids = self.grids(pictures)
+        twin, readers = _reading(self._visual, self._merge**2, self._side_order)
+        output = twin(
+            pictures.pixel_values.type(self._visual.dtype),
+            grid_thw=pictures.beside["image_grid_thw"].to(pictures.pixel_values.device),
+            return_dict=True,
+        )
+        order = output.pooler_output[:, 0]
+        places = _places([rows * columns for rows, columns in grids]).to(order.device, non_blocking=True)
+        read = tuple(reader.read for reader in readers)
+        units = [one.reshape(-1, self._shape.vision_width)[order][places] for one in read]
+        return UnitFeatures(
+            units[0],
+            unprojected=read[0],
+            levels=dict(enumerate(units[1:])),
+            level_reads=read[1:],
+            order=order,
+            places=places,
+        )
+
+    def project(self, features: Tensor) -> Tensor:
+        """Map tokens' patches, [I, K, C], to the LLM's input, [I, K, D]."""
+        return self._merged(self._visual.merger, features)
+
+    def project_all(self, vision: VisionFeatures) -> Tensor:
+        """Map every token to the LLM's input, [I, N, D]: all pictures at once, as the stock model does."""
+        assert isinstance(vision, UnitFeatures)
+        assert vision.unprojected is not None
+        merged: Tensor = self._visual.merger(vision.unprojected)
+        return merged[vision.order][vision.places]
+
+    def _merged(self, merger: nn.Module, features: Tensor) -> Tensor:
+        merged: Tensor = merger(features.reshape(-1, self._shape.layer_width))
+        return merged.view(*features.shape[:2], -1)
+
+    @property
+    def _side_order(self) -> Sequence[int]:
+        """Which of the tower's further mergers run, in their order: of what is added behind layers of the LLM."""
+        return ()
+
+    def companions(
+        self, input_ids: Tensor, attention_mask: Tensor | None, pictures: PictureInputs | None
+    ) -> Mapping[str, Tensor]:
+        """Return the positions of frame, row and column, [3, B, L], by the stock model's own function.
+
+        Raises:
+            InputError: for a video, or pictures without text between them, which the stock model takes for one.
+        """
+        if bool((input_ids == self._model.config.video_token_id).any()):
+            raise InputError("a prompt holds placeholders of a video, and only pictures are taken: give its frames")
+        is_image = input_ids == self.image_token_id
+        grids = None if pictures is None else pictures.beside["image_grid_thw"]
+        runs = _num_runs(is_image, attention_mask)
+        if runs != (0 if grids is None else len(grids)):
+            raise InputError(
+                f"the prompts' placeholders are in {runs} runs, and there are {0 if grids is None else len(grids)} "
+                "pictures: between two pictures there must be text, such as the tokens that end one and begin the next"
+            )
+        rows, _ = self._model.model.get_rope_index(
+            input_ids, mm_token_type_ids=is_image.int(), image_grid_thw=grids, attention_mask=attention_mask
+        )
+        return {"position_ids": rows}
+
+    def recounted(self, rows: Tensor, images: Tensor, steps: Tensor) -> Tensor:
+        """Return positions counted anew, [3, B, Lc]; see `mrope.recounted`."""
+        return recounted(rows, images, steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitFeatures(VisionFeatures):
+    """Features of tokens of 2 x 2 patches.
+
+    Attributes:
+        level_reads: what the merger of each level reads, laid out as the stock model does.
+        order: [N of all] int64, the place of each token, picture after picture, among what mergers put out.
+        places: [I, N of the largest] int64, the place of each image's tokens among those of all.
+    """
+
+    level_reads: tuple[Tensor, ...]
+    order: Tensor
+    places: Tensor
+
+
+class _Reader(nn.Module):
+    """Stands where a merger is: keeps the patches that it would read, and numbers what it would put out."""
+
+    read: Tensor
+
+    def __init__(self, unit: int) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return the numbers of the tokens, [N, 1] int64, which the tower puts back in order as it would the tokens."""
+        self.read = patches
+        return torch.arange(len(patches) // self._unit, device=patches.device).unsqueeze(1)
+
+
+def _reading(visual: Any, unit: int, side_order: Sequence[int]) -> tuple[Any, list[_Reader]]:
+    """Return a tower for one call that shares all but its mergers, and what stands in their place, in their order.
+
+    Args:
+        visual: the stock tower.
+        unit: patches that a merger takes together.
+        side_order: of its further mergers.
+    """
+    twin, reader = copy.copy(visual), _Reader(unit)
+    twin._modules = {**visual._modules, "merger": reader}
+    if not side_order:
+        return twin, [reader]
+    side = [_Reader(unit) for _ in visual.deepstack_merger_list]
+    twin._modules["deepstack_merger_list"] = nn.ModuleList(side)
+    return twin, [reader, *(side[place] for place in side_order)]
+
+
+def _sizes(pictures: PictureInputs) -> list[tuple[int, int, int]]:
+    """Return frames, rows and columns of patches of each picture."""
+    grids = pictures.beside.get("image_grid_thw")
+    if grids is None or grids.dim() != 2 or grids.shape[1] != 3:
+        raise InputError("this model needs the pictures' grids: give the processor's image_grid_thw too, [pictures, 3]")
+    return [(int(frames), int(rows), int(columns)) for frames, rows, columns in grids.tolist()]
+
+
+def _places(counts: Sequence[int]) -> Tensor:
+    """Return the places of each image's tokens among those of all, [I, most] int64; the last's again behind them."""
+    first, rows = 0, []
+    for count in counts:
+        rows.append(first + torch.arange(max(counts)).clamp_max(count - 1))
+        first += count
+    return torch.stack(rows)
+
+
+def _num_runs(is_image: Tensor, attention_mask: Tensor | None) -> int:
+    """Return how many runs of placeholders the prompts have, padding left out."""
+    runs = 0
+    for row, flags in enumerate(is_image):
+        real = flags if attention_mask is None else flags[attention_mask[row].bool()]
+        runs += sum(flag for flag, _ in groupby(real.tolist()))
+    return runs
