@@ -218,7 +218,8 @@ def padded_on_the_right(inputs: Inputs) -> Inputs:
     """Return a batch with its padding moved behind each prompt, where `forward` counts positions from 0."""
     mask = inputs["attention_mask"]
     order = (1 - mask).argsort(dim=1, stable=True)
-    return inputs | {name: inputs[name].gather(1, order) for name in ("input_ids", "attention_mask")}
+    of_tokens = [name for name, tensor in inputs.items() if tensor.shape == mask.shape]
+    return inputs | {name: inputs[name].gather(1, order) for name in of_tokens}
 
 
 @torch.no_grad()
