@@ -72,7 +72,7 @@ ALWAYS = {
         "test_masking_dropped_tokens_equals_removing_them",
     ),
 }
-"""Of families with positions of several rows, in `make test` too: the second has all that the first has, and deepstack."""
+"""Of families with rows of positions, in `make test` too: the second has all that the first has, and deepstack."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
