@@ -1,5 +1,6 @@
 """Tiny random checkpoints in stock format, made on the spot: no download, and nothing that is learned."""
 
+import importlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -279,8 +280,12 @@ def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -
     from adallava.model import build_prompt
 
     sizes = NEXT_SIZES if _in_tiles(processor) else QWEN_SIZES if _of_own_size(processor) else [(28, 28)]
+    sizes = sizes if _others(processor) is None else _others(processor).SIZES
+    images = [tiny_image(index, sizes[index % len(sizes)]) for index in range(len(questions) * images_each)]
     batch = processor(
-        images=[tiny_image(index, sizes[index % len(sizes)]) for index in range(len(questions) * images_each)] or None,
+        images=[images[first : first + images_each] for first in range(0, len(images), images_each)]
+        if images
+        else None,
         text=[build_prompt(processor, question, images_each) for question in questions],
         return_tensors="pt",
         padding=True,
@@ -292,6 +297,8 @@ def tiny_grids(model: Any, pictures: Iterable[int]) -> list[tuple[int, int]]:
     """Return, by hand, (rows, columns) of the images that a model makes of the pictures of `tiny_inputs`."""
     from tiny_qwen import QWEN_GRIDS
 
+    if _others(model.processor) is not None:
+        return [grid for picture in pictures for grid in _others(model.processor).GRIDS[picture % 3]]
     if _of_own_size(model.processor):
         return [QWEN_GRIDS[picture % len(QWEN_GRIDS)] for picture in pictures]
     if not _in_tiles(model.processor):
@@ -308,6 +315,12 @@ def _in_tiles(processor: Any) -> bool:
     return type(processor).__name__ == "LlavaNextProcessor"
 
 
+def _others(processor: Any) -> Any:
+    """Return the module with a further family's tiny model: its `SIZES`, `GRIDS`, `LACKS` and `base_like`."""
+    name = {"Gemma3Processor": "tiny_gemma3", "Idefics3Processor": "tiny_idefics3"}.get(type(processor).__name__)
+    return None if name is None else importlib.import_module(name)
+
+
 def _of_own_size(processor: Any) -> bool:
     return type(processor).__name__.startswith("Qwen")
 
@@ -316,6 +329,8 @@ def lacking(model: Any) -> tuple[str, ...]:
     """Return the methods that a model's family refuses."""
     from tiny_qwen import QWEN_LACKS
 
+    if _others(model.processor) is not None:
+        return tuple(_others(model.processor).LACKS)
     return NEXT_LACKS if _in_tiles(model.processor) else QWEN_LACKS if _of_own_size(model.processor) else ()
 
 
@@ -323,6 +338,8 @@ def base_like(model: Any, **options: Any) -> Any:
     """Return a random base of the model's family, see `tiny_base`."""
     from tiny_qwen import tiny_qwen_base
 
+    if _others(model.processor) is not None:
+        return _others(model.processor).base_like(**options)
     if _of_own_size(model.processor):
         if "llm" in options:
             pytest.skip("its LLM is its own")
@@ -341,11 +358,16 @@ def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> di
     """Return one sample of a batch, alone and without padding."""
     real = inputs["attention_mask"][index].bool()
     images = slice(index * images_each, (index + 1) * images_each)
-    of_tokens = (name for name in ("input_ids", "attention_mask", "mm_token_type_ids") if name in inputs)
+    of_tokens = (
+        name for name in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids") if name in inputs
+    )
     alone = {name: inputs[name][index : index + 1, real] for name in of_tokens}
     beside = {
         name: inputs[name][images] for name in ("pixel_values", "image_sizes", "image_grid_thw") if name in inputs
     }
+    if "pixel_attention_mask" in inputs:  # Of which each sample has a row.
+        row = slice(index, index + 1)
+        beside = {name: inputs[name][row] for name in ("pixel_values", "pixel_attention_mask")}
     if "image_grid_thw" in inputs:
         counts = inputs["image_grid_thw"].prod(dim=1).tolist()
         first, behind = sum(counts[: images.start]), sum(counts[: images.stop])

@@ -14,7 +14,7 @@ from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
-from adallava.families.capabilities import adds_rows, decoder_of, take_pictures
+from adallava.families.capabilities import adds_rows, decoder_of, take_pictures, window_tokens
 from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
@@ -134,8 +134,8 @@ class AdaLlava:
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
             pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
             engine: how answers are run, see `with_engine`.
-            quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" their products' time
-                as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
+            quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" multiplies
+                in 8 bits as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
@@ -429,7 +429,9 @@ class AdaLlava:
                 "generate decodes answers with the processor's tokenizer, and this model was made without a processor: "
                 "AdaLlava(base, processor)"
             )
-        pictures, generation_kwargs = take_pictures(self._family, {"pixel_values": pixel_values, **generation_kwargs})
+        pictures, generation_kwargs = take_pictures(
+            self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **generation_kwargs}
+        )
         request = Request.parse(
             input_ids,
             attention_mask,
@@ -488,7 +490,7 @@ class AdaLlava:
         request = Request.parse(
             input_ids,
             attention_mask,
-            self._pictures("select", pixel_values, processed),
+            self._pictures("select", input_ids=input_ids, pixel_values=pixel_values, **processed),
             side="left",
             token_budget=token_budget,
             seed=seed,
@@ -496,11 +498,11 @@ class AdaLlava:
         )
         run = self._prepare(request)
         chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
-        return describe_choice(chosen, run.request, self.scheduler)
+        return describe_choice(chosen, run.request, self.scheduler, window_tokens(self._family))
 
-    def _pictures(self, taker: str, pixel_values: Tensor | None, processed: dict[str, Any]) -> PictureInputs | None:
+    def _pictures(self, taker: str, **processed: Any) -> PictureInputs | None:
         """Return what the processor made of the pictures, and refuse anything else."""
-        pictures, unknown = take_pictures(self._family, {"pixel_values": pixel_values, **processed})
+        pictures, unknown = take_pictures(self._family, processed)
         for name in unknown:
             raise InputError(f"{taker} takes no {name}")
         return pictures
@@ -529,7 +531,7 @@ class AdaLlava:
         request = Request.parse(
             input_ids,
             attention_mask,
-            self._pictures("read_layers", pixel_values, processed),
+            self._pictures("read_layers", input_ids=input_ids, pixel_values=pixel_values, **processed),
             side="left",
             token_budget=token_budget,
             latency=latency,
@@ -568,7 +570,9 @@ class AdaLlava:
             InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
             UnsupportedModeError: for an argument that cannot be given correctly, or gradients of quantized weights.
         """
-        pictures, forward_kwargs = take_pictures(self._family, {"pixel_values": pixel_values, **forward_kwargs})
+        pictures, forward_kwargs = take_pictures(
+            self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **forward_kwargs}
+        )
         check_as_configured(forward_kwargs, self.base.config)
         if torch.is_grad_enabled():
             check_untrained(self.base, "forward() outside of torch.no_grad()")
@@ -587,6 +591,11 @@ class AdaLlava:
         output = forward_run(run, forward_kwargs) if run.inside is None else forward_inside(run, forward_kwargs)
         # Typed as what all but those callers get.
         return output if forward_kwargs.get("return_dict") is not False else output.to_tuple()  # type: ignore[return-value]
+
+    def _take(
+        self, input_ids: Tensor, pixel_values: Tensor | None, given: dict[str, Any]
+    ) -> tuple[PictureInputs | None, dict[str, Any]]:
+        return take_pictures(self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **given})
 
     def _prepare(self, request: Request, clock: StageClock | None = None, stages: Stages = PLAIN) -> LLMRun:
         for part in (self.selector, self.scheduler):

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
+from tiny_gemma3 import tiny_gemma3
+from tiny_idefics3 import tiny_idefics3
 from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3")
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
@@ -19,7 +21,8 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     if request.param == "llava":
         return tiny_folder
     folder = tmp_path_factory.mktemp(request.param)
-    return tiny_next(folder) if request.param == "llava_next" else tiny_qwen(request.param, folder)
+    own = {"llava_next": tiny_next, "gemma3": tiny_gemma3, "idefics3": tiny_idefics3}
+    return own[request.param](folder) if request.param in own else tiny_qwen(request.param, folder)
 
 
 @pytest.fixture(scope="session")

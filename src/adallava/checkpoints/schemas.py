@@ -86,8 +86,9 @@ class VisionConfig(_Outputs):
     num_attention_heads: _Heads | None = None
     num_channels: Annotated[int, Field(ge=1, le=64)] | None = None
     layer_norm_eps: _Tiny | None = None
-    image_size: _Side | None = None
-    patch_size: _Patch | None = None
+    image_size: _Side | Annotated[list[_Side], Field(min_length=2, max_length=2)] | None = None
+    patch_size: _Patch | Annotated[list[_Patch], Field(min_length=2, max_length=2)] | None = None
+    """Of a square, or of rows and columns."""
 
 
 class _Rotary(_Stock):
@@ -308,7 +309,9 @@ def check_model_config(path: Path, config: dict[str, Any]) -> None:
     """
     check_schema(path, config, ModelConfig)
     vision = config.get("vision_config") or {}
-    side, patch = vision.get("image_size"), vision.get("patch_size")
+    sizes = (vision.get("image_size"), vision.get("patch_size"))
+    # Of rows and columns, those of rows: a family that knows no others refuses what is no square.
+    side, patch = (size[0] if isinstance(size, list) else size for size in sizes)
     if side and patch and not patch <= side <= patch * MAX_PATCHES_A_SIDE:
         raise CheckpointError(
             f"{path} is damaged: pictures of {side} pixels in patches of {patch} make {side // patch} a side, not 1 to "

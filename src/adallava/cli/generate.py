@@ -149,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
 
     opened = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
+    from adallava.families.capabilities import window_note
     from adallava.model import build_prompt
     from adallava.pipeline.prompt_limit import (
         check_prompt_text,
@@ -160,6 +161,9 @@ def run(args: argparse.Namespace) -> int:
     from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
 
     model = _load_model(config, args)
+    note = window_note(model.family)
+    if note is not None:
+        say(f"note: {note}", error=True)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
     limit = max_prompt_tokens(
         model.base.config,

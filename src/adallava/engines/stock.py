@@ -1,6 +1,7 @@
 """transformers' own `generate`, on the stock model or a view of it: every mode, every family, every device."""
 
 from adallava.errors import UnsupportedModeError, in_short
+from adallava.families.capabilities import generating
 from adallava.pipeline.clock import PrefillMark, StageClock, StepCount
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun
@@ -30,7 +31,9 @@ class StockEngine:
             steps,
         ]
         try:
-            result = run.model().generate(input_ids=batch.input_ids, **batch.llm_inputs(), **kwargs)
+            result = generating(run.family, run.model()).generate(
+                input_ids=batch.input_ids, **batch.llm_inputs(), **kwargs
+            )
         except ImportError as error:  # of a package that a way to generate needs, such as a quantised cache
             raise UnsupportedModeError(f"transformers cannot generate so here: {in_short(error)}") from error
         if clock is not None:

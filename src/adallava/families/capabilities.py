@@ -16,8 +16,10 @@ from adallava.families.layer_inputs import LayerInputs
 from adallava.families.picture_inputs import PictureInputs
 from adallava.registry import family_names, load_family_class
 
-_OF_PICTURES = {"pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask", "pixel_values_videos"}
+_OF_PICTURES = {"pixel_values", "image_sizes", "batch_num_images", "image_grid_thw", "pixel_attention_mask"}
 """What processors make of pictures, of whatever family: not to be taken for an argument of `generate`."""
+
+_OF_VIDEOS = {"pixel_values_videos", "image_sizes_videos", "video_grid_thw"}
 
 
 def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInputs | None, dict[str, Any]]:
@@ -25,19 +27,38 @@ def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInpu
 
     Args:
         family: whose processor it is.
-        given: by name; None is as if it were not given.
+        given: by name, `input_ids` among them; None is as if it were not given.
 
     Raises:
         InputError: for what belongs to pictures that are not there, or to those of other families.
     """
     pixels, *beside = family.picture_inputs
     rest = {name: value for name, value in given.items() if name not in family.picture_inputs}
-    for name in _OF_PICTURES & rest.keys():
-        if rest.pop(name) is not None:
+    for name in (_OF_PICTURES | _OF_VIDEOS) & rest.keys():
+        if rest.pop(name) is not None and name in _OF_VIDEOS:
+            raise InputError(f"only pictures are taken, and {name} is of a video: give its frames as pictures")
+        if given[name] is not None:
             raise InputError(f"models of type {family.name!r} take no {name}: give what their own processor makes")
     if isinstance(family, GivesCompanions):
         rest = {name: value for name, value in rest.items() if name not in family.token_inputs}
-    return PictureInputs.of(given.get(pixels), **{name: given.get(name) for name in beside}), rest
+    pictures = PictureInputs.of(given.get(pixels), **{name: given.get(name) for name in beside})
+    input_ids = rest.pop("input_ids", None)
+    if pictures is not None and input_ids is not None and isinstance(family, ReadsPrompts):
+        pictures = family.with_prompts(pictures, input_ids.cpu())
+    return pictures, rest
+
+
+@runtime_checkable
+class ReadsPrompts(Protocol):
+    """What its processor made of the pictures, it says in the prompts alone."""
+
+    def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
+        """Return the pictures with what the prompts, [B, L], tell of them beside their pixels. On the host.
+
+        Raises:
+            InputError: if prompts and pictures do not fit together.
+        """
+        ...
 
 
 @runtime_checkable
@@ -225,6 +246,46 @@ def companions_of(
 ) -> Mapping[str, Tensor]:
     """Return what each token of the full prompts carries beside its place; nothing, for most families."""
     return family.companions(input_ids, attention_mask, pictures) if isinstance(family, GivesCompanions) else {}
+
+
+@runtime_checkable
+class AdaptsGenerate(Protocol):
+    """The stock class has a `generate` that must be told of embeddings."""
+
+    def generating(self, model: Any) -> Any:
+        """Return the stock model, or a view of it, as one whose `generate` takes embeddings. Good for one call."""
+        ...
+
+
+def generating(family: Family, model: Any) -> Any:
+    """Return the stock model, or a view of it, as one whose `generate` takes embeddings; for most families itself."""
+    return family.generating(model) if isinstance(family, AdaptsGenerate) else model
+
+
+@runtime_checkable
+class MayHaveWindows(Protocol):
+    """Some layers of the LLM may see the last so many tokens alone."""
+
+    @property
+    def window_tokens(self) -> int | None:
+        """The narrowest window; None if every token sees all before it."""
+        ...
+
+
+def window_tokens(family: Family) -> int | None:
+    """Return the narrowest sliding window among the LLM's layers; None if there is none."""
+    return family.window_tokens if isinstance(family, MayHaveWindows) else None
+
+
+def window_note(family: Family) -> str | None:
+    """Return, in words, how windows count where tokens are dropped; None for an LLM without windows."""
+    window = window_tokens(family)
+    if window is None:
+        return None
+    return (
+        f"the LLM's sliding windows of {window} tokens count the tokens that are kept: where prompt and answer would "
+        "be longer with every vision token, dropped tokens are not the same as masked ones"
+    )
 
 
 @runtime_checkable

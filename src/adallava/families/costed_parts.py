@@ -84,6 +84,59 @@ def let_first_stand_for_all(layers: Sequence[nn.Module]) -> None:
             _pass_on(layers[place], layers[first])
 
 
+def one_side(size: int | Sequence[int]) -> int:
+    """Return a side of a square that a config states once, or for rows and for columns."""
+    return size if isinstance(size, int) else int(size[0])
+
+
+def costed_parts_of(
+    model: Any,
+    tower: Any,
+    llm: Any,
+    projector: nn.Module,
+    feature_width: int,
+    *,
+    called: Callable[[Any], nn.Module] = lambda tower: tower,
+) -> CostedParts:
+    """Return the parts of a model without values, whose tower is made from its `vision_config`.
+
+    Args:
+        model: on the meta device.
+        tower: its vision tower.
+        llm: its LLM, without the head.
+        projector: what each token passes alone.
+        feature_width: of what that reads.
+        called: makes of a tower what is called with pixels alone.
+    """
+    vision = model.config.vision_config
+    patch = one_side(vision.patch_size)
+    layers = stacked_layers(llm, llm.config.num_hidden_layers)
+    let_first_stand_for_all(layers)
+
+    def tower_of_side(side: int) -> tuple[nn.Module, Sequence[Any]]:
+        config = copy.deepcopy(vision)
+        pixels = side * patch
+        config.image_size = pixels if isinstance(vision.image_size, int) else [pixels, pixels]
+        built = on_meta(type(tower), config)
+        tower_layers = stacked_layers(built, vision.num_hidden_layers)
+        let_first_stand_for_all(tower_layers)
+        return called(built), tower_layers
+
+    return CostedParts(
+        model=model,
+        tower_of_side=tower_of_side,
+        side=one_side(vision.image_size) // patch,
+        patch_size=patch,
+        channels=vision.num_channels,
+        tower_width=vision.hidden_size,
+        projector=projector,
+        feature_width=feature_width,
+        layers=layers,
+        output=model.get_output_embeddings(),
+        positions=tuple(module for name, module in llm.named_children() if name.startswith("rotary_emb")),
+    )
+
+
 def _pass_on(layer: nn.Module, first: nn.Module) -> None:
     """Return hidden states as the first of its kind does, which has run before: alone, or in a tuple."""
     tuples: list[bool] = []

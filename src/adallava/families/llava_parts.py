@@ -1,14 +1,12 @@
 """What LLaVA and its kin share: a CLIP-style tower, a projector, any LLM, at the places where transformers has them."""
 
-import copy
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, on_meta, stacked_layers
-from adallava.families.decoder import StockDecoder
+from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
@@ -105,42 +103,12 @@ class LlavaParts(StockParts):
         projected: Tensor = self._model.model.multi_modal_projector(vision.unprojected)
         return projected
 
-    def decoder(self) -> StockDecoder:
-        """Return the LLM's layers, for methods inside the LLM.
-
-        Raises:
-            UnsupportedModeError: for an LLM whose layers are not known.
-        """
-        return StockDecoder(self._model)
-
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:
         """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
-        vision, tower, llm = model.config.vision_config, model.model.vision_tower, model.model.language_model
-        layers = stacked_layers(llm, llm.config.num_hidden_layers)
-        let_first_stand_for_all(layers)
-
-        def tower_of_side(side: int) -> tuple[Any, Sequence[Any]]:
-            config = copy.deepcopy(vision)
-            config.image_size = side * vision.patch_size
-            built = on_meta(type(tower), config)
-            tower_layers = stacked_layers(built, vision.num_hidden_layers)
-            let_first_stand_for_all(tower_layers)
-            return built, tower_layers
-
-        return CostedParts(
-            model=model,
-            tower_of_side=tower_of_side,
-            side=vision.image_size // vision.patch_size,
-            patch_size=vision.patch_size,
-            channels=vision.num_channels,
-            tower_width=vision.hidden_size,
-            projector=model.model.multi_modal_projector,
-            feature_width=vision.hidden_size * len(_feature_layers(model.config)),
-            layers=layers,
-            output=model.get_output_embeddings(),
-            positions=tuple(module for name, module in llm.named_children() if name.startswith("rotary_emb")),
-        )
+        width = model.config.vision_config.hidden_size * len(_feature_layers(model.config))
+        inner = model.model
+        return costed_parts_of(model, inner.vision_tower, inner.language_model, inner.multi_modal_projector, width)
 
     def _patches(self, states: Sequence[Tensor]) -> Tensor:
         drop = 1 if self._has_cls else 0

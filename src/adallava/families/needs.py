@@ -2,6 +2,8 @@
 
 from adallava.errors import UnsupportedModeError
 from adallava.families.capabilities import (
+    GivesCompanions,
+    HasPositionRows,
     HasTextTower,
     ReadsBudgetToken,
     ResizesPictures,
@@ -80,7 +82,13 @@ def check_scheduler(family: Family, scheduler: Scheduler) -> None:
 
 
 def _check_layers(family: Family, selector: LayerSelector) -> None:
-    """Refuse an LLM with too few layers now, not at the first answer."""
+    """Refuse an LLM with too few layers, or masks that drops cannot make, now, not at the first answer."""
+    if isinstance(family, GivesCompanions) and not isinstance(family, HasPositionRows):
+        raise UnsupportedModeError(
+            f"method {selector.name!r} drops tokens between layers, whose masks depend on "
+            f"{', '.join(family.token_inputs)} in models of type {family.name!r}: choose a method that selects "
+            "before the LLM"
+        )
     num_tokens = family.shape.num_vision_tokens
     selector.schedule(decoder_of(family).num_layers, num_tokens, num_tokens)
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from adallava.errors import CheckpointError, InputError
 from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, stacked_layers
-from adallava.families.decoder import StockDecoder
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.mrope import recounted
 from adallava.families.picture_inputs import PictureInputs
@@ -203,10 +202,6 @@ class QwenVLParts(StockParts):
     def recounted(self, rows: Tensor, images: Tensor, steps: Tensor) -> Tensor:
         """Return positions counted anew, [3, B, Lc]; see `mrope.recounted`."""
         return recounted(rows, images, steps)
-
-    def decoder(self) -> StockDecoder:
-        """Return the LLM's layers."""
-        return StockDecoder(self._model)
 
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:

@@ -1,15 +1,23 @@
 """What every family of transformers' own layout shares: the stock model, its embeddings, its LLM, where they lie."""
 
-from typing import Any
+from functools import reduce
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from adallava.errors import CheckpointError
+from adallava.families.decoder import StockDecoder
 
 
 class StockParts:
-    """Holds a stock model with its LLM at `model.language_model`, changes nothing in it."""
+    """Holds a stock model, changes nothing in it.
+
+    Attributes:
+        llm_path: names of the modules from the model to its LLM.
+    """
+
+    llm_path: ClassVar[tuple[str, ...]] = ("model", "language_model")
 
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model.
@@ -68,7 +76,29 @@ class StockParts:
 
     def llm_of(self, model: Any) -> Any:
         """Return the LLM without its head, of the stock model or of a view of it."""
-        return model.model.language_model
+        return reduce(getattr, self.llm_path, model)
+
+    @property
+    def window_tokens(self) -> int | None:
+        """The narrowest sliding window among the LLM's layers; None if every token sees all before it.
+
+        A window counts the tokens that are in the prompt, not the positions that they had: with fewer vision tokens it
+        reaches further back than the stock model's over the full prompt.
+        """
+        config = self._model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        kinds = getattr(config, "layer_types", None)
+        if window is None or (kinds is not None and "sliding_attention" not in kinds):
+            return None
+        return int(window)
+
+    def decoder(self) -> StockDecoder:
+        """Return the LLM's layers, for methods inside the LLM.
+
+        Raises:
+            UnsupportedModeError: for an LLM whose layers are not known.
+        """
+        return StockDecoder(self._model, (*self.llm_path, "layers"))
 
     @property
     def num_llm_layers(self) -> int:

@@ -1,9 +1,11 @@
 """One tower layer's keys and its class token's query, recomputed: SDPA returns no attention weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adallava.selection.selector_contract import TowerLayer
 
@@ -26,3 +28,21 @@ def tower_layer(block: Any, states: Tensor, *, has_cls: bool) -> TowerLayer:
         cls_query=torch.cat([attention.q_proj(image[:, 0]) for image in normed]) if has_cls else None,
         num_heads=int(attention.num_heads),
     )
+
+
+def of_cells(layer: TowerLayer, side: int, cell: int) -> TowerLayer:
+    """Return a layer of a tower without a class token as one of tokens that are cells of patches: means of their keys.
+
+    Args:
+        layer: of `(side * cell)²` patches.
+        side: tokens in a row.
+        cell: patches of a token in a row.
+    """
+    return replace(layer, keys=mean_of_cells(layer.keys, side, cell))
+
+
+def mean_of_cells(patches: Tensor, side: int, cell: int) -> Tensor:
+    """Return the means of cells of patches, [I, side², C] contiguous, of [I, (side * cell)², C]; each image alone."""
+    grids = patches.unflatten(1, (side * cell, side * cell)).permute(0, 3, 1, 2).split(1)  # type: ignore[no-untyped-call]
+    means = [F.avg_pool2d(grid.contiguous(), cell).flatten(2).transpose(1, 2) for grid in grids]
+    return torch.cat(means).contiguous()

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from adallava.families.capabilities import window_tokens
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import check_indices
 from adallava.pipeline.clock import StageClock
@@ -143,13 +144,16 @@ def measure_answers(
     return tuple(lengths), tuple(reasons)
 
 
-def describe_choice(prepared: Prepared, request: Request, scheduler: Scheduler | None) -> tuple[WhatRan, ...]:
+def describe_choice(
+    prepared: Prepared, request: Request, scheduler: Scheduler | None, window: int | None = None
+) -> tuple[WhatRan, ...]:
     """Read a batch's choice back from the device, per sample; of an answer nothing is known yet.
 
     Args:
         prepared: what the LLM reads, or has read.
         request: as it was planned.
         scheduler: the model's.
+        window: the LLM's narrowest sliding window; None without one.
 
     Raises:
         AdallavaError: if a method's indices are not ascending, unique and within the image.
@@ -185,6 +189,7 @@ def describe_choice(prepared: Prepared, request: Request, scheduler: Scheduler |
                 finish_reason=None,
                 score_range=ranges(images),
                 tower_runs=prepared.tower_runs[images],
+                window_tokens=window,
                 text_behind_images=() if inside is None else inside.text_behind_images,
             )
         )
@@ -206,7 +211,7 @@ def read_answers(
     new_tokens = made.result.sequences[:, prompt_length:]
     lengths, reasons = measure_answers(new_tokens, plan.eos_token_ids)
     answers = [row[:length] for row, length in zip(new_tokens.tolist(), lengths, strict=True)]
-    chosen = describe_choice(prepared, run.request, scheduler)
+    chosen = describe_choice(prepared, run.request, scheduler, window_tokens(run.family))
     by = {"engine": made.engine, "passed_over": made.passed_over}
     records = tuple(
         chosen[row // plan.num_return_sequences].model_copy(

@@ -110,12 +110,27 @@ def make_inputs(processor: Any, images: "Sequence[Image.Image] | None", prompts:
     Raises:
         CheckpointError: if its settings make it fail.
     """
+    given = None if images is None else _by_prompt(images, [text.count(processor.image_token) for text in prompts])
+    # A template that writes the token of a text's beginning leaves none to the tokenizer, as in transformers' own call.
+    begin = processor.tokenizer.bos_token
+    begun = {"add_special_tokens": False} if begin and all(text.startswith(begin) for text in prompts) else {}
     try:
-        return dict(processor(images=images, text=list(prompts), return_tensors="pt", padding=True))
+        return dict(processor(images=given, text=list(prompts), return_tensors="pt", padding=True, **begun))
     except Exception as error:  # whatever odd settings of its files make transformers, tokenizers or Pillow raise
         raise CheckpointError(
             f"the model's processor cannot prepare picture and question: {in_short(error)}"
         ) from error
+
+
+def _by_prompt(images: "Sequence[Image.Image]", counts: Sequence[int]) -> "list[Any]":
+    """Return the pictures in a list for each prompt, which some processors insist on; all take it.
+
+    Where prompts and pictures do not fit, in one list: the processor, or the model, says how they do not.
+    """
+    if sum(counts) != len(images):
+        return list(images)
+    rest = iter(images)
+    return [[next(rest) for _ in range(count)] for count in counts]
 
 
 def check_pixels(pixel_values: Any) -> None:

@@ -69,6 +69,8 @@ class SampleRecord(Record):
     def _as_line(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         line: dict[str, Any] = write(self)
         line.update(line.pop("ran"))
+        if line["window_tokens"] is None:  # Of most models, and of no interest there.
+            del line["window_tokens"]
         return line
 
     @property

@@ -55,6 +55,9 @@ class WhatRan(Record):
     finish_reason: FinishReason | None
     """None where nothing was to be generated."""
 
+    window_tokens: int | None = None
+    """The LLM's narrowest sliding window, which counts the tokens that were kept; see `window_reaches_further`. None
+    for an LLM without one, and in older files."""
     engine: str | None = None
     """That ran the LLM; None where a file does not say, or nothing ran."""
 
@@ -98,6 +101,13 @@ class WhatRan(Record):
     def tokens_at_end(self) -> int:
         """Vision tokens that the LLM's last layer read: what the budget's K counts."""
         return self.tokens_kept_by_layer[-1] if self.tokens_kept_by_layer else self.tokens_kept
+
+    @property
+    def window_reaches_further(self) -> bool:
+        """Whether some token saw further back than in the full prompt with the dropped tokens masked."""
+        dropped = self.num_vision_tokens - self.tokens_at_end
+        full_length = self.prompt_length + self.answer_length + self.num_vision_tokens - self.tokens_kept
+        return self.window_tokens is not None and dropped > 0 and full_length > self.window_tokens
 
     @property
     def tokens_kept_layer_average(self) -> float:

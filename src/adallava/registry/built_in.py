@@ -38,8 +38,13 @@ SCHEDULERS = {
 """Schedulers of the LLM's layers."""
 
 FAMILIES = {
+    "gemma3": "adallava.families.gemma3:Gemma3Family",
+    "idefics3": "adallava.families.idefics3:Idefics3Family",
+    "internvl": "adallava.families.internvl:InternVLFamily",
     "llava": "adallava.families.llava:LlavaFamily",
     "llava_next": "adallava.families.llava_next:LlavaNextFamily",
+    "llava_onevision": "adallava.families.llava_onevision:LlavaOnevisionFamily",
+    "smolvlm": "adallava.families.idefics3:SmolVLMFamily",
     "qwen2_vl": "adallava.families.qwen2_vl:Qwen2VLFamily",
     "qwen2_5_vl": "adallava.families.qwen2_5_vl:Qwen25VLFamily",
     "qwen3_vl": "adallava.families.qwen3_vl:Qwen3VLFamily",

@@ -1,6 +1,7 @@
 """The FLOPs of one answer: the model's, the method's, and what the model made for the method."""
 
 from collections.abc import Sequence
+from math import isqrt
 
 from adallava.costs.flops import answer_flops, kv_bytes
 from adallava.costs.parts import ModelCosts, TowerCosts
@@ -125,7 +126,8 @@ def _towers(model: AdaLlava, vision: TowerCosts, ran: WhatRan) -> list[TowerCost
     """Return the tower as it ran for each picture that went through: smaller ones, or several an image."""
     if isinstance(model.selector, ResizingMethod):
         grids = [model.selector.tower_grid(len(kept), model.shape.grid) for kept in ran.kept_indices if kept]
-        return [vision.with_patch_side(side) for side, _ in grids]
+        patches = isqrt(vision.num_vision_tokens // model.shape.num_vision_tokens)
+        return [vision.with_patch_side(side * patches) for side, _ in grids]
     if vision.patches_per_token is not None:
         return [vision.of_grid(grid) for grid in ran.grids]
     return [vision] * sum(ran.tower_runs)

@@ -8,7 +8,7 @@ import torch
 from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities import decoder_of, window_note
 from adallava.model import AdaLlava
 from adallava.pipeline.allocate import allocate_units
 from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
@@ -90,8 +90,9 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
             models[method] = full.with_method(method, adapter=adapter, **options)
         else:
             observer.note(f"method {method} is left out: {reason}")
-    for note in check_method_costs(models):
-        observer.note(note)
+    for note in (window_note(full.family), *check_method_costs(models)):
+        if note is not None:
+            observer.note(note)
     return models
 
 

@@ -1,0 +1,202 @@
+"""Gemma 3: tokens are means of patches that see each other, and windows count what is kept."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from models import BEFORE_LLM, METHOD_OPTIONS
+from tiny_gemma3 import prompts_with_pictures, tiny_gemma3_base, tiny_gemma3_processor
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from adallava import AdaLlava
+from adallava.costs.counted import count_costs
+from adallava.errors import UnsupportedModeError
+from adallava.families.needs import check_needs
+from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.processors.picture_cuts import find_frame
+from adallava.records.picture_frames import WHOLE
+from adallava.runs.answer_flops import count_flops
+from adallava.selection import build_selector
+
+LACKS = {"budget-token", "downsample", "cls-attention", "visionzip", "prumerge", "prumerge-k"}
+LACKS |= {"prumerge-plus", "prumerge-plus-k"}
+"""By hand: methods that read a class token, which SigLIP has not, or send something else through the tower."""
+
+SERVED = [name for name in BEFORE_LLM if name not in {*LACKS, "question"}]
+
+
+@pytest.fixture(scope="module")
+def full() -> AdaLlava:
+    return AdaLlava(tiny_gemma3_base(), tiny_gemma3_processor())
+
+
+@pytest.fixture(scope="module")
+def inputs(full: AdaLlava) -> dict[str, Any]:
+    return prompts_with_pictures(full.processor)
+
+
+@torch.no_grad()
+def masked_logits(base: Any, inputs: dict[str, Any], kept: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
+    """Return the stock model's logits at the tokens that stay, of the full prompts with the others masked."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"].clone()
+    for row, images in enumerate(kept):
+        places = (ids[row] == base.config.image_token_id).nonzero().flatten().view(len(images), -1)
+        for image, indices in zip(places, images, strict=True):
+            mask[row, image] = 0
+            mask[row, image[list(indices)]] = 1
+    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+    logits = base(**inputs | {"attention_mask": mask}, position_ids=positions, use_cache=False).logits
+    return [row[stays.bool()] for row, stays in zip(logits, mask, strict=True)]
+
+
+def test_the_whole_picture_is_seen(full: AdaLlava) -> None:
+    assert find_frame(full.processor, (40, 90)) == WHOLE
+
+
+def test_its_processor_says_which_tokens_are_a_pictures(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    companions = full.family.companions(inputs["input_ids"], None, None)
+    assert torch.equal(companions["token_type_ids"], inputs["token_type_ids"])
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"cache_implementation": "static"}], ids=str)
+@pytest.mark.parametrize("window", [512, 8])
+def test_the_full_budget_is_the_stock_model(full: AdaLlava, inputs: dict[str, Any], options: Any, window: int) -> None:
+    model = full if window == 512 else AdaLlava(tiny_gemma3_base(window=window), full.processor)
+    stock = model.base.generate(**inputs, max_new_tokens=4, do_sample=False, **options)
+    for each in (model, model.with_method("divprune")):
+        ours = each.generate(**inputs, max_new_tokens=4, do_sample=False, **options)
+        assert torch.equal(ours.sequences, stock)
+    assert type(model.base).__name__ == "Gemma3ForConditionalGeneration"
+    assert "prepare_inputs_for_generation" not in vars(model.base)
+
+
+@torch.no_grad()
+def test_its_logits_have_the_stock_models_bits(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    right = prompts_on_the_right(inputs)
+    real = right["attention_mask"].bool()
+    stock = full.base(**right, use_cache=False).logits
+    assert torch.equal(full.forward(**right).logits[real], stock[real])
+
+
+def prompts_on_the_right(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch that is padded on the left as one padded on the right."""
+    order = inputs["attention_mask"].argsort(dim=1, descending=True, stable=True)
+    texts = ("input_ids", "attention_mask", "token_type_ids")
+    return inputs | {name: inputs[name].gather(1, order) for name in texts}
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("method", SERVED)
+@torch.no_grad()
+def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
+    """Methods that merge are held to those that are not dropped alone: what they add lies in the features."""
+    model = full.with_method(method, **METHOD_OPTIONS.get(method, {}))
+    selector: Any = model.selector
+    made = model.forward(**inputs, token_budget=[5, 11, 1.0], seed=3)
+    kept = [ran.kept_indices for ran in model.select(**inputs, token_budget=[5, 11, 1.0], seed=3)]
+    if not selector.ignores_budget:
+        assert [sum(map(len, images)) for images in kept] == [5, 11, 16]
+    if selector.merges:
+        return
+    for row, expected in enumerate(masked_logits(full.base, inputs, kept)):
+        torch.testing.assert_close(made.logits[row, : len(expected)], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_with_a_narrow_window_they_are_not_and_the_record_says_so(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    narrow = AdaLlava(tiny_gemma3_base(window=8), full.processor).with_method("uniform")
+    made = narrow.forward(**inputs, token_budget=4)
+    kept = [ran.kept_indices for ran in narrow.select(**inputs, token_budget=4)]
+    expected = masked_logits(narrow.base, inputs, kept)[0]
+    assert (made.logits[0, : len(expected)] - expected).abs().max() > 0.1
+    few, all_tokens = (
+        narrow.generate(**inputs, token_budget=budget, max_new_tokens=1).records[0] for budget in (4, 1.0)
+    )
+    assert (few.window_tokens, few.window_reaches_further, all_tokens.window_reaches_further) == (8, True, False)
+    wide = full.with_method("uniform").generate(**inputs, token_budget=4, max_new_tokens=1).records[0]
+    assert (wide.window_tokens, wide.window_reaches_further) == (512, False)
+
+
+def test_an_answer_does_not_depend_on_its_batch(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    model = full.with_method("divprune")
+    together = model.generate(**inputs, token_budget=[5, 11, 0.5], max_new_tokens=4, do_sample=False)
+    first = 0
+    for row, (budget, count) in enumerate(zip([5, 11, 0.5], [1, 2, 1], strict=True)):
+        real = inputs["attention_mask"][row].bool()
+        alone = {name: inputs[name][row : row + 1, real] for name in ("input_ids", "attention_mask", "token_type_ids")}
+        alone["pixel_values"] = inputs["pixel_values"][first : first + count]
+        first += count
+        one = model.generate(**alone, token_budget=budget, max_new_tokens=4, do_sample=False)
+        assert one.records[0].kept_indices == together.records[row].kept_indices
+        assert one.text[0] == together.text[row]
+
+
+def test_labels_and_gradients_are_those_of_masked_tokens(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    model = full.with_method("uniform")
+    labels = inputs["input_ids"].masked_fill(inputs["token_type_ids"] == 1, IGNORED_LABEL)
+    labels[:, :-6] = IGNORED_LABEL
+    projection = full.base.model.multi_modal_projector.mm_input_projection_weight
+    (ours,) = torch.autograd.grad(model.forward(**inputs, labels=labels, token_budget=6).loss, projection)
+    mask = inputs["attention_mask"].clone()
+    for row, ran in enumerate(model.select(**inputs, token_budget=6)):
+        places = (inputs["token_type_ids"][row] == 1).nonzero().flatten().view(len(ran.kept_indices), 16)
+        for image, indices in zip(places, ran.kept_indices, strict=True):
+            mask[row, [place for number, place in enumerate(image.tolist()) if number not in indices]] = 0
+    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+    stock = full.base(**inputs | {"attention_mask": mask}, labels=labels, position_ids=positions, use_cache=False)
+    torch.testing.assert_close(ours, torch.autograd.grad(stock.loss, projection)[0], atol=1e-5, rtol=1e-4)
+
+
+def test_two_pictures_without_text_between_are_one_block_here_as_there(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    """The prompts of its processor always have some; by hand they can be made without."""
+    text, place = torch.tensor([[65, 66]]), full.family.image_token_id
+    ids = torch.cat([text, torch.full((1, 32), place), text], dim=1)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": inputs["pixel_values"][:2]}
+    types = {"token_type_ids": (ids == place).long()}
+    model = full.with_method("uniform")
+    with torch.no_grad():
+        assert torch.equal(full.forward(**given).logits, full.base(**given, **types, use_cache=False).logits)
+        made = model.forward(**given, token_budget=6).logits[0]
+        (ran,) = model.select(**given, token_budget=6)
+        (expected,) = masked_logits(full.base, given | types, [ran.kept_indices])
+    torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_methods_read_means_of_its_tower(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    """Token 5 is in row 1 and column 1 of 4 x 4, so of rows and columns 2 and 3 of the 8 x 8 patches."""
+    from adallava.families.picture_inputs import PictureInputs
+    from adallava.selection.selector_contract import Need
+
+    vision = full.family.encode(PictureInputs(inputs["pixel_values"]), needs=(Need.FEATURE_LAYER,))
+    patches = full.base.model.vision_tower(inputs["pixel_values"]).last_hidden_state
+    cell = patches[:, [18, 19, 26, 27]].mean(dim=1)
+    torch.testing.assert_close(vision.features[:, 5], cell, atol=1e-5, rtol=1e-5)
+    assert vision.feature_layer is not None
+    assert vision.feature_layer.keys.shape == (4, 16, 32)
+    every = torch.arange(16).expand(4, -1)
+    kept = full.family.project(vision.features.gather(1, every.unsqueeze(-1).expand(-1, -1, 32)))
+    torch.testing.assert_close(kept, full.base.model.multi_modal_projector(patches), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", sorted(LACKS))
+def test_what_its_tower_cannot_serve_is_refused(full: AdaLlava, method: str) -> None:
+    with pytest.raises(UnsupportedModeError, match=method):
+        check_needs(full.family, build_selector(method, full.shape))
+
+
+@pytest.mark.parametrize(("method", "budget"), [("divprune", 5), ("tome", 11), ("uniform", 16)])
+def test_its_costs_are_what_pytorch_counts(full: AdaLlava, method: str, budget: int) -> None:
+    model = AdaLlava(tiny_gemma3_base(window=8), full.processor).with_method(method)
+    inputs = prompts_with_pictures(full.processor, [1])
+    counter = FlopCounterMode(display=False)
+    with sdpa_kernel(SDPBackend.MATH), counter:
+        output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
+    counts = counter.get_flop_counts()
+    rotary = sum(sum(products.values()) for name, products in counts.items() if name.endswith("rotary_emb"))
+    shape = count_costs(model.base.config)
+    expected = count_flops(model, shape, output.records[0], "why?", output.answer_lengths[0])
+    assert sum(expected.values()) == counter.get_total_flops() - rotary
