@@ -67,12 +67,15 @@ IN_EVERY_MODE = (
 )
 
 
-ALWAYS = (
-    *("test_full_budget_is_the_stock_model_to_the_bit", "test_a_mixed_batch_gives_each_sample_what_it_gives_alone"),
-    *("test_fewer_tokens_are_the_stock_model_with_the_others_taken_out",),
-    *("test_masking_dropped_tokens_equals_removing_them",),
-)
-"""Of families with positions and layers of their own."""
+ALWAYS = {
+    "qwen2_5_vl": ("test_full_budget_is_the_stock_model_to_the_bit",),
+    "qwen3_vl": (
+        "test_full_budget_is_the_stock_model_to_the_bit",
+        "test_fewer_tokens_are_the_stock_model_with_the_others_taken_out",
+        "test_masking_dropped_tokens_equals_removing_them",
+    ),
+}
+"""Of families with rows of positions, in `make test` too: the second has all that the first has, and deepstack."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,6 +83,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         in_every_mode = item.path.name in IN_EVERY_MODE
         name = getattr(item, "originalname", item.name)
-        later = "qwen" in item.name and (name not in ALWAYS or "test_scheduled" in item.path.name)
+        later = any(family in item.name and name not in always for family, always in ALWAYS.items())
         if later or (in_every_mode and "llava_next" in item.name):
             item.add_marker(pytest.mark.long)
