@@ -194,7 +194,7 @@ def test_fewer_tokens_are_the_stock_model_with_the_others_taken_out(
     tokens = tiny_tokens(model, [1])
     if (len(tokens) > 1 or model.family.name.startswith("qwen")) and model.selector.merges:  # type: ignore[union-attr]
         pytest.skip(
-            "what a merged token of tiles, or of several patches, is: tests/families/test_llava_next.py, test_qwen_vl.py"
+            "a merged token of tiles, or of several patches: tests/families/test_llava_next.py, test_qwen_vl.py"
         )
     sample = sample_of(inputs, 1)
     output = model.generate(
