@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
+from tiny_internvl import tiny_internvl
+from tiny_onevision import tiny_onevision
 from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision")
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
@@ -19,7 +21,8 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     if request.param == "llava":
         return tiny_folder
     folder = tmp_path_factory.mktemp(request.param)
-    return tiny_next(folder) if request.param == "llava_next" else tiny_qwen(request.param, folder)
+    made = {"llava_next": tiny_next, "internvl": tiny_internvl, "llava_onevision": tiny_onevision}
+    return made[request.param](folder) if request.param in made else tiny_qwen(request.param, folder)
 
 
 @pytest.fixture(scope="session")
@@ -72,11 +75,16 @@ ALWAYS = (
 """Of families with positions and layers of their own."""
 
 
+OWN_TESTS = ("internvl", "llava_onevision")
+"""Families whose own tests hold them to the same on smaller batches; all of it here in `make test-long`."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every family keeps the contracts here; all but the first in every mode, type and schedule in `make test-long`."""
     for item in items:
         in_every_mode = item.path.name in IN_EVERY_MODE
         name = getattr(item, "originalname", item.name)
         later = "qwen" in item.name and (name not in ALWAYS or "test_scheduled" in item.path.name)
+        later |= any(family in item.name for family in OWN_TESTS)
         if later or (in_every_mode and "llava_next" in item.name):
             item.add_marker(pytest.mark.long)
