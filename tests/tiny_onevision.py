@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import save_tiny_adapter, tiny_image, tiny_tokenizer
+from models import save_tiny_adapter, tiny_base, tiny_image, tiny_tokenizer
 
 from adallava.families.transformers_internals import without_videos
 from adallava.selection.selector_contract import TowerShape
@@ -24,6 +24,12 @@ GRIDS = [((4, 4), (4, 5)), ((4, 4), (4, 9)), ((4, 4), (9, 4)), ((4, 4), (5, 6))]
 columns are there: 48 patches. Two wholes are 32, and sqrt(48 / 32) = 1.22 is more than 1.1: 12 // 1.22 = 9 rows, and
 4 // 1.22 = 3 columns. 84 x 84 fills 3 x 3: 144 patches, sqrt(144 / 32) = 2.12, and 12 // 2.12 = 5.
 """
+
+LACKS = (
+    *("budget-token", "downsample", "cls-attention", "visionzip"),
+    *("prumerge", "prumerge-k", "prumerge-plus", "prumerge-plus-k"),
+)
+"""By hand: methods that read a class token, which SigLIP has not, or send something else through the tower."""
 
 ONEVISION_SHAPE = TowerShape(num_vision_tokens=16, vision_width=48, llm_width=48, grid=(4, 4))
 
@@ -60,8 +66,8 @@ def tiny_onevision_processor() -> Any:
     )
 
 
-def tiny_onevision_base(*, attn_implementation: str = "sdpa") -> Any:
-    """Return a random model, in eval mode; weights as in `tiny_base`."""
+def tiny_onevision_base(*, llm: str = "qwen2", **options: Any) -> Any:
+    """Return a random model, in eval mode; see `tiny_base`."""
     import transformers
 
     tokenizer = tiny_tokenizer(**_SPECIAL)
@@ -74,18 +80,8 @@ def tiny_onevision_base(*, attn_implementation: str = "sdpa") -> Any:
         patch_size=7,
         vision_use_head=False,
     )
-    text = transformers.Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    text = tiny_base(llm=llm, **options).config.text_config
+    text.vocab_size = len(tokenizer)
     config = transformers.LlavaOnevisionConfig(
         vision_config=vision,
         text_config=text,
@@ -96,7 +92,7 @@ def tiny_onevision_base(*, attn_implementation: str = "sdpa") -> Any:
         vision_aspect_ratio="anyres_max_2",
         image_grid_pinpoints=PINPOINTS,
     )
-    config._attn_implementation = attn_implementation
+    config._attn_implementation = options.get("attn_implementation", "sdpa")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.LlavaOnevisionForConditionalGeneration(config)
@@ -106,9 +102,12 @@ def tiny_onevision_base(*, attn_implementation: str = "sdpa") -> Any:
             else:
                 parameter.data += 0.1 * torch.randn_like(parameter)
         torch.nn.init.normal_(model.model.image_newline)
+    model.lm_head.weight.data[[config.image_token_id, config.video_token_id]] = (
+        0  # Is never the likeliest: no answer holds a picture's token.
+    )
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.eval()
+    return model.to(options.get("dtype", torch.float32)).eval()
 
 
 def tiny_onevision(folder: Path) -> Path:

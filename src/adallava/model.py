@@ -490,7 +490,7 @@ class AdaLlava:
         request = Request.parse(
             input_ids,
             attention_mask,
-            self._pictures("select", input_ids=input_ids, pixel_values=pixel_values, **processed),
+            self._pictures("select", input_ids, pixel_values, processed),
             side="left",
             token_budget=token_budget,
             seed=seed,
@@ -500,9 +500,12 @@ class AdaLlava:
         chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
         return describe_choice(chosen, run.request, self.scheduler, window_tokens(self._family))
 
-    def _pictures(self, taker: str, **processed: Any) -> PictureInputs | None:
+    def _pictures(
+        self, taker: str, input_ids: Tensor, pixel_values: Tensor | None, processed: dict[str, Any]
+    ) -> PictureInputs | None:
         """Return what the processor made of the pictures, and refuse anything else."""
-        pictures, unknown = take_pictures(self._family, processed)
+        given = {"input_ids": input_ids, "pixel_values": pixel_values, **processed}
+        pictures, unknown = take_pictures(self._family, given)
         for name in unknown:
             raise InputError(f"{taker} takes no {name}")
         return pictures
@@ -531,7 +534,7 @@ class AdaLlava:
         request = Request.parse(
             input_ids,
             attention_mask,
-            self._pictures("read_layers", input_ids=input_ids, pixel_values=pixel_values, **processed),
+            self._pictures("read_layers", input_ids, pixel_values, processed),
             side="left",
             token_budget=token_budget,
             latency=latency,

@@ -11,6 +11,7 @@ from models import BEFORE_LLM, METHOD_OPTIONS, tiny_image
 from safetensors.torch import save_file
 from tiny_onevision import (
     GRIDS,
+    LACKS,
     ONEVISION_SHAPE,
     SIZES,
     prompts_with_pictures,
@@ -33,10 +34,6 @@ from adallava.pipeline.layout import IGNORED_LABEL
 from adallava.runs.answer_flops import count_flops
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need
-
-LACKS = {"budget-token", "downsample", "cls-attention", "visionzip", "prumerge", "prumerge-k"}
-LACKS |= {"prumerge-plus", "prumerge-plus-k"}
-"""By hand: methods that read a class token, which SigLIP has not, or send something else through the tower."""
 
 SERVED = [name for name in BEFORE_LLM if name not in {*LACKS, "question"}]
 BUDGETS: list[Any] = [5, 20, 0.5]
@@ -195,7 +192,7 @@ def test_its_costs_are_what_pytorch_counts(full: AdaLlava, method: str, budget: 
     assert sum(expected.values()) == counter.get_total_flops() - rotary - padding
 
 
-@pytest.mark.parametrize("method", sorted(LACKS))
+@pytest.mark.parametrize("method", LACKS)
 def test_what_its_tower_cannot_serve_is_refused(full: AdaLlava, method: str) -> None:
     with pytest.raises(UnsupportedModeError, match=method):
         check_needs(full.family, build_selector(method, full.shape))

@@ -7,11 +7,13 @@ import pytest
 from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
 from tiny_gemma3 import tiny_gemma3
 from tiny_idefics3 import tiny_idefics3
+from tiny_internvl import tiny_internvl
+from tiny_onevision import tiny_onevision
 from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3")
+FAMILIES = (*("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "internvl", "llava_onevision"),)
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
@@ -22,6 +24,7 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         return tiny_folder
     folder = tmp_path_factory.mktemp(request.param)
     own = {"llava_next": tiny_next, "gemma3": tiny_gemma3, "idefics3": tiny_idefics3}
+    own |= {"internvl": tiny_internvl, "llava_onevision": tiny_onevision}
     return own[request.param](folder) if request.param in own else tiny_qwen(request.param, folder)
 
 
@@ -78,11 +81,16 @@ ALWAYS = {
 """Of families with rows of positions, in `make test` too: the second has all that the first has, and deepstack."""
 
 
+OWN_TESTS = ("internvl", "llava_onevision")
+"""Families whose own tests hold them to the same on smaller batches; all of it here in `make test-long`."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every family keeps the contracts here; all but the first in every mode, type and schedule in `make test-long`."""
     for item in items:
         in_every_mode = item.path.name in IN_EVERY_MODE
         name = getattr(item, "originalname", item.name)
         later = any(family in item.name and name not in always for family, always in ALWAYS.items())
+        later |= any(family in item.name for family in OWN_TESTS)
         if later or (in_every_mode and "llava_next" in item.name):
             item.add_marker(pytest.mark.long)
