@@ -47,7 +47,7 @@ test-lmms: $(LMMS_STAMP)
 # them each time, so that one from today is found today. torch stays: the newest would come with all of its CUDA parts.
 test-newest: $(NEWEST_STAMP)
 	$(NEWEST_VENV)/bin/python -m pip install --quiet --no-compile --upgrade --upgrade-strategy eager \
-	  torch==2.13.0 -e '.[lora,tokenizer-model]'
+	  torch==2.13.0 -e '.[lora,tokenizer-model,quantization]'
 	$(NEWEST_VENV)/bin/python -c "from importlib.metadata import version as v; \
 	  print(*(f'{name} {v(name)}' for name in ('transformers', 'huggingface-hub', 'accelerate', 'numpy', 'peft')), sep=', ')"
 	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m newest -k 'not llava_next-' \
@@ -106,8 +106,8 @@ $(OLDEST_STAMP): $(STAMP)
 	$(call linked_venv,$(OLDEST_VENV))
 	$(OLDEST_VENV)/bin/python -m pip install --quiet --no-compile torch==2.13.0 $$($(BIN)/python -c "import re, tomllib; \
 	  project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-	  asked = project['dependencies'] + project['optional-dependencies']['lora']; \
-	  print(*(re.sub('>=([0-9.]+).*', r'==\1', one) for one in asked if not one.startswith('torch')))")
+	  extras = project['optional-dependencies']; asked = project['dependencies'] + extras['lora'] + extras['quantization']; \
+	  print(*(re.sub('>=([0-9.]+).*', r'==\1', one) for one in asked if not one.startswith('torch>')))")
 	touch $(OLDEST_STAMP)
 
 # lmms-eval without its dependencies: they would swap torch for a CUDA build, and a torchvision that does not match torch

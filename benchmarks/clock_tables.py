@@ -215,6 +215,25 @@ def engines(published: Figures) -> list[str]:
     return rows
 
 
+def quantization(published: Figures) -> list[str]:
+    """Return what quantized weights weigh, and how right the bundled model is with them."""
+    rows = ["| weights | layers, MB | cell | right, % | beside full precision, points | other answers |"]
+    rows.append("| --- | ---: | --- | ---: | ---: | ---: |")
+    for row in published["rows"]:
+        right, apart = row["accuracy"], row["difference"]
+        shown = [f"{100 * right['mean']:.1f} [{100 * right['low']:.1f}, {100 * right['high']:.1f}]"]
+        shown.append(
+            ""
+            if apart is None
+            else f"{100 * apart['mean']:+.1f} [{100 * apart['low']:+.1f}, {100 * apart['high']:+.1f}]"
+        )
+        name = published["dtype"] if row["quantization"] == "none" else f"`{row['quantization']}`"
+        num_mb = f"{row['layer_bytes'] / 1e6:.1f}"
+        rows.append(f"| {name} | {num_mb} | `{row['cell']}` | {' | '.join(shown)} | {row['other_answers'] or ''} |")
+    of = f"`{published['model']}` on the first {published['samples']} of `{published['task']}`"
+    return [*rows, "", f"{of}; 95 % intervals, differences sample by sample."]
+
+
 def speed(published: Figures) -> list[str]:
     """Return the wall clock of whole calls by engine and cell, as medians, and against stock transformers."""
     cells = [cell for cell in published["cells"] if "error" not in cell]

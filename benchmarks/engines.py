@@ -28,6 +28,7 @@ from adallava.registry import load_selector_class, selector_names
 
 NEW = {"max_new_tokens": 8, "eos_token_id": None, "pad_token_id": 0, "do_sample": False}
 BUDGETS = (0.1, 0.5, 1.0)
+PARTS = ("float32", "bfloat16", "many_requests")
 SCHEDULERS = ("first", "random", "spaced", "layers", "heads")
 
 
@@ -147,15 +148,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", nargs="+", default=["graphs", "compiled"])
     parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     add_arguments(parser, repeats=1)
     args = parser.parse_args()
-    compared = [compare(engine, args.device) for engine in args.engines]
-    for one in compared:
-        print(f"{one['engine']}: {one['compared']} compared, {len(one['differ'])} differ: {one['differ'][:5]}")
-    ties = [near_ties(engine, args.device) for engine in args.engines]
-    print(ties)
-    held = many_requests(args.engines[0], args.device, args.requests)
-    finish(figures(float32=compared, bfloat16=ties, many_requests=held), args.output)
+    made: dict[str, Any] = {}
+    if "float32" in args.parts:
+        made["float32"] = [compare(engine, args.device) for engine in args.engines]
+        for one in made["float32"]:
+            print(f"{one['engine']}: {one['compared']} compared, {len(one['differ'])} differ: {one['differ'][:5]}")
+    if "bfloat16" in args.parts:
+        made["bfloat16"] = [near_ties(engine, args.device) for engine in args.engines]
+        print(made["bfloat16"])
+    if "many_requests" in args.parts:
+        made["many_requests"] = many_requests(args.engines[0], args.device, args.requests)
+    finish(figures(**made), args.output)
 
 
 if __name__ == "__main__":

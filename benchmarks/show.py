@@ -268,7 +268,35 @@ def _fuzzing() -> list[str]:
     return rows
 
 
+def _codebook() -> list[str]:
+    """Accuracy and layers run under books of several sizes, by latency."""
+    published = _published("codebook")
+    rows = [
+        "| latency | plans to choose from | accuracy, % | against any plan, points | plans chosen | "
+        "layers a sample | a batch | a batch, sorted |",
+        "| ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in published["rows"]:
+        against = row["against_any_plan"]
+        mean, low, high = (100 * against[name] for name in ("mean", "low", "high"))
+        change = "–" if row["codebook"] is None else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+        layers = [f"{row[f'layers_of_a_{name}']:.2f}" for name in ("sample", "batch", "batch_sorted")]
+        cells = [
+            f"{row['latency']:g}",
+            row["codebook"] or "any",
+            _percent(row["accuracy"]),
+            change,
+            row["plans"],
+            *layers,
+        ]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    samples, kept, size = (published[name] for name in ("samples", "token_budget", "batch_size"))
+    return [*rows, "", f"{samples} scenes, {kept} vision tokens, batches of {size}; 95 % intervals."]
+
+
 TABLES = {
+    "codebook": _codebook,
+    "codebook_provenance": lambda: clock_tables.provenance(_published("codebook")),
     "fuzzing": _fuzzing,
     "fuzzing_provenance": lambda: clock_tables.provenance(_published("fuzzing")),
     "statistics": _statistics,
@@ -304,12 +332,16 @@ TABLES = {
     "converting_provenance": lambda: clock_tables.provenance(_published("converting")),
     "processes": lambda: clock_tables.processes(_published("processes")),
     "processes_provenance": lambda: clock_tables.provenance(_published("processes")),
+    "two_gpus": lambda: clock_tables.processes(_published("two_gpus")),
+    "two_gpus_provenance": lambda: clock_tables.provenance(_published("two_gpus")),
     "kills": _kills,
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),
     "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
     "engines": lambda: clock_tables.engines(_published("engines")),
     "engines_provenance": lambda: clock_tables.provenance(_published("engines")),
+    "quantization": lambda: clock_tables.quantization(_published("quantization")),
+    "quantization_provenance": lambda: clock_tables.provenance(_published("quantization")),
     "speed": lambda: clock_tables.speed(_published("speed")),
     "speed_line": lambda: clock_tables.speed_line(_published("speed")),
     "speed_provenance": lambda: clock_tables.provenance(_published("speed")),

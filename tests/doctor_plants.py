@@ -66,6 +66,7 @@ def _record(method: str, budget: str, kept: int, number: int) -> SampleRecord:
         prompt_length=20 + number % 7 + kept,
         answer_length=3,
         finish_reason="eos",
+        engine="graphs",
         batch_ms=10.0 + number // BATCH_SIZE + kept / 1000,
         batch_size=BATCH_SIZE,
         part_ms={},

@@ -11,10 +11,10 @@ from adallava.selection.selector_contract import TowerShape
 
 QWENS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
-QWEN_SIZES = [(32, 32), (24, 40), (40, 16)]
+QWEN_SIZES = [(32, 32), (16, 64), (40, 16)]
 """(width, height) of the pictures that a Qwen-VL is asked about, in turn."""
 
-QWEN_GRIDS = [(4, 4), (5, 3), (2, 5)]
+QWEN_GRIDS = [(4, 4), (8, 2), (2, 5)]
 """By hand, (rows, columns) of the tokens of each, of 8 x 8 pixels."""
 
 QWEN_LACKS = (

@@ -18,16 +18,18 @@ from adallava.families.capabilities import adds_rows, decoder_of, take_pictures,
 from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
+from adallava.families.quantization import check_quantization, check_untrained, quantization_of, quantize
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
 from adallava.pipeline.generation_bounds import check_generation_bounds
 from adallava.pipeline.language import make_language
-from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, asked_values, plan_generation
+from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, GenerationPlan, asked_values, plan_generation
 from adallava.pipeline.pack import Positions
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
+from adallava.pipeline.skips import SampleLayers
 from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.pipeline.stock_arguments import check_as_configured
 from adallava.processors.stock_processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
@@ -112,6 +114,7 @@ class AdaLlava:
         allow_other_base: bool = False,
         pad_to_square: bool = False,
         engine: str = "auto",
+        quantization: str = "none",
         **selector_options: Any,
     ) -> "AdaLlava":
         """Load a model and a selection method for it.
@@ -131,22 +134,28 @@ class AdaLlava:
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
             pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
             engine: how answers are run, see `with_engine`.
+            quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" their products' time
+                as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
             CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
-            UnsupportedModeError: for a model family that is not supported, quantised weights, or `device_map`.
-            InputError: for a device that is not here, or a type that weights cannot have.
+            UnsupportedModeError: for a model family that is not supported, weights stored as quantized ones, or
+                `device_map`.
+            InputError: for a device that is not here, a type that weights cannot have, or a quantization that is not
+                known or that the device cannot run.
             UnknownNameError: for an unknown method.
         """
         check_taken(selector_options)
         if method != FULL_METHOD:
             load_selector_class(method)  # A misspelt method is told before gigabytes are read.
         placed, typed = pick_device(device), pick_dtype(dtype)
+        typed = check_quantization(quantization, placed, typed)
         name = str(name_or_path)
         folder = str(find_checkpoint(folder_or_id_of(name)))
         processor = AdaLlavaProcessor.from_pretrained(folder, pad_to_square=pad_to_square)
         family = load_family(folder, dtype=typed, device=placed, attn_implementation=attn_implementation)
+        quantize(family.model, quantization)
         full = cls(family.model, processor, name_or_path=name, engine=engine)
         return full.with_method(method, adapter, allow_other_base=allow_other_base, **selector_options)
 
@@ -276,6 +285,11 @@ class AdaLlava:
     def engine(self) -> str:
         """The engine that runs what it can; an answer's own is in its record."""
         return self._engines.preferred
+
+    @property
+    def quantization(self) -> str:
+        """How the LLM's layers are quantized; "none" if they are not."""
+        return quantization_of(self.base)
 
     @property
     def config(self) -> Any:
@@ -428,23 +442,30 @@ class AdaLlava:
             seed=seed,
             positions=positions,
         )
+        if clock is not None:
+            clock.start()
+        # The device begins with the tower while the host reads the rest of the call.
+        run = self._prepare(request, clock, self._engines.stages())
+        plan = self._plan(request, input_ids.shape[1], generation_kwargs)
+        made = self._engines.generate(run, plan, clock)
+        return read_answers(made, plan, run, processor=self.processor, scheduler=self.scheduler, clock=clock)
+
+    def _plan(self, request: Request, prompt_columns: int, generation_kwargs: dict[str, Any]) -> GenerationPlan:
+        """Read how a call decodes; see `plan_generation`."""
         check_as_configured(generation_kwargs, self.base.config)
+        default_config = self.base.generation_config
         plan = plan_generation(
             generation_kwargs,
-            self.base.generation_config,
-            prompt_columns=input_ids.shape[1],
+            default_config,
+            prompt_columns=prompt_columns,
             inside_llm=isinstance(self.selector, LayerSelector)
             or request.skips_layers(self.family.num_llm_layers)
             or has_free_token(self.scheduler)
             or adds_rows(self._family),
         )
-        check_generation_bounds(asked_values(generation_kwargs, self.base.generation_config), self.base)
-        warn_of_positions(self.base.config, input_ids.shape[1], plan.max_new_tokens)
-        if clock is not None:
-            clock.start()
-        run = self._prepare(request, clock, self._engines.stages())
-        made = self._engines.generate(run, plan, clock)
-        return read_answers(made, plan, run, processor=self.processor, scheduler=self.scheduler, clock=clock)
+        check_generation_bounds(asked_values(generation_kwargs, default_config), self.base)
+        warn_of_positions(self.base.config, prompt_columns, plan.max_new_tokens)
+        return plan
 
     @torch.no_grad()
     def select(
@@ -466,15 +487,10 @@ class AdaLlava:
         Raises:
             InputError: also for an argument that nobody knows.
         """
-        pictures, unknown = take_pictures(
-            self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **processed}
-        )
-        for name in unknown:
-            raise InputError(f"select takes no {name}")
         request = Request.parse(
             input_ids,
             attention_mask,
-            pictures,
+            self._pictures("select", input_ids, pixel_values, processed),
             side="left",
             token_budget=token_budget,
             seed=seed,
@@ -483,6 +499,49 @@ class AdaLlava:
         run = self._prepare(request)
         chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
         return describe_choice(chosen, run.request, self.scheduler, window_tokens(self._family))
+
+    def _pictures(
+        self, taker: str, input_ids: Tensor, pixel_values: Tensor | None, processed: dict[str, Any]
+    ) -> PictureInputs | None:
+        """Return what the processor made of the pictures, and refuse anything else."""
+        given = {"input_ids": input_ids, "pixel_values": pixel_values, **processed}
+        pictures, unknown = take_pictures(self._family, given)
+        for name in unknown:
+            raise InputError(f"{taker} takes no {name}")
+        return pictures
+
+    @torch.no_grad()
+    def read_layers(
+        self,
+        *,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
+        latency: LatencyLike | Sequence[LatencyLike],
+        seed: int | Sequence[int] = 0,
+        positions: Positions = "original",
+        **processed: Any,
+    ) -> tuple[SampleLayers, ...] | None:
+        """Return what of the LLM would run for each sample, without an answer; None if all layers run for all.
+
+        Arguments as for `generate`. The LLM runs as far as the scheduler reads it, and not at all for one that reads
+        no prompt.
+
+        Raises:
+            InputError: also for an argument that nobody knows.
+        """
+        request = Request.parse(
+            input_ids,
+            attention_mask,
+            self._pictures("read_layers", input_ids, pixel_values, processed),
+            side="left",
+            token_budget=token_budget,
+            latency=latency,
+            seed=seed,
+            positions=positions,
+        )
+        return self._prepare(request, stages=self._engines.stages()).decide()
 
     def forward(
         self,
@@ -512,12 +571,14 @@ class AdaLlava:
         Raises:
             BudgetError: for a budget that means nothing.
             InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
-            UnsupportedModeError: for an argument that cannot be given correctly.
+            UnsupportedModeError: for an argument that cannot be given correctly, or gradients of quantized weights.
         """
         pictures, forward_kwargs = take_pictures(
             self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **forward_kwargs}
         )
         check_as_configured(forward_kwargs, self.base.config)
+        if torch.is_grad_enabled():
+            check_untrained(self.base, "forward() outside of torch.no_grad()")
         request = Request.parse(
             input_ids,
             attention_mask,
@@ -533,11 +594,6 @@ class AdaLlava:
         output = forward_run(run, forward_kwargs) if run.inside is None else forward_inside(run, forward_kwargs)
         # Typed as what all but those callers get.
         return output if forward_kwargs.get("return_dict") is not False else output.to_tuple()  # type: ignore[return-value]
-
-    def _take(
-        self, input_ids: Tensor, pixel_values: Tensor | None, given: dict[str, Any]
-    ) -> tuple[PictureInputs | None, dict[str, Any]]:
-        return take_pictures(self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **given})
 
     def _prepare(self, request: Request, clock: StageClock | None = None, stages: Stages = PLAIN) -> LLMRun:
         for part in (self.selector, self.scheduler):

@@ -49,6 +49,17 @@ def test_where_memory_is_slow_weights_are_read_once_a_batch_and_the_cache_for_ea
     assert one["decode_per_token"] == pytest.approx((weights + 2 * 2 * 20 * 7) / 1000)
 
 
+def test_quantized_layers_are_read_in_a_byte_a_weight_and_multiplied_at_their_own_rate():
+    machine = Hardware({"float16": 1e6, "fp8": 2e6}, 1e6, (), "")
+    made = floors_of(machine, COSTS, [ROW], 4, dtype="float16", value_bytes=2, llm_dtype="fp8", layer_value_bytes=1)
+    # 22.6 ms of FLOPs above, at twice the rate; the output of 300 weights keeps its two bytes, as the cache does.
+    assert made["prefill"] == pytest.approx(11.300)
+    assert made["vision"] == pytest.approx(3.150)
+    slow = Hardware({"float16": 1e15, "fp8": 1e15}, 1e6, (), "")
+    made = floors_of(slow, COSTS, [ROW], 4, dtype="float16", value_bytes=2, llm_dtype="fp8", layer_value_bytes=1)
+    assert made["prefill"] == pytest.approx((2 * 1000 + 2 * 300 + 2 * 2 * 20 * 5) / 1000)
+
+
 def test_a_layer_is_read_where_any_row_runs_it_and_computed_where_its_own_does():
     first = replace(ROW, groups_run=(frozenset({0}), frozenset()))
     second = replace(ROW, groups_run=(frozenset(), frozenset({0})))

@@ -43,6 +43,15 @@ def test_pictures_that_were_cut_are_found_where_the_folder_says_so(
         assert outcome.examples == ("s000", "s001", "s002")
 
 
+def test_the_engines_that_ran_are_said(tmp_path: Path) -> None:
+    records = change(healthy_records(), lambda r: r.cell.startswith("random@0.5"), lambda r: {"engine": "stock"})
+    told = outcome_of(diagnose_run(write_run(tmp_path / "mixed", records)), "engines-recorded")
+    assert told.status == "passed"
+    assert told.evidence[1].startswith("stock: random@0.5. Their milliseconds are not comparable")
+    older = change(healthy_records(), lambda r: True, lambda r: {"engine": None})
+    assert outcome_of(diagnose_run(write_run(tmp_path / "older", older)), "engines-recorded").status == "not-visible"
+
+
 def inside_the_llm(records: Records) -> Records:
     """As if `random` had dropped its tokens inside the LLM: all of them enter, K are left."""
     return change(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -13,6 +14,9 @@ from models import tiny_llava
 from adallava.budget import TokenBudget
 from adallava.doctor import Diagnosis
 from adallava.doctor.live.checks import diagnose_method, diagnose_model
+from adallava.doctor.live.engine_check import check_engine_equals_stock, partings_of, tell
+from adallava.doctor.live.probe import make_probe
+from adallava.engines.captured import CapturedEngine
 from adallava.model import AdaLlava
 from adallava.pipeline import prepare
 from adallava.pipeline.drops import DropPlan, plan_drops
@@ -90,7 +94,46 @@ class NotANumber(Planted):
 def test_a_sound_model_is_healthy(full: AdaLlava, method: str) -> None:
     diagnosis = diagnose_method(full, method, budgets=BUDGETS, num_samples=3)
     assert diagnosis.healthy, diagnosis.findings
-    assert len(diagnosis.outcomes) == 9
+    assert len(diagnosis.outcomes) == 10
+
+
+@pytest.mark.parametrize("method", ["question", "fastv"])
+def test_an_engine_of_our_own_is_held_to_stock(full: AdaLlava, method: str) -> None:
+    (told,) = _of_engine(full.with_engine("eager").with_method(method))
+    assert told == "18 answers by eager: the tokens of stock generate"
+
+
+def test_an_engine_that_answers_otherwise_is_found(full: AdaLlava, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = CapturedEngine.generate
+
+    def off_by_one(engine: CapturedEngine, run: Any, plan: Any, clock: Any) -> Any:
+        made = stock(engine, run, plan, clock)
+        made.result.sequences[-1, -3] += 1
+        return made
+
+    monkeypatch.setattr(CapturedEngine, "generate", off_by_one)
+    diagnosis = diagnose(full.with_engine("eager").with_selector(Planted()))
+    assert found(diagnosis) == {"engine-equals-stock"}
+    (finding,) = diagnosis.findings
+    assert finding.severity == "harness-bug"
+    assert "no tie of its logits explains it" in finding.evidence[0]
+
+
+def test_a_tie_is_told_from_an_error() -> None:
+    """Logits 0.01 apart are one thing to a model whose rounding is 0.01, and two to one whose rounding is 0.0001."""
+    scores = (torch.tensor([[5.0, 0.0, 0.0]]), torch.tensor([[1.0, 1.01, -3.0]]))
+    stock = SimpleNamespace(answer_ids=[[0, 1]], transformers_output=SimpleNamespace(scores=scores))
+    tie = partings_of([[0, 0]], stock, [4], noise=0.01)
+    assert [(one.sample, one.place, one.ids) for one in tie] == [(4, 1, (1, 0))]
+    assert tie[0].deviations == pytest.approx(1.0, rel=1e-3)
+    assert tell(tie, "").status == "passed"
+    assert tell(partings_of([[0, 0]], stock, [4], noise=0.0001), "").status == "found"
+    assert tell(partings_of([[0]], stock, [4], noise=9.0), "").status == "found", "an answer that ends early is no tie"
+    assert partings_of([[0, 1]], stock, [4], noise=0.01) == []
+
+
+def _of_engine(model: AdaLlava) -> tuple[str, ...]:
+    return check_engine_equals_stock(make_probe(model, BUDGETS, num_samples=3)).evidence
 
 
 def test_the_plants_host_is_healthy(full: AdaLlava) -> None:

@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from stock_reference import stock_features
+from stock_reference import counted_anew, extended, llm_of, stock_features, stock_levels, stock_positions
 from torch import Tensor
 
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
@@ -32,7 +32,7 @@ def _side_by_side(first: int, sizes: Items[int]) -> list[slice]:
 
 
 def _kinds(base: Any, types: Items[str] | None) -> Items[str]:
-    return types or ["every layer's"] * len(base.model.language_model.layers)
+    return types or ["every layer's"] * len(llm_of(base).layers)
 
 
 def rotary_tables(base: Any, index: int, hidden: Tensor, positions: Tensor) -> Any:
@@ -40,18 +40,25 @@ def rotary_tables(base: Any, index: int, hidden: Tensor, positions: Tensor) -> A
     of_kind = {}
     if base.config.text_config.model_type == "gemma3_text":
         of_kind["layer_type"] = base.config.text_config.layer_types[index]
-    return base.model.language_model.rotary_emb(hidden, position_ids=positions, **of_kind)
+    return llm_of(base).rotary_emb(hidden, position_ids=positions, **of_kind)
 
 
 class ByHand:
     """A stock Llava with eager attention, and a method that drops tokens between its layers."""
 
     def __init__(
-        self, base: Any, selector: LayerSelector, keep_counts: Items[int], sizes: Items[int], *, compact: bool
+        self,
+        base: Any,
+        selector: LayerSelector,
+        keep_counts: Items[int],
+        sizes: Items[int],
+        *,
+        compact: bool,
+        grids: Items[tuple[int, int]] = (),
     ) -> None:
         assert base.config._attn_implementation == "eager"
-        self.base, self.llm, self.selector = base, base.model.language_model, selector
-        self.keep_counts, self.sizes, self.compact = keep_counts, sizes, compact
+        self.base, self.llm, self.selector = base, llm_of(base), selector
+        self.keep_counts, self.sizes, self.compact, self.grids = keep_counts, sizes, compact, grids
         config = base.config.text_config
         window, types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
         self.windows = [
@@ -67,9 +74,10 @@ class ByHand:
         embeds[places] = stock_features(self.base, sample)
         images = _side_by_side(places[0], self.sizes)
         assert images[-1].stop == places[-1] + 1
-        sequence = Sequence(
-            embeds[None], torch.arange(len(embeds))[None], images, [list(range(size)) for size in self.sizes]
-        )
+        self.sample, self.new = sample, len(new_tokens)
+        self.levels = [level.split(tuple(self.sizes)) for level in stock_levels(self.base, sample)]
+        positions = extended(stock_positions(self.base, sample), self.new)
+        sequence = Sequence(embeds[None], positions, images, [list(range(size)) for size in self.sizes])
         text = embeds[None, places[-1] + 1 : len(ids)]
         mask = torch.ones(text.shape[:2], dtype=torch.bool)
         raters = [
@@ -110,6 +118,9 @@ class ByHand:
         left: Tensor = self.llm.layers[index](
             sequence.hidden, attention_mask=mask, position_embeddings=tables, position_ids=sequence.positions
         )
+        if index < len(self.levels):
+            for image, own, level in zip(sequence.images, sequence.patches, self.levels[index], strict=True):
+                left[:, image] += level[own]
         return left
 
     def _dropped(
@@ -134,5 +145,7 @@ class ByHand:
             patches.append([own[k] for k in kept])
         hidden = torch.cat([*states, left[:, behind:]], dim=1)
         columns += range(behind, left.shape[1])
-        positions = torch.arange(hidden.shape[1])[None] if self.compact else read.positions[:, columns]
+        positions = read.positions[..., columns]
+        if self.compact:
+            positions = extended(counted_anew(self.base, self.sample, patches, self.grids or [(1, 1)]), self.new)
         return Sequence(hidden, positions, _side_by_side(first, keep_counts), patches)

@@ -112,10 +112,11 @@ def in_prompt_order(base: Any, num_tokens: int) -> Sequence[int]:
 
 @contextmanager
 def adding(base: Any, levels: Sequence[Tensor], places: Tensor) -> Iterator[None]:
-    """Add rows, [n, D] of each of the first layers, to the states at `places`, [n], while no cache is used."""
+    """Add rows, [n, D] behind each of the first layers, to the states at `places`, [n], of whole prompts."""
 
     def behind(rows: Tensor) -> Any:
-        return lambda _, __, states: states.index_add(1, places, rows[None])
+        # A token that is decoded stands alone.
+        return lambda _, __, states: states.index_add(1, places, rows[None]) if states.shape[1] > 1 else states
 
     layers = llm_of(base).layers
     hooks = [layer.register_forward_hook(behind(rows)) for layer, rows in zip(layers, levels, strict=False)]
@@ -167,6 +168,11 @@ def pruned_prompt(
     return torch.stack(rows)[None], stock_positions(base, sample)[..., positions]
 
 
+def extended(positions: Tensor, count: int) -> Tensor:
+    """Return positions with `count` more of text behind them."""
+    return torch.cat([positions, positions[..., -1:] + 1 + torch.arange(count)], dim=-1)
+
+
 @torch.no_grad()
 def greedy(base: Any, embeds: Tensor, positions: Tensor, num_new_tokens: int) -> tuple[list[int], Tensor]:
     """Return greedy tokens and each step's logits, by a full forward pass without a cache at every step."""
@@ -181,5 +187,5 @@ def greedy(base: Any, embeds: Tensor, positions: Tensor, num_new_tokens: int) ->
             break
         new = base.get_input_embeddings()(torch.tensor([[tokens[-1]]]))
         embeds = torch.cat([embeds, new], dim=1)
-        positions = torch.cat([positions, positions[..., -1:] + 1], dim=-1)
+        positions = extended(positions, 1)
     return tokens, torch.stack(logits)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 from layer_reference import ByHand
-from models import INSIDE_LLM, base_like, sample_of, tiny_image, tiny_inputs, tiny_tokens
+from models import INSIDE_LLM, base_like, sample_of, tiny_grids, tiny_image, tiny_inputs, tiny_tokens
+from stock_reference import llm_of, projector_of
 from torch import Tensor
 
 from adallava import AdaLlava
@@ -64,7 +65,7 @@ def test_dropping_inside_the_llm_is_what_it_is_by_hand(
     for row, budget in enumerate(budgets):
         sizes = tiny_tokens(model, [row])
         counts = share_over_images(budget, sizes)
-        by_hand = ByHand(eager, selector, counts, sizes, compact=positions == "compact")
+        by_hand = ByHand(eager, selector, counts, sizes, compact=positions == "compact", grids=tiny_grids(model, [row]))
         tokens: list[int] = []
         for step in range(output.answer_lengths[row]):
             logits, kept, read = by_hand.logits(sample_of(inputs, row), tokens)
@@ -209,10 +210,15 @@ def test_training_learns_from_what_the_last_layer_reads(model: AdaLlava, inputs:
             torch.nn.functional.cross_entropy(output.logits[row, length - 4 : length - 1], answer, reduction="none")
         )
     torch.testing.assert_close(output.loss, torch.cat(losses).mean())
-    weights = [model.base.model.multi_modal_projector.linear_1.weight, model.base.lm_head.weight]
+    weights = [_projector_weight(model.base), model.base.lm_head.weight]
     for gradient in torch.autograd.grad(output.loss, weights):
         assert gradient.isfinite().all()
         assert gradient.abs().sum() > 0
+
+
+def _projector_weight(base: Any) -> torch.Tensor:
+    weights = projector_of(base).parameters()
+    return next(weight for weight in weights if weight.dim() > 1)
 
 
 def test_the_answer_does_not_judge_the_image(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -232,7 +238,7 @@ def test_the_answer_does_not_judge_the_image(model: AdaLlava, inputs: dict[str, 
 def test_gradient_checkpointing_computes_the_same(full: AdaLlava, inputs: dict[str, Any]) -> None:
     base = base_like(full).train()
     model = AdaLlava(base, full.processor).with_method("pyramiddrop")
-    weight = base.model.multi_modal_projector.linear_1.weight
+    weight = _projector_weight(base)
     gradients = []
     for _ in range(2):
         loss = model.forward(**inputs, labels=_labels(inputs), token_budget=4).loss
@@ -252,8 +258,10 @@ def test_another_llm_is_refused_before_anything_runs(full: AdaLlava) -> None:
 
 def test_a_layer_path_with_a_replaced_forward_is_refused(full: AdaLlava) -> None:
     base = base_like(full)
-    base.model.language_model.forward = base.model.language_model.forward
-    with pytest.raises(UnsupportedModeError, match="forward of this model's LlamaModel was replaced"):
+    llm_of(base).forward = base.model.language_model.forward
+    with pytest.raises(
+        UnsupportedModeError, match=r"forward of this model's (Llama|Qwen3VLText|Qwen2_5_VLText)Model was replaced"
+    ):
         AdaLlava(base, full.processor).with_method("fastv")
 
 
@@ -270,7 +278,8 @@ def test_states_of_different_lengths_are_refused(full: AdaLlava, inputs: dict[st
 
 
 def test_a_picture_without_text_behind_it_is_refused(model: AdaLlava) -> None:
-    batch = dict(model.processor(images=[tiny_image()], text=["USER: why? <image>"], return_tensors="pt"))
+    text = f"USER: why? {model.processor.image_token}"
+    batch = dict(model.processor(images=[tiny_image()], text=[text], return_tensors="pt"))
     with pytest.raises(InputError, match="sample 0 has no text behind image 0"):
         model.generate(**batch, token_budget=3)
 

@@ -14,12 +14,13 @@ from models import (
     tiny_tokens,
     with_every_option,
 )
-from stock_reference import greedy, stock_features
+from stock_reference import adding, extended, greedy, llm_of, stock_features, stock_levels, stock_positions
 from torch import Tensor
 from truncated_reference import truncated
 
 from adallava import AdaLlava
 from adallava.errors import BudgetError, UnsupportedModeError
+from adallava.families.capabilities import adds_rows
 
 NEW = 5
 # Of six layers, three of them the prefix: one or two more run, or all. One sample of three runs everything.
@@ -115,7 +116,8 @@ def test_a_plan_is_the_stock_model_with_the_rest_taken_out(model: AdaLlava, inpu
         slices = _slices_run(model, sample, latency)
         smaller = truncated(model.base, record.groups_run, record.groups_per_layer, slices)
         embeds = _embeds(model, sample, latency)
-        tokens, logits = greedy(smaller, embeds, torch.arange(embeds.shape[1])[None], NEW)
+        with _adding(model, smaller, sample, record.groups_run):
+            tokens, logits = greedy(smaller, embeds, _positions(model, sample), NEW)
         assert output.answer_ids[0] == tokens
         torch.testing.assert_close(_logits(output)[0], logits, atol=2e-4, rtol=2e-4)
 
@@ -138,6 +140,24 @@ def _embeds(model: AdaLlava, sample: dict[str, Any], latency: float) -> Tensor:
     if scheduler.name not in FREE_TOKEN:
         return embeds
     return torch.cat([embeds, scheduler.latency_token(torch.tensor([latency]))[None]], dim=1)
+
+
+def _positions(model: AdaLlava, sample: dict[str, Any]) -> Tensor:
+    """The prompt's positions, and behind them a free latency token's, if there is one."""
+    scheduler: Any = model.scheduler
+    return extended(stock_positions(model.base, sample), int(scheduler.name in FREE_TOKEN))
+
+
+def _adding(model: AdaLlava, smaller: Any, sample: dict[str, Any], run: Any) -> Any:
+    """Add what the stock model adds behind its layers, to what is left of them: behind the last one before each."""
+    levels = [level.detach() for level in stock_levels(model.base, sample)]
+    left: list[Any] = []
+    for layer, groups in enumerate(run):
+        if groups:
+            left.append(0)
+        left[-1] = left[-1] + (levels[layer] if layer < len(levels) else 0)
+    rows = [rows for rows in left if isinstance(rows, Tensor)]
+    return adding(smaller, rows, (sample["input_ids"][0] == model.base.config.image_token_id).nonzero().flatten())
 
 
 def test_latency_one_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -166,7 +186,8 @@ def test_a_free_token_stands_behind_every_prompt(
         assert (record.latency_tokens, set(record.layer_shares)) == (1, {1})
         assert together.prompt_lengths[row] == sample["input_ids"].shape[1] + 1
         embeds = _embeds(model, sample, 1.0)
-        tokens, logits = greedy(model.base, embeds, torch.arange(embeds.shape[1])[None], NEW)
+        with _adding(model, model.base, sample, [(0,)] * 6):
+            tokens, logits = greedy(model.base, embeds, _positions(model, sample), NEW)
         assert together.answer_ids[row] == tokens
         last = forward.logits[row, forward.layout.lengths[row] - 1]
         torch.testing.assert_close(last, logits[0], atol=2e-4, rtol=2e-4)
@@ -184,7 +205,7 @@ def test_no_row_pays_for_anothers_plan(six: AdaLlava, inputs: dict[str, Any]) ->
     seen: dict[int, list[int]] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda _, args, index=index: seen.setdefault(index, []).append(len(args[0])))
-        for index, layer in enumerate(six.base.model.language_model.layers)
+        for index, layer in enumerate(llm_of(six.base).layers)
     ]
     model = scheduled(six, "first")
     output = model.generate(
@@ -298,7 +319,8 @@ def test_kernels_and_llms(
             assert record.groups_run is not None
             smaller = truncated(model.base, record.groups_run, record.groups_per_layer)
             embeds = _embeds(model, sample, LATENCIES[row])
-            tokens, _ = greedy(smaller, embeds.detach(), torch.arange(embeds.shape[1])[None], NEW)
+            with _adding(model, smaller, sample, record.groups_run):
+                tokens, _ = greedy(smaller, embeds.detach(), _positions(model, sample), NEW)
             assert output.answer_ids[row] == tokens
 
 
@@ -315,8 +337,9 @@ def test_nothing_is_left_on_the_base(full: AdaLlava, inputs: dict[str, Any], key
 def test_a_number_of_layers_that_is_all_of_them_is_the_whole_llm(six: AdaLlava, inputs: dict[str, Any]) -> None:
     options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
     stock = six.generate(**inputs, **options)
-    # Without a scheduler, and in a mode that a call which leaves layers out refuses.
-    counted = six.generate(**inputs, latency=6, output_hidden_states=True, return_dict_in_generate=True, **options)
+    # Without a scheduler, and in a mode that a call which leaves layers out refuses: as one that adds rows does.
+    states = {} if adds_rows(six.family) else {"output_hidden_states": True, "return_dict_in_generate": True}
+    counted = six.generate(**inputs, latency=6, **states, **options)
     assert counted.answer_ids == stock.answer_ids
     with pytest.raises(BudgetError, match="no scheduler says which"):
         six.generate(**inputs, latency=5, **options)

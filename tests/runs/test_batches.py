@@ -80,7 +80,7 @@ def test_the_first_batches_are_kept_as_far_as_memory_allows(limit_bytes, prepare
     assert [[s.id for s in batch] for batch in store.batches] == [["0", "1"], ["2", "3"], ["4"]]
     for _cell in range(3):
         for number in range(3):
-            assert store.prepared(number).samples == tuple(store.batches[number])
+            assert store.prepared(store.batches[number]).samples == tuple(store.batches[number])
     assert [calls[name] for name in ("0", "2", "4")] == prepared
 
 

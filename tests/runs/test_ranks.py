@@ -15,14 +15,14 @@ def ranks(rank, world_size):
 @given(st.integers(1, 9), st.integers(0, 30), st.integers(0, 20))
 def test_every_batch_of_a_turn_is_exactly_one_rank_s(world_size, num_batches, turn):
     for batch in range(num_batches):
-        assert sum(is_own(ranks(rank, world_size), batch, num_batches, turn) for rank in range(world_size)) == 1
+        assert sum(is_own(ranks(rank, world_size), num_batches, batch, turn) for rank in range(world_size)) == 1
 
 
 @given(st.integers(1, 9), st.integers(0, 30), st.integers(0, 20))
 def test_over_the_turns_no_rank_has_two_batches_more_than_another(world_size, num_batches, num_turns):
     shares = [
         sum(
-            is_own(ranks(rank, world_size), b, num_batches, turn)
+            is_own(ranks(rank, world_size), num_batches, b, turn)
             for turn in range(num_turns)
             for b in range(num_batches)
         )
@@ -33,7 +33,7 @@ def test_over_the_turns_no_rank_has_two_batches_more_than_another(world_size, nu
 
 def test_only_what_is_left_over_goes_round():
     def owners(turn):
-        return [next(r for r in range(3) if is_own(ranks(r, 3), batch, 8, turn)) for batch in range(8)]
+        return [next(r for r in range(3) if is_own(ranks(r, 3), 8, batch, turn)) for batch in range(8)]
 
     assert owners(0) == [0, 1, 2, 0, 1, 2, 0, 1]
     assert owners(1) == [0, 1, 2, 0, 1, 2, 2, 0]

@@ -16,7 +16,7 @@ from adallava.training import start
 from adallava.training.examples import SceneExamples
 from adallava.training.fit import arguments
 from adallava.training.own_data import TaskExamples
-from adallava.training.recipe import RECIPES, Recipe, load_recipe, with_steps
+from adallava.training.recipe import RECIPES, SEARCHES, Recipe, load_recipe, with_steps
 from adallava.training.stages import train_stage
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ def test_every_bundled_recipe_is_valid():
     assert {"tiny/align", "tiny/base", "tiny/question", "tiny/budget-token", "question"} <= set(names)
     for name in names:
         recipe = load_recipe(name)
-        assert recipe.stage == "fixed-plan" or recipe.optimisation.steps > 0
+        assert recipe.stage in SEARCHES or recipe.optimisation.steps > 0
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class Asked:
         adapter: folder of its weights, if it is learned, or of its plans, if they were found by search; None for
             `<base's folder>/adapters/<name>`.
         allow_other_base: accept weights that were trained on another base of the same shapes.
-        options: constructor arguments, if it is not learned.
+        options: constructor arguments; of a learned one, its class's `call_options` alone.
     """
 
     name: str
@@ -130,6 +130,7 @@ def make_scheduler(asked: Asked, files: BaseFiles, shape: DecoderShape) -> tuple
         shape=shape,
         base_weights_sha256=files.weights_sha256,
         allow_other_base=asked.allow_other_base,
+        options=asked.options,
     )
     return loaded.scheduler, loaded.sha256
 
@@ -142,9 +143,10 @@ def _folder_of_adapter(kind: str, cls: type[Any], asked: Asked, files: BaseFiles
         if adapter is not None:
             raise CheckpointError(f"{kind} {name!r} is not learned: it takes no adapter ({str(adapter)!r})")
         return None
-    if options and (cls.learned or adapter is not None):
+    refused = sorted(set(options) - getattr(cls, "call_options", frozenset()))
+    if refused and (cls.learned or adapter is not None):
         raise CheckpointError(
-            f"{kind} {name!r} takes its options from its adapter, not from the call: {', '.join(sorted(options))}"
+            f"{kind} {name!r} takes its options from its adapter, not from the call: {', '.join(refused)}"
         )
     if adapter is not None:
         return adapter

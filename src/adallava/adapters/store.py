@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -101,7 +101,7 @@ class LoadedAdapter:
 class LoadedScheduler:
     """A scheduler with its weights, in eval mode on the CPU, and where it came from.
 
-    `sha256` is that of its weights file; of one found by search, that of the config.
+    `sha256` is that of its weights file; of one found by search, that of the config; with options, of both.
     """
 
     scheduler: Scheduler
@@ -223,6 +223,7 @@ def load_scheduler(
     shape: DecoderShape,
     base_weights_sha256: str,
     allow_other_base: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> LoadedScheduler:
     """Load the scheduler of an adapter and check that it belongs to this base.
 
@@ -232,8 +233,10 @@ def load_scheduler(
         shape: of the base's LLM.
         base_weights_sha256: of the base.
         allow_other_base: accept a base with other weights (for experiments). Shapes must fit all the same.
+        options: of this call, beside those that the adapter holds.
 
     Raises:
+        AdallavaError: for an option that means nothing.
         CheckpointError: if files are missing or damaged, or it was trained for another scheduler, shape or base.
     """
     config = read_adapter_config(folder)
@@ -249,7 +252,16 @@ def load_scheduler(
         _read_weights(folder, of_scheduler=True),
         folder,
     )
-    return LoadedScheduler(scheduler, config, sha256_of(_weights(folder)))
+    sha256 = sha256_of(_weights(folder))
+    if options:
+        held_to: Scheduler = build_scheduler(name, shape, **{**config.scheduler_config, **options})
+        assert isinstance(held_to, nn.Module)
+        assert isinstance(scheduler, nn.Module)
+        held_to.load_state_dict(scheduler.state_dict())
+        # What the adapter holds beside weights decides its choices then.
+        sha256 = hashlib.sha256((sha256 + sha256_of(Path(folder) / CONFIG_FILE)).encode()).hexdigest()
+        scheduler = held_to.eval()
+    return LoadedScheduler(scheduler, config, sha256)
 
 
 def _check_base(folder: str | Path, config: AdapterConfig, base_weights_sha256: str, allow_other_base: bool) -> None:

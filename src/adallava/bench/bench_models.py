@@ -16,6 +16,7 @@ from adallava.costs.parts import ModelCosts
 from adallava.engines import check_engine
 from adallava.errors import AdallavaError, InputError, in_short
 from adallava.families.capabilities import decoder_of
+from adallava.families.quantization import check_quantization, quantized_copy, stored_bytes
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
 from adallava.records.cells import CellPlan, plan_cells
@@ -38,7 +39,8 @@ class Bench:
     Attributes:
         request: what was asked.
         full: the full-token model, run by stock `generate`.
-        engines: the full-token model, by the engine that runs it.
+        engines: the full-token model, by the engine that runs it; quantized if that was asked for, and then with all
+            but the LLM's layers in common with `full`.
     """
 
     request: BenchRequest
@@ -77,6 +79,16 @@ class Bench:
         """
         model = self.engines[engine].with_selector(self._selector(plan.method))
         return model if plan.scheduler is None else model.with_scheduler(self._scheduler(plan.scheduler))
+
+    def idle_bytes(self, running: AdaLlava) -> int:
+        """Return the bytes of weights that lie idle beside a running model: another's, which it does not share."""
+        held = stored_bytes(running.base)
+        others = {
+            place: size
+            for model in (self.full, *self.engines.values())
+            for place, size in stored_bytes(model.base).items()
+        }
+        return sum(size for place, size in others.items() if place not in held)
 
     def projects_to_choose(self, method: str) -> bool:
         """Return whether a method that this model can run chooses behind the projector."""
@@ -137,17 +149,24 @@ def load_bench(request: BenchRequest) -> Bench:
     """
     _check_used(request)
     device = pick_device(request.device)
+    dtype = check_quantization(request.quantization, device, pick_dtype(request.dtype))
     for name in request.engines:
         check_engine(name, device)
     if request.shapes is not None:
         if request.adapters:
             raise InputError("--adapter is for --model: with --shapes, what is learned has random weights")
-        full = _random(request.shapes, device, _dtype_of_shapes(request.dtype, device))
+        full = _random(request.shapes, device, _dtype_of_shapes(dtype, device))
     else:
         full = AdaLlava.from_pretrained(
-            request.model or "", method=FULL_METHOD, dtype=request.dtype, device=device, engine="stock"
+            request.model or "", method=FULL_METHOD, dtype=dtype, device=device, engine="stock"
         )
-    return Bench(request, full, {name: full.with_engine(name) for name in dict.fromkeys(request.engines)})
+    ours = full if request.quantization == "none" else _quantized(full, request.quantization)
+    return Bench(request, full, {name: ours.with_engine(name) for name in dict.fromkeys(request.engines)})
+
+
+def _quantized(full: AdaLlava, name: str) -> AdaLlava:
+    """Return a quantized model beside one that stays as it is."""
+    return AdaLlava(quantized_copy(full.base, name), full.processor, name_or_path=full.name_or_path, engine=full.engine)
 
 
 def _random(shapes: str, device: torch.device, dtype: torch.dtype) -> AdaLlava:
@@ -171,8 +190,7 @@ def _check_used(request: BenchRequest) -> None:
             raise InputError(f"{option} names {', '.join(unused)}, which no cell runs")
 
 
-def _dtype_of_shapes(asked: str, device: torch.device) -> torch.dtype:
-    dtype = pick_dtype(asked)
+def _dtype_of_shapes(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
     return torch.float32 if device.type == "cpu" else torch.bfloat16

@@ -54,10 +54,16 @@ def _made(document: dict[str, Any]) -> str:
     hardware, versions = document["hardware"], document["versions"]
     machine = ", ".join(hardware["cuda_devices"][:1]) if document["device"] != "cpu" else hardware["cpu"]
     return (
-        f"{machine}, {document['dtype']}, torch {versions['torch']}, transformers {versions['transformers']}, "
-        f"{document['date']}. One picture and {document['text_tokens']} tokens of text a prompt, "
-        f"{document['new_tokens']} tokens an answer."
+        f"{machine}, {document['dtype']}{_quantized(document)}, torch {versions['torch']}, "
+        f"transformers {versions['transformers']}, {document['date']}. One picture and {document['text_tokens']} "
+        f"tokens of text a prompt, {document['new_tokens']} tokens an answer."
     )
+
+
+def _quantized(document: dict[str, Any]) -> str:
+    """Return what stands behind the type; nothing for a file of before there were any."""
+    name = document.get("quantization", "none")
+    return f" (our engines: {name} in the LLM's layers)" if name != "none" else ""
 
 
 def _label(cell: dict[str, Any]) -> str:

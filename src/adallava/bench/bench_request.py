@@ -37,6 +37,7 @@ class BenchRequest:
         new_tokens: of an answer, at least 2.
         dtype: of the weights; "auto" is the checkpoint's, of shapes bfloat16, on a CPU float32.
         device: None is CUDA where there is one.
+        quantization: of what our engines run, by `QuantizationName`; stock transformers stays in full precision.
         repeats: rounds that are recorded, at most.
         warm_ups: rounds before them; None is `GRAPH_WARM_UPS` on CUDA, else `PLAIN_WARM_UPS`.
         seconds: for all batch sizes together; no round begins after them.
@@ -59,6 +60,7 @@ class BenchRequest:
     new_tokens: int = 33
     dtype: str = "auto"
     device: str | None = None
+    quantization: str = "none"
     repeats: int = 10
     warm_ups: int | None = None
     seconds: float = 600.0

@@ -52,7 +52,15 @@ def row_of(record: WhatRan, num_layers: int) -> Row:
 
 
 def floors_of(
-    machine: Hardware, costs: ModelCosts, rows: Sequence[Row], new_tokens: int, *, dtype: str, value_bytes: int
+    machine: Hardware,
+    costs: ModelCosts,
+    rows: Sequence[Row],
+    new_tokens: int,
+    *,
+    dtype: str,
+    value_bytes: int,
+    llm_dtype: str | None = None,
+    layer_value_bytes: int | None = None,
 ) -> dict[str, float]:
     """Return the least milliseconds of a batch, by the names that its measured times have.
 
@@ -63,9 +71,13 @@ def floors_of(
         new_tokens: A, of each answer.
         dtype: of weights and products.
         value_bytes: of a number of that type.
+        llm_dtype: of the LLM's products, if it is another.
+        layer_value_bytes: of a weight of the LLM's layers, if it is quantized.
     """
     llm, weights = costs.llm, weight_counts(costs)
-    read_bytes = weight_bytes(llm, bytes_per_value=value_bytes, layer_shares=_run_by_any(rows))
+    read = weight_bytes(llm, bytes_per_value=1, layer_shares=_run_by_any(rows))
+    in_layers = read - weights["output"]
+    read_bytes = in_layers * (layer_value_bytes or value_bytes) + weights["output"] * value_bytes
 
     def cached_bytes(ahead: int) -> int:
         each = (
@@ -74,8 +86,8 @@ def floors_of(
         )
         return read_bytes + sum(each)
 
-    def least(flops: float, num_bytes: float) -> float:
-        return floor_ms(machine, flops, num_bytes, dtype=dtype)
+    def least(flops: float, num_bytes: float, of: str = dtype) -> float:
+        return floor_ms(machine, flops, num_bytes, dtype=of)
 
     pictures, projected = sum(row.pictures for row in rows), sum(row.tokens_projected for row in rows)
     vision = vision_flops(costs.vision, num_images=pictures)
@@ -84,11 +96,11 @@ def floors_of(
     floors = {
         "vision": least(vision, value_bytes * weights["vision"]) if pictures else 0.0,
         "projector": least(projector_flops(costs, projected), value_bytes * weights["projector"]) if projected else 0.0,
-        "prefill": least(prefill, cached_bytes(0)),
+        "prefill": least(prefill, cached_bytes(0), llm_dtype or dtype),
     }
     first = sum(floors.values())
     # The cache of the middle step, rounded down: the mean of a bound over the steps is a bound of their mean.
-    token = least(decode / max(1, new_tokens - 1), cached_bytes(new_tokens // 2))
+    token = least(decode / max(1, new_tokens - 1), cached_bytes(new_tokens // 2), llm_dtype or dtype)
     return floors | {
         "time_to_first_token": first,
         "decode_per_token": token,

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adallava.bench.bench_models import Bench, load_bench
 from adallava.bench.bench_request import GRAPH_WARM_UPS, PLAIN_WARM_UPS, BenchRequest
-from adallava.bench.ceilings import dtype_name, measure_ceilings
+from adallava.bench.ceilings import FP8, dtype_name, measure_ceilings
 from adallava.bench.floors import floors_of, row_of
 from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.measure import Answer, Turn, answer_by_model, answer_by_transformers, take_turn
@@ -50,9 +50,8 @@ def run_bench(
         AdallavaError: as `load_bench` and `make_prompts`; a cell that fails is none, and stands in the document.
     """
     bench = load_bench(request)
-    dtype = dtype_name(bench.full.dtype)
     prompt = _one_prompt(bench)
-    machine = measure_ceilings(bench.full.device, bench.full.dtype)
+    machine = measure_ceilings(bench.full.device, bench.full.dtype, in_fp8=request.quantization == FP8)
     warm_ups = request.warm_ups
     if warm_ups is None:
         warm_ups = GRAPH_WARM_UPS if bench.full.device.type == "cuda" else PLAIN_WARM_UPS
@@ -71,7 +70,7 @@ def run_bench(
         )
         load = load_between(before, read_load(), bench.full.device)
         document["machine_load"][str(size)] = load.model_dump()
-        document["cells"] += _rows(bench, machine, dtype, size, turns)
+        document["cells"] += _rows(bench, machine, size, turns)
         keep(document)
     return document
 
@@ -120,12 +119,11 @@ def _cells(bench: Bench, batch_size: int) -> dict[Key, Callable[[], Turn]]:
     return {key: partial(turn, cache(partial(made, *key))) for key in _keys(bench)}
 
 
-def _rows(
-    bench: Bench, machine: Hardware, dtype: str, batch_size: int, turns: Mapping[Key, Turns[Turn]]
-) -> list[Document]:
+def _rows(bench: Bench, machine: Hardware, batch_size: int, turns: Mapping[Key, Turns[Turn]]) -> list[Document]:
     rows = []
-    floors = {key: _floors(bench, machine, dtype, key[1].method, own.results) for key, own in turns.items()}
-    of_all = next((made for (_, plan), made in floors.items() if made and plan.cell == FULL_CELL), {})
+    of_all = next(
+        (own.results for (engine, plan), own in turns.items() if engine != TRANSFORMERS and plan.cell == FULL_CELL), ()
+    )
     for (engine, plan), own in turns.items():
         row: Document = {
             "batch_size": batch_size,
@@ -137,29 +135,42 @@ def _rows(
             "latency": plan.latency_asked,
         }
         if own.error is None:
-            least = of_all if engine == TRANSFORMERS else floors[engine, plan]
-            row |= _measured(own.results, batch_size, bench.request.new_tokens, least)
+            stock = engine == TRANSFORMERS
+            model, answers = (bench.full, of_all) if stock else (bench.engines[engine], own.results)
+            least = _floors(bench, machine, plan.method, answers, model.quantization)
+            row |= _measured(own.results, batch_size, bench.request.new_tokens, least, bench.idle_bytes(model))
         else:
             row["error"] = own.error
         rows.append(row)
     return rows
 
 
-def _floors(bench: Bench, machine: Hardware, dtype: str, method: str, turns: Sequence[Turn]) -> dict[str, float]:
+def _floors(bench: Bench, machine: Hardware, method: str, turns: Sequence[Turn], quantization: str) -> dict[str, float]:
     """Return a cell's floors; nothing for one without records, or of a model whose costs are not known."""
     records = turns[-1].answered.records if turns else ()
     if not records or bench.costs is None:
         return {}
     rows = [row_of(record, len(bench.costs.llm.layers)) for record in records]
-    value_bytes = bench.full.dtype.itemsize
-    floors = floors_of(machine, bench.costs, rows, bench.request.new_tokens, dtype=dtype, value_bytes=value_bytes)
+    dtype, value_bytes = dtype_name(bench.full.dtype), bench.full.dtype.itemsize
+    floors = floors_of(
+        machine,
+        bench.costs,
+        rows,
+        bench.request.new_tokens,
+        dtype=dtype,
+        value_bytes=value_bytes,
+        llm_dtype=FP8 if quantization == FP8 else dtype,
+        layer_value_bytes=value_bytes if quantization == "none" else 1,
+    )
     if bench.projects_to_choose(method):
         # The clock counts the projector to the selector there.
         floors["selector"] = floors.pop("projector")
     return floors
 
 
-def _measured(turns: Sequence[Turn], batch_size: int, new_tokens: int, floor_ms: Mapping[str, float]) -> Document:
+def _measured(
+    turns: Sequence[Turn], batch_size: int, new_tokens: int, floor_ms: Mapping[str, float], idle_bytes: int
+) -> Document:
     """Return one cell's figures: spreads over the rounds, what is made of two times being made within a round."""
     last = turns[-1].answered
     values = {part: [turn.part_ms[part] for turn in turns] for part in turns[0].part_ms}
@@ -179,7 +190,7 @@ def _measured(turns: Sequence[Turn], batch_size: int, new_tokens: int, floor_ms:
         "repeats": len(turns),
         "ms": {name: spread.model_dump() for name, spread in spreads.items()},
         "tokens_per_s": rates.model_dump(),
-        "peak_memory_bytes": max(peaks, default=None),
+        "peak_memory_bytes": max(peaks) - idle_bytes if peaks else None,
         "floor_ms": dict(floor_ms),
         "over_floor": {
             name: spreads[name].median / least for name, least in floor_ms.items() if name in spreads and least > 0.0
@@ -210,12 +221,14 @@ def _head(bench: Bench, machine: Hardware) -> Document:
         "model": request.model,
         "shapes": request.shapes,
         "dtype": dtype,
+        "quantization": request.quantization,
         "device": str(full.device),
         "num_llm_layers": full.family.num_llm_layers,
         "text_tokens": request.text_tokens,
         "new_tokens": request.new_tokens,
         "ceilings": {
             "flops_per_s": machine.flops_per_s[dtype],
+            **({"fp8_flops_per_s": machine.flops_per_s[FP8]} if FP8 in machine.flops_per_s else {}),
             "bytes_per_s": machine.bytes_per_s,
             "source": machine.source,
         },

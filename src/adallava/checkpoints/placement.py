@@ -11,9 +11,9 @@ _NOT_TAKEN = {
     "device_map": "a model lies on one device, with everything that belongs to it: name it by device=",
     "torch_dtype": "name the type by dtype=",
     "trust_remote_code": "no code of a checkpoint is ever run",
-    "load_in_8bit": "only floating-point weights are supported",
+    "load_in_8bit": "weights are quantized by quantization='int8'",
     "load_in_4bit": "only floating-point weights are supported",
-    "quantization_config": "only floating-point weights are supported",
+    "quantization_config": "name what is to be had by quantization=",
     "revision": "give the folder of that revision's snapshot",
     "cache_dir": "set HF_HOME or HF_HUB_CACHE",
 }

@@ -19,7 +19,7 @@ from .arguments import (
     path_argument,
     whole_number,
 )
-from .shared_options import add_method_option, add_placement, add_scheduler_option
+from .shared_options import add_method_option, add_placement, add_quantization, add_scheduler_option
 from .streams import say
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def _add_model(group: Any) -> None:
         help="adapter of a learned method or scheduler, if not in the model's folder",
     )
     add_placement(group)
+    add_quantization(group)
 
 
 def _add_cells(group: Any) -> None:
@@ -196,6 +197,7 @@ def _request(args: argparse.Namespace) -> "BenchRequest":
         new_tokens=args.new_tokens,
         dtype=args.dtype,
         device=args.device,
+        quantization=args.quantization,
         repeats=args.repeats,
         warm_ups=args.warm_ups,
         seconds=args.seconds,

@@ -17,8 +17,9 @@ def print_bench(document: dict[str, Any]) -> None:
     """Print what was measured, how, and what could not be."""
     console = make_console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     of = document["model"] or f"{document['shapes']}, random weights"
+    quantized = f" (our engines: {document['quantization']})" if document["quantization"] != "none" else ""
     console.print(
-        f"{escape(of)}, {document['dtype']}, {document['device']}, N = {document['num_vision_tokens']}, "
+        f"{escape(of)}, {document['dtype']}{quantized}, {document['device']}, N = {document['num_vision_tokens']}, "
         f"{document['text_tokens']} tokens of text, {document['new_tokens']} of answer",
         highlight=False,
     )

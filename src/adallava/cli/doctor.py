@@ -15,7 +15,7 @@ from .arguments import (
     path_argument,
     whole_number,
 )
-from .shared_options import add_method_option, add_placement
+from .shared_options import add_engine, add_method_option, add_placement
 from .streams import say, say_json
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ def _add_live(group: Any) -> None:
         "--num-samples", type=whole_number, default=6, help="pictures to ask about (default: %(default)s)"
     )
     add_placement(group)
+    add_engine(group)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -167,7 +168,9 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     options = options_of_methods(args.method_option, named)
     quiet_loading(args.model)
     leave_cudnn_attention()
-    full = AdaLlava.from_pretrained(args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device)
+    full = AdaLlava.from_pretrained(
+        args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device, engine=args.engine
+    )
     methods: dict[str, None] = {}
     for name in args.method:
         if name == _ALL_METHODS:

@@ -25,6 +25,7 @@ from .shared_options import (
     add_model,
     add_pad_to_square,
     add_placement,
+    add_quantization,
     add_scheduler_option,
     config_default,
     read_config,
@@ -122,6 +123,7 @@ def _add_model(group: Any) -> None:
     add_pad_to_square(group)
     add_placement(group)
     add_engine(group)
+    add_quantization(group)
 
 
 def _add_output(group: Any) -> None:

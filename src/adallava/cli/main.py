@@ -5,6 +5,7 @@ top, so that `adallava --help` needs no torch.
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -25,6 +26,9 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 _MAX_LINE = 2000
+
+_NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
+"""Where torchao is installed, transformers imports it, and it warns: of CUDA libraries beside a torch without CUDA."""
 
 _EPILOG = """\
 exit codes:
@@ -55,6 +59,8 @@ def _run(argv: Sequence[str]) -> int:
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:  # nothing has begun
         return EXIT_INTERRUPTED
+    for name in _NOISY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         return int(args.run(args))
     except (AdallavaError, OSError) as error:

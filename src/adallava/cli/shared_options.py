@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from adallava.analysis.margins import MARGIN
 from adallava.records import RunConfig
-from adallava.records.names import EngineName
+from adallava.records.names import EngineName, QuantizationName
 
 from .arguments import add_list_argument, parse_method_options, parse_scheduler_options
 
@@ -56,6 +56,17 @@ def add_engine(group: Any) -> None:
         choices=get_args(EngineName),
         default=config_default("engine"),
         help="how answers are run, see docs/engines.md (default: CUDA graphs where they can run, else stock generate)",
+    )
+
+
+def add_quantization(group: Any) -> None:
+    """Add `--quantization`."""
+    group.add_argument(
+        "--quantization",
+        choices=get_args(QuantizationName),
+        default=config_default("quantization"),
+        help="of the LLM's layers, by the extra adallava[quantization]: weights in 8 bits, and in fp8 products as "
+        "well, on Hopper (default: %(default)s)",
     )
 
 

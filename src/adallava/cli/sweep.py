@@ -25,6 +25,7 @@ from .shared_options import (
     add_model,
     add_pad_to_square,
     add_placement,
+    add_quantization,
     add_scheduler_option,
     config_default,
     named_columns,
@@ -207,6 +208,7 @@ def _add_how(group: Any) -> None:
     )
     add_placement(group)
     add_engine(group)
+    add_quantization(group)
     group.add_argument(
         "--attn-implementation",
         choices=("sdpa", "eager"),

@@ -13,6 +13,7 @@ _DESCRIPTION = """\
 Run one stage of training from a recipe: adapt a base to missing vision tokens or layers, or train a controller or a
 scheduler for a frozen base. A controller needs only forward passes (question) or gradients through a frozen model
 (budget-token). Stage fixed-plan learns nothing: it searches for the best layers to run, for each number of them.
+Stage codebook takes, from the plans that a learned scheduler chooses, up to 8 that it may be held to.
 
 The output folder then holds recipe.json, curve.json (the logged losses; of a search plans.json, with every plan's
 scores), checkpoints, and what was made: model/ (a stock checkpoint) or adapter/. It is made once everything is checked.
@@ -29,11 +30,11 @@ examples:
 
 your own data are a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question and
 answer; shuffled anew each epoch by the recipe's seed. What cannot be read is left out, counted and told at the end.
-question, tiny/question, tiny/budget-token, tiny/layers, -again, -gumbel, tiny/heads and tiny/fixed-plan take them, on
-a frozen base; tiny/layers-lora trains low-rank weights beside it. tiny/align, base, joint, joint-again and layers-joint
-learn from labels that only the scenes have. No bundled recipe adapts the base itself to your data: a .toml of your own
-does, with stage = "base", trained = ["multi_modal_projector", "language_model", "lm_head"], [optimisation], and a
-[keep] without evidence.
+question, tiny/question, tiny/budget-token, tiny/layers, -again, -gumbel, tiny/heads, tiny/fixed-plan and tiny/codebook
+take them, on a frozen base; tiny/layers-lora trains low-rank weights beside it. tiny/align, base, joint, joint-again
+and layers-joint learn from labels that only the scenes have. No bundled recipe adapts the base itself to your data: a
+.toml of your own does, with stage = "base", trained = ["multi_modal_projector", "language_model", "lm_head"],
+[optimisation], and a [keep] without evidence.
 """
 
 
@@ -62,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train the stage and print where its result is."""
-    from adallava.training.recipe import load_recipe, with_steps
+    from adallava.training.recipe import SEARCHES, load_recipe, with_steps
 
     recipe = load_recipe(args.recipe)
     if args.steps is not None:
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if recipe.stage == "fixed-plan":
         _print_plans(args.output / PLANS_FILE)
-    written = PLANS_FILE if recipe.stage == "fixed-plan" else "curve.json"
+    written = PLANS_FILE if recipe.stage in SEARCHES else "curve.json"
     trained_on = (read_claim(args.output) or {}).get("data")
     if isinstance(trained_on, dict) and trained_on["left_out"]:
         say(f"left out {told_left_out(trained_on['left_out'], trained_on['rows'])}")

@@ -51,6 +51,7 @@ class Answer:
         prompt_length, answer_length: tokens; the answer with its EOS.
         finish_reason: `eos`, `length` or `error`.
         empty_cause: why the response is empty, as recorded.
+        engine: that ran it; None if the file does not say.
         batch_key: equal for neighbouring rows if and only if they were answered in one batch.
         batch_size: rows in that batch.
     """
@@ -84,6 +85,7 @@ class Answer:
     answer_length: int | None = None
     finish_reason: str | None = None
     empty_cause: EmptyCause | None = None
+    engine: str | None = None
     batch_key: tuple[float, int] | None = None
     batch_size: int | None = None
 

@@ -18,6 +18,7 @@ from adallava.doctor.checks.empties import (
     check_first_token_eos,
     check_full_budget,
 )
+from adallava.doctor.checks.engines_known import check_engines
 from adallava.doctor.checks.failures import check_devices, check_failed_samples
 from adallava.doctor.checks.lengths import check_off_by_one, check_placeholders
 from adallava.doctor.checks.meaning import check_answers_of_task, check_full_above_majority, check_full_above_none
@@ -200,6 +201,13 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "how the answers were decoded is not recorded",
         "Run again with this version.",
         check_decoding,
+    ),
+    FileCheck(
+        "engines-recorded",
+        None,
+        "which engines ran the answers",
+        "Run again with one --engine that can run every cell.",
+        check_engines,
     ),
     FileCheck(
         "pictures-cut",

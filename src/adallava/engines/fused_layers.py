@@ -13,19 +13,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from adallava.engines.layer_kernels import PLAIN, Joined, LayerKernels, LayerSizes, Reads, one_row_kernels
 from adallava.errors import UnsupportedModeError
 from adallava.families.layer_stack import LayerStack
-from adallava.families.transformers_internals import rotate
 
 _SILU = ("SiLUActivation", "SiLU")
 
 _LIMITS: dict[str, Any] = {"recompile_limit": 1024, "accumulated_recompile_limit": 8192}
 """Each shape is compiled anew, and there are as many as buckets and batch sizes; PyTorch would stop at eight."""
-
-Joined = tuple[Tensor, Tensor | None]
-"""A product's weight and bias."""
 
 
 @dataclass(frozen=True)
@@ -52,87 +49,29 @@ class LayerWeights:
     query_norm: Tensor | None = None
     key_norm: Tensor | None = None
 
-
-@dataclass(frozen=True)
-class LayerSizes:
-    """What of a layer is no tensor.
-
-    Attributes:
-        heads: query heads.
-        kv_heads: of keys and values.
-        head_width: of each.
-        eps: of the norms.
-        scaling: of the scores.
-    """
-
-    heads: int
-    kv_heads: int
-    head_width: int
-    eps: float
-    scaling: float
+    def products(self) -> tuple[Tensor, ...]:
+        """Return the weights of the products."""
+        return tuple(weight for weight, _ in (self.qkv, self.out, self.gate_up, self.down))
 
 
 def run_fused_layer(
-    weights: LayerWeights,
-    hidden: Tensor,
-    cosines: Tensor,
-    sines: Tensor,
-    mask: Tensor | None,
-    keys: Tensor,
-    values: Tensor,
-    slot: Tensor | None,
-    sizes: LayerSizes,
+    weights: LayerWeights, hidden: Tensor, reads: Reads, sizes: LayerSizes, kernels: LayerKernels
 ) -> Tensor:
     """Return what a layer passes on, [B, S, D]; see `LayerStack.run`.
 
     Args:
         weights: of the layer.
         hidden: [B, S, D].
-        cosines: [B, S, head width].
-        sines: the same.
-        mask: added to the scores, or None for causal attention.
-        keys: [B, kv heads, C, head width], written in place.
-        values: the same.
-        slot: [1] the column that one token is written to; None for a prompt, which begins at column 0.
+        reads: its rotary tables, mask and cache.
         sizes: of the layer.
+        kernels: that run its steps.
     """
-    batch_size, length, _ = hidden.shape
-    widths = [sizes.heads * sizes.head_width, *[sizes.kv_heads * sizes.head_width] * 2]
-    joined = F.linear(_normed(hidden, weights.first_norm, sizes.eps), *weights.qkv).split(widths, dim=-1)  # type: ignore[no-untyped-call]
-    query, key, value = (part.view(batch_size, length, -1, sizes.head_width).transpose(1, 2) for part in joined)
     if weights.query_norm is not None and weights.key_norm is not None:
-        query, key = _normed(query, weights.query_norm, sizes.eps), _normed(key, weights.key_norm, sizes.eps)
-    query, key = rotate(query, key, cosines, sines)
-    if slot is None:
-        keys[:, :, :length].copy_(key)
-        values[:, :, :length].copy_(value)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, scale=sizes.scaling,
-            enable_gqa=sizes.heads != sizes.kv_heads,
-        )  # fmt: skip
-    else:
-        keys.index_copy_(2, slot, key)
-        values.index_copy_(2, slot, value)
-        mixed = _one_token(query, keys, values, mask, sizes)
-    hidden = hidden + F.linear(mixed.transpose(1, 2).reshape(batch_size, length, -1), *weights.out)
-    gate, up = F.linear(_normed(hidden, weights.second_norm, sizes.eps), *weights.gate_up).chunk(2, dim=-1)
-    return hidden + F.linear(F.silu(gate) * up, *weights.down)
-
-
-def _normed(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Return Llama's RMS norm."""
-    wide = hidden.float()
-    return weight * (wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)).to(hidden.dtype)
-
-
-def _one_token(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, sizes: LayerSizes) -> Tensor:
-    """Return what one token of each row reads, [B, heads, 1, head width]; heads of a group share their keys."""
-    batch_size, group = len(query), sizes.heads // sizes.kv_heads
-    grouped = query.view(batch_size, sizes.kv_heads, group, sizes.head_width)
-    mixed = F.scaled_dot_product_attention(
-        grouped, keys, values, attn_mask=None if mask is None else mask.expand(-1, -1, group, -1), scale=sizes.scaling
-    )
-    return mixed.reshape(batch_size, sizes.heads, 1, sizes.head_width)
+        reads = reads._replace(norms=(weights.query_norm, weights.key_norm))
+    joined = kernels.normed(hidden, weights.first_norm, sizes.eps, weights.qkv)
+    hidden = kernels.added(kernels.attend(joined, reads, sizes), weights.out, hidden)
+    gated = kernels.gated(hidden, weights.second_norm, sizes.eps, weights.gate_up)
+    return kernels.added(gated, weights.down, hidden)
 
 
 class FusedStack:
@@ -151,6 +90,7 @@ class FusedStack:
         self._stack = stack
         self.sizes = _sizes(stack)
         self.weights = tuple(map(_joined_layer, stack.layers))
+        self._one_row = one_row_kernels([weight for layer in self.weights for weight in layer.products()], self.sizes)
         # Each shape is compiled anew, none is made general: a graph holds one shape.
         prompt = run_fused_layer
         token = run_fused_layer
@@ -169,11 +109,13 @@ class FusedStack:
         if mask is not None and mask.dtype == torch.bool:
             # Of prompts padded on the left, some of whose rows read nothing: stock layers give them numbers.
             return self._stack.run(layer, hidden, tables, mask, cache)
+        reads = Reads(*tables, mask, cache.keys, cache.values, cache.slot)
+        if self._one_row is not None and mask is not None and cache.slot is not None and len(hidden) == 1:
+            # Each step is a kernel: there is nothing left to compile.
+            return run_fused_layer(self.weights[layer], hidden, reads, self.sizes, self._one_row)
         function = self._prompt if cache.slot is None else self._token
         with torch._dynamo.config.patch(_LIMITS):
-            return function(
-                self.weights[layer], hidden, *tables, mask, cache.keys, cache.values, cache.slot, self.sizes
-            )
+            return function(self.weights[layer], hidden, reads, self.sizes, PLAIN)
 
 
 Stack = LayerStack | FusedStack
@@ -230,9 +172,11 @@ def _joined(products: Sequence[Any]) -> Joined:
     return weight, None if biases[0] is None else _as_views(biases)
 
 
-def _as_views(parameters: Sequence[nn.Parameter]) -> Tensor:
+def _as_views(parameters: Sequence[Tensor]) -> Tensor:
     if len(parameters) == 1:
         return parameters[0].detach()
+    if any(map(is_traceable_wrapper_subclass, parameters)):
+        return _quantized_as_views(parameters)
     held = _held_together(parameters)
     if held is not None:
         return held
@@ -243,7 +187,19 @@ def _as_views(parameters: Sequence[nn.Parameter]) -> Tensor:
     return joined
 
 
-def _held_together(parameters: Sequence[nn.Parameter]) -> Tensor | None:
+def _quantized_as_views(weights: Sequence[Any]) -> Tensor:
+    """Return one quantized weight for several: its rows, and their scales, are theirs."""
+    made_of = [weight.__tensor_flatten__() for weight in weights if is_traceable_wrapper_subclass(weight)]
+    alike = len(made_of) == len(weights) and all(own == made_of[0] for own in made_of)
+    names, settings = made_of[0]
+    if not alike or any(len(getattr(weight, name)) != len(weight) for weight in weights for name in names):
+        raise UnsupportedModeError("its weights are not quantized row by row, and all in one way")
+    parts = {name: _as_views([getattr(weight, name) for weight in weights]) for name in names}
+    joined: Tensor = type(weights[0]).__tensor_unflatten__(parts, settings, None, None)
+    return joined
+
+
+def _held_together(parameters: Sequence[Tensor]) -> Tensor | None:
     """Return the tensor that parameters are views of, one behind the other, if they were joined before."""
     first = parameters[0].detach()
     place = first.storage_offset()

@@ -119,7 +119,8 @@ class GraphStore:
         self._seen[key] = None
         self._seen.move_to_end(key)
         while len(self._seen) > 4 * self._most:
-            self._seen.popitem(last=False)
+            forgotten, _ = self._seen.popitem(last=False)
+            self._refused.discard(forgotten)
 
 
 @contextmanager

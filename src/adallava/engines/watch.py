@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adallava.families.quantization import part_names
+
 
 class ModelWatch:
     """Looks at some modules: at their weights' places, their children, and their hooks.
@@ -19,6 +21,8 @@ class ModelWatch:
         self._tables = [table for module in modules for table in (module._parameters, module._buffers) if table]
         self._families = [module._modules for module in modules if module._modules]
         self._hooks = [hooks for module in modules for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        named = [(number, part_names(tensor)) for number, tensor in enumerate(self._held())]
+        self._quantized = [(number, names) for number, names in named if names]
         tensors = self._tensors()
         self._places = [tensor.data_ptr() for tensor in tensors]
         self._children = self._modules()
@@ -41,6 +45,16 @@ class ModelWatch:
         return [tuple(hooks) for hooks in self._hooks if hooks]
 
     def _tensors(self) -> list[Tensor]:
+        """Return the tensors that lie somewhere: a quantized weight is made of several, and lies nowhere itself."""
+        tensors = self._held()
+        for number, (first, *others) in self._quantized:
+            if number < len(tensors):
+                weight = tensors[number]
+                tensors[number] = getattr(weight, first, weight)
+                tensors += [getattr(weight, name, weight) for name in others]
+        return tensors
+
+    def _held(self) -> list[Tensor]:
         return [tensor for table in self._tables for tensor in table.values() if tensor is not None]
 
     def _modules(self) -> list[nn.Module | None]:

@@ -11,6 +11,7 @@ from adallava.errors import UnsupportedModeError
 from adallava.families.capabilities import MadeFromNothing
 from adallava.families.family_contract import Family
 from adallava.families.given_model import check_class, stock_model
+from adallava.families.quantization import check_unadapted
 from adallava.families.stock_loading import load_stock
 from adallava.families.transformers_version import check_transformers
 from adallava.registry import family_names, load_family_class
@@ -73,13 +74,15 @@ def wrap_model(model: Any) -> Family:
     """Return the family that drives an already loaded transformers model, or the one inside a `PeftModel`.
 
     Raises:
-        UnsupportedModeError: for a family that is not supported, a model without a head, or what wraps a model.
+        UnsupportedModeError: for a family that is not supported, a model without a head, what wraps a model, or
+            adapters around quantized weights.
         AdallavaError: for a transformers whose layers run in a way that is not known.
     """
     check_transformers()
     stock = stock_model(model)
     family = load_family_class(_supported(stock.config.to_dict(), type(stock).__name__))
     check_class(stock, family.transformers_class)
+    check_unadapted(stock)
     driven: Family = family(stock)
     return driven
 

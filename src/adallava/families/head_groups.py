@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from adallava.errors import UnsupportedModeError
 from adallava.families.layer_inputs import LayerInputs
@@ -30,7 +31,8 @@ def check_splittable(block: nn.Module) -> None:
     """Refuse a layer that is no sum over groups of heads, or whose weights cannot be sliced.
 
     Raises:
-        UnsupportedModeError: for a norm of the whole sum; for a projection that is missing, not plain, or adds a bias.
+        UnsupportedModeError: for a norm of the whole sum, or a projection that is missing, quantized, not plain, or
+            adds a bias.
     """
     for name in _NORMS_BEHIND:
         if hasattr(block, name):
@@ -51,6 +53,11 @@ def check_splittable(block: nn.Module) -> None:
             raise UnsupportedModeError(
                 f"{name} of this model's layers is a {type(projection).__name__}{' with a bias' if with_bias else ''}, "
                 "which cannot be split into groups of heads: merge adapters into the weights first, or choose a "
+                "scheduler of whole layers"
+            )
+        if is_traceable_wrapper_subclass(projection.weight):
+            raise UnsupportedModeError(
+                f"{name} of this model's layers is quantized, and cannot be split into groups of heads: choose a "
                 "scheduler of whole layers"
             )
 

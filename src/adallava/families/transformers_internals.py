@@ -126,7 +126,7 @@ def rotate(queries: Tensor, keys: Tensor, cosines: Tensor, sines: Tensor) -> tup
 def rotary_tables(
     rotary: nn.Module, hidden: Tensor, position_ids: Tensor, layer_type: str | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the cosines and sines of positions, [B, S, head width] each.
+    """Return the cosines and sines of positions [B, S], or of rows of them, [R, B, S]: [B, S, head width] each.
 
     Args:
         rotary: the LLM's module that makes them.

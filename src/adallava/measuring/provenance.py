@@ -16,7 +16,7 @@ import adallava
 from adallava.records import Provenance
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy", "pillow", "pyarrow", "scipy")
-_OPTIONAL_PACKAGES = ("lmms-eval", "datasets")
+_OPTIONAL_PACKAGES = ("lmms-eval", "datasets", "torchao")
 _GIT_TIMEOUT_S = 10
 
 

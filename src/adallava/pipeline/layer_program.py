@@ -111,3 +111,17 @@ class LayerProgram:
             return drops.enter(index, hidden, inputs)
 
         return decoder_of(family).view(around)
+
+    def view_until_decided(self, family: Family) -> Any:
+        """Return a model that runs no layer behind the prefix: enough to learn which layers are to run."""
+        assert self.skips is not None
+        skips = self.skips
+
+        def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+            if index < skips.prefix_layers:
+                return self.around(index, layer, hidden, inputs)
+            if index == skips.prefix_layers:
+                skips.decide_at(hidden)
+            return hidden
+
+        return decoder_of(family).view(around)

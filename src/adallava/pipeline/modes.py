@@ -162,7 +162,7 @@ def _cached(called: Mapping[str, Any], configured: Mapping[str, Any], inherited:
         warnings.warn(
             "the model's generation_config has use_cache=False, which is not taken: answers are decoded with a cache, "
             "and are the same. generate(use_cache=True) says so without this warning",
-            stacklevel=5,
+            stacklevel=6,
         )
         return {"use_cache": True}
     return {}

@@ -58,6 +58,13 @@ class LLMRun:
         """A schedule of the layers, in this call; None if all run."""
         return self.program.skips
 
+    def decide(self) -> tuple[SampleLayers, ...] | None:
+        """Run the LLM as far as its scheduler reads it, and return what is to run for each sample; None for all."""
+        if self.layers is not None and not self.layers.is_decided:
+            view = self.program.view_until_decided(self.family)
+            view.model(**self.prepared.batch.llm_inputs(), use_cache=False)
+        return self._ran()
+
     def settled(self) -> Prepared:
         """Return, after the model ran, what entered it, what was left at its end, and which layers ran."""
         settled = self.prepared if self.inside is None else self.inside.settled()

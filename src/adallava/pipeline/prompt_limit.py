@@ -122,5 +122,5 @@ def warn_of_positions(config: Any, prompt_columns: int, max_new_tokens: int) -> 
         warnings.warn(
             f"a prompt of {prompt_columns} tokens and {max_new_tokens} new ones go past the {positions} positions of "
             "the LLM (max_position_embeddings): such answers are not to be relied on",
-            stacklevel=3,
+            stacklevel=4,
         )

@@ -128,7 +128,7 @@ class ScheduledLayers:
         if index < self._units.prefix_layers:
             return layer(hidden, inputs)
         if self._schedule is None:
-            self.decide_from(self._at(hidden))
+            self.decide_at(hidden)
         assert self._schedule is not None
         if self._schedule.gates is not None:
             return self._gated(index, layer, hidden, inputs, self._schedule.gates)
@@ -170,6 +170,10 @@ class ScheduledLayers:
     def is_decided(self) -> bool:
         """Whether the plan is made: a scheduler that reads no token makes it before the LLM runs."""
         return self._schedule is not None
+
+    def decide_at(self, hidden: Tensor) -> None:
+        """Make the plan from what enters layer P, [rows, S, D]. Waits for the device."""
+        self.decide_from(self._at(hidden))
 
     def decide_from(self, states: Tensor) -> None:
         """Make the plan from the states at the latency tokens, [B, D], as they enter layer P. Waits for the device."""

@@ -20,7 +20,7 @@ _PLACED = "the model lies on one device, and each process generates on its own"
 _PACKED = "it describes packed or masked sequences, which the shortened batch is not: its mask is made here"
 _CACHED = "a cache begun elsewhere does not fit a shortened prompt"
 _TOKENIZER = "nothing reads it but stop_strings, token_healing and assisted decoding, which are not supported"
-_INSIDE = "a method inside the LLM, or a scheduler, gives its layers different tokens to read"
+_INSIDE = "a method inside the LLM, a scheduler, or rows that a family adds behind layers, change what its layers read"
 _TOWER = "the tower runs here, in every call: give pixel_values"
 
 _OF_PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx", "is_causal")

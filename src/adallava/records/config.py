@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
 from adallava.budget import MAX_COUNT, MAX_SEED, Latency, TokenBudget
 from adallava.errors import AdallavaError, InputError
 from adallava.records.estimates import Record
-from adallava.records.names import EngineName, PositionsName, SampleName
+from adallava.records.names import EngineName, PositionsName, QuantizationName, SampleName
 
 MAX_DRAWS = 1000
 MAX_TIMED_BATCH = 4096
@@ -96,6 +96,8 @@ class RunConfig(Record):
     attn_implementation: str = "sdpa"
     engine: EngineName = "auto"
     """That runs answers; in `run.json` the one that was preferred: an answer's own is in its record."""
+    quantization: QuantizationName = "none"
+    """Of the LLM's layers."""
     columns: dict[str, str] = Field(default_factory=dict)
     """For a local file: which of its columns is `image`, `question`, `answer`, `id`, `kind`."""
     split: str | None = None

@@ -23,6 +23,9 @@ EngineName = Literal["auto", "stock", "graphs", "compiled", "eager"]
 """`auto`: CUDA graphs where they can run, else stock `generate`. `compiled`: graphs of compiled layers. `eager`: the
 passes of the graphs, without graphs."""
 
+QuantizationName = Literal["none", "int8", "fp8-weights", "fp8"]
+"""Of the LLM's layers: weights in 8 bits, or in `fp8` products as well."""
+
 SampleName = Literal["first", "random"]
 """Which samples of a task a limit takes: the first ones, or a random sample that the seed decides."""
 

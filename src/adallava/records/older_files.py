@@ -36,6 +36,7 @@ _CONFIG: Mapping[str, Any] = {
     "question_suffix": "",
     "pad_to_square": False,
     "engine": "stock",
+    "quantization": "none",
     # Not recorded: a checkpoint's own `generation_config.json` had a part in it.
     "decoding": None,
 }

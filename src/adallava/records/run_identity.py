@@ -83,7 +83,7 @@ def _pairs(there: Run, asked: Run) -> Iterator[tuple[str, Any, Any]]:
     if old_files is not None and new_files is not None:
         for name in sorted(old_files.keys() | new_files.keys()):
             yield f"{name} of the model", old_files.get(name), new_files.get(name)
-    for name in _NUMERIC_VERSIONS:
+    for name in (*_NUMERIC_VERSIONS, *(("torchao",) if there.config.quantization != "none" else ())):
         yield f"{name} version", there.provenance.versions.get(name), asked.provenance.versions.get(name)
 
 

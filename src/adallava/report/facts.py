@@ -38,7 +38,12 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         ("Seed", str(config.seed)),
         ("New tokens at most", str(config.max_new_tokens)),
         ("Decoding", "not recorded" if config.decoding is None else config.decoding.words),
-        ("Precision, device", f"{config.dtype}, {config.device}, {config.attn_implementation} attention"),
+        (
+            "Precision, device",
+            config.dtype
+            + (f", {config.quantization} in the LLM's layers" if config.quantization != "none" else "")
+            + f", {config.device}, {config.attn_implementation} attention",
+        ),
         ("Positions", ", ".join(config.positions)),
         ("Appended to questions", config.question_suffix),
         ("Pictures", "padded to squares" * config.pad_to_square),

@@ -47,6 +47,10 @@ def run_roofline(run: Run, results: Results, asked: str | None = None) -> Roofli
     if name is None:
         return None
     machine = hardware(name)
+    if run.config.quantization != "none":
+        if asked is None:
+            return None
+        raise InputError(f"--roofline {asked} knows no ceilings of quantized weights ({run.config.quantization})")
     if asked is None and (not weights or dtype not in machine.flops_per_s):
         return None
     machine.peak(dtype)

@@ -1,7 +1,7 @@
 """One batch of samples through one method at one budget, and what is recorded about each."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -141,14 +141,15 @@ class BatchRun:
     cpu_by_others: float | None = None
 
 
-def answer_batch(answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, number: int) -> list[SampleRecord]:
-    """Answer a stored batch; if that raises, its samples one by one, so that a bad one fails alone.
+def answer_batch(
+    answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, samples: Sequence[TaskSample]
+) -> list[SampleRecord]:
+    """Answer samples as one batch; if that raises, one by one, so that a bad one fails alone.
 
     Returns one record a sample, in the batch's order.
     """
-    samples = store.batches[number]
     try:
-        records = answerer.answer(plan, draw, store.prepared(number))
+        records = answerer.answer(plan, draw, store.prepared(samples))
     except Exception as error:  # the run must go on, whatever one sample does to the model
         reason = describe_error(error)
     else:

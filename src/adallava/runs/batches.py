@@ -102,10 +102,10 @@ def describe_error(error: Exception) -> str:
 
 
 class BatchStore:
-    """Batches by number; those that fit under the limit are prepared once and kept.
+    """Batches, prepared; those that fit under the limit are prepared once and kept.
 
-    Every cell goes through all batches in the same order. Under that pattern a cache that evicts what was
-    used longest ago never has what comes next, so this one keeps the first batches and prepares the rest
+    Every cell goes through all batches in the same order, or has its own. Under that pattern a cache that evicts what
+    was used longest ago never has what comes next, so this one keeps the first batches and prepares the rest
     each time.
 
     Attributes:
@@ -124,14 +124,15 @@ class BatchStore:
         self.batches = tuple(samples[i : i + batch_size] for i in range(0, len(samples), batch_size))
         self.prepare = prepare
         self._free_bytes = limit_bytes
-        self._kept: dict[int, PreparedBatch] = {}
+        self._kept: dict[tuple[str, ...], PreparedBatch] = {}
 
-    def prepared(self, number: int) -> PreparedBatch:
-        """Return batch `number`, prepared."""
-        if number in self._kept:
-            return self._kept[number]
-        batch = self.prepare(self.batches[number])
+    def prepared(self, samples: Sequence[TaskSample]) -> PreparedBatch:
+        """Return these samples of the task, prepared as one batch."""
+        ids = tuple(sample.id for sample in samples)
+        if ids in self._kept:
+            return self._kept[ids]
+        batch = self.prepare(samples)
         if batch.num_bytes <= self._free_bytes:
             self._free_bytes -= batch.num_bytes
-            self._kept[number] = batch
+            self._kept[ids] = batch
         return batch

@@ -57,6 +57,7 @@ def load_base(config: RunConfig) -> AdaLlava:
         device=config.device,
         attn_implementation=config.attn_implementation,
         engine=config.engine,
+        quantization=config.quantization,
         pad_to_square=config.pad_to_square,
     )
 

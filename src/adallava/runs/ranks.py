@@ -96,7 +96,7 @@ def device_of_rank(asked: str | None, ranks: Ranks, num_cuda_devices: int) -> st
     return f"cuda:{ranks.local_rank % num_cuda_devices}"
 
 
-def is_own(ranks: Ranks, batch: int, num_batches: int, turn: int) -> bool:
+def is_own(ranks: Ranks, num_batches: int, batch: int, turn: int) -> bool:
     """Say whether a batch is this process's to answer: in each turn, every batch is exactly one's.
 
     A process keeps its batches from turn to turn, so that it prepares no others. Only what is left over where the
@@ -104,8 +104,8 @@ def is_own(ranks: Ranks, batch: int, num_batches: int, turn: int) -> bool:
 
     Args:
         ranks: of this process.
-        batch: its number.
         num_batches: of a turn.
+        batch: its number.
         turn: number of the cell and draw.
     """
     left_over = num_batches % ranks.world_size

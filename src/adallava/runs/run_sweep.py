@@ -39,11 +39,12 @@ from adallava.runs.loading import (
     resolve_methods,
 )
 from adallava.runs.observer import SweepObserver
+from adallava.runs.plan_order import sort_by_plan
 from adallava.runs.ranks import ONE_PROCESS, Ranks
 from adallava.runs.request import SweepRequest
 from adallava.runs.task_figures import write_task_figures
 from adallava.runs.timing import time_cells
-from adallava.runs.units import Unit, Work
+from adallava.runs.units import Batch, Unit, Work
 from adallava.scheduling.scheduler_contract import has_free_token
 from adallava.tasks import Task, load_task
 
@@ -240,9 +241,12 @@ def _work(loaded: LoadedSweep) -> Work:
         answerer = loaded.answerers[unit.plan.runner]
         if unit.plan.runner not in warm:
             # Unrecorded: a method's first batch also pays for allocations and lazy imports.
-            answer_batch(answerer, unit.plan, unit.draw, loaded.store, unit.place)
+            answer_batch(answerer, unit.plan, unit.draw, loaded.store, unit.batch)
             warm.add(unit.plan.runner)
         # A batch that a kill cut in two runs whole: its answers must not depend on where it was cut.
-        return answer_batch(answerer, unit.plan, unit.draw, loaded.store, unit.place)
+        return answer_batch(answerer, unit.plan, unit.draw, loaded.store, unit.batch)
 
-    return Work(loaded.plans, loaded.store.batches, answer)
+    def regroup(plan: CellPlan, draw: int, batches: Sequence[Batch]) -> Sequence[Batch]:
+        return sort_by_plan(loaded.answerers[plan.runner], plan, draw, batches, loaded.store)
+
+    return Work(loaded.plans, loaded.store.batches, answer, regroup)

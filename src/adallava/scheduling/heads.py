@@ -19,7 +19,7 @@ class HeadsScheduler(LatencyTokenScheduler):
         shape: of the LLM.
         groups: parts of a layer; None = 4, or as many of them as divide the key-value heads.
         prefix_layers: P; None = half of the layers, as in the paper.
-        num_frequencies: see `LatencyTokenScheduler`.
+        num_frequencies, codebook, codebook_plans: see `LatencyTokenScheduler`.
     """
 
     name: ClassVar[str] = "heads"
@@ -31,6 +31,8 @@ class HeadsScheduler(LatencyTokenScheduler):
         groups: int | None = None,
         prefix_layers: int | None = None,
         num_frequencies: int = 128,
+        codebook: int | None = None,
+        codebook_plans: list[str] | None = None,
     ) -> None:
         """Make fresh weights for an LLM of `shape`.
 
@@ -39,11 +41,13 @@ class HeadsScheduler(LatencyTokenScheduler):
         """
         groups = math.gcd(4, shape.kv_heads) if groups is None else groups
         units = Units(shape.num_layers, prefix_of(shape, prefix_layers), groups)
-        super().__init__(units, shape.width, num_frequencies)
+        super().__init__(units, shape.width, num_frequencies, codebook, codebook_plans or ())
+        held = {} if codebook_plans is None else {"codebook_plans": codebook_plans}
         self.config = {
             "groups": groups,
             "prefix_layers": units.prefix_layers,
             "num_frequencies": num_frequencies,
+            **held,
         }
 
     def units(self, shape: DecoderShape) -> Units:

@@ -12,13 +12,22 @@ class LayersScheduler(LatencyTokenScheduler):
     Args:
         shape: of the LLM.
         prefix_layers: P; None = half of the layers, as in the paper.
-        num_frequencies: see `LatencyTokenScheduler`.
+        num_frequencies, codebook, codebook_plans: see `LatencyTokenScheduler`.
     """
 
     name: ClassVar[str] = "layers"
 
-    def __init__(self, shape: DecoderShape, *, prefix_layers: int | None = None, num_frequencies: int = 128) -> None:
+    def __init__(
+        self,
+        shape: DecoderShape,
+        *,
+        prefix_layers: int | None = None,
+        num_frequencies: int = 128,
+        codebook: int | None = None,
+        codebook_plans: list[str] | None = None,
+    ) -> None:
         """Make fresh weights for an LLM of `shape`."""
         units = Units(shape.num_layers, prefix_of(shape, prefix_layers))
-        super().__init__(units, shape.width, num_frequencies)
-        self.config = {"prefix_layers": units.prefix_layers, "num_frequencies": num_frequencies}
+        super().__init__(units, shape.width, num_frequencies, codebook, codebook_plans or ())
+        held = {} if codebook_plans is None else {"codebook_plans": codebook_plans}
+        self.config = {"prefix_layers": units.prefix_layers, "num_frequencies": num_frequencies, **held}

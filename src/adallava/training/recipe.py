@@ -14,7 +14,11 @@ from adallava.tasks.scenes import KINDS
 
 RECIPES = Path(__file__).parent / "recipes"
 
-StageName = Literal["align", "base", "question", "budget-token", "joint", "scheduler", "fixed-plan"]
+StageName = Literal["align", "base", "question", "budget-token", "joint", "scheduler", "fixed-plan", "codebook"]
+
+
+SEARCHES: tuple[StageName, ...] = ("fixed-plan", "codebook")
+"""Stages in which nothing learns: plans are looked for."""
 
 
 class _Part(BaseModel):
@@ -94,7 +98,7 @@ class Lora(_Part):
 
 
 class Search(_Part):
-    """How plans are searched for in stage `fixed-plan`."""
+    """How plans are searched for in stages `fixed-plan` and `codebook`; of the latter, `questions` and `batch_size`."""
 
     questions: int = Field(default=300, ge=2, le=MAX_SCENES)
     """One a picture, so that they are independent; of a user's own data, a sample by `seed`."""
@@ -113,7 +117,7 @@ class KeepMix(_Part):
     uniform: Share = 0.0
     pool: Share = 0.0
     question: Share = 0.0
-    """In stages `scheduler` and `fixed-plan`, by the scorer that the model has."""
+    """In stages `scheduler`, `fixed-plan` and `codebook`, by the scorer that the model has."""
     keep_counts: KeepCounts = (128, 64, 32, 16, 8)
     evidence_keep_counts: KeepCounts = (96,)
     question_keep_counts: KeepCounts = (64, 32, 16, 8)
@@ -126,9 +130,10 @@ class Recipe(_Part):
         stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
             budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together),
             `scheduler` (which layers run, of a frozen base or of one that learns with it), `fixed-plan` (nothing: the
-            best plan of each number of layers is searched for).
-        optimisation: for every stage but `fixed-plan`.
-        search: in stage `fixed-plan`.
+            best plan of each number of layers is searched for), `codebook` (nothing: the plans that a scheduler may be
+            held to are taken from those it chooses).
+        optimisation: for every stage that learns.
+        search: in stages `fixed-plan` and `codebook`.
         lora: in stage `scheduler`, what learns with the scheduler instead of parts of the base itself.
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers, and in stage
@@ -145,7 +150,7 @@ class Recipe(_Part):
             missing.
         prefix_layers: that are never missing; in stage `fixed-plan`, the scheduler's; default: half of them, or the
             scheduler's own prefix.
-        scheduler: in stage `scheduler`, which one learns.
+        scheduler: in stage `scheduler`, which one learns; in stage `codebook`, whose plans.
         scheduler_options: its constructor's arguments.
         learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
         lowest_latency: share of the LLM below which nothing is drawn or scored: no plan, and no set of missing layers.
@@ -185,10 +190,10 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _keeps_in_some_way(self) -> "Recipe":
-        if self.keep.question and self.stage not in ("scheduler", "fixed-plan"):
-            raise ValueError("keep.question is for stages 'scheduler' and 'fixed-plan': leave it out")
+        if self.keep.question and self.stage not in ("scheduler", *SEARCHES):
+            raise ValueError("keep.question is for stages 'scheduler', 'fixed-plan' and 'codebook': leave it out")
         ways = sum(share for name, share in self.keep.model_dump().items() if not name.endswith("keep_counts"))
-        if self.stage in ("base", "joint", "scheduler", "fixed-plan") and ways == 0:
+        if self.stage in ("base", "joint", "scheduler", *SEARCHES) and ways == 0:
             raise ValueError(f"stage {self.stage!r} needs a [keep] table with at least one way above 0")
         if self.stage == "scheduler" and self.base_learns and self.others_share and ways == self.keep.question:
             raise ValueError("where the base learns too, [keep] needs a way beside 'question' for the other steps")
@@ -196,9 +201,9 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _learns_or_searches(self) -> "Recipe":
-        if self.stage == "fixed-plan":
+        if self.stage in SEARCHES:
             if self.optimisation is not None or self.trained or self.blank is not None:
-                raise ValueError("stage 'fixed-plan' learns nothing: leave optimisation, trained and blank out")
+                raise ValueError(f"stage {self.stage!r} learns nothing: leave optimisation, trained and blank out")
         elif self.optimisation is None:
             raise ValueError(f"stage {self.stage!r} needs an [optimisation] table")
         return self

@@ -24,6 +24,7 @@ from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
 from adallava.training.base_stage import BaseObjective
 from adallava.training.claim import check_recipe, claim, make_claim, refuse_several_processes
+from adallava.training.codebook import write_codebook
 from adallava.training.collate import Collator, packed_questions, separate_prompts
 from adallava.training.examples import SceneExamples
 from adallava.training.fit import fit, trained_state
@@ -105,6 +106,20 @@ def _check_call(recipe: Recipe, data: TaskExamples | None, device: torch.device 
 def _prepare_search(recipe: Recipe, start: Start, examples: Examples, output: Path) -> Callable[[], Path]:
     """Check that there are plans to search for; return what searches."""
     scorer = _scorer_for(recipe, start.family)
+    if recipe.stage == "codebook":
+        own = Path(start.folder) / "adapters" / recipe.scheduler
+        objective = SchedulerObjective(
+            start.family,
+            _own_scheduler(recipe, start.family, own).to(start.family.device),
+            learning="policy",
+            keep=recipe.keep,
+            num_samples=2,
+            lowest_latency=recipe.lowest_latency,
+            scorer=scorer,
+        )
+        prompts = separate_prompts(start.processor, start.family.shape.num_vision_tokens, start.family.image_token_id)
+        collate = Collator(start.processor, with_labels=True, questions=prompts)
+        return lambda: write_codebook(recipe, objective, examples, collate, own, output)
     search = open_search(recipe, start.family, start.processor, scorer, examples)
     return lambda: _save_adapter(find_plans(search, output), start.name, start.folder, start.family, output / "adapter")
 
@@ -352,6 +367,20 @@ def _first_scheduler(recipe: Recipe, family: Family) -> LatencyTokenScheduler:
             )
     assert isinstance(scheduler, LatencyTokenScheduler)
     return scheduler.train().requires_grad_(True)
+
+
+def _own_scheduler(recipe: Recipe, family: Family, folder: Path) -> LatencyTokenScheduler:
+    """Return the scheduler that the model has learned already, frozen."""
+    if not folder.is_dir():
+        raise InputError(f"a codebook is made of a scheduler's plans, and the model's folder has no {folder}: train it")
+    loaded = load_scheduler(
+        folder,
+        name=recipe.scheduler,
+        shape=decoder_of(family).shape,
+        base_weights_sha256=weights_sha256(folder.parents[1]),
+    )
+    assert isinstance(loaded.scheduler, LatencyTokenScheduler)
+    return loaded.scheduler.requires_grad_(False)
 
 
 def _scorer_for(recipe: Recipe, family: Family) -> QuestionSelector | None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from adallava.budget import TokenBudget
 from adallava.doctor.checks.failures import error_class
 from adallava.doctor.findings import Diagnosis, Observation, Outcome, found, not_visible, passed
+from adallava.doctor.live.engine_check import check_engine_equals_stock
 from adallava.doctor.live.probe import FULL_BUDGET, Inputs, Probe, logits_at, make_probe, padded_on_the_right
 from adallava.doctor.registry import outcome
 from adallava.errors import CheckpointError
@@ -274,6 +275,13 @@ LIVE_CHECKS: tuple[LiveCheck, ...] = (
         check_full_equals_stock,
     ),
     LiveCheck(
+        "engine-equals-stock",
+        None,
+        "the engine in use gives other tokens than stock generate",
+        "Use engine='stock' until it is found; look at what it holds between calls: masks, positions, cached keys.",
+        check_engine_equals_stock,
+    ),
+    LiveCheck(
         "k-honoured",
         7,
         "the method does not keep exactly K patches",
@@ -330,8 +338,7 @@ def diagnose_model(
         budgets: to examine besides the full one.
         num_samples: bundled pictures to ask about.
     """
-    # Answers are held to the stock model's bits, and some checks watch layers run: stock `generate` allows both.
-    probe = make_probe(model.with_engine("stock"), budgets, num_samples=num_samples)
+    probe = make_probe(model, budgets, num_samples=num_samples)
     asked = ", ".join(map(str, (FULL_BUDGET, *probe.pruning_budgets)))
     return Diagnosis(
         source=f"{model.name_or_path} with {model.method}",

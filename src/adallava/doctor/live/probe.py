@@ -49,7 +49,9 @@ class Probe:
     """A model with one method, and what to ask it. Results are computed once and shared by the checks.
 
     Attributes:
-        model: under examination.
+        model: under examination, on stock `generate`: answers are held to the stock model's bits, and some checks watch
+            layers run.
+        driven: the same on the engine that it is used with.
         budgets: below and at the full budget.
         singles: one input per sample, without padding.
         together: the same samples as one padded batch.
@@ -57,6 +59,7 @@ class Probe:
     """
 
     model: AdaLlava
+    driven: AdaLlava
     budgets: tuple[TokenBudget, ...]
     singles: tuple[Inputs, ...]
     together: Inputs
@@ -180,7 +183,8 @@ def make_probe(
         return {name: tensor.to(model.device) for name, tensor in batch.items()}
 
     return Probe(
-        model=model,
+        model=model.with_engine("stock"),
+        driven=model,
         budgets=tuple(dict.fromkeys(budgets)),
         singles=tuple(prepared(index, index + 1) for index in range(num_samples)),
         together=prepared(0, num_samples),

@@ -140,6 +140,7 @@ def _to_answer(record: SampleRecord, shared: _Shared) -> Answer:
         answer_length=ran.answer_length,
         finish_reason=ran.finish_reason,
         empty_cause=record.empty_cause,
+        engine=ran.engine,
         # The clock's reading is the batch's own: two neighbouring batches never share it to the last bit.
         batch_key=shared((record.batch_ms, record.batch_size)),
         batch_size=record.batch_size,

@@ -13,8 +13,8 @@ from adallava.records.cells import CellPlan
 
 _OWN_NAMES = (
     "pretrained", "method", "token_budget", "latency", "scheduler", "scheduler_adapter", "adapter", "positions", "seed",
-    "dtype", "attn_implementation", "engine", "device", "device_map", "batch_size", "max_batch_size", "pad_to_square",
-    "verbose", "max_empty_share",
+    "dtype", "attn_implementation", "engine", "quantization", "device", "device_map", "batch_size", "max_batch_size",
+    "pad_to_square", "verbose", "max_empty_share",
 )  # fmt: skip
 """The arguments; every other one is an option of the method, or with `scheduler_` before its name of the scheduler."""
 
@@ -27,6 +27,7 @@ _TEXTS = (
     "dtype",
     "attn_implementation",
     "engine",
+    "quantization",
     "device",
 )
 """Arguments that are text, also where lmms-eval reads a number: a folder may be called 2026."""
@@ -116,7 +117,7 @@ class Settings:
         method_options = {name: value for name, value in rest.items() if name not in of_scheduler}
         options = {name.removeprefix(_SCHEDULER_PREFIX): rest[name] for name in sorted(of_scheduler)}
         _check_options(method, method_options, scheduler, options, named.get("scheduler_adapter"))
-        same = ("seed", "dtype", "attn_implementation", "engine", "device", "pad_to_square")
+        same = ("seed", "dtype", "attn_implementation", "engine", "quantization", "device", "pad_to_square")
         settings = cls(
             config=RunConfig.asked(
                 model=named["pretrained"],

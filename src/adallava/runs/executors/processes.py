@@ -4,6 +4,7 @@ Which units are whose is arithmetic (`ranks.is_own`), so nothing is handed out; 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from adallava.records import SampleRecord
@@ -12,7 +13,7 @@ from adallava.records.journal import Journal
 from adallava.runs.executors.shares import Lead, Share
 from adallava.runs.observer import SweepObserver
 from adallava.runs.ranks import Ranks, is_own
-from adallava.runs.units import Unit, Work, answer_units
+from adallava.runs.units import Work, answer_units
 
 
 class ProcessesExecutor:
@@ -33,7 +34,7 @@ class ProcessesExecutor:
                 observer.answered(len(records), sum(record.score is None for record in records))
                 lead.look(observer)
 
-            answer_units(work, journal.done, keep, observer, lambda unit: _is_own(unit, work, self._ranks))
+            answer_units(work, journal.done, keep, observer, partial(is_own, self._ranks, len(work.batches)))
             lead.wait(observer)
         journal.gather()
 
@@ -47,9 +48,5 @@ def answer_share(work: Work, done: AnswerPlaces, share: Share, ranks: Ranks) -> 
         share: begun.
         ranks: of this process.
     """
-    answer_units(work, done, share.append, SweepObserver(), lambda unit: _is_own(unit, work, ranks))
+    answer_units(work, done, share.append, SweepObserver(), partial(is_own, ranks, len(work.batches)))
     share.finish()
-
-
-def _is_own(unit: Unit, work: Work, ranks: Ranks) -> bool:
-    return is_own(ranks, unit.place, len(work.batches), unit.turn)

@@ -1,0 +1,27 @@
+"""Additional check: which engines ran the answers?"""
+
+from collections import Counter
+
+from adallava.doctor.answers import AnswerFile
+from adallava.doctor.findings import Observation, not_visible, passed
+
+
+def check_engines(file: AnswerFile) -> Observation:
+    """Additional: which engine ran each answer. Cells that different ones ran do not compare in milliseconds."""
+    if file.form != "run-folder":
+        return not_visible("lmms-eval's samples do not name engines")
+    answered = [(cell.label, answer.engine) for cell in file.cells for answer in cell.answered]
+    counts = Counter(engine for _, engine in answered if engine is not None)
+    if not counts:
+        return not_visible("no answer names the engine that ran it: an older version wrote this folder")
+    asked = "" if file.config is None else f", {file.config.engine} preferred"
+    evidence = [f"{', '.join(f'{engine} ran {count} answers' for engine, count in counts.most_common())}{asked}"]
+    if len(counts) > 1:
+        usual, _ = counts.most_common(1)[0]
+        for other in sorted(set(counts) - {usual}):
+            cells = dict.fromkeys(label for label, engine in answered if engine == other)
+            evidence.append(f"{other}: {', '.join(cells)}. Their milliseconds are not comparable with the others'")
+    unnamed = len(answered) - sum(counts.values())
+    if unnamed:
+        evidence.append(f"{unnamed} answers name none: an older version wrote them")
+    return passed(*evidence)
