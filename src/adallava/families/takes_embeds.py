@@ -6,7 +6,6 @@ takes it. The view is a shallow copy of the model, of a subclass that names it: 
 """
 
 import copy
-from collections.abc import Hashable
 from functools import cache
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 def taking_embeds(model: nn.Module) -> Any:
     """Return a view of a model, for one call, whose `generate` takes `inputs_embeds` beside `input_ids`."""
     view = copy.copy(model)
-    cls: Hashable = type(model)
+    cls: Any = type(model)
     view.__class__ = _naming_embeds(cls)
     return view
 
