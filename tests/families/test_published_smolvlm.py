@@ -243,7 +243,7 @@ def test_several_turns_with_pictures_and_a_system_prompt_are_answered_as_by_the_
 
 
 def test_its_own_processor_words_pictures_alike() -> None:
-    """That one reads videos, too, and needs packages for it; Idefics3 is held to this in test_idefics3.py."""
+    """That one reads videos, too, and needs packages for it; tests/families/test_idefics3.py holds the other."""
     from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
     tokens = {"fake_token_around_image": "<fake_token_around_image>", "global_image_token": "<global-img>"}

@@ -85,8 +85,22 @@ OWN_TESTS = ("internvl", "llava_onevision")
 """Families whose own tests hold them to the same on smaller batches; all of it here in `make test-long`."""
 
 
+BY_THEIR_OWN = ("gemma3", "idefics3")
+"""Families whose types of tokens, or scattered placeholders, no reference by hand here has: what goes on inside their
+LLM is held in tests/families/, and by default the rest is, too."""
+
+CROSSING_ALL = (
+    *("test_generation_contract.py", "test_generation_arguments.py", "test_generation_modes.py"),
+    "test_half_precision.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every family keeps the contracts here; all but the first in every mode, type and schedule in `make test-long`."""
+    own = [item for item in items if any(name in item.name for name in BY_THEIR_OWN)]
+    items[:] = [item for item in items if item not in own or item.path.name in CROSSING_ALL]
+    for item in own:
+        item.add_marker(pytest.mark.long)
     for item in items:
         in_every_mode = item.path.name in IN_EVERY_MODE
         name = getattr(item, "originalname", item.name)
