@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from adallava.families.overview import ABILITIES, family_facts
+
 GIB = 1 << 30
 MIB = 1 << 20
 Figures = dict[str, Any]
@@ -270,6 +272,17 @@ def speed_of_shapes(files: Iterable[Figures]) -> list[str]:
                 f"{cell['ms']['vision']['median']:.1f} | {first:.1f} | {token:.2f} | "
                 f"{cell['peak_memory_bytes'] / 2**30:.1f} |"
             )
+    return rows
+
+
+def families() -> list[str]:
+    """Return the model families, and what each can do."""
+    facts = family_facts()
+    rows = ["| `model_type` | its tokens | " + " | ".join(ABILITIES) + " |"]
+    rows.append("| --- | --- |" + " :---: |" * len(ABILITIES))
+    for one in facts:
+        marks = ("yes" if name in one.abilities else "" for name in ABILITIES)
+        rows.append(f"| `{one.name}` | {one.about} | " + " | ".join(marks) + " |")
     return rows
 
 

@@ -348,6 +348,7 @@ TABLES = {
     "speed_fp8_provenance": lambda: clock_tables.provenance(_published("speed_fp8")),
     "speed_families": lambda: clock_tables.speed_of_shapes(map(_published, _SHAPES)),
     "speed_families_provenance": lambda: clock_tables.provenance(_published(_SHAPES[0])),
+    "families": clock_tables.families,
     "speed_line": lambda: clock_tables.speed_line(_published("speed")),
     "speed_provenance": lambda: clock_tables.provenance(_published("speed")),
     "selection": lambda: clock_tables.selection(_published("selection")),
