@@ -320,12 +320,17 @@ def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> di
     """Return one sample of a batch, alone and without padding."""
     real = inputs["attention_mask"][index].bool()
     images = slice(index * images_each, (index + 1) * images_each)
-    of_tokens = (name for name in ("input_ids", "attention_mask", "mm_token_type_ids") if name in inputs)
+    of_tokens = (
+        name for name in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids") if name in inputs
+    )
     alone = {name: inputs[name][index : index + 1, real] for name in of_tokens}
     beside = {name: inputs[name][images] for name in ("image_sizes", "image_grid_thw") if name in inputs}
     if "batch_num_images" in inputs:
         beside["batch_num_images"] = inputs["batch_num_images"][index : index + 1]
-    if "pixel_values" in inputs:
+    if "pixel_attention_mask" in inputs:  # Of which each sample has a row.
+        row = slice(index, index + 1)
+        beside = {name: inputs[name][row] for name in ("pixel_values", "pixel_attention_mask")}
+    elif "pixel_values" in inputs:
         beside["pixel_values"] = torch.cat(_pixels_by_picture(inputs, images_each)[images])
     return alone | beside
 

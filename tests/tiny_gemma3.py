@@ -5,7 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import tiny_image, tiny_tokenizer
+from models import save_tiny_adapter, tiny_image, tiny_tokenizer
+
+from adallava.selection.selector_contract import TowerShape
+
+SIZES = [(40, 30), (28, 90), (56, 56)]
+GRIDS = [((4, 4),)] * 3
+LACKS = (
+    *("budget-token", "downsample", "cls-attention", "visionzip"),
+    *("prumerge", "prumerge-k", "prumerge-plus", "prumerge-plus-k"),
+    *("fastv", "pyramiddrop", "sparsevlm"),
+)
+"""Methods that read a class token, which SigLIP has not, send something else through the tower, or drop tokens inside
+an LLM whose masks depend on their types."""
+
+SHAPE = TowerShape(num_vision_tokens=16, vision_width=32, llm_width=48, grid=(4, 4))
 
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
@@ -24,7 +38,13 @@ def tiny_gemma3_processor() -> Any:
 
 
 def tiny_gemma3_base(
-    *, window: int = 512, attn_implementation: str = "sdpa", seed: int = 0, num_hidden_layers: int = 4
+    *,
+    window: int = 512,
+    attn_implementation: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    num_hidden_layers: int = 4,
+    num_key_value_heads: int = 2,
 ) -> Any:
     """Return a random model, every other layer of its LLM with a window, in eval mode; weights as in `tiny_base`."""
     import transformers
@@ -45,7 +65,7 @@ def tiny_gemma3_base(
         intermediate_size=96,
         num_hidden_layers=num_hidden_layers,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=num_key_value_heads,
         head_dim=12,
         query_pre_attn_scalar=12,
         max_position_embeddings=512,
@@ -74,13 +94,19 @@ def tiny_gemma3_base(
                 torch.nn.init.normal_(parameter, std=0.1)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.eval()
+    return model.to(dtype).eval()
+
+
+def base_like(**options: Any) -> Any:
+    """Return `tiny_gemma3_base`: what `models.base_like` asks for."""
+    return tiny_gemma3_base(**options)
 
 
 def tiny_gemma3(folder: Path, **options: Any) -> Path:
-    """Save a random Gemma 3 with its processor to `folder`; return it."""
+    """Save a random Gemma 3 with its processor, and a random adapter for `question`, to `folder`; return it."""
     tiny_gemma3_base(**options).save_pretrained(folder)
     tiny_gemma3_processor().save_pretrained(folder)
+    save_tiny_adapter(folder, folder / "adapters" / "question", "question", SHAPE)
     return folder
 
 

@@ -4,10 +4,26 @@ By hand, since the processors need torchvision (SmolVLM's, and Idefics3's of old
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from models import tiny_tokenizer
+from models import save_tiny_adapter, tiny_tokenizer
+
+from adallava.selection.selector_contract import TowerShape
+
+SIZES = [(90, 60), (40, 40), (30, 90)]
+GRIDS = [((8, 12), (4, 4)), ((12, 12), (4, 4)), ((12, 4), (4, 4))]
+"""By hand: the longer side becomes 168 pixels, the other is filled up to tiles of 56; and the whole."""
+
+LACKS = (
+    *("budget-token", "downsample", "cls-attention", "visionzip"),
+    *("prumerge", "prumerge-k", "prumerge-plus", "prumerge-plus-k"),
+)
+"""Methods that read a class token, which SigLIP has not, or send something else through the tower."""
+
+SHAPE = TowerShape(num_vision_tokens=16, vision_width=4 * 32, llm_width=48, grid=(4, 4))
 
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 TILE_PX = 56
@@ -30,7 +46,15 @@ def tiny_idefics3_tokenizer() -> Any:
     )
 
 
-def tiny_idefics3_base(kind: str = "Idefics3", *, attn_implementation: str = "sdpa", seed: int = 0) -> Any:
+def tiny_idefics3_base(
+    kind: str = "Idefics3",
+    *,
+    attn_implementation: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    num_hidden_layers: int = 4,
+    num_key_value_heads: int = 2,
+) -> Any:
     """Return a random model of "Idefics3" or "SmolVLM", in eval mode; weights as in `tiny_base`."""
     import transformers
 
@@ -47,10 +71,10 @@ def tiny_idefics3_base(kind: str = "Idefics3", *, attn_implementation: str = "sd
         vocab_size=len(tokenizer),
         hidden_size=48,
         intermediate_size=96,
-        num_hidden_layers=4,
+        num_hidden_layers=num_hidden_layers,
         num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
+        num_key_value_heads=num_key_value_heads,
+        max_position_embeddings=1024,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -67,7 +91,33 @@ def tiny_idefics3_base(kind: str = "Idefics3", *, attn_implementation: str = "sd
                 torch.nn.init.normal_(parameter, std=0.2)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.eval()
+    return model.to(dtype).eval()
+
+
+def base_like(**options: Any) -> Any:
+    """Return `tiny_idefics3_base`: what `models.base_like` asks for."""
+    return tiny_idefics3_base(**options)
+
+
+def tiny_idefics3_processor() -> Any:
+    """Return Idefics3's own, tiles of 56 x 56 pixels; older transformers has none without torchvision."""
+    import transformers
+
+    cls = getattr(transformers, "Idefics3ImageProcessorPil", None) or transformers.Idefics3ImageProcessor
+    try:
+        images = cls(size={"longest_edge": 3 * TILE_PX}, max_image_size={"longest_edge": TILE_PX})
+    except ImportError as error:
+        pytest.skip(" ".join(str(error).split())[:80])
+    return transformers.Idefics3Processor(images, tiny_idefics3_tokenizer(), image_seq_len=16)
+
+
+def tiny_idefics3(folder: Path, kind: str = "Idefics3") -> Path:
+    """Save a random model with its processor, and a random adapter for `question`, to `folder`; return it."""
+    processor = tiny_idefics3_processor()
+    tiny_idefics3_base(kind).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    save_tiny_adapter(folder, folder / "adapters" / "question", "question", SHAPE)
+    return folder
 
 
 def expanded(cut: tuple[int, int]) -> str:

@@ -595,11 +595,6 @@ class AdaLlava:
         # Typed as what all but those callers get.
         return output if forward_kwargs.get("return_dict") is not False else output.to_tuple()  # type: ignore[return-value]
 
-    def _take(
-        self, input_ids: Tensor, pixel_values: Tensor | None, given: dict[str, Any]
-    ) -> tuple[PictureInputs | None, dict[str, Any]]:
-        return take_pictures(self._family, {"input_ids": input_ids, "pixel_values": pixel_values, **given})
-
     def _prepare(self, request: Request, clock: StageClock | None = None, stages: Stages = PLAIN) -> LLMRun:
         for part in (self.selector, self.scheduler):
             if isinstance(part, nn.Module):

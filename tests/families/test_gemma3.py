@@ -15,9 +15,14 @@ from adallava import AdaLlava
 from adallava.costs.counted import count_costs
 from adallava.errors import UnsupportedModeError
 from adallava.families.needs import check_needs
+from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.processors.picture_cuts import find_frame
+from adallava.records.picture_frames import WHOLE
 from adallava.runs.answer_flops import count_flops
+from adallava.scheduling.first import FirstScheduler
 from adallava.selection import build_selector
+from adallava.selection.selector_contract import Need
 
 LACKS = {"budget-token", "downsample", "cls-attention", "visionzip", "prumerge", "prumerge-k"}
 LACKS |= {"prumerge-plus", "prumerge-plus-k"}
@@ -48,6 +53,10 @@ def masked_logits(base: Any, inputs: dict[str, Any], kept: Sequence[Sequence[Seq
     positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
     logits = base(**inputs | {"attention_mask": mask}, position_ids=positions, use_cache=False).logits
     return [row[stays.bool()] for row, stays in zip(logits, mask, strict=True)]
+
+
+def test_the_whole_picture_is_seen(full: AdaLlava) -> None:
+    assert find_frame(full.processor, (40, 90)) == WHOLE
 
 
 def test_its_processor_says_which_tokens_are_a_pictures(full: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -162,9 +171,6 @@ def test_two_pictures_without_text_between_are_one_block_here_as_there(full: Ada
 
 def test_methods_read_means_of_its_tower(full: AdaLlava, inputs: dict[str, Any]) -> None:
     """Token 5 is in row 1 and column 1 of 4 x 4, so of rows and columns 2 and 3 of the 8 x 8 patches."""
-    from adallava.families.picture_inputs import PictureInputs
-    from adallava.selection.selector_contract import Need
-
     vision = full.family.encode(PictureInputs(inputs["pixel_values"]), needs=(Need.FEATURE_LAYER,))
     patches = full.base.model.vision_tower(inputs["pixel_values"]).last_hidden_state
     cell = patches[:, [18, 19, 26, 27]].mean(dim=1)
@@ -194,3 +200,35 @@ def test_its_costs_are_what_pytorch_counts(full: AdaLlava, method: str, budget: 
     shape = count_costs(model.base.config)
     expected = count_flops(model, shape, output.records[0], "why?", output.answer_lengths[0])
     assert sum(expected.values()) == counter.get_total_flops() - rotary
+
+
+def test_methods_inside_its_llm_are_refused_with_the_reason(full: AdaLlava) -> None:
+    with pytest.raises(UnsupportedModeError, match="masks depend on token_type_ids"):
+        full.with_method("fastv")
+
+
+def test_a_schedule_leaves_layers_of_its_llm_out(inputs: dict[str, Any]) -> None:
+    """Of four layers two slide; the first two run, as in a model that has no more."""
+    full = AdaLlava(tiny_gemma3_base(window=8), tiny_gemma3_processor())
+    model = full.with_method("uniform").with_scheduler(FirstScheduler(prefix_layers=1))
+    output = model.generate(**inputs, token_budget=9, latency=[1.0, 0.5, 0.75], max_new_tokens=3, do_sample=False)
+    assert [ran.layer_share for ran in output.records] == [1.0, 0.5, 0.75]
+    whole = full.with_method("uniform").generate(**inputs, token_budget=9, max_new_tokens=3, do_sample=False)
+    assert whole.text[0] == output.text[0]
+    smaller = tiny_gemma3_base(window=8)
+    smaller.model.language_model.layers = smaller.model.language_model.layers[:2]
+    smaller.config.text_config.num_hidden_layers = 2
+    smaller.config.text_config.layer_types = smaller.config.text_config.layer_types[:2]
+    cut = AdaLlava(smaller, full.processor).with_method("uniform")
+    assert cut.generate(**inputs, token_budget=9, max_new_tokens=3, do_sample=False).text[1] == output.text[1]
+
+
+@torch.no_grad()
+def test_a_merged_token_is_the_mean_of_its_features_behind_the_projector(
+    full: AdaLlava, inputs: dict[str, Any]
+) -> None:
+    made = full.with_method("pool").forward(**inputs, token_budget=4)
+    vision = full.family.encode(PictureInputs(inputs["pixel_values"][:1]))
+    cells = vision.features.view(1, 2, 2, 2, 2, 32).mean(dim=(2, 4)).flatten(1, 2)
+    merged = made.batch.inputs_embeds[0, made.layout.vision_slots[0] >= 0]
+    torch.testing.assert_close(merged, full.family.project(cells)[0], atol=1e-5, rtol=1e-5)

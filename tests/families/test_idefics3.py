@@ -18,6 +18,7 @@ from adallava.families.capabilities import shown_patches, take_pictures
 from adallava.families.needs import check_needs
 from adallava.pipeline.layout import IGNORED_LABEL
 from adallava.runs.answer_flops import count_flops
+from adallava.scheduling.first import FirstScheduler
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need
 
@@ -134,7 +135,7 @@ def test_an_answer_does_not_depend_on_its_batch(full: AdaLlava, inputs: dict[str
     model, budgets = full.with_method("divprune"), [30, 11, 0.5]
     together = model.generate(**inputs, token_budget=budgets, max_new_tokens=4, do_sample=False)
     for row, budget in enumerate(budgets):
-        one = sample_of(inputs, row) | {"pixel_attention_mask": inputs["pixel_attention_mask"][row : row + 1]}
+        one = sample_of(inputs, row)
         alone = model.generate(**one, token_budget=budget, max_new_tokens=4, do_sample=False)
         assert alone.records[0].kept_indices == together.records[row].kept_indices
         assert alone.text[0] == together.text[row]
@@ -246,3 +247,52 @@ def test_these_prompts_are_those_of_its_processor() -> None:
     assert family.grids(pictures) == ((8, 12), (4, 4), (12, 4), (4, 4), (12, 12), (4, 4))
     expected = tokenizer(f"a {expanded((2, 3))} b why?")["input_ids"]
     assert inputs["input_ids"][0][inputs["attention_mask"][0].bool()].tolist() == expected
+
+
+@pytest.mark.parametrize("method", ["fastv", "pyramiddrop"])
+@torch.no_grad()
+def test_methods_inside_its_llm_drop_what_they_drop_where_tags_stand_between(
+    full: AdaLlava, inputs: dict[str, Any], method: str
+) -> None:
+    """K = N is stock; of fewer, the last layer reads text and K, and each sample's answer is that of it alone."""
+    model = full.with_method(method)
+    stock = full.base.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=3, do_sample=False).sequences, stock)
+    together = model.generate(**inputs, token_budget=[30, 11, 0.5], max_new_tokens=3, do_sample=False)
+    assert [ran.tokens_at_end for ran in together.records] == [30, 11, 24]
+    for row, budget in enumerate([30, 11, 0.5]):
+        one = sample_of(inputs, row)
+        alone = model.generate(**one, token_budget=budget, max_new_tokens=3, do_sample=False)
+        assert alone.records[0].kept_indices == together.records[row].kept_indices
+        assert alone.text[0] == together.text[row]
+
+
+@torch.no_grad()
+def test_what_fastv_drops_is_what_no_layer_behind_sees(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    """The stock model's layers by hand, with the dropped tokens hidden from layer 2 on."""
+    sample = sample_of(inputs, 1)
+    made = full.with_method("fastv").forward(**sample, token_budget=11)
+    (ran,) = full.with_method("fastv").select(**sample, token_budget=11)
+    base, llm = full.base, full.base.model.text_model
+    features = torch.cat(list(base.model.get_image_features(sample["pixel_values"]).pooler_output)).flatten(0, -2)
+    (ids,) = sample["input_ids"]
+    states = base.get_input_embeddings()(ids)
+    states[ids == full.family.image_token_id] = features
+    stays = ids != full.family.image_token_id
+    for columns, indices in zip(columns_of(ids, full.family.image_token_id, CUTS[1]), ran.kept_indices, strict=True):
+        stays[columns[list(indices)]] = True
+    causal = torch.ones(len(ids), len(ids), dtype=torch.bool).tril()
+    states, tables = states[None], llm.rotary_emb(states[None], torch.arange(len(ids))[None])
+    for index, layer in enumerate(llm.layers):
+        seen = causal if index < 2 else causal & (stays[None, :] | torch.eye(len(ids), dtype=torch.bool))
+        states = layer(states, attention_mask=seen[None, None], position_embeddings=tables)
+    expected = base.lm_head(llm.norm(states))[0, stays]
+    torch.testing.assert_close(made.logits[0], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_schedule_leaves_layers_of_its_llm_out(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    model = full.with_method("uniform").with_scheduler(FirstScheduler(prefix_layers=1))
+    output = model.generate(**inputs, token_budget=9, latency=[1.0, 0.5, 0.75], max_new_tokens=3, do_sample=False)
+    assert [ran.layer_share for ran in output.records] == [1.0, 0.5, 0.75]
+    alone = full.with_method("uniform").generate(**sample_of(inputs, 0), token_budget=9, max_new_tokens=3)
+    assert alone.text[0] == output.text[0]

@@ -5,13 +5,18 @@ from typing import Any
 
 import pytest
 from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
+from tiny_gemma3 import tiny_gemma3
+from tiny_idefics3 import tiny_idefics3
 from tiny_internvl import tiny_internvl
 from tiny_onevision import tiny_onevision
 from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision")
+FAMILIES = (
+    *("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision"),
+    *("gemma3", "idefics3"),
+)
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
@@ -21,7 +26,13 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     if request.param == "llava":
         return tiny_folder
     folder = tmp_path_factory.mktemp(request.param)
-    made = {"llava_next": tiny_next, "internvl": tiny_internvl, "llava_onevision": tiny_onevision}
+    made = {
+        "llava_next": tiny_next,
+        "internvl": tiny_internvl,
+        "llava_onevision": tiny_onevision,
+        "gemma3": tiny_gemma3,
+        "idefics3": tiny_idefics3,
+    }
     return made[request.param](folder) if request.param in made else tiny_qwen(request.param, folder)
 
 
@@ -78,9 +89,22 @@ ALWAYS = (
 OWN_TESTS = ("internvl", "llava_onevision")
 """Families whose own tests hold them to the same on smaller batches; all of it here in `make test-long`."""
 
+BY_THEIR_OWN = ("gemma3", "idefics3")
+"""Families whose types of tokens, or scattered placeholders, no reference by hand here has: what goes on inside their
+LLM is held in tests/families/, and by default the rest is, too."""
+
+CROSSING_ALL = (
+    *("test_generation_contract.py", "test_generation_arguments.py", "test_generation_modes.py"),
+    "test_half_precision.py",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every family keeps the contracts here; all but the first in every mode, type and schedule in `make test-long`."""
+    own = [item for item in items if any(name in item.name for name in BY_THEIR_OWN)]
+    items[:] = [item for item in items if item not in own or item.path.name in CROSSING_ALL]
+    for item in own:
+        item.add_marker(pytest.mark.long)
     for item in items:
         in_every_mode = item.path.name in IN_EVERY_MODE
         name = getattr(item, "originalname", item.name)

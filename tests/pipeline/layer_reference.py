@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
-from stock_reference import counted_anew, extended, stock_features, stock_levels, stock_positions
+from stock_reference import counted_anew, extended, llm_of, stock_features, stock_levels, stock_positions
 from torch import Tensor
 
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
@@ -32,7 +32,7 @@ def _side_by_side(first: int, sizes: Items[int]) -> list[slice]:
 
 
 def _kinds(base: Any, types: Items[str] | None) -> Items[str]:
-    return types or ["every layer's"] * len(base.model.language_model.layers)
+    return types or ["every layer's"] * len(llm_of(base).layers)
 
 
 def rotary_tables(base: Any, index: int, hidden: Tensor, positions: Tensor) -> Any:
@@ -40,7 +40,7 @@ def rotary_tables(base: Any, index: int, hidden: Tensor, positions: Tensor) -> A
     of_kind = {}
     if base.config.text_config.model_type == "gemma3_text":
         of_kind["layer_type"] = base.config.text_config.layer_types[index]
-    return base.model.language_model.rotary_emb(hidden, position_ids=positions, **of_kind)
+    return llm_of(base).rotary_emb(hidden, position_ids=positions, **of_kind)
 
 
 class ByHand:
@@ -57,7 +57,7 @@ class ByHand:
         grids: Items[tuple[int, int]] = (),
     ) -> None:
         assert base.config._attn_implementation == "eager"
-        self.base, self.llm, self.selector = base, base.model.language_model, selector
+        self.base, self.llm, self.selector = base, llm_of(base), selector
         self.keep_counts, self.sizes, self.compact, self.grids = keep_counts, sizes, compact, grids
         config = base.config.text_config
         window, types = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from layer_reference import rotary_tables
+from stock_reference import llm_of
 from torch import Tensor
 
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput
@@ -25,7 +26,7 @@ class MaskedInside:
 
     def __init__(self, base: Any, selector: LayerSelector, keep_count: int) -> None:
         assert base.config._attn_implementation == "eager"
-        self.base, self.llm, self.selector, self.keep_count = base, base.model.language_model, selector, keep_count
+        self.base, self.llm, self.selector, self.keep_count = base, llm_of(base), selector, keep_count
 
     @torch.no_grad()
     def logits(self, sample: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ Written on its own, from transformers' public functions, as what the package's r
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from itertools import accumulate
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 def _seen(base: Any, sample: dict[str, Any]) -> Any:
-    beside = [sample[name] for name in ("image_sizes", "image_grid_thw") if name in sample]
+    beside = [sample[name] for name in ("image_sizes", "image_grid_thw", "pixel_attention_mask") if name in sample]
     return base.model.get_image_features(sample["pixel_values"], *beside)
 
 
@@ -62,8 +63,15 @@ def counted_anew(base: Any, sample: dict[str, Any], kept: Sequence[Sequence[int]
     return torch.tensor(rows).T.unsqueeze(1)
 
 
+def llm_of(base: Any) -> Any:
+    """Return the LLM without its head."""
+    return base.model.text_model if hasattr(base.model, "connector") else base.model.language_model
+
+
 def projector_of(base: Any) -> Any:
     """Return what maps the tower's features to the LLM's input."""
+    if hasattr(base.model, "connector"):
+        return base.model.connector.modality_projection
     return base.model.visual.merger if hasattr(base.model, "visual") else base.model.multi_modal_projector
 
 
@@ -73,11 +81,33 @@ def given_mask(base: Any, mask: Tensor) -> Any:
     return dict.fromkeys(types, mask) if types and hasattr(base.model, "visual") else mask
 
 
+def types_of(base: Any, embeds: Tensor) -> dict[str, Tensor]:
+    """Return what an LLM that asks is told of its tokens: 1 for those of pictures, which are no words'."""
+    if "token_type_ids" not in signature(base.forward).parameters:
+        return {}
+    words = base.get_input_embeddings()(torch.arange(base.config.text_config.vocab_size))
+    is_word = (embeds.unsqueeze(2) == words).all(dim=-1).any(dim=-1)
+    return {"token_type_ids": (~is_word).long()}
+
+
 def as_read(positions: Tensor) -> Tensor:
     """Return positions as the LLM reads them: rows of them, [3, 1, S], behind a count, [4, 1, S]."""
     if positions.dim() == 2:
         return positions
     return torch.cat([torch.arange(positions.shape[-1]).expand(1, 1, -1), positions])
+
+
+def in_prompt_order(base: Any, num_tokens: int) -> Sequence[int]:
+    """Return the tokens of an image in the order of their placeholders: row by row, but for one of several tiles."""
+    if not hasattr(base.model, "connector"):
+        return range(num_tokens)
+    from tiny_idefics3 import GRIDS
+
+    (grid,) = {grid for of_picture in GRIDS for grid in of_picture if grid[0] * grid[1] == num_tokens}
+    tokens = torch.arange(num_tokens).view(grid)
+    tiles = [tile for row in tokens.split(4) for tile in row.split(4, dim=1)]
+    order: list[int] = torch.cat([tile.flatten() for tile in tiles]).tolist()
+    return order
 
 
 @contextmanager
@@ -88,7 +118,7 @@ def adding(base: Any, levels: Sequence[Tensor], places: Tensor) -> Iterator[None
         # A token that is decoded stands alone.
         return lambda _, __, states: states.index_add(1, places, rows[None]) if states.shape[1] > 1 else states
 
-    layers = base.model.language_model.layers
+    layers = llm_of(base).layers
     hooks = [layer.register_forward_hook(behind(rows)) for layer, rows in zip(layers, levels, strict=False)]
     try:
         yield
@@ -122,7 +152,8 @@ def pruned_prompt(
         features = stock_features(base, sample)
     else:
         features = base.model.multi_modal_projector(tower_features).flatten(0, 1)
-    stays = [patch in indices for indices, size in zip(kept, tokens_per_image, strict=True) for patch in range(size)]
+    sizes = zip(kept, tokens_per_image, strict=True)
+    stays = [patch in indices for indices, size in sizes for patch in in_prompt_order(base, size)]
     assert len(stays) == len(features)
     rows, positions, seen = [], [], 0
     for position, token in enumerate(ids.tolist()):
@@ -148,7 +179,8 @@ def greedy(base: Any, embeds: Tensor, positions: Tensor, num_new_tokens: int) ->
     tokens, logits = [], []
     for _ in range(num_new_tokens):
         mask = torch.ones(1, positions.shape[-1], dtype=torch.int64)
-        result = base(inputs_embeds=embeds, position_ids=as_read(positions), attention_mask=mask, use_cache=False)
+        read = {"inputs_embeds": embeds, "position_ids": as_read(positions), "attention_mask": mask}
+        result = base(**read, **types_of(base, embeds), use_cache=False)
         logits.append(result.logits[0, -1])
         tokens.append(int(logits[-1].argmax()))
         if tokens[-1] == base.generation_config.eos_token_id:

@@ -6,7 +6,16 @@ import pytest
 import torch
 from masked_reference import MaskedInside, hiding
 from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_base, tiny_tokens, with_every_option
-from stock_reference import adding, as_read, given_mask, projector_of, stock_features, stock_levels, stock_positions
+from stock_reference import (
+    adding,
+    as_read,
+    given_mask,
+    llm_of,
+    projector_of,
+    stock_features,
+    stock_levels,
+    stock_positions,
+)
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,7 +51,7 @@ def _masked_logits(
     stays = ~is_image
     stays[is_image.nonzero().flatten()[kept]] = True
     with adding(base, stock_levels(base, sample), is_image.nonzero().flatten()):
-        hidden = base.model.language_model(
+        hidden = llm_of(base)(
             inputs_embeds=embeds,
             attention_mask=given_mask(base, hiding(stays)),
             position_ids=as_read(stock_positions(base, sample)),

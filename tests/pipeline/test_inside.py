@@ -6,7 +6,7 @@ import pytest
 import torch
 from layer_reference import ByHand
 from models import INSIDE_LLM, base_like, sample_of, tiny_grids, tiny_image, tiny_inputs, tiny_tokens
-from stock_reference import projector_of
+from stock_reference import llm_of, projector_of
 from torch import Tensor
 
 from adallava import AdaLlava
@@ -258,7 +258,7 @@ def test_another_llm_is_refused_before_anything_runs(full: AdaLlava) -> None:
 
 def test_a_layer_path_with_a_replaced_forward_is_refused(full: AdaLlava) -> None:
     base = base_like(full)
-    base.model.language_model.forward = base.model.language_model.forward
+    llm_of(base).forward = base.model.language_model.forward
     with pytest.raises(
         UnsupportedModeError,
         match=r"forward of this model's (Llama|Qwen2|Qwen3VLText|Qwen2_5_VLText)Model was replaced",

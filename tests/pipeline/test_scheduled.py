@@ -14,7 +14,7 @@ from models import (
     tiny_tokens,
     with_every_option,
 )
-from stock_reference import adding, extended, greedy, stock_features, stock_levels, stock_positions
+from stock_reference import adding, extended, greedy, llm_of, stock_features, stock_levels, stock_positions
 from torch import Tensor
 from truncated_reference import truncated
 
@@ -205,7 +205,7 @@ def test_no_row_pays_for_anothers_plan(six: AdaLlava, inputs: dict[str, Any]) ->
     seen: dict[int, list[int]] = {}
     hooks = [
         layer.register_forward_pre_hook(lambda _, args, index=index: seen.setdefault(index, []).append(len(args[0])))
-        for index, layer in enumerate(six.base.model.language_model.layers)
+        for index, layer in enumerate(llm_of(six.base).layers)
     ]
     model = scheduled(six, "first")
     output = model.generate(

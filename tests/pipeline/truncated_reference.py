@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from stock_reference import llm_of
 from torch import nn
 
 
@@ -16,7 +17,7 @@ def truncated(
     `slices_run` names the slices of each layer's MLP, where they are not those of the groups.
     """
     model = copy.deepcopy(base)
-    llm = model.model.language_model
+    llm = llm_of(model)
     left, types = nn.ModuleList(), []
     kinds = iter(getattr(llm.config, "layer_types", None) or [])
     for layer, run, slices in zip(llm.layers, groups_run, slices_run or groups_run, strict=True):

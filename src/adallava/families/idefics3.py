@@ -140,7 +140,7 @@ class Idefics3Family(StockParts):
         seen = []
         for piece in self._pieces(pictures):
             own = tiles[piece.first : piece.first + piece.num_tiles, :, :side, :side]
-            grid = own.unflatten(0, (piece.down, piece.across)).permute(2, 0, 3, 1, 4)
+            grid = own.reshape(piece.down, piece.across, *own.shape[1:]).permute(2, 0, 3, 1, 4)
             seen.append(grid.flatten(3, 4).flatten(1, 2))
         return tuple(seen)
 
@@ -198,7 +198,8 @@ class Idefics3Family(StockParts):
 
     def _tokens_a_side(self, pictures: PictureInputs) -> int:
         height, width = pictures.pixel_values.shape[-2:]
-        side, rest = divmod(height // self._model.config.vision_config.patch_size, self._scale)
+        patch: int = self._model.config.vision_config.patch_size
+        side, rest = divmod(height // patch, self._scale)
         if height != width or rest or side == 0:
             raise InputError(
                 f"the processor makes tiles of {height} x {width} pixels, of which this model makes no square of "
@@ -242,6 +243,13 @@ class SmolVLMFamily(Idefics3Family):
     name = "smolvlm"
     transformers_class = "SmolVLMForConditionalGeneration"
 
+    @staticmethod
+    def processor_class() -> Any:
+        """Return Idefics3's: of pictures it makes what SmolVLM's makes, which reads videos too and asks for more."""
+        from transformers import Idefics3Processor
+
+        return Idefics3Processor
+
 
 @dataclass(frozen=True)
 class _Piece:
@@ -283,7 +291,7 @@ def _of_patches(pixels: Tensor, side: int) -> Tensor:
     """Return which patches hold a pixel, [..., rows, columns] bool, of a mask of pixels, [..., height, width]."""
     rows, columns = pixels.shape[-2] // side, pixels.shape[-1] // side
     whole = pixels[..., : rows * side, : columns * side]
-    return whole.unflatten(-1, (columns, side)).unflatten(-3, (rows, side)).any(dim=-1).any(dim=-2)
+    return whole.reshape(*pixels.shape[:-2], rows, side, columns, side).any(dim=-1).any(dim=-2)
 
 
 def _first(counts: Sequence[int], width: int) -> Tensor:

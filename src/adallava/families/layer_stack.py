@@ -76,19 +76,20 @@ class LayerStack:
 
 
 def llm_of(model: Any) -> nn.Module:
-    """Return the LLM of a loaded Llava, without its head."""
-    llm: nn.Module = model.model.language_model
+    """Return the LLM of a loaded model, without its head, wherever its class has it."""
+    llm: nn.Module = model.get_decoder()
     return llm
 
 
 def layer_stack(model: Any) -> LayerStack:
-    """Take a loaded Llava's LLM apart.
+    """Take a loaded model's LLM apart.
 
     Raises:
         UnsupportedModeError: for an LLM whose modules cannot be called one by one for the stock model's result, with
             the reason.
     """
-    llm, head = model.model.language_model, model.lm_head
+    llm: Any = llm_of(model)
+    head = model.lm_head
     config = llm.config
     for layer in llm.layers:
         if type(layer).__name__ not in _LAYERS:

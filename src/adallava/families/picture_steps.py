@@ -10,6 +10,9 @@ _TILING = "LlavaNextImageProcessor"
 _KNOWN = frozenset(("CLIPImageProcessor", _PADDING, _TILING, "SiglipImageProcessor"))
 """Seen in transformers 5.17, 5.23 and 5.24. `Pil` behind the name is the same without torchvision."""
 
+_SQUEEZING = frozenset(("Gemma3ImageProcessor", "Idefics3ImageProcessor", "SmolVLMImageProcessor"))
+"""They change a picture's sides to fixed lengths, or to whole tiles, and cut nothing off."""
+
 
 @dataclass(frozen=True)
 class PictureSteps:
@@ -18,15 +21,19 @@ class PictureSteps:
     Attributes:
         pads_to_square: it pads to a square first.
         squeezes: it shows the whole in a square of a fixed side, whatever the picture's.
+        shows_all: nothing is cut off, of no picture.
     """
 
     pads_to_square: bool
     squeezes: bool
+    shows_all: bool = False
 
 
 def picture_steps(settings: Any) -> PictureSteps | None:
     """Return what an image processor does; None for one whose steps are not known."""
     kind = _kind(settings)
+    if kind in _SQUEEZING:
+        return PictureSteps(pads_to_square=False, squeezes=True, shows_all=True)
     if kind not in _KNOWN:
         return None
     # Others mean something else by do_pad.

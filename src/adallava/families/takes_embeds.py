@@ -9,18 +9,19 @@ import copy
 from functools import cache
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
-def taking_embeds(model: Any) -> Any:
+def taking_embeds(model: nn.Module) -> Any:
     """Return a view of a model, for one call, whose `generate` takes `inputs_embeds` beside `input_ids`."""
     view = copy.copy(model)
-    view.__class__ = _naming_embeds(type(model))
+    cls: Any = type(model)
+    view.__class__ = _naming_embeds(cls)
     return view
 
 
 @cache
-def _naming_embeds(cls: type[Any]) -> type[Any]:
+def _naming_embeds(cls: Any) -> type[Any]:
     """Return a subclass that differs in the names of one method's arguments."""
 
     def prepare_inputs_for_generation(

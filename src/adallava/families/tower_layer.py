@@ -43,6 +43,7 @@ def of_cells(layer: TowerLayer, side: int, cell: int) -> TowerLayer:
 
 def mean_of_cells(patches: Tensor, side: int, cell: int) -> Tensor:
     """Return the means of cells of patches, [I, side², C] contiguous, of [I, (side * cell)², C]; each image alone."""
-    grids = patches.unflatten(1, (side * cell, side * cell)).permute(0, 3, 1, 2).split(1)
-    means = [F.avg_pool2d(grid.contiguous(), cell).flatten(2).transpose(1, 2) for grid in grids]
+    grids = patches.reshape(len(patches), side * cell, side * cell, -1).permute(0, 3, 1, 2)
+    each = torch.tensor_split(grids, len(grids))
+    means = [F.avg_pool2d(grid.contiguous(), cell).flatten(2).transpose(1, 2) for grid in each]
     return torch.cat(means).contiguous()

@@ -27,6 +27,8 @@ def find_frame(processor: Any, size: tuple[int, int]) -> Frame | None:
     steps = picture_steps(settings)
     if steps is None:
         return None
+    if steps.shows_all:
+        return WHOLE
     sides = (max(size), max(size)) if steps.pads_to_square else size
     shown = _squeezed(settings) if steps.squeezes else _resized(settings, sides)
     crop = settings.crop_size if settings.do_center_crop else None

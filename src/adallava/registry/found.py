@@ -49,8 +49,9 @@ _REQUIRED_SCHEDULER = ("name", "learned", "per_sample", "units", "schedule")
 """Of a scheduler: `scheduling.scheduler_contract.Scheduler`."""
 
 _REQUIRED_FAMILY = (
-    *("name", "transformers_class", "model", "shape", "image_token_id", "pad_token_id", "device", "dtype", "provides"),
-    *("one_grid", "grids", "encode", "project", "project_all", "embed_text", "llm_of", "num_llm_layers"),
+    *("name", "transformers_class", "picture_inputs", "model", "shape", "image_token_id", "pad_token_id", "device"),
+    *("dtype", "provides", "one_grid", "grids", "encode", "project", "project_all", "embed_text", "llm_of"),
+    "num_llm_layers",
 )
 """Of a model family: the core, `families.family_contract.Family`. Its name is the `model_type` of the config."""
 

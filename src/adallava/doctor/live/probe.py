@@ -218,7 +218,8 @@ def padded_on_the_right(inputs: Inputs) -> Inputs:
     """Return a batch with its padding moved behind each prompt, where `forward` counts positions from 0."""
     mask = inputs["attention_mask"]
     order = (1 - mask).argsort(dim=1, stable=True)
-    return inputs | {name: inputs[name].gather(1, order) for name in ("input_ids", "attention_mask")}
+    of_tokens = {name: values for name, values in inputs.items() if values.shape == mask.shape}
+    return inputs | {name: values.gather(1, order) for name, values in of_tokens.items()}
 
 
 @torch.no_grad()
