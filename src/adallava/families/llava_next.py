@@ -21,7 +21,7 @@ from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
-from adallava.families.tiles import Span, TiledFeatures, TiledLayer
+from adallava.families.tiles import Span, TiledFeatures, TiledLayer, received_by_images
 from adallava.selection.selector_contract import Need, TowerShape
 
 
@@ -123,6 +123,7 @@ class LlavaNextFamily(LlavaParts):
             places=places,
             feature_layer=TiledLayer.of(tower.feature_layer, places, spans),
             last_layer=TiledLayer.of(tower.last_layer, places, spans),
+            received_attention=received_by_images(tower.received_attention, places),
         )
 
     def project(self, features: Tensor) -> Tensor:
