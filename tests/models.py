@@ -1,13 +1,13 @@
 """Tiny random checkpoints in stock format, made on the spot: no download, and nothing that is learned."""
 
-import importlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from tiny_family import tiny_family
 
 from adallava.adapters import save_adapter, weights_sha256
 from adallava.errors import AdallavaError
@@ -271,21 +271,14 @@ def tiny_image(seed: int = 0, size: tuple[int, int] = (28, 28)) -> Image.Image:
 
 
 def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -> dict[str, Any]:
-    """Return a batch of prompts with `images_each` pictures a prompt, padded on the left.
-
-    For LLaVA-NeXT the pictures have `NEXT_SIZES` in turn, for a Qwen-VL `QWEN_SIZES`, for Llava one size.
-    """
-    from tiny_qwen import QWEN_SIZES
-
+    """Return a batch of prompts with `images_each` pictures each, of its family's sizes in turn, padded on the left."""
     from adallava.model import build_prompt
 
-    sizes = NEXT_SIZES if _in_tiles(processor) else QWEN_SIZES if _of_own_size(processor) else [(28, 28)]
-    sizes = sizes if _others(processor) is None else _others(processor).SIZES
-    images = [tiny_image(index, sizes[index % len(sizes)]) for index in range(len(questions) * images_each)]
+    sizes = tiny_family(processor).sizes
+    numbers = [range(row * images_each, (row + 1) * images_each) for row in range(len(questions))]
+    pictures = [[tiny_image(number, sizes[number % len(sizes)]) for number in own] for own in numbers]
     batch = processor(
-        images=[images[first : first + images_each] for first in range(0, len(images), images_each)]
-        if images
-        else None,
+        images=pictures if images_each else None,
         text=[build_prompt(processor, question, images_each) for question in questions],
         return_tensors="pt",
         padding=True,
@@ -293,58 +286,27 @@ def tiny_inputs(processor: Any, questions: list[str], *, images_each: int = 1) -
     return dict(batch)
 
 
-def tiny_grids(model: Any, pictures: Iterable[int]) -> list[tuple[int, int]]:
-    """Return, by hand, (rows, columns) of the images that a model makes of the pictures of `tiny_inputs`."""
-    from tiny_qwen import QWEN_GRIDS
-
-    if _others(model.processor) is not None:
-        return [grid for picture in pictures for grid in _others(model.processor).GRIDS[picture % 3]]
-    if _of_own_size(model.processor):
-        return [QWEN_GRIDS[picture % len(QWEN_GRIDS)] for picture in pictures]
-    if not _in_tiles(model.processor):
-        return [(4, 4) for _ in pictures]
-    return [grid for picture in pictures for grid in NEXT_GRIDS[picture % len(NEXT_GRIDS)]]
+def tiny_grids(model: Any, pictures: Sequence[int]) -> list[tuple[int, int]]:
+    """Return, by hand, (rows, columns) of the images that a model makes of the pictures of one of `tiny_inputs`."""
+    family = tiny_family(model.processor)
+    if len(pictures) > 1 and family.together is not None:
+        return [*family.together] * len(pictures)
+    return [grid for picture in pictures for grid in family.grids[picture % len(family.grids)]]
 
 
-def tiny_tokens(model: Any, pictures: Iterable[int]) -> list[int]:
+def tiny_tokens(model: Any, pictures: Sequence[int]) -> list[int]:
     """Return N of each of those images."""
     return [rows * columns for rows, columns in tiny_grids(model, pictures)]
 
 
-def _in_tiles(processor: Any) -> bool:
-    return type(processor).__name__ == "LlavaNextProcessor"
-
-
-def _others(processor: Any) -> Any:
-    """Return the module with a further family's tiny model: its `SIZES`, `GRIDS`, `LACKS` and `base_like`."""
-    name = {"Gemma3Processor": "tiny_gemma3", "Idefics3Processor": "tiny_idefics3"}.get(type(processor).__name__)
-    return None if name is None else importlib.import_module(name)
-
-
-def _of_own_size(processor: Any) -> bool:
-    return type(processor).__name__.startswith("Qwen")
-
-
 def lacking(model: Any) -> tuple[str, ...]:
     """Return the methods that a model's family refuses."""
-    from tiny_qwen import QWEN_LACKS
-
-    if _others(model.processor) is not None:
-        return tuple(_others(model.processor).LACKS)
-    return NEXT_LACKS if _in_tiles(model.processor) else QWEN_LACKS if _of_own_size(model.processor) else ()
+    return tiny_family(model.processor).lacks
 
 
 def base_like(model: Any, **options: Any) -> Any:
     """Return a random base of the model's family, see `tiny_base`."""
-    from tiny_qwen import tiny_qwen_base
-
-    if _others(model.processor) is not None:
-        return _others(model.processor).base_like(**options)
-    if _of_own_size(model.processor):
-        if "llm" in options:
-            pytest.skip("its LLM is its own")
-        return tiny_qwen_base(model.config.model_type, **options)
-    return (tiny_next_base if _in_tiles(model.processor) else tiny_base)(**options)
+    return tiny_family(model.processor).base(**options)
 
 
 def with_every_option(full: Any, method: str) -> Any:
@@ -362,26 +324,33 @@ def sample_of(inputs: dict[str, Any], index: int, *, images_each: int = 1) -> di
         name for name in ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids") if name in inputs
     )
     alone = {name: inputs[name][index : index + 1, real] for name in of_tokens}
-    beside = {
-        name: inputs[name][images] for name in ("pixel_values", "image_sizes", "image_grid_thw") if name in inputs
-    }
+    beside = {name: inputs[name][images] for name in ("image_sizes", "image_grid_thw") if name in inputs}
+    if "batch_num_images" in inputs:
+        beside["batch_num_images"] = inputs["batch_num_images"][index : index + 1]
     if "pixel_attention_mask" in inputs:  # Of which each sample has a row.
         row = slice(index, index + 1)
         beside = {name: inputs[name][row] for name in ("pixel_values", "pixel_attention_mask")}
-    if "image_grid_thw" in inputs:
-        counts = inputs["image_grid_thw"].prod(dim=1).tolist()
-        first, behind = sum(counts[: images.start]), sum(counts[: images.stop])
-        beside["pixel_values"] = inputs["pixel_values"][first:behind]
+    elif "pixel_values" in inputs:
+        beside["pixel_values"] = torch.cat(_pixels_by_picture(inputs, images_each)[images])
     return alone | beside
 
 
 def in_other_order(inputs: dict[str, Any]) -> dict[str, Any]:
     """Return a batch of one picture a prompt backward, padding and all."""
     backward = {name: tensor.flip(0) for name, tensor in inputs.items()}
+    return backward | {"pixel_values": torch.cat(_pixels_by_picture(inputs, 1)[::-1])}
+
+
+def _pixels_by_picture(inputs: dict[str, Any], images_each: int) -> Sequence[torch.Tensor]:
+    """Return the rows of each picture's pixels: of each of its patches, of each of its tiles, or one."""
+    from tiny_internvl import TILES
+
+    pixels, count = inputs["pixel_values"], len(inputs["input_ids"]) * images_each
     if "image_grid_thw" in inputs:
-        patches = inputs["pixel_values"].split(inputs["image_grid_thw"].prod(dim=1).tolist())
-        backward["pixel_values"] = torch.cat(patches[::-1])
-    return backward
+        return pixels.split(inputs["image_grid_thw"].prod(dim=1).tolist())
+    if len(pixels) != count:
+        return pixels.split([TILES[picture % len(TILES)] for picture in range(count)])
+    return pixels.split(1)
 
 
 SCHEDULERS = scheduler_names()

@@ -89,7 +89,7 @@ def test_a_folder_without_processor_is_named(folder: Path) -> None:
 
 def test_another_model_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UnsupportedModeError, match="family 'bert'; supported are: .*llava"):
+    with pytest.raises(UnsupportedModeError, match=r"family 'bert'; supported are: .*llava"):
         AdaLlava.from_pretrained(str(tmp_path), method="full")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import save_tiny_adapter, tiny_image, tiny_tokenizer
+from models import save_tiny_adapter, tiny_base, tiny_image, tiny_tokenizer
 
 from adallava.families.transformers_internals import without_videos
 from adallava.selection.selector_contract import TowerShape
@@ -52,8 +52,8 @@ def tiny_internvl_processor() -> Any:
     )
 
 
-def tiny_internvl_base(*, llm: str = "qwen2", attn_implementation: str = "sdpa", qk_norm: bool = False) -> Any:
-    """Return a random model, in eval mode; weights as in `tiny_base`."""
+def tiny_internvl_base(*, llm: str = "qwen2", qk_norm: bool = False, **options: Any) -> Any:
+    """Return a random model, in eval mode; see `tiny_base`."""
     import transformers
 
     tokenizer = tiny_tokenizer(**_SPECIAL)
@@ -68,26 +68,15 @@ def tiny_internvl_base(*, llm: str = "qwen2", attn_implementation: str = "sdpa",
         "use_qk_norm": qk_norm,
         "use_absolute_position_embeddings": True,
     }
-    text = transformers.AutoConfig.for_model(
-        llm,
-        vocab_size=len(tokenizer),
-        hidden_size=48,
-        intermediate_size=96,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    text = tiny_base(llm=llm, **options).config.text_config
+    text.vocab_size = len(tokenizer)
     config = transformers.InternVLConfig(
         vision_config=vision,
         text_config=text,
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=16,
     )
-    config._attn_implementation = attn_implementation
+    config._attn_implementation = options.get("attn_implementation", "sdpa")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = transformers.InternVLForConditionalGeneration(config)
@@ -96,9 +85,10 @@ def tiny_internvl_base(*, llm: str = "qwen2", attn_implementation: str = "sdpa",
                 torch.nn.init.normal_(parameter, std=0.2)
             elif "lambda" not in name:
                 parameter.data += 0.1 * torch.randn_like(parameter)
+    model.lm_head.weight.data[config.image_token_id] = 0  # Is never the likeliest: no answer holds a picture's token.
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.eval()
+    return model.to(options.get("dtype", torch.float32)).eval()
 
 
 def tiny_internvl(folder: Path, **options: Any) -> Path:

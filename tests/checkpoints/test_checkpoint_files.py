@@ -164,7 +164,7 @@ def test_an_adapter_is_no_model(tiny_folder: Path) -> None:
 def test_a_config_of_another_family_is_told_before_its_weights_are_looked_at(sharded: Path) -> None:
     (sharded / "config.json").write_text('{"model_type": "mllama"}')
     _remove_shard(sharded)
-    with pytest.raises(UnsupportedModeError, match="family 'mllama'; supported are: .*llava"):
+    with pytest.raises(UnsupportedModeError, match=r"family 'mllama'; supported are: .*llava"):
         _load(sharded)
 
 

@@ -15,10 +15,10 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
-    LlavaOnevisionConfig,
     MistralConfig,
     OPTConfig,
     SiglipVisionConfig,
+    VipLlavaConfig,
 )
 
 from adallava.costs.counted import count_costs
@@ -205,5 +205,5 @@ def test_what_cannot_be_counted_is_refused_by_name(config: Any, message: str) ->
 
 
 def test_a_model_without_a_family_is_refused() -> None:
-    with pytest.raises(UnknownNameError, match="llava_onevision"):
-        count_costs(LlavaOnevisionConfig())
+    with pytest.raises(UnknownNameError, match="vipllava"):
+        count_costs(VipLlavaConfig())

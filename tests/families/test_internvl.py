@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import BEFORE_LLM, METHOD_OPTIONS, sample_of, tiny_image
+from models import BEFORE_LLM, METHOD_OPTIONS, tiny_image
 from safetensors.torch import save_file
 from tiny_internvl import (
     INTERNVL_SHAPE,
@@ -64,6 +64,13 @@ def masked_logits(base: Any, inputs: dict[str, Any], kept: Sequence[Sequence[Seq
     return [row[stays.bool()] for row, stays in zip(logits, mask, strict=True)]
 
 
+def alone_of(inputs: dict[str, Any], row: int, tiles: slice) -> dict[str, Any]:
+    """Return one prompt of a batch without padding, with its tiles."""
+    real = inputs["attention_mask"][row].bool()
+    texts = {name: inputs[name][row : row + 1, real] for name in ("input_ids", "attention_mask")}
+    return texts | {"pixel_values": inputs["pixel_values"][tiles]}
+
+
 def test_each_tile_is_an_image_of_its_own(full: AdaLlava, inputs: dict[str, Any]) -> None:
     grids = full.family.grids(PictureInputs(inputs["pixel_values"]))
     assert grids == ((4, 4),) * (TILES[0] + TILES[1] + TILES[2] + TILES[0])
@@ -80,7 +87,7 @@ def test_each_tile_is_an_image_of_its_own(full: AdaLlava, inputs: dict[str, Any]
 def test_the_full_budget_has_the_stock_models_bits(full: AdaLlava, inputs: dict[str, Any], llm: str) -> None:
     model = full if llm == "qwen2" else AdaLlava(tiny_internvl_base(llm=llm, qk_norm=True), full.processor)
     stock = model.base.generate(**inputs, max_new_tokens=4, do_sample=False)
-    alone = sample_of(inputs, 0)
+    alone = alone_of(inputs, 0, slice(0, 1))
     logits = model.base(**alone, use_cache=False).logits
     for each in (model, model.with_method("divprune"), model.with_method("fastv")):
         assert torch.equal(each.generate(**inputs, max_new_tokens=4, do_sample=False).sequences, stock)
@@ -110,7 +117,7 @@ def test_an_answer_does_not_depend_on_its_batch(full: AdaLlava, inputs: dict[str
     together = model.generate(**inputs, token_budget=BUDGETS, max_new_tokens=4, do_sample=False)
     first = 0
     for row, (budget, count) in enumerate(zip(BUDGETS, [1, 7, 1], strict=True)):
-        alone = sample_of(inputs, row) | {"pixel_values": inputs["pixel_values"][first : first + count]}
+        alone = alone_of(inputs, row, slice(first, first + count))
         first += count
         one = model.generate(**alone, token_budget=budget, max_new_tokens=4, do_sample=False)
         assert one.records[0].kept_indices == together.records[row].kept_indices
@@ -136,7 +143,7 @@ def test_labels_and_gradients_are_those_of_masked_tokens(full: AdaLlava, inputs:
 
 @torch.no_grad()
 def test_methods_read_the_layer_that_the_tower_ran(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    """Token 5, in row 1 and column 1 of 4 x 4, is of rows and columns 2 and 3 of the patches, behind the class token."""
+    """Token 5, in row 1 and column 1 of 4 x 4, is of rows and columns 2 and 3 of patches, behind the class token."""
     base = tiny_internvl_base(attn_implementation="eager", qk_norm=True)
     needs = (Need.FEATURE_LAYER, Need.LAST_LAYER, Need.CLS_TOKEN)
     layer = InternVLFamily(base).encode(PictureInputs(inputs["pixel_values"]), needs=needs).feature_layer

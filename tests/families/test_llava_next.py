@@ -18,7 +18,8 @@ from adallava.cli.main import main
 from adallava.doctor.live.checks import diagnose_model
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families import wrap_model
-from adallava.families.llava_next import _places, _tiling
+from adallava.families.anyres import fitted
+from adallava.families.llava_next import _places
 from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
 from adallava.records import SampleRecord
@@ -93,7 +94,7 @@ def test_any_picture_has_as_many_tokens_and_tiles_as_in_transformers(height: int
     from transformers import LlavaNextProcessor
     from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-    tiling = _tiling((height, width), PUBLISHED_PINPOINTS, 336, 24)
+    tiling = fitted((height, width), PUBLISHED_PINPOINTS, 336, 24)
     assert tiling.num_tiles == image_size_to_num_patches((height, width), PUBLISHED_PINPOINTS, 336)
     placeholders = LlavaNextProcessor._get_unpadded_features(None, height, width, 24, 24, tiling.down, tiling.across)
     assert (tiling.rows * tiling.columns, tiling.rows) == placeholders

@@ -7,11 +7,16 @@ import pytest
 from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
 from tiny_gemma3 import tiny_gemma3
 from tiny_idefics3 import tiny_idefics3
+from tiny_internvl import tiny_internvl
+from tiny_onevision import tiny_onevision
 from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = ("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3")
+FAMILIES = (
+    *("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision"),
+    *("gemma3", "idefics3"),
+)
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
@@ -21,8 +26,14 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     if request.param == "llava":
         return tiny_folder
     folder = tmp_path_factory.mktemp(request.param)
-    own = {"llava_next": tiny_next, "gemma3": tiny_gemma3, "idefics3": tiny_idefics3}
-    return own[request.param](folder) if request.param in own else tiny_qwen(request.param, folder)
+    made = {
+        "llava_next": tiny_next,
+        "internvl": tiny_internvl,
+        "llava_onevision": tiny_onevision,
+        "gemma3": tiny_gemma3,
+        "idefics3": tiny_idefics3,
+    }
+    return made[request.param](folder) if request.param in made else tiny_qwen(request.param, folder)
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +86,9 @@ ALWAYS = (
 """Of families with positions and layers of their own."""
 
 
+OWN_TESTS = ("internvl", "llava_onevision")
+"""Families whose own tests hold them to the same on smaller batches; all of it here in `make test-long`."""
+
 BY_THEIR_OWN = ("gemma3", "idefics3")
 """Families whose types of tokens, or scattered placeholders, no reference by hand here has: what goes on inside their
 LLM is held in tests/families/, and by default the rest is, too."""
@@ -95,5 +109,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         in_every_mode = item.path.name in IN_EVERY_MODE
         name = getattr(item, "originalname", item.name)
         later = "qwen" in item.name and (name not in ALWAYS or "test_scheduled" in item.path.name)
+        later |= any(family in item.name for family in OWN_TESTS)
         if later or (in_every_mode and "llava_next" in item.name):
             item.add_marker(pytest.mark.long)

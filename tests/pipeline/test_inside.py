@@ -260,7 +260,8 @@ def test_a_layer_path_with_a_replaced_forward_is_refused(full: AdaLlava) -> None
     base = base_like(full)
     llm_of(base).forward = base.model.language_model.forward
     with pytest.raises(
-        UnsupportedModeError, match=r"forward of this model's (Llama|Qwen3VLText|Qwen2_5_VLText)Model was replaced"
+        UnsupportedModeError,
+        match=r"forward of this model's (Llama|Qwen2|Qwen3VLText|Qwen2_5_VLText)Model was replaced",
     ):
         AdaLlava(base, full.processor).with_method("fastv")
 
@@ -280,6 +281,8 @@ def test_states_of_different_lengths_are_refused(full: AdaLlava, inputs: dict[st
 def test_a_picture_without_text_behind_it_is_refused(model: AdaLlava) -> None:
     text = f"USER: why? {model.processor.image_token}"
     batch = dict(model.processor(images=[tiny_image()], text=[text], return_tensors="pt"))
+    if model.family.name == "internvl":
+        pytest.skip("its processor puts a token behind every picture")
     with pytest.raises(InputError, match="sample 0 has no text behind image 0"):
         model.generate(**batch, token_budget=3)
 

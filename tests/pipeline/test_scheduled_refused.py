@@ -31,7 +31,7 @@ def test_what_cannot_be_scheduled_is_refused(six: AdaLlava, full: AdaLlava, inpu
     with pytest.raises(UnsupportedModeError, match="'olmo2'"):
         six_layers(full, llm="olmo2").with_scheduler("first")
     with pytest.raises(UnsupportedModeError, match="o_proj of this model's layers is a Linear with a bias"):
-        scheduled(six_layers(full, attention_bias=True), "heads")
+        scheduled(six_layers(full, llm="llama", attention_bias=True), "heads")
     with pytest.raises(UnsupportedModeError, match="2 key-value heads and 96 neurons cannot be split into 4"):
         six.with_scheduler(HeadsScheduler(six.family.decoder().shape, groups=4))
     for name in ("output_hidden_states", "output_attentions"):

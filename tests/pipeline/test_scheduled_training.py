@@ -76,7 +76,7 @@ def test_labels_positions_and_lengths_around_the_token_fit_in_a_mixed_batch(six:
             assert output.batch.labels[row, place] == -100
             # The token is the prompt's last one again, with the latency on top, right before it.
             assert output.batch.input_ids[row, place] == output.batch.input_ids[row, place + 1]
-            of_token, of_last = output.batch.position_ids[..., row, place : place + 2].flatten(0, -2).T.reshape(2, -1)
+            of_token, of_last = output.batch.position_ids[..., row, place : place + 2].reshape(-1, 2).T
             assert torch.equal(of_token, of_last)
             assert not torch.equal(output.batch.inputs_embeds[row, place], output.batch.inputs_embeds[row, place + 1])
     expected = torch.nn.functional.cross_entropy(

@@ -133,7 +133,8 @@ def test_at_the_full_budget_the_projector_reads_what_stock_reads_as_it_lies_in_m
     full.with_method("divprune").forward(**inputs, token_budget=1.0)
     hook.remove()
     stock, *ours = read
-    assert len(ours) == 3, "once for the model, and twice where the method reads projected tokens"
+    # Once for the model, and twice where the method reads projected tokens; or once, where all are chosen behind it.
+    assert len(ours) == (2 if full.family.name == "llava_onevision" else 3)
     for shape, stride, values in ours:
         assert (shape, stride) == stock[:2]
         assert torch.equal(values, stock[2])

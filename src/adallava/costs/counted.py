@@ -208,7 +208,7 @@ def _count(run: Callable[[], Any], modules: Sequence[nn.Module]) -> _Run:
     finally:
         for hook in hooks:
             hook.remove()
-    by_product = counter.get_flop_counts()["Global"]
+    by_product = counter.get_flop_counts().get("Global", {})  # Of no product, none.
     convolution = sum(flops for product, flops in by_product.items() if "convolution" in str(product))
     return _Run(counter.get_total_flops(), convolution, tuple(by_module), result)
 

@@ -16,8 +16,10 @@ from adallava.families.layer_inputs import LayerInputs
 from adallava.families.picture_inputs import PictureInputs
 from adallava.registry import family_names, load_family_class
 
-_OF_PICTURES = {"pixel_values", "image_sizes", "image_grid_thw", "pixel_attention_mask", "pixel_values_videos"}
+_OF_PICTURES = {"pixel_values", "image_sizes", "batch_num_images", "image_grid_thw", "pixel_attention_mask"}
 """What processors make of pictures, of whatever family: not to be taken for an argument of `generate`."""
+
+_OF_VIDEOS = {"pixel_values_videos", "image_sizes_videos", "video_grid_thw"}
 
 
 def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInputs | None, dict[str, Any]]:
@@ -32,8 +34,10 @@ def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInpu
     """
     pixels, *beside = family.picture_inputs
     rest = {name: value for name, value in given.items() if name not in family.picture_inputs}
-    for name in _OF_PICTURES & rest.keys():
-        if rest.pop(name) is not None:
+    for name in (_OF_PICTURES | _OF_VIDEOS) & rest.keys():
+        if rest.pop(name) is not None and name in _OF_VIDEOS:
+            raise InputError(f"only pictures are taken, and {name} is of a video: give its frames as pictures")
+        if given[name] is not None:
             raise InputError(f"models of type {family.name!r} take no {name}: give what their own processor makes")
     if isinstance(family, GivesCompanions):
         rest = {name: value for name, value in rest.items() if name not in family.token_inputs}

@@ -10,14 +10,14 @@ method it looks like a patch of zeros; behind the projector it is the model's `i
 
 import itertools
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from adallava.checkpoints.schemas import MAX_TILES
-from adallava.errors import CheckpointError, InputError, UnsupportedModeError
+from adallava.errors import UnsupportedModeError
+from adallava.families.anyres import Tiling, check_pinpoints, sizes_of, tiles_of, tiling_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
@@ -42,13 +42,7 @@ class LlavaNextFamily(LlavaParts):
         super().__init__(model)
         if self.no_grid is not None:
             raise UnsupportedModeError(f"{self.no_grid}, of which LLaVA-NeXT joins tiles")
-        pinpoints, tile = model.config.image_grid_pinpoints, model.config.vision_config.image_size
-        for pinpoint in pinpoints:
-            if not tile <= min(pinpoint) <= max(pinpoint) <= tile * MAX_TILES:
-                raise CheckpointError(
-                    f"image_grid_pinpoints has {pinpoint}, and a tile's side is {tile} pixels: a picture is cut into 1 "
-                    f"to {MAX_TILES} of them a side"
-                )
+        check_pinpoints(model.config)
 
     @property
     def shape(self) -> TowerShape:
@@ -70,12 +64,6 @@ class LlavaNextFamily(LlavaParts):
             InputError: if there are no sizes, or not one for each picture, or one too narrow for its tiles.
         """
         tilings = self._tilings(pictures)
-        for (height, width), tiling in zip(_sizes(pictures), tilings, strict=True):
-            if tiling.rows * tiling.columns == 0:
-                raise InputError(
-                    f"a picture of {width} x {height} pixels is so narrow that none of its tiles' patches is left when "
-                    "the padding is cut off: cut it first"
-                )
         return tuple(grid for tiling in tilings for grid in (self._shape.grid, (tiling.rows, tiling.columns + 1)))
 
     def tower_runs(self, pictures: PictureInputs) -> tuple[int, ...]:
@@ -86,14 +74,9 @@ class LlavaNextFamily(LlavaParts):
         """Return each picture whole, and joined from its tiles with a column of zeros for the ends of its rows."""
         patch, side = self._model.config.vision_config.patch_size, self._shape.grid[0]
         seen: list[Tensor] = []
-        whole_patches = pictures.pixel_values[..., : side * patch, : side * patch]
-        for tiles, tiling in zip(whole_patches, self._tilings(pictures), strict=True):
-            whole, *parts = tiles[: tiling.num_tiles]
-            rows = [torch.cat(parts[at : at + tiling.across], dim=2) for at in range(0, len(parts), tiling.across)]
-            down = slice(tiling.top * patch, (tiling.top + tiling.rows) * patch)
-            across = slice(tiling.left * patch, (tiling.left + tiling.columns) * patch)
-            joined = torch.cat(rows, dim=1)[:, down, across]
-            seen += [whole, torch.nn.functional.pad(joined, (0, patch))]
+        for tiles, tiling in zip(pictures.pixel_values, self._tilings(pictures), strict=True):
+            joined = tiling.joined(tiles, patch, side)
+            seen += [tiles[0, :, : side * patch, : side * patch], torch.nn.functional.pad(joined, (0, patch))]
         return tuple(seen)
 
     def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
@@ -104,14 +87,7 @@ class LlavaNextFamily(LlavaParts):
             needs: what a method reads of the tower's layers.
         """
         tilings = self._tilings(pictures)
-        most = max(tiling.num_tiles for tiling in tilings)
-        if pictures.pixel_values.shape[1] < most:
-            raise InputError(
-                f"the processor cuts a picture into {pictures.pixel_values.shape[1]} tiles at most, and by the model's "
-                f"config it has {most}: image_grid_pinpoints of the two must be the same"
-            )
-        shown = zip(pictures.pixel_values, tilings, strict=True)
-        tiles = torch.cat([picture[: tiling.num_tiles] for picture, tiling in shown])
+        tiles = tiles_of(pictures, [tiling.num_tiles for tiling in tilings])
         tower = super().encode(PictureInputs(tiles), needs=needs)
         places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
         spans = _spans(tilings)
@@ -144,75 +120,11 @@ class LlavaNextFamily(LlavaParts):
         ended = torch.cat([tiles, newline[None], torch.zeros_like(newline)[None]])
         return ended[vision.places]
 
-    def _tilings(self, pictures: PictureInputs) -> "list[_Tiling]":
-        config, side = self._model.config, self._shape.grid[0]
-        pinpoints, image_size = config.image_grid_pinpoints, config.vision_config.image_size
-        return [_tiling(size, pinpoints, image_size, side) for size in _sizes(pictures)]
+    def _tilings(self, pictures: PictureInputs) -> list[Tiling]:
+        return [tiling_of(size, self._model.config, self._shape.grid[0]) for size in sizes_of(pictures)]
 
 
-def _sizes(pictures: PictureInputs) -> list[tuple[int, int]]:
-    """Return rows and columns of each picture's pixels before the processor."""
-    if "image_sizes" not in pictures.beside:
-        raise InputError("LLaVA-NeXT needs the pictures' sizes: give the processor's image_sizes too")
-    sizes = [(int(rows), int(columns)) for rows, columns in pictures.beside["image_sizes"].tolist()]
-    if len(sizes) != len(pictures.pixel_values):
-        raise InputError(f"image_sizes has {len(sizes)} rows, pixel_values {len(pictures.pixel_values)}: one each")
-    return sizes
-
-
-@dataclass(frozen=True)
-class _Tiling:
-    """One picture's tiles, and what is left of their patches when the padding is cut off.
-
-    Attributes:
-        down: tiles in a column.
-        across: tiles in a row.
-        top: patches cut off above, and below.
-        left: patches cut off on the left, and on the right.
-        rows: of patches that are left.
-        columns: of patches that are left.
-    """
-
-    down: int
-    across: int
-    top: int
-    left: int
-    rows: int
-    columns: int
-
-    @property
-    def num_tiles(self) -> int:
-        """With the whole picture, which comes first."""
-        return self.down * self.across + 1
-
-
-def _tiling(size: Sequence[int], pinpoints: Sequence[Sequence[int]], tile_pixels: int, side: int) -> _Tiling:
-    """Return the tiling that LLaVA-NeXT gives a picture (its `anyres` and `spatial_unpad`).
-
-    Args:
-        size: (rows, columns) of pixels.
-        pinpoints: sizes that a picture may be fitted into.
-        tile_pixels: side of a tile.
-        side: patches in a row of a tile.
-    """
-    height, width = size
-
-    def fits(pinpoint: Sequence[int]) -> tuple[int, int]:
-        scale = min(pinpoint[1] / width, pinpoint[0] / height)
-        shown = min(int(width * scale) * int(height * scale), width * height)
-        return shown, shown - pinpoint[0] * pinpoint[1]
-
-    best = max(pinpoints, key=fits)
-    down, across = best[0] // tile_pixels, best[1] // tile_pixels
-    rows, columns, top, left = down * side, across * side, 0, 0
-    if width / height > columns / rows:
-        top = (rows - int(round(height * (columns / width), 7))) // 2
-    else:
-        left = (columns - int(round(width * (rows / height), 7))) // 2
-    return _Tiling(down, across, top, left, rows - 2 * top, columns - 2 * left)
-
-
-def _places(tilings: Sequence[_Tiling], side: int) -> Tensor:
+def _places(tilings: Sequence[Tiling], side: int) -> Tensor:
     """Return, for each image's tokens, the row of the tower's flattened output, [I, N of the largest] int64.
 
     Behind the rows of all tiles come two more: a row's end, and nothing.
@@ -234,7 +146,7 @@ def _places(tilings: Sequence[_Tiling], side: int) -> Tensor:
     return places
 
 
-def _spans(tilings: Sequence[_Tiling]) -> list[Span]:
+def _spans(tilings: Sequence[Tiling]) -> list[Span]:
     """Return the tiles of each image: of each picture its whole, then its parts."""
     ends = itertools.accumulate((tiling.num_tiles for tiling in tilings), initial=0)
     pairs = [((first, first + 1), (first + 1, last)) for first, last in itertools.pairwise(ends)]

@@ -43,6 +43,7 @@ FAMILIES = {
     "internvl": "adallava.families.internvl:InternVLFamily",
     "llava": "adallava.families.llava:LlavaFamily",
     "llava_next": "adallava.families.llava_next:LlavaNextFamily",
+    "llava_onevision": "adallava.families.llava_onevision:LlavaOnevisionFamily",
     "smolvlm": "adallava.families.idefics3:SmolVLMFamily",
     "qwen2_vl": "adallava.families.qwen2_vl:Qwen2VLFamily",
     "qwen2_5_vl": "adallava.families.qwen2_5_vl:Qwen25VLFamily",
