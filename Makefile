@@ -17,7 +17,7 @@ OLDEST_STAMP := $(OLDEST_VENV)/.installed
 # What is imported is compiled once, when it is first imported: pip would compile four times as many files, one by one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-long test-lmms test-newest test-oldest lint wheel environments collected clean
+.PHONY: sweep test test-long ratios test-lmms test-newest test-oldest lint wheel environments collected clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT) \
@@ -34,6 +34,10 @@ test-long: $(STAMP) $(LMMS_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long and not lmms"
 	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and long" -W default \
 	  $(call marked,lmms)
+
+# Engines against stock, pruned against full, on tiny shapes within one run: fails on a gross loss alone.
+ratios: $(STAMP)
+	$(BIN)/python benchmarks/ratios.py
 
 # Files of a marker alone: to read them all takes longer than many of these tests.
 marked = $$(grep -rlE 'mark\.$(1)\b' tests --include='test_*.py')

@@ -1,6 +1,9 @@
 """Tables of what the clock and the memory said: for `show.py`, from the files that the benchmarks write."""
 
+from collections.abc import Iterable
 from typing import Any
+
+from adallava.families.overview import ABILITIES, family_facts
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -252,6 +255,34 @@ def speed(published: Figures) -> list[str]:
     rows += ["", f"Medians of {cells[-1]['repeats']} rounds in turns, of the whole batch; {published['text_tokens']} "]
     rows[-1] += f"tokens of text a prompt, N = {published['num_vision_tokens']}. The machine: "
     rows[-1] += f"{most['flops_per_s'] / 1e12:.0f} TFLOP/s, {most['bytes_per_s'] / 1e12:.2f} TB/s ({most['source']})."
+    return rows
+
+
+def speed_of_shapes(files: Iterable[Figures]) -> list[str]:
+    """Return the same of several models, each at batch 1, without stock transformers."""
+    rows = ["| shapes | N | engine | cell | tower, ms | first token, ms | a token, ms | peak, GiB |"]
+    rows.append("| --- | ---: | --- | --- | ---: | ---: | ---: | ---: |")
+    for published in files:
+        for cell in published["cells"]:
+            if "error" in cell:
+                continue
+            first, _, token = (cell["ms"][name]["median"] for name in _SPEEDS)
+            rows.append(
+                f"| {published['shapes']} | {published['num_vision_tokens']} | {cell['engine']} | `{cell['cell']}` | "
+                f"{cell['ms']['vision']['median']:.1f} | {first:.1f} | {token:.2f} | "
+                f"{cell['peak_memory_bytes'] / 2**30:.1f} |"
+            )
+    return rows
+
+
+def families() -> list[str]:
+    """Return the model families, and what each can do."""
+    facts = family_facts()
+    rows = ["| `model_type` | its tokens | " + " | ".join(ABILITIES) + " |"]
+    rows.append("| --- | --- |" + " :---: |" * len(ABILITIES))
+    for one in facts:
+        marks = ("yes" if name in one.abilities else "" for name in ABILITIES)
+        rows.append(f"| `{one.name}` | {one.about} | " + " | ".join(marks) + " |")
     return rows
 
 

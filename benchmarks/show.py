@@ -30,6 +30,7 @@ PAGES = (
     "docs/engines.md",
     "src/adallava/bundled/tiny/README.md",
 )
+_SHAPES = ("speed_qwen2.5-vl-7b", "speed_qwen3-vl-8b")
 STAGES = (
     "align",
     "base",
@@ -343,6 +344,11 @@ TABLES = {
     "quantization": lambda: clock_tables.quantization(_published("quantization")),
     "quantization_provenance": lambda: clock_tables.provenance(_published("quantization")),
     "speed": lambda: clock_tables.speed(_published("speed")),
+    "speed_fp8": lambda: clock_tables.speed(_published("speed_fp8")),
+    "speed_fp8_provenance": lambda: clock_tables.provenance(_published("speed_fp8")),
+    "speed_families": lambda: clock_tables.speed_of_shapes(map(_published, _SHAPES)),
+    "speed_families_provenance": lambda: clock_tables.provenance(_published(_SHAPES[0])),
+    "families": clock_tables.families,
     "speed_line": lambda: clock_tables.speed_line(_published("speed")),
     "speed_provenance": lambda: clock_tables.provenance(_published("speed")),
     "selection": lambda: clock_tables.selection(_published("selection")),

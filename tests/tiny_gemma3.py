@@ -97,11 +97,6 @@ def tiny_gemma3_base(
     return model.to(dtype).eval()
 
 
-def base_like(**options: Any) -> Any:
-    """Return `tiny_gemma3_base`: what `models.base_like` asks for."""
-    return tiny_gemma3_base(**options)
-
-
 def tiny_gemma3(folder: Path, **options: Any) -> Path:
     """Save a random Gemma 3 with its processor, and a random adapter for `question`, to `folder`; return it."""
     tiny_gemma3_base(**options).save_pretrained(folder)

@@ -94,11 +94,6 @@ def tiny_idefics3_base(
     return model.to(dtype).eval()
 
 
-def base_like(**options: Any) -> Any:
-    """Return `tiny_idefics3_base`: what `models.base_like` asks for."""
-    return tiny_idefics3_base(**options)
-
-
 def tiny_idefics3_processor() -> Any:
     """Return Idefics3's own, tiles of 56 x 56 pixels; older transformers has none without torchvision."""
     import transformers

@@ -15,10 +15,10 @@ from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.capabilities import adds_rows, decoder_of, take_pictures, window_tokens
-from adallava.families.family_contract import Family
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
-from adallava.families.quantization import check_quantization, check_untrained, quantization_of, quantize
+from adallava.families.quantization import check_quantization, check_untrained, quantize
+from adallava.model_facts import ModelFacts
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
@@ -37,12 +37,11 @@ from adallava.records import FULL_METHOD, WhatRan
 from adallava.registry import load_selector_class
 from adallava.scheduling.scheduler_contract import Scheduler, has_free_token
 from adallava.selection.layer_contract import AnySelector, LayerSelector
-from adallava.selection.selector_contract import TowerShape, WordsMethod
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "LatencyLike", "build_prompt"]
 
 
-class AdaLlava:
+class AdaLlava(ModelFacts):
     """A stock Llava that answers from K of its N vision tokens.
 
     The base is held, never changed: models that share one (see `with_method`) may be used side by side, and
@@ -134,8 +133,8 @@ class AdaLlava:
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
             pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
             engine: how answers are run, see `with_engine`.
-            quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" their products' time
-                as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
+            quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" multiplies
+                in 8 bits as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
@@ -281,21 +280,6 @@ class AdaLlava:
         """Give back the memory that engines hold between calls: graphs and caches. The next call begins anew."""
         self._engines.release()
 
-    @property
-    def engine(self) -> str:
-        """The engine that runs what it can; an answer's own is in its record."""
-        return self._engines.preferred
-
-    @property
-    def quantization(self) -> str:
-        """How the LLM's layers are quantized; "none" if they are not."""
-        return quantization_of(self.base)
-
-    @property
-    def config(self) -> Any:
-        """The base's."""
-        return self.base.config
-
     def can_generate(self) -> bool:
         """Refuse the question, which `transformers.pipeline` asks of its model.
 
@@ -306,71 +290,6 @@ class AdaLlava:
             "an AdaLlava is no model for transformers.pipeline, which has no budgets and expects tensors: call "
             "generate(), or make one from a pipeline's parts: AdaLlava(pipe.model, pipe.processor)"
         )
-
-    @property
-    def family(self) -> Family:
-        """The stages of the model, for training and for tools."""
-        return self._family
-
-    @property
-    def base(self) -> Any:
-        """The stock transformers model."""
-        return self._family.model
-
-    @property
-    def name_or_path(self) -> str:
-        """The base's, as it was asked for."""
-        return self._files.name_or_path
-
-    @property
-    def method(self) -> str:
-        """Name of the selection method; "full" if there is none."""
-        return FULL_METHOD if self.selector is None else self.selector.name
-
-    @property
-    def shape(self) -> TowerShape:
-        """N, C, D and the grid."""
-        return self._family.shape
-
-    @property
-    def device(self) -> torch.device:
-        """The device that everything is on."""
-        return self._family.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The base's floating-point type."""
-        return self._family.dtype
-
-    def num_words(self, question: str) -> int:
-        """Return how many tokens the words have that the method picks from a question; 0 if it picks none."""
-        if self._language is None or not isinstance(self.selector, WordsMethod):
-            return 0
-        return len(self._language.wording.word_ids(self.selector.words(question)))
-
-    def text_tower_flops(self, question: str) -> int:
-        """Return the FLOPs of comparing one image with a question in a text tower; 0 for methods without one."""
-        if self._language is None or self._language.text_tower is None:
-            return 0
-        return self._language.text_tower.flops(question, self.shape.num_vision_tokens)
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the base's safetensors files. Reads them all, once.
-
-        Raises:
-            CheckpointError: if the model was not made from files.
-        """
-        return self._files.weights_sha256
-
-    @property
-    def settings_sha256(self) -> dict[str, str]:
-        """SHA-256 by name of the checkpoint's configuration, tokenizer and template files.
-
-        Raises:
-            CheckpointError: if the model was not made from files.
-        """
-        return self._files.settings_sha256
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the weights of the learned method, the learned scheduler, or both, to one folder.

@@ -22,7 +22,7 @@ def broken_run(tmp_path: Path) -> Path:
 def test_a_healthy_run_exits_0_and_says_what_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(write_run(tmp_path, healthy_records()))]) == 0
     output = capsys.readouterr().out
-    assert "healthy: 18 checks passed" in output
+    assert "healthy: 19 checks passed" in output
     assert "first-token-eos" in output
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from models import tiny_base
+from tiny_qwen import tiny_qwen_base
 
 from adallava import AdaLlava
 from adallava.engines.fused_layers import FusedStack
@@ -21,10 +22,13 @@ def logits(stack: Any, plain: LayerStack, length: int = 7) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
     seat: Seat = make_seat(plain, 2, 16, torch.zeros(2, cache_numel(plain, 2, 16)))
     seat.embeds_of(length).copy_(torch.randn(2, length, plain.width, generator=generator))
-    seat.positions_of(length).copy_(torch.arange(length).expand(2, -1))
+    positions = seat.positions_of(length)
+    positions.copy_(torch.arange(length).expand_as(positions))
+    if positions.dim() == 3:
+        positions[2, :, 2:5] += 3
     seat.last.copy_(torch.tensor([length - 1, length - 3]))
     whole = Segment(tuple(map(LayerStep, range(len(plain.layers)))), enter=True, leave=True)
-    prefill(stack, seat, length, whole, hides=False, pick="greedy")
+    prefill(stack, seat, length, whole, hides=False, adds=False, pick="greedy")
     seen = [seat.logits.clone()]
     for _ in range(2):
         decode(stack, seat, whole, pick="greedy")
@@ -45,6 +49,14 @@ def test_joined_layers_give_the_stock_layers_logits(llm: str, options: dict[str,
     assert torch.allclose(logits(fused, stack), expected, atol=1e-5)
     assert torch.allclose(logits(stack, stack), expected, atol=1e-6), "the stock model runs on the same memory"
     assert all(torch.equal(weight, before[name]) for name, weight in base.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
+def test_joined_layers_read_rows_of_positions_as_the_stock_layers(kind: str) -> None:
+    stack = layer_stack(tiny_qwen_base(kind))
+    assert stack.position_rows == 3
+    expected = logits(stack, stack)
+    assert torch.allclose(logits(FusedStack(stack, compiles=False), stack), expected, atol=1e-5)
 
 
 def test_weights_are_held_once_and_found_again(full: AdaLlava) -> None:

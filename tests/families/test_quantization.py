@@ -15,7 +15,7 @@ from models import tiny_inputs
 
 from adallava import AdaLlava
 from adallava.engines.fused_layers import FusedStack
-from adallava.engines.layer_kernels import PLAIN
+from adallava.engines.layer_kernels import PLAIN, kernels_for
 from adallava.engines.watch import ModelWatch
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.head_groups import check_splittable
@@ -73,14 +73,24 @@ def test_joined_weights_are_quantized_as_one_and_held_once(
     if name == "fp8":
         with pytest.raises(UnsupportedModeError, match="multiples of 16"):
             quantize(copy.deepcopy(full.base).to(torch.bfloat16), name)  # 24 rows
-    quantize(base, name)
     stack = layer_stack(base)
     layer: Any = stack.layers[0]
+    with torch.no_grad():
+        layer.mlp.gate_proj.weight[5] = 0.0
+    quantize(base, name)
     states = torch.randn(2, 5, stack.width, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    states[1, 3] = 0.0  # as a padded token is
     expected = torch.cat([part(states) for part in (layer.mlp.gate_proj, layer.mlp.up_proj)], dim=-1)
+    assert expected.isfinite().all()
+    assert not expected[1, 3].any()
     held = sum(stored_bytes(stack.layers[0]).values())
     fused = FusedStack(stack, compiles=False)
     assert torch.equal(torch.nn.functional.linear(states, *fused.weights[0].gate_up), expected)
+    kernels = kernels_for(fused.weights[0].products())
+    assert (kernels is PLAIN) == (name != "fp8")
+    residual = torch.zeros_like(expected)
+    added = kernels.added(states, fused.weights[0].gate_up, residual)
+    torch.testing.assert_close(added, expected, rtol=2**-7, atol=2**-7)  # bfloat16, rounded twice
     assert layer.mlp.up_proj(states).equal(expected[..., expected.shape[-1] // 2 :]), "the stock model, as before"
     parts = [
         weight.qdata.untyped_storage().data_ptr() for weight in (layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight)

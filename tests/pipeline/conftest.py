@@ -13,10 +13,7 @@ from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = (
-    *("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision"),
-    *("gemma3", "idefics3"),
-)
+FAMILIES = (*("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "internvl", "llava_onevision"),)
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
@@ -26,14 +23,9 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     if request.param == "llava":
         return tiny_folder
     folder = tmp_path_factory.mktemp(request.param)
-    made = {
-        "llava_next": tiny_next,
-        "internvl": tiny_internvl,
-        "llava_onevision": tiny_onevision,
-        "gemma3": tiny_gemma3,
-        "idefics3": tiny_idefics3,
-    }
-    return made[request.param](folder) if request.param in made else tiny_qwen(request.param, folder)
+    own = {"llava_next": tiny_next, "gemma3": tiny_gemma3, "idefics3": tiny_idefics3}
+    own |= {"internvl": tiny_internvl, "llava_onevision": tiny_onevision}
+    return own[request.param](folder) if request.param in own else tiny_qwen(request.param, folder)
 
 
 @pytest.fixture(scope="session")
@@ -78,16 +70,20 @@ IN_EVERY_MODE = (
 )
 
 
-ALWAYS = (
-    *("test_full_budget_is_the_stock_model_to_the_bit", "test_a_mixed_batch_gives_each_sample_what_it_gives_alone"),
-    *("test_fewer_tokens_are_the_stock_model_with_the_others_taken_out",),
-    *("test_masking_dropped_tokens_equals_removing_them",),
-)
-"""Of families with positions and layers of their own."""
+ALWAYS = {
+    "qwen2_5_vl": ("test_full_budget_is_the_stock_model_to_the_bit",),
+    "qwen3_vl": (
+        "test_full_budget_is_the_stock_model_to_the_bit",
+        "test_fewer_tokens_are_the_stock_model_with_the_others_taken_out",
+        "test_masking_dropped_tokens_equals_removing_them",
+    ),
+}
+"""Of families with rows of positions, in `make test` too: the second has all that the first has, and deepstack."""
 
 
 OWN_TESTS = ("internvl", "llava_onevision")
 """Families whose own tests hold them to the same on smaller batches; all of it here in `make test-long`."""
+
 
 BY_THEIR_OWN = ("gemma3", "idefics3")
 """Families whose types of tokens, or scattered placeholders, no reference by hand here has: what goes on inside their
@@ -108,7 +104,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         in_every_mode = item.path.name in IN_EVERY_MODE
         name = getattr(item, "originalname", item.name)
-        later = "qwen" in item.name and (name not in ALWAYS or "test_scheduled" in item.path.name)
+        later = any(family in item.name and name not in always for family, always in ALWAYS.items())
         later |= any(family in item.name for family in OWN_TESTS)
         if later or (in_every_mode and "llava_next" in item.name):
             item.add_marker(pytest.mark.long)

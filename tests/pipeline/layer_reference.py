@@ -147,5 +147,5 @@ class ByHand:
         columns += range(behind, left.shape[1])
         positions = read.positions[..., columns]
         if self.compact:
-            positions = extended(counted_anew(self.base, self.sample, patches, self.grids or [(1, 1)]), self.new)
+            positions = extended(counted_anew(self.base, self.sample, patches, self.grids), self.new)
         return Sequence(hidden, positions, _side_by_side(first, keep_counts), patches)

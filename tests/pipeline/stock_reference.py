@@ -43,6 +43,9 @@ def counted_anew(base: Any, sample: dict[str, Any], kept: Sequence[Sequence[int]
     """Return the positions of what is left, counted anew, as `stock_positions`: an image's rows and columns that are
     left become neighbors, and text goes on behind the longer side."""
     (ids,) = sample["input_ids"]
+    if stock_positions(base, sample).dim() == 2:
+        text = int((ids != base.config.image_token_id).sum())
+        return torch.arange(text + sum(map(len, kept)))[None]
     rows: list[tuple[int, int, int]] = []
     image, seen, begin = 0, 0, 0
     for token in ids.tolist():
@@ -58,8 +61,6 @@ def counted_anew(base: Any, sample: dict[str, Any], kept: Sequence[Sequence[int]
         seen += 1
         if seen == height * width:
             begin, image, seen = begin + max(map(len, left)), image + 1, 0
-    if stock_positions(base, sample).dim() == 2:
-        return torch.arange(len(rows))[None]
     return torch.tensor(rows).T.unsqueeze(1)
 
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from adallava.budget import TokenBudget
-from adallava.records import Run, RunConfig, SampleRecord
+from adallava.records import Results, Run, RunConfig, SampleRecord
 
 LINE = {
     "cell": "uniform@8",
@@ -102,3 +102,66 @@ def test_a_run_reads_back_as_it_was_written():
     run = Run(**RUN)
     assert Run.model_validate_json(run.model_dump_json()) == run
     assert json.loads(run.model_dump_json())["config"]["token_budgets"] == ["8", "0.5"]
+
+
+INTERVAL = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 10}
+CELL = {
+    "cell": "full@1.0",
+    "method": "full",
+    "budget_asked": "1.0",
+    "num_samples": 10,
+    "num_failed": 0,
+    "accuracy": INTERVAL,
+    "accuracy_by_kind": {"counting": INTERVAL},
+    "difference_to_full": None,
+    "empties": {},
+    "empty_share": 0.0,
+    "flagged": False,
+    "flag_reason": None,
+    "num_vision_tokens": 256.0,
+    "tokens_kept": 256.0,
+    "tokens_kept_layer_average": 256.0,
+    "prompt_length": 270.0,
+    "answer_length": 2.0,
+    "flops": {},
+    "part_ms": {},
+    "peak_memory_bytes": None,
+}
+COMPARISON = {
+    "cell_a": "full@1.0",
+    "cell_b": "full@1.0",
+    "difference": INTERVAL,
+    "p_value": 1.0,
+    "p_adjusted": 1.0,
+    "significant": False,
+}
+
+
+def test_results_of_the_first_version_had_one_dial_and_told_no_methods():
+    results = Results.model_validate_json(json.dumps({"cells": [CELL], "comparisons": [COMPARISON]}))
+    (cell,), (comparison,) = results.cells, results.comparisons
+    assert (cell.draws, cell.positions, cell.scheduler, cell.latency_asked, cell.layer_share) == (
+        1,
+        "original",
+        None,
+        "1.0",
+        1.0,
+    )
+    assert (cell.timings, cell.on_front, cell.accuracy_hard, cell.accuracy.method) == ([], [], None, None)
+    assert cell.accuracy_by_kind["counting"].num_pictures is None
+    assert (comparison.test, comparison.family, comparison.equivalent) == (None, None, None)
+    assert (results.dials, results.hard_split, results.seen, results.majority, results.alarms) == (
+        None,
+        None,
+        None,
+        None,
+        [],
+    )
+    assert Results.model_validate_json(results.model_dump_json()) == results
+
+
+@pytest.mark.parametrize("name", ["num_failed", "accuracy", "flagged", "tokens_kept"])
+def test_what_every_version_summed_up_has_no_default_in_a_file(name):
+    cell = {field: value for field, value in CELL.items() if field != name}
+    with pytest.raises(ValidationError, match=rf"cells\.0\.{name}\s+Field required"):
+        Results.model_validate_json(json.dumps({"cells": [cell]}))

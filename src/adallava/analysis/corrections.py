@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from adallava.analysis.clusters import FEW, Clusters
+from adallava.analysis.distributions import normal_isf
 from adallava.analysis.significance import ALPHA
 from adallava.records.estimates import Correction
 
@@ -45,7 +45,7 @@ def correct(p_values: Sequence[float], sums: NDArray[np.float64], clusters: Clus
     """
     holm_p_values = holm(p_values)
     if clusters.effective < FEW or len(p_values) < 2:
-        critical = float(norm.isf(ALPHA / 2.0 / max(1, len(p_values))))
+        critical = normal_isf(ALPHA / 2.0 / max(1, len(p_values)))
         return Corrected(holm_p_values, "holm", critical)
     adjusted, critical = max_t(sums, seed)
     # At the floor flips say no more than "at most that"; Holm's method, of exact p-values, may.

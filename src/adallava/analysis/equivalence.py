@@ -2,9 +2,9 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.distributions import student_sf
 
 
 def equivalence_p_value(differences: NDArray[np.float64], clusters: Clusters, margin: float) -> float:
@@ -22,4 +22,4 @@ def equivalence_p_value(differences: NDArray[np.float64], clusters: Clusters, ma
     room = margin - abs(float(differences.mean()))
     unseen = max(room, 0.0) * (1.0 - max(room, 0.0)) / clusters.effective
     error = float(np.sqrt(clusters.mean_variance(differences) + unseen))
-    return float(student.sf(room / error, clusters.degrees_of_freedom)) if error else 1.0
+    return student_sf(room / error, clusters.degrees_of_freedom) if error else 1.0

@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.distributions import student_isf
 from adallava.analysis.scores import ScoreTable
 from adallava.analysis.statistics import CONFIDENCE, paired_difference, resampled_means
 from adallava.records import Cell
@@ -117,7 +117,7 @@ def _fieller(above: NDArray[np.float64], gained: NDArray[np.float64], clusters: 
     """
     variances = [clusters.mean_variance(values) for values in (above, gained, above - gained)]
     covariance = (variances[0] + variances[1] - variances[2]) / 2.0
-    reach = float(student.isf((1 - CONFIDENCE) / 2, clusters.degrees_of_freedom)) ** 2
+    reach = student_isf((1 - CONFIDENCE) / 2, clusters.degrees_of_freedom) ** 2
     means = float(above.mean()), float(gained.mean())
     square = means[1] ** 2 - reach * variances[1]
     linear = means[0] * means[1] - reach * covariance

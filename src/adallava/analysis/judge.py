@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
-from scipy.stats import t as student
 
 from adallava.analysis.clusters import Clusters
 from adallava.analysis.corrections import Corrected, correct, holm
+from adallava.analysis.distributions import normal_sf, student_isf
 from adallava.analysis.equivalence import equivalence_p_value
 from adallava.analysis.power import least_detectable
 from adallava.analysis.significance import ALPHA, paired_p_value
@@ -122,5 +121,5 @@ def _least_detectable(single: _Single, corrected: Corrected) -> float | None:
     samples = pictures.effective if variance == 0.0 else min(discordance / variance, num_samples)
     critical = corrected.critical
     if single.name == "cluster-t":
-        critical = float(student.isf(norm.sf(critical), pictures.degrees_of_freedom))
+        critical = student_isf(normal_sf(critical), pictures.degrees_of_freedom)
     return least_detectable(samples, discordance, critical)

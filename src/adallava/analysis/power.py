@@ -9,14 +9,14 @@ square of the differences.
 import math
 
 from scipy.optimize import brentq
-from scipy.stats import norm
 
+from adallava.analysis.distributions import normal_isf
 from adallava.analysis.significance import ALPHA
 
 POWER = 0.8
 """The chance of finding a difference that is called detectable."""
 
-_POWER_QUANTILE = float(norm.ppf(POWER))
+_POWER_QUANTILE = normal_isf(1.0 - POWER)
 
 USUAL_DISCORDANCE = 0.1
 """Assumed before a run."""
@@ -24,7 +24,7 @@ USUAL_DISCORDANCE = 0.1
 
 def critical_value(tests: int) -> float:
     """Return the normal quantile that the most conservative step of Holm's method asks of one of so many tests."""
-    return float(norm.isf(ALPHA / 2.0 / max(1, tests)))
+    return normal_isf(ALPHA / 2.0 / max(1, tests))
 
 
 def least_detectable(samples: float, discordance: float, critical: float) -> float | None:

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import irfft, next_fast_len
-from scipy.stats import binom
-from scipy.stats import t as student
 
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.distributions import fair_coins, student_sf
 from adallava.records.estimates import TestName
 
 ALPHA = 0.05
@@ -53,7 +52,7 @@ def _cluster_t_p_value(differences: NDArray[np.float64], clusters: Clusters) -> 
     if variance == 0.0:
         return 0.0
     ratio = abs(float(differences.mean())) / float(np.sqrt(variance))
-    return 2.0 * float(student.sf(ratio, clusters.degrees_of_freedom))
+    return 2.0 * student_sf(ratio, clusters.degrees_of_freedom)
 
 
 def sign_flip_p_value(differences: NDArray[np.float64]) -> float:
@@ -166,6 +165,6 @@ def _enumerated(sizes: NDArray[np.float64], counts: NDArray[np.int64], seen: flo
     for size, count in zip(sizes, counts, strict=True):
         positive = np.arange(count + 1)
         sums = np.add.outer(sums, size * (2.0 * positive - count)).ravel()
-        chances = np.outer(chances, binom.pmf(positive, count, 0.5)).ravel()
+        chances = np.outer(chances, fair_coins(positive, count)).ravel()
     # Slack for sums that are equal but for rounding.
     return float(chances[np.abs(sums) >= seen - 1e-9 * float(counts @ sizes)].sum())

@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
-from scipy.stats import t as student
 
 from adallava.analysis.clusters import Clusters
+from adallava.analysis.distributions import normal_isf, student_isf
 from adallava.records import Interval, PairedDifference
 from adallava.records.estimates import IntervalMethod
 
@@ -191,13 +190,13 @@ def _critical(clusters: Clusters) -> float:
     return _student_quantile(clusters.degrees_of_freedom) if clusters.shared else _NORMAL_QUANTILE
 
 
-_NORMAL_QUANTILE = float(norm.isf(_TAILS[0]))
+_NORMAL_QUANTILE = normal_isf(_TAILS[0])
 
 
 @lru_cache(maxsize=4096)
 def _student_quantile(degrees_of_freedom: float) -> float:
     """Return the quantile; SciPy takes a millisecond for it, and a summary asks thousands of times for a few."""
-    return float(student.isf(_TAILS[0], degrees_of_freedom))
+    return student_isf(_TAILS[0], degrees_of_freedom)
 
 
 def _wilson(mean: float, samples: float, critical: float) -> tuple[float, float]:

@@ -170,6 +170,8 @@ def summarise_cell(
         num_failed=num_samples - int(np.isfinite(own).sum()),
         accuracy=None,
         accuracy_by_kind={},
+        accuracy_hard=None,
+        accuracy_hard_by_kind={},
         difference_to_full=None,
         empties=dict(sorted(empties.items())),
         empty_share=empties.total() / len(records),
@@ -185,6 +187,7 @@ def summarise_cell(
         first_token_spread=_first_token_spread(answered),
         cpu_by_others=_cpu_by_others(answered),
         peak_memory_bytes=max(peaks, default=None),
+        on_front=[],
         timings=list(timings),
     )
     # Only a learned scheduler reads a latency token.

@@ -11,6 +11,9 @@ from adallava.model import AdaLlava
 BEFORE_PICTURE_TOKENS = 5
 """Of a prompt's text; a method inside the LLM needs some behind the picture, too."""
 
+_PICTURE_PX = 560
+"""Of a side, where a tower takes any."""
+
 _MOST_WORDS = 1000
 """Ids that words are drawn from."""
 
@@ -47,15 +50,20 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int) -> dict[str
 def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator) -> dict[str, Any]:
     """Return what the processor makes of a picture of noise, or noise where there is no processor."""
     processor = getattr(model.processor, "image_processor", None)
-    size = int(model.base.config.vision_config.image_size)
+    width, height = getattr(model.processor, "picture_px", None) or (_side(model),) * 2
     if processor is None:
-        pixels = torch.randn(batch_size, 3, size, size, generator=generator)
+        pixels = torch.randn(batch_size, 3, height, width, generator=generator)
         return {"pixel_values": pixels.to(model.device, model.dtype)}
-    noise = torch.randint(0, 256, (size, size, 3), generator=generator, dtype=torch.uint8).numpy()
+    noise = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).numpy()
     made = processor(images=[noise] * batch_size, return_tensors="pt")
     given = {name: made[name] for name in model.family.picture_inputs if name in made}
     given["pixel_values"] = given["pixel_values"].to(model.device, model.dtype)
     return given
+
+
+def _side(model: AdaLlava) -> int:
+    """Return the pixels of a picture's side: the tower's own, or of one that takes any size, a photograph's."""
+    return int(getattr(model.base.config.vision_config, "image_size", _PICTURE_PX))
 
 
 def _words(model: AdaLlava) -> torch.Tensor:

@@ -84,7 +84,8 @@ def take_turn(answer: Answer, new_tokens: int, device: torch.device) -> Turn:
 
 
 def answer_by_transformers(base: Any, inputs: dict[str, Any]) -> Answer:
-    """Return stock `generate` on all tokens."""
+    """Return stock `generate` on all tokens, with everything on the base's device."""
+    inputs = {name: tensor.to(base.device) for name, tensor in inputs.items()}
 
     def answer(new_tokens: int, clock: StageClock | None = None) -> Answered:
         ids = base.generate(**inputs, **_exactly(new_tokens)).cpu()

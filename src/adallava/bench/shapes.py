@@ -1,16 +1,18 @@
-"""Llavas of random weights, by name: what a call costs does not depend on what the weights know.
+"""Models of random weights, by name: what a call costs does not depend on what the weights know.
 
 Sizes from the published config.json of `llava-hf/llava-1.5-7b-hf` and `-13b-hf` (Liu et al., arXiv 2310.03744): Vicuna
-behind CLIP ViT-L/14 at 336 pixels, N = 576. `toy` has the same parts, tiny.
+behind CLIP ViT-L/14 at 336 pixels, N = 576; of `Qwen/Qwen2.5-VL-7B-Instruct` (arXiv 2502.13923) and
+`Qwen/Qwen3-VL-8B-Instruct`. `toy` has LLaVA's parts, tiny.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from adallava.errors import InputError
-from adallava.families.transformers_internals import set_attention
+from adallava.families.transformers_internals import picture_processor, set_attention
 from adallava.model import AdaLlava
 
 _VICUNA_7B = {"vocab_size": 32064, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
@@ -46,20 +48,115 @@ _TOY_TOWER = {
     "num_hidden_layers": 3,
     "patch_size": 14,
 }
-_LLM_AND_TOWER: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "llava-1.5-7b": (_VICUNA_7B, _CLIP_L_336),
-    "llava-1.5-13b": (_VICUNA_13B, _CLIP_L_336),
-    "toy": (_TOY_LLM, _TOY_TOWER),
+_QWEN_IDS = {"vision_start_token_id": 151652, "vision_end_token_id": 151653, "image_token_id": 151655}
+_QWEN2_5_7B = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 28,
+    "max_position_embeddings": 128000,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+}
+_QWEN2_5_TOWER = {
+    "depth": 32,
+    "hidden_size": 1280,
+    "intermediate_size": 3420,
+    "num_heads": 16,
+    "out_hidden_size": 3584,
+    "patch_size": 14,
+    "window_size": 112,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+}
+_QWEN3_8B = {
+    "vocab_size": 151936,
+    "hidden_size": 4096,
+    "intermediate_size": 12288,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "num_hidden_layers": 36,
+    "head_dim": 128,
+    "max_position_embeddings": 262144,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 5e6,
+        "mrope_section": [24, 20, 20],
+        "mrope_interleaved": True,
+    },
+}
+_QWEN3_TOWER = {
+    "depth": 27,
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_heads": 16,
+    "out_hidden_size": 4096,
+    "patch_size": 16,
+    "num_position_embeddings": 2304,
+    "deepstack_visual_indexes": [8, 16, 24],
 }
 
-SHAPES = tuple(_LLM_AND_TOWER)
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model.
+
+    Attributes:
+        family: transformers' classes, without `Config` and `ForConditionalGeneration` behind their name.
+        llm: of its text config.
+        tower: of its vision config.
+        picture_px: width and height of the pictures that it is measured with.
+        more: of its config.
+    """
+
+    family: str
+    llm: Mapping[str, Any]
+    tower: Mapping[str, Any]
+    picture_px: tuple[int, int]
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _llava(llm: dict[str, Any], tower: dict[str, Any]) -> Shape:
+    side = tower["image_size"] // tower["patch_size"]
+    more = {
+        # Behind the words: Vicuna's 32,000, of a vocabulary that is filled up to 32,064.
+        "image_token_id": llm["vocab_size"] - 64,
+        "image_seq_length": side**2,
+        "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default",
+    }
+    towers = {"model_type": "clip_vision_model", **tower}
+    return Shape("Llava", {"model_type": "llama", **llm}, towers, (tower["image_size"],) * 2, more)
+
+
+_SHAPES = {
+    "llava-1.5-7b": _llava(_VICUNA_7B, _CLIP_L_336),
+    "llava-1.5-13b": _llava(_VICUNA_13B, _CLIP_L_336),
+    # A photograph of 0.4 megapixels: N = 414 and 300.
+    "qwen2.5-vl-7b": Shape("Qwen2_5_VL", _QWEN2_5_7B, _QWEN2_5_TOWER, (644, 504), _QWEN_IDS),
+    "qwen3-vl-8b": Shape("Qwen3VL", _QWEN3_8B, _QWEN3_TOWER, (640, 480), _QWEN_IDS),
+    "toy": _llava(_TOY_LLM, _TOY_TOWER),
+}
+
+SHAPES = tuple(_SHAPES)
 """Names."""
 
 
 class NoText:
-    """Stands in for a processor where there is no text: prompts are random ids, and answers are not read."""
+    """Stands in for a processor where there is no text: prompts are random ids, and answers are not read.
+
+    Attributes:
+        image_processor: of pictures at their own size; None for a model that cuts all to one.
+        picture_px: width and height of the pictures that are made up for it.
+    """
 
     tokenizer = None
+
+    def __init__(self, image_processor: Any = None, picture_px: tuple[int, int] | None = None) -> None:
+        """Take what makes pictures."""
+        self.image_processor, self.picture_px = image_processor, picture_px
 
     def batch_decode(self, answers: Sequence[Sequence[int]], **_: Any) -> list[str]:
         """Return an empty text for each answer."""
@@ -72,34 +169,27 @@ def config_of(name: str) -> Any:
     Raises:
         InputError: for an unknown name, with the known ones.
     """
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
+    import transformers
 
-    if name not in _LLM_AND_TOWER:
+    if name not in _SHAPES:
         raise InputError(f"shapes {name!r} are not known: give one of {', '.join(SHAPES)}")
-    llm, tower = _LLM_AND_TOWER[name]
-    side = tower["image_size"] // tower["patch_size"]
-    config = LlavaConfig(
-        text_config=LlamaConfig(**llm).to_dict(),
-        vision_config=CLIPVisionConfig(**tower).to_dict(),
-        # Behind the words: Vicuna's 32,000, of a vocabulary that is filled up to 32,064.
-        image_token_id=llm["vocab_size"] - 64,
-        image_seq_length=side**2,
-        vision_feature_layer=-2,
-        vision_feature_select_strategy="default",
-    )
+    shape = _SHAPES[name]
+    config_class = getattr(transformers, f"{shape.family}Config")
+    config = config_class(text_config=dict(shape.llm), vision_config=dict(shape.tower), **shape.more)
     set_attention(config, "sdpa")
     return config
 
 
 def random_base(config: Any, device: str | torch.device, dtype: torch.dtype) -> Any:
-    """Return a stock Llava of a config, made where it is to lie, with transformers' initial weights in that type."""
-    from transformers import LlavaForConditionalGeneration
+    """Return a stock model of a config, made where it is to lie, with transformers' initial weights in that type."""
+    import transformers
 
+    (shape,) = {shape.family for shape in _SHAPES.values() if type(config).__name__ == f"{shape.family}Config"}
     kept = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            base = LlavaForConditionalGeneration(config)
+            base = getattr(transformers, f"{shape}ForConditionalGeneration")(config)
     finally:
         torch.set_default_dtype(kept)
     return base.eval()
@@ -111,4 +201,13 @@ def random_model(name: str, device: str | torch.device, dtype: torch.dtype) -> A
     Raises:
         InputError: for an unknown name.
     """
-    return AdaLlava(random_base(config_of(name), device, dtype), NoText(), engine="stock")
+    config = config_of(name)
+    return AdaLlava(random_base(config, device, dtype), _pictures_alone(name, config), engine="stock")
+
+
+def _pictures_alone(name: str, config: Any) -> NoText:
+    vision = config.vision_config
+    if not hasattr(vision, "spatial_merge_size"):
+        return NoText(picture_px=_SHAPES[name].picture_px)
+    sizes = {"patch_size": vision.patch_size, "merge_size": vision.spatial_merge_size}
+    return NoText(picture_processor(**sizes), _SHAPES[name].picture_px)

@@ -66,7 +66,7 @@ def add_quantization(group: Any) -> None:
         choices=get_args(QuantizationName),
         default=config_default("quantization"),
         help="of the LLM's layers, by the extra adallava[quantization]: weights in 8 bits, and in fp8 products as "
-        "well, on Hopper (default: %(default)s)",
+        "well, on Hopper, which is for --engine compiled (default: %(default)s)",
     )
 
 

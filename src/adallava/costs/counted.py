@@ -58,7 +58,9 @@ def count_costs(config: Any) -> ModelCosts:
         try:
             parts = costed_parts(config)
             with torch.no_grad(), torch.device("meta"):
-                _counted[key] = ModelCosts(_tower_costs(parts), _projector_flops(parts), _llm_costs(parts))
+                projector = _per_token("the projector", parts.projector, parts.feature_width)
+                added = [_per_token("what is added", each, parts.feature_width) for each in parts.adders]
+                _counted[key] = ModelCosts(_tower_costs(parts), projector, _llm_costs(parts), sum(added), len(added))
         except (InputError, UnknownNameError):
             raise
         except Exception as error:  # Whatever a model of any kind does where there are no values.
@@ -77,14 +79,21 @@ def _tower_costs(parts: CostedParts) -> TowerCosts:
         raise _UncountableError("the vision tower does not make a token of each patch")
     points = [(run.sequence_length, run.flops) for run in runs]
     fixed, per_token, per_pair = _quadratic("the vision tower", points)
+    per_window_pair = 0
+    if parts.windowed_layers:
+        num_layers = len(parts.tower_of_side(parts.side)[1])
+        per_window_pair = _whole("a window", Fraction(per_pair * parts.windowed_layers, num_layers))
     return TowerCosts(
         num_vision_tokens=parts.side**2,
         extra_tokens=extra_tokens.pop(),
         width=parts.tower_width,
         per_patch=_whole("the vision tower", per_patch.pop()),
         per_token=per_token,
-        per_pair=per_pair,
+        per_pair=per_pair - per_window_pair,
         fixed=fixed,
+        patches_per_token=parts.patches_per_token,
+        window=parts.window,
+        per_window_pair=per_window_pair,
     )
 
 
@@ -110,14 +119,14 @@ def _tower_run(parts: CostedParts, side: int) -> _TowerRun:
     )
 
 
-def _projector_flops(parts: CostedParts) -> int:
+def _per_token(name: str, module: nn.Module, width: int) -> int:
     points = []
     for num_tokens in _TOKENS:
-        features = torch.empty(1, num_tokens, parts.feature_width)
-        points.append((num_tokens, _count(partial(parts.projector, features), ()).total))
-    fixed, per_token, per_pair = _quadratic("the projector", points)
+        features = torch.empty(1, num_tokens, width)
+        points.append((num_tokens, _count(partial(module, features), ()).total))
+    fixed, per_token, per_pair = _quadratic(name, points)
     if fixed or per_pair:
-        raise _UncountableError("the projector does not treat each token alone")
+        raise _UncountableError(f"{name} does not treat each token alone")
     return per_token
 
 

@@ -26,7 +26,7 @@ def vision_flops(vision: TowerCosts, *, num_images: int = 1) -> int:
     """
     _require_at_least("num_images", num_images, 0)
     tokens = vision.sequence_length
-    layers = vision.per_token * tokens + vision.per_pair * tokens**2
+    layers = vision.per_token * tokens + vision.per_pair * tokens**2 + vision.per_window_pair * vision.window_pairs
     return num_images * (vision.fixed + vision.per_patch * vision.num_vision_tokens + layers)
 
 
@@ -235,7 +235,8 @@ def answer_flops(
             for tower in encoded
         ),
         "selector": selector_flops,
-        "projector": projector_flops(model, num_vision_tokens if projects_all and tokens_kept else tokens_kept),
+        "projector": projector_flops(model, num_vision_tokens if projects_all and tokens_kept else tokens_kept)
+        + tokens_kept * model.added_per_token,
         "prefill": prefill_flops(model.llm, lengths, layer_shares=layer_shares) + scheduler_flops,
         "decode": decode_flops(model.llm, lengths, answer_length, layer_shares=layer_shares),
     }

@@ -18,6 +18,10 @@ class TowerCosts:
         per_token: FLOPs of one of the S tokens in all layers.
         per_pair: FLOPs of one of the S * S pairs of a query and a key in all layers.
         fixed: FLOPs of a picture, whatever its size.
+        patches_per_token: of a tower that sees each picture at its own size, the patches of one token; None of others.
+        window: side, in tokens, of the windows that some layers look within; None without any.
+        per_window_pair: FLOPs of one pair within a window, in those layers; `per_pair` is then of the others alone.
+        window_pairs: pairs within windows.
     """
 
     num_vision_tokens: int
@@ -27,6 +31,10 @@ class TowerCosts:
     per_token: int
     per_pair: int
     fixed: int = 0
+    patches_per_token: int | None = None
+    window: int | None = None
+    per_window_pair: int = 0
+    window_pairs: int = 0
 
     @property
     def sequence_length(self) -> int:
@@ -36,6 +44,23 @@ class TowerCosts:
     def with_patch_side(self, side: int) -> "TowerCosts":
         """Return the costs of the same tower on a square picture of `side` x `side` patches."""
         return replace(self, num_vision_tokens=side * side)
+
+    def of_grid(self, grid: tuple[int, int]) -> "TowerCosts":
+        """Return the costs of the same tower on a picture of (rows, columns) tokens, where it has its own size."""
+        if self.patches_per_token is None:
+            return self
+        rows, columns = grid
+        pairs = 0
+        if self.window is not None:
+            down, across = (_squares(side, self.window) for side in grid)
+            pairs = self.patches_per_token**2 * down * across
+        return replace(self, num_vision_tokens=rows * columns * self.patches_per_token, window_pairs=pairs)
+
+
+def _squares(side: int, window: int) -> int:
+    """Return the sum of the squares of the parts that windows cut a side into."""
+    whole, rest = divmod(side, window)
+    return whole * window**2 + rest**2
 
 
 @dataclass(frozen=True)
@@ -78,11 +103,15 @@ class ModelCosts:
         vision: of the tower, on a picture as the model was trained.
         projector_per_token: FLOPs of one vision token in the projector.
         llm: of the LLM.
+        added_per_token: FLOPs of one kept vision token in making what is added behind layers of the LLM.
+        added_layers: behind how many.
     """
 
     vision: TowerCosts
     projector_per_token: int
     llm: LLMCosts
+    added_per_token: int = 0
+    added_layers: int = 0
 
     def with_budget_token(self) -> "ModelCosts":
         """Return the costs of the same model with one more token in the tower, for methods that need it."""

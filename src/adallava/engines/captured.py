@@ -21,7 +21,7 @@ from adallava.engines.fused_layers import Stack
 from adallava.engines.graph_store import kept_state
 from adallava.engines.inside_pass import decode_inside, prefill_inside, refusal_inside, stages_of
 from adallava.engines.layer_pass import LayerStep, Pick, Segment, decode, prefill, take_token
-from adallava.engines.placing import place_prompts
+from adallava.engines.placing import place_added, place_prompts
 from adallava.engines.program_of_layers import Pieces, cut, layer_steps
 from adallava.engines.room import Room
 from adallava.engines.seat import Seat, cache_numel, make_seat
@@ -64,26 +64,18 @@ class CapturedEngine:
             return mode
         if run.family.model is not self._room.model:
             return "it was made for another model"
-        if run.inside is not None:
-            both = "a method inside the LLM beside a scheduler of its layers"
-            refused = refusal_inside(run.inside) if run.layers is None else both
-            if refused is not None:
-                return refused
-        if run.layers is not None and not run.layers.runs_whole_layers:
-            return "its scheduler runs parts of layers"
-        if run.program.additions is not None:
-            return "rows are added to its tokens behind some of its layers"
-        batch = run.prepared.batch
-        if batch.others or batch.position_ids.dim() != 2:
-            return "its tokens carry more than one row of positions"
+        refused = _refused_steps(run)
+        if refused is not None:
+            return refused
         device = run.family.device
         if self._room.captures and device.type != "cuda":
             return f"CUDA graphs need a CUDA device, and the model is on {device}"
         if torch.is_autocast_enabled(device.type):
             return "autocast is on"
-        if self._room.stack is None:
+        stack = self._room.stack
+        if stack is None:
             return self._room.obstacle
-        return self._short_of_memory(self._room.stack, run, mode)
+        return self._short_of_memory(stack, run, mode)
 
     def generate(self, run: LLMRun, plan: GenerationPlan, clock: StageClock | None) -> Generated:
         """Answer the batch; see `Engine.generate`."""
@@ -148,7 +140,7 @@ class _Call:
     def __init__(self, engine: CapturedEngine, stack: Stack, seat: Seat, length: int, mode: DecodeMode) -> None:
         self._store, self._pieces = engine._room.store, engine._pieces
         self._stack, self._seat, self._length, self._mode = stack, seat, length, mode
-        self._hides = False
+        self._hides = self._adds = False
         self._pick: Pick = "greedy" if mode.sampling is None else "later"
         self._shapers = [] if mode.sampling is None else shapers(mode.sampling, seat.token.device)
 
@@ -177,6 +169,9 @@ class _Call:
 
     def _prefill_plain(self, run: LLMRun) -> Callable[[], None]:
         self._hides = place_prompts(self._seat, run.prepared, self._length, self._mode)
+        self._adds = run.program.additions is not None
+        if self._adds:
+            place_added(self._seat, run.prepared, self._length)
         layers, first = run.layers, 0
         if layers is not None and not layers.is_decided:
             first = layers.prefix_layers
@@ -202,9 +197,9 @@ class _Call:
 
     def _prefill(self, segments: list[Segment]) -> None:
         for segment in segments:
-            hides, pick = self._hides, self._pick
-            work = partial(prefill, self._stack, self._seat, self._length, segment, hides=hides, pick=pick)
-            self._store.run((self._place, "prefill", self._length, segment, hides, pick), work)
+            hides, adds, pick = self._hides, self._adds, self._pick
+            work = partial(prefill, self._stack, self._seat, self._length, segment, hides=hides, adds=adds, pick=pick)
+            self._store.run((self._place, "prefill", self._length, segment, hides, adds, pick), work)
 
     def _at_latency_tokens(self, run: LLMRun) -> Tensor:
         """Return the states at the latency tokens, [B, D]; a prompt begins at column 0 here."""
@@ -224,3 +219,22 @@ class _Call:
 def _sizes(run: LLMRun, mode: DecodeMode) -> tuple[int, int]:
     lengths = run.prepared.layout.lengths
     return len(lengths), capacity(bucket(max(lengths)) + mode.max_new_tokens)
+
+
+def _refused_steps(run: LLMRun) -> str | None:
+    """Return what happens around this call's layers that is not run here, in words; None if all of it is."""
+    batch, program = run.prepared.batch, run.program
+    if batch.others:
+        return f"its tokens carry {', '.join(batch.others)}"
+    if run.inside is not None:
+        if run.layers is not None:
+            return "a method inside the LLM beside a scheduler of its layers"
+        if batch.position_ids.dim() == 3:
+            return "a method inside the LLM beside several rows of positions"
+        return refusal_inside(run.inside)
+    if run.layers is not None:
+        if not run.layers.runs_whole_layers:
+            return "its scheduler runs parts of layers"
+        if program.additions is not None:
+            return "rows are added behind layers that its scheduler may leave out"
+    return None if program.masks is None else "its layers attend in several ways, and a scheduler leaves some out"

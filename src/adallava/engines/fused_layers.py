@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from adallava.engines.layer_kernels import PLAIN, Joined, LayerKernels, LayerSizes, Reads, one_row_kernels
+from adallava.engines.layer_kernels import Joined, LayerKernels, LayerSizes, Reads, kernels_for, one_row_kernels
 from adallava.errors import UnsupportedModeError
 from adallava.families.layer_stack import LayerStack
 
@@ -90,7 +90,8 @@ class FusedStack:
         self._stack = stack
         self.sizes = _sizes(stack)
         self.weights = tuple(map(_joined_layer, stack.layers))
-        self._one_row = one_row_kernels([weight for layer in self.weights for weight in layer.products()], self.sizes)
+        weights = [weight for layer in self.weights for weight in layer.products()]
+        self._one_row, self._kernels = one_row_kernels(weights, self.sizes), kernels_for(weights)
         # Each shape is compiled anew, none is made general: a graph holds one shape.
         prompt = run_fused_layer
         token = run_fused_layer
@@ -104,6 +105,18 @@ class FusedStack:
         """Return what the stack has: its embeddings, norm and head are the same."""
         return getattr(self._stack, name)
 
+    @property
+    def table_rows(self) -> int:
+        """1: tables are put together here."""
+        return 1
+
+    def rotary(self, states: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines, [B, S, head width] each; of several rows, each column from its own."""
+        cosines, sines = self._stack.rotary(states, positions)
+        if self._stack.table_rows == 1:
+            return cosines, sines
+        return _of_sections(cosines, self._stack.sections), _of_sections(sines, self._stack.sections)
+
     def run(self, layer: int, hidden: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any) -> Tensor:
         """Return what a layer passes on; see `LayerStack.run`."""
         if mask is not None and mask.dtype == torch.bool:
@@ -115,7 +128,13 @@ class FusedStack:
             return run_fused_layer(self.weights[layer], hidden, reads, self.sizes, self._one_row)
         function = self._prompt if cache.slot is None else self._token
         with torch._dynamo.config.patch(_LIMITS):
-            return function(self.weights[layer], hidden, reads, self.sizes, PLAIN)
+            return function(self.weights[layer], hidden, reads, self.sizes, self._kernels)
+
+
+def _of_sections(tables: Tensor, sections: Sequence[int]) -> Tensor:
+    """Return the columns of each section from its row of the tables, [R, B, S, head width]; see M-RoPE."""
+    parts = tables.split([*sections, *sections], dim=-1)  # type: ignore[no-untyped-call]
+    return torch.cat([part[number % len(sections)] for number, part in enumerate(parts)], dim=-1)
 
 
 Stack = LayerStack | FusedStack

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adallava.families.quantization import is_scaled_by_row
+from adallava.families.quantization import (
+    LEAST,
+    MOST_IN_FP8,
+    is_scaled_by_row,
+    multiplies_in_fp8,
+    numbers_and_scales,
+)
 from adallava.families.transformers_internals import rotate
 
 Joined = tuple[Tensor, Tensor | None]
@@ -88,17 +94,48 @@ def one_row_kernels(weights: Sequence[Tensor], sizes: LayerSizes) -> LayerKernel
     return ONE_ROW
 
 
-def _normed(hidden: Tensor, norm: Tensor, eps: float, weight: Joined) -> Tensor:
-    return F.linear(_rms_norm(hidden, norm, eps), *weight)
+def kernels_for(weights: Sequence[Tensor]) -> LayerKernels:
+    """Return what runs any number of tokens, for weights of this kind."""
+    return _IN_FP8 if all(map(multiplies_in_fp8, weights)) else PLAIN
 
 
-def _gated(hidden: Tensor, norm: Tensor, eps: float, weight: Joined) -> Tensor:
-    gate, up = F.linear(_rms_norm(hidden, norm, eps), *weight).chunk(2, dim=-1)
-    return F.silu(gate) * up
+def _by_pytorch(product: Callable[[Tensor, Joined], Tensor]) -> LayerKernels:
+    """Return the steps around a way to multiply."""
+
+    def normed(hidden: Tensor, norm: Tensor, eps: float, weight: Joined) -> Tensor:
+        return product(_rms_norm(hidden, norm, eps), weight)
+
+    def gated(hidden: Tensor, norm: Tensor, eps: float, weight: Joined) -> Tensor:
+        gate, up = product(_rms_norm(hidden, norm, eps), weight).chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+    def added(hidden: Tensor, weight: Joined, residual: Tensor) -> Tensor:
+        return residual + product(hidden, weight)
+
+    return LayerKernels(normed, _attend, added, gated)
 
 
-def _added(hidden: Tensor, weight: Joined, residual: Tensor) -> Tensor:
-    return residual + F.linear(hidden, *weight)
+def _product(hidden: Tensor, weight: Joined) -> Tensor:
+    return F.linear(hidden, *weight)
+
+
+def _fp8_product(hidden: Tensor, weight: Joined) -> Tensor:
+    """Return the same of a weight that multiplies in float8, with the scales of tokens and rows outside of the product.
+
+    With them inside, a prefill of 144 tokens took longer than in bfloat16 (6.3 ms against 5.9 on an H200, torch 2.11).
+    Compiled, what is outside is part of the steps around it.
+    """
+    stored, bias = weight
+    numbers, scales = numbers_and_scales(stored)
+    assert scales is not None
+    tokens = hidden.reshape(-1, hidden.shape[-1])
+    # Rounded where torchao rounds: before it is widened.
+    token_scales = (tokens.abs().amax(dim=-1, keepdim=True).clamp(min=LEAST) / MOST_IN_FP8).float()
+    rounded = (tokens.float() / token_scales).clamp(-MOST_IN_FP8, MOST_IN_FP8).to(numbers.dtype)
+    one = torch.ones((), dtype=torch.float32, device=hidden.device)
+    made = torch._scaled_mm(rounded, numbers.t(), one, one, out_dtype=hidden.dtype, use_fast_accum=True)
+    made = (made.float() * token_scales * scales.t()).to(hidden.dtype).view(*hidden.shape[:-1], -1)
+    return made if bias is None else made + bias
 
 
 def _rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -138,5 +175,7 @@ def _one_token(query: Tensor, reads: Reads, sizes: LayerSizes) -> Tensor:
     return mixed.reshape(batch_size, sizes.heads, 1, sizes.head_width)
 
 
-PLAIN = LayerKernels(_normed, _attend, _added, _gated)
-"""By PyTorch."""
+PLAIN = _by_pytorch(_product)
+"""By PyTorch, with any weights."""
+
+_IN_FP8 = _by_pytorch(_fp8_product)

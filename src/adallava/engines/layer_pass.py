@@ -72,7 +72,7 @@ class Slots:
         return self.keys, self.values
 
 
-def prefill(stack: Stack, seat: Seat, length: int, segment: Segment, *, hides: bool, pick: Pick) -> None:
+def prefill(stack: Stack, seat: Seat, length: int, segment: Segment, *, hides: bool, adds: bool, pick: Pick) -> None:
     """Run part of the first pass, over prompts of `length` columns.
 
     Args:
@@ -81,6 +81,7 @@ def prefill(stack: Stack, seat: Seat, length: int, segment: Segment, *, hides: b
         length: S, a bucket.
         segment: what to run.
         hides: whether `Seat.hidden` names any token: then attention needs a mask.
+        adds: whether `Seat.added` is added behind the first layers.
         pick: who chooses the first token.
     """
     if segment.enter:
@@ -92,6 +93,8 @@ def prefill(stack: Stack, seat: Seat, length: int, segment: Segment, *, hides: b
     for layer, masked in segment.layers:
         left = stack.run(layer, states, tables, mask, Slots(seat, layer, None))
         states = _for_active(seat, layer, left, states) if masked else left
+        if adds and layer < len(seat.added):
+            states = states + seat.added_of(layer, length)
     if not segment.leave:
         _put_down(seat, length, states, tables if segment.enter else None)
         return
@@ -139,7 +142,8 @@ def _begin(seat: Seat, length: int) -> Tensor:
     columns = torch.arange(seat.capacity, device=seat.last.device)
     last = seat.last.unsqueeze(1)
     seat.readable.copy_(((columns <= last) | (columns >= length)) & ~seat.hidden)
-    seat.position.copy_(seat.positions_of(length).gather(1, last) + 1)
+    positions = seat.positions_of(length)
+    seat.position.copy_(positions.gather(-1, last.expand(*positions.shape[:-1], 1)) + 1)
     # `decode` counts on from here: the first decoded token is written to the column S.
     seat.slot.fill_(length)
     seat.step.zero_()

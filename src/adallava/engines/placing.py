@@ -21,16 +21,30 @@ def place_prompts(seat: Seat, prepared: Prepared, length: int, mode: DecodeMode)
     layout, batch = prepared.layout, prepared.batch
     embeds, positions = seat.embeds_of(length), seat.positions_of(length)
     columns = batch.input_ids.shape[1]
+    # Of several rows, the first may count for masks alone.
+    given = batch.position_ids if positions.dim() == 2 else batch.position_ids[-len(positions) :]
     hides = any(prompt.hidden_place is not None for prompt in layout.prompts)
     seat.hidden.zero_()
     # Positions behind a prompt's end stay those of an earlier one: nothing is read there.
     for row, count in enumerate(layout.lengths):
         embeds[row, :count].copy_(batch.inputs_embeds[row, columns - count :])
-        positions[row, :count].copy_(batch.position_ids[row, columns - count :])
+        positions[..., row, :count].copy_(given[..., row, columns - count :])
         if hides:
             seat.hidden[row, :count].copy_(batch.attention_mask[row, columns - count :] == 0)
     place_ends(seat, mode, [count - 1 for count in layout.lengths])
     return hides
+
+
+def place_added(seat: Seat, prepared: Prepared, length: int) -> None:
+    """Write what is added behind the first layers: to the vision tokens, and nothing to the others."""
+    slots = prepared.layout.vision_slots
+    columns = slots.shape[1]
+    for level, rows in prepared.added.items():
+        added = rows.flatten(0, 1)[slots.clamp_min(0)].masked_fill((slots < 0).unsqueeze(-1), 0)
+        place = seat.added_of(level, length)
+        for row, count in enumerate(prepared.layout.lengths):
+            place[row, :count].copy_(added[row, columns - count :])
+            place[row, count:].zero_()
 
 
 def place_ends(seat: Seat, mode: DecodeMode, last: Sequence[int]) -> None:

@@ -25,15 +25,18 @@ MOST_STAGES = 8
 
 @dataclass(frozen=True)
 class Seat:
-    """Buffers for B rows and C columns. L layers, D the LLM's width, V its vocabulary.
+    """Buffers for B rows and C columns. L layers, D the LLM's width, V its vocabulary, R rows of positions.
+
+    Where R is 1, positions and tables have no axis for it.
 
     Attributes:
         keys: [L, B, kv heads, C, head width].
         values: the same.
         embeds: [B * C * D], the prompts; see `embeds_of`.
         states: [B * C * D], between two segments of layers; see `states_of`.
-        tables: [2, B * C * head width], rotary cosines and sines between two segments.
-        positions: [B * C] int64, of the prompts.
+        added: [levels, B * C * D], what is added to a prompt's states behind some layers; see `added_of`.
+        tables: [2, R * B * C * head width], rotary cosines and sines between two segments; R may be 1 for these alone.
+        positions: [R * B * C] int64, of the prompts.
         hidden: [B, C] bool, tokens of the prompt that no other token reads.
         readable: [B, C] bool, columns that a decoded token may read once they are written.
         stage_readable: [stages, B, C] bool, the same in each stage of a method inside the LLM.
@@ -41,7 +44,7 @@ class Seat:
         last: [B] int64, the column of each prompt's last token.
         active: [L, B] bool, the rows that each layer runs for, where they differ.
         token: [B, 1] int64, the newest of each answer.
-        position: [B, 1] int64, of the token.
+        position: [R, B, 1] int64, of the token.
         slot: [1] int64, the column that it is written to.
         step: [1] int64, how many tokens an answer has.
         answers: [B, C] int64.
@@ -55,6 +58,7 @@ class Seat:
     values: Tensor
     embeds: Tensor
     states: Tensor
+    added: Tensor
     tables: Tensor
     positions: Tensor
     hidden: Tensor
@@ -91,14 +95,24 @@ class Seat:
         """Return the place of hidden states between two segments, [B, S, D]."""
         return self._first(self.states, length)
 
+    def added_of(self, level: int, length: int) -> Tensor:
+        """Return the place of what is added behind one layer, [B, S, D]."""
+        return self._first(self.added[level], length)
+
     def tables_of(self, length: int) -> tuple[Tensor, Tensor]:
-        """Return the place of the rotary tables between two segments, [B, S, head width] each."""
-        cosines, sines = (self._first(table, length) for table in self.tables)
-        return cosines, sines
+        """Return the place of the rotary tables between two segments, [R, B, S, head width] each."""
+        area = self.batch_size * self.capacity
+        width = self.keys.shape[-1]
+        rows = self.tables.shape[1] // (area * width)
+        numel = rows * self.batch_size * length * width
+        shape = (*([rows] if rows > 1 else []), self.batch_size, length, width)
+        return self.tables[0, :numel].view(shape), self.tables[1, :numel].view(shape)
 
     def positions_of(self, length: int) -> Tensor:
-        """Return the place of the prompts' positions, [B, S]."""
-        return self.positions[: self.batch_size * length].view(self.batch_size, length)
+        """Return the place of the prompts' positions, [R, B, S]."""
+        rows = len(self.positions) // (self.batch_size * self.capacity)
+        flat = self.positions[: rows * self.batch_size * length]
+        return flat.view(*([rows] if rows > 1 else []), self.batch_size, length)
 
     def _first(self, flat: Tensor, length: int) -> Tensor:
         width = len(flat) // (self.batch_size * self.capacity)
@@ -123,6 +137,7 @@ def make_seat(stack: Stack, batch_size: int, capacity: int, arena: Tensor) -> Se
     area = batch_size * capacity
     numel = cache_numel(stack, batch_size, capacity)
     shape = (len(stack.layers), batch_size, stack.kv_heads, capacity, stack.head_width)
+    rows = [stack.position_rows] if stack.position_rows > 1 else []
 
     def zeros(*sizes: int, of: torch.dtype = torch.int64) -> Tensor:
         return torch.zeros(sizes, dtype=of, device=device)
@@ -132,8 +147,9 @@ def make_seat(stack: Stack, batch_size: int, capacity: int, arena: Tensor) -> Se
         values=arena[1, :numel].view(shape),
         embeds=zeros(area * stack.width, of=dtype),
         states=zeros(area * stack.width, of=dtype),
-        tables=zeros(2, area * stack.head_width, of=dtype),
-        positions=zeros(area),
+        added=zeros(stack.added_levels, area * stack.width, of=dtype),
+        tables=zeros(2, stack.table_rows * area * stack.head_width, of=dtype),
+        positions=zeros(stack.position_rows * area),
         hidden=zeros(batch_size, capacity, of=torch.bool),
         readable=zeros(batch_size, capacity, of=torch.bool),
         stage_readable=zeros(MOST_STAGES, batch_size, capacity, of=torch.bool),
@@ -141,7 +157,7 @@ def make_seat(stack: Stack, batch_size: int, capacity: int, arena: Tensor) -> Se
         last=zeros(batch_size),
         active=zeros(len(stack.layers), batch_size, of=torch.bool),
         token=zeros(batch_size, 1),
-        position=zeros(batch_size, 1),
+        position=zeros(*rows, batch_size, 1),
         slot=zeros(1),
         step=zeros(1),
         answers=zeros(batch_size, capacity),

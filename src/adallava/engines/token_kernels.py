@@ -37,6 +37,11 @@ class _Tiles(NamedTuple):
 _OF_NORMED, _OF_GATED, _OF_ADDED = _Tiles(4, 16), _Tiles(2, 8), _Tiles(1, 4)
 
 
+def _of_bytes(tiles: _Tiles) -> _Tiles:
+    """Return the tiles of a weight of one byte a number: more rows for fewer threads, which widen what they read."""
+    return _Tiles(2 * tiles.rows, max(2, tiles.warps // 4))
+
+
 def _normed(row: Tensor, norm: Tensor, eps: float, weight: Joined) -> Tensor:
     """Return a row's RMS norm times a weight, [1, 1, N].
 
@@ -78,6 +83,7 @@ def _launch(
 ) -> None:
     weight, bias = joined
     stored, scales = numbers_and_scales(weight)
+    tiles = _of_bytes(tiles) if stored.element_size() == 1 else tiles
     size, width = made.shape[-1], weight.shape[1]
     columns = min(_BLOCK_COLUMNS, _next_power(width))
     # Fewer columns leave fewer threads with work.

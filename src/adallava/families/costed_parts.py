@@ -30,6 +30,10 @@ class CostedParts:
         layers: the LLM's decoder layers, those that stand for others and those that pass on.
         output: the LLM's output layer.
         positions: modules that make tables of rotary positions, which are not counted.
+        adders: each reads what the projector does, and makes what is added behind one layer of the LLM.
+        patches_per_token: of a tower that sees each picture at its own size; None of others.
+        window: side of the windows, in tokens, that some of the tower's layers look within.
+        windowed_layers: how many, of layers that are alike.
     """
 
     model: nn.Module
@@ -43,6 +47,10 @@ class CostedParts:
     layers: Sequence[nn.Module]
     output: nn.Module
     positions: Sequence[nn.Module]
+    adders: Sequence[nn.Module] = ()
+    patches_per_token: int | None = None
+    window: int | None = None
+    windowed_layers: int = 0
 
 
 def on_meta(cls: Any, config: Any) -> Any:

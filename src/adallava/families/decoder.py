@@ -217,9 +217,12 @@ class StockDecoder:
         return layer_mask(self._config, hidden, padding_mask, cache, layer, window=self._kinds[layer].window)
 
     def position_embeddings(self, layer: int, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rotary cosines and sines of positions [B, S] or [R, B, S], as the LLM computes them for a layer.
+        """Return the rotary cosines and sines of positions as the LLM computes them for a layer.
 
-        Where it counts positions in several rows and one is given, all are that one: those of text.
+        Args:
+            layer: that reads them.
+            hidden: any, for their type and device.
+            position_ids: [R, B, S], or [B, S]: of an LLM with several rows of them, all are these, as those of text.
         """
         return rotary_tables(self._llm.rotary_emb, hidden, position_ids, self._kinds[layer].rotary)
 

@@ -235,5 +235,5 @@ class DecoderLayers(Protocol):
         ...
 
     def position_embeddings(self, layer: int, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rotary cosines and sines of positions [B, S], or of rows of them [R, B, S], for one layer."""
+        """Return the rotary cosines and sines of positions, [B, S] or [R, B, S], for one layer."""
         ...

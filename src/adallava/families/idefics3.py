@@ -218,7 +218,7 @@ class Idefics3Family(StockParts):
                 f"the processor makes tiles of {height} x {width} pixels, of which this model makes no square of "
                 "tokens: give the model's own processor"
             )
-        return side
+        return int(side)
 
     def _pieces(self, pictures: PictureInputs) -> list["_Piece"]:
         """Return what each image is joined from, in the order of the prompts."""

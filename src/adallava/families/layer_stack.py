@@ -1,6 +1,6 @@
 """An LLM's own modules, in the order in which they run: for an engine that calls them one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from adallava.errors import UnsupportedModeError
 from adallava.families.transformers_internals import CACHE_NAMES, attention_of
 
-_LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
+_LAYERS = (
+    *("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"),
+    *("Qwen2VLDecoderLayer", "Qwen2_5_VLDecoderLayer", "Qwen3VLTextDecoderLayer"),
+)
 """Stock classes: they take and return one hidden state, and attend causally without a mask."""
 
 _CHANGING_ROPE = ("dynamic", "longrope")
@@ -24,23 +27,32 @@ class LayerStack:
 
     Attributes:
         embed: token ids to embeddings, [..., D].
-        rotary: hidden states and positions [B, S] to cosines and sines, [B, S, head width] each.
+        rotary: hidden states and positions [R, B, S] to cosines and sines, [T, B, S, head width] each; where R or T is
+            1, without that axis.
         layers: the decoder layers.
         norm: behind the last layer.
         head: hidden states to logits, [..., V].
         cache_name: what the layers call their cache.
         kv_heads: of a layer.
         head_width: of a head.
+        position_rows: R.
+        table_rows: T: whether layers themselves choose among several rows of tables.
+        sections: columns of half a head that each row of positions turns; none where there is one row.
+        added_levels: first layers behind which rows are added to a prompt's states.
     """
 
     embed: nn.Module
-    rotary: nn.Module
+    rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     layers: Sequence[nn.Module]
     norm: nn.Module
     head: nn.Module
     cache_name: str
     kv_heads: int
     head_width: int
+    position_rows: int = 1
+    table_rows: int = 1
+    sections: tuple[int, ...] = ()
+    added_levels: int = 0
 
     @property
     def width(self) -> int:
@@ -76,7 +88,7 @@ class LayerStack:
 
 
 def llm_of(model: Any) -> nn.Module:
-    """Return the LLM of a loaded model, without its head, wherever its class has it."""
+    """Return the LLM of a loaded model, without its head."""
     llm: nn.Module = model.get_decoder()
     return llm
 
@@ -89,7 +101,6 @@ def layer_stack(model: Any) -> LayerStack:
             the reason.
     """
     llm: Any = llm_of(model)
-    head = model.lm_head
     config = llm.config
     for layer in llm.layers:
         if type(layer).__name__ not in _LAYERS:
@@ -103,16 +114,33 @@ def layer_stack(model: Any) -> LayerStack:
         raise UnsupportedModeError(f"its rotary tables are of the type {rope!r}")
     if getattr(config, "output_hidden_states", False) or getattr(config, "output_attentions", False):
         raise UnsupportedModeError("its config asks for hidden states or attentions")
+    sections = tuple((getattr(config, "rope_parameters", None) or {}).get("mrope_section", ()))
+    position_rows = len(sections) or 1
     return LayerStack(
         embed=llm.embed_tokens,
         rotary=llm.rotary_emb,
         layers=tuple(llm.layers),
         norm=llm.norm,
-        head=head,
+        head=model.get_output_embeddings(),
         cache_name=next(name for name in CACHE_NAMES if name in signature(llm.layers[0].forward).parameters),
         kv_heads=int(config.num_key_value_heads),
         head_width=int(llm.layers[0].self_attn.head_dim),
+        position_rows=position_rows,
+        table_rows=_table_rows(llm, position_rows),
+        sections=sections,
+        added_levels=len(getattr(model.config.vision_config, "deepstack_visual_indexes", ())),
     )
+
+
+@torch.no_grad()
+def _table_rows(llm: Any, position_rows: int) -> int:
+    """Return how many rows the rotary tables have: some versions leave it to the layers to choose among them."""
+    if position_rows == 1:
+        return 1
+    weight = llm.embed_tokens.weight
+    positions = torch.zeros(position_rows, 1, 1, dtype=torch.int64, device=weight.device)
+    cosines, _ = llm.rotary_emb(weight[:1].unsqueeze(0), positions)
+    return len(cosines) if cosines.dim() > 3 else 1
 
 
 def first_obstacle(modules: Sequence[nn.Module]) -> str | None:

@@ -1,4 +1,7 @@
-"""LLaVA: every picture is cut to one size, and is one image. What more its tower and projector can do is here, too."""
+"""LLaVA: every picture is cut to one size, and is one image.
+
+What more its tower and projector can do is here, too.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,6 @@
-"""LLaVA-NeXT: each picture whole and in tiles. Only here transformers' LlavaNext modules are known.
+"""LLaVA-NeXT: each picture whole and in tiles.
+
+Only here transformers' LlavaNext modules are known.
 
     a picture ──▶ the whole, resized      4 x 4 patches        one image of 16 tokens
               └─▶ 1 x 2 tiles, unpadded   4 x 6 patches + ¶    one image of 4 x 7 tokens, ¶ ends each row

@@ -2,7 +2,7 @@
 
     int8          weights int8,        products as before     half the bytes
     fp8-weights   weights float8_e4m3, products as before     the same
-    fp8           weights and what they are multiplied with in float8_e4m3, on Hopper: products take half the time
+    fp8           weights and what they are multiplied with in float8_e4m3, on Hopper: products take less time
 
 Each row of a weight has a scale of its own, and so has each token in `fp8`: what a token becomes does not depend on
 what else is in its batch. Embeddings, tower, projector and head stay as they are: what a method before the LLM
@@ -24,6 +24,12 @@ from adallava.records.names import QuantizationName
 
 _HOPPER = (9, 0)
 """The first compute capability whose products in float8 were tried here."""
+
+LEAST = 1e-12
+"""What the largest number of a token is taken for at least: a padded token may be all zeros, and 0 / 0 is no number."""
+
+MOST_IN_FP8 = 448.0
+"""The largest number of float8_e4m3."""
 
 _NAMES: dict[tuple[str, bool], str] = {
     ("Int8Tensor", False): "int8",
@@ -87,7 +93,9 @@ def quantize(model: Any, name: str) -> None:
     elif name == "fp8-weights":
         config = torchao.Float8WeightOnlyConfig(**settings)
     else:
-        config = torchao.Float8DynamicActivationFloat8WeightConfig(granularity=torchao.PerRow(), **settings)
+        config = torchao.Float8DynamicActivationFloat8WeightConfig(
+            granularity=torchao.PerRow(), activation_value_lb=LEAST, **settings
+        )
     torchao.quantize_(layers, config)
     products = [(path, module) for path, module in layers.named_modules() if isinstance(module, nn.Linear)]
     for path, product in products:
@@ -96,10 +104,19 @@ def quantize(model: Any, name: str) -> None:
                 f"quantization={name!r} cannot be had for this model: layer {path} is of the sizes "
                 f"{tuple(product.weight.shape)}, and torchao takes multiples of 16"
             )
+        _mend_rows_of_zeros(product.weight)
     if not products:
         raise UnsupportedModeError(f"quantization={name!r} cannot be had for this model: its layers hold no products")
     # transformers' own would write a config and then break off.
     model.save_pretrained = partial(_refuse_saving, name)
+
+
+def _mend_rows_of_zeros(weight: Any) -> None:
+    """Give rows of zeros a scale: divided by the one that torchao finds in float8 they are no numbers."""
+    if weight.qdata.dtype == torch.float8_e4m3fn:
+        zeros = weight.scale == 0.0
+        weight.qdata.view(torch.uint8).masked_fill_(zeros, 0)
+        weight.scale.masked_fill_(zeros, 1.0)
 
 
 def _refuse_saving(name: str, *_: Any, **__: Any) -> None:
@@ -187,9 +204,15 @@ def is_scaled_by_row(weight: Tensor) -> bool:
     return by_row and (zero is None or not bool(zero.any()))
 
 
+def multiplies_in_fp8(weight: Tensor) -> bool:
+    """Return whether what a weight is multiplied with is rounded to float8, each token by its own scale."""
+    kind = (type(weight).__name__, getattr(weight, "act_quant_kwargs", None) is not None)
+    return _NAMES.get(kind) == "fp8" and is_scaled_by_row(weight)
+
+
 def numbers_and_scales(weight: Any) -> tuple[Tensor, Tensor | None]:
     """Return a weight's numbers, [N, K], and of a quantized one its scales, [N, 1]; see `is_scaled_by_row`."""
-    return (weight.qdata, weight.scale) if part_names(weight) else (weight, None)
+    return (weight.qdata, weight.scale) if hasattr(weight, "qdata") else (weight, None)
 
 
 def _torchao() -> Any:

@@ -126,7 +126,7 @@ def rotate(queries: Tensor, keys: Tensor, cosines: Tensor, sines: Tensor) -> tup
 def rotary_tables(
     rotary: nn.Module, hidden: Tensor, position_ids: Tensor, layer_type: str | None
 ) -> tuple[Tensor, Tensor]:
-    """Return the cosines and sines of positions [B, S], or of rows of them, [R, B, S]: [B, S, head width] each.
+    """Return the cosines and sines of positions, [B, S, head width] each.
 
     Args:
         rotary: the LLM's module that makes them.
@@ -245,6 +245,14 @@ def without_videos(name: str) -> Any:
 
     PicturesAlone.__name__ = name
     return PicturesAlone
+
+
+def picture_processor(**sizes: int) -> Any:
+    """Return what cuts pictures of any size into patches, whichever class this transformers has without torchvision."""
+    import transformers
+
+    name = "Qwen2VLImageProcessorPil" if hasattr(transformers, "Qwen2VLImageProcessorPil") else "Qwen2VLImageProcessor"
+    return getattr(transformers, name)(**sizes)
 
 
 def attention_of(config: Any) -> str:

@@ -2,9 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
-
-from adallava.records.estimates import Interval, PairedDifference, Record
+from adallava.records.estimates import Interval, OfResults, PairedDifference, Record
 
 GroupsRun = list[list[int]]
 """For each LLM layer, the groups of heads that ran: `[0]` or `[]` where a layer is one group."""
@@ -36,13 +34,13 @@ class CellPlans(Record):
     """By question type."""
 
 
-class FixedShare(Record):
+class FixedShare(OfResults):
     """What a learned scheduler gains over random plans, and how much of that one plan for all samples gains too."""
 
     scheduler: str
     """The learned one."""
     latency_asked: str
-    prefix_layers: dict[str, int] = Field(default_factory=dict)
+    prefix_layers: dict[str, int]
     """By scheduler, how many first layers always run; empty in older files."""
     cells: list[str]
     """Of the learned scheduler; with several, scores are means over them."""
@@ -99,9 +97,9 @@ class FrontComparison(Record):
     gains: list[FrontGain]
 
 
-class Dials(Record):
+class Dials(OfResults):
     """Both dials together: which plans ran, what a fixed one is worth, and what the second dial adds."""
 
     plans: list[CellPlans]
-    fixed_shares: list[FixedShare] = Field(default_factory=list)
-    fronts: list[FrontComparison] = Field(default_factory=list)
+    fixed_shares: list[FixedShare]
+    fronts: list[FrontComparison]

@@ -1,8 +1,10 @@
 """What every record is made of: the base class, and figures with the uncertainty that so many samples leave."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from adallava.records import older_files
 
 IntervalMethod = Literal[
     "bootstrap", "cluster-bootstrap", "cluster-t", "wilson", "wilson-on-mean", "corrected-halvings", "fieller"
@@ -26,33 +28,42 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Interval(Record):
+class OfResults(Record):
+    """A part of `results.json` or `timings.jsonl`: what a file of an older version left out is put in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_file(cls, data: Any) -> Any:
+        return older_files.complete_part(cls.__name__, data) if isinstance(data, dict) else data
+
+
+class Interval(OfResults):
     """An estimate with its two-sided 95 % interval and the count behind it."""
 
     mean: float
     low: float
     high: float
     n: int
-    num_pictures: int | None = None
+    num_pictures: int | None
     """Different ones behind the n samples; None in older files, which took every sample for one of its own."""
-    method: IntervalMethod | None = None
+    method: IntervalMethod | None
     """None in older files."""
 
 
-class PairedDifference(Record):
+class PairedDifference(OfResults):
     """A score minus another on the same samples, with a 95 % paired interval."""
 
     mean: float
     low: float
     high: float
     n: int
-    num_pictures: int | None = None
+    num_pictures: int | None
     """See `Interval`."""
-    method: IntervalMethod | None = None
+    method: IntervalMethod | None
     """None in older files."""
 
 
-class Verdict(Record):
+class Verdict(OfResults):
     """A paired difference and what may be said of it. "Better" only where `significant`, "the same" only where
     `equivalent`; elsewhere the two are not told apart, and `least_detectable` says what could have been.
     """
@@ -64,19 +75,19 @@ class Verdict(Record):
     """Corrected for the comparisons of its family; in older files by Holm's method for all of the run."""
     significant: bool
     """`p_adjusted` < 0.05."""
-    test: TestName | None = None
+    test: TestName | None
     """None in older files, where it is `sign-flip`."""
-    family: Family | None = None
+    family: Family | None
     """None in older files, which had one family of all comparisons."""
-    num_tests: int | None = None
+    num_tests: int | None
     """Comparisons that `p_adjusted` is corrected for."""
-    correction: Correction | None = None
-    least_detectable: float | None = None
+    correction: Correction | None
+    least_detectable: float | None
     """The least true difference that such a run calls significant in four of five cases; None in older files, or if
     no difference would be."""
-    equivalence_margin: float | None = None
+    equivalence_margin: float | None
     """Differences within plus or minus this are called the same; None in older files."""
-    p_equivalence: float | None = None
+    p_equivalence: float | None
     """Of two one-sided tests against the margin, corrected by Holm's method for the comparisons of its family."""
-    equivalent: bool | None = None
+    equivalent: bool | None
     """`p_equivalence` < 0.05."""

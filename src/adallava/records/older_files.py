@@ -46,6 +46,73 @@ _PROVENANCE: Mapping[str, Any] = {"scheduler_sha256": {}, "weight_counts": {}, "
 """Of `provenance` in `run.json`, see `Provenance`."""
 
 
+_ESTIMATE: Mapping[str, Any] = {"num_pictures": None, "method": None}
+"""Not recorded: every sample was taken for one picture."""
+
+_VERDICT: Mapping[str, Any] = {
+    # One family of all comparisons, by sign flips and Holm's method; nobody asked what could have been seen.
+    "test": None,
+    "family": None,
+    "num_tests": None,
+    "correction": None,
+    "least_detectable": None,
+    "equivalence_margin": None,
+    "p_equivalence": None,
+    "equivalent": None,
+}
+
+_PARTS: Mapping[str, Mapping[str, Any]] = {
+    "Interval": _ESTIMATE,
+    "PairedDifference": _ESTIMATE,
+    "Comparison": _VERDICT,
+    "AreaComparison": {**_VERDICT, "positions": "original", "same_grid": None},
+    "Area": {"positions": "original"},
+    "MachineLoad": {"gpu_processes_by_others": None, "gpu_bytes_by_others": None},
+    "Timing": {"drift": None, "machine": None},
+    "Cell": {
+        # One draw of all layers, at original positions.
+        "positions": "original",
+        "scheduler": None,
+        "latency_asked": FULL_LATENCY,
+        "layer_share": 1.0,
+        "draws": 1,
+        # Not recorded.
+        "kv_bytes": None,
+        "accuracy_hard": None,
+        "accuracy_hard_by_kind": {},
+        "first_token_spread": None,
+        "cpu_by_others": None,
+        "on_front": [],
+        "timings": [],
+    },
+    "HardSplit": {"right_without_image": None, "sample_ids": None},
+    "FixedShare": {"prefix_layers": {}},
+    "Dials": {"fixed_shares": [], "fronts": []},
+    "Results": {
+        "num_pictures": None,
+        "comparisons": [],
+        "areas": [],
+        "area_comparisons": [],
+        "hard_split": None,
+        "dials": None,
+        "alarms": [],
+        "majority": None,
+        "seen": None,
+    },
+}
+"""Of the parts of `results.json` and of a line of `timings.jsonl`, by the class that reads them."""
+
+
+def complete_part(name: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a part of `results.json` or `timings.jsonl`, of any version.
+
+    Args:
+        name: of its class; `Verdict` has what all of its kinds have.
+        part: as read.
+    """
+    return {**(_VERDICT if name == "Verdict" else _PARTS.get(name, {})), **part}
+
+
 def complete_run(run: Mapping[str, Any], config_fields: Sequence[str]) -> dict[str, Any]:
     """Return the fields of `run.json`, of any version.
 

@@ -2,11 +2,9 @@
 
 from collections.abc import Collection
 
-from pydantic import Field
-
 from adallava.records.alarms import Alarm, MajorityBaseline
 from adallava.records.dials import Dials
-from adallava.records.estimates import Interval, PairedDifference, Record, Verdict
+from adallava.records.estimates import Interval, OfResults, PairedDifference, Record, Verdict
 from adallava.records.names import FULL_LATENCY, SCHEMA_VERSION, Axis, PositionsName
 from adallava.records.picture_frames import CUT_BELOW
 
@@ -19,7 +17,7 @@ class Spread(Record):
     high: float
 
 
-class MachineLoad(Record):
+class MachineLoad(OfResults):
     """How busy the machine was with anything else during a measurement."""
 
     num_cores: int
@@ -28,13 +26,13 @@ class MachineLoad(Record):
     load_after: float | None
     cpu_by_others: float | None
     """Share of all cores that other processes used meanwhile; None off Linux."""
-    gpu_processes_by_others: int | None = None
+    gpu_processes_by_others: int | None
     """Other processes on the device; None on a CPU, and without pynvml."""
-    gpu_bytes_by_others: int | None = None
+    gpu_bytes_by_others: int | None
     """Memory of the device in use by others, with the context of this process, some 0.5 GB; None on a CPU."""
 
 
-class Timing(Record):
+class Timing(OfResults):
     """What the clock says of one cell at one batch size: warm, the same batch repeated."""
 
     batch_size: int
@@ -43,10 +41,10 @@ class Timing(Record):
     """Milliseconds of the whole batch by part (`PART_NAMES`), and `time_to_first_token` (all but decode), `total` and
     `decode_per_token`."""
     peak_memory_bytes: int | None
-    drift: float | None = None
+    drift: float | None
     """Median time to the first token of the last third of the repeats, divided by that of the first third; None in
     older files."""
-    machine: MachineLoad | None = None
+    machine: MachineLoad | None
     """While all cells took turns at this batch size; None in older files."""
 
 
@@ -60,21 +58,21 @@ class TimingRecord(Record):
     """Why there is no timing, such as a batch that does not fit into memory."""
 
 
-class Cell(Record):
+class Cell(OfResults):
     """One method at one budget, summed up."""
 
     cell: str
     method: str
     """A curve's name: the selection method, with `/<scheduler>@<latency>` behind it where layers are left out."""
     budget_asked: str
-    positions: PositionsName = "original"
-    scheduler: str | None = None
-    latency_asked: str = FULL_LATENCY
-    layer_share: float = 1.0
+    positions: PositionsName
+    scheduler: str | None
+    latency_asked: str
+    layer_share: float
     """Mean share of the LLM's layers that ran."""
-    kv_bytes: float | None = None
+    kv_bytes: float | None
     """Mean bytes of keys and values when an answer ended."""
-    draws: int = 1
+    draws: int
     """Repeated draws of a random method; a sample's score is then its mean over the draws."""
     num_samples: int
     num_failed: int
@@ -82,10 +80,10 @@ class Cell(Record):
     accuracy: Interval | None
     """None if every sample failed."""
     accuracy_by_kind: dict[str, Interval]
-    accuracy_hard: Interval | None = None
+    accuracy_hard: Interval | None
     """On the hard split alone, see `HardSplit`; None if the run has none, and for the cell of `downsample` that defines
     it, which is wrong there by construction (in older files, for `none` too)."""
-    accuracy_hard_by_kind: dict[str, Interval] = Field(default_factory=dict)
+    accuracy_hard_by_kind: dict[str, Interval]
     difference_to_full: PairedDifference | None
     """None for the full-token cell itself."""
     empties: dict[str, int]
@@ -106,14 +104,14 @@ class Cell(Record):
     """Mean FLOPs per sample by part, and `total`; empty where none are known."""
     part_ms: dict[str, float]
     """Median measured ms per sample by part, `total`, and `time_to_first_token` (all but decode)."""
-    first_token_spread: Spread | None = None
+    first_token_spread: Spread | None
     """Of `time_to_first_token` over the samples; None in older files."""
-    cpu_by_others: float | None = None
+    cpu_by_others: float | None
     """Mean of the samples'."""
     peak_memory_bytes: int | None
-    on_front: list[Axis] = Field(default_factory=list)
+    on_front: list[Axis]
     """Axes on which no other cell is both cheaper and more accurate (the Pareto front)."""
-    timings: list[Timing] = Field(default_factory=list)
+    timings: list[Timing]
     """By batch size, if the sweep was asked to time."""
 
     @property
@@ -144,11 +142,11 @@ class Comparison(Verdict):
     cell_b: str
 
 
-class Area(Record):
+class Area(OfResults):
     """Area under one method's accuracy-cost curve, divided by the width of the axis: a mean accuracy over costs."""
 
     method: str
-    positions: PositionsName = "original"
+    positions: PositionsName
     axis: Axis
     area: Interval
     from_cost: float
@@ -161,21 +159,21 @@ class AreaComparison(Verdict):
 
     method_a: str
     method_b: str
-    positions: PositionsName = "original"
+    positions: PositionsName
     axis: Axis
     from_cost: float
     to_cost: float
-    same_grid: bool | None = None
+    same_grid: bool | None
     """Whether both have cells at about the same costs there. If not, both curves are drawn through the costs of the one
     with fewer, the other read between its cells. None in older files, which drew each through its own cells."""
 
 
-class HardSplit(Record):
+class HardSplit(OfResults):
     """What is left where `none` knows no answer, and a smaller image shows none. Right is a score of at least 0.5."""
 
     num_samples: int
     """Samples that the cells which define the split answered; the others are in no part of it."""
-    right_without_image: int | None = None
+    right_without_image: int | None
     """Right with no image token at all (`none`), by knowing or by luck. None in older files."""
     answered_without_image: int
     """Of these, as many as `none` is right on beyond luck, drawn by id. In older files all of them, luck included."""
@@ -185,7 +183,7 @@ class HardSplit(Record):
     """The cell of `downsample` with the fewest tokens; None if the run has none: the split rests on `none` then."""
     num_hard: int
     """The rest: what the hard split holds."""
-    sample_ids: list[str] | None = None
+    sample_ids: list[str] | None
     """Those in it. None in older files, where they are those that both cells have wrong."""
 
 
@@ -208,25 +206,25 @@ class SeenPictures(Record):
         return cls(num_pictures=len(shares), num_cut=num_cut, least_share=min(shares))
 
 
-class Results(Record):
+class Results(OfResults):
     """`results.json`: the cells in the order they were asked for, the full-token model first."""
 
     schema_version: int = SCHEMA_VERSION
     cells: list[Cell]
-    num_pictures: int | None = None
+    num_pictures: int | None
     """Different ones among the run's samples; None where not all are known, as in older files: the others count as
     pictures of their own."""
-    comparisons: list[Comparison] = Field(default_factory=list)
-    areas: list[Area] = Field(default_factory=list)
-    area_comparisons: list[AreaComparison] = Field(default_factory=list)
-    hard_split: HardSplit | None = None
-    dials: Dials | None = None
+    comparisons: list[Comparison]
+    areas: list[Area]
+    area_comparisons: list[AreaComparison]
+    hard_split: HardSplit | None
+    dials: Dials | None
     """If layers were left out in any cell."""
-    alarms: list[Alarm] = Field(default_factory=list)
+    alarms: list[Alarm]
     """Why the accuracies say nothing of the methods; in older files nobody looked."""
-    majority: MajorityBaseline | None = None
+    majority: MajorityBaseline | None
     """What needs no model; None in older files, and where the task's own metric scores no answer but a model's."""
-    seen: SeenPictures | None = None
+    seen: SeenPictures | None
     """None in older files, and where it is known of no picture."""
 
 

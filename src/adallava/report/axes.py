@@ -1,7 +1,7 @@
 """What accuracy is drawn against: the ways to count what a cell costs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from adallava.analysis.measured_ms import timed_batch_sizes
@@ -65,10 +65,15 @@ _FIXED = (
 
 def cost_axes(results: Results) -> tuple[CostAxis, ...]:
     """Return the axes to choose from: the fixed ones, and one a batch size that the run was timed at."""
-    answers = clock_note(results.cells, None)
+    return axes_of(results.cells)
+
+
+def axes_of(cells: Sequence[Cell]) -> tuple[CostAxis, ...]:
+    """Return the axes to choose from for the cells of one run, or of several."""
+    answers = clock_note(cells, None)
     fixed = [replace(axis, note=answers) if axis.unit == "ms" else axis for axis in _FIXED]
-    counted = [axis for axis in fixed if axis.key != "gflops" or has_flops(results)]
-    timed = [(size, clock_note(results.cells, size)) for size in timed_batch_sizes(results.cells)]
+    counted = [axis for axis in fixed if axis.key != "gflops" or any(cell.flops for cell in cells)]
+    timed = [(size, clock_note(cells, size)) for size in timed_batch_sizes(cells)]
     return (*counted, *(replace(_timed_axis(size), note=note) for size, note in timed))
 
 

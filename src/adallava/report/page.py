@@ -22,7 +22,7 @@ from adallava.records.picture_frames import is_cut
 from adallava.records.read import read_results, read_run, read_samples
 from adallava.report import formats, tables, verdicts
 from adallava.report.alarm_lines import alarm_lines, has_leaders, majority_words, without_leaders
-from adallava.report.axes import cost_axes, is_blind
+from adallava.report.axes import axes_of, is_blind
 from adallava.report.clock_notes import clock_note, table_clock_note
 from adallava.report.facts import run_facts
 from adallava.report.hard_samples import hard_samples, hard_words
@@ -123,7 +123,7 @@ def _render(page: _Page) -> str:
     runs = [NamedResults("", results, page.table.merging)]
     if page.other is not None:
         runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
-    axes = cost_axes(Results(cells=[cell for run in runs for cell in run.results.cells]))
+    axes = axes_of([cell for run in runs for cell in run.results.cells])
     hard = hard_samples(results, page.table)
     packed = samples_json(page.columns, page.pictures, hard)
     budgets = _sample_budgets(results)

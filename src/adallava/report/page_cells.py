@@ -8,7 +8,7 @@ from adallava.records import FULL_METHOD, Cell, Interval, PairedDifference, Resu
 from adallava.records.alarms import MajorityBaseline
 from adallava.report import formats
 from adallava.report.alarm_lines import MAJORITY_NAME
-from adallava.report.axes import cost_axes, is_blind, not_drawn, place_on
+from adallava.report.axes import axes_of, is_blind, not_drawn, place_on
 from adallava.report.marks import method_marks
 from adallava.report.pair_words import least_points, margin_points, outcome_of
 
@@ -30,9 +30,9 @@ def column_name(run: NamedResults, cell: str) -> str:
 
 def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
     """Return axes, methods, cells and comparisons; every foreign text in it is plain text, never markup."""
-    both = Results(cells=[cell for run in runs for cell in run.results.cells])
-    axes, marks = cost_axes(both), method_marks(cell.method for cell in both.cells)
-    scheduled = {cell.method for cell in both.cells if cell.scheduler is not None}
+    both = [cell for run in runs for cell in run.results.cells]
+    axes, marks = axes_of(both), method_marks(cell.method for cell in both)
+    scheduled = {cell.method for cell in both if cell.scheduler is not None}
     cells = [_cell(run, number, cell, axes) for number, run in enumerate(runs) for cell in run.results.cells]
     return {
         "runs": [run.name for run in runs],

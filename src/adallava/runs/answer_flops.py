@@ -99,10 +99,12 @@ def _selector_flops(
     num_question_tokens = ran.prompt_length - ran.tokens_kept - ran.latency_tokens
     if Need.WORDS in selector.needs:
         num_question_tokens = model.num_words(question)
-    own = sum(
-        said_flops(selector, image, num_question_tokens, len(kept))
-        for image, kept in zip(images, ran.kept_indices, strict=True)
-    )
+    pairs = list(zip(images, ran.kept_indices, strict=True))
+    own = sum(said_flops(selector, image, num_question_tokens, len(kept)) for image, kept in pairs)
+    if selector.merges:
+        # What is added behind layers is merged alike, from features of the same width.
+        of_levels = (2 * image.num_vision_tokens * len(kept) * image.vision_width for image, kept in pairs if kept)
+        own += costs.added_layers * sum(of_levels) * (ran.tokens_kept < ran.num_vision_tokens)
     return own + len(images) * model.text_tower_flops(question)
 
 
@@ -127,4 +129,6 @@ def _towers(model: AdaLlava, vision: TowerCosts, ran: WhatRan) -> list[TowerCost
         grids = [model.selector.tower_grid(len(kept), model.shape.grid) for kept in ran.kept_indices if kept]
         patches = isqrt(vision.num_vision_tokens // model.shape.num_vision_tokens)
         return [vision.with_patch_side(side * patches) for side, _ in grids]
+    if vision.patches_per_token is not None:
+        return [vision.of_grid(grid) for grid in ran.grids]
     return [vision] * sum(ran.tower_runs)

@@ -24,7 +24,7 @@ from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
 from adallava.training.base_stage import BaseObjective
 from adallava.training.claim import check_recipe, claim, make_claim, refuse_several_processes
-from adallava.training.codebook import write_codebook
+from adallava.training.codebook_stage import write_codebook
 from adallava.training.collate import Collator, packed_questions, separate_prompts
 from adallava.training.examples import SceneExamples
 from adallava.training.fit import fit, trained_state

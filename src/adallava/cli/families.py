@@ -1,0 +1,34 @@
+"""`adallava families`: which models can be run, and what can be done with each."""
+
+import argparse
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command to the frame."""
+    subparsers.add_parser(
+        "families",
+        help="list the model families, and what each can do",
+        description="List the model families by the model_type of a checkpoint's config.json, and what each can do "
+        "beside answering from K of its N vision tokens. Which methods its vision tower serves is told when a model "
+        "is loaded.",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one row a family."""
+    from rich.markup import escape
+
+    from adallava.families.overview import ABILITIES, family_facts
+
+    from .console import figures_table, make_console
+
+    table = figures_table("LLM by layers: methods inside the LLM, and schedulers of its layers")
+    table.add_column("model_type", no_wrap=True)
+    table.add_column("its tokens")
+    for name in ABILITIES:
+        table.add_column(name, justify="center")
+    for facts in family_facts():
+        marks = ("yes" if name in facts.abilities else "" for name in ABILITIES)
+        table.add_row(escape(facts.name), escape(facts.about), *marks)
+    make_console().print(table)
+    return 0

@@ -1,0 +1,21 @@
+"""`adallava families` names every family, and what its class can do."""
+
+import pytest
+
+from adallava.cli.main import main
+from adallava.families.overview import family_facts
+from adallava.registry import family_names
+
+
+def test_every_family_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["families"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in family_names())
+
+
+def test_what_a_class_can_do() -> None:
+    facts = {one.name: one for one in family_facts()}
+    assert set(facts) == set(family_names())
+    assert {"LLM by layers", "budget token", "text tower", "smaller pictures"} <= set(facts["llava"].abilities)
+    assert not {"budget token", "text tower"} & set(facts["qwen3_vl"].abilities)
+    assert all(one.about and "\n" not in one.about for one in facts.values())
