@@ -44,8 +44,6 @@ def tiny_family(processor: Any) -> TinyFamily:
         "LlavaNextProcessor": TinyFamily(
             models.NEXT_SIZES, models.NEXT_GRIDS, models.tiny_next_base, models.NEXT_LACKS
         ),
-        "Gemma3Processor": _of(tiny_gemma3),
-        "Idefics3Processor": _of(tiny_idefics3),
         "InternVLProcessor": TinyFamily(
             tiny_internvl.SIZES,
             [((4, 4),) * tiles for tiles in tiny_internvl.TILES],
@@ -63,10 +61,6 @@ def tiny_family(processor: Any) -> TinyFamily:
     }
     name = type(processor).__name__
     return _qwen(name) if name.startswith("Qwen") else known.get(name, _llava())
-
-
-def _of(module: Any) -> TinyFamily:
-    return TinyFamily(module.SIZES, module.GRIDS, module.base_like, tuple(module.LACKS))
 
 
 def _llava() -> TinyFamily:
