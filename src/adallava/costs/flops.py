@@ -40,12 +40,6 @@ def tower_layer_flops(vision: TowerCosts) -> int:
     return _product_flops(rows, vision.width, vision.width)
 
 
-def received_attention_flops(vision: TowerCosts) -> int:
-    """Return the FLOPs of one layer's queries and keys of every token, and of all their products."""
-    tokens = vision.sequence_length
-    return 2 * _product_flops(tokens, vision.width, vision.width) + _product_flops(tokens, vision.width, tokens)
-
-
 def projector_flops(model: ModelCosts, num_tokens: int) -> int:
     """Return the FLOPs of the projector over `num_tokens` vision tokens: only the kept ones reach it.
 
@@ -187,7 +181,6 @@ def answer_flops(
     tokens_per_image: Sequence[int] | None = None,
     towers: Sequence[TowerCosts] | None = None,
     tower_layers_read: int = 0,
-    reads_received: bool = False,
     projects_all: bool = False,
     layer_shares: Sequence[Fraction] | None = None,
     scheduler_flops: int = 0,
@@ -208,7 +201,6 @@ def answer_flops(
         towers: of every picture that went through, where those are smaller or several an image; None = one for each
             image, as in `model`.
         tower_layers_read: layers whose keys and class query are computed once more for the method.
-        reads_received: True if the method reads what attention each token receives.
         projects_all: True if the projector runs over all N tokens, because the method chooses behind it.
         layer_shares: the share of each LLM layer that ran; None if all did.
         scheduler_flops: of making a latency token and choosing the layers, which is part of prefill.
@@ -228,12 +220,7 @@ def answer_flops(
     if not tokens_kept:
         encoded = []
     return {
-        "vision": sum(
-            vision_flops(tower)
-            + tower_layers_read * tower_layer_flops(tower)
-            + reads_received * received_attention_flops(tower)
-            for tower in encoded
-        ),
+        "vision": sum(vision_flops(tower) + tower_layers_read * tower_layer_flops(tower) for tower in encoded),
         "selector": selector_flops,
         "projector": projector_flops(model, num_vision_tokens if projects_all and tokens_kept else tokens_kept)
         + tokens_kept * model.added_per_token,

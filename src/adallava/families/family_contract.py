@@ -23,7 +23,6 @@ class VisionFeatures:
         budget_features: [I, C], the output at the budget token, if one went in.
         feature_layer: of the layer that puts out the features, if asked for.
         last_layer: of the tower's last layer, if asked for.
-        received_attention: see `SelectionInput`, if asked for.
         unprojected: what the stock projector reads, laid out in memory as the stock model does; see `project_all`.
             None where the tower was not run as the stock model runs it.
         levels: what is added behind layers of the LLM is made from, [I, N, C] by layer; see `AddsRows`.
@@ -33,7 +32,6 @@ class VisionFeatures:
     budget_features: Tensor | None = None
     feature_layer: TowerLayer | None = None
     last_layer: TowerLayer | None = None
-    received_attention: Tensor | None = None
     unprojected: Tensor | None = None
     levels: Mapping[int, Tensor] = field(default_factory=dict)
 

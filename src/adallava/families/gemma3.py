@@ -23,8 +23,8 @@ from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.takes_embeds import taking_embeds
-from adallava.families.tower_layer import mean_of_cells, of_cells, received_attention, sum_of_cells, tower_layer
-from adallava.families.tower_parts import provided, with_received
+from adallava.families.tower_layer import mean_of_cells, of_cells, tower_layer
+from adallava.families.tower_parts import provided
 from adallava.selection.selector_contract import Need, TowerShape
 
 
@@ -67,7 +67,7 @@ class Gemma3Family(StockParts):
     @property
     def provides(self) -> frozenset[Need]:
         """What this model can give to a method; of the tower, see `tower_parts`."""
-        return frozenset({Need.PROJECTED, Need.WORDS}) | with_received(provided(self._tower))
+        return frozenset({Need.PROJECTED, Need.WORDS}) | provided(self._tower)
 
     @property
     def one_grid(self) -> bool:
@@ -105,7 +105,7 @@ class Gemma3Family(StockParts):
             pictures: [I, 3, H, W].
             needs: `FEATURE_LAYER` and `LAST_LAYER` are one here: the features are those of the last layer.
         """
-        asked = {Need.FEATURE_LAYER, Need.LAST_LAYER, Need.RECEIVED_ATTENTION} & set(needs)
+        asked = {Need.FEATURE_LAYER, Need.LAST_LAYER} & set(needs)
         made = self._model.model.vision_tower(
             pixel_values=pictures.pixel_values, output_hidden_states=bool(asked), return_dict=True
         )
@@ -113,17 +113,13 @@ class Gemma3Family(StockParts):
         vision = VisionFeatures(averaged, unprojected=made.last_hidden_state)
         if not asked:
             return vision
-        block, states = self._tower.encoder.layers[-1], made.hidden_states[len(self._tower.encoder.layers) - 1]
-        layer = received = None
-        if asked - {Need.RECEIVED_ATTENTION}:
-            layer = of_cells(tower_layer(block, states, has_cls=False), self._side, self._cell)
-        if Need.RECEIVED_ATTENTION in asked:
-            received = sum_of_cells(received_attention(block, states), self._side, self._cell)
+        layers = self._tower.encoder.layers
+        layer = tower_layer(layers[-1], made.hidden_states[len(layers) - 1], has_cls=False)
+        of_tokens = of_cells(layer, self._side, self._cell)
         return replace(
             vision,
-            feature_layer=layer if Need.FEATURE_LAYER in asked else None,
-            last_layer=layer if Need.LAST_LAYER in asked else None,
-            received_attention=received,
+            feature_layer=of_tokens if Need.FEATURE_LAYER in asked else None,
+            last_layer=of_tokens if Need.LAST_LAYER in asked else None,
         )
 
     def project(self, features: Tensor) -> Tensor:

@@ -25,9 +25,9 @@ from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
-from adallava.families.tiles import Span, TiledFeatures, TiledLayer, received_by_images
-from adallava.families.tower_layer import of_cells, received_attention, sum_of_cells, tower_layer
-from adallava.families.tower_parts import provided, with_received
+from adallava.families.tiles import Span, TiledFeatures, TiledLayer
+from adallava.families.tower_layer import of_cells, tower_layer
+from adallava.families.tower_parts import provided
 from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
 
 _CUTS = "tilings"
@@ -76,7 +76,7 @@ class Idefics3Family(StockParts):
     @property
     def provides(self) -> frozenset[Need]:
         """What this model can give to a method; of the tower, see `tower_parts`."""
-        return frozenset({Need.PROJECTED, Need.WORDS}) | with_received(provided(self._model.model.vision_model))
+        return frozenset({Need.PROJECTED, Need.WORDS}) | provided(self._model.model.vision_model)
 
     @property
     def one_grid(self) -> bool:
@@ -152,7 +152,7 @@ class Idefics3Family(StockParts):
             needs: `FEATURE_LAYER` and `LAST_LAYER` are one here: the features are those of the last layer.
         """
         side, pieces, tiles = self._tokens_a_side(pictures), self._pieces(pictures), self._tiles(pictures)
-        asked = {Need.FEATURE_LAYER, Need.LAST_LAYER, Need.RECEIVED_ATTENTION} & set(needs)
+        asked = {Need.FEATURE_LAYER, Need.LAST_LAYER} & set(needs)
         seen = pictures.beside[_SEEN].flatten(0, 1)
         seen = seen[seen.flatten(1).any(dim=-1)]
         made = self._model.model.vision_model(
@@ -164,20 +164,13 @@ class Idefics3Family(StockParts):
         shuffled = self._model.model.connector.pixel_shuffle(made.last_hidden_state, self._scale)
         places = _padded([piece.places(side) for piece in pieces], len(tiles) * side**2 + 1)
         places = places.to(tiles.device, non_blocking=True)
-        layer = (
-            self._compared(made, side, places, [piece.span for piece in pieces])
-            if asked - {Need.RECEIVED_ATTENTION}
-            else None
-        )
+        layer = self._compared(made, side, places, [piece.span for piece in pieces]) if asked else None
         return TiledFeatures(
             torch.nn.functional.pad(shuffled.flatten(0, 1), (0, 0, 0, 2))[places],
             unprojected=made.last_hidden_state,
             places=places,
             feature_layer=layer if Need.FEATURE_LAYER in asked else None,
             last_layer=layer if Need.LAST_LAYER in asked else None,
-            received_attention=received_by_images(self._received(made, side, seen), places)
-            if Need.RECEIVED_ATTENTION in asked
-            else None,
         )
 
     def project(self, features: Tensor) -> Tensor:
@@ -202,12 +195,6 @@ class Idefics3Family(StockParts):
         layers = self._model.model.vision_model.encoder.layers
         layer = tower_layer(layers[-1], made.hidden_states[len(layers) - 1], has_cls=False)
         return TiledLayer.of(of_cells(layer, side, self._scale), places, spans)
-
-    def _received(self, made: Any, side: int, seen: Tensor) -> Tensor:
-        layers, states = self._model.model.vision_model.encoder.layers, made.hidden_states
-        taking_part = seen.flatten(1).to(made.last_hidden_state.device, non_blocking=True)
-        received = received_attention(layers[-1], states[len(layers) - 1], taking_part)
-        return sum_of_cells(received, side, self._scale)
 
     def _tokens_a_side(self, pictures: PictureInputs) -> int:
         height, width = pictures.pixel_values.shape[-2:]

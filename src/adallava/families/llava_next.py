@@ -23,7 +23,7 @@ from adallava.families.anyres import Tiling, check_pinpoints, sizes_of, tiles_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
-from adallava.families.tiles import Span, TiledFeatures, TiledLayer, received_by_images
+from adallava.families.tiles import Span, TiledFeatures, TiledLayer
 from adallava.selection.selector_contract import Need, TowerShape
 
 
@@ -101,7 +101,6 @@ class LlavaNextFamily(LlavaParts):
             places=places,
             feature_layer=TiledLayer.of(tower.feature_layer, places, spans),
             last_layer=TiledLayer.of(tower.last_layer, places, spans),
-            received_attention=received_by_images(tower.received_attention, places),
         )
 
     def project(self, features: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
-from adallava.families.tower_layer import received_attention, tower_layer
-from adallava.families.tower_parts import num_leading_tokens, provided, with_received
+from adallava.families.tower_layer import tower_layer
+from adallava.families.tower_parts import num_leading_tokens, provided
 from adallava.selection.selector_contract import Need, TowerShape
 
 
@@ -38,7 +38,7 @@ class LlavaParts(StockParts):
     @property
     def provides(self) -> frozenset[Need]:
         """What this model can give to a method; of the tower, see `tower_parts`."""
-        return frozenset({Need.PROJECTED, Need.WORDS}) | with_received(provided(self._tower))
+        return frozenset({Need.PROJECTED, Need.WORDS}) | provided(self._tower)
 
     @property
     def no_grid(self) -> str | None:
@@ -76,7 +76,7 @@ class LlavaParts(StockParts):
             pixel_values, output_hidden_states=True, return_dict=True, **options
         ).hidden_states
         unprojected = self._patches(states)
-        if not {Need.FEATURE_LAYER, Need.LAST_LAYER, Need.RECEIVED_ATTENTION} & set(needs):
+        if not {Need.FEATURE_LAYER, Need.LAST_LAYER} & set(needs):
             return VisionFeatures(unprojected.contiguous(), unprojected=unprojected)
         layers = self._tower.encoder.layers
         # Layer i reads state i and puts out state i + 1; for state 0, the embeddings, the first layer stands in.
@@ -89,9 +89,6 @@ class LlavaParts(StockParts):
             else None,
             last_layer=tower_layer(layers[-1], states[len(layers) - 1], has_cls=self._has_cls)
             if Need.LAST_LAYER in needs
-            else None,
-            received_attention=received_attention(layers[produces], states[produces])[:, int(self._has_cls) :]
-            if Need.RECEIVED_ATTENTION in needs
             else None,
         )
 

@@ -16,7 +16,7 @@ from adallava.scheduling.scheduler_contract import Scheduler
 from adallava.selection.layer_contract import AnySelector, LayerSelector
 from adallava.selection.selector_contract import Need, TextTowerMethod
 
-_TOWER_NEEDS = (Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER, Need.RECEIVED_ATTENTION)
+_TOWER_NEEDS = (Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER)
 """Read off the stock tower's states."""
 
 

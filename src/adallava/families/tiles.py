@@ -67,11 +67,6 @@ class TiledLayer(TowerLayer):
         )
 
 
-def received_by_images(received: Tensor | None, places: Tensor) -> Tensor | None:
-    """Return what the tokens of images receive of their own tiles, [I, N], of [tiles, n]; 0 at a row's end."""
-    return None if received is None else _at(received.unsqueeze(-1), places).squeeze(-1)
-
-
 def _at(table: Tensor, places: Tensor) -> Tensor:
     """Return the rows at `places`, [I, N, …], of a table over tiles, [tiles, n, …], with two rows of zeros behind."""
     return torch.nn.functional.pad(table.flatten(0, 1), (0, 0, 0, 2))[places]

@@ -54,11 +54,6 @@ def provided(tower: Any) -> frozenset[Need]:
     return frozenset(needs)
 
 
-def with_received(needs: frozenset[Need]) -> frozenset[Need]:
-    """Return what a tower provides, and attention received where a layer's keys can be had: queries are made alike."""
-    return needs | {Need.RECEIVED_ATTENTION} if Need.FEATURE_LAYER in needs else needs
-
-
 def _has_plain_keys(layer: Any) -> bool:
     attention = getattr(layer, "self_attn", None)
     return (

@@ -16,7 +16,6 @@ NEED_OF_FIELD = {
     "budget_features": Need.BUDGET_TOKEN,
     "feature_layer": Need.FEATURE_LAYER,
     "last_layer": Need.LAST_LAYER,
-    "received_attention": Need.RECEIVED_ATTENTION,
     "projected": Need.PROJECTED,
     "word_embeds": Need.WORDS,
     "word_mask": Need.WORDS,

@@ -129,7 +129,6 @@ def _of_image(inputs: SelectionInput, image: int, grid: _Grid) -> SelectionInput
         budget_features=own(inputs.budget_features),
         feature_layer=None if inputs.feature_layer is None else inputs.feature_layer.of_image(image, num_tokens),
         last_layer=None if inputs.last_layer is None else inputs.last_layer.of_image(image, num_tokens),
-        received_attention=own(inputs.received_attention, num_tokens),
         projected=own(inputs.projected, num_tokens),
         word_embeds=own(inputs.word_embeds, words),
         word_mask=own(inputs.word_mask, words),

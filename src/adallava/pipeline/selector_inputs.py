@@ -56,7 +56,6 @@ def selection_input(
         budget_features=vision.budget_features,
         feature_layer=vision.feature_layer,
         last_layer=vision.last_layer,
-        received_attention=vision.received_attention,
         projected=_projected(family, vision, layout) if Need.PROJECTED in needs else None,
         **_question_inputs(family, layout, vision, samples, selector, language),
     )

@@ -57,7 +57,6 @@ def count_flops(
         tokens_per_image=sizes,
         towers=_towers(model, running.vision, ran) if images else [],
         tower_layers_read=len(needs & {Need.FEATURE_LAYER, Need.LAST_LAYER}),
-        reads_received=Need.RECEIVED_ATTENTION in needs,
         projects_all=Need.PROJECTED in needs,
         layer_shares=ran.layer_shares,
         scheduler_flops=_scheduler_flops(model, ran),

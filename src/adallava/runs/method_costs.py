@@ -103,7 +103,6 @@ def _random_inputs(model: AdaLlava, shape: TowerShape, keep_count: int) -> Selec
         budget_features=normal(1, shape.vision_width),
         feature_layer=layer,
         last_layer=layer,
-        received_attention=normal(1, num_tokens).float().softmax(dim=-1),
         projected=normal(1, num_tokens, shape.llm_width),
         word_embeds=normal(1, _QUESTION_TOKENS, shape.llm_width),
         word_mask=mask,

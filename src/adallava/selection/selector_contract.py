@@ -29,8 +29,6 @@ class Need(StrEnum):
     """`feature_layer`: keys of the tower layer that puts out the features."""
     LAST_LAYER = "last-layer"
     """`last_layer`: keys of the tower's last layer."""
-    RECEIVED_ATTENTION = "received-attention"
-    """`received_attention`: what a tower without a class token has in the place of its attention."""
     PROJECTED = "projected"
     """`projected`: the projector runs over all N tokens before the choice, and over none after it."""
     WORDS = "words"
@@ -149,8 +147,6 @@ class SelectionInput:
         feature_layer: queries and keys of the layer that puts out the features (the last of them, where features
             of several layers are joined).
         last_layer: queries and keys of the tower's last layer.
-        received_attention: [I, N] float32, how much the tokens of a picture look at each token in the layer that puts
-            out the features, averaged over queries and heads; of a token of several patches, the sum over these.
         projected: [I, N, D], all tokens after the projector.
         word_embeds: [I, W, D] input embeddings of the words that the method picked from the question, right-padded.
         word_mask: [I, W] bool, True where `word_embeds` holds a token.
@@ -169,7 +165,6 @@ class SelectionInput:
     budget_features: Tensor | None = None
     feature_layer: TowerLayer | None = None
     last_layer: TowerLayer | None = None
-    received_attention: Tensor | None = None
     projected: Tensor | None = None
     word_embeds: Tensor | None = None
     word_mask: Tensor | None = None
