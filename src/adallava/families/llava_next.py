@@ -21,7 +21,7 @@ from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
-from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
 
 
 class LlavaNextFamily(LlavaParts):
@@ -102,6 +102,15 @@ class LlavaNextFamily(LlavaParts):
             pictures: [P, tiles, 3, H, W], padded to the most tiles a picture has.
             needs: what a method reads of the tower's layers.
         """
+        return self.encode_with_attention(pictures, (), needs=needs)
+
+    def encode_with_attention(
+        self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
+    ) -> VisionFeatures:
+        """Run the tower, and give what patches receive of attention within their tile; see `ReadsAttention`.
+
+        The end of a row receives none.
+        """
         tilings = self._tilings(pictures)
         most = max(tiling.num_tiles for tiling in tilings)
         if pictures.pixel_values.shape[1] < most:
@@ -111,7 +120,7 @@ class LlavaNextFamily(LlavaParts):
             )
         shown = zip(pictures.pixel_values, tilings, strict=True)
         tiles = torch.cat([picture[: tiling.num_tiles] for picture, tiling in shown])
-        tower = super().encode(PictureInputs(tiles), needs=needs)
+        tower = self._run_tower(tiles, needs, asked)
         places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
         marked = torch.nn.functional.pad(tower.features.flatten(0, 1), (0, 1, 0, 2))
         marked[-2, -1] = 1  # The row's end; behind it stands what is behind an image's own tokens.
@@ -119,6 +128,7 @@ class LlavaNextFamily(LlavaParts):
             marked[places],
             unprojected=tower.unprojected,
             places=places,
+            attention_received=None if tower.attention_received is None else _at(tower.attention_received, places),
             feature_layer=_TiledLayer.of(tower.feature_layer, places, tilings),
             last_layer=_TiledLayer.of(tower.last_layer, places, tilings),
         )
