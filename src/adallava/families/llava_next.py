@@ -100,7 +100,6 @@ class LlavaNextFamily(LlavaParts):
         tilings = self._tilings(pictures)
         tiles = tiles_of(pictures, [tiling.num_tiles for tiling in tilings])
         tower = self._run_tower(tiles, needs, asked)
-        received = tower.attention_received
         places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
         spans = _spans(tilings)
         marked = torch.nn.functional.pad(tower.features.flatten(0, 1), (0, 1, 0, 2))
