@@ -282,6 +282,13 @@ class AdaLlava(ModelFacts):
             max_new_tokens=max_new_tokens,
         )
 
+    def prepare_for(self, passes: int) -> bool:
+        """Say how many passes are about to be decoded; return whether the LLM's layers are compiled for them.
+
+        They are where the engine is "auto", and so many passes repay it: see `engines.pick.REPAYING_PASSES`.
+        """
+        return self._engines.compile_if_repaid(passes)
+
     def release(self) -> None:
         """Give back the memory that engines hold between calls: graphs and caches. The next call begins anew."""
         self._engines.release()

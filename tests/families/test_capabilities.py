@@ -97,7 +97,7 @@ def test_the_core_alone_has_one_tower_run_an_image_and_a_grid(core: Any) -> None
 
 def test_methods_before_the_llm_that_need_no_more_take_the_core(core: Any) -> None:
     whole = wrap_model(tiny_base())
-    beyond = {Need.BUDGET_TOKEN, Need.RESIZED_PICTURE, Need.TEXT_TOWER}
+    beyond = {Need.ATTENTION_RECEIVED, Need.BUDGET_TOKEN, Need.RESIZED_PICTURE, Need.TEXT_TOWER}
     assert met_needs(whole) - met_needs(core) == beyond
     taken = {name for name in selector_names() if _is_taken(core, name)}
     assert {"uniform", "cls-attention", "divprune", "none"} <= taken

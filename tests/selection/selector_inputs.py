@@ -63,6 +63,7 @@ def selection_input(
         question_embeds=normal(rows, num_question_tokens, shape.llm_width),
         question_mask=mask,
         budget_features=normal(rows, shape.vision_width),
+        attention_received=normal(rows, num_tokens, 2).softmax(dim=1),
         feature_layer=TowerLayer(normal(rows, num_tokens + 1, width), normal(rows, width), shape.tower_heads),
         last_layer=TowerLayer(normal(rows, num_tokens + 1, width), normal(rows, width), shape.tower_heads),
         projected=normal(rows, num_tokens, shape.llm_width),

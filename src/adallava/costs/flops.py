@@ -40,6 +40,19 @@ def tower_layer_flops(vision: TowerCosts) -> int:
     return _product_flops(rows, vision.width, vision.width)
 
 
+def received_attention_flops(vision: TowerCosts, *, of_class_token: bool) -> int:
+    """Return the FLOPs of what patches receive of one layer's attention: keys and queries of all tokens, and all pairs.
+
+    Args:
+        vision: the tower.
+        of_class_token: whether its query alone is asked, in a tower that has one.
+    """
+    tokens = vision.sequence_length
+    queries = 1 if of_class_token and vision.extra_tokens > 0 else tokens
+    projections = _product_flops(tokens + queries, vision.width, vision.width)
+    return projections + _product_flops(queries, tokens, vision.width)
+
+
 def projector_flops(model: ModelCosts, num_tokens: int) -> int:
     """Return the FLOPs of the projector over `num_tokens` vision tokens: only the kept ones reach it.
 
@@ -181,6 +194,7 @@ def answer_flops(
     tokens_per_image: Sequence[int] | None = None,
     towers: Sequence[TowerCosts] | None = None,
     tower_layers_read: int = 0,
+    attentions_read: Sequence[bool] = (),
     projects_all: bool = False,
     layer_shares: Sequence[Fraction] | None = None,
     scheduler_flops: int = 0,
@@ -201,6 +215,7 @@ def answer_flops(
         towers: of every picture that went through, where those are smaller or several an image; None = one for each
             image, as in `model`.
         tower_layers_read: layers whose keys and class query are computed once more for the method.
+        attentions_read: for each layer whose attention to patches the method reads, whether the class token's alone.
         projects_all: True if the projector runs over all N tokens, because the method chooses behind it.
         layer_shares: the share of each LLM layer that ran; None if all did.
         scheduler_flops: of making a latency token and choosing the layers, which is part of prefill.
@@ -219,8 +234,10 @@ def answer_flops(
     encoded = [model.vision] * num_images if towers is None else towers
     if not tokens_kept:
         encoded = []
+    vision = sum(vision_flops(tower) + tower_layers_read * tower_layer_flops(tower) for tower in encoded)
+    vision += sum(received_attention_flops(tower, of_class_token=own) for tower in encoded for own in attentions_read)
     return {
-        "vision": sum(vision_flops(tower) + tower_layers_read * tower_layer_flops(tower) for tower in encoded),
+        "vision": vision,
         "selector": selector_flops,
         "projector": projector_flops(model, num_vision_tokens if projects_all and tokens_kept else tokens_kept)
         + tokens_kept * model.added_per_token,

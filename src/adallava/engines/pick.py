@@ -18,6 +18,9 @@ from adallava.pipeline.result import Generated
 from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.records.names import EngineName
 
+REPAYING_PASSES = 50_000
+"""Decoded passes that repay compiling: a minute or two over all lengths, for 2 to 3 ms a pass (7B shapes, one H200)."""
+
 
 def check_engine(name: str, device: torch.device) -> None:
     """Refuse an engine for a model on a device.
@@ -46,7 +49,7 @@ class Engines:
         """
         device = next(model.parameters()).device
         check_engine(name, device)
-        self._model = model
+        self._model, self._name = model, name
         level: Level = "eager" if name == "eager" else "compiled" if name == "compiled" else "graphs"
         self._room = None if name == "stock" else Room(model, level)
         self._stock: Engine = StockEngine()
@@ -78,6 +81,20 @@ class Engines:
         self._room.raise_to("compiled")
         if self._room.level != "compiled":
             raise UnsupportedModeError("this LLM's layers are built in a way that cannot be compiled here")
+
+    def compile_if_repaid(self, passes: int) -> bool:
+        """Run compiled layers from now on if the engine may choose, and so many passes repay it; return whether.
+
+        Args:
+            passes: about to be decoded, as far as can be told.
+        """
+        if self._name != "auto" or passes < REPAYING_PASSES or len(self._order()) < 2:
+            return False
+        try:
+            self.compile()
+        except UnsupportedModeError:
+            return False
+        return True
 
     def release(self) -> None:
         """Give back the memory of graphs and caches."""

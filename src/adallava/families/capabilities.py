@@ -4,7 +4,7 @@ A family that has the methods has the capability; nothing is registered. What co
 model has (its tower a class token, say) is told by `Family.provides`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -15,6 +15,7 @@ from adallava.families.family_contract import DecoderLayers, Family, TextTower, 
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.picture_inputs import PictureInputs
 from adallava.registry import family_names, load_family_class
+from adallava.selection.selector_contract import AskedAttention, Need
 
 _OF_PICTURES = {"pixel_values", "image_sizes", "batch_num_images", "image_grid_thw", "pixel_attention_mask"}
 """What processors make of pictures, of whatever family: not to be taken for an argument of `generate`."""
@@ -145,6 +146,36 @@ def load_text_tower(family: Family, folder_or_id: str) -> TextTower:
     if not isinstance(family, HasTextTower):
         raise UnsupportedModeError(f"models of type {family.name!r} take no text tower: choose another method")
     return family.load_text_tower(folder_or_id)
+
+
+@runtime_checkable
+class ReadsAttention(Protocol):
+    """What patches receive of attention in the tower's layers can be told, with or without a class token."""
+
+    def encode_with_attention(
+        self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
+    ) -> VisionFeatures:
+        """Run the tower as `encode` does, and give `attention_received`.
+
+        Args:
+            pictures: as for `encode`.
+            asked: of which layers.
+            needs: as for `encode`.
+        """
+        ...
+
+
+def with_attention(
+    family: Family, pictures: PictureInputs, asked: Sequence[AskedAttention], needs: Collection[Need]
+) -> VisionFeatures:
+    """Run the tower, and give what patches receive of attention.
+
+    Raises:
+        UnsupportedModeError: for a family that cannot tell.
+    """
+    if not isinstance(family, ReadsAttention):
+        raise UnsupportedModeError(f"models of type {family.name!r} tell no attention: choose another method")
+    return family.encode_with_attention(pictures, asked, needs=needs)
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ class VisionFeatures:
         features: [I, N, C] contiguous, the patches, before the projector; N of the largest image, what is behind an
             image's own N is never read.
         budget_features: [I, C], the output at the budget token, if one went in.
+        attention_received: [I, N, A] float32 contiguous, of the A kinds that were asked for; see `ReadsAttention`.
         feature_layer: of the layer that puts out the features, if asked for.
         last_layer: of the tower's last layer, if asked for.
         unprojected: what the stock projector reads, laid out in memory as the stock model does; see `project_all`.
@@ -30,6 +31,7 @@ class VisionFeatures:
 
     features: Tensor
     budget_features: Tensor | None = None
+    attention_received: Tensor | None = None
     feature_layer: TowerLayer | None = None
     last_layer: TowerLayer | None = None
     unprojected: Tensor | None = None

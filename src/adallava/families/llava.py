@@ -3,7 +3,7 @@
 What more its tower and projector can do is here, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from adallava.families.family_contract import TextTower, VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.text_tower import load_text_tower
+from adallava.selection.selector_contract import AskedAttention, Need
 
 
 class LlavaFamily(LlavaParts):
@@ -44,6 +45,12 @@ class LlavaFamily(LlavaParts):
         vision = self._model.config.vision_config
         side = vision.image_size // vision.patch_size * vision.patch_size
         return tuple(pictures.pixel_values[..., :side, :side])
+
+    def encode_with_attention(
+        self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
+    ) -> VisionFeatures:
+        """Run the tower, and give what patches receive of attention; see `ReadsAttention`."""
+        return self._run_tower(pictures.pixel_values, needs, asked)
 
     def encode_with_token(self, pictures: PictureInputs, budget_token: Tensor) -> VisionFeatures:
         """Run the tower with one more token behind the patches; see `ReadsBudgetToken`.

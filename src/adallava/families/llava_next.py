@@ -23,8 +23,8 @@ from adallava.families.anyres import Tiling, check_pinpoints, sizes_of, tiles_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
-from adallava.families.tiles import Span, TiledFeatures, TiledLayer
-from adallava.selection.selector_contract import Need, TowerShape
+from adallava.families.tiles import Span, TiledFeatures, TiledLayer, at_places
+from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
 
 
 class LlavaNextFamily(LlavaParts):
@@ -88,9 +88,18 @@ class LlavaNextFamily(LlavaParts):
             pictures: [P, tiles, 3, H, W], padded to the most tiles a picture has.
             needs: what a method reads of the tower's layers.
         """
+        return self.encode_with_attention(pictures, (), needs=needs)
+
+    def encode_with_attention(
+        self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
+    ) -> VisionFeatures:
+        """Run the tower, and give what patches receive of attention within their tile; see `ReadsAttention`.
+
+        The end of a row receives none.
+        """
         tilings = self._tilings(pictures)
         tiles = tiles_of(pictures, [tiling.num_tiles for tiling in tilings])
-        tower = super().encode(PictureInputs(tiles), needs=needs)
+        tower = self._run_tower(tiles, needs, asked)
         places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
         spans = _spans(tilings)
         marked = torch.nn.functional.pad(tower.features.flatten(0, 1), (0, 1, 0, 2))
@@ -99,6 +108,9 @@ class LlavaNextFamily(LlavaParts):
             marked[places],
             unprojected=tower.unprojected,
             places=places,
+            attention_received=None
+            if tower.attention_received is None
+            else at_places(tower.attention_received, places),
             feature_layer=TiledLayer.of(tower.feature_layer, places, spans),
             last_layer=TiledLayer.of(tower.last_layer, places, spans),
         )

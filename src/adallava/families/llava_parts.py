@@ -10,9 +10,9 @@ from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
-from adallava.families.tower_layer import tower_layer
+from adallava.families.tower_layer import attention_to_patches, layer_at, tower_layer
 from adallava.families.tower_parts import num_leading_tokens, provided
-from adallava.selection.selector_contract import Need, TowerShape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
 
 
 class LlavaParts(StockParts):
@@ -70,27 +70,42 @@ class LlavaParts(StockParts):
         """
         return self._run_tower(pictures.pixel_values, needs)
 
-    def _run_tower(self, pixel_values: Tensor, needs: Collection[Need] = (), **options: Any) -> VisionFeatures:
+    def _run_tower(
+        self, pixel_values: Tensor, needs: Collection[Need] = (), asked: Sequence[AskedAttention] = (), **options: Any
+    ) -> VisionFeatures:
         """Run the tower, with further arguments of its own."""
         states = self._model.model.vision_tower(
             pixel_values, output_hidden_states=True, return_dict=True, **options
         ).hidden_states
         unprojected = self._patches(states)
-        if not {Need.FEATURE_LAYER, Need.LAST_LAYER} & set(needs):
-            return VisionFeatures(unprojected.contiguous(), unprojected=unprojected)
-        layers = self._tower.encoder.layers
-        # Layer i reads state i and puts out state i + 1; for state 0, the embeddings, the first layer stands in.
-        produces = max(0, range(len(layers) + 1)[self._layers[-1]] - 1)
         return VisionFeatures(
             unprojected.contiguous(),
             unprojected=unprojected,
-            feature_layer=tower_layer(layers[produces], states[produces], has_cls=self._has_cls)
-            if Need.FEATURE_LAYER in needs
-            else None,
-            last_layer=tower_layer(layers[-1], states[len(layers) - 1], has_cls=self._has_cls)
-            if Need.LAST_LAYER in needs
-            else None,
+            attention_received=self._received(states, asked) if asked else None,
+            feature_layer=self._tower_layer(states, self._produces) if Need.FEATURE_LAYER in needs else None,
+            last_layer=self._tower_layer(states, len(states) - 2) if Need.LAST_LAYER in needs else None,
         )
+
+    @property
+    def _produces(self) -> int:
+        """The layer that puts out the features: layer i reads state i and puts out state i + 1."""
+        # For state 0, the embeddings, the first layer stands in.
+        return max(0, range(len(self._tower.encoder.layers) + 1)[self._layers[-1]] - 1)
+
+    def _tower_layer(self, states: Sequence[Tensor], index: int) -> TowerLayer:
+        return tower_layer(self._tower.encoder.layers[index], states[index], has_cls=self._has_cls)
+
+    def _received(self, states: Sequence[Tensor], asked: Sequence[AskedAttention]) -> Tensor:
+        """Return what patches receive of attention, [I, N, A] float32."""
+        layers, columns = self._tower.encoder.layers, []
+        for one in asked:
+            index = layer_at(one.depth, range(self._produces + 1), len(layers))
+            columns.append(
+                attention_to_patches(
+                    layers[index], states[index], has_cls=self._has_cls, of_class_token=one.of_class_token
+                )
+            )
+        return torch.stack(columns, dim=-1)
 
     def project(self, features: Tensor) -> Tensor:
         """Map tower features, [I, K, C], to the LLM's input, [I, K, D]."""

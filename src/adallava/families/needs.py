@@ -5,6 +5,7 @@ from adallava.families.capabilities import (
     GivesCompanions,
     HasPositionRows,
     HasTextTower,
+    ReadsAttention,
     ReadsBudgetToken,
     ResizesPictures,
     decoder_of,
@@ -16,13 +17,14 @@ from adallava.scheduling.scheduler_contract import Scheduler
 from adallava.selection.layer_contract import AnySelector, LayerSelector
 from adallava.selection.selector_contract import Need, TextTowerMethod
 
-_TOWER_NEEDS = (Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER)
+_TOWER_NEEDS = (Need.ATTENTION_RECEIVED, Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER)
 """Read off the stock tower's states."""
 
 
 def met_needs(family: Family) -> frozenset[Need]:
     """Return what a model can give to a method: of what its tower provides, that which its family can carry out."""
     lacking = {
+        Need.ATTENTION_RECEIVED: not isinstance(family, ReadsAttention),
         Need.BUDGET_TOKEN: not isinstance(family, ReadsBudgetToken),
         Need.RESIZED_PICTURE: not isinstance(family, ResizesPictures),
         Need.TEXT_TOWER: not isinstance(family, HasTextTower),

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from adallava.errors import CheckpointError, InputError
 from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, stacked_layers
@@ -24,8 +25,9 @@ from adallava.families.family_contract import VisionFeatures
 from adallava.families.mrope import recounted
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
+from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
 from adallava.families.transformers_internals import without_videos
-from adallava.selection.selector_contract import Need, TowerShape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
 
 _SHAPE_PX = 448
 """Side of the picture that `shape` is of: the model has none of its own."""
@@ -86,8 +88,9 @@ class QwenVLParts(StockParts):
 
     @property
     def provides(self) -> frozenset[Need]:
-        """No class token, and keys that are turned by their places."""
-        return frozenset({Need.PROJECTED, Need.WORDS})
+        """No class token, and keys that are turned by their places; but what a patch receives of attention."""
+        attention = {Need.ATTENTION_RECEIVED} if len(self._whole_picture_layers) > 0 else set()
+        return frozenset({Need.PROJECTED, Need.WORDS}) | attention
 
     def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
         """Return the grid of each picture's tokens.
@@ -134,10 +137,19 @@ class QwenVLParts(StockParts):
 
         Args:
             pictures: as of `grids`.
-            needs: nothing of the tower's layers is given.
+            needs: no keys of the tower's layers are given.
         """
+        return self.encode_with_attention(pictures, ())
+
+    def encode_with_attention(
+        self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
+    ) -> VisionFeatures:
+        """Run the tower, and give what tokens receive of attention, the mean of their patches; see `ReadsAttention`."""
         grids = self.grids(pictures)
         twin, readers = _reading(self._visual, self._merge**2, self._side_order)
+        blocks = self._visual.blocks
+        indices = [layer_at(one.depth, self._whole_picture_layers, len(blocks)) for one in asked]
+        entered = _reading_blocks(twin, blocks, sorted(set(indices)))
         output = twin(
             pictures.pixel_values.type(self._visual.dtype),
             grid_thw=pictures.beside["image_grid_thw"].to(pictures.pixel_values.device),
@@ -154,7 +166,35 @@ class QwenVLParts(StockParts):
             level_reads=read[1:],
             order=order,
             places=places,
+            attention_received=self._received([entered[index] for index in indices], order, places, grids)
+            if asked
+            else None,
         )
+
+    @property
+    def _whole_picture_layers(self) -> Sequence[int]:
+        """Layers of the tower in which each patch sees the whole picture; the others see windows."""
+        visual = self._visual
+        with_windows = hasattr(visual, "fullatt_block_indexes")
+        return sorted(visual.fullatt_block_indexes) if with_windows else range(len(visual.blocks))
+
+    def _received(
+        self, entered: "Sequence[_BlockReader]", order: Tensor, places: Tensor, grids: Sequence[tuple[int, int]]
+    ) -> Tensor:
+        """Return what each token receives of attention in some layers, [I, N, A] float32, 0 behind an image's own."""
+        unit, columns = self._merge**2, []
+        for block in entered:
+            tables = [block.hidden, *block.position_embeddings]
+            # Patches of one token lie side by side, in the tower's order of tokens.
+            read = [table.reshape(-1, unit, table.shape[-1])[order][places] for table in tables]
+            rows = []
+            for image, (down, across) in enumerate(grids):
+                hidden, *turns = (table[image, : down * across].flatten(0, 1) for table in read)
+                of_patches = rotary_attention_to_patches(block.block, hidden, turns)
+                of_tokens = of_patches.view(-1, unit).mean(dim=1)
+                rows.append(F.pad(of_tokens, (0, places.shape[1] - len(of_tokens))))
+            columns.append(torch.stack(rows))
+        return torch.stack(columns, dim=-1)
 
     def project(self, features: Tensor) -> Tensor:
         """Map tokens' patches, [I, K, C], to the LLM's input, [I, K, D]."""
@@ -299,6 +339,31 @@ class _Reader(nn.Module):
         """Return the numbers of the tokens, [N, 1] int64, which the tower puts back in order as it would the tokens."""
         self.read = patches
         return torch.arange(len(patches) // self._unit, device=patches.device).unsqueeze(1)
+
+
+class _BlockReader(nn.Module):
+    """Stands where a layer is: keeps what it reads, and runs it."""
+
+    hidden: Tensor
+    position_embeddings: tuple[Tensor, Tensor]
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, hidden_states: Tensor, **beside: Any) -> Tensor:
+        """Run the layer."""
+        self.hidden, self.position_embeddings = hidden_states, beside["position_embeddings"]
+        passed: Tensor = self.block(hidden_states, **beside)
+        return passed
+
+
+def _reading_blocks(twin: Any, blocks: nn.ModuleList, indices: Sequence[int]) -> dict[int, _BlockReader]:
+    """Put readers in a tower's twin where layers `indices` are, and return them by their index."""
+    readers = {index: _BlockReader(blocks[index]) for index in indices}
+    if readers:
+        twin._modules["blocks"] = nn.ModuleList([readers.get(index, block) for index, block in enumerate(blocks)])
+    return readers
 
 
 def _reading(visual: Any, unit: int, side_order: Sequence[int]) -> tuple[Any, list[_Reader]]:

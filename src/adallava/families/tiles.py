@@ -47,11 +47,11 @@ class TiledLayer(TowerLayer):
     @property
     def patch_keys(self) -> Tensor:
         """Keys of the tokens, [I, N, C]; zeros at a row's end."""
-        return _at(super().patch_keys, self.places)
+        return at_places(super().patch_keys, self.places)
 
     def cls_attention(self, num_heads: int | None = None) -> Tensor:
         """Return how much its tile's class token looks at each token, [I, heads, N] float32; 0 at a row's end."""
-        return _at(super().cls_attention(num_heads).transpose(1, 2), self.places).transpose(1, 2)
+        return at_places(super().cls_attention(num_heads).transpose(1, 2), self.places).transpose(1, 2)
 
     def of_image(self, image: int, num_tokens: int) -> "TiledLayer":
         """Return the same layer for one image: its own tiles alone."""
@@ -67,6 +67,6 @@ class TiledLayer(TowerLayer):
         )
 
 
-def _at(table: Tensor, places: Tensor) -> Tensor:
+def at_places(table: Tensor, places: Tensor) -> Tensor:
     """Return the rows at `places`, [I, N, …], of a table over tiles, [tiles, n, …], with two rows of zeros behind."""
     return torch.nn.functional.pad(table.flatten(0, 1), (0, 0, 0, 2))[places]

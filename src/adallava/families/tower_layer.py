@@ -1,5 +1,6 @@
-"""One tower layer's keys and its class token's query, recomputed: SDPA returns no attention weights."""
+"""What one tower layer compares, and what its patches receive of attention, recomputed: SDPA returns no weights."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adallava.families.transformers_internals import rotate
 from adallava.selection.selector_contract import TowerLayer
+
+_MOST_WEIGHTS = 2**26
+"""Held at a time: 256 MB of float32."""
 
 
 def tower_layer(block: Any, states: Tensor, *, has_cls: bool) -> TowerLayer:
@@ -47,3 +52,75 @@ def mean_of_cells(patches: Tensor, side: int, cell: int) -> Tensor:
     each = torch.tensor_split(grids, len(grids))
     means = [F.avg_pool2d(grid.contiguous(), cell).flatten(2).transpose(1, 2) for grid in each]
     return torch.cat(means).contiguous()
+
+
+@torch.no_grad()
+def attention_to_patches(block: Any, states: Tensor, *, has_cls: bool, of_class_token: bool) -> Tensor:
+    """Return what each patch receives of one layer's attention, [I, N] float32; see `mean_received`.
+
+    Costs two [S, C] x [C, C] products an image and one of all pairs; of the class token alone, one and one row of each.
+    See `costs.flops.received_attention_flops`.
+
+    Args:
+        block: a CLIP or SigLIP encoder layer.
+        states: [I, S, C], that layer's input, the class token first if there is one.
+        has_cls: whether there is.
+        of_class_token: whether its attention alone is asked for, if there is one.
+    """
+    attention = block.self_attn
+
+    def by_heads(flat: Tensor) -> Tensor:
+        return flat.view(len(flat), int(attention.num_heads), -1).transpose(0, 1)
+
+    received = []
+    for (image,) in torch.tensor_split(states, len(states)):
+        normed = block.layer_norm1(image)
+        looking = normed[:1] if has_cls and of_class_token else normed
+        queries, keys = by_heads(attention.q_proj(looking)), by_heads(attention.k_proj(normed))
+        received.append(mean_received(queries, keys)[int(has_cls) :])
+    return torch.stack(received)
+
+
+@torch.no_grad()
+def rotary_attention_to_patches(block: Any, states: Tensor, tables: Sequence[Tensor]) -> Tensor:
+    """Return what each patch of one picture receives of a layer's attention, [S] float32.
+
+    Args:
+        block: a layer of a tower whose queries and keys, of one product with the values, are turned by their places.
+        states: [S, C], that layer's input.
+        tables: cosines and sines of the patches, [S, head width] each.
+    """
+    attention, width = block.attn, states.shape[-1]
+    joined, bias = attention.qkv.weight[: 2 * width], attention.qkv.bias
+    flat = F.linear(block.norm1(states), joined, None if bias is None else bias[: 2 * width])
+    by_heads = flat.float().view(len(states), 2, int(attention.num_heads), -1).permute(1, 2, 0, 3)
+    cosines, sines = (table.float().unsqueeze(0) for table in tables)
+    queries, keys = rotate(by_heads[:1], by_heads[1:], cosines, sines)
+    return mean_received(queries[0], keys[0])
+
+
+def mean_received(queries: Tensor, keys: Tensor) -> Tensor:
+    """Return what each token receives of attention, averaged over heads and queries, [S] float32: 1 in all.
+
+    Args:
+        queries: [heads, R, head width].
+        keys: [heads, S, head width].
+    """
+    heads, width = len(keys), keys.shape[-1]
+    by_column = keys.float().transpose(1, 2) * width**-0.5
+    total: Tensor = by_column.new_zeros(keys.shape[1])
+    for some in torch.split(queries.float(), max(1, _MOST_WEIGHTS // (heads * keys.shape[1])), dim=1):
+        total = total + (some @ by_column).softmax(dim=-1).sum(dim=(0, 1))
+    return total / (heads * queries.shape[1])
+
+
+def layer_at(depth: float, layers: Sequence[int], num_layers: int) -> int:
+    """Return the layer, from 0, at a share of a tower's layers: the nearest that can be read, of two the deeper.
+
+    Args:
+        depth: see `AskedAttention`.
+        layers: those that can be read, ascending: up to the one that puts out the features.
+        num_layers: of the tower.
+    """
+    wanted = layers[-1] if depth >= 1 else round(depth * num_layers) - 1
+    return min(reversed(layers), key=lambda layer: abs(layer - wanted))

@@ -46,7 +46,7 @@ def provided(tower: Any) -> frozenset[Need]:
     layers = getattr(getattr(tower, "encoder", None), "layers", ())
     plain = len(layers) > 0 and all(map(_has_plain_keys, layers))
     if plain:
-        needs |= {Need.FEATURE_LAYER, Need.LAST_LAYER}
+        needs |= {Need.ATTENTION_RECEIVED, Need.FEATURE_LAYER, Need.LAST_LAYER}
     if has_class_token(tower):
         needs.add(Need.CLS_TOKEN)
         if plain and hasattr(tower, "pre_layrnorm"):

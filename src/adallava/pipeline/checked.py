@@ -13,6 +13,7 @@ from adallava.selection.layer_contract import AnySelector, LayerSelector
 from adallava.selection.selector_contract import Need, ResizingMethod, RoundingMethod, Selection, SelectionInput
 
 NEED_OF_FIELD = {
+    "attention_received": Need.ATTENTION_RECEIVED,
     "budget_features": Need.BUDGET_TOKEN,
     "feature_layer": Need.FEATURE_LAYER,
     "last_layer": Need.LAST_LAYER,

@@ -8,13 +8,20 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from adallava.families.capabilities import resized, some_pictures, with_budget_token
+from adallava.families.capabilities import resized, some_pictures, with_attention, with_budget_token
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.selection.layer_contract import AnySelector
-from adallava.selection.selector_contract import BudgetTokenMethod, Need, ResizingMethod, Selector
+from adallava.selection.selector_contract import (
+    AskedAttention,
+    AttentionMethod,
+    BudgetTokenMethod,
+    Need,
+    ResizingMethod,
+    Selector,
+)
 
 
 def budget_ratios(layout: Layout, device: torch.device) -> Tensor:
@@ -84,11 +91,14 @@ def encode_stock(
 ) -> VisionFeatures:
     """Run the tower as the stock model does, and give what a method reads of its layers."""
     needs = () if selector is None else tuple(sorted(selector.needs))
-    return stages.run(family.model, "tower", partial(_encode, family), pictures, needs)
+    asked = cast(AttentionMethod, selector).asked_attention if Need.ATTENTION_RECEIVED in needs else ()
+    return stages.run(family.model, "tower", partial(_encode, family), pictures, needs, asked)
 
 
-def _encode(family: Family, pictures: PictureInputs, needs: Sequence[Need]) -> VisionFeatures:
-    return family.encode(pictures, needs=needs)
+def _encode(
+    family: Family, pictures: PictureInputs, needs: Sequence[Need], asked: Sequence[AskedAttention]
+) -> VisionFeatures:
+    return with_attention(family, pictures, asked, needs) if asked else family.encode(pictures, needs=needs)
 
 
 def _encode_resized(

@@ -127,6 +127,7 @@ def _of_image(inputs: SelectionInput, image: int, grid: _Grid) -> SelectionInput
         question_mask=needed(inputs.question_mask, asked),
         question_lengths=None,
         budget_features=own(inputs.budget_features),
+        attention_received=own(inputs.attention_received, num_tokens),
         feature_layer=None if inputs.feature_layer is None else inputs.feature_layer.of_image(image, num_tokens),
         last_layer=None if inputs.last_layer is None else inputs.last_layer.of_image(image, num_tokens),
         projected=own(inputs.projected, num_tokens),

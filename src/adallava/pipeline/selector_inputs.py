@@ -54,6 +54,7 @@ def selection_input(
         question_mask=layout.question_mask.index_select(0, samples),
         question_lengths=tuple(len(layout.prompts[sample].question_ids) for sample in layout.sample_of_image),
         budget_features=vision.budget_features,
+        attention_received=vision.attention_received,
         feature_layer=vision.feature_layer,
         last_layer=vision.last_layer,
         projected=_projected(family, vision, layout) if Need.PROJECTED in needs else None,

@@ -22,6 +22,9 @@ SELECTORS = {
     "cdpruner": "adallava.selection.cdpruner:CDPrunerSelector",
     "mmtok": "adallava.selection.mmtok:MMTokSelector",
     "tome": "adallava.selection.tome:ToMeSelector",
+    "hiprune": "adallava.selection.hiprune:HiPruneSelector",
+    "vispruner": "adallava.selection.vispruner:VisPrunerSelector",
+    "scope": "adallava.selection.scope:ScopeSelector",
 }
 """Selection methods."""
 

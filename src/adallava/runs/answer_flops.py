@@ -11,7 +11,14 @@ from adallava.records import WhatRan
 from adallava.runs.inside_cost import inside_selector_flops
 from adallava.scheduling.scheduler_contract import TokenScheduler
 from adallava.selection.layer_contract import LayerSelector
-from adallava.selection.selector_contract import Need, ResizingMethod, Selector, TowerShape
+from adallava.selection.selector_contract import (
+    AskedAttention,
+    AttentionMethod,
+    Need,
+    ResizingMethod,
+    Selector,
+    TowerShape,
+)
 
 MAX_CHOICE_FLOPS = 10**18
 """For one image: more than any model takes for a whole answer."""
@@ -57,11 +64,16 @@ def count_flops(
         tokens_per_image=sizes,
         towers=_towers(model, running.vision, ran) if images else [],
         tower_layers_read=len(needs & {Need.FEATURE_LAYER, Need.LAST_LAYER}),
+        attentions_read=[one.of_class_token for one in _asked_attention(model.selector)],
         projects_all=Need.PROJECTED in needs,
         layer_shares=ran.layer_shares,
         scheduler_flops=_scheduler_flops(model, ran),
     )
     return flops | {part: num_beams * flops[part] for part in ("prefill", "decode")}
+
+
+def _asked_attention(selector: object) -> tuple[AskedAttention, ...]:
+    return selector.asked_attention if isinstance(selector, AttentionMethod) else ()
 
 
 def count_kv_bytes(

@@ -11,6 +11,7 @@ from adallava.pipeline.checked import check_merging, check_selection, rounded_co
 from adallava.runs.answer_flops import said_flops
 from adallava.selection.layer_contract import LayerSelector
 from adallava.selection.selector_contract import (
+    AttentionMethod,
     BudgetTokenMethod,
     OwnCountMethod,
     RoundingMethod,
@@ -63,7 +64,8 @@ def _check(name: str, selector: Selector, shape: TowerShape, model: AdaLlava) ->
     keep_count = max(1, shape.num_vision_tokens // 4)
     if isinstance(selector, RoundingMethod):
         keep_count = rounded_count(selector, keep_count, shape.grid)
-    inputs = _random_inputs(model, shape, keep_count)
+    columns = len(selector.asked_attention) if isinstance(selector, AttentionMethod) else 1
+    inputs = _random_inputs(model, shape, keep_count, columns)
     with FlopCounterMode(display=False) as counter:
         if isinstance(selector, BudgetTokenMethod):
             selector.budget_token(inputs.budget_ratios)
@@ -82,8 +84,15 @@ def _check(name: str, selector: Selector, shape: TowerShape, model: AdaLlava) ->
     return []
 
 
-def _random_inputs(model: AdaLlava, shape: TowerShape, keep_count: int) -> SelectionInput:
-    """Return one image's inputs of the model's widths, type and device; whatever a method may need is there."""
+def _random_inputs(model: AdaLlava, shape: TowerShape, keep_count: int, attentions: int) -> SelectionInput:
+    """Return one image's inputs of the model's widths, type and device; whatever a method may need is there.
+
+    Args:
+        model: its own.
+        shape: its own.
+        keep_count: K.
+        attentions: kinds of attention that the method asks for.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def normal(*size: int) -> torch.Tensor:
@@ -101,6 +110,7 @@ def _random_inputs(model: AdaLlava, shape: TowerShape, keep_count: int) -> Selec
         question_embeds=normal(1, _QUESTION_TOKENS, shape.llm_width),
         question_mask=mask,
         budget_features=normal(1, shape.vision_width),
+        attention_received=normal(1, num_tokens, attentions).float().softmax(dim=1),
         feature_layer=layer,
         last_layer=layer,
         projected=normal(1, num_tokens, shape.llm_width),

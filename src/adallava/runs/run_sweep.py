@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from pathlib import Path
 
 from adallava.analysis.comparisons import count_planned
@@ -185,6 +186,9 @@ def _load(request: SweepRequest, methods: Mapping[str, bool], task: Task, observ
         )
     prepare = partial(prepare_batch, full.processor, question_suffix=config.question_suffix, limit=limit)
     store = BatchStore(task.samples, config.batch_size, prepare)
+    batches = sum(plan.draws for plan in plans) * ceil(len(task.samples) / config.batch_size)
+    if full.prepare_for(batches * config.max_new_tokens):
+        observer.note("the LLM's layers are compiled: this sweep is long enough to repay it")
     answerers = make_answerers(config, models, schedulers, task, costs)
     return LoadedSweep(task, models, schedulers, plans, answerers, store, config, costs)
 

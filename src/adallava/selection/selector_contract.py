@@ -27,6 +27,9 @@ class Need(StrEnum):
     """A class token in the tower, whose query is then in the `TowerLayer`s."""
     FEATURE_LAYER = "feature-layer"
     """`feature_layer`: keys of the tower layer that puts out the features."""
+    ATTENTION_RECEIVED = "attention-received"
+    """`attention_received`: what patches get of attention in some layers of any tower; the method is an
+    `AttentionMethod`."""
     LAST_LAYER = "last-layer"
     """`last_layer`: keys of the tower's last layer."""
     PROJECTED = "projected"
@@ -126,6 +129,21 @@ class TowerLayer:
 
 
 @dataclass(frozen=True)
+class AskedAttention:
+    """Which attention of the tower a method reads: what each patch receives in one layer, averaged over its heads.
+
+    Attributes:
+        depth: share of the tower's layers, above 0; 1 is the layer that puts out the features, 0.5 the layer in the
+            middle. Of a tower with windows, the nearest layer that sees the whole picture, of two the deeper.
+        of_class_token: True for the class token's attention where the tower has one; else, and in every tower
+            without one, the mean over all tokens.
+    """
+
+    depth: float
+    of_class_token: bool = False
+
+
+@dataclass(frozen=True)
 class SelectionInput:
     """What a selector may read. I images, N vision tokens each.
 
@@ -144,6 +162,8 @@ class SelectionInput:
 
     Attributes:
         budget_features: [I, C], the tower's output at the budget token; zeros for an image that keeps everything.
+        attention_received: [I, N, A] float32, what each token receives of the A kinds of attention that the method
+            asks for, the mean of its patches where a token is several.
         feature_layer: queries and keys of the layer that puts out the features (the last of them, where features
             of several layers are joined).
         last_layer: queries and keys of the tower's last layer.
@@ -163,6 +183,7 @@ class SelectionInput:
     question_embeds: Tensor
     question_mask: Tensor
     budget_features: Tensor | None = None
+    attention_received: Tensor | None = None
     feature_layer: TowerLayer | None = None
     last_layer: TowerLayer | None = None
     projected: Tensor | None = None
@@ -268,6 +289,16 @@ class BudgetTokenMethod(Selector, Protocol):
 
     def budget_token(self, ratios: Tensor) -> Tensor:
         """Return the token to append to the tower's input, [I, C], for budgets K / N, [I]."""
+        ...
+
+
+@runtime_checkable
+class AttentionMethod(Selector, Protocol):
+    """A method that needs `Need.ATTENTION_RECEIVED`."""
+
+    @property
+    def asked_attention(self) -> tuple[AskedAttention, ...]:
+        """What `attention_received` has a column of, in this order."""
         ...
 
 
