@@ -112,6 +112,8 @@ class AdaLlava(ModelFacts):
         attn_implementation: str = "sdpa",
         allow_other_base: bool = False,
         pad_to_square: bool = False,
+        least_pixels: int | None = None,
+        most_pixels: int | None = None,
         engine: str = "auto",
         quantization: str = "none",
         **selector_options: Any,
@@ -132,6 +134,8 @@ class AdaLlava(ModelFacts):
             attn_implementation: "sdpa" or "eager".
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
             pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
+            least_pixels: likewise.
+            most_pixels: likewise.
             engine: how answers are run, see `with_engine`.
             quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" multiplies
                 in 8 bits as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
@@ -152,7 +156,9 @@ class AdaLlava(ModelFacts):
         typed = check_quantization(quantization, placed, typed)
         name = str(name_or_path)
         folder = str(find_checkpoint(folder_or_id_of(name)))
-        processor = AdaLlavaProcessor.from_pretrained(folder, pad_to_square=pad_to_square)
+        processor = AdaLlavaProcessor.from_pretrained(
+            folder, pad_to_square=pad_to_square, least_pixels=least_pixels, most_pixels=most_pixels
+        )
         family = load_family(folder, dtype=typed, device=placed, attn_implementation=attn_implementation)
         quantize(family.model, quantization)
         full = cls(family.model, processor, name_or_path=name, engine=engine)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import sample_of, tiny_image, tiny_inputs
+from models import sample_of, tiny_image, tiny_inputs, tiny_processor
 from product_counter import ProductCounter
 from safetensors.torch import load_file, save_file
 from stock_reference import adding, as_read, projector_of, stock_levels, stock_positions
@@ -25,6 +25,7 @@ from adallava.doctor.live.probe import padded_on_the_right
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.capabilities import take_pictures
 from adallava.model import build_prompt
+from adallava.processors.picture_cuts import with_pixel_limits
 from adallava.runs.answer_flops import count_flops
 from adallava.selection.grid_cells import grid_cells
 
@@ -228,6 +229,21 @@ def test_bad_input_is_one_clear_line(deep: AdaLlava) -> None:
     ):
         with pytest.raises(InputError, match=words):
             deep.generate(**given, max_new_tokens=1)
+
+
+def test_limits_of_pixels_are_the_processors_own(model: AdaLlava) -> None:
+    picture, text = tiny_image(1, (64, 32)), [build_prompt(model.processor, "why?")]
+    for least, most, grid in ((None, None, (4, 8)), (None, 512, (2, 4)), (8192, 10000, (8, 16))):
+        limited = with_pixel_limits(model.processor, least, most)
+        made = limited(images=[picture], text=text, return_tensors="pt")
+        given, _ = take_pictures(model.family, dict(made))
+        assert given is not None
+        assert model.family.grids(given) == (grid,)
+    assert model.processor.image_processor.size["longest_edge"] == 4096
+    with pytest.raises(InputError, match="at least 5000 pixels and at most 4096"):
+        with_pixel_limits(model.processor, 5000, None)
+    with pytest.raises(UnsupportedModeError, match=r"CLIPImageProcessor(Pil)? brings all to sizes of its own"):
+        with_pixel_limits(tiny_processor(), None, 64)
 
 
 @pytest.mark.long

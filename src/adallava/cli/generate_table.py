@@ -35,6 +35,8 @@ def print_json(
         "method_options": options_of_methods(args.method_option, [args.method]).get(args.method, {}),
         "images": [str(path) for path in args.image],
         "pad_to_square": args.pad_to_square,
+        "least_pixels": args.least_pixels,
+        "most_pixels": args.most_pixels,
         "seen_shares": [None if frame is None else round(seen_share(frame), 4) for frame in frames],
         "question": args.question,
         "positions": args.positions,

@@ -7,7 +7,7 @@ from adallava.analysis.margins import MARGIN
 from adallava.records import RunConfig
 from adallava.records.names import EngineName, QuantizationName
 
-from .arguments import add_list_argument, parse_method_options, parse_scheduler_options
+from .arguments import add_list_argument, parse_method_options, parse_scheduler_options, whole_number
 
 _ROLES = ("image", "question", "answer", "id", "kind")
 """What a column of a local file may hold."""
@@ -71,13 +71,20 @@ def add_quantization(group: Any) -> None:
 
 
 def add_pad_to_square(group: Any) -> None:
-    """Add `--pad-to-square`."""
+    """Add `--pad-to-square`, `--least-pixels` and `--most-pixels`."""
     group.add_argument(
         "--pad-to-square",
         action="store_true",
         help="pad pictures to squares in the processor's mean color, as LLaVA's image_aspect_ratio pad does, so that "
         "no edge is cut off (default: as the model's processor does)",
     )
+    for name, words in (("least", "enlarge pictures to"), ("most", "make pictures smaller, down to")):
+        group.add_argument(
+            f"--{name}-pixels",
+            type=whole_number,
+            metavar="N",
+            help=f"{words} N pixels, for models that see each at its own size (default: as the model's processor does)",
+        )
 
 
 def add_method_option(group: Any, example: str = "") -> None:

@@ -1,5 +1,6 @@
 """What transformers' image processors do to a picture: the classes whose steps are known, and what sets them apart."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +48,23 @@ def why_not_padded(settings: Any) -> str | None:
     if _kind(settings) not in _KNOWN:
         return f"{type(settings).__name__}: only for {', '.join(sorted(_KNOWN))}"
     return None
+
+
+def pixel_limits(settings: Any) -> tuple[int, int] | None:
+    """Return the least and the most pixels that a picture is scaled to; None for one that has sizes of its own."""
+    if not _kind(settings).startswith("Qwen2VLImageProcessor"):
+        return None
+    return int(settings.size["shortest_edge"]), int(settings.size["longest_edge"])
+
+
+def with_limits(settings: Any, least: int, most: int) -> Any:
+    """Return the same image processor with other limits; its names for them are edges, and they are areas."""
+    limited = copy.deepcopy(settings)
+    limited.size = {"shortest_edge": least, "longest_edge": most}
+    for name, value in (("min_pixels", least), ("max_pixels", most)):
+        if getattr(limited, name, None) is not None:
+            setattr(limited, name, value)
+    return limited
 
 
 def padding_processor(settings: Any, **own: Any) -> Any:

@@ -3,8 +3,14 @@
 import copy
 from typing import Any
 
-from adallava.errors import UnsupportedModeError
-from adallava.families.picture_steps import padding_processor, picture_steps, why_not_padded
+from adallava.errors import InputError, UnsupportedModeError
+from adallava.families.picture_steps import (
+    padding_processor,
+    picture_steps,
+    pixel_limits,
+    why_not_padded,
+    with_limits,
+)
 from adallava.records.picture_frames import WHOLE, Frame
 
 _KEPT_SETTINGS = (
@@ -64,6 +70,29 @@ def pad_to_square(processor: Any) -> Any:
     padded = copy.copy(processor)
     padded.image_processor = padding
     return padded
+
+
+def with_pixel_limits(processor: Any, least: int | None, most: int | None) -> Any:
+    """Return a processor that scales each picture to no fewer, and no more, pixels than these; None leaves its own.
+
+    The given one is not changed.
+
+    Raises:
+        InputError: for limits of which the least is above the most.
+        UnsupportedModeError: for a processor that brings every picture to sizes of its own.
+    """
+    own = pixel_limits(processor.image_processor)
+    if own is None:
+        raise UnsupportedModeError(
+            f"least_pixels and most_pixels are for models that see a picture at its own size; this one's "
+            f"{type(processor.image_processor).__name__} brings all to sizes of its own"
+        )
+    limits = own[0] if least is None else least, own[1] if most is None else most
+    if not 1 <= limits[0] <= limits[1]:
+        raise InputError(f"pictures cannot have at least {limits[0]} pixels and at most {limits[1]}")
+    scaling = copy.copy(processor)
+    scaling.image_processor = with_limits(processor.image_processor, *limits)
+    return scaling
 
 
 def pads_to_square(processor: Any) -> bool:

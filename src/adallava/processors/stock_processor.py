@@ -12,7 +12,7 @@ from adallava.errors import CheckpointError, InputError, in_short
 from adallava.families.capabilities import processor_class
 from adallava.processors.bounded_call import call_within
 from adallava.processors.picture_cuts import pad_to_square as padding_to_square
-from adallava.processors.picture_cuts import pads_to_square
+from adallava.processors.picture_cuts import pads_to_square, with_pixel_limits
 from adallava.processors.picture_tokens import complete_processor
 from adallava.tasks.images import MAX_IMAGE_PIXELS, with_clear_axes
 
@@ -31,13 +31,23 @@ class AdaLlavaProcessor:
     """Loads the stock processor of a model; only what its files leave open is filled in, from the model's config."""
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str, *, pad_to_square: bool = False) -> Any:
+    def from_pretrained(
+        cls,
+        name_or_path: str,
+        *,
+        pad_to_square: bool = False,
+        least_pixels: int | None = None,
+        most_pixels: int | None = None,
+    ) -> Any:
         """Return the processor of a bundled name, a folder or a hub id.
 
         Args:
             name_or_path: as for the model.
             pad_to_square: pad every picture to a square in the processor's mean color, so that no edge is cut off, as
                 LLaVA does with `image_aspect_ratio` pad; otherwise as the processor's files say.
+            least_pixels: that a picture is enlarged to, for a model that sees each at its own size; None = as its files
+                say.
+            most_pixels: that a picture is made smaller to, likewise.
 
         Raises:
             CheckpointError: if its files are missing or damaged.
@@ -62,6 +72,8 @@ class AdaLlavaProcessor:
                 "tokenizer_config.json names a class of another model"
             )
         complete_processor(processor, config)
+        if least_pixels is not None or most_pixels is not None:
+            processor = with_pixel_limits(processor, least_pixels, most_pixels)
         return padding_to_square(processor) if pad_to_square else processor
 
 

@@ -113,6 +113,9 @@ class RunConfig(Record):
     """None where a file does not say: a checkpoint's own `generation_config.json` had a part in it then."""
     pad_to_square: bool = False
     """Whether pictures are padded to squares on the run's own wish, and not as the model's processor says."""
+    least_pixels: int | None = Field(default=None, ge=1)
+    most_pixels: int | None = Field(default=None, ge=1)
+    """Of a picture, for models that see each at its own size; None as the model's processor says."""
 
     @classmethod
     def asked(cls, **given: Any) -> Self:

@@ -35,6 +35,8 @@ _CONFIG: Mapping[str, Any] = {
     "metric_version": 1,
     "question_suffix": "",
     "pad_to_square": False,
+    "least_pixels": None,
+    "most_pixels": None,
     "engine": "stock",
     "quantization": "none",
     # Not recorded: a checkpoint's own `generation_config.json` had a part in it.

@@ -46,7 +46,7 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         ),
         ("Positions", ", ".join(config.positions)),
         ("Appended to questions", config.question_suffix),
-        ("Pictures", "padded to squares" * config.pad_to_square),
+        ("Pictures", _pictures(config)),
         ("Columns", _pairs(config.columns)),
         ("Hardware", _pairs(origin.hardware)),
         ("Versions", _pairs({"adallava": origin.adallava_version, **origin.versions})),
@@ -64,6 +64,12 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
     shown = [Fact(name, value) for name, value in facts if value]
     shown += [Fact(name, digest, is_digest=True) for name, digest in digests if digest]
     return sorted(shown, key=lambda fact: ("narrow", "half", "wide").index(fact.width))
+
+
+def _pictures(config: RunConfig) -> str:
+    limits = (("at least", config.least_pixels), ("at most", config.most_pixels))
+    said = ["padded to squares"] * config.pad_to_square
+    return ", ".join([*said, *(f"{words} {pixels} pixels" for words, pixels in limits if pixels is not None)])
 
 
 def _samples(results: Results, config: RunConfig) -> str:

@@ -59,6 +59,8 @@ def load_base(config: RunConfig) -> AdaLlava:
         engine=config.engine,
         quantization=config.quantization,
         pad_to_square=config.pad_to_square,
+        least_pixels=config.least_pixels,
+        most_pixels=config.most_pixels,
     )
 
 
