@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from stock_reference import counted_anew, extended, llm_of, stock_features, stock_levels, stock_positions
 from torch import Tensor
+from transformers import DynamicCache
 
-from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
+from adallava.selection.layer_contract import DropInput, DropStates, LayerSelector, PromptInput, Raters
 
 
 @dataclass
@@ -41,6 +42,14 @@ def rotary_tables(base: Any, index: int, hidden: Tensor, positions: Tensor) -> A
     if base.config.text_config.model_type == "gemma3_text":
         of_kind["layer_type"] = base.config.text_config.layer_types[index]
     return llm_of(base).rotary_emb(hidden, position_ids=positions, **of_kind)
+
+
+def states_by_hand(llm: Any, cache: Any, index: int, left: Tensor, vision: Any, text: Any) -> DropStates:
+    """Return what a method may read beside attention, of the keys that layer `index` left in a cache."""
+    norms = cache.layers[index].keys.abs().sum(dim=(1, 3))
+    normed = llm.norm(left)
+    there = torch.ones_like(norms[:, text], dtype=torch.bool)
+    return DropStates(normed[:, vision], norms[:, vision], normed[:, text], norms[:, text], there)
 
 
 class ByHand:
@@ -79,6 +88,7 @@ class ByHand:
         positions = extended(stock_positions(self.base, sample), self.new)
         sequence = Sequence(embeds[None], positions, images, [list(range(size)) for size in self.sizes])
         text = embeds[None, places[-1] + 1 : len(ids)]
+        self.num_text = text.shape[1]
         mask = torch.ones(text.shape[:2], dtype=torch.bool)
         raters = [
             self.selector.raters(PromptInput(embeds[None, image], text, mask, (size,)))
@@ -130,15 +140,20 @@ class ByHand:
         layer = self.llm.layers[index]
         tables = self._tables(index, read)
         mask = self._mask(index, read.hidden.shape[1])
+        cache = DynamicCache()
         _, matrix = layer.self_attn(
-            hidden_states=layer.input_layernorm(read.hidden), attention_mask=mask, position_embeddings=tables
+            hidden_states=layer.input_layernorm(read.hidden),
+            attention_mask=mask,
+            position_embeddings=tables,
+            past_key_values=cache,
         )
         first, behind = read.images[0].start, read.images[-1].stop
         states, columns, patches = [left[:, :first]], list(range(first)), []
         for image, own, rated, keep_count in zip(read.images, read.patches, raters, keep_counts, strict=True):
             rows = matrix[0].mean(dim=0)[behind + rated.rows[0], image]
             attention = (rows * rated.weights[0][:, None]).sum(dim=0)
-            choice = self.selector.choose(DropInput(attention[None], left[:, image], (len(own),), (keep_count,)))
+            told = states_by_hand(self.llm, cache, index, left, image, slice(behind, behind + self.num_text))
+            choice = self.selector.choose(DropInput(attention[None], left[:, image], (len(own),), (keep_count,), told))
             kept = choice.indices[0].tolist()
             states.append(choice.apply(left[:, image]))
             columns += [image.start + k for k in kept]

@@ -7,9 +7,10 @@ eager layers, masks written out.
 from typing import Any
 
 import torch
-from layer_reference import rotary_tables
+from layer_reference import rotary_tables, states_by_hand
 from stock_reference import llm_of
 from torch import Tensor
+from transformers import DynamicCache
 
 from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput
 
@@ -48,10 +49,13 @@ class MaskedInside:
             for drop in drops:
                 if drop.layer == index:
                     scored = states if drop.scored_by == index else entered
-                    rows = self._attention(drop.scored_by, scored, stays)[places[-1] + 1 + raters.rows[0]]
+                    cache = DynamicCache()
+                    rows = self._attention(drop.scored_by, scored, stays, cache)[places[-1] + 1 + raters.rows[0]]
                     seen = places[stays[places]]
                     attention = (rows[:, seen] * raters.weights[0][:, None]).sum(dim=0)
-                    read = DropInput(attention[None], states[:, seen], (len(seen),), (drop.keep_count,))
+                    behind = slice(int(places[-1]) + 1, len(ids))
+                    told = states_by_hand(self.llm, cache, drop.scored_by, states, seen, behind)
+                    read = DropInput(attention[None], states[:, seen], (len(seen),), (drop.keep_count,), told)
                     choice = self.selector.choose(read)
                     kept = seen[choice.indices[0]]
                     states = states.index_copy(1, kept, choice.apply(states[:, seen]))
@@ -61,13 +65,14 @@ class MaskedInside:
             states = layer(states, attention_mask=hiding(stays), position_embeddings=self.tables[index])
         return self.base.lm_head(self.llm.norm(states))[0], stays
 
-    def _attention(self, index: int, states: Tensor, stays: Tensor) -> Tensor:
-        """Return layer `index`'s whole attention over what it reads, averaged over heads, [L, L]."""
+    def _attention(self, index: int, states: Tensor, stays: Tensor, cache: DynamicCache) -> Tensor:
+        """Return layer `index`'s whole attention over what it reads, the heads' mean, [L, L]; keys go to a cache."""
         layer = self.llm.layers[index]
         _, matrix = layer.self_attn(
             hidden_states=layer.input_layernorm(states),
             attention_mask=hiding(stays),
             position_embeddings=self.tables[index],
+            past_key_values=cache,
         )
         mean: Tensor = matrix[0].mean(dim=0)
         return mean

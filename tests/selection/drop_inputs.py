@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adallava.selection.layer_contract import DropInput, PromptInput
+from adallava.selection.layer_contract import DropInput, DropStates, PromptInput
 
 
 def drawn(seed: int, *shape: int) -> Tensor:
@@ -25,18 +25,35 @@ def drop_input(token_counts: Sequence[int], keep_counts: Sequence[int], *, width
         drawn(seed + 1, rows, most, width).masked_fill(past.unsqueeze(-1), 9.0),
         tuple(token_counts),
         tuple(keep_counts),
+        DropStates(
+            normed=drawn(seed + 2, rows, most, width).masked_fill(past.unsqueeze(-1), 9.0),
+            key_norms=drawn(seed + 3, rows, most).abs().masked_fill(past, 9.0),
+            text_normed=drawn(seed + 4, rows, 7, width),
+            text_key_norms=drawn(seed + 5, rows, 7).abs(),
+            text_mask=torch.arange(7) < 7 - torch.arange(rows)[:, None],
+        ),
     )
 
 
 def row_of(inputs: DropInput, row: int) -> DropInput:
     """Return one image alone, without room for more tokens than it has."""
-    count = inputs.token_counts[row]
+    count, part = inputs.token_counts[row], slice(row, row + 1)
+    states = inputs.states
+    assert states is not None
+    num_text = int(states.text_mask[row].sum())
     return replace(
         inputs,
         attention=inputs.attention[row : row + 1, :count],
         hidden=inputs.hidden[row : row + 1, :count],
         token_counts=(count,),
         keep_counts=(inputs.keep_counts[row],),
+        states=DropStates(
+            normed=states.normed[part, :count],
+            key_norms=states.key_norms[part, :count],
+            text_normed=states.text_normed[part, :num_text],
+            text_key_norms=states.text_key_norms[part, :num_text],
+            text_mask=states.text_mask[part, :num_text],
+        ),
     )
 
 

@@ -8,10 +8,11 @@ import torch
 from drop_inputs import drawn
 from torch import Tensor
 
-from adallava.errors import AdallavaError
+from adallava.errors import AdallavaError, InputError
 from adallava.families.layer_attention import asked_attention
+from adallava.selection.dart import DartSelector
 from adallava.selection.fastv import FastVSelector
-from adallava.selection.layer_contract import DropInput, PromptInput
+from adallava.selection.layer_contract import DropInput, DropStates, PromptInput
 from adallava.selection.pyramiddrop import PyramidDropSelector
 from adallava.selection.sparsevlm import SparseVLMSelector, recycling
 
@@ -38,6 +39,85 @@ def test_fastv_drops_after_its_layer() -> None:
     assert FastVSelector(layer=3).schedule(32, 576, 288)[0].layer == 3
     with pytest.raises(AdallavaError, match="layer is 0"):
         FastVSelector(layer=0)
+
+
+@pytest.mark.parametrize(
+    ("before", "num_vision", "num_text", "keep_count", "kept"),
+    [
+        (5, 20, 6, 12, [0, 1, 3, 4, 5, 6, 11, 12, 14, 16, 17, 18]),
+        (
+            5,
+            60,
+            9,
+            36,
+            [
+                0,
+                2,
+                3,
+                6,
+                7,
+                9,
+                12,
+                16,
+                18,
+                19,
+                21,
+                22,
+                23,
+                25,
+                26,
+                28,
+                29,
+                31,
+                32,
+                33,
+                34,
+                35,
+                36,
+                38,
+                39,
+                42,
+                43,
+                44,
+                45,
+                47,
+                48,
+                51,
+                52,
+                55,
+                56,
+                58,
+            ],
+        ),
+    ],
+)
+def test_dart_keeps_what_the_authors_code_keeps(
+    before: int, num_vision: int, num_text: int, keep_count: int, kept: list[int]
+) -> None:
+    # xqy1111111/DART (a copy of the authors' repository), commit d6a5af6, modeling_llama_self.py,
+    # `get_retained_image_token`, with 4 + 4 pivots and max_num_trunction 8 and 32, on these states and keys of 4 heads.
+    # The first as it is, the second with its set of pivots read in ascending order, which below 32 it is by itself.
+    length = before + num_vision + num_text
+    states, norms = drawn(6, 1, length, 16), drawn(7, 1, 4, length, 4).abs().sum(dim=(1, 3))
+    vision, text = slice(before, before + num_vision), slice(before + num_vision, length)
+    there = torch.ones(1, num_text, dtype=torch.bool)
+    read = DropStates(states[:, vision], norms[:, vision], states[:, text], norms[:, text], there)
+    inputs = DropInput(torch.zeros(1, num_vision), states[:, vision], (num_vision,), (keep_count,), read)
+    assert DartSelector().choose(inputs).indices[0].tolist() == kept
+
+
+def test_dart_shares_what_does_not_divide_and_goes_by_the_pivots_that_there_are() -> None:
+    # Of 5 orthogonal pairs, tokens 2i and 2i + 1; the pivots are tokens 0 and 2. Each takes the token least like it.
+    states = torch.eye(5).repeat_interleave(2, dim=0)[None] * torch.tensor([1.0, -1.0]).repeat(5)[:, None]
+    norms = torch.tensor([[9.0, 0, 8, 0, 0, 0, 0, 0, 0, 0]])
+    no_text = torch.tensor([[True, False, False]])
+    read = DropStates(states, norms, torch.zeros(1, 3, 5), torch.zeros(1, 3), no_text)
+    for keep_count, kept in [(1, [0]), (2, [0, 2]), (3, [0, 1, 2]), (4, [0, 1, 2, 3])]:
+        inputs = DropInput(torch.zeros(1, 10), states, (10,), (keep_count,), read)
+        selection = DartSelector(image_pivots=2, text_pivots=0).choose(inputs)
+        assert selection.indices[0].tolist() == kept
+    with pytest.raises(InputError, match="image_pivots is 0"):
+        DartSelector(image_pivots=0)
 
 
 @torch.no_grad()

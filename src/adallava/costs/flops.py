@@ -175,10 +175,15 @@ def asked_attention_flops(llm: LLMCosts, sequence_length: int, num_asked: int) -
     """
     _require_at_least("sequence_length", sequence_length, 1)
     _require_at_least("num_asked", num_asked, 0)
-    query_width, key_width = llm.layers[0].per_pair // 4, llm.layers[0].cache_values // 2
-    keys = _product_flops(sequence_length, llm.width, key_width)
+    query_width = llm.layers[0].per_pair // 4
+    keys = keys_flops(llm, sequence_length)
     queries = _product_flops(num_asked, llm.width, query_width)
     return keys + queries + _product_flops(num_asked, query_width, sequence_length)
+
+
+def keys_flops(llm: LLMCosts, sequence_length: int) -> int:
+    """Return the FLOPs of one layer's keys of L tokens, computed beside the layer."""
+    return _product_flops(sequence_length, llm.width, llm.layers[0].cache_values // 2)
 
 
 def answer_flops(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from adallava.errors import UnsupportedModeError
 from adallava.families.family_contract import AroundLayer, ReorderCache
 from adallava.families.head_groups import check_splittable, run_groups
-from adallava.families.layer_attention import asked_attention
+from adallava.families.layer_attention import asked_attention, key_norms
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import (
     hear_reordering,
@@ -188,6 +188,15 @@ class StockDecoder:
             visible = visible & (columns > places.unsqueeze(-1) - window)
         block = self._llm.layers[layer]
         return asked_attention(block, hidden, position_embeddings, samples, places, visible).mean(dim=2)
+
+    def key_norms(self, layer: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the L1 norms of all tokens' keys in one layer, [B, S] float32; arguments as for `attention`."""
+        return key_norms(self._llm.layers[layer], hidden, position_embeddings)
+
+    def last_norm(self, hidden: Tensor) -> Tensor:
+        """Return hidden states behind the norm that follows the last layer, of the same shape."""
+        normed: Tensor = self._llm.norm(hidden)
+        return normed
 
     def attention_shares(self, layer: int, hidden: Tensor, position_ids: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         """Return where some queries look in one layer, [R, heads, S], rows of the last dimension summing to 1.

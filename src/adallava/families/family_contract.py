@@ -217,6 +217,14 @@ class DecoderLayers(Protocol):
         """Return where the tokens at `places`, [I, R], look in one layer, averaged over heads, [I, R, S]."""
         ...
 
+    def key_norms(self, layer: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the L1 norms of all tokens' keys in one layer, [B, S]."""
+        ...
+
+    def last_norm(self, hidden: Tensor) -> Tensor:
+        """Return hidden states behind the norm that follows the last layer."""
+        ...
+
     def attention_shares(self, layer: int, hidden: Tensor, position_ids: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         """Return where the tokens at `rows`, [R, 2] (sample, place), look in one layer by a mask, [R, heads, S]."""
         ...

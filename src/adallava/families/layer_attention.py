@@ -47,6 +47,20 @@ def asked_attention(
     return shares.softmax(dim=-1) * seen
 
 
+def key_norms(block: Any, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the L1 norm of each token's keys, turned by its position, over all heads, [B, S] float32.
+
+    Args:
+        block: as for `asked_attention`.
+        hidden: [B, S, D], the layer's input.
+        position_embeddings: as for `asked_attention`.
+    """
+    attention = block.self_attn
+    cosines, sines = (table.expand(len(hidden), -1, -1) for table in position_embeddings)
+    keys = _rotated(_keys(attention, block.input_layernorm(hidden)), cosines, sines)
+    return keys.float().abs().sum(dim=(1, 3))
+
+
 def _queries(attention: Any, states: Tensor) -> Tensor:
     """Return queries before they are turned, [B, heads, S, head width]."""
     joined = getattr(attention, "qkv_proj", None)

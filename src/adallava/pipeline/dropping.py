@@ -14,7 +14,14 @@ from adallava.pipeline.drops import DropPlan, Stage
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.pack import merge_embeds
 from adallava.pipeline.standing import Standing
-from adallava.selection.layer_contract import DropInput, LayerSelector, PromptInput, Raters
+from adallava.selection.layer_contract import (
+    DropInput,
+    DropStates,
+    LayerSelector,
+    PromptInput,
+    Raters,
+    reads_states,
+)
 from adallava.selection.selector_contract import Selection
 
 
@@ -34,6 +41,14 @@ class _Reading:
     columns: Tensor | None
     counted: Tensor | None = None
     made: dict[Hashable, tuple[Tensor | None, tuple[Tensor, Tensor], Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What a layer says of the tokens that it reads: the raters' attention, [I, n], and norms of all keys, [B, S]."""
+
+    attention: Tensor
+    key_norms: Tensor | None
 
 
 class LayerDrops:
@@ -107,12 +122,12 @@ class LayerDrops:
         hidden = self.enter(index, hidden, inputs)
         read = self._read(index, hidden, inputs)
         following = None if self._prefilled else self._drops.get(index + 1)
-        attention = None
+        scored = None
         if following is not None and self._plan.drops[following].scored_by == index:
-            attention = self._attention(following, hidden, read.position_embeddings)
+            scored = self._score(following, hidden, read.position_embeddings)
         hidden = layer(hidden, read)
-        if following is not None and attention is not None:
-            hidden = self._drop(following, attention, hidden)
+        if following is not None and scored is not None:
+            hidden = self._drop(following, scored, hidden)
         self._prefilled = self._prefilled or index == self._plan.num_layers - 1
         return hidden
 
@@ -128,8 +143,8 @@ class LayerDrops:
         if self._prefilled:
             self._reading = _Reading(number + 1, None)
         elif self._plan.drops[number].scored_by == index:
-            attention = self._attention(number, hidden, self._read(index, hidden, inputs).position_embeddings)
-            hidden = self._drop(number, attention, hidden)
+            scored = self._score(number, hidden, self._read(index, hidden, inputs).position_embeddings)
+            hidden = self._drop(number, scored, hidden)
         return hidden
 
     def _read(self, index: int, hidden: Tensor, inputs: LayerInputs) -> LayerInputs:
@@ -163,15 +178,21 @@ class LayerDrops:
             )
 
     @torch.no_grad()
-    def _attention(self, number: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
+    def _score(self, number: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> "_Scored":
+        """Return what the layer that a drop is scored by says, of its input."""
+        layer, repeats = self._plan.drops[number].scored_by, self._repeats(hidden)
+        cosines, sines = (table[::repeats] if len(table) > 1 else table for table in position_embeddings)
+        one_each, tables = hidden[::repeats], (cosines, sines)
+        norms = self._decoder.key_norms(layer, one_each, tables) if reads_states(self._selector) else None
+        return _Scored(self._attention(layer, one_each, tables), norms)
+
+    def _attention(self, layer: int, hidden: Tensor, position_embeddings: tuple[Tensor, Tensor]) -> Tensor:
         """Return the raters' attention to each image's tokens, [I, n]."""
         assert self._raters is not None
-        repeats = self._repeats(hidden)
-        cosines, sines = (table[::repeats] if len(table) > 1 else table for table in position_embeddings)
         shares = self._decoder.attention(
-            self._plan.drops[number].scored_by,
-            hidden[::repeats],
-            (cosines, sines),
+            layer,
+            hidden,
+            position_embeddings,
             samples=self._plan.sample_of_image,
             places=self._standing.text.gather(1, self._raters.rows),
             padding_mask=self._standing.layout.attention_mask,
@@ -179,14 +200,15 @@ class LayerDrops:
         rated = (shares * self._raters.weights.unsqueeze(-1)).sum(dim=1)
         return rated.gather(1, self._standing.vision)
 
-    def _drop(self, number: int, attention: Tensor, hidden: Tensor) -> Tensor:
+    def _drop(self, number: int, scored: "_Scored", hidden: Tensor) -> Tensor:
         """Return the hidden states that are left, and note where they come from."""
         before, after = self._plan.stages[number], self._plan.stages[number + 1]
         repeats = self._repeats(hidden)
         one_each = hidden[::repeats]
         vision = one_each[self._plan.sample_of_image.unsqueeze(1), self._standing.vision]
-        selection = self._choose(attention, vision, before, after)
-        self._note(attention, selection, before)
+        states = None if scored.key_norms is None else self._states(scored.key_norms, one_each)
+        selection = self._choose(scored.attention, vision, states, before, after)
+        self._note(scored.attention, selection, before)
         stood, self._standing = self._standing, Standing.of(after.layout, self._patches, self._plan)
         sources = self._standing.sources(stood)
         left = _taken(one_each, sources)
@@ -211,9 +233,24 @@ class LayerDrops:
         return counted
 
     @torch.no_grad()
-    def _choose(self, attention: Tensor, vision: Tensor, before: Stage, after: Stage) -> Selection:
+    def _states(self, key_norms: Tensor, hidden: Tensor) -> DropStates:
+        """Return what a method reads beside attention, of norms [B, S] and what a layer would read, [B, S, D]."""
+        samples, vision, text = self._plan.sample_of_image.unsqueeze(1), self._standing.vision, self._standing.text
+        normed = self._decoder.last_norm(hidden)
+        return DropStates(
+            normed=normed[samples, vision],
+            key_norms=key_norms[samples, vision],
+            text_normed=normed[samples, text],
+            text_key_norms=key_norms[samples, text],
+            text_mask=self._plan.text_mask,
+        )
+
+    @torch.no_grad()
+    def _choose(
+        self, attention: Tensor, vision: Tensor, states: DropStates | None, before: Stage, after: Stage
+    ) -> Selection:
         counts = after.layout.keep_counts
-        selection = self._selector.choose(DropInput(attention, vision, before.layout.keep_counts, counts))
+        selection = self._selector.choose(DropInput(attention, vision, before.layout.keep_counts, counts, states))
         selection = check_selection(self._selector.name, selection, counts, before.layout.keep_counts)
         check_merging(self._selector, selection, before.layout.keep_counts)
         if selection.within is not None:

@@ -24,6 +24,7 @@ SELECTORS = {
     "tome": "adallava.selection.tome:ToMeSelector",
     "hiprune": "adallava.selection.hiprune:HiPruneSelector",
     "vispruner": "adallava.selection.vispruner:VisPrunerSelector",
+    "dart": "adallava.selection.dart:DartSelector",
     "scope": "adallava.selection.scope:ScopeSelector",
 }
 """Selection methods."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from adallava.costs.flops import asked_attention_flops
+from adallava.costs.flops import asked_attention_flops, keys_flops
 from adallava.costs.parts import LLMCosts
 from adallava.records import WhatRan
-from adallava.selection.layer_contract import LayerSelector
+from adallava.selection.layer_contract import LayerSelector, reads_states
 from adallava.selection.selector_contract import TowerShape
 
 
@@ -29,8 +29,8 @@ def inside_selector_flops(selector: LayerSelector, images: Sequence[TowerShape],
     # Images of one sample are judged in one sequence: its keys are computed once, each image's queries on their own.
     asked = sum(selector.num_raters(text) for text in texts)
     drops = schedules[0] if schedules else ()
-    return own + sum(
-        asked_attention_flops(llm, num_text_tokens + by_layer[drop.layer - 1], asked)
-        for drop in drops
-        if by_layer[drop.layer] < by_layer[drop.layer - 1]
-    )
+    lengths = [
+        num_text_tokens + by_layer[drop.layer - 1] for drop in drops if by_layer[drop.layer] < by_layer[drop.layer - 1]
+    ]
+    norms = sum(keys_flops(llm, length) for length in lengths) if reads_states(selector) else 0
+    return own + norms + sum(asked_attention_flops(llm, length, asked) for length in lengths)

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from adallava.errors import AdallavaError, UnsupportedModeError
 from adallava.selection.last_token import RankedByLastToken
 from adallava.selection.layer_contract import Drop
+from adallava.selection.one_drop import check_layer, one_drop
 
 
 class FastVSelector(RankedByLastToken):
@@ -32,8 +32,7 @@ class FastVSelector(RankedByLastToken):
         Raises:
             AdallavaError: for a layer below 1: before it there is no attention to rank by.
         """
-        if layer < 1:
-            raise AdallavaError(f"fastv: layer is {layer}; at least one layer must read all tokens: give 1 or more")
+        check_layer(self.name, layer)
         self._layer = layer
 
     def schedule(self, num_layers: int, num_vision_tokens: int, keep_count: int) -> tuple[Drop, ...]:
@@ -42,9 +41,4 @@ class FastVSelector(RankedByLastToken):
         Raises:
             UnsupportedModeError: if no layer would be left behind it.
         """
-        if num_layers <= self._layer:
-            raise UnsupportedModeError(
-                f"fastv drops tokens after layer {self._layer}, and this LLM has {num_layers}: nothing would be "
-                f"saved; give a layer below {num_layers}"
-            )
-        return (Drop(self._layer, self._layer - 1, keep_count),)
+        return one_drop(self.name, self._layer, num_layers, keep_count)

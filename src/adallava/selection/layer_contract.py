@@ -67,6 +67,26 @@ class Raters:
 
 
 @dataclass(frozen=True)
+class DropStates:
+    """What a method may read at a drop beside attention, if it says `reads_states`. n and T as in `DropInput`.
+
+    Attributes:
+        normed: [I, n, D], `DropInput.hidden` behind the LLM's last norm.
+        key_norms: [I, n] float32, L1 norms of the tokens' keys in layer `Drop.scored_by`, turned by their positions,
+            over all heads.
+        text_normed: [I, T, D], the same of the question's tokens behind the image, right-padded.
+        text_key_norms: [I, T] float32.
+        text_mask: [I, T] bool, at least one token an image.
+    """
+
+    normed: Tensor
+    key_norms: Tensor
+    text_normed: Tensor
+    text_key_norms: Tensor
+    text_mask: Tensor
+
+
+@dataclass(frozen=True)
 class DropInput:
     """What a method may read at a drop. n = the largest number of tokens that an image still has.
 
@@ -76,12 +96,14 @@ class DropInput:
         hidden: [I, n, D], the tokens as `Drop.layer` would read them.
         token_counts: tokens each image still has, on the host; entries past them are unspecified.
         keep_counts: tokens each image is to keep, on the host.
+        states: for a method that reads them, see `reads_states`; else None.
     """
 
     attention: Tensor
     hidden: Tensor
     token_counts: tuple[int, ...]
     keep_counts: tuple[int, ...]
+    states: DropStates | None = None
 
 
 @runtime_checkable
@@ -136,6 +158,11 @@ class LayerSelector(Protocol):
 
 AnySelector = Selector | LayerSelector
 """A method of either kind."""
+
+
+def reads_states(selector: object) -> bool:
+    """Return whether a method inside the LLM reads `DropInput.states`: it says so by `reads_states = True`."""
+    return bool(getattr(selector, "reads_states", False))
 
 
 def last_text_token(inputs: PromptInput) -> Raters:
