@@ -97,11 +97,15 @@ CROSSING_ALL = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every family keeps the contracts here; all but the first in every mode, type and schedule in `make test-long`."""
-    own = [item for item in items if any(name in item.name for name in BY_THEIR_OWN)]
+    # Of LLMs, not of families, though their names are alike.
+    of_llms = [item for item in items if item.path.name == "test_text_models.py"]
+    own = [item for item in items if item not in of_llms and any(name in item.name for name in BY_THEIR_OWN)]
     items[:] = [item for item in items if item not in own or item.path.name in CROSSING_ALL]
     for item in own:
         item.add_marker(pytest.mark.long)
     for item in items:
+        if item in of_llms:
+            continue
         in_every_mode = item.path.name in IN_EVERY_MODE
         name = getattr(item, "originalname", item.name)
         later = any(family in item.name and name not in always for family, always in ALWAYS.items())

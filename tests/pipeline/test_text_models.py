@@ -159,7 +159,7 @@ def test_each_layer_slides_over_its_own_window(
         )
         selector = build_selector(method, model.shape)
         for row, budget in enumerate(budgets):
-            by_hand = ByHand(eager, selector, [budget], [16], compact=positions == "compact")
+            by_hand = ByHand(eager, selector, [budget], [16], compact=positions == "compact", grids=[(4, 4)])
             tokens: list[int] = []
             for step in range(output.answer_lengths[row]):
                 logits, kept, read = by_hand.logits(sample_of(inputs, row), tokens)
