@@ -14,7 +14,7 @@ GRIDS = [((4, 4),)] * 3
 LACKS = (
     *("budget-token", "downsample", "cls-attention", "visionzip"),
     *("prumerge", "prumerge-k", "prumerge-plus", "prumerge-plus-k"),
-    *("fastv", "pyramiddrop", "sparsevlm"),
+    *("dart", "fastv", "pyramiddrop", "sparsevlm"),
 )
 """Methods that read a class token, which SigLIP has not, send something else through the tower, or drop tokens inside
 an LLM whose masks depend on their types."""

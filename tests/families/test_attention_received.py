@@ -8,6 +8,8 @@ import pytest
 import torch
 from models import tiny_base, tiny_image, tiny_next_base, tiny_next_processor
 from test_needs import siglip_base
+from tiny_gemma3 import tiny_gemma3_base
+from tiny_internvl import tiny_internvl_base
 from tiny_qwen import QWEN_GRIDS, QWEN_SIZES, tiny_qwen_base, tiny_qwen_processor
 from torch import Tensor
 
@@ -72,6 +74,21 @@ def test_tiles_are_told_each_on_its_own_and_the_end_of_a_row_receives_nothing() 
     torch.testing.assert_close(received[0, :16].view(4, 4), whole)
     joined = torch.cat([left, right, torch.zeros(4, 1)], dim=1)
     torch.testing.assert_close(received[1].view(4, 9), joined)
+
+
+@pytest.mark.parametrize("make", [tiny_gemma3_base, tiny_internvl_base])
+def test_a_token_of_several_patches_receives_their_mean(make: Any) -> None:
+    base = make()
+    side = wrap_model(base).shape.grid[0]
+    vision = base.config.vision_config
+    size = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
+    pixels = torch.randn(2, 3, size, size)
+    received = _received(base, PictureInputs(pixels), (AskedAttention(1.0),))[..., 0]
+    of_all = _eager(base, pixels)[-1].mean(dim=1)
+    patches = of_all[:, of_all.shape[1] % side :]
+    cell = int((patches.shape[1] // side**2) ** 0.5)
+    cells = patches.view(2, side, cell, side, cell).mean(dim=(2, 4))
+    torch.testing.assert_close(received, cells.flatten(1))
 
 
 @pytest.mark.parametrize(("kind", "layer"), [("qwen2_5_vl", 1), ("qwen3_vl", 2)])

@@ -10,7 +10,7 @@ whose tokens all see each other, so that two pictures without text between would
 Its sliding windows count the tokens that are there: see `StockParts.window_tokens`.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,9 +23,9 @@ from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.takes_embeds import taking_embeds
-from adallava.families.tower_layer import mean_of_cells, of_cells, tower_layer
+from adallava.families.tower_layer import mean_of_cells, of_cells, received_in_layers, tower_layer
 from adallava.families.tower_parts import provided
-from adallava.selection.selector_contract import Need, TowerShape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
 
 
 class Gemma3Family(StockParts):
@@ -105,15 +105,26 @@ class Gemma3Family(StockParts):
             pictures: [I, 3, H, W].
             needs: `FEATURE_LAYER` and `LAST_LAYER` are one here: the features are those of the last layer.
         """
+        return self.encode_with_attention(pictures, (), needs=needs)
+
+    def encode_with_attention(
+        self, pictures: PictureInputs, attentions: Sequence[AskedAttention], *, needs: Collection[Need] = ()
+    ) -> VisionFeatures:
+        """Run the tower, and give what tokens receive of attention, the mean of their patches; see `ReadsAttention`."""
         asked = {Need.FEATURE_LAYER, Need.LAST_LAYER} & set(needs)
         made = self._model.model.vision_tower(
-            pixel_values=pictures.pixel_values, output_hidden_states=bool(asked), return_dict=True
+            pixel_values=pictures.pixel_values, output_hidden_states=bool(asked or attentions), return_dict=True
         )
         averaged = mean_of_cells(made.last_hidden_state, self._side, self._cell)
         vision = VisionFeatures(averaged, unprojected=made.last_hidden_state)
+        layers = self._tower.encoder.layers
+        if attentions:
+            received = received_in_layers(
+                layers, made.hidden_states, attentions, produces=len(layers) - 1, has_cls=False
+            )
+            vision = replace(vision, attention_received=mean_of_cells(received, self._side, self._cell))
         if not asked:
             return vision
-        layers = self._tower.encoder.layers
         layer = tower_layer(layers[-1], made.hidden_states[len(layers) - 1], has_cls=False)
         of_tokens = of_cells(layer, self._side, self._cell)
         return replace(

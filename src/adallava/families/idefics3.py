@@ -26,9 +26,9 @@ from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.tiles import Span, TiledFeatures, TiledLayer
-from adallava.families.tower_layer import of_cells, tower_layer
+from adallava.families.tower_layer import mean_of_cells, of_cells, received_in_layers, tower_layer
 from adallava.families.tower_parts import provided
-from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
 
 _CUTS = "tilings"
 """Beside the pixels: [P, 3] int64 of each picture, its sample, its tiles in a column and in a row; 0 and 0 uncut."""
@@ -151,6 +151,12 @@ class Idefics3Family(StockParts):
             pictures: as for `grids`.
             needs: `FEATURE_LAYER` and `LAST_LAYER` are one here: the features are those of the last layer.
         """
+        return self.encode_with_attention(pictures, (), needs=needs)
+
+    def encode_with_attention(
+        self, pictures: PictureInputs, attentions: Sequence[AskedAttention], *, needs: Collection[Need] = ()
+    ) -> VisionFeatures:
+        """Run the tower, and give what tokens receive of attention within their tile; see `ReadsAttention`."""
         side, pieces, tiles = self._tokens_a_side(pictures), self._pieces(pictures), self._tiles(pictures)
         asked = {Need.FEATURE_LAYER, Need.LAST_LAYER} & set(needs)
         seen = pictures.beside[_SEEN].flatten(0, 1)
@@ -158,7 +164,7 @@ class Idefics3Family(StockParts):
         made = self._model.model.vision_model(
             pixel_values=tiles.to(self.dtype),
             patch_attention_mask=seen.to(tiles.device, non_blocking=True),
-            output_hidden_states=bool(asked),
+            output_hidden_states=bool(asked or attentions),
             return_dict=True,
         )
         shuffled = self._model.model.connector.pixel_shuffle(made.last_hidden_state, self._scale)
@@ -169,6 +175,7 @@ class Idefics3Family(StockParts):
             torch.nn.functional.pad(shuffled.flatten(0, 1), (0, 0, 0, 2))[places],
             unprojected=made.last_hidden_state,
             places=places,
+            attention_received=self._received(made, attentions, side, places) if attentions else None,
             feature_layer=layer if Need.FEATURE_LAYER in asked else None,
             last_layer=layer if Need.LAST_LAYER in asked else None,
         )
@@ -190,6 +197,13 @@ class Idefics3Family(StockParts):
         width = model.config.vision_config.hidden_size * model.config.scale_factor**2
         inner, projector = model.model, model.model.connector.modality_projection
         return costed_parts_of(model, inner.vision_model, inner.text_model, projector, width, called=_WholePictures)
+
+    def _received(self, made: Any, attentions: Sequence[AskedAttention], side: int, places: Tensor) -> Tensor:
+        """Return what tokens receive of attention, the mean of their patches, [I, N, A]."""
+        layers = self._model.model.vision_model.encoder.layers
+        received = received_in_layers(layers, made.hidden_states, attentions, produces=len(layers) - 1, has_cls=False)
+        of_tokens = mean_of_cells(received, side, self._scale)
+        return torch.nn.functional.pad(of_tokens.flatten(0, 1), (0, 0, 0, 2))[places]
 
     def _compared(self, made: Any, side: int, places: Tensor, spans: Sequence[Span]) -> TowerLayer | None:
         layers = self._model.model.vision_model.encoder.layers

@@ -22,9 +22,9 @@ from adallava.families.costed_parts import CostedParts, costed_parts_of, one_sid
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
-from adallava.families.tower_layer import mean_of_cells, tower_layer
+from adallava.families.tower_layer import mean_of_cells, received_in_layers, tower_layer
 from adallava.families.transformers_internals import without_videos
-from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
 
 
 class InternVLFamily(StockParts):
@@ -80,7 +80,7 @@ class InternVLFamily(StockParts):
     @property
     def provides(self) -> frozenset[Need]:
         """A class token, its layers, and tiles of other sizes."""
-        tower = {Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER, Need.RESIZED_PICTURE}
+        tower = {Need.ATTENTION_RECEIVED, Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER, Need.RESIZED_PICTURE}
         return frozenset({Need.PROJECTED, Need.WORDS} | tower)
 
     @property
@@ -124,6 +124,12 @@ class InternVLFamily(StockParts):
         """
         return self._run_tower(pictures.pixel_values, needs)
 
+    def encode_with_attention(
+        self, pictures: PictureInputs, attentions: Sequence[AskedAttention], *, needs: Collection[Need] = ()
+    ) -> VisionFeatures:
+        """Run the tower, and give what tokens receive of attention, the mean of their patches; see `ReadsAttention`."""
+        return self._run_tower(pictures.pixel_values, needs, attentions)
+
     def encode_resized(self, pictures: PictureInputs, grid: tuple[int, int]) -> VisionFeatures:
         """Run the tower on tiles resized to a grid of tokens, bicubic and antialiased; see `ResizesPictures`."""
         if grid == self._shape.grid:
@@ -133,9 +139,11 @@ class InternVLFamily(StockParts):
         pixels = F.interpolate(pictures.pixel_values.float(), size=size, mode="bicubic", antialias=True)
         return self._run_tower(pixels)
 
-    def _run_tower(self, pixel_values: Tensor, needs: Collection[Need] = ()) -> VisionFeatures:
+    def _run_tower(
+        self, pixel_values: Tensor, needs: Collection[Need] = (), attentions: Sequence[AskedAttention] = ()
+    ) -> VisionFeatures:
         asked, inner = {Need.FEATURE_LAYER, Need.LAST_LAYER} & set(needs), self._model.model
-        states_too = bool(asked) or self._layer != -1
+        states_too = bool(asked or attentions) or self._layer != -1
         made = inner.vision_tower(
             pixel_values=pixel_values.to(self.dtype), output_hidden_states=states_too, return_dict=True
         )
@@ -151,9 +159,16 @@ class InternVLFamily(StockParts):
         return VisionFeatures(
             tokens,
             unprojected=tokens,
+            attention_received=self._received(attentions, produces, made.hidden_states) if attentions else None,
             feature_layer=self._compared(produces, made.hidden_states) if Need.FEATURE_LAYER in asked else None,
             last_layer=self._compared(num_layers - 1, made.hidden_states) if Need.LAST_LAYER in asked else None,
         )
+
+    def _received(self, attentions: Sequence[AskedAttention], produces: int, states: Sequence[Tensor]) -> Tensor:
+        """Return what tokens receive of attention, [I, N, A]."""
+        layers = [_Block(block) for block in self._model.model.vision_tower.encoder.layer]
+        received = received_in_layers(layers, states, attentions, produces=produces, has_cls=True)
+        return mean_of_cells(received, self._shape.grid[0], self._cell)
 
     def _compared(self, layer: int, states: Sequence[Tensor]) -> TowerLayer:
         block = self._model.model.vision_tower.encoder.layer[layer]

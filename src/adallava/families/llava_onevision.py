@@ -13,7 +13,7 @@ The stock model's own function packs the tokens, and what a method reads of a la
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from adallava.families.family_contract import VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.transformers_internals import without_videos
-from adallava.selection.selector_contract import Need, TowerLayer, TowerShape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
 
 _MOST = "anyres_max_"
 """How `vision_aspect_ratio` begins; what follows is how many wholes the tiles of a picture may make together."""
@@ -127,13 +127,21 @@ class LlavaOnevisionFamily(LlavaParts):
             pictures: as for `grids`.
             needs: what a method reads of the tower's layers.
         """
+        return self.encode_with_attention(pictures, (), needs=needs)
+
+    def encode_with_attention(
+        self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
+    ) -> VisionFeatures:
+        """Run the tower, and give what tokens receive of attention within their tile; see `ReadsAttention`."""
         inner, counts = self._model.model, [_num_tiles(tiling) for tiling in self._tilings(pictures)]
-        tower = self._run_tower(tiles_of(pictures, counts), needs)
+        tower = self._run_tower(tiles_of(pictures, counts), needs, asked)
         packing = _Packing(self._model, pictures.beside["image_sizes"], tuple(counts), self._shape.num_vision_tokens)
         tokens = packing.packed(inner.multi_modal_projector(tower.unprojected), inner.image_newline)
+        received = tower.attention_received
         return VisionFeatures(
             tokens,
             unprojected=tokens,
+            attention_received=None if received is None else packing.packed(received, received.new_zeros(len(asked))),
             feature_layer=PackedLayer.of(tower.feature_layer, packing),
             last_layer=PackedLayer.of(tower.last_layer, packing),
         )

@@ -10,7 +10,7 @@ from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
-from adallava.families.tower_layer import attention_to_patches, layer_at, tower_layer
+from adallava.families.tower_layer import received_in_layers, tower_layer
 from adallava.families.tower_parts import num_leading_tokens, provided
 from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
 
@@ -97,15 +97,8 @@ class LlavaParts(StockParts):
 
     def _received(self, states: Sequence[Tensor], asked: Sequence[AskedAttention]) -> Tensor:
         """Return what patches receive of attention, [I, N, A] float32."""
-        layers, columns = self._tower.encoder.layers, []
-        for one in asked:
-            index = layer_at(one.depth, range(self._produces + 1), len(layers))
-            columns.append(
-                attention_to_patches(
-                    layers[index], states[index], has_cls=self._has_cls, of_class_token=one.of_class_token
-                )
-            )
-        return torch.stack(columns, dim=-1)
+        layers = self._tower.encoder.layers
+        return received_in_layers(layers, states, asked, produces=self._produces, has_cls=self._has_cls)
 
     def project(self, features: Tensor) -> Tensor:
         """Map tower features, [I, K, C], to the LLM's input, [I, K, D]."""

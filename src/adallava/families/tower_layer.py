@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.families.transformers_internals import rotate
-from adallava.selection.selector_contract import TowerLayer
+from adallava.selection.selector_contract import AskedAttention, TowerLayer
 
 _MOST_WEIGHTS = 2**26
 """Held at a time: 256 MB of float32."""
@@ -79,6 +79,27 @@ def attention_to_patches(block: Any, states: Tensor, *, has_cls: bool, of_class_
         queries, keys = by_heads(attention.q_proj(looking)), by_heads(attention.k_proj(normed))
         received.append(mean_received(queries, keys)[int(has_cls) :])
     return torch.stack(received)
+
+
+def received_in_layers(
+    layers: Sequence[Any], states: Sequence[Tensor], asked: Sequence[AskedAttention], *, produces: int, has_cls: bool
+) -> Tensor:
+    """Return what each patch receives of attention in some layers of a tower, [I, N, A] float32.
+
+    Args:
+        layers: of the tower.
+        states: what each layer reads, [I, S, C].
+        asked: which attention.
+        produces: the layer that puts out the features.
+        has_cls: whether the class token comes first.
+    """
+    columns = []
+    for one in asked:
+        index = layer_at(one.depth, range(produces + 1), len(layers))
+        columns.append(
+            attention_to_patches(layers[index], states[index], has_cls=has_cls, of_class_token=one.of_class_token)
+        )
+    return torch.stack(columns, dim=-1)
 
 
 @torch.no_grad()
