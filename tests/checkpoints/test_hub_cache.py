@@ -98,7 +98,7 @@ def _cut(snapshot: Path) -> None:
 
 
 def _other_family(snapshot: Path) -> None:
-    (snapshot / "config.json").resolve().write_text('{"model_type": "qwen2_vl"}')
+    (snapshot / "config.json").resolve().write_text('{"model_type": "mllama"}')
 
 
 def _no_config(snapshot: Path) -> None:
@@ -122,7 +122,7 @@ LACKS_ONE = "lacks 1 of 2 shards .*: model-00002-of-00002.safetensors. Fetch the
             CheckpointError,
             r"00002-of-00002.safetensors is truncated .* Delete .*/blobs/[0-9a-f]{64}, to which it links",
         ),
-        (_other_family, UnsupportedModeError, f"'{HUB_ID}' is of the family 'qwen2_vl'"),
+        (_other_family, UnsupportedModeError, f"'{HUB_ID}' is of the family 'mllama'"),
         (_no_config, CheckpointError, "holds no model: it has no config.json"),
         (_no_tokenizer, CheckpointError, "has no tokenizer: neither tokenizer.json nor tokenizer.model"),
     ],

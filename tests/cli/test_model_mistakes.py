@@ -47,7 +47,7 @@ def _truncated(folder: Path) -> None:
 
 
 def _wrong_family(folder: Path) -> None:
-    (folder / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    (folder / "config.json").write_text('{"model_type": "mllama"}')
 
 
 def _original_layout(folder: Path) -> None:
@@ -78,7 +78,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (_wrong_folder, "holds no model: it has no config.json; did you mean its folder 'checkpoints'?"),
     (_missing_shard, "lacks 1 of"),
     (_truncated, "is truncated or damaged: it has"),
-    (_wrong_family, "is of the family 'qwen2_vl'; supported are: "),
+    (_wrong_family, "is of the family 'mllama'; supported are: "),
     (_original_layout, "convert it with `adallava convert`"),
     (_quantised, "are quantised (quantization_config)"),
     (_other_width, "do not fill the model"),

@@ -85,10 +85,11 @@ def test_answers_are_those_of_the_stock_model_given_what_was_gathered(
 METHOD = (
     *("name", "learned", "needs", "merges", "per_sample", "ignores_budget", "flops"),
     *("budget_token", "words", "text_tower", "keep_count", "tower_grid", "places", "own_counts"),
+    "asked_attention",
 )
 """What a method may have besides its choice: without `table`, with which a greedy one would choose anew."""
 
-LAYER_METHOD = (*METHOD, "schedule", "num_raters")
+LAYER_METHOD = (*METHOD, "schedule", "num_raters", "reads_states")
 
 
 def _take_over(stand_in: Any, selector: Any, names: tuple[str, ...]) -> None:

@@ -310,6 +310,11 @@ def check_model_config(path: Path, config: dict[str, Any]) -> None:
     check_schema(path, config, ModelConfig)
     vision = config.get("vision_config") or {}
     sizes = (vision.get("image_size"), vision.get("patch_size"))
+    if None not in sizes and len({type(size) for size in sizes}) > 1:
+        raise CheckpointError(
+            f"{path} is damaged: vision_config.image_size is {sizes[0]} and patch_size {sizes[1]}: either both are of "
+            "rows and columns, or none"
+        )
     # Of rows and columns, those of rows: a family that knows no others refuses what is no square.
     side, patch = (size[0] if isinstance(size, list) else size for size in sizes)
     if side and patch and not patch <= side <= patch * MAX_PATCHES_A_SIDE:
