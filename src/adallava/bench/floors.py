@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops, projector_flops, vision_flops
-from adallava.costs.parts import ModelCosts
+from adallava.costs.parts import ModelCosts, TowerCosts
 from adallava.costs.roofline import Hardware, floor_ms, weight_bytes, weight_counts
 from adallava.records import WhatRan
 
@@ -24,6 +24,7 @@ class Row:
         lengths: tokens that each layer of the LLM reads in prefill.
         groups_run: of each layer, which of its groups of heads run; None if all do.
         groups: that a layer is split into.
+        towers: of each picture, where pictures are seen at their own size; None if all are as in `ModelCosts.vision`.
     """
 
     pictures: int
@@ -31,6 +32,7 @@ class Row:
     lengths: tuple[int, ...]
     groups_run: tuple[frozenset[int], ...] | None = None
     groups: int = 1
+    towers: tuple[TowerCosts, ...] | None = None
 
     @property
     def layer_shares(self) -> list[Fraction] | None:
@@ -38,8 +40,10 @@ class Row:
         return None if self.groups_run is None else [Fraction(len(run), self.groups) for run in self.groups_run]
 
 
-def row_of(record: WhatRan, num_layers: int) -> Row:
+def row_of(record: WhatRan, costs: ModelCosts) -> Row:
     """Return what the record of an answer says was done for it."""
+    num_layers, vision = len(costs.llm.layers), costs.vision
+    at_own_size = vision.patches_per_token is not None and record.tokens_kept > 0
     by_layer = record.tokens_kept_by_layer or (record.tokens_kept,) * num_layers
     text = record.prompt_length - record.tokens_kept
     return Row(
@@ -48,6 +52,7 @@ def row_of(record: WhatRan, num_layers: int) -> Row:
         lengths=tuple(text + count for count in by_layer),
         groups_run=None if record.groups_run is None else tuple(map(frozenset, record.groups_run)),
         groups=record.groups_per_layer,
+        towers=tuple(vision.of_grid(grid) for grid in record.grids) if at_own_size else None,
     )
 
 
@@ -90,7 +95,8 @@ def floors_of(
         return floor_ms(machine, flops, num_bytes, dtype=of)
 
     pictures, projected = sum(row.pictures for row in rows), sum(row.tokens_projected for row in rows)
-    vision = vision_flops(costs.vision, num_images=pictures)
+    towers = [tower for row in rows for tower in ([costs.vision] * row.pictures if row.towers is None else row.towers)]
+    vision = sum(map(vision_flops, towers))
     prefill = sum(prefill_flops(llm, row.lengths, layer_shares=row.layer_shares) for row in rows)
     decode = sum(decode_flops(llm, row.lengths, new_tokens, layer_shares=row.layer_shares) for row in rows)
     floors = {

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from adallava.errors import InputError
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities import ReadsPrompts, take_pictures
 from adallava.model import AdaLlava
 
 BEFORE_PICTURE_TOKENS = 5
@@ -38,6 +38,11 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int) -> dict[str
     words = _words(model)
     text = words[torch.randint(len(words), (batch_size, text_tokens), generator=generator)]
     pictures = _pictures(model, batch_size, generator)
+    if isinstance(model.family, ReadsPrompts):
+        raise InputError(
+            f"models of type {model.family.name!r} read their pictures' tiles off a prompt, which bench does not make "
+            "up: measure them with `adallava sweep --timing-batch-sizes`"
+        )
     given, _ = take_pictures(model.family, pictures)
     assert given is not None
     each = sum(rows * columns for rows, columns in model.family.grids(given)) // batch_size
@@ -63,7 +68,8 @@ def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator) -> d
 
 def _side(model: AdaLlava) -> int:
     """Return the pixels of a picture's side: the tower's own, or of one that takes any size, a photograph's."""
-    return int(getattr(model.base.config.vision_config, "image_size", _PICTURE_PX))
+    side = getattr(model.base.config.vision_config, "image_size", None) or _PICTURE_PX
+    return int(side if isinstance(side, int) else side[0])
 
 
 def _words(model: AdaLlava) -> torch.Tensor:

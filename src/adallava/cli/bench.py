@@ -69,7 +69,9 @@ def add_parser(subparsers: Any) -> None:
 def _add_model(group: Any) -> None:
     group.add_argument("--model", help="bundled name, local folder or hub id (default: tiny)")
     group.add_argument(
-        "--shapes", metavar="NAME", help="random weights in these shapes instead: llava-1.5-7b, llava-1.5-13b, toy"
+        "--shapes",
+        metavar="NAME",
+        help="random weights in these shapes instead: llava-1.5-7b, llava-1.5-13b, qwen2.5-vl-7b, qwen3-vl-8b, toy",
     )
     add_list_argument(
         group,

@@ -26,7 +26,7 @@ from adallava.families.mrope import recounted
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
-from adallava.families.transformers_internals import without_videos
+from adallava.families.transformers_internals import ROTARY_TABLES, without_videos
 from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
 
 _SHAPE_PX = 448
@@ -184,7 +184,7 @@ class QwenVLParts(StockParts):
         """Return what each token receives of attention in some layers, [I, N, A] float32, 0 behind an image's own."""
         unit, columns = self._merge**2, []
         for block in entered:
-            tables = [block.hidden, *block.position_embeddings]
+            tables = [block.hidden, *block.tables]
             # Patches of one token lie side by side, in the tower's order of tokens.
             read = [table.reshape(-1, unit, table.shape[-1])[order][places] for table in tables]
             rows = []
@@ -309,7 +309,7 @@ class _OnePicture(nn.Module):
         # Lengths are read on the host.
         ends = torch.tensor([0, patches], dtype=torch.int32, device="cpu")
         for block in self.visual.blocks:
-            hidden = block(hidden, cu_seqlens=ends, position_embeddings=(table, table))
+            hidden = block(hidden, cu_seqlens=ends, **{ROTARY_TABLES: (table, table)})
         return SimpleNamespace(last_hidden_state=hidden.unsqueeze(0))
 
 
@@ -345,7 +345,7 @@ class _BlockReader(nn.Module):
     """Stands where a layer is: keeps what it reads, and runs it."""
 
     hidden: Tensor
-    position_embeddings: tuple[Tensor, Tensor]
+    tables: tuple[Tensor, Tensor]
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
@@ -353,7 +353,7 @@ class _BlockReader(nn.Module):
 
     def forward(self, hidden_states: Tensor, **beside: Any) -> Tensor:
         """Run the layer."""
-        self.hidden, self.position_embeddings = hidden_states, beside["position_embeddings"]
+        self.hidden, self.tables = hidden_states, beside[ROTARY_TABLES]
         passed: Tensor = self.block(hidden_states, **beside)
         return passed
 

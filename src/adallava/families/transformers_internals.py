@@ -31,7 +31,7 @@ CACHE_NAMES = ("cache", "past_key_values")
 """The newest first; what models call the argument that holds their cache."""
 
 _POSITIONS = "position_ids"
-_TABLES = "position_embeddings"
+ROTARY_TABLES = "position_embeddings"
 _MASK = "attention_mask"
 
 
@@ -46,10 +46,10 @@ def read_layer_inputs(kwargs: dict[str, Any]) -> LayerInputs:
     """
     others = dict(kwargs)
     cache = others.pop(_cache_name(kwargs))
-    missing = [name for name in (_MASK, _TABLES, _POSITIONS) if name not in others]
+    missing = [name for name in (_MASK, ROTARY_TABLES, _POSITIONS) if name not in others]
     if missing:
         raise _unknown(f"layers are not given {missing[0]}", kwargs)
-    return LayerInputs(others.pop(_MASK), others.pop(_TABLES), others.pop(_POSITIONS), cache, others)
+    return LayerInputs(others.pop(_MASK), others.pop(ROTARY_TABLES), others.pop(_POSITIONS), cache, others)
 
 
 def run_layer(layer: nn.Module, hidden: Tensor, inputs: LayerInputs, *, like: dict[str, Any]) -> Tensor:
@@ -66,7 +66,7 @@ def run_layer(layer: nn.Module, hidden: Tensor, inputs: LayerInputs, *, like: di
         **inputs.others,
         **{
             _MASK: inputs.attention_mask,
-            _TABLES: inputs.position_embeddings,
+            ROTARY_TABLES: inputs.position_embeddings,
             _POSITIONS: inputs.position_ids,
             _cache_name(like): inputs.cache,
         },
@@ -274,7 +274,7 @@ def generated(sequences: Tensor) -> Any:
 
 def takes_rotary_tables(layer: nn.Module) -> bool:
     """Say whether a layer of a tower is given rotary tables: it turns its keys inside attention."""
-    return _TABLES in signature(layer.forward).parameters
+    return ROTARY_TABLES in signature(layer.forward).parameters
 
 
 @contextmanager
