@@ -85,6 +85,8 @@ def test_a_checkpoint_is_measured_and_the_table_printed(model, capsys, tmp_path)
         (("--engine", "graphs", "--device", "cpu"), "needs a CUDA device"),
         (("--latency", "0.5"), "no --scheduler"),
         (("--cell", "uniform"), "METHOD@BUDGET"),
+        (("--cell", "uniform@4", "--method", "pool"), "--method pool beside --cell"),
+        (("--cell", "uniform@4", "--latency", "0.5"), "--latency 0.5 beside --cell"),
         (("--new-tokens", "1"), "at least 2"),
         (("--batch-size", "0"), "--batch-size"),
         (("--shapes", "toy", "--text-tokens", "2000000000"), "give fewer"),

@@ -238,3 +238,12 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (folder / "samples.jsonl").write_text("".join([lines[0], "{}\n", *lines[1:]]))
     with pytest.raises(RunFolderError, match=r"line 2 of .*samples\.jsonl is not .* Remove that line"):
         diagnose_run(folder)
+
+
+def test_of_a_run_without_an_answer_nothing_is_claimed(tmp_path: Path) -> None:
+    failed = change(healthy_records(), lambda r: True, lambda r: {"error": "the picture cannot be read"})
+    diagnosis = diagnose_run(write_run(tmp_path, failed))
+    for check in ("engines-recorded", "batch-dependence", "budget-not-applied", "full-budget-differs"):
+        outcome = outcome_of(diagnosis, check)
+        assert outcome.status == "not-visible"
+        assert "no sample was answered" in outcome.evidence[0]

@@ -66,6 +66,15 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(interrupt_hint="; with --output, batch sizes that were finished are kept")
 
 
+_CROSSED: dict[str, list[str]] = {
+    "--method": ["uniform"],
+    "--token-budget": ["0.25"],
+    "--scheduler": [],
+    "--latency": ["1.0"],
+}
+"""Options that are crossed into cells, and their defaults."""
+
+
 def _add_model(group: Any) -> None:
     group.add_argument("--model", help="bundled name, local folder or hub id (default: tiny)")
     group.add_argument(
@@ -183,6 +192,8 @@ def _request(args: argparse.Namespace) -> "BenchRequest":
     method_options = parse_method_options(args.method_option)
     scheduler_options = parse_scheduler_options(args.scheduler_option)
     cells = tuple(dict.fromkeys(map(parse_cell, args.cell)))
+    if cells:
+        _refuse_crossed(args)
     from adallava.bench.bench_request import BenchRequest
 
     return BenchRequest(
@@ -234,3 +245,11 @@ def parse_cell(text: str) -> "CellPlan":
 
 def _command(words: Sequence[str]) -> str:
     return shlex.join(["adallava", *words])
+
+
+def _refuse_crossed(args: argparse.Namespace) -> None:
+    """Refuse what would be crossed beside cells that are named: they would not run, and nobody would say so."""
+    for option, default in _CROSSED.items():
+        given = getattr(args, option.removeprefix("--").replace("-", "_"))
+        if given != default:
+            raise InputError(f"{option} {','.join(given)} beside --cell, which says exactly what runs: leave one out")

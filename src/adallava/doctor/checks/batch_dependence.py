@@ -61,6 +61,8 @@ def check_batch_dependence(file: AnswerFile) -> Observation:
             f"lmms-eval records no batches, and no two runs of one cell share {MIN_SAMPLES_TO_COMPARE} samples; run a "
             "budget once more at another --batch_size, into a folder beside this"
         )
+    if not any(cell.answered for cell in file.cells):
+        return not_visible("no sample was answered")
     largest = max((len(rows) for cell in file.cells for rows in batches(cell)), default=1)
     if largest == 1:
         return not_visible("every batch held one sample: run with --batch-size above 1 to see it")

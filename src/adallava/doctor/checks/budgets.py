@@ -27,6 +27,8 @@ def check_budget_applied(file: AnswerFile) -> Observation:
     """Failure 7: what ran is not what was asked for."""
     if file.form == "lmms-eval":
         return _check_by_answers(file)
+    if not any(cell.answered for cell in file.cells):
+        return not_visible("no sample was answered")
     evidence: list[str] = []
     examples: list[str] = []
     for cell in file.cells:

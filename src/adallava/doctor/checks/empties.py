@@ -222,6 +222,8 @@ def check_full_budget(file: AnswerFile) -> Observation:
         return found("harness-bug" if certain else "cannot-tell", evidence, examples)
     if not any(cell.full for cell in file.cells):
         return not_visible("no cell is known to be at the full budget")
+    if not any(cell.answered for cell in file.cells if cell.full):
+        return not_visible("no sample was answered at the full budget")
     if compared == 0 and all(cell.full is not False for cell in file.cells):
         return not_visible("the full budget stands alone: there is no second cell to compare it with")
     return passed(f"the full budget answers; {compared} other cells with all N tokens agree with it")

@@ -11,6 +11,8 @@ def check_engines(file: AnswerFile) -> Observation:
     if file.form != "run-folder":
         return not_visible("lmms-eval's samples do not name engines")
     answered = [(cell.label, answer.engine) for cell in file.cells for answer in cell.answered]
+    if not answered:
+        return not_visible("no sample was answered")
     counts = Counter(engine for _, engine in answered if engine is not None)
     if not counts:
         return not_visible("no answer names the engine that ran it: an older version wrote this folder")
