@@ -54,12 +54,12 @@ test-newest: $(NEWEST_STAMP)
 	  torch==2.13.0 -e '.[lora,tokenizer-model,quantization]'
 	$(NEWEST_VENV)/bin/python -c "from importlib.metadata import version as v; \
 	  print(*(f'{name} {v(name)}' for name in ('transformers', 'huggingface-hub', 'accelerate', 'numpy', 'peft')), sep=', ')"
-	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m newest -k 'not llava_next-' \
+	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m "newest and not long" -k 'not llava_next-' \
 	  $(call marked,newest)
 
 # The other end: the oldest release of every dependency that pyproject.toml allows, beside the first environment's torch.
 test-oldest: $(OLDEST_STAMP)
-	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m newest -k 'not llava_next-' \
+	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m "newest and not long" -k 'not llava_next-' \
 	  $(call marked,newest)
 
 lint: $(STAMP)

@@ -7,6 +7,7 @@ package's; it is compared with the authors' elsewhere.
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from inspect import signature
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from stock_reference import counted_anew, extended, llm_of, stock_features, stoc
 from torch import Tensor
 from transformers import DynamicCache
 
+from adallava.families.transformers_internals import CACHE_NAMES
 from adallava.selection.layer_contract import DropInput, DropStates, LayerSelector, PromptInput, Raters
 
 
@@ -34,6 +36,11 @@ def _side_by_side(first: int, sizes: Items[int]) -> list[slice]:
 
 def _kinds(base: Any, types: Items[str] | None) -> Items[str]:
     return types or ["every layer's"] * len(llm_of(base).layers)
+
+
+def cache_argument(attention: Any) -> str:
+    """Return what an attention calls its cache, in this transformers."""
+    return next(name for name in CACHE_NAMES if name in signature(attention.forward).parameters)
 
 
 def rotary_tables(base: Any, index: int, hidden: Tensor, positions: Tensor) -> Any:
@@ -145,7 +152,7 @@ class ByHand:
             hidden_states=layer.input_layernorm(read.hidden),
             attention_mask=mask,
             position_embeddings=tables,
-            past_key_values=cache,
+            **{cache_argument(layer.self_attn): cache},
         )
         first, behind = read.images[0].start, read.images[-1].stop
         states, columns, patches = [left[:, :first]], list(range(first)), []

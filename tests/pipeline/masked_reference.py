@@ -7,7 +7,7 @@ eager layers, masks written out.
 from typing import Any
 
 import torch
-from layer_reference import rotary_tables, states_by_hand
+from layer_reference import cache_argument, rotary_tables, states_by_hand
 from stock_reference import llm_of
 from torch import Tensor
 from transformers import DynamicCache
@@ -72,7 +72,7 @@ class MaskedInside:
             hidden_states=layer.input_layernorm(states),
             attention_mask=hiding(stays),
             position_embeddings=self.tables[index],
-            past_key_values=cache,
+            **{cache_argument(layer.self_attn): cache},
         )
         mean: Tensor = matrix[0].mean(dim=0)
         return mean
