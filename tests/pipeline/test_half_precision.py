@@ -12,6 +12,7 @@ from stock_reference import adding, as_read, kept_rows, pruned_prompt, stock_lev
 from torch import Tensor
 
 from adallava import AdaLlava
+from adallava.families.capabilities import AdaptsGenerate
 from adallava.registry import selector_names
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need, Selection
@@ -59,6 +60,8 @@ def test_answers_are_those_of_the_stock_model_given_what_was_gathered(
     half_of_each_family: AdaLlava, method: str
 ) -> None:
     model = with_every_option(half_of_each_family, method)
+    if isinstance(model.family, AdaptsGenerate):
+        pytest.skip("its stock generate takes no embeddings: tests/families/ holds it to the masked prompt")
     batch = tiny_inputs(model.processor, QUESTIONS)
     for row, budget in enumerate([3, 9, 0.5]):
         sample = sample_of(batch, row)
