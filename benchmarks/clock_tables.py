@@ -241,7 +241,15 @@ def speed(published: Figures) -> list[str]:
     """Return the wall clock of whole calls by engine and cell, as medians, and against stock transformers."""
     cells = [cell for cell in published["cells"] if "error" not in cell]
     answer = published["new_tokens"]
-    heads = ("first token, ms", "against stock", f"{answer} tokens, ms", "against stock", "÷ floor", "a token, ms")
+    heads = (
+        "first token, ms",
+        "against stock",
+        f"{answer} tokens, ms",
+        "against stock",
+        "÷ floor",
+        "a token, ms",
+        "peak, GiB",
+    )
     rows = ["| batch | engine | cell | " + " | ".join(heads) + " |"]
     rows.append("| ---: | --- | --- |" + " ---: |" * len(heads))
     for cell in cells:
@@ -250,6 +258,7 @@ def speed(published: Figures) -> list[str]:
         stock_first, stock_whole, _ = (stock["ms"][name]["median"] for name in _SPEEDS)
         shown = [f"{first:.1f}", f"{stock_first / first:.1f} ×", f"{whole:.0f}", f"{stock_whole / whole:.1f} ×"]
         shown += [f"{cell['over_floor']['total']:.1f}", f"{token:.2f}"]
+        shown.append(f"{cell['peak_memory_bytes'] / 2**30:.1f}")
         rows.append(f"| {cell['batch_size']} | {cell['engine']} | `{cell['cell']}` | " + " | ".join(shown) + " |")
     most = published["ceilings"]
     rows += ["", f"Medians of {cells[-1]['repeats']} rounds in turns, of the whole batch; {published['text_tokens']} "]

@@ -102,6 +102,8 @@ def layer_stack(model: Any) -> LayerStack:
     """
     llm: Any = llm_of(model)
     config = llm.config
+    if not all(hasattr(llm, name) for name in ("embed_tokens", "rotary_emb", "layers", "norm")):
+        raise UnsupportedModeError(f"its LLM, a {type(llm).__name__}, is built in another way")
     for layer in llm.layers:
         if type(layer).__name__ not in _LAYERS:
             raise UnsupportedModeError(f"its layers are of the class {type(layer).__name__}")
@@ -128,7 +130,7 @@ def layer_stack(model: Any) -> LayerStack:
         position_rows=position_rows,
         table_rows=_table_rows(llm, position_rows),
         sections=sections,
-        added_levels=len(getattr(model.config.vision_config, "deepstack_visual_indexes", ())),
+        added_levels=len(getattr(getattr(model.config, "vision_config", None), "deepstack_visual_indexes", ())),
     )
 
 
