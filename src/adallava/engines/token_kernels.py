@@ -38,7 +38,10 @@ _OF_NORMED, _OF_GATED, _OF_ADDED = _Tiles(4, 16), _Tiles(2, 8), _Tiles(1, 4)
 
 
 def _of_bytes(tiles: _Tiles) -> _Tiles:
-    """Return the tiles of a weight of one byte a number: more rows for fewer threads, which widen what they read."""
+    """Return the tiles of a weight of one byte a number: more rows for fewer threads, which widen what they read.
+
+    Measured for the first of the products alone: 16.5 µs, of a floor of 12.
+    """
     return _Tiles(2 * tiles.rows, max(2, tiles.warps // 4))
 
 
