@@ -23,6 +23,7 @@ from adallava.errors import CheckpointError, InputError
 from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, stacked_layers
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.mrope import recounted
+from adallava.families.native_grids import tower_arguments
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
@@ -150,10 +151,12 @@ class QwenVLParts(StockParts):
         blocks = self._visual.blocks
         indices = [layer_at(one.depth, self._whole_picture_layers, len(blocks)) for one in asked]
         entered = _reading_blocks(twin, blocks, sorted(set(indices)))
+        sizes = pictures.beside["image_grid_thw"]
         output = twin(
             pictures.pixel_values.type(self._visual.dtype),
-            grid_thw=pictures.beside["image_grid_thw"].to(pictures.pixel_values.device),
+            grid_thw=sizes,
             return_dict=True,
+            **tower_arguments(self._visual, sizes, pictures.pixel_values.device),
         )
         order = output.pooler_output[:, 0]
         places = _places([rows * columns for rows, columns in grids]).to(order.device, non_blocking=True)
