@@ -222,16 +222,17 @@ def _shown(family: Family, prompts: PromptBatch, grids: Sequence[tuple[int, int]
 
 
 def _companions(family: Family, prompts: PromptBatch, pictures: PictureInputs) -> Mapping[str, Tensor]:
-    """Return what each token of the prompts carries, asked for one prompt of each picture at a time."""
+    """Return what each token of the prompts carries, asked for the longest prompt of each picture.
+
+    Prompts of a picture are alike up to the question, and its words carry what their places say, whatever they are.
+    """
     if not isinstance(family, GivesCompanions):
         return {}
-    rows_of: dict[int, list[int]] = {}
+    lengths, longest = prompts.attention_mask.sum(dim=1).tolist(), {}
     for row, picture in enumerate(prompts.picture.tolist()):
-        rows_of.setdefault(picture, []).append(row)
-    turns = list(zip(*(rows_of[picture] for picture in sorted(rows_of)), strict=True))
-    made = [
-        companions_of(family, prompts.input_ids[list(turn)], prompts.attention_mask[list(turn)], pictures)
-        for turn in turns
-    ]
-    order = torch.tensor([row for turn in turns for row in turn]).argsort()
-    return {name: torch.cat([each[name] for each in made], dim=-2).index_select(-2, order) for name in made[0]}
+        longest[picture] = max(row, longest.get(picture, row), key=lengths.__getitem__)
+    pictures_in_order = sorted(longest)
+    rows = [longest[picture] for picture in pictures_in_order]
+    made = companions_of(family, prompts.input_ids[rows], prompts.attention_mask[rows], pictures)
+    of_row = torch.searchsorted(torch.tensor(pictures_in_order), prompts.picture)
+    return {name: of.index_select(-2, of_row) for name, of in made.items()}
