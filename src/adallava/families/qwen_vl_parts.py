@@ -27,6 +27,7 @@ from adallava.families.native_grids import tower_arguments
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
+from adallava.families.tower_windows import windowed_blocks
 from adallava.families.transformers_internals import ROTARY_TABLES, without_videos
 from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
 
@@ -148,16 +149,12 @@ class QwenVLParts(StockParts):
         """Run the tower, and give what tokens receive of attention, the mean of their patches; see `ReadsAttention`."""
         grids = self.grids(pictures)
         twin, readers = _reading(self._visual, self._merge**2, self._side_order)
-        blocks = self._visual.blocks
+        sizes, device = pictures.beside["image_grid_thw"], pictures.pixel_values.device
+        given = tower_arguments(self._visual, sizes, device)
+        blocks = self._blocks(given, device)
         indices = [layer_at(one.depth, self._whole_picture_layers, len(blocks)) for one in asked]
         entered = _reading_blocks(twin, blocks, sorted(set(indices)))
-        sizes = pictures.beside["image_grid_thw"]
-        output = twin(
-            pictures.pixel_values.type(self._visual.dtype),
-            grid_thw=sizes,
-            return_dict=True,
-            **tower_arguments(self._visual, sizes, pictures.pixel_values.device),
-        )
+        output = twin(pictures.pixel_values.type(self._visual.dtype), grid_thw=sizes, return_dict=True, **given)
         order = output.pooler_output[:, 0]
         places = _places([rows * columns for rows, columns in grids]).to(order.device, non_blocking=True)
         read = tuple(reader.read for reader in readers)
@@ -180,6 +177,20 @@ class QwenVLParts(StockParts):
         visual = self._visual
         with_windows = hasattr(visual, "fullatt_block_indexes")
         return sorted(visual.fullatt_block_indexes) if with_windows else range(len(visual.blocks))
+
+    def _blocks(self, given: Mapping[str, Tensor], device: torch.device) -> Sequence[nn.Module]:
+        """Return the tower's layers, with windows if it has any.
+
+        Args:
+            given: of `tower_arguments`.
+            device: of the tower.
+        """
+        visual, ends = self._visual, given.get("cu_window_seqlens")
+        blocks: Sequence[nn.Module] = visual.blocks
+        if ends is None or visual.config._attn_implementation != "sdpa":
+            return blocks
+        windowed = set(range(len(blocks))) - set(self._whole_picture_layers)
+        return windowed_blocks(visual, windowed, ends, device)
 
     def _received(
         self, entered: "Sequence[_BlockReader]", order: Tensor, places: Tensor, grids: Sequence[tuple[int, int]]
@@ -361,11 +372,10 @@ class _BlockReader(nn.Module):
         return passed
 
 
-def _reading_blocks(twin: Any, blocks: nn.ModuleList, indices: Sequence[int]) -> dict[int, _BlockReader]:
-    """Put readers in a tower's twin where layers `indices` are, and return them by their index."""
+def _reading_blocks(twin: Any, blocks: Sequence[nn.Module], indices: Sequence[int]) -> dict[int, _BlockReader]:
+    """Give a tower's twin these layers, with readers where `indices` are, and return the readers by their index."""
     readers = {index: _BlockReader(blocks[index]) for index in indices}
-    if readers:
-        twin._modules["blocks"] = nn.ModuleList([readers.get(index, block) for index, block in enumerate(blocks)])
+    twin._modules["blocks"] = nn.ModuleList([readers.get(index, block) for index, block in enumerate(blocks)])
     return readers
 
 
