@@ -349,7 +349,7 @@ TABLES = {
     "speed_families": lambda: clock_tables.speed_of_shapes(map(_published, _SHAPES)),
     "speed_families_provenance": lambda: clock_tables.provenance(_published(_SHAPES[0])),
     "families": clock_tables.families,
-    "speed_line": lambda: clock_tables.speed_line(_published("speed")),
+    "speed_line": lambda: clock_tables.speed_line(_published("speed"), _published(_SHAPES[0])),
     "speed_provenance": lambda: clock_tables.provenance(_published("speed")),
     "selection": lambda: clock_tables.selection(_published("selection")),
     "selection_provenance": lambda: clock_tables.provenance(_published("selection")),
