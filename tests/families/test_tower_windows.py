@@ -7,7 +7,7 @@ import torch
 from tiny_qwen import tiny_qwen_base
 
 from adallava.families.native_grids import tower_arguments
-from adallava.families.tower_windows import windowed_blocks
+from adallava.families.tower_windows import layers_with
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ def test_windows_together_are_the_stock_towers(dtype: torch.dtype) -> None:
     lengths = given["cu_window_seqlens"].diff().tolist()
     # Windows are of 4 x 4 patches: 10 x 14 has 2 x 3 whole ones, 3 + 2 at its edges and one in the corner.
     assert sorted(lengths, reverse=True) == [16] * 6 + [16] * 1 + [16] * 4 + [8] * 5 + [8] * 1 + [4] * 1
-    blocks = windowed_blocks(visual, {0, 2}, given["cu_window_seqlens"], CPU)
+    blocks = layers_with(visual, dict.fromkeys((0, 2), given["cu_window_seqlens"]), CPU)
     twin = copy.copy(visual)
     twin._modules = {**visual._modules, "blocks": torch.nn.ModuleList(blocks)}
     assert torch.equal(

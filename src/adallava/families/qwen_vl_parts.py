@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,9 @@ from adallava.families.mrope import recounted
 from adallava.families.native_grids import tower_arguments
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
+from adallava.families.tower_kernels import TowerKernels
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
-from adallava.families.tower_windows import windowed_blocks
+from adallava.families.tower_windows import layers_with
 from adallava.families.transformers_internals import ROTARY_TABLES, without_videos
 from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
 
@@ -41,6 +42,7 @@ class QwenVLParts(StockParts):
     picture_inputs = ("pixel_values", "image_grid_thw")
     token_inputs = ("mm_token_type_ids",)
     processor_name: ClassVar[str]
+    _kernels: TowerKernels | None = None
 
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model.
@@ -73,6 +75,12 @@ class QwenVLParts(StockParts):
     def processor_class(cls) -> Any:
         """Return its processor without videos."""
         return without_videos(cls.processor_name)
+
+    def with_tower_kernels(self, kernels: TowerKernels) -> Self:
+        """Return the family with the same model, whose tower runs by `kernels`; see `HasTowerKernels`."""
+        other = copy.copy(self)
+        other._kernels = kernels
+        return other
 
     @property
     def _visual(self) -> Any:
@@ -185,12 +193,15 @@ class QwenVLParts(StockParts):
             given: of `tower_arguments`.
             device: of the tower.
         """
-        visual, ends = self._visual, given.get("cu_window_seqlens")
-        blocks: Sequence[nn.Module] = visual.blocks
-        if ends is None or visual.config._attn_implementation != "sdpa":
-            return blocks
-        windowed = set(range(len(blocks))) - set(self._whole_picture_layers)
-        return windowed_blocks(visual, windowed, ends, device)
+        visual, kernels = self._visual, self._kernels
+        ends, pictures = given.get("cu_window_seqlens"), given["cu_seqlens"]
+        if visual.config._attn_implementation != "sdpa" or (ends is None and kernels is None):
+            return cast(Sequence[nn.Module], visual.blocks)
+        whole = set(self._whole_picture_layers)
+        windowed = {} if ends is None else {index: ends for index in range(len(visual.blocks)) if index not in whole}
+        if kernels is not None:
+            windowed |= dict.fromkeys(whole, pictures)
+        return layers_with(visual, windowed, device, kernels)
 
     def _received(
         self, entered: "Sequence[_BlockReader]", order: Tensor, places: Tensor, grids: Sequence[tuple[int, int]]
