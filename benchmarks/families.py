@@ -13,6 +13,7 @@ import argparse
 import gzip
 import itertools
 import json
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -123,13 +124,10 @@ def sweep(model: Path, output: Path, made: dict[str, Any], args: argparse.Namesp
     limits = [SWEEP_SHARE_FIRST] if args.limit is None else [args.limit]
     began = time.time()
     for limit in limits:
-        command = ["sweep", "--model", str(model), "--output", str(run), "--limit", str(limit), "--no-report"]
-        command += ["--method", *METHODS, "--token-budget", *BUDGETS, "--max-new-tokens", "8", "--draws", "2"]
-        command += ["--batch-size", "70", "--engine", "stock", "--device", args.device]
-        if adallava(command) != 0:
+        if adallava(sweep_command(str(model), str(run), limit, args.device)) != 0:
             keep(made | {"error": "the sweep failed"}, output / "family.json")
             return
-        keep(made | published(run), output / "family.json")
+        keep(made | published(run, args.device), output / "family.json")
         each = (time.time() - began) / limit
         left = args.began + args.seconds - RESERVE_S - time.time()
         more = min(MOST_SAMPLES, limit + int(left / each) // 70 * 70)
@@ -139,14 +137,22 @@ def sweep(model: Path, output: Path, made: dict[str, Any], args: argparse.Namesp
         shutil.copyfileobj(samples, packed)
 
 
-def published(run_folder: Path) -> dict[str, Any]:
+def sweep_command(model: str, run: str, limit: int, device: str) -> list[str]:
+    """Return the words of a sweep's command."""
+    command = ["sweep", "--model", model, "--output", run, "--limit", str(limit), "--no-report"]
+    command += ["--method", *METHODS, "--token-budget", *BUDGETS, "--max-new-tokens", "8", "--draws", "2"]
+    return [*command, "--batch-size", "70", "--engine", "stock", "--device", device]
+
+
+def published(run_folder: Path, device: str) -> dict[str, Any]:
     """Return what a sweep found: of each cell count, mean and interval, and the comparisons with `question`."""
     run = Run.model_validate_json((run_folder / "run.json").read_text())
     results = Results.model_validate_json((run_folder / "results.json").read_text()).model_dump()
     names = ("cell", "method", "budget_asked", "draws", "num_samples", "num_failed", "accuracy", "accuracy_by_kind")
+    words = sweep_command("MODEL", "RUN", results["cells"][0]["num_samples"], device)
     of_question = [one for one in results["comparisons"] if "question@" in one["cell_a"] + one["cell_b"]]
     return {
-        "sweep_command": run.provenance.command,
+        "sweep_command": shlex.join(["adallava", *words]),
         "weights_sha256": run.provenance.weights_sha256,
         "adapter_sha256": run.provenance.adapter_sha256,
         "cells": [{name: cell[name] for name in names} for cell in results["cells"]],
