@@ -247,6 +247,22 @@ def tower_runs(family: Family, pictures: PictureInputs) -> tuple[int, ...]:
 
 
 @runtime_checkable
+class ShowsWhole(Protocol):
+    """A picture may be several images, one of which shows all of it."""
+
+    def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
+        """Return of each picture the number of the image that shows all of it. On the host, from shapes alone."""
+        ...
+
+
+def whole_images(family: Family, pictures: PictureInputs) -> tuple[int, ...]:
+    """Return of each picture the number of the image that shows all of it; for most families each image is one."""
+    if isinstance(family, ShowsWhole):
+        return family.whole_images(pictures)
+    return tuple(range(len(family.grids(pictures))))
+
+
+@runtime_checkable
 class GivesCompanions(Protocol):
     """Tokens carry more into the LLM than a count of their place: several rows of positions, say, or types.
 

@@ -15,6 +15,7 @@ the mean of its patches'. The projector behind it treats each token alone, and r
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -125,6 +126,11 @@ class Idefics3Family(StockParts):
     def tower_runs(self, pictures: PictureInputs) -> tuple[int, ...]:
         """Return the number of tiles of each image."""
         return tuple(piece.num_tiles for piece in self._pieces(pictures))
+
+    def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
+        """Return the last image of each picture: behind its tiles, if it was cut."""
+        ends = accumulate(2 if down else 1 for _, down, _ in pictures.beside[_CUTS].tolist())
+        return tuple(end - 1 for end in ends)
 
     def placeholder_orders(self, pictures: PictureInputs) -> tuple[Tensor | None, ...]:
         """Return of each image which of its placeholders, tile by tile, stands for each of its tokens, row by row."""
