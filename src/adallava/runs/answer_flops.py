@@ -112,7 +112,7 @@ def _selector_flops(
         num_question_tokens = model.num_words(question)
     pairs = list(zip(images, ran.kept_indices, strict=True))
     own = sum(said_flops(selector, image, num_question_tokens, len(kept)) for image, kept in pairs)
-    if selector.merges:
+    if selector.merges and not isinstance(selector, ResizingMethod):
         # What is added behind layers is merged alike, from features of the same width.
         of_levels = (2 * image.num_vision_tokens * len(kept) * image.vision_width for image, kept in pairs if kept)
         own += costs.added_layers * sum(of_levels) * (ran.tokens_kept < ran.num_vision_tokens)
@@ -137,7 +137,10 @@ def said_flops(selector: Selector, image: TowerShape, num_question_tokens: int, 
 def _towers(model: AdaLlava, vision: TowerCosts, ran: WhatRan) -> list[TowerCosts]:
     """Return the tower as it ran for each picture that went through: smaller ones, or several an image."""
     if isinstance(model.selector, ResizingMethod):
-        grids = [model.selector.tower_grid(len(kept), model.shape.grid) for kept in ran.kept_indices if kept]
+        pairs = zip(ran.kept_indices, ran.grids, strict=True)
+        grids = [model.selector.tower_grid(len(kept), grid) for kept, grid in pairs if kept]
+        if vision.patches_per_token is not None:
+            return [vision.of_grid(grid) for grid in grids]
         patches = isqrt(vision.num_vision_tokens // model.shape.num_vision_tokens)
         return [vision.with_patch_side(side * patches) for side, _ in grids]
     if vision.patches_per_token is not None:
