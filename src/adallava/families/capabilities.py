@@ -61,6 +61,18 @@ class ReadsPrompts(Protocol):
         """
         ...
 
+    def made_up_ids(self, pictures: PictureInputs, num_prompts: int) -> list[int]:
+        """Return ids that stand for one picture in a prompt that is made up: of as many prompts with pictures alike."""
+        ...
+
+
+def made_up_ids(family: Family, pictures: PictureInputs, num_prompts: int) -> list[int]:
+    """Return ids that stand for one picture in a prompt that is made up; for most families placeholders alone."""
+    if isinstance(family, ReadsPrompts):
+        return family.made_up_ids(pictures, num_prompts)
+    each = sum(rows * columns for rows, columns in family.grids(pictures)) // num_prompts
+    return [family.image_token_id] * each
+
 
 @runtime_checkable
 class DrivesDecoder(Protocol):

@@ -116,6 +116,11 @@ class InternVLFamily(StockParts):
         tiles = [count // self._shape.num_vision_tokens for count in runs]
         return replace(pictures, beside={**pictures.beside, _TILES: torch.tensor(tiles, dtype=torch.int64)})
 
+    def made_up_ids(self, pictures: PictureInputs, num_prompts: int) -> list[int]:
+        """Return placeholders for the tiles of one picture; see `ReadsPrompts`."""
+        tokens = len(self.grids(pictures)) // num_prompts * self._shape.num_vision_tokens
+        return [self.image_token_id] * tokens
+
     def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
         """Return the last tile of each picture, which shows all of it; without prompts each tile is taken for one."""
         tiles = pictures.beside.get(_TILES, torch.ones(len(pictures.pixel_values), dtype=torch.int64))
