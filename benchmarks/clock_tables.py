@@ -202,7 +202,7 @@ def selection(published: Figures) -> list[str]:
     return rows
 
 
-def engines(published: Figures) -> list[str]:
+def engines(published: Figures, many: Figures) -> list[str]:
     """Return how many answers of each engine were held to stock generate's, and what differed."""
     heads = ("float32: calls compared", "differ", "bfloat16: prompts", "differ", "most deviations apart")
     rows = ["| engine | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
@@ -211,7 +211,7 @@ def engines(published: Figures) -> list[str]:
         tie = ties[row["engine"]]
         shown = [row["compared"], len(row["differ"]), tie["prompts"], tie["differ"], f"{tie['most_deviations']:.1f}"]
         rows.append(f"| `{row['engine']}` | " + " | ".join(map(str, shown)) + " |")
-    held = published["many_requests"]
+    held = many["many_requests"]
     (half, half_bytes, _), (_, last_bytes, _) = held["held_bytes"][len(held["held_bytes"]) // 2], held["held_bytes"][-1]
     rows += ["", f"After {half} of {held['requests']} requests of mixed sizes {half_bytes / MIB:.0f} MiB were "]
     rows[-1] += f"allocated, after all {last_bytes / MIB:.0f}, and {held['graphs']} graphs were held."

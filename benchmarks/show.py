@@ -366,7 +366,7 @@ TABLES = {
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),
     "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
-    "engines": lambda: clock_tables.engines(_published("engines")),
+    "engines": lambda: clock_tables.engines(_published("engines"), _published("many_requests")),
     "engines_provenance": lambda: clock_tables.provenance(_published("engines")),
     "quantization": lambda: clock_tables.quantization(_published("quantization")),
     "quantization_provenance": lambda: clock_tables.provenance(_published("quantization")),
