@@ -14,7 +14,8 @@ from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.engines import Engines, WarmUp, warm_up
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
-from adallava.families.capabilities import adds_rows, decoder_of, take_pictures, window_tokens
+from adallava.families.capabilities.of_llms import adds_rows, decoder_of, window_tokens
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.quantization import check_quantization, check_untrained, quantize

@@ -16,7 +16,7 @@ from published_llava import write_model
 from tiny_idefics3 import expanded
 
 from adallava import AdaLlava
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.model import build_prompt
 from adallava.processors.stock_processor import make_inputs
 

@@ -20,7 +20,7 @@ from truncated_reference import truncated
 
 from adallava import AdaLlava
 from adallava.errors import BudgetError, UnsupportedModeError
-from adallava.families.capabilities import adds_rows
+from adallava.families.capabilities.of_llms import adds_rows
 
 NEW = 5
 # Of six layers, three of them the prefix: one or two more run, or all. One sample of three runs everything.

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from adallava.errors import InputError
-from adallava.families.capabilities import ReadsPrompts, take_pictures
+from adallava.families.capabilities.of_pictures import ReadsPrompts, take_pictures
 from adallava.model import AdaLlava
 
 BEFORE_PICTURE_TOKENS = 5

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.families.capabilities import HasPositionRows
+from adallava.families.capabilities.of_tokens import HasPositionRows
 from adallava.families.family_contract import Family
 from adallava.pipeline.companions import Companion, gather
 from adallava.pipeline.layout import IGNORED_LABEL, Layout

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import InputError
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.family_contract import Family
 from adallava.pipeline.latency_token import add_latency, token_places
 from adallava.pipeline.layout import IGNORED_LABEL, Layout

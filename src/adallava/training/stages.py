@@ -12,7 +12,8 @@ from torch import nn
 from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
 from adallava.adapters.store import CONFIG_FILE
 from adallava.errors import InputError
-from adallava.families.capabilities import aligning, decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
+from adallava.families.capabilities.of_towers import aligning
 from adallava.families.family_contract import Family
 from adallava.scheduling import build_scheduler
 from adallava.scheduling.fixed import FixedScheduler
