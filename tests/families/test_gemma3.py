@@ -16,7 +16,7 @@ from adallava.costs.counted import count_costs
 from adallava.errors import UnsupportedModeError
 from adallava.families.needs import check_needs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.processors.picture_cuts import find_frame
 from adallava.records.picture_frames import WHOLE
 from adallava.runs.answer_flops import count_flops

@@ -28,7 +28,7 @@ from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.internvl import InternVLFamily
 from adallava.families.needs import check_needs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.runs.answer_flops import count_flops
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need

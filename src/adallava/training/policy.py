@@ -17,8 +17,9 @@ from adallava.budget import TokenBudget
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.encode import budget_ratios
-from adallava.pipeline.layout import IGNORED_LABEL, Layout, plan_layout
+from adallava.pipeline.layout import Layout, plan_layout
 from adallava.pipeline.pack import assemble
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.pipeline.selector_inputs import selection_input
 from adallava.selection.gumbel import gumbel_noise
 from adallava.selection.question import QuestionSelector
