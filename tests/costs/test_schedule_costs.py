@@ -83,9 +83,18 @@ def six_by_kind(full: AdaLlava) -> Iterator[dict[tuple[str, str], AdaLlava]]:
 KINDS = [*(("llama", name) for name in SCHEDULERS), ("mistral", "layers"), ("mistral", "adallava-heads")]
 """Every scheduler on one kind of LLM; whole layers and parts of them on another."""
 
+_COST_ALIKE = ("first", "fixed", "spaced", "random")
+"""Whole layers without a token: once chosen, they cost the same. All but the last at one latency by default."""
 
-@pytest.mark.parametrize(("llm", "name"), KINDS)
-@pytest.mark.parametrize(("method", "latency"), [("uniform", 4), ("uniform", 3), ("fastv", 5), ("uniform", 1.0)])
+ASKED = [("uniform", 4), ("uniform", 3), ("fastv", 5), ("uniform", 1.0)]
+CASES = [
+    pytest.param(*kind, *asked, marks=[pytest.mark.long] if kind[1] in _COST_ALIKE[:-1] and asked != ASKED[1] else [])
+    for kind in KINDS
+    for asked in ASKED
+]
+
+
+@pytest.mark.parametrize(("llm", "name", "method", "latency"), CASES)
 def test_an_answers_costs_are_what_pytorch_counts_and_the_cache_holds(
     six_by_kind: dict[tuple[str, str], AdaLlava], llm: str, name: str, method: str, latency: Any
 ) -> None:

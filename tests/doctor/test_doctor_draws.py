@@ -1,5 +1,7 @@
 """The doctor on runs with several draws and both kinds of positions: healthy ones pass, planted failures are found."""
 
+from functools import cache
+
 import pytest
 from doctor_plants import N, change, every_third, found, healthy_records, outcome_of, write_run
 from run_records import changed, reader
@@ -13,6 +15,11 @@ BUDGETS = ("1.0", "0.5", "4")
 
 
 def healthy():
+    return list(_healthy())
+
+
+@cache
+def _healthy():
     """`random` in three draws and `uniform` with both positions, of the plain run's records."""
     plain = [r for r in healthy_records() if r.cell == "full@1.0" or r.ran.budget_asked in BUDGETS]
     records = [r for r in plain if r.ran.method in ("full", "uniform", "random")]
@@ -21,7 +28,7 @@ def healthy():
             if record.ran.method == "random":
                 records.append(changed(record, draw=draw, **drawn_again(record, plain, draw)))
     records += [changed(r, cell=f"{r.cell}+compact", positions="compact") for r in plain if r.ran.method != "full"]
-    return [r for r in records if r.ran.method in ("full", "uniform") or r.ran.positions == "original"]
+    return tuple(r for r in records if r.ran.method in ("full", "uniform") or r.ran.positions == "original")
 
 
 def drawn_again(record, plain, draw):
