@@ -3,10 +3,9 @@
 from functools import cache
 
 import pytest
-from doctor_plants import N, change, every_third, found, healthy_records, outcome_of, write_run
-from run_records import changed, reader
+from doctor_plants import N, change, every_third, found, healthy_records, outcome_of, sum_up_cells, write_run
+from run_records import changed
 
-from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
 from adallava.doctor import diagnose_run, load_answers
 from adallava.records.cells import plan_cells
@@ -45,7 +44,7 @@ def results_of(records):
     random = plan_cells(["random"], budgets, drawing={"random"}, draws=3)
     uniform = plan_cells(["uniform"], budgets, positions=["original", "compact"])
     ids = sorted({record.sample_id for record in records})
-    return summarise([*random, *uniform[1:]], ids, reader(records), seed=0)
+    return sum_up_cells([*random, *uniform[1:]], ids, records)
 
 
 def diagnose(folder, records, results=None, **config):
@@ -118,7 +117,7 @@ def test_an_answer_with_other_positions_than_its_cells_is_found(tmp_path):
 def test_positions_that_were_asked_for_and_have_no_cell_are_missed(tmp_path):
     records = [r for r in healthy() if r.ran.positions == "original"]
     plans = plan_cells(["random", "uniform"], [TokenBudget.parse(b) for b in BUDGETS], drawing={"random"}, draws=3)
-    results = summarise(plans, sorted({r.sample_id for r in records}), reader(records), seed=0)
+    results = sum_up_cells(plans, sorted({r.sample_id for r in records}), records)
     diagnosis = diagnose(tmp_path, records, results, positions=["original", "compact"])
     assert outcome_of(diagnosis, "samples-incomplete").evidence == (
         "method random has no cell with compact positions",

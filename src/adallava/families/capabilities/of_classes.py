@@ -60,27 +60,59 @@ class BlankShape(Protocol):
     """Sizes of a model made from nothing: pixels, widths, and numbers of layers and heads."""
 
     @property
-    def image_px(self) -> int: ...  # noqa: D102
+    def image_px(self) -> int:
+        """Side of a picture."""
+        ...
+
     @property
-    def patch_px(self) -> int: ...  # noqa: D102
+    def patch_px(self) -> int:
+        """Side of a patch."""
+        ...
+
     @property
-    def vision_width(self) -> int: ...  # noqa: D102
+    def vision_width(self) -> int:
+        """Of the tower's states."""
+        ...
+
     @property
-    def vision_layers(self) -> int: ...  # noqa: D102
+    def vision_layers(self) -> int:
+        """Of the tower."""
+        ...
+
     @property
-    def vision_heads(self) -> int: ...  # noqa: D102
+    def vision_heads(self) -> int:
+        """Of each of the tower's layers."""
+        ...
+
     @property
-    def vision_mlp_width(self) -> int: ...  # noqa: D102
+    def vision_mlp_width(self) -> int:
+        """Inside the tower's MLPs."""
+        ...
+
     @property
-    def llm_width(self) -> int: ...  # noqa: D102
+    def llm_width(self) -> int:
+        """Of the LLM's states."""
+        ...
+
     @property
-    def llm_layers(self) -> int: ...  # noqa: D102
+    def llm_layers(self) -> int:
+        """Of the LLM."""
+        ...
+
     @property
-    def llm_heads(self) -> int: ...  # noqa: D102
+    def llm_heads(self) -> int:
+        """Of queries in each of the LLM's layers."""
+        ...
+
     @property
-    def llm_kv_heads(self) -> int: ...  # noqa: D102
+    def llm_kv_heads(self) -> int:
+        """Of keys and values in each of the LLM's layers."""
+        ...
+
     @property
-    def llm_mlp_width(self) -> int: ...  # noqa: D102
+    def llm_mlp_width(self) -> int:
+        """Inside the LLM's MLPs."""
+        ...
 
 
 @runtime_checkable
