@@ -20,7 +20,7 @@ from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
 from adallava.training.align import AlignmentLoss, AlignObjective
 from adallava.training.base_stage import BaseObjective
-from adallava.training.collate import Collator, packed_questions, separate_prompts
+from adallava.training.collate import Collator, both_ways, packed_questions, separate_prompts
 from adallava.training.joint import JointObjective
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
@@ -82,7 +82,7 @@ def _build_joint(recipe: Recipe, family: Family, processor: Any) -> Built:
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
     return (
         JointObjective(_base_objective(recipe, family), policy, recipe.others_share),
-        Collator(processor, with_labels=True, questions=lambda examples: packed(examples) | prompts(examples)),
+        Collator(processor, with_labels=True, questions=both_ways(packed, prompts)),
     )
 
 
@@ -212,7 +212,7 @@ def _build_scheduler(recipe: Recipe, family: Family, processor: Any) -> Built:
     others = _base_objective(recipe, family, choice.units.prefix_layers)
     return (
         SchedulerWithBaseObjective(others, choice, recipe.others_share, recipe.policy_weight),
-        Collator(processor, with_labels=True, questions=lambda examples: packed(examples) | prompts(examples)),
+        Collator(processor, with_labels=True, questions=both_ways(packed, prompts)),
     )
 
 

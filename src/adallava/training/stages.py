@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from adallava.training.joint import JointObjective
 from adallava.training.lora import add_lora, check_peft, save_and_merge
 from adallava.training.objectives import BUILDERS, own_scheduler, scorer_for
 from adallava.training.own_data import OwnExamples, TaskExamples, text_check
+from adallava.training.pictures import picture_inputs
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe
 from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObjective
@@ -63,7 +65,7 @@ def train_stage(
             table and `peft` is not installed, or a GPU other than the first is asked for.
         TrainingError: if the loss or the weights are no longer finite.
         CheckpointError: if the model to start from is missing or damaged.
-        UnsupportedModeError: for a model whose pictures differ in their number of tokens.
+        UnsupportedModeError: for a model that the stage cannot train.
     """
     refuse_several_processes()
     _check_call(recipe, data, device)
@@ -124,14 +126,16 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
     family = start.family
     adapted = None if recipe.lora is None else add_lora(family, recipe.lora, recipe.seed)
     objective, collate = BUILDERS[recipe.stage](recipe, family, start.processor)
+    collate = replace(collate, pixels_alone=start.form.alone)
     if not trained_state(objective):
         raise InputError("nothing learns by this recipe: name parts of the base in trained")
 
     def run() -> Path:
         fit(objective.to(family.device), recipe, examples, collate, output)
         if recipe.stage == "align":
-            pixels = collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"]
-            match_scales(aligning(family), pixels.to(family.device))
+            typical = collate([examples[index] for index in range(_TYPICAL_PICTURES)])
+            pictures = picture_inputs(family, typical["pixel_values"], typical.get("beside"))
+            match_scales(aligning(family), pictures.to(family.device))
         if adapted is not None:
             save_and_merge(adapted, output / "lora")
         return _save(objective, start, output)

@@ -124,8 +124,11 @@ def some_pictures(family: Family, pictures: PictureInputs, images: Sequence[int]
 class AlignsPatches(Family, Protocol):
     """Tower and projector can learn words before the LLM ever runs: the training stage `align`."""
 
-    def project_with_summary(self, pictures: PictureInputs) -> tuple[Tensor, Tensor]:
-        """Return each patch and the class token as the LLM would read them, [I, N, D] and [I, D], of the last layer."""
+    def project_with_summary(self, pictures: PictureInputs) -> tuple[Tensor, Tensor | None]:
+        """Return each patch and the class token as the LLM would read them, [I, N, D] and [I, D], of the last layer.
+
+        None for a tower without a class token. All pictures have as many patches.
+        """
         ...
 
     def scale_projector(self, factor: Tensor) -> None:
