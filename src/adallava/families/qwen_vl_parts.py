@@ -26,7 +26,7 @@ from adallava.families.native_grids import tower_arguments
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.qwen_vl_costs import costed_units
 from adallava.families.stock_parts import StockParts
-from adallava.families.tower_kernels import TowerKernels
+from adallava.families.tower_kernels import OtherEmbed, TowerKernels
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
 from adallava.families.tower_windows import layers_with
 from adallava.families.transformers_internals import ROTARY_TABLES, without_videos
@@ -159,6 +159,8 @@ class QwenVLParts(StockParts):
         twin, readers = _reading(self._visual, self._merge**2, self._side_order)
         sizes, device = pictures.beside["image_grid_thw"], pictures.pixel_values.device
         given = tower_arguments(self._visual, sizes, device)
+        if self._kernels is not None:
+            twin._modules["patch_embed"] = OtherEmbed(self._visual.patch_embed)
         blocks = self._blocks(given, device)
         indices = [layer_at(one.depth, self._whole_picture_layers, len(blocks)) for one in asked]
         entered = _reading_blocks(twin, blocks, sorted(set(indices)))
