@@ -23,7 +23,7 @@ from adallava.cli.main import main
 from adallava.costs.counted import count_costs
 from adallava.doctor.live.probe import padded_on_the_right
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.model import build_prompt
 from adallava.processors.picture_cuts import with_pixel_limits
 from adallava.runs.answer_flops import count_flops

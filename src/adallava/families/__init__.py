@@ -8,7 +8,7 @@ import torch
 from adallava.checkpoints.files import check_config, check_weights
 from adallava.checkpoints.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.errors import UnsupportedModeError
-from adallava.families.capabilities import MadeFromNothing
+from adallava.families.capabilities.of_classes import MadeFromNothing
 from adallava.families.family_contract import Family
 from adallava.families.given_model import check_class, stock_model
 from adallava.families.quantization import check_unadapted
