@@ -6,6 +6,8 @@ import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from adallava.errors import InputError
+
 from .arguments import (
     add_list_argument,
     parse_batch_sizes,
@@ -33,6 +35,7 @@ from .shared_options import (
 )
 
 if TYPE_CHECKING:
+    from adallava.runs.executors.ray_cluster import RayLaunch
     from adallava.runs.ranks import Ranks
     from adallava.runs.request import SweepRequest
 
@@ -44,7 +47,8 @@ folder then holds run.json (what ran, on what), samples.jsonl (every answer), re
 up and compared) and report.html. docs/protocol.md says how the figures are made.
 
 Killed or interrupted, the same command goes on where it stopped. A folder never mixes two configurations.
-Under torchrun the samples are shared by the processes of one host (docs/processes.md).
+Under torchrun the samples are shared by the processes of one host (docs/processes.md), with --executor ray by workers
+on the hosts of a Ray cluster (docs/ray.md).
 """
 
 _EPILOG = """\
@@ -57,6 +61,7 @@ examples:
       --question-suffix " Answer with one word." --output runs/mine
   adallava sweep --model llava-hf/llava-1.5-7b-hf --task lmms:vqav2_val --limit 500 --output runs/vqav2
   torchrun --nproc-per-node 4 -m adallava sweep --limit 700 --output runs/shared
+  adallava sweep --executor ray --address auto --limit all --output runs/cluster
 
 a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
@@ -84,6 +89,7 @@ def add_parser(subparsers: Any) -> None:
     _add_methods(what)
     _add_layers(what)
     _add_how(parser.add_argument_group("how to answer"))
+    _add_where(parser.add_argument_group("where to answer"))
     _add_timing(parser.add_argument_group("what to time"))
     local = parser.add_argument_group("a local file")
     add_columns(local, "column that holds the {}")
@@ -217,6 +223,40 @@ def _add_how(group: Any) -> None:
     )
 
 
+def _add_where(group: Any) -> None:
+    group.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="local: this process, or those that torchrun started; ray: workers on a Ray cluster, one a GPU, or one a "
+        "CPU where there are none (needs pip install 'adallava[ray]'; default: %(default)s)",
+    )
+    group.add_argument(
+        "--address",
+        metavar="auto|HOST[:PORT]",
+        help="of ray: the running cluster, as ray.init takes it (default: one is started on this machine)",
+    )
+    group.add_argument(
+        "--workers",
+        type=whole_number,
+        metavar="N",
+        help="of ray: at most, and as many as an autoscaler is asked for (default: all that there is room for)",
+    )
+    group.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="SHARE",
+        help="of ray: 0.5 puts two models on a GPU, which pays at small batches (default: 1)",
+    )
+    group.add_argument(
+        "--working-dir",
+        type=path_argument,
+        metavar="DIR",
+        help="of ray: folder that is copied to every host, for hosts without a shared disk; relative paths are meant "
+        "from there (default: every host has the paths)",
+    )
+
+
 def _add_timing(group: Any) -> None:
     add_list_argument(
         group,
@@ -252,7 +292,9 @@ def run(args: argparse.Namespace) -> int:
     from adallava.records.alarms import raised
     from adallava.runs.ranks import ranks_of_one_host
 
-    ranks = ranks_of_one_host()
+    ranks, launch = ranks_of_one_host(), _launch(args)
+    if launch is not None and ranks.world_size > 1:
+        raise InputError("--executor ray under torchrun: start it once, without; Ray starts the workers")
     if ranks.rank > 0:
         from .last_words import end_at_signals
 
@@ -266,9 +308,29 @@ def run(args: argparse.Namespace) -> int:
         from .sweep_ranks import lead
         from .sweep_table import print_outcome
 
-        outcome, page = lead(request, ranks)
+        outcome, page = lead(request, ranks, launch)
         print_outcome(outcome, request.output, page, request.roofline)
     return int(raised(outcome.results.alarms) or any(cell.flagged for cell in outcome.results.cells))
+
+
+def _launch(args: argparse.Namespace) -> "RayLaunch | None":
+    """Return where Ray is, if it is asked for.
+
+    Raises:
+        InputError: for what only Ray reads, without it.
+    """
+    given = {
+        name: value
+        for name in ("address", "workers", "gpus_per_worker", "working_dir")
+        if (value := getattr(args, name)) is not None
+    }
+    if args.executor == "ray":
+        from adallava.runs.executors.ray_cluster import RayLaunch
+
+        return RayLaunch(**given)
+    for name in given:
+        raise InputError(f"--{name.replace('_', '-')} is read by --executor ray alone, which is not asked for")
+    return None
 
 
 def _spoken_for(ranks: "Ranks") -> AbstractContextManager[object]:
