@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from adallava.records import older_files
+from adallava.records import index_sets, older_files
 from adallava.records.estimates import Record
 from adallava.records.names import EmptyCause
 from adallava.records.picture_frames import Frame, seen_share
@@ -14,7 +14,8 @@ _RAN_FIELDS = frozenset(WhatRan.model_fields)
 
 
 class SampleRecord(Record):
-    """One answer of one cell. In a line of `samples.jsonl`, the fields of `ran` stand beside the others."""
+    """One answer of one cell. In a line of `samples.jsonl`, the fields of `ran` stand beside the others, and each set of
+    `kept_indices` is a bitmap (`index_sets`); in older files it is a list."""
 
     cell: str
     """`<method>@<budget>`, for instance `question@0.25`, `uniform@64`, `full@1.0`, `none@none`; with `+compact`
@@ -62,13 +63,16 @@ class SampleRecord(Record):
         if not isinstance(data, dict) or "ran" in data:
             return data
         line = older_files.complete_sample(data)
+        line["kept_indices"] = [index_sets.unpack(one) for one in line["kept_indices"]]
         line["ran"] = {name: line.pop(name) for name in _RAN_FIELDS & line.keys()}
         return line
 
     @model_serializer(mode="wrap")
-    def _as_line(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_line(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         line: dict[str, Any] = write(self)
         line.update(line.pop("ran"))
+        if info.mode == "json":
+            line["kept_indices"] = [index_sets.pack(one) for one in line["kept_indices"]]
         if line["window_tokens"] is None:  # Of most models, and of no interest there.
             del line["window_tokens"]
         return line
