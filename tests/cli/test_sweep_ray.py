@@ -77,7 +77,7 @@ def test_a_node_is_killed_then_a_worker_and_batches_do_not_fit(request_for, meth
     with two_nodes(method_folder) as cluster:
         with run_sweep(request_for("alone")):
             pass
-        going = list(cluster.worker_nodes)[0]
+        going = next(iter(cluster.worker_nodes))
         (method_folder / "end-once").touch()
         watcher = Watcher(goes=(2, lambda: cluster.remove_node(going, allow_graceful=False)))
         on_ray(cluster, request_for("run"), watcher)

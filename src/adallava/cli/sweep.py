@@ -3,10 +3,11 @@
 import argparse
 import shlex
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adallava.errors import InputError
+from adallava.errors import AdallavaError, InputError
 
 from .arguments import (
     add_list_argument,
@@ -304,6 +305,8 @@ def run(args: argparse.Namespace) -> int:
         return join(lambda: _request(args, ranks), args.output, ranks)
     with _spoken_for(ranks):
         request = _request(args, ranks)
+        if launch is None:
+            _begin_hashing(args.model)
         # Only now: loading torch takes seconds, which a mistake in the call should not cost.
         from .sweep_ranks import lead
         from .sweep_table import print_outcome
@@ -311,6 +314,14 @@ def run(args: argparse.Namespace) -> int:
         outcome, page = lead(request, ranks, launch)
         print_outcome(outcome, request.output, page, request.roofline)
     return int(raised(outcome.results.alarms) or any(cell.flagged for cell in outcome.results.cells))
+
+
+def _begin_hashing(model: str) -> None:
+    """Begin to hash a folder's weights, in threads, before torch is imported: the two take as long as each other."""
+    from adallava.checkpoints.weights_hash import begin_weights_sha256
+
+    with suppress(AdallavaError, OSError):  # told when the model is loaded
+        begin_weights_sha256(Path(model))
 
 
 def _launch(args: argparse.Namespace) -> "RayLaunch | None":

@@ -14,8 +14,11 @@ _RAN_FIELDS = frozenset(WhatRan.model_fields)
 
 
 class SampleRecord(Record):
-    """One answer of one cell. In a line of `samples.jsonl`, the fields of `ran` stand beside the others, and each set of
-    `kept_indices` is a bitmap (`index_sets`); in older files it is a list."""
+    """One answer of one cell.
+
+    In a line of `samples.jsonl`, the fields of `ran` stand beside the others, and each set of `kept_indices` is a
+    bitmap (`index_sets`); in older files it is a list.
+    """
 
     cell: str
     """`<method>@<budget>`, for instance `question@0.25`, `uniform@64`, `full@1.0`, `none@none`; with `+compact`

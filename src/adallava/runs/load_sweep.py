@@ -1,16 +1,20 @@
 """What every process that answers for a sweep loads: the task, the model with each method, the cells, the batches."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
 
+from adallava.checkpoints.weights_hash import begin_weights_sha256
 from adallava.costs.parts import ModelCosts
 from adallava.costs.roofline import weight_counts
-from adallava.errors import InputError
+from adallava.errors import AdallavaError, InputError
+from adallava.families import weights_folder
 from adallava.measuring.provenance import collect_provenance
 from adallava.model import AdaLlava
 from adallava.pipeline.prompt_limit import device_memory_bytes, max_prompt_tokens
+from adallava.processors.stock_processor import folder_or_id_of
 from adallava.records import FULL_METHOD, Run, RunConfig, SampleRecord
 from adallava.records.cells import CellPlan, cells_of
 from adallava.runs.answering import Answerer, answer_batch
@@ -155,6 +159,15 @@ def load_sweep(
         observer.note("the LLM's layers are compiled: this sweep is long enough to repay it")
     answerers = make_answerers(config, models, schedulers, task, costs)
     return LoadedSweep(request, task, models, schedulers, plans, answerers, store, config, costs)
+
+
+def begin_hashing(model: str) -> None:
+    """Begin to hash the weights while they, and all else, are loaded: `LoadedSweep.describe` asks for the hash.
+
+    Of a hub id that is not here yet there is nothing to hash; what else is wrong with a folder, loading says.
+    """
+    with suppress(AdallavaError, OSError):
+        begin_weights_sha256(weights_folder(folder_or_id_of(model)))
 
 
 def load_task_of(request: SweepRequest) -> Task:

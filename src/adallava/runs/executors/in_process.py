@@ -7,7 +7,7 @@ from typing import Self
 from adallava.records import SampleRecord
 from adallava.records.journal import Journal
 from adallava.runs.executors.shares import clear_standings
-from adallava.runs.load_sweep import Described, LoadedSweep, load_sweep
+from adallava.runs.load_sweep import Described, LoadedSweep, begin_hashing, load_sweep
 from adallava.runs.observer import SweepObserver
 from adallava.runs.request import SweepRequest
 from adallava.runs.timing import TimedSize
@@ -40,6 +40,7 @@ class LocalExecutor:
 
     def load(self, observer: SweepObserver) -> Described:
         """Load the model here; see `Executor.load`."""
+        begin_hashing(self._request.config.model)
         self._loaded = load_sweep(self._request, observer, self._task, self._methods)
         return self._loaded.describe()
 

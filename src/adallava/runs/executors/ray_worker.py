@@ -10,7 +10,7 @@ from adallava.errors import AdallavaError
 from adallava.records.journal import AnswerLine, answer_lines
 from adallava.runs.batches import describe_error
 from adallava.runs.executors.leases import Lease
-from adallava.runs.load_sweep import Described, LoadedSweep, load_sweep
+from adallava.runs.load_sweep import Described, LoadedSweep, begin_hashing, load_sweep
 from adallava.runs.observer import SweepObserver
 from adallava.runs.request import SweepRequest
 from adallava.runs.timing import TimedSize
@@ -65,6 +65,7 @@ class RayWorker:
         self._prepare_process()
         notes = _Notes()
         try:
+            begin_hashing(self._request.config.model)
             self._loaded = load_sweep(self._request, notes)
             described = self._loaded.describe()
         except (AdallavaError, OSError) as error:
