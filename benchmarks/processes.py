@@ -5,7 +5,7 @@
 
 What stands behind `--` goes to `adallava sweep`. Each number of processes runs the same sweep into a folder of its own:
 one alone, several under torchrun (`processes`), or so many workers on a Ray cluster of this host that is up before
-(`ray`), spread over the GPUs. Answering is clocked from `run.json`, which is there when the first process has loaded, to
+(`ray`), spread over the GPUs. Answering is clocked from `run.json`, there when the first process has loaded, to
 the last answer on disk. What is before it (libraries, weights and their SHA-256) and behind it (intervals) is shown
 beside it. The answers are compared with those of the first run: they should not depend on the number.
 
