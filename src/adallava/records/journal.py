@@ -25,6 +25,7 @@ from adallava.records.jsonl import Line, read_lines
 from adallava.records.lines import parse_line
 from adallava.records.regular_files import check_regular, open_regular, read_regular
 from adallava.records.run_identity import at_limit_of, differences, extends, joined
+from adallava.records.sample import WITHOUT_PATCHES
 
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
@@ -149,7 +150,10 @@ class Journal:
             place += len(line.data)
 
     def read_cell(self, cell: str) -> list[SampleRecord]:
-        """Return the answers of one cell, in file order; the journal may be closed by then."""
+        """Return the answers of one cell, in file order, without the patches that each kept.
+
+        The journal may be closed by then.
+        """
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
@@ -197,7 +201,7 @@ class Journal:
 
     def _read_at(self, file: IO[bytes], place: int) -> SampleRecord:
         file.seek(place)
-        return SampleRecord.model_validate_json(file.readline())
+        return SampleRecord.model_validate_json(file.readline(), context=WITHOUT_PATCHES)
 
 
 def share_file(folder: Path, rank: int) -> Path:

@@ -2,13 +2,22 @@
 
 from typing import Any
 
-from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from adallava.records import index_sets, older_files
 from adallava.records.estimates import Record
 from adallava.records.names import EmptyCause
 from adallava.records.picture_frames import Frame, seen_share
 from adallava.records.what_ran import WhatRan
+
+WITHOUT_PATCHES = "without patches"
+"""Context of validating a line whose sets of patches nobody will read: most of what a record takes in memory."""
 
 _RAN_FIELDS = frozenset(WhatRan.model_fields)
 
@@ -61,11 +70,14 @@ class SampleRecord(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_line(cls, data: Any) -> Any:
+    def _of_line(cls, data: Any, info: ValidationInfo) -> Any:
         """Read a line: put together what ran, and what an older version did not write."""
         if not isinstance(data, dict) or "ran" in data:
             return data
         line = older_files.complete_sample(data)
+        # Where no grids say it, how many images there are is told by these sets.
+        if info.context == WITHOUT_PATCHES and line["grids"]:
+            line["kept_indices"] = ()
         line["kept_indices"] = [index_sets.unpack(one) for one in line["kept_indices"]]
         line["ran"] = {name: line.pop(name) for name in _RAN_FIELDS & line.keys()}
         return line
