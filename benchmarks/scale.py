@@ -22,7 +22,10 @@ from typing import Any
 import numpy as np
 from measured import figures, finish, keep
 
-PHASES = ("open", "sum up", "doctor", "report")
+PHASES = ("open", "sum up", "doctor", "report", "write")
+WRITTEN = 4_000
+"""Answers that the leader of workers puts on disk, a batch of 8 at a time."""
+
 PATCHES = 576
 METHODS, BUDGETS = "uniform,random,question", "0.5,0.25,0.125"
 SAMPLES = 20
@@ -81,6 +84,11 @@ def run_phase(name: str, folder: Path) -> None:
         with locked_folder(folder), Journal(folder, run) as journal:
             start = time.process_time()
             summarise(plans, ids, journal.read_cell, 0)
+    elif name == "write":
+        start = time.perf_counter()
+        write_batches(folder)
+        print("\n" + json.dumps({"phase": name, "answers_per_s": WRITTEN / (time.perf_counter() - start)}))
+        return
     elif name == "doctor":
         main(["doctor", str(folder), "--json"])
     else:
@@ -89,6 +97,18 @@ def run_phase(name: str, folder: Path) -> None:
         write_report(folder, lambda _: None, num_pictures=0)
     seconds = time.process_time() - start
     print("\n" + json.dumps({"phase": name, "seconds": seconds, "peak_bytes": peak_bytes()}))
+
+
+def write_batches(folder: Path) -> None:
+    """Append answers as a leader does that is given them batch by batch: each batch is on disk before the next."""
+    from adallava.records.journal import AnswerLine, Journal, locked_folder, read_run
+
+    run, other = read_run(folder), folder.with_name("written")
+    assert run is not None
+    with locked_folder(other), Journal(other, run) as journal, (folder / "samples.jsonl").open("rb") as file:
+        for first in range(0, WRITTEN, 8):
+            keys = [("cell", str(number), 0) for number in range(first, first + 8)]
+            journal.append_new([AnswerLine(key, False, line) for key, line in zip(keys, file, strict=False)])
 
 
 def peak_bytes() -> int:
