@@ -42,19 +42,15 @@ def gpu_hours(speed: Figures, two_gpus: Figures) -> list[str]:
     measured = max(row["answers_per_s"] for row in two_gpus["rows"] if row["batch_size"] == 8) / 2
     alone = answers / (model_seconds(speed) * QUESTIONS)
     rows = [
-        f"{METHODS} methods x {len(BUDGETS)} budgets and all tokens, VQAv2 val ({QUESTIONS:,} questions), LLaVA-1.5-7B, an",
-        f"H200 a worker, batches of 8: {answers / 1e6:.1f} M answers.",
+        f"{METHODS} methods x {len(BUDGETS)} budgets and all tokens, VQAv2 val ({QUESTIONS:,} questions), LLaVA-1.5-7B,",
+        f"an H200 a worker, batches of 8: {answers / 1e6:.1f} M answers.",
         "",
         "| an answer costs | answers/s a GPU | GPU hours | days of 8 GPUs |",
         "| --- | ---: | ---: | ---: |",
     ]
-    for name, rate in (
-        ("what it did in a sweep on two GPUs, pictures and the start of graphs included", measured),
-        (
-            f"what the model alone takes, compiled, for {NEW_TOKENS} tokens, in a straight line between K = 64 and 576",
-            alone,
-        ),
-    ):
+    by_model = f"what the model alone takes, compiled, for {NEW_TOKENS} tokens, in a straight line from K = 64 to 576"
+    in_sweep = "what it did in a sweep on two GPUs, pictures and the start of graphs included"
+    for name, rate in ((in_sweep, measured), (by_model, alone)):
         hours = answers / rate / 3600
         rows.append(f"| {name} | {rate:.1f} | {hours:,.0f} | {hours / 24 / 8:.1f} |")
     return rows

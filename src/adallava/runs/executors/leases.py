@@ -4,7 +4,7 @@ Plain bookkeeping of one process, without a model, a clock's reading or a networ
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from adallava.records.answer_places import AnswerPlaces
@@ -164,11 +164,12 @@ class LeaseBook:
             sorts = plan.scheduler is not None and plan.latency is not None and not plan.latency.is_full
             size = self._batch_size * (SORTED_BATCHES if sorts else 1)
             for draw in range(plan.draws):
-                yield list(self._leases(number, draw, size, lambda id_, p=plan, d=draw: (p.cell, id_, d) in self._done))
+                yield list(self._leases(number, draw, size))
 
-    def _leases(self, plan: int, draw: int, size: int, is_done: Callable[[str], bool]) -> Iterator[Lease]:
+    def _leases(self, plan: int, draw: int, size: int) -> Iterator[Lease]:
+        cell = self._plans[plan].cell
         for start in range(0, len(self._ids), size):
             ids = self._ids[start : start + size]
-            missing = frozenset(id_ for id_ in ids if not is_done(id_))
+            missing = frozenset(id_ for id_ in ids if (cell, id_, draw) not in self._done)
             if missing:
                 yield Lease(plan, draw, start, start + len(ids), missing)
