@@ -42,8 +42,8 @@ def gpu_hours(speed: Figures, two_gpus: Figures) -> list[str]:
     measured = max(row["answers_per_s"] for row in two_gpus["rows"] if row["batch_size"] == 8) / 2
     alone = answers / (model_seconds(speed) * QUESTIONS)
     rows = [
-        f"{METHODS} methods x {len(BUDGETS)} budgets and all tokens, VQAv2 val ({QUESTIONS:,} questions), LLaVA-1.5-7B,",
-        f"an H200 a worker, batches of 8: {answers / 1e6:.1f} M answers.",
+        f"{METHODS} methods x {len(BUDGETS)} budgets and all tokens, VQAv2 val ({QUESTIONS:,} questions), 7B,",
+        f"LLaVA-1.5 on an H200 a worker, batches of 8: {answers / 1e6:.1f} M answers.",
         "",
         "| an answer costs | answers/s a GPU | GPU hours | days of 8 GPUs |",
         "| --- | ---: | ---: | ---: |",

@@ -182,6 +182,7 @@ def test_a_wrong_option_is_named(model, tmp_path, capsys, option, message):
         (["--executor", "ray", "--gpus-per-worker", "1.5"], "--gpus-per-worker is 1.5: give a whole number"),
         (["--executor", "ray", "--gpus-per-worker", "nan"], "--gpus-per-worker is nan"),
         (["--executor", "ray", "--working-dir", "/no/such"], "--working-dir /no/such is no folder"),
+        (["--executor", "ray", "--working-dir", "/proc"], "--working-dir /proc does not hold the current folder"),
         (["--executor", "ray", "--device", "cuda:1"], "--device cuda:1 with --executor ray"),
     ],
 )

@@ -253,8 +253,8 @@ def _add_where(group: Any) -> None:
         "--working-dir",
         type=path_argument,
         metavar="DIR",
-        help="of ray: folder that is copied to every host, for hosts without a shared disk; relative paths are meant "
-        "from there (default: every host has the paths)",
+        help="of ray: the current folder or one above it, copied to every host, so that relative paths are found on "
+        "hosts without a shared disk (default: every host has the paths)",
     )
 
 

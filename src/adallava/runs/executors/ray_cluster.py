@@ -27,8 +27,8 @@ class RayLaunch:
         address: of a running cluster: `auto`, a host, or `host:port`; `local` to start one here.
         workers: how many at most, and how many an autoscaler is asked for; None for as many as there is room for.
         gpus_per_worker: share of a GPU that each takes; on a cluster without GPUs, or with `--device cpu`, it is a CPU.
-        working_dir: folder that Ray copies to every host, where relative paths are then meant from; None for paths that
-            every host has.
+        working_dir: the current folder or one above it, which Ray copies to every host: relative paths are then found
+            there; None for paths that every host has.
     """
 
     address: str = LOCAL
@@ -50,6 +50,17 @@ class RayLaunch:
             )
         if self.working_dir is not None and not self.working_dir.is_dir():
             raise InputError(f"--working-dir {self.working_dir} is no folder")
+        if self.working_dir is not None and not Path.cwd().is_relative_to(self.working_dir.resolve()):
+            raise InputError(
+                f"--working-dir {self.working_dir} does not hold the current folder, from which paths are meant: give "
+                ". or a folder above"
+            )
+
+    @property
+    def folder(self) -> str:
+        """The current folder as a worker finds it: by its own path, or within the copy that it starts in."""
+        here = Path.cwd()
+        return str(here if self.working_dir is None else here.relative_to(self.working_dir.resolve()))
 
 
 @dataclass(frozen=True)

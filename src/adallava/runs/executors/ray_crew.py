@@ -3,7 +3,6 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from adallava.records.journal import AnswerLine
@@ -75,8 +74,7 @@ class Crew:
     def __init__(self, ray: Any, launch: RayLaunch, request: SweepRequest, prepare: Callable[[], None]) -> None:
         """Begin none yet; `prepare` is called in each worker's process before it loads."""
         self._ray, self._launch, self._request = ray, launch, request
-        folder = None if launch.working_dir is not None else str(Path.cwd())
-        self._arguments = (request, folder, prepare)
+        self._arguments = (request, launch.folder, prepare)
         self._failed_starts: Counter[str] = Counter()
         self._deaths: Counter[str] = Counter()
         self._left_alone: set[str] = set()

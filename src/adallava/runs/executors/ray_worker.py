@@ -45,12 +45,12 @@ class _Notes(SweepObserver):
 class RayWorker:
     """One model on one device. The methods are called one after the other."""
 
-    def __init__(self, request: SweepRequest, folder: str | None, prepare_process: Callable[[], None]) -> None:
+    def __init__(self, request: SweepRequest, folder: str, prepare_process: Callable[[], None]) -> None:
         """Load nothing yet.
 
         Args:
             request: what to sweep.
-            folder: that relative paths are meant from; None for the one that Ray has started this process in.
+            folder: that relative paths are meant from; itself relative to where Ray has started this process.
             prepare_process: is called before torch has loaded a model.
         """
         self._request, self._folder, self._prepare_process = request, folder, prepare_process
@@ -59,9 +59,8 @@ class RayWorker:
 
     def load(self) -> Arrival:
         """Load the task and the model. A mistake is told and not raised: it is to be read where the sweep is led."""
-        if self._folder is not None:
-            with suppress(OSError):  # Of another host, which has none such: what is not found is said by name.
-                os.chdir(self._folder)
+        with suppress(OSError):  # Of another host, which has none such: what is not found is said by name.
+            os.chdir(self._folder)
         self._prepare_process()
         notes = _Notes()
         try:
