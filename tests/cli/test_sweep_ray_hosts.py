@@ -61,8 +61,9 @@ def test_a_host_that_sees_neither_task_nor_run_folder_answers_all(hosts, environ
     pytest.importorskip("ray")
     local_questions(tmp_path / "here")
     sweep = [
-        "adallava", "sweep", "--model", str(tiny_folder), "--task", "questions.jsonl", "--limit", "all", "--batch-size", "2",
-        "--max-new-tokens", "3", "--method", "uniform", "--token-budget", "3", "--no-report", "--device", "cpu",
+        "adallava", "sweep", "--model", str(tiny_folder), "--task", "questions.jsonl", "--limit", "all",
+        "--batch-size", "2", "--max-new-tokens", "3", "--method", "uniform", "--token-budget", "3", "--no-report",
+        "--device", "cpu",
     ]  # fmt: skip
     here = {"cwd": tmp_path / "here", "env": environment, "capture_output": True, "text": True, "check": False}
     alone = subprocess.run([*sweep, "--output", str(tmp_path / "here" / "alone")], **here)
