@@ -5,11 +5,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,19 +24,6 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
-@pytest.fixture
-def environment():
-    """Of a shell in which `ray` and `adallava` are found, and a cluster that is nobody else's; all of it is ended."""
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: Ray puts sockets below it
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    yield {**os.environ, "PATH": path, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"RAY_TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                os.kill(int(process.name), signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def run(command, environment, folder):
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
@@ -50,16 +34,22 @@ def run(command, environment, folder):
 
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_three_lines_of_the_readme_sweep_on_ray_and_the_recipe_answers_on_the_same_cluster(environment, tmp_path):
+def test_three_lines_of_the_readme_sweep_on_ray(ray_environment, tmp_path):
     pytest.importorskip("ray")
     (block,) = (block for block in blocks("README.md", "sh") if "--executor ray" in block)
     install, start, sweep = block.splitlines()
     assert install == "pip install 'adallava[ray]'"
-    run(["bash", "-c", start], environment, tmp_path)
-    run(["bash", "-c", sweep], environment, tmp_path)
+    run(["bash", "-c", start], ray_environment, tmp_path)
+    run(["bash", "-c", sweep], ray_environment, tmp_path)
     assert len((tmp_path / "runs/ray/samples.jsonl").read_text().splitlines()) == 60, "three cells of 20 samples"
     assert json.loads((tmp_path / "runs/ray/results.json").read_text())["cells"][0]["cell"] == "full@1.0"
 
+
+@pytest.mark.ray
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_the_recipe_for_ray_data_answers_as_written(ray_environment, tmp_path):
+    pytest.importorskip("ray")
     pytest.importorskip("pandas")
     (recipe,) = (block for block in blocks("docs/ray.md", "python") if "map_batches" in block)
     expected = {}
@@ -70,7 +60,7 @@ def test_three_lines_of_the_readme_sweep_on_ray_and_the_recipe_answers_on_the_sa
             Image.fromarray(scene.image).save(picture)
             expected[str(picture)] = question.answer
             file.write(json.dumps({"image": str(picture), "question": question.text}) + "\n")
-    run([sys.executable, "-c", recipe], environment, tmp_path)
+    run([sys.executable, "-c", recipe], ray_environment, tmp_path)
     rows = [json.loads(line) for part in (tmp_path / "answers").glob("*") for line in part.read_text().splitlines()]
     assert {row["tokens_kept"] for row in rows} == {64}
     assert {row["image"]: row["response"] for row in rows} == expected

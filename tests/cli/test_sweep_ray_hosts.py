@@ -2,12 +2,7 @@
 
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from rank_server import wait_until
@@ -43,21 +38,7 @@ def hosts():
         ip("netns", "del", name)
 
 
-@pytest.fixture
-def environment():
-    """Of every process here, by which those that are left over are found and ended."""
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    mine = {"RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1", "PATH": path}
-    yield {**os.environ, **mine}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if f"RAY_TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                os.kill(int(process.name), signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def test_a_host_that_sees_neither_task_nor_run_folder_answers_all(hosts, environment, tiny_folder, tmp_path):
+def test_a_host_that_sees_neither_task_nor_run_folder_answers_all(hosts, ray_environment, tiny_folder, tmp_path):
     pytest.importorskip("ray")
     local_questions(tmp_path / "here")
     sweep = [
@@ -65,7 +46,7 @@ def test_a_host_that_sees_neither_task_nor_run_folder_answers_all(hosts, environ
         "--batch-size", "2", "--max-new-tokens", "3", "--method", "uniform", "--token-budget", "3", "--no-report",
         "--device", "cpu",
     ]  # fmt: skip
-    here = {"cwd": tmp_path / "here", "env": environment, "capture_output": True, "text": True, "check": False}
+    here = {"cwd": tmp_path / "here", "env": ray_environment, "capture_output": True, "text": True, "check": False}
     alone = subprocess.run([*sweep, "--output", str(tmp_path / "here" / "alone")], **here)
     assert alone.returncode == 1, "two pictures cannot be read"
 
@@ -78,7 +59,7 @@ def test_a_host_that_sees_neither_task_nor_run_folder_answers_all(hosts, environ
         f"mount -t tmpfs none {tmp_path / 'here'} && exec ray start --address={HEAD}:6379 --node-ip-address={OTHER} "
     )
     other = ["unshare", "--mount", "bash", "-c", f"{joins} --num-cpus=1 --block"]
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+    quiet = {"env": ray_environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
     subprocess.Popen(on(hosts[0], *head), **quiet)
     is_up = on(hosts[0], "ray", "health-check", f"--address={HEAD}:6379")
     assert wait_until(lambda: subprocess.run(is_up, **quiet, check=False).returncode == 0, 120.0)
