@@ -26,14 +26,14 @@ def blocks(page, language):
 
 def run(command, environment, folder):
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=560, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_three_lines_of_the_readme_sweep_on_ray(ray_environment, tmp_path):
     pytest.importorskip("ray")
     (block,) = (block for block in blocks("README.md", "sh") if "--executor ray" in block)
@@ -47,7 +47,7 @@ def test_three_lines_of_the_readme_sweep_on_ray(ray_environment, tmp_path):
 
 @pytest.mark.ray
 @pytest.mark.long
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_recipe_for_ray_data_answers_as_written(ray_environment, tmp_path):
     pytest.importorskip("ray")
     pytest.importorskip("pandas")

@@ -24,7 +24,7 @@ from adallava.runs.observer import SweepObserver
 from adallava.runs.request import SweepRequest
 from adallava.runs.run_sweep import run_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings("default")]
 
 
 @pytest.fixture(scope="module")

@@ -314,7 +314,7 @@ def _claim(folder: Path, run: Run, sha256_of_first: Callable[[int], str | None])
 
 
 def _read_answers(path: Path) -> Iterator[tuple[Line, SampleRecord]]:
-    """Yield the whole lines of a file of answers, and what they say; none if it is not there."""
+    """Yield the whole lines of a file of answers, and what they say but for patches; none if it is not there."""
     if not path.exists():
         return
     with open_regular(path) as file:
@@ -324,7 +324,7 @@ def _read_answers(path: Path) -> Iterator[tuple[Line, SampleRecord]]:
                 return
             if line.blank:
                 continue
-            yield line, parse_line(path, line.number, line.data, SampleRecord)
+            yield line, parse_line(path, line.number, line.data, SampleRecord, WITHOUT_PATCHES)
 
 
 def _cut_torn_line(path: Path) -> None:
