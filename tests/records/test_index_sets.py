@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from run_records import sample_record
 
 from adallava.records import SampleRecord
-from adallava.records.index_sets import pack, unpack
+from adallava.records.index_sets import MOST, pack, unpack
 
 
 def test_bits_stand_from_the_lowest_of_the_first_byte():
@@ -30,10 +30,16 @@ def test_any_set_comes_back(indices):
     assert len(json.dumps(packed, separators=(",", ":"))) <= len(json.dumps(sorted(indices), separators=(",", ":")))
 
 
-@pytest.mark.parametrize("text", ["AwI=", "bits:A", "bits:A_I=", ""])
+@pytest.mark.parametrize("text", ["AwI=", "bits:A", "bits:A_I=", "", "bits:" + "A" * 200_000])
 def test_other_text_is_refused(text):
     with pytest.raises(ValueError, match=r"packed|base64|padding|Base64|characters"):
         unpack(text)
+
+
+def test_the_longest_set_comes_back_and_a_longer_one_stays_a_list():
+    longest = [*range(10), MOST - 1, MOST]
+    assert pack(longest) == longest
+    assert unpack(pack(range(MOST))) == tuple(range(MOST))
 
 
 def test_a_line_is_packed_and_both_forms_are_read():

@@ -24,7 +24,7 @@ def pack(indices: Sequence[int]) -> str | list[int]:
     if not listed:
         return listed
     array = np.asarray(listed, dtype=np.int64)
-    if array[0] < 0 or array[-1] > MOST or (array[1:] <= array[:-1]).any():
+    if array[0] < 0 or array[-1] >= MOST or (array[1:] <= array[:-1]).any():
         return listed
     bits = np.zeros(int(array[-1]) + 1, dtype=np.uint8)
     bits[array] = 1
@@ -41,6 +41,10 @@ def unpack(packed: object) -> object:
     """
     if not isinstance(packed, str):
         return packed
+    if len(packed) > len(PREFIX) + MOST // 6 + 4:
+        raise ValueError(
+            f"a packed set of patches is {len(packed):,} characters long: it spans more than {MOST:,} patches"
+        )
     if not packed.startswith(PREFIX):
         raise ValueError(f"{packed[:20]!r} is no packed set of patches")
     data = base64.b64decode(packed.removeprefix(PREFIX), validate=True)
