@@ -1,5 +1,6 @@
 """The workers on a Ray cluster: begun where there is room, asked, heard, and begun anew where they die."""
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -148,7 +149,7 @@ class Crew:
         except self._ray.exceptions.ObjectLostError as error:
             return Heard(member, lease=lease, failed=describe_error(error))
         except self._ray.exceptions.RayError as error:
-            return self._gone(member, describe_error(error))
+            return self._gone(member, _why(error))
         if lease is not None:
             self._deaths[member.node_id] = 0
             return Heard(member, lease=lease, lines=tuple(value))
@@ -179,3 +180,11 @@ class Crew:
         on_gpus = uses_gpus(self._request.config.device, resources)
         bundle = {"CPU": 1, **({"GPU": self._launch.gpus_per_worker} if on_gpus else {})}
         self._ray.autoscaler.sdk.request_resources(bundles=[bundle] * workers)
+
+
+def _why(error: Exception) -> str:
+    """Return the line of Ray's many that says what happened: the first, or the last of a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    # Escape sequences colour what Ray quotes of another process.
+    said = re.sub(r"\x1b\[[0-9;]*m", "", lines[-1] if any("Traceback" in line for line in lines) else lines[0])
+    return said[:300]
