@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from adallava.errors import InputError
 
 DEFAULT_PORT = 6379
 """Of `ray start --head`."""
+
+KNOCK_S = 10.0
 
 LOCAL = "local"
 """The address of a cluster that is started on this machine, for this sweep alone."""
@@ -103,6 +106,7 @@ def connected(launch: RayLaunch) -> Iterator[Any]:
         return
     working_dir = None if launch.working_dir is None else {"working_dir": str(launch.working_dir)}
     try:
+        _knock(launch.address)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(
@@ -112,7 +116,7 @@ def connected(launch: RayLaunch) -> Iterator[Any]:
                 logging_level=logging.ERROR,
                 include_dashboard=False if launch.address == LOCAL else None,
             )
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise InputError(
             f"no Ray cluster can be used at --address {launch.address} ({' '.join(str(error).split())[:300]}): start "
             "one by `ray start --head` on its first host, and run this on one of its hosts"
@@ -147,6 +151,17 @@ def _slots(resources: dict[str, float], launch: RayLaunch, on_gpus: bool) -> int
     # A share fits into one GPU a whole number of times, and never across two.
     gpus, share = int(resources.get("GPU", 0)), launch.gpus_per_worker
     return min(cpus, gpus * int(1 / share + 1e-9) if share <= 1 else gpus // int(share))
+
+
+def _knock(address: str) -> None:
+    """See whether anybody is at an address: Ray itself goes on asking for minutes.
+
+    Raises:
+        OSError: if nobody is.
+    """
+    host, colon, port = _full_address(address).rpartition(":")
+    if colon and "://" not in address and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 def _full_address(address: str) -> str:
