@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import clock_tables
+import scale_tables
 
 from adallava.records import Results
 from adallava.report.dial_tables import dial_tables
@@ -24,6 +25,7 @@ PAGES = (
     "docs/methods_compared.md",
     "docs/measured.md",
     "docs/processes.md",
+    "docs/ray.md",
     "docs/statistics.md",
     "docs/scheduling.md",
     "docs/training.md",
@@ -362,6 +364,9 @@ TABLES = {
     "processes_provenance": lambda: clock_tables.provenance(_published("processes")),
     "two_gpus": lambda: clock_tables.processes(_published("two_gpus")),
     "two_gpus_provenance": lambda: clock_tables.provenance(_published("two_gpus")),
+    "scale": lambda: scale_tables.scale(_published("scale")),
+    "scale_provenance": lambda: clock_tables.provenance(_published("scale")),
+    "gpu_hours": lambda: scale_tables.gpu_hours(_published("speed"), _published("two_gpus")),
     "kills": _kills,
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),

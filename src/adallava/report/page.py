@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,13 +19,14 @@ from plotly.offline import get_plotlyjs
 from adallava.analysis.measured_ms import timed_batch_sizes
 from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
 from adallava.records.durable import write_atomically
+from adallava.records.first_samples import first_samples, told
 from adallava.records.picture_frames import is_cut
 from adallava.records.read import read_results, read_run, read_samples
 from adallava.report import formats, tables, verdicts
 from adallava.report.alarm_lines import alarm_lines, has_leaders, majority_words, without_leaders
 from adallava.report.axes import axes_of, is_blind
 from adallava.report.clock_notes import clock_note, table_clock_note
-from adallava.report.facts import run_facts
+from adallava.report.facts import Fact, run_facts
 from adallava.report.hard_samples import hard_samples, hard_words
 from adallava.report.marks import method_marks
 from adallava.report.overlay import OtherRun, Overlay, compare_runs
@@ -106,7 +107,16 @@ class _Page:
 
 def _read(folder: Path, tell: Callable[[str], None]) -> tuple[Run, Results, SampleTable]:
     run, results = read_run(folder), read_results(folder)
-    return run, results, read_table(read_samples(folder, tell), [cell.cell for cell in results.cells])
+    only = first_samples([folder / "samples.jsonl"], run)
+    if only is not None:
+        tell(f"note: {told(only)}; what the page says of cells is of all")
+    table = read_table(read_samples(folder, tell, only), [cell.cell for cell in results.cells])
+    return run, results, replace(table, part="" if only is None else told(only))
+
+
+def _part(table: SampleTable) -> list[Fact]:
+    said = f"{table.part}; what is said of cells is of all, what is compared with a second run of these"
+    return [Fact("Samples below", said)] if table.part else []
 
 
 def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
@@ -134,7 +144,7 @@ def _render(page: _Page) -> str:
         .render(
             run=page.run,
             title=f"{page.run.config.model} on {page.run.config.task}",
-            facts=run_facts(page.run, results),
+            facts=[*run_facts(page.run, results), *_part(page.table)],
             results=results,
             overlay=page.overlay,
             full=tables.full_cell(results),

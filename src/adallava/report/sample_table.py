@@ -93,6 +93,8 @@ class SampleTable:
     """Cells whose method combines patches: what it does not keep is not lost."""
     tiled: bool = False
     """True if the model read pictures in tiles as well, whose patches are not in the table."""
+    part: str = ""
+    """What of the run is in the table; empty for all of it."""
 
     def score(self, cell: str, sample_id: str) -> float | None:
         """Return a score, or None where the cell failed or never met the sample."""
