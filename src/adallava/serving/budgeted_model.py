@@ -86,22 +86,28 @@ class BudgetedModel:
             found = self._stock_rows(super().embed_multimodal(**stock), stock)  # type: ignore[misc]
             rows.update(zip(whole, found, strict=True))
         if short:
-            rows.update(zip(short, self._chosen_rows(self._some(kwargs, short), short, counts, seeds, questions)))
+            chosen = self._chosen_rows(self._some(kwargs, short), short, counts, seeds, questions)
+            rows.update(zip(short, chosen, strict=True))
         return tuple(rows[image] for image in range(len(counts)))
 
     def _chosen_rows(
         self, kwargs: dict[str, Any], images: Sequence[int], counts: Sequence[int], seeds: Any, questions: Any
     ) -> list[Tensor]:
         assert self._chooser is not None, "a choice was planned, and no method was loaded"
-        pictures = PictureInputs.of(**{name: kwargs[name] for name in self._chooser.picture_inputs})
+        beside = {name: kwargs[name] for name in self._chooser.picture_inputs if name != "pixel_values"}
+        pictures = PictureInputs.of(self._pixels(kwargs["pixel_values"]), **beside)
         assert pictures is not None
         chosen = self._chooser.choose(
-            pictures.to(self._model_config.dtype),
+            pictures,
             [counts[image] for image in images],
             [int(seeds[image]) for image in images],
             [torch.as_tensor(questions[image], dtype=torch.int64).cpu() for image in images],
         )
         return [self._engine_rows(rows, number, kwargs) for number, rows in enumerate(chosen)]
+
+    def _pixels(self, pixel_values: Tensor) -> Tensor:
+        """Return pixels as the tower reads them; by default as they came, in the model's type."""
+        return pixel_values.to(self._model_config.dtype)
 
     def _token_counts(self, kwargs: dict[str, Any]) -> list[int]:
         """Return N of each picture."""

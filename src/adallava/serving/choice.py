@@ -113,8 +113,8 @@ class Chooses:
             )
         if method.ignores_budget:
             raise UnsupportedModeError(
-                f"method {settings.method!r} sets its own number of tokens, and vLLM lays a prompt out before the tower "
-                "has seen the picture: serve a method that takes a budget"
+                f"method {settings.method!r} sets its own number of tokens, and vLLM lays a prompt out before the "
+                "tower has seen the picture: serve a method that takes a budget"
             )
         selector = None if method.learned else build_selector(settings.method, _NO_SHAPE, **settings.method_options)
         return cls(
@@ -154,8 +154,8 @@ class Chooses:
             return None
         if self.settings.method == FULL_METHOD:
             raise BudgetError(
-                f"token budget {budget} asks for {counts.asked} of {sum(sizes)} vision tokens, and this server's method "
-                f"{FULL_METHOD!r} keeps them all: start it with another method, or ask for 1.0"
+                f"token budget {budget} asks for {counts.asked} of {sum(sizes)} vision tokens, and this server's "
+                f"method {FULL_METHOD!r} keeps them all: start it with another method, or ask for 1.0"
             )
         if 0 in counts.kept:
             raise BudgetError(

@@ -5,6 +5,8 @@ from adallava.serving.settings import ServingSettings
 
 SERVED = {
     "LlavaForConditionalGeneration": "adallava.serving.llava:Model",
+    "Qwen2_5_VLForConditionalGeneration": "adallava.serving.qwen_vl:Qwen25Model",
+    "Qwen3VLForConditionalGeneration": "adallava.serving.qwen_vl:Qwen3Model",
 }
 """vLLM's architectures, and the classes that take their places."""
 
@@ -34,6 +36,9 @@ def register() -> None:
     Chooses.by(settings)
     from vllm import ModelRegistry
 
+    from adallava.serving.cpu_runner import let_rows_bring_positions
+
+    let_rows_bring_positions()
     for architecture, path in SERVED.items():
         ModelRegistry.register_model(architecture, path)
     for architecture in _NOT_SERVED:

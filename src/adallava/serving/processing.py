@@ -1,4 +1,4 @@
-"""vLLM's multi-modal processors with a budget: K placeholders for a picture, and what the model needs beside its pixels.
+"""vLLM's multi-modal processors with a budget: K placeholders for a picture, and what the model needs beside pixels.
 
 A request's `mm_processor_kwargs` become a `Choice` first. The pictures that keep everything are left to the processor
 that stands behind this one, with the hash that they have there.

@@ -87,15 +87,15 @@ class ServingSettings(BaseModel):
         for name, variable in _REFUSED.items():
             if environment.get(variable) or name in given:
                 raise UnsupportedModeError(
-                    f"{name} is not for vLLM, which runs every layer of the LLM for every request: serve without it, or "
-                    "answer with AdaLlava.generate"
+                    f"{name} is not for vLLM, which runs every layer of the LLM for every request: serve without it, "
+                    "or answer with AdaLlava.generate"
                 )
         if not given:
             return None
         if "method" not in given:
             raise InputError(
-                f"{', '.join(sorted(given))} without a method: set {_VARIABLES['method']}, or `method` in the file that "
-                f"{FILE_VARIABLE} names"
+                f"{', '.join(sorted(given))} without a method: set {_VARIABLES['method']}, or `method` in the file "
+                f"that {FILE_VARIABLE} names"
             )
         try:
             return cls.model_validate(given)
