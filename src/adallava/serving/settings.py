@@ -29,6 +29,8 @@ _VARIABLES = {
     "token_budget": "ADALLAVA_TOKEN_BUDGET",
     "ttft_target_ms": "ADALLAVA_TTFT_TARGET_MS",
     "least_token_budget": "ADALLAVA_LEAST_TOKEN_BUDGET",
+    "window_s": "ADALLAVA_WINDOW_S",
+    "allow_other_mm_kwargs": "ADALLAVA_ALLOW_OTHER_MM_KWARGS",
 }
 _REFUSED = {
     "scheduler": "ADALLAVA_SCHEDULER",
@@ -47,6 +49,8 @@ class ServingSettings(BaseModel):
         token_budget: of a request that names none; 1.0 leaves it to stock vLLM.
         ttft_target_ms: that the latency controller holds the 95th percentile of time to first token under.
         least_token_budget: the smallest share that the controller goes down to.
+        window_s: how long the controller looks before it judges.
+        allow_other_mm_kwargs: let clients give other `mm_processor_kwargs` to a server with our middleware.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +62,9 @@ class ServingSettings(BaseModel):
     token_budget: float | int | str = 1.0
     ttft_target_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     least_token_budget: float = Field(default=0.0625, gt=0, le=1)
+
+    window_s: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    allow_other_mm_kwargs: bool = False
 
     @field_validator("token_budget")
     @classmethod
