@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from adallava.engines.captured_stages import CapturedStages
 from adallava.errors import AdallavaError
+from adallava.families.tower_kernels import TowerKernels
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Owner:
 
 
 def stages(store: Any) -> CapturedStages:
-    return CapturedStages(store, nn.Linear(1, 1), threading.RLock())
+    return CapturedStages(store, nn.Linear(1, 1), threading.RLock(), TowerKernels())
 
 
 def doubled(tensor: Tensor, times: int = 1) -> Tensor:

@@ -146,8 +146,6 @@ def test_methods_that_its_tower_cannot_serve_are_refused(model: AdaLlava) -> Non
     "method", ["full", "pool", *(pytest.param(each, marks=pytest.mark.long) for each in ("divprune", "fastv"))]
 )
 def test_an_answer_costs_what_pytorch_counts(model: AdaLlava, method: str) -> None:
-    if model.family.name == "qwen3_vl_moe":
-        pytest.skip("the counter does not see the kernel of its experts")
     costs, chosen = count_costs(model.base.config), model.with_method(method)
     for number in (0, 2):
         sample = sample_of(tiny_inputs(model.processor, ["what is it?", "why?", "is it red?"]), number)

@@ -7,7 +7,7 @@ from adallava.families import wrap_model
 from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.selector_contract import Selection
 from adallava.training.base_stage import run_packed
-from adallava.training.packing import IGNORE, TokenizedQuestion, pack, packed_mask, packed_positions
+from adallava.training.packing import IGNORE, TokenizedQuestion, pack, packed_mask, packed_positions, shared_positions
 
 FIRST = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12, 13), answer_ids=(21, 2))
 SECOND = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(14, 15), answer_ids=(22, 23, 2))
@@ -37,7 +37,8 @@ def test_a_question_sees_the_picture_and_itself_and_nothing_of_its_neighbours():
 
 def test_positions_are_those_of_the_unpruned_prompt():
     packed = pack([[FIRST, SECOND]], pad_token_id=0)
-    positions = packed_positions(packed, torch.tensor([[3, 9]]), num_vision_tokens=16)
+    shared = shared_positions(wrap_model(tiny_base()), packed, PictureInputs(torch.zeros(1, 3, 28, 28)))
+    positions = packed_positions(packed, torch.tensor([[3, 9]]), shared)
     assert positions.tolist() == [[0, 4, 10, 17, 18, 19, 20, 17, 18, 19, 20]]
 
 
@@ -46,11 +47,13 @@ def test_packed_logits_equal_those_of_each_question_alone_in_the_stock_model():
     family = wrap_model(base)
     torch.manual_seed(0)
     with torch.no_grad():
-        features = family.encode(PictureInputs(torch.randn(2, 3, 28, 28))).features
+        pictures = PictureInputs(torch.randn(2, 3, 28, 28))
+        features = family.encode(pictures).features
         kept_indices = torch.tensor([[1, 4, 9], [0, 7, 15]])
         kept = family.project(Selection(kept_indices, (3, 3)).apply(features))
         rows = [[FIRST, SECOND], [SECOND]]
-        run = run_packed(family, kept, kept_indices, pack(rows, pad_token_id=0))
+        packed = pack(rows, pad_token_id=0)
+        run = run_packed(family, kept, kept_indices, packed, shared_positions(family, packed, pictures))
 
         alone = []
         for row, questions in enumerate(rows):

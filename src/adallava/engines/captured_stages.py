@@ -12,6 +12,8 @@ from adallava.engines.graph_store import GraphStore, chosen_kernels, kept_state
 from adallava.engines.host_constants import collect, supply
 from adallava.engines.structure import UnknownPartError, shape_of, tensors_in, with_tensors
 from adallava.errors import AdallavaError
+from adallava.families.family_contract import Family
+from adallava.families.tower_kernels import HasTowerKernels, TowerKernels
 
 T = TypeVar("T")
 
@@ -41,18 +43,23 @@ class CapturedStages:
     is for ever.
     """
 
-    def __init__(self, store: GraphStore, model: Any, lock: AbstractContextManager[Any]) -> None:
+    def __init__(self, store: GraphStore, model: Any, lock: AbstractContextManager[Any], kernels: TowerKernels) -> None:
         """Capture into `store`.
 
         Args:
             store: of graphs.
-            lock: held while a stage's memory is in use.
             model: that stages belong to; whoever clears the store watches its weights.
+            lock: held while a stage's memory is in use.
+            kernels: of towers whose small steps may run in another way.
         """
-        self._store, self._model, self._lock = store, model, lock
+        self._store, self._model, self._lock, self._kernels = store, model, lock, kernels
         self._stages: OrderedDict[tuple[Hashable, ...], _Captured] = OrderedDict()
         self._refused: OrderedDict[Hashable, None] = OrderedDict()
         self._seen: OrderedDict[Hashable, None] = OrderedDict()
+
+    def tower_of(self, family: Family) -> Family:
+        """Return the family with the kernels of this level, if it takes any."""
+        return family.with_tower_kernels(self._kernels) if isinstance(family, HasTowerKernels) else family
 
     def run(self, owner: object, name: str, work: Callable[..., T], *args: object) -> T:
         """Return `work(*args)`, in memory of its own; see `Stages.run`."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from torch import nn
@@ -12,6 +13,7 @@ from adallava.engines.graph_store import GraphStore
 from adallava.engines.watch import ModelWatch
 from adallava.errors import UnsupportedModeError
 from adallava.families.layer_stack import LayerStack, first_obstacle, layer_stack, llm_of
+from adallava.families.tower_kernels import TowerKernels, lay_out
 from adallava.families.transformers_internals import attention_of
 
 Level = Literal["eager", "graphs", "compiled"]
@@ -39,7 +41,7 @@ class Room:
         self.lock = threading.RLock()
         self.model, self.level = model, level
         self.store = GraphStore(captures=self.captures)
-        self.stages = CapturedStages(self.store, model, self.lock)
+        self.stages = self._made_stages()
         self.stack: Stack | None = None
         self.hindrance: str | None = None
         self.obstacle: str | None = None
@@ -62,7 +64,7 @@ class Room:
             if self.level != level:
                 self.level = level
                 self.store = GraphStore(captures=self.captures)
-                self.stages = CapturedStages(self.store, self.model, self.lock)
+                self.stages = self._made_stages()
                 self.start_anew()
 
     def release(self) -> None:
@@ -101,6 +103,8 @@ class Room:
                 self.stack = stack if self.level != "compiled" else self._fused(stack)
             except UnsupportedModeError as error:
                 self.obstacle = str(error)
+        if self.captures and self.hindrance is None:
+            lay_out(self.model)
         # Behind the joining of weights, which moves them. What stages read is looked at before them.
         llm = {id(module) for module in llm_of(self.model).modules()}
         llm -= {id(module) for module in self.model.get_input_embeddings().modules()}
@@ -109,6 +113,17 @@ class Room:
             ModelWatch([module for module in modules if id(module) not in llm]),
             ModelWatch([module for module in modules if id(module) in llm]),
         )
+
+    def _made_stages(self) -> CapturedStages:
+        return CapturedStages(self.store, self.model, self.lock, self._tower_kernels())
+
+    def _tower_kernels(self) -> TowerKernels:
+        on_cuda = next(self.model.parameters()).device.type == "cuda"
+        if self.level != "compiled" or not on_cuda or find_spec("triton") is None:
+            return TowerKernels()
+        from adallava.engines.patch_kernels import PATCH_KERNELS
+
+        return PATCH_KERNELS
 
     def _fused(self, stack: LayerStack) -> Stack:
         """Return the stack compiled; as it is, from now on, if its layers are built in another way."""

@@ -115,17 +115,20 @@ def wrap_model(model: Any) -> Family:
     return driven
 
 
-def family_from_nothing() -> MadeFromNothing:
-    """Return the first family, by name, that makes untrained models.
+def family_from_nothing(model_type: str | None = None) -> MadeFromNothing:
+    """Return the family that makes untrained models of a type; by default the first, by name, that makes any.
 
     Raises:
-        UnsupportedModeError: if none does.
+        UnsupportedModeError: if it does not, or none does.
     """
-    for name in family_names():
-        family = load_family_class(name)
-        if isinstance(family, MadeFromNothing):
-            return family
-    raise UnsupportedModeError(f"no family makes a model from nothing: of {', '.join(family_names())} none can")
+    families = {name: load_family_class(name) for name in family_names()}
+    able = {name: family for name, family in families.items() if isinstance(family, MadeFromNothing)}
+    if model_type is None and able:
+        return next(iter(able.values()))
+    if model_type not in able:
+        what = "a model" if model_type is None else f"a {model_type!r}"
+        raise UnsupportedModeError(f"no family makes {what} from nothing; these do: {', '.join(able) or 'none'}")
+    return able[model_type]
 
 
 def weights_folder(folder_or_id: str) -> Path:

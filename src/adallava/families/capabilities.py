@@ -472,7 +472,15 @@ def costed_parts(config: Any) -> CostedParts:
 
 
 class BlankShape(Protocol):
-    """Sizes of a model made from nothing: pixels, widths, and numbers of layers and heads."""
+    """Sizes of a model made from nothing: pixels, widths, and numbers of layers and heads.
+
+    `patch_px` is the side of what one vision token shows; `tower` and `llm` are `model_type`s, None = the family's own.
+    """
+
+    @property
+    def tower(self) -> str | None: ...  # noqa: D102
+    @property
+    def llm(self) -> str | None: ...  # noqa: D102
 
     @property
     def image_px(self) -> int: ...  # noqa: D102
@@ -500,17 +508,29 @@ class BlankShape(Protocol):
 
 @runtime_checkable
 class MadeFromNothing(Protocol):
-    """An untrained model of any size, for training from nothing. Asked of the class."""
+    """An untrained model of any size, for training from nothing. Asked of the class.
+
+    Attributes:
+        blank_tokens: text of the tokens that stand for a picture and around it, by transformers' names;
+            `image_token` is the placeholder's.
+        blank_picture: what the chat template writes for a picture.
+    """
+
+    blank_tokens: ClassVar[Mapping[str, str]]
+    blank_picture: ClassVar[str]
 
     @staticmethod
-    def blank_model(shape: BlankShape, vocab_size: int, image_token_id: int, ids: dict[str, int]) -> Any:
+    def blank_model(shape: BlankShape, vocab_size: int, token_ids: Mapping[str, int], ids: dict[str, int]) -> Any:
         """Return a transformers model, initialised from torch's global generator.
 
         Args:
             shape: of it.
             vocab_size: rows of the embeddings.
-            image_token_id: the placeholder's.
+            token_ids: of `blank_tokens`, by the same names.
             ids: of the token that ends an answer and of padding, by transformers' names.
+
+        Raises:
+            InputError: for a tower or LLM of a type that it cannot make.
         """
         ...
 
@@ -524,8 +544,11 @@ class MadeFromNothing(Protocol):
 class AlignsPatches(Family, Protocol):
     """Tower and projector can learn words before the LLM ever runs: the training stage `align`."""
 
-    def project_with_summary(self, pictures: PictureInputs) -> tuple[Tensor, Tensor]:
-        """Return each patch and the class token as the LLM would read them, [I, N, D] and [I, D], of the last layer."""
+    def project_with_summary(self, pictures: PictureInputs) -> tuple[Tensor, Tensor | None]:
+        """Return each patch and the class token as the LLM would read them, [I, N, D] and [I, D], of the last layer.
+
+        None for a tower without a class token. All pictures have as many patches.
+        """
         ...
 
     def scale_projector(self, factor: Tensor) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,12 @@ from adallava.errors import CheckpointError, InputError
 from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, stacked_layers
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.mrope import recounted
+from adallava.families.native_grids import tower_arguments
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
+from adallava.families.tower_kernels import OtherEmbed, TowerKernels
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
+from adallava.families.tower_windows import layers_with
 from adallava.families.transformers_internals import ROTARY_TABLES, without_videos
 from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
 
@@ -39,6 +42,7 @@ class QwenVLParts(StockParts):
     picture_inputs = ("pixel_values", "image_grid_thw")
     token_inputs = ("mm_token_type_ids",)
     processor_name: ClassVar[str]
+    _kernels: TowerKernels | None = None
 
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model.
@@ -71,6 +75,12 @@ class QwenVLParts(StockParts):
     def processor_class(cls) -> Any:
         """Return its processor without videos."""
         return without_videos(cls.processor_name)
+
+    def with_tower_kernels(self, kernels: TowerKernels) -> Self:
+        """Return the family with the same model, whose tower runs by `kernels`; see `HasTowerKernels`."""
+        other = copy.copy(self)
+        other._kernels = kernels
+        return other
 
     @property
     def _visual(self) -> Any:
@@ -147,14 +157,14 @@ class QwenVLParts(StockParts):
         """Run the tower, and give what tokens receive of attention, the mean of their patches; see `ReadsAttention`."""
         grids = self.grids(pictures)
         twin, readers = _reading(self._visual, self._merge**2, self._side_order)
-        blocks = self._visual.blocks
+        sizes, device = pictures.beside["image_grid_thw"], pictures.pixel_values.device
+        given = tower_arguments(self._visual, sizes, device)
+        if self._kernels is not None:
+            twin._modules["patch_embed"] = OtherEmbed(self._visual.patch_embed)
+        blocks = self._blocks(given, device)
         indices = [layer_at(one.depth, self._whole_picture_layers, len(blocks)) for one in asked]
         entered = _reading_blocks(twin, blocks, sorted(set(indices)))
-        output = twin(
-            pictures.pixel_values.type(self._visual.dtype),
-            grid_thw=pictures.beside["image_grid_thw"].to(pictures.pixel_values.device),
-            return_dict=True,
-        )
+        output = twin(pictures.pixel_values.type(self._visual.dtype), grid_thw=sizes, return_dict=True, **given)
         order = output.pooler_output[:, 0]
         places = _places([rows * columns for rows, columns in grids]).to(order.device, non_blocking=True)
         read = tuple(reader.read for reader in readers)
@@ -177,6 +187,23 @@ class QwenVLParts(StockParts):
         visual = self._visual
         with_windows = hasattr(visual, "fullatt_block_indexes")
         return sorted(visual.fullatt_block_indexes) if with_windows else range(len(visual.blocks))
+
+    def _blocks(self, given: Mapping[str, Tensor], device: torch.device) -> Sequence[nn.Module]:
+        """Return the tower's layers, with windows if it has any.
+
+        Args:
+            given: of `tower_arguments`.
+            device: of the tower.
+        """
+        visual, kernels = self._visual, self._kernels
+        ends, pictures = given.get("cu_window_seqlens"), given["cu_seqlens"]
+        if visual.config._attn_implementation != "sdpa" or (ends is None and kernels is None):
+            return cast(Sequence[nn.Module], visual.blocks)
+        whole = set(self._whole_picture_layers)
+        windowed = {} if ends is None else {index: ends for index in range(len(visual.blocks)) if index not in whole}
+        if kernels is not None:
+            windowed |= dict.fromkeys(whole, pictures)
+        return layers_with(visual, windowed, device, kernels)
 
     def _received(
         self, entered: "Sequence[_BlockReader]", order: Tensor, places: Tensor, grids: Sequence[tuple[int, int]]
@@ -358,11 +385,10 @@ class _BlockReader(nn.Module):
         return passed
 
 
-def _reading_blocks(twin: Any, blocks: nn.ModuleList, indices: Sequence[int]) -> dict[int, _BlockReader]:
-    """Put readers in a tower's twin where layers `indices` are, and return them by their index."""
+def _reading_blocks(twin: Any, blocks: Sequence[nn.Module], indices: Sequence[int]) -> dict[int, _BlockReader]:
+    """Give a tower's twin these layers, with readers where `indices` are, and return the readers by their index."""
     readers = {index: _BlockReader(blocks[index]) for index in indices}
-    if readers:
-        twin._modules["blocks"] = nn.ModuleList([readers.get(index, block) for index, block in enumerate(blocks)])
+    twin._modules["blocks"] = nn.ModuleList([readers.get(index, block) for index, block in enumerate(blocks)])
     return readers
 
 

@@ -123,6 +123,14 @@ def rotate(queries: Tensor, keys: Tensor, cosines: Tensor, sines: Tensor) -> tup
     return first, second
 
 
+def rotate_patches(queries: Tensor, keys: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a Qwen-VL tower's queries and keys, [S, heads, head width], turned by the patches' places."""
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
+
+    turned: tuple[Tensor, Tensor] = apply_rotary_pos_emb_vision(queries, keys, cosines, sines)
+    return turned
+
+
 def rotary_tables(
     rotary: nn.Module, hidden: Tensor, position_ids: Tensor, layer_type: str | None
 ) -> tuple[Tensor, Tensor]:

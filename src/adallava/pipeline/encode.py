@@ -92,7 +92,7 @@ def encode_stock(
     """Run the tower as the stock model does, and give what a method reads of its layers."""
     needs = () if selector is None else tuple(sorted(selector.needs))
     asked = cast(AttentionMethod, selector).asked_attention if Need.ATTENTION_RECEIVED in needs else ()
-    return stages.run(family.model, "tower", partial(_encode, family), pictures, needs, asked)
+    return stages.run(family.model, "tower", partial(_encode, stages.tower_of(family)), pictures, needs, asked)
 
 
 def _encode(

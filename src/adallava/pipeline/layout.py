@@ -282,6 +282,38 @@ def with_own_counts(layout: Layout, own_counts: Sequence[int]) -> Layout:
     return replace(kept, prompts=prompts)
 
 
+def repeated(layout: Layout, times: int) -> Layout:
+    """Return the layout of each prompt so many times in a row; a repeat's images stand together, and are its own.
+
+    Args:
+        layout: on any device, without inserted tokens.
+        times: at least 1.
+    """
+    if times == 1:
+        return layout
+    device, k_max = layout.vision_slots.device, max((*layout.keep_counts, 1))
+    images, moved, first = [], [], 0
+    for prompt in layout.prompts:
+        own = list(range(first, first + prompt.num_images))
+        images += own * times
+        # Image g of the batch begins at number g + (times - 1) * first among the repeats'.
+        moved += [((times - 1) * first + turn * len(own)) * k_max for turn in range(times)]
+        first += len(own)
+    rows = {
+        name: getattr(layout, name).repeat_interleave(times, dim=0)
+        for name in ("text_columns", "vision_slots", "mask", "attention_mask", "question_columns", "question_mask")
+    }
+    slots = rows["vision_slots"]
+    rows["vision_slots"] = (slots + torch.tensor(moved).to(device).unsqueeze(1)).where(slots >= 0, slots)
+    return replace(
+        layout,
+        prompts=tuple(prompt for prompt in layout.prompts for _ in range(times)),
+        image_columns=layout.image_columns[torch.tensor(images, dtype=torch.int64).to(device)],
+        companions={name: of.repeat_interleave(times, dim=-2) for name, of in layout.companions.items()},
+        **rows,
+    )
+
+
 def check_shapes(input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None) -> None:
     """Refuse ids that are no batch, and a mask or labels of another shape.
 

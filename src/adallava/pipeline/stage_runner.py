@@ -3,11 +3,17 @@
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from adallava.families.family_contract import Family
+
 T = TypeVar("T")
 
 
 class Stages(Protocol):
     """Runs one stage's work on tensors."""
+
+    def tower_of(self, family: Family) -> Family:
+        """Return the family as its tower is to run: with the same model and the same features, up to rounding."""
+        ...
 
     def run(self, owner: object, name: str, work: Callable[..., T], *args: object) -> T:
         """Return `work(*args)`.
@@ -24,6 +30,10 @@ class Stages(Protocol):
 
 class PlainStages:
     """Runs everything as it is."""
+
+    def tower_of(self, family: Family) -> Family:
+        """Return the family."""
+        return family
 
     def run(self, owner: object, name: str, work: Callable[..., T], *args: object) -> T:
         """Return `work(*args)`; see `Stages.run`."""

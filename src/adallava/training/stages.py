@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
 from adallava.training.base_stage import BaseObjective
 from adallava.training.claim import check_recipe, claim, make_claim, refuse_several_processes
 from adallava.training.codebook_stage import write_codebook
-from adallava.training.collate import Collator, packed_questions, separate_prompts
+from adallava.training.collate import Collator, both_ways, packed_questions, separate_prompts
 from adallava.training.examples import SceneExamples
 from adallava.training.fit import fit, trained_state
 from adallava.training.fixed_plan import find_plans, open_search
 from adallava.training.joint import JointObjective
 from adallava.training.lora import add_lora, check_peft, save_and_merge
 from adallava.training.own_data import OwnExamples, TaskExamples, text_check
+from adallava.training.pictures import picture_inputs
 from adallava.training.policy import PolicyObjective
 from adallava.training.recipe import Recipe, StageName
 from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObjective
@@ -72,7 +74,7 @@ def train_stage(
             table and `peft` is not installed, or a GPU other than the first is asked for.
         TrainingError: if the loss or the weights are no longer finite.
         CheckpointError: if the model to start from is missing or damaged.
-        UnsupportedModeError: for a model whose pictures differ in their number of tokens.
+        UnsupportedModeError: for a model that the stage cannot train.
     """
     refuse_several_processes()
     _check_call(recipe, data, device)
@@ -133,14 +135,16 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
     family = start.family
     adapted = None if recipe.lora is None else add_lora(family, recipe.lora, recipe.seed)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, start.processor)
+    collate = replace(collate, pixels_alone=start.form.alone)
     if not trained_state(objective):
         raise InputError("nothing learns by this recipe: name parts of the base in trained")
 
     def run() -> Path:
         fit(objective.to(family.device), recipe, examples, collate, output)
         if recipe.stage == "align":
-            pixels = collate([examples[index] for index in range(_TYPICAL_PICTURES)])["pixel_values"]
-            match_scales(aligning(family), pixels.to(family.device))
+            typical = collate([examples[index] for index in range(_TYPICAL_PICTURES)])
+            pictures = picture_inputs(family, typical["pixel_values"], typical.get("beside"))
+            match_scales(aligning(family), pictures.to(family.device))
         if adapted is not None:
             save_and_merge(adapted, output / "lora")
         return _save(objective, start, output)
@@ -289,7 +293,7 @@ def _build_joint(recipe: Recipe, family: Family, processor: Any) -> Built:
     prompts = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
     return (
         JointObjective(_base_objective(recipe, family), policy, recipe.others_share),
-        Collator(processor, with_labels=True, questions=lambda examples: packed(examples) | prompts(examples)),
+        Collator(processor, with_labels=True, questions=both_ways(packed, prompts)),
     )
 
 
@@ -419,7 +423,7 @@ def _build_scheduler(recipe: Recipe, family: Family, processor: Any) -> Built:
     others = _base_objective(recipe, family, choice.units.prefix_layers)
     return (
         SchedulerWithBaseObjective(others, choice, recipe.others_share, recipe.policy_weight),
-        Collator(processor, with_labels=True, questions=lambda examples: packed(examples) | prompts(examples)),
+        Collator(processor, with_labels=True, questions=both_ways(packed, prompts)),
     )
 
 
