@@ -1,6 +1,8 @@
 """`vllm serve` with the plug-in, asked over loopback by OpenAI's client."""
 
 import asyncio
+import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,10 +11,9 @@ import pytest
 openai = pytest.importorskip("openai")
 pytest.importorskip("vllm")
 
-from vllm_server import Server, ask, vllm_serve  # noqa: E402
+from vllm_server import ROOT, Server, ask, readme_lines, vllm_serve  # noqa: E402
 
 from adallava import AdaLlava  # noqa: E402
-from adallava.checkpoints.bundled import model_folder  # noqa: E402
 from adallava.model import build_prompt  # noqa: E402
 from adallava.tasks.scenes import scene_sample  # noqa: E402
 
@@ -24,10 +25,12 @@ BUDGETS = (8, 16, 0.25, 1.0)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """As the README starts it, with what a small machine needs beside, and the middleware."""
+    environment, words, _ = readme_lines()
     log = tmp_path_factory.mktemp("served") / "log.txt"
     middleware = "adallava.serving.latency_middleware.BudgetMiddleware"
-    arguments = ("--trust-request-mm-kwargs", "--middleware", middleware, "--limit-mm-per-prompt", '{"image": 2}')
-    with vllm_serve(model_folder("tiny"), log, *arguments, environment={"ADALLAVA_METHOD": "question"}) as running:
+    arguments = (*words[1:], "--middleware", middleware, "--limit-mm-per-prompt", '{"image": 2}')
+    with vllm_serve(words[0], log, *arguments, environment=environment) as running:
         yield running
 
 
@@ -123,6 +126,16 @@ def test_prometheus_sees_what_was_kept(server: Server) -> None:
     after = server.metric("adallava_tokens_kept_sum"), server.metric("adallava_tokens_seen_total")
     assert (after[0] - before[0], after[1] - before[1]) == (16, 256)
     assert server.metric("adallava_budget") == 1.0
+
+
+def test_the_readmes_question_is_answered_as_written(server: Server) -> None:
+    _, _, asks = readme_lines()
+    command = asks.replace("localhost:8000", server.url.removeprefix("http://"))
+    assert command != asks
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    answer = json.loads(done.stdout)
+    assert answer["choices"][0]["message"]["content"]
+    assert answer["usage"]["prompt_tokens"] < 64 + 20
 
 
 def test_text_alone_is_answered(server: Server) -> None:

@@ -3,6 +3,8 @@
 import base64
 import io
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -28,6 +30,8 @@ QUIET = {
     "OMP_NUM_THREADS": "1",
 }
 """For vLLM on a small machine without a network."""
+
+ROOT = Path(__file__).parents[2]
 
 _START_S = 240
 
@@ -74,20 +78,25 @@ def data_url(picture: NDArray[np.uint8]) -> str:
 
 
 @contextmanager
-def vllm_serve(model: Path, log: Path, *arguments: str, environment: dict[str, str]) -> Iterator[Server]:
+def vllm_serve(model: Path | str, log: Path, *arguments: str, environment: dict[str, str]) -> Iterator[Server]:
     """Serve a model until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
-        *(str(Path(sys.executable).parent / "vllm"), "serve", str(model), "--served-model-name", "tiny"),
+        *(str(Path(sys.executable).parent / "vllm"), "serve", str(model), "--served-model-name", "tiny", str(model)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"),
         *("--max-model-len", "512", "--max-num-seqs", "32", "--gpu-memory-utilization", "0.1"),
         *arguments,
     ]
     with log.open("wb") as written:
         process = subprocess.Popen(
-            command, env={**os.environ, **QUIET, **environment}, stdout=written, stderr=written, start_new_session=True
+            command,
+            env={**os.environ, **QUIET, **environment},
+            stdout=written,
+            stderr=written,
+            start_new_session=True,
+            cwd=ROOT,
         )
     try:
         server = Server(f"http://127.0.0.1:{port}")
@@ -101,6 +110,20 @@ def vllm_serve(model: Path, log: Path, *arguments: str, environment: dict[str, s
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def readme_lines() -> tuple[dict[str, str], list[str], str]:
+    """Return the environment and the arguments of `vllm serve` in the README, and the line that asks it."""
+    readme = (ROOT / "README.md").read_text()
+    (block,) = (
+        one for one in re.findall(r"^```bash\n(.*?)^```", readme, re.DOTALL | re.MULTILINE) if "vllm serve" in one
+    )
+    _, serve, asks = block.splitlines()
+    words = shlex.split(serve)
+    begun = words.index("vllm")
+    environment = dict(word.split("=", 1) for word in words[:begun])
+    assert words[begun : begun + 2] == ["vllm", "serve"]
+    return environment, words[begun + 2 :], asks
 
 
 def refused_start(model: Path, log: Path, environment: dict[str, str], arguments: Sequence[str] = ()) -> str:
