@@ -33,7 +33,7 @@ QUIET = {
 
 ROOT = Path(__file__).parents[2]
 
-_START_S = 240
+_START_S = 420
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,8 @@
 """What Prometheus sees beside vLLM's own figures, at the same `/metrics`."""
 
-from dataclasses import dataclass
-from itertools import pairwise
-
 from prometheus_client import Counter, Gauge, Histogram
 
-from adallava.serving.latency_target import Window
+from adallava.serving.target_keeper import Load
 
 TOKENS_KEPT = Histogram(
     "adallava_tokens_kept",
@@ -24,26 +21,6 @@ def count_kept(kept: int, total: int) -> None:
     """Count one request's vision tokens."""
     TOKENS_KEPT.observe(kept)
     TOKENS_SEEN.inc(total)
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a server has done since it started.
-
-    Attributes:
-        first_tokens: how many requests got their first token within each bound in ms, those of lower bounds with them.
-        waiting: requests in the queue now.
-    """
-
-    first_tokens: tuple[tuple[float, int], ...] = ()
-    waiting: int = 0
-
-    def since(self, before: "Load") -> Window:
-        """Return what was done between two readings."""
-        earlier = dict(before.first_tokens)
-        new = [(bound, count - earlier.get(bound, 0)) for bound, count in self.first_tokens]
-        own = [new[0], *((bound, count - lower) for (_, lower), (bound, count) in pairwise(new))] if new else []
-        return Window(tuple(own), self.waiting)
 
 
 def read_load() -> Load:
