@@ -12,7 +12,7 @@ from adallava import AdaLlava
 from adallava.errors import UnsupportedModeError
 from adallava.families.needs import check_needs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.processors.picture_cuts import find_frame
+from adallava.processors.picture_cuts import find_frames
 from adallava.records.picture_frames import WHOLE
 from adallava.scheduling.first import FirstScheduler
 from adallava.selection import build_selector
@@ -36,7 +36,7 @@ def inputs(full: AdaLlava) -> dict[str, Any]:
 
 
 def test_the_whole_picture_is_seen(full: AdaLlava) -> None:
-    assert find_frame(full.processor, (40, 90)) == WHOLE
+    assert find_frames(full.processor, [(40, 90)])[0] == WHOLE
 
 
 def test_its_processor_says_which_tokens_are_a_pictures(full: AdaLlava, inputs: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ itself, and the merger reads kept tokens alone.
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -98,9 +98,9 @@ class QwenVLParts(StockParts):
 
     @property
     def provides(self) -> frozenset[Need]:
-        """No class token, and keys that are turned by their places; but what a patch receives of attention."""
+        """No class token, and keys that are turned by their places; but attention received, and smaller pictures."""
         attention = {Need.ATTENTION_RECEIVED} if len(self._whole_picture_layers) > 0 else set()
-        return frozenset({Need.PROJECTED, Need.WORDS}) | attention
+        return frozenset({Need.PROJECTED, Need.RESIZED_PICTURE, Need.WORDS}) | attention
 
     def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
         """Return the grid of each picture's tokens.
@@ -141,6 +141,33 @@ class QwenVLParts(StockParts):
             whole = by_token.permute(4, 0, 2, 5, 1, 3, 6)
             seen.append(whole.reshape(channels, rows * merge * side, columns * merge * side))
         return tuple(seen)
+
+    def some_pictures(self, pictures: PictureInputs, images: Sequence[int]) -> PictureInputs:
+        """Return the pictures of some images: each picture is one."""
+        counts = [frames * rows * columns for frames, rows, columns in _sizes(pictures)]
+        starts = [0, *accumulate(counts)]
+        own = torch.cat([torch.arange(starts[image], starts[image] + counts[image]) for image in images])
+        pixels = pictures.pixel_values.index_select(0, own.to(pictures.pixel_values.device, non_blocking=True))
+        return PictureInputs(pixels, {"image_grid_thw": pictures.beside["image_grid_thw"][list(images)]})
+
+    def encode_resized(self, pictures: PictureInputs, grid: tuple[int, int]) -> VisionFeatures:
+        """Run the tower on pictures resized to a grid of tokens, bicubic and antialiased; see `ResizesPictures`."""
+        if all(own == grid for own in self.grids(pictures)):
+            return self.encode(pictures)
+        embed, merge = self._visual.patch_embed, self._merge
+        side, frames = int(embed.patch_size), int(embed.temporal_patch_size)
+        rows, columns = grid
+        size = (rows * merge * side, columns * merge * side)
+        patches = []
+        for picture in self.pictures(pictures):
+            # Antialiasing has no kernel for half precision on every device.
+            (smaller,) = F.interpolate(picture[None].float(), size=size, mode="bicubic", antialias=True)
+            by_token = smaller.view(-1, rows, merge, side, columns, merge, side).permute(1, 4, 2, 5, 0, 3, 6)
+            twice = by_token.unsqueeze(5).expand(-1, -1, -1, -1, -1, frames, -1, -1)
+            patches.append(twice.reshape(rows * columns * merge**2, -1))
+        sizes = torch.tensor([[1, rows * merge, columns * merge]] * len(patches), dtype=torch.int64)
+        pixels = torch.cat(patches).to(pictures.pixel_values.dtype)
+        return self.encode(PictureInputs(pixels, {"image_grid_thw": sizes}))
 
     def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
         """Run the tower over the patches of all pictures, as the stock model does, without its merger.

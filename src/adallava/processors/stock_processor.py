@@ -130,7 +130,9 @@ def make_inputs(processor: Any, images: "Sequence[Image.Image] | None", prompts:
         return dict(processor(images=given, text=list(prompts), return_tensors="pt", padding=True, **begun))
     except Exception as error:  # whatever odd settings of its files make transformers, tokenizers or Pillow raise
         raise CheckpointError(
-            f"the model's processor cannot prepare picture and question: {in_short(error)}"
+            f"the model's processor cannot prepare picture and question: {in_short(error)} "
+            f"(a {type(processor).__name__} with a {type(processor.image_processor).__name__}: are its files this "
+            "model's own?)"
         ) from error
 
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -49,7 +49,7 @@ _SCRIPTS = (
 
 def write_report(
     run_folder: Path,
-    image_of: Callable[[str], Image.Image | None],
+    images_of: Callable[[str], Sequence[Image.Image]],
     *,
     target: Path | None = None,
     num_pictures: int | None = None,
@@ -64,9 +64,9 @@ def write_report(
 
     Args:
         run_folder: holds `run.json`, `samples.jsonl` and `results.json`.
-        image_of: the picture of a sample id, or None where there is none any more.
+        images_of: the pictures of a sample id; none where there are none any more.
         target: where to write; None is `report.html` in the run folder.
-        num_pictures: how many samples get their picture, see `choose_pictures`.
+        num_pictures: how many samples get their pictures, see `choose_pictures`.
         laid_over: the folder of a second run, on the same samples.
         roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
         tell: see `read_samples`.
@@ -83,7 +83,7 @@ def write_report(
         other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder, tell))
     overlay = None if other is None else compare_runs(run, results, table, other)
     columns = _both(table, other)
-    pictures = choose_pictures(columns, image_of, num_pictures)
+    pictures = choose_pictures(columns, images_of, num_pictures)
     page = _render(_Page(run, results, table, columns, pictures, other, overlay, run_roofline(run, results, roofline)))
     target = target or run_folder / REPORT_NAME
     write_atomically(target, [page.encode("utf-8", errors="replace")])
@@ -159,7 +159,7 @@ def _render(page: _Page) -> str:
             kinds=tables.kind_table(results),
             num_samples=len(page.table.rows),
             tiled=page.table.tiled,
-            framed=any(row.frame is not None and is_cut(row.frame) for row in page.table.rows),
+            framed=any(is_cut(frame) for row in page.table.rows for frame in row.frames or ()),
             num_pictures=sum(map(bool, page.pictures.uris)),
             groups=page.pictures.group_counts,
             responses_complete=packed["responses_complete"],

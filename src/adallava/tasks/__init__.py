@@ -116,14 +116,14 @@ def _scenes_task(split: str, limit: int | None) -> Task:
                 question=question.text,
                 answers=(question.answer,),
                 kind=question.kind,
-                load_image=partial(_scene_image, split, index),
+                load_images=partial(_scene_image, split, index),
             )
         )
     return Task("scenes", tuple(samples), split=split, sha256=None, columns={})
 
 
-def _scene_image(split: str, index: int) -> Image.Image:
+def _scene_image(split: str, index: int) -> tuple[Image.Image, ...]:
     # Drawn again rather than kept: a picture is 150 KB, and drawing one takes about a millisecond.
     from .scenes import scene_sample
 
-    return Image.fromarray(scene_sample(split, index)[0].image)
+    return (Image.fromarray(scene_sample(split, index)[0].image),)

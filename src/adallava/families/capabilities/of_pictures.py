@@ -54,6 +54,18 @@ class ReadsPrompts(Protocol):
         """
         ...
 
+    def made_up_ids(self, pictures: PictureInputs, num_prompts: int) -> list[int]:
+        """Return ids that stand for one picture in a prompt that is made up: of as many prompts with pictures alike."""
+        ...
+
+
+def made_up_ids(family: Family, pictures: PictureInputs, num_prompts: int) -> list[int]:
+    """Return ids that stand for one picture in a prompt that is made up; for most families placeholders alone."""
+    if isinstance(family, ReadsPrompts):
+        return family.made_up_ids(pictures, num_prompts)
+    each = sum(rows * columns for rows, columns in family.grids(pictures)) // num_prompts
+    return [family.image_token_id] * each
+
 
 @runtime_checkable
 class ShowsTiles(Protocol):
@@ -67,6 +79,22 @@ class ShowsTiles(Protocol):
 def tower_runs(family: Family, pictures: PictureInputs) -> tuple[int, ...]:
     """Return how many pictures go through the tower for each image: 1, or as many as it has tiles."""
     return family.tower_runs(pictures) if isinstance(family, ShowsTiles) else (1,) * len(family.grids(pictures))
+
+
+@runtime_checkable
+class ShowsWhole(Protocol):
+    """A picture may be several images, one of which shows all of it."""
+
+    def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
+        """Return of each picture the number of the image that shows all of it. On the host, from shapes alone."""
+        ...
+
+
+def whole_images(family: Family, pictures: PictureInputs) -> tuple[int, ...]:
+    """Return of each picture the number of the image that shows all of it; for most families each image is one."""
+    if isinstance(family, ShowsWhole):
+        return family.whole_images(pictures)
+    return tuple(range(len(family.grids(pictures))))
 
 
 @runtime_checkable
