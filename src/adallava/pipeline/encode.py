@@ -115,7 +115,7 @@ def _encode_resized(
         images = torch.tensor(same, dtype=torch.int64).to(family.device, non_blocking=True)
         smaller = resized(family, some_pictures(family, pictures, same), selector.tower_grid(keep_count, grid))
         places = selector.places(keep_count, grid).to(family.device, non_blocking=True)
-        made: dict[int | None, Tensor] = {None: smaller.features, **smaller.levels}
+        made: dict[int | None, Tensor] = {None: smaller.features, **dict(smaller.levels.items())}
         for name, tokens in made.items():
             size = (longest, tokens.shape[-1])
             full = tokens.new_zeros((len(same), *size)).index_copy(1, places, tokens)

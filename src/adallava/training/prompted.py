@@ -229,7 +229,8 @@ def _companions(family: Family, prompts: PromptBatch, pictures: PictureInputs) -
     """
     if not isinstance(family, GivesCompanions):
         return {}
-    lengths, longest = prompts.attention_mask.sum(dim=1).tolist(), {}
+    lengths: list[int] = prompts.attention_mask.sum(dim=1).tolist()
+    longest: dict[int, int] = {}
     for row, picture in enumerate(prompts.picture.tolist()):
         longest[picture] = max(row, longest.get(picture, row), key=lengths.__getitem__)
     pictures_in_order = sorted(longest)
