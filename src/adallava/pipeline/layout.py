@@ -212,10 +212,14 @@ def plan_layout(
         image_places = _in_order(found, None if orders is None else orders[images.start : images.stop])
         counts = allocate_tokens(budgets[sample], sizes, method, images)
         hides = inserted is not None and inserted.hidden
-        place = int(np.searchsorted(columns, column)) if hides and column is not None else None
+        place = None if column is None else int(np.searchsorted(columns, column))
+        _check_beside_images(sample, place, image_places)
         question = row[is_question[sample]]
         prompts.append(
-            PromptPlan(columns, image_places, counts.kept, budgets[sample], counts.asked, sizes, question, place)
+            PromptPlan(
+                *(columns, image_places, counts.kept, budgets[sample], counts.asked, sizes, question),
+                hidden_place=place if hides else None,
+            )
         )
     if first_image != len(tokens_per_image):
         raise InputError(
@@ -226,6 +230,20 @@ def plan_layout(
     travelling["position_ids"] = travelling["position_ids"] - _behind_hidden(prompts, ids.shape[1])
     questions = _pad_right([np.flatnonzero(row) for row in is_question])
     return _lay_out(tuple(prompts), travelling, *questions, side, inserted)
+
+
+def _check_beside_images(sample: int, place: int | None, image_places: Sequence[_Columns]) -> None:
+    """Refuse an inserted token among the placeholders of one image: what it reads would be a part of that.
+
+    Raises:
+        InputError: naming the sample and the image.
+    """
+    for image, places in enumerate(image_places):
+        if place is not None and places.min() < place < places.max():
+            raise InputError(
+                f"sample {sample} ends, or has its first label, among the placeholders of image {image}, where a "
+                "latency token cannot stand: set the labels of the prompt to -100, and do not truncate it"
+            )
 
 
 def _counted(prompts: Sequence[PromptPlan], width: int) -> Tensor:
