@@ -93,7 +93,7 @@ def family_from_nothing(model_type: str | None = None) -> MadeFromNothing:
     Raises:
         UnsupportedModeError: if it does not, or none does.
     """
-    families = {name: load_family_class(name) for name in family_names()}
+    families: dict[str, Any] = {name: load_family_class(name) for name in family_names()}
     able = {name: family for name, family in families.items() if isinstance(family, MadeFromNothing)}
     if model_type is None and able:
         return next(iter(able.values()))

@@ -12,7 +12,7 @@ from torch import nn
 
 from adallava.adapters import load_adapter, load_scheduler, read_adapter_config, save_adapter, weights_sha256
 from adallava.adapters.store import CONFIG_FILE
-from adallava.errors import InputError
+from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.capabilities import aligning, decoder_of
 from adallava.families.family_contract import Family
 from adallava.scheduling import build_scheduler
@@ -22,6 +22,7 @@ from adallava.scheduling.scheduler_contract import Scheduler
 from adallava.selection import build_selector
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
+from adallava.selection.selector_contract import Need
 from adallava.training.align import AlignmentLoss, AlignObjective, match_scales
 from adallava.training.base_stage import BaseObjective
 from adallava.training.claim import check_recipe, claim, make_claim, refuse_several_processes
@@ -133,6 +134,8 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
         InputError: if nothing learns.
     """
     family = start.family
+    if recipe.stage == "question":
+        _check_counts(recipe, start, examples)
     adapted = None if recipe.lora is None else add_lora(family, recipe.lora, recipe.seed)
     objective, collate = _BUILDERS[recipe.stage](recipe, family, start.processor)
     collate = replace(collate, pixels_alone=start.form.alone)
@@ -150,6 +153,21 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
         return _save(objective, start, output)
 
     return run
+
+
+def _check_counts(recipe: Recipe, start: Start, examples: Examples) -> None:
+    """Refuse a controller that would have nothing to choose; of a user's own pictures of any size, nothing is known.
+
+    Raises:
+        InputError: naming the counts and N.
+    """
+    num_tokens = start.form.num_tokens if isinstance(examples, SceneExamples) else start.family.shape.num_vision_tokens
+    known = isinstance(examples, SceneExamples) or start.family.one_grid
+    if known and min(recipe.keep.keep_counts) >= num_tokens:
+        raise InputError(
+            f"keep.keep_counts = {list(recipe.keep.keep_counts)}: {start.name!r} has {num_tokens} vision tokens a "
+            "picture, so that nothing would be left to choose: give a smaller one"
+        )
 
 
 def _examples(recipe: Recipe, start: Start, data: TaskExamples | None) -> Examples:
@@ -396,6 +414,11 @@ def _scorer_for(recipe: Recipe, family: Family) -> QuestionSelector | None:
 def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, ())
     torch.manual_seed(recipe.seed)
+    if Need.BUDGET_TOKEN not in family.provides:
+        raise UnsupportedModeError(
+            f"stage 'budget-token' sends a token through the tower, which this {family.name!r} model's does not take: "
+            "only stage 'question' trains a controller on it"
+        )
     selector = build_selector(BudgetTokenSelector.name, family.shape, **recipe.selector)
     assert isinstance(selector, BudgetTokenSelector)
     objective = StraightThroughObjective(family, selector, budget_range=recipe.budget_range, tau=5.0)
