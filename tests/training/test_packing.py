@@ -6,7 +6,7 @@ from tiny_qwen import tiny_qwen_base, tiny_qwen_processor
 
 from adallava import AdaLlava
 from adallava.families import wrap_model
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.processors.stock_processor import build_prompt, make_inputs
 from adallava.selection.selector_contract import Selection

@@ -9,7 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.families.capabilities import adds_rows, placeholder_orders, take_pictures
+from adallava.families.capabilities.of_llms import adds_rows
+from adallava.families.capabilities.of_pictures import take_pictures
+from adallava.families.capabilities.of_tokens import placeholder_orders
 from adallava.families.family_contract import Family
 from adallava.families.picture_inputs import PictureInputs
 from adallava.processors.stock_processor import build_prompt, make_inputs
