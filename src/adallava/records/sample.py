@@ -19,7 +19,11 @@ from adallava.records.what_ran import WhatRan
 WITHOUT_PATCHES = "without patches"
 """Context of validating a line whose sets of patches nobody will read: most of what a record takes in memory."""
 
+PICTURES_JOINED = "+"
+"""Between what tells the pictures of one sample apart."""
+
 _RAN_FIELDS = frozenset(WhatRan.model_fields)
+_ONE_PICTURE = WhatRan.model_fields["whole_images"].default
 
 
 class SampleRecord(Record):
@@ -42,8 +46,8 @@ class SampleRecord(Record):
     kind: str | None = None
     """Question type, where the task has one."""
     picture_sha256: str | None = None
-    """Of the decoded picture's size and pixels: samples about one picture share it, and are no independent ones. None
-    for a sample that failed."""
+    """Of the decoded picture's size and pixels: samples about one picture share it, and are no independent ones. Of
+    several pictures each one's, joined by `PICTURES_JOINED`. None for a sample that failed."""
     frames: list[Frame] | None = None
     """Of each picture, which part the model sees. None for failed samples, and for image processors whose steps are
     not known."""
@@ -90,6 +94,8 @@ class SampleRecord(Record):
             line["kept_indices"] = [index_sets.pack(one) for one in line["kept_indices"]]
         if line["window_tokens"] is None:  # Of most models, and of no interest there.
             del line["window_tokens"]
+        if line["whole_images"] == _ONE_PICTURE:  # Of most samples, and of every older file.
+            del line["whole_images"]
         return line
 
     @property

@@ -104,7 +104,7 @@ class Answerer:
             response=response,
             score=self.score(sample, response),
             picture_sha256=batch.picture_sha256[row],
-            frames=None if (frame := batch.frames.get(sample.id)) is None else [frame],
+            frames=batch.frames.get(sample.id),
             kv_bytes=count_kv_bytes(self.model, self.costs, ran, *decoded),
             empty_cause=classify_empty(response, output.answer_ids[row], self._eos_ids, self._special_ids),
             batch_ms=run.batch_ms,

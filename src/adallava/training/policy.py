@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.families.family_contract import Family
-from adallava.pipeline.layout import IGNORED_LABEL, Layout
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.selection.gumbel import gumbel_noise
 from adallava.selection.question import QuestionSelector
 from adallava.training.pictures import Beside, picture_inputs

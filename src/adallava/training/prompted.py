@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.families.capabilities import GivesCompanions, companions_of, placeholder_orders, side_rows
+from adallava.families.capabilities.of_llms import side_rows
+from adallava.families.capabilities.of_tokens import GivesCompanions, companions_of, placeholder_orders
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.companions import arranged
@@ -228,7 +229,8 @@ def _companions(family: Family, prompts: PromptBatch, pictures: PictureInputs) -
     """
     if not isinstance(family, GivesCompanions):
         return {}
-    lengths, longest = prompts.attention_mask.sum(dim=1).tolist(), {}
+    lengths: list[int] = prompts.attention_mask.sum(dim=1).tolist()
+    longest: dict[int, int] = {}
     for row, picture in enumerate(prompts.picture.tolist()):
         longest[picture] = max(row, longest.get(picture, row), key=lengths.__getitem__)
     pictures_in_order = sorted(longest)
