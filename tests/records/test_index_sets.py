@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from run_records import sample_record
 
@@ -23,6 +23,7 @@ def test_what_is_no_ascending_set_or_shorter_as_it_is_stays_a_list(listed):
     assert pack(listed) == listed
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 3000), max_size=700))
 def test_any_set_comes_back(indices):
     packed = pack(sorted(indices))
