@@ -11,6 +11,7 @@ from adallava.cli.arguments import (
     parse_method_options,
     parse_method_paths,
     parse_positions,
+    parse_title,
 )
 from adallava.errors import BudgetError, InputError
 
@@ -101,3 +102,9 @@ def test_batch_sizes_are_sorted_and_each_once():
     for value in ("0", "-1", "1.5", "²"):
         with pytest.raises(InputError, match="is no batch size"):
             parse_batch_sizes([value])
+
+
+def test_a_title_is_one_line_without_what_a_terminal_obeys():
+    assert parse_title(" Two\n lines, \x1b[31mred\t<b> ") == "Two lines, [31mred <b>"
+    with pytest.raises(argparse.ArgumentTypeError, match="301 characters are too many"):
+        parse_title("x" * 301)

@@ -244,8 +244,9 @@ def test_a_narrow_terminal_goes_without_columns_and_a_wide_one_has_all(width: in
     ran = WhatRan.nothing(**asked).model_copy(update={"score_range": (0.25, 0.75), "finish_reason": "length"})
     result = BudgetResult(ran, "a" * 300, None, 1000.0, None)
     console = Console(width=width)
-    table = fitting(partial(_table_of, None, [result], False), console, *_LEFT_OUT)
+    table, left_out = fitting(partial(_table_of, None, [result], False), console, *_LEFT_OUT)
     headers = [column.header for column in table.columns]
     assert {"budget", "K kept", "answer", "ms"} <= set(headers)
     assert len(headers) == columns
+    assert len(left_out) == 9 - columns
     assert natural_width(table, console) <= width

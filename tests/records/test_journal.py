@@ -152,6 +152,13 @@ def test_batch_sizes_to_time_at_are_added_to_the_same_run(tmp_path):
         assert json.loads((tmp_path / "run.json").read_text())["config"]["timing_batch_sizes"] == named
 
 
+def test_a_title_decides_no_answer_and_the_last_one_given_stays(tmp_path):
+    for asked, titled in (("", ""), ("First", "First"), ("", "First"), ("Second", "Second")):
+        with Journal(tmp_path, run({"title": asked})) as journal:
+            assert journal.run.config.title == titled
+        assert json.loads((tmp_path / "run.json").read_text())["config"]["title"] == titled
+
+
 @pytest.mark.parametrize("name", ["samples.jsonl", "samples-1.jsonl", "results.json"])
 def test_results_of_unknown_origin_are_not_touched(tmp_path, name):
     (tmp_path / name).write_text("something\n")

@@ -331,6 +331,54 @@ def test_the_majority_answer_is_a_line_of_every_table_and_of_the_plot(tmp_path: 
     assert "'true' to every question is right on 52.0 % (45.0 to 59.0), n = 200" in html.unescape(page)
 
 
+def test_the_majority_answer_comes_with_its_count(tmp_path: Path) -> None:
+    page = alarmed_page(tmp_path, majority=MAJORITY.model_copy(update={"num_scored": 104}))
+
+    assert "is right on 52.0 % (45.0 to 59.0), n = 200 (104 of 200 score above 0)" in html.unescape(page)
+    assert '<th scope="row">majority answer<span class="sub">104 of 200 score above 0</span></th>' in page
+
+
+@pytest.mark.parametrize(("score", "shown"), [(1.0, True), (0.0, False)])
+def test_the_majority_answer_of_an_older_run_is_counted_anew_where_its_scores_are(
+    tmp_path: Path, score: float, shown: bool
+) -> None:
+    folder = write_fake_run(tmp_path, SMALL)
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    for number, line in enumerate(lines):
+        # Three of four answers are yes; the model is right, or a stricter metric than ours said otherwise.
+        right = "no" if int("".join(filter(str.isdigit, line["sample_id"]))) % 4 == 0 else "yes"
+        lines[number] = {**line, "answers": [right], "response": right, "score": score, "kind": None, "error": None}
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ids = {line["sample_id"] for line in lines}
+    page = html.unescape(write_report(folder, picture_of, num_pictures=0).read_text())
+
+    assert ("'yes' to every question is right on 75.0 %" in page) == shown
+    assert (f"({3 * len(ids) // 4} of {len(ids)} score above 0)" in page) == shown
+
+
+def test_a_budget_at_which_nothing_is_right_has_no_highest_mean(tmp_path: Path) -> None:
+    results = fake_results(SMALL)
+    least, nothing = results.cells[1].budget_asked, Interval(mean=0.0, low=0.0, high=0.02, n=200)
+    cells = [c.model_copy(update={"accuracy": nothing}) if c.budget_asked == least else c for c in results.cells]
+    page = alarmed_page(tmp_path, cells=cells)
+
+    assert page.count("accuracy is 0 for every method here") == 1
+    assert 'class="cells budgets"' in page
+
+
+@pytest.mark.parametrize("of_run", [True, False])
+def test_a_title_of_ones_own_is_the_heading_and_text_alone(tmp_path: Path, of_run: bool) -> None:
+    folder, title = write_fake_run(tmp_path, SMALL), "Half & half: <b>uniform</b> at 5 %"
+    run = json.loads((folder / "run.json").read_text())
+    run["config"]["title"] = title if of_run else "another"
+    (folder / "run.json").write_text(json.dumps(run))
+    page = write_report(folder, picture_of, num_pictures=0, title="" if of_run else title).read_text()
+
+    assert "<h1>Half &amp; half: &lt;b&gt;uniform&lt;/b&gt; at 5 %</h1>" in page
+    assert '<p class="subject">' in page, "model and task stay"
+    assert json.loads((folder / "run.json").read_text()) == run
+
+
 def test_where_nothing_is_right_no_cell_is_the_highest_even_in_older_files(tmp_path: Path) -> None:
     results = fake_results(SMALL)
     nothing = Interval(mean=0.0, low=0.0, high=0.02, n=200)
@@ -340,3 +388,7 @@ def test_where_nothing_is_right_no_cell_is_the_highest_even_in_older_files(tmp_p
     assert 'class="cells budgets"' not in page
     assert '"leaders":false' in page
     assert "Pareto front, where no other cell" not in page
+    shown = page.partition("<script")[0]
+    assert f"accuracy is 0 in all {len(cells)} cells: no answer to any of 200 samples scored above 0" in shown
+    assert "No answer of this run is right" in shown
+    assert "highest mean" not in shown.partition('id="ranking"')[0]

@@ -93,6 +93,8 @@ def describe_majority(
         answers_by_kind=dict(scores.answers_by_kind),
         accuracy_by_kind=_intervals(scores.best, of_kind, clusters),
         accuracy_with_kinds=mean_interval(scores.by_kind, clusters) if scores.answers_by_kind else None,
+        num_scored=int((scores.overall > 0).sum()),
+        num_scored_with_kinds=int((scores.by_kind > 0).sum()) if scores.answers_by_kind else None,
         accuracy_hard=_intervals(scores.best, {"": on_hard}, clusters).get(""),
         accuracy_hard_by_kind=_intervals(
             scores.best, {kind: chosen & on_hard for kind, chosen in of_kind.items()}, clusters

@@ -15,6 +15,8 @@ _NO_OPTIONS = frozenset(("self", "method", "scheduler", "adapter", "allow_other_
 
 _MAX_DIGITS = 30
 _MAX_SHOWN = 40
+MAX_TITLE = 300
+"""Characters of a report's title."""
 
 
 def check_argv(argv: Sequence[str]) -> None:
@@ -212,6 +214,18 @@ def _parse_scalar(text: str) -> bool | int | float | str:
         except ValueError:
             continue
     return text
+
+
+def parse_title(value: str) -> str:
+    """Read a title as one line of text that any file can hold.
+
+    Raises:
+        ArgumentTypeError: for one that is too long for a heading.
+    """
+    title = " ".join("".join(letter if letter.isprintable() else " " for letter in value).split())
+    if len(title) > MAX_TITLE:
+        raise argparse.ArgumentTypeError(f"{len(title)} characters are too many: give at most {MAX_TITLE}")
+    return title
 
 
 def parse_limit(value: str) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from .console import figures_table, fitting, make_console
+from .console import figures_table, make_console, print_fitting
 
 _PLAIN_WIDTH = 170
 _PARTS = ("vision", "selector", "projector", "prefill")
@@ -35,7 +35,7 @@ def print_bench(document: dict[str, Any]) -> None:
     )
     for size in dict.fromkeys(cell["batch_size"] for cell in document["cells"]):
         cells = [cell for cell in document["cells"] if cell["batch_size"] == size]
-        console.print(fitting(partial(_table, cells, size), console, *_LEFT_OUT))
+        print_fitting(partial(_table, cells, size), console, _LEFT_OUT)
     for cell in document["cells"]:
         name = f"batch {cell['batch_size']}, {cell['engine']}, {cell['cell']}"
         if "error" in cell:

@@ -1,6 +1,6 @@
 """How tables look on stdout, whatever the command."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
@@ -13,7 +13,7 @@ from adallava.records import PairedDifference
 from .streams import harmless
 
 _PLAIN_WIDTH = 120
-"""Columns of a table that goes into a file or a pipe."""
+"""Columns of text that goes into a file or a pipe; a table is as wide there as it is."""
 
 
 def make_console(*, width: int | None = None, stderr: bool = False) -> Console:
@@ -56,8 +56,49 @@ def natural_width(table: Table, console: Console) -> int:
     return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
-def fitting(make: Callable[[frozenset[str]], Table], console: Console, *droppable: str) -> Table:
-    """Return a table that the console has room for, as far as columns may be left out of it.
+def print_fitting(
+    make: Callable[[frozenset[str]], Table], console: Console, droppable: Sequence[str], *, elsewhere: str = ""
+) -> None:
+    """Print a table, and below it which columns the terminal has no room for, and where they are.
+
+    A file or a pipe gets every column. What no column can be left out of any more is folded, and not cut.
+
+    Args:
+        make: a table without the columns of these names.
+        console: to print it on.
+        droppable: columns, that which is missed least first.
+        elsewhere: what has all of them, beside a wider terminal.
+    """
+    if not console.is_terminal:
+        table = make(frozenset())
+        width = max(console.width, natural_width(table, console))
+        make_console(width=width).print(_unbounded(table))
+        return
+    table, left_out = fitting(make, console, *droppable)
+    if natural_width(table, console) > console.width:
+        for column in table.columns:
+            column.no_wrap, column.overflow = False, "fold"
+    console.print(_unbounded(table))
+    if left_out:
+        rest = f", {elsewhere}" if elsewhere else ""
+        console.print(
+            f"left out, {console.width} columns wide: {', '.join(left_out)} "
+            f"(shown by a wider terminal, in a pipe such as | less -S{rest})",
+            style="yellow", markup=False, highlight=False,
+        )  # fmt: skip
+
+
+def _unbounded(table: Table) -> Table:
+    """Let columns that were measured at a part of their width take what room there is."""
+    for column in table.columns:
+        column.max_width = None
+    return table
+
+
+def fitting(
+    make: Callable[[frozenset[str]], Table], console: Console, *droppable: str
+) -> tuple[Table, tuple[str, ...]]:
+    """Return a table that the console has room for, as far as columns may be left out of it, and the names of those.
 
     Args:
         make: a table without the columns of these names.
@@ -71,7 +112,7 @@ def fitting(make: Callable[[frozenset[str]], Table], console: Console, *droppabl
             break
         left_out += (name,)
         table = make(frozenset(left_out))
-    return table
+    return table, left_out
 
 
 def figures_table(caption: str | None) -> Table:

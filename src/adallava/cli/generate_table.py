@@ -16,7 +16,7 @@ from adallava.report.seen import cut_words
 
 from .arguments import options_of_methods
 from .budget_result import BudgetResult
-from .console import fitting, make_console
+from .console import make_console, print_fitting
 from .streams import say_json
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def print_table(
     if words is not None:
         console.print(f"! {words}", style="red", markup=False, highlight=False, soft_wrap=True)
     with_layers = any(result.ran.groups_run is not None for result in results)
-    table = fitting(partial(_table_of, model, results, with_layers), console, *_LEFT_OUT)
-    for column in table.columns:
-        column.max_width = None
-    console.print(table)
+    print_fitting(partial(_table_of, model, results, with_layers), console, _LEFT_OUT, elsewhere="or with --json")
     drawn = "kept patches and layers" if with_layers else "kept patches"
     for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
         console.print(f"{drawn}: {path}", markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import path_argument, whole_number
-from .shared_options import add_allow_outside
+from .shared_options import add_allow_outside, add_title
 from .streams import say
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def add_parser(subparsers: Any) -> None:
         help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
         "(default: on the hardware of the run, if its ceilings are known)",
     )
+    add_title(parser, "what the sweep was given, else model and task; run.json stays as it is")
     add_allow_outside(parser)
     parser.add_argument(
         "--figures", type=path_argument, metavar="DIR", help="also write figures and tables into this folder"
@@ -107,11 +108,12 @@ def run(args: argparse.Namespace) -> int:
         num_pictures=args.pictures,
         roofline=args.roofline,
         laid_over=args.compare,
+        title=args.title,
         tell=partial(say, error=True),
     )
     say(page)
     if args.figures:
-        paths = write_tables(opened.run, opened.results, args.figures, args.roofline)
+        paths = write_tables(opened.run, opened.results, args.figures, args.roofline, args.title)
         paths += [*write_figures(opened.results, args.figures), *write_dial_figures(opened.results, args.figures)]
         say(*paths)
     return 0

@@ -7,7 +7,7 @@ from adallava.analysis.margins import MARGIN
 from adallava.records import RunConfig
 from adallava.records.names import EngineName, QuantizationName
 
-from .arguments import add_list_argument, parse_method_options, parse_scheduler_options, whole_number
+from .arguments import add_list_argument, parse_method_options, parse_scheduler_options, parse_title, whole_number
 
 _ROLES = ("image", "question", "answer", "id", "kind")
 """What a column of a local file may hold."""
@@ -36,6 +36,11 @@ def read_config(args: argparse.Namespace, **own: Any) -> RunConfig:
 def add_model(group: Any) -> None:
     """Add `--model`, by default the bundled one."""
     group.add_argument("--model", default="tiny", help="bundled name, local folder or hub id (default: %(default)s)")
+
+
+def add_title(group: Any, default: str) -> None:
+    """Add `--title`."""
+    group.add_argument("--title", type=parse_title, default="", help=f"of the report (default: {default})")
 
 
 def add_placement(group: Any) -> None:

@@ -30,6 +30,7 @@ from .shared_options import (
     add_placement,
     add_quantization,
     add_scheduler_option,
+    add_title,
     config_default,
     named_columns,
     read_config,
@@ -281,6 +282,7 @@ def _add_output(group: Any) -> None:
         "(default: on the hardware of the run, if its ceilings are known)",
     )
     add_equivalence_margin(group)
+    add_title(group, "model and task; a finished sweep takes a new one")
     group.add_argument("--no-report", action="store_true", help="leave report.html out")
     group.add_argument(
         "--retry-failed",

@@ -22,7 +22,7 @@ from adallava.report.plain_table import PaperTable
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
 from adallava.report.seen import cut_words
 
-from .console import figures_table, make_console, natural_width, signed_interval
+from .console import figures_table, make_console, natural_width, print_fitting, signed_interval
 
 if TYPE_CHECKING:
     from adallava.runs.run_sweep import SweepOutcome
@@ -30,11 +30,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table of cells. Where the terminal is narrow, the highest `dropped` goes first; 0 stays."""
+    """One column of the table of cells, by a name that no other has.
+
+    Where the terminal is narrow, the highest `dropped` goes first; 0 stays.
+    """
 
     title: str
     value: Callable[[Cell], str]
     dropped: int = 0
+    full_name: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is called where it is left out."""
+        return self.full_name or self.title
 
 
 _COLUMNS = (
@@ -49,7 +58,7 @@ _COLUMNS = (
 
 _FLOPS_COLUMNS = (
     Column("GFLOPs", lambda cell: _gflops(cell, "total", 3)),
-    Column("select", lambda cell: _gflops(cell, "selector", 1), 3),
+    Column("select", lambda cell: _gflops(cell, "selector", 1), 3, "select GFLOPs"),
 )
 
 _CAPTION = (
@@ -67,7 +76,7 @@ def _ms_columns(batch_size: int | None, roofline: Roofline | None) -> tuple[Colu
     return (
         Column("1st ms", lambda cell: _ms(cell_ms(cell, "time_to_first_token", batch_size), 1)),
         *bound,
-        Column("select", lambda cell: _ms(cell_ms(cell, "selector", batch_size), 2), 2),
+        Column("select", lambda cell: _ms(cell_ms(cell, "selector", batch_size), 2), 2, "select ms"),
         Column("all ms", lambda cell: _ms(cell_ms(cell, "total", batch_size), 1), 6),
     )
 
@@ -78,7 +87,9 @@ def print_outcome(outcome: "SweepOutcome", output: Path, page: Path | None, roof
     results = without_leaders(outcome.results)
     for severity, message in alarm_lines(results):
         console.print(f"{severity.upper()}: {message}", style="bold red", markup=False, highlight=False)
-    console.print(cells_table(results, console, run_roofline(outcome.run, results, roofline)))
+    if outcome.run.config.title:
+        console.print(outcome.run.config.title, style="bold", markup=False, highlight=False)
+    print_cells(results, console, run_roofline(outcome.run, results, roofline), page)
     print_cut(results, console)
     for cell in results.cells:
         if cell.flagged:
@@ -106,8 +117,8 @@ def print_cut(results: Results, console: Console) -> None:
         console.print(f"! {words}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-def cells_table(results: Results, console: Console, roofline: Roofline | None = None) -> Table:
-    """Return one row a cell, with as many columns as the console has room for."""
+def print_cells(results: Results, console: Console, roofline: Roofline | None = None, page: Path | None = None) -> None:
+    """Print one row a cell, see `print_fitting`."""
     absent = {"hard %"} if results.hard_split is None else set()
     if all(cell.scheduler is None for cell in results.cells):
         absent.add("layers %")
@@ -117,11 +128,13 @@ def cells_table(results: Results, console: Console, roofline: Roofline | None = 
     columns = [column for column in every if column.title not in absent]
     caption = _CAPTION.format(choosing=NO_CHOOSING_MS, source=ms_source(batch_size))
     caption += "" if roofline is None else f"; roofline: {roofline.words}"
-    table = _table_of(results, columns, caption)
-    while natural_width(table, console) > console.width and any(column.dropped for column in columns):
-        columns.remove(max(columns, key=lambda column: column.dropped))
-        table = _table_of(results, columns, caption)
-    return table
+    droppable = sorted((column for column in columns if column.dropped), key=lambda column: -column.dropped)
+
+    def make(left_out: frozenset[str]) -> Table:
+        return _table_of(results, [column for column in columns if column.name not in left_out], caption)
+
+    elsewhere = "" if page is None else "and on the page below"
+    print_fitting(make, console, [column.name for column in droppable], elsewhere=elsewhere)
 
 
 def _table_of(results: Results, columns: Sequence[Column], caption: str) -> Table:

@@ -49,6 +49,10 @@ class MajorityBaseline(Record):
     """Of the answers below each type, or the one of all where the type has none of its own."""
     accuracy_with_kinds: Interval | None = None
     """Over all questions, if each is given its type's answer; None where no type has one of its own."""
+    num_scored: int | None = None
+    """Questions on which `answer` scores above 0; None in older files, as is the next."""
+    num_scored_with_kinds: int | None = None
+    """The same, if each question is given its type's answer."""
     accuracy_hard: Interval | None = None
     """On the hard split, each question given its type's answer."""
     accuracy_hard_by_kind: dict[str, Interval] = Field(default_factory=dict)
@@ -57,6 +61,11 @@ class MajorityBaseline(Record):
     def line(self) -> Interval:
         """What a chart draws: the most that an answer can score without looking at the question's picture or words."""
         return self.accuracy if self.accuracy_with_kinds is None else self.accuracy_with_kinds
+
+    @property
+    def line_count(self) -> int | None:
+        """Questions on which the line's answer scores above 0; None in older files."""
+        return self.num_scored if self.accuracy_with_kinds is None else self.num_scored_with_kinds
 
 
 def raised(alarms: list[Alarm]) -> bool:

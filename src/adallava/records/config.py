@@ -116,6 +116,8 @@ class RunConfig(Record):
     least_pixels: int | None = Field(default=None, ge=1)
     most_pixels: int | None = Field(default=None, ge=1)
     """Of a picture, for models that see each at its own size; None as the model's processor says."""
+    title: str = ""
+    """Of the report: the last that a sweep of the folder was given; it decides no answer. Empty for model and task."""
 
     @classmethod
     def asked(cls, **given: Any) -> Self:

@@ -39,6 +39,7 @@ _CONFIG: Mapping[str, Any] = {
     "most_pixels": None,
     "engine": "stock",
     "quantization": "none",
+    "title": "",
     # Not recorded: a checkpoint's own `generation_config.json` had a part in it.
     "decoding": None,
 }

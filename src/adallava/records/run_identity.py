@@ -7,7 +7,7 @@ from adallava.records import Run
 
 _NUMERIC_VERSIONS = ("torch", "transformers")
 
-_DECIDES_NO_ANSWER = frozenset({"timing_batch_sizes"})
+_DECIDES_NO_ANSWER = frozenset({"timing_batch_sizes", "title"})
 _TOLD_APART = frozenset({"limit", "model", "task"})
 """Fields with a rule of their own, see `differences`."""
 
@@ -45,9 +45,12 @@ def extends(there: Run, asked: Run) -> bool:
 
 
 def joined(there: Run, asked: Run) -> Run:
-    """Return what a folder's run is from now on: as it was, over the samples and the batch sizes to time at of both."""
+    """Return what a folder's run is from now on: as it was, over the samples and the batch sizes to time at of both.
+
+    A title that is asked for replaces the one that was there.
+    """
     sizes = tuple(sorted({*there.config.timing_batch_sizes, *asked.config.timing_batch_sizes}))
-    config: dict[str, Any] = {"timing_batch_sizes": sizes}
+    config: dict[str, Any] = {"timing_batch_sizes": sizes, "title": asked.config.title or there.config.title}
     provenance: dict[str, Any] = {}
     if extends(there, asked):
         config["limit"] = asked.config.limit

@@ -22,6 +22,11 @@ class Fact:
         return "narrow" if len(self.value) <= 30 else "half" if len(self.value) <= 64 else "wide"
 
 
+def subject(run: Run) -> str:
+    """Return which model answered which task."""
+    return f"{run.config.model} on {run.config.task}"
+
+
 def run_facts(run: Run, results: Results) -> list[Fact]:
     """Return what was run and on what, in reading order within each width."""
     config, origin = run.config, run.provenance

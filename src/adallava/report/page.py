@@ -23,12 +23,20 @@ from adallava.records.first_samples import first_samples, told
 from adallava.records.picture_frames import is_cut
 from adallava.records.read import read_results, read_run, read_samples
 from adallava.report import formats, tables, verdicts
-from adallava.report.alarm_lines import alarm_lines, has_leaders, majority_words, without_leaders
+from adallava.report.alarm_lines import (
+    alarm_lines,
+    has_leaders,
+    majority_count,
+    majority_words,
+    nothing_right,
+    without_leaders,
+)
 from adallava.report.axes import axes_of, is_blind
 from adallava.report.clock_notes import clock_note, table_clock_note
-from adallava.report.facts import Fact, run_facts
+from adallava.report.facts import Fact, run_facts, subject
 from adallava.report.hard_samples import hard_samples, hard_words
 from adallava.report.marks import method_marks
+from adallava.report.old_majority import with_majority
 from adallava.report.overlay import OtherRun, Overlay, compare_runs
 from adallava.report.page_cells import NamedResults, cells_json, column_name, detail_lines
 from adallava.report.page_dials import dials_part, fronts_json
@@ -56,6 +64,7 @@ def write_report(
     num_pictures: int | None = None,
     laid_over: Path | None = None,
     roofline: str | None = None,
+    title: str = "",
     tell: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write the page of a run folder, from the files that are in it, and return its path.
@@ -70,6 +79,7 @@ def write_report(
         num_pictures: how many samples get their pictures, see `choose_pictures`.
         laid_over: the folder of a second run, on the same samples.
         roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
+        title: instead of the run's own.
         tell: see `read_samples`.
 
     Raises:
@@ -85,7 +95,8 @@ def write_report(
     overlay = None if other is None else compare_runs(run, results, table, other)
     columns = _both(table, other)
     pictures = choose_pictures(columns, images_of, num_pictures)
-    page = _render(_Page(run, results, table, columns, pictures, other, overlay, run_roofline(run, results, roofline)))
+    bound = run_roofline(run, results, roofline)
+    page = _render(_Page(run, results, table, columns, pictures, other, overlay, bound, title))
     target = target or run_folder / REPORT_NAME
     write_atomically(target, [page.encode("utf-8", errors="replace")])
     return target
@@ -103,6 +114,7 @@ class _Page:
     other: OtherRun | None
     overlay: Overlay | None
     roofline: Roofline | None
+    title: str
 
 
 def _read(folder: Path, tell: Callable[[str], None]) -> tuple[Run, Results, SampleTable]:
@@ -111,7 +123,8 @@ def _read(folder: Path, tell: Callable[[str], None]) -> tuple[Run, Results, Samp
     if only is not None:
         tell(f"note: {told(only)}; what the page says of cells is of all")
     table = read_table(read_samples(folder, tell, only), [cell.cell for cell in results.cells])
-    return run, results, replace(table, part="" if only is None else told(only))
+    table = replace(table, part="" if only is None else told(only))
+    return run, with_majority(run, results, table), table
 
 
 def _part(table: SampleTable) -> list[Fact]:
@@ -143,13 +156,16 @@ def _render(page: _Page) -> str:
         .get_template("page.html.jinja")
         .render(
             run=page.run,
-            title=f"{page.run.config.model} on {page.run.config.task}",
+            title=page.title or page.run.config.title or subject(page.run),
+            subject=subject(page.run) if page.title or page.run.config.title else "",
             facts=[*run_facts(page.run, results), *_part(page.table)],
             results=results,
             overlay=page.overlay,
             full=tables.full_cell(results),
             alarms=alarm_lines(results),
+            nothing_right=nothing_right(results) is not None,
             majority=None if results.majority is None else majority_words(results.majority),
+            majority_count="" if results.majority is None else majority_count(results.majority),
             cut=cut_words(results.seen),
             flagged=[cell for cell in results.cells if cell.flagged],
             marks=method_marks(cell.method for run in runs for cell in run.results.cells),

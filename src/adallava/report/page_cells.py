@@ -7,7 +7,7 @@ from typing import Any
 from adallava.records import FULL_METHOD, Cell, Interval, PairedDifference, Results
 from adallava.records.alarms import MajorityBaseline
 from adallava.report import formats
-from adallava.report.alarm_lines import MAJORITY_NAME
+from adallava.report.alarm_lines import MAJORITY_NAME, majority_count, shown_answer
 from adallava.report.axes import axes_of, is_blind, not_drawn, place_on
 from adallava.report.marks import method_marks
 from adallava.report.pair_words import least_points, margin_points, outcome_of
@@ -75,6 +75,8 @@ def _majority(majority: MajorityBaseline | None) -> dict[str, Any] | None:
             "all": {**_by_kind(majority.accuracy_by_kind), "": _bounds(majority.line)},
             "hard": {**_by_kind(majority.accuracy_hard_by_kind), "": _bounds(majority.accuracy_hard)},
         },
+        "answer": shown_answer(majority.answer) if majority.accuracy_with_kinds is None else "by question type",
+        "count": majority_count(majority),
     }
 
 

@@ -11,7 +11,7 @@ from adallava.errors import InputError
 from adallava.records import FULL_METHOD, Cell, Interval, PositionsName, Results
 from adallava.records.durable import make_folder, write_atomically
 from adallava.report import formats
-from adallava.report.alarm_lines import MAJORITY_NAME, majority_of
+from adallava.report.alarm_lines import MAJORITY_NAME, majority_count, majority_of
 from adallava.report.axes import CostAxis, cost_axes, is_blind, place_on
 from adallava.report.dodge import stand_apart
 from adallava.report.marks import Mark, method_marks
@@ -91,7 +91,7 @@ def _write(results: Results, cells: Sequence[Cell], axis: CostAxis, split: Split
         plot = figure.add_subplot()
         # Marks go by the whole run, so that a method looks the same in every figure.
         _draw(plot, cells, method_marks(cell.method for cell in results.cells), axis, split, curves)
-        _draw_majority(plot, majority_of(results, split))
+        _draw_majority(plot, majority_of(results, split), _majority_label(results, split))
         figure.legend(loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=7.5, handlelength=3.2)
         return save_figure(figure, stem)
 
@@ -169,11 +169,14 @@ def _draw(
     plot.set_axisbelow(True)
 
 
-def _draw_majority(plot: Any, accuracy: Interval | None) -> None:
+def _majority_label(results: Results, split: Split) -> str:
+    counted = "" if results.majority is None or split == "hard" else majority_count(results.majority)
+    return f"{MAJORITY_NAME} ({counted})" if counted else MAJORITY_NAME
+
+
+def _draw_majority(plot: Any, accuracy: Interval | None, label: str) -> None:
     if accuracy is not None:
-        plot.axhline(
-            100 * accuracy.mean, color="#8a8a8a", linewidth=0.9, linestyle=(0, (1, 3)), label=MAJORITY_NAME, zorder=1
-        )
+        plot.axhline(100 * accuracy.mean, color="#8a8a8a", linewidth=0.9, linestyle=(0, (1, 3)), label=label, zorder=1)
 
 
 def _curve(

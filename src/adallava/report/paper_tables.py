@@ -1,5 +1,6 @@
 """Tables in LaTeX (booktabs) and Markdown, fit for a paper: accuracy by method and budget, and what cells cost."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from adallava.analysis.measured_ms import NO_CHOOSING_MS, cell_ms, cell_peak_bytes, ms_source, table_batch_size
@@ -18,11 +19,16 @@ from adallava.report.verdicts import budget_rows
 _COST_PARTS = ("time_to_first_token", "selector", "decode_per_token", "total")
 
 
-def write_tables(run: Run, results: Results, folder: Path, roofline: str | None = None) -> list[Path]:
-    """Write every table of `paper_tables` as `NAME.tex` and `NAME.md`, and return the paths."""
+def write_tables(run: Run, results: Results, folder: Path, roofline: str | None = None, title: str = "") -> list[Path]:
+    """Write every table of `paper_tables` as `NAME.tex` and `NAME.md`, and return the paths.
+
+    A title, or else the run's own if it has one, begins each caption.
+    """
     make_folder(folder)
     paths = []
-    for table in paper_tables(run, results, roofline):
+    begin = title or run.config.title
+    for told in paper_tables(run, results, roofline):
+        table = replace(told, caption=f"{begin.rstrip('.')}. {told.caption}") if begin else told
         for suffix, text in (("tex", to_latex(table)), ("md", to_markdown(table))):
             path = folder / f"{table.name}.{suffix}"
             write_atomically(path, [text.encode("utf-8", errors="replace")])

@@ -27,7 +27,7 @@ class BudgetRow:
 
     "Ahead" is the word of a corrected paired test that was planned; `above` are significantly lower in a test that was
     not, `same_as` within the margin, `untested` never compared with the leader. `leader` is None if every cell at the
-    budget is flagged.
+    budget is flagged, or no cell that is not has an accuracy above 0.
     """
 
     budget: str
@@ -45,6 +45,8 @@ class BudgetRow:
     """Methods with the leader's very mean."""
     least: str = ""
     """What the tests of `not_told_from` could have shown."""
+    nothing_right: bool = False
+    """Of the cells that are not flagged."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ def _budget_row(
     if not sound:
         return BudgetRow(budget, positions, len(cells), None, None, (), (), (), (), (), flagged)
     leader = max(sound, key=_mean)
+    if _mean(leader) <= 0.0:
+        return BudgetRow(budget, positions, len(cells), None, None, (), (), (), (), (), flagged, nothing_right=True)
     others = [cell for cell in sound if cell is not leader]
     pairs = {cell.method: tested.get(frozenset((leader.cell, cell.cell))) for cell in others}
 

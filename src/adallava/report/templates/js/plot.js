@@ -142,13 +142,18 @@ function acrossLine(data, cell, view, range) {
 function majorityLine(data, view, range) {
   const bounds = data.majority && accuracyIn(data.majority, view);
   if (!bounds) return [];
-  const text = `<b>${escapeHtml(data.majority.name)}</b><br>accuracy ${scoreWords(bounds)}`;
+  const counted = !view.kind && view.split === "all" && data.majority.count;
+  const text = `<b>${escapeHtml(data.majority.name)}</b>: ${escapeHtml(data.majority.answer)}<br>accuracy ${scoreWords(bounds)}` +
+    (counted ? `<br>${data.majority.count}` : "");
   return [{
     type: "scatter",
     name: escapeHtml(data.majority.name),
     x: [range[0], Math.sqrt(range[0] * range[1]), range[1]],
     y: [100 * bounds[0], 100 * bounds[0], 100 * bounds[0]],
-    mode: "lines",
+    mode: "lines+text",
+    text: ["", "", `${escapeHtml(data.majority.name)} `],
+    textposition: "top left",
+    textfont: { color: inks().quiet, size: 12 },
     meta: { method: null, opacity: 1 },
     line: { color: inks().rule, width: 1.4, dash: "1px,4px" },
     hoverinfo: "text",

@@ -73,8 +73,8 @@ function drawRanking(data, view) {
 function answerWords(data, view, ranked, unit) {
   if (view.budget === null) return "No cell has a cost on this axis.";
   if (!ranked.length) return `No cell in view costs ${cost(view.budget)} ${unit} or less.`;
+  if (accuracyIn(ranked[0], view)[0] === 0) return "Accuracy is 0 for every cell within the budget: no cell is the highest.";
   if (!data.leaders) return "No cell is called the highest: see what stands first on this page.";
-  if (!hasLeader(data, view, ranked)) return "Nothing in view is right: no cell is the highest.";
   const note = axisOf(data, view).note ? ` ${axisOf(data, view).note}` : "";
   return leaderWords(data, view, ranked) + note;
 }
