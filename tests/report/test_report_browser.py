@@ -10,7 +10,8 @@ from plotly.offline import get_plotlyjs
 from rich_runs import RichRun, write_rich_run
 from run_folders import FakeRun, picture_of, write_fake_run
 
-from adallava.records import Cell, Results
+from adallava.records import Cell, Interval, Results
+from adallava.report.marks import mark_of
 from adallava.report.page import write_report
 
 pytestmark = needs_browser
@@ -77,7 +78,8 @@ def test_every_method_has_its_curve_and_its_box(opened: Visit) -> None:
     names = [text.split()[-1] for text in opened.page.locator("#methods label").all_inner_texts()]
     assert sorted(names) == sorted(methods)
     assert set(opened.plot_names()) == {
-        "full line", "none (no vision token)", "Pareto front", "full-token model", "downsample", *SPEC.methods,
+        "full line", "none (no vision token)", "Pareto front", "full-token model", "majority answer", "downsample",
+        *SPEC.methods,
     }  # fmt: skip
     assert opened.page.locator("#plot .main-svg").count() > 0
 
@@ -117,7 +119,7 @@ def test_methods_go_and_come_back(opened: Visit) -> None:
     assert "question" not in opened.plot_names()
 
     opened.page.locator("#methods-none").click()
-    assert set(opened.plot_names()) == {"Pareto front"}
+    assert set(opened.plot_names()) == {"Pareto front", "majority answer"}
     assert "No cell in view" in opened.page.locator("#ranking-answer").inner_text()
 
     opened.page.locator("#methods-all").click()
@@ -284,7 +286,7 @@ def test_the_warning_comes_first_and_its_cell_links_to_it(browser: object, tmp_p
     symbols = opened.page.evaluate(
         "document.querySelector('#plot').data.find((trace) => trace.name === 'random').marker.symbol"
     )
-    assert symbols == ["circle-open", "circle"]
+    assert symbols == ["triangle-up-open", "triangle-up"]
     opened.page.close()
 
 
@@ -314,11 +316,56 @@ def test_dangerous_texts_are_shown_and_not_run(browser: object, tmp_path: Path) 
     opened.page.close()
 
 
+LINE_COLOR = """(wanted) => new Promise((done) => {
+    const look = (left) => {
+        const traces = document.querySelector('#plot').data;
+        const line = traces.find((trace) => trace.name === 'question' && trace.error_y).line;
+        if (line.color === wanted || left === 0) done(line.color);
+        else requestAnimationFrame(() => look(left - 1));
+    };
+    look(300);
+})"""
+LISTED_COLOR = """() => getComputedStyle(
+    [...document.querySelectorAll('.method')].find((box) => box.textContent.includes('question'))
+        .querySelector('.mark'),
+).color"""
+
+
+def test_in_the_dark_a_method_has_its_color_for_it(visited: Visit) -> None:
+    page, mark = visited.page, mark_of("question")
+    try:
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate(LINE_COLOR, mark.dark_colour) == mark.dark_colour
+        assert page.evaluate(LISTED_COLOR) == "rgb({}, {}, {})".format(*bytes.fromhex(mark.dark_colour[1:]))
+        assert page.evaluate("getComputedStyle(document.documentElement).backgroundColor") == "rgb(23, 24, 27)"
+    finally:
+        page.emulate_media(color_scheme="light")
+    assert page.evaluate(LINE_COLOR, mark.colour) == mark.colour
+
+
+def test_where_nothing_is_right_the_page_says_so_and_names_no_highest_mean(browser: object, tmp_path: Path) -> None:
+    folder = write_fake_run(tmp_path, FakeRun(num_samples=30))
+    results = Results.model_validate_json((folder / "results.json").read_text())
+    nothing = Interval(mean=0.0, low=0.0, high=0.11, n=30)
+    changes = {"accuracy": nothing, "accuracy_by_kind": {}}
+    cells = [cell.model_copy(update=changes) for cell in results.cells]
+    (folder / "results.json").write_text(results.model_copy(update={"cells": cells}).model_dump_json())
+    opened = visit(browser, write_report(folder, picture_of, num_pictures=0, title=BAD), width=390)
+
+    assert "accuracy is 0 in all" in opened.page.locator("#alarms").inner_text()
+    answer = opened.page.locator("#ranking-answer").inner_text()
+    assert answer == "Accuracy is 0 for every cell within the budget: no cell is the highest."
+    assert opened.page.locator("h1").inner_text() == BAD
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert opened.complaints == []
+    opened.page.close()
+
+
 def test_a_run_with_only_the_full_model_is_a_star_on_a_line(browser: object, tmp_path: Path) -> None:
     only_full = write_fake_run(tmp_path, FakeRun(methods=(), num_samples=5))
     opened = visit(browser, write_report(only_full, lambda _: None))
 
-    assert set(opened.plot_names()) == {"full line", "Pareto front", "full-token model"}
+    assert set(opened.plot_names()) == {"full line", "Pareto front", "full-token model", "majority answer"}
     assert "not found" in opened.page.locator("#sample .note").inner_text()
     assert opened.complaints == []
     opened.page.close()

@@ -152,7 +152,7 @@ function majorityLine(data, view, range) {
     y: [100 * bounds[0], 100 * bounds[0], 100 * bounds[0]],
     mode: "lines+text",
     text: ["", "", `${escapeHtml(data.majority.name)} `],
-    textposition: "top left",
+    textposition: "bottom left",
     textfont: { color: inks().quiet, size: 12 },
     meta: { method: null, opacity: 1 },
     line: { color: inks().rule, width: 1.4, dash: "1px,4px" },
