@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from adallava.cli.main import build_parser, main
 from adallava.errors import InputError
 from adallava.registry.built_in import SELECTORS
 from adallava.selection.selector_contract import SelectionInput
+from adallava.tasks.scenes import scene_sample
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -89,8 +91,15 @@ def _check_answers(stdout, stderr):
     assert said == [], "a first-time user's first lines warn of nothing"
 
 
+def _take_photo(folder):
+    """Put a picture where the README's reader has one of their own."""
+    scene, _ = scene_sample("test", 6)
+    Image.fromarray(scene.image).save(folder / "photo.jpg")
+
+
 def test_the_python_of_the_readme_works_as_written(tmp_path, monkeypatch, capfd):
     (code,) = blocks("python")
+    _take_photo(tmp_path)
     monkeypatch.chdir(tmp_path)
     exec(code, {"__name__": "__main__"})
     _check_answers(*capfd.readouterr())
@@ -99,6 +108,7 @@ def test_the_python_of_the_readme_works_as_written(tmp_path, monkeypatch, capfd)
 @pytest.mark.long
 def test_a_new_users_python_warns_of_nothing(folder):
     (code,) = blocks("python")
+    _take_photo(folder)
     done = run(f"{sys.executable} - <<'EOF'\n{code}EOF", folder)
     assert done.returncode == 0, done.stderr
     _check_answers(done.stdout, done.stderr)
