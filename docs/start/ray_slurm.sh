@@ -21,7 +21,7 @@ on() { srun --nodes=1 --ntasks=1 --nodelist="$1" --overlap "${@:2}"; }
 cores=${SLURM_CPUS_PER_TASK:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
 
 on "$head" ray start --head --block --node-ip-address="$address" --port="$port" --num-cpus="$cores" --num-gpus="$gpus" &
-until on "$head" ray health-check >/dev/null 2>&1; do sleep 2; done
+until (exec 3<>"/dev/tcp/$address/$port") 2>/dev/null; do sleep 2; done
 for host in "${hosts[@]:1}"; do
   on "$host" ray start --block --address="$RAY_ADDRESS" --num-cpus="$cores" --num-gpus="$gpus" &
 done

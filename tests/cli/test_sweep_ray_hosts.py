@@ -61,7 +61,7 @@ def test_a_host_that_sees_neither_task_nor_run_folder_answers_all(hosts, ray_env
     other = ["unshare", "--mount", "bash", "-c", f"{joins} --num-cpus=1 --block"]
     quiet = {"env": ray_environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
     subprocess.Popen(on(hosts[0], *head), **quiet)
-    is_up = on(hosts[0], "ray", "health-check", f"--address={HEAD}:6379")
+    is_up = on(hosts[0], "bash", "-c", f"exec 3<>/dev/tcp/{HEAD}/6379")
     assert wait_until(lambda: subprocess.run(is_up, **quiet, check=False).returncode == 0, 120.0)
     subprocess.Popen(on(hosts[1], *other), **quiet)
     run = tmp_path / "here" / "run"
