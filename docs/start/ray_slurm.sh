@@ -15,6 +15,9 @@ mapfile -t hosts < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${hosts[0]}
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | awk '{print $1}')
 export RAY_ADDRESS="$address:$port" RAY_USAGE_STATS_ENABLED=0
+# Who else is on these hosts must not run code as you: a token, which all of them find in the home folder that they share.
+export RAY_AUTH_MODE=token
+ray get-auth-token --generate >/dev/null
 
 # One a host, each held by Slurm: what it has started ends with the job.
 on() { srun --nodes=1 --ntasks=1 --nodelist="$1" --overlap "${@:2}"; }
