@@ -62,13 +62,18 @@ def test_a_host_that_sees_neither_task_nor_run_folder_answers_all(hosts, ray_env
     )
     other = ["unshare", "--mount", "bash", "-c", f"{joins} --num-cpus=1 --block"]
     quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    subprocess.Popen(on(hosts[0], *head), **quiet)
-    is_up = on(hosts[0], "bash", "-c", f"exec 3<>/dev/tcp/{HEAD}/6379")
-    assert wait_until(lambda: subprocess.run(is_up, **quiet, check=False).returncode == 0, 120.0)
-    subprocess.Popen(on(hosts[1], *other), **quiet)
-    run = tmp_path / "here" / "run"
-    led = ["--executor", "ray", "--address", HEAD, "--working-dir", ".", "--output", str(run)]
-    done = subprocess.run(on(hosts[0], *sweep, *led), **here)
+    started = [subprocess.Popen(on(hosts[0], *head), **quiet)]
+    try:
+        is_up = on(hosts[0], "bash", "-c", f"exec 3<>/dev/tcp/{HEAD}/6379")
+        assert wait_until(lambda: subprocess.run(is_up, **quiet, check=False).returncode == 0, 120.0)
+        started.append(subprocess.Popen(on(hosts[1], *other), **quiet))
+        run = tmp_path / "here" / "run"
+        led = ["--executor", "ray", "--address", HEAD, "--working-dir", ".", "--output", str(run)]
+        done = subprocess.run(on(hosts[0], *sweep, *led), **here)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
     assert done.returncode == 1, done.stderr
     assert "2 of 6 samples failed" in done.stdout
 
