@@ -1,7 +1,6 @@
 """Weights are told by their content, hashed beside whatever else goes on."""
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
