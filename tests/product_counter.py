@@ -7,6 +7,7 @@ answer. Here that is asked once of each kind. `tests/runs/test_answer_flops.py` 
 from contextlib import ExitStack
 from typing import Any, Self
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
@@ -33,6 +34,14 @@ class ProductCounter:
             self.flops += flops
 
 
+def _grouped(rows: Any, weights: Any, *_: Any, **__: Any) -> int:
+    """Return the FLOPs of rows, [T, in], of which each meets the weights, [experts, in, out], of one expert alone."""
+    return 2 * int(rows.shape[0] * weights.shape[-2] * weights.shape[-1])
+
+
+_NOT_IN_PYTORCH = {torch.ops.aten._grouped_mm: _grouped}
+"""Formulas of products that PyTorch's counter leaves out: with transformers' default, the experts of a mixture."""
+
 _undivided: set[Any] = set()
 """Operations that are made of no others. PyTorch does not change its mind within a process."""
 
@@ -44,7 +53,7 @@ class _Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        formula = flop_registry.get(func.overloadpacket)
+        formula = flop_registry.get(func.overloadpacket) or _NOT_IN_PYTORCH.get(func.overloadpacket)
         if formula is None and func not in _undivided:
             with self:
                 result = func.decompose(*args, **kwargs)

@@ -9,7 +9,7 @@ from adallava import AdaLlava
 from adallava.bench.made_up_prompts import BEFORE_PICTURE_TOKENS, make_prompts
 from adallava.bench.shapes import NoText, config_of, random_model
 from adallava.errors import InputError
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 
 
 @pytest.mark.parametrize("size", ["7b", "13b"])

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from adallava import AdaLlava
 from adallava.costs.counted import count_costs
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.capabilities import shown_patches, take_pictures
+from adallava.families.capabilities.of_pictures import shown_patches, take_pictures
 from adallava.families.needs import check_needs
-from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.runs.answer_flops import count_flops
 from adallava.scheduling.first import FirstScheduler
 from adallava.selection import build_selector

@@ -23,7 +23,7 @@ from adallava.cli.main import main
 from adallava.costs.counted import count_costs
 from adallava.doctor.live.probe import padded_on_the_right
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.model import build_prompt
 from adallava.processors.picture_cuts import with_pixel_limits
 from adallava.runs.answer_flops import count_flops
@@ -185,8 +185,6 @@ def test_a_smaller_picture_is_what_the_stock_model_is_given(model: AdaLlava) -> 
     ["full", "pool", "downsample", *(pytest.param(each, marks=pytest.mark.long) for each in ("divprune", "fastv"))],
 )
 def test_an_answer_costs_what_pytorch_counts(model: AdaLlava, method: str) -> None:
-    if model.family.name == "qwen3_vl_moe":
-        pytest.skip("the counter does not see the kernel of its experts")
     costs, chosen = count_costs(model.base.config), model.with_method(method)
     for number in (0, 2):
         sample = sample_of(tiny_inputs(model.processor, ["what is it?", "why?", "is it red?"]), number)

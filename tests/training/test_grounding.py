@@ -80,7 +80,7 @@ def test_scales_are_matched_without_turning_anything():
     family = wrap_model(base)
     with torch.no_grad():
         before = family.project(family.encode(PictureInputs(pixels)).features)
-        match_scales(family, pixels)
+        match_scales(family, PictureInputs(pixels))
         after = family.project(family.encode(PictureInputs(pixels)).features)
     words = base.get_input_embeddings().weight
     assert after.square().mean().sqrt().item() == pytest.approx(words.square().mean().sqrt().item(), rel=1e-4)

@@ -22,6 +22,7 @@ from adallava.training.policy import (
     draw_orders,
     log_probability,
 )
+from adallava.training.prompted import Prompted
 from adallava.training.prompts import stack_prompts
 
 
@@ -60,9 +61,8 @@ def test_an_advantage_is_the_reward_less_the_mean_of_the_other_samples():
 def test_rewards_are_what_inference_computes_for_the_same_tokens():
     base = tiny_base()
     family = wrap_model(base)
-    image = family.image_token_id
     question = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12), answer_ids=(21, 2))
-    prompts = stack_prompts([[question]], 16, image, 0)
+    prompts = stack_prompts([[question]], 16, family.image_token_id, 0)
     pixels = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(1))
     indices = torch.tensor([[2, 5, 11]])
 
@@ -80,10 +80,8 @@ def test_rewards_are_what_inference_computes_for_the_same_tokens():
             pixel_values=pixels,
             token_budget=3,
         )
-        objective = PolicyObjective(family, QuestionSelector(family.shape), keep_counts=(3,), num_samples=2)
-        layout = objective.layout(prompts, 3)
-        features = family.encode(PictureInputs(pixels)).features
-        rewards, _ = answer_log_probabilities(family, layout, prompts, features, indices)
+        prompted = Prompted.of(family, prompts, PictureInputs(pixels))
+        rewards, _ = answer_log_probabilities(prompted, prompted.layout(3), indices)
     # The loss is the mean over the answer's two tokens, the reward their sum.
     assert rewards.item() == pytest.approx(-2 * output.loss.item(), rel=1e-4)
 
@@ -96,7 +94,7 @@ def test_the_scorer_learns_to_keep_the_only_token_that_is_rewarded(monkeypatch):
     selector = QuestionSelector(family.shape, width=32, question_width=16, film_width=16, match_width=8, num_heads=2)
     objective = PolicyObjective(family, selector, keep_counts=(2,), num_samples=4)
 
-    def rewarded(family, layout, prompts, features, indices):
+    def rewarded(prompted, layout, indices, repeats):
         hit = (indices == 6).any(dim=1)
         return torch.where(hit, -0.1, -3.0), hit
 
@@ -124,7 +122,7 @@ def test_where_no_choice_pays_the_spread_term_alone_pulls_the_scores_together(mo
     torch.nn.init.normal_(selector.first_score.weight, std=2.0)
     objective = PolicyObjective(family, selector, keep_counts=(2,), num_samples=4, spread_weight=0.1)
 
-    def indifferent(family, layout, prompts, features, indices):
+    def indifferent(prompted, layout, indices, repeats):
         return torch.full((len(indices),), -1.0), torch.zeros(len(indices), dtype=torch.bool)
 
     monkeypatch.setattr("adallava.training.policy.answer_log_probabilities", indifferent)

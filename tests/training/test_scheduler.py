@@ -13,13 +13,14 @@ from truncated_reference import truncated
 from adallava import AdaLlava
 from adallava.adapters import read_adapter_config
 from adallava.cli.main import main
+from adallava.families.picture_inputs import PictureInputs
 from adallava.scheduling.heads import HeadsScheduler
 from adallava.scheduling.layers import LayersScheduler
 from adallava.scheduling.scheduler_contract import Schedule, Units
 from adallava.training import scheduler as scheduler_module
 from adallava.training.base_stage import run_packed
 from adallava.training.missing_layers import draw_missing_layers
-from adallava.training.packing import TokenizedQuestion, pack
+from adallava.training.packing import TokenizedQuestion, pack, shared_positions
 from adallava.training.prompts import stack_prompts
 from adallava.training.recipe import KeepMix, Recipe
 from adallava.training.scheduler import SchedulerObjective
@@ -146,9 +147,10 @@ def test_a_base_learns_with_the_layers_really_gone(six: AdaLlava) -> None:
     packed = pack([[QUESTION]], 0)
     kept = torch.randn(1, 4, TINY_SHAPE.llm_width)
     places = torch.tensor([[0, 3, 5, 9]])
-    run = run_packed(six.family, kept, places, packed, missing_layers=frozenset({3, 5}))
+    shared = shared_positions(six.family, packed, PictureInputs(_pixels()))
+    run = run_packed(six.family, kept, places, packed, shared, missing_layers=frozenset({3, 5}))
     smaller = truncated(six.base, [(0,), (0,), (0,), (), (0,), ()], 1)
-    expected = run_packed(AdaLlava(smaller, None).family, kept, places, packed)
+    expected = run_packed(AdaLlava(smaller, None).family, kept, places, packed, shared)
     torch.testing.assert_close(run.logits, expected.logits)
     assert F.cross_entropy(run.logits, run.targets).isfinite()
 

@@ -15,7 +15,7 @@ from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.engines import check_engine
 from adallava.errors import AdallavaError, InputError, in_short
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.quantization import check_quantization, quantized_copy, stored_bytes
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from adallava.errors import InputError
-from adallava.families.capabilities import made_up_ids, take_pictures
+from adallava.families.capabilities.of_pictures import made_up_ids, take_pictures
 from adallava.model import AdaLlava
 
 BEFORE_PICTURE_TOKENS = 5

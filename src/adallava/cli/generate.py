@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
 
     opened = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.families.capabilities import window_note
+    from adallava.families.capabilities.of_llms import window_note
     from adallava.model import build_prompt
     from adallava.pipeline.prompt_limit import (
         check_prompt_text,
@@ -301,7 +301,7 @@ def _with_pictures(
     whole: Sequence[tuple["Image.Image", "Frame | None"]],
     args: argparse.Namespace,
 ) -> list[BudgetResult]:
-    from adallava.families.capabilities import shown_patches, take_pictures
+    from adallava.families.capabilities.of_pictures import shown_patches, take_pictures
     from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, framed, save_pictures, seen_pictures, with_layers

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from torch import nn
@@ -12,7 +13,7 @@ from adallava.engines.graph_store import GraphStore
 from adallava.engines.watch import ModelWatch
 from adallava.errors import UnsupportedModeError
 from adallava.families.layer_stack import LayerStack, first_obstacle, layer_stack, llm_of
-from adallava.families.tower_kernels import TowerKernels, compiled_kernels, lay_out
+from adallava.families.tower_kernels import TowerKernels, lay_out
 from adallava.families.transformers_internals import attention_of
 
 Level = Literal["eager", "graphs", "compiled"]
@@ -114,8 +115,15 @@ class Room:
         )
 
     def _made_stages(self) -> CapturedStages:
-        kernels = compiled_kernels() if self.level == "compiled" else TowerKernels()
-        return CapturedStages(self.store, self.model, self.lock, kernels)
+        return CapturedStages(self.store, self.model, self.lock, self._tower_kernels())
+
+    def _tower_kernels(self) -> TowerKernels:
+        on_cuda = next(self.model.parameters()).device.type == "cuda"
+        if self.level != "compiled" or not on_cuda or find_spec("triton") is None:
+            return TowerKernels()
+        from adallava.engines.patch_kernels import PATCH_KERNELS
+
+        return PATCH_KERNELS
 
     def _fused(self, stack: LayerStack) -> Stack:
         """Return the stack compiled; as it is, from now on, if its layers are built in another way."""

@@ -1,14 +1,14 @@
 """Model families: which file drives a checkpoint, by its `model_type`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from adallava.checkpoints.files import check_config, check_weights
 from adallava.checkpoints.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.errors import UnsupportedModeError
-from adallava.families.capabilities import MadeFromNothing
+from adallava.families.capabilities.of_classes import MadeFromNothing
 from adallava.families.family_contract import Family
 from adallava.families.given_model import check_class, stock_model
 from adallava.families.quantization import check_unadapted
@@ -87,17 +87,20 @@ def wrap_model(model: Any) -> Family:
     return driven
 
 
-def family_from_nothing() -> MadeFromNothing:
-    """Return the first family, by name, that makes untrained models.
+def family_from_nothing(model_type: str | None = None) -> MadeFromNothing:
+    """Return the family that makes untrained models of a type; by default the first, by name, that makes any.
 
     Raises:
-        UnsupportedModeError: if none does.
+        UnsupportedModeError: if it does not, or none does.
     """
-    for name in family_names():
-        family = load_family_class(name)
-        if isinstance(family, MadeFromNothing):
-            return family
-    raise UnsupportedModeError(f"no family makes a model from nothing: of {', '.join(family_names())} none can")
+    families = {name: load_family_class(name) for name in family_names()}
+    able = {name: cast(MadeFromNothing, one) for name, one in families.items() if isinstance(one, MadeFromNothing)}
+    if model_type is None and able:
+        return next(iter(able.values()))
+    if model_type not in able:
+        what = "a model" if model_type is None else f"a {model_type!r}"
+        raise UnsupportedModeError(f"no family makes {what} from nothing; these do: {', '.join(able) or 'none'}")
+    return able[model_type]
 
 
 def weights_folder(folder_or_id: str) -> Path:

@@ -3,15 +3,15 @@
 What more its tower and projector can do is here, too.
 """
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.capabilities import BlankShape
+from adallava.families.capabilities.of_classes import BlankShape
 from adallava.families.family_contract import TextTower, VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs
@@ -25,6 +25,8 @@ class LlavaFamily(LlavaParts):
     name = "llava"
     transformers_class = "LlavaForConditionalGeneration"
     picture_inputs = ("pixel_values",)
+    blank_tokens: ClassVar[Mapping[str, str]] = {"image_token": "<image>"}
+    blank_picture = "<image>"
 
     @property
     def one_grid(self) -> bool:
@@ -94,11 +96,12 @@ class LlavaFamily(LlavaParts):
         resized = F.interpolate(pixel_values.float(), size=size, mode="bicubic", antialias=True, align_corners=False)
         return resized.to(pixel_values.dtype)
 
-    def project_with_summary(self, pictures: PictureInputs) -> tuple[Tensor, Tensor]:
+    def project_with_summary(self, pictures: PictureInputs) -> tuple[Tensor, Tensor | None]:
         """Return each patch and the class token projected, [I, N, D] and [I, D]; see `AlignsPatches`."""
-        states = self._model.model.vision_tower(pictures.pixel_values).last_hidden_state
-        projected: Tensor = self._model.model.multi_modal_projector(states)
-        return projected[:, 1:], projected[:, 0]
+        tower = self._model.model.vision_tower
+        states = tower(pictures.pixel_values, output_hidden_states=True, return_dict=True).hidden_states
+        projected: Tensor = self._model.model.multi_modal_projector(states[-1])
+        return (projected[:, 1:], projected[:, 0]) if self._has_cls else (projected, None)
 
     def scale_projector(self, factor: Tensor) -> None:
         """Multiply the projector's last layer, in place."""
@@ -107,11 +110,11 @@ class LlavaFamily(LlavaParts):
         last.bias.mul_(factor)
 
     @staticmethod
-    def blank_model(shape: BlankShape, vocab_size: int, image_token_id: int, ids: dict[str, int]) -> Any:
+    def blank_model(shape: BlankShape, vocab_size: int, token_ids: Mapping[str, int], ids: dict[str, int]) -> Any:
         """Return an untrained model; see `MadeFromNothing`."""
         from adallava.families.llava_blank import blank_model
 
-        return blank_model(shape, vocab_size, image_token_id, ids)
+        return blank_model(shape, vocab_size, token_ids["image_token"], ids)
 
     @staticmethod
     def blank_processor(tokenizer: Any, shape: BlankShape, chat_template: str) -> Any:

@@ -5,20 +5,39 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    Qwen2Config,
+    SiglipVisionConfig,
+)
 
-from adallava.families.capabilities import BlankShape
+from adallava.errors import InputError
+from adallava.families.capabilities.of_classes import BlankShape
 from adallava.families.transformers_internals import pil_clip_processor
 
 _CHROMA_GAIN = 2.5
 _QUERY_KEY_GAIN = 1.2
 _COPY_GAIN = 0.5
-_WORD_STRENGTH = 0.4
+WORD_STRENGTH = 0.4
+
+_TOWERS = {cls.model_type: cls for cls in (CLIPVisionConfig, SiglipVisionConfig)}
+_LLMS = {cls.model_type: cls for cls in (LlamaConfig, Qwen2Config)}
+_WITH_CLASS_TOKEN = (CLIPVisionConfig,)
 
 
 def blank_config(shape: BlankShape, vocab_size: int, image_token_id: int, ids: dict[str, int]) -> LlavaConfig:
-    """Translate shapes into a stock `LlavaConfig`."""
-    vision = CLIPVisionConfig(
+    """Translate shapes into a stock `LlavaConfig`.
+
+    Raises:
+        InputError: for a tower or LLM of a type that is not made here.
+    """
+    tower, llm = _tower(shape), _of_type("llm", shape.llm, LlamaConfig, _LLMS)
+    own = {"projection_dim": shape.vision_width} if tower in _WITH_CLASS_TOKEN else {"vision_use_head": False}
+    vision = tower(
         hidden_size=shape.vision_width,
         intermediate_size=shape.vision_mlp_width,
         num_hidden_layers=shape.vision_layers,
@@ -26,9 +45,9 @@ def blank_config(shape: BlankShape, vocab_size: int, image_token_id: int, ids: d
         image_size=shape.image_px,
         patch_size=shape.patch_px,
         hidden_act="relu",
-        projection_dim=shape.vision_width,
+        **own,
     )
-    text = LlamaConfig(
+    text = llm(
         vocab_size=vocab_size,
         hidden_size=shape.llm_width,
         intermediate_size=shape.llm_mlp_width,
@@ -48,12 +67,27 @@ def blank_config(shape: BlankShape, vocab_size: int, image_token_id: int, ids: d
         text_config=text,
         image_token_id=image_token_id,
         vision_feature_layer=-1,
-        vision_feature_select_strategy="default",
+        vision_feature_select_strategy=_strategy(shape),
         projector_hidden_act="gelu",
         image_seq_length=(shape.image_px // shape.patch_px) ** 2,
         tie_word_embeddings=False,
         **ids,
     )
+
+
+def _tower(shape: BlankShape) -> Any:
+    return _of_type("tower", shape.tower, CLIPVisionConfig, _TOWERS)
+
+
+def _strategy(shape: BlankShape) -> str:
+    """Return how the class token, if there is one, is left out."""
+    return "default" if _tower(shape) in _WITH_CLASS_TOKEN else "full"
+
+
+def _of_type(part: str, name: str | None, default: Any, known: dict[str, Any]) -> Any:
+    if name is not None and name not in known:
+        raise InputError(f"[blank] {part} = {name!r} is not made from nothing here: give one of {', '.join(known)}")
+    return default if name is None else known[name]
 
 
 def blank_model(shape: BlankShape, vocab_size: int, image_token_id: int, ids: dict[str, int]) -> Any:
@@ -75,8 +109,8 @@ def blank_processor(tokenizer: Any, shape: BlankShape, chat_template: str) -> An
         ),
         tokenizer=tokenizer,
         patch_size=shape.patch_px,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
+        vision_feature_select_strategy=_strategy(shape),
+        num_additional_image_tokens=int(_tower(shape) in _WITH_CLASS_TOKEN),
         chat_template=chat_template,
     )
 
@@ -112,7 +146,7 @@ def cosine_filters(width: int, patch_px: int) -> Tensor:
         key=lambda uv: (uv[0] ** 2 + uv[1] ** 2, uv),
     )
     filters = torch.zeros(width, 3, patch_px, patch_px, dtype=torch.float64)
-    for index in range(width - width % 3):
+    for index in range(min(width - width % 3, 3 * len(frequencies))):
         u, v = frequencies[index // 3]
         gain = 1.2 * (1 + math.hypot(u, v)) / patch_px
         filters[index] = gain * channels[index % 3][:, None, None] * torch.outer(cosines[:, v], cosines[:, u])
@@ -125,23 +159,30 @@ def initialise(model: LlavaForConditionalGeneration) -> None:
 
     Fan-in scaling instead of std 0.02, residual outputs scaled by depth; see `_initialise_tower` for the tower.
     """
-    depth = {"vision_tower": model.config.vision_config.num_hidden_layers}
-    depth["language_model"] = model.config.text_config.num_hidden_layers
-    for name, module in model.named_modules():
+    layers = model.config.vision_config.num_hidden_layers
+    for name, part in model.model.named_children():
+        initialise_linear(part, model.config.text_config.num_hidden_layers if name == "language_model" else layers)
+    initialise_linear(model.lm_head, layers)
+    # Words enter with the strength of what attention and MLP add to them: weaker ones are lost after a layer.
+    nn.init.normal_(model.get_input_embeddings().weight, std=WORD_STRENGTH)
+    _initialise_tower(model.model.vision_tower, model.config.vision_config)
+    initialise_llm(model.model.language_model)
+
+
+@torch.no_grad()
+def initialise_linear(part: nn.Module, layers: int) -> None:
+    """Draw a part's matrices by their fan-in; those that put out what is added to the states, by its depth, too."""
+    for name, module in part.named_modules():
         if isinstance(module, nn.Linear):
-            layers = depth["language_model" if "language_model" in name else "vision_tower"]
-            is_output = name.endswith(("out_proj", "fc2", "o_proj", "down_proj"))
+            is_output = name.endswith(("out_proj", "fc2", "o_proj", "down_proj", "attn.proj"))
             scale = (2 * layers) ** -0.5 if is_output else 1.0
             nn.init.normal_(module.weight, std=scale * module.in_features**-0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    # Words enter with the strength of what attention and MLP add to them: weaker ones are lost after a layer.
-    nn.init.normal_(model.get_input_embeddings().weight, std=_WORD_STRENGTH)
-    _initialise_tower(model.model.vision_tower, model.config.vision_config)
-    _initialise_llm(model.model.language_model)
 
 
-def _initialise_llm(llm: nn.Module) -> None:
+@torch.no_grad()
+def initialise_llm(llm: nn.Module) -> None:
     """Let attention find and copy from the start, in the space in which words and patches were aligned.
 
     Each head's query projection starts near its key projection, so that a word attends to patches that show it; each
@@ -159,7 +200,7 @@ def _initialise_llm(llm: nn.Module) -> None:
             module.o_proj.weight.add_(_COPY_GAIN * values.flatten(0, 1).T)
 
 
-def _initialise_tower(tower: nn.Module, config: CLIPVisionConfig) -> None:
+def _initialise_tower(tower: nn.Module, config: Any) -> None:
     """Give the tower what is slow to learn: where a patch is, what edges look like, who its neighbours are.
 
     Positions start as 2-D sinusoids, patch filters as cosines, and each head's query and key projection as the
@@ -169,7 +210,7 @@ def _initialise_tower(tower: nn.Module, config: CLIPVisionConfig) -> None:
     for name, parameter in tower.named_parameters():
         if name.endswith("position_embedding.weight"):
             parameter.zero_()
-            parameter[1:] = sinusoid_2d(side, side, config.hidden_size)
+            parameter[-side * side :] = sinusoid_2d(side, side, config.hidden_size)
         elif name.endswith("patch_embedding.weight"):
             parameter.copy_(cosine_filters(config.hidden_size, config.patch_size))
     for name, module in tower.named_modules():

@@ -1,4 +1,4 @@
-"""How the small steps of a tower's layers run: as the stock tower does, or fused; and how its weights lie in memory.
+"""How the small steps of a tower's layers run: as the stock tower's do, or each in one kernel; and how its weights lie.
 
     stock      norm (6 kernels)   qkv   rotary (14)   attention   proj   norm (6)   gate   up   act, product   down
     here       1                        1                                1                      1
@@ -9,7 +9,6 @@ values). Such weights are moved to rows that are, and the parameters become view
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol, Self, runtime_checkable
 
 import torch
@@ -49,21 +48,11 @@ def rms_normed(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 @dataclass(frozen=True)
 class TowerKernels:
-    """The functions above, or the same compiled."""
+    """The functions above, or others that do the same."""
 
     arranged: Callable[..., tuple[Tensor, Tensor, Tensor]] = arranged
     gated: Callable[[Tensor, Tensor], Tensor] = gated
     rms_normed: Callable[[Tensor, Tensor, float], Tensor] = rms_normed
-
-
-@cache
-def compiled_kernels() -> TowerKernels:
-    """Return them compiled, once for all numbers of patches: pictures come in every size."""
-    return TowerKernels(
-        torch.compile(arranged, dynamic=True),
-        torch.compile(gated, dynamic=True),
-        torch.compile(rms_normed, dynamic=True),
-    )
 
 
 @runtime_checkable
@@ -103,6 +92,20 @@ class OtherMLP(nn.Module):
         # Rows of padding are zeros, so that what comes of them is.
         passed = self._kernels.gated(_wider(gate, hidden, width), _wider(up, hidden, width))
         return F.linear(passed, down.weight.as_strided((len(down.weight), width), (width, 1)), down.bias)
+
+
+class OtherEmbed(nn.Module):
+    """Stands where patches are embedded: a convolution whose steps are its patches is one product."""
+
+    def __init__(self, embed: Any) -> None:
+        """Run a stock embedding's weights."""
+        super().__init__()
+        self.embed = embed
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return the patches' embeddings, [S, C]."""
+        convolution = self.embed.proj
+        return F.linear(patches.to(convolution.weight.dtype), convolution.weight.flatten(1), convolution.bias)
 
 
 def with_kernels(block: Any, kernels: TowerKernels) -> dict[str, nn.Module]:

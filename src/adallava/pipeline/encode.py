@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from adallava.families.capabilities import resized, some_pictures, with_attention, with_budget_token
+from adallava.families.capabilities.of_towers import resized, some_pictures, with_attention, with_budget_token
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.layout import Layout

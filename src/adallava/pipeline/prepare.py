@@ -8,14 +8,9 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError, BudgetError
-from adallava.families.capabilities import (
-    companions_of,
-    decoder_of,
-    placeholder_orders,
-    side_rows,
-    tower_runs,
-    whole_images,
-)
+from adallava.families.capabilities.of_llms import decoder_of, side_rows
+from adallava.families.capabilities.of_pictures import tower_runs, whole_images
+from adallava.families.capabilities.of_tokens import companions_of, placeholder_orders
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.pipeline.allocate import method_counts
 from adallava.pipeline.call import Request

@@ -9,7 +9,7 @@ import torch
 
 from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.family_contract import Family
 from adallava.pipeline.allocate import allocate_units, run_everything
 from adallava.pipeline.call import Request
@@ -142,7 +142,12 @@ def _run_of(family: Family, request: Request, prepared: Prepared | PreparedInsid
     if isinstance(prepared, PreparedInside):
         program = LayerProgram(prepared.drops, additions=_additions(prepared.prepared, prepared.drops))
         return LLMRun(family, request, prepared.prepared, program, prepared)
-    return LLMRun(family, request, prepared, LayerProgram(additions=_additions(prepared)))
+    return LLMRun(family, request, prepared, program_of(prepared))
+
+
+def program_of(prepared: Prepared) -> LayerProgram:
+    """Return the program of layers over what a method before the LLM left, without a schedule."""
+    return LayerProgram(additions=_additions(prepared))
 
 
 def _additions(prepared: Prepared, drops: LayerDrops | None = None) -> AddedRows | None:

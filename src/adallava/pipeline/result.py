@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adallava.families.capabilities import window_tokens
+from adallava.families.capabilities.of_llms import window_tokens
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import check_indices
 from adallava.pipeline.clock import StageClock

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -119,14 +120,13 @@ def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
 def _render(page: _Page) -> str:
     """Return the page as HTML. What comes from the run is escaped; its policy lets only our scripts run."""
     results = without_leaders(page.results)
-    leaders = has_leaders(page.results)
     runs = [NamedResults("", results, page.table.merging)]
     if page.other is not None:
         runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
     axes = axes_of([cell for run in runs for cell in run.results.cells])
     hard = hard_samples(results, page.table)
     packed = samples_json(page.columns, page.pictures, hard)
-    budgets = _sample_budgets(results)
+    budgets, judged = _sample_budgets(results), _verdicts(page)
     plotly_js, page_js = get_plotlyjs(), _page_script()
     return (
         _environment()
@@ -139,7 +139,6 @@ def _render(page: _Page) -> str:
             overlay=page.overlay,
             full=tables.full_cell(results),
             alarms=alarm_lines(results),
-            leaders=leaders,
             majority=None if results.majority is None else majority_words(results.majority),
             cut=cut_words(results.seen),
             flagged=[cell for cell in results.cells if cell.flagged],
@@ -151,22 +150,9 @@ def _render(page: _Page) -> str:
             hard_known=hard is not None,
             hard_words="" if results.hard_split is None else hard_words(results.hard_split),
             has_draws=any(cell.draws > 1 for cell in results.cells),
-            budgets=verdicts.budget_rows(results) if leaders else [],
-            front=_front(results),
-            answers_note=clock_note(results.cells, None),
-            timing_notes=[
-                f"batch {size}: {note}"
-                for size in timed_batch_sizes(results.cells)
-                if (note := clock_note(results.cells, size))
-            ],
-            areas_note=table_clock_note(results.cells) if any(area.axis == "ms" for area in results.areas) else "",
-            pairs=verdicts.pair_rows(results),
-            least=least_range(results.comparisons),
-            area_least=least_range(results.area_comparisons),
-            area_pairs=verdicts.area_pair_rows(results),
-            areas=verdicts.area_table(results),
+            **_clock_notes(results),
+            **judged,
             dials=dials_part(results),
-            timings=verdicts.timing_table(results),
             rows=tables.cell_rows(results, page.roofline),
             roofline=page.roofline,
             parts=tables.part_columns(results),
@@ -179,7 +165,9 @@ def _render(page: _Page) -> str:
             responses_complete=packed["responses_complete"],
             sample_budgets=budgets,
             first_budget=_first_budget(results, budgets),
-            cells_json=_json_for_html({**cells_json(runs), "fronts": fronts_json(results), "leaders": leaders}),
+            cells_json=_json_for_html(
+                {**cells_json(runs), "fronts": fronts_json(results), "leaders": judged["leaders"]}
+            ),
             samples_json=_json_for_html(packed),
             # Ours, not the run's: the only texts that go in unescaped.
             style=Markup(_asset("page.css")),
@@ -188,6 +176,32 @@ def _render(page: _Page) -> str:
             script_hashes=" ".join(_csp_hash(script) for script in (plotly_js, page_js)),
         )
     )
+
+
+def _verdicts(page: _Page) -> dict[str, Any]:
+    """Return what is said of who is ahead of whom, by the template's names."""
+    results, leaders = without_leaders(page.results), has_leaders(page.results)
+    return {
+        "leaders": leaders,
+        "budgets": verdicts.budget_rows(results) if leaders else [],
+        "front": _front(results),
+        "pairs": verdicts.pair_rows(results),
+        "least": least_range(results.comparisons),
+        "area_least": least_range(results.area_comparisons),
+        "area_pairs": verdicts.area_pair_rows(results),
+        "areas": verdicts.area_table(results),
+        "timings": verdicts.timing_table(results),
+    }
+
+
+def _clock_notes(results: Results) -> dict[str, Any]:
+    """Return what is said of the milliseconds of answers, timed batches and areas, by the template's names."""
+    by_size = {size: clock_note(results.cells, size) for size in timed_batch_sizes(results.cells)}
+    return {
+        "answers_note": clock_note(results.cells, None),
+        "timing_notes": [f"batch {size}: {note}" for size, note in by_size.items() if note],
+        "areas_note": table_clock_note(results.cells) if any(area.axis == "ms" for area in results.areas) else "",
+    }
 
 
 @cache

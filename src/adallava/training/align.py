@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.errors import InputError
-from adallava.families.capabilities import AlignsPatches
+from adallava.families.capabilities.of_towers import AlignsPatches
 from adallava.families.picture_inputs import PictureInputs
 from adallava.tasks.scenes import COLORS, SHAPES, SIZES
 from adallava.training.examples import PLACES
+from adallava.training.pictures import Beside, picture_inputs
 
 _TEMPERATURE = 4.0
 
@@ -64,29 +65,32 @@ class AlignmentLoss(nn.Module):
         return single
 
     def forward(
-        self, projected: Tensor, summary: Tensor, embedding: Tensor, labels: Mapping[str, Tensor]
+        self, projected: Tensor, summary: Tensor | None, embedding: Tensor, labels: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Return the loss per attribute.
 
         Args:
             projected: [B, N, D] vision tokens as the LLM reads them.
-            summary: [B, D] the class token's output, projected likewise.
+            summary: [B, D] the class token's output, projected likewise; None of a tower without one.
             embedding: [V, D] the LLM's input embeddings.
             labels: int64 [B, N] per attribute, -1 = not labelled.
         """
         # What the LLM's first RMSNorm does to a token, without its weights.
-        features, summary = (F.rms_norm(tokens, tokens.shape[-1:]) for tokens in (projected, summary))
-        losses, named, present = {}, [], []
+        features = F.rms_norm(projected, projected.shape[-1:])
+        losses, vocabulary, present = {}, [], []
         for name, group in self.groups.items():
             words = F.normalize(torch.stack([embedding[ids].mean(0) for ids in group]), dim=-1)
             losses[name] = self._loss(_TEMPERATURE * features @ words.T, labels[name])
-            named.append(_TEMPERATURE * summary @ words.T)
+            vocabulary.append(words)
             values = torch.arange(len(group), device=labels[name].device)
             present.append((labels[name].unsqueeze(-1) == values).any(dim=1))
         losses["place"] = self._loss(self.place(features), labels["place"])
         losses["background"] = self._loss(self.background(features), labels["background"])
-        logits = torch.cat(named, dim=-1).float() - self.absent
-        losses["summary"] = F.binary_cross_entropy_with_logits(logits, torch.cat(present, dim=-1).float())
+        if summary is not None:
+            named = _TEMPERATURE * F.rms_norm(summary, summary.shape[-1:]) @ torch.cat(vocabulary).T
+            losses["summary"] = F.binary_cross_entropy_with_logits(
+                named.float() - self.absent, torch.cat(present, dim=-1).float()
+            )
         return losses
 
     @staticmethod
@@ -104,15 +108,18 @@ class AlignObjective(nn.Module):
         self.base: Any = family.model
         self.family, self.alignment = family, alignment
 
-    def forward(self, pixel_values: Tensor, labels: Mapping[str, Tensor], **_: Any) -> dict[str, Tensor]:
+    def forward(
+        self, pixel_values: Tensor, labels: Mapping[str, Tensor], beside: Beside | None = None, **_: Any
+    ) -> dict[str, Tensor]:
         """Return `loss` and each attribute's share of it."""
-        projected, summary = self.family.project_with_summary(PictureInputs(pixel_values))
+        pictures = picture_inputs(self.family, pixel_values, beside)
+        projected, summary = self.family.project_with_summary(pictures)
         losses = self.alignment(projected, summary, self.base.get_input_embeddings().weight, labels)
         return {"loss": torch.stack(tuple(losses.values())).mean(), **losses}
 
 
 @torch.no_grad()
-def match_scales(family: AlignsPatches, pixel_values: Tensor) -> None:
+def match_scales(family: AlignsPatches, pictures: PictureInputs) -> None:
     """Give vision tokens the strength of word embeddings, and let the output matrix start as the words.
 
     The alignment loss sees directions only. Vision tokens much stronger than words would drown them in the LLM's
@@ -120,9 +127,9 @@ def match_scales(family: AlignsPatches, pixel_values: Tensor) -> None:
 
     Args:
         family: the model.
-        pixel_values: [B, 3, H, W] typical pictures.
+        pictures: typical ones.
     """
     words = family.model.get_input_embeddings().weight
-    projected = family.project_all(family.encode(PictureInputs(pixel_values)))
+    projected = family.project_all(family.encode(pictures))
     family.scale_projector(words.square().mean().sqrt() / projected.square().mean().sqrt())
     family.model.get_output_embeddings().weight.copy_(F.rms_norm(words, words.shape[1:]) / words.shape[1] ** 0.5)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.family_contract import Family
-from adallava.families.picture_inputs import PictureInputs
 from adallava.scheduling.scheduler_contract import Units, half_of_layers
 from adallava.selection.selector_contract import Selection
 from adallava.training.grounding import grounding_loss
 from adallava.training.keep import draw_keep, select_tokens
 from adallava.training.missing_layers import draw_missing_layers, without_layers
-from adallava.training.packing import IGNORE, Packed, packed_mask, packed_positions
+from adallava.training.packing import IGNORE, Packed, packed_mask, packed_positions, shared_positions
+from adallava.training.pictures import Beside, one_grid_of, picture_inputs
 from adallava.training.recipe import KeepMix
 
 
@@ -30,7 +30,7 @@ class PackedRun:
         logits: [A, V] where each of the batch's A answer tokens must follow.
         targets: [A] the ids that should follow.
         hidden_states: input of each layer and output of the last, [B, S, D] each; None unless asked for.
-        position_ids: [B, S].
+        position_ids: [B, S], or [R, B, S].
         mask: [B, 1, S, S] bool.
     """
 
@@ -46,6 +46,7 @@ def run_packed(
     kept: Tensor,
     vision_positions: Tensor,
     packed: Packed,
+    shared: Tensor,
     *,
     with_hidden_states: bool = False,
     missing_layers: frozenset[int] = frozenset(),
@@ -57,12 +58,13 @@ def run_packed(
         kept: [B, K, D] projected vision tokens.
         vision_positions: [B, K] their patch indices.
         packed: the questions.
+        shared: positions of what they share; see `shared_positions`.
         with_hidden_states: True to return every layer's input.
         missing_layers: LLM layers that are passed over; not together with `with_hidden_states`.
     """
     mask = packed_mask(packed, kept.shape[1])
     bias = torch.zeros_like(mask, dtype=kept.dtype).masked_fill(~mask, torch.finfo(kept.dtype).min)
-    position_ids = packed_positions(packed, vision_positions, family.shape.num_vision_tokens)
+    position_ids = packed_positions(packed, vision_positions, shared)
     model = without_layers(family, missing_layers) if missing_layers else family.model
     result = family.llm_of(model)(
         inputs_embeds=torch.cat(
@@ -120,20 +122,23 @@ class BaseObjective(nn.Module):
         asked_patches: Tensor | None = None,
         reference_rows: Tensor | None = None,
         reference_patches: Tensor | None = None,
+        beside: Beside | None = None,
         **_: Any,
     ) -> dict[str, Tensor]:
         """Return `loss`, and the loss and accuracy of answer tokens by way of leaving tokens out."""
+        pictures = picture_inputs(self.family, pixel_values, beside)
+        grid, shared = one_grid_of(self.family, pictures), shared_positions(self.family, packed, pictures)
         packed = packed.to(pixel_values.device)
-        features = self.family.encode(PictureInputs(pixel_values)).features
+        features = self.family.encode(pictures).features
         keep = draw_keep(self.keep, features.shape[1])
-        selection = select_tokens(keep, features, self.family.shape.grid, evidence)
+        selection = select_tokens(keep, features, grid, evidence)
         missing = self._draw_missing()
         grounded = (
             self.ground_weight > 0 and not missing and asked_patches is not None and selection.merge_weights is None
         )
         kept = self.family.project(selection.apply(features))
         run = run_packed(
-            self.family, kept, selection.indices, packed, with_hidden_states=grounded, missing_layers=missing
+            self.family, kept, selection.indices, packed, shared, with_hidden_states=grounded, missing_layers=missing
         )
         answered = F.cross_entropy(run.logits.float(), run.targets)
         suffix = f"_without_{len(missing)}" if missing else ""

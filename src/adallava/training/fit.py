@@ -38,6 +38,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Start with empty running sums of the parts of the loss."""
         self._schedule_steps = schedule_steps
         self._selector_learning_rate = selector_learning_rate
+        self._started = time.perf_counter()
         self._sums: dict[str, torch.Tensor] = {}
         self._steps: dict[str, int] = defaultdict(int)
         super().__init__(*args, **kwargs)
@@ -65,10 +66,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the mean of each part of the loss since the last line of the log."""
+        """Add the mean of each part of the loss since the last line of the log, and the seconds of this process."""
         for name, total in self._sums.items():
             logs[name] = round(float(total) / self._steps[name], 5)
         self._sums, self._steps = {}, defaultdict(int)
+        logs["seconds"] = round(time.perf_counter() - self._started, 2)
         super().log(logs, *args, **kwargs)
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:

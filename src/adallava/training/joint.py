@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.selection.gumbel import gumbel_noise
 from adallava.training.base_stage import BaseObjective
 from adallava.training.packing import Packed
+from adallava.training.pictures import Beside
 from adallava.training.policy import PolicyObjective, Scored, answer_log_probabilities
+from adallava.training.prompted import kept_in_order
 from adallava.training.prompts import PromptBatch
 
 _GREEDY_NOISE = 0.3
@@ -35,13 +37,13 @@ class JointObjective(nn.Module):
         packed: Packed,
         prompts: PromptBatch,
         evidence: Tensor | None = None,
+        beside: Beside | None = None,
         **labels: Any,
     ) -> dict[str, Tensor]:
         """Return `loss` and its parts, of stage `base` or of the policy and the base on its sets."""
         if float(torch.rand(())) < self.others_share:
-            return self.others(pixel_values, packed, evidence, **labels)  # type: ignore[no-any-return]
-        prompts = prompts.to(pixel_values.device)
-        outputs, scored = self.policy.step(pixel_values, prompts)
+            return self.others(pixel_values, packed, evidence, beside=beside, **labels)  # type: ignore[no-any-return]
+        outputs, scored = self.policy.step(pixel_values, prompts, beside=beside)
         answered, right = self._answer(prompts, scored)
         return {
             **outputs,
@@ -53,11 +55,6 @@ class JointObjective(nn.Module):
     def _answer(self, prompts: PromptBatch, scored: Scored) -> tuple[Tensor, Tensor]:
         """Return the cross-entropy per answer token from nearly greedy sets, and which answers are right."""
         noisy = scored.scores + _GREEDY_NOISE * gumbel_noise(scored.scores)
-        chances, right = answer_log_probabilities(
-            self.policy.family,
-            self.policy.layout(prompts, scored.keep_count),
-            prompts,
-            scored.features,
-            noisy.topk(scored.keep_count, dim=1).indices.sort(dim=1).values,
-        )
+        indices = kept_in_order(noisy.argsort(dim=1, descending=True), scored.layout.keep_counts)
+        chances, right = answer_log_probabilities(scored.prompted, scored.layout, indices)
         return -chances.sum() / (prompts.labels != IGNORED_LABEL).sum(), right

@@ -129,7 +129,9 @@ def text_check(family: Family, processor: Any) -> CheckText:
         except UnicodeEncodeError as error:
             return f"question or answer is no valid text ({error.reason})"
         ids = tokenize(question, answer)
-        num_tokens = len(ids.prefix_ids) + family.shape.num_vision_tokens + len(ids.suffix_ids) + len(ids.answer_ids)
+        # Of a model that sees a picture at its own size, or in tiles, its size alone would say how many it has.
+        of_picture = family.shape.num_vision_tokens if family.one_grid else 1
+        num_tokens = len(ids.prefix_ids) + of_picture + len(ids.suffix_ids) + len(ids.answer_ids)
         if most_tokens is not None and num_tokens > most_tokens:
             return f"picture, question and answer are {num_tokens} tokens, and the model reads {most_tokens} at most"
         return None

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adallava.families.capabilities.of_tokens import HasPositionRows
+from adallava.families.family_contract import Family
+from adallava.families.picture_inputs import PictureInputs
+
 IGNORE = -100
 
 
@@ -101,17 +105,39 @@ def packed_mask(packed: Packed, num_kept: int) -> Tensor:
     return ((causal & real & (same | to_shared)) | itself)[:, None]
 
 
-def packed_positions(packed: Packed, vision_positions: Tensor, num_vision_tokens: int) -> Tensor:
-    """Return position ids [B, S]: those of the unpruned prompt ("original").
+def shared_positions(family: Family, packed: Packed, pictures: PictureInputs) -> Tensor:
+    """Return the positions of what all questions of a picture share, [R, B, P + N + 1], on the device.
+
+    The last is that of the first token behind the picture.
+
+    Args:
+        family: the model, which puts each picture's placeholders in one run.
+        packed: the questions.
+        pictures: of B prompts, all of as many tokens.
+    """
+    batch, prefix = packed.prefix_ids.shape
+    rows, columns = family.grids(pictures)[0]
+    num_tokens = rows * columns
+    count = torch.arange(prefix + num_tokens + 1).expand(1, batch, -1)
+    if not isinstance(family, HasPositionRows):
+        return count.to(family.device)
+    images = torch.full((batch, num_tokens), family.image_token_id)
+    # Any token of text stands for what comes behind.
+    ids = torch.cat([packed.prefix_ids.cpu(), images, torch.full((batch, 1), family.pad_token_id)], dim=1)
+    companions = family.companions(ids, torch.ones_like(ids), pictures)
+    return companions.get("position_ids", count).to(family.device)
+
+
+def packed_positions(packed: Packed, vision_positions: Tensor, shared: Tensor) -> Tensor:
+    """Return position ids [B, S], or [R, B, S] for R > 1 rows: those of the unpruned prompt ("original").
 
     Args:
         packed: the questions.
         vision_positions: [B, K] patch index of each kept token.
-        num_vision_tokens: N, which the text after the image starts behind.
+        shared: [R, B, P + N + 1], see `shared_positions`.
     """
-    batch, prefix = packed.prefix_ids.shape
-    before = torch.arange(prefix, device=vision_positions.device).expand(batch, -1)
-    return torch.cat(
-        [before, prefix + vision_positions, prefix + num_vision_tokens + packed.offset],
-        dim=1,
-    )
+    prefix = packed.prefix_ids.shape[1]
+    before, behind = shared[..., :prefix], shared[..., -1:]
+    vision = shared[..., prefix:-1].gather(-1, vision_positions.expand(len(shared), -1, -1))
+    positions = torch.cat([before, vision, behind + packed.offset], dim=-1)
+    return positions[0] if len(positions) == 1 else positions

@@ -13,23 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.budget import TokenBudget
-from adallava.families.family_contract import Family, VisionFeatures
-from adallava.families.picture_inputs import PictureInputs
-from adallava.pipeline.encode import budget_ratios
-from adallava.pipeline.layout import IGNORED_LABEL, Layout, plan_layout
-from adallava.pipeline.pack import assemble
-from adallava.pipeline.selector_inputs import selection_input
+from adallava.families.family_contract import Family
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.selection.gumbel import gumbel_noise
 from adallava.selection.question import QuestionSelector
-from adallava.selection.selector_contract import Selection
+from adallava.training.pictures import Beside, picture_inputs
+from adallava.training.prompted import NEVER, Prompted, kept_in_order, repeated_images, run_llm
 from adallava.training.prompts import PromptBatch
 
 LOWEST_REWARD = -5.0
 _ADVANTAGE_FLOOR = 0.05
 
 
-def draw_orders(scores: Tensor, num_samples: int) -> Tensor:
+def draw_orders(scores: Tensor, num_samples: int = 1) -> Tensor:
     """Draw orders of all tokens from the Plackett-Luce distribution of the scores: [R * S, N] int64.
 
     Sorting scores + Gumbel noise is such a draw; its first K are a sample without replacement (Kool et al., 2019).
@@ -38,17 +35,20 @@ def draw_orders(scores: Tensor, num_samples: int) -> Tensor:
     return (repeated + gumbel_noise(repeated)).argsort(dim=1, descending=True)
 
 
-def log_probability(scores: Tensor, orders: Tensor, keep_count: int) -> Tensor:
+def log_probability(scores: Tensor, orders: Tensor, keep_count: int | Tensor) -> Tensor:
     """Return the log-probability of drawing the first K of each order, in that order: [R * S].
 
     Args:
         scores: [R * S, N] with gradient.
         orders: [R * S, N] from `draw_orders`.
-        keep_count: K.
+        keep_count: K, or [R * S] of each row.
     """
     ordered = scores.gather(1, orders)
     left = ordered.flip(1).logcumsumexp(dim=1).flip(1)
-    return (ordered - left)[:, :keep_count].sum(dim=1)
+    if isinstance(keep_count, int):
+        return (ordered - left)[:, :keep_count].sum(dim=1)
+    behind = torch.arange(orders.shape[1], device=orders.device) >= keep_count.unsqueeze(1)
+    return (ordered - left).masked_fill(behind, 0).sum(dim=1)
 
 
 def advantages(rewards: Tensor, num_samples: int) -> Tensor:
@@ -73,29 +73,24 @@ def evidence_loss(scores: Tensor, asked_patches: Tensor) -> Tensor:
 
 
 def answer_log_probabilities(
-    family: Family, layout: Layout, prompts: PromptBatch, features: Tensor, indices: Tensor
+    prompted: Prompted, layout: Layout, indices: Tensor, repeats: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Return the log-probability of each answer from the kept tokens, [R], and whether it is the greedy one.
+    """Return the log-probability of each answer from the kept tokens, [R * repeats], and whether it is the greedy one.
 
     With gradients into the base, if they are enabled.
 
     Args:
-        family: the base.
+        prompted: R prompts with answers.
         layout: of these prompts, for the number of tokens that `indices` keeps.
-        prompts: R prompts with answers.
-        features: [R, N, C] tower features.
-        indices: [R, K] ascending.
+        indices: [J * repeats, Kmax] ascending; see `Prompted.answering`.
+        repeats: of each prompt.
     """
-    kept = family.project(Selection(indices, layout.keep_counts).apply(features))
-    batch = assemble(family, layout, prompts.input_ids, kept, indices, "original", prompts.labels)
-    hidden = family.llm_of(family.model)(
-        inputs_embeds=batch.inputs_embeds,
-        attention_mask=batch.attention_mask,
-        position_ids=batch.position_ids,
-        use_cache=False,
-    ).last_hidden_state
-    assert batch.labels is not None
-    return answer_chances(family, hidden, batch.labels)
+    prepared, labels = prompted.answering(layout, indices, repeats)
+    targets = labels[:, 1:]
+    columns = (targets != IGNORED_LABEL).any(dim=0).nonzero()[:, 0]
+    logits, wanted = run_llm(prompted.family, prepared, columns), targets[:, columns]
+    answers = wanted != IGNORED_LABEL
+    return _chances(logits[answers], wanted[answers], answers)
 
 
 def answer_chances(family: Family, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,27 +103,32 @@ def answer_chances(family: Family, hidden: Tensor, labels: Tensor) -> tuple[Tens
     """
     targets = labels[:, 1:]
     answers = targets != IGNORED_LABEL
-    logits = family.model.get_output_embeddings()(hidden[:, :-1][answers]).float()
-    wanted = targets[answers]
-    row = answers.nonzero()[:, 0]
+    return _chances(family.model.get_output_embeddings()(hidden[:, :-1][answers]), targets[answers], answers)
+
+
+def _chances(logits: Tensor, wanted: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `answer_chances` does, from the logits, [A, V], and ids, [A], at the True places of [R, columns]."""
+    logits, row = logits.float(), answers.nonzero()[:, 0]
     chances = -F.cross_entropy(logits, wanted, reduction="none")
-    total = torch.zeros(len(targets), device=chances.device).index_add(0, row, chances)
+    total = torch.zeros(len(answers), device=chances.device).index_add(0, row, chances)
     wrong = (logits.argmax(-1) != wanted).float()
-    right = torch.zeros(len(targets), device=chances.device).index_add(0, row, wrong) == 0
+    right = torch.zeros(len(answers), device=chances.device).index_add(0, row, wrong) == 0
     return total, right
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What one step of the policy gradient scored. R prompts.
+    """What one step of the policy gradient scored.
 
     Attributes:
-        features: [R, N, C] tower features.
-        scores: [R, N], without gradient.
+        prompted: its prompts.
+        layout: of them.
+        scores: [J, N], without gradient.
         keep_count: K of the step.
     """
 
-    features: Tensor
+    prompted: Prompted
+    layout: Layout
     scores: Tensor
     keep_count: int
 
@@ -169,63 +169,52 @@ class PolicyObjective(nn.Module):
         pixel_values: Tensor,
         prompts: PromptBatch,
         asked_patches: Tensor | None = None,
+        beside: Beside | None = None,
         **_: Any,
     ) -> dict[str, Tensor]:
         """Return `loss`, the mean `reward`, the share of right answers by K, and the scores' `spread`."""
-        return self.step(pixel_values, prompts.to(pixel_values.device), asked_patches)[0]
+        return self.step(pixel_values, prompts, asked_patches, beside)[0]
 
     def step(
-        self, pixel_values: Tensor, prompts: PromptBatch, asked_patches: Tensor | None = None
+        self,
+        pixel_values: Tensor,
+        prompts: PromptBatch,
+        asked_patches: Tensor | None = None,
+        beside: Beside | None = None,
     ) -> tuple[dict[str, Tensor], Scored]:
         """Return what `forward` does, and the scores that it came from."""
         keep_count = self.keep_counts[int(torch.randint(len(self.keep_counts), ()))]
-        with torch.no_grad():
-            features = self.family.encode(PictureInputs(pixel_values)).features[prompts.picture]
-        scores = self._scores(prompts, features, keep_count)
-        orders = draw_orders(scores, self.num_samples)
-        drawn = prompts.repeat(self.num_samples)
+        prompted = Prompted.of(self.family, prompts, picture_inputs(self.family, pixel_values, beside))
+        layout = prompted.layout(keep_count)
+        scores = prompted.scores(self.selector, layout)
+        repeated = repeated_images(layout, scores, self.num_samples)
+        orders = draw_orders(repeated)
+        counts = repeated_images(layout, torch.tensor(layout.keep_counts), self.num_samples)
         with torch.no_grad():
             rewards, right = answer_log_probabilities(
-                self.family,
-                self.layout(drawn, keep_count),
-                drawn,
-                features.repeat_interleave(self.num_samples, dim=0),
-                orders[:, :keep_count].sort(dim=1).values,
+                prompted, layout, kept_in_order(orders, counts.tolist()), self.num_samples
             )
-        repeated = scores.repeat_interleave(self.num_samples, dim=0)
-        chances = log_probability(repeated, orders, keep_count) / keep_count**0.5
+        chances = self._chances(layout, repeated, orders, counts)
         gains = advantages(rewards.clamp_min(LOWEST_REWARD), self.num_samples)
-        loss = -(gains * chances).mean() + self.spread_weight * scores.square().mean()
+        real = scores > NEVER / 2
+        spread = scores.square().where(real, 0).sum() / real.sum()
+        loss = -(gains * chances).mean() + self.spread_weight * spread
         if self.evidence_weight and asked_patches is not None:
             loss = loss + self.evidence_weight * evidence_loss(scores, asked_patches)
         outputs = {
             "loss": loss,
             "reward": rewards.mean(),
             f"right_{keep_count}": right.float().mean(),
-            "spread": scores.detach().std(),
+            "spread": spread.detach().sqrt(),
         }
-        return outputs, Scored(features, scores.detach(), keep_count)
+        return outputs, Scored(prompted, layout, scores.detach(), keep_count)
 
-    def _scores(self, prompts: PromptBatch, features: Tensor, keep_count: int) -> Tensor:
-        layout = self.layout(prompts, keep_count)
-        inputs = selection_input(
-            self.family,
-            layout,
-            prompts.input_ids,
-            VisionFeatures(features, None),
-            budget_ratios(layout, features.device),
-            seeds=[0] * len(prompts.input_ids),
-        )
-        return self.selector.scores(inputs)
-
-    def layout(self, prompts: PromptBatch, keep_count: int) -> Layout:
-        """Return the layout of whole prompts that keep K tokens each, on the family's device."""
-        return plan_layout(
-            prompts.input_ids,
-            prompts.attention_mask,
-            tokens_per_image=[self.family.shape.num_vision_tokens] * len(prompts.input_ids),
-            image_token_id=self.family.image_token_id,
-            budgets=[TokenBudget(count=keep_count)] * len(prompts.input_ids),
-            side="right",
-            labels=prompts.labels,
-        ).to(self.family.device)
+    def _chances(self, layout: Layout, scores: Tensor, orders: Tensor, keep_counts: Tensor) -> Tensor:
+        """Return the log-probability of each repeat of each prompt's images, over the root of its K, [R * S]."""
+        device = scores.device
+        of_images = log_probability(scores, orders, keep_counts.to(device))
+        per_prompt = [prompt.num_images for prompt in layout.prompts for _ in range(self.num_samples)]
+        kept = [sum(prompt.keep_counts) for prompt in layout.prompts for _ in range(self.num_samples)]
+        prompt_of = torch.repeat_interleave(torch.tensor(per_prompt)).to(device)
+        total = torch.zeros(len(kept), device=device).index_add(0, prompt_of, of_images)
+        return total / torch.tensor(kept, dtype=torch.float32).clamp_min(1).sqrt().to(device)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.training.packing import TokenizedQuestion
 
 
@@ -42,12 +42,22 @@ def stack_prompts(
     pad_token_id: int,
 ) -> PromptBatch:
     """Make one row of each question of each picture, with N placeholders for its image."""
+    heads = [[*questions[0].prefix_ids, *[image_token_id] * num_vision_tokens] for questions in pictures]
+    return stack_behind(heads, pictures, pad_token_id)
+
+
+def stack_behind(
+    heads: Sequence[Sequence[int]], pictures: Sequence[Sequence[TokenizedQuestion]], pad_token_id: int
+) -> PromptBatch:
+    """Make one row of each question of each picture, behind what stands before them all.
+
+    Args:
+        heads: of each picture, the prompt's ids up to the text behind the picture, its placeholders among them.
+        pictures: the questions of each.
+        pad_token_id: for the ends of rows.
+    """
     rows = [
-        (
-            picture,
-            [*question.prefix_ids, *[image_token_id] * num_vision_tokens, *question.suffix_ids],
-            question,
-        )
+        (picture, [*heads[picture], *question.suffix_ids], question)
         for picture, questions in enumerate(pictures)
         for question in questions
     ]

@@ -42,8 +42,15 @@ KeepCounts = Annotated[tuple[Count, ...], Field(min_length=1)]
 class BlankModel(_Part):
     """Shapes of a model made from nothing; see `adallava.training.blank`."""
 
+    family: str | None = None
+    """`model_type`; None = the first family that makes models from nothing."""
+    tower: str | None = None
+    """`model_type` of its tower; None = the family's own."""
+    llm: str | None = None
+    """`model_type` of its LLM, likewise."""
     image_px: int = Field(default=224, gt=0, le=MAX_PICTURE_PX)
     patch_px: int = Field(default=14, gt=0, le=MAX_PICTURE_PX)
+    """Side of what one vision token shows."""
     vision_width: Width
     vision_layers: Layers
     vision_heads: Heads

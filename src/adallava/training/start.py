@@ -14,9 +14,13 @@ from adallava.families.family_contract import Family
 from adallava.processors.stock_processor import AdaLlavaProcessor, folder_or_id_of
 from adallava.tasks.scenes import PATCH_COUNT
 from adallava.training.blank import write_blank
-from adallava.training.recipe import Recipe
+from adallava.training.pictures import PictureForm, picture_form
+from adallava.training.recipe import Recipe, StageName
 
 BLANK_FOLDER = "blank"
+
+PACKED_STAGES: tuple[StageName, ...] = ("align", "base", "joint")
+"""In which the base learns, from questions packed behind one picture."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Start:
         found: folder that it was loaded from.
         folder: where its files are once the output is claimed.
         name: as the user calls it: a bundled name, a folder or a hub id.
+        form: how its processor shows pictures to it.
     """
 
     family: Family
@@ -36,6 +41,7 @@ class Start:
     found: Path
     folder: str
     name: str
+    form: PictureForm
 
     def keep_blank(self) -> None:
         """Put a model that was made from nothing into the output folder, whole or not at all."""
@@ -63,25 +69,42 @@ def load_start(
     Raises:
         InputError: nothing to start from, two things to start from, or labelled patches for another grid.
         CheckpointError: if the model is missing or damaged.
-        UnsupportedModeError: for a model whose pictures differ in their number of tokens.
+        UnsupportedModeError: for a model that the stage cannot train.
     """
     given = _find_start(recipe, start_from)
     found = _blank(recipe, output, scratch) if given is None else given
     family = load_family(str(found), dtype=torch.float32, device=pick_device(device), attn_implementation="sdpa")
-    if not family.one_grid:
-        raise UnsupportedModeError(
-            f"{str(found)!r} is of the family {family.model.config.model_type!r}, whose pictures differ in their "
-            "number of tokens: only models that cut every picture to one size can be trained"
-        )
-    num_tokens = family.shape.num_vision_tokens
-    if recipe.needs_labels and num_tokens != PATCH_COUNT:
+    processor = AdaLlavaProcessor.from_pretrained(str(found))
+    form = picture_form(family, processor)
+    _check_form(recipe.stage, family, str(found), form)
+    if recipe.needs_labels and (form.num_images, form.num_tokens) != (1, PATCH_COUNT):
         raise InputError(
             f"this recipe learns from the {PATCH_COUNT} labelled patches of the bundled scenes, and {str(found)!r} has "
-            f"{num_tokens} vision tokens: set keep.evidence, ground_weight and evidence_weight to 0"
+            f"{form.num_tokens} vision tokens of each, in {form.num_images} image(s): set keep.evidence, ground_weight "
+            "and evidence_weight to 0"
         )
-    processor = AdaLlavaProcessor.from_pretrained(str(found))
     folder = output / BLANK_FOLDER if given is None else found
-    return Start(family, processor, found, str(folder), start_from or str(folder))
+    return Start(family, processor, found, str(folder), start_from or str(folder), form)
+
+
+def _check_form(stage: StageName, family: Family, name: str, form: PictureForm) -> None:
+    """Refuse a stage that a family's pictures do not allow; a controller of stage `question` learns on every family.
+
+    Raises:
+        UnsupportedModeError: with the reason.
+    """
+    told = f"{name!r} is of the family {family.name!r}, "
+    if stage in PACKED_STAGES and not form.in_one_run:
+        raise UnsupportedModeError(
+            f"{told}which reads more of a picture than one run of placeholders (tiles, text of its own around them, or "
+            f"rows that are added in its layers), and stage {stage!r} packs questions behind that: only stage "
+            "'question' trains a controller on it"
+        )
+    if stage not in ("question", *PACKED_STAGES) and not form.alone:
+        raise UnsupportedModeError(
+            f"{told}which reads more of a picture than pixels of one size, and stage {stage!r} is for models that read "
+            "these alone: only stage 'question' trains a controller on it"
+        )
 
 
 def _find_start(recipe: Recipe, start_from: str | None) -> Path | None:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.families.capabilities import with_budget_token
+from adallava.families.capabilities.of_towers import with_budget_token
 from adallava.families.family_contract import Family
 from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.gumbel import gumbel_top_k
 from adallava.training.base_stage import run_packed
-from adallava.training.packing import Packed
+from adallava.training.packing import Packed, shared_positions
 
 
 class StraightThroughObjective(nn.Module):
@@ -44,6 +44,7 @@ class StraightThroughObjective(nn.Module):
         indices, gates = gumbel_top_k(logits, [keep_count] * len(pixel_values), tau=self.tau)
         gated = vision.features * gates.unsqueeze(-1).to(vision.features.dtype)
         kept = gated.gather(1, indices.unsqueeze(-1).expand(-1, -1, gated.shape[-1]))
-        run = run_packed(self.family, self.family.project(kept), indices, packed.to(pixel_values.device))
+        shared = shared_positions(self.family, packed, PictureInputs(pixel_values))
+        run = run_packed(self.family, self.family.project(kept), indices, packed.to(pixel_values.device), shared)
         loss = F.cross_entropy(run.logits.float(), run.targets)
         return {"loss": loss, "accuracy": (run.logits.argmax(-1) == run.targets).float().mean()}

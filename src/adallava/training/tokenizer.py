@@ -1,20 +1,19 @@
 """A byte-level BPE tokenizer learned from the words of a task."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from adallava.tasks.scenes import KINDS, make_questions, make_scene
 
-IMAGE_TOKEN = "<image>"
 END_TOKEN = "</s>"
 PAD_TOKEN = "<pad>"
 
 # No beginning-of-sequence token: the picture's tokens play that part. The line break ends the question.
-CHAT_TEMPLATE = (
+_CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}PICTURE{% endfor %}"
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}{{ '\n' }}"
     "{% else %}{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}</s>"
     "{% endif %}{% endfor %}"
@@ -29,8 +28,19 @@ def scenes_corpus(num_scenes: int = 400) -> Iterable[str]:
             yield question.answer
 
 
-def learn_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Learn a byte-level BPE with digits kept apart; any text survives encode and decode."""
+def chat_template(picture: str) -> str:
+    """Return the template of a prompt in which a picture is written like that."""
+    return _CHAT_TEMPLATE.replace("PICTURE", picture)
+
+
+def learn_tokenizer(corpus: Iterable[str], vocab_size: int, special: Mapping[str, str]) -> PreTrainedTokenizerFast:
+    """Learn a byte-level BPE with digits kept apart; any text survives encode and decode.
+
+    Args:
+        corpus: texts.
+        vocab_size: of tokens in all.
+        special: tokens of pictures, by transformers' names.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -41,7 +51,7 @@ def learn_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[PAD_TOKEN, END_TOKEN, IMAGE_TOKEN],
+        special_tokens=[PAD_TOKEN, END_TOKEN, *special.values()],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -50,7 +60,7 @@ def learn_tokenizer(corpus: Iterable[str], vocab_size: int) -> PreTrainedTokeniz
         tokenizer_object=tokenizer,
         pad_token=PAD_TOKEN,
         eos_token=END_TOKEN,
-        extra_special_tokens={"image_token": IMAGE_TOKEN},
+        extra_special_tokens=dict(special),
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )

@@ -85,7 +85,11 @@ class _Shared:
 
     def indices(self, lists: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
         """Return lists of indices as tuples."""
-        return None if lists is None else tuple(self(tuple(map(self, one))) for one in lists)
+        return None if lists is None else tuple(map(self._known_indices, map(tuple, lists)))
+
+    def _known_indices(self, indices: tuple[int, ...]) -> tuple[int, ...]:
+        known: tuple[int, ...] | None = self._known.get(indices)
+        return self(tuple(map(self, indices))) if known is None else known
 
 
 def _to_cell(label: str, answers: list[Answer]) -> AnswerCell:
