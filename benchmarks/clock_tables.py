@@ -1,6 +1,6 @@
 """Tables of what the clock and the memory said: for `show.py`, from the files that the benchmarks write."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adallava.families.overview import ABILITIES, family_facts
@@ -338,3 +338,43 @@ def _first_tokens(qwen: Figures) -> str:
         f"Qwen2.5-VL-7B's: **{plain:.0f} ms** to the first token with a quarter of {qwen['num_vision_tokens']} tokens, "
         f"**{compiled:.0f}** compiled, {stock:.0f} in stock."
     )
+
+
+def served(made: Mapping[str, Any]) -> list[str]:
+    """Return what a budget gave inside vLLM, as ratios to every token."""
+    rows = [
+        "| K | prompt tokens | first token, alone | requests/s, 32 at once | right, % |",
+        "| ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in made["budgets"]:
+        kept = round(256 * row["token_budget"]) if row["token_budget"] <= 1 else round(row["token_budget"])
+        rows.append(
+            f"| {kept} | {row['prompt_tokens']} | {row['ttft_ratio']:.2f} × | {row['requests_per_s_ratio']:.2f} × | "
+            f"{100 * row['accuracy']:.1f} |"
+        )
+    return rows
+
+
+def served_target(made: Mapping[str, Any]) -> list[str]:
+    """Return the same load without the controller and with it."""
+    rows = [
+        "| target for p95, ms | requests | p50, ms | p95, ms | mean budget | last budget | right, % |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in made["loads"]:
+        target = "none" if row["target_ms"] is None else f"{row['target_ms']:.0f}"
+        rows.append(
+            f"| {target} | {row['requests']} | {row['ttft_p50_ms']:.0f} | {row['ttft_p95_ms']:.0f} | "
+            f"{row['mean_budget']:.2f} | {row['last_budget']:g} | {100 * row['accuracy']:.1f} |"
+        )
+    return rows
+
+
+def served_on_paper(made: Mapping[str, Any]) -> list[str]:
+    """Return what measured parts come to on a GPU."""
+    paper = made["on_paper"]
+    return [
+        f"{paper['first_tokens_per_s_ratio']:.1f} × as many first tokens a second, "
+        f"{paper['answers_per_s_ratio']:.1f} × as many answers of 33 tokens, and "
+        f"{paper['requests_in_the_same_cache_ratio']:.1f} × as many requests in the same KV cache."
+    ]

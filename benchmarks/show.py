@@ -31,6 +31,7 @@ PAGES = (
     "docs/training.md",
     "docs/trust.md",
     "docs/engines.md",
+    "docs/serving.md",
     "src/adallava/bundled/tiny/README.md",
 )
 _SHAPES = ("speed_qwen2.5-vl-7b", "speed_qwen3-vl-8b")
@@ -375,6 +376,10 @@ TABLES = {
     "engines_provenance": lambda: clock_tables.provenance(_published("engines")),
     "quantization": lambda: clock_tables.quantization(_published("quantization")),
     "quantization_provenance": lambda: clock_tables.provenance(_published("quantization")),
+    "served": lambda: clock_tables.served(_published("serving")),
+    "served_target": lambda: clock_tables.served_target(_published("serving")),
+    "served_on_paper": lambda: clock_tables.served_on_paper(_published("serving")),
+    "served_provenance": lambda: clock_tables.provenance(_published("serving")),
     "speed": lambda: clock_tables.speed(_published("speed")),
     "speed_fp8": lambda: clock_tables.speed(_published("speed_fp8")),
     "speed_fp8_provenance": lambda: clock_tables.provenance(_published("speed_fp8")),

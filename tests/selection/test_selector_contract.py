@@ -12,7 +12,14 @@ from selector_inputs import SHAPE, every_selector, make_selector, planned_counts
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from adallava.selection.selector_contract import OwnCountMethod, RoundingMethod, SelectionInput, Selector, TowerLayer
+from adallava.selection.selector_contract import (
+    OwnCountMethod,
+    RoundingMethod,
+    SelectionInput,
+    Selector,
+    TowerLayer,
+    reads_question,
+)
 
 N = SHAPE.num_vision_tokens
 
@@ -47,6 +54,16 @@ def _check_exactly_k(selector: Selector, keep_counts: list[int]) -> None:
 @pytest.mark.newest
 def test_exactly_k_unique_tokens_are_kept_in_order(selector: Selector) -> None:
     _check_exactly_k(selector)
+
+
+def test_a_method_that_reads_no_question_chooses_alike_for_another(selector: Selector) -> None:
+    if reads_question(selector):
+        pytest.skip("it may read the question")
+    inputs = selection_input(planned_counts(selector, [11]))
+    gone = {name: torch.full_like(getattr(inputs, name), torch.nan) for name in ("question_embeds", "word_embeds")}
+    gone["text_relevance"] = torch.full_like(inputs.features[..., 0], torch.nan)
+    with torch.no_grad():
+        assert torch.equal(selector.select(inputs).indices, selector.select(replace(inputs, **gone)).indices)
 
 
 def test_a_row_is_chosen_alike_in_any_batch(selector: Selector) -> None:

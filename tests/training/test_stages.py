@@ -267,6 +267,15 @@ def test_a_model_from_nothing_of_unknown_parts_is_refused_in_a_line(tmp_path, mo
         train_stage(recipe("align", blank=BLANK | blank, trained=("visual",)), tmp_path / "run", device=CPU)
 
 
+def test_a_controller_without_anything_to_choose_is_refused(tmp_path):
+    base = tiny_llava(tmp_path / "base")
+    nothing = recipe("question", keep={"keep_counts": [16, 99]})
+    with pytest.raises(
+        InputError, match=r"keep_counts = \[16, 99\]: .* has 16 vision tokens a picture, so that nothing"
+    ):
+        train_stage(nothing, tmp_path / "run", start_from=str(base), device=CPU)
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("family", ["tiny-qwen2.5-vl", "tiny-siglip-qwen2"])

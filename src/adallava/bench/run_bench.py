@@ -194,7 +194,9 @@ def _measured(
         "peak_memory_bytes": max(peaks) - idle_bytes if peaks else None,
         "floor_ms": dict(floor_ms),
         "over_floor": {
-            name: spreads[name].median / least for name, least in floor_ms.items() if name in spreads and least > 0.0
+            name: spreads[name].median / least
+            for name, least in floor_ms.items()
+            if name in spreads and least > 0.0 and spreads[name].median > 0.0
         },
     }
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from adallava.checkpoints.files import check_config, check_weights
 from adallava.checkpoints.hub import CONFIG_FILES, MODEL_FILES, find_folder
@@ -12,7 +13,7 @@ from adallava.families.capabilities.of_classes import MadeFromNothing
 from adallava.families.family_contract import Family
 from adallava.families.given_model import check_class, stock_model
 from adallava.families.quantization import check_unadapted
-from adallava.families.stock_loading import load_stock
+from adallava.families.stock_loading import load_stock, load_stock_without_llm
 from adallava.families.transformers_version import check_transformers
 from adallava.registry import family_names, load_family_class
 
@@ -67,6 +68,33 @@ def load_family(
             attn_implementation=attn_implementation,
         )
     )
+    return driven
+
+
+def load_without_llm(
+    folder_or_id: str, *, embeddings: nn.Module, dtype: str | torch.dtype, device: torch.device
+) -> Family:
+    """Load the tower and the projector alone, for an LLM that runs elsewhere; see `load_family`.
+
+    The family embeds text by what it is given, has no layer of the LLM, and answers nothing.
+
+    Args:
+        folder_or_id: a folder, or a hub id; see `find_checkpoint`.
+        embeddings: of that LLM, from ids, with `num_embeddings`.
+        dtype: "auto", or a floating-point type.
+        device: to load to.
+
+    Raises:
+        CheckpointError: if there is no readable config, or the weights are missing or damaged.
+        UnsupportedModeError: for a family that is not supported, or quantised weights.
+    """
+    folder = find_checkpoint(folder_or_id)
+    check_transformers()
+    family = load_family_class(_supported(check_config(folder), folder_or_id))
+    stock = load_stock_without_llm(
+        family.transformers_class, str(folder), embeddings=embeddings, dtype=dtype, device=device
+    )
+    driven: Family = family(stock)
     return driven
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from adallava.checkpoints.files import weight_files
 from adallava.checkpoints.weights_header import check_claims, check_safetensors
@@ -30,6 +31,39 @@ def load_stock(
     Raises:
         CheckpointError: if files are missing or damaged, or the weights do not fill the model, or are not all finite.
     """
+    cls, config = _class_and_config(class_name, folder)
+    model, unexpected = _from_files(
+        cls, config, folder, dtype=dtype, device=device, attn_implementation=attn_implementation
+    )
+    _check_all_read(unexpected, folder)
+    _check_finite(model, folder)
+    return model.eval()
+
+
+def load_stock_without_llm(
+    class_name: str, folder: str, *, embeddings: nn.Module, dtype: str | torch.dtype, device: torch.device
+) -> Any:
+    """Return a model as `load_stock` does, without the LLM's layers and its head, and with the embeddings given.
+
+    Raises:
+        CheckpointError: as `load_stock`.
+    """
+    cls, config = _class_and_config(class_name, folder)
+    text = config.get_text_config()
+    text.num_hidden_layers = 0
+    if getattr(text, "layer_types", None) is not None:
+        text.layer_types = []
+    # On the host they are mapped pages: what is thrown away here is never read.
+    host = torch.device("cpu")
+    model, _ = _from_files(cls, config, folder, dtype=dtype, device=host, attn_implementation="sdpa")
+    model.set_input_embeddings(embeddings)
+    model.lm_head = nn.Identity()
+    _check_finite(model, folder)
+    return model.to(device).eval()
+
+
+def _class_and_config(class_name: str, folder: str) -> tuple[Any, Any]:
+    """Return transformers' class and the config at `folder`, whose weights claim what it says."""
     import transformers
 
     cls = getattr(transformers, class_name)
@@ -41,10 +75,29 @@ def load_stock(
             [check_safetensors(path) for path in weight_files(Path(folder))],
             tower_positions=num_position_values(getattr(config, "vision_config", None)),
         )
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a damaged config makes transformers raise
+        raise CheckpointError(f"cannot load the model at {folder!r}: {in_short(error)}") from error
+    return cls, config
+
+
+def _from_files(
+    cls: Any,
+    config: Any,
+    folder: str,
+    *,
+    dtype: str | torch.dtype,
+    device: torch.device,
+    attn_implementation: str,
+) -> tuple[Any, Iterable[Any]]:
+    """Return the model that a config names, with every weight of it from files, and the stored names it has not."""
+    try:
         # Its table of missing weights is not printed: they are an error here, with a message.
         with errors_alone():
             model, loading = cls.from_pretrained(
                 folder,
+                config=config,
                 dtype=dtype,
                 attn_implementation=attn_implementation,
                 # Each weight goes straight to its place: no copy of the whole on the host, in another type or not.
@@ -56,8 +109,6 @@ def load_stock(
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
-    except CheckpointError:
-        raise
     except Exception as error:  # whatever a damaged config or a missing package makes transformers raise
         raise CheckpointError(f"cannot load the model at {folder!r}: {in_short(error)}") from error
     # transformers fills what is missing with random numbers and goes on.
@@ -74,9 +125,7 @@ def load_stock(
             f"the weights at {folder!r} do not fill the model: {len(unfilled)} are missing or of another "
             f"shape, the first {unfilled[0]}{hint}"
         )
-    _check_all_read(loading["unexpected_keys"], folder)
-    _check_finite(model, folder)
-    return model.eval()
+    return model, loading["unexpected_keys"]
 
 
 def _check_all_read(unexpected: Iterable[Any], folder: str) -> None:

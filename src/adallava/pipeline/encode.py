@@ -115,8 +115,8 @@ def _encode_resized(
         images = torch.tensor(same, dtype=torch.int64).to(family.device, non_blocking=True)
         smaller = resized(family, some_pictures(family, pictures, same), selector.tower_grid(keep_count, grid))
         places = selector.places(keep_count, grid).to(family.device, non_blocking=True)
-        made: dict[int | None, Tensor] = {None: smaller.features, **dict(smaller.levels.items())}
-        for name, tokens in made.items():
+        made: list[tuple[int | None, Tensor]] = [(None, smaller.features), *smaller.levels.items()]
+        for name, tokens in made:
             size = (longest, tokens.shape[-1])
             full = tokens.new_zeros((len(same), *size)).index_copy(1, places, tokens)
             table = tables.get(name, tokens.new_zeros((len(kinds), *size)))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from adallava.budget import TokenBudget
-from adallava.errors import BudgetError
+from adallava.errors import BudgetError, InputError
 from adallava.pipeline.allocate import MethodCounts, allocate_tokens
 from adallava.pipeline.read_prompts import Columns, FoundImages, check_shapes, find_images, on_host, question_tokens
 
@@ -198,6 +198,8 @@ def plan_layout(
     foreign = (None,) * len(ids) if inserted is None else inserted.columns
     is_question = question_tokens(ids, real, image_token_id, labels, foreign)
     found = find_images(ids, real, image_token_id, tokens_per_image, orders)
+    for sample, one in enumerate(found):
+        _check_beside_images(sample, foreign[sample], one)
     prompts = tuple(
         _plan(one, budgets[sample], method, ids[sample][is_question[sample]], _hidden(inserted, sample))
         for sample, one in enumerate(found)
@@ -220,6 +222,20 @@ def _plan(
     counts = allocate_tokens(budget, found.sizes, method, found.images)
     place = None if hidden is None else int(np.searchsorted(found.columns, hidden))
     return PromptPlan(found.columns, found.places, counts.kept, budget, counts.asked, found.sizes, question, place)
+
+
+def _check_beside_images(sample: int, column: int | None, found: FoundImages) -> None:
+    """Refuse an inserted token among the placeholders of one image: what it reads would be a part of that.
+
+    Raises:
+        InputError: naming the sample and the image.
+    """
+    for image, places in enumerate(found.places):
+        if column is not None and found.columns[places.min()] < column < found.columns[places.max()]:
+            raise InputError(
+                f"sample {sample} ends, or has its first label, among the placeholders of image {image}, where a "
+                "latency token cannot stand: set the labels of the prompt to -100, and do not truncate it"
+            )
 
 
 def _counted(prompts: Sequence[PromptPlan], width: int) -> Tensor:

@@ -7,11 +7,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adallava.errors import AdallavaError, BudgetError
+from adallava.errors import AdallavaError, BudgetError, InputError
 from adallava.families.capabilities.of_llms import decoder_of, side_rows
 from adallava.families.capabilities.of_pictures import tower_runs, whole_images
 from adallava.families.capabilities.of_tokens import companions_of, placeholder_orders
 from adallava.families.family_contract import Family, VisionFeatures
+from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.allocate import method_counts
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import check_own_counts, declared_inputs
@@ -185,6 +186,21 @@ def _check_full(layout: Layout) -> None:
             )
 
 
+@dataclass(frozen=True)
+class ChosenRows:
+    """What the LLM reads of I images, before it is put between the text.
+
+    Attributes:
+        embeds: [I, Kmax, D]; rows past an image's K are never read.
+        selection: which tokens they are.
+        added: what is added to their states behind layers of the LLM, [I, Kmax, D] by layer.
+    """
+
+    embeds: Tensor
+    selection: Selection
+    added: Mapping[int, Tensor]
+
+
 def prepare(
     family: Family,
     selector: Selector | None,
@@ -219,12 +235,45 @@ def prepare(
             mark(part)
         batch = assemble(family, layout, input_ids, None, None, request.positions, request.labels, request.pad_token_id)
         return Prepared(batch, layout, None, selector, grids, runs, wholes)
+    chosen = choose_rows(
+        family, selector, layout, request, pictures, language=language, vision=vision, clock=clock, stages=stages
+    )
+    layout = arranged(layout, chosen.selection.indices)
+    batch = stages.run(
+        family.model,
+        "assemble",
+        partial(assemble, family),
+        replace(layout, prompts=()),  # Host's alone: all that is gathered from lies in the tables.
+        *(input_ids, chosen.embeds, chosen.selection.indices),
+        *(request.positions, request.labels, request.pad_token_id),
+    )
+    return Prepared(batch, layout, chosen.selection, selector, grids, runs, wholes, added=chosen.added)
+
+
+def choose_rows(
+    family: Family,
+    selector: Selector | None,
+    layout: Layout,
+    request: Request,
+    pictures: PictureInputs,
+    *,
+    language: Language | None = None,
+    vision: VisionFeatures | None = None,
+    clock: StageClock | None = None,
+    stages: Stages = PLAIN,
+) -> ChosenRows:
+    """Run tower, method and projector, where something is kept. Arguments as for `prepare`, and:
+
+    Args:
+        pictures: of the request.
+    """
+    mark = (lambda part: None) if clock is None else clock.mark
     ratios = budget_ratios(layout, family.device)
     if vision is None:
         vision = encode(family, selector, pictures, layout.keep_counts, ratios, stages=stages)
         mark("vision")
-    inputs = selection_input(family, layout, input_ids, vision, ratios, request.seeds, selector, language)
-    selection = choose(selector, inputs, grids, stages=stages)
+    inputs = selection_input(family, layout, request.input_ids, vision, ratios, request.seeds, selector, language)
+    selection = choose(selector, inputs, family.grids(pictures), stages=stages)
     if layout.keep_counts == layout.tokens_per_image:
         mark("selector")
         vision_embeds = stages.run(family.model, "project all", family.project_all, vision)
@@ -238,16 +287,23 @@ def prepare(
         vision_embeds = stages.run(family.model, "project", partial(_project, family.project), kept, counts)
     added = _added(family, vision, selection, layout, stages)
     mark("projector")
-    layout = arranged(layout, selection.indices)
-    batch = stages.run(
-        family.model,
-        "assemble",
-        partial(assemble, family),
-        replace(layout, prompts=()),  # Host's alone: all that is gathered from lies in the tables.
-        *(input_ids, vision_embeds, selection.indices),
-        *(request.positions, request.labels, request.pad_token_id),
-    )
-    return Prepared(batch, layout, selection, selector, grids, runs, wholes, added=added)
+    return ChosenRows(vision_embeds, selection, added)
+
+
+def choose_from_pictures(
+    family: Family, selector: Selector, request: Request, *, language: Language | None = None
+) -> ChosenRows:
+    """Plan a batch and return what is kept of its pictures, for an LLM that runs elsewhere.
+
+    Raises:
+        InputError: for a request without pictures, or whose prompts and pictures do not fit together.
+    """
+    if request.pictures is None:
+        raise InputError("there is nothing to choose from without pictures")
+    layout = _plan(family, selector, request.on_host()).to(family.device)
+    request = request.to(family.device)
+    assert request.pictures is not None
+    return choose_rows(family, selector, layout, request, request.pictures, language=language)
 
 
 def _added(

@@ -16,11 +16,11 @@ from adallava.records.names import EmptyCause
 from adallava.records.picture_frames import Frame, seen_share
 from adallava.records.what_ran import WhatRan
 
-WITHOUT_PATCHES = "without patches"
-"""Context of validating a line whose sets of patches nobody will read: most of what a record takes in memory."""
-
 PICTURES_JOINED = "+"
 """Between what tells the pictures of one sample apart."""
+
+WITHOUT_PATCHES = "without patches"
+"""Context of validating a line whose sets of patches nobody will read: most of what a record takes in memory."""
 
 _RAN_FIELDS = frozenset(WhatRan.model_fields)
 _ONE_PICTURE = WhatRan.model_fields["whole_images"].default

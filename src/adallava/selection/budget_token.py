@@ -25,6 +25,7 @@ class BudgetTokenSelector(Method, nn.Module):
     """
 
     name: ClassVar[str] = "budget-token"
+    reads_question: ClassVar[bool] = False
     learned: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]] = frozenset({Need.BUDGET_TOKEN})
 

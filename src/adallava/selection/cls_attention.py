@@ -15,6 +15,7 @@ class ClsAttentionSelector(Method):
     """
 
     name: ClassVar[str] = "cls-attention"
+    reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLS_TOKEN, Need.FEATURE_LAYER})
 
     def select(self, inputs: SelectionInput) -> Selection:

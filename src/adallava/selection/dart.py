@@ -44,6 +44,7 @@ class DartSelector(Method):
     """
 
     name: ClassVar[str] = "dart"
+    reads_question: ClassVar[bool] = False
     reads_states: ClassVar[bool] = True
 
     def __init__(self, *, layer: int = 2, image_pivots: int = 4, text_pivots: int = 4) -> None:

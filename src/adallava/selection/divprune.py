@@ -26,6 +26,7 @@ class DivPruneSelector(Method):
     """
 
     name: ClassVar[str] = "divprune"
+    reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.PROJECTED})
 
     def select(self, inputs: SelectionInput) -> Selection:

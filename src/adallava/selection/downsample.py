@@ -20,6 +20,7 @@ class DownsampleSelector(Method):
     """
 
     name: ClassVar[str] = "downsample"
+    reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.RESIZED_PICTURE})
     merges: ClassVar[bool] = True
     per_sample: ClassVar[bool] = False

@@ -14,6 +14,7 @@ class FeatureNormSelector(Method):
     """
 
     name: ClassVar[str] = "feature-norm"
+    reads_question: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
         """Choose exactly `inputs.keep_counts[i]` tokens of image i."""

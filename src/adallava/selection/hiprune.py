@@ -42,6 +42,7 @@ class HiPruneSelector(Method):
     """
 
     name: ClassVar[str] = "hiprune"
+    reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.ATTENTION_RECEIVED})
 
     def __init__(self, alpha: float = 0.1, depth: float = 0.375) -> None:

@@ -11,6 +11,7 @@ class PoolSelector(Method):
     """Cuts the grid into K cells and averages each; the centre patch gives the merged token its position."""
 
     name: ClassVar[str] = "pool"
+    reads_question: ClassVar[bool] = False
     merges: ClassVar[bool] = True
     per_sample: ClassVar[bool] = False
 

@@ -31,6 +31,7 @@ class PruMergeKSelector(Method):
     """
 
     name: ClassVar[str] = "prumerge-k"
+    reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLS_TOKEN, Need.LAST_LAYER})
     merges: ClassVar[bool] = True
 

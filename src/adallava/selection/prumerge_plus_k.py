@@ -18,6 +18,7 @@ class PruMergePlusKSelector(PruMergeKSelector):
     """
 
     name: ClassVar[str] = "prumerge-plus-k"
+    reads_question: ClassVar[bool] = False
 
     def priority(self, attention: Tensor, keep_counts: tuple[int, ...]) -> Tensor:
         """Return attention, and more than any attention where a token is of the half that is spread evenly."""

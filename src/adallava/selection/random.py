@@ -17,6 +17,7 @@ class RandomSelector(Method):
     """
 
     name: ClassVar[str] = "random"
+    reads_question: ClassVar[bool] = False
     draws: ClassVar[bool] = True
 
     def select(self, inputs: SelectionInput) -> Selection:

@@ -36,6 +36,7 @@ class ScopeSelector(Method):
     """
 
     name: ClassVar[str] = "scope"
+    reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.ATTENTION_RECEIVED})
     asked_attention = (AskedAttention(1.0, of_class_token=True),)
 

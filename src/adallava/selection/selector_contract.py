@@ -366,6 +366,14 @@ def draws_at_random(selector: object) -> bool:
     return bool(getattr(selector, "draws", False))
 
 
+def reads_question(selector: object) -> bool:
+    """Return whether a method's choice may depend on the prompt's text; not if a class attribute says otherwise.
+
+    Where choices are cached, one that does not is found again for another question about the same picture.
+    """
+    return bool(getattr(selector, "reads_question", True))
+
+
 def top_k_in_order(scores: Tensor, keep_counts: Sequence[int]) -> Tensor:
     """Return the indices of each row's K highest scores in ascending order, [I, Kmax] int64.
 

@@ -28,6 +28,7 @@ class ToMeSelector(Method):
     """
 
     name: ClassVar[str] = "tome"
+    reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURE_LAYER})
     merges: ClassVar[bool] = True
     # What is merged into what is the picture's own; which places are left is not, wherever rounds halve.

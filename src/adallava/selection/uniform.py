@@ -11,6 +11,7 @@ class UniformSelector(Method):
     """Cuts the grid into K cells and keeps the patch nearest each cell's centre. All tokens at K = N."""
 
     name: ClassVar[str] = "uniform"
+    reads_question: ClassVar[bool] = False
     per_sample: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:

@@ -26,6 +26,7 @@ class VisionZipSelector(Method):
     """
 
     name: ClassVar[str] = "visionzip"
+    reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CLS_TOKEN, Need.FEATURE_LAYER})
     merges: ClassVar[bool] = True
 

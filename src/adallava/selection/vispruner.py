@@ -39,6 +39,7 @@ class VisPrunerSelector(Method):
     """
 
     name: ClassVar[str] = "vispruner"
+    reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.ATTENTION_RECEIVED})
     asked_attention = (AskedAttention(1.0, of_class_token=True),)
 

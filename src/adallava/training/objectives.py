@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from adallava.adapters import load_adapter, load_scheduler, weights_sha256
-from adallava.errors import InputError
+from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.capabilities.of_towers import aligning
 from adallava.families.family_contract import Family
@@ -18,6 +18,7 @@ from adallava.scheduling.scheduler_contract import Scheduler
 from adallava.selection import build_selector
 from adallava.selection.budget_token import BudgetTokenSelector
 from adallava.selection.question import QuestionSelector
+from adallava.selection.selector_contract import Need
 from adallava.training.align import AlignmentLoss, AlignObjective
 from adallava.training.base_stage import BaseObjective
 from adallava.training.collate import Collator, both_ways, packed_questions, separate_prompts
@@ -185,6 +186,11 @@ def scorer_for(recipe: Recipe, family: Family) -> QuestionSelector | None:
 def _build_budget_token(recipe: Recipe, family: Family, processor: Any) -> Built:
     _train_only(family.model, ())
     torch.manual_seed(recipe.seed)
+    if Need.BUDGET_TOKEN not in family.provides:
+        raise UnsupportedModeError(
+            f"stage 'budget-token' sends a token through the tower, which this {family.name!r} model's does not take: "
+            "only stage 'question' trains a controller on it"
+        )
     selector = build_selector(BudgetTokenSelector.name, family.shape, **recipe.selector)
     assert isinstance(selector, BudgetTokenSelector)
     objective = StraightThroughObjective(family, selector, budget_range=recipe.budget_range, tau=5.0)

@@ -164,6 +164,13 @@ class PolicyObjective(nn.Module):
         self.family, self.keep_counts, self.num_samples = family, tuple(keep_counts), num_samples
         self.evidence_weight, self.spread_weight = evidence_weight, spread_weight
 
+    def train(self, mode: bool = True) -> "PolicyObjective":
+        """Set the mode of what learns: a frozen base stays as it answers, without dropout."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.base.parameters()):
+            self.base.eval()
+        return self
+
     def forward(
         self,
         pixel_values: Tensor,

@@ -124,6 +124,8 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
         InputError: if nothing learns.
     """
     family = start.family
+    if recipe.stage == "question":
+        _check_counts(recipe, start, examples)
     adapted = None if recipe.lora is None else add_lora(family, recipe.lora, recipe.seed)
     objective, collate = BUILDERS[recipe.stage](recipe, family, start.processor)
     collate = replace(collate, pixels_alone=start.form.alone)
@@ -141,6 +143,21 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
         return _save(objective, start, output)
 
     return run
+
+
+def _check_counts(recipe: Recipe, start: Start, examples: Examples) -> None:
+    """Refuse a controller that would have nothing to choose; of a user's own pictures of any size, nothing is known.
+
+    Raises:
+        InputError: naming the counts and N.
+    """
+    num_tokens = start.form.num_tokens if isinstance(examples, SceneExamples) else start.family.shape.num_vision_tokens
+    known = isinstance(examples, SceneExamples) or start.family.one_grid
+    if known and min(recipe.keep.keep_counts) >= num_tokens:
+        raise InputError(
+            f"keep.keep_counts = {list(recipe.keep.keep_counts)}: {start.name!r} has {num_tokens} vision tokens a "
+            "picture, so that nothing would be left to choose: give a smaller one"
+        )
 
 
 def _examples(recipe: Recipe, start: Start, data: TaskExamples | None) -> Examples:

@@ -1,0 +1,115 @@
+"""ASGI middleware of vLLM's own server: a budget for requests that name none, so that a latency target holds.
+
+    vllm serve … --trust-request-mm-kwargs --middleware adallava.serving.latency_middleware.BudgetMiddleware
+
+What counts, in this order: the field `mm_processor_kwargs.token_budget`, the header `x-token-budget`, the controller
+(with ADALLAVA_TTFT_TARGET_MS), the server's default. The answer's header `x-token-budget` says which it was. Other
+`mm_processor_kwargs`, which vLLM's flag lets in as well, are kept out: they decide how much memory a picture takes.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from adallava.budget import TokenBudget
+from adallava.errors import AdallavaError, BudgetError, InputError
+from adallava.serving.latency_target import LatencyTarget
+from adallava.serving.request_body import with_budget
+from adallava.serving.settings import ServingSettings
+from adallava.serving.target_keeper import TargetKeeper
+from adallava.serving.vllm_metrics import BUDGET, read_load
+
+BUDGET_HEADER = "x-token-budget"
+
+_PATHS = ("/v1/chat/completions", "/v1/completions")
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class BudgetMiddleware:
+    """See the module."""
+
+    def __init__(self, app: Any) -> None:
+        """Stand before an application.
+
+        Raises:
+            InputError: without a configured method.
+        """
+        self._app = app
+        settings = ServingSettings.read()
+        if settings is None:
+            raise InputError("the budget middleware needs a method: set ADALLAVA_METHOD")
+        self._settings = settings
+        self._keeper: TargetKeeper | None = None
+        if settings.ttft_target_ms is not None:
+            target = LatencyTarget(settings.ttft_target_ms, settings.least_token_budget)
+            self._keeper = TargetKeeper(target, read_load, window_s=settings.window_s)
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        """Answer one request."""
+        default = self._default()
+        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith(_PATHS):
+            await self._app(scope, receive, send)
+            return
+        body = await _whole_body(receive)
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        try:
+            changed, budget = with_budget(body, headers.get(BUDGET_HEADER), default, self._settings)
+        except AdallavaError as error:
+            await _refuse(send, error)
+            return
+        own = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-length"]
+        scope = {**scope, "headers": [*own, (b"content-length", str(len(changed)).encode())]}
+        await self._app(scope, _replayed(changed, receive), _saying(budget, send))
+
+    def _default(self) -> TokenBudget:
+        """Return the budget of a request that names none, and show it."""
+        own = self._settings.default_budget
+        if self._keeper is not None:
+            share = self._keeper.budget()
+            own = own if share == 1.0 else TokenBudget(ratio=share)
+        if own.ratio is not None:
+            BUDGET.set(own.ratio)
+        return own
+
+
+async def _whole_body(receive: _Receive) -> bytes:
+    parts, more = [], True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _replayed(body: bytes, receive: _Receive) -> _Receive:
+    given = False
+
+    async def replay() -> MutableMapping[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _saying(budget: TokenBudget, send: _Send) -> _Send:
+    async def say(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"x-token-budget", str(budget).encode())]}
+        await send(message)
+
+    return say
+
+
+async def _refuse(send: _Send, error: AdallavaError) -> None:
+    kind = "BudgetError" if isinstance(error, BudgetError) else "BadRequestError"
+    said = {"error": {"message": str(error), "type": kind, "param": "mm_processor_kwargs", "code": 400}}
+    body = json.dumps(said).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
