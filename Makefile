@@ -19,7 +19,8 @@ OLDEST_STAMP := $(OLDEST_VENV)/.installed
 # What is imported is compiled once, when it is first imported: pip would compile four times as many files, one by one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-long ratios test-lmms test-vllm test-newest test-oldest lint wheel environments collected clean
+.PHONY: sweep test test-long ratios test-lmms test-vllm test-newest newest-releases test-oldest lint wheel environments \
+  collected clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT) \
@@ -55,11 +56,14 @@ test-lmms: $(LMMS_STAMP)
 test-vllm: $(VLLM_STAMP)
 	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -W default -m pytest -m "vllm and not long" -W default $(call marked,vllm)
 
-# Without the pins: the contracts, with the newest release of every dependency that pyproject.toml allows. It asks for
-# them each time, so that one from today is found today. torch stays: the newest would come with all of its CUDA parts.
-test-newest: $(NEWEST_STAMP)
+# Without the pins: the newest release of every dependency that pyproject.toml allows. It asks for them each time, so that
+# one from today is found today. torch stays: the newest would come with all of its CUDA parts.
+newest-releases: $(NEWEST_STAMP)
 	$(NEWEST_VENV)/bin/python -m pip install --quiet --no-compile --upgrade --upgrade-strategy eager \
 	  torch==2.13.0 -e '.[lora,tokenizer-model,quantization]'
+
+# The contracts, with those.
+test-newest: newest-releases
 	$(NEWEST_VENV)/bin/python -c "from importlib.metadata import version as v; \
 	  print(*(f'{name} {v(name)}' for name in ('transformers', 'huggingface-hub', 'accelerate', 'numpy', 'peft')), sep=', ')"
 	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m "newest and not long" -k 'not llava_next-' \
@@ -77,7 +81,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 # What the tests of other environments need, beforehand.
-environments: $(LMMS_STAMP) $(VLLM_STAMP) $(NEWEST_STAMP)
+environments: $(LMMS_STAMP) $(VLLM_STAMP) newest-releases
 
 # What every test process would otherwise compile for itself.
 collected: $(STAMP)

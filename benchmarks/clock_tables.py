@@ -154,17 +154,18 @@ def converting(published: Figures) -> list[str]:
 
 
 def processes(published: Figures) -> list[str]:
-    """Return answers a second by batch size and number of processes."""
-    rows = ["| batch | processes | answers/s | against one | s before | answering | behind | other answers |"]
-    rows.append("|" + " ---: |" * 8)
+    """Return answers a second by batch size and number of processes; by who starts them, where there are two ways."""
+    ways = {row.get("executor", "processes") for row in published["rows"]}
+    names = ["batch", *(["by"] if len(ways) > 1 else []), "processes", "answers/s", "against one"]
+    rows = ["| " + " | ".join([*names, "s before", "answering", "behind", "other answers"]) + " |"]
+    rows.append("|" + " ---: |" * (len(names) + 4))
     for row in published["rows"]:
-        (one,) = (r for r in published["rows"] if r["processes"] == 1 and r["batch_size"] == row["batch_size"])
+        one = next(r for r in published["rows"] if r["processes"] == 1 and r["batch_size"] == row["batch_size"])
+        way = {"processes": "torchrun", "ray": "Ray"}[row.get("executor", "processes")]
         spent = [f"{row[f'{part}_s']:.1f}" for part in ("starting", "answering", "ending")]
-        rows.append(
-            f"| {row['batch_size']} | {row['processes']} | {row['answers_per_s']:.1f} | "
-            f"{row['answers_per_s'] / one['answers_per_s']:.2f} | {' | '.join(spent)} | "
-            f"{row['differing']} of {row['answers']} |"
-        )
+        shown = [f"{row['batch_size']}", *([way] if len(ways) > 1 else []), f"{row['processes']}"]
+        shown += [f"{row['answers_per_s']:.1f}", f"{row['answers_per_s'] / one['answers_per_s']:.2f}", *spent]
+        rows.append("| " + " | ".join([*shown, f"{row['differing']} of {row['answers']}"]) + " |")
     return rows
 
 
@@ -202,7 +203,7 @@ def selection(published: Figures) -> list[str]:
     return rows
 
 
-def engines(published: Figures) -> list[str]:
+def engines(published: Figures, many: Figures) -> list[str]:
     """Return how many answers of each engine were held to stock generate's, and what differed."""
     heads = ("float32: calls compared", "differ", "bfloat16: prompts", "differ", "most deviations apart")
     rows = ["| engine | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
@@ -211,7 +212,7 @@ def engines(published: Figures) -> list[str]:
         tie = ties[row["engine"]]
         shown = [row["compared"], len(row["differ"]), tie["prompts"], tie["differ"], f"{tie['most_deviations']:.1f}"]
         rows.append(f"| `{row['engine']}` | " + " | ".join(map(str, shown)) + " |")
-    held = published["many_requests"]
+    held = many["many_requests"]
     (half, half_bytes, _), (_, last_bytes, _) = held["held_bytes"][len(held["held_bytes"]) // 2], held["held_bytes"][-1]
     rows += ["", f"After {half} of {held['requests']} requests of mixed sizes {half_bytes / MIB:.0f} MiB were "]
     rows[-1] += f"allocated, after all {last_bytes / MIB:.0f}, and {held['graphs']} graphs were held."
@@ -268,19 +269,35 @@ def speed(published: Figures) -> list[str]:
 
 
 def speed_of_shapes(files: Iterable[Figures]) -> list[str]:
-    """Return the same of several models, each at batch 1, without stock transformers."""
-    rows = ["| shapes | N | engine | cell | tower, ms | first token, ms | a token, ms | peak, GiB |"]
-    rows.append("| --- | ---: | --- | --- | ---: | ---: | ---: | ---: |")
+    """Return the same of several models, each at batch 1, with its tower."""
+    heads = (
+        "tower, ms",
+        "first token, ms",
+        "against stock",
+        "33 tokens, ms",
+        "against stock",
+        "a token, ms",
+        "peak, GiB",
+    )
+    rows = ["| shapes | N | engine | cell | " + " | ".join(heads) + " |"]
+    rows.append("| --- | ---: | --- | --- |" + " ---: |" * len(heads))
     for published in files:
-        for cell in published["cells"]:
-            if "error" in cell:
-                continue
-            first, _, token = (cell["ms"][name]["median"] for name in _SPEEDS)
-            rows.append(
-                f"| {published['shapes']} | {published['num_vision_tokens']} | {cell['engine']} | `{cell['cell']}` | "
-                f"{cell['ms']['vision']['median']:.1f} | {first:.1f} | {token:.2f} | "
-                f"{cell['peak_memory_bytes'] / 2**30:.1f} |"
-            )
+        cells = [cell for cell in published["cells"] if "error" not in cell]
+        (stock,) = (cell for cell in cells if cell["engine"] == "transformers")
+        stock_first, stock_whole, _ = (stock["ms"][name]["median"] for name in _SPEEDS)
+        for cell in cells:
+            first, whole, token = (cell["ms"][name]["median"] for name in _SPEEDS)
+            tower = f"{cell['ms']['vision']['median']:.1f}" if "vision" in cell["ms"] else ""
+            shown = [
+                tower,
+                f"{first:.1f}",
+                f"{stock_first / first:.1f} ×",
+                f"{whole:.0f}",
+                f"{stock_whole / whole:.1f} ×",
+            ]
+            shown += [f"{token:.2f}", f"{cell['peak_memory_bytes'] / 2**30:.1f}"]
+            names = [published["shapes"], published["num_vision_tokens"], cell["engine"], f"`{cell['cell']}`"]
+            rows.append("| " + " | ".join(map(str, [*names, *shown])) + " |")
     return rows
 
 
@@ -298,8 +315,8 @@ def families() -> list[str]:
 _SPEEDS = ("time_to_first_token", "total", "decode_per_token")
 
 
-def speed_line(published: Figures) -> list[str]:
-    """Return in a sentence what 64 of all tokens gain at batch 1."""
+def speed_line(published: Figures, qwen: Figures) -> list[str]:
+    """Return in two sentences what a share of the tokens gains at batch 1."""
     found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1 and "error" not in c}
     stock, plain = found["transformers", "full@1.0"], found["graphs", "visionzip@64"]
     compiled = found["compiled", "visionzip@64"]
@@ -308,8 +325,19 @@ def speed_line(published: Figures) -> list[str]:
         f"LLaVA-1.5-7B's shapes at batch 1 on an H200, {published['new_tokens']} tokens: stock `generate` on all "
         f"{published['num_vision_tokens']} vision tokens takes {whole[0]:.0f} ms; 64 of them chosen by VisionZip take "
         f"**{whole[1]:.0f} ms** by default, **{whole[2]:.0f} ms** compiled (first token {first[0]:.0f}, {first[1]:.0f} "
-        f"and {first[2]:.0f} ms). Half of the layers halves that again: [engines](docs/engines.md)."
+        f"and {first[2]:.0f} ms). {_first_tokens(qwen)} Half of the layers halves that again: "
+        "[engines](docs/engines.md)."
     ]
+
+
+def _first_tokens(qwen: Figures) -> str:
+    found = {(c["engine"], c["cell"]): c["ms"] for c in qwen["cells"] if "error" not in c}
+    cells = (("transformers", "full@1.0"), ("graphs", "uniform@0.25"), ("compiled", "uniform@0.25"))
+    stock, plain, compiled = (found[cell]["time_to_first_token"]["median"] for cell in cells)
+    return (
+        f"Qwen2.5-VL-7B's: **{plain:.0f} ms** to the first token with a quarter of {qwen['num_vision_tokens']} tokens, "
+        f"**{compiled:.0f}** compiled, {stock:.0f} in stock."
+    )
 
 
 def served(made: Mapping[str, Any]) -> list[str]:

@@ -31,7 +31,7 @@ from torch import Tensor
 from adallava import AdaLlava, AdaLlavaProcessor
 from adallava.budget import TokenBudget
 from adallava.doctor.live.checks import diagnose_model
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.model import build_prompt
 from adallava.registry import load_selector_class, selector_names
 from adallava.tasks.scenes import scene_sample

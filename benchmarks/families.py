@@ -13,6 +13,7 @@ import argparse
 import gzip
 import itertools
 import json
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -31,7 +32,7 @@ from adallava.training.recipe import Recipe, load_recipe, with_steps
 from adallava.training.stages import train_stage
 
 FAMILIES = ("tiny-qwen2.5-vl", "tiny-siglip-qwen2")
-SHARES = {"align": 0.15, "base": 0.45, "question": 0.20}
+SHARES = {"align": 0.15, "base": 0.43, "question": 0.20}
 """Of the time, for each stage; what is left is the sweep's."""
 TIMED_STEPS = 30
 SWEEP_SHARE_FIRST = 70
@@ -84,8 +85,7 @@ def run_family(name: str, args: argparse.Namespace) -> None:
             if stage != "align":
                 shutil.copytree(start or "", output / "model", dirs_exist_ok=True)
         assert start is not None
-        made |= sweep(Path(start), output, args)
-        keep(made, output / "family.json")
+        sweep(Path(start), output, made, args)
 
 
 def chosen(
@@ -105,7 +105,8 @@ def chosen(
     gaps = [after - before for before, after in itertools.pairwise(log)]
     # What is left of the share, less the beginning of the stage itself.
     left = share * args.seconds - 2 * (time.time() - began) + sum(gaps)
-    steps = int(left / max(1e-3, statistics.fmean(gaps[len(gaps) // 3 :])))
+    # The median, since a short run saves often; steps differ, and a tenth is left for the slow ones.
+    steps = int(left / max(1e-3, 1.1 * statistics.median(gaps[len(gaps) // 3 :])))
     shutil.rmtree(scratch)
     return with_steps(recipe, max(TIMED_STEPS, min(recipe.optimisation.steps, steps)))
 
@@ -117,18 +118,18 @@ def ends_of(log: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.fmean(line[name] for line in last if name in line), 4) for name in names}
 
 
-def sweep(model: Path, output: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Sweep a few samples, then as many as there is time for; return the cells and what they were compared to."""
+def sweep(model: Path, output: Path, made: dict[str, Any], args: argparse.Namespace) -> None:
+    """Sweep a few samples, then as many as there is time for; add to the figures what was found."""
     run = model.parent.parent / "run"
     limits = [SWEEP_SHARE_FIRST] if args.limit is None else [args.limit]
     began = time.time()
     for limit in limits:
-        command = ["sweep", "--model", str(model), "--output", str(run), "--limit", str(limit), "--no-report"]
-        command += ["--method", *METHODS, "--token-budget", *BUDGETS, "--max-new-tokens", "8", "--draws", "2"]
-        command += ["--batch-size", "70", "--engine", "stock", "--device", args.device]
-        if adallava(command) != 0:
-            return {"error": "the sweep failed"}
-        keep(published(run), output / "sweep.json")
+        # An exit code of alarms, as of an untrained model's empty answers, has results, too.
+        adallava(sweep_command(str(model), str(run), limit, args.device))
+        if not (run / "results.json").is_file():
+            keep(made | {"error": "the sweep failed"}, output / "family.json")
+            return
+        keep(made | published(run, args.device), output / "family.json")
         each = (time.time() - began) / limit
         left = args.began + args.seconds - RESERVE_S - time.time()
         more = min(MOST_SAMPLES, limit + int(left / each) // 70 * 70)
@@ -136,17 +137,24 @@ def sweep(model: Path, output: Path, args: argparse.Namespace) -> dict[str, Any]
             limits.append(more)
     with (run / "samples.jsonl").open("rb") as samples, gzip.open(output / "samples.jsonl.gz", "wb") as packed:
         shutil.copyfileobj(samples, packed)
-    return published(run)
 
 
-def published(run_folder: Path) -> dict[str, Any]:
+def sweep_command(model: str, run: str, limit: int, device: str) -> list[str]:
+    """Return the words of a sweep's command."""
+    command = ["sweep", "--model", model, "--output", run, "--limit", str(limit), "--no-report"]
+    command += ["--method", *METHODS, "--token-budget", *BUDGETS, "--max-new-tokens", "8", "--draws", "2"]
+    return [*command, "--batch-size", "70", "--engine", "stock", "--device", device]
+
+
+def published(run_folder: Path, device: str) -> dict[str, Any]:
     """Return what a sweep found: of each cell count, mean and interval, and the comparisons with `question`."""
     run = Run.model_validate_json((run_folder / "run.json").read_text())
     results = Results.model_validate_json((run_folder / "results.json").read_text()).model_dump()
     names = ("cell", "method", "budget_asked", "draws", "num_samples", "num_failed", "accuracy", "accuracy_by_kind")
+    words = sweep_command("MODEL", "RUN", results["cells"][0]["num_samples"], device)
     of_question = [one for one in results["comparisons"] if "question@" in one["cell_a"] + one["cell_b"]]
     return {
-        "sweep_command": run.provenance.command,
+        "sweep_command": shlex.join(["adallava", *words]),
         "weights_sha256": run.provenance.weights_sha256,
         "adapter_sha256": run.provenance.adapter_sha256,
         "cells": [{name: cell[name] for name in names} for cell in results["cells"]],

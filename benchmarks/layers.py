@@ -30,7 +30,7 @@ from torch import nn
 from adallava import AdaLlava
 from adallava.bench.made_up_prompts import make_prompts
 from adallava.bench.shapes import NoText
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import PrefillMark, StageClock
 from adallava.scheduling import build_scheduler

@@ -1,11 +1,13 @@
-"""Makes the README's pictures from a run: `python benchmarks/pictures.py runs/tiny docs/images`."""
+"""Makes the README's pictures from a run and published times: `python benchmarks/pictures.py runs/tiny docs/images`."""
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from matplotlib import pyplot as plt
 from PIL import Image
 
 from adallava.records.read import read_results
@@ -13,6 +15,13 @@ from adallava.report.paper_figures import write_figures
 from adallava.tasks.scenes import scene_sample
 
 EXAMPLE = 6
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+SPEEDS = (
+    ("LLaVA-1.5-7B", "speed.json", "uniform@64", "64 of 576 tokens"),
+    ("Qwen2.5-VL-7B", "speed_qwen2.5-vl-7b.json", "uniform@0.25", "a quarter of 414 tokens"),
+    ("Qwen3-VL-8B", "speed_qwen3-vl-8b.json", "uniform@0.25", "a quarter of 300 tokens"),
+)
+"""Each model's shapes, where its times are, and which cell is drawn."""
 
 
 def curve(run_folder: Path, target: Path) -> None:
@@ -33,8 +42,34 @@ def kept(target: Path) -> None:
     picture.unlink()
 
 
+def speed(target: Path) -> None:
+    """Draw the time to the first token and of the whole answer: stock, and ours by engine."""
+    figure, axes = plt.subplots(len(SPEEDS), 1, figsize=(8, 4.2), sharex=True, constrained_layout=True)
+    for axis, (title, file, cell, budget) in zip(axes, SPEEDS, strict=True):
+        bars = (("transformers", "full@1.0", "transformers, all tokens"), ("graphs", cell, f"adallava, {budget}"))
+        bars += (("compiled", cell, "the same, compiled"),)
+        published = json.loads((RESULTS / file).read_text())
+        found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1}
+        for row, (engine, name, _) in enumerate(bars):
+            first, whole = (found[engine, name][key]["median"] for key in ("time_to_first_token", "total"))
+            axis.barh(row, whole, color="#c9d3e3" if row == 0 else "#8fb3e8")
+            axis.barh(row, first, color="#5b6470" if row == 0 else "#1f5fc0")
+            axis.text(whole, row, f" {whole:.0f} ms, first token {first:.0f}", va="center", fontsize=8)
+        axis.set_title(f"{title}, {published['new_tokens']} tokens", loc="left", fontsize=9)
+        axis.invert_yaxis()
+        axis.margins(x=0.28)
+        axis.set_yticks(range(len(bars)), [label for _, _, label in bars])
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(labelsize=8, left=False)
+    axes[-1].set_xlabel(
+        "ms on one H200, batch 1, bfloat16, random weights in these shapes; dark: to the first token", fontsize=8
+    )
+    figure.savefig(target, dpi=160)
+
+
 if __name__ == "__main__":
     run_folder, folder = map(Path, sys.argv[1:3])
     folder.mkdir(parents=True, exist_ok=True)
     curve(run_folder, folder / "curve.png")
     kept(folder / "kept.png")
+    speed(folder / "speed.png")

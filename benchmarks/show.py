@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import clock_tables
+import scale_tables
 
 from adallava.records import Results
 from adallava.report.dial_tables import dial_tables
@@ -24,8 +25,10 @@ PAGES = (
     "docs/methods_compared.md",
     "docs/measured.md",
     "docs/processes.md",
+    "docs/ray.md",
     "docs/statistics.md",
     "docs/scheduling.md",
+    "docs/training.md",
     "docs/trust.md",
     "docs/engines.md",
     "docs/serving.md",
@@ -296,7 +299,33 @@ def _codebook() -> list[str]:
     return [*rows, "", f"{samples} scenes, {kept} vision tokens, batches of {size}; 95 % intervals."]
 
 
+def _trained_family(name: str) -> list[str]:
+    """Return the accuracy of a small model of another family, by method and budget, and how long it was trained."""
+    row = next(row for row in _published("families")["families"] if row["family"] == name)
+    cells = {cell["cell"]: cell for cell in row["cells"]}
+    budgets = sorted({int(c["budget_asked"]) for c in cells.values() if c["budget_asked"].isdigit()}, reverse=True)
+    methods = [m for m in dict.fromkeys(cell["method"] for cell in cells.values()) if m not in ("full", "none")]
+    stages = ", ".join(
+        f"`{stage}` {made['recipe']['optimisation']['steps']} steps, {made['seconds']:.0f} s"
+        for stage, made in row["stages"].items()
+    )
+    full, none = cells["full@1.0"], cells["none@none"]
+    rows = [f"| method | {' | '.join(f'{k} tokens' for k in budgets)} |", "| --- |" + " --- |" * len(budgets)]
+    for method in methods:
+        found = (_percent(cells[f"{method}@{budget}"]["accuracy"]) for budget in budgets)
+        rows.append(f"| `{method}` | {' | '.join(found)} |")
+    return [
+        *rows,
+        "",
+        f"All 256 tokens: {_percent(full['accuracy'])} %; no image token (`none`): {_percent(none['accuracy'])} %; "
+        f"n = {full['num_samples']}. Trained: {stages}.",
+    ]
+
+
 TABLES = {
+    "trained_qwen": partial(_trained_family, "tiny-qwen2.5-vl"),
+    "trained_siglip": partial(_trained_family, "tiny-siglip-qwen2"),
+    "trained_provenance": lambda: _provenance("families"),
     "codebook": _codebook,
     "codebook_provenance": lambda: clock_tables.provenance(_published("codebook")),
     "fuzzing": _fuzzing,
@@ -336,11 +365,14 @@ TABLES = {
     "processes_provenance": lambda: clock_tables.provenance(_published("processes")),
     "two_gpus": lambda: clock_tables.processes(_published("two_gpus")),
     "two_gpus_provenance": lambda: clock_tables.provenance(_published("two_gpus")),
+    "scale": lambda: scale_tables.scale(_published("scale")),
+    "scale_provenance": lambda: clock_tables.provenance(_published("scale")),
+    "gpu_hours": lambda: scale_tables.gpu_hours(_published("speed"), _published("two_gpus")),
     "kills": _kills,
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),
     "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
-    "engines": lambda: clock_tables.engines(_published("engines")),
+    "engines": lambda: clock_tables.engines(_published("engines"), _published("many_requests")),
     "engines_provenance": lambda: clock_tables.provenance(_published("engines")),
     "quantization": lambda: clock_tables.quantization(_published("quantization")),
     "quantization_provenance": lambda: clock_tables.provenance(_published("quantization")),
@@ -354,7 +386,7 @@ TABLES = {
     "speed_families": lambda: clock_tables.speed_of_shapes(map(_published, _SHAPES)),
     "speed_families_provenance": lambda: clock_tables.provenance(_published(_SHAPES[0])),
     "families": clock_tables.families,
-    "speed_line": lambda: clock_tables.speed_line(_published("speed")),
+    "speed_line": lambda: clock_tables.speed_line(_published("speed"), _published(_SHAPES[0])),
     "speed_provenance": lambda: clock_tables.provenance(_published("speed")),
     "selection": lambda: clock_tables.selection(_published("selection")),
     "selection_provenance": lambda: clock_tables.provenance(_published("selection")),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,11 @@ def dial_records(plans: Sequence[CellPlan]) -> list[SampleRecord]:
 
 
 def dial_results(plans: Sequence[CellPlan] | None = None, batch_sizes: Sequence[int] = (1, 8)) -> Results:
-    plans = dial_plans() if plans is None else plans
+    return _results(dial_plans() if plans is None else tuple(plans), tuple(batch_sizes)).model_copy(deep=True)
+
+
+@cache
+def _results(plans: tuple[CellPlan, ...], batch_sizes: tuple[int, ...]) -> Results:
     timings = [_timing(plan, size) for plan in plans for size in batch_sizes]
     return summarise(plans, sample_ids(), reader(dial_records(plans)), seed=0, timings=timings, prefixes=PREFIXES)
 
@@ -78,6 +83,7 @@ def plan_of(plan: CellPlan, number: int, draw: int = 0) -> list[list[int]] | Non
     return [[0] if layer < 4 or layer in more else [] for layer in range(NUM_LAYERS)]
 
 
+@cache
 def _record(plan: CellPlan, number: int, draw: int) -> SampleRecord:
     kept = NUM_TOKENS if plan.budget is None or plan.budget.count is None else plan.budget.count
     groups, kind = plan_of(plan, number, draw), KINDS[number % 2]

@@ -7,8 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from run_records import changed, reader
 
+from adallava.analysis import statistics
 from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
 from adallava.doctor import Diagnosis, Outcome
@@ -89,7 +91,14 @@ def number_of(record: SampleRecord) -> int:
 
 def sum_up(records: Sequence[SampleRecord]) -> Results:
     plans = [CellPlan(m, None if b == "none" else TokenBudget.parse(b)) for m, b in CELLS]
-    return summarise(plans, [f"s{number:03d}" for number in range(NUM_SAMPLES)], reader(records), seed=0)
+    return sum_up_cells(plans, [f"s{number:03d}" for number in range(NUM_SAMPLES)], records)
+
+
+def sum_up_cells(plans: Sequence[CellPlan], sample_ids: Sequence[str], records: Iterable[SampleRecord]) -> Results:
+    """Return the summary, its intervals of fewer resamples: the doctor reads none of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "RESAMPLES", 200)
+        return summarise(plans, sample_ids, reader(records), seed=0)
 
 
 def write_run(folder: Path, records: Sequence[SampleRecord], results: Results | None = None, **changes: Any) -> Path:

@@ -378,3 +378,23 @@ def pixel_tolerance() -> float:
     With torchvision, which rounds otherwise, it is two grey levels.
     """
     return 2.01 / 255 / 0.26130258 if is_torchvision_available() else 1e-5
+
+
+def random_checkpoint(folder: Path, fields: dict[str, Any], name: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Write `config.json` of a transformers class, and return random weights of it, by today's names."""
+    import transformers
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(fields))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = getattr(transformers, name)(transformers.AutoConfig.from_pretrained(folder)).to(dtype)
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return {name: tensor.clone() for name, tensor in made.state_dict().items()}
+
+
+def write_files(folder: Path, files: dict[str, Any]) -> None:
+    """Write a checkpoint's JSON files, by name."""
+    for name, value in files.items():
+        (folder / name).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")

@@ -170,3 +170,18 @@ def test_the_first_batch_of_a_length_is_told_from_those_after_it(monkeypatch):
         "decode_new_batches": 2,
         "decode_seen_batches": 1,
     }
+
+
+@pytest.mark.long
+def test_a_small_model_of_another_family_is_trained_and_swept(tmp_path):
+    options = ["--only", "tiny-siglip-qwen2", "--steps", "1", "--batch-size", "1", "--limit", "7", "--device", "cpu"]
+    command = [sys.executable, str(BENCHMARKS / "families.py"), *options, "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "tiny-siglip-qwen2"
+    made = json.loads((folder / "family.json").read_text())
+    assert set(made["stages"]) == {"align", "base", "question"}
+    assert {"full@1.0", "question@8", "random@64", "none@none"} <= {cell["cell"] for cell in made["cells"]}
+    assert all({"mean", "low", "high", "n"} <= set(cell["accuracy"]) for cell in made["cells"])
+    assert made["comparisons"]
+    assert (folder / "model" / "adapters" / "question").is_dir()

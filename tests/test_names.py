@@ -68,7 +68,7 @@ def test_only_families_name_a_model():
         # What a command prints as its help may show a model by name.
         names = names_of_models(path.read_text(encoding="utf-8"), prose=place.startswith("cli/"))
         found += [f"{place}:{line}: {name}" for line, name in names]
-    assert found == [], "ask the family instead (families/family_contract.py, families/capabilities.py)"
+    assert found == [], "ask the family instead (families/family_contract.py, families/capabilities)"
 
 
 @pytest.mark.parametrize(

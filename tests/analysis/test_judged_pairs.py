@@ -21,6 +21,11 @@ def test_grouped_by_picture_whatever_the_order_and_alone_where_none_is_known():
     assert clusters.effective == pytest.approx(25 / 7)
 
 
+def test_samples_with_several_pictures_are_one_group_with_all_that_share_any():
+    pictures = {"a": "x+y", "b": "z", "c": "y+w", "d": "v", "e": "z+v"}
+    assert Clusters.by_picture([*"abcde"], pictures).of_samples.tolist() == [0, 1, 0, 1, 1]
+
+
 # ---- one test ----
 
 

@@ -16,7 +16,7 @@ COSTS = ModelCosts(
 )
 SLOW_PRODUCTS = Hardware({"float16": 1e6}, 1e12, (), "")
 SLOW_MEMORY = Hardware({"float16": 1e15}, 1e6, (), "")
-ROW = Row(pictures=1, tokens_projected=2, lengths=(5, 5))
+ROW = Row(tokens_projected=2, lengths=(5, 5), towers=(COSTS.vision,))
 
 
 def floors(machine, rows, new_tokens=4):
@@ -72,5 +72,5 @@ def test_a_layer_is_read_where_any_row_runs_it_and_computed_where_its_own_does()
 
 
 def test_without_vision_tokens_no_tower_is_paid_for():
-    made = floors(SLOW_PRODUCTS, [Row(pictures=0, tokens_projected=0, lengths=(3, 3))])
+    made = floors(SLOW_PRODUCTS, [Row(tokens_projected=0, lengths=(3, 3))])
     assert (made["vision"], made["projector"], made["time_to_first_token"]) == (0.0, 0.0, made["prefill"])

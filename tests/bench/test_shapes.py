@@ -3,10 +3,13 @@
 import pytest
 import torch
 from published_llava import config_fields
+from tiny_idefics3 import tiny_idefics3_base, tiny_idefics3_processor
 
+from adallava import AdaLlava
 from adallava.bench.made_up_prompts import BEFORE_PICTURE_TOKENS, make_prompts
-from adallava.bench.shapes import config_of, random_model
+from adallava.bench.shapes import NoText, config_of, random_model
 from adallava.errors import InputError
+from adallava.families.capabilities.of_pictures import take_pictures
 
 
 @pytest.mark.parametrize("size", ["7b", "13b"])
@@ -34,3 +37,21 @@ def test_a_prompt_has_its_text_around_one_picture_and_is_the_same_each_time():
     assert all(torch.equal(made[name], again[name]) for name in made)
     with pytest.raises(InputError, match="--text-tokens is 5"):
         make_prompts(model, 1, 5)
+
+
+def test_a_made_up_picture_in_tiles_stands_in_its_prompt_with_their_tags():
+    model = AdaLlava(tiny_idefics3_base(), tiny_idefics3_processor())
+    made = make_prompts(model, 2, 9)
+    given, _ = take_pictures(model.family, made)
+    # The picture is a square, so that its tiles are 3 x 3, of 4 x 4 tokens each.
+    assert model.family.grids(given) == ((12, 12), (4, 4)) * 2
+    output = model.with_method("uniform").generate(**made, token_budget=40, max_new_tokens=1)
+    assert [ran.tokens_kept for ran in output.records] == [40, 40]
+
+
+def test_a_shape_in_tiles_has_its_tiles_and_the_whole():
+    shape = NoText(picture_px=(56, 56), tiles=(13,))
+    model = AdaLlava(tiny_idefics3_base(), shape)
+    given, _ = take_pictures(model.family, make_prompts(model, 1, 9))
+    side = model.family.shape.grid[0]
+    assert model.family.grids(given) == ((3 * side, 4 * side), (side, side))

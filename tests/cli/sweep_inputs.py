@@ -56,5 +56,5 @@ def deterministic_results(run_folder: Path) -> dict[str, Any]:
     cells = [{key: value for key, value in cell.items() if key not in _MEASURED} for cell in results["cells"]]
     # The milliseconds decide which curves there are on their axis, and so the number of tests corrected for.
     areas = [area for area in results["areas"] if area["axis"] != "ms"]
-    tested = [{**one, "p_adjusted": None, "significant": None} for one in results["comparisons"]]
+    tested = [{**one, "p_adjusted": None, "significant": None, "num_tests": None} for one in results["comparisons"]]
     return {"cells": cells, "areas": areas, "comparisons": tested, "hard_split": results["hard_split"]}

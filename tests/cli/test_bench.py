@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from adallava.cli.bench_table import _figures
 from adallava.cli.main import main
 
 QUICK = ("--repeats", "1", "--warm-ups", "0", "--text-tokens", "8", "--new-tokens", "3", "--device", "cpu")
@@ -108,3 +109,12 @@ def test_no_file_of_something_else_is_written_over(tmp_path, capsys):
     assert main(["bench", "--shapes", "toy", *QUICK, "--output", str(other)]) == 2
     assert "name another" in capsys.readouterr().err
     assert json.loads(other.read_text()) == {"kept": 1}
+
+
+def test_a_time_that_is_none_is_a_dash():
+    spread = {"median": 2.0, "low": 1.0, "high": 3.0}
+    ms = {"time_to_first_token": spread, "total": spread, "decode_per_token": {**spread, "median": -0.5}}
+    cell = {"tokens_kept": [4], "ms": ms, "over_floor": {}, "peak_memory_bytes": None, "tokens_per_s": spread}
+    shown = _figures(cell)
+    assert shown[5].startswith("2.00 ")
+    assert shown[7] == "-"

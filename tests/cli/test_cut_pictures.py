@@ -76,7 +76,7 @@ def test_table_and_report_say_it(swept, capsys):
     assert WARNING.replace("'", "&#39;") in page
     start = page.index('"frames":') + len('"frames":')
     frames, _ = json.JSONDecoder().raw_decode(page[start:])
-    assert sorted(frames) == [[0.0, 0.0, 1.0, 1.0], [0.375, 0.0, 0.625, 1.0]]
+    assert sorted(frames) == [[[0.0, 0.0, 1.0, 1.0]], [[0.375, 0.0, 0.625, 1.0]]]
 
 
 def generate(folder, *options):

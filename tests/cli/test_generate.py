@@ -2,14 +2,20 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from models import tiny_image, tiny_llava
 from PIL import Image
+from rich.console import Console
 
+from adallava.cli.budget_result import BudgetResult
+from adallava.cli.console import fitting, natural_width
+from adallava.cli.generate_table import _LEFT_OUT, _table_of
 from adallava.cli.main import main
+from adallava.records import WhatRan
 
 N = 16
 
@@ -230,3 +236,16 @@ def test_what_fails_inside_transformers_is_one_line(
     told = capsys.readouterr().err
     assert "question@3 cannot be answered: ValueError: a constraint that nobody knows" in " ".join(told.split())
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(("width", "columns"), [(60, 4), (120, 9)])
+def test_a_narrow_terminal_goes_without_columns_and_a_wide_one_has_all(width: int, columns: int) -> None:
+    asked = {"method": "uniform", "budget_asked": "0.5", "positions": "original"}
+    ran = WhatRan.nothing(**asked).model_copy(update={"score_range": (0.25, 0.75), "finish_reason": "length"})
+    result = BudgetResult(ran, "a" * 300, None, 1000.0, None)
+    console = Console(width=width)
+    table = fitting(partial(_table_of, None, [result], False), console, *_LEFT_OUT)
+    headers = [column.header for column in table.columns]
+    assert {"budget", "K kept", "answer", "ms"} <= set(headers)
+    assert len(headers) == columns
+    assert natural_width(table, console) <= width

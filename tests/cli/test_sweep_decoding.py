@@ -1,12 +1,13 @@
 """A sweep decodes by what its run.json says, and by nothing else of the checkpoint's."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from models import tiny_image, tiny_llava
+from models import tiny_image
 from sweep_inputs import deterministic_samples, samples, sweep
 
 from adallava.cli.main import main
@@ -37,8 +38,16 @@ ONE = ("--method", "uniform", "--token-budget", "4", "--no-report")
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return tiny_llava(tmp_path / "model", adapters=False)
+def checkpoint(tiny_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model", ignore=shutil.ignore_patterns("adapters")))
+
+
+@pytest.fixture(scope="module")
+def plain(model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the same weights, decoded as by default."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    assert sweep(model, folder, *ONE) == 0
+    return folder
 
 
 def _configure(checkpoint: Path, **changed: Any) -> None:
@@ -51,14 +60,13 @@ def _run(folder: Path) -> Run:
 
 
 def test_a_checkpoints_generation_config_changes_nothing_and_is_named(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plain: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    timed = (*ONE, "--timing-batch-sizes", "1")
-    sweep(str(checkpoint), tmp_path / "before", *timed)
+    sweep(str(checkpoint), tmp_path / "before", *ONE, "--limit", "1")
     assert "generation_config" not in capsys.readouterr().err
     _configure(checkpoint, **CHANGED)
-    sweep(str(checkpoint), tmp_path / "after", *timed)
-    assert deterministic_samples(tmp_path / "after") == deterministic_samples(tmp_path / "before")
+    sweep(str(checkpoint), tmp_path / "after", *ONE, "--timing-batch-sizes", "1")
+    assert deterministic_samples(tmp_path / "after") == deterministic_samples(plain)
     timings = (tmp_path / "after" / "timings.jsonl").read_text().splitlines()
     assert [json.loads(line)["error"] for line in timings] == [None, None]
     message = " ".join(capsys.readouterr().err.split())
@@ -69,17 +77,14 @@ def test_a_checkpoints_generation_config_changes_nothing_and_is_named(
     assert (decoding.options, decoding.eos_token_ids, decoding.pad_token_id) == ({}, [257], 258)
 
 
-def test_a_config_without_a_cache_is_swept_with_one(checkpoint: Path, tmp_path: Path) -> None:
-    sweep(str(checkpoint), tmp_path / "before", *ONE)
+def test_a_config_without_a_cache_is_swept_with_one(plain: Path, checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "generation_config.json").unlink()
     file = checkpoint / "config.json"
     config = json.loads(file.read_text())
     config["text_config"]["use_cache"] = False
     file.write_text(json.dumps({**config, "use_cache": False}))
     assert sweep(str(checkpoint), tmp_path / "after", *ONE) == 0
-    assert [one.response for one in samples(tmp_path / "after")] == [
-        one.response for one in samples(tmp_path / "before")
-    ]
+    assert [one.response for one in samples(tmp_path / "after")] == [one.response for one in samples(plain)]
 
 
 def test_a_resume_takes_the_same_answers_or_is_refused(
@@ -101,11 +106,10 @@ def test_a_resume_takes_the_same_answers_or_is_refused(
     assert "decoding is {'options': {}," in capsys.readouterr().err
 
 
-def test_beams_are_recorded_and_cost_as_many_rows(checkpoint: Path, tmp_path: Path) -> None:
-    sweep(str(checkpoint), tmp_path / "greedy", *ONE)
+def test_beams_are_recorded_and_cost_as_many_rows(plain: Path, checkpoint: Path, tmp_path: Path) -> None:
     sweep(str(checkpoint), tmp_path / "beams", *ONE, "--generation-option", "num_beams=3")
     assert _run(tmp_path / "beams").config.decoding.options == {"num_beams": 3}  # type: ignore[union-attr]
-    pairs = list(zip(samples(tmp_path / "greedy"), samples(tmp_path / "beams"), strict=True))
+    pairs = list(zip(samples(plain), samples(tmp_path / "beams"), strict=True))
     # Random answers never end: three new tokens in both, so that only the rows differ.
     assert all(one.ran.answer_length == other.ran.answer_length == 3 for one, other in pairs)
     for one, other in pairs:

@@ -1,6 +1,7 @@
 """Mistakes in the call: one line on stderr, exit code 2; methods that cannot run, and options."""
 
 import json
+import sys
 
 import pytest
 from models import tiny_llava
@@ -170,3 +171,30 @@ def test_a_wrong_option_is_named(model, tmp_path, capsys, option, message):
     assert sweep(model, tmp_path / "run", "--method", methods, "--method-option", option) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--address", "auto"], "--address is read by --executor ray alone"),
+        (["--gpus-per-worker", "0.5"], "--gpus-per-worker is read by --executor ray alone"),
+        (["--executor", "ray", "--workers", "0"], "--workers is 0: give at least 1"),
+        (["--executor", "ray", "--gpus-per-worker", "1.5"], "--gpus-per-worker is 1.5: give a whole number"),
+        (["--executor", "ray", "--gpus-per-worker", "nan"], "--gpus-per-worker is nan"),
+        (["--executor", "ray", "--working-dir", "/no/such"], "--working-dir /no/such is no folder"),
+        (["--executor", "ray", "--working-dir", "/proc"], "--working-dir /proc does not hold the current folder"),
+        (["--executor", "ray", "--device", "cuda:1"], "--device cuda:1 with --executor ray"),
+    ],
+)
+def test_what_ray_cannot_be_asked_is_told_before_anything_starts(model, tmp_path, capsys, words, message):
+    assert main(["sweep", "--model", model, "--output", str(tmp_path / "run"), "--limit", "1", *words]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.splitlines()) == 1
+
+
+def test_without_ray_the_extra_is_named(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    words = ["sweep", "--model", model, "--output", str(tmp_path / "run"), "--limit", "1", "--executor", "ray"]
+    assert main(words) == 2
+    assert "pip install 'adallava[ray]'" in capsys.readouterr().err

@@ -25,11 +25,18 @@ def bases() -> Iterator[dict[str, Any]]:
         }
 
 
-@pytest.mark.parametrize("method", INSIDE_LLM)
-@pytest.mark.parametrize(
-    ("llm", "num_images", "budget"),
-    [("llama", 1, 3), ("mistral", 1, 9), ("llama", 1, 16), ("mistral", 2, 14), ("qwen3", 1, 5)],
-)
+ON = [("llama", 1, 3), ("mistral", 1, 9), ("llama", 1, 16), ("mistral", 2, 14), ("qwen3", 1, 5)]
+IN_ALL = ("fastv", "pyramiddrop", "dart")
+"""One drop, several, and one that reads states: the others on one LLM by default."""
+
+CASES = [
+    pytest.param(method, *on, marks=[] if method in IN_ALL or on == ON[0] else [pytest.mark.long])
+    for method in INSIDE_LLM
+    for on in ON
+]
+
+
+@pytest.mark.parametrize(("method", "llm", "num_images", "budget"), CASES)
 def test_an_answers_flops_are_what_pytorch_counts(
     full: AdaLlava, bases: dict[str, Any], method: str, llm: str, num_images: int, budget: int
 ) -> None:

@@ -88,8 +88,14 @@ def _padding(model: AdaLlava, record: Any) -> int:
     return 2 * model.shape.llm_width * padding
 
 
-CASES = [(name, 0.2, (place % 3,)) for place, name in enumerate(METHODS)]
-"""Every method once, on the pictures in turn; each way in which tokens reach the LLM at another budget."""
+CASES = [
+    pytest.param(name, 0.2, (place % 3,), marks=[] if name in MECHANISMS else [pytest.mark.long])
+    for place, name in enumerate(METHODS)
+]
+"""Each way in which tokens reach the LLM, on the pictures in turn; every method, and another budget, take longer.
+
+What choosing costs is held to the counter for every method in tests/selection/test_selector_flops.py.
+"""
 CASES += [("full", 1.0, (0, 1, 2))]
 CASES += [pytest.param(name, 0.6, (2,), marks=pytest.mark.long) for name in MECHANISMS if name in METHODS]
 

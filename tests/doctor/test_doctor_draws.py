@@ -1,10 +1,11 @@
 """The doctor on runs with several draws and both kinds of positions: healthy ones pass, planted failures are found."""
 
-import pytest
-from doctor_plants import N, change, every_third, found, healthy_records, outcome_of, write_run
-from run_records import changed, reader
+from functools import cache
 
-from adallava.analysis.summary import summarise
+import pytest
+from doctor_plants import N, change, every_third, found, healthy_records, outcome_of, sum_up_cells, write_run
+from run_records import changed
+
 from adallava.budget import TokenBudget
 from adallava.doctor import diagnose_run, load_answers
 from adallava.records.cells import plan_cells
@@ -13,6 +14,11 @@ BUDGETS = ("1.0", "0.5", "4")
 
 
 def healthy():
+    return list(_healthy())
+
+
+@cache
+def _healthy():
     """`random` in three draws and `uniform` with both positions, of the plain run's records."""
     plain = [r for r in healthy_records() if r.cell == "full@1.0" or r.ran.budget_asked in BUDGETS]
     records = [r for r in plain if r.ran.method in ("full", "uniform", "random")]
@@ -21,7 +27,7 @@ def healthy():
             if record.ran.method == "random":
                 records.append(changed(record, draw=draw, **drawn_again(record, plain, draw)))
     records += [changed(r, cell=f"{r.cell}+compact", positions="compact") for r in plain if r.ran.method != "full"]
-    return [r for r in records if r.ran.method in ("full", "uniform") or r.ran.positions == "original"]
+    return tuple(r for r in records if r.ran.method in ("full", "uniform") or r.ran.positions == "original")
 
 
 def drawn_again(record, plain, draw):
@@ -38,7 +44,7 @@ def results_of(records):
     random = plan_cells(["random"], budgets, drawing={"random"}, draws=3)
     uniform = plan_cells(["uniform"], budgets, positions=["original", "compact"])
     ids = sorted({record.sample_id for record in records})
-    return summarise([*random, *uniform[1:]], ids, reader(records), seed=0)
+    return sum_up_cells([*random, *uniform[1:]], ids, records)
 
 
 def diagnose(folder, records, results=None, **config):
@@ -111,7 +117,7 @@ def test_an_answer_with_other_positions_than_its_cells_is_found(tmp_path):
 def test_positions_that_were_asked_for_and_have_no_cell_are_missed(tmp_path):
     records = [r for r in healthy() if r.ran.positions == "original"]
     plans = plan_cells(["random", "uniform"], [TokenBudget.parse(b) for b in BUDGETS], drawing={"random"}, draws=3)
-    results = summarise(plans, sorted({r.sample_id for r in records}), reader(records), seed=0)
+    results = sum_up_cells(plans, sorted({r.sample_id for r in records}), records)
     diagnosis = diagnose(tmp_path, records, results, positions=["original", "compact"])
     assert outcome_of(diagnosis, "samples-incomplete").evidence == (
         "method random has no cell with compact positions",

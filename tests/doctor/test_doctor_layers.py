@@ -1,5 +1,7 @@
 """The doctor on runs that leave layers out: kept patches and layers are checked there too."""
 
+from functools import cache
+
 import pytest
 from doctor_plants import change, every_third, healthy_records, number_of, write_run
 from run_records import changed
@@ -30,11 +32,16 @@ def scheduled(record, scheduler, draw=0):
 
 
 def healthy():
+    return list(_healthy())
+
+
+@cache
+def _healthy():
     plain = [record for record in healthy_records() if record.ran.budget_asked in ("1.0", "16", "4")]
     spaced = [scheduled(record, "spaced") for record in plain]
     # Under a scheduler that draws, `question` keeps the same patches in all three draws, rightly.
     drawn = [scheduled(r, "random", draw) for r in plain if r.ran.method in ("full", "question") for draw in range(3)]
-    return [*plain, *spaced, *drawn]
+    return (*plain, *spaced, *drawn)
 
 
 def checked(folder, records, check):

@@ -8,21 +8,13 @@ import torch
 from models import tiny_base
 
 from adallava.errors import UnsupportedModeError
-from adallava.families import capabilities, family_from_nothing, wrap_model
-from adallava.families.capabilities import (
-    AlignsPatches,
-    DrivesDecoder,
-    GivesCompanions,
-    HasTextTower,
-    MadeFromNothing,
-    MayLackGrid,
-    NamesCostedParts,
-    ReadsBudgetToken,
-    ResizesPictures,
-    ShowsPatches,
-    ShowsTiles,
-    SplitsHeads,
-)
+from adallava.families import family_from_nothing, wrap_model
+from adallava.families.capabilities import of_llms, of_pictures, of_tokens, of_towers
+from adallava.families.capabilities.of_classes import MadeFromNothing, NamesCostedParts
+from adallava.families.capabilities.of_llms import DrivesDecoder, SplitsHeads
+from adallava.families.capabilities.of_pictures import ShowsPatches, ShowsTiles
+from adallava.families.capabilities.of_tokens import GivesCompanions, MayLackGrid
+from adallava.families.capabilities.of_towers import AlignsPatches, HasTextTower, ReadsBudgetToken, ResizesPictures
 from adallava.families.family_contract import Family
 from adallava.families.llava import LlavaFamily
 from adallava.families.llava_next import LlavaNextFamily
@@ -70,19 +62,19 @@ def test_a_loaded_model_is_asked_by_type() -> None:
     family = wrap_model(tiny_base())
     assert all(isinstance(family, each) for each in (OF_BOTH | OF_LLAVA) - {MadeFromNothing, NamesCostedParts})
     assert not isinstance(family, ShowsTiles)
-    assert isinstance(capabilities.decoder_of(family), SplitsHeads)
+    assert isinstance(of_llms.decoder_of(family), SplitsHeads)
     assert family_from_nothing() is LlavaFamily
 
 
 @pytest.mark.parametrize(
     ("ask", "words"),
     [
-        (capabilities.decoder_of, "cannot see the layers"),
-        (lambda family: capabilities.load_text_tower(family, "clip"), "no text tower"),
-        (lambda family: capabilities.with_budget_token(family, PICTURES, torch.zeros(2, 32)), "no budget token"),
-        (lambda family: capabilities.resized(family, PICTURES, (2, 2)), "no resized picture"),
-        (lambda family: capabilities.shown_patches(family, PICTURES), "cannot be drawn"),
-        (capabilities.aligning, "stage 'align'"),
+        (of_llms.decoder_of, "cannot see the layers"),
+        (lambda family: of_towers.load_text_tower(family, "clip"), "no text tower"),
+        (lambda family: of_towers.with_budget_token(family, PICTURES, torch.zeros(2, 32)), "no budget token"),
+        (lambda family: of_towers.resized(family, PICTURES, (2, 2)), "no resized picture"),
+        (lambda family: of_pictures.shown_patches(family, PICTURES), "cannot be drawn"),
+        (of_towers.aligning, "stage 'align'"),
     ],
 )
 def test_the_core_alone_is_refused_by_name(core: Any, ask: Callable[[Any], Any], words: str) -> None:
@@ -91,8 +83,8 @@ def test_the_core_alone_is_refused_by_name(core: Any, ask: Callable[[Any], Any],
 
 
 def test_the_core_alone_has_one_tower_run_an_image_and_a_grid(core: Any) -> None:
-    assert capabilities.tower_runs(core, PICTURES) == (1, 1)
-    assert capabilities.why_no_grid(core) is None
+    assert of_pictures.tower_runs(core, PICTURES) == (1, 1)
+    assert of_tokens.why_no_grid(core) is None
 
 
 def test_methods_before_the_llm_that_need_no_more_take_the_core(core: Any) -> None:

@@ -1,25 +1,19 @@
 """Gemma 3: tokens are means of patches that see each other, and windows count what is kept."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from models import BEFORE_LLM, METHOD_OPTIONS
+from masked_tokens import check_alone, check_dropped_are_masked, check_gradients, counted_and_expected, masked_logits
+from models import BEFORE_LLM
 from tiny_gemma3 import prompts_with_pictures, tiny_gemma3_base, tiny_gemma3_processor
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
-from adallava.costs.counted import count_costs
 from adallava.errors import UnsupportedModeError
 from adallava.families.needs import check_needs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.pipeline.layout import IGNORED_LABEL
-from adallava.processors.picture_cuts import find_frame
+from adallava.processors.picture_cuts import find_frames
 from adallava.records.picture_frames import WHOLE
-from adallava.runs.answer_flops import count_flops
 from adallava.scheduling.first import FirstScheduler
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need
@@ -41,22 +35,8 @@ def inputs(full: AdaLlava) -> dict[str, Any]:
     return prompts_with_pictures(full.processor)
 
 
-@torch.no_grad()
-def masked_logits(base: Any, inputs: dict[str, Any], kept: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
-    """Return the stock model's logits at the tokens that stay, of the full prompts with the others masked."""
-    ids, mask = inputs["input_ids"], inputs["attention_mask"].clone()
-    for row, images in enumerate(kept):
-        places = (ids[row] == base.config.image_token_id).nonzero().flatten().view(len(images), -1)
-        for image, indices in zip(places, images, strict=True):
-            mask[row, image] = 0
-            mask[row, image[list(indices)]] = 1
-    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
-    logits = base(**inputs | {"attention_mask": mask}, position_ids=positions, use_cache=False).logits
-    return [row[stays.bool()] for row, stays in zip(logits, mask, strict=True)]
-
-
 def test_the_whole_picture_is_seen(full: AdaLlava) -> None:
-    assert find_frame(full.processor, (40, 90)) == WHOLE
+    assert find_frames(full.processor, [(40, 90)])[0] == WHOLE
 
 
 def test_its_processor_says_which_tokens_are_a_pictures(full: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -94,19 +74,8 @@ def prompts_on_the_right(inputs: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.newest
 @pytest.mark.parametrize("method", SERVED)
-@torch.no_grad()
 def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
-    """Methods that merge are held to those that are not dropped alone: what they add lies in the features."""
-    model = full.with_method(method, **METHOD_OPTIONS.get(method, {}))
-    selector: Any = model.selector
-    made = model.forward(**inputs, token_budget=[5, 11, 1.0], seed=3)
-    kept = [ran.kept_indices for ran in model.select(**inputs, token_budget=[5, 11, 1.0], seed=3)]
-    if not selector.ignores_budget:
-        assert [sum(map(len, images)) for images in kept] == [5, 11, 16]
-    if selector.merges:
-        return
-    for row, expected in enumerate(masked_logits(full.base, inputs, kept)):
-        torch.testing.assert_close(made.logits[row, : len(expected)], expected, atol=1e-4, rtol=1e-4)
+    check_dropped_are_masked(full, inputs, method, [5, 11, 1.0], [5, 11, 16])
 
 
 @torch.no_grad()
@@ -124,34 +93,19 @@ def test_with_a_narrow_window_they_are_not_and_the_record_says_so(full: AdaLlava
     assert (wide.window_tokens, wide.window_reaches_further) == (512, False)
 
 
+def alone_of(inputs: dict[str, Any], row: int) -> dict[str, Any]:
+    """Return one prompt of a batch without padding, with its pictures."""
+    real = inputs["attention_mask"][row].bool()
+    texts = {name: inputs[name][row : row + 1, real] for name in ("input_ids", "attention_mask", "token_type_ids")}
+    return texts | {"pixel_values": inputs["pixel_values"][slice((0, 1, 3)[row], (1, 3, 4)[row])]}
+
+
 def test_an_answer_does_not_depend_on_its_batch(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    model = full.with_method("divprune")
-    together = model.generate(**inputs, token_budget=[5, 11, 0.5], max_new_tokens=4, do_sample=False)
-    first = 0
-    for row, (budget, count) in enumerate(zip([5, 11, 0.5], [1, 2, 1], strict=True)):
-        real = inputs["attention_mask"][row].bool()
-        alone = {name: inputs[name][row : row + 1, real] for name in ("input_ids", "attention_mask", "token_type_ids")}
-        alone["pixel_values"] = inputs["pixel_values"][first : first + count]
-        first += count
-        one = model.generate(**alone, token_budget=budget, max_new_tokens=4, do_sample=False)
-        assert one.records[0].kept_indices == together.records[row].kept_indices
-        assert one.text[0] == together.text[row]
+    check_alone(full.with_method("divprune"), inputs, [5, 11, 0.5], lambda row: alone_of(inputs, row))
 
 
 def test_labels_and_gradients_are_those_of_masked_tokens(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    model = full.with_method("uniform")
-    labels = inputs["input_ids"].masked_fill(inputs["token_type_ids"] == 1, IGNORED_LABEL)
-    labels[:, :-6] = IGNORED_LABEL
-    projection = full.base.model.multi_modal_projector.mm_input_projection_weight
-    (ours,) = torch.autograd.grad(model.forward(**inputs, labels=labels, token_budget=6).loss, projection)
-    mask = inputs["attention_mask"].clone()
-    for row, ran in enumerate(model.select(**inputs, token_budget=6)):
-        places = (inputs["token_type_ids"][row] == 1).nonzero().flatten().view(len(ran.kept_indices), 16)
-        for image, indices in zip(places, ran.kept_indices, strict=True):
-            mask[row, [place for number, place in enumerate(image.tolist()) if number not in indices]] = 0
-    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
-    stock = full.base(**inputs | {"attention_mask": mask}, labels=labels, position_ids=positions, use_cache=False)
-    torch.testing.assert_close(ours, torch.autograd.grad(stock.loss, projection)[0], atol=1e-5, rtol=1e-4)
+    check_gradients(full, inputs, [full.base.model.multi_modal_projector.mm_input_projection_weight], 6)
 
 
 def test_two_pictures_without_text_between_are_one_block_here_as_there(full: AdaLlava, inputs: dict[str, Any]) -> None:
@@ -191,15 +145,8 @@ def test_what_its_tower_cannot_serve_is_refused(full: AdaLlava, method: str) -> 
 @pytest.mark.parametrize(("method", "budget"), [("divprune", 5), ("tome", 11), ("uniform", 16)])
 def test_its_costs_are_what_pytorch_counts(full: AdaLlava, method: str, budget: int) -> None:
     model = AdaLlava(tiny_gemma3_base(window=8), full.processor).with_method(method)
-    inputs = prompts_with_pictures(full.processor, [1])
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
-    counts = counter.get_flop_counts()
-    rotary = sum(sum(products.values()) for name, products in counts.items() if name.endswith("rotary_emb"))
-    shape = count_costs(model.base.config)
-    expected = count_flops(model, shape, output.records[0], "why?", output.answer_lengths[0])
-    assert sum(expected.values()) == counter.get_total_flops() - rotary
+    counted, expected = counted_and_expected(model, prompts_with_pictures(full.processor, [1]), budget)
+    assert sum(expected.values()) == counted
 
 
 def test_methods_inside_its_llm_are_refused_with_the_reason(full: AdaLlava) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import BEFORE_LLM, METHOD_OPTIONS, sample_of, tiny_image
+from models import BEFORE_LLM, METHOD_OPTIONS, sample_of, scheduled, tiny_image
 from tiny_idefics3 import TILE_PX, expanded, prompts_with_tiles, tiny_idefics3_base, tiny_idefics3_tokenizer
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from adallava import AdaLlava
 from adallava.costs.counted import count_costs
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.capabilities import shown_patches, take_pictures
+from adallava.families.capabilities.of_pictures import shown_patches, take_pictures
 from adallava.families.needs import check_needs
-from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.runs.answer_flops import count_flops
 from adallava.scheduling.first import FirstScheduler
 from adallava.selection import build_selector
@@ -296,3 +296,20 @@ def test_a_schedule_leaves_layers_of_its_llm_out(full: AdaLlava, inputs: dict[st
     assert [ran.layer_share for ran in output.records] == [1.0, 0.5, 0.75]
     alone = full.with_method("uniform").generate(**sample_of(inputs, 0), token_budget=9, max_new_tokens=3)
     assert alone.text[0] == output.text[0]
+
+
+@pytest.mark.parametrize("name", ["layers", "adallava-layers"])
+def test_labels_on_tags_between_an_images_tiles_leave_no_place_for_question_or_latency_token(
+    full: AdaLlava, inputs: dict[str, Any], name: str
+) -> None:
+    sample = sample_of(inputs, 0)
+    ids, image = sample["input_ids"][0].tolist(), full.family.image_token_id
+    # The tag of the second tile: behind the first run of placeholders, and the token that comes before tags.
+    tag = next(place for place, token in enumerate(ids) if place and token != image and ids[place - 1] == image) + 1
+    labels = torch.full_like(sample["input_ids"], IGNORED_LABEL)
+    labels[0, tag] = ids[tag]
+    assert full.with_method("uniform").forward(**sample, labels=labels, token_budget=20).loss is not None
+    with pytest.raises(InputError, match="sample 0 has no text behind image 0 before its first label"):
+        full.with_method("fastv").forward(**sample, labels=labels, token_budget=20)
+    with pytest.raises(InputError, match="among the placeholders of image 0, where a latency token cannot stand"):
+        scheduled(full, name).forward(**sample, labels=labels, latency=0.5)

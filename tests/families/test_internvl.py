@@ -1,13 +1,13 @@
 """InternVL: tiles are images, 2 x 2 patches are a token, chosen behind the shuffle."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from models import BEFORE_LLM, METHOD_OPTIONS, tiny_image
+from masked_tokens import check_alone, check_dropped_are_masked, check_gradients, check_stock_bits, counted_and_expected
+from models import BEFORE_LLM, tiny_image
 from safetensors.torch import save_file
 from tiny_internvl import (
     INTERNVL_SHAPE,
@@ -17,19 +17,13 @@ from tiny_internvl import (
     tiny_internvl_base,
     tiny_internvl_processor,
 )
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.cli.main import main
-from adallava.costs.counted import count_costs
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.internvl import InternVLFamily
 from adallava.families.needs import check_needs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.pipeline.layout import IGNORED_LABEL
-from adallava.runs.answer_flops import count_flops
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need
 
@@ -50,22 +44,9 @@ def inputs(full: AdaLlava) -> dict[str, Any]:
     return prompts_with_pictures(full.processor)
 
 
-@torch.no_grad()
-def masked_logits(base: Any, inputs: dict[str, Any], kept: Sequence[Sequence[Sequence[int]]]) -> list[Tensor]:
-    """Return the stock model's logits at the tokens that stay, of the full prompts with the others masked."""
-    ids, mask = inputs["input_ids"], inputs["attention_mask"].clone()
-    for row, images in enumerate(kept):
-        places = (ids[row] == base.config.image_token_id).nonzero().flatten().view(len(images), -1)
-        for image, indices in zip(places, images, strict=True):
-            mask[row, image] = 0
-            mask[row, image[list(indices)]] = 1
-    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
-    logits = base(**inputs | {"attention_mask": mask}, position_ids=positions, use_cache=False).logits
-    return [row[stays.bool()] for row, stays in zip(logits, mask, strict=True)]
-
-
-def alone_of(inputs: dict[str, Any], row: int, tiles: slice) -> dict[str, Any]:
+def alone_of(inputs: dict[str, Any], row: int) -> dict[str, Any]:
     """Return one prompt of a batch without padding, with its tiles."""
+    tiles = slice((0, 1, 8)[row], (1, 8, 9)[row])
     real = inputs["attention_mask"][row].bool()
     texts = {name: inputs[name][row : row + 1, real] for name in ("input_ids", "attention_mask")}
     return texts | {"pixel_values": inputs["pixel_values"][tiles]}
@@ -83,62 +64,24 @@ def test_each_tile_is_an_image_of_its_own(full: AdaLlava, inputs: dict[str, Any]
 
 @pytest.mark.newest
 @pytest.mark.parametrize("llm", ["qwen2", "qwen3"])
-@torch.no_grad()
 def test_the_full_budget_has_the_stock_models_bits(full: AdaLlava, inputs: dict[str, Any], llm: str) -> None:
     model = full if llm == "qwen2" else AdaLlava(tiny_internvl_base(llm=llm, qk_norm=True), full.processor)
-    stock = model.base.generate(**inputs, max_new_tokens=4, do_sample=False)
-    alone = alone_of(inputs, 0, slice(0, 1))
-    logits = model.base(**alone, use_cache=False).logits
-    for each in (model, model.with_method("divprune"), model.with_method("fastv")):
-        assert torch.equal(each.generate(**inputs, max_new_tokens=4, do_sample=False).sequences, stock)
-        assert torch.equal(each.forward(**alone).logits, logits)
+    check_stock_bits(model, inputs, alone_of(inputs, 0), ("divprune", "fastv"))
 
 
 @pytest.mark.newest
 @pytest.mark.parametrize("method", SERVED)
-@torch.no_grad()
 def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
-    """Methods that merge, or see smaller tiles, are held to their counts alone: what they add is in the features."""
-    model = full.with_method(method, **METHOD_OPTIONS.get(method, {}))
-    selector: Any = model.selector
-    made = model.forward(**inputs, token_budget=BUDGETS, seed=3)
-    kept = [ran.kept_indices for ran in model.select(**inputs, token_budget=BUDGETS, seed=3)]
-    if not selector.ignores_budget and method != "downsample":
-        assert [sum(map(len, images)) for images in kept] == [5, 40, 8]
-    if selector.merges or method == "downsample":
-        return
-    for row, expected in enumerate(masked_logits(full.base, inputs, kept)):
-        torch.testing.assert_close(made.logits[row, : len(expected)], expected, atol=1e-4, rtol=1e-4)
+    check_dropped_are_masked(full, inputs, method, BUDGETS, [5, 40, 8])
 
 
 @pytest.mark.parametrize("method", ["visionzip", "fastv"])
 def test_an_answer_does_not_depend_on_its_batch(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
-    model = full.with_method(method)
-    together = model.generate(**inputs, token_budget=BUDGETS, max_new_tokens=4, do_sample=False)
-    first = 0
-    for row, (budget, count) in enumerate(zip(BUDGETS, [1, 7, 1], strict=True)):
-        alone = alone_of(inputs, row, slice(first, first + count))
-        first += count
-        one = model.generate(**alone, token_budget=budget, max_new_tokens=4, do_sample=False)
-        assert one.records[0].kept_indices == together.records[row].kept_indices
-        assert one.answer_ids[0] == together.answer_ids[row]
+    check_alone(full.with_method(method), inputs, BUDGETS, lambda row: alone_of(inputs, row))
 
 
 def test_labels_and_gradients_are_those_of_masked_tokens(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    model = full.with_method("uniform")
-    is_image = inputs["input_ids"] == full.family.image_token_id
-    labels = inputs["input_ids"].masked_fill(is_image, IGNORED_LABEL)
-    labels[:, :-6] = IGNORED_LABEL
-    weight = full.base.model.multi_modal_projector.linear_1.weight
-    (ours,) = torch.autograd.grad(model.forward(**inputs, labels=labels, token_budget=6).loss, weight)
-    mask = inputs["attention_mask"].clone()
-    for row, ran in enumerate(model.select(**inputs, token_budget=6)):
-        places = is_image[row].nonzero().flatten().view(len(ran.kept_indices), 16)
-        for image, indices in zip(places, ran.kept_indices, strict=True):
-            mask[row, [place for number, place in enumerate(image.tolist()) if number not in indices]] = 0
-    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
-    stock = full.base(**inputs | {"attention_mask": mask}, labels=labels, position_ids=positions, use_cache=False)
-    torch.testing.assert_close(ours, torch.autograd.grad(stock.loss, weight)[0], atol=1e-5, rtol=1e-4)
+    check_gradients(full, inputs, [full.base.model.multi_modal_projector.linear_1.weight], 6)
 
 
 @torch.no_grad()
@@ -164,18 +107,11 @@ def test_methods_read_the_layer_that_the_tower_ran(full: AdaLlava, inputs: dict[
 
 @pytest.mark.parametrize(("method", "budget"), [("divprune", 5), ("tome", 11), ("visionzip", 9), ("downsample", 4)])
 def test_its_costs_are_what_pytorch_counts(full: AdaLlava, method: str, budget: int) -> None:
-    model = full.with_method(method)
-    inputs = prompts_with_pictures(full.processor, [1])
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
-    counts = counter.get_flop_counts()
-    rotary = sum(sum(products.values()) for name, products in counts.items() if name.endswith("rotary_emb"))
-    shape = count_costs(model.base.config)
-    expected = sum(count_flops(model, shape, output.records[0], "why?", output.answer_lengths[0]).values())
+    model, inputs = full.with_method(method), prompts_with_pictures(full.processor, [1])
+    counted, expected = counted_and_expected(model, inputs, budget)
     # A class token compares itself with 64 patches; a method counts the 16 tokens that it hears of.
     unheard = 2 * 32 * (64 - 16) if method == "visionzip" else 0
-    assert expected == counter.get_total_flops() - rotary - unheard
+    assert sum(expected.values()) == counted - unheard
 
 
 def test_what_its_tower_cannot_serve_is_refused(full: AdaLlava) -> None:

@@ -1,13 +1,13 @@
 """LLaVA-OneVision: tokens are packed behind the projector, and chosen there."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from models import BEFORE_LLM, METHOD_OPTIONS, tiny_image
+from masked_tokens import check_alone, check_dropped_are_masked, check_gradients, check_stock_bits, counted_and_expected
+from models import BEFORE_LLM, tiny_image
 from safetensors.torch import save_file
 from tiny_onevision import (
     GRIDS,
@@ -19,19 +19,13 @@ from tiny_onevision import (
     tiny_onevision_base,
     tiny_onevision_processor,
 )
-from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.cli.main import main
-from adallava.costs.counted import count_costs
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.llava_onevision import LlavaOnevisionFamily
 from adallava.families.needs import check_needs
 from adallava.families.picture_inputs import PictureInputs
-from adallava.pipeline.layout import IGNORED_LABEL
-from adallava.runs.answer_flops import count_flops
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need
 
@@ -50,25 +44,6 @@ def full() -> AdaLlava:
 @pytest.fixture(scope="module")
 def inputs(full: AdaLlava) -> dict[str, Any]:
     return prompts_with_pictures(full.processor)
-
-
-def staying(inputs: dict[str, Any], image_token_id: int, kept: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """Return the mask of the full prompts, [B, L], with the tokens that are not kept hidden."""
-    mask = inputs["attention_mask"].clone()
-    for row, (images, sizes) in enumerate(zip(kept, IMAGES, strict=True)):
-        places = (inputs["input_ids"][row] == image_token_id).nonzero().flatten().split(sizes)
-        for image, indices in zip(places, images, strict=True):
-            mask[row, image] = 0
-            mask[row, image[list(indices)]] = 1
-    return mask
-
-
-@torch.no_grad()
-def masked_logits(base: Any, inputs: dict[str, Any], mask: Tensor) -> list[Tensor]:
-    """Return the stock model's logits at the tokens that stay, of the full prompts with the others masked."""
-    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
-    logits = base(**inputs | {"attention_mask": mask}, position_ids=positions, use_cache=False).logits
-    return [row[stays.bool()] for row, stays in zip(logits, mask, strict=True)]
 
 
 def prompt_of(inputs: dict[str, Any], row: int) -> dict[str, Any]:
@@ -94,56 +69,24 @@ def test_the_grids_are_what_they_are_by_hand(full: AdaLlava, inputs: dict[str, A
 
 
 @pytest.mark.newest
-@torch.no_grad()
 def test_the_full_budget_has_the_stock_models_bits(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    stock = full.base.generate(**inputs, max_new_tokens=4, do_sample=False)
-    alone = prompt_of(inputs, 1)
-    logits = full.base(**alone, use_cache=False).logits
-    for each in (full, full.with_method("divprune"), full.with_method("fastv")):
-        assert torch.equal(each.generate(**inputs, max_new_tokens=4, do_sample=False).sequences, stock)
-        assert torch.equal(each.forward(**alone).logits, logits)
+    check_stock_bits(full, inputs, prompt_of(inputs, 1), ("divprune", "fastv"))
 
 
 @pytest.mark.newest
 @pytest.mark.parametrize("method", SERVED)
-@torch.no_grad()
 def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
-    """Methods that merge are held to their counts alone: what they add is in the features."""
-    model = full.with_method(method, **METHOD_OPTIONS.get(method, {}))
-    selector: Any = model.selector
-    made = model.forward(**inputs, token_budget=BUDGETS, seed=3)
-    kept = [ran.kept_indices for ran in model.select(**inputs, token_budget=BUDGETS, seed=3)]
-    if not selector.ignores_budget:
-        assert [sum(map(len, images)) for images in kept] == [5, 20, 23]
-    if selector.merges:
-        return
-    mask = staying(inputs, full.family.image_token_id, kept)
-    for row, expected in enumerate(masked_logits(full.base, inputs, mask)):
-        torch.testing.assert_close(made.logits[row, : len(expected)], expected, atol=1e-4, rtol=1e-4)
+    check_dropped_are_masked(full, inputs, method, BUDGETS, [5, 20, 23], IMAGES)
 
 
 @pytest.mark.parametrize("method", ["tome", "fastv"])
 def test_an_answer_does_not_depend_on_its_batch(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
-    model = full.with_method(method)
-    together = model.generate(**inputs, token_budget=BUDGETS, max_new_tokens=4, do_sample=False)
-    for row, budget in enumerate(BUDGETS):
-        one = model.generate(**prompt_of(inputs, row), token_budget=budget, max_new_tokens=4, do_sample=False)
-        assert one.records[0].kept_indices == together.records[row].kept_indices
-        assert one.answer_ids[0] == together.answer_ids[row]
+    check_alone(full.with_method(method), inputs, BUDGETS, lambda row: prompt_of(inputs, row))
 
 
 def test_labels_and_gradients_are_those_of_masked_tokens(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    model = full.with_method("uniform")
-    labels = inputs["input_ids"].masked_fill(inputs["input_ids"] == full.family.image_token_id, IGNORED_LABEL)
-    labels[:, :-6] = IGNORED_LABEL
     weights = [full.base.model.multi_modal_projector.linear_1.weight, full.base.model.image_newline]
-    ours = torch.autograd.grad(model.forward(**inputs, labels=labels, token_budget=12).loss, weights)
-    kept = [ran.kept_indices for ran in model.select(**inputs, token_budget=12)]
-    mask = staying(inputs, full.family.image_token_id, kept)
-    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
-    stock = full.base(**inputs | {"attention_mask": mask}, labels=labels, position_ids=positions, use_cache=False)
-    for one, other in zip(ours, torch.autograd.grad(stock.loss, weights), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    check_gradients(full, inputs, weights, 12, IMAGES)
 
 
 @torch.no_grad()
@@ -178,18 +121,11 @@ def test_what_is_shown_has_a_square_for_each_token(full: AdaLlava, inputs: dict[
 @pytest.mark.parametrize(("method", "budget"), [("divprune", 5), ("tome", 30), ("uniform", 52)])
 def test_its_costs_are_what_pytorch_counts(full: AdaLlava, method: str, budget: int) -> None:
     model = full.with_method(method)
-    inputs = prompts_with_pictures(full.processor, [[SIZES[2]]])
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
-        output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
-    counts = counter.get_flop_counts()
-    rotary = sum(sum(products.values()) for name, products in counts.items() if name.endswith("rotary_emb"))
-    shape = count_costs(model.base.config)
-    expected = count_flops(model, shape, output.records[0], "why?", output.answer_lengths[0])
+    counted, expected = counted_and_expected(model, prompts_with_pictures(full.processor, [[SIZES[2]]]), budget)
     assert expected["projector"] == 0
     # Two images of 16 and 36 tokens, of which 9 and 21 are left, are merged in one product, padded to the larger.
     padding = 2 * 48 * (2 * 21 * 36 - 9 * 16 - 21 * 36) if method == "tome" else 0
-    assert sum(expected.values()) == counter.get_total_flops() - rotary - padding
+    assert sum(expected.values()) == counted - padding
 
 
 @pytest.mark.parametrize("method", LACKS)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from adallava import AdaLlavaProcessor
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.processors.picture_cuts import find_frame, pad_to_square
+from adallava.processors.picture_cuts import find_frames, pad_to_square
 from adallava.processors.stock_processor import prepare_picture
 from adallava.records.picture_frames import WHOLE, is_cut, seen_share
 
@@ -53,7 +53,7 @@ def shown_edges(processor: SimpleNamespace, image: Image.Image) -> tuple[float, 
 @given(width=st.integers(30, 500), height=st.integers(30, 500), pad=st.booleans())
 def test_the_frame_is_what_the_processor_shows(width, height, pad):
     processor = pad_to_square(clip()) if pad else clip()
-    left, top, right, bottom = find_frame(processor, (width, height))
+    left, top, right, bottom = find_frames(processor, [(width, height)])[0]
     expected = (max(left, 0), max(top, 0), min(right, 1), min(bottom, 1))
     # Half an output pixel, a rounded one, and the map's 8 bits.
     tolerance = 0.02 + 2 * max(right - left, bottom - top) / 224
@@ -80,7 +80,7 @@ def test_the_frame_is_what_the_processor_shows(width, height, pad):
     ],
 )  # fmt: skip
 def test_frames(processor, size, frame):
-    assert find_frame(processor, size) == frame
+    assert find_frames(processor, [size])[0] == frame
 
 
 def test_shares():
@@ -96,7 +96,7 @@ def test_an_unknown_processor_has_no_frame_and_cannot_pad():
         pass
 
     other = processor_of(OtherImageProcessor())
-    assert find_frame(other, (400, 100)) is None
+    assert find_frames(other, [(400, 100)]) is None
     with pytest.raises(UnsupportedModeError, match="OtherImageProcessor"):
         pad_to_square(other)
 

@@ -5,14 +5,13 @@ converted the published weights (release 4.50 wrote them under `language_model.m
 settings of the processor from that script and the class's defaults.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from models import tiny_image
-from published_llava import write_model
+from published_llava import random_checkpoint, write_files, write_model
 
 from adallava import AdaLlava
 from adallava.model import build_prompt
@@ -162,73 +161,65 @@ def tokenizer_json() -> dict[str, Any]:
     }
 
 
+FILES: dict[str, Any] = {
+    "processor_config.json": {"image_seq_length": 256, "processor_class": "Gemma3Processor"},
+    "preprocessor_config.json": {
+        "do_convert_rgb": None,
+        "do_normalize": True,
+        "do_pan_and_scan": None,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "Gemma3ImageProcessor",
+        "image_seq_length": 256,
+        "image_std": [0.5, 0.5, 0.5],
+        "pan_and_scan_max_num_crops": None,
+        "pan_and_scan_min_crop_size": None,
+        "pan_and_scan_min_ratio_to_activate": None,
+        "processor_class": "Gemma3Processor",
+        "resample": 2,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"height": 896, "width": 896},
+    },
+    "tokenizer_config.json": {
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "boi_token": "<start_of_image>",
+        "bos_token": "<bos>",
+        "eoi_token": "<end_of_image>",
+        "eos_token": "<eos>",
+        "extra_special_tokens": {
+            "boi_token": "<start_of_image>",
+            "eoi_token": "<end_of_image>",
+            "image_token": "<image_soft_token>",
+        },
+        "image_token": "<image_soft_token>",
+        "pad_token": "<pad>",
+        "processor_class": "Gemma3Processor",
+        "tokenizer_class": "GemmaTokenizer",
+        "unk_token": "<unk>",
+    },
+    "generation_config.json": {
+        "bos_token_id": 2,
+        "cache_implementation": "hybrid",
+        "do_sample": True,
+        "eos_token_id": [1, 106],
+        "pad_token_id": 0,
+        "top_k": 64,
+        "top_p": 0.95,
+        "transformers_version": "4.50.0.dev0",
+    },
+    "chat_template.json": {"chat_template": CHAT_TEMPLATE},
+}
+"""Of the processor and of decoding, as published."""
+
+
 def write_published(folder: Path) -> dict[str, torch.Tensor]:
     """Write the checkpoint as published, in two shards; return its weights by today's names."""
-    from transformers import AutoConfig, Gemma3ForConditionalGeneration
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(fields()))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = Gemma3ForConditionalGeneration(AutoConfig.from_pretrained(folder)).bfloat16()
-        for parameter in made.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-    weights = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    weights = random_checkpoint(folder, fields(), "Gemma3ForConditionalGeneration", torch.bfloat16)
     published = {published_name(name): tensor for name, tensor in weights.items()}
     write_model(folder, fields(), {name: tensor for name, tensor in published.items() if name is not None}, "old")
-    files: dict[str, Any] = {
-        "processor_config.json": {"image_seq_length": 256, "processor_class": "Gemma3Processor"},
-        "preprocessor_config.json": {
-            "do_convert_rgb": None,
-            "do_normalize": True,
-            "do_pan_and_scan": None,
-            "do_rescale": True,
-            "do_resize": True,
-            "image_mean": [0.5, 0.5, 0.5],
-            "image_processor_type": "Gemma3ImageProcessor",
-            "image_seq_length": 256,
-            "image_std": [0.5, 0.5, 0.5],
-            "pan_and_scan_max_num_crops": None,
-            "pan_and_scan_min_crop_size": None,
-            "pan_and_scan_min_ratio_to_activate": None,
-            "processor_class": "Gemma3Processor",
-            "resample": 2,
-            "rescale_factor": 0.00392156862745098,
-            "size": {"height": 896, "width": 896},
-        },
-        "tokenizer_config.json": {
-            "add_bos_token": True,
-            "add_eos_token": False,
-            "boi_token": "<start_of_image>",
-            "bos_token": "<bos>",
-            "eoi_token": "<end_of_image>",
-            "eos_token": "<eos>",
-            "extra_special_tokens": {
-                "boi_token": "<start_of_image>",
-                "eoi_token": "<end_of_image>",
-                "image_token": "<image_soft_token>",
-            },
-            "image_token": "<image_soft_token>",
-            "pad_token": "<pad>",
-            "processor_class": "Gemma3Processor",
-            "tokenizer_class": "GemmaTokenizer",
-            "unk_token": "<unk>",
-        },
-        "generation_config.json": {
-            "bos_token_id": 2,
-            "cache_implementation": "hybrid",
-            "do_sample": True,
-            "eos_token_id": [1, 106],
-            "pad_token_id": 0,
-            "top_k": 64,
-            "top_p": 0.95,
-            "transformers_version": "4.50.0.dev0",
-        },
-        "chat_template.json": {"chat_template": CHAT_TEMPLATE},
-        "tokenizer.json": tokenizer_json(),
-    }
-    for name, value in files.items():
-        (folder / name).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    write_files(folder, {**FILES, "tokenizer.json": tokenizer_json()})
     return weights
 
 

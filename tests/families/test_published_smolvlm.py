@@ -5,18 +5,17 @@ template from public copies that name the repository; key names are today's. Its
 is a token.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from models import tiny_image
-from published_llava import write_model
+from published_llava import random_checkpoint, write_files, write_model
 from tiny_idefics3 import expanded
 
 from adallava import AdaLlava
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.model import build_prompt
 from adallava.processors.stock_processor import make_inputs
 
@@ -101,67 +100,62 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
+IMAGES = {
+    "do_convert_rgb": True,
+    "do_image_splitting": True,
+    "do_normalize": True,
+    "do_pad": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "SmolVLMImageProcessor",
+    "image_std": [0.5, 0.5, 0.5],
+    "max_image_size": {"longest_edge": 512},
+    "processor_class": "SmolVLMProcessor",
+    "resample": 1,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"longest_edge": 2048},
+    "video_sampling": {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 512}},
+}
+
+ROLES = {
+    "end_of_utterance_token": "<end_of_utterance>",
+    "fake_image_token": "<fake_token_around_image>",
+    "global_image_token": "<global-img>",
+    "image_token": "<image>",
+}
+
+TOKENIZER = {
+    "additional_special_tokens": ["<fake_token_around_image>", "<image>", "<end_of_utterance>"],
+    "bos_token": "<|im_start|>",
+    "clean_up_tokenization_spaces": False,
+    "eos_token": "<end_of_utterance>",
+    "extra_special_tokens": ROLES,
+    "model_max_length": 8192,
+    "pad_token": "<|im_end|>",
+    "processor_class": "SmolVLMProcessor",
+    "tokenizer_class": "GPT2Tokenizer",
+    "truncation_side": "left",
+    "unk_token": "<|endoftext|>",
+    "vocab_size": 49152,
+    **ROLES,
+}
+
+
 def write_published(folder: Path) -> dict[str, torch.Tensor]:
     """Write the checkpoint as published; return its weights."""
-    from transformers import AutoConfig, SmolVLMForConditionalGeneration
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(fields()))
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = SmolVLMForConditionalGeneration(AutoConfig.from_pretrained(folder)).float()
-        for parameter in made.parameters():
-            torch.nn.init.normal_(parameter, std=0.2)
-    weights = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    weights = random_checkpoint(folder, fields(), "SmolVLMForConditionalGeneration", torch.float32)
     assert {name.split(".")[1] for name in weights} == {"text_model", "vision_model", "connector", "weight"}
     write_model(folder, fields(), weights, "old")
-    images = {
-        "do_convert_rgb": True,
-        "do_image_splitting": True,
-        "do_normalize": True,
-        "do_pad": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_processor_type": "SmolVLMImageProcessor",
-        "image_std": [0.5, 0.5, 0.5],
-        "max_image_size": {"longest_edge": 512},
-        "processor_class": "SmolVLMProcessor",
-        "resample": 1,
-        "rescale_factor": 0.00392156862745098,
-        "size": {"longest_edge": 2048},
-        "video_sampling": {"fps": 1, "max_frames": 64, "video_size": {"longest_edge": 512}},
-    }
-    roles = {
-        "end_of_utterance_token": "<end_of_utterance>",
-        "fake_image_token": "<fake_token_around_image>",
-        "global_image_token": "<global-img>",
-        "image_token": "<image>",
-    }
-    words = {
-        "additional_special_tokens": ["<fake_token_around_image>", "<image>", "<end_of_utterance>"],
-        "bos_token": "<|im_start|>",
-        "clean_up_tokenization_spaces": False,
-        "eos_token": "<end_of_utterance>",
-        "extra_special_tokens": roles,
-        "model_max_length": 8192,
-        "pad_token": "<|im_end|>",
-        "processor_class": "SmolVLMProcessor",
-        "tokenizer_class": "GPT2Tokenizer",
-        "truncation_side": "left",
-        "unk_token": "<|endoftext|>",
-        "vocab_size": 49152,
-        **roles,
-    }
     ends = {"bos_token_id": 1, "eos_token_id": 49279, "pad_token_id": 2}
-    for name, value in {
-        "preprocessor_config.json": images,
+    files = {
+        "preprocessor_config.json": IMAGES,
         "processor_config.json": {"image_seq_len": 64, "processor_class": "SmolVLMProcessor"},
-        "tokenizer_config.json": words,
+        "tokenizer_config.json": TOKENIZER,
         "generation_config.json": {"_from_model_config": True, **ends, "transformers_version": "4.47.1"},
         "chat_template.json": {"chat_template": CHAT_TEMPLATE},
-    }.items():
-        (folder / name).write_text(json.dumps(value))
+    }
+    write_files(folder, files)
     write_tokenizer(folder)
     return weights
 

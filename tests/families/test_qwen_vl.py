@@ -23,7 +23,7 @@ from adallava.cli.main import main
 from adallava.costs.counted import count_costs
 from adallava.doctor.live.probe import padded_on_the_right
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.model import build_prompt
 from adallava.processors.picture_cuts import with_pixel_limits
 from adallava.runs.answer_flops import count_flops
@@ -136,14 +136,53 @@ def test_the_full_budget_is_the_stock_model_with_several_pictures(model: AdaLlav
 
 
 def test_methods_that_its_tower_cannot_serve_are_refused(model: AdaLlava) -> None:
-    for method in ("cls-attention", "prumerge", "downsample"):
+    for method in ("cls-attention", "prumerge", "tome"):
         assert method in QWEN_LACKS
         with pytest.raises(UnsupportedModeError, match=f"method '{method}' needs"):
             model.with_method(method)
 
 
+def test_a_smaller_picture_is_what_the_stock_model_is_given(model: AdaLlava) -> None:
+    # Positions counted anew are those of the smaller grids: 4 x 4 tokens become 2 x 2, 8 x 2 become 6 x 1, 2 x 5 three.
+    chosen, grids = model.with_method("downsample"), [(2, 2), (6, 1), (1, 3)]
+    settings = model.processor.image_processor
+    inputs = tiny_inputs(model.processor, ["what is it?", "why?", "is it red?"])
+    given, _ = take_pictures(model.family, inputs)
+    assert given is not None
+    resized = [
+        torch.nn.functional.interpolate(seen[None], [8 * side for side in grid], mode="bicubic", antialias=True)[0]
+        for seen, grid in zip(model.family.pictures(given), grids, strict=True)
+    ]
+    as_it_is = dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"), False)
+    made = settings(images=[picture.numpy() for picture in resized], return_tensors="pt", **as_it_is)
+    assert [(down // 2, across // 2) for _, down, across in made["image_grid_thw"].tolist()] == grids
+    output = chosen.generate(
+        **inputs, token_budget=[0.25, 6, 4], positions="compact", max_new_tokens=4, min_new_tokens=4
+    )
+    assert [(ran.tokens_asked, ran.tokens_kept) for ran in output.records] == [(4, 4), (6, 6), (4, 3)]
+    first = 0
+    for row, (down, across) in enumerate(grids):
+        count = 4 * down * across
+        ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()]
+        places = (ids == model.family.image_token_id).nonzero().flatten()
+        shorter = torch.cat([ids[: places[0] + down * across], ids[places[-1] + 1 :]])[None]
+        stock = model.base.generate(
+            input_ids=shorter,
+            attention_mask=torch.ones_like(shorter),
+            pixel_values=made["pixel_values"][first : first + count],
+            image_grid_thw=made["image_grid_thw"][row : row + 1],
+            mm_token_type_ids=(shorter == model.family.image_token_id).int(),
+            max_new_tokens=4,
+            min_new_tokens=4,
+            do_sample=False,
+        )
+        first += count
+        assert output.answer_ids[row] == stock[0, shorter.shape[1] :].tolist()
+
+
 @pytest.mark.parametrize(
-    "method", ["full", "pool", *(pytest.param(each, marks=pytest.mark.long) for each in ("divprune", "fastv"))]
+    "method",
+    ["full", "pool", "downsample", *(pytest.param(each, marks=pytest.mark.long) for each in ("divprune", "fastv"))],
 )
 def test_an_answer_costs_what_pytorch_counts(model: AdaLlava, method: str) -> None:
     costs, chosen = count_costs(model.base.config), model.with_method(method)

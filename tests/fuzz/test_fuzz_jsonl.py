@@ -67,7 +67,7 @@ def check_task(task: Task) -> None:
 
 def _shown(sample: TaskSample) -> str:
     try:
-        return sample.load_image().mode
+        return sample.load_images()[0].mode
     except AdallavaError as error:
         return "refused" if has_words(str(error)) else f"refused without words: {error}"
 

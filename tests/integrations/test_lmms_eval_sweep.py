@@ -18,6 +18,7 @@ from adallava.doctor import diagnose_run
 from adallava.integrations.lmms_eval.lmms_task import load_lmms_task
 from adallava.records import Results, SampleRecord, TaskFigures
 from adallava.records.journal import read_run
+from adallava.records.read import read_samples
 from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy
 
 pytestmark = pytest.mark.lmms
@@ -213,13 +214,16 @@ def one_of(*cases):
         ("process_results: !function two_pictures.only_text\n", "gives a sample no number, only submission"),
         ("process_results: !function two_pictures.broken\n", "cannot score a response here: KeyError: 'judge'"),
         ("process_results: !function two_pictures.percent\n", "exact_match is 100.0 for sample 0"),
-        ("doc_to_visual: !function two_pictures.twice\n", "doc 0 of task lmms:odd is shown as image, image, text"),
+        (
+            "doc_to_visual: !function two_pictures.no_picture\n",
+            "doc 0 of task lmms:odd is shown as text: only",
+        ),
         ("doc_to_text: !function two_pictures.unworded\n", "words no question of doc 1: KeyError: 'hint'"),
     ),
 )
 def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, lines, message):
     (tmp_path / "two_pictures.py").write_text(
-        "def twice(doc):\n    return [doc['image']] * 2\n"
+        "def no_picture(doc):\n    return []\n"
         "def only_text(doc, results):\n    return {'submission': {'answer': results[0]}}\n"
         "def broken(doc, results):\n    return doc['judge']\n"
         "def percent(doc, results):\n    return {'exact_match': 100.0}\n"
@@ -231,6 +235,14 @@ def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, line
     assert message in captured.err
     assert captured.err.splitlines()[-1].startswith("adallava sweep: ")
     assert not (tmp_path / "run" / "samples.jsonl").exists()
+
+
+def test_a_sample_with_two_pictures_is_swept(tmp_path):
+    (tmp_path / "pairs.py").write_text("def twice(doc):\n    return [doc['image']] * 2\n")
+    write_task(tmp_path, 2, name="pairs", lines="doc_to_visual: !function pairs.twice\n")
+    sweep(tmp_path, tmp_path / "run", task="pairs")
+    records = list(read_samples(tmp_path / "run"))
+    assert all(record.error is None and len(record.ran.grids) == 2 for record in records)
 
 
 @pytest.mark.parametrize(

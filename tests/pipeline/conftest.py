@@ -89,6 +89,13 @@ BY_THEIR_OWN = ("gemma3", "idefics3")
 """Families whose types of tokens, or scattered placeholders, no reference by hand here has: what goes on inside their
 LLM is held in tests/families/, and by default the rest is, too."""
 
+LIKE_THE_FIRST = (
+    *("test_the_order_of_a_batch_does_not_matter", "test_several_images_in_a_prompt"),
+    *("test_select_names_the_same_tokens_as_generate", "test_generate_leaves_nothing_behind_on_the_base"),
+)
+IN_SECOND = ("question", "pool", "pyramiddrop")
+"""Of those tests the second family has, by default, what gathers, merges, and drops inside its LLM."""
+
 CROSSING_ALL = (
     *("test_generation_contract.py", "test_generation_arguments.py", "test_generation_modes.py"),
     "test_half_precision.py",
@@ -110,5 +117,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         name = getattr(item, "originalname", item.name)
         later = any(family in item.name and name not in always for family, always in ALWAYS.items())
         later |= any(family in item.name for family in OWN_TESTS)
-        if later or (in_every_mode and "llava_next" in item.name):
+        second = "llava_next" in item.name
+        later |= second and name in LIKE_THE_FIRST and not any(f"-{method}]" in item.name for method in IN_SECOND)
+        if later or (in_every_mode and second):
             item.add_marker(pytest.mark.long)

@@ -12,7 +12,7 @@ from stock_reference import adding, as_read, kept_rows, pruned_prompt, stock_lev
 from torch import Tensor
 
 from adallava import AdaLlava
-from adallava.families.capabilities import AdaptsGenerate
+from adallava.families.capabilities.of_llms import AdaptsGenerate
 from adallava.registry import selector_names
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need, Selection

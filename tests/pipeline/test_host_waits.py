@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adallava import AdaLlava
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ LLMS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=LLMS)
+@pytest.fixture(scope="module")
 def llm(request: pytest.FixtureRequest) -> dict[str, Any]:
     options = LLMS[request.param]
     assert isinstance(options, dict)
@@ -44,9 +44,28 @@ def _logits(output: Any) -> Tensor:
     return torch.stack(output.transformers_output.logits, dim=1)
 
 
+QUICK = {
+    *(("llama", method, positions) for method in INSIDE_LLM for positions in ("original", "compact")),
+    *(
+        ("mistral-window", method, positions)
+        for method in ("fastv", "pyramiddrop")
+        for positions in ("original", "compact")
+    ),
+    *(("mistral", "fastv", "original"), ("mistral", "pyramiddrop", "compact")),
+}
+"""Every method on one LLM, one drop and several on the others; all on all in `make test-long`."""
+
+BY_HAND = [
+    pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.long])
+    for llm in LLMS
+    for method in INSIDE_LLM
+    for positions in ("original", "compact")
+    for case in [(llm, method, positions)]
+]
+
+
 @pytest.mark.newest
-@pytest.mark.parametrize("positions", ["original", "compact"])
-@pytest.mark.parametrize("method", INSIDE_LLM)
+@pytest.mark.parametrize(("llm", "method", "positions"), BY_HAND, indirect=["llm"])
 def test_dropping_inside_the_llm_is_what_it_is_by_hand(
     full: AdaLlava, inputs: dict[str, Any], llm: dict[str, Any], method: str, positions: Any
 ) -> None:

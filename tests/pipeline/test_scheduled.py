@@ -20,7 +20,7 @@ from truncated_reference import truncated
 
 from adallava import AdaLlava
 from adallava.errors import BudgetError, UnsupportedModeError
-from adallava.families.capabilities import adds_rows
+from adallava.families.capabilities.of_llms import adds_rows
 
 NEW = 5
 # Of six layers, three of them the prefix: one or two more run, or all. One sample of three runs everything.
@@ -43,14 +43,20 @@ _IN_EVERY_MODE = ("heads", "adallava-layers")
 """Parts of layers; whole ones, with a token of their own. What a mode does to a cache does not depend on who chose."""
 
 
-def _modes(model: AdaLlava) -> dict[str, dict[str, Any]]:
-    return MODES if model.scheduler.name in _IN_EVERY_MODE else {"greedy": MODES["greedy"]}  # type: ignore[union-attr]
-
-
 _WHOLE_LAYERS = ("first", "fixed", "spaced")
 """Run as `random` does, once they have chosen; all of them in `make test-long`."""
 
 _EACH = [pytest.param(name, marks=[pytest.mark.long] if name in _WHOLE_LAYERS else []) for name in SCHEDULERS]
+
+
+_QUICK_MODES = ("greedy", "beam returns", "static cache with beams")
+"""They have in them what the others do."""
+
+_IN_MODES = [
+    pytest.param(name, mode, marks=[pytest.mark.long] if name in _WHOLE_LAYERS or mode not in _QUICK_MODES else [])
+    for name in SCHEDULERS
+    for mode in (MODES if name in _IN_EVERY_MODE else ("greedy",))
+]
 
 
 @pytest.fixture(params=_EACH)
@@ -88,19 +94,21 @@ def test_exactly_n_units_run_and_the_record_names_them(model: AdaLlava, inputs: 
         assert all(len(run) % of_a_unit == 0 for run in record.groups_run)
 
 
-def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(model: AdaLlava, inputs: dict[str, Any]) -> None:
-    for mode in _modes(model):
-        options: dict[str, Any] = {"max_new_tokens": NEW, **MODES[mode]}
-        together = model.generate(**inputs, token_budget=BUDGETS, latency=LATENCIES, seed=[1, 2, 3], **options)
-        returns = options.get("num_return_sequences", 1)
-        for row in range(3):
-            alone = model.generate(
-                **sample_of(inputs, row), token_budget=BUDGETS[row], latency=LATENCIES[row], seed=row + 1, **options
-            )
-            for number in range(returns):
-                assert alone.answer_ids[number] == together.answer_ids[row * returns + number], mode
-            if LATENCIES[row] < 1.0:
-                assert _layers_of(alone.records[0]) == _layers_of(together.records[row * returns])
+@pytest.mark.parametrize(("model", "mode"), _IN_MODES, indirect=["model"])
+def test_a_mixed_batch_gives_each_sample_what_it_gives_alone(
+    model: AdaLlava, inputs: dict[str, Any], mode: str
+) -> None:
+    options: dict[str, Any] = {"max_new_tokens": NEW, **MODES[mode]}
+    together = model.generate(**inputs, token_budget=BUDGETS, latency=LATENCIES, seed=[1, 2, 3], **options)
+    returns = options.get("num_return_sequences", 1)
+    for row in range(3):
+        alone = model.generate(
+            **sample_of(inputs, row), token_budget=BUDGETS[row], latency=LATENCIES[row], seed=row + 1, **options
+        )
+        for number in range(returns):
+            assert alone.answer_ids[number] == together.answer_ids[row * returns + number]
+        if LATENCIES[row] < 1.0:
+            assert _layers_of(alone.records[0]) == _layers_of(together.records[row * returns])
 
 
 @pytest.mark.newest
@@ -160,13 +168,14 @@ def _adding(model: AdaLlava, smaller: Any, sample: dict[str, Any], run: Any) -> 
     return adding(smaller, rows, (sample["input_ids"][0] == model.base.config.image_token_id).nonzero().flatten())
 
 
-def test_latency_one_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any]) -> None:
-    assert model.scheduler is not None
-    if model.scheduler.name in FREE_TOKEN:
-        pytest.skip("its LLM was tuned with a token behind every prompt: see the next test")
-    for mode in _modes(model):
-        stock = model.base.generate(**inputs, max_new_tokens=NEW, **MODES[mode])
-        assert torch.equal(model.generate(**inputs, latency=1.0, max_new_tokens=NEW, **MODES[mode]).sequences, stock)
+_WITHOUT_FREE_TOKEN = [case for case in _IN_MODES if case.values[0] not in FREE_TOKEN]
+"""An LLM that was tuned with a token behind every prompt has a test of its own, the next."""
+
+
+@pytest.mark.parametrize(("model", "mode"), _WITHOUT_FREE_TOKEN, indirect=["model"])
+def test_latency_one_is_the_stock_model_to_the_bit(model: AdaLlava, inputs: dict[str, Any], mode: str) -> None:
+    stock = model.base.generate(**inputs, max_new_tokens=NEW, **MODES[mode])
+    assert torch.equal(model.generate(**inputs, latency=1.0, max_new_tokens=NEW, **MODES[mode]).sequences, stock)
     output = model.generate(**inputs, latency="100%", max_new_tokens=1)
     assert output.records[0].groups_run is None
 
@@ -256,7 +265,9 @@ def test_a_method_inside_the_llm_goes_with_a_scheduler_behind_it(
 ) -> None:
     model = scheduled(six_by_scheduler[name], name).with_method("fastv")
     options: dict[str, Any] = {"max_new_tokens": NEW, "do_sample": False}
-    for mode in ({}, {"num_beams": 2}, {"cache_implementation": "static"})[: 3 if name in _IN_EVERY_MODE else 1]:
+    # Greedy last: its first tokens are compared with a forward pass.
+    modes: tuple[dict[str, Any], ...] = ({"num_beams": 2, "cache_implementation": "static"}, {})
+    for mode in modes if name in _IN_EVERY_MODE else modes[1:]:
         together = model.generate(**inputs, token_budget=BUDGETS, latency=LATENCIES, seed=[4, 5, 6], **options, **mode)
         totals = [sum(tiny_tokens(model, [row])) for row in range(3)]
         assert [record.tokens_at_end for record in together.records] == [5, totals[1], totals[2] // 2]

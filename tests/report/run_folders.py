@@ -4,6 +4,7 @@ Nothing here was measured. Every figure follows from a seed, so that a test can 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -174,9 +175,9 @@ def fake_picture(number: int, size: tuple[int, int] = (224, 224)) -> Image.Image
     return picture
 
 
-def picture_of(sample_id: str) -> Image.Image | None:
+def picture_of(sample_id: str) -> Sequence[Image.Image]:
     """Return the made-up picture of a made-up sample id."""
-    return fake_picture(int(sample_id.rsplit("-", 1)[1]))
+    return [fake_picture(int(sample_id.rsplit("-", 1)[1]))]
 
 
 def fake_run(spec: FakeRun) -> Run:

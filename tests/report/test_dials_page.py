@@ -32,7 +32,7 @@ def cells(results: Results) -> dict[str, Cell]:
 @pytest.fixture(scope="module")
 def visited(browser: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Visit]:
     folder = write_dial_run(tmp_path_factory.mktemp("run"))
-    visited = visit(browser, write_report(folder, lambda _: None))
+    visited = visit(browser, write_report(folder, lambda _: ()))
     yield visited
     visited.page.close()
 

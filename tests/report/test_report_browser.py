@@ -235,7 +235,7 @@ def test_a_cell_tells_its_details_under_the_pointer(opened: Visit, cells: dict[s
     assert "8 of 256 vision tokens" in told
 
 
-@pytest.mark.parametrize("width", [390, 800, 1280])
+@pytest.mark.parametrize("width", [390, *(pytest.param(width, marks=pytest.mark.long) for width in (800, 1280))])
 def test_the_page_does_not_scroll_sideways(browser: object, report: Path, width: int) -> None:
     opened = visit(browser, report, width)
 

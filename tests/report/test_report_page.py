@@ -196,7 +196,7 @@ def test_the_page_says_how_many_samples_have_a_picture_and_by_what_rule(tmp_path
     folder = write_fake_run(tmp_path, SMALL)
     some = write_report(folder, picture_of, num_pictures=12).read_text()
     every = write_report(folder, picture_of, num_pictures=400).read_text()
-    none = write_report(folder, lambda _: None).read_text()
+    none = write_report(folder, lambda _: ()).read_text()
 
     assert "12 of 40 samples have their picture here, chosen by a rule" in some
     assert "Every sample has its picture here." in every

@@ -112,7 +112,7 @@ def test_a_hard_split_of_another_size_than_stated_is_not_shown() -> None:
 
 def test_pictures_go_to_the_samples_that_the_cells_differ_on_and_to_some_of_the_others() -> None:
     table = table_of(SPEC)
-    pictures = choose_pictures(table, lambda _: None, 20)
+    pictures = choose_pictures(table, lambda _: (), 20)
     scores = {id_: {table.score(cell, id_) for cell in table.columns} for id_ in pictures.ids}
 
     differing = [id_ for id_ in pictures.ids if len(scores[id_]) == 2]
@@ -129,7 +129,7 @@ def test_the_most_disputed_of_each_type_comes_first() -> None:
         share = sum(table.score(cell, id_) == 1 for cell in table.columns) / len(table.columns)
         return share * (1 - share)
 
-    first = choose_pictures(table, lambda _: None, 10).ids[:7]
+    first = choose_pictures(table, lambda _: (), 10).ids[:7]
     kinds = {row.sample_id: row.kind for row in table.rows}
     assert len({kinds[id_] for id_ in first}) == 7, "types take turns"
     for id_ in first:
@@ -138,8 +138,8 @@ def test_the_most_disputed_of_each_type_comes_first() -> None:
 
 def test_the_choice_does_not_depend_on_the_order_of_the_file() -> None:
     records = [record for cell in fake_cells(SPEC) for record in fake_records(SPEC, cell)]
-    forward = choose_pictures(table_of(SPEC, records), lambda _: None, 20)
-    backward = choose_pictures(table_of(SPEC, records[::-1]), lambda _: None, 20)
+    forward = choose_pictures(table_of(SPEC, records), lambda _: (), 20)
+    backward = choose_pictures(table_of(SPEC, records[::-1]), lambda _: (), 20)
 
     assert forward.ids == backward.ids
 
@@ -152,7 +152,7 @@ def test_fewer_samples_than_wanted_are_all_shown() -> None:
 def test_a_sample_that_failed_somewhere_is_counted_apart() -> None:
     spec = FakeRun(methods=("random",), budgets=("8",), num_samples=4, failing=frozenset({"random@8"}))
 
-    assert choose_pictures(table_of(spec), lambda _: None).group_counts["failed"] == 4
+    assert choose_pictures(table_of(spec), lambda _: ()).group_counts["failed"] == 4
 
 
 def test_a_missing_or_damaged_picture_is_said() -> None:
@@ -161,19 +161,19 @@ def test_a_missing_or_damaged_picture_is_said() -> None:
     damaged = buffer.getvalue()[: len(buffer.getvalue()) // 2]
     table = table_of(FakeRun(methods=("random",), num_samples=2))
 
-    gone = choose_pictures(table, lambda _: None)
-    broken = choose_pictures(table, lambda _: Image.open(io.BytesIO(damaged)))
+    gone = choose_pictures(table, lambda _: ())
+    broken = choose_pictures(table, lambda _: [Image.open(io.BytesIO(damaged))])
     assert set(gone.missing.values()) == {"the picture was not found"}
     assert all(reason.startswith("the picture could not be read: ") for reason in broken.missing.values())
-    assert set(gone.uris) == set(broken.uris) == {""}
+    assert set(gone.uris) == set(broken.uris) == {()}
 
 
 @pytest.mark.long
 def test_pictures_stay_within_what_the_page_may_weigh() -> None:
     noise = Image.effect_noise((900, 900), 90).convert("RGB")
-    pictures = choose_pictures(table_of(SPEC), lambda _: noise)
+    pictures = choose_pictures(table_of(SPEC), lambda _: [noise])
 
-    assert sum(map(len, pictures.uris)) <= 1_600_000
+    assert sum(len(uri) for uris in pictures.uris for uri in uris) <= 1_600_000
 
 
 def test_of_several_pictures_the_first_is_kept_on_its_own_grid() -> None:
@@ -187,7 +187,29 @@ def test_of_several_pictures_the_first_is_kept_on_its_own_grid() -> None:
     table = table_of(spec, two)
 
     assert {row.num_patches for row in table.rows} == {256}
-    assert table.columns["random@8"][two[0].sample_id].kept == bytes([1, *[0] * 30, 128])
+    assert table.columns["random@8"][two[0].sample_id].kept == (bytes([1, *[0] * 30, 128]),)
+
+
+def test_every_picture_of_a_sample_is_shown_on_its_own_grid() -> None:
+    spec = FakeRun(methods=("random",), budgets=("8",), num_samples=1)
+    # Of each picture tiles, and the whole behind them.
+    whole = {"grids": [[1, 2], [2, 4], [1, 2], [3, 3]], "whole_images": [1, 3], "num_vision_tokens": 21}
+    records = [
+        changed(record, **whole, kept_indices=[[0], [0, 7], [1], [8]])
+        for cell in fake_cells(spec)
+        for record in fake_records(spec, cell)
+    ]
+    table = table_of(spec, records)
+    (row,) = table.rows
+    assert row.grids == ((2, 4), (3, 3))
+    assert table.columns["random@8"][row.sample_id].kept == (bytes([0b10000001]), bytes([0, 1]))
+    assert table.tiled
+
+    images = [Image.new("RGB", (40, 20)), Image.new("RGB", (30, 30))]
+    pictures = choose_pictures(table, lambda _: images)
+    assert [len(uris) for uris in pictures.uris] == [2]
+    other = choose_pictures(table, lambda _: images[:1])
+    assert "had 2 pictures when it was asked, and has 1 now" in other.missing[row.sample_id]
 
 
 def test_merging_is_what_the_records_say() -> None:

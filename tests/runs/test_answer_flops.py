@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import sample_of, with_every_option
+from models import MECHANISMS, sample_of, with_every_option
 from product_counter import ProductCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,9 +14,14 @@ from adallava.costs.counted import count_costs
 from adallava.registry import selector_names
 from adallava.runs.answer_flops import count_flops
 
+METHODS = (*selector_names(), "full")
+CASES = [
+    *((method, 5) for method in METHODS),
+    *(pytest.param(method, 12, marks=[] if method in MECHANISMS else [pytest.mark.long]) for method in METHODS),
+]
 
-@pytest.mark.parametrize("budget", [5, 12])
-@pytest.mark.parametrize("method", [*selector_names(), "full"])
+
+@pytest.mark.parametrize(("method", "budget"), CASES)
 def test_flops_of_an_answer_are_what_pytorch_counts(
     full: AdaLlava, inputs: dict[str, Any], method: str, budget: int
 ) -> None:

@@ -13,8 +13,8 @@ from adallava.runs.batches import BatchStore, PreparedBatch, prepare_batch
 from adallava.tasks import TaskSample
 
 
-def sample(number, load_image=None):
-    return TaskSample(str(number), "What is it?", ("a",), None, load_image or (lambda: tiny_image(number)))
+def sample(number, load_images=None):
+    return TaskSample(str(number), "What is it?", ("a",), None, load_images or (lambda: [tiny_image(number)]))
 
 
 def broken():
@@ -55,7 +55,7 @@ def test_rows_of_a_flat_picture_are_not_taken_for_channels(height):
     flat = Image.new("RGB", (10, height))
     for place in range(10 * height):
         flat.putpixel((place % 10, place // 10), colours[place % 10])
-    (pixels,) = prepare_batch(tiny_processor(), [sample(0, lambda: flat)]).inputs["pixel_values"]
+    (pixels,) = prepare_batch(tiny_processor(), [sample(0, lambda: [flat])]).inputs["pixel_values"]
     red, green, blue = pixels
     assert red.std() > 0.5, "the columns differ in red"
     assert green.std() > 0.5
@@ -88,8 +88,8 @@ def test_a_prompt_beyond_the_positions_fails_alone_and_is_not_padded_to():
     processor = tiny_processor()
     alone = prepare_batch(processor, [sample(0)])
     length = alone.inputs["input_ids"].shape[1]
-    long_text = TaskSample("text", "a" * 100_000, ("a",), None, lambda: tiny_image(1))
-    longer = TaskSample("tokens", "What is it? Or not?", ("a",), None, lambda: tiny_image(2))
+    long_text = TaskSample("text", "a" * 100_000, ("a",), None, lambda: [tiny_image(1)])
+    longer = TaskSample("tokens", "What is it? Or not?", ("a",), None, lambda: [tiny_image(2)])
     batch = prepare_batch(processor, [long_text, sample(0), longer], limit=PromptLimit(length))
     assert [s.id for s in batch.samples] == ["0"]
     assert batch.inputs["input_ids"].tolist() == alone.inputs["input_ids"].tolist()
@@ -136,7 +136,7 @@ def test_a_picture_that_a_processor_makes_no_numbers_of_fails_alone(value):
                     row[0, 2, 3] = value
             return inputs
 
-    broken = sample(1).load_image()
+    broken = sample(1).load_images()[0]
     batch = prepare_batch(Breaking(), [sample(0), sample(1)])
     assert [s.id for s in batch.samples] == ["0"]
     assert batch.failures[0][0].id == "1"

@@ -23,11 +23,35 @@ def broken():
 
 def test_two_questions_about_one_picture_share_its_hash_and_a_failed_sample_has_none():
     red, blue = picture("red"), picture("blue")
-    samples = [sample("a", lambda: red), sample("b", broken), sample("c", red.copy), sample("d", lambda: blue)]
+    samples = [
+        sample("a", lambda: [red]),
+        sample("b", broken),
+        sample("c", lambda: [red.copy()]),
+        sample("d", lambda: [blue]),
+    ]
     batch = prepare_batch(tiny_processor(), samples)
     assert [one.id for one in batch.samples] == ["a", "c", "d"]
     first, again, other = batch.picture_sha256
     assert first == again != other
+
+
+def test_a_sample_with_several_pictures_has_the_hash_and_the_frame_of_each_and_a_prompt_for_all():
+    red, wide = picture("red", (8, 8)), picture("blue", (16, 8))
+    batch = prepare_batch(tiny_processor(), [sample("a", lambda: [red, wide]), sample("b", lambda: [red])])
+    assert batch.picture_sha256 == (f"{picture_sha256(red)}+{picture_sha256(wide)}", picture_sha256(red))
+    assert [len(batch.frames[name]) for name in "ab"] == [2, 1]
+    # Cut to its middle square.
+    assert batch.frames["a"][1] == (0.25, 0.0, 0.75, 1.0)
+    image_id = tiny_processor().tokenizer.convert_tokens_to_ids("<image>")
+    assert [int((row == image_id).sum()) for row in batch.inputs["input_ids"]] == [32, 16]
+
+
+def test_a_question_with_places_for_other_pictures_than_it_has_fails_alone():
+    red = picture("red")
+    asked = TaskSample("b", "<image> or <image>?", ("a",), None, lambda: [red, red, red])
+    batch = prepare_batch(tiny_processor(), [sample("a", lambda: [red]), asked])
+    assert [one.id for one in batch.samples] == ["a"]
+    assert "holds <image> 2 times, and has 3 pictures" in batch.failures[0][1]
 
 
 def test_equal_pixels_in_another_shape_are_another_picture():

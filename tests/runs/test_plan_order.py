@@ -16,7 +16,7 @@ from adallava.tasks import TaskSample
 
 DECODING = SimpleNamespace(samples=False, num_beams=1, eos_token_ids=[], options={}, pad_token_id=0)
 QUESTIONS = ("what is it?", "is the colour red or blue?", "why?", "a red one or a blue one?")
-SAMPLES = [TaskSample(str(n), QUESTIONS[n % 4], ("a",), None, lambda n=n: tiny_image(n)) for n in range(11)]
+SAMPLES = [TaskSample(str(n), QUESTIONS[n % 4], ("a",), None, lambda n=n: [tiny_image(n)]) for n in range(11)]
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from adallava.records.cells import plan_cells
 from adallava.runs import timing
 from adallava.runs.batches import PreparedBatch
 from adallava.runs.observer import SweepObserver
-from adallava.runs.timing import Measurement, sum_up, time_batch, time_cells, timing_batch
+from adallava.runs.timing import Measurement, sum_up, time_batch, time_cells, time_size, timing_batch
 
 PLANS = plan_cells(["a", "b"], [TokenBudget(ratio=0.5)])
 CELLS = ["full@1.0", "a@0.5", "b@0.5"]
@@ -19,6 +19,10 @@ SAMPLES = [SimpleNamespace(id=name) for name in ("s0", "broken", "s2", "s3")]
 def prepare(samples):
     readable = tuple(sample for sample in samples if sample.id != "broken")
     return PreparedBatch(readable, tuple((s, "no picture") for s in samples if s.id == "broken"), {})
+
+
+def timing_with(answerers):
+    return lambda size: time_size(answerers, PLANS, size, SAMPLES, prepare)
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ def test_a_batch_is_of_the_first_readable_samples_repeated_if_they_are_too_few()
 def test_a_cell_that_does_not_fit_is_left_out_with_its_reason_and_the_others_are_timed(ran, tmp_path):
     notes = Notes()
     answerers = {"full": "", "a": "fails", "b": ""}
-    records = time_cells(tmp_path, answerers, PLANS, [1, 2], SAMPLES, prepare, notes)
+    records = time_cells(tmp_path, PLANS, [1, 2], timing_with(answerers), notes)
     by_key = {(record.cell, record.batch_size): record for record in records}
     assert by_key["a@0.5", 1].timing is not None
     assert by_key["a@0.5", 2].timing is None
@@ -86,12 +90,12 @@ def test_a_cell_that_does_not_fit_is_left_out_with_its_reason_and_the_others_are
 
 def test_a_batch_size_that_lacks_a_cell_is_timed_again_as_a_whole(ran, tmp_path):
     answerers = {"full": "", "a": "", "b": ""}
-    whole = time_cells(tmp_path, answerers, PLANS, [1, 2], SAMPLES, prepare, Notes())
+    whole = time_cells(tmp_path, PLANS, [1, 2], timing_with(answerers), Notes())
     path = tmp_path / "timings.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-1]) + lines[-1][:30])
     ran.clear()
-    again = time_cells(tmp_path, answerers, PLANS, [1, 2], SAMPLES, prepare, Notes())
+    again = time_cells(tmp_path, PLANS, [1, 2], timing_with(answerers), Notes())
     assert ran == CELLS * (timing.WARM_UPS + timing.REPEATS)
     assert again[:3] == whole[:3]
     assert [(record.cell, record.batch_size) for record in again] == [(c, size) for size in (1, 2) for c in CELLS]

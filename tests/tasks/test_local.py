@@ -42,7 +42,7 @@ def write_parquet(path: Path, columns: dict, row_group_size: int = 1000) -> Path
 
 
 def first_pixel(sample) -> tuple[int, ...]:
-    image = sample.load_image()
+    image = sample.load_images()[0]
     assert image.mode == "RGB"
     return image.getpixel((0, 0))
 
@@ -112,7 +112,7 @@ def test_a_bad_image_is_its_samples_error_not_the_files(tmp_path, image):
     file = write_jsonl(tmp_path / "t.jsonl", [{"image": image, "question": "?", "answer": "a"}])
     (sample,) = load_task(str(file)).samples
     with pytest.raises(InputError):
-        sample.load_image()
+        sample.load_images()[0]
 
 
 # ---- columns ----
@@ -223,7 +223,7 @@ def test_a_parquet_file_that_ends_early_fails_the_sample_in_words(tmp_path, monk
     (sample,) = load_task(str(write_parquet(tmp_path / "t.parquet", columns))).samples
     monkeypatch.setattr(pyarrow.parquet.ParquetFile, "iter_batches", lambda *_, **__: iter(()))
     with pytest.raises(InputError, match="row 0 is not there: the file ends before"):
-        sample.load_image()
+        sample.load_images()[0]
 
 
 # ---- pictures nobody has vetted ----
@@ -331,7 +331,7 @@ def test_nlvr_rows_are_samples():
     task = load_task(str(file), limit=100, columns={"question": "sentence"})
     assert len(task.samples) == 100
     assert {answer for sample in task.samples for answer in sample.answers} == {"true", "false"}
-    picture = task.samples[60].load_image()
+    picture = task.samples[60].load_images()[0]
     assert (picture.mode, picture.size) == ("RGB", (400, 100))
 
 
@@ -344,3 +344,53 @@ def test_pictures_are_counted_by_their_names_without_opening_them(tmp_path):
     assert task("gone.png", "./gone.png", {"path": "other.png"}, inline, inline).num_pictures == 3
     assert task("gone.png", {"bytes": inline}).num_pictures is None
     assert load_task("scenes", limit=3).num_pictures is None
+
+
+# ---- several pictures ----
+
+
+def widths(sample) -> list[int]:
+    return [image.width for image in sample.load_images()]
+
+
+def test_jsonl_with_a_list_of_pictures(tmp_path):
+    for width in (3, 5):
+        flat(RED, (width, 4)).save(tmp_path / f"{width}.png")
+    inline = base64.b64encode(png(flat(BLUE, (7, 7)))).decode()
+    lists = [["3.png", "./5.png"], ["3.png"], ["5.png", inline], ["3.png", "gone.png"], [], ["3.png", ["5.png"]]]
+    rows = [{"image": names, "question": "Same?", "answer": "no"} for names in lists]
+    samples = load_task(str(write_jsonl(tmp_path / "t.jsonl", rows))).samples
+
+    assert [widths(sample) for sample in samples[:3]] == [[3, 5], [3], [5, 7]]
+    assert [sample.pictures for sample in samples[:2]] == [("3.png", "5.png"), ("3.png",)]
+    for sample, reason in zip(
+        samples[3:], ("picture 2 of 2: image file .*gone.png", "empty list", "picture 2 of 2: .* a list"), strict=True
+    ):
+        with pytest.raises(InputError, match=reason):
+            sample.load_images()
+
+
+def test_a_picture_of_a_list_may_not_lead_out_of_the_folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    flat(RED).save(tmp_path / "outside.png")
+    file = write_jsonl(
+        tmp_path / "data" / "t.jsonl", [{"image": ["a.png", "../outside.png"], "question": "?", "answer": "a"}]
+    )
+    with pytest.raises(InputError, match=r"column 'image' names '../outside.png', which is outside"):
+        load_task(str(file))
+
+
+def test_parquet_with_a_list_of_pictures(tmp_path):
+    flat(RED, (6, 4)).save(tmp_path / "six.png")
+    named = {"bytes": None, "path": "six.png"}
+    inline = {"bytes": png(flat(BLUE, (9, 9))), "path": "b.png"}
+    columns = {"question": ["?"] * 3, "answer": ["a"] * 3}
+    structs = write_parquet(tmp_path / "s.parquet", {**columns, "image": [[named, inline], [inline], []]})
+    *good, empty = load_task(str(structs)).samples
+    assert [widths(sample) for sample in good] == [[6, 9], [9]]
+    with pytest.raises(InputError, match="empty list"):
+        empty.load_images()
+    held = write_parquet(
+        tmp_path / "b.parquet", {**columns, "image": [[inline["bytes"]] * number for number in (1, 2, 3)]}
+    )
+    assert [widths(sample) for sample in load_task(str(held)).samples] == [[9], [9, 9], [9, 9, 9]]

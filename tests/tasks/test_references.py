@@ -37,7 +37,7 @@ def loaded(folder, image, **options):
 
 
 def size(folder, image, **options) -> int:
-    return loaded(folder, image, **options).load_image().width
+    return loaded(folder, image, **options).load_images()[0].width
 
 
 @pytest.mark.parametrize("name", [HASH, "A" * 64, "data:1,2.png", "x" * 64 + "=="])
@@ -48,7 +48,7 @@ def test_a_file_that_is_there_wins_over_a_guess(folder, name):
 
 def test_a_name_like_a_hash_without_its_file_is_a_missing_file(folder):
     with pytest.raises(InputError, match=f"{HASH} cannot be read: No such file"):
-        loaded(folder, HASH).load_image()
+        loaded(folder, HASH).load_images()[0]
 
 
 _TEXT = base64.b64encode(png(9)).decode()
@@ -92,7 +92,7 @@ def test_what_leads_to_no_picture_fails_its_sample_with_a_reason(folder, image, 
     (folder / "loop").symlink_to("loop")
     sample = loaded(folder, image)
     with pytest.raises(InputError, match=reason):
-        sample.load_image()
+        sample.load_images()[0]
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_the_folder_of_a_file_that_is_a_link_is_that_of_the_link_and_that_of_the
     elsewhere.mkdir()
     (elsewhere / "link.jsonl").symlink_to(folder / "t.jsonl")
     (sample,) = load_task(str(elsewhere / "link.jsonl")).samples
-    assert sample.load_image().width == 4
+    assert sample.load_images()[0].width == 4
     (elsewhere / "a.png").write_bytes(png(6))
-    assert sample.load_image().width == 6
+    assert sample.load_images()[0].width == 6
 
 
 def test_a_path_that_turns_into_a_link_outwards_after_reading_is_not_followed(folder):
@@ -132,7 +132,7 @@ def test_a_path_that_turns_into_a_link_outwards_after_reading_is_not_followed(fo
     (folder / "a.png").unlink()
     (folder / "a.png").symlink_to(folder.parent / "secret.png")
     with pytest.raises(InputError, match="outside"):
-        sample.load_image()
+        sample.load_images()[0]
 
 
 @pytest.mark.parametrize("with_bytes", [True, False])
@@ -148,7 +148,7 @@ def test_parquet_names_a_picture_outside_only_where_it_holds_no_bytes(folder, wi
     table = pyarrow.table({"image": images, "question": ["?"] * 2, "answer": ["x"] * 2})
     pyarrow.parquet.write_table(table, folder / "t.parquet")
     if with_bytes:
-        assert [sample.load_image().width for sample in load_task(str(folder / "t.parquet")).samples] == [3, 5]
+        assert [sample.load_images()[0].width for sample in load_task(str(folder / "t.parquet")).samples] == [3, 5]
     else:
         with pytest.raises(InputError, match=r"row 1: column 'image' names '\.\./secret\.png'"):
             load_task(str(folder / "t.parquet"))

@@ -1,12 +1,17 @@
 """A packed question is the question alone: same logits, same targets, whatever stands beside it."""
 
 import torch
-from models import tiny_base
+from models import tiny_base, tiny_image
+from tiny_qwen import tiny_qwen_base, tiny_qwen_processor
 
+from adallava import AdaLlava
 from adallava.families import wrap_model
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.families.picture_inputs import PictureInputs
+from adallava.processors.stock_processor import build_prompt, make_inputs
 from adallava.selection.selector_contract import Selection
 from adallava.training.base_stage import run_packed
+from adallava.training.examples import QuestionTokenizer
 from adallava.training.packing import IGNORE, TokenizedQuestion, pack, packed_mask, packed_positions, shared_positions
 
 FIRST = TokenizedQuestion(prefix_ids=(7,), suffix_ids=(11, 12, 13), answer_ids=(21, 2))
@@ -70,3 +75,34 @@ def test_packed_logits_equal_those_of_each_question_alone_in_the_stock_model():
                 alone.append(output.logits[0, -len(question.answer_ids) :])
     assert run.targets.tolist() == [21, 2, 22, 23, 2, 22, 23, 2]
     torch.testing.assert_close(run.logits, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_packed_logits_of_rows_and_columns_equal_those_of_each_question_alone_in_the_stock_model():
+    """M-RoPE: the stock model itself places the picture's tokens and the text behind them."""
+    model = AdaLlava(tiny_qwen_base("qwen2_5_vl"), tiny_qwen_processor("qwen2_5_vl"))
+    family, processor = model.family, model.processor
+    questions, images = ("what is it?", "is it red?"), [tiny_image(seed, (40, 24)) for seed in range(2)]
+    prompts = [build_prompt(processor, question) for question in questions]
+    tokenize = QuestionTokenizer(processor)
+    packed = pack([[tokenize(question, "yes") for question in questions]] * 2, pad_token_id=0)
+    given, _ = take_pictures(family, make_inputs(processor, images, prompts))
+    assert given is not None
+    features = family.encode(given).features
+    everything = torch.arange(features.shape[1]).expand(2, -1)
+    shared = shared_positions(family, packed, given)
+    run = run_packed(family, family.project(features), everything, packed, shared)
+
+    alone = []
+    for image in images:
+        for prompt, question in zip(prompts, questions, strict=True):
+            made = make_inputs(processor, [image], [prompt])
+            made.pop("mm_token_type_ids", None)
+            answer = torch.tensor([tokenize(question, "yes").answer_ids])
+            ids = torch.cat([made["input_ids"], answer[:, :-1]], dim=1)
+            pixels = {"pixel_values": made["pixel_values"], "image_grid_thw": made["image_grid_thw"]}
+            types = (ids == family.image_token_id).int()
+            mask = torch.ones_like(ids)
+            logits = model.base(input_ids=ids, attention_mask=mask, mm_token_type_ids=types, **pixels).logits
+            alone.append(logits[0, -answer.shape[1] :])
+    torch.testing.assert_close(run.logits, torch.cat(alone), atol=1e-4, rtol=1e-4)

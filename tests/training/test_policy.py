@@ -114,6 +114,17 @@ def test_the_scorer_learns_to_keep_the_only_token_that_is_rewarded(monkeypatch):
     assert all(parameter.grad is None for parameter in base.parameters())
 
 
+def test_a_frozen_base_is_asked_as_it_answers():
+    base = tiny_base()
+    objective = PolicyObjective(
+        wrap_model(base), QuestionSelector(wrap_model(base).shape), keep_counts=(2,), num_samples=2
+    )
+    assert objective.train().base.training
+    base.requires_grad_(False)
+    assert objective.train().selector.training
+    assert not base.training
+
+
 def test_where_no_choice_pays_the_spread_term_alone_pulls_the_scores_together(monkeypatch):
     base = tiny_base()
     family = wrap_model(base)

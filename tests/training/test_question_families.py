@@ -23,19 +23,30 @@ from adallava.errors import UnsupportedModeError
 from adallava.pipeline.layout import repeated
 from adallava.processors.stock_processor import build_prompt, make_inputs
 from adallava.selection.question import QuestionSelector
+from adallava.training.blank import write_blank
 from adallava.training.collate import Collator, separate_prompts
 from adallava.training.examples import Example
 from adallava.training.own_data import TaskExamples
 from adallava.training.pictures import picture_form, picture_inputs
 from adallava.training.policy import answer_log_probabilities
 from adallava.training.prompted import Prompted, kept_in_order, repeated_images
-from adallava.training.recipe import Recipe
+from adallava.training.recipe import BlankModel, Recipe
 from adallava.training.stages import train_stage
 
 CPU = torch.device("cpu")
 
+
+def tiny_siglip_qwen2(folder: Path) -> Path:
+    """Save a LLaVA with a SigLIP tower and a Qwen2."""
+    sizes = dict.fromkeys(("vision_width", "vision_mlp_width", "llm_width", "llm_mlp_width"), 32)
+    sizes |= dict.fromkeys(("vision_layers", "llm_layers", "vision_heads", "llm_heads", "llm_kv_heads"), 2)
+    write_blank(BlankModel(tower="siglip_vision_model", llm="qwen2", image_px=28, patch_px=7, **sizes), folder, 0)
+    return folder
+
+
 FOLDERS: dict[str, Callable[[Path], Path]] = {
     "llava": tiny_llava,
+    "siglip-qwen2": tiny_siglip_qwen2,
     "llava_next": tiny_next,
     "qwen2_vl": lambda folder: tiny_qwen("qwen2_vl", folder),
     "qwen2_5_vl": lambda folder: tiny_qwen("qwen2_5_vl", folder),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import TrainingArguments
 
 from adallava import AdaLlava
-from adallava.errors import InputError, UnknownNameError
+from adallava.errors import InputError, UnknownNameError, UnsupportedModeError
 from adallava.training import start
 from adallava.training.examples import SceneExamples
 from adallava.training.fit import arguments
@@ -250,3 +250,43 @@ def test_a_damaged_recipe_file_is_named(tmp_path):
     (tmp_path / "recipe.json").write_text("{")
     with pytest.raises(InputError, match=r"recipe.json is damaged"):
         train_stage(base_recipe(), tmp_path, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("blank", "error", "said"),
+    [
+        ({"family": "nothing"}, UnsupportedModeError, "no family makes a 'nothing' from nothing; these do: llava, "),
+        ({"tower": "vit"}, InputError, r"\[blank\] tower = 'vit' is not made from nothing here: give one of clip_"),
+        ({"family": "qwen2_5_vl", "llm": "qwen2"}, InputError, r"\[blank\] llm = 'qwen2': a Qwen2.5-VL has its own"),
+        ({"family": "qwen2_5_vl", "patch_px": 7}, InputError, "patch_px = 7 .* give an even number of pixels"),
+    ],
+)
+def test_a_model_from_nothing_of_unknown_parts_is_refused_in_a_line(tmp_path, monkeypatch, blank, error, said):
+    monkeypatch.setattr("adallava.training.blank.scenes_corpus", lambda: ["what is it?"])
+    with pytest.raises(error, match=said):
+        train_stage(recipe("align", blank=BLANK | blank, trained=("visual",)), tmp_path / "run", device=CPU)
+
+
+def test_a_controller_without_anything_to_choose_is_refused(tmp_path):
+    base = tiny_llava(tmp_path / "base")
+    nothing = recipe("question", keep={"keep_counts": [16, 99]})
+    with pytest.raises(
+        InputError, match=r"keep_counts = \[16, 99\]: .* has 16 vision tokens a picture, so that nothing"
+    ):
+        train_stage(nothing, tmp_path / "run", start_from=str(base), device=CPU)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["tiny-qwen2.5-vl", "tiny-siglip-qwen2"])
+def test_models_of_other_families_go_through_their_stages(tmp_path, family):
+    start = None
+    for stage in ("align", "base", "question"):
+        whole = load_recipe(f"{family}/{stage}")
+        few = whole.optimisation.model_copy(update={"steps": 2, "batch_size": 2})
+        blank = None if whole.blank is None else whole.blank.model_copy(update=BLANK | {"llm_width": 48})
+        small = whole.model_copy(update={"optimisation": few, "blank": blank, "ground_layer": 1})
+        made = train_stage(small, tmp_path / stage, start_from=start, device=CPU)
+        start = start if stage == "question" else str(made)
+    model = AdaLlava.from_pretrained(start, method="question", adapter=made, device="cpu")
+    assert model.family.shape.llm_width == 48

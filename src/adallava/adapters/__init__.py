@@ -8,8 +8,8 @@ from adallava.adapters.store import (
     load_scheduler,
     read_adapter_config,
     save_adapter,
-    weights_sha256,
 )
+from adallava.checkpoints.weights_hash import weights_sha256
 
 __all__ = [
     "AdapterConfig",

@@ -6,9 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adallava.adapters import load_adapter, load_scheduler, weights_sha256
-from adallava.adapters.store import sha256_of
+from adallava.adapters import load_adapter, load_scheduler
 from adallava.checkpoints.hub import PROCESSOR_FILES
+from adallava.checkpoints.weights_hash import sha256_of, weights_sha256
 from adallava.errors import CheckpointError
 from adallava.families import weights_folder
 from adallava.families.given_model import added_sha256

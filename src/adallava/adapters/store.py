@@ -10,7 +10,6 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import adallava
-from adallava.checkpoints.files import weight_files
 from adallava.checkpoints.json_files import check_regular
 from adallava.checkpoints.schemas import MAX_VOCABULARY, MAX_WIDTH, describe
+from adallava.checkpoints.weights_hash import sha256_of
 from adallava.errors import AdallavaError, CheckpointError, UnsupportedModeError
 from adallava.registry import load_scheduler_class
 from adallava.scheduling import build_scheduler
@@ -38,7 +37,6 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 _SCHEDULER_PREFIX = "scheduler."
-_MAX_FILES_AT_ONCE = 8
 _MAX_CONFIG_BYTES = 2**20
 
 _log = logging.getLogger(__name__)
@@ -283,27 +281,6 @@ def _check_base(folder: str | Path, config: AdapterConfig, base_weights_sha256: 
 def _say_once(message: str) -> None:
     """Warn, once a process: a sweep loads an adapter for each of its cells."""
     _log.warning(message)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def weights_sha256(folder: str | Path) -> str:
-    """Return what identifies the weights of a model folder: the SHA-256 of its safetensors file.
-
-    Of several files, it is the SHA-256 of their digests (the digits, in order of the names), so that they can be read
-    side by side: one after the other takes longer than loading the model.
-
-    Raises:
-        CheckpointError: if there are none.
-    """
-    files = weight_files(Path(folder))
-    with ThreadPoolExecutor(max_workers=min(len(files), _MAX_FILES_AT_ONCE)) as pool:
-        digests = list(pool.map(sha256_of, files))
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def _weights(folder: str | Path) -> Path:

@@ -1,11 +1,13 @@
 """Samples that share a picture are no independent ones: what is flipped, resampled and halved is the picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from adallava.records.sample import PICTURES_JOINED
 
 FEW = 40
 """Below so many pictures of equal weight Student's t takes the bootstrap's place (Cameron, Gelbach & Miller 2008, The
@@ -29,8 +31,25 @@ class Clusters:
 
     @classmethod
     def by_picture(cls, sample_ids: Sequence[str], pictures: Mapping[str, str | None]) -> "Clusters":
-        """Return samples grouped by picture; one whose picture is not known is a group of its own."""
-        keys = [pictures.get(sample_id) or ("", sample_id) for sample_id in sample_ids]
+        """Return samples grouped by picture; one whose picture is not known is a group of its own.
+
+        Samples with several pictures are in one group if they share any, or each shares one with a third.
+        """
+        groups: dict[Hashable, Hashable] = {}
+
+        def group_of(key: Hashable) -> Hashable:
+            while (above := groups.setdefault(key, key)) != key:
+                groups[key] = key = groups[above]
+            return key
+
+        firsts: list[Hashable] = []
+        for sample_id in sample_ids:
+            known = pictures.get(sample_id)
+            own: list[Hashable] = [("", sample_id)] if not known else [*known.split(PICTURES_JOINED)]
+            for key in own[1:]:
+                groups[group_of(key)] = group_of(own[0])
+            firsts.append(own[0])
+        keys = [group_of(key) for key in firsts]
         number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
         return cls(np.array([number[key] for key in keys], dtype=np.intp))
 

@@ -28,17 +28,34 @@ class PlacedCell(Protocol):
     """What decides which comparisons a cell is in: a summed-up `Cell` has it, and a `CellPlan` before anything ran."""
 
     @property
-    def cell(self) -> str: ...  # noqa: D102
+    def cell(self) -> str:
+        """Its name."""
+        ...
+
     @property
-    def selection(self) -> str: ...  # noqa: D102
+    def selection(self) -> str:
+        """Method and positions, or whatever chooses tokens."""
+        ...
+
     @property
-    def budget_asked(self) -> str: ...  # noqa: D102
+    def budget_asked(self) -> str:
+        """As it was asked for."""
+        ...
+
     @property
-    def latency_asked(self) -> str: ...  # noqa: D102
+    def latency_asked(self) -> str:
+        """As it was asked for."""
+        ...
+
     @property
-    def positions(self) -> PositionsName: ...  # noqa: D102
+    def positions(self) -> PositionsName:
+        """Original or compact."""
+        ...
+
     @property
-    def scheduler(self) -> str | None: ...  # noqa: D102
+    def scheduler(self) -> str | None:
+        """Of the LLM's layers, if it has one."""
+        ...
 
 
 def cell_pairs(cells: Sequence[PlacedCell]) -> Iterator[tuple[str, str]]:

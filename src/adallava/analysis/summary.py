@@ -148,15 +148,33 @@ def summarise_cell(
         sample_ids: the task's, in order.
         timings: of the cell.
     """
-    answered = _answered(records)
     scores = {answer_key(record): record.score for record in records}
     own = tabulate_scores([plan.cell], sample_ids, scores).row(plan.cell)
-    kinds = {record.sample_id: record.kind for record in records}
-    num_samples = len(kinds)
+    # Only a learned scheduler reads a latency token.
+    learned = any(record.ran.latency_tokens for record in records)
+    blind = _answered(records) if plan.method == NONE_METHOD else []
+    return SummedCell(
+        cell=_cell(plan, records, timings, num_answered=int(np.isfinite(own).sum())),
+        scores=own,
+        kinds={record.sample_id: record.kind for record in records},
+        pictures={record.sample_id: record.picture_sha256 for record in records if record.picture_sha256 is not None},
+        plans=count_plans(plan.cell, records),
+        learned=learned,
+        answers={record.sample_id: record.answers for record in records},
+        told=tally_records(records),
+        responses={record.sample_id: record.response for record in blind},
+        seen=_seen_shares(records),
+    )
+
+
+def _cell(plan: CellPlan, records: Sequence[SampleRecord], timings: Sequence[Timing], *, num_answered: int) -> Cell:
+    """Return the cell of its answers, without any accuracy, where so many samples were answered in every draw."""
+    answered = _answered(records)
+    num_samples = len({record.sample_id for record in records})
     empties = Counter(record.empty_cause for record in records if record.empty_cause is not None)
     peaks = [record.peak_memory_bytes for record in answered if record.peak_memory_bytes is not None]
     reason = flag_reason(records)
-    cell = Cell(
+    return Cell(
         cell=plan.cell,
         method=plan.curve,
         budget_asked=plan.budget_asked,
@@ -167,7 +185,7 @@ def summarise_cell(
         kv_bytes=None if any(record.kv_bytes is None for record in answered) else _mean(answered, _kv_bytes),
         draws=plan.draws,
         num_samples=num_samples,
-        num_failed=num_samples - int(np.isfinite(own).sum()),
+        num_failed=num_samples - num_answered,
         accuracy=None,
         accuracy_by_kind={},
         accuracy_hard=None,
@@ -189,21 +207,6 @@ def summarise_cell(
         peak_memory_bytes=max(peaks, default=None),
         on_front=[],
         timings=list(timings),
-    )
-    # Only a learned scheduler reads a latency token.
-    learned = any(record.ran.latency_tokens for record in records)
-    blind = answered if plan.method == NONE_METHOD else []
-    return SummedCell(
-        cell=cell,
-        scores=own,
-        kinds=kinds,
-        pictures={record.sample_id: record.picture_sha256 for record in records if record.picture_sha256 is not None},
-        plans=count_plans(plan.cell, records),
-        learned=learned,
-        answers={record.sample_id: record.answers for record in records},
-        told=tally_records(records),
-        responses={record.sample_id: record.response for record in blind},
-        seen=_seen_shares(records),
     )
 
 

@@ -15,7 +15,7 @@ from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.engines import check_engine
 from adallava.errors import AdallavaError, InputError, in_short
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.quantization import check_quantization, quantized_copy, stored_bytes
 from adallava.model import AdaLlava
 from adallava.records import FULL_METHOD
@@ -77,7 +77,7 @@ class Bench:
         Raises:
             AdallavaError: for a method or a scheduler that this model cannot run.
         """
-        model = self.engines[engine].with_selector(self._selector(plan.method))
+        model = self.engines[engine].with_selector(self.selector(plan.method))
         return model if plan.scheduler is None else model.with_scheduler(self._scheduler(plan.scheduler))
 
     def idle_bytes(self, running: AdaLlava) -> int:
@@ -92,7 +92,7 @@ class Bench:
 
     def projects_to_choose(self, method: str) -> bool:
         """Return whether a method that this model can run chooses behind the projector."""
-        selector = self._selector(method)
+        selector = self.selector(method)
         return selector is not None and Need.PROJECTED in selector.needs
 
     @cached_property
@@ -107,7 +107,7 @@ class Bench:
         made: Part = self._made[kind, name]
         return made
 
-    def _selector(self, name: str) -> AnySelector | None:
+    def selector(self, name: str) -> AnySelector | None:
         """Return a method; on random weights a learned one has random weights, too."""
         options, adapter = self.request.method_options.get(name, {}), self.request.adapters.get(name)
         if name == FULL_METHOD:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops, projector_flops, vision_flops
 from adallava.costs.parts import ModelCosts, TowerCosts
 from adallava.costs.roofline import Hardware, floor_ms, weight_bytes, weight_counts
+from adallava.costs.towers_run import towers_run
 from adallava.records import WhatRan
 
 
@@ -19,20 +20,18 @@ class Row:
     """What one sample of a batch has the machine do.
 
     Attributes:
-        pictures: that the tower runs on.
         tokens_projected: vision tokens that enter the LLM.
         lengths: tokens that each layer of the LLM reads in prefill.
         groups_run: of each layer, which of its groups of heads run; None if all do.
         groups: that a layer is split into.
-        towers: of each picture, where pictures are seen at their own size; None if all are as in `ModelCosts.vision`.
+        towers: of each picture that the tower ran on.
     """
 
-    pictures: int
     tokens_projected: int
     lengths: tuple[int, ...]
     groups_run: tuple[frozenset[int], ...] | None = None
     groups: int = 1
-    towers: tuple[TowerCosts, ...] | None = None
+    towers: tuple[TowerCosts, ...] = ()
 
     @property
     def layer_shares(self) -> list[Fraction] | None:
@@ -40,19 +39,17 @@ class Row:
         return None if self.groups_run is None else [Fraction(len(run), self.groups) for run in self.groups_run]
 
 
-def row_of(record: WhatRan, costs: ModelCosts) -> Row:
-    """Return what the record of an answer says was done for it."""
-    num_layers, vision = len(costs.llm.layers), costs.vision
-    at_own_size = vision.patches_per_token is not None and record.tokens_kept > 0
+def row_of(record: WhatRan, costs: ModelCosts, method: object, num_vision_tokens: int) -> Row:
+    """Return what the record of an answer says was done for it; arguments as of `towers_run`."""
+    num_layers = len(costs.llm.layers)
     by_layer = record.tokens_kept_by_layer or (record.tokens_kept,) * num_layers
     text = record.prompt_length - record.tokens_kept
     return Row(
-        pictures=sum(record.tower_runs) if record.tokens_kept else 0,
         tokens_projected=record.tokens_kept,
         lengths=tuple(text + count for count in by_layer),
         groups_run=None if record.groups_run is None else tuple(map(frozenset, record.groups_run)),
         groups=record.groups_per_layer,
-        towers=tuple(vision.of_grid(grid) for grid in record.grids) if at_own_size else None,
+        towers=tuple(towers_run(costs.vision, record, method, num_vision_tokens)),
     )
 
 
@@ -94,13 +91,12 @@ def floors_of(
     def least(flops: float, num_bytes: float, of: str = dtype) -> float:
         return floor_ms(machine, flops, num_bytes, dtype=of)
 
-    pictures, projected = sum(row.pictures for row in rows), sum(row.tokens_projected for row in rows)
-    towers = [tower for row in rows for tower in ([costs.vision] * row.pictures if row.towers is None else row.towers)]
+    projected, towers = sum(row.tokens_projected for row in rows), [tower for row in rows for tower in row.towers]
     vision = sum(map(vision_flops, towers))
     prefill = sum(prefill_flops(llm, row.lengths, layer_shares=row.layer_shares) for row in rows)
     decode = sum(decode_flops(llm, row.lengths, new_tokens, layer_shares=row.layer_shares) for row in rows)
     floors = {
-        "vision": least(vision, value_bytes * weights["vision"]) if pictures else 0.0,
+        "vision": least(vision, value_bytes * weights["vision"]) if towers else 0.0,
         "projector": least(projector_flops(costs, projected), value_bytes * weights["projector"]) if projected else 0.0,
         "prefill": least(prefill, cached_bytes(0), llm_dtype or dtype),
     }

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from adallava.errors import InputError
-from adallava.families.capabilities import ReadsPrompts, take_pictures
+from adallava.families.capabilities.of_pictures import made_up_ids, take_pictures
 from adallava.model import AdaLlava
 
 BEFORE_PICTURE_TOKENS = 5
@@ -24,7 +24,7 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int) -> dict[str
     Args:
         model: for its N, its processor's pictures, its type and its device.
         batch_size: B prompts of one length.
-        text_tokens: of each prompt, `BEFORE_PICTURE_TOKENS` of them before the picture.
+        text_tokens: of each prompt, `BEFORE_PICTURE_TOKENS` of them before the picture, tags of tiles left out.
 
     Raises:
         InputError: for too little text to have some on both sides of the picture.
@@ -38,15 +38,9 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int) -> dict[str
     words = _words(model)
     text = words[torch.randint(len(words), (batch_size, text_tokens), generator=generator)]
     pictures = _pictures(model, batch_size, generator)
-    if isinstance(model.family, ReadsPrompts):
-        raise InputError(
-            f"models of type {model.family.name!r} read their pictures' tiles off a prompt, which bench does not make "
-            "up: measure them with `adallava sweep --timing-batch-sizes`"
-        )
     given, _ = take_pictures(model.family, pictures)
     assert given is not None
-    each = sum(rows * columns for rows, columns in model.family.grids(given)) // batch_size
-    image = torch.full((batch_size, each), model.family.image_token_id)
+    image = torch.tensor(made_up_ids(model.family, given, batch_size)).expand(batch_size, -1)
     ids = torch.cat([text[:, :BEFORE_PICTURE_TOKENS], image, text[:, BEFORE_PICTURE_TOKENS:]], dim=1)
     ids = ids.to(model.device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pictures}
@@ -57,10 +51,13 @@ def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator) -> d
     processor = getattr(model.processor, "image_processor", None)
     width, height = getattr(model.processor, "picture_px", None) or (_side(model),) * 2
     if processor is None:
-        pixels = torch.randn(batch_size, 3, height, width, generator=generator)
-        return {"pixel_values": pixels.to(model.device, model.dtype)}
+        tiles = getattr(model.processor, "tiles", ())
+        pixels = torch.randn(batch_size, *tiles, 3, height, width, generator=generator)
+        mask = {"pixel_attention_mask": torch.ones(batch_size, *tiles, height, width, dtype=torch.int64)}
+        beside = {name: mask[name] for name in model.family.picture_inputs if name in mask}
+        return {"pixel_values": pixels.to(model.device, model.dtype), **beside}
     noise = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).numpy()
-    made = processor(images=[noise] * batch_size, return_tensors="pt")
+    made = processor(images=[[noise]] * batch_size, return_tensors="pt")
     given = {name: made[name] for name in model.family.picture_inputs if name in made}
     given["pixel_values"] = given["pixel_values"].to(model.device, model.dtype)
     return given

@@ -150,7 +150,8 @@ def _floors(bench: Bench, machine: Hardware, method: str, turns: Sequence[Turn],
     records = turns[-1].answered.records if turns else ()
     if not records or bench.costs is None:
         return {}
-    rows = [row_of(record, bench.costs) for record in records]
+    chose, picture = bench.selector(method), bench.full.shape.num_vision_tokens
+    rows = [row_of(record, bench.costs, chose, picture) for record in records]
     dtype, value_bytes = dtype_name(bench.full.dtype), bench.full.dtype.itemsize
     floors = floors_of(
         machine,
@@ -193,7 +194,9 @@ def _measured(
         "peak_memory_bytes": max(peaks) - idle_bytes if peaks else None,
         "floor_ms": dict(floor_ms),
         "over_floor": {
-            name: spreads[name].median / least for name, least in floor_ms.items() if name in spreads and least > 0.0
+            name: spreads[name].median / least
+            for name, least in floor_ms.items()
+            if name in spreads and least > 0.0 and spreads[name].median > 0.0
         },
     }
 

@@ -97,6 +97,27 @@ _QWEN3_TOWER = {
     "num_position_embeddings": 2304,
     "deepstack_visual_indexes": [8, 16, 24],
 }
+_SMOLVLM = {"image_token_id": 49190, "scale_factor": 3, "pad_token_id": 2}
+_SMOLLM2_1_7B = {
+    "model_type": "llama",
+    "vocab_size": 49280,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "num_hidden_layers": 24,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 273768.0},
+}
+_SIGLIP_384 = {
+    "hidden_size": 1152,
+    "image_size": 384,
+    "intermediate_size": 4304,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 27,
+    "patch_size": 14,
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,7 @@ class Shape:
         tower: of its vision config.
         picture_px: width and height of the pictures that it is measured with.
         more: of its config.
+        tiles: of a picture, the whole among them, for a model that is given all of `picture_px`; () for others.
     """
 
     family: str
@@ -116,6 +138,7 @@ class Shape:
     tower: Mapping[str, Any]
     picture_px: tuple[int, int]
     more: Mapping[str, Any] = field(default_factory=dict)
+    tiles: tuple[int, ...] = ()
 
 
 def _llava(llm: dict[str, Any], tower: dict[str, Any]) -> Shape:
@@ -137,6 +160,8 @@ _SHAPES = {
     # A photograph of 0.4 megapixels: N = 414 and 300.
     "qwen2.5-vl-7b": Shape("Qwen2_5_VL", _QWEN2_5_7B, _QWEN2_5_TOWER, (644, 504), _QWEN_IDS),
     "qwen3-vl-8b": Shape("Qwen3VL", _QWEN3_8B, _QWEN3_TOWER, (640, 480), _QWEN_IDS),
+    # A photograph of 1536 x 1152 pixels, in 3 x 4 tiles of 384 and whole: N = 1,053.
+    "smolvlm2-2.2b": Shape("SmolVLM", _SMOLLM2_1_7B, _SIGLIP_384, (384, 384), _SMOLVLM, tiles=(13,)),
     "toy": _llava(_TOY_LLM, _TOY_TOWER),
 }
 
@@ -149,14 +174,17 @@ class NoText:
 
     Attributes:
         image_processor: of pictures at their own size; None for a model that cuts all to one.
-        picture_px: width and height of the pictures that are made up for it.
+        picture_px: width and height of the pictures, or tiles, that are made up for it.
+        tiles: of each picture, see `Shape`.
     """
 
     tokenizer = None
 
-    def __init__(self, image_processor: Any = None, picture_px: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, image_processor: Any = None, picture_px: tuple[int, int] | None = None, tiles: tuple[int, ...] = ()
+    ) -> None:
         """Take what makes pictures."""
-        self.image_processor, self.picture_px = image_processor, picture_px
+        self.image_processor, self.picture_px, self.tiles = image_processor, picture_px, tiles
 
     def batch_decode(self, answers: Sequence[Sequence[int]], **_: Any) -> list[str]:
         """Return an empty text for each answer."""
@@ -208,6 +236,6 @@ def random_model(name: str, device: str | torch.device, dtype: torch.dtype) -> A
 def _pictures_alone(name: str, config: Any) -> NoText:
     vision = config.vision_config
     if not hasattr(vision, "spatial_merge_size"):
-        return NoText(picture_px=_SHAPES[name].picture_px)
+        return NoText(picture_px=_SHAPES[name].picture_px, tiles=_SHAPES[name].tiles)
     sizes = {"patch_size": vision.patch_size, "merge_size": vision.spatial_merge_size}
     return NoText(picture_processor(**sizes), _SHAPES[name].picture_px)

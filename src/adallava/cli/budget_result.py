@@ -52,6 +52,7 @@ class BudgetResult:
             "latency_asked": ran.latency_asked,
             "groups_run": ran.groups_run,
             "groups_per_layer": ran.groups_per_layer,
+            "engine": ran.engine,
         }
 
 

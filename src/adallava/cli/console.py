@@ -1,7 +1,10 @@
 """How tables look on stdout, whatever the command."""
 
+from collections.abc import Callable
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.measure import Measurement
 from rich.segment import Segment
 from rich.table import Table
 
@@ -45,6 +48,30 @@ class _Harmless:
         """Yield its segments."""
         for segment in console.render(self._renderable, options):
             yield segment if segment.control else Segment(harmless(segment.text), segment.style)
+
+
+def natural_width(table: Table, console: Console) -> int:
+    """Return how wide a table is where there is room."""
+    # Within the console's own width rich would report that width.
+    return Measurement.get(console, console.options.update(width=10_000), table).maximum
+
+
+def fitting(make: Callable[[frozenset[str]], Table], console: Console, *droppable: str) -> Table:
+    """Return a table that the console has room for, as far as columns may be left out of it.
+
+    Args:
+        make: a table without the columns of these names.
+        console: to print it on.
+        droppable: columns, that which is missed least first.
+    """
+    left_out: tuple[str, ...] = ()
+    table = make(frozenset())
+    for name in droppable:
+        if natural_width(table, console) <= console.width:
+            break
+        left_out += (name,)
+        table = make(frozenset(left_out))
+    return table
 
 
 def figures_table(caption: str | None) -> Table:

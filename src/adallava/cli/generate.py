@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> int:
 
     opened = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.families.capabilities import window_note
+    from adallava.families.capabilities.of_llms import window_note
     from adallava.model import build_prompt
     from adallava.pipeline.prompt_limit import (
         check_prompt_text,
@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
         device_memory_bytes,
         max_prompt_tokens,
     )
-    from adallava.processors.picture_cuts import find_frame
+    from adallava.processors.picture_cuts import find_frames
     from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
 
     model = _load_model(config, args)
@@ -172,7 +172,8 @@ def run(args: argparse.Namespace) -> int:
         memory_bytes=device_memory_bytes(model.device),
     )
     images = [prepare_picture(model.processor, image) for image in opened]
-    frames = [find_frame(model.processor, image.size) for image in images]
+    known = find_frames(model.processor, [image.size for image in images])
+    frames = [None] * len(images) if known is None else [*known]
     prompt = build_prompt(model.processor, args.question, len(images))
     if limit is not None:
         check_prompt_text(model.processor.tokenizer, prompt, limit)
@@ -300,7 +301,7 @@ def _with_pictures(
     whole: Sequence[tuple["Image.Image", "Frame | None"]],
     args: argparse.Namespace,
 ) -> list[BudgetResult]:
-    from adallava.families.capabilities import shown_patches, take_pictures
+    from adallava.families.capabilities.of_pictures import shown_patches, take_pictures
     from adallava.report.patches import draw_kept_patches
 
     from .generate_pictures import PictureRow, framed, save_pictures, seen_pictures, with_layers
@@ -319,7 +320,7 @@ def _with_pictures(
             draw_kept_patches(picture, indices, grid, merged=merges)
             for picture, indices, grid in zip(pictures, kept, grids, strict=True)
         ]
-        drawings = framed(drawings, whole)
+        drawings = framed(drawings, whole, result.ran.whole_images)
         if with_layers_run:
             drawings[0] = with_layers(drawings[0], layer_shares_of(model, result))
         label = f"{model.method}@{result.ran.budget_asked}{_schedule_suffix(model, result)}"

@@ -39,18 +39,20 @@ def seen_pictures(pictures: Sequence[Any], image_processor: Any) -> list[Image.I
     return [Image.fromarray(np.clip(np.rint(image * 255.0), 0, 255).astype(np.uint8)) for image in pixels]
 
 
-def framed(drawings: Sequence[Image.Image], whole: Sequence[tuple[Image.Image, Frame | None]]) -> list[Image.Image]:
+def framed(
+    drawings: Sequence[Image.Image], whole: Sequence[tuple[Image.Image, Frame | None]], whole_images: Sequence[int]
+) -> list[Image.Image]:
     """Return the drawings, those of pictures that the processor cuts in their place on the whole picture.
 
     Args:
-        drawings: of each image that the model saw: of a picture in tiles the whole, and then its tiles joined.
+        drawings: of each image that the model saw: of a picture in tiles the whole, and its tiles joined.
         whole: each picture, uncut, and which part of it the model saw.
+        whole_images: of each picture, the image that shows the whole.
     """
-    each = len(drawings) // len(whole)
     placed = list(drawings)
-    for number, (image, frame) in enumerate(whole):
+    for number, (image, frame) in zip(whole_images, whole, strict=True):
         if frame is not None:
-            placed[number * each] = in_whole(drawings[number * each], image, frame)
+            placed[number] = in_whole(drawings[number], image, frame)
     return placed
 
 

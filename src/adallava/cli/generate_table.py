@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -15,11 +16,15 @@ from adallava.report.seen import cut_words
 
 from .arguments import options_of_methods
 from .budget_result import BudgetResult
-from .console import make_console
+from .console import fitting, make_console
 from .streams import say_json
 
 if TYPE_CHECKING:
     from adallava.model import AdaLlava
+
+
+_LEFT_OUT = ("scores", "finish", "length", "prompt", "K asked")
+"""Columns that a narrow terminal goes without, that which is missed least first; --json has all."""
 
 
 def print_json(
@@ -52,41 +57,55 @@ def print_table(
     """Print one row a budget, and where the pictures are."""
     console = make_console()
     num_tokens = results[0].ran.num_vision_tokens
-    console.print(f"{escape(args.question)}  [dim]{escape(args.model)}, {model.method}, N = {num_tokens}[/dim]")
+    engines = ", ".join(dict.fromkeys(result.ran.engine for result in results if result.ran.engine is not None))
+    facts = f"{escape(args.model)}, {model.method}, N = {num_tokens}{engines and f', engine {engines}'}"
+    console.print(f"{escape(args.question)}  [dim]{facts}[/dim]")
     words = cut_words(SeenPictures.of([seen_share(frame) for frame in frames if frame is not None]))
     if words is not None:
         console.print(f"! {words}", style="red", markup=False, highlight=False, soft_wrap=True)
     with_layers = any(result.ran.groups_run is not None for result in results)
-    console.print(_table_of(model, results, with_layers))
+    table = fitting(partial(_table_of, model, results, with_layers), console, *_LEFT_OUT)
+    for column in table.columns:
+        column.max_width = None
+    console.print(table)
     drawn = "kept patches and layers" if with_layers else "kept patches"
     for path in dict.fromkeys(result.picture for result in results if result.picture is not None):
         console.print(f"{drawn}: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _table_of(model: "AdaLlava", results: Sequence[BudgetResult], with_layers: bool) -> Table:
+def _table_of(model: "AdaLlava", results: Sequence[BudgetResult], with_layers: bool, left_out: frozenset[str]) -> Table:
     caption = "prompt and answer in tokens; ms of the first row include warming up"
     table = Table(caption=caption + ("; layers: █ ran, ▄ in part, · not" if with_layers else ""))
-    for name in ("budget", "K asked", "K kept", "prompt", *(("latency", "layers") if with_layers else ())):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("answer", ratio=1)
-    for name in ("length", "finish", "scores", "ms"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for result in results:
-        low_high = "" if result.ran.score_range is None else "{:.3g} … {:.3g}".format(*result.ran.score_range)
-        table.add_row(
-            result.ran.budget_asked,
-            str(result.ran.tokens_asked),
-            _shown_counts(result),
-            str(result.ran.prompt_length),
-            *((result.ran.latency_asked, strip_text(layer_shares_of(model, result))) if with_layers else ()),
-            _shown_answer(result),
-            "" if result.answer is None else str(result.ran.answer_length),
-            result.ran.finish_reason or "",
-            low_high,
-            f"{result.total_ms:.0f}",
-            style=None if result.empty_cause is None else "red",
-        )
+    rows = [_row(model, result, with_layers) for result in results]
+    columns = [name for name in rows[0] if name not in left_out]
+    for name in columns:
+        if name == "answer":
+            # What it is to have; where there is more room, it takes that.
+            table.add_column(name, ratio=1, min_width=12, max_width=24, overflow="fold")
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    for result, row in zip(results, rows, strict=True):
+        table.add_row(*(row[name] for name in columns), style=None if result.empty_cause is None else "red")
     return table
+
+
+def _row(model: "AdaLlava", result: BudgetResult, with_layers: bool) -> dict[str, str]:
+    ran = result.ran
+    layers = {}
+    if with_layers:
+        layers = {"latency": ran.latency_asked, "layers": strip_text(layer_shares_of(model, result))}
+    return {
+        "budget": ran.budget_asked,
+        "K asked": str(ran.tokens_asked),
+        "K kept": _shown_counts(result),
+        "prompt": str(ran.prompt_length),
+        **layers,
+        "answer": _shown_answer(result),
+        "length": "" if result.answer is None else str(ran.answer_length),
+        "finish": ran.finish_reason or "",
+        "scores": "" if ran.score_range is None else "{:.3g} … {:.3g}".format(*ran.score_range),
+        "ms": f"{result.total_ms:.0f}",
+    }
 
 
 def _shown_counts(result: BudgetResult) -> str:

@@ -1,7 +1,7 @@
 """`adallava report`: parse, call, print."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,8 +117,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _pictures_of(run: "Run", include_path: Path | None, allow_outside: bool) -> "Callable[[str], Image.Image | None]":
-    """Return how to find a sample's picture; a task that is gone or has changed gives none, and says so.
+def _pictures_of(
+    run: "Run", include_path: Path | None, allow_outside: bool
+) -> "Callable[[str], Sequence[Image.Image]]":
+    """Return how to find a sample's pictures; a task that is gone or has changed gives none, and says so.
 
     Raises:
         AdallavaError: if a folder was named for the task, and it cannot be loaded from there.
@@ -132,7 +134,7 @@ def _pictures_of(run: "Run", include_path: Path | None, allow_outside: bool) -> 
         if include_path is not None:
             raise
         say(f"note: the page has no pictures: {' '.join(str(error).split())}")
-        return lambda _: None
+        return lambda _: ()
     if task.sha256 != run.provenance.task_sha256:
         changed = (
             "is no longer the file that the run was made from"
@@ -140,7 +142,7 @@ def _pictures_of(run: "Run", include_path: Path | None, allow_outside: bool) -> 
             else "has other questions or answers than in the run: other data, lmms-eval or --include-path"
         )
         say(f"note: the page has no pictures: {run.config.task} {changed}")
-        return lambda _: None
+        return lambda _: ()
     return pictures_of(task)
 
 

@@ -3,8 +3,11 @@
 import argparse
 import shlex
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from adallava.errors import AdallavaError, InputError
 
 from .arguments import (
     add_list_argument,
@@ -33,6 +36,7 @@ from .shared_options import (
 )
 
 if TYPE_CHECKING:
+    from adallava.runs.executors.ray_cluster import RayLaunch
     from adallava.runs.ranks import Ranks
     from adallava.runs.request import SweepRequest
 
@@ -44,7 +48,8 @@ folder then holds run.json (what ran, on what), samples.jsonl (every answer), re
 up and compared) and report.html. docs/protocol.md says how the figures are made.
 
 Killed or interrupted, the same command goes on where it stopped. A folder never mixes two configurations.
-Under torchrun the samples are shared by the processes of one host (docs/processes.md).
+Under torchrun the samples are shared by the processes of one host (docs/processes.md), with --executor ray by workers
+on the hosts of a Ray cluster (docs/ray.md).
 """
 
 _EPILOG = """\
@@ -57,9 +62,11 @@ examples:
       --question-suffix " Answer with one word." --output runs/mine
   adallava sweep --model llava-hf/llava-1.5-7b-hf --task lmms:vqav2_val --limit 500 --output runs/vqav2
   torchrun --nproc-per-node 4 -m adallava sweep --limit 700 --output runs/shared
+  adallava sweep --executor ray --address auto --limit all --output runs/cluster
 
 a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
+a list of images is several pictures of one question, which share the budget.
 image paths are relative to the file, and stay in its folder but for --allow-outside; columns with other names are named
 by --image-column and so on. docs/protocol.md says how values are read.
 
@@ -84,6 +91,7 @@ def add_parser(subparsers: Any) -> None:
     _add_methods(what)
     _add_layers(what)
     _add_how(parser.add_argument_group("how to answer"))
+    _add_where(parser.add_argument_group("where to answer"))
     _add_timing(parser.add_argument_group("what to time"))
     local = parser.add_argument_group("a local file")
     add_columns(local, "column that holds the {}")
@@ -217,6 +225,40 @@ def _add_how(group: Any) -> None:
     )
 
 
+def _add_where(group: Any) -> None:
+    group.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default="local",
+        help="local: this process, or those that torchrun started; ray: workers on a Ray cluster, one a GPU, or one a "
+        "CPU where there are none (needs pip install 'adallava[ray]'; default: %(default)s)",
+    )
+    group.add_argument(
+        "--address",
+        metavar="auto|HOST[:PORT]",
+        help="of ray: the running cluster, as ray.init takes it (default: one is started on this machine)",
+    )
+    group.add_argument(
+        "--workers",
+        type=whole_number,
+        metavar="N",
+        help="of ray: at most, and as many as an autoscaler is asked for (default: all that there is room for)",
+    )
+    group.add_argument(
+        "--gpus-per-worker",
+        type=float,
+        metavar="SHARE",
+        help="of ray: 0.5 puts two models on a GPU, which pays at small batches (default: 1)",
+    )
+    group.add_argument(
+        "--working-dir",
+        type=path_argument,
+        metavar="DIR",
+        help="of ray: the current folder or one above it, copied to every host, so that relative paths are found on "
+        "hosts without a shared disk (default: every host has the paths)",
+    )
+
+
 def _add_timing(group: Any) -> None:
     add_list_argument(
         group,
@@ -252,7 +294,9 @@ def run(args: argparse.Namespace) -> int:
     from adallava.records.alarms import raised
     from adallava.runs.ranks import ranks_of_one_host
 
-    ranks = ranks_of_one_host()
+    ranks, launch = ranks_of_one_host(), _launch(args)
+    if launch is not None and ranks.world_size > 1:
+        raise InputError("--executor ray under torchrun: start it once, without; Ray starts the workers")
     if ranks.rank > 0:
         from .last_words import end_at_signals
 
@@ -262,13 +306,43 @@ def run(args: argparse.Namespace) -> int:
         return join(lambda: _request(args, ranks), args.output, ranks)
     with _spoken_for(ranks):
         request = _request(args, ranks)
+        if launch is None:
+            _begin_hashing(args.model)
         # Only now: loading torch takes seconds, which a mistake in the call should not cost.
         from .sweep_ranks import lead
         from .sweep_table import print_outcome
 
-        outcome, page = lead(request, ranks)
+        outcome, page = lead(request, ranks, launch)
         print_outcome(outcome, request.output, page, request.roofline)
     return int(raised(outcome.results.alarms) or any(cell.flagged for cell in outcome.results.cells))
+
+
+def _begin_hashing(model: str) -> None:
+    """Begin to hash a folder's weights, in threads, before torch is imported: the two take as long as each other."""
+    from adallava.checkpoints.weights_hash import begin_weights_sha256
+
+    with suppress(AdallavaError, OSError):  # told when the model is loaded
+        begin_weights_sha256(Path(model))
+
+
+def _launch(args: argparse.Namespace) -> "RayLaunch | None":
+    """Return where Ray is, if it is asked for.
+
+    Raises:
+        InputError: for what only Ray reads, without it.
+    """
+    given = {
+        name: value
+        for name in ("address", "workers", "gpus_per_worker", "working_dir")
+        if (value := getattr(args, name)) is not None
+    }
+    if args.executor == "ray":
+        from adallava.runs.executors.ray_cluster import RayLaunch
+
+        return RayLaunch(**given)
+    for name in given:
+        raise InputError(f"--{name.replace('_', '-')} is read by --executor ray alone, which is not asked for")
+    return None
 
 
 def _spoken_for(ranks: "Ranks") -> AbstractContextManager[object]:

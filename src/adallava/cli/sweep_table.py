@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
 
 from adallava.analysis.measured_ms import NO_CHOOSING_MS, cell_ms, ms_source, table_batch_size
@@ -23,7 +22,7 @@ from adallava.report.plain_table import PaperTable
 from adallava.report.roofline_ms import Roofline, cell_roofline_ms, run_roofline
 from adallava.report.seen import cut_words
 
-from .console import figures_table, make_console, signed_interval
+from .console import figures_table, make_console, natural_width, signed_interval
 
 if TYPE_CHECKING:
     from adallava.runs.run_sweep import SweepOutcome
@@ -119,15 +118,10 @@ def cells_table(results: Results, console: Console, roofline: Roofline | None = 
     caption = _CAPTION.format(choosing=NO_CHOOSING_MS, source=ms_source(batch_size))
     caption += "" if roofline is None else f"; roofline: {roofline.words}"
     table = _table_of(results, columns, caption)
-    while _natural_width(table, console) > console.width and any(column.dropped for column in columns):
+    while natural_width(table, console) > console.width and any(column.dropped for column in columns):
         columns.remove(max(columns, key=lambda column: column.dropped))
         table = _table_of(results, columns, caption)
     return table
-
-
-def _natural_width(table: Table, console: Console) -> int:
-    # Measured as if there were room: within the console's own width rich would report that width.
-    return Measurement.get(console, console.options.update(width=10_000), table).maximum
 
 
 def _table_of(results: Results, columns: Sequence[Column], caption: str) -> Table:
@@ -171,7 +165,7 @@ def print_plain(table: PaperTable, console: Console) -> None:
     for row in table.rows:
         shown.add_row(*(escape(f"{entry.text} {entry.note}".strip() + "*" * entry.bold) for entry in row))
     if not console.is_terminal:
-        console = make_console(width=max(console.width, _natural_width(shown, console)))
+        console = make_console(width=max(console.width, natural_width(shown, console)))
     console.print(shown)
     # Not as the table's caption, which would be no wider than the table.
     console.print(table.caption.replace("Bold:", "*:"), style="table.caption", markup=False, highlight=False)

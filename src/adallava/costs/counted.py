@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from adallava.costs.parts import LayerCosts, LLMCosts, ModelCosts, TowerCosts
 from adallava.errors import AdallavaError, InputError, UnknownNameError, in_short
-from adallava.families.capabilities import costed_parts
+from adallava.families.capabilities.of_classes import costed_parts
 from adallava.families.costed_parts import CostedParts, first_alike
 from adallava.families.transformers_internals import run_behind_cache
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from adallava.costs.flops import decode_flops, kv_bytes, prefill_flops
+from adallava.costs.flops import prefill_flops
 from adallava.costs.parts import LLMCosts, ModelCosts
 from adallava.errors import InputError
 
@@ -112,47 +112,6 @@ def hardware_of_device(device_name: str) -> str | None:
 def floor_ms(machine: Hardware, flops: float, num_bytes: float, *, dtype: str) -> float:
     """Return the least milliseconds for work of so many FLOPs over so many bytes."""
     return 1000.0 * max(flops / machine.peak(dtype), num_bytes / machine.bytes_per_s)
-
-
-def prefill_floor_ms(
-    machine: Hardware,
-    llm: LLMCosts,
-    sequence_length: int | Sequence[int],
-    *,
-    dtype: str,
-    batch_size: int = 1,
-    layer_shares: Sequence[Fraction] | None = None,
-) -> float:
-    """Return the floor of one pass over B prompts: weights are read once, keys and values written.
-
-    Args:
-        machine: its ceilings.
-        llm: of the LLM.
-        sequence_length: L, or that of each layer.
-        dtype: of weights and products, a key of `BYTES_PER_VALUE`.
-        batch_size: B, prompts of that length with one plan.
-        layer_shares: the share of each layer that runs; None = all.
-    """
-    flops = prefill_flops(llm, sequence_length, layer_shares=layer_shares)
-    held = kv_bytes(llm, sequence_length, 1, bytes_per_value=BYTES_PER_VALUE[dtype], layer_shares=layer_shares)
-    num_bytes = weight_bytes(llm, bytes_per_value=BYTES_PER_VALUE[dtype], layer_shares=layer_shares) + batch_size * held
-    return floor_ms(machine, batch_size * flops, num_bytes, dtype=dtype)
-
-
-def decode_floor_ms(
-    machine: Hardware,
-    llm: LLMCosts,
-    prompt_length: int | Sequence[int],
-    *,
-    dtype: str,
-    batch_size: int = 1,
-    layer_shares: Sequence[Fraction] | None = None,
-) -> float:
-    """Return the floor of one decoded token behind B prompts: weights, keys and values are read once."""
-    flops = decode_flops(llm, prompt_length, 2, layer_shares=layer_shares)
-    held = kv_bytes(llm, prompt_length, 2, bytes_per_value=BYTES_PER_VALUE[dtype], layer_shares=layer_shares)
-    num_bytes = weight_bytes(llm, bytes_per_value=BYTES_PER_VALUE[dtype], layer_shares=layer_shares) + batch_size * held
-    return floor_ms(machine, batch_size * flops, num_bytes, dtype=dtype)
 
 
 def weight_bytes(llm: LLMCosts, *, bytes_per_value: int, layer_shares: Sequence[Fraction] | None = None) -> int:

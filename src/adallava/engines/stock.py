@@ -1,7 +1,7 @@
 """transformers' own `generate`, on the stock model or a view of it: every mode, every family, every device."""
 
 from adallava.errors import UnsupportedModeError, in_short
-from adallava.families.capabilities import generating
+from adallava.families.capabilities.of_llms import generating
 from adallava.pipeline.clock import PrefillMark, StageClock, StepCount
 from adallava.pipeline.modes import GenerationPlan
 from adallava.pipeline.program import LLMRun

@@ -1,7 +1,7 @@
 """Model families: which file drives a checkpoint, by its `model_type`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -9,7 +9,7 @@ from torch import nn
 from adallava.checkpoints.files import check_config, check_weights
 from adallava.checkpoints.hub import CONFIG_FILES, MODEL_FILES, find_folder
 from adallava.errors import UnsupportedModeError
-from adallava.families.capabilities import MadeFromNothing
+from adallava.families.capabilities.of_classes import MadeFromNothing
 from adallava.families.family_contract import Family
 from adallava.families.given_model import check_class, stock_model
 from adallava.families.quantization import check_unadapted
@@ -122,7 +122,7 @@ def family_from_nothing(model_type: str | None = None) -> MadeFromNothing:
         UnsupportedModeError: if it does not, or none does.
     """
     families = {name: load_family_class(name) for name in family_names()}
-    able = {name: family for name, family in families.items() if isinstance(family, MadeFromNothing)}
+    able = {name: cast(MadeFromNothing, one) for name, one in families.items() if isinstance(one, MadeFromNothing)}
     if model_type is None and able:
         return next(iter(able.values()))
     if model_type not in able:

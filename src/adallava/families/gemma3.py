@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adallava.errors import CheckpointError
+from adallava.errors import CheckpointError, InputError
 from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
@@ -80,7 +80,18 @@ class Gemma3Family(StockParts):
         return getattr(tower, "vision_model", tower)
 
     def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
-        """Return the grid of each image: all are alike."""
+        """Return the grid of each image: all are alike.
+
+        Raises:
+            InputError: for pictures of another size than the model's.
+        """
+        height, width = pictures.pixel_values.shape[-2:]
+        side = self._model.config.vision_config.image_size
+        if (height, width) != (side, side):
+            raise InputError(
+                f"the processor makes pictures of {height} x {width} pixels, and this model's have {side} x {side}: "
+                "give the model's own processor"
+            )
         return (self._shape.grid,) * len(pictures.pixel_values)
 
     def companions(

@@ -13,8 +13,10 @@ Squares of `scale_factor` patches side by side are one token (pixel shuffle), an
 the mean of its patches'. The projector behind it treats each token alone, and reads kept ones only.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -110,6 +112,15 @@ class Idefics3Family(StockParts):
             pictures.pixel_values, {_CUTS: torch.tensor(cuts, dtype=torch.int64).view(-1, 3), _SEEN: seen}
         )
 
+    def made_up_ids(self, pictures: PictureInputs, num_prompts: int) -> list[int]:
+        """Return tags and placeholders for one picture, its tiles in as many rows as make it nearest to a square."""
+        tiles = int(pictures.beside["pixel_attention_mask"][0].flatten(1).any(dim=1).sum()) - 1
+        run = [self.image_token_id] * self._tokens_a_side(pictures) ** 2
+        closing, tag, end = [number for number in range(1, 5) if number != self.image_token_id][:3]
+        down = max((rows for rows in range(1, math.isqrt(tiles) + 1) if tiles % rows == 0), default=1)
+        row = [closing, tag, *run] * (tiles // down) + [end]
+        return row * down * (tiles > 0) + [closing, tag, *run, closing]
+
     def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
         """Return the grids of each picture's tiles, if it was cut, and of its whole.
 
@@ -125,6 +136,11 @@ class Idefics3Family(StockParts):
     def tower_runs(self, pictures: PictureInputs) -> tuple[int, ...]:
         """Return the number of tiles of each image."""
         return tuple(piece.num_tiles for piece in self._pieces(pictures))
+
+    def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
+        """Return the last image of each picture: behind its tiles, if it was cut."""
+        ends = accumulate(2 if down else 1 for _, down, _ in pictures.beside[_CUTS].tolist())
+        return tuple(end - 1 for end in ends)
 
     def placeholder_orders(self, pictures: PictureInputs) -> tuple[Tensor | None, ...]:
         """Return of each image which of its placeholders, tile by tile, stands for each of its tokens, row by row."""

@@ -11,6 +11,7 @@ the class token's attention to them together, and the mean of their keys.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ from adallava.families.stock_parts import StockParts
 from adallava.families.tower_layer import mean_of_cells, received_in_layers, tower_layer
 from adallava.families.transformers_internals import without_videos
 from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
+
+_TILES = "tiles"
+"""Beside the pixels: [P] int64, the tiles of each picture."""
 
 
 class InternVLFamily(StockParts):
@@ -104,6 +108,23 @@ class InternVLFamily(StockParts):
                 f"{self._px}: give the model's own processor"
             )
         return (self._shape.grid,) * len(pictures.pixel_values)
+
+    def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
+        """Return the tiles with how many are of each picture beside them: its placeholders are one run. On the host."""
+        placed = (input_ids == self.image_token_id).tolist()
+        runs = [len([*run]) for row in placed for is_image, run in groupby(row) if is_image]
+        tiles = [count // self._shape.num_vision_tokens for count in runs]
+        return replace(pictures, beside={**pictures.beside, _TILES: torch.tensor(tiles, dtype=torch.int64)})
+
+    def made_up_ids(self, pictures: PictureInputs, num_prompts: int) -> list[int]:
+        """Return placeholders for the tiles of one picture; see `ReadsPrompts`."""
+        tokens = len(self.grids(pictures)) // num_prompts * self._shape.num_vision_tokens
+        return [self.image_token_id] * tokens
+
+    def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
+        """Return the last tile of each picture, which shows all of it; without prompts each tile is taken for one."""
+        tiles = pictures.beside.get(_TILES, torch.ones(len(pictures.pixel_values), dtype=torch.int64))
+        return tuple(end - 1 for end in accumulate(tiles.tolist()))
 
     def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
         """Return the tiles, [3, H, W], without a border narrower than a patch, which the tower cuts off."""

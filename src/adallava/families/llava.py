@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.capabilities import BlankShape
+from adallava.families.capabilities.of_classes import BlankShape
 from adallava.families.family_contract import TextTower, VisionFeatures
 from adallava.families.llava_parts import LlavaParts
 from adallava.families.picture_inputs import PictureInputs

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from adallava.errors import InputError
-from adallava.families.capabilities import BlankShape
+from adallava.families.capabilities.of_classes import BlankShape
 from adallava.families.transformers_internals import pil_clip_processor
 
 _CHROMA_GAIN = 2.5

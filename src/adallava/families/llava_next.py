@@ -72,6 +72,10 @@ class LlavaNextFamily(LlavaParts):
         """Return 1 for the whole of each picture, and then the number of its tiles."""
         return tuple(runs for tiling in self._tilings(pictures) for runs in (1, tiling.num_tiles - 1))
 
+    def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
+        """Return the first image of each picture."""
+        return tuple(range(0, 2 * len(sizes_of(pictures)), 2))
+
     def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
         """Return each picture whole, and joined from its tiles with a column of zeros for the ends of its rows."""
         patch, side = self._model.config.vision_config.patch_size, self._shape.grid[0]

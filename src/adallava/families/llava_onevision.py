@@ -105,6 +105,10 @@ class LlavaOnevisionFamily(LlavaParts):
         counts = (_num_tiles(tiling) for tiling in self._tilings(pictures))
         return tuple(runs for count in counts for runs in (1, count - 1))
 
+    def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
+        """Return the first image of each picture."""
+        return tuple(range(0, 2 * len(sizes_of(pictures)), 2))
+
     def pictures(self, pictures: PictureInputs) -> tuple[Tensor, ...]:
         """Return each picture whole, and joined from its tiles at the tokens' own size, zeros at each row's end."""
         patch, side = self._model.config.vision_config.patch_size, self._shape.grid[0]

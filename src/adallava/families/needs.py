@@ -1,17 +1,9 @@
 """Whether a method, or a scheduler, and a model go together: asked when they meet, before anything runs."""
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.capabilities import (
-    GivesCompanions,
-    HasPositionRows,
-    HasTextTower,
-    ReadsAttention,
-    ReadsBudgetToken,
-    ResizesPictures,
-    decoder_of,
-    head_groups_of,
-    why_no_grid,
-)
+from adallava.families.capabilities.of_llms import decoder_of, head_groups_of
+from adallava.families.capabilities.of_tokens import GivesCompanions, HasPositionRows, why_no_grid
+from adallava.families.capabilities.of_towers import HasTextTower, ReadsAttention, ReadsBudgetToken, ResizesPictures
 from adallava.families.family_contract import Family
 from adallava.scheduling.scheduler_contract import Scheduler
 from adallava.selection.layer_contract import AnySelector, LayerSelector

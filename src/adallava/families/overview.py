@@ -6,14 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from adallava.families.capabilities import (
-    DrivesDecoder,
-    HasTextTower,
-    NamesCostedParts,
-    ReadsBudgetToken,
-    ResizesPictures,
-    ShowsPatches,
-)
+from adallava.families.capabilities.of_classes import NamesCostedParts
+from adallava.families.capabilities.of_llms import DrivesDecoder
+from adallava.families.capabilities.of_pictures import ShowsPatches
+from adallava.families.capabilities.of_towers import HasTextTower, ReadsBudgetToken, ResizesPictures
 from adallava.registry import family_names, load_family_class
 
 ABILITIES: dict[str, type[Any]] = {

@@ -11,8 +11,16 @@ _TILING = "LlavaNextImageProcessor"
 _KNOWN = frozenset(("CLIPImageProcessor", _PADDING, _TILING, "SiglipImageProcessor"))
 """Seen in transformers 5.17, 5.23 and 5.24. `Pil` behind the name is the same without torchvision."""
 
-_SQUEEZING = frozenset(("Gemma3ImageProcessor", "Idefics3ImageProcessor", "SmolVLMImageProcessor"))
-"""They change a picture's sides to fixed lengths, or to whole tiles, and cut nothing off."""
+_SQUEEZING = frozenset(
+    (
+        *("Gemma3ImageProcessor", "GotOcr2ImageProcessor", "Idefics3ImageProcessor", "LlavaOnevisionImageProcessor"),
+        *("Qwen2VLImageProcessor", "SmolVLMImageProcessor"),
+    )
+)
+"""They change a picture's sides to fixed lengths, to whole tiles or whole tokens, and cut nothing off."""
+
+_PADDING_SEVERAL = "LlavaOnevisionImageProcessor"
+"""It pads to a square where a prompt has several pictures."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +38,11 @@ class PictureSteps:
     shows_all: bool = False
 
 
-def picture_steps(settings: Any) -> PictureSteps | None:
-    """Return what an image processor does; None for one whose steps are not known."""
+def picture_steps(settings: Any, num_pictures: int = 1) -> PictureSteps | None:
+    """Return what an image processor does to the pictures of a prompt; None for one whose steps are not known."""
     kind = _kind(settings)
+    if kind == _PADDING_SEVERAL and num_pictures > 1:
+        return PictureSteps(pads_to_square=True, squeezes=True)
     if kind in _SQUEEZING:
         return PictureSteps(pads_to_square=False, squeezes=True, shows_all=True)
     if kind not in _KNOWN:

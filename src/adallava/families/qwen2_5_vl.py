@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from adallava.families.capabilities import BlankShape
+from adallava.families.capabilities.of_classes import BlankShape
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.qwen_vl_parts import QwenVLParts
 

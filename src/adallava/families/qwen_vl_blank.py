@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from adallava.errors import InputError
-from adallava.families.capabilities import BlankShape
+from adallava.families.capabilities.of_classes import BlankShape
 from adallava.families.llava_blank import WORD_STRENGTH, cosine_filters, initialise_linear, initialise_llm
 from adallava.families.transformers_internals import picture_processor, without_videos
 

@@ -11,8 +11,7 @@ itself, and the merger reads kept tokens alone.
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from types import SimpleNamespace
+from itertools import accumulate, groupby
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -20,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.errors import CheckpointError, InputError
-from adallava.families.costed_parts import CostedParts, let_first_stand_for_all, stacked_layers
+from adallava.families.costed_parts import CostedParts
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.mrope import recounted
 from adallava.families.native_grids import tower_arguments
 from adallava.families.picture_inputs import PictureInputs
+from adallava.families.qwen_vl_costs import costed_units
 from adallava.families.stock_parts import StockParts
 from adallava.families.tower_kernels import OtherEmbed, TowerKernels
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
@@ -98,9 +98,9 @@ class QwenVLParts(StockParts):
 
     @property
     def provides(self) -> frozenset[Need]:
-        """No class token, and keys that are turned by their places; but what a patch receives of attention."""
+        """No class token, and keys that are turned by their places; but attention received, and smaller pictures."""
         attention = {Need.ATTENTION_RECEIVED} if len(self._whole_picture_layers) > 0 else set()
-        return frozenset({Need.PROJECTED, Need.WORDS}) | attention
+        return frozenset({Need.PROJECTED, Need.RESIZED_PICTURE, Need.WORDS}) | attention
 
     def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
         """Return the grid of each picture's tokens.
@@ -141,6 +141,33 @@ class QwenVLParts(StockParts):
             whole = by_token.permute(4, 0, 2, 5, 1, 3, 6)
             seen.append(whole.reshape(channels, rows * merge * side, columns * merge * side))
         return tuple(seen)
+
+    def some_pictures(self, pictures: PictureInputs, images: Sequence[int]) -> PictureInputs:
+        """Return the pictures of some images: each picture is one."""
+        counts = [frames * rows * columns for frames, rows, columns in _sizes(pictures)]
+        starts = [0, *accumulate(counts)]
+        own = torch.cat([torch.arange(starts[image], starts[image] + counts[image]) for image in images])
+        pixels = pictures.pixel_values.index_select(0, own.to(pictures.pixel_values.device, non_blocking=True))
+        return PictureInputs(pixels, {"image_grid_thw": pictures.beside["image_grid_thw"][list(images)]})
+
+    def encode_resized(self, pictures: PictureInputs, grid: tuple[int, int]) -> VisionFeatures:
+        """Run the tower on pictures resized to a grid of tokens, bicubic and antialiased; see `ResizesPictures`."""
+        if all(own == grid for own in self.grids(pictures)):
+            return self.encode(pictures)
+        embed, merge = self._visual.patch_embed, self._merge
+        side, frames = int(embed.patch_size), int(embed.temporal_patch_size)
+        rows, columns = grid
+        size = (rows * merge * side, columns * merge * side)
+        patches = []
+        for picture in self.pictures(pictures):
+            # Antialiasing has no kernel for half precision on every device.
+            (smaller,) = F.interpolate(picture[None].float(), size=size, mode="bicubic", antialias=True)
+            by_token = smaller.view(-1, rows, merge, side, columns, merge, side).permute(1, 4, 2, 5, 0, 3, 6)
+            twice = by_token.unsqueeze(5).expand(-1, -1, -1, -1, -1, frames, -1, -1)
+            patches.append(twice.reshape(rows * columns * merge**2, -1))
+        sizes = torch.tensor([[1, rows * merge, columns * merge]] * len(patches), dtype=torch.int64)
+        pixels = torch.cat(patches).to(pictures.pixel_values.dtype)
+        return self.encode(PictureInputs(pixels, {"image_grid_thw": sizes}))
 
     def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
         """Run the tower over the patches of all pictures, as the stock model does, without its merger.
@@ -272,36 +299,8 @@ class QwenVLParts(StockParts):
 
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:
-        """Return the parts of a model without values whose products are counted; see `costs/counted.py`.
-
-        Every layer of the tower is counted with all patches in one window; what windows save follows from their number.
-        """
-        visual, llm = model.model.visual, model.model.language_model
-        embed, unit = visual.patch_embed, visual.spatial_merge_size**2
-        layers = stacked_layers(llm, llm.config.num_hidden_layers)
-        blocks = tuple(visual.blocks)
-        let_first_stand_for_all(layers)
-        let_first_stand_for_all(blocks)
-        full = getattr(visual, "fullatt_block_indexes", range(len(blocks)))
-        added = [_OfUnits(merger, embed.embed_dim) for merger in getattr(visual, "deepstack_merger_list", ())]
-        window = getattr(visual, "window_size", None)
-        return CostedParts(
-            model=model,
-            tower_of_side=lambda _: (_OnePicture(visual), blocks),
-            side=_SHAPE_PX // embed.patch_size,
-            patch_size=embed.patch_size,
-            channels=embed.in_channels,
-            tower_width=embed.embed_dim,
-            projector=_OfUnits(visual.merger, embed.embed_dim),
-            feature_width=embed.embed_dim * unit,
-            layers=layers,
-            output=model.get_output_embeddings(),
-            positions=tuple(module for name, module in llm.named_children() if name.startswith("rotary_emb")),
-            adders=added,
-            patches_per_token=unit,
-            window=None if window is None else window // embed.patch_size // visual.spatial_merge_size,
-            windowed_layers=len(blocks) - len(set(full)),
-        )
+        """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
+        return costed_units(model, side_px=_SHAPE_PX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,40 +316,6 @@ class UnitFeatures(VisionFeatures):
     level_reads: tuple[Tensor, ...]
     order: Tensor
     places: Tensor
-
-
-class _OnePicture(nn.Module):
-    """The tower's layers over all patches of one square picture, [1, channels, pixels, pixels], on any device."""
-
-    def __init__(self, visual: Any) -> None:
-        super().__init__()
-        self.visual = visual
-
-    def forward(self, pixels: Tensor) -> SimpleNamespace:
-        """Return what the last layer puts out, as `last_hidden_state`, [1, patches, C]."""
-        embed, config = self.visual.patch_embed, self.visual.config
-        patches = pixels.shape[-2] * pixels.shape[-1] // embed.patch_size**2
-        rows = pixels.new_empty(patches, embed.in_channels * embed.temporal_patch_size * embed.patch_size**2)
-        hidden = embed(rows)
-        table = hidden.new_empty(patches, embed.embed_dim // config.num_heads)
-        # Lengths are read on the host.
-        ends = torch.tensor([0, patches], dtype=torch.int32, device="cpu")
-        for block in self.visual.blocks:
-            hidden = block(hidden, cu_seqlens=ends, **{ROTARY_TABLES: (table, table)})
-        return SimpleNamespace(last_hidden_state=hidden.unsqueeze(0))
-
-
-class _OfUnits(nn.Module):
-    """A merger that is given tokens, [1, n, C], instead of their patches."""
-
-    def __init__(self, merger: nn.Module, patch_width: int) -> None:
-        super().__init__()
-        self.merger, self._patch_width = merger, patch_width
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return the tokens merged, [n, D]."""
-        merged: Tensor = self.merger(features.reshape(-1, self._patch_width))
-        return merged
 
 
 class _Reader(nn.Module):

@@ -255,12 +255,12 @@ def without_videos(name: str) -> Any:
     return PicturesAlone
 
 
-def picture_processor(**sizes: int) -> Any:
+def picture_processor(**options: Any) -> Any:
     """Return what cuts pictures of any size into patches, whichever class this transformers has without torchvision."""
     import transformers
 
     name = "Qwen2VLImageProcessorPil" if hasattr(transformers, "Qwen2VLImageProcessorPil") else "Qwen2VLImageProcessor"
-    return getattr(transformers, name)(**sizes)
+    return getattr(transformers, name)(**options)
 
 
 def attention_of(config: Any) -> str:

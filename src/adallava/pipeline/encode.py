@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from adallava.families.capabilities import resized, some_pictures, with_attention, with_budget_token
+from adallava.families.capabilities.of_towers import resized, some_pictures, with_attention, with_budget_token
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.layout import Layout
@@ -53,7 +53,7 @@ def encode(
         stages: runs the tower on the pictures as they came.
     """
     if isinstance(selector, ResizingMethod):
-        if all(count == family.shape.num_vision_tokens for count in keep_counts):
+        if tuple(keep_counts) == tuple(rows * columns for rows, columns in family.grids(pictures)):
             return family.encode(pictures)
         return _encode_resized(family, selector, pictures, keep_counts)
     if reads_stock_tower(selector):
@@ -104,16 +104,22 @@ def _encode(
 def _encode_resized(
     family: Family, selector: ResizingMethod, pictures: PictureInputs, keep_counts: Sequence[int]
 ) -> VisionFeatures:
-    """Run the tower on smaller pictures, once for each K, and put each token where it stands in the full grid."""
-    grid, shape = family.shape.grid, family.shape
-    features = pictures.pixel_values.new_zeros(
-        (len(keep_counts), shape.num_vision_tokens, shape.vision_width), dtype=family.dtype
-    )
-    for keep_count in sorted(set(keep_counts) - {0}):
-        same = [image for image, count in enumerate(keep_counts) if count == keep_count]
-        rows = torch.tensor(same, dtype=torch.int64).to(family.device, non_blocking=True)
+    """Run the tower on smaller pictures, once for each grid and K; put tokens where they stand in the full grid."""
+    kinds = list(zip(family.grids(pictures), keep_counts, strict=True))
+    longest = max(rows * columns for (rows, columns), _ in kinds)
+    tables: dict[int | None, Tensor] = {}
+    for grid, keep_count in dict.fromkeys(kinds):
+        if keep_count == 0:
+            continue
+        same = [image for image, kind in enumerate(kinds) if kind == (grid, keep_count)]
+        images = torch.tensor(same, dtype=torch.int64).to(family.device, non_blocking=True)
         smaller = resized(family, some_pictures(family, pictures, same), selector.tower_grid(keep_count, grid))
         places = selector.places(keep_count, grid).to(family.device, non_blocking=True)
-        full = features.new_zeros((len(same), *features.shape[1:])).index_copy(1, places, smaller.features)
-        features = features.index_copy(0, rows, full)
-    return VisionFeatures(features)
+        made: list[tuple[int | None, Tensor]] = [(None, smaller.features), *smaller.levels.items()]
+        for name, tokens in made:
+            size = (longest, tokens.shape[-1])
+            full = tokens.new_zeros((len(same), *size)).index_copy(1, places, tokens)
+            table = tables.get(name, tokens.new_zeros((len(kinds), *size)))
+            tables[name] = table.index_copy(0, images, full)
+    features = tables.pop(None)
+    return VisionFeatures(features, levels={layer: table for layer, table in tables.items() if layer is not None})

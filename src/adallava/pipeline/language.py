@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adallava.families.capabilities import load_text_tower
+from adallava.families.capabilities.of_towers import load_text_tower
 from adallava.families.family_contract import Family
 from adallava.pipeline.wording import Language, Wording
 from adallava.processors.stock_processor import question_frame

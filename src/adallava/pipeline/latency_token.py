@@ -21,7 +21,8 @@ from torch import Tensor
 from adallava.errors import InputError
 from adallava.families.family_contract import Family
 from adallava.pipeline.call import Request
-from adallava.pipeline.layout import IGNORED_LABEL, Inserted, Layout, check_shapes
+from adallava.pipeline.layout import Inserted, Layout
+from adallava.pipeline.read_prompts import IGNORED_LABEL, check_shapes
 from adallava.scheduling.scheduler_contract import Scheduler, TokenScheduler, Units
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.family_contract import Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.dropping import LayerDrops

@@ -18,19 +18,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from adallava.budget import TokenBudget
 from adallava.errors import BudgetError, InputError
 from adallava.pipeline.allocate import MethodCounts, allocate_tokens
+from adallava.pipeline.read_prompts import Columns, FoundImages, check_shapes, find_images, on_host, question_tokens
 
 Side = Literal["left", "right"]
 
-IGNORED_LABEL = -100
-"""PyTorch's cross-entropy skips it."""
-
-_Columns = NDArray[np.int64]
 _AS_ASKED = MethodCounts()
 
 
@@ -63,13 +59,13 @@ class PromptPlan:
         hidden_place: position in `columns` of an inserted token that is hidden; None without one.
     """
 
-    columns: _Columns
-    image_places: tuple[_Columns, ...]
+    columns: Columns
+    image_places: tuple[Columns, ...]
     keep_counts: tuple[int, ...]
     budget: TokenBudget
     tokens_asked: int
     tokens_per_image: tuple[int, ...]
-    question_ids: _Columns
+    question_ids: Columns
     hidden_place: int | None = None
 
     @property
@@ -196,36 +192,51 @@ def plan_layout(
         BudgetError: if the number of budgets is not the number of samples.
     """
     check_shapes(input_ids, attention_mask, labels)
-    ids, real = _on_host(input_ids, attention_mask)
+    ids, real = on_host(input_ids, attention_mask)
     if len(budgets) != len(ids):
         raise BudgetError(f"{len(budgets)} token budgets for a batch of {len(ids)} samples: give one, or one each")
     foreign = (None,) * len(ids) if inserted is None else inserted.columns
-    is_question = _questions(ids, real, image_token_id, labels, foreign)
-    prompts: list[PromptPlan] = []
-    first_image = 0
-    for sample, (row, column) in enumerate(zip(ids, foreign, strict=True)):
-        rest = tokens_per_image[first_image:]
-        columns, found = _find_images(sample, row, real[sample], image_token_id, rest, one_run=orders is None)
-        images = range(first_image, first_image + len(found))
-        first_image = images.stop
-        sizes = tuple(rest[: len(found)])
-        image_places = _in_order(found, None if orders is None else orders[images.start : images.stop])
-        counts = allocate_tokens(budgets[sample], sizes, method, images)
-        hides = inserted is not None and inserted.hidden
-        place = int(np.searchsorted(columns, column)) if hides and column is not None else None
-        question = row[is_question[sample]]
-        prompts.append(
-            PromptPlan(columns, image_places, counts.kept, budgets[sample], counts.asked, sizes, question, place)
-        )
-    if first_image != len(tokens_per_image):
-        raise InputError(
-            f"the prompts hold placeholders for {first_image} images, but the pictures are {len(tokens_per_image)}: "
-            "give the pictures of the prompts, in their order, and no more"
-        )
+    is_question = question_tokens(ids, real, image_token_id, labels, foreign)
+    found = find_images(ids, real, image_token_id, tokens_per_image, orders)
+    for sample, one in enumerate(found):
+        _check_beside_images(sample, foreign[sample], one)
+    prompts = tuple(
+        _plan(one, budgets[sample], method, ids[sample][is_question[sample]], _hidden(inserted, sample))
+        for sample, one in enumerate(found)
+    )
     travelling = {"position_ids": _counted(prompts, ids.shape[1]), **(companions() if companions else {})}
     travelling["position_ids"] = travelling["position_ids"] - _behind_hidden(prompts, ids.shape[1])
     questions = _pad_right([np.flatnonzero(row) for row in is_question])
-    return _lay_out(tuple(prompts), travelling, *questions, side, inserted)
+    return _lay_out(prompts, travelling, *questions, side, inserted)
+
+
+def _hidden(inserted: Inserted | None, sample: int) -> int | None:
+    """Return the column of a sample's token that no other reads; None without one."""
+    return inserted.columns[sample] if inserted is not None and inserted.hidden else None
+
+
+def _plan(
+    found: FoundImages, budget: TokenBudget, method: MethodCounts, question: Columns, hidden: int | None
+) -> PromptPlan:
+    """Return what is kept of one prompt, given the ids of its question and the column of a hidden token."""
+    counts = allocate_tokens(budget, found.sizes, method, found.images)
+    place = None if hidden is None else int(np.searchsorted(found.columns, hidden))
+    return PromptPlan(found.columns, found.places, counts.kept, budget, counts.asked, found.sizes, question, place)
+
+
+def _check_beside_images(sample: int, column: int | None, found: FoundImages) -> None:
+    """Refuse an inserted token among the placeholders of one image: what it reads would be a part of that.
+
+    Raises:
+        InputError: naming the sample and the image.
+    """
+    place = None if column is None else int(np.searchsorted(found.columns, column))
+    for image, places in enumerate(found.places):
+        if place is not None and places.min() < place < places.max():
+            raise InputError(
+                f"sample {sample} ends, or has its first label, among the placeholders of image {image}, where a "
+                "latency token cannot stand: set the labels of the prompt to -100, and do not truncate it"
+            )
 
 
 def _counted(prompts: Sequence[PromptPlan], width: int) -> Tensor:
@@ -243,21 +254,6 @@ def _behind_hidden(prompts: Sequence[PromptPlan], width: int) -> Tensor:
         if prompt.hidden_place is not None:
             behind[row, prompt.columns[prompt.hidden_place + 1 :]] = 1
     return torch.from_numpy(behind)
-
-
-def _questions(
-    ids: _Columns,
-    real: NDArray[np.bool_],
-    image_token_id: int,
-    labels: Tensor | None,
-    foreign: Sequence[int | None],
-) -> NDArray[np.bool_]:
-    """Return True for the text tokens that a method may read, [B, L]."""
-    is_question: NDArray[np.bool_] = (ids != image_token_id) & real & ~_answers(labels, ids.shape)
-    for sample, column in enumerate(foreign):
-        if column is not None:
-            is_question[sample, column] = False
-    return is_question
 
 
 def with_keep_counts(layout: Layout, keep_counts: Sequence[int]) -> Layout:
@@ -314,90 +310,6 @@ def repeated(layout: Layout, times: int) -> Layout:
     )
 
 
-def check_shapes(input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None) -> None:
-    """Refuse ids that are no batch, and a mask or labels of another shape.
-
-    Raises:
-        InputError: naming the shapes.
-    """
-    if input_ids.ndim != 2:
-        raise InputError(f"input_ids must have shape [B, L], not {tuple(input_ids.shape)}")
-    for name, tensor in (("attention_mask has", attention_mask), ("labels have", labels)):
-        if tensor is not None and tensor.shape != input_ids.shape:
-            raise InputError(
-                f"{name} shape {tuple(tensor.shape)}, input_ids {tuple(input_ids.shape)}: they must be equal"
-            )
-
-
-def _on_host(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[_Columns, NDArray[np.bool_]]:
-    ids = input_ids.cpu().numpy()
-    if attention_mask is None:
-        return ids, np.ones(ids.shape, dtype=bool)
-    return ids, attention_mask.cpu().numpy().astype(bool)
-
-
-def _answers(labels: Tensor | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return True at each sample's first label and behind it."""
-    if labels is None:
-        return np.zeros(shape, dtype=bool)
-    begun: NDArray[np.bool_] = np.logical_or.accumulate(labels.cpu().numpy() != IGNORED_LABEL, axis=1)
-    return begun
-
-
-def _find_images(
-    sample: int,
-    ids: _Columns,
-    real: NDArray[np.bool_],
-    image_token_id: int,
-    tokens_per_image: Sequence[int],
-    *,
-    one_run: bool,
-) -> tuple[_Columns, tuple[_Columns, ...]]:
-    """Return a prompt's real columns, and the positions among them of each image's placeholders.
-
-    Args:
-        sample: its number, for errors.
-        ids: [L].
-        real: [L].
-        image_token_id: the placeholder's id.
-        tokens_per_image: N of the images that no sample before it took; it takes as many as fill its placeholders.
-        one_run: refuse an image whose placeholders have something between them.
-    """
-    columns = np.flatnonzero(real)
-    if len(columns) == 0:
-        raise InputError(f"sample {sample} has no token: its attention_mask is all zero")
-    if np.any((ids == image_token_id) & ~real):
-        raise InputError(f"sample {sample} has image placeholders that its attention_mask hides")
-    places = np.flatnonzero(ids[columns] == image_token_id)
-    found: list[_Columns] = []
-    done = 0
-    for image, count in enumerate(tokens_per_image):
-        if done >= len(places):
-            break
-        own = places[done : done + count]
-        if one_run and len(own) == count and own[-1] - own[0] != count - 1:
-            raise InputError(f"sample {sample}, image {image}: its {count} placeholders are not in one run")
-        found.append(own)
-        done += count
-    if done != len(places):
-        sizes = ", ".join(str(count) for count in tokens_per_image[: len(found)]) or "no image"
-        raise InputError(
-            f"sample {sample} has {len(places)} image placeholders, which its images do not fill (vision tokens of "
-            f"each: {sizes}): let the processor expand the prompt, do not truncate it, and give the pictures that it "
-            "was expanded for"
-        )
-    return columns, tuple(found)
-
-
-def _in_order(found: Sequence[_Columns], orders: Sequence[Tensor | None] | None) -> tuple[_Columns, ...]:
-    """Return the placeholders of each image in the order of its tokens."""
-    if orders is None:
-        return tuple(found)
-    return tuple(
-        places if order is None else places[order.numpy()] for places, order in zip(found, orders, strict=True)
-    )
-
-
 def _lay_out(
     prompts: tuple[PromptPlan, ...],
     companions: Mapping[str, Tensor],
@@ -442,7 +354,7 @@ def _image_columns(prompts: Sequence[PromptPlan]) -> Tensor:
     return _pad_right(rows)[0] if rows else torch.zeros((0, 0), dtype=torch.int64)
 
 
-def _trace(prompt: PromptPlan, first_image: int, k_max: int) -> tuple[_Columns, _Columns]:
+def _trace(prompt: PromptPlan, first_image: int, k_max: int) -> tuple[Columns, Columns]:
     """Return, for each token of one shortened prompt, its place in the unpadded prompt and its vision slot."""
     is_text = np.ones(len(prompt.columns), dtype=bool)
     sources, slots = [], []
@@ -456,7 +368,7 @@ def _trace(prompt: PromptPlan, first_image: int, k_max: int) -> tuple[_Columns, 
     return traced[order], np.concatenate([np.full(len(text), -1), *slots]).astype(np.int64)[order]
 
 
-def _pad_right(rows: Sequence[_Columns]) -> tuple[Tensor, Tensor]:
+def _pad_right(rows: Sequence[Columns]) -> tuple[Tensor, Tensor]:
     """Return the rows as one tensor, and where it holds their values."""
     width = max(len(row) for row in rows)
     padded = np.zeros((len(rows), width), dtype=np.int64)

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.families.capabilities import HasPositionRows
+from adallava.families.capabilities.of_tokens import HasPositionRows
 from adallava.families.family_contract import Family
 from adallava.pipeline.companions import Companion, gather
-from adallava.pipeline.layout import IGNORED_LABEL, Layout
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 
 Positions = Literal["original", "compact"]
 """`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""

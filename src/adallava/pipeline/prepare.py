@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError, BudgetError, InputError
-from adallava.families.capabilities import companions_of, decoder_of, placeholder_orders, side_rows, tower_runs
+from adallava.families.capabilities.of_llms import decoder_of, side_rows
+from adallava.families.capabilities.of_pictures import tower_runs, whole_images
+from adallava.families.capabilities.of_tokens import companions_of, placeholder_orders
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.allocate import method_counts
@@ -55,6 +57,7 @@ class Prepared:
         selector: that chose; None keeps every token.
         grids: (rows, columns) of each image's tokens.
         tower_runs: pictures that the tower would run on for each image.
+        whole_images: of each picture, the image that shows all of it.
         inside: what a method inside the LLM does with each sample; None for other methods.
         layers: what ran of the LLM for each sample, once it ran; None if all layers did for all samples.
         added: what is added to the vision tokens' states behind layers of the LLM, [I, Kmax, D] by layer.
@@ -66,6 +69,7 @@ class Prepared:
     selector: AnySelector | None
     grids: tuple[tuple[int, int], ...]
     tower_runs: tuple[int, ...]
+    whole_images: tuple[int, ...] = ()
     inside: tuple[InsideCounts, ...] | None = None
     layers: tuple[SampleLayers, ...] | None = None
     added: Mapping[int, Tensor] = field(default_factory=dict)
@@ -225,11 +229,12 @@ def prepare(
     input_ids, pictures = request.input_ids, request.pictures
     grids = () if pictures is None else family.grids(pictures)
     runs = () if pictures is None else tower_runs(family, pictures)
+    wholes = () if pictures is None else whole_images(family, pictures)
     if pictures is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
             mark(part)
         batch = assemble(family, layout, input_ids, None, None, request.positions, request.labels, request.pad_token_id)
-        return Prepared(batch, layout, None, selector, grids, runs)
+        return Prepared(batch, layout, None, selector, grids, runs, wholes)
     chosen = choose_rows(
         family, selector, layout, request, pictures, language=language, vision=vision, clock=clock, stages=stages
     )
@@ -242,7 +247,7 @@ def prepare(
         *(input_ids, chosen.embeds, chosen.selection.indices),
         *(request.positions, request.labels, request.pad_token_id),
     )
-    return Prepared(batch, layout, chosen.selection, selector, grids, runs, added=chosen.added)
+    return Prepared(batch, layout, chosen.selection, selector, grids, runs, wholes, added=chosen.added)
 
 
 def choose_rows(

@@ -9,7 +9,7 @@ import torch
 
 from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.family_contract import Family
 from adallava.pipeline.allocate import allocate_units, run_everything
 from adallava.pipeline.call import Request

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from adallava.families.capabilities import window_tokens
+from adallava.families.capabilities.of_llms import window_tokens
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import check_indices
 from adallava.pipeline.clock import StageClock
@@ -166,7 +166,7 @@ def describe_choice(
     for number, prompt in enumerate(prepared.layout.prompts):
         inside = None if prepared.inside is None else prepared.inside[number]
         images = slice(first, first + prompt.num_images)
-        first = images.stop
+        first, shown = images.stop, range(first, images.stop)
         described.append(
             WhatRan(
                 method=method,
@@ -179,6 +179,7 @@ def describe_choice(
                 tokens_kept_by_layer=None if inside is None else inside.tokens_by_layer,
                 kept_indices=tuple(kept[images]),
                 grids=prepared.grids[images],
+                whole_images=tuple(one - images.start for one in prepared.whole_images if one in shown),
                 scheduler=None if scheduler is None else scheduler.name,
                 latency_asked=str(request.latencies[number]),
                 **_layers_run(prepared, number),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adallava.errors import AdallavaError
-from adallava.families.capabilities import head_groups_of
+from adallava.families.capabilities.of_llms import head_groups_of
 from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import reorder_layers

@@ -1,10 +1,12 @@
 """What transformers' image processors cut off a picture, by their settings alone, and padding that leaves it whole."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.families.picture_steps import (
+    PictureSteps,
     padding_processor,
     picture_steps,
     pixel_limits,
@@ -19,20 +21,23 @@ _KEPT_SETTINGS = (
 )
 
 
-def find_frame(processor: Any, size: tuple[int, int]) -> Frame | None:
-    """Return where the grid of patches lies on a picture; of one shown in tiles, that of the whole.
+def find_frames(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[Frame] | None:
+    """Return where the grid of patches lies on each picture of a prompt; of one shown in tiles, that of the whole.
 
     Args:
         processor: of the model.
-        size: (width, height) of the picture in pixels.
+        sizes: (width, height) of each picture in pixels.
 
     Returns:
         None for an image processor of another kind, whose steps are not known.
     """
     settings = processor.image_processor
-    steps = picture_steps(settings)
-    if steps is None:
-        return None
+    steps = picture_steps(settings, len(sizes))
+    return None if steps is None else [_frame(processor, steps, size) for size in sizes]
+
+
+def _frame(processor: Any, steps: PictureSteps, size: tuple[int, int]) -> Frame:
+    settings = processor.image_processor
     if steps.shows_all:
         return WHOLE
     sides = (max(size), max(size)) if steps.pads_to_square else size

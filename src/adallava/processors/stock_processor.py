@@ -9,7 +9,7 @@ from adallava.checkpoints.hub import PROCESSOR_FILES, find_folder
 from adallava.checkpoints.json_files import read_json
 from adallava.checkpoints.schemas import MAX_TEMPLATE_CHARS, check_model_config
 from adallava.errors import CheckpointError, InputError, in_short
-from adallava.families.capabilities import processor_class
+from adallava.families.capabilities.of_classes import processor_class
 from adallava.processors.bounded_call import call_within
 from adallava.processors.picture_cuts import pad_to_square as padding_to_square
 from adallava.processors.picture_cuts import pads_to_square, with_pixel_limits
@@ -130,7 +130,9 @@ def make_inputs(processor: Any, images: "Sequence[Image.Image] | None", prompts:
         return dict(processor(images=given, text=list(prompts), return_tensors="pt", padding=True, **begun))
     except Exception as error:  # whatever odd settings of its files make transformers, tokenizers or Pillow raise
         raise CheckpointError(
-            f"the model's processor cannot prepare picture and question: {in_short(error)}"
+            f"the model's processor cannot prepare picture and question: {in_short(error)} "
+            f"(a {type(processor).__name__} with a {type(processor.image_processor).__name__}: are its files this "
+            "model's own?)"
         ) from error
 
 

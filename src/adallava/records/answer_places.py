@@ -1,8 +1,11 @@
-"""Which answers a file holds, and where: a run has more of them than fit into memory, at 5 to 15 KB each."""
+"""Which answers a file holds, and where: a run may have more of them than fit into memory."""
 
+from array import array
 from collections.abc import Sequence
 
 from adallava.records import SampleRecord
+
+_NOT_THERE = -1
 
 AnswerKey = tuple[str, str, int]
 """What no two answers of a run share: cell, sample and draw."""
@@ -14,37 +17,50 @@ def answer_key(record: SampleRecord) -> AnswerKey:
 
 
 class AnswerPlaces:
-    """The keys of answers, and the byte at which each begins; 70 to 100 bytes an answer."""
+    """The keys of answers, and the byte at which each begins; 8 bytes an answer, beside the names of the samples."""
 
     def __init__(self) -> None:
         """Begin without any."""
-        self._by_cell: dict[str, dict[tuple[str, int], int]] = {}
-        # Every cell has the same samples and draws: one object for all of them.
-        self._shared: dict[tuple[str, int], tuple[str, int]] = {}
+        self._by_cell: dict[str, array[int]] = {}
+        # Every cell has the same samples and draws: one number for each, in all of them.
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._count = 0
 
     def __len__(self) -> int:
         """Return how many answers there are."""
-        return sum(map(len, self._by_cell.values()))
+        return self._count
 
     def __contains__(self, key: AnswerKey) -> bool:
         """Return whether an answer is there."""
-        cell, sample_id, draw = key
-        return (sample_id, draw) in self._by_cell.get(cell, ())
+        return self._find(key) is not None
 
     def add(self, key: AnswerKey, place: int) -> bool:
         """Add an answer; of one that is there already the first place stays, and False is returned."""
-        if key in self:
-            return False
         cell, sample_id, draw = key
-        answer = self._shared.setdefault((sample_id, draw), (sample_id, draw))
-        self._by_cell.setdefault(cell, {})[answer] = place
+        number = self._numbers.setdefault((sample_id, draw), len(self._numbers))
+        places = self._by_cell.setdefault(cell, array("q"))
+        if number >= len(places):
+            places.extend([_NOT_THERE] * (number + 1 - len(places)))
+        elif places[number] != _NOT_THERE:
+            return False
+        places[number] = place
+        self._count += 1
         return True
 
     def place(self, key: AnswerKey) -> int:
         """Return where an answer that is there begins."""
-        cell, sample_id, draw = key
-        return self._by_cell[cell][sample_id, draw]
+        place = self._find(key)
+        if place is None:
+            raise KeyError(key)
+        return place
 
     def of_cell(self, cell: str) -> Sequence[int]:
         """Return where the answers of a cell begin, in ascending order."""
-        return sorted(self._by_cell.get(cell, {}).values())
+        return sorted(place for place in self._by_cell.get(cell, ()) if place != _NOT_THERE)
+
+    def _find(self, key: AnswerKey) -> int | None:
+        cell, sample_id, draw = key
+        number, places = self._numbers.get((sample_id, draw)), self._by_cell.get(cell)
+        if number is None or places is None or number >= len(places) or places[number] == _NOT_THERE:
+            return None
+        return places[number]

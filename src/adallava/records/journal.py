@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -17,13 +18,14 @@ from pydantic import BaseModel, ValidationError
 
 from adallava.errors import RunFolderError
 from adallava.records import Run, SampleRecord, TimingRecord
-from adallava.records.answer_places import AnswerPlaces, answer_key
+from adallava.records.answer_places import AnswerKey, AnswerPlaces, answer_key
 from adallava.records.durable import PARTIAL_SUFFIX, append_durably, close_file, make_folder, write_atomically, writing
 from adallava.records.file_locks import without_writer
 from adallava.records.jsonl import Line, read_lines
 from adallava.records.lines import parse_line
 from adallava.records.regular_files import check_regular, open_regular, read_regular
 from adallava.records.run_identity import at_limit_of, differences, extends, joined
+from adallava.records.sample import WITHOUT_PATCHES
 
 RUN_FILE = "run.json"
 SAMPLES_FILE = "samples.jsonl"
@@ -36,6 +38,21 @@ _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
 _LOCK_FILE = ".lock"
 _CHUNK_BYTES = 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLine:
+    """An answer as it stands in `samples.jsonl`, made by whoever answered and written by whoever holds the folder.
+
+    Attributes:
+        key: of the answer.
+        failed: whether it has no score.
+        data: the line, its end among it.
+    """
+
+    key: AnswerKey
+    failed: bool
+    data: bytes
 
 
 @contextmanager
@@ -111,15 +128,32 @@ class Journal:
         Raises:
             RunFolderError: if they cannot be written.
         """
+        self._append(answer_lines(records))
+
+    def append_new(self, lines: Sequence[AnswerLine]) -> list[AnswerLine]:
+        """Add the lines whose answers are not there yet, and return those when they are on disk.
+
+        Raises:
+            RunFolderError: if they cannot be written.
+        """
+        first = {line.key: line for line in reversed(lines)}
+        new = [line for line in lines if line.key not in self.done and first[line.key] is line]
+        if new:
+            self._append(new)
+        return new
+
+    def _append(self, lines: Sequence[AnswerLine]) -> None:
         place = self._file.seek(0, os.SEEK_END)
-        lines = list(record_lines(records))
-        append_durably(self._file, lines)
-        for record, line in zip(records, lines, strict=True):
-            self.done.add(answer_key(record), place)
-            place += len(line)
+        append_durably(self._file, [line.data for line in lines])
+        for line in lines:
+            self.done.add(line.key, place)
+            place += len(line.data)
 
     def read_cell(self, cell: str) -> list[SampleRecord]:
-        """Return the answers of one cell, in file order; the journal may be closed by then."""
+        """Return the answers of one cell, in file order, without the patches that each kept.
+
+        The journal may be closed by then.
+        """
         if not self._path.exists():
             return []
         with self._path.open("rb") as file:
@@ -167,7 +201,7 @@ class Journal:
 
     def _read_at(self, file: IO[bytes], place: int) -> SampleRecord:
         file.seek(place)
-        return SampleRecord.model_validate_json(file.readline())
+        return SampleRecord.model_validate_json(file.readline(), context=WITHOUT_PATCHES)
 
 
 def share_file(folder: Path, rank: int) -> Path:
@@ -179,6 +213,11 @@ def share_files(folder: Path) -> list[Path]:
     """Return those of all ranks that are there; a user's own `samples-backup.jsonl` is none."""
     found = {path: path.stem.removeprefix("samples-") for path in folder.glob("samples-*.jsonl")}
     return sorted(path for path, rank in found.items() if rank.isascii() and rank.isdigit())
+
+
+def answer_lines(records: Iterable[SampleRecord]) -> list[AnswerLine]:
+    """Return the lines that answers are written as."""
+    return [AnswerLine(answer_key(record), record.score is None, _line(record)) for record in records]
 
 
 def record_lines(records: Iterable[BaseModel]) -> Iterator[bytes]:
@@ -275,7 +314,7 @@ def _claim(folder: Path, run: Run, sha256_of_first: Callable[[int], str | None])
 
 
 def _read_answers(path: Path) -> Iterator[tuple[Line, SampleRecord]]:
-    """Yield the whole lines of a file of answers, and what they say; none if it is not there."""
+    """Yield the whole lines of a file of answers, and what they say but for patches; none if it is not there."""
     if not path.exists():
         return
     with open_regular(path) as file:
@@ -285,7 +324,7 @@ def _read_answers(path: Path) -> Iterator[tuple[Line, SampleRecord]]:
                 return
             if line.blank:
                 continue
-            yield line, parse_line(path, line.number, line.data, SampleRecord)
+            yield line, parse_line(path, line.number, line.data, SampleRecord, WITHOUT_PATCHES)
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -10,7 +10,7 @@ from adallava.errors import RunFolderError
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
 
-def parse_line(path: Path, number: int, data: bytes, kind: type[_RecordT]) -> _RecordT:
+def parse_line(path: Path, number: int, data: bytes, kind: type[_RecordT], context: str | None = None) -> _RecordT:
     """Return the record that a line holds.
 
     Args:
@@ -18,12 +18,13 @@ def parse_line(path: Path, number: int, data: bytes, kind: type[_RecordT]) -> _R
         number: of the line in it, from 1.
         data: the line.
         kind: of record.
+        context: of reading it, such as `sample.WITHOUT_PATCHES`.
 
     Raises:
         RunFolderError: if it holds none: it is another's, damaged, or of a newer version.
     """
     try:
-        return kind.model_validate_json(data)
+        return kind.model_validate_json(data, context=context)
     except ValidationError as error:
         raise RunFolderError(
             f"line {number} of {path} is not a {kind.__name__} of this version: {what_is_wrong(error)}. Remove that "

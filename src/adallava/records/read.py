@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from adallava.errors import RunFolderError
 from adallava.records import Results, Run, SampleRecord
 from adallava.records.answer_places import AnswerPlaces, answer_key
+from adallava.records.first_samples import id_of
 from adallava.records.jsonl import read_lines
 from adallava.records.lines import parse_line, what_is_wrong
 from adallava.records.regular_files import open_regular
@@ -34,12 +35,15 @@ def read_results(run_folder: Path) -> Results:
     return _read(Results, run_folder / "results.json")
 
 
-def read_samples(run_folder: Path, tell: Callable[[str], None] = lambda _: None) -> Iterator[SampleRecord]:
+def read_samples(
+    run_folder: Path, tell: Callable[[str], None] = lambda _: None, only: frozenset[str] | None = None
+) -> Iterator[SampleRecord]:
     """Yield the answers of `samples.jsonl` in file order; a run may have more of them than fit in memory.
 
     Args:
         run_folder: of a finished run.
         tell: called with a line to say: that the same line is there twice, and is read once.
+        only: ids of the samples to read; None for all.
 
     Raises:
         RunFolderError: if the file is missing, its last line is torn, a line is not a `SampleRecord`, or two lines hold
@@ -55,6 +59,9 @@ def read_samples(run_folder: Path, tell: Callable[[str], None] = lambda _: None)
                     f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it goes on "
                     "where it stopped"
                 )
+            # What does not say whose it is goes on, to be told of.
+            if only is not None and (id_ := id_of(line.data)) is not None and id_ not in only:
+                continue
             record = parse_line(path, line.number, line.data, SampleRecord)
             if places.add(answer_key(record), line.place):
                 yield record

@@ -2,19 +2,36 @@
 
 from typing import Any
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
-from adallava.records import older_files
+from adallava.records import index_sets, older_files
 from adallava.records.estimates import Record
 from adallava.records.names import EmptyCause
 from adallava.records.picture_frames import Frame, seen_share
 from adallava.records.what_ran import WhatRan
 
+PICTURES_JOINED = "+"
+"""Between what tells the pictures of one sample apart."""
+
+WITHOUT_PATCHES = "without patches"
+"""Context of validating a line whose sets of patches nobody will read: most of what a record takes in memory."""
+
 _RAN_FIELDS = frozenset(WhatRan.model_fields)
+_ONE_PICTURE = WhatRan.model_fields["whole_images"].default
 
 
 class SampleRecord(Record):
-    """One answer of one cell. In a line of `samples.jsonl`, the fields of `ran` stand beside the others."""
+    """One answer of one cell.
+
+    In a line of `samples.jsonl`, the fields of `ran` stand beside the others, and each set of `kept_indices` is a
+    bitmap (`index_sets`); in older files it is a list.
+    """
 
     cell: str
     """`<method>@<budget>`, for instance `question@0.25`, `uniform@64`, `full@1.0`, `none@none`; with `+compact`
@@ -29,8 +46,8 @@ class SampleRecord(Record):
     kind: str | None = None
     """Question type, where the task has one."""
     picture_sha256: str | None = None
-    """Of the decoded picture's size and pixels: samples about one picture share it, and are no independent ones. None
-    for a sample that failed."""
+    """Of the decoded picture's size and pixels: samples about one picture share it, and are no independent ones. Of
+    several pictures each one's, joined by `PICTURES_JOINED`. None for a sample that failed."""
     frames: list[Frame] | None = None
     """Of each picture, which part the model sees. None for failed samples, and for image processors whose steps are
     not known."""
@@ -57,20 +74,28 @@ class SampleRecord(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_line(cls, data: Any) -> Any:
+    def _of_line(cls, data: Any, info: ValidationInfo) -> Any:
         """Read a line: put together what ran, and what an older version did not write."""
         if not isinstance(data, dict) or "ran" in data:
             return data
         line = older_files.complete_sample(data)
+        # Where no grids say it, how many images there are is told by these sets.
+        if info.context == WITHOUT_PATCHES and line["grids"]:
+            line["kept_indices"] = ()
+        line["kept_indices"] = [index_sets.unpack(one) for one in line["kept_indices"]]
         line["ran"] = {name: line.pop(name) for name in _RAN_FIELDS & line.keys()}
         return line
 
     @model_serializer(mode="wrap")
-    def _as_line(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_line(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         line: dict[str, Any] = write(self)
         line.update(line.pop("ran"))
+        if info.mode == "json":
+            line["kept_indices"] = [index_sets.pack(one) for one in line["kept_indices"]]
         if line["window_tokens"] is None:  # Of most models, and of no interest there.
             del line["window_tokens"]
+        if line["whole_images"] == _ONE_PICTURE:  # Of most samples, and of every older file.
+            del line["whole_images"]
         return line
 
     @property

@@ -34,6 +34,8 @@ class WhatRan(Record):
     grids: tuple[tuple[int, int], ...]
     """(rows, columns) of each image's tokens, which are N together: a picture may be several images, whole and in
     tiles. Empty where a file does not say: all images have equally many tokens then."""
+    whole_images: tuple[int, ...] = (0,)
+    """Of each picture, which of the images shows all of it: of tiles and a whole, the whole."""
     scheduler: str | None = None
     """The model's; `groups_run` says whether it left anything out."""
     latency_asked: str = FULL_LATENCY

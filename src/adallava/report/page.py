@@ -4,11 +4,12 @@ import base64
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,13 +19,14 @@ from plotly.offline import get_plotlyjs
 from adallava.analysis.measured_ms import timed_batch_sizes
 from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
 from adallava.records.durable import write_atomically
+from adallava.records.first_samples import first_samples, told
 from adallava.records.picture_frames import is_cut
 from adallava.records.read import read_results, read_run, read_samples
 from adallava.report import formats, tables, verdicts
 from adallava.report.alarm_lines import alarm_lines, has_leaders, majority_words, without_leaders
 from adallava.report.axes import axes_of, is_blind
 from adallava.report.clock_notes import clock_note, table_clock_note
-from adallava.report.facts import run_facts
+from adallava.report.facts import Fact, run_facts
 from adallava.report.hard_samples import hard_samples, hard_words
 from adallava.report.marks import method_marks
 from adallava.report.overlay import OtherRun, Overlay, compare_runs
@@ -48,7 +50,7 @@ _SCRIPTS = (
 
 def write_report(
     run_folder: Path,
-    image_of: Callable[[str], Image.Image | None],
+    images_of: Callable[[str], Sequence[Image.Image]],
     *,
     target: Path | None = None,
     num_pictures: int | None = None,
@@ -63,9 +65,9 @@ def write_report(
 
     Args:
         run_folder: holds `run.json`, `samples.jsonl` and `results.json`.
-        image_of: the picture of a sample id, or None where there is none any more.
+        images_of: the pictures of a sample id; none where there are none any more.
         target: where to write; None is `report.html` in the run folder.
-        num_pictures: how many samples get their picture, see `choose_pictures`.
+        num_pictures: how many samples get their pictures, see `choose_pictures`.
         laid_over: the folder of a second run, on the same samples.
         roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
         tell: see `read_samples`.
@@ -82,7 +84,7 @@ def write_report(
         other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder, tell))
     overlay = None if other is None else compare_runs(run, results, table, other)
     columns = _both(table, other)
-    pictures = choose_pictures(columns, image_of, num_pictures)
+    pictures = choose_pictures(columns, images_of, num_pictures)
     page = _render(_Page(run, results, table, columns, pictures, other, overlay, run_roofline(run, results, roofline)))
     target = target or run_folder / REPORT_NAME
     write_atomically(target, [page.encode("utf-8", errors="replace")])
@@ -105,7 +107,16 @@ class _Page:
 
 def _read(folder: Path, tell: Callable[[str], None]) -> tuple[Run, Results, SampleTable]:
     run, results = read_run(folder), read_results(folder)
-    return run, results, read_table(read_samples(folder, tell), [cell.cell for cell in results.cells])
+    only = first_samples([folder / "samples.jsonl"], run)
+    if only is not None:
+        tell(f"note: {told(only)}; what the page says of cells is of all")
+    table = read_table(read_samples(folder, tell, only), [cell.cell for cell in results.cells])
+    return run, results, replace(table, part="" if only is None else told(only))
+
+
+def _part(table: SampleTable) -> list[Fact]:
+    said = f"{table.part}; what is said of cells is of all, what is compared with a second run of these"
+    return [Fact("Samples below", said)] if table.part else []
 
 
 def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
@@ -119,14 +130,13 @@ def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
 def _render(page: _Page) -> str:
     """Return the page as HTML. What comes from the run is escaped; its policy lets only our scripts run."""
     results = without_leaders(page.results)
-    leaders = has_leaders(page.results)
     runs = [NamedResults("", results, page.table.merging)]
     if page.other is not None:
         runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
     axes = axes_of([cell for run in runs for cell in run.results.cells])
     hard = hard_samples(results, page.table)
     packed = samples_json(page.columns, page.pictures, hard)
-    budgets = _sample_budgets(results)
+    budgets, judged = _sample_budgets(results), _verdicts(page)
     plotly_js, page_js = get_plotlyjs(), _page_script()
     return (
         _environment()
@@ -134,12 +144,11 @@ def _render(page: _Page) -> str:
         .render(
             run=page.run,
             title=f"{page.run.config.model} on {page.run.config.task}",
-            facts=run_facts(page.run, results),
+            facts=[*run_facts(page.run, results), *_part(page.table)],
             results=results,
             overlay=page.overlay,
             full=tables.full_cell(results),
             alarms=alarm_lines(results),
-            leaders=leaders,
             majority=None if results.majority is None else majority_words(results.majority),
             cut=cut_words(results.seen),
             flagged=[cell for cell in results.cells if cell.flagged],
@@ -151,35 +160,24 @@ def _render(page: _Page) -> str:
             hard_known=hard is not None,
             hard_words="" if results.hard_split is None else hard_words(results.hard_split),
             has_draws=any(cell.draws > 1 for cell in results.cells),
-            budgets=verdicts.budget_rows(results) if leaders else [],
-            front=_front(results),
-            answers_note=clock_note(results.cells, None),
-            timing_notes=[
-                f"batch {size}: {note}"
-                for size in timed_batch_sizes(results.cells)
-                if (note := clock_note(results.cells, size))
-            ],
-            areas_note=table_clock_note(results.cells) if any(area.axis == "ms" for area in results.areas) else "",
-            pairs=verdicts.pair_rows(results),
-            least=least_range(results.comparisons),
-            area_least=least_range(results.area_comparisons),
-            area_pairs=verdicts.area_pair_rows(results),
-            areas=verdicts.area_table(results),
+            **_clock_notes(results),
+            **judged,
             dials=dials_part(results),
-            timings=verdicts.timing_table(results),
             rows=tables.cell_rows(results, page.roofline),
             roofline=page.roofline,
             parts=tables.part_columns(results),
             kinds=tables.kind_table(results),
             num_samples=len(page.table.rows),
             tiled=page.table.tiled,
-            framed=any(row.frame is not None and is_cut(row.frame) for row in page.table.rows),
+            framed=any(is_cut(frame) for row in page.table.rows for frame in row.frames or ()),
             num_pictures=sum(map(bool, page.pictures.uris)),
             groups=page.pictures.group_counts,
             responses_complete=packed["responses_complete"],
             sample_budgets=budgets,
             first_budget=_first_budget(results, budgets),
-            cells_json=_json_for_html({**cells_json(runs), "fronts": fronts_json(results), "leaders": leaders}),
+            cells_json=_json_for_html(
+                {**cells_json(runs), "fronts": fronts_json(results), "leaders": judged["leaders"]}
+            ),
             samples_json=_json_for_html(packed),
             # Ours, not the run's: the only texts that go in unescaped.
             style=Markup(_asset("page.css")),
@@ -188,6 +186,32 @@ def _render(page: _Page) -> str:
             script_hashes=" ".join(_csp_hash(script) for script in (plotly_js, page_js)),
         )
     )
+
+
+def _verdicts(page: _Page) -> dict[str, Any]:
+    """Return what is said of who is ahead of whom, by the template's names."""
+    results, leaders = without_leaders(page.results), has_leaders(page.results)
+    return {
+        "leaders": leaders,
+        "budgets": verdicts.budget_rows(results) if leaders else [],
+        "front": _front(results),
+        "pairs": verdicts.pair_rows(results),
+        "least": least_range(results.comparisons),
+        "area_least": least_range(results.area_comparisons),
+        "area_pairs": verdicts.area_pair_rows(results),
+        "areas": verdicts.area_table(results),
+        "timings": verdicts.timing_table(results),
+    }
+
+
+def _clock_notes(results: Results) -> dict[str, Any]:
+    """Return what is said of the milliseconds of answers, timed batches and areas, by the template's names."""
+    by_size = {size: clock_note(results.cells, size) for size in timed_batch_sizes(results.cells)}
+    return {
+        "answers_note": clock_note(results.cells, None),
+        "timing_notes": [f"batch {size}: {note}" for size, note in by_size.items() if note],
+        "areas_note": table_clock_note(results.cells) if any(area.axis == "ms" for area in results.areas) else "",
+    }
 
 
 @cache

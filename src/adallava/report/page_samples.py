@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from adallava.records.picture_frames import seen_share
 from adallava.report.packed import bitmap, pack_bytes, pack_numbers, pack_texts
-from adallava.report.patches import square_grid
 from adallava.report.pick_pictures import Pictures, kinds_of
 from adallava.report.sample_table import Answers, SampleRow, SampleTable
 
@@ -28,8 +27,9 @@ _MAX_RESPONSE, _MAX_QUESTION = 240, 500
 def samples_json(table: SampleTable, pictures: Pictures, hard: frozenset[str] | None) -> dict[str, Any]:
     """Return the packed columns. Rows are the samples in the table's order, columns the cells in the table's order.
 
-    `scores` and `responses` are packed matrices [cells, samples]; `kept` is a packed matrix of bitmaps
-    [pictures, cells, kept_bytes], with a byte each in `has_kept` [pictures, cells].
+    `scores` and `responses` are packed matrices [cells, samples]; of samples with pictures, `kept` is a packed matrix
+    of bitmaps [samples, cells, kept_bytes], those of a sample's pictures one behind the other, each from a byte's
+    start, with a byte each in `has_kept` [samples, cells].
     """
     rows, cells = table.rows, list(table.columns)
     kinds = kinds_of(rows)
@@ -51,11 +51,14 @@ def samples_json(table: SampleTable, pictures: Pictures, hard: frozenset[str] | 
         "hard": None if hard is None else pack_bytes(_hard(rows, hard)),
         "pictures": {
             "rows": [place[id_] for id_ in pictures.ids],
-            "uris": list(pictures.uris),
+            "uris": [list(uris) for uris in pictures.uris],
             "missing": {place[id_]: reason for id_, reason in pictures.missing.items()},
-            "frames": [None if frame is None else [round(edge, 6) for edge in frame] for frame in pictures.frames],
-            "shares": [_share(rows[place[id_]]) for id_ in pictures.ids],
-            "grids": [list(square_grid(rows[place[id_]].num_patches) or ()) for id_ in pictures.ids],
+            "frames": [
+                [None if frame is None else [round(edge, 6) for edge in frame] for frame in frames]
+                for frames in pictures.frames
+            ],
+            "shares": [_shares(rows[place[id_]]) for id_ in pictures.ids],
+            "grids": [[list(grid) for grid in rows[place[id_]].grids] for id_ in pictures.ids],
             "kept": kept,
             "has_kept": has_kept,
             "kept_bytes": kept_bytes,
@@ -81,9 +84,11 @@ def _kind_number(row: SampleRow, kinds: Sequence[str]) -> int:
     return kinds.index(row.kind) + 1 if row.kind else 0
 
 
-def _share(row: SampleRow) -> float | None:
-    """Return the share of a picture that the model sees; None where it is not known."""
-    return None if row.frame is None else round(seen_share(row.frame), 4)
+def _shares(row: SampleRow) -> list[float | None]:
+    """Return the share of each picture that the model sees; None where it is not known."""
+    if row.frames is None:
+        return [None] * len(row.grids)
+    return [round(seen_share(frame), 4) for frame in row.frames]
 
 
 def _scores(table: SampleTable) -> NDArray[np.uint8]:
@@ -125,7 +130,7 @@ def _hard(rows: Sequence[SampleRow], hard: frozenset[str]) -> bytes:
 
 
 def _kept(table: SampleTable, rows: Sequence[SampleRow]) -> tuple[str, str, int]:
-    kept_bytes = max((-(-row.num_patches // 8) for row in rows), default=0)
+    kept_bytes = max((sum(-(-down * across // 8) for down, across in row.grids) for row in rows), default=0)
     bits, known = bytearray(), bytearray()
     for row in rows:
         for answers_of in table.columns.values():
@@ -137,6 +142,6 @@ def _kept(table: SampleTable, rows: Sequence[SampleRow]) -> tuple[str, str, int]
 
 def _kept_of(answers_of: Mapping[str, Answers], row: SampleRow) -> bytes | None:
     answers = answers_of.get(row.sample_id)
-    if answers is None or answers.kept is None or len(answers.kept) != -(-row.num_patches // 8):
+    if answers is None or answers.kept is None or answers.grids != row.grids:
         return None  # of another grid: it cannot be drawn on this one
-    return answers.kept
+    return b"".join(answers.kept)

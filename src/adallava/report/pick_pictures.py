@@ -11,7 +11,7 @@ from PIL import Image
 
 from adallava.records.picture_frames import Frame
 from adallava.report.embed import data_uri
-from adallava.report.patches import plain_picture, square_grid
+from adallava.report.patches import plain_picture
 from adallava.report.sample_table import SampleRow, SampleTable, is_right
 from adallava.report.seen import with_padding
 
@@ -35,23 +35,23 @@ class Pictures:
 
     Attributes:
         ids: sample ids.
-        uris: a JPEG `data:` URI each; empty where the picture was not to be had.
-        frames: of each, in shares of the picture at its URI, what the model sees; None where it is not known, and the
-            picture has the shape of the grid.
+        uris: of each sample's pictures a JPEG `data:` URI each; none where they were not to be had.
+        frames: of each picture, in shares of the picture at its URI, what the model sees; None where it is not known,
+            and the picture has the shape of the grid.
         missing: by id, why there is no picture.
         group_counts: how many samples of the run, not of the choice, are in each group.
     """
 
     ids: tuple[str, ...]
-    uris: tuple[str, ...]
-    frames: tuple[Frame | None, ...]
+    uris: tuple[tuple[str, ...], ...]
+    frames: tuple[tuple[Frame | None, ...], ...]
     missing: Mapping[str, str]
     group_counts: Mapping[Group, int]
 
 
 def choose_pictures(
     table: SampleTable,
-    image_of: Callable[[str], Image.Image | None],
+    images_of: Callable[[str], Sequence[Image.Image]],
     num_pictures: int | None = None,
 ) -> Pictures:
     """Return pictures of the samples on which the cells differ most, and of some that all get right or wrong.
@@ -60,8 +60,8 @@ def choose_pictures(
 
     Args:
         table: the answers of every cell that the page shows.
-        image_of: the picture of a sample id, or None where there is none any more.
-        num_pictures: how many at most; None is `NUM_PICTURES`, or as many as `KEPT_BYTES` has room for.
+        images_of: the pictures of a sample id; none where there are none any more.
+        num_pictures: how many samples at most; None is `NUM_PICTURES`, or as many as `KEPT_BYTES` has room for.
     """
     number = num_pictures if num_pictures is not None else min(NUM_PICTURES, _room_for(table))
     groups: dict[Group, list[tuple[float, SampleRow]]] = {group: [] for group in _SHARES}
@@ -72,9 +72,9 @@ def choose_pictures(
     allowance = PICTURES_BYTES // max(1, min(len(chosen), NUM_PICTURES))
     uris, frames, missing = [], [], {}
     for row in chosen:
-        uri, frame, reason = _picture(row, image_of, allowance)
-        uris.append(uri)
-        frames.append(frame)
+        own, placed, reason = _pictures(row, images_of, allowance)
+        uris.append(own)
+        frames.append(placed)
         if reason:
             missing[row.sample_id] = reason
     counts = {group: len(rows) for group, rows in groups.items()}
@@ -118,22 +118,27 @@ def _in_turns(rows: Iterable[tuple[float, SampleRow]]) -> list[SampleRow]:
     return [item[2] for turn in zip_longest(*ordered) for item in turn if item is not None]
 
 
-def _picture(
-    row: SampleRow, image_of: Callable[[str], Image.Image | None], allowance_bytes: int
-) -> tuple[str, Frame | None, str]:
-    """Return the picture's URI, the frame on it, and why there is none."""
-    image = image_of(row.sample_id)
-    if image is None:
-        return "", None, "the picture was not found"
+def _pictures(
+    row: SampleRow, images_of: Callable[[str], Sequence[Image.Image]], allowance_bytes: int
+) -> tuple[tuple[str, ...], tuple[Frame | None, ...], str]:
+    """Return the URI of each picture, the frame on it, and why there is none."""
+    images = images_of(row.sample_id)
+    if not images:
+        return (), (), "the picture was not found"
+    if row.grids and len(images) != len(row.grids):
+        return (), (), f"the sample had {len(row.grids)} pictures when it was asked, and has {len(images)} now"
+    shown = []
     try:
-        if row.frame is None:
-            plain, frame = plain_picture(image, square_grid(row.num_patches) or (1, 1)), None
-        else:
-            plain, frame = with_padding(image, row.frame)
-        return data_uri(plain, allowance_bytes), frame, ""
+        for number, image in enumerate(images):
+            if row.frames is None:
+                plain, frame = plain_picture(image, row.grids[number] if row.grids else (1, 1)), None
+            else:
+                plain, frame = with_padding(image, row.frames[number])
+            shown.append((data_uri(plain, allowance_bytes // len(images)), frame))
     except OSError as error:
         # Pillow reads lazily: a damaged file shows itself only here.
-        return "", None, f"the picture could not be read: {error}"
+        return (), (), f"the picture could not be read: {error}"
+    return tuple(uri for uri, _ in shown), tuple(frame for _, frame in shown), ""
 
 
 def kinds_of(rows: Sequence[SampleRow]) -> tuple[str, ...]:

@@ -5,9 +5,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from adallava.records import SampleRecord
+from adallava.records import SampleRecord, WhatRan
 from adallava.records.picture_frames import Frame
 from adallava.report.packed import bitmap
+from adallava.report.patches import square_grid
+
+Grid = tuple[int, int]
+"""(rows, columns)."""
 
 RIGHT = 0.5
 """An answer counts as right from this score on; with several draws, their mean score."""
@@ -29,8 +33,10 @@ class Answers:
     """Why a draw failed; of several reasons the first in the alphabet."""
     draws: list[int] = field(default_factory=list)
     """Number of each response's draw."""
-    kept: bytes | None = None
-    """Bitmap of the first draw's kept patches of the first picture; None where none are recorded."""
+    kept: tuple[bytes, ...] | None = None
+    """Of each picture the bitmap of the first draw's kept patches; None where none are recorded."""
+    grids: tuple[Grid, ...] = ()
+    """Of each picture, which the bitmaps are of."""
 
     @property
     def score(self) -> float | None:
@@ -64,12 +70,17 @@ class SampleRow:
     question: str
     expected: tuple[str, ...]
     kind: str | None
-    num_patches: int
-    """N of the first image: of a picture that is read in tiles, the whole."""
+    grids: tuple[Grid, ...]
+    """Of each picture's patches: of one that is read in tiles, of the whole. None where nothing was read."""
     picture_sha256: str | None = None
-    """Samples about one picture share it; None where no cell read the picture, and in older files."""
-    frame: Frame | None = None
-    """Which part of the picture the model sees; None where it is not known."""
+    """See `SampleRecord.picture_sha256`; None where no cell read the pictures, and in older files."""
+    frames: tuple[Frame, ...] | None = None
+    """Which part of each picture the model sees; None where it is not known."""
+
+    @property
+    def num_patches(self) -> int:
+        """Of all pictures."""
+        return sum(rows * columns for rows, columns in self.grids)
 
 
 @dataclass(frozen=True)
@@ -82,6 +93,8 @@ class SampleTable:
     """Cells whose method combines patches: what it does not keep is not lost."""
     tiled: bool = False
     """True if the model read pictures in tiles as well, whose patches are not in the table."""
+    part: str = ""
+    """What of the run is in the table; empty for all of it."""
 
     def score(self, cell: str, sample_id: str) -> float | None:
         """Return a score, or None where the cell failed or never met the sample."""
@@ -95,25 +108,26 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
     Each (cell, sample, draw) is there once; see `read_samples`.
     """
     firsts: dict[str, SampleRecord] = {}
-    num_patches: dict[str, int] = {}
+    grids: dict[str, tuple[Grid, ...]] = {}
     pictures: dict[str, str] = {}
-    frames: dict[str, Frame] = {}
+    frames: dict[str, tuple[Frame, ...]] = {}
     tiled = False
     merging: set[str] = set()
     columns: dict[str, dict[str, Answers]] = {cell: {} for cell in cells}
     texts: dict[str, str] = {}
+    shared: dict[tuple[Grid, ...], tuple[Grid, ...]] = {}
     for record in records:
         if record.cell not in columns:
             continue
         firsts.setdefault(record.sample_id, record)
         if record.picture_sha256 is not None:
             pictures.setdefault(record.sample_id, record.picture_sha256)
-        tokens = record.ran.tokens_per_image
-        tiled = tiled or len(set(tokens)) > 1
-        if record.ran.kept_indices or record.sample_id not in num_patches:
-            num_patches[record.sample_id] = tokens[0] if tokens else 0
+        shown = _shown_grids(record.ran)
+        tiled = tiled or len(record.ran.grids) > len(record.ran.whole_images)
+        if record.ran.kept_indices or record.sample_id not in grids:
+            grids[record.sample_id] = shown = shared.setdefault(shown, shown)
         if record.frames:
-            frames.setdefault(record.sample_id, record.frames[0])
+            frames.setdefault(record.sample_id, tuple(record.frames))
         if record.ran.merged:
             merging.add(record.cell)
         answers = columns[record.cell].setdefault(record.sample_id, Answers())
@@ -121,9 +135,11 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         text = texts.setdefault(record.response, record.response)
         answers.add(record.draw, text, record.score, record.error)
         if record.ran.kept_indices and record.draw == 0:
-            answers.kept = bitmap(record.ran.kept_indices[0], tokens[0])
-    rows = tuple(_row(record, num_patches[id_], pictures.get(id_), frames.get(id_)) for id_, record in firsts.items())
-    return SampleTable(rows, columns, frozenset(merging), tiled)
+            answers.grids = shared.setdefault(shown, shown)
+            kept = (record.ran.kept_indices[image] for image in record.ran.whole_images)
+            answers.kept = tuple(bitmap(one, rows * columns) for one, (rows, columns) in zip(kept, shown, strict=True))
+    all_rows = tuple(_row(record, grids[id_], pictures.get(id_), frames.get(id_)) for id_, record in firsts.items())
+    return SampleTable(all_rows, columns, frozenset(merging), tiled)
 
 
 def is_right(score: float | None) -> bool:
@@ -131,6 +147,18 @@ def is_right(score: float | None) -> bool:
     return score is not None and score >= RIGHT
 
 
-def _row(record: SampleRecord, num_patches: int, picture_sha256: str | None, frame: Frame | None) -> SampleRow:
+def _shown_grids(ran: WhatRan) -> tuple[Grid, ...]:
+    """Return the grid of each picture's patches; in files that say none it is a square, or not known, a row."""
+    if ran.grids:
+        return tuple(ran.grids[image] for image in ran.whole_images)
+    if not ran.num_vision_tokens:
+        return ()
+    count = ran.tokens_per_image[0]
+    return (square_grid(count) or (1, count),)
+
+
+def _row(
+    record: SampleRecord, grids: tuple[Grid, ...], picture_sha256: str | None, frames: tuple[Frame, ...] | None
+) -> SampleRow:
     expected = tuple(answer for answer, _ in Counter(record.answers).most_common(_MAX_ANSWERS))
-    return SampleRow(record.sample_id, record.question, expected, record.kind, num_patches, picture_sha256, frame)
+    return SampleRow(record.sample_id, record.question, expected, record.kind, grids, picture_sha256, frames)

@@ -1,10 +1,10 @@
 """The FLOPs of one answer: the model's, the method's, and what the model made for the method."""
 
 from collections.abc import Sequence
-from math import isqrt
 
 from adallava.costs.flops import answer_flops, kv_bytes
-from adallava.costs.parts import ModelCosts, TowerCosts
+from adallava.costs.parts import ModelCosts
+from adallava.costs.towers_run import towers_run
 from adallava.errors import AdallavaError
 from adallava.model import AdaLlava
 from adallava.records import WhatRan
@@ -62,7 +62,7 @@ def count_flops(
         selector_flops=_selector_flops(model, costs, ran, question, images),
         tokens_kept_by_layer=ran.tokens_kept_by_layer,
         tokens_per_image=sizes,
-        towers=_towers(model, running.vision, ran) if images else [],
+        towers=towers_run(running.vision, ran, model.selector, model.shape.num_vision_tokens),
         tower_layers_read=len(needs & {Need.FEATURE_LAYER, Need.LAST_LAYER}),
         attentions_read=[one.of_class_token for one in _asked_attention(model.selector)],
         projects_all=Need.PROJECTED in needs,
@@ -112,7 +112,7 @@ def _selector_flops(
         num_question_tokens = model.num_words(question)
     pairs = list(zip(images, ran.kept_indices, strict=True))
     own = sum(said_flops(selector, image, num_question_tokens, len(kept)) for image, kept in pairs)
-    if selector.merges:
+    if selector.merges and not isinstance(selector, ResizingMethod):
         # What is added behind layers is merged alike, from features of the same width.
         of_levels = (2 * image.num_vision_tokens * len(kept) * image.vision_width for image, kept in pairs if kept)
         own += costs.added_layers * sum(of_levels) * (ran.tokens_kept < ran.num_vision_tokens)
@@ -132,14 +132,3 @@ def said_flops(selector: Selector, image: TowerShape, num_question_tokens: int, 
             f"{f'{said!r}'[:80]} FLOPs: its `flops` must return a whole number from 0 to 10^18"
         )
     return said
-
-
-def _towers(model: AdaLlava, vision: TowerCosts, ran: WhatRan) -> list[TowerCosts]:
-    """Return the tower as it ran for each picture that went through: smaller ones, or several an image."""
-    if isinstance(model.selector, ResizingMethod):
-        grids = [model.selector.tower_grid(len(kept), model.shape.grid) for kept in ran.kept_indices if kept]
-        patches = isqrt(vision.num_vision_tokens // model.shape.num_vision_tokens)
-        return [vision.with_patch_side(side * patches) for side, _ in grids]
-    if vision.patches_per_token is not None:
-        return [vision.of_grid(grid) for grid in ran.grids]
-    return [vision] * sum(ran.tower_runs)

@@ -1,7 +1,7 @@
 """One batch of samples through one method at one budget, and what is recorded about each."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +23,9 @@ from adallava.runs.batches import BatchStore, PreparedBatch, describe_error
 from adallava.runs.empty_causes import classify_empty
 from adallava.tasks import TaskSample
 from adallava.tasks.task import Scorer
+
+Batch = Sequence[TaskSample]
+Preparing = Callable[[Batch], PreparedBatch]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,12 @@ class Answerer:
         others = cpu_by_others(load, read_load())
         return BatchRun(output, batch_ms, len(batch.samples), output.part_ms or {}, peak_memory_bytes(device), others)
 
+    def give_back_memory(self) -> None:
+        """Give back what engines and the allocator hold between calls, after a batch that did not fit."""
+        self.model.release()
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _record(self, plan: CellPlan, draw: int, batch: PreparedBatch, row: int, run: "BatchRun") -> SampleRecord:
         output, ran, response = run.output, run.output.records[row], run.output.text[row]
         # A search goes on past its best answer, for the whole batch: what it took is what it cost.
@@ -95,7 +104,7 @@ class Answerer:
             response=response,
             score=self.score(sample, response),
             picture_sha256=batch.picture_sha256[row],
-            frames=None if (frame := batch.frames.get(sample.id)) is None else [frame],
+            frames=batch.frames.get(sample.id),
             kv_bytes=count_kv_bytes(self.model, self.costs, ran, *decoded),
             empty_cause=classify_empty(response, output.answer_ids[row], self._eos_ids, self._special_ids),
             batch_ms=run.batch_ms,
@@ -144,29 +153,33 @@ class BatchRun:
 def answer_batch(
     answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, samples: Sequence[TaskSample]
 ) -> list[SampleRecord]:
-    """Answer samples as one batch; if that raises, one by one, so that a bad one fails alone.
+    """Answer samples as one batch; if that raises, in smaller ones, so that a bad sample fails alone.
+
+    What does not fit into memory is halved until it does; after any other error each sample is answered alone.
 
     Returns one record a sample, in the batch's order.
     """
+    return _answer(answerer, plan, draw, store.prepared, store.prepare, samples)
+
+
+def _answer(
+    answerer: Answerer, plan: CellPlan, draw: int, prepare: Preparing, prepare_part: Preparing, samples: Batch
+) -> list[SampleRecord]:
     try:
-        records = answerer.answer(plan, draw, store.prepared(samples))
+        records = answerer.answer(plan, draw, prepare(samples))
     except Exception as error:  # the run must go on, whatever one sample does to the model
-        reason = describe_error(error)
+        reason, is_memory = describe_error(error), isinstance(error, torch.OutOfMemoryError | MemoryError)
     else:
         by_id = {record.sample_id: record for record in records}
         return [by_id[sample.id] for sample in samples]
     # Outside the handler: the exception would keep the failed batch's tensors alive.
+    if is_memory:
+        answerer.give_back_memory()
     if len(samples) == 1:
         return [failed_record(plan, draw, samples[0], reason)]
-    return [_answer_alone(answerer, plan, draw, store, sample) for sample in samples]
-
-
-def _answer_alone(answerer: Answerer, plan: CellPlan, draw: int, store: BatchStore, sample: TaskSample) -> SampleRecord:
-    try:
-        (record,) = answerer.answer(plan, draw, store.prepare([sample]))
-    except Exception as error:  # as above
-        return failed_record(plan, draw, sample, describe_error(error))
-    return record
+    size = (len(samples) + 1) // 2 if is_memory else 1
+    parts = [samples[i : i + size] for i in range(0, len(samples), size)]
+    return [r for part in parts for r in _answer(answerer, plan, draw, prepare_part, prepare_part, part)]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from PIL import Image
 from adallava.errors import InputError
 from adallava.model import build_prompt
 from adallava.pipeline.prompt_limit import PromptLimit, check_prompt_text, check_prompt_tokens
-from adallava.processors.picture_cuts import find_frame
+from adallava.processors.picture_cuts import find_frames
 from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
 from adallava.records.picture_frames import Frame
+from adallava.records.sample import PICTURES_JOINED
 from adallava.tasks import TaskSample
 
 STORE_BYTES = 512 * 2**20
@@ -29,14 +31,15 @@ class PreparedBatch:
         failures: the others, each with `<error type>: <message>`.
         inputs: the processor's tensors for `samples`, on the host; empty if there are none.
         picture_sha256: of each of `samples`, see `SampleRecord.picture_sha256`.
-        frames: by sample id, which part of each picture the model sees; none where the processor's steps are not known.
+        frames: by sample id, which part of each of its pictures the model sees; none where the processor's steps are
+            not known.
     """
 
     samples: tuple[TaskSample, ...]
     failures: tuple[tuple[TaskSample, str], ...]
     inputs: dict[str, torch.Tensor]
     picture_sha256: tuple[str, ...] = ()
-    frames: Mapping[str, Frame] = field(default_factory=dict)
+    frames: Mapping[str, list[Frame]] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
@@ -47,7 +50,7 @@ class PreparedBatch:
 def prepare_batch(
     processor: Any, samples: Sequence[TaskSample], question_suffix: str = "", limit: PromptLimit | None = None
 ) -> PreparedBatch:
-    """Decode the pictures and run the processor. A picture that cannot be read is a failure, not an error.
+    """Decode the pictures and run the processor. What cannot be read, or does not fit, is a failure, not an error.
 
     Args:
         processor: the model's.
@@ -55,39 +58,50 @@ def prepare_batch(
         question_suffix: behind every question.
         limit: of `max_prompt_tokens`; a longer prompt is a failure too.
     """
-    images, digests, readable, prompts, failures = [], [], [], [], []
+    pictures, digests, readable, prompts, failures = [], [], [], [], []
     for sample in samples:
         try:
-            prompt = build_prompt(processor, sample.question + question_suffix)
+            if limit is not None:  # Before pictures are read.
+                check_prompt_text(processor.tokenizer, sample.question + question_suffix, limit)
+            images = sample.load_images()
+            prompt = build_prompt(processor, sample.question + question_suffix, len(images))
             if limit is not None:
                 check_prompt_text(processor.tokenizer, prompt, limit)
-            image = sample.load_image()
-            images.append(prepare_picture(processor, image))
+            shown = [prepare_picture(processor, image) for image in images]
         except Exception as error:  # whatever a file does to a decoder, it is one failed sample
             failures.append((sample, describe_error(error)))
         else:
-            digests.append(picture_sha256(image))
+            pictures.append(shown)
+            digests.append(pictures_sha256(images))
             readable.append(sample)
             prompts.append(prompt)
     if not readable:
         return PreparedBatch((), tuple(failures), {})
-    inputs = make_inputs(processor, images, prompts)
+    inputs = make_inputs(processor, list(chain(*pictures)), prompts)
     lengths = inputs["attention_mask"].sum(dim=1).tolist()
     sound = bool(inputs["pixel_values"].isfinite().all())
-    for sample, length, image, prompt in zip(readable, lengths, images, prompts, strict=True):
+    for sample, length, shown, prompt in zip(readable, lengths, pictures, prompts, strict=True):
         try:
             check_prompt_tokens(length, limit)
             if not sound:  # Whose pixels they are, only the processor knows.
-                check_pixels(make_inputs(processor, [image], [prompt])["pixel_values"])
+                check_pixels(make_inputs(processor, shown, [prompt])["pixel_values"])
         except InputError as error:
             failures.append((sample, describe_error(error)))
     if len(readable) + len(failures) > len(samples):
         failed = {sample.id for sample, _ in failures}
         kept = prepare_batch(processor, [s for s in readable if s.id not in failed], question_suffix, limit)
         return replace(kept, failures=(*failures, *kept.failures))
-    found = {s.id: find_frame(processor, image.size) for s, image in zip(readable, images, strict=True)}
-    frames = {sample_id: frame for sample_id, frame in found.items() if frame is not None}
+    frames = {}
+    for sample, shown in zip(readable, pictures, strict=True):
+        own = find_frames(processor, [image.size for image in shown])
+        if own is not None:
+            frames[sample.id] = own
     return PreparedBatch(tuple(readable), tuple(failures), inputs, tuple(digests), frames)
+
+
+def pictures_sha256(images: Sequence[Image.Image]) -> str:
+    """Return what tells the pictures of a sample apart, joined; see `SampleRecord.picture_sha256`."""
+    return PICTURES_JOINED.join(map(picture_sha256, images))
 
 
 def picture_sha256(image: Image.Image) -> str:

@@ -8,7 +8,7 @@ import torch
 from adallava.costs.counted import count_costs
 from adallava.costs.parts import ModelCosts
 from adallava.errors import InputError, UnsupportedModeError
-from adallava.families.capabilities import decoder_of, window_note
+from adallava.families.capabilities.of_llms import decoder_of, window_note
 from adallava.model import AdaLlava
 from adallava.pipeline.allocate import allocate_units
 from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.pipeline.allocate import allocate_units
 from adallava.records.cells import CellPlan, sample_seed
 from adallava.runs.answering import Answerer

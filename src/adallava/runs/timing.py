@@ -42,15 +42,25 @@ class Measurement:
     peak_memory_bytes: int
 
 
+@dataclass(frozen=True)
+class TimedSize:
+    """All cells at one batch size.
+
+    Attributes:
+        records: one a cell; none where nothing could be timed.
+        note: why nothing could; empty otherwise.
+    """
+
+    records: tuple[TimingRecord, ...]
+    note: str = ""
+
+
 def time_cells(
     folder: Path,
-    answerers: Mapping[str, Answerer],
     plans: Sequence[CellPlan],
     batch_sizes: Sequence[int],
-    samples: Sequence[TaskSample],
-    prepare: Callable[[Sequence[TaskSample]], PreparedBatch],
+    time_one: Callable[[int], TimedSize],
     observer: SweepObserver,
-    device: torch.device = _CPU,
 ) -> list[TimingRecord]:
     """Time every cell at every batch size that `timings.jsonl` does not hold yet, and return all of the file.
 
@@ -59,13 +69,10 @@ def time_cells(
 
     Args:
         folder: the locked run folder.
-        answerers: by method.
         plans: the cells.
         batch_sizes: to time at.
-        samples: the task's; the first ones that can be read are used, repeated if they are too few.
-        prepare: makes a batch.
+        time_one: times the cells at one of them, wherever the model is.
         observer: told about each batch size, and about cells that could not be timed.
-        device: whose load is recorded.
 
     Raises:
         RunFolderError: for a damaged `timings.jsonl`.
@@ -77,22 +84,46 @@ def time_cells(
     for size in batch_sizes:
         if size in complete:
             continue
-        try:
-            batch = timing_batch(samples, size, prepare)
-        except MemoryError as error:
-            observer.note(f"nothing is timed at batch size {size}, whose pictures do not fit: {describe_error(error)}")
-            continue
-        if batch is None:
-            observer.note(f"nothing is timed at batch size {size}: none of the task's first pictures can be read")
-            continue
         observer.timing(size, len(plans))
-        records = time_batch(answerers, plans, batch, device)
-        for record in records:
+        timed = time_one(size)
+        if timed.note:
+            observer.note(timed.note)
+            continue
+        for record in timed.records:
             if record.error is not None:
                 observer.note(f"{record.cell} is not timed at batch size {size}: {record.error}")
-        timings += records
+        timings += timed.records
         write_timings(folder, timings)
     return timings
+
+
+def time_size(
+    answerers: Mapping[str, Answerer],
+    plans: Sequence[CellPlan],
+    batch_size: int,
+    samples: Sequence[TaskSample],
+    prepare: Callable[[Sequence[TaskSample]], PreparedBatch],
+    device: torch.device = _CPU,
+) -> TimedSize:
+    """Time every cell at one batch size.
+
+    Args:
+        answerers: by `CellPlan.runner`.
+        plans: the cells.
+        batch_size: to time at.
+        samples: the task's; the first ones that can be read are used, repeated if they are too few.
+        prepare: makes a batch.
+        device: whose load is recorded.
+    """
+    try:
+        batch = timing_batch(samples, batch_size, prepare)
+    except MemoryError as error:
+        why = f"whose pictures do not fit: {describe_error(error)}"
+        return TimedSize((), f"nothing is timed at batch size {batch_size}, {why}")
+    if batch is None:
+        why = "none of the task's first pictures can be read"
+        return TimedSize((), f"nothing is timed at batch size {batch_size}: {why}")
+    return TimedSize(tuple(time_batch(answerers, plans, batch, device)))
 
 
 def timing_batch(

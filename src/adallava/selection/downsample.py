@@ -12,11 +12,11 @@ from adallava.selection.selector_contract import Need, Selection, SelectionInput
 
 
 class DownsampleSelector(Method):
-    """Sends a smaller picture through the tower: K tokens from s x s patches, K asked rounded down to such a number.
+    """Sends a smaller picture through the tower, of near the same shape, which gives at most the K asked for.
 
     The filter of VTC-Bench (arXiv 2510.07143), as a method: samples that it answers need no clever
-    selection. Position embeddings are interpolated as transformers does (`interpolate_pos_encoding`). A token has the
-    position of the patch in the middle of what it covers.
+    selection. Position embeddings are interpolated as transformers does. A token has the position of the patch in the
+    middle of what it covers; counted anew ("compact"), rows and columns are those of a smaller picture.
     """
 
     name: ClassVar[str] = "downsample"
@@ -55,13 +55,22 @@ class DownsampleSelector(Method):
 
 @lru_cache(maxsize=4096)
 def smaller_grid(asked: int, grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the largest (rows, columns) with at most `asked` patches, near the shape of `grid`; (0, 0) for 0."""
+    """Return the largest (rows, columns) with at most `asked` patches, both sides scaled alike; (0, 0) for 0.
+
+    A scale leaves one side whole, and rounds the other. Of a square, squares are left.
+    """
     if asked <= 0:
         return (0, 0)
     rows, columns = grid
-    shapes = [(row, max(1, row * columns // rows)) for row in range(1, rows + 1)]
-    fitting = [shape for shape in shapes if shape[0] * shape[1] <= asked]
+    by_rows = [(row, _scaled(columns, row, rows)) for row in range(1, rows + 1)]
+    by_columns = [(_scaled(rows, column, columns), column) for column in range(1, columns + 1)]
+    fitting = [shape for shape in by_rows + by_columns if shape[0] * shape[1] <= asked]
     return max(fitting, key=lambda shape: shape[0] * shape[1], default=(1, 1))
+
+
+def _scaled(side: int, part: int, whole: int) -> int:
+    """Return `side * part / whole`, rounded, half down, and at least 1."""
+    return max(1, -(-(2 * side * part - whole) // (2 * whole)))
 
 
 @lru_cache(maxsize=4096)

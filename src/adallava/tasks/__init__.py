@@ -62,13 +62,8 @@ def load_task(
             raise InputError(
                 f"task {name_or_path} has its own split and columns: leave {split or dict(columns or {})} out"
             )
-        loaded: Task = load_source(
-            name_or_path.partition(":")[2],
-            limit=limit if sample == "first" else None,
-            metric=metric,
-            include_path=include_path,
-        )
-        return loaded if sample == "first" else _at_random(loaded, limit, seed)
+        own = partial(load_source, name_or_path.partition(":")[2], metric=metric, include_path=include_path)
+        return own(limit=limit) if sample == "first" else _at_random(own(limit=None), limit, seed)
     if include_path is not None:
         raise InputError(f"--include-path {include_path} does not fit task {name_or_path}: it is for lmms:<name>")
     metric = metric or EXACT_MATCH
@@ -85,13 +80,18 @@ def load_task(
             seed=seed,
             allow_outside=allow_outside,
         )
-    if sample != "first":
-        raise InputError(f"task {name_or_path} is generated at random: its first samples are a random sample already")
-    if columns:
-        raise InputError(f"task {name_or_path} is bundled and has no columns to name: {dict(columns)}")
-    if metric != EXACT_MATCH:
-        raise InputError(f"task {name_or_path} has one answer a question: --metric {metric} does not fit it")
+    _check_bundled(name_or_path, columns, metric, sample)
     return _scenes_task(split or "test", limit)
+
+
+def _check_bundled(name: str, columns: Mapping[str, str] | None, metric: str, sample: SampleName) -> None:
+    """Refuse what does not fit a bundled task."""
+    if sample != "first":
+        raise InputError(f"task {name} is generated at random: its first samples are a random sample already")
+    if columns:
+        raise InputError(f"task {name} is bundled and has no columns to name: {dict(columns)}")
+    if metric != EXACT_MATCH:
+        raise InputError(f"task {name} has one answer a question: --metric {metric} does not fit it")
 
 
 def _at_random(task: Task, limit: int | None, seed: int) -> Task:
@@ -116,14 +116,14 @@ def _scenes_task(split: str, limit: int | None) -> Task:
                 question=question.text,
                 answers=(question.answer,),
                 kind=question.kind,
-                load_image=partial(_scene_image, split, index),
+                load_images=partial(_scene_image, split, index),
             )
         )
     return Task("scenes", tuple(samples), split=split, sha256=None, columns={})
 
 
-def _scene_image(split: str, index: int) -> Image.Image:
+def _scene_image(split: str, index: int) -> tuple[Image.Image, ...]:
     # Drawn again rather than kept: a picture is 150 KB, and drawing one takes about a millisecond.
     from .scenes import scene_sample
 
-    return Image.fromarray(scene_sample(split, index)[0].image)
+    return (Image.fromarray(scene_sample(split, index)[0].image),)

@@ -25,6 +25,9 @@ MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 64 * 2**20
 """Decoded size above which a picture is refused: a few kilobytes can unpack to gigabytes."""
 
+MAX_SAMPLE_PIXELS = 4 * MAX_IMAGE_PIXELS
+"""Decoded size of all pictures of a sample together."""
+
 MAX_ASPECT_RATIO = 100
 """Longer over shorter side above which a picture is refused. Processors scale the shorter side, often to 336:
 a strip of 1x60000 px would become one of 336x20 million."""

@@ -10,7 +10,7 @@ from adallava.errors import InputError
 from adallava.records.jsonl import read_lines
 
 from .json_text import decode_json
-from .references import named_path
+from .references import named_paths
 from .rows import Row
 
 
@@ -47,7 +47,7 @@ class JsonlRows:
                 self._places[number] = place
                 found = self._parse(place, data)
                 row = {column: found.get(column) for column in columns}
-                rows[number] = row if image is None else row | {image: named_path(found.get(image))}
+                rows[number] = row if image is None else row | {image: named_paths(found.get(image))}
         return rows
 
     def where(self, row: int) -> str:

@@ -14,8 +14,8 @@ from PIL import Image
 from adallava.errors import InputError
 from adallava.records import SampleName
 
-from .images import open_rgb
-from .references import PictureFolder
+from .images import MAX_SAMPLE_PIXELS, open_rgb
+from .references import PictureFolder, of_several
 from .rows import Row, Rows, open_rows
 from .sampling import random_order
 from .scoring import EXACT_MATCH, check_answers, check_can_be_right
@@ -60,7 +60,7 @@ def local_task(
         InputError: for an unreadable file, a missing column, a row without question or answer, or with answers that the
             metric cannot score, a value that is none (see `values`), an image path that leads out of the folder, or
             repeated ids; naming the row.
-            A picture that cannot be read is an error of its sample, raised by `load_image`.
+            A picture that cannot be read, or a list without any, is an error of its sample, raised by `load_images`.
     """
     rows = open_rows(path)
     chosen = resolve_columns(rows.columns, columns or {}, path)
@@ -138,10 +138,7 @@ class _SampleReader:
                 raise InputError("holds no answer")
             check_can_be_right(self._metric, answers)
         with self._told(number, "image") as column:
-            picture = row.get(column)
-            if picture is not None and not self._pictures.is_inline(picture):
-                self._pictures.check(picture, self._real_path)
-                picture = os.path.normpath(picture)
+            named = [self._checked(name) for name in row.get(column, (None,))]
         sample_id = self._id(number, row)
         check_answers(self._metric, sample_id, answers)
         return TaskSample(
@@ -149,9 +146,16 @@ class _SampleReader:
             question=question,
             answers=answers,
             kind=self._kind(number, row),
-            load_image=partial(_load_image, self._rows, self._pictures, number, column),
-            picture=picture,
+            load_images=partial(_load_images, self._rows, self._pictures, number, column),
+            pictures=tuple(name for name in named if name is not None) if all(named) else None,
         )
+
+    def _checked(self, picture: str | None) -> str | None:
+        """Return a picture's name, the same for the same file."""
+        if picture is None or self._pictures.is_inline(picture):
+            return picture
+        self._pictures.check(picture, self._real_path)
+        return os.path.normpath(picture)
 
     def _id(self, number: int, row: Row) -> str:
         if "id" not in self._columns:
@@ -178,8 +182,15 @@ class _SampleReader:
             raise InputError(f"{self._rows.where(number)}: column {column!r} {error}") from None
 
 
-def _load_image(rows: Rows, pictures: PictureFolder, number: int, column: str) -> Image.Image:
-    return open_rgb(pictures.source(rows.picture(number, column)))
+def _load_images(rows: Rows, pictures: PictureFolder, number: int, column: str) -> tuple[Image.Image, ...]:
+    sources = pictures.sources(rows.picture(number, column))
+    images: list[Image.Image] = []
+    for place, source in enumerate(sources, 1):
+        with of_several(place, len(sources)):
+            images.append(open_rgb(source))
+            if sum(image.width * image.height for image in images) > MAX_SAMPLE_PIXELS:
+                raise InputError(f"with those before it it is over the limit of {MAX_SAMPLE_PIXELS} pixels of a sample")
+    return tuple(images)
 
 
 def _check_ids_unique(ids: Iterable[str], path: Path) -> None:

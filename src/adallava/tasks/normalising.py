@@ -3,7 +3,7 @@
 import re
 import string
 import unicodedata
-from functools import cache
+from functools import cache, lru_cache
 
 _MEANT = ("<super>", "<sub>", "<fraction>")
 """Compatibility forms that say something other than what they fold to: 5² is not 52, 1½ is neither 11/2 nor 1/2."""
@@ -28,6 +28,7 @@ _IGNORABLE = re.compile(
 variation selectors."""
 
 
+@lru_cache(maxsize=4096)  # A run's cells repeat each other's answers.
 def normalise_answer(text: str) -> str:
     """Return what of an answer is compared: equal for two texts that differ in case, form, spaces or outer punctuation.
 

@@ -14,7 +14,7 @@ from adallava.errors import InputError
 
 from .json_text import decode_json
 from .parquet_statistics import has_all
-from .references import named_path
+from .references import named_paths
 from .rows import Row
 from .values import Unreadable, describe
 
@@ -22,6 +22,8 @@ _WHOLE_NUMBER = re.compile("-?[0-9]{1,9}")
 
 _TEXTS_AT_ONCE = 1024
 _PICTURES_AT_ONCE = 32
+
+_LISTS = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
 
 _READING_ERRORS = (pyarrow.ArrowException, OSError)
 _CONVERTING_ERRORS = (pyarrow.ArrowException, ValueError, OverflowError)
@@ -72,7 +74,7 @@ class ParquetRows:
             ):
                 for place, value in enumerate(self._values(batch, image)):
                     if start + place in rows:
-                        rows[start + place][image] = named_path(value)
+                        rows[start + place][image] = named_paths(value)
         return dict(rows)
 
     def where(self, row: int) -> str:
@@ -119,9 +121,11 @@ class ParquetRows:
 
     def _may_name_files(self, image: str) -> bool:
         """Return False for pictures that are all bytes, which are read only when they are needed."""
-        kind = self._file.schema_arrow.field(image).type
+        kind, leaf = self._file.schema_arrow.field(image).type, image
+        if any(is_list(kind) for is_list in _LISTS):
+            kind, leaf = kind.value_type, f"{image}.list.{kind.value_field.name}"
         if pyarrow.types.is_struct(kind):
-            return not has_all(self._path, f"{image}.bytes")
+            return not has_all(self._path, f"{leaf}.bytes")
         return not any(
             is_bytes(kind)
             for is_bytes in (

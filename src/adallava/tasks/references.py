@@ -4,7 +4,8 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,22 @@ class PictureFolder:
 
     file: Path
     allow_outside: bool = False
+
+    def sources(self, value: Any) -> list[Path | bytes]:
+        """Read what an image column holds: one picture, or a list of them, each as `source` has it.
+
+        Raises:
+            InputError: as `source`, saying which of several it is; and for an empty list.
+        """
+        if not isinstance(value, list):
+            return [self.source(value)]
+        if not value:
+            raise InputError("the image column holds an empty list: a question needs a picture")
+        read = []
+        for number, item in enumerate(value, 1):
+            with of_several(number, len(value)):
+                read.append(self.source(item))
+        return read
 
     def source(self, value: Any) -> Path | bytes:
         """Read a value by the Hugging Face convention.
@@ -122,8 +139,23 @@ class PictureFolder:
         return any(os.path.lexists(os.path.join(folder, text)) for folder in self._folders)
 
 
-def named_path(value: Any) -> str | None:
-    """Return the text of a value that may be a path; None for one that is none, being bytes or too long."""
+@contextmanager
+def of_several(number: int, count: int) -> Iterator[None]:
+    """Put before what is said of a picture which of several it is, counted from 1."""
+    try:
+        yield
+    except InputError as error:
+        if count == 1:
+            raise
+        raise InputError(f"picture {number} of {count}: {error}") from None
+
+
+def named_paths(value: Any) -> tuple[str | None, ...]:
+    """Return of each picture of a value the text that may be its path; None for one that is bytes, or too long."""
+    return tuple(map(_named_path, value)) if isinstance(value, list) else (_named_path(value),)
+
+
+def _named_path(value: Any) -> str | None:
     if isinstance(value, dict):
         value = None if value.get("bytes") else value.get("path")
     return value if isinstance(value, str) and 0 < len(value) <= _MAX_PATH_CHARACTERS else None

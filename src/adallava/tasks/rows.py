@@ -22,7 +22,7 @@ class Rows(Protocol):
 
         Args:
             columns: to return.
-            image: a column of pictures, of which only the paths are returned, see `references.named_path`.
+            image: a column of pictures, of which only the paths are returned, see `references.named_paths`.
             wanted: numbers of the rows.
             end: none of them is this one or a later one; None for all to the end of the file.
         """
@@ -33,7 +33,7 @@ class Rows(Protocol):
         ...
 
     def picture(self, row: int, column: str) -> Any:
-        """Return what `column` of one row that was read holds, see `references.PictureFolder.source`.
+        """Return what `column` of one row that was read holds, see `references.PictureFolder.sources`.
 
         Raises:
             InputError: if the row cannot be read any more.

@@ -1,6 +1,6 @@
 """What a task is: questions about pictures, with the answers that count as right."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -12,23 +12,24 @@ from .scoring import EXACT_MATCH, METRIC_VERSIONS, load_metric
 
 @dataclass(frozen=True)
 class TaskSample:
-    """One question about one picture.
+    """One question about a picture, or several.
 
     Attributes:
         id: unique within the task, and the same on every machine.
         question: as asked, without a prompt template.
         answers: every answer that counts as right; at least one.
         kind: question type, where the task has one.
-        load_image: decodes the picture anew on every call, as RGB; raises `InputError` if it cannot.
-        picture: what the data name it by, equal for equal references; None where that is not known without reading it.
+        load_images: decodes the pictures anew on every call, as RGB, at least one, in the order that the question has
+            them; raises `InputError` if it cannot.
+        pictures: what the data name them by, equal for equal references; None where that is not known without reading.
     """
 
     id: str
     question: str
     answers: tuple[str, ...]
     kind: str | None
-    load_image: Callable[[], Image.Image]
-    picture: str | None = None
+    load_images: Callable[[], Sequence[Image.Image]]
+    pictures: tuple[str, ...] | None = None
 
 
 Scorer = Callable[[TaskSample, str], float]
@@ -71,8 +72,9 @@ class Task:
     @property
     def num_pictures(self) -> int | None:
         """How many pictures the samples name; None where they are not all named. Two names may be of equal pictures."""
-        named = {sample.picture for sample in self.samples}
-        return None if None in named else len(named)
+        if any(sample.pictures is None for sample in self.samples):
+            return None
+        return len({name for sample in self.samples for name in sample.pictures or ()})
 
     @property
     def metric_version(self) -> int:
@@ -91,14 +93,14 @@ class Task:
         return lambda sample, response: metric(response, sample.answers)
 
 
-def pictures_of(task: Task) -> Callable[[str], Image.Image | None]:
-    """Return how to find a sample's picture by id: None for a sample that is not in the task, or cannot be read."""
-    loaders = {sample.id: sample.load_image for sample in task.samples}
+def pictures_of(task: Task) -> Callable[[str], Sequence[Image.Image]]:
+    """Return how to find a sample's pictures by id: none of a sample that is not in the task, or cannot be read."""
+    loaders = {sample.id: sample.load_images for sample in task.samples}
 
-    def picture_of(sample_id: str) -> Image.Image | None:
+    def pictures_of_sample(sample_id: str) -> Sequence[Image.Image]:
         try:
-            return loaders[sample_id]() if sample_id in loaders else None
+            return loaders[sample_id]() if sample_id in loaders else ()
         except AdallavaError:  # its sample failed for the same reason, which the report says
-            return None
+            return ()
 
-    return picture_of
+    return pictures_of_sample

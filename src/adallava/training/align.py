@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.errors import InputError
-from adallava.families.capabilities import AlignsPatches
+from adallava.families.capabilities.of_towers import AlignsPatches
 from adallava.families.picture_inputs import PictureInputs
 from adallava.tasks.scenes import COLORS, SHAPES, SIZES
 from adallava.training.examples import PLACES

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.family_contract import Family
 from adallava.scheduling.scheduler_contract import Units, half_of_layers
 from adallava.selection.selector_contract import Selection

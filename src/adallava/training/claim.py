@@ -12,7 +12,7 @@ import torch
 
 import adallava
 from adallava.adapters import weights_sha256
-from adallava.adapters.store import sha256_of
+from adallava.checkpoints.weights_hash import sha256_of
 from adallava.errors import InputError
 from adallava.records.durable import make_folder
 from adallava.records.regular_files import read_regular

@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from adallava.errors import InputError, TrainingError
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.family_contract import Family
 from adallava.pipeline.pack import CompactBatch
 from adallava.scheduling.fixed import FixedScheduler

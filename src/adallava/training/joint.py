@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.selection.gumbel import gumbel_noise
 from adallava.training.base_stage import BaseObjective
 from adallava.training.packing import Packed

@@ -188,7 +188,10 @@ def _epochs(num_samples: int, seed: int) -> Iterator[list[int]]:
 
 
 def _decode(sample: TaskSample) -> NDArray[np.uint8]:
-    return np.asarray(with_clear_axes(sample.load_image()))
+    images = sample.load_images()
+    if len(images) != 1:
+        raise InputError(f"{len(images)} pictures: training takes one a question")
+    return np.asarray(with_clear_axes(images[0]))
 
 
 def _answer(sample: TaskSample) -> str:

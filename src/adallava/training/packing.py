@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adallava.families.capabilities import HasPositionRows
+from adallava.families.capabilities.of_tokens import HasPositionRows
 from adallava.families.family_contract import Family
 from adallava.families.picture_inputs import PictureInputs
 

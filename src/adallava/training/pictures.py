@@ -9,7 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.errors import InputError
-from adallava.families.capabilities import adds_rows, placeholder_orders, take_pictures
+from adallava.families.capabilities.of_llms import adds_rows
+from adallava.families.capabilities.of_pictures import take_pictures
+from adallava.families.capabilities.of_tokens import placeholder_orders
 from adallava.families.family_contract import Family
 from adallava.families.picture_inputs import PictureInputs
 from adallava.processors.stock_processor import build_prompt, make_inputs
@@ -63,11 +65,13 @@ class PictureForm:
         in_one_run: N placeholders for one image, with nothing around them but the template's own words, and nothing
             that enters the LLM beside them.
         alone: besides, a model that reads pixels alone, all pictures of one size.
-        num_tokens: N of a picture of the scenes.
+        num_images: that it is.
+        num_tokens: N of them all.
     """
 
     in_one_run: bool
     alone: bool
+    num_images: int
     num_tokens: int
 
 
@@ -87,7 +91,7 @@ def picture_form(family: Family, processor: Any) -> PictureForm:
     in_order = placeholder_orders(family, pictures) in (None, (None,) * len(grids))
     in_one_run = len(grids) == 1 and in_order and made["input_ids"][0].tolist() == expected and not adds_rows(family)
     alone = in_one_run and family.one_grid and not pictures.beside and set(beside) <= {"attention_mask"}
-    return PictureForm(in_one_run, alone, sum(counts))
+    return PictureForm(in_one_run, alone, len(grids), sum(counts))
 
 
 def real_ids(beside: Beside) -> list[list[int]]:

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.family_contract import AroundLayer, Family, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.pack import CompactBatch

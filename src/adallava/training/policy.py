@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adallava.families.family_contract import Family
-from adallava.pipeline.layout import IGNORED_LABEL, Layout
+from adallava.pipeline.layout import Layout
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.selection.gumbel import gumbel_noise
 from adallava.selection.question import QuestionSelector
 from adallava.training.pictures import Beside, picture_inputs
@@ -162,6 +163,13 @@ class PolicyObjective(nn.Module):
         self.selector = selector
         self.family, self.keep_counts, self.num_samples = family, tuple(keep_counts), num_samples
         self.evidence_weight, self.spread_weight = evidence_weight, spread_weight
+
+    def train(self, mode: bool = True) -> "PolicyObjective":
+        """Set the mode of what learns: a frozen base stays as it answers, without dropout."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.base.parameters()):
+            self.base.eval()
+        return self
 
     def forward(
         self,

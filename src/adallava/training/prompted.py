@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.families.capabilities import GivesCompanions, companions_of, placeholder_orders, side_rows
+from adallava.families.capabilities.of_llms import side_rows
+from adallava.families.capabilities.of_tokens import GivesCompanions, companions_of, placeholder_orders
 from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.companions import arranged
@@ -79,13 +80,14 @@ class Prompted:
         )
 
     def layout(self, keep_count: int) -> Layout:
-        """Return the layout of prompts that keep K tokens each, or all of their own, on the family's device.
+        """Return the layout of prompts that keep K tokens each, on the family's device.
 
-        Raises:
-            InputError: for a K that leaves no prompt anything to choose.
+        Prompts of fewer keep them all; where that would be every prompt, K is one less than the most that one has.
         """
         counts = [rows * columns for rows, columns in self.grids]
-        layout = plan_layout(
+        most = int((self.prompts.input_ids == self.family.image_token_id).sum(dim=1).max())
+        keep_count = max(1, min(keep_count, most - 1))
+        return plan_layout(
             self.prompts.input_ids,
             self.prompts.attention_mask,
             tokens_per_image=counts,
@@ -95,13 +97,7 @@ class Prompted:
             labels=self.prompts.labels,
             companions=lambda: self.companions,
             orders=self.orders,
-        )
-        if layout.keep_counts == layout.tokens_per_image:
-            raise InputError(
-                f"keep_counts: {keep_count} tokens are no fewer than any of this step's pictures have (at most "
-                f"{max(counts)}), so that nothing is left to choose: give smaller ones"
-            )
-        return layout.to(self.family.device)
+        ).to(self.family.device)
 
     def scores(self, selector: QuestionSelector, layout: Layout) -> Tensor:
         """Return the scores of each image's tokens, [J, N of the largest] float32; `NEVER` behind an image's own."""
@@ -228,7 +224,8 @@ def _companions(family: Family, prompts: PromptBatch, pictures: PictureInputs) -
     """
     if not isinstance(family, GivesCompanions):
         return {}
-    lengths, longest = prompts.attention_mask.sum(dim=1).tolist(), {}
+    lengths: list[int] = prompts.attention_mask.sum(dim=1).tolist()
+    longest: dict[int, int] = {}
     for row, picture in enumerate(prompts.picture.tolist()):
         longest[picture] = max(row, longest.get(picture, row), key=lengths.__getitem__)
     pictures_in_order = sorted(longest)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adallava.pipeline.layout import IGNORED_LABEL
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.training.packing import TokenizedQuestion
 
 

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import InputError
-from adallava.families.capabilities import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.family_contract import Family
 from adallava.pipeline.latency_token import add_latency, token_places
-from adallava.pipeline.layout import IGNORED_LABEL, Layout
+from adallava.pipeline.layout import Layout
 from adallava.pipeline.pack import CompactBatch
+from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.scheduling.latency_token_scheduler import LatencyTokenScheduler
 from adallava.scheduling.scheduler_contract import Schedule, Units, top_units
 from adallava.selection.gumbel import gumbel_noise, gumbel_top_k

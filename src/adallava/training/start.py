@@ -77,10 +77,11 @@ def load_start(
     processor = AdaLlavaProcessor.from_pretrained(str(found))
     form = picture_form(family, processor)
     _check_form(recipe.stage, family, str(found), form)
-    if recipe.needs_labels and form.num_tokens != PATCH_COUNT:
+    if recipe.needs_labels and (form.num_images, form.num_tokens) != (1, PATCH_COUNT):
         raise InputError(
             f"this recipe learns from the {PATCH_COUNT} labelled patches of the bundled scenes, and {str(found)!r} has "
-            f"{form.num_tokens} vision tokens of each: set keep.evidence, ground_weight and evidence_weight to 0"
+            f"{form.num_tokens} vision tokens of each, in {form.num_images} image(s): set keep.evidence, ground_weight "
+            "and evidence_weight to 0"
         )
     folder = output / BLANK_FOLDER if given is None else found
     return Start(family, processor, found, str(folder), start_from or str(folder), form)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adallava.families.capabilities import with_budget_token
+from adallava.families.capabilities.of_towers import with_budget_token
 from adallava.families.family_contract import Family
 from adallava.families.picture_inputs import PictureInputs
 from adallava.selection.budget_token import BudgetTokenSelector

@@ -278,7 +278,7 @@ LIVE_CHECKS: tuple[LiveCheck, ...] = (
         "engine-equals-stock",
         None,
         "the engine in use gives other tokens than stock generate",
-        "Use engine='stock' until it is found; look at what it holds between calls: masks, positions, cached keys.",
+        "Take engine 'stock' until it is found; look at what it holds between calls: masks, positions, cached keys.",
         check_engine_equals_stock,
     ),
     LiveCheck(

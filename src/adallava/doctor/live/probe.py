@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from adallava.budget import TokenBudget
-from adallava.families.capabilities import take_pictures
+from adallava.families.capabilities.of_pictures import take_pictures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.model import AdaLlava, build_prompt
 from adallava.pipeline.allocate import MethodCounts, allocate_tokens, method_counts

@@ -11,6 +11,7 @@ from adallava.doctor.answers import NO_BUDGET, Answer, AnswerCell, AnswerFile
 from adallava.errors import RunFolderError
 from adallava.records import FULL_METHOD, Results, Run, SampleRecord
 from adallava.records.cells import split_cell
+from adallava.records.first_samples import first_samples, id_of, told
 from adallava.records.journal import share_files
 from adallava.records.jsonl import read_lines
 from adallava.records.lines import parse_line, what_is_wrong
@@ -35,18 +36,21 @@ def load_run_folder(path: Path) -> AnswerFile:
     """
     folder, files = (path, sample_files(path)) if path.is_dir() else (path.parent, [path])
     notes: list[str] = []
+    run = _read_model(folder / "run.json", Run)
+    only = first_samples(files, run)
+    if only is not None:
+        notes.append(f"{told(only)}, and held to no results.json")
     shared, by_cell = _Shared(), defaultdict[str, list[Answer]](list)
     for file in files:
-        for record in _read_samples(file, notes):
+        for record in _read_samples(file, notes, only):
             by_cell[record.cell].append(_to_answer(record, shared))
     if not by_cell:
         raise RunFolderError(f"{path} holds no answered sample: is it the folder that a sweep wrote to?")
-    run = _read_model(folder / "run.json", Run)
     return AnswerFile(
         source=str(path),
         form="run-folder",
         cells=tuple(_to_cell(label, answers) for label, answers in by_cell.items()),
-        results=_read_model(folder / "results.json", Results),
+        results=None if only is not None else _read_model(folder / "results.json", Results),
         config=run.config if run else None,
         notes=tuple(notes),
     )
@@ -61,7 +65,7 @@ def _read_model(path: Path, model: type[_Model]) -> _Model | None:
         raise RunFolderError(f"{path} is not a {model.__name__} of this package: {what_is_wrong(error)}") from error
 
 
-def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
+def _read_samples(path: Path, notes: list[str], only: frozenset[str] | None) -> Iterator[SampleRecord]:
     with open_regular(path) as file:
         for line in read_lines(file):
             if line.blank:
@@ -69,6 +73,8 @@ def _read_samples(path: Path, notes: list[str]) -> Iterator[SampleRecord]:
             if line.torn:
                 notes.append(f"{path.name}: the last line is torn, as after a kill; it was left out")
                 return
+            if only is not None and (id_ := id_of(line.data)) is not None and id_ not in only:
+                continue
             yield parse_line(path, line.number, line.data, SampleRecord)
 
 
@@ -85,7 +91,11 @@ class _Shared:
 
     def indices(self, lists: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
         """Return lists of indices as tuples."""
-        return None if lists is None else tuple(self(tuple(map(self, one))) for one in lists)
+        return None if lists is None else tuple(map(self._known_indices, map(tuple, lists)))
+
+    def _known_indices(self, indices: tuple[int, ...]) -> tuple[int, ...]:
+        known: tuple[int, ...] | None = self._known.get(indices)
+        return self(tuple(map(self, indices))) if known is None else known
 
 
 def _to_cell(label: str, answers: list[Answer]) -> AnswerCell:

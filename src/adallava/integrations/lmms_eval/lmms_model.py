@@ -30,7 +30,7 @@ from adallava.integrations.lmms_eval.totals import Totals, over_processes
 from adallava.model import AdaLlava
 from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
 from adallava.pipeline.result import AdaLlavaOutput
-from adallava.processors.picture_cuts import find_frame
+from adallava.processors.picture_cuts import find_frames
 from adallava.processors.stock_processor import check_pixels, make_inputs
 from adallava.records import FULL_METHOD
 from adallava.records.cells import sample_seed
@@ -256,8 +256,8 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
             raise InputError(f"{task} doc {doc_id} cannot be read: {describe_error(error)}") from error
 
     def _seen_shares(self, prompt: ChatPrompt) -> tuple[float, ...]:
-        frames = (find_frame(self._model.processor, image.size) for image in prompt.images)
-        return tuple(round(seen_share(frame), 4) for frame in frames if frame is not None)
+        frames = find_frames(self._model.processor, [image.size for image in prompt.images])
+        return tuple(round(seen_share(frame), 4) for frame in frames or ())
 
     def _answered(self, request: Any, row: int, output: AdaLlavaOutput, seen_shares: tuple[float, ...]) -> Answered:
         _, _, gen_kwargs, doc_id, task, _ = request.args

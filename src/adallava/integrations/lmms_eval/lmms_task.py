@@ -153,7 +153,7 @@ def _sample(source: Any, place: int) -> TaskSample:
         question=_writable(question),
         answers=answers,
         kind=next((kind for kind in kinds if isinstance(kind, str)), None),
-        load_image=partial(_load_image, source, place, question),
+        load_images=partial(_load_images, source, place, question),
     )
 
 
@@ -170,24 +170,28 @@ def _writable(text: str) -> str:
 
 def _check_shown(sample: TaskSample) -> None:
     try:
-        sample.load_image()
+        sample.load_images()
     except UnsupportedModeError:  # the task is one that cannot be swept
         raise
     except Exception:  # one picture that cannot be read: its sample fails alone, when it is asked
         return
 
 
-def _load_image(source: Any, place: int, question: str) -> Image.Image:
-    """Return the one picture of a sample, if its messages are that picture and then the question."""
+def _load_images(source: Any, place: int, question: str) -> tuple[Image.Image, ...]:
+    """Return the pictures of a sample, if its messages are those and then the question."""
     messages = source.doc_to_messages(source.eval_docs[place])
     content = messages[0]["content"] if len(messages) == 1 else []
-    if [part["type"] for part in content] != ["image", "text"] or content[1]["text"] != question:
+    kinds = [part["type"] for part in content]
+    if kinds != ["image"] * max(1, len(kinds) - 1) + ["text"] or content[-1]["text"] != question:
         shown = ", ".join(part["type"] for message in messages for part in message["content"])
         raise UnsupportedModeError(
-            f"doc {place} of task lmms:{source.config.task} is shown as {shown}: only one picture and then the "
-            "question can be swept; `python -m lmms_eval --model adallava` takes more pictures"
+            f"doc {place} of task lmms:{source.config.task} is shown as {shown}: only pictures and then the "
+            "question can be swept; `python -m lmms_eval --model adallava` takes conversations"
         )
-    picture = content[0]["url"]
+    return tuple(_read(part["url"]) for part in content[:-1])
+
+
+def _read(picture: Any) -> Image.Image:
     return as_rgb(picture) if isinstance(picture, Image.Image) else open_rgb(Path(picture))
 
 

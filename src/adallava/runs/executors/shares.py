@@ -17,13 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
 
-from adallava.errors import AdallavaError
 from adallava.records import SampleRecord
 from adallava.records.durable import append_durably, close_file
 from adallava.records.file_locks import is_locked, lock_file
 from adallava.records.journal import record_lines, share_file
 from adallava.records.regular_files import open_regular, read_regular
 from adallava.runs.batches import describe_error
+from adallava.runs.executors.executor_contract import ProcessEndedError
 from adallava.runs.observer import SweepObserver
 from adallava.runs.ranks import Ranks, launch_id
 
@@ -34,10 +34,6 @@ ARRIVAL_S = 900.0
 """How long the leader, done with its own share, waits for a process that has not shown up."""
 
 _BEGUN_FILE = ".begun"
-
-
-class ProcessEndedError(AdallavaError, RuntimeError):
-    """Another process of the same sweep has failed or died."""
 
 
 @dataclass(frozen=True)

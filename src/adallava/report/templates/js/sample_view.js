@@ -49,9 +49,11 @@ function pictureNote(samples, row) {
   return element("p", { class: "quiet" }, `The page holds the pictures of ${number}; this is not one of them.`);
 }
 
-function seenNote(share) {
-  if (share === null || share >= CUT_BELOW) return null;
-  return element("p", { class: "note" }, `The model sees ${Math.round(100 * share)} % of this picture: the frame.`);
+function seenNote(shares) {
+  const cut = shares.filter((share) => share !== null && share < CUT_BELOW);
+  if (!cut.length) return null;
+  const of = shares.length === 1 ? "of this picture: the frame" : "of the picture that it sees least of: the frames";
+  return element("p", { class: "note" }, `The model sees ${Math.round(100 * Math.min(...cut))} % ${of}.`);
 }
 
 function answerCard(samples, data, cell, row) {
@@ -60,7 +62,7 @@ function answerCard(samples, data, cell, row) {
     "li",
     { class: verdict },
     element("p", { class: "method-name" }, glyph(methodOf(data, cell)), " ", cell.name),
-    pictureButton(samples, cell, row),
+    ...pictureButtons(samples, cell, row),
     element("p", { class: "kept" }, keptWords(samples, cell, row)),
     element("p", { class: "response" }, responseElement(samples, cell, row)),
     element("p", { class: "verdict" }, words),
@@ -84,17 +86,21 @@ function responseElement(samples, cell, row) {
   return response.trim() ? element("q", {}, response) : element("i", {}, "empty answer");
 }
 
-// {grid, isKept, count} of a pictured sample, or null where the cell's patches are not known.
+// {grid, isKept, count} of each picture of a sample, or null where the cell's patches are not known.
 function keptOf(samples, cell, row) {
   const number = samples.pictureOf.get(row), pictures = samples.pictures;
   if (number === undefined || !pictures.grids[number].length) return null;
   const place = number * samples.cells.length + samples.cellNumber.get(cell.name);
   if (!samples.hasKept[place]) return null;
-  const grid = pictures.grids[number], start = place * pictures.kept_bytes;
-  const isKept = (index) => bitAt(samples.kept, start, index) === 1;
-  let count = 0;
-  for (let index = 0; index < grid[0] * grid[1]; index += 1) count += isKept(index);
-  return { grid, isKept, count };
+  let next = place * pictures.kept_bytes;
+  return pictures.grids[number].map((grid) => {
+    const start = next, patches = grid[0] * grid[1];
+    next += Math.ceil(patches / 8);
+    const isKept = (index) => bitAt(samples.kept, start, index) === 1;
+    let count = 0;
+    for (let index = 0; index < patches; index += 1) count += isKept(index);
+    return { grid, isKept, count, patches };
+  });
 }
 
 function keptWords(samples, cell, row) {
@@ -103,34 +109,38 @@ function keptWords(samples, cell, row) {
   if (!kept) return `${cost(cell.kept)} of ${cost(cell.tokens)} tokens before the LLM`;
   const verb = cell.merges ? "merged into" : "kept";
   const when = (cell.inside ? " by the last layer" : "") + (cell.draws > 1 ? ", first draw" : "");
-  return `${verb} ${kept.count} of ${kept.grid[0] * kept.grid[1]}${when}`;
+  return `${verb} ${kept.map((one) => `${one.count} of ${one.patches}`).join(" and ")}${when}`;
 }
 
-function pictureButton(samples, cell, row) {
+function pictureButtons(samples, cell, row) {
   const number = samples.pictureOf.get(row);
-  const uri = number === undefined ? "" : samples.pictures.uris[number];
-  if (!uri) return null;
-  const words = `${cell.name}, ${keptWords(samples, cell, row)}`;
+  const uris = number === undefined ? [] : samples.pictures.uris[number];
+  return uris.map((_, place) => pictureButton(samples, cell, row, place, uris.length));
+}
+
+function pictureButton(samples, cell, row, place, count) {
+  const which = count === 1 ? "" : `picture ${place + 1} of ${count}, `;
+  const words = `${which}${cell.name}, ${keptWords(samples, cell, row)}`;
   const canvas = element("canvas", { width: CARD_PX, height: CARD_PX, role: "img", "aria-label": `Picture: ${words}` });
-  paint(canvas, uri, samples, cell, row);
+  paint(canvas, samples, cell, row, place);
   const button = element("button", { type: "button", class: "picture", "aria-label": `Enlarge: ${words}` }, canvas);
-  button.addEventListener("click", () => enlarge(uri, words, samples, cell, row));
+  button.addEventListener("click", () => enlarge(words, samples, cell, row, place));
   return button;
 }
 
-// Of older runs the frame is not known: their pictures have the grid's shape, a square.
-function paint(canvas, uri, samples, cell, row) {
-  const image = new Image();
-  const number = samples.pictureOf.get(row), frame = samples.pictures.frames[number];
+// Of some runs the frame is not known: their pictures have the grid's shape.
+function paint(canvas, samples, cell, row, place) {
+  const image = new Image(), number = samples.pictureOf.get(row), pictures = samples.pictures;
+  const frame = pictures.frames[number][place];
   image.addEventListener("load", () => {
-    if (frame) fitTo(canvas, image.naturalWidth, image.naturalHeight, frame);
+    fitTo(canvas, image.naturalWidth, image.naturalHeight, frame || [0, 0, 1, 1]);
     const kept = cell.full ? null : keptOf(samples, cell, row);
-    if (kept) drawKept(canvas, image, kept.grid, frame || [0, 0, 1, 1], kept.isKept, cell.merges);
+    if (kept) drawKept(canvas, image, kept[place].grid, frame || [0, 0, 1, 1], kept[place].isKept, cell.merges);
     else canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    if (frame && samples.pictures.shares[number] < CUT_BELOW) drawFrame(canvas, frame);
+    if (frame && pictures.shares[number][place] < CUT_BELOW) drawFrame(canvas, frame);
     canvas.dataset.painted = "true";
   });
-  image.src = uri;
+  image.src = pictures.uris[number][place];
 }
 
 // Give a square canvas the picture's shape, and the frame on it about as many pixels as the square had.
@@ -141,10 +151,10 @@ function fitTo(canvas, width, height, frame) {
   canvas.height = Math.max(1, Math.round(height * side));
 }
 
-function enlarge(uri, words, samples, cell, row) {
+function enlarge(words, samples, cell, row, place) {
   const dialog = document.getElementById("picture");
   const canvas = element("canvas", { width: LARGE_PX, height: LARGE_PX, role: "img", "aria-label": `Picture: ${words}` });
-  paint(canvas, uri, samples, cell, row);
+  paint(canvas, samples, cell, row, place);
   document.getElementById("picture-large").replaceChildren(canvas);
   document.getElementById("picture-words").textContent = `${words}. ${samples.questions[row]}`;
   // Escape closes it and gives the focus back: the browser's own doing.

@@ -1,0 +1,30 @@
+"""Which towers ran for an answer: on pictures as they came, on tiles, or on smaller pictures."""
+
+from math import isqrt
+
+from adallava.costs.parts import TowerCosts
+from adallava.records import WhatRan
+from adallava.selection.selector_contract import ResizingMethod
+
+
+def towers_run(vision: TowerCosts, ran: WhatRan, method: object, num_vision_tokens: int) -> list[TowerCosts]:
+    """Return the costs of the tower for each picture that went through it; none if no token was kept.
+
+    Args:
+        vision: of the model's tower.
+        ran: of one answer.
+        method: that chose.
+        num_vision_tokens: of a picture as the model was trained.
+    """
+    if not ran.tokens_kept:
+        return []
+    if isinstance(method, ResizingMethod):
+        kept = [(len(own), grid) for own, grid in zip(ran.kept_indices, ran.grids, strict=True) if own]
+        grids = [method.tower_grid(count, grid) for count, grid in kept]
+        if vision.patches_per_token is not None:
+            return [vision.of_grid(grid) for grid in grids]
+        patches = isqrt(vision.num_vision_tokens // num_vision_tokens)
+        return [vision.with_patch_side(side * patches) for side, _ in grids]
+    if vision.patches_per_token is not None:
+        return [vision.of_grid(grid) for grid in ran.grids]
+    return [vision] * sum(ran.tower_runs)
