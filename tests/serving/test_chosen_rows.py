@@ -12,7 +12,7 @@ from adallava.errors import UnsupportedModeError
 from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
 from adallava.serving.chosen_rows import RowChooser
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 from adallava.tasks.scenes import scene_sample
 
 
