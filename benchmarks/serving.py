@@ -35,7 +35,7 @@ from adallava.tasks.scenes import scene_sample
 MIDDLEWARE = "adallava.serving.latency_middleware.BudgetMiddleware"
 BUDGETS = (1.0, 0.25, 16)
 ALONE = 3
-CALM, BUSY, SPIKE = 0.3, 1.8, 3.0
+CALM, BUSY, SPIKE = 0.3, 2.5, 4.0
 """Times the requests/s that the server can answer with every vision token."""
 
 
