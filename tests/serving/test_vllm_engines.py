@@ -37,14 +37,19 @@ SIZES = [(32, 32), (16, 64), (40, 16), (64, 16)]
 _Request = dict[str, Any]
 
 
-def _answers(folder: Path, requests: Sequence[_Request], method: str | None, **engine: Any) -> list[Any]:
+def _engine(folder: Path, requests: Sequence[_Request], method: str | None, engine: dict[str, Any]) -> Any:
+    """Return the process, once it has ended."""
     asked = {"requests": list(requests), "engine": engine, "rounds": 2}
     (folder / "asked.json").write_text(json.dumps(asked))
     environment = {**os.environ, **QUIET, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     environment |= {"VLLM_PLUGINS": ""} if method is None else {"ADALLAVA_METHOD": method}
     script = Path(__file__).parent / "engine_answers.py"
     command = [sys.executable, str(script), str(folder / "asked.json"), str(folder / "answers.json")]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def _answers(folder: Path, requests: Sequence[_Request], method: str | None, **engine: Any) -> list[Any]:
+    ran = _engine(folder, requests, method, engine)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return json.loads((folder / "answers.json").read_text())
 
@@ -113,3 +118,9 @@ def test_everything_kept_is_stock_vllm_and_rows_are_taken_from_elsewhere(tmp_pat
     assert plugged[:count] == stock[:count]
     assert plugged[count : 2 * count] == stock[:count]
     assert [answer["ids"] for answer in stock[count : 2 * count]] == expected
+
+
+def test_a_server_that_could_not_keep_its_word_does_not_start(tmp_path: Path) -> None:
+    ran = _engine(tmp_path, [], "fastv", {"model": str(model_folder("tiny"))})
+    assert ran.returncode != 0
+    assert "drops tokens between layers of the LLM" in ran.stderr.splitlines()[-1]
