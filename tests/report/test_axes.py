@@ -4,7 +4,6 @@ from run_folders import FakeRun, fake_results
 
 from adallava.records import Results
 from adallava.report.axes import cost_axes, not_drawn, place_on
-from adallava.report.marks import OKABE_ITO, method_marks
 
 SMALL = FakeRun(methods=("random", "question", "none"), budgets=("8", "32"), num_samples=40)
 FIXED = ["layer-tokens", "tokens", "gflops", "first-token", "total-ms"]
@@ -48,18 +47,3 @@ def test_a_cost_that_has_no_place_on_a_logarithmic_axis_is_none(cost: float) -> 
     axis = cost_axes(fake_results(SMALL))[-1]
 
     assert place_on(axis, cell.model_copy(update={"part_ms": {"total": cost}})) is None
-
-
-def test_marks_differ_for_every_method_by_colour_and_shape_and_black_is_for_full() -> None:
-    methods = ["full", *(f"m{number}" for number in range(20))]
-    marks = method_marks(methods)
-
-    assert marks["full"].colour == "#000000"
-    assert len({(mark.colour, mark.symbol) for mark in marks.values()}) == 21
-    assert len({marks[name].colour for name in methods[1:8]}) == len(OKABE_ITO)
-
-
-def test_methods_of_one_colour_differ_in_their_dashes() -> None:
-    marks = method_marks(f"m{number}" for number in range(28))
-
-    assert len({(mark.colour, mark.dash) for mark in marks.values()}) == 28

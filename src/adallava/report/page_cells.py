@@ -51,6 +51,7 @@ def cells_json(runs: Sequence[NamedResults]) -> dict[str, Any]:
             {
                 "id": method,
                 "colour": mark.colour,
+                "dark": mark.dark_colour,
                 "symbol": mark.symbol,
                 "glyph": mark.glyph,
                 "dash": mark.dash,

@@ -13,6 +13,7 @@ from adallava.records.durable import make_folder, write_atomically
 from adallava.report import formats
 from adallava.report.alarm_lines import MAJORITY_NAME, majority_of
 from adallava.report.axes import CostAxis, cost_axes, is_blind, place_on
+from adallava.report.dodge import stand_apart
 from adallava.report.marks import Mark, method_marks
 
 Split = Literal["all", "hard"]
@@ -24,7 +25,9 @@ _POSITIONS: tuple[PositionsName, ...] = ("original", "compact")
 
 _MARKERS = {
     "circle": "o", "square": "s", "triangle-up": "^", "diamond": "D", "triangle-down": "v", "cross": "P",
-    "hexagon": "h", "x": "X", "star": "*",
+    "hexagon": "h", "x": "X", "star": "*", "triangle-left": "<", "triangle-right": ">", "pentagon": "p",
+    "diamond-tall": "d", "star-diamond": (4, 1, 0), "hexagon2": "H",
+    "hourglass": [(-1, 1), (1, 1), (-1, -1), (1, -1), (-1, 1)], "bowtie": [(-1, 1), (-1, -1), (1, 1), (1, -1), (-1, 1)],
 }  # fmt: skip
 _LINES = {"solid": "-", "dash": "--", "dashdot": "-.", "dot": ":"}
 _WIDTH_INCHES, _PLOT_HEIGHT_INCHES, _LEGEND_ROW_INCHES = 6.3, 3.3, 0.17
@@ -150,8 +153,12 @@ def _draw(
                 label=f"{_plain(cell.method)} (no vision token)" if is_blind(cell) else None,
                 zorder=1,
             )
+    places = stand_apart(
+        {key: [place_on(axis, cell) or 1.0 for cell in cells] for key, cells in curves.items() if key[0] != FULL_METHOD}
+    )
     for (method, positions), cells in curves.items():
-        _curve(plot, marks[method], method, positions, cells, axis, split)
+        drawn_at = places.get((method, positions), [place_on(axis, cell) or 1.0 for cell in cells])
+        _curve(plot, marks[method], method, positions, cells, drawn_at, split)
     plot.set_xscale("log")
     cost_ticks(plot, [x for cells in curves.values() for cell in cells if (x := place_on(axis, cell)) is not None])
     counts = sorted({accuracy.n for cell in shown if (accuracy := accuracy_of(cell, split))})
@@ -170,13 +177,13 @@ def _draw_majority(plot: Any, accuracy: Interval | None) -> None:
 
 
 def _curve(
-    plot: Any, mark: Mark, method: str, positions: str, cells: Sequence[Cell], axis: CostAxis, split: Split
+    plot: Any, mark: Mark, method: str, positions: str, cells: Sequence[Cell], places: Sequence[float], split: Split
 ) -> None:
     intervals = [interval for cell in cells if (interval := accuracy_of(cell, split))]
     means = [100 * interval.mean for interval in intervals]
     is_full, compact = method == FULL_METHOD, positions == "compact"
     plot.errorbar(
-        [place_on(axis, cell) for cell in cells],
+        places,
         means,
         yerr=[
             [max(0.0, mean - 100 * interval.low) for mean, interval in zip(means, intervals, strict=True)],

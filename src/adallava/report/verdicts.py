@@ -8,7 +8,7 @@ from adallava.records.estimates import Verdict
 from adallava.report import formats
 from adallava.report.axes import is_blind
 from adallava.report.clock_notes import table_clock_note
-from adallava.report.marks import Mark, method_marks
+from adallava.report.marks import Mark, mark_of, method_marks
 from adallava.report.pair_words import Outcome, least_points, least_range, margin_points, outcome_of
 
 AXIS_TITLES: dict[Axis, str] = {
@@ -128,12 +128,11 @@ def area_table(results: Results) -> AreaTable | None:
     by_method: dict[tuple[str, str], dict[Axis, Area]] = {}
     for area in results.areas:
         by_method.setdefault((area.method, area.positions), {})[area.axis] = area
-    marks = method_marks(cell.method for cell in results.cells)
     rows = [
         AreaRow(
             method,
             positions,
-            marks.get(method) or next(iter(method_marks([method]).values())),
+            mark_of(method),
             tuple(_area(areas.get(axis)) for axis in axes),
         )
         for (method, positions), areas in sorted(by_method.items(), key=lambda item: _rank(item[1].get(axes[0])))

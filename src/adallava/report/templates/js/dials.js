@@ -2,8 +2,8 @@
 
 const FRONTS = {
   both: { name: "both dials", color: "rgba(230, 159, 0, 0.75)", width: 7, dash: "solid" },
-  tokens: { name: "tokens alone", color: "#0072B2", width: 2.5, dash: "solid" },
-  layers: { name: "layers alone", color: "#009E73", width: 2.5, dash: "dash" },
+  tokens: { name: "tokens alone", color: "#0072B2", dark: "#1EBCFE", width: 2.5, dash: "solid" },
+  layers: { name: "layers alone", color: "#009E73", dark: "#81D49C", width: 2.5, dash: "dash" },
 };
 
 function setUpFronts(data) {
@@ -15,6 +15,7 @@ function setUpFronts(data) {
     drawFronts(target, data, chosen.dataset.frontAxis);
   };
   for (const button of buttons) button.addEventListener("click", () => show(button));
+  DARK.addEventListener("change", () => show(buttons.find((button) => button.getAttribute("aria-pressed") === "true")));
   show(buttons[0]);
 }
 
@@ -30,7 +31,7 @@ function drawFronts(target, data, key) {
       name: look.name,
       x: cells.map((cell) => cell.x[key]),
       y: cells.map((cell) => 100 * accuracyIn(cell, axisView)[0]),
-      line: { color: look.color, width: look.width, dash: look.dash, shape: "hv" },
+      line: { color: (DARK.matches && look.dark) || look.color, width: look.width, dash: look.dash, shape: "hv" },
       hoverinfo: "skip",
     };
   };
@@ -43,7 +44,7 @@ function drawFronts(target, data, key) {
     y: shown.map((cell) => 100 * accuracyIn(cell, axisView)[0]),
     text: shown.map((cell) => hoverText(cell, axisView)),
     hovertemplate: "%{text}<extra></extra>",
-    marker: { color: "#6b6b6b", size: 6, opacity: 0.7 },
+    marker: { color: inks().quiet, size: 6, opacity: 0.7 },
   };
   const lines = fronts.length ? [step(FRONTS.both, fronts[0].both)] : [];
   for (const front of fronts) lines.push(step(FRONTS[front.alone], front.one));
@@ -53,14 +54,14 @@ function drawFronts(target, data, key) {
 
 function frontLayout(target, axis, shown, axisView) {
   const range = costRange(shown, axisView), ticks = costTicks(shown, axisView, range);
-  const line = { linecolor: INK, tickcolor: INK, ticks: "outside", gridcolor: FAINT };
+  const line = { linecolor: inks().ink, tickcolor: inks().ink, ticks: "outside", gridcolor: inks().faint };
   return {
     height: 380,
     margin: { l: 62, r: 12, t: 8, b: 56 },
-    font: { family: FONT, size: 13, color: INK },
+    font: { family: FONT, size: 13, color: inks().ink },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    hoverlabel: { bgcolor: "#fffefb", bordercolor: RULE, font: { family: FONT, size: 13, color: INK }, align: "left" },
+    hoverlabel: { bgcolor: inks().paper, bordercolor: inks().rule, font: { family: FONT, size: 13, color: inks().ink }, align: "left" },
     hovermode: "closest",
     legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
     xaxis: {

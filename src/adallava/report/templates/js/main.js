@@ -13,6 +13,7 @@ view.budget = middleBudget(data, view);
 setUpControls(data, view, redraw);
 redraw();
 document.body.dataset.ranking = "ready";
+DARK.addEventListener("change", redraw);
 
 async function wakeSamples() {
   if (!document.getElementById("samples")) return;

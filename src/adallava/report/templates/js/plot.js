@@ -1,6 +1,9 @@
 // Accuracy against cost, drawn by plotly from the cells in view.
 
-const INK = "#1a1a1a", RULE = "#8a8a8a", FAINT = "#e4e2dc";
+// Plotly knows no style sheet: what it draws with on light and on dark.
+const ON_LIGHT = { ink: "#1a1a1a", rule: "#8a8a8a", faint: "#e4e2dc", paper: "#ffffff", quiet: "#6b6b6b" };
+const ON_DARK = { ink: "#e9e6df", rule: "#8f8f8f", faint: "#34363a", paper: "#24262a", quiet: "#a5a29b" };
+const DARK = window.matchMedia("screen and (prefers-color-scheme: dark)");
 const FONT = "'Source Serif 4', 'Iowan Old Style', 'Palatino Linotype', Palatino, Georgia, serif";
 // Share of the axis by which neighbouring methods stand apart where they have the same x.
 const DODGE = 0.005;
@@ -66,6 +69,14 @@ function curveGroups(data, placed) {
   return [...groups.values()];
 }
 
+function inks() {
+  return DARK.matches ? ON_DARK : ON_LIGHT;
+}
+
+function colourOf(method) {
+  return DARK.matches ? method.dark : method.colour;
+}
+
 function methodOf(data, cell) {
   return data.methods.find((method) => method.id === cell.method);
 }
@@ -97,12 +108,12 @@ function curve(data, group, view, factor) {
     mode: "lines+markers",
     opacity: lesser ? 0.6 : 1,
     meta: { method: first.method, opacity: lesser ? 0.6 : 1 },
-    line: { color: method.colour, width: lesser ? 1.2 : 2, dash: method.dash },
+    line: { color: colourOf(method), width: lesser ? 1.2 : 2, dash: method.dash },
     marker: {
       symbol: cells.map((cell) => method.symbol + suffix(cell)),
       size: first.full ? 14 : lesser ? 7 : 9,
-      color: method.colour,
-      line: { color: method.colour, width: first.run > 0 || cells.some((cell) => cell.flag) ? 1.6 : 0 },
+      color: colourOf(method),
+      line: { color: colourOf(method), width: first.run > 0 || cells.some((cell) => cell.flag) ? 1.6 : 0 },
     },
     text: cells.map((cell) => hoverText(cell, view)),
     hovertemplate: "%{text}<extra></extra>",
@@ -120,7 +131,7 @@ function acrossLine(data, cell, view, range) {
     y: [mean, mean, mean],
     mode: "lines",
     meta: { method: cell.method, opacity: 1 },
-    line: { color: method.colour, width: 1.4, dash: cell.full ? "dash" : "dot" },
+    line: { color: colourOf(method), width: 1.4, dash: cell.full ? "dash" : "dot" },
     hoverinfo: cell.full ? "skip" : "text",
     hovertext: hoverText(cell, view),
     showlegend: false,
@@ -139,7 +150,7 @@ function majorityLine(data, view, range) {
     y: [100 * bounds[0], 100 * bounds[0], 100 * bounds[0]],
     mode: "lines",
     meta: { method: null, opacity: 1 },
-    line: { color: RULE, width: 1.4, dash: "1px,4px" },
+    line: { color: inks().rule, width: 1.4, dash: "1px,4px" },
     hoverinfo: "text",
     hovertext: text,
     showlegend: false,
@@ -209,7 +220,7 @@ function costTicks(placed, view, range) {
 
 function budgetLine(view) {
   if (view.budget === null) return [];
-  const line = { color: INK, width: 1, dash: "3px,3px" };
+  const line = { color: inks().ink, width: 1, dash: "3px,3px" };
   return [{ type: "line", x0: view.budget, x1: view.budget, yref: "paper", y0: 0, y1: 1, line }];
 }
 
@@ -223,14 +234,14 @@ function wrapped(title, target) {
 
 function layout(target, data, view, placed, range) {
   const ticks = costTicks(placed, view, range);
-  const line = { showline: true, linecolor: RULE, ticks: "outside", tickcolor: RULE, gridcolor: FAINT };
+  const line = { showline: true, linecolor: inks().rule, ticks: "outside", tickcolor: inks().rule, gridcolor: inks().faint };
   return {
-    font: { family: FONT, size: 14, color: INK },
+    font: { family: FONT, size: 14, color: inks().ink },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     height: 470,
     margin: { l: 58, r: 12, t: 10, b: 58 },
-    hoverlabel: { bgcolor: "#ffffff", font: { family: FONT, size: 13, color: INK }, align: "left" },
+    hoverlabel: { bgcolor: inks().paper, font: { family: FONT, size: 13, color: inks().ink }, align: "left" },
     hovermode: "closest",
     showlegend: false,
     shapes: budgetLine(view),

@@ -102,7 +102,7 @@ function rankingRow(data, view, leader, cell) {
   const bar = element(
     "span",
     { class: "bar", "aria-hidden": "true" },
-    element("span", { class: "bar-mean", style: `width: ${100 * mean}%; background: ${methodOf(data, cell).colour}` }),
+    element("span", { class: "bar-mean", style: `width: ${100 * mean}%; ${markColours(methodOf(data, cell))}` }),
     element("span", { class: "bar-interval", style: `left: ${100 * low}%; width: ${100 * (high - low)}%` }),
   );
   const verdict = leader ? verdictWords(data, view, leader, cell) : "";

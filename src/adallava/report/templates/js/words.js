@@ -39,8 +39,13 @@ function scoreWords(bounds) {
   return `${percent(bounds[0])} % (${percent(bounds[1])} to ${percent(bounds[2])}), n = ${whole(bounds[3])}`;
 }
 
+// The style sheet takes the one that is fit for the page.
+function markColours(method) {
+  return `--light: ${method.colour}; --dark: ${method.dark}`;
+}
+
 function glyph(method) {
-  return element("span", { class: "mark", style: `color: ${method.colour}`, "aria-hidden": "true" }, method.glyph);
+  return element("span", { class: "mark", style: markColours(method), "aria-hidden": "true" }, method.glyph);
 }
 
 const DASH_ARRAYS = { solid: "none", dash: "7 3", dashdot: "7 3 2 3", dot: "2 3" };
@@ -49,7 +54,7 @@ function lineSample(method) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   for (const [name, value] of [["width", "26"], ["height", "8"], ["aria-hidden", "true"]]) svg.setAttribute(name, value);
   const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
-  const attributes = { x1: 0, y1: 4, x2: 26, y2: 4, stroke: method.colour, "stroke-width": 2.5 };
+  const attributes = { x1: 0, y1: 4, x2: 26, y2: 4, class: "line-sample", style: markColours(method), "stroke-width": 2.5 };
   attributes["stroke-dasharray"] = DASH_ARRAYS[method.dash];
   for (const [name, value] of Object.entries(attributes)) line.setAttribute(name, String(value));
   svg.append(line);
