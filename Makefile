@@ -37,7 +37,8 @@ test-long: $(STAMP) $(LMMS_STAMP) $(VLLM_STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long and not lmms and not vllm"
 	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and long" -W default \
 	  $(call marked,lmms)
-	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -W default -m pytest -m "vllm and long" -W default $(call marked,vllm)
+	PYTHONPATH=$$($(LMMS_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') OMP_NUM_THREADS=1 \
+	  $(VLLM_VENV)/bin/python -W default -m pytest -m "vllm and long" -W default $(call marked,vllm)
 
 # Engines against stock, pruned against full, on tiny shapes within one run: fails on a gross loss alone.
 ratios: $(STAMP)

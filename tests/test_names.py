@@ -28,6 +28,11 @@ MAY_NAME = {
     "checkpoints/original_layout.py": "by what its folders are told",
     "registry/built_in.py": "a family's one line",
     "bench/shapes.py": "published shapes by their names",
+    "serving/plugin.py": "vLLM's architectures by their names",
+    "serving/not_served.py": "says which are served",
+    "serving/key_names.py": "vLLM's names of weights",
+    "serving/vllm_llava.py": "vLLM's class",
+    "serving/vllm_qwen.py": "vLLM's classes",
 }
 
 

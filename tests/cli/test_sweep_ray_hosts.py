@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import uuid
 
 import pytest
 from rank_server import wait_until
@@ -41,12 +42,13 @@ def hosts():
 def test_a_host_that_sees_neither_task_nor_run_folder_answers_all(hosts, ray_environment, tiny_folder, tmp_path):
     pytest.importorskip("ray")
     local_questions(tmp_path / "here")
+    environment = {**ray_environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
     sweep = [
         "adallava", "sweep", "--model", str(tiny_folder), "--task", "questions.jsonl", "--limit", "all",
         "--batch-size", "2", "--max-new-tokens", "3", "--method", "uniform", "--token-budget", "3", "--no-report",
         "--device", "cpu",
     ]  # fmt: skip
-    here = {"cwd": tmp_path / "here", "env": ray_environment, "capture_output": True, "text": True, "check": False}
+    here = {"cwd": tmp_path / "here", "env": environment, "capture_output": True, "text": True, "check": False}
     alone = subprocess.run([*sweep, "--output", str(tmp_path / "here" / "alone")], **here)
     assert alone.returncode == 1, "two pictures cannot be read"
 
@@ -59,14 +61,19 @@ def test_a_host_that_sees_neither_task_nor_run_folder_answers_all(hosts, ray_env
         f"mount -t tmpfs none {tmp_path / 'here'} && exec ray start --address={HEAD}:6379 --node-ip-address={OTHER} "
     )
     other = ["unshare", "--mount", "bash", "-c", f"{joins} --num-cpus=1 --block"]
-    quiet = {"env": ray_environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
-    subprocess.Popen(on(hosts[0], *head), **quiet)
-    is_up = on(hosts[0], "ray", "health-check", f"--address={HEAD}:6379")
-    assert wait_until(lambda: subprocess.run(is_up, **quiet, check=False).returncode == 0, 120.0)
-    subprocess.Popen(on(hosts[1], *other), **quiet)
-    run = tmp_path / "here" / "run"
-    led = ["--executor", "ray", "--address", HEAD, "--working-dir", ".", "--output", str(run)]
-    done = subprocess.run(on(hosts[0], *sweep, *led), **here)
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": "/"}
+    started = [subprocess.Popen(on(hosts[0], *head), **quiet)]
+    try:
+        is_up = on(hosts[0], "bash", "-c", f"exec 3<>/dev/tcp/{HEAD}/6379")
+        assert wait_until(lambda: subprocess.run(is_up, **quiet, check=False).returncode == 0, 120.0)
+        started.append(subprocess.Popen(on(hosts[1], *other), **quiet))
+        run = tmp_path / "here" / "run"
+        led = ["--executor", "ray", "--address", HEAD, "--working-dir", ".", "--output", str(run)]
+        done = subprocess.run(on(hosts[0], *sweep, *led), **here)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
     assert done.returncode == 1, done.stderr
     assert "2 of 6 samples failed" in done.stdout
 

@@ -6,7 +6,7 @@ import pytest
 
 from adallava.errors import BudgetError, InputError, UnknownNameError, UnsupportedModeError
 from adallava.serving.choice import Choice, Chooses, without_own
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 
 IMAGE = 2
 PROMPT = [7, IMAGE, 8, 9]

@@ -10,7 +10,7 @@ from adallava.budget import TokenBudget
 from adallava.errors import BudgetError, InputError
 from adallava.serving.latency_target import LatencyTarget
 from adallava.serving.request_body import with_budget
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 from adallava.serving.target_keeper import Load, TargetKeeper
 
 SETTINGS = ServingSettings(method="uniform")

@@ -37,14 +37,19 @@ SIZES = [(32, 32), (16, 64), (40, 16), (64, 16)]
 _Request = dict[str, Any]
 
 
-def _answers(folder: Path, requests: Sequence[_Request], method: str | None, **engine: Any) -> list[Any]:
+def _engine(folder: Path, requests: Sequence[_Request], method: str | None, engine: dict[str, Any]) -> Any:
+    """Return the process, once it has ended."""
     asked = {"requests": list(requests), "engine": engine, "rounds": 2}
     (folder / "asked.json").write_text(json.dumps(asked))
     environment = {**os.environ, **QUIET, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
     environment |= {"VLLM_PLUGINS": ""} if method is None else {"ADALLAVA_METHOD": method}
     script = Path(__file__).parent / "engine_answers.py"
     command = [sys.executable, str(script), str(folder / "asked.json"), str(folder / "answers.json")]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def _answers(folder: Path, requests: Sequence[_Request], method: str | None, **engine: Any) -> list[Any]:
+    ran = _engine(folder, requests, method, engine)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return json.loads((folder / "answers.json").read_text())
 
@@ -102,8 +107,8 @@ def test_everything_kept_is_stock_vllm_and_rows_are_taken_from_elsewhere(tmp_pat
             features = ours.base.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output[0]
         torch.save(features[places][None], tmp_path / f"{number}.pt")
         rows.append({"prompt": prompt, "rows": str(tmp_path / f"{number}.pt")})
-        output = ours.generate(**inputs, token_budget=[16], positions="compact", max_new_tokens=8, min_new_tokens=8)
-        expected.append(output.sequences[0][-8:].tolist())
+        output = ours.generate(**inputs, token_budget=[16], positions="compact", max_new_tokens=8)
+        expected.append(output.text[0])
     engine = {"max_model_len": 512, "limit_mm_per_prompt": {"image": 1}}
     stock_model = str(_old_names(tmp_path / "old"))
     stock = _answers(tmp_path, whole + rows, None, model=stock_model, enable_mm_embeds=True, **engine)
@@ -112,4 +117,12 @@ def test_everything_kept_is_stock_vllm_and_rows_are_taken_from_elsewhere(tmp_pat
     count = len(whole)
     assert plugged[:count] == stock[:count]
     assert plugged[count : 2 * count] == stock[:count]
-    assert [answer["ids"] for answer in stock[count : 2 * count]] == expected
+    end, tokenizer = ours.base.generation_config.eos_token_id, ours.processor.tokenizer
+    answers = [answer["ids"][: [*answer["ids"], end].index(end)] for answer in stock[count : 2 * count]]
+    assert [tokenizer.decode(ids) for ids in answers] == expected
+
+
+def test_a_server_that_could_not_keep_its_word_does_not_start(tmp_path: Path) -> None:
+    ran = _engine(tmp_path, [], "fastv", {"model": str(model_folder("tiny"))})
+    assert ran.returncode != 0
+    assert "drops tokens between layers of the LLM" in ran.stderr.splitlines()[-1]

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,15 +124,6 @@ def readme_lines() -> tuple[dict[str, str], list[str], str]:
     environment = dict(word.split("=", 1) for word in words[:begun])
     assert words[begun : begun + 2] == ["vllm", "serve"]
     return environment, words[begun + 2 :], asks
-
-
-def refused_start(model: Path, log: Path, environment: dict[str, str], arguments: Sequence[str] = ()) -> str:
-    """Return what a server that does not start says."""
-    try:
-        with vllm_serve(model, log, *arguments, environment=environment):
-            return "it started"
-    except RuntimeError as error:
-        return str(error)
 
 
 def _wait(server: Server, process: "subprocess.Popen[bytes]", log: Path) -> None:

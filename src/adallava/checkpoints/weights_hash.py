@@ -3,11 +3,11 @@
 import hashlib
 import mmap
 import os
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Semaphore, Thread
 
 from adallava.checkpoints.files import weight_files
 
@@ -25,8 +25,8 @@ class _FileState:
     changed_ns: tuple[int, int, int]
 
 
-def begin_weights_sha256(folder: Path) -> Future[list[str]]:
-    """Begin to hash the weights of a folder in the background, unless that is done or under way.
+def begin_weights_sha256(folder: Path) -> tuple[Future[str], ...]:
+    """Begin to hash the weights of a folder in the background, file by file, unless that is done or under way.
 
     Raises:
         CheckpointError: if there are none.
@@ -43,7 +43,7 @@ def weights_sha256(folder: str | Path) -> str:
     Raises:
         CheckpointError: if there are none.
     """
-    digests = begin_weights_sha256(Path(folder)).result()
+    digests = [begun.result() for begun in begin_weights_sha256(Path(folder))]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -65,13 +65,18 @@ def _state(path: Path) -> _FileState:
 
 
 @cache
-def _begin(files: tuple[_FileState, ...]) -> Future[list[str]]:
-    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sha256")
-    future = pool.submit(_hash_all, [file.path for file in files])
-    pool.shutdown(wait=False)
-    return future
+def _begin(files: tuple[_FileState, ...]) -> tuple[Future[str], ...]:
+    turns = Semaphore(_MAX_FILES_AT_ONCE)
+    begun = tuple(Future[str]() for _ in files)
+    for file, future in zip(files, begun, strict=True):
+        # A daemon: a command that ends with a mistake does not wait for gigabytes that nobody asks for any more.
+        Thread(target=_hash, args=(file.path, future, turns), name="sha256", daemon=True).start()
+    return begun
 
 
-def _hash_all(paths: Sequence[Path]) -> list[str]:
-    with ThreadPoolExecutor(max_workers=min(len(paths), _MAX_FILES_AT_ONCE)) as pool:
-        return list(pool.map(sha256_of, paths))
+def _hash(path: Path, future: Future[str], turns: Semaphore) -> None:
+    with turns:
+        try:
+            future.set_result(sha256_of(path))
+        except BaseException as error:  # whatever it is, whoever asks for the hash is told
+            future.set_exception(error)

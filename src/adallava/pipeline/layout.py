@@ -230,9 +230,8 @@ def _check_beside_images(sample: int, column: int | None, found: FoundImages) ->
     Raises:
         InputError: naming the sample and the image.
     """
-    place = None if column is None else int(np.searchsorted(found.columns, column))
     for image, places in enumerate(found.places):
-        if place is not None and places.min() < place < places.max():
+        if column is not None and found.columns[places.min()] < column < found.columns[places.max()]:
             raise InputError(
                 f"sample {sample} ends, or has its first label, among the placeholders of image {image}, where a "
                 "latency token cannot stand: set the labels of the prompt to -100, and do not truncate it"

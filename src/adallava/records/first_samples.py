@@ -11,7 +11,7 @@ from adallava.records.jsonl import read_lines
 from adallava.records.regular_files import open_regular
 
 MOST_ANSWERS = 1_000_000
-"""That page and doctor hold: 1 to 2 GB."""
+"""That page and doctor hold: up to 5 GB, where the sets of patches differ."""
 
 _CHUNK_BYTES = 2**20
 _ID = re.compile(rb'"sample_id":("(?:[^"\\]|\\.)*")')

@@ -13,7 +13,7 @@ from adallava.processors.stock_processor import folder_or_id_of
 from adallava.records import FULL_METHOD
 from adallava.serving.chosen_rows import ChosenRows, RowChooser
 from adallava.serving.processing import KEEP_FIELD, QUESTION_FIELD, SEED_FIELD
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 
 
 class EngineEmbeddings(nn.Module):
@@ -32,7 +32,7 @@ class EngineEmbeddings(nn.Module):
 
 
 class BudgetedModel:
-    """Goes before a vLLM model in a class's bases. A model's own part is `_pictures` and `_rows`."""
+    """Goes before a vLLM model in a class's bases. What it leaves open is a model's own part."""
 
     _chooser: RowChooser | None = None
 
@@ -54,7 +54,7 @@ class BudgetedModel:
         return loaded
 
     def _load_chooser(self, settings: ServingSettings) -> RowChooser:
-        llm: Any = self.get_language_model()  # type: ignore[attr-defined]
+        llm = self._llm()
         config = self._model_config
         embeddings = EngineEmbeddings(llm, config.get_vocab_size())
         was = torch.get_default_dtype()
@@ -104,6 +104,10 @@ class BudgetedModel:
             [torch.as_tensor(questions[image], dtype=torch.int64).cpu() for image in images],
         )
         return [self._engine_rows(rows, number, kwargs) for number, rows in enumerate(chosen)]
+
+    def _llm(self) -> Any:
+        """Return vLLM's LLM, with its embeddings."""
+        raise NotImplementedError
 
     def _pixels(self, pixel_values: Tensor) -> Tensor:
         """Return pixels as the tower reads them; by default as they came, in the model's type."""

@@ -20,7 +20,7 @@ from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Selector, TowerShape, draws_at_random, reads_question
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 
 BUDGET_KEY = "token_budget"
 """Of `mm_processor_kwargs`: a share or a number of the request's vision tokens."""

@@ -24,7 +24,7 @@ from adallava.pipeline.prepare import choose_from_pictures
 from adallava.pipeline.wording import Language
 from adallava.processors.stock_processor import AdaLlavaProcessor
 from adallava.selection.selector_contract import Need, Selector
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 
 EmbedIds = Callable[[Tensor], Tensor]
 """Returns the LLM's input embeddings of ids, [..., D]."""

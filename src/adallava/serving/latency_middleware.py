@@ -15,7 +15,7 @@ from adallava.budget import TokenBudget
 from adallava.errors import AdallavaError, BudgetError, InputError
 from adallava.serving.latency_target import LatencyTarget
 from adallava.serving.request_body import with_budget
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 from adallava.serving.target_keeper import TargetKeeper
 from adallava.serving.vllm_metrics import BUDGET, read_load
 

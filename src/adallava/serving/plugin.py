@@ -1,12 +1,12 @@
 """What vLLM calls in each of its processes: entry point `vllm.general_plugins`."""
 
 from adallava.serving.choice import Chooses
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 
 SERVED = {
-    "LlavaForConditionalGeneration": "adallava.serving.llava:Model",
-    "Qwen2_5_VLForConditionalGeneration": "adallava.serving.qwen_vl:Qwen25Model",
-    "Qwen3VLForConditionalGeneration": "adallava.serving.qwen_vl:Qwen3Model",
+    "LlavaForConditionalGeneration": "adallava.serving.vllm_llava:Model",
+    "Qwen2_5_VLForConditionalGeneration": "adallava.serving.vllm_qwen:Qwen25Model",
+    "Qwen3VLForConditionalGeneration": "adallava.serving.vllm_qwen:Qwen3Model",
 }
 """vLLM's architectures, and the classes that take their places."""
 

@@ -16,7 +16,7 @@ from vllm.multimodal.processing import BaseMultiModalProcessor, PromptReplacemen
 
 from adallava.errors import InputError
 from adallava.serving.choice import BUDGET_KEY, SEED_KEY, Choice, Chooses, without_own
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 from adallava.serving.vllm_metrics import count_kept
 
 _CHOICE = "adallava_choice"

@@ -7,7 +7,7 @@ from typing import Any
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
 from adallava.serving.choice import BUDGET_KEY, SEED_KEY
-from adallava.serving.settings import ServingSettings
+from adallava.serving.serving_settings import ServingSettings
 
 
 def with_budget(

@@ -73,7 +73,7 @@ class RayExecutor:
 
     def __enter__(self) -> Self:
         """Connect to the cluster."""
-        ray = self._exit.enter_context(connected(self._launch))
+        ray = self._exit.enter_context(connected(self._launch, self._request.output))
         self._crew = Crew(ray, self._launch, self._request, self._prepare)
         return self
 

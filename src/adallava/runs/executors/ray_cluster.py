@@ -65,6 +65,14 @@ class RayLaunch:
         here = Path.cwd()
         return str(here if self.working_dir is None else here.relative_to(self.working_dir.resolve()))
 
+    def runtime_env(self, output: Path) -> dict[str, Any] | None:
+        """Return what Ray is to bring to every host; the run folder stays here."""
+        if self.working_dir is None:
+            return None
+        root, run = self.working_dir.resolve(), output.resolve()
+        left_out = [f"/{run.relative_to(root).as_posix()}"] if run.is_relative_to(root) and run != root else []
+        return {"working_dir": str(root), "excludes": left_out}
+
 
 @dataclass(frozen=True)
 class Node:
@@ -94,8 +102,12 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def connected(launch: RayLaunch) -> Iterator[Any]:
+def connected(launch: RayLaunch, output: Path) -> Iterator[Any]:
     """Connect to the cluster, and give Ray's module; a connection that was there stays.
+
+    Args:
+        launch: where it is.
+        output: the run folder.
 
     Raises:
         InputError: if there is no Ray, or no cluster.
@@ -104,14 +116,13 @@ def connected(launch: RayLaunch) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    working_dir = None if launch.working_dir is None else {"working_dir": str(launch.working_dir)}
     try:
         _knock(launch.address)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(
                 address=_full_address(launch.address),
-                runtime_env=working_dir,
+                runtime_env=launch.runtime_env(output),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False if launch.address == LOCAL else None,

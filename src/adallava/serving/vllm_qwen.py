@@ -123,6 +123,9 @@ class _PlacedRows(BudgetedModel):
         # Text behind the pictures stands where it stood, the prompt's end above all.
         return rows, positions, int(mrope_positions[:, -1].max()) + 1 - len(ids)
 
+    def _llm(self) -> Any:
+        return self.get_language_model()  # type: ignore[attr-defined]
+
     def _pixels(self, pixel_values: Tensor) -> Tensor:
         # vLLM may leave it to the device to scale and shift them, as the first step of its tower.
         pixels: Tensor = self.visual.input_norm(pixel_values, self._model_config.dtype)  # type: ignore[attr-defined]

@@ -50,6 +50,9 @@ class Model(BudgetedModel, LlavaForConditionalGeneration):
 
     hf_to_vllm_mapper: ClassVar[Any] = named_as_vllm(LlavaForConditionalGeneration.hf_to_vllm_mapper)
 
+    def _llm(self) -> Any:
+        return self.get_language_model()
+
     def _token_counts(self, kwargs: dict[str, Any]) -> list[int]:
         assert self._chooser is not None
         return [self._chooser.num_tokens] * len(kwargs["pixel_values"])
