@@ -1,5 +1,7 @@
 """Which engine runs a call: the first that can, and why not those before it."""
 
+import copy
+import pickle
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +45,14 @@ def test_who_shares_a_base_shares_its_engines(full: AdaLlava) -> None:
     other = full.with_method("uniform")
     assert other.engine == "stock"
     assert other._engines is full._engines
+
+
+def test_a_copy_drives_its_own_model(full: AdaLlava) -> None:
+    model = full.with_engine("eager")
+    copied = copy.deepcopy(model)
+    assert (copied.engine, copied._engines._model is copied.base) == ("eager", True)
+    assert copied.base is not model.base
+    assert pickle.loads(pickle.dumps(copied._engines)).preferred == "eager"
 
 
 def test_warming_up_meets_every_size(full: AdaLlava) -> None:

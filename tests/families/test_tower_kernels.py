@@ -10,7 +10,7 @@ from tiny_qwen import tiny_qwen_base, tiny_qwen_processor
 
 from adallava import AdaLlava
 from adallava.families.picture_inputs import PictureInputs
-from adallava.families.tower_kernels import HasTowerKernels, OtherMLP, TowerKernels, lay_out
+from adallava.families.tower_kernels import HasTowerKernels, OtherMLP, TowerKernels, lay_out, with_kernels
 
 GRIDS = torch.tensor([[1, 10, 14], [1, 4, 6], [1, 8, 8]])
 KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -68,3 +68,18 @@ def test_moved_weights_are_the_models_own(tmp_path: Path) -> None:
         wider = OtherMLP(visual.blocks[0].mlp, TowerKernels())
         hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
         torch.testing.assert_close(wider(hidden), visual.blocks[0].mlp(hidden))
+
+
+@pytest.mark.parametrize("replaced", ["gate_proj", "up_proj", "down_proj"])
+@torch.no_grad()
+def test_one_product_replaced_is_laid_out_anew(replaced: str) -> None:
+    # As merging an adapter does: the weight is then in a place of its own, without room for rows of padding.
+    model = _model("qwen2_5_vl", width=61)
+    lay_out(model.base)
+    block = model.base.model.visual.blocks[0]
+    weight = getattr(block.mlp, replaced).weight
+    weight.data = weight.data.clone().contiguous()
+    assert "mlp" not in with_kernels(block, TowerKernels())
+    lay_out(model.base)
+    hidden = torch.randn(3, 32, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(with_kernels(block, TowerKernels())["mlp"](hidden), block.mlp(hidden))

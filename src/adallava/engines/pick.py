@@ -58,6 +58,10 @@ class Engines:
         self._stock: Engine = StockEngine()
         self._captured = None if self._room is None else CapturedEngine(self._room)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied or pickled, begin anew with the model's copy: graphs and locks belong to one model in one process."""
+        return type(self), (self._model, self._name)
+
     def _order(self) -> tuple[Engine, ...]:
         """Return the engines in the order of preference, for the device that the model is on now."""
         room = self._room

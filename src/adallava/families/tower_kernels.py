@@ -139,8 +139,15 @@ def _is_gated(module: Any) -> bool:
 
 
 def _is_laid_out(mlp: Any) -> bool:
-    down = mlp.down_proj.weight
-    return bool(down.stride(0) == _padded_width(down))
+    """Whether all three products have room for padding: one alone may have been replaced, as by a merged adapter."""
+    down, width = mlp.down_proj.weight, _padded_width(mlp.down_proj.weight)
+    rows = [parameter for linear in (mlp.gate_proj, mlp.up_proj) for parameter in (linear.weight, linear.bias)]
+    return bool(down.stride(0) == width) and all(_has_rows(row, width) for row in rows if row is not None)
+
+
+def _has_rows(parameter: Tensor, rows: int) -> bool:
+    held = parameter.untyped_storage().nbytes() // parameter.element_size() - parameter.storage_offset()
+    return parameter.is_contiguous() and held >= rows * parameter[0].numel()
 
 
 def _padded_width(down: Tensor) -> int:
