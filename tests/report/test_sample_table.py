@@ -38,6 +38,18 @@ def test_the_draws_of_a_random_method_are_one_answer_with_their_mean_score() -> 
     assert answers.responses == [r.response for r in drawn]
 
 
+def test_patches_that_are_not_those_of_the_pictures_are_not_drawn() -> None:
+    for changes in (
+        {"kept_indices": ((0,),), "whole_images": (0, 1), "grids": ((4, 4), (4, 4))},
+        {"kept_indices": ((0,), (1,)), "whole_images": (0, 2), "grids": ((4, 4), (4, 4))},
+        {"kept_indices": ((0,), (1,)), "grids": ((4, 4),)},
+    ):
+        record = sample_record("uniform@8", "s00")
+        record = record.model_copy(update={"ran": record.ran.model_copy(update=changes)})
+        answers = read_table([record], ["uniform@8"]).columns["uniform@8"]["s00"]
+        assert (answers.kept, answers.score) == (None, record.score)
+
+
 def test_draws_that_agree_are_said_once_and_others_in_order() -> None:
     assert Answers([1, 1], ["a", "a"]).text == "a"
     assert Answers([1, 0], ["a", "b"]).text == "a / b"

@@ -134,7 +134,7 @@ def read_table(records: Iterable[SampleRecord], cells: Sequence[str]) -> SampleT
         # One object for equal texts: a run has few different answers and very many records.
         text = texts.setdefault(record.response, record.response)
         answers.add(record.draw, text, record.score, record.error)
-        if record.ran.kept_indices and record.draw == 0:
+        if record.draw == 0 and _has_its_sets(record.ran):
             answers.grids = shared.setdefault(shown, shown)
             kept = (record.ran.kept_indices[image] for image in record.ran.whole_images)
             answers.kept = tuple(bitmap(one, rows * columns) for one, (rows, columns) in zip(kept, shown, strict=True))
@@ -147,10 +147,16 @@ def is_right(score: float | None) -> bool:
     return score is not None and score >= RIGHT
 
 
+def _has_its_sets(ran: WhatRan) -> bool:
+    """Return whether each picture has its patches: a line that somebody changed may not, as the doctor says."""
+    images = len(ran.kept_indices)
+    return max(ran.whole_images, default=0) < images == len(ran.grids or ran.kept_indices)
+
+
 def _shown_grids(ran: WhatRan) -> tuple[Grid, ...]:
     """Return the grid of each picture's patches; in files that say none it is a square, or not known, a row."""
     if ran.grids:
-        return tuple(ran.grids[image] for image in ran.whole_images)
+        return tuple(ran.grids[image] for image in ran.whole_images if image < len(ran.grids))
     if not ran.num_vision_tokens:
         return ()
     count = ran.tokens_per_image[0]
