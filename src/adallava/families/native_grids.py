@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adallava.families.transformers_internals import attention_of, grid_functions
+
 _READS_LENGTHS_ON_HOST = ("eager", "sdpa")
 """Kinds of attention for which a tower cuts its patches into windows one by one; others read lengths on the device."""
 
@@ -26,8 +28,7 @@ def tower_arguments(visual: Any, grids: Tensor, device: torch.device) -> dict[st
         Places of patches, and what turns a table of positions into theirs, on the device; where windows end, on the
         host if the tower's attention reads it there.
     """
-    from transformers import vision_utils
-
+    vision_utils = grid_functions()
     merge = visual.spatial_merge_size
     ends = {"cu_seqlens": vision_utils.get_vision_cu_seqlens(grids)}
     made = {"position_ids": vision_utils.get_vision_position_ids(grids, merge)}
@@ -43,7 +44,7 @@ def tower_arguments(visual: Any, grids: Tensor, device: torch.device) -> dict[st
             align_corners=visual.interpolation_align_corners,
             spatial_merge_size=merge,
         )
-    if visual.config._attn_implementation not in _READS_LENGTHS_ON_HOST:
+    if attention_of(visual.config) not in _READS_LENGTHS_ON_HOST:
         made |= ends
         ends = {}
     return {name: tensor.to(device, non_blocking=True) for name, tensor in made.items()} | ends

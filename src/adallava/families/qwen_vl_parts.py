@@ -29,7 +29,7 @@ from adallava.families.stock_parts import StockParts
 from adallava.families.tower_kernels import OtherEmbed, TowerKernels
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
 from adallava.families.tower_windows import layers_with
-from adallava.families.transformers_internals import ROTARY_TABLES, without_videos
+from adallava.families.transformers_internals import ROTARY_TABLES, attention_of, without_videos
 from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
 
 _SHAPE_PX = 448
@@ -224,7 +224,7 @@ class QwenVLParts(StockParts):
         """
         visual, kernels = self._visual, self._kernels
         ends, pictures = given.get("cu_window_seqlens"), given["cu_seqlens"]
-        if visual.config._attn_implementation != "sdpa" or (ends is None and kernels is None):
+        if attention_of(visual.config) != "sdpa" or (ends is None and kernels is None):
             return cast(Sequence[nn.Module], visual.blocks)
         whole = set(self._whole_picture_layers)
         windowed = {} if ends is None else {index: ends for index in range(len(visual.blocks)) if index not in whole}

@@ -11,6 +11,7 @@ are also the names of a checkpoint's weights. What stands here may move with any
 | beam search asks before it turns to the cache          | `_reorder_cache` of the model                             |
 | a cache has, for each layer                            | `layers[i].reorder_cache`, `update(keys, values, i)`      |
 | attention runs by                                      | `ALL_ATTENTION_FUNCTIONS[config._attn_implementation]`    |
+| a tower of native resolution may be given               | what `vision_utils` makes, by the names there             |
 | a processor's parts are                                | `get_attributes()`, in the order of its `__init__`        |
 
 `families/transformers_probe.py` tries all of it under a release that is newer; see `families/transformers_version.py`.
@@ -266,6 +267,13 @@ def picture_processor(**options: Any) -> Any:
 def attention_of(config: Any) -> str:
     """Return the name of the kernel that attention runs by, such as `sdpa`."""
     return str(config._attn_implementation)
+
+
+def grid_functions() -> Any:
+    """Return the module of functions that tell a tower of native resolution where its patches and windows lie."""
+    from transformers import vision_utils
+
+    return vision_utils
 
 
 def set_attention(config: Any, name: str) -> None:
