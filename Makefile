@@ -81,7 +81,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 # What the tests of other environments need, beforehand.
-environments: $(LMMS_STAMP) $(VLLM_STAMP) newest-releases
+environments: $(LMMS_STAMP) newest-releases
 
 # What every test process would otherwise compile for itself.
 collected: $(STAMP)

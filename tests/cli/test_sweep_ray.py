@@ -79,6 +79,7 @@ def assert_same(folder, alone):
     assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
 
 
+@pytest.mark.long
 def test_a_node_is_killed_then_a_worker_and_batches_do_not_fit(request_for, method_folder, tmp_path):
     with two_nodes(method_folder) as cluster:
         with run_sweep(request_for("alone")):
