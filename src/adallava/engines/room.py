@@ -103,11 +103,12 @@ class Room:
                 self.stack = stack if self.level != "compiled" else self._fused(stack)
             except UnsupportedModeError as error:
                 self.obstacle = str(error)
-        if self.captures and self.hindrance is None:
-            lay_out(self.model)
-        # Behind the joining of weights, which moves them. What stages read is looked at before them.
+        # Behind the joining of weights, which moves them. What stages read is looked at before them. An LLM's
+        # weights lie as they are, or as they were joined.
         llm = {id(module) for module in llm_of(self.model).modules()}
         llm -= {id(module) for module in self.model.get_input_embeddings().modules()}
+        if self.captures and self.hindrance is None:
+            lay_out(module for module in modules if id(module) not in llm)
         self._facts = self._look_around()
         self._watches = (
             ModelWatch([module for module in modules if id(module) not in llm]),

@@ -7,7 +7,7 @@ A product over rows that are no multiple of 16 bytes long runs at a fifth of its
 values). Such weights are moved to rows that are, and the parameters become views of them: nothing is held twice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -119,9 +119,13 @@ def with_kernels(block: Any, kernels: TowerKernels) -> dict[str, nn.Module]:
     return parts
 
 
-def lay_out(model: nn.Module) -> None:
-    """Move gated MLPs' weights to rows of whole 16 bytes, where they are not; parameters become views."""
-    for module in model.modules():
+def lay_out(modules: Iterable[nn.Module]) -> None:
+    """Move gated MLPs' weights to rows of whole 16 bytes, where they are not; parameters become views.
+
+    Args:
+        modules: of a tower, children too.
+    """
+    for module in modules:
         if _is_gated(module) and not _is_laid_out(module):
             mlp: Any = module
             width = _padded_width(mlp.down_proj.weight)
