@@ -129,7 +129,7 @@ def test_the_page_of_methods_has_every_method_once():
 
 def test_the_method_of_the_contributors_page_keeps_the_contract():
     (code,) = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "docs/how_to/contributing.md").read_text(), re.DOTALL | re.MULTILINE
+        r"^```python\n(.*?)^```", (ROOT / "docs/how_to/add_a_method.md").read_text(), re.DOTALL | re.MULTILINE
     )
     namespace = {}
     exec(code, namespace)
