@@ -326,7 +326,7 @@ def speed_line(published: Figures, qwen: Figures) -> list[str]:
         f"{published['num_vision_tokens']} vision tokens takes {whole[0]:.0f} ms; 64 of them chosen by VisionZip take "
         f"**{whole[1]:.0f} ms** by default, **{whole[2]:.0f} ms** compiled (first token {first[0]:.0f}, {first[1]:.0f} "
         f"and {first[2]:.0f} ms). {_first_tokens(qwen)} Half of the layers halves that again: "
-        "[engines](docs/engines.md)."
+        "[engines](docs/concepts/engines.md)."
     ]
 
 

@@ -21,17 +21,17 @@ from adallava.report.plain_table import to_markdown
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
-    "docs/report.md",
-    "docs/methods_compared.md",
-    "docs/measured.md",
-    "docs/processes.md",
-    "docs/ray.md",
-    "docs/statistics.md",
-    "docs/scheduling.md",
-    "docs/training.md",
-    "docs/trust.md",
-    "docs/engines.md",
-    "docs/serving.md",
+    "docs/how_to/report.md",
+    "docs/findings/methods_compared.md",
+    "docs/findings/measured.md",
+    "docs/how_to/processes.md",
+    "docs/how_to/ray.md",
+    "docs/findings/statistics.md",
+    "docs/concepts/scheduling.md",
+    "docs/how_to/training.md",
+    "docs/concepts/trust.md",
+    "docs/concepts/engines.md",
+    "docs/how_to/serving.md",
     "src/adallava/bundled/tiny/README.md",
 )
 _SHAPES = ("speed_qwen2.5-vl-7b", "speed_qwen3-vl-8b")

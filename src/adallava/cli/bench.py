@@ -38,7 +38,7 @@ examples:
   adallava bench --model llava-hf/llava-1.5-7b-hf --engine stock,graphs,compiled --latency 1.0,0.5 --scheduler spaced
   adallava bench --shapes llava-1.5-7b --cell uniform@64 uniform@64/spaced@0.5 --output speed.json
 
-all cells of a batch size take turns, stock transformers among them. what each figure is: docs/bench.md.
+all cells of a batch size take turns, stock transformers among them. what each figure is: docs/how_to/bench.md.
 
 exit codes: 0 measured; 1 a cell failed (the table says why, the others are measured); 2 a mistake in the call or its
 input.
