@@ -23,7 +23,7 @@ def sweep(published: Figures, batch_size: int) -> list[str]:
         shown += [f"{cell['peak_memory_bytes'] / GIB:.2f}", f"{cell['device_growth_bytes']}"]
         rows.append(f"| `{cell['cell']}` | " + " | ".join([*shown, f"{host / GIB:.2f}" if host else "–"]) + " |")
     samples, failed = run["cells"][0]["num_samples"], sum(cell["num_failed"] for cell in run["cells"])
-    rows += ["", f"Batch {batch_size}: {len(run['cells'])} cells of {samples} pictures, {failed} samples failed, "]
+    rows += ["", f"Batch {batch_size}: {len(run['cells'])} cells of {samples} images, {failed} samples failed, "]
     rows[-1] += f"{run['seconds']:.0f} s in all, {run['seconds_answering']:.0f} s of them answering."
     return rows
 
@@ -38,7 +38,7 @@ def new_lengths(published: Figures) -> list[str]:
             shown = [f"{own[f'{name}_ms']:.0f} ({own[f'{name}_batches']})" for name in names]
             rows.append(f"| {run['batch_size']} | `{cell}` | " + " | ".join(shown) + " |")
     tokens = published["runs"][0]["cells"][0]["answer_length"] - 1
-    rows += ["", f"ms a batch, medians (batches); decoding is {tokens:.0f} tokens behind the first."]
+    rows += ["", f"ms a batch, medians (batches); decoding is {tokens:.0f} tokens after the first."]
     return rows
 
 
@@ -186,7 +186,7 @@ def inside(published: Figures) -> list[str]:
 
 
 def selection(published: Figures) -> list[str]:
-    """Return ms of choosing for each method, by pictures and K."""
+    """Return ms of choosing for each method, by images and K."""
     asked: dict[tuple[int, int], dict[str, Figures]] = {}
     place = -1
     for row in published["rows"]:
@@ -199,7 +199,7 @@ def selection(published: Figures) -> list[str]:
     for method in next(iter(asked.values())):
         own = [of.get(method, {}) for of in asked.values()]
         rows.append(f"| `{method}` | " + " | ".join(f"{_ms(r, 'ms'):.2f}" if "ms" in r else "–" for r in own) + " |")
-    rows += ["", "ms for so many pictures × K, the method alone: what the model makes for it is not in them."]
+    rows += ["", "ms for the given number of images × K, for the method alone, without what the model computes for it."]
     return rows
 
 
