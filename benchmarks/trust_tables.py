@@ -16,7 +16,7 @@ def kills(made: dict) -> list[str]:
         f"{made['unhealthy']} not healthy to `adallava doctor` |"
     )
     rows.append(
-        f"| of {made['runs']} launches | {made['hanging']} hung, {made['untold']} without the right last words |"
+        f"| of {made['runs']} launches | {made['hanging']} hung, {made['untold']} without the expected last line |"
     )
     return rows
 
