@@ -1,4 +1,4 @@
-"""Tables of what the clock and the memory said: for `show.py`, from the files that the benchmarks write."""
+"""Tables of time and memory: for `show.py`, from the files that the benchmarks write."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -70,7 +70,7 @@ def layers(published: Figures) -> list[str]:
         for latency in [key[1] for key in found if key[0] == batch and key[2] == "cut"]:
             shown = [_pair(found.get((batch, latency, who)), full) for who in _WHO]
             rows.append(f"| {batch} | {100 * float(latency):g} % | | " + " | ".join(shown) + " |")
-    rows += ["", "ms of prefill / of one decoded token (share of all layers' in %)."]
+    rows += ["", "ms of prefill / per decoded token (in parentheses: % of all layers')."]
     stock = [(key[0], found[key[0], "1.0", "full"], row) for key, row in found.items() if key[2] == "transformers"]
     if stock:
         own = [
@@ -78,7 +78,7 @@ def layers(published: Figures) -> list[str]:
             f"{_ms(row, 'first_token_ms'):.1f} and {_ms(row, 'decode_token_ms'):.2f}"
             for batch, full, row in stock
         ]
-        rows[-1] += " All layers by ours, then by transformers' own `generate`, ms to the first token and a token: "
+        rows[-1] += " All layers, here and then in transformers' `generate`, ms to the first token and per token: "
         rows[-1] += "; ".join(own) + "."
     mixed = [row for row in published["rows"] if row["latency"] == "1.0 and 0.5" and "error" not in row]
     for row in mixed:
@@ -103,7 +103,7 @@ def skipping(published: Figures) -> list[str]:
     shown_rounds = ", ".join(f"{count} at batch {batch}" for batch, count in rounds.items())
     rows += [
         "",
-        f"ms of prefill / of one decoded token over `cut`, the median of the rounds [10 %, 90 %]: {shown_rounds}.",
+        f"ms of prefill / per decoded token on top of `cut`, medians [10 %, 90 %] over rounds: {shown_rounds}.",
     ]
     return rows
 
@@ -130,7 +130,7 @@ def loading(published: Figures) -> list[str]:
         "adallava-cast": "the same, to bfloat16",
     }
     names = ("anonymous", "anonymous_peak", "file", "device", "device_peak")
-    rows = ["| way | s | host: own | at most | mapped file | device | at most |"]
+    rows = ["| way | s | host | host peak | mapped file | device | device peak |"]
     rows.append("| --- |" + " ---: |" * (1 + len(names)))
     for row in published["rows"]:
         shown = [f"{row[f'{name}_bytes'] / MIB:,.0f}" if f"{name}_bytes" in row else "–" for name in names]
@@ -146,7 +146,7 @@ def converting(published: Figures) -> list[str]:
     """Return what converting the original layout took, and how many weights came through."""
     (row,) = published["rows"]
     return [
-        "| MiB pickled | s | host: own, at most, MiB | weights | with other bits | then `adallava generate`, s |",
+        "| MiB pickled | s | host peak, MiB | weights | with other bits | then `adallava generate`, s |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
         f"| {row['stored_bytes'] / MIB:,.0f} | {row['seconds']:.0f} | {row['anonymous_peak_bytes'] / MIB:,.0f} | "
         f"{row['weights']} | {row['differing']} | {row['generate_s']:.0f} |",
@@ -181,7 +181,7 @@ def inside(published: Figures) -> list[str]:
             of_keep = [_ms(found[batch, keep, m], "prefill_ms") if (batch, keep, m) in found else None for m in methods]
             shown = ["–" if ms is None else f"{ms:.1f} ({100 * ms / full:.0f})" for ms in of_keep]
             rows.append(f"| {batch} | {keep} | {full:.1f} | " + " | ".join(shown) + " |")
-    rows += ["", "ms of prefill, choosing inside the LLM included (share of all tokens' in %)."]
+    rows += ["", "ms of prefill, selection inside the LLM included (in parentheses: % of all tokens')."]
     return rows
 
 
