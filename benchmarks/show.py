@@ -31,7 +31,7 @@ PAGES = (
     "docs/concepts/scheduling.md",
     "docs/how_to/training.md",
     "docs/concepts/trust.md",
-    "docs/concepts/engines.md",
+    "docs/findings/speed.md",
     "docs/how_to/serving.md",
     "src/adallava/bundled/tiny/README.md",
 )
