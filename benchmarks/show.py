@@ -28,7 +28,7 @@ PAGES = (
     "docs/how_to/processes.md",
     "docs/how_to/ray.md",
     "docs/findings/statistics.md",
-    "docs/concepts/scheduling.md",
+    "docs/findings/layers.md",
     "docs/how_to/training.md",
     "docs/concepts/trust.md",
     "docs/findings/speed.md",
