@@ -1,4 +1,4 @@
-"""Tables of docs/trust.md and docs/statistics.md: kills, audits of the statistics, fuzzers."""
+"""Tables of docs/concepts/trust.md and docs/findings/statistics.md: kills, audits of the statistics, fuzzers."""
 
 
 def kills(made: dict) -> list[str]:
