@@ -36,6 +36,7 @@ PAGES = (
     "src/adallava/bundled/tiny/README.md",
 )
 _SHAPES = ("speed_qwen2.5-vl-7b", "speed_qwen3-vl-8b")
+_REAL = tuple(f"{shapes}_{image}" for shapes in _SHAPES for image in ("china", "nlvr"))
 STAGES = (
     "align",
     "base",
@@ -321,7 +322,9 @@ TABLES = {
     "two_gpus_provenance": lambda: clock_tables.provenance(_published("two_gpus")),
     "scale": lambda: scale_tables.scale(_published("scale")),
     "scale_provenance": lambda: clock_tables.provenance(_published("scale")),
-    "gpu_hours": lambda: scale_tables.gpu_hours(_published("speed"), _published("two_gpus")),
+    "two_gpus_engines": lambda: clock_tables.processes(_published("two_gpus_engines")),
+    "two_gpus_engines_provenance": lambda: clock_tables.provenance(_published("two_gpus_engines")),
+    "gpu_hours": lambda: scale_tables.gpu_hours(_published("speed"), _published("two_gpus_engines")),
     "kills": lambda: trust_tables.kills(_published("kills")),
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),
@@ -338,6 +341,8 @@ TABLES = {
     "speed_fp8": lambda: clock_tables.speed(_published("speed_fp8")),
     "speed_fp8_provenance": lambda: clock_tables.provenance(_published("speed_fp8")),
     "speed_families": lambda: clock_tables.speed_of_shapes(map(_published, _SHAPES)),
+    "speed_images": lambda: clock_tables.speed_of_shapes(map(_published, _REAL)),
+    "speed_images_provenance": lambda: clock_tables.provenance(_published(_REAL[0])),
     "speed_families_provenance": lambda: clock_tables.provenance(_published(_SHAPES[0])),
     "families": clock_tables.families,
     "speed_line": lambda: clock_tables.speed_line(_published("speed"), _published(_SHAPES[0])),
