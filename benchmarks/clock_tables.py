@@ -338,6 +338,22 @@ def speed_line(published: Figures, qwen: Figures) -> list[str]:
     ]
 
 
+def speed_in_short(published: Figures) -> list[str]:
+    """Return what 64 tokens gain at batch 1, by engine."""
+    found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1 and "error" not in c}
+    whole = published["num_vision_tokens"]
+    shown = {
+        ("transformers", "full@1.0"): f"stock, all {whole} tokens",
+        ("graphs", "visionzip@64"): "`graphs`, 64 tokens by `visionzip`",
+        ("compiled", "visionzip@64"): "`compiled`, 64 tokens by `visionzip`",
+    }
+    rows = [f"| | first token, ms | {published['new_tokens']} tokens, ms |", "| --- | ---: | ---: |"]
+    for cell, name in shown.items():
+        first, total = (found[cell][part]["median"] for part in ("time_to_first_token", "total"))
+        rows.append(f"| {name} | {first:.1f} | {total:.0f} |")
+    return [*rows, "", "LLaVA-1.5-7B's shapes, batch 1, one H200."]
+
+
 def _first_tokens(qwen: Figures) -> str:
     found = {(c["engine"], c["cell"]): c["ms"] for c in qwen["cells"] if "error" not in c}
     cells = (("transformers", "full@1.0"), ("graphs", "uniform@0.25"), ("compiled", "uniform@0.25"))
