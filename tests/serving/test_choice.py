@@ -23,6 +23,13 @@ def test_a_budget_is_shared_over_a_requests_pictures() -> None:
     assert (choice.keep_counts, choice.token_counts) == ((4, 18), (16, 72))
 
 
+def test_a_share_leaves_every_picture_a_token() -> None:
+    choice = _plan({"token_budget": 0.0625}, [(40, 40), (1, 2), (1, 1)])
+    assert choice is not None
+    assert choice.keep_counts == (100, 1, 1)
+    assert _plan({"token_budget": 0.1}, [(1, 1)] * 3) is None
+
+
 @pytest.mark.parametrize("asked", [{}, {"token_budget": 1.0}, {"token_budget": "100%"}, {"token_budget": 576}])
 def test_what_keeps_every_token_is_no_choice(asked: dict[str, object]) -> None:
     assert _plan(asked, [(24, 24)]) is None
@@ -118,6 +125,14 @@ def test_settings_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
         ({"ADALLAVA_METHOD": "uniform", "ADALLAVA_TOKEN_BUDGET": "-1"}, "out of range"),
         ({"ADALLAVA_METHOD": "uniform", "ADALLAVA_METHOD_OPTIONS": "{"}, "is no JSON"),
         ({"ADALLAVA_METHOD": "uniform", "ADALLAVA_TTFT_TARGET_MS": "soon"}, "ttft_target_ms"),
+        (
+            {"ADALLAVA_METHOD": "uniform", "ADALLAVA_TTFT_TARGET_MS": "300", "ADALLAVA_TOKEN_BUDGET": "64"},
+            "give token_budget as a share",
+        ),
+        (
+            {"ADALLAVA_METHOD": "uniform", "ADALLAVA_TTFT_TARGET_MS": "300", "ADALLAVA_TOKEN_BUDGET": "5%"},
+            "from token_budget = '5%' to 0.0625",
+        ),
         ({"ADALLAVA_SERVING": "/nowhere.toml"}, "cannot be read"),
     ],
 )

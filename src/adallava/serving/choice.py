@@ -150,21 +150,23 @@ class Chooses:
         if not sizes:
             return None
         counts = allocate_tokens(budget, sizes, method_counts(self.selector, grids))
-        if counts.kept == sizes:
+        # A share always means something, so that no default of a server refuses a picture of a few tokens.
+        kept = counts.kept if budget.ratio is None else tuple(max(1, count) for count in counts.kept)
+        if kept == sizes:
             return None
         if self.settings.method == FULL_METHOD:
             raise BudgetError(
                 f"token budget {budget} asks for {counts.asked} of {sum(sizes)} vision tokens, and this server's "
                 f"method {FULL_METHOD!r} keeps them all: start it with another method, or ask for 1.0"
             )
-        if 0 in counts.kept:
+        if 0 in kept:
             raise BudgetError(
                 f"token budget {budget} leaves a picture without a token ({len(sizes)} pictures): ask for at least "
                 f"{len(sizes)} tokens"
             )
         question = tuple(token for token in prompt if token != image_token_id) if self.reads_question else ()
         seeds = tuple(seed + image if self.draws else 0 for image in range(len(sizes)))
-        return Choice(counts.kept, sizes, seeds, question, self.identity)
+        return Choice(kept, sizes, seeds, question, self.identity)
 
 
 def without_own(asked: Mapping[str, object]) -> dict[str, object]:

@@ -56,6 +56,13 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
         """Return (rows, columns) of the tokens of a picture of so many pixels."""
         raise NotImplementedError
 
+    def _check(self, image: int, rows: int, columns: int) -> None:
+        """Refuse a picture that a choice cannot be made of.
+
+        Raises:
+            InputError: naming it.
+        """
+
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
         """Return what memory is measured with: every token of each picture."""
         inputs = super().get_dummy_inputs(*args, **kwargs)
@@ -85,6 +92,9 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
         sizes = [images.get_image_size(image) for image in range(len(images))]
         grids = [self._grid(size.width, size.height, others) for size in sizes]
         choice = self._chooses.plan(asked, grids, inputs.prompt, self._image_token_id())
+        for image, grid in enumerate(grids):
+            if choice is not None and not choice.keeps_all(image):
+                self._check(image, *grid)
         total = sum(rows * columns for rows, columns in grids)
         count_kept(total if choice is None else sum(choice.keep_counts), total)
         return choice
