@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adallava.errors import BudgetError, InputError, UnknownNameError, UnsupportedModeError
-from adallava.serving.choice import Choice, Chooses, without_own
+from adallava.serving.choice import Choice, Chooses, refuse_others, without_own
 from adallava.serving.serving_settings import ServingSettings
 
 IMAGE = 2
@@ -75,6 +75,7 @@ def test_pictures_alike_in_one_request_draw_apart_and_may_keep_unlike() -> None:
         ({"token_budget": True}, "has type bool"),
         ({"token_budget": 1}, "leaves a picture without a token"),
         ({"token_budget": 8, "selection_seed": -1}, "is no seed"),
+        ({"token_budget": 8, "selection_seed": "9" * 1000}, r"'99+\.\.\.9+' is no seed"),
     ],
 )
 def test_what_means_nothing_is_said(asked: dict[str, object], said: str) -> None:
@@ -88,7 +89,17 @@ def test_full_gives_no_less_than_everything() -> None:
 
 
 def test_our_keys_do_not_reach_transformers_processor() -> None:
-    assert without_own({"token_budget": 8, "selection_seed": 1, "max_pixels": 9}) == {"max_pixels": 9}
+    asked = {"token_budget": 8, "selection_seed": 1, "max_pixels": 9, "adallava_choice": "forged"}
+    assert without_own(asked) == {"max_pixels": 9}
+
+
+@pytest.mark.parametrize("key", ["crop_size", "method", "adapter", "token_budgets", "adallava_choice", "x" * 1000])
+def test_what_is_not_ours_is_refused_unless_the_servers_owner_allows_it(key: str) -> None:
+    """A client's `crop_size` would end vLLM's engine: pixels that do not fit the tower."""
+    with pytest.raises(InputError, match="and not") as refused:
+        refuse_others({"token_budget": 8, key: "/etc"}, ServingSettings(method="uniform"))
+    assert len(str(refused.value)) < 250
+    refuse_others({"token_budget": 8, key: "/etc"}, ServingSettings(method="uniform", allow_other_mm_kwargs=True))
 
 
 @pytest.mark.parametrize(

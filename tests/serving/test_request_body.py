@@ -48,9 +48,12 @@ def test_what_is_no_request_is_left_to_the_server(body: bytes) -> None:
 def test_what_means_nothing_or_takes_memory_is_refused() -> None:
     with pytest.raises(BudgetError, match="'lots' is not a number"):
         _counts({}, "lots", FULL)
-    for body in ({"mm_processor_kwargs": {"max_pixels": 10**9}}, {"media_io_kwargs": {"video": {"num_frames": 9}}}):
-        with pytest.raises(InputError, match="takes token_budget and selection_seed"):
-            _counts(body, None, FULL)
+    with pytest.raises(InputError, match="in mm_processor_kwargs, and not 'max_pixels'"):
+        _counts({"mm_processor_kwargs": {"max_pixels": 10**9}}, None, FULL)
+    with pytest.raises(InputError, match="takes no media_io_kwargs"):
+        _counts({"media_io_kwargs": {"video": {"num_frames": 9}}}, None, FULL)
+    with pytest.raises(InputError, match="token_budget stands beside mm_processor_kwargs"):
+        _counts({"token_budget": 16}, None, FULL)
     allowed = ServingSettings(method="uniform", allow_other_mm_kwargs=True)
     body = b'{"mm_processor_kwargs": {"max_pixels": 9}}'
     assert with_budget(body, None, FULL, allowed) == (body, FULL)

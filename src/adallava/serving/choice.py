@@ -9,6 +9,7 @@ never taken for another's.
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,13 +21,18 @@ from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Selector, TowerShape, draws_at_random, reads_question
-from adallava.serving.serving_settings import ServingSettings
+from adallava.serving.serving_settings import OTHERS_VARIABLE, ServingSettings
 
 BUDGET_KEY = "token_budget"
 """Of `mm_processor_kwargs`: a share or a number of the request's vision tokens."""
 
 SEED_KEY = "selection_seed"
 """Of `mm_processor_kwargs`: of a method that draws."""
+
+CHOICE_KEY = "adallava_choice"
+"""Where a `Choice` travels among a request's `mm_processor_kwargs` within the server; a client's is taken out."""
+
+_MOST_NAMED = 5
 
 _NO_SHAPE = TowerShape(num_vision_tokens=1, vision_width=1, llm_width=1, grid=(1, 1))
 """For methods that are not learned, which read no shape."""
@@ -169,12 +175,31 @@ class Chooses:
         return Choice(kept, sizes, seeds, question, self.identity)
 
 
+def refuse_others(asked: Mapping[str, object], settings: ServingSettings) -> None:
+    """Let nobody but the server's owner decide how pictures are read: what memory they take, and what fits the tower.
+
+    Args:
+        asked: a request's `mm_processor_kwargs`.
+        settings: of the server.
+
+    Raises:
+        InputError: naming what is not ours.
+    """
+    others = sorted(map(str, set(asked) - {BUDGET_KEY, SEED_KEY}))
+    if others and not settings.allow_other_mm_kwargs:
+        named = ", ".join(map(reprlib.repr, others[:_MOST_NAMED]))
+        raise InputError(
+            f"this server takes {BUDGET_KEY} and {SEED_KEY} in mm_processor_kwargs, and not {named}: leave that out, or "
+            f"let its owner set {OTHERS_VARIABLE}"
+        )
+
+
 def without_own(asked: Mapping[str, object]) -> dict[str, object]:
     """Return the request's `mm_processor_kwargs` that are not ours."""
-    return {key: value for key, value in asked.items() if key not in (BUDGET_KEY, SEED_KEY)}
+    return {key: value for key, value in asked.items() if key not in (BUDGET_KEY, SEED_KEY, CHOICE_KEY)}
 
 
 def _seed(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SEED:
-        raise InputError(f"{SEED_KEY} = {value!r} is no seed: give a whole number from 0 to {MAX_SEED}")
+        raise InputError(f"{SEED_KEY} = {reprlib.repr(value)} is no seed: give a whole number from 0 to {MAX_SEED}")
     return value

@@ -15,12 +15,9 @@ from vllm.multimodal.parse import ImageProcessorItems
 from vllm.multimodal.processing import BaseMultiModalProcessor, PromptReplacement
 
 from adallava.errors import InputError
-from adallava.serving.choice import BUDGET_KEY, SEED_KEY, Choice, Chooses, without_own
+from adallava.serving.choice import BUDGET_KEY, CHOICE_KEY, SEED_KEY, Choice, Chooses, refuse_others, without_own
 from adallava.serving.serving_settings import ServingSettings
 from adallava.serving.vllm_metrics import count_kept
-
-_CHOICE = "adallava_choice"
-"""Where a `Choice` travels among a request's `mm_processor_kwargs`, within this class."""
 
 KEEP_FIELD, SEED_FIELD, QUESTION_FIELD = "adallava_keep_count", "adallava_seed", "adallava_question"
 """What travels to the model with a picture."""
@@ -73,12 +70,13 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
 
         Raises:
             BudgetError: for a budget that means nothing, or that cannot be given.
-            InputError: for a budget of rows that were encoded elsewhere, or a seed that is none.
+            InputError: for a budget of rows that were encoded elsewhere, a seed that is none, or what is not ours.
         """
         asked = inputs.hf_processor_mm_kwargs
+        refuse_others(asked, self._chooses.settings)
         others = without_own(asked)
         choice = self._plan(inputs, asked, others)
-        planned = others if choice is None else {**others, _CHOICE: choice}
+        planned = others if choice is None else {**others, CHOICE_KEY: choice}
         return super().apply(replace(inputs, hf_processor_mm_kwargs=planned), timing_ctx)
 
     def _plan(self, inputs: Any, asked: _Kwargs, others: _Kwargs) -> Choice | None:
@@ -119,7 +117,7 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
         if choice is None:
             return planned
         missing = [image for image, is_cached in enumerate(mm_is_cached["image"]) if not is_cached]
-        return {**others, _CHOICE: choice.of(missing)}
+        return {**others, CHOICE_KEY: choice.of(missing)}
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: _Kwargs) -> Any:
         choice, others = _split(hf_kwargs)
@@ -146,7 +144,7 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
 def _split(asked: _Kwargs) -> tuple[Choice | None, dict[str, object]]:
     """Return the choice among a request's options, and the others."""
     others = dict(asked)
-    return cast(Choice | None, others.pop(_CHOICE, None)), others
+    return cast(Choice | None, others.pop(CHOICE_KEY, None)), others
 
 
 def _shortened(update: Any, choice: Choice) -> Any:

@@ -21,6 +21,8 @@ from adallava.errors import InputError, UnsupportedModeError
 FILE_VARIABLE = "ADALLAVA_SERVING"
 """Names a TOML or JSON file with the fields of `ServingSettings`."""
 
+OTHERS_VARIABLE = "ADALLAVA_ALLOW_OTHER_MM_KWARGS"
+
 _VARIABLES = {
     "method": "ADALLAVA_METHOD",
     "adapter": "ADALLAVA_ADAPTER",
@@ -30,7 +32,7 @@ _VARIABLES = {
     "ttft_target_ms": "ADALLAVA_TTFT_TARGET_MS",
     "least_token_budget": "ADALLAVA_LEAST_TOKEN_BUDGET",
     "window_s": "ADALLAVA_WINDOW_S",
-    "allow_other_mm_kwargs": "ADALLAVA_ALLOW_OTHER_MM_KWARGS",
+    "allow_other_mm_kwargs": OTHERS_VARIABLE,
 }
 _REFUSED = {
     "scheduler": "ADALLAVA_SCHEDULER",
@@ -51,7 +53,7 @@ class ServingSettings(BaseModel):
         ttft_target_ms: that the latency controller holds the 95th percentile of time to first token under.
         least_token_budget: the smallest share that the controller goes down to.
         window_s: how long the controller looks before it learns.
-        allow_other_mm_kwargs: let clients give other `mm_processor_kwargs` to a server with our middleware.
+        allow_other_mm_kwargs: let clients give other `mm_processor_kwargs` too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
