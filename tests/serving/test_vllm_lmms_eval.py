@@ -54,3 +54,4 @@ def test_figures_are_those_of_our_own_plug_in(tmp_path: Path) -> None:
     found = _evaluated(tmp_path, "vllm", f"model={model_folder('tiny')},{engine}", **budget)
     assert found == expected
     assert len(found[0]) == 9
+    assert found[1] > 0

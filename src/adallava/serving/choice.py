@@ -189,7 +189,7 @@ def refuse_others(asked: Mapping[str, object], settings: ServingSettings) -> Non
     if others and not settings.allow_other_mm_kwargs:
         named = ", ".join(map(reprlib.repr, others[:_MOST_NAMED]))
         raise InputError(
-            f"this server takes {BUDGET_KEY} and {SEED_KEY} in mm_processor_kwargs, and not {named}: leave that out, or "
+            f"this server takes {BUDGET_KEY} and {SEED_KEY} in mm_processor_kwargs, and not {named}: leave it out, or "
             f"let its owner set {OTHERS_VARIABLE}"
         )
 
