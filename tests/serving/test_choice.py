@@ -65,6 +65,12 @@ def test_pictures_alike_in_one_request_draw_apart_and_may_keep_unlike() -> None:
     assert choice.of([1]).keep_counts == (2,)
 
 
+def test_the_largest_seed_goes_round_for_the_second_picture() -> None:
+    choice = _plan({"token_budget": 4, "selection_seed": 2**63 - 1}, [(4, 4), (4, 4)], method="random")
+    assert choice is not None
+    assert choice.seeds == (2**63 - 1, -(2**63))
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

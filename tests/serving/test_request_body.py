@@ -54,6 +54,8 @@ def test_what_means_nothing_or_takes_memory_is_refused() -> None:
         _counts({"media_io_kwargs": {"video": {"num_frames": 9}}}, None, FULL)
     with pytest.raises(InputError, match="token_budget stands beside mm_processor_kwargs"):
         _counts({"token_budget": 16}, None, FULL)
+    with pytest.raises(InputError, match="nested too deeply"):
+        with_budget(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None, FULL, SETTINGS)
     allowed = ServingSettings(method="uniform", allow_other_mm_kwargs=True)
     body = b'{"mm_processor_kwargs": {"max_pixels": 9}}'
     assert with_budget(body, None, FULL, allowed) == (body, FULL)

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +78,22 @@ def data_url(picture: NDArray[np.uint8]) -> str:
 
 
 @contextmanager
-def vllm_serve(model: Path | str, log: Path, *arguments: str, environment: dict[str, str]) -> Iterator[Server]:
-    """Serve a model until the block ends."""
+def vllm_serve(
+    model: Path | str,
+    log: Path,
+    *arguments: str,
+    environment: dict[str, str],
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Iterator[Server]:
+    """Serve a model until the block ends.
+
+    Args:
+        model: its folder.
+        log: file that the server writes to.
+        *arguments: of `vllm serve`.
+        environment: of the server, beside ours.
+        meanwhile: what is done while it starts, which takes a while.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -99,6 +113,7 @@ def vllm_serve(model: Path | str, log: Path, *arguments: str, environment: dict[
             cwd=ROOT,
         )
     try:
+        meanwhile()
         server = Server(f"http://127.0.0.1:{port}")
         _wait(server, process, log)
         yield server

@@ -17,6 +17,7 @@ from typing import Any
 from adallava.budget import MAX_SEED, TokenBudget
 from adallava.errors import BudgetError, InputError, UnsupportedModeError
 from adallava.pipeline.allocate import allocate_tokens, method_counts
+from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.selection import build_selector
@@ -171,7 +172,7 @@ class Chooses:
                 f"{len(sizes)} tokens"
             )
         question = tuple(token for token in prompt if token != image_token_id) if self.reads_question else ()
-        seeds = tuple(seed + image if self.draws else 0 for image in range(len(sizes)))
+        seeds = tuple(wrap_seed(seed + image) if self.draws else 0 for image in range(len(sizes)))
         return Choice(kept, sizes, seeds, question, self.identity)
 
 

@@ -23,6 +23,7 @@ from adallava.serving.vllm_metrics import BUDGET, read_load, read_waiting
 
 BUDGET_HEADER = "x-token-budget"
 
+_FIRST_ERROR = 400
 _PATHS = ("/v1/chat/completions", "/v1/completions")
 
 _Scope = MutableMapping[str, Any]
@@ -62,9 +63,8 @@ class BudgetMiddleware:
             await self._app(scope, receive, send)
             return
         body = await _whole_body(receive)
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            changed, budget = with_budget(body, headers.get(BUDGET_HEADER), default, self._settings)
+            changed, budget = with_budget(body, _budget_header(scope), default, self._settings)
         except AdallavaError as error:
             await _refuse(send, error)
             return
@@ -92,6 +92,13 @@ def _now_ms() -> float:
     return 1000 * time.monotonic()
 
 
+def _budget_header(scope: _Scope) -> str | None:
+    """Return what the header says, of several all that they say."""
+    name = BUDGET_HEADER.encode()
+    values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+    return ", ".join(values) if values else None
+
+
 async def _whole_body(receive: _Receive) -> bytes:
     parts, more = [], True
     while more:
@@ -116,8 +123,9 @@ def _replayed(body: bytes, receive: _Receive) -> _Receive:
 
 def _saying(budget: TokenBudget, send: _Send, speaks: Callable[[], None]) -> _Send:
     async def say(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), (b"x-token-budget", str(budget).encode())]}
+        if message["type"] == "http.response.start" and message["status"] < _FIRST_ERROR:
+            own = (BUDGET_HEADER.encode(), str(budget).encode())
+            message = {**message, "headers": [*message.get("headers", ()), own]}
         elif message.get("body"):
             speaks()
         await send(message)

@@ -29,6 +29,8 @@ def with_budget(
         asked = json.loads(body)
     except ValueError:
         return body, default
+    except RecursionError:
+        raise InputError("the request's JSON is nested too deeply: send lists and objects of a few levels") from None
     if not isinstance(asked, dict):
         return body, default
     options = asked.get("mm_processor_kwargs") or {}
@@ -48,7 +50,9 @@ def with_budget(
 
 def _refuse_beside(asked: Mapping[str, Any], settings: ServingSettings) -> None:
     if asked.get("media_io_kwargs") and not settings.allow_other_mm_kwargs:
-        raise InputError(f"this server takes no media_io_kwargs: leave that out, or its owner sets {OTHERS_VARIABLE}")
+        raise InputError(
+            f"this server takes no media_io_kwargs: leave them out, or let its owner set {OTHERS_VARIABLE}"
+        )
     for key in (BUDGET_KEY, SEED_KEY):
         if key in asked:
             raise InputError(f"{key} stands beside mm_processor_kwargs, where vLLM does not look: put it into them")
