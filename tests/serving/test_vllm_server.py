@@ -15,7 +15,7 @@ import pytest
 import torch
 
 openai = pytest.importorskip("openai")
-if find_spec("vllm") is None:  # Which is not imported here: the server alone takes seconds for that.
+if find_spec("vllm") is None:
     pytest.skip("needs vLLM", allow_module_level=True)
 
 from vllm_server import ROOT, Server, ask, readme_lines, vllm_serve  # noqa: E402

@@ -25,6 +25,7 @@ from PIL import Image
 QUIET = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
@@ -101,6 +102,8 @@ def vllm_serve(
         *(str(Path(sys.executable).parent / "vllm"), "serve", str(model), "--served-model-name", "tiny", str(model)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"),
         *("--max-model-len", "512", "--max-num-seqs", "32", "--gpu-memory-utilization", "0.1"),
+        # Each further process imports torch and vLLM for itself.
+        *("--distributed-executor-backend", "uni", "--skip-mm-profiling"),
         *arguments,
     ]
     with log.open("wb") as written:
