@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
-import httpx
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ openai = pytest.importorskip("openai")
 if find_spec("vllm") is None:
     pytest.skip("needs vLLM", allow_module_level=True)
 
+import httpx  # noqa: E402
 from vllm_server import ROOT, Server, ask, readme_lines, vllm_serve  # noqa: E402
 
 from adallava import AdaLlava  # noqa: E402
