@@ -44,8 +44,8 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int, image: Path
     pictures = _pictures(model, batch_size, generator, image)
     given, _ = take_pictures(model.family, pictures)
     assert given is not None
-    image = torch.tensor(made_up_ids(model.family, given, batch_size)).expand(batch_size, -1)
-    ids = torch.cat([text[:, :BEFORE_PICTURE_TOKENS], image, text[:, BEFORE_PICTURE_TOKENS:]], dim=1)
+    tokens = torch.tensor(made_up_ids(model.family, given, batch_size)).expand(batch_size, -1)
+    ids = torch.cat([text[:, :BEFORE_PICTURE_TOKENS], tokens, text[:, BEFORE_PICTURE_TOKENS:]], dim=1)
     ids = ids.to(model.device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pictures}
 
