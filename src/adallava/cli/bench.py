@@ -132,6 +132,12 @@ def _add_cells(group: Any) -> None:
     )
     add_list_argument(group, "--batch-size", metavar="N", default=["1"], help="prompts a batch (default: 1)")
     group.add_argument(
+        "--image",
+        type=path_argument,
+        metavar="FILE",
+        help="of every prompt, as the model's processor sizes it (default: noise, 0.3 megapixels where any size goes)",
+    )
+    group.add_argument(
         "--text-tokens", type=whole_number, default=70, metavar="N", help="of a prompt (default: %(default)s)"
     )
     group.add_argument(
@@ -208,6 +214,7 @@ def _request(args: argparse.Namespace) -> "BenchRequest":
         batch_sizes=batch_sizes,
         text_tokens=args.text_tokens,
         new_tokens=args.new_tokens,
+        image=args.image,
         dtype=args.dtype,
         device=args.device,
         quantization=args.quantization,

@@ -35,6 +35,7 @@ class Gemma3Family(StockParts):
     transformers_class = "Gemma3ForConditionalGeneration"
     picture_inputs = ("pixel_values",)
     token_inputs = ("token_type_ids",)
+    reads_ahead = True
 
     def __init__(self, model: Any) -> None:
         """Take hold of a loaded model.
