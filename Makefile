@@ -19,7 +19,7 @@ OLDEST_STAMP := $(OLDEST_VENV)/.installed
 # What is imported is compiled once, when it is first imported: pip would compile four times as many files, one by one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-long ratios test-lmms test-vllm test-newest newest-releases test-oldest lint wheel environments \
+.PHONY: sweep test test-long ratios test-lmms test-vllm test-newest newest-releases test-oldest lint site wheel environments \
   collected clean
 
 sweep: $(STAMP)
@@ -79,6 +79,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The docs site, in build/site: opens from disk, and asks the network for nothing. A warning is an error.
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # What the tests of other environments need, beforehand.
 environments: $(LMMS_STAMP) newest-releases
 
@@ -103,7 +107,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv || echo "no uv: pip takes longer"
 	.ci/install $(BIN)/python torch==2.13.0
-	.ci/install $(BIN)/python -c constraints.txt -e '.[dev]'
+	.ci/install $(BIN)/python -c constraints.txt -e '.[dev,docs]'
 	touch $(STAMP)
 
 # An environment of its own with a link to the first one instead of a second torch; what is installed here comes first.
