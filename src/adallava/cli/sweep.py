@@ -69,7 +69,7 @@ a local file (.jsonl or .parquet) has one question a row, in the Hugging Face co
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
 a list of images is several pictures of one question, which share the budget.
 image paths are relative to the file, and stay in its folder but for --allow-outside; columns with other names are named
-by --image-column and so on. docs/concepts/protocol.md says how values are read.
+by --image-column and so on. docs/reference/data.md says how values are read.
 
 exit codes: 0 done; 1 done, but a sample failed, over 1 % of a cell's answers are empty, or there is an ALARM: hardly
 a response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer

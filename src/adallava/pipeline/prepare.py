@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from adallava.errors import BudgetError, InputError
-from adallava.families.capabilities.of_llms import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of, reads_ahead
 from adallava.families.capabilities.of_pictures import tower_runs, whole_images
 from adallava.families.capabilities.of_tokens import companions_of, placeholder_orders
 from adallava.families.family_contract import Family, VisionFeatures
@@ -272,5 +272,5 @@ def prepare_inside(
         family, None, plan.stages[0].layout, replace(request, labels=None), vision=vision, clock=clock, stages=stages
     )
     recount = partial(compact_positions, family) if request.positions == "compact" else None
-    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount)
+    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount, reads_ahead=reads_ahead(family))
     return PreparedInside(prepared, plan, drops, selector)
