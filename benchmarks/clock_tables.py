@@ -154,17 +154,24 @@ def converting(published: Figures) -> list[str]:
 
 
 def processes(published: Figures) -> list[str]:
-    """Return answers a second by batch size and number of processes; by who starts them, where there are two ways."""
-    ways = {row.get("executor", "processes") for row in published["rows"]}
-    names = ["batch", *(["by"] if len(ways) > 1 else []), "processes", "answers/s", "against one"]
+    """Return answers a second by batch size and processes; by engine and by who starts them, where there are several."""
+    ways = {"processes": "torchrun", "ray": "Ray"}
+    optional = {
+        "engine": [row.get("engine", "stock") for row in published["rows"]],
+        "by": [ways[row.get("executor", "processes")] for row in published["rows"]],
+    }
+    shown_names = [name for name, values in optional.items() if len(set(values)) > 1]
+    names = ["batch", *shown_names, "processes", "answers/s", "against one"]
     rows = ["| " + " | ".join([*names, "s before", "answering", "behind", "other answers"]) + " |"]
     rows.append("|" + " ---: |" * (len(names) + 4))
-    for row in published["rows"]:
-        one = next(r for r in published["rows"] if r["processes"] == 1 and r["batch_size"] == row["batch_size"])
-        way = {"processes": "torchrun", "ray": "Ray"}[row.get("executor", "processes")]
+    alone: dict[tuple[Any, ...], float] = {}
+    for place, row in enumerate(published["rows"]):
+        told = [values[place] for values in optional.values()]
+        # The first of a group is the one process that the others of it are held against.
+        one = alone.setdefault((row["batch_size"], *told), row["answers_per_s"])
         spent = [f"{row[f'{part}_s']:.1f}" for part in ("starting", "answering", "ending")]
-        shown = [f"{row['batch_size']}", *([way] if len(ways) > 1 else []), f"{row['processes']}"]
-        shown += [f"{row['answers_per_s']:.1f}", f"{row['answers_per_s'] / one['answers_per_s']:.2f}", *spent]
+        shown = [f"{row['batch_size']}", *(optional[name][place] for name in shown_names), f"{row['processes']}"]
+        shown += [f"{row['answers_per_s']:.1f}", f"{row['answers_per_s'] / one:.2f}", *spent]
         rows.append("| " + " | ".join([*shown, f"{row['differing']} of {row['answers']}"]) + " |")
     return rows
 
@@ -296,7 +303,8 @@ def speed_of_shapes(files: Iterable[Figures]) -> list[str]:
                 f"{stock_whole / whole:.1f} ×",
             ]
             shown += [f"{token:.2f}", f"{cell['peak_memory_bytes'] / 2**30:.1f}"]
-            names = [published["shapes"], published["num_vision_tokens"], cell["engine"], f"`{cell['cell']}`"]
+            model = ", ".join(filter(None, (published["shapes"], published.get("image"))))
+            names = [model, published["num_vision_tokens"], cell["engine"], f"`{cell['cell']}`"]
             rows.append("| " + " | ".join(map(str, [*names, *shown])) + " |")
     return rows
 
@@ -326,7 +334,7 @@ def speed_line(published: Figures, qwen: Figures) -> list[str]:
         f"{published['num_vision_tokens']} vision tokens takes {whole[0]:.0f} ms; 64 of them chosen by VisionZip take "
         f"**{whole[1]:.0f} ms** by default, **{whole[2]:.0f} ms** compiled (first token {first[0]:.0f}, {first[1]:.0f} "
         f"and {first[2]:.0f} ms). {_first_tokens(qwen)} Half of the layers halves that again: "
-        "[engines](docs/engines.md)."
+        "[engines](docs/concepts/engines.md)."
     ]
 
 

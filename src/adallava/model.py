@@ -125,7 +125,7 @@ class AdaLlava(ModelCalls):
             most_pixels: likewise.
             engine: how answers are run, see `with_engine`.
             quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" multiplies
-                in 8 bits as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
+                in 8 bits as well, on Hopper; for answers alone, see docs/concepts/engines.md. Needs torchao.
             selector_options: constructor arguments of a training-free method.
 
         Raises:

@@ -117,7 +117,7 @@ class ModelCalls(ModelFacts):
             positions: "original" keeps each token's position in the full prompt; "compact" counts anew.
             clock: measures the parts, if given.
             generation_kwargs: transformers' own, over the model's `generation_config`, as in the stock model:
-                `max_length` counts the full prompt. What is taken and refused is in docs/decoding.md.
+                `max_length` counts the full prompt. What is taken and refused is in docs/concepts/decoding.md.
 
         Raises:
             BudgetError: for a budget or latency that means nothing, or that the method "full", or the scheduler, cannot

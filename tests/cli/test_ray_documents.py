@@ -1,4 +1,4 @@
-"""What the README and docs/ray.md say of Ray, done as written; and the files that start it elsewhere, linted."""
+"""What the README and docs/how_to/ray.md say of Ray, done as written; and the files that start it elsewhere, linted."""
 
 import gzip
 import json
@@ -51,7 +51,7 @@ def test_three_lines_of_the_readme_sweep_on_ray(ray_environment, tmp_path):
 def test_the_recipe_for_ray_data_answers_as_written(ray_environment, tmp_path):
     pytest.importorskip("ray")
     pytest.importorskip("pandas")
-    (recipe,) = (block for block in blocks("docs/ray.md", "python") if "map_batches" in block)
+    (recipe,) = (block for block in blocks("docs/how_to/ray.md", "python") if "map_batches" in block)
     expected = {}
     with (tmp_path / "questions.jsonl").open("w") as file:
         for number in range(5):

@@ -38,7 +38,7 @@ examples:
   adallava bench --model llava-hf/llava-1.5-7b-hf --engine stock,graphs,compiled --latency 1.0,0.5 --scheduler spaced
   adallava bench --shapes llava-1.5-7b --cell uniform@64 uniform@64/spaced@0.5 --output speed.json
 
-all cells of a batch size take turns, stock transformers among them. what each figure is: docs/bench.md.
+all cells of a batch size take turns, stock transformers among them. what each figure is: docs/how_to/bench.md.
 
 exit codes: 0 measured; 1 a cell failed (the table says why, the others are measured); 2 a mistake in the call or its
 input.
@@ -132,6 +132,12 @@ def _add_cells(group: Any) -> None:
     )
     add_list_argument(group, "--batch-size", metavar="N", default=["1"], help="prompts a batch (default: 1)")
     group.add_argument(
+        "--image",
+        type=path_argument,
+        metavar="FILE",
+        help="of every prompt, as the model's processor sizes it (default: noise, 0.3 megapixels where any size goes)",
+    )
+    group.add_argument(
         "--text-tokens", type=whole_number, default=70, metavar="N", help="of a prompt (default: %(default)s)"
     )
     group.add_argument(
@@ -208,6 +214,7 @@ def _request(args: argparse.Namespace) -> "BenchRequest":
         batch_sizes=batch_sizes,
         text_tokens=args.text_tokens,
         new_tokens=args.new_tokens,
+        image=args.image,
         dtype=args.dtype,
         device=args.device,
         quantization=args.quantization,

@@ -32,7 +32,7 @@ examples:
 
 exit codes: 0 compared; 2 a run cannot be read or is not finished, or the two have no sample in common, or another
 question or answer under the same id.
-docs/protocol.md says how differences are tested.
+docs/concepts/protocol.md says how differences are tested.
 """
 
 

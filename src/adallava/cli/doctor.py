@@ -45,7 +45,7 @@ examples:
   adallava doctor runs/first --json | jq .healthy
 
 exit codes: 0 nothing found; 1 something found; 2 it cannot be read, or a mistake in the call.
-docs/doctor.md says what each check looks at.
+docs/how_to/doctor.md says what each check looks at.
 """
 
 _MARKS = {

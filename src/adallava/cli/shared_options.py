@@ -60,7 +60,8 @@ def add_engine(group: Any) -> None:
         "--engine",
         choices=get_args(EngineName),
         default=config_default("engine"),
-        help="how answers are run, see docs/engines.md (default: CUDA graphs where they can run, else stock generate)",
+        help="how answers are run (default: CUDA graphs where they can run, else stock generate; "
+        "docs/concepts/engines.md)",
     )
 
 
@@ -100,7 +101,7 @@ def add_method_option(group: Any, example: str = "") -> None:
         "--method-option",
         metavar="METHOD.OPTION=VALUE",
         default=[],
-        help=f"option of a training-free method{such} (docs/methods.md has all)",
+        help=f"option of a training-free method{such} (docs/reference/methods.md has all)",
     )
 
 

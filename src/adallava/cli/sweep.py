@@ -46,11 +46,11 @@ _DEFAULT_BUDGETS = ["0.5", "0.25", "0.125", "0.0625", "0.03125"]
 _DESCRIPTION = """\
 Answer the same questions with every method at every token budget, and with the full-token model. The run
 folder then holds run.json (what ran, on what), samples.jsonl (every answer), results.json (the cells, summed
-up and compared) and report.html. docs/protocol.md says how the figures are made.
+up and compared) and report.html. docs/concepts/protocol.md says how the figures are made.
 
 Killed or interrupted, the same command goes on where it stopped. A folder never mixes two configurations.
-Under torchrun the samples are shared by the processes of one host (docs/processes.md), with --executor ray by workers
-on the hosts of a Ray cluster (docs/ray.md).
+Under torchrun the samples are shared by the processes of one host (docs/how_to/processes.md), with --executor ray by
+workers on the hosts of a Ray cluster (docs/how_to/ray.md).
 """
 
 _EPILOG = """\
@@ -69,7 +69,7 @@ a local file (.jsonl or .parquet) has one question a row, in the Hugging Face co
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
 a list of images is several pictures of one question, which share the budget.
 image paths are relative to the file, and stay in its folder but for --allow-outside; columns with other names are named
-by --image-column and so on. docs/protocol.md says how values are read.
+by --image-column and so on. docs/concepts/protocol.md says how values are read.
 
 exit codes: 0 done; 1 done, but a sample failed, over 1 % of a cell's answers are empty, or there is an ALARM: hardly
 a response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
@@ -176,7 +176,7 @@ def _add_layers(group: Any) -> None:
         metavar="NAME",
         default=[],
         help="which layers run at a latency below 1.0: layers or heads (learned), first, spaced, random, fixed "
-        "(docs/scheduling.md)",
+        "(docs/concepts/scheduling.md)",
     )
     add_scheduler_option(group)
 
@@ -194,7 +194,7 @@ def _add_how(group: Any) -> None:
         metavar="NAME=VALUE",
         default=[],
         help="how to decode, by transformers' names, such as num_beams=4; may be repeated (default: greedy; of the "
-        "checkpoint's generation_config.json only token ids are taken, docs/decoding.md)",
+        "checkpoint's generation_config.json only token ids are taken, docs/concepts/decoding.md)",
     )
     group.add_argument(
         "--question-suffix", default="", metavar="TEXT", help="appended to every question (default: nothing)"

@@ -58,7 +58,7 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
             f"method {selector.name!r} compares patches with the question through a CLIP text tower, which {where} "
             "does not have: give the folder or hub id of the CLIP checkpoint that its vision tower came from "
             f"(text_tower=…, or --method-option {selector.name}.text_tower=…), or choose another relevance "
-            "(see docs/methods.md)"
+            "(see docs/reference/methods.md)"
         )
     if isinstance(selector, LayerSelector):
         _check_layers(family, selector)

@@ -248,7 +248,9 @@ def check_as_configured(given: Mapping[str, Any], config: Any) -> None:
 
 def _hint(name: str, known: frozenset[str]) -> str:
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
-    return f": did you mean {close[0]!r}?" if close else ": transformers' own that are taken are in docs/decoding.md"
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return ": transformers' own that are taken are in docs/concepts/decoding.md"
 
 
 def _short(value: Any) -> str:

@@ -223,7 +223,7 @@ class Selection:
 
 @runtime_checkable
 class Selector(Protocol):
-    """A selection method. Learned methods are `torch.nn.Module`s as well; see docs/contributing.md.
+    """A selection method. Learned methods are `torch.nn.Module`s as well; see docs/how_to/add_a_method.md.
 
     Attributes:
         name: the registry key, file name, CLI value and label in the report, in one.

@@ -285,7 +285,7 @@ LIVE_CHECKS: tuple[LiveCheck, ...] = (
         "k-honoured",
         7,
         "the method does not keep exactly K patches",
-        "A method returns K different indices in ascending order for each image; see docs/contributing.md.",
+        "A method returns K different indices in ascending order for each image; see docs/how_to/add_a_method.md.",
         check_k_honoured,
     ),
     LiveCheck(
