@@ -111,8 +111,10 @@ def test_no_file_of_the_server_is_read(address: str, page: Any, place: str) -> N
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        with gradio.Blocks() as empty:
+            pass
         with pytest.raises(InputError, match=f"cannot listen on 127.0.0.1:{port}.*another --port"):
-            gradio_page.serve(gradio.Blocks(), host="127.0.0.1", port=port)
+            gradio_page.serve(empty, host="127.0.0.1", port=port)
 
 
 def test_the_space_builds() -> None:
