@@ -120,6 +120,12 @@ def test_tables_are_those_of_the_measured_figures(monkeypatch, capsys):
     assert show.main(check=True) == 0, capsys.readouterr().out
 
 
+def test_the_readme_is_short_and_names_every_method_once():
+    assert len(README.splitlines()) < 150
+    table = README.split("| chooses by | methods |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"`([a-z-]+)`", table)) == sorted(SELECTORS)
+
+
 def test_the_page_of_methods_has_every_method_once():
     page = (ROOT / "docs/reference/methods.md").read_text()
     table = page.split("| method | paper |")[1].split("\n\n")[0]

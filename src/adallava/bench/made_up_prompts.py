@@ -57,7 +57,7 @@ def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator, imag
     if processor is None and image is not None:
         raise InputError(
             f"--image {image}: these shapes cut every image to {width} x {height} pixels, which noise stands in for; "
-            "leave it out, or give shapes of native resolution, such as qwen2.5-vl-7b"
+            "leave it out, or give shapes whose images keep their size"
         )
     if processor is None:
         tiles = getattr(model.processor, "tiles", ())
