@@ -57,12 +57,12 @@ class ModelCalls(ModelFacts):
             batch_sizes: samples a call.
             token_budgets: of the samples.
             latencies: of the samples.
-            text_tokens: of a prompt without its picture.
+            text_tokens: of a prompt without its image.
             max_new_tokens: of an answer at most.
             compiled: compile the LLM's layers too: half a minute or so, for faster answers from then on.
 
         Raises:
-            InputError: for a model whose pictures differ in their tokens, or a size that means nothing.
+            InputError: for a model whose images differ in their number of tokens, or a size that means nothing.
             UnsupportedModeError: to compile where no graphs can run.
         """
         if compiled:
@@ -85,7 +85,7 @@ class ModelCalls(ModelFacts):
         return self._engines.compile_if_repaid(passes)
 
     def release(self) -> None:
-        """Give back the memory that engines hold between calls: graphs and caches. The next call begins anew."""
+        """Give back the memory that engines hold between calls: graphs and caches. The next call makes them again."""
         self._engines.release()
 
     @torch.no_grad()
@@ -107,12 +107,12 @@ class ModelCalls(ModelFacts):
         Args:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
-            pixel_values: the pictures in the order of the prompts, as the processor makes them. What else it makes of
+            pixel_values: the images in the order of the prompts, as the processor makes them. What else it makes of
                 them, such as their sizes, is taken by its name, and so is what it says of each token.
             token_budget: one for all samples, or one each.
             latency: how much of the LLM runs, 1.0 for all of it; one for all samples, or one each.
             seed: of methods and schedulers that draw; one for all samples, or one each.
-            positions: "original" keeps each token's position in the full prompt; "compact" counts anew.
+            positions: "original" keeps each token's position in the full prompt; "compact" renumbers them.
             clock: measures the parts, if given.
             generation_kwargs: transformers' own, over the model's `generation_config`, as in the stock model:
                 `max_length` counts the full prompt. What is taken and refused is in docs/concepts/decoding.md.
@@ -181,7 +181,7 @@ class ModelCalls(ModelFacts):
         depends on the positions.
 
         Raises:
-            InputError: also for an argument that nobody knows.
+            InputError: also for an unknown argument.
         """
         request, unknown = self._read(
             input_ids,
@@ -216,7 +216,7 @@ class ModelCalls(ModelFacts):
         no prompt.
 
         Raises:
-            InputError: also for an argument that nobody knows.
+            InputError: also for an unknown argument.
         """
         request, unknown = self._read(
             input_ids,
@@ -258,7 +258,7 @@ class ModelCalls(ModelFacts):
 
         Raises:
             BudgetError: for a budget that means nothing.
-            InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
+            InputError: if prompts, images and labels do not fit together, or for an unknown argument.
             UnsupportedModeError: for an argument that cannot be given correctly, or gradients of quantized weights.
         """
         request, forward_kwargs = self._read(
@@ -283,7 +283,7 @@ class ModelCalls(ModelFacts):
     def _read(
         self, input_ids: Tensor, attention_mask: Tensor | None, given: Mapping[str, Any], **asked: Any
     ) -> tuple[Request, dict[str, Any]]:
-        """Return the request of a call, see `Request.parse`, and what was given beside what the processor makes."""
+        """Return the request of a call, see `Request.parse`, and the arguments that no processor makes."""
         pictures, rest = take_pictures(self._family, {"input_ids": input_ids, **given})
         return Request.parse(input_ids, attention_mask, pictures, **asked), rest
 
@@ -297,6 +297,6 @@ class ModelCalls(ModelFacts):
 
 
 def refuse_unknown(taker: str, unknown: Iterable[str]) -> None:
-    """Raise `InputError` for an argument that nobody knows."""
+    """Raise `InputError` for an unknown argument."""
     for name in unknown:
         raise InputError(f"{taker} takes no {name}")
