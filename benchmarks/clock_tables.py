@@ -310,13 +310,15 @@ def speed_of_shapes(files: Iterable[Figures]) -> list[str]:
 
 
 def families() -> list[str]:
-    """Return the model families, and what each can do."""
-    facts = family_facts()
-    rows = ["| `model_type` | its tokens | " + " | ".join(ABILITIES) + " |"]
+    """Return the model families, and what each can do; those that share a class's sentence share a row."""
+    rows = ["| `model_type` | image tokens | " + " | ".join(ABILITIES) + " |"]
     rows.append("| --- | --- |" + " :---: |" * len(ABILITIES))
-    for one in facts:
-        marks = ("yes" if name in one.abilities else "" for name in ABILITIES)
-        rows.append(f"| `{one.name}` | {one.about} | " + " | ".join(marks) + " |")
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for one in family_facts():
+        alike.setdefault((one.about, one.abilities), []).append(f"`{one.name}`")
+    for (about, abilities), names in alike.items():
+        marks = ("yes" if name in abilities else "" for name in ABILITIES)
+        rows.append(f"| {', '.join(names)} | {about} | " + " | ".join(marks) + " |")
     return rows
 
 
@@ -324,18 +326,28 @@ _SPEEDS = ("time_to_first_token", "total", "decode_per_token")
 
 
 def speed_line(published: Figures, qwen: Figures) -> list[str]:
-    """Return in two sentences what a share of the tokens gains at batch 1."""
-    found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1 and "error" not in c}
-    stock, plain = found["transformers", "full@1.0"], found["graphs", "visionzip@64"]
-    compiled = found["compiled", "visionzip@64"]
-    first, whole, _ = ([ms[name]["median"] for ms in (stock, plain, compiled)] for name in _SPEEDS)
-    return [
-        f"LLaVA-1.5-7B's shapes at batch 1 on an H200, {published['new_tokens']} tokens: stock `generate` on all "
-        f"{published['num_vision_tokens']} vision tokens takes {whole[0]:.0f} ms; 64 of them chosen by VisionZip take "
-        f"**{whole[1]:.0f} ms** by default, **{whole[2]:.0f} ms** compiled (first token {first[0]:.0f}, {first[1]:.0f} "
-        f"and {first[2]:.0f} ms). {_first_tokens(qwen)} Half of the layers halves that again: "
-        "[engines](docs/concepts/engines.md)."
+    """Return milliseconds at batch 1: stock on all tokens, ours on some, and the same compiled."""
+    rows = [
+        f"| one H200, batch 1 | stock, {published['num_vision_tokens']} / {qwen['num_vision_tokens']} tokens | "
+        "adallava | compiled |",
+        "| --- | ---: | ---: | ---: |",
     ]
+    llava = ("LLaVA-1.5-7B, 64 tokens by `visionzip`", _at_batch_1(published, "visionzip@64"))
+    other = ("Qwen2.5-VL-7B, a quarter by `uniform`", _at_batch_1(qwen, "uniform@0.25"))
+    for (name, cells), part, what in (
+        (llava, "total", f"answer of {published['new_tokens']} tokens"),
+        (llava, "time_to_first_token", "time to first token"),
+        (other, "time_to_first_token", "time to first token"),
+    ):
+        shown = " | ".join(f"{cell[part]['median']:.0f} ms" for cell in cells)
+        rows.append(f"| {name}: {what} | {shown} |")
+    return rows
+
+
+def _at_batch_1(published: Figures, cell: str) -> list[Figures]:
+    """Return the times of stock on all tokens, and of a cell by default and compiled."""
+    found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1 and "error" not in c}
+    return [found["transformers", "full@1.0"], found["graphs", cell], found["compiled", cell]]
 
 
 def speed_in_short(published: Figures) -> list[str]:
@@ -352,16 +364,6 @@ def speed_in_short(published: Figures) -> list[str]:
         first, total = (found[cell][part]["median"] for part in ("time_to_first_token", "total"))
         rows.append(f"| {name} | {first:.1f} | {total:.0f} |")
     return [*rows, "", "LLaVA-1.5-7B's shapes, batch 1, one H200."]
-
-
-def _first_tokens(qwen: Figures) -> str:
-    found = {(c["engine"], c["cell"]): c["ms"] for c in qwen["cells"] if "error" not in c}
-    cells = (("transformers", "full@1.0"), ("graphs", "uniform@0.25"), ("compiled", "uniform@0.25"))
-    stock, plain, compiled = (found[cell]["time_to_first_token"]["median"] for cell in cells)
-    return (
-        f"Qwen2.5-VL-7B's: **{plain:.0f} ms** to the first token with a quarter of {qwen['num_vision_tokens']} tokens, "
-        f"**{compiled:.0f}** compiled, {stock:.0f} in stock."
-    )
 
 
 def served(made: Mapping[str, Any]) -> list[str]:

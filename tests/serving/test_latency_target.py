@@ -16,8 +16,8 @@ from adallava.serving.latency_target import (
     Window,
     budget_for,
     faded,
+    late_share,
     next_control,
-    percentile_ms,
 )
 from adallava.serving.target_keeper import TargetKeeper
 
@@ -36,11 +36,21 @@ def test_budgets_halve_down_to_the_least() -> None:
     assert LatencyTarget(p95_ms=1, least_budget=1.0).budgets == (1.0,)
 
 
-def test_a_percentile_of_a_histogram() -> None:
-    # 100 requests: 90 within 100 ms, 10 from 100 to 200 ms: the 95th is in the middle of the latter.
-    assert percentile_ms([(100.0, 90), (200.0, 10)], 0.95) == pytest.approx(150)
-    assert percentile_ms([(100.0, 0), (math.inf, 3)], 0.95) == 100.0
-    assert percentile_ms([], 0.95) is None
+def test_a_histogram_and_a_sum_tell_how_many_are_late() -> None:
+    def share(target_ms: float, ttft_ms: float, *counts: tuple[float, int]) -> float:
+        return late_share(Window(counts, ttft_ms), target_ms)
+
+    # Bounds at the target: 1 of 10 is over it, whatever the sum.
+    assert share(500, 9e9, (250.0, 4), (500.0, 5), (1000.0, 1)) == pytest.approx(0.1)
+    # Within bounds, the mean tells: all took 260 ms, or 450.
+    assert share(300, 260 * 10, (250.0, 0), (500.0, 10)) == 0
+    assert share(300, 450 * 10, (250.0, 0), (500.0, 10)) == 1
+    # A mean in the middle: from 250 to 500 evenly, 4 fifths of them over 300.
+    assert share(300, 375 * 10, (250.0, 0), (500.0, 10)) == pytest.approx(0.8)
+    # The four below took 125 ms each, so that the others took 260.
+    assert share(300, 4 * 125 + 6 * 260, (250.0, 4), (500.0, 6)) == 0
+    assert share(300, 1e4, (250.0, 0), (math.inf, 3)) > 0.95
+    assert share(300, 0.0) == 0
 
 
 def test_the_budget_follows_the_wait_at_once_and_both_ways() -> None:
@@ -103,6 +113,7 @@ def test_whatever_comes_the_budget_is_one_of_them_and_no_queue_raises_it(
     control = Control()
     for count, ttft_ms, prompt_tokens, busy_ms, length_ms in seen:
         control = next_control(TARGET, control, Window(((2000.0, count),), ttft_ms, prompt_tokens, busy_ms, length_ms))
+        assert 0 <= late_share(Window(((2000.0, count),), ttft_ms), 1000.0) <= 1
     assert 0 <= control.late <= 0.5
     budget = budget_for(TARGET, control, Waiting(requests, tokens, oldest_ms))
     assert budget in TARGET.budgets

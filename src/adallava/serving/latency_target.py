@@ -15,7 +15,6 @@ spikes and the request itself. (Queue length as the signal of an optional share 
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 _FIRST_PRESSURE, _LAST_PRESSURE = 0.2, 0.5
@@ -142,28 +141,34 @@ class Control:
     late: float = 0.0
 
 
-def percentile_ms(first_tokens: Sequence[tuple[float, int]], share: float) -> float | None:
-    """Return a percentile of a histogram, in ms, evenly spread within its bounds; None of nothing.
+def late_share(window: Window, target_ms: float) -> float:
+    """Return the share of a window's requests whose first token came after the target.
 
-    In the last bound, which is infinite, it is the one before: as much as is known.
+    A histogram does not tell that of the bounds between which the target lies. The sum of all times does nearly: what
+    it leaves to the requests there is their mean, around which they are taken to be spread evenly.
     """
-    total = sum(count for _, count in first_tokens)
-    if total == 0:
-        return None
-    rest, below = share * total, 0.0
-    for bound, count in first_tokens:
-        if count and rest <= count:
-            return below if math.isinf(bound) else below + (bound - below) * rest / count
-        rest -= count
-        below = below if math.isinf(bound) else bound
-    return below
+    late, lower, elsewhere_ms, around = 0.0, 0.0, 0.0, (0.0, 0.0, 0)
+    for bound, count in window.first_tokens:
+        if lower < target_ms < bound:
+            around = (lower, bound, count)
+        else:
+            late += count if lower >= target_ms else 0
+            elsewhere_ms += count * (lower if math.isinf(bound) else (lower + bound) / 2)
+        lower = bound
+    low, high, count = around
+    if count:
+        mean = min(max((window.ttft_ms - elsewhere_ms) / count, low), high)
+        half = min(mean - low, high - mean)
+        late += count * (
+            min(max((mean + half - target_ms) / (2 * half), 0.0), 1.0) if half else float(mean > target_ms)
+        )
+    return late / window.count if window.count else 0.0
 
 
 def next_control(target: LatencyTarget, control: Control, window: Window) -> Control:
     """Return what the controller has learned after a window."""
     late = faded(control, window.length_ms).late
-    p95 = percentile_ms(window.first_tokens, 1 - _LATE_SHARE)
-    if p95 is not None and p95 > target.p95_ms:
+    if late_share(window, target.p95_ms) > _LATE_SHARE:
         late = min(late + _LATE_STEP, _MOST_LATE)
     return Control(control.costs.after(window), late)
 
