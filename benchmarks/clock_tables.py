@@ -154,7 +154,7 @@ def converting(published: Figures) -> list[str]:
 
 
 def processes(published: Figures) -> list[str]:
-    """Return answers a second by batch size and processes; by engine and by who starts them, where there are several."""
+    """Return answers a second by batch size and processes; by engine and by who starts them, if there are several."""
     ways = {"processes": "torchrun", "ray": "Ray"}
     optional = {
         "engine": [row.get("engine", "stock") for row in published["rows"]],
