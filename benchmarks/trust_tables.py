@@ -1,4 +1,4 @@
-"""Tables of docs/trust.md and docs/statistics.md: kills, audits of the statistics, fuzzers."""
+"""Tables of docs/concepts/trust.md and docs/findings/statistics.md: kills, audits of the statistics, fuzzers."""
 
 
 def kills(made: dict) -> list[str]:
@@ -16,20 +16,43 @@ def kills(made: dict) -> list[str]:
         f"{made['unhealthy']} not healthy to `adallava doctor` |"
     )
     rows.append(
-        f"| of {made['runs']} launches | {made['hanging']} hung, {made['untold']} without the right last words |"
+        f"| of {made['runs']} launches | {made['hanging']} hung, {made['untold']} without the expected last line |"
     )
     return rows
 
 
 def statistics(made: dict) -> list[str]:
-    """What the audit claimed and found, with the Monte-Carlo error."""
-    rows = ["| | where | claimed | found | runs |", "| --- | --- | ---: | ---: | ---: |"]
-    for row in made["rows"]:
-        in_points = row["audit"] in ("areas", "front gains") and "points" in row["what"].partition(":")[0]
-        digits = 2 if in_points else 3
-        found = f"{row['found']:.{digits}f} ± {row['error']:.{digits}f}"
-        rows.append(f"| {row['what']} | {row['where']} | {row['claimed']} | {found} | {row['runs']:,} |")
-    return rows
+    """What the audit claimed and found, with the Monte-Carlo error: a table for each part of it."""
+    lines = []
+    for audit in dict.fromkeys(row["audit"] for row in made["rows"]):
+        rows = [row for row in made["rows"] if row["audit"] == audit]
+        crossed = len(rows) == len({row["what"] for row in rows}) * len({row["where"] for row in rows})
+        lines += ["", *(_crossed(rows) if crossed else _listed(rows))]
+    return lines[1:]
+
+
+def _crossed(rows: list[dict]) -> list[str]:
+    """One line for each made-up data set, one column for each claim."""
+    claims = {row["what"]: row["claimed"] for row in rows}
+    found = {(row["where"], row["what"]): _found(row) for row in rows}
+    heads = [what if claim == "–" else f"{what} (claimed: {claim})" for what, claim in claims.items()]
+    lines = [f"| {rows[0]['runs']:,} runs each | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(claims)]
+    for where in dict.fromkeys(row["where"] for row in rows):
+        lines.append(f"| {where} | " + " | ".join(found[where, what] for what in claims) + " |")
+    return lines
+
+
+def _listed(rows: list[dict]) -> list[str]:
+    lines = ["| | where | claimed | found | runs |", "| --- | --- | ---: | ---: | ---: |"]
+    for row in rows:
+        lines.append(f"| {row['what']} | {row['where']} | {row['claimed']} | {_found(row)} | {row['runs']:,} |")
+    return lines
+
+
+def _found(row: dict) -> str:
+    in_points = row["audit"] in ("areas", "front gains") and "points" in row["what"].partition(":")[0]
+    digits = 2 if in_points else 3
+    return f"{row['found']:.{digits}f} ± {row['error']:.{digits}f}"
 
 
 def fuzzing(made: dict) -> list[str]:

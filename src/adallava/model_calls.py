@@ -11,6 +11,7 @@ from adallava.engines import WarmUp, warm_up
 from adallava.errors import InputError
 from adallava.families.capabilities.of_llms import adds_rows, window_tokens
 from adallava.families.capabilities.of_pictures import take_pictures
+from adallava.families.family_contract import VisionFeatures
 from adallava.families.quantization import check_untrained
 from adallava.model_facts import ModelFacts
 from adallava.pipeline.call import Request
@@ -19,6 +20,7 @@ from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
 from adallava.pipeline.generation_bounds import check_generation_bounds
 from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, GenerationPlan, asked_values, plan_generation
 from adallava.pipeline.pack import Positions
+from adallava.pipeline.picture_features import PictureFeatures, encode_pictures
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
@@ -173,6 +175,7 @@ class ModelCalls(ModelFacts):
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
+        features: PictureFeatures | None = None,
         **processed: Any,
     ) -> tuple[WhatRan, ...]:
         """Return what each sample would keep, without an answer. Arguments as for `generate`.
@@ -180,8 +183,11 @@ class ModelCalls(ModelFacts):
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
 
+        Args:
+            features: of the same pictures, by `encode_pictures`: the tower does not run again.
+
         Raises:
-            InputError: also for an argument that nobody knows.
+            InputError: also for an argument that nobody knows, or features of other pictures.
         """
         request, unknown = self._read(
             input_ids,
@@ -193,9 +199,26 @@ class ModelCalls(ModelFacts):
             positions=positions,
         )
         refuse_unknown("select", unknown)
-        run = self._prepare(request)
+        vision = None if features is None else features.of(self.selector, request.pictures)
+        run = self._prepare(request, vision=vision)
         chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
         return describe_choice(chosen, run.request, self.scheduler, window_tokens(self._family))
+
+    @torch.no_grad()
+    def encode_pictures(
+        self, *, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None, **processed: Any
+    ) -> PictureFeatures:
+        """Run the tower alone, for several calls of `select` with the same pictures and method.
+
+        Arguments as for `generate`. A method whose tower sees each budget differently runs it anew in every call.
+
+        Raises:
+            InputError: for an argument that nobody knows.
+        """
+        given = {"pixel_values": pixel_values, **processed}
+        request, unknown = self._read(input_ids, attention_mask, given, side="left")
+        refuse_unknown("encode_pictures", unknown)
+        return encode_pictures(self._family, self.selector, request)
 
     @torch.no_grad()
     def read_layers(
@@ -287,12 +310,25 @@ class ModelCalls(ModelFacts):
         pictures, rest = take_pictures(self._family, {"input_ids": input_ids, **given})
         return Request.parse(input_ids, attention_mask, pictures, **asked), rest
 
-    def _prepare(self, request: Request, clock: StageClock | None = None, stages: Stages = PLAIN) -> LLMRun:
+    def _prepare(
+        self,
+        request: Request,
+        clock: StageClock | None = None,
+        stages: Stages = PLAIN,
+        vision: VisionFeatures | None = None,
+    ) -> LLMRun:
         for part in (self.selector, self.scheduler):
             if isinstance(part, nn.Module):
                 part.to(self.device)  # After the base went elsewhere.
         return prepare_run(
-            self._family, self.selector, self.scheduler, request, language=self._language, clock=clock, stages=stages
+            self._family,
+            self.selector,
+            self.scheduler,
+            request,
+            language=self._language,
+            vision=vision,
+            clock=clock,
+            stages=stages,
         )
 
 

@@ -26,9 +26,10 @@ def report(spec: RichRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_rich_run(tmp_path_factory.mktemp("large"), RichRun(num_samples=3, budgets=(32,), compact=False))
     cells = made_cells(spec)
 
-    def records(_: Path) -> Iterator[SampleRecord]:
+    def records(*_: object, only: frozenset[str] | None = None, **__: object) -> Iterator[SampleRecord]:
         for record in rich_records(spec, cells):
-            yield SampleRecord(**record)
+            if only is None or record["sample_id"] in only:
+                yield SampleRecord(**record)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("adallava.report.page.read_samples", records)

@@ -149,3 +149,25 @@ def test_nothing_to_answer_is_over_at_once(size):
         for id_ in IDS:
             done.add((plan.cell, id_, 0), 0)
     assert book_of(done, batch_size=size).over
+
+
+def test_samples_that_failed_at_one_place_are_answered_at_another_and_only_then_counted():
+    book = book_of(ids=IDS[:4], plans=PLANS[:1])
+    lease = book.take("a", "here")
+    book.doubt(lease, frozenset({"s2"}), "here")
+    book.settle(lease)
+    assert book.take("a", "here") is None
+    assert not book.over, "it waits for another"
+    again = book.take("b", "there")
+    assert (again.start, again.stop, again.missing, again.doubted) == (0, 4, {"s2"}, "here")
+    book.settle(again)
+    assert book.over
+
+
+def test_where_no_other_place_is_left_they_are_answered_where_they_failed():
+    book = book_of(ids=IDS[:4], plans=PLANS)
+    lease = book.take("a", "here")
+    book.doubt(lease, frozenset({"s2"}), "here")
+    book.settle(lease)
+    assert book.take("a", "here").plan == 1, "the next cell does not wait for it"
+    assert book.take("a").missing == {"s2"}

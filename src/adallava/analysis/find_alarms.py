@@ -52,9 +52,18 @@ NO_RESPONSES = ResponseTally(0, Counter())
 
 def tally(given: Iterable[tuple[str, float | None]]) -> ResponseTally:
     """Count responses with their scores; of a failed sample the score is None."""
-    told = [(response, score) for response, score in given if score is not None and response.strip()]
-    others = Counter(normalise_answer(response) for response, score in told if score <= 0.0)
-    return ResponseTally(len(told) - others.total(), others)
+    scored, texts = 0, Counter[str]()
+    for response, score in given:
+        if score is None or not response.strip():
+            continue
+        if score <= 0.0:
+            texts[response] += 1
+        else:
+            scored += 1
+    others = Counter[str]()
+    for text, count in texts.items():
+        others[normalise_answer(text)] += count
+    return ResponseTally(scored, others)
 
 
 def tally_records(records: Iterable[SampleRecord]) -> ResponseTally:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adallava.analysis.clusters import Clusters
 from adallava.analysis.judge import PairedTest, judge
@@ -11,8 +12,8 @@ from adallava.records.estimates import Verdict
 
 
 def judge_changes(
-    here: Sequence[Sequence[float]],
-    there: Sequence[Sequence[float]],
+    here: Sequence[NDArray[np.float64]],
+    there: Sequence[NDArray[np.float64]],
     sample_ids: Sequence[str],
     pictures: Mapping[str, str | None],
 ) -> list[Verdict]:
@@ -25,6 +26,6 @@ def judge_changes(
         sample_ids: of the samples.
         pictures: what tells them apart, by sample id.
     """
-    tests = [PairedTest(np.asarray(a), np.asarray(b), planned=True) for a, b in zip(here, there, strict=True)]
+    tests = [PairedTest(a, b, planned=True) for a, b in zip(here, there, strict=True)]
     clusters = Clusters.by_picture(sample_ids, pictures)
     return [Verdict(**fields) for fields in judge(tests, clusters, seed=0, margin=MARGIN)] if tests else []

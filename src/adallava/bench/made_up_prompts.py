@@ -44,8 +44,8 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int, image: Path
     pictures = _pictures(model, batch_size, generator, image)
     given, _ = take_pictures(model.family, pictures)
     assert given is not None
-    image = torch.tensor(made_up_ids(model.family, given, batch_size)).expand(batch_size, -1)
-    ids = torch.cat([text[:, :BEFORE_PICTURE_TOKENS], image, text[:, BEFORE_PICTURE_TOKENS:]], dim=1)
+    tokens = torch.tensor(made_up_ids(model.family, given, batch_size)).expand(batch_size, -1)
+    ids = torch.cat([text[:, :BEFORE_PICTURE_TOKENS], tokens, text[:, BEFORE_PICTURE_TOKENS:]], dim=1)
     ids = ids.to(model.device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pictures}
 
@@ -57,7 +57,7 @@ def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator, imag
     if processor is None and image is not None:
         raise InputError(
             f"--image {image}: these shapes cut every image to {width} x {height} pixels, which noise stands in for; "
-            "leave it out, or give shapes of native resolution, such as qwen2.5-vl-7b"
+            "leave it out, or give shapes whose images keep their size"
         )
     if processor is None:
         tiles = getattr(model.processor, "tiles", ())

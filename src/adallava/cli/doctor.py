@@ -15,7 +15,7 @@ from .arguments import (
     path_argument,
     whole_number,
 )
-from .shared_options import add_engine, add_method_option, add_placement
+from .shared_options import add_engine, add_method_option, add_placement, add_quantization
 from .streams import say, say_json
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def _add_live(group: Any) -> None:
     )
     add_placement(group)
     add_engine(group)
+    add_quantization(group)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -169,7 +170,12 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     quiet_loading(args.model)
     leave_cudnn_attention()
     full = AdaLlava.from_pretrained(
-        args.model, method=FULL_METHOD, dtype=args.dtype, device=args.device, engine=args.engine
+        args.model,
+        method=FULL_METHOD,
+        dtype=args.dtype,
+        device=args.device,
+        engine=args.engine,
+        quantization=args.quantization,
     )
     methods: dict[str, None] = {}
     for name in args.method:

@@ -7,35 +7,38 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-_WHY = {
-    signal.SIGTERM: "ended by its launcher, as when another process is gone",
-    signal.SIGINT: "interrupted",
-}
+BY_LAUNCHER = "ended by its launcher, as when another process is gone"
+
+ANY_NUMBER, ANY_EXECUTOR = "any number of processes", "any executor"
+"""What may be another when a sweep goes on."""
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def end_at_signals(last_words: Callable[[str], object]) -> None:
-    """End at Ctrl-C, or when the launcher says so, as it does when another process is gone; the run folder can take it.
+def end_at_signals(last_words: Callable[[str], object], *, terminated: str = BY_LAUNCHER) -> None:
+    """End at Ctrl-C, or at SIGTERM, as a launcher sends when another process is gone; the run folder can take it.
 
     No exception is raised for it: one that meets a destructor is swallowed, and the process would stay. And Ctrl-C
     comes twice, from the terminal and from the launcher: the second would meet the ending of the first.
 
     Args:
         last_words: called with the reason.
+        terminated: the reason of SIGTERM.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         ignore_signals()
         with suppress(OSError):
-            last_words(_WHY[signal.Signals(number)])
+            last_words("interrupted" if number == signal.SIGINT else terminated)
         os._exit(128 + number)
 
-    for one in _WHY:
+    for one in _SIGNALS:
         signal.signal(one, end)
 
 
 def ignore_signals() -> None:
     """From here on what ends this process is told already: a signal that comes on top of it is not to tell it again."""
-    for one in _WHY:
+    for one in _SIGNALS:
         signal.signal(one, signal.SIG_IGN)
 
 
@@ -46,6 +49,6 @@ def say(message: str) -> None:
     os.write(sys.stderr.fileno(), f"{shown}adallava sweep: {message}\n".encode())
 
 
-def how_to_go_on(command: str) -> str:
-    """Say that nothing is lost, and what goes on."""
-    return f"every answer so far is kept; to go on, with any number of processes: {command}"
+def how_to_go_on(command: str, free: str = ANY_NUMBER) -> str:
+    """Say that nothing is lost, and what goes on; `free` is what may be another by then."""
+    return f"every answer so far is kept; to go on, with {free}: {command}"

@@ -17,7 +17,7 @@ from adallava.errors import AdallavaError, InputError
 from .arguments import check_argv
 from .streams import say, steady_streams
 
-COMMANDS = ("sweep", "compare", "report", "generate", "bench", "doctor", "train", "convert", "families")
+COMMANDS = ("sweep", "compare", "report", "generate", "bench", "doctor", "train", "convert", "families", "demo")
 """Modules of `adallava.cli`, in the order of the help."""
 
 EXIT_OK = 0

@@ -69,7 +69,7 @@ a local file (.jsonl or .parquet) has one question a row, in the Hugging Face co
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
 a list of images is several pictures of one question, which share the budget.
 image paths are relative to the file, and stay in its folder but for --allow-outside; columns with other names are named
-by --image-column and so on. docs/concepts/protocol.md says how values are read.
+by --image-column and so on. docs/reference/data.md says how values are read.
 
 exit codes: 0 done; 1 done, but a sample failed, over 1 % of a cell's answers are empty, or there is an ALARM: hardly
 a response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
@@ -306,7 +306,7 @@ def run(args: argparse.Namespace) -> int:
         from .sweep_ranks import join
 
         return join(lambda: _request(args, ranks), args.output, ranks)
-    with _spoken_for(ranks):
+    with _spoken_for(ranks, launch):
         request = _request(args, ranks)
         if launch is None:
             _begin_hashing(args.model)
@@ -347,13 +347,19 @@ def _launch(args: argparse.Namespace) -> "RayLaunch | None":
     return None
 
 
-def _spoken_for(ranks: "Ranks") -> AbstractContextManager[object]:
-    """Have the leader of a launch say how to go on when a signal ends it, and another process if it is killed."""
+def _spoken_for(ranks: "Ranks", launch: "RayLaunch | None") -> AbstractContextManager[object]:
+    """Have a leader of others say how to go on when a signal ends it, and under a launcher even when it is killed."""
     from adallava.runs.ranks import is_launched
 
-    if not is_launched():
+    if launch is None and not is_launched():
         return nullcontext()
-    from .last_words import end_at_signals, how_to_go_on, say
+    from .last_words import ANY_EXECUTOR, end_at_signals, how_to_go_on, say
+
+    if launch is not None:
+        go_on = how_to_go_on(_command(ranks), ANY_EXECUTOR)
+        # At once, without a word of Ray's: workers end with their driver, and so does a cluster of its own.
+        end_at_signals(lambda why: say(f"{why}; {go_on}"), terminated="ended by a signal (SIGTERM)")
+        return nullcontext()
     from .witness import Witness
 
     witness = Witness(f"process 0 is gone; {how_to_go_on(_command(ranks))}")

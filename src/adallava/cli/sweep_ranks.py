@@ -23,7 +23,7 @@ from adallava.runs.request import SweepRequest
 from adallava.runs.run_sweep import SweepOutcome, run_sweep
 from adallava.tasks.task import pictures_of
 
-from .last_words import how_to_go_on, ignore_signals
+from .last_words import ANY_EXECUTOR, ANY_NUMBER, how_to_go_on, ignore_signals
 from .sweep_progress import ProgressDisplay
 
 _EXIT_BAD_INPUT = 2
@@ -48,7 +48,8 @@ def lead(request: SweepRequest, ranks: Ranks, launch: RayLaunch | None = None) -
             # The launcher ends this process, too, when another one is gone: perhaps before its line is out.
             ignore_signals()
         if isinstance(error, ProcessEndedError):
-            raise ProcessEndedError(f"{error}; {how_to_go_on(request.command)}") from error
+            free = ANY_NUMBER if launch is None else ANY_EXECUTOR
+            raise ProcessEndedError(f"{error}; {how_to_go_on(request.command, free)}") from error
         raise
 
 

@@ -1,19 +1,24 @@
 """What the doctor reads, whatever file it came from: answers in cells. A field a format lacks is None."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from itertools import islice
+from typing import Literal, Protocol, overload, runtime_checkable
 
 from adallava.errors import InputError
 from adallava.records import FULL_METHOD, EmptyCause, Results, RunConfig
+from adallava.records.index_sets import IndexSet, size
 
 EMPTY_SHARE_LIMIT = 0.01
 """Above this share of empty answers a cell's score is no score."""
 
 MIN_SAMPLES_TO_COMPARE = 10
 """Fewer samples than these may well agree by chance."""
+
+NUM_EXAMPLES = 5
+"""Samples that a finding names."""
 
 NO_BUDGET = "none"
 """Stands for the budget of a method that ignores it."""
@@ -43,7 +48,7 @@ class Answer:
         tokens_at_end: tokens that the LLM's last layer read; fewer, for a method inside the LLM.
         tokens_planned: K that the method can keep of what was asked; None = K asked.
         chosen_per_sample: whether the choice depends on the sample; a grid's does not.
-        kept_indices: per image, the patches kept.
+        kept_sets: per image, the patches kept.
         latency_asked: as the caller wrote it, or None.
         groups_run: for each LLM layer, the groups of heads that ran; None = all.
         groups_per_layer: that a layer is split into.
@@ -76,7 +81,7 @@ class Answer:
     chosen_per_sample: bool = False
     tokens_kept: int | None = None
     tokens_at_end: int | None = None
-    kept_indices: tuple[tuple[int, ...], ...] | None = None
+    kept_sets: tuple[IndexSet, ...] | None = None
     latency_asked: str | None = None
     groups_run: tuple[tuple[int, ...], ...] | None = None
     groups_per_layer: int = 1
@@ -99,6 +104,53 @@ class Answer:
         """True if the sample did not fail and yet nothing readable was answered."""
         return not self.failed and not self.response.strip()
 
+    @property
+    def num_kept(self) -> int:
+        """Patches kept, of all images; 0 where none are recorded."""
+        return sum(map(size, self.kept_sets or ()))
+
+
+@dataclass
+class Sightings:
+    """Answers that show something: of any number of them, how many, and the first of a few samples."""
+
+    count: int = 0
+    by_sample: dict[str, Answer] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, answers: Iterable[Answer]) -> "Sightings":
+        """Count answers, as they come."""
+        seen = cls()
+        for answer in answers:
+            seen.add(answer)
+        return seen
+
+    def add(self, answer: Answer) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.by_sample) < NUM_EXAMPLES:
+            self.by_sample.setdefault(answer.sample_id, answer)
+
+    @property
+    def first(self) -> Answer:
+        """The first of them; there must be one."""
+        return next(iter(self.by_sample.values()))
+
+    @property
+    def names(self) -> list[str]:
+        """The first few, as `sample in cell`."""
+        return [f"{answer.sample_id} in {answer.cell}" for answer in self.by_sample.values()]
+
+
+@runtime_checkable
+class KnowsSamples(Protocol):
+    """Answers that know of each sample without being read through, as those that are not in memory do."""
+
+    by_sample: Mapping[str, Answer]
+    """See `AnswerCell.by_sample`."""
+    repeated: frozenset[tuple[str, int]]
+    """See `AnswerCell.repeated`."""
+
 
 @dataclass(frozen=True)
 class AnswerCell:
@@ -113,7 +165,8 @@ class AnswerCell:
             not say.
         budget: as asked for, or None.
         full: True if all N tokens were asked for, None if that is not known.
-        answers: in the order of the file.
+        answers: in the order of the file. Of a run they need not be in memory: a check goes through them, one after the
+            other, and keeps none.
         positions: of the kept tokens, as asked for, or None.
     """
 
@@ -122,7 +175,7 @@ class AnswerCell:
     method: str | None
     budget: str | None
     full: bool | None
-    answers: tuple[Answer, ...]
+    answers: Sequence[Answer]
     positions: str | None = None
     setup: str = ""
 
@@ -142,21 +195,68 @@ class AnswerCell:
         return "" if self.method is None else self.method.partition("/")[2]
 
     @cached_property
-    def answered(self) -> tuple[Answer, ...]:
+    def answered(self) -> "Sequence[Answer]":
         """The answers of samples that did not fail."""
-        return tuple(answer for answer in self.answers if not answer.failed)
+        return _Answered(self.answers)
 
     @cached_property
-    def by_sample(self) -> dict[str, Answer]:
+    def by_sample(self) -> Mapping[str, Answer]:
         """The first answer to each sample that did not fail: of several draws, which the file may mix, the first."""
+        if isinstance(self.answers, KnowsSamples):
+            return self.answers.by_sample
         first: dict[str, Answer] = {}
         for answer in sorted(self.answered, key=lambda answer: answer.draw):
             first.setdefault(answer.sample_id, answer)
         return first
 
-    def share(self, predicate: Callable[[Answer], bool]) -> float:
-        """Share of the samples that did not fail for which `predicate` holds; 0 for an empty cell."""
-        return sum(map(predicate, self.answered)) / len(self.answered) if self.answered else 0.0
+    @cached_property
+    def num_empty(self) -> int:
+        """How many answers are empty."""
+        return sum(answer.empty for answer in self.answers)
+
+    @cached_property
+    def num_draws(self) -> int:
+        """How many draws there are, counted up to the last."""
+        return 1 + max((answer.draw for answer in self.answers), default=0)
+
+    @cached_property
+    def repeated(self) -> frozenset[tuple[str, int]]:
+        """Samples, each with its draw, that the file has more than one answer to."""
+        if isinstance(self.answers, KnowsSamples):
+            return self.answers.repeated
+        times = Counter((answer.sample_id, answer.draw) for answer in self.answers)
+        return frozenset(key for key, count in times.items() if count > 1)
+
+
+class _Answered(Sequence[Answer]):
+    """Those of a sequence that did not fail, read anew each time."""
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self._answers = answers
+
+    def __iter__(self) -> Iterator[Answer]:
+        return (answer for answer in self._answers if not answer.failed)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __bool__(self) -> bool:
+        return next(iter(self), None) is not None
+
+    @overload
+    def __getitem__(self, index: int) -> Answer: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Answer]: ...
+
+    def __getitem__(self, index: int | slice) -> Answer | Sequence[Answer]:
+        if isinstance(index, slice):
+            return tuple(self)[index]
+        return next(islice(self, index, None))
+
+    @cached_property
+    def _length(self) -> int:
+        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,11 @@ def tails_of(words: Iterable[str]) -> frozenset[str]:
 
 
 def _evidence(cell: AnswerCell, pairs: Mapping[str, tuple[str, str]], what: str) -> tuple[str | None, list[str]]:
-    answered = sum(not answer.empty for answer in cell.answered)
     distinct = sorted(set(pairs.values()))
-    if len(distinct) < _MIN_DISTINCT_TAILS or len(pairs) <= _TAIL_SHARE * answered:
+    if len(distinct) < _MIN_DISTINCT_TAILS:
+        return None, []
+    answered = len(cell.answered) - cell.num_empty
+    if len(pairs) <= _TAIL_SHARE * answered:
         return None, []
     shown = ", ".join(f"{response!r} for {target!r}" for response, target in distinct[:3])
     return f"{cell.label}: {percent(len(pairs), answered)} are {what} ({shown})", list(pairs)

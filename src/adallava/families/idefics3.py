@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: each picture in tiles, each behind a tag in the prompt, and whole.
+"""Idefics3 and SmolVLM: the image in tiles, each after a tag in the prompt, plus the whole image.
 
     a picture ──▶ 2 x 3 tiles   <row_1_col_1> I I I I <row_1_col_2> I I I I …   one image, a grid of all tiles' tokens
               └─▶ the whole     <global-img> I I I I                            one image

@@ -7,7 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from adallava.errors import BudgetError, InputError
-from adallava.families.capabilities.of_llms import decoder_of
+from adallava.families.capabilities.of_llms import decoder_of, reads_ahead
 from adallava.families.capabilities.of_pictures import tower_runs, whole_images
 from adallava.families.capabilities.of_tokens import companions_of, placeholder_orders
 from adallava.families.family_contract import Family, VisionFeatures
@@ -103,6 +103,7 @@ def prepare_request(
     request: Request,
     *,
     language: Language | None = None,
+    vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
     stages: Stages = PLAIN,
 ) -> Prepared | PreparedInside:
@@ -117,7 +118,7 @@ def prepare_request(
     """
     # What is planned is read before the device has anything to do, and the tower runs while the host plans.
     on_host, request = request.on_host(), request.to(family.device)
-    vision = _early_vision(family, selector, request, stages)
+    vision = tower_output(family, selector, request, stages) if vision is None else vision
     if vision is not None and clock is not None:
         clock.mark("vision")
     layout = _plan(family, selector, on_host)
@@ -133,8 +134,8 @@ def prepare_request(
     return prepare(family, selector, planned, request, language=language, vision=vision, clock=clock, stages=stages)
 
 
-def _early_vision(
-    family: Family, selector: AnySelector | None, request: Request, stages: Stages
+def tower_output(
+    family: Family, selector: AnySelector | None, request: Request, stages: Stages = PLAIN
 ) -> VisionFeatures | None:
     """Run the tower if what it does depends on no plan, and something will be kept of what it sees."""
     if request.pictures is None or not reads_stock_tower(selector):
@@ -272,5 +273,5 @@ def prepare_inside(
         family, None, plan.stages[0].layout, replace(request, labels=None), vision=vision, clock=clock, stages=stages
     )
     recount = partial(compact_positions, family) if request.positions == "compact" else None
-    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount)
+    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount, reads_ahead=reads_ahead(family))
     return PreparedInside(prepared, plan, drops, selector)

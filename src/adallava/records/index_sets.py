@@ -14,6 +14,9 @@ MOST = 2**20
 PREFIX = "bits:"
 """Begins every packed set, so that a file says itself how it is to be read."""
 
+IndexSet = bytes | tuple[int, ...]
+"""A set as a bitmap, as `pack` has it; or a list that is no ascending set, as it is."""
+
 
 def pack(indices: Sequence[int]) -> str | list[int]:
     """Return ascending indices as text, or as they are where they are no ascending set, or text would be longer.
@@ -23,12 +26,10 @@ def pack(indices: Sequence[int]) -> str | list[int]:
     listed = list(indices)
     if not listed:
         return listed
-    array = np.asarray(listed, dtype=np.int64)
-    if array[0] < 0 or array[-1] >= MOST or (array[1:] <= array[:-1]).any():
+    bitmap = _bitmap(listed)
+    if bitmap is None:
         return listed
-    bits = np.zeros(int(array[-1]) + 1, dtype=np.uint8)
-    bits[array] = 1
-    text = PREFIX + base64.b64encode(np.packbits(bits, bitorder="little").tobytes()).decode("ascii")
+    text = PREFIX + base64.b64encode(bitmap).decode("ascii")
     # Of the two, with their quotes or brackets; in a line no blanks stand behind commas.
     return text if len(text) + 2 <= len(str(listed)) - (len(listed) - 1) else listed
 
@@ -41,12 +42,63 @@ def unpack(packed: object) -> object:
     """
     if not isinstance(packed, str):
         return packed
+    bits = np.unpackbits(np.frombuffer(_decoded(packed), dtype=np.uint8), bitorder="little")
+    return tuple(np.flatnonzero(bits).tolist())
+
+
+def index_set(packed: str | Sequence[int]) -> IndexSet:
+    """Return what `pack` gave, or the list of an older file, in the least memory. Equal sets are equal.
+
+    Raises:
+        ValueError: for text that is no packed set.
+    """
+    if isinstance(packed, str):
+        return _decoded(packed).rstrip(b"\0")
+    bitmap = _bitmap(packed) if packed else b""
+    return tuple(packed) if bitmap is None else bitmap
+
+
+def size(one: IndexSet) -> int:
+    """Return how many indices a set, or a list, has."""
+    return int.from_bytes(one, "little").bit_count() if isinstance(one, bytes) else len(one)
+
+
+def is_within(one: IndexSet, limit: int) -> bool:
+    """Return whether it is an ascending set of indices from 0 up to below the limit."""
+    return isinstance(one, bytes) and int.from_bytes(one, "little").bit_length() <= limit
+
+
+def num_common(one: IndexSet, other: IndexSet) -> int:
+    """Return how many indices are in both."""
+    if isinstance(one, bytes) and isinstance(other, bytes):
+        return (int.from_bytes(one, "little") & int.from_bytes(other, "little")).bit_count()
+    return len(set(_indices(one)) & set(_indices(other)))
+
+
+def _indices(one: IndexSet) -> Sequence[int]:
+    if isinstance(one, tuple):
+        return one
+    return tuple(np.flatnonzero(np.unpackbits(np.frombuffer(one, dtype=np.uint8), bitorder="little")).tolist())
+
+
+def _bitmap(listed: Sequence[int]) -> bytes | None:
+    """Return the bitmap of indices, at least one; None if they are no ascending set."""
+    try:
+        array = np.asarray(listed, dtype=np.int64)
+    except OverflowError:  # As only a line that somebody changed has them.
+        return None
+    if array[0] < 0 or array[-1] >= MOST or (array[1:] <= array[:-1]).any():
+        return None
+    bits = np.zeros(int(array[-1]) + 1, dtype=np.uint8)
+    bits[array] = 1
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+def _decoded(packed: str) -> bytes:
     if len(packed) > len(PREFIX) + MOST // 6 + 4:
         raise ValueError(
             f"a packed set of patches is {len(packed):,} characters long: it spans more than {MOST:,} patches"
         )
     if not packed.startswith(PREFIX):
         raise ValueError(f"{packed[:20]!r} is no packed set of patches")
-    data = base64.b64decode(packed.removeprefix(PREFIX), validate=True)
-    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), bitorder="little")
-    return tuple(np.flatnonzero(bits).tolist())
+    return base64.b64decode(packed.removeprefix(PREFIX), validate=True)

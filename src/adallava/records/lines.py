@@ -1,5 +1,7 @@
 """A line of a file of records as a record, or what is wrong with it and what to do, alike for all readers."""
 
+import json
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 from adallava.errors import RunFolderError
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
+
+_ID = re.compile(rb'"sample_id":("(?:[^"\\]|\\.)*")')
 
 
 def parse_line(path: Path, number: int, data: bytes, kind: type[_RecordT], context: str | None = None) -> _RecordT:
@@ -38,3 +42,14 @@ def what_is_wrong(error: ValidationError) -> str:
     # What ran is no field of a line: its own fields are.
     field = ".".join(str(part) for part in first["loc"] if part != "ran") or "the whole"
     return f"{field}: {first['msg']}"
+
+
+def id_of(line: bytes) -> str | None:
+    """Return whose answer a line is, without reading the rest of it; None where it does not say so plainly."""
+    found = _ID.search(line)
+    if found is None:
+        return None
+    try:
+        return str(json.loads(found[1]))
+    except ValueError:
+        return None

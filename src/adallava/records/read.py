@@ -9,10 +9,10 @@ from pydantic import BaseModel, ValidationError
 from adallava.errors import RunFolderError
 from adallava.records import Results, Run, SampleRecord
 from adallava.records.answer_places import AnswerPlaces, answer_key
-from adallava.records.first_samples import id_of
 from adallava.records.jsonl import read_lines
-from adallava.records.lines import parse_line, what_is_wrong
+from adallava.records.lines import id_of, parse_line, what_is_wrong
 from adallava.records.regular_files import open_regular
+from adallava.records.sample import WITHOUT_PATCHES
 
 _RecordT = TypeVar("_RecordT", bound=BaseModel)
 
@@ -36,7 +36,11 @@ def read_results(run_folder: Path) -> Results:
 
 
 def read_samples(
-    run_folder: Path, tell: Callable[[str], None] = lambda _: None, only: frozenset[str] | None = None
+    run_folder: Path,
+    tell: Callable[[str], None] = lambda _: None,
+    only: frozenset[str] | None = None,
+    *,
+    patches: bool = True,
 ) -> Iterator[SampleRecord]:
     """Yield the answers of `samples.jsonl` in file order; a run may have more of them than fit in memory.
 
@@ -44,6 +48,7 @@ def read_samples(
         run_folder: of a finished run.
         tell: called with a line to say: that the same line is there twice, and is read once.
         only: ids of the samples to read; None for all.
+        patches: read which each kept, too.
 
     Raises:
         RunFolderError: if the file is missing, its last line is torn, a line is not a `SampleRecord`, or two lines hold
@@ -62,7 +67,7 @@ def read_samples(
             # What does not say whose it is goes on, to be told of.
             if only is not None and (id_ := id_of(line.data)) is not None and id_ not in only:
                 continue
-            record = parse_line(path, line.number, line.data, SampleRecord)
+            record = parse_line(path, line.number, line.data, SampleRecord, None if patches else WITHOUT_PATCHES)
             if places.add(answer_key(record), line.place):
                 yield record
             elif _line_at(path, places.place(answer_key(record))) == line.data:

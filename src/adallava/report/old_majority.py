@@ -13,11 +13,11 @@ from adallava.tasks.scoring import EXACT_MATCH, exact_match
 def with_majority(run: Run, results: Results, table: SampleTable) -> Results:
     """Return results with the line of the majority answer, where the records say what it scores.
 
-    They do where all samples are in the table, the metric is an exact match, and that gives each answer of the
+    They do where the metric is an exact match, and that gives each answer of the
     full-token model the score that was recorded: an older version may have matched in another way.
     """
     full = next((cell.cell for cell in results.cells if cell.method == FULL_METHOD), None)
-    if results.majority is not None or full is None or table.part or run.config.metric != EXACT_MATCH:
+    if results.majority is not None or full is None or run.config.metric != EXACT_MATCH:
         return results
     expected = {row.sample_id: row.expected for row in table.rows}
     scored = {key: one for key, one in table.columns[full].items() if one.score is not None}

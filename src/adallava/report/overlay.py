@@ -1,8 +1,10 @@
 """Two runs on the same samples: what changed in each cell they share, and which samples flipped."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from adallava.analysis.overlay_verdicts import judge_changes
 from adallava.errors import InputError
@@ -10,7 +12,7 @@ from adallava.records import Cell, Results, Run
 from adallava.records.estimates import Verdict
 from adallava.report import formats
 from adallava.report.pair_words import Outcome, least_points, least_range, margin_points, outcome_of
-from adallava.report.sample_table import SampleTable, is_right
+from adallava.report.sample_table import RIGHT, SampleTable
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,11 @@ def _changes(
     """Return one row for each cell of which both runs scored a sample."""
     kept, ours, theirs = [], [], []
     for here, there in cells:
-        a, b = [table.score(here.cell, id_) for id_ in ids], [other.score(there.cell, id_) for id_ in ids]
-        if any(x is not None and y is not None for x, y in zip(a, b, strict=True)):
+        a, b = _scores(table, here.cell, ids), _scores(other, there.cell, ids)
+        if (np.isfinite(a) & np.isfinite(b)).any():
             kept.append((here, there))
-            ours.append([math.nan if score is None else score for score in a])
-            theirs.append([math.nan if score is None else score for score in b])
+            ours.append(a)
+            theirs.append(b)
     verdicts = judge_changes(ours, theirs, ids, pictures)
     return tuple(
         ChangeRow(here.cell, here, there, verdict, gained=_flips(a, b), lost=_flips(b, a))
@@ -137,10 +139,15 @@ def _changes(
     )
 
 
-def _flips(right: Sequence[float], wrong: Sequence[float]) -> int:
+def _scores(table: SampleTable, cell: str, ids: Sequence[str]) -> NDArray[np.float64]:
+    """Return a cell's scores of samples, NaN where there is none."""
+    scores = (table.score(cell, id_) for id_ in ids)
+    return np.fromiter((np.nan if score is None else score for score in scores), dtype=np.float64, count=len(ids))
+
+
+def _flips(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> int:
     """Return how many samples are right in one run and wrong in the other; a NaN is neither."""
-    scored = ((a, b) for a, b in zip(right, wrong, strict=True) if not (math.isnan(a) or math.isnan(b)))
-    return sum(is_right(a) and not is_right(b) for a, b in scored)
+    return int(((right >= RIGHT) & (wrong < RIGHT)).sum())
 
 
 def _settings(here: Run, there: Run) -> list[tuple[str, str, str]]:

@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,7 +19,6 @@ from plotly.offline import get_plotlyjs
 from adallava.analysis.measured_ms import timed_batch_sizes
 from adallava.records import FULL_METHOD, Axis, Cell, Results, Run
 from adallava.records.durable import write_atomically
-from adallava.records.first_samples import first_samples, told
 from adallava.records.picture_frames import is_cut
 from adallava.records.read import read_results, read_run, read_samples
 from adallava.report import formats, tables, verdicts
@@ -33,7 +32,7 @@ from adallava.report.alarm_lines import (
 )
 from adallava.report.axes import axes_of, is_blind
 from adallava.report.clock_notes import clock_note, table_clock_note
-from adallava.report.facts import Fact, run_facts, subject
+from adallava.report.facts import run_facts, subject
 from adallava.report.hard_samples import hard_samples, hard_words
 from adallava.report.marks import method_marks
 from adallava.report.old_majority import with_majority
@@ -93,10 +92,13 @@ def write_report(
         same_name = folder.name == run_folder.resolve().name
         other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder, tell))
     overlay = None if other is None else compare_runs(run, results, table, other)
-    columns = _both(table, other)
+    columns = _both(table, other, None if other is None else other.table)
     pictures = choose_pictures(columns, images_of, num_pictures)
+    with_patches = _read_patches(run_folder, results, pictures)
+    there = None if other is None or laid_over is None else _read_patches(laid_over, other.results, pictures)
+    drawn = _both(with_patches, other, there)
     bound = run_roofline(run, results, roofline)
-    page = _render(_Page(run, results, table, columns, pictures, other, overlay, bound, title))
+    page = _render(_Page(run, results, table, columns, drawn, pictures, other, overlay, bound, title))
     target = target or run_folder / REPORT_NAME
     write_atomically(target, [page.encode("utf-8", errors="replace")])
     return target
@@ -104,12 +106,17 @@ def write_report(
 
 @dataclass(frozen=True)
 class _Page:
-    """What a page is made from. `columns` are the table's and, under their page names, those of the other run."""
+    """What a page is made from.
+
+    `columns` are the table's and, under their page names, those of the other run; `drawn` the same of the samples with
+    pictures alone, with the patches that were kept of them.
+    """
 
     run: Run
     results: Results
     table: SampleTable
     columns: SampleTable
+    drawn: SampleTable
     pictures: Pictures
     other: OtherRun | None
     overlay: Overlay | None
@@ -119,24 +126,22 @@ class _Page:
 
 def _read(folder: Path, tell: Callable[[str], None]) -> tuple[Run, Results, SampleTable]:
     run, results = read_run(folder), read_results(folder)
-    only = first_samples([folder / "samples.jsonl"], run)
-    if only is not None:
-        tell(f"note: {told(only)}; what the page says of cells is of all")
-    table = read_table(read_samples(folder, tell, only), [cell.cell for cell in results.cells])
-    table = replace(table, part="" if only is None else told(only))
+    # Patches would take more memory than all the rest: they are read of the few samples whose pictures are shown.
+    table = read_table(read_samples(folder, tell, patches=False), [cell.cell for cell in results.cells])
     return run, with_majority(run, results, table), table
 
 
-def _part(table: SampleTable) -> list[Fact]:
-    said = f"{table.part}; what is said of cells is of all, what is compared with a second run of these"
-    return [Fact("Samples below", said)] if table.part else []
+def _read_patches(folder: Path, results: Results, pictures: Pictures) -> SampleTable:
+    records = read_samples(folder, only=frozenset(pictures.ids)) if pictures.ids else ()
+    return read_table(records, [cell.cell for cell in results.cells])
 
 
-def _both(table: SampleTable, other: OtherRun | None) -> SampleTable:
-    if other is None:
+def _both(table: SampleTable, other: OtherRun | None, there: SampleTable | None) -> SampleTable:
+    """Return a table with the columns of the other run beside its own."""
+    if other is None or there is None:
         return table
     named = NamedResults(other.name, other.results)
-    added = {column_name(named, cell): answers for cell, answers in other.table.columns.items()}
+    added = {column_name(named, cell): answers for cell, answers in there.columns.items()}
     return SampleTable(table.rows, {**table.columns, **added})
 
 
@@ -148,7 +153,7 @@ def _render(page: _Page) -> str:
         runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
     axes = axes_of([cell for run in runs for cell in run.results.cells])
     hard = hard_samples(results, page.table)
-    packed = samples_json(page.columns, page.pictures, hard)
+    packed = samples_json(page.columns, page.pictures, hard, page.drawn)
     budgets, judged = _sample_budgets(results), _verdicts(page)
     plotly_js, page_js = get_plotlyjs(), _page_script()
     return (
@@ -158,7 +163,7 @@ def _render(page: _Page) -> str:
             run=page.run,
             title=page.title or page.run.config.title or subject(page.run),
             subject=subject(page.run) if page.title or page.run.config.title else "",
-            facts=[*run_facts(page.run, results), *_part(page.table)],
+            facts=run_facts(page.run, results),
             results=results,
             overlay=page.overlay,
             full=tables.full_cell(results),

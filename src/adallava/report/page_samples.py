@@ -18,14 +18,19 @@ moved over the line between wrong and right."""
 FAILED, ABSENT = 255, 254
 """In place of a score: the cell failed on the sample; the cell never met it."""
 
-RESPONSES_BYTES = 3_000_000
-"""For all different responses, as packed text. With more, only the samples with a picture keep their responses."""
+RESPONSES_BYTES = 6_000_000
+"""For all responses, packed: the different texts, and which is whose. With more, only the samples with a picture keep
+theirs."""
 
 _MAX_RESPONSE, _MAX_QUESTION = 240, 500
 
 
-def samples_json(table: SampleTable, pictures: Pictures, hard: frozenset[str] | None) -> dict[str, Any]:
+def samples_json(
+    table: SampleTable, pictures: Pictures, hard: frozenset[str] | None, drawn: SampleTable
+) -> dict[str, Any]:
     """Return the packed columns. Rows are the samples in the table's order, columns the cells in the table's order.
+
+    `drawn` is the table of the samples with pictures alone, whose answers have their patches.
 
     `scores` and `responses` are packed matrices [cells, samples]; of samples with pictures, `kept` is a packed matrix
     of bitmaps [samples, cells, kept_bytes], those of a sample's pictures one behind the other, each from a byte's
@@ -35,7 +40,7 @@ def samples_json(table: SampleTable, pictures: Pictures, hard: frozenset[str] | 
     kinds = kinds_of(rows)
     texts, numbers, complete = _responses(table, set(pictures.ids))
     place = {row.sample_id: number for number, row in enumerate(rows)}
-    kept, has_kept, kept_bytes = _kept(table, [rows[place[id_]] for id_ in pictures.ids])
+    kept, has_kept, kept_bytes = _kept(drawn, cells, [rows[place[id_]] for id_ in pictures.ids])
     return {
         "num_samples": len(rows),
         "cells": cells,
@@ -92,10 +97,10 @@ def _shares(row: SampleRow) -> list[float | None]:
 
 
 def _scores(table: SampleTable) -> NDArray[np.uint8]:
-    return np.array(
-        [[coded_score(answers.get(row.sample_id)) for row in table.rows] for answers in table.columns.values()],
-        dtype=np.uint8,
-    )
+    coded = np.empty((len(table.columns), len(table.rows)), dtype=np.uint8)
+    for number, answers in enumerate(table.columns.values()):
+        coded[number] = np.fromiter((coded_score(answers.get(row.sample_id)) for row in table.rows), dtype=np.uint8)
+    return coded
 
 
 def _responses(table: SampleTable, with_picture: set[str]) -> tuple[str, str, bool]:
@@ -104,9 +109,9 @@ def _responses(table: SampleTable, with_picture: set[str]) -> tuple[str, str, bo
     Number 0 is a response that is not in the page.
     """
     everything = _numbered(table, None)
-    texts = pack_texts(everything[0])
-    if len(texts) <= RESPONSES_BYTES:
-        return texts, pack_numbers(everything[1]), True
+    texts, numbers = pack_texts(everything[0]), pack_numbers(everything[1])
+    if len(texts) + len(numbers) <= RESPONSES_BYTES:
+        return texts, numbers, True
     few = _numbered(table, with_picture)
     return pack_texts(few[0]), pack_numbers(few[1]), False
 
@@ -116,8 +121,8 @@ def _numbered(table: SampleTable, only: set[str] | None) -> tuple[list[str], NDA
     matrix = np.zeros((len(table.columns), len(table.rows)), dtype=np.uint32)
     for cell_number, answers_of in enumerate(table.columns.values()):
         for row_number, row in enumerate(table.rows):
-            answers = answers_of.get(row.sample_id)
-            if answers is None or (only is not None and row.sample_id not in only):
+            answers = answers_of.get(row.sample_id) if only is None or row.sample_id in only else None
+            if answers is None:
                 continue
             # A leading mark, so that an empty response is told from none.
             text = "=" + clipped(answers.text, _MAX_RESPONSE)
@@ -129,12 +134,12 @@ def _hard(rows: Sequence[SampleRow], hard: frozenset[str]) -> bytes:
     return bitmap([number for number, row in enumerate(rows) if row.sample_id in hard], len(rows))
 
 
-def _kept(table: SampleTable, rows: Sequence[SampleRow]) -> tuple[str, str, int]:
+def _kept(drawn: SampleTable, cells: Sequence[str], rows: Sequence[SampleRow]) -> tuple[str, str, int]:
     kept_bytes = max((sum(-(-down * across // 8) for down, across in row.grids) for row in rows), default=0)
     bits, known = bytearray(), bytearray()
     for row in rows:
-        for answers_of in table.columns.values():
-            found = _kept_of(answers_of, row)
+        for cell in cells:
+            found = _kept_of(drawn.columns[cell], row)
             known.append(found is not None)
             bits += (found or b"").ljust(kept_bytes, b"\0")
     return pack_bytes(bytes(bits)), pack_bytes(bytes(known)), kept_bytes

@@ -1,6 +1,6 @@
 """Any of Pillow's modes to RGB of 8 bits, by one rule each. What a file does not state is refused, not guessed.
 
-The rules are a table in docs/concepts/protocol.md.
+The rules are a table in docs/reference/data.md.
 """
 
 from typing import Any

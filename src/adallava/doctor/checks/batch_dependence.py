@@ -5,11 +5,20 @@ neighbouring rows with one clock reading were one batch.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations, groupby, pairwise
+from dataclasses import dataclass
+from itertools import combinations, groupby
 
-from adallava.doctor.answers import EMPTY_SHARE_LIMIT, MIN_SAMPLES_TO_COMPARE, Answer, AnswerCell, AnswerFile, percent
+from adallava.doctor.answers import (
+    EMPTY_SHARE_LIMIT,
+    MIN_SAMPLES_TO_COMPARE,
+    NUM_EXAMPLES,
+    Answer,
+    AnswerCell,
+    AnswerFile,
+    percent,
+)
 from adallava.doctor.checks.budgets import chose_some
 from adallava.doctor.findings import Observation, found, not_visible, passed
 
@@ -25,11 +34,11 @@ _OTHER_SHARE = 0.05
 Batch = Sequence[Answer]
 
 
-def batches(cell: AnswerCell) -> list[list[Answer]]:
+def batches(cell: AnswerCell) -> Iterator[Batch]:
     """The batches of a cell with two rows or more, in order."""
     keyed = (answer for answer in cell.answered if answer.batch_key is not None)
     grouped = (list(rows) for _, rows in groupby(keyed, key=lambda answer: answer.batch_key))
-    return [rows for rows in grouped if len(rows) > 1]
+    return (rows for rows in grouped if len(rows) > 1)
 
 
 def check_batch_dependence(file: AnswerFile) -> Observation:
@@ -92,9 +101,12 @@ def _differing(first: AnswerCell, second: AnswerCell) -> tuple[list[str], list[s
 
 def _contradicting(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
     """Samples that one cell answered twice in one draw, differently."""
+    if not cell.repeated:
+        return
     responses: dict[tuple[str, int], set[str]] = defaultdict(set)
     for answer in cell.answered:
-        responses[answer.sample_id, answer.draw].add(answer.response)
+        if (answer.sample_id, answer.draw) in cell.repeated:
+            responses[answer.sample_id, answer.draw].add(answer.response)
     twice = [key for key, texts in responses.items() if len(texts) > 1]
     if twice:
         texts = " and ".join(map(repr, sorted(responses[twice[0]])[:2]))
@@ -106,24 +118,31 @@ def _contradicting(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
 
 def _shared_selection(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
     """One row's selection used for its whole batch: equal inside every batch, different between batches."""
-    chosen = [rows for rows in batches(cell) if all(chose_some(answer) for answer in rows)]
-    if len(chosen) < 2:
-        return
-    equal_inside = all(len({answer.kept_indices for answer in rows}) == 1 for rows in chosen)
-    borders = list(pairwise(chosen))
-    equal_across = sum(before[-1].kept_indices == after[0].kept_indices for before, after in borders)
+    chosen, equal_across = 0, 0
+    first: Batch = ()
+    last: Answer | None = None
+    for rows in batches(cell):
+        if not all(chose_some(answer) for answer in rows):
+            continue
+        if len({answer.kept_sets for answer in rows}) > 1:
+            return
+        equal_across += last is not None and last.kept_sets == rows[0].kept_sets
+        chosen, first, last = chosen + 1, first or rows, rows[-1]
     # Neighbours may show one picture; then their selections agree across the border of two batches as well.
-    if equal_inside and equal_across < 0.5 * len(borders):
-        line = f"{cell.label}: in each of {len(chosen)} batches all samples kept the same patches"
-        yield line, [answer.sample_id for answer in chosen[0]]
+    if chosen > 1 and equal_across < 0.5 * (chosen - 1):
+        line = f"{cell.label}: in each of {chosen} batches all samples kept the same patches"
+        yield line, [answer.sample_id for answer in first]
 
 
 def _place_effects(cell: AnswerCell) -> Iterator[str]:
     """Accuracy of the first and of the last rows of the batches against the others'."""
-    rows_of_batches = batches(cell)
-    for place, is_there in _PLACES.items():
-        marked = [(answer, is_there(i, len(rows))) for rows in rows_of_batches for i, answer in enumerate(rows)]
-        z, effect = place_effect(marked)
+    effects = {place: PlaceEffect() for place in _PLACES}
+    for rows in batches(cell):
+        for number, answer in enumerate(rows):
+            for place, is_there in _PLACES.items():
+                effects[place].add(answer, marked=is_there(number, len(rows)))
+    for place, found_there in effects.items():
+        z, effect = found_there.judge()
         if abs(z) > _Z_LIMIT and abs(effect) > _MIN_EFFECT:
             yield (
                 f"{cell.label}: the {place} rows of the batches score {effect:+.2f} against the others "
@@ -137,54 +156,97 @@ _PLACES: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-def place_effect(marked: Sequence[tuple[Answer, bool]]) -> tuple[float, float]:
-    """Compare the scores of marked answers with the others' within each question type.
+@dataclass
+class _Stratum:
+    """Sums over the scored answers of one question type."""
+
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    marked: int = 0
+    marked_total: float = 0.0
+
+
+class PlaceEffect:
+    """Compares the scores of marked answers with the others' within each question type.
 
     Question types often alternate with the sample's number, and so with its place in the batch: an easy type
     that always comes last would look like a broken batch.
-
-    Returns:
-        The stratified permutation test's z (exact mean and variance of the marked answers' total score when
-        scores are shuffled within types, normal approximation), and the marked answers' mean score minus the
-        mean expected then.
     """
-    strata: dict[str | None, list[tuple[float, bool]]] = defaultdict(list)
-    for answer, is_marked in marked:
-        if answer.score is not None:
-            strata[answer.kind].append((answer.score, is_marked))
-    excess, variance, num_informative = 0.0, 0.0, 0
-    for rows in strata.values():
-        count, chosen = len(rows), sum(is_marked for _, is_marked in rows)
-        if count < 2 or chosen in (0, count):
-            continue
-        mean = sum(score for score, _ in rows) / count
-        spread = sum((score - mean) ** 2 for score, _ in rows) / count
-        excess += sum(score for score, is_marked in rows if is_marked) - chosen * mean
-        variance += chosen * (count - chosen) / (count - 1) * spread
-        num_informative += chosen
-    if variance == 0.0:
-        return 0.0, 0.0
-    return excess / math.sqrt(variance), excess / num_informative
+
+    def __init__(self) -> None:
+        """Begin without an answer."""
+        self._strata: dict[str | None, _Stratum] = defaultdict(_Stratum)
+
+    def add(self, answer: Answer, *, marked: bool) -> None:
+        """Take an answer in."""
+        if answer.score is None:
+            return
+        stratum = self._strata[answer.kind]
+        stratum.count += 1
+        stratum.total += answer.score
+        stratum.squares += answer.score**2
+        if marked:
+            stratum.marked += 1
+            stratum.marked_total += answer.score
+
+    def judge(self) -> tuple[float, float]:
+        """Return what the answers say.
+
+        Returns:
+            The stratified permutation test's z (exact mean and variance of the marked answers' total score when
+            scores are shuffled within types, normal approximation), and the marked answers' mean score minus the
+            mean expected then.
+        """
+        excess, variance, num_informative = 0.0, 0.0, 0
+        for one in self._strata.values():
+            if one.count < 2 or one.marked in (0, one.count):
+                continue
+            mean = one.total / one.count
+            spread = max(0.0, one.squares / one.count - mean**2)
+            excess += one.marked_total - one.marked * mean
+            variance += one.marked * (one.count - one.marked) / (one.count - 1) * spread
+            num_informative += one.marked
+        if variance == 0.0:
+            return 0.0, 0.0
+        return excess / math.sqrt(variance), excess / num_informative
 
 
 def _same_work(file: AnswerFile) -> Iterator[tuple[str, list[str]]]:
     """Two cells of one method that kept the same patches at the same positions must answer a sample alike."""
-    seen: dict[tuple[object, ...], Answer] = {}
-    compared, differing = 0, []
+    methods: dict[tuple[object, ...], list[AnswerCell]] = defaultdict(list)
     for cell in file.cells:
+        methods[cell.task, cell.method, cell.positions].append(cell)
+    compared, differing, examples = 0, 0, list[str]()
+    for cells in methods.values():
+        for earlier, later, sample_id, agree in _pairs_of_same_work(_with_shared_counts(cells)):
+            compared += 1
+            differing += not agree
+            if not agree and len(examples) < NUM_EXAMPLES:
+                examples.append(f"{sample_id} in {earlier} and {later}")
+    if differing > EMPTY_SHARE_LIMIT * compared:
+        counted = percent(differing, compared)
+        yield f"{counted} pairs of one sample, one method and the same kept patches have two answers", examples
+
+
+def _with_shared_counts(cells: Sequence[AnswerCell]) -> list[AnswerCell]:
+    """Return the cells that can have kept the same patches as another: of budgets far apart none can."""
+    if len(cells) < 2:
+        return []
+    counts = [{answer.num_kept for answer in cell.answered if chose_some(answer)} for cell in cells]
+    times = Counter(count for own in counts for count in own)
+    return [cell for cell, own in zip(cells, counts, strict=True) if any(times[count] > 1 for count in own)]
+
+
+def _pairs_of_same_work(cells: Sequence[AnswerCell]) -> Iterator[tuple[str, str, str, bool]]:
+    """Yield two cells, a sample that both answered from the same patches, and whether they answered alike."""
+    seen: dict[int, tuple[int, str]] = {}
+    for number, cell in enumerate(cells):
         for answer in cell.by_sample.values():
             if not chose_some(answer):
                 continue
-            key = (cell.task, cell.method, cell.positions, answer.sample_id, answer.kept_indices)
-            earlier = seen.setdefault(key, answer)
-            if earlier is answer or earlier.empty or answer.empty:
-                continue
-            compared += 1
-            if earlier.response != answer.response:
-                differing.append(f"{answer.sample_id} in {earlier.cell} and {answer.cell}")
-    if len(differing) > EMPTY_SHARE_LIMIT * compared:
-        counted = percent(len(differing), compared)
-        yield (
-            f"{counted} pairs of one sample, one method and the same kept patches have two answers",
-            differing,
-        )
+            # Hashes, as the sets of all cells of a method are many; one in billions is another's.
+            key = hash((answer.sample_id, answer.kept_sets))
+            earlier, response = seen.setdefault(key, (number, answer.response))
+            if earlier != number and response.strip() and not answer.empty:
+                yield cells[earlier].label, cell.label, answer.sample_id, response == answer.response

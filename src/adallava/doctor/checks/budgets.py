@@ -1,7 +1,6 @@
 """Failure 7: the budget, or the method, never reached the model; and selections that read nothing."""
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 
 from adallava.budget import TokenBudget
@@ -11,13 +10,15 @@ from adallava.doctor.answers import (
     Answer,
     AnswerCell,
     AnswerFile,
+    Sightings,
     percent,
     same_answers,
 )
-from adallava.doctor.checks.layers_left_out import layers_run, moved_selections, unscheduled
+from adallava.doctor.checks.layers_left_out import layers_as_asked, layers_run, moved_selections
 from adallava.doctor.checks.lengths import length_deviations
 from adallava.doctor.findings import Observation, found, not_visible, passed
 from adallava.errors import BudgetError
+from adallava.records.index_sets import is_within
 
 _WIDE_SPREAD = 0.5
 """Budgets count as far apart if the smallest is at most this share of the largest."""
@@ -32,9 +33,9 @@ def check_budget_applied(file: AnswerFile) -> Observation:
     evidence: list[str] = []
     examples: list[str] = []
     for cell in file.cells:
-        for what, answers in _contradictions(cell):
-            evidence.append(f"{cell.label}: {percent(len(answers), len(cell.answered))} {what}")
-            examples.extend(f"{answer.sample_id} in {cell.label}" for answer in answers)
+        for what, seen in _contradictions(cell):
+            evidence.append(f"{cell.label}: {percent(seen.count, len(cell.answered))} {what}")
+            examples.extend(seen.names)
     for deviation in length_deviations(file):
         if deviation.fault == "budget-ignored":
             evidence.append(f"{deviation.line()}, that is N - K, and all answers are the full model's")
@@ -50,33 +51,55 @@ def check_budget_applied(file: AnswerFile) -> Observation:
     return passed(f"K kept is K asked in every answer, by the method asked for ({shown})")
 
 
-def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, list[Answer]]]:
+def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, Sightings]]:
     """Answers of a cell whose record contradicts the cell or itself, by what is wrong."""
-    others = [a for a in cell.answered if cell.method is not None and a.method != cell.method]
-    if others:
-        yield f"ran {others[0].method!r} instead of {cell.method!r}", others
-    moved = [a for a in cell.answered if a.positions != cell.positions]
-    if moved:
-        yield f"ran with {moved[0].positions} positions instead of {cell.positions} ones", moved
-    if cell.budget != NO_BUDGET:
-        misread = [a for a in cell.answered if a.tokens_asked not in _resolutions(a)]
-        if misread:
-            one = misread[0]
-            text = f"resolved {one.budget_asked} of N = {one.num_vision_tokens} to K = {one.tokens_asked}"
-            yield text, misread
-        unkept = [a for a in cell.answered if a.tokens_at_end != _planned(a)]
-        if unkept:
-            yield f"asked for K = {_planned(unkept[0])} and kept {unkept[0].tokens_at_end}", unkept
-    scheduled = unscheduled(cell)
-    if scheduled:
-        one = scheduled[0]
-        yield (
-            f"asked for latency {one.latency_asked} and ran {layers_run(one):g} of {len(one.groups_run or ())} layers",
-            scheduled,
-        )
-    miscounted = [a for a in cell.answered if not _indices_agree(a)]
-    if miscounted:
-        yield f"list patches other than {miscounted[0].tokens_at_end} different ones of N, in order", miscounted
+    all_seen = [Sightings() for _ in _CONTRADICTIONS]
+    for answer in cell.answered:
+        for seen, (contradicts, _) in zip(all_seen, _CONTRADICTIONS, strict=True):
+            if contradicts(cell, answer):
+                seen.add(answer)
+    for seen, (_, words) in zip(all_seen, _CONTRADICTIONS, strict=True):
+        if seen.count:
+            yield words(cell, seen.first), seen
+
+
+def _is_misread(cell: AnswerCell, answer: Answer) -> bool:
+    return cell.budget != NO_BUDGET and answer.tokens_asked not in _resolutions(answer)
+
+
+def _is_unkept(cell: AnswerCell, answer: Answer) -> bool:
+    return cell.budget != NO_BUDGET and answer.tokens_at_end != _planned(answer)
+
+
+_CONTRADICTIONS: tuple[tuple[Callable[[AnswerCell, Answer], bool], Callable[[AnswerCell, Answer], str]], ...] = (
+    (
+        lambda cell, answer: cell.method is not None and answer.method != cell.method,
+        lambda cell, answer: f"ran {answer.method!r} instead of {cell.method!r}",
+    ),
+    (
+        lambda cell, answer: answer.positions != cell.positions,
+        lambda cell, answer: f"ran with {answer.positions} positions instead of {cell.positions} ones",
+    ),
+    (
+        _is_misread,
+        lambda _, answer: (
+            f"resolved {answer.budget_asked} of N = {answer.num_vision_tokens} to K = {answer.tokens_asked}"
+        ),
+    ),
+    (_is_unkept, lambda _, answer: f"asked for K = {_planned(answer)} and kept {answer.tokens_at_end}"),
+    (
+        lambda _, answer: not layers_as_asked(answer),
+        lambda _, answer: (
+            f"asked for latency {answer.latency_asked} and ran {layers_run(answer):g} of "
+            f"{len(answer.groups_run or ())} layers"
+        ),
+    ),
+    (
+        lambda _, answer: not _indices_agree(answer),
+        lambda _, answer: f"list patches other than {answer.tokens_at_end} different ones of N, in order",
+    ),
+)
+"""What an answer's record may contradict, and how that is said of the first that does."""
 
 
 def _resolutions(answer: Answer) -> set[int | None]:
@@ -87,7 +110,7 @@ def _resolutions(answer: Answer) -> set[int | None]:
         budget = TokenBudget.parse(answer.budget_asked)
     except BudgetError:
         return set()
-    images = len(answer.kept_indices) if answer.kept_indices else 1
+    images = len(answer.kept_sets) if answer.kept_sets else 1
     if len(set(answer.tokens_per_image or ())) > 1:
         return {budget.resolve(answer.num_vision_tokens)}
     per_image = answer.num_vision_tokens // images
@@ -105,18 +128,15 @@ def _per_sample(cell: AnswerCell) -> bool:
 
 
 def _indices_agree(answer: Answer) -> bool:
-    if answer.kept_indices is None:
+    if answer.kept_sets is None:
         return True
-    images = len(answer.kept_indices)
+    images = len(answer.kept_sets)
     limits = answer.tokens_per_image or ((answer.num_vision_tokens or 0) // max(1, images),) * images
-    ordered = len(limits) == images and all(
-        list(image) == sorted(set(image)) and all(0 <= index < limit for index in image)
-        for image, limit in zip(answer.kept_indices, limits, strict=True)
-    )
     return (
-        ordered
+        len(limits) == images
+        and all(map(is_within, answer.kept_sets, limits))
         and sum(limits) == (answer.num_vision_tokens or 0)
-        and sum(map(len, answer.kept_indices)) == answer.tokens_at_end
+        and answer.num_kept == answer.tokens_at_end
     )
 
 
@@ -126,23 +146,31 @@ def same_selections(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]
     One of the two did not run: another branch did. Cells that leave the same layers out, or none, are compared.
     """
     for cells in file.groups.values():
+        choosing = {cell.label for cell in cells if _per_sample(cell)}
         for first, second in combinations(cells, 2):
             if first.selection == second.selection or first.schedule != second.schedule:
                 continue
-            if not (_per_sample(first) or _per_sample(second)):
-                continue
-            shared = first.by_sample.keys() & second.by_sample.keys()
-            pairs = [(first.by_sample[sample_id], second.by_sample[sample_id]) for sample_id in shared]
-            if len(pairs) >= MIN_SAMPLES_TO_COMPARE and all(
-                chose_some(a) and a.kept_indices == b.kept_indices for a, b in pairs
-            ):
+            if choosing & {first.label, second.label} and _kept_the_same(first, second):
                 yield first, second
+
+
+def _kept_the_same(first: AnswerCell, second: AnswerCell) -> bool:
+    """True if all samples that both answered, and there are some, kept the same patches in both, and not all."""
+    compared = 0
+    for sample_id, answer in first.by_sample.items():
+        other = second.by_sample.get(sample_id)
+        if other is None:
+            continue
+        if answer.kept_sets != other.kept_sets or not chose_some(answer):
+            return False
+        compared += 1
+    return compared >= MIN_SAMPLES_TO_COMPARE
 
 
 def chose_some(answer: Answer) -> bool:
     """True if a choice was made and recorded: some patches kept, some dropped."""
     total = answer.num_vision_tokens or 0
-    return answer.kept_indices is not None and 0 < sum(map(len, answer.kept_indices)) < total
+    return answer.kept_sets is not None and 0 < answer.num_kept < total
 
 
 def _check_by_answers(file: AnswerFile) -> Observation:
@@ -207,12 +235,14 @@ def check_selection_reads_input(file: AnswerFile) -> Observation:
     elsewhere = {cell.label for pair in same_selections(file) for cell in pair}
     evidence, judged = [], 0
     for cell in file.cells:
-        chosen = [answer.kept_indices for answer in cell.answered if chose_some(answer)]
-        if not _per_sample(cell) or len(chosen) < MIN_SAMPLES_TO_COMPARE:
+        if not _per_sample(cell):
+            continue
+        count, first, alike = _choices(cell)
+        if first is None or count < MIN_SAMPLES_TO_COMPARE:
             continue
         judged += 1
-        if len(set(chosen)) == 1 and cell.label not in elsewhere:
-            evidence.append(f"{cell.label}: all {len(chosen)} samples kept the same {len(_flat(chosen[0]))} patches")
+        if alike and cell.label not in elsewhere:
+            evidence.append(f"{cell.label}: all {count} samples kept the same {first.num_kept} patches")
     # Under a scheduler that draws, every method is answered in several draws, and may keep the same patches in all.
     drawing = {cell.selection for cell in file.cells if not cell.schedule and any(a.draw for a in cell.answers)}
     repeated = [cell.label for cell in file.cells if cell.selection in drawing and _draws_are_equal(cell)]
@@ -230,15 +260,28 @@ def check_selection_reads_input(file: AnswerFile) -> Observation:
     return passed(f"{judged} cells of methods that choose per sample; none kept one set of patches for all samples")
 
 
-def _draws_are_equal(cell: AnswerCell) -> bool:
-    """Draws that differ in nothing are one draw, counted several times."""
-    draws: dict[str, list[object]] = defaultdict(list)
+def _choices(cell: AnswerCell) -> tuple[int, Answer | None, bool]:
+    """Return how many answers chose patches, the first of them, and whether all chose as it did."""
+    count, first, alike = 0, None, True
     for answer in cell.answered:
         if chose_some(answer):
-            draws[answer.sample_id].append(answer.kept_indices)
-    several = [kept for kept in draws.values() if len(kept) > 1]
-    return len(several) >= MIN_SAMPLES_TO_COMPARE and all(len(set(kept)) == 1 for kept in several)
+            count, first = count + 1, first or answer
+            alike = alike and answer.kept_sets == first.kept_sets
+    return count, first, alike
 
 
-def _flat(kept: tuple[tuple[int, ...], ...] | None) -> list[int]:
-    return [index for image in kept or () for index in image]
+def _draws_are_equal(cell: AnswerCell) -> bool:
+    """Draws that differ in nothing are one draw, counted several times."""
+    first: dict[str, int] = {}
+    several = set[str]()
+    for answer in cell.answered:
+        if not chose_some(answer):
+            continue
+        kept = hash(answer.kept_sets)
+        if answer.sample_id not in first:
+            first[answer.sample_id] = kept
+        elif first[answer.sample_id] != kept:
+            return False
+        else:
+            several.add(answer.sample_id)
+    return len(several) >= MIN_SAMPLES_TO_COMPARE

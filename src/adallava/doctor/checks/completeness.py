@@ -21,7 +21,7 @@ def check_samples_complete(file: AnswerFile) -> Observation:
         everything = {answer.sample_id for cell in cells for answer in cell.answers}
         name = f" of task {group}" if group else ""
         for cell in cells:
-            missing, draws = _missing(cell, everything), _num_draws(cell)
+            missing, draws = _missing(cell, everything), cell.num_draws
             if missing:
                 what = "samples" if draws == 1 else f"answers in {draws} draws"
                 evidence.append(f"{cell.label} lacks {percent(len(missing), len(everything) * draws)} {what}{name}")
@@ -38,22 +38,24 @@ def check_samples_complete(file: AnswerFile) -> Observation:
     return passed(f"{len(file.cells)} cells of {sizes} samples, each sample once in each draw of each cell")
 
 
-def _num_draws(cell: AnswerCell) -> int:
-    return 1 + max((answer.draw for answer in cell.answers), default=0)
-
-
 def _missing(cell: AnswerCell, everything: set[str]) -> list[str]:
     """Samples that a draw of the cell lacks, once for each such draw."""
+    num_draws = cell.num_draws
+    if not cell.repeated and len(cell.answers) == len(everything) * num_draws:
+        return []
     there = {(answer.sample_id, answer.draw) for answer in cell.answers}
-    asked = product(sorted(everything), range(_num_draws(cell)))
+    asked = product(sorted(everything), range(num_draws))
     return [sample_id for sample_id, draw in asked if (sample_id, draw) not in there]
 
 
 def _repeated(cell: AnswerCell) -> list[str]:
     """Samples recorded twice alike in one draw; those answered differently are failure 6's."""
-    rows = Counter((answer.sample_id, answer.draw) for answer in cell.answers)
-    texts = Counter(key for key, _ in {((a.sample_id, a.draw), a.response) for a in cell.answers})
-    return list(dict.fromkeys(key[0] for key, count in rows.items() if count > 1 and texts[key] == 1))
+    responses: dict[tuple[str, int], set[str]] = defaultdict(set)
+    if cell.repeated:
+        for answer in cell.answers:
+            if (answer.sample_id, answer.draw) in cell.repeated:
+                responses[answer.sample_id, answer.draw].add(answer.response)
+    return list(dict.fromkeys(key[0] for key, texts in responses.items() if len(texts) == 1))
 
 
 def _absent_cells(file: AnswerFile) -> Iterator[str]:
@@ -83,8 +85,8 @@ def _selection_method(cell: AnswerCell) -> str | None:
 def _absent_draws(file: AnswerFile) -> Iterator[str]:
     asked = {summary.cell: summary.draws for summary in (file.results.cells if file.results is not None else ())}
     for cell in file.cells:
-        if _num_draws(cell) < asked.get(cell.label, 1):
-            yield f"{cell.label} has {_num_draws(cell)} draws, and results.json says {asked[cell.label]}"
+        if cell.num_draws < asked.get(cell.label, 1):
+            yield f"{cell.label} has {cell.num_draws} draws, and results.json says {asked[cell.label]}"
 
 
 def check_summary_matches(file: AnswerFile) -> Observation:
@@ -106,24 +108,29 @@ def check_summary_matches(file: AnswerFile) -> Observation:
 
 
 def _mismatches(cell: AnswerCell, summary: Cell) -> Iterator[str]:
-    by_sample: dict[str, list[float | None]] = defaultdict(list)
-    for answer in cell.answers:
-        by_sample[answer.sample_id].append(None if answer.failed else answer.score)
-    # A sample that failed in any draw has no score, as in the summary.
-    means = [fmean(scores) for draws in by_sample.values() if (scores := _all_scored(draws))]
-    mean = fmean(means) if means else None
+    means = _means(cell)
+    scored = [mean for mean in means.values() if mean is not None]
+    num_samples = len(means)
+    mean = fmean(scored) if scored else None
     stated = summary.accuracy.mean if summary.accuracy else None
     if (mean is None) != (stated is None) or not math.isclose(mean or 0.0, stated or 0.0, abs_tol=_TOLERANCE):
         yield f"{cell.label}: results.json says accuracy {stated}, the samples' mean score is {mean}"
     counts = {
-        "samples": (summary.num_samples, len(by_sample)),
-        "failed": (summary.num_failed, len(by_sample) - len(means)),
+        "samples": (summary.num_samples, num_samples),
+        "failed": (summary.num_failed, num_samples - len(scored)),
     }
     for name, (stated_count, counted) in counts.items():
         if stated_count != counted:
             yield f"{cell.label}: results.json counts {stated_count} {name}, the samples {counted}"
 
 
-def _all_scored(draws: list[float | None]) -> list[float]:
-    scored = [score for score in draws if score is not None]
-    return scored if len(scored) == len(draws) else []
+def _means(cell: AnswerCell) -> dict[str, float | None]:
+    """Return each sample's mean score over its draws; None where it failed in any draw, as in the summary."""
+    sums: dict[str, float | None] = {}
+    times = Counter[str]()
+    for answer in cell.answers:
+        if answer.sample_id in sums:
+            times[answer.sample_id] += 1
+        before, score = sums.get(answer.sample_id, 0.0), None if answer.failed else answer.score
+        sums[answer.sample_id] = None if before is None or score is None else before + score
+    return {key: None if total is None else total / (1 + times[key]) for key, total in sums.items()}

@@ -4,10 +4,10 @@ One cause, one finding: every empty answer is put into exactly one class, and ea
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from adallava.doctor.answers import EMPTY_SHARE_LIMIT, Answer, AnswerCell, AnswerFile, percent
+from adallava.doctor.answers import EMPTY_SHARE_LIMIT, Answer, AnswerCell, AnswerFile, Sightings, percent
 from adallava.doctor.findings import Observation, Severity, found, not_visible, passed
 from adallava.doctor.tails import tails_of_answers, tails_of_questions
 from adallava.records import Results
@@ -22,28 +22,34 @@ _MIN_ECHO_CHARACTERS = 12
 _BREAKS_OF_HARNESS: tuple[EmptyClass, ...] = ("cut", "uncounted", "unknown")
 
 
-@dataclass(frozen=True)
+@dataclass
 class EmptyGroup:
-    """The empty answers of one class in one cell."""
+    """The empty answers of one class, or several, in one cell."""
 
     cell: AnswerCell
-    answers: tuple[Answer, ...]
+    seen: Sightings = field(default_factory=Sightings)
+    lengths: set[int] = field(default_factory=set)
+    num_scored: int = 0
+    score: float = 0.0
+
+    def add(self, answer: Answer) -> None:
+        """Count one more."""
+        self.seen.add(answer)
+        if answer.answer_length is not None:
+            self.lengths.add(answer.answer_length)
+        if answer.score is not None:
+            self.num_scored += 1
+            self.score += answer.score
 
     @property
     def share(self) -> float:
         """Of the cell's samples that did not fail."""
-        return len(self.answers) / len(self.cell.answered)
-
-    @property
-    def ids(self) -> list[str]:
-        """Examples as `sample in cell`."""
-        return [f"{answer.sample_id} in {self.cell.label}" for answer in self.answers]
+        return self.seen.count / len(self.cell.answered)
 
     def line(self) -> str:
         """One line of evidence: count, share, and the score reported over them all the same."""
-        scores = [answer.score for answer in self.answers if answer.score is not None]
-        scored = f", scored {sum(scores) / len(scores):.3f} on average" if scores else ", without a score"
-        return f"{self.cell.label}: {percent(len(self.answers), len(self.cell.answered))} empty{scored}"
+        scored = f", scored {self.score / self.num_scored:.3f} on average" if self.num_scored else ", without a score"
+        return f"{self.cell.label}: {percent(self.seen.count, len(self.cell.answered))} empty{scored}"
 
 
 def empty_class(answer: Answer, *, causes_recorded: bool) -> EmptyClass:
@@ -73,13 +79,12 @@ def empty_groups(file: AnswerFile, *classes: EmptyClass) -> tuple[EmptyGroup, ..
     causes_recorded = file.form == "run-folder"
     groups = []
     for cell in file.cells:
-        answers = tuple(
-            answer
-            for answer in cell.answered
-            if answer.empty and empty_class(answer, causes_recorded=causes_recorded) in classes
-        )
-        if answers:
-            groups.append(EmptyGroup(cell, answers))
+        group = EmptyGroup(cell)
+        for answer in cell.answered if cell.num_empty else ():
+            if answer.empty and empty_class(answer, causes_recorded=causes_recorded) in classes:
+                group.add(answer)
+        if group.seen.count:
+            groups.append(group)
     return tuple(groups)
 
 
@@ -114,9 +119,8 @@ def check_empties_scored(file: AnswerFile) -> Observation:
     if evidence:
         only_unknown = file.form == "lmms-eval"
         severity: Severity = "cannot-tell" if only_unknown else "harness-bug"
-        return found(severity, evidence, [name for group in groups for name in group.ids])
-    empties = sum(answer.empty for answer in file.answers)
-    total = sum(1 for _ in file.answers)
+        return found(severity, evidence, [name for group in groups for name in group.seen.names])
+    empties, total = sum(cell.num_empty for cell in file.cells), sum(len(cell.answers) for cell in file.cells)
     return passed(f"{percent(empties, total)} of the answers are empty, and each has a cause or is too rare")
 
 
@@ -126,11 +130,11 @@ def _unflagged(file: AnswerFile, results: Results) -> Iterator[str]:
         cell = cells.get(summary.cell)
         if cell is None:
             continue
-        empties = sum(answer.empty for answer in cell.answered)
+        empties = cell.num_empty
         noticed = sum(count for cause, count in summary.empties.items() if cause != "error")
         if noticed != empties:
             yield f"{cell.label}: {empties} answers are empty, and results.json counts {noticed}"
-        if cell.share(lambda answer: answer.empty) > EMPTY_SHARE_LIMIT and not summary.flagged:
+        if empties > EMPTY_SHARE_LIMIT * len(cell.answered) and not summary.flagged:
             counted = percent(empties, len(cell.answered))
             accuracy = f"{summary.accuracy.mean:.3f}" if summary.accuracy else "none"
             yield f"{cell.label}: {counted} empty, yet results.json has accuracy {accuracy} without a flag"
@@ -143,7 +147,7 @@ def check_answers_cut(file: AnswerFile) -> Observation:
         # One or two special tokens and an EOS look alike there: only a share tells.
         groups = _over_limit(groups)
     evidence = [f"{group.line()}; their token counts are {_lengths(group)}" for group in groups]
-    examples = [name for group in groups for name in group.ids]
+    examples = [name for group in groups for name in group.seen.names]
     for cell in file.cells:
         for line, ids in (tails_of_answers(cell), _echoes(cell)):
             if line:
@@ -167,7 +171,7 @@ def _check_tails_of_questions(file: AnswerFile) -> Observation | None:
 
 def _nothing_cut(file: AnswerFile) -> Observation:
     if all(answer.answer_length is None for answer in file.answers):
-        if any(answer.empty for answer in file.answers):
+        if any(cell.num_empty for cell in file.cells):
             return not_visible("there are empty answers, but no count of generated tokens to compare them with")
         return passed("no answer is empty, the tail of a right one, or an echo of its prompt (no token counts)")
     if not any(answer.targets for answer in file.answers):
@@ -179,29 +183,31 @@ def _nothing_cut(file: AnswerFile) -> Observation:
 
 
 def _lengths(group: EmptyGroup) -> str:
-    lengths = sorted({answer.answer_length for answer in group.answers if answer.answer_length is not None})
+    lengths = sorted(group.lengths)
     return ", ".join(map(str, lengths[:5])) + (", …" if len(lengths) > 5 else "")
 
 
 def _echoes(cell: AnswerCell) -> tuple[str | None, list[str]]:
     """Answers that hold their own question: the prompt was not cut off."""
-    ids = [
-        answer.sample_id
+    seen = Sightings.of(
+        answer
         for answer in cell.answered
         if answer.question
         and len(answer.question) >= _MIN_ECHO_CHARACTERS
         and answer.question.strip() in answer.response
-    ]
-    if len(ids) <= _ECHO_SHARE * len(cell.answered):
+    )
+    if seen.count <= _ECHO_SHARE * len(cell.answered):
         return None, []
-    return f"{cell.label}: {percent(len(ids), len(cell.answered))} of the answers repeat the prompt", ids
+    return f"{cell.label}: {percent(seen.count, len(cell.answered))} of the answers repeat the prompt", [
+        *seen.by_sample
+    ]
 
 
 def check_full_budget(file: AnswerFile) -> Observation:
     """Failure 4: the full budget takes a path of its own and answers otherwise, or nothing."""
     groups = _full_only(file)
     evidence = [f"{group.line()}, while every smaller budget answers" for group in groups]
-    examples = [name for group in groups for name in group.ids]
+    examples = [name for group in groups for name in group.seen.names]
     compared = 0
     for group, cells in file.groups.items():
         reference = file.full_cell(group)
@@ -249,10 +255,12 @@ def check_first_token_eos(file: AnswerFile) -> Observation:
         free = [cell.label for cell in file.cells if cell.label not in touched]
         evidence = [group.line() + "; the first new token was EOS" for group in groups]
         evidence.append(f"without any: {', '.join(free)}" if free else "no cell is free of it")
-        return found("model-finding" if free else "cannot-tell", evidence, [n for group in groups for n in group.ids])
+        return found(
+            "model-finding" if free else "cannot-tell", evidence, [n for group in groups for n in group.seen.names]
+        )
     if file.form == "lmms-eval" and all(answer.answer_length is None for answer in file.answers):
         return not_visible("the lines hold no count of generated tokens, so a lone EOS cannot be told from no token")
-    rare = sum(len(group.answers) for group in all_groups)
+    rare = sum(group.seen.count for group in all_groups)
     return passed(f"{rare} answers began with EOS, in no cell more than {100 * EMPTY_SHARE_LIMIT:g} %")
 
 
@@ -261,5 +269,5 @@ def check_blank_answers(file: AnswerFile) -> Observation:
     groups = _over_limit(empty_groups(file, "blank"))
     if groups:
         evidence = [group.line() + "; only white space or special tokens" for group in groups]
-        return found("model-finding", evidence, [name for group in groups for name in group.ids])
+        return found("model-finding", evidence, [name for group in groups for name in group.seen.names])
     return passed(f"in no cell more than {100 * EMPTY_SHARE_LIMIT:g} % of the answers")

@@ -10,10 +10,13 @@ def check_engines(file: AnswerFile) -> Observation:
     """Additional: which engine ran each answer. Cells that different ones ran do not compare in milliseconds."""
     if file.form != "run-folder":
         return not_visible("lmms-eval's samples do not name engines")
-    answered = [(cell.label, answer.engine) for cell in file.cells for answer in cell.answered]
-    if not answered:
+    ran = Counter((cell.label, answer.engine) for cell in file.cells for answer in cell.answered)
+    if not ran:
         return not_visible("no sample was answered")
-    counts = Counter(engine for _, engine in answered if engine is not None)
+    counts = Counter[str]()
+    for (_, engine), count in ran.items():
+        if engine is not None:
+            counts[engine] += count
     if not counts:
         return not_visible("no answer names the engine that ran it: an older version wrote this folder")
     asked = "" if file.config is None else f", {file.config.engine} preferred"
@@ -21,9 +24,9 @@ def check_engines(file: AnswerFile) -> Observation:
     if len(counts) > 1:
         usual, _ = counts.most_common(1)[0]
         for other in sorted(set(counts) - {usual}):
-            cells = dict.fromkeys(label for label, engine in answered if engine == other)
+            cells = dict.fromkeys(label for label, engine in ran if engine == other)
             evidence.append(f"{other}: {', '.join(cells)}. Their milliseconds are not comparable with the others'")
-    unnamed = len(answered) - sum(counts.values())
+    unnamed = ran.total() - counts.total()
     if unnamed:
         evidence.append(f"{unnamed} answers name none: an older version wrote them")
     return passed(*evidence)

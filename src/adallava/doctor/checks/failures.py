@@ -2,9 +2,10 @@
 
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Literal
 
-from adallava.doctor.answers import Answer, AnswerFile, percent
+from adallava.doctor.answers import Answer, AnswerFile, Sightings, percent
 from adallava.doctor.findings import Observation, found, not_visible, passed
 
 ErrorClass = Literal["devices", "placeholders", "off-by-one", "other"]
@@ -36,27 +37,43 @@ def error_class(message: str) -> ErrorClass:
     return "placeholders" if _PLACEHOLDERS.search(message) else "other"
 
 
-def failed_as(file: AnswerFile, kind: ErrorClass) -> list[Answer]:
+@dataclass
+class Failures:
+    """Failed samples, and what their errors say."""
+
+    seen: Sightings = field(default_factory=Sightings)
+    messages: Counter[str] = field(default_factory=Counter)
+
+    def add(self, answer: Answer) -> None:
+        """Count one more."""
+        self.seen.add(answer)
+        if answer.error:
+            self.messages[(answer.error.splitlines() or [""])[0][:200]] += 1
+
+    def lines(self) -> list[str]:
+        """Evidence: each error message with how often it was recorded, the most frequent first."""
+        return [f"{count} samples failed with: {message}" for message, count in self.messages.most_common(3)]
+
+
+def failed_as(file: AnswerFile, kind: ErrorClass) -> Failures:
     """The failed samples whose error is of the given class."""
-    return [answer for answer in file.answers if answer.error and error_class(answer.error) == kind]
-
-
-def error_lines(answers: list[Answer]) -> list[str]:
-    """Evidence: each error message with how often it was recorded, the most frequent first."""
-    counted = Counter((answer.error or "").splitlines()[0][:200] for answer in answers if answer.error)
-    return [f"{count} samples failed with: {message}" for message, count in counted.most_common(3)]
+    failures = Failures()
+    for answer in file.answers:
+        if answer.error and error_class(answer.error) == kind:
+            failures.add(answer)
+    return failures
 
 
 def check_devices(file: AnswerFile) -> Observation:
     """Failure 8: parts of the model, or their inputs, on two devices."""
     failed = failed_as(file, "devices")
     # Some wrappers of lmms-eval write the exception where the answer should be.
-    written = [answer for answer in file.answers if _DEVICES.search(answer.response)]
-    if failed or written:
-        evidence = error_lines(failed)
-        if written:
-            evidence.append(f"{len(written)} answers are an error message: {written[0].response[:200]}")
-        return found("harness-bug", evidence, [f"{answer.sample_id} in {answer.cell}" for answer in failed + written])
+    written = Sightings.of(answer for answer in file.answers if _DEVICES.search(answer.response))
+    if failed.seen.count or written.count:
+        evidence = failed.lines()
+        if written.count:
+            evidence.append(f"{written.count} answers are an error message: {written.first.response[:200]}")
+        return found("harness-bug", evidence, failed.seen.names + written.names)
     if file.form == "lmms-eval":
         return not_visible("lmms-eval does not record errors with its samples; see its log")
     return passed("no recorded error speaks of devices")
@@ -64,12 +81,13 @@ def check_devices(file: AnswerFile) -> Observation:
 
 def check_failed_samples(file: AnswerFile) -> Observation:
     """Additional: samples that failed for any other reason."""
-    failed = [answer for answer in file.answers if answer.failed]
-    others = [answer for answer in failed if answer.error is None or error_class(answer.error) == "other"]
-    total = sum(1 for _ in file.answers)
-    if others:
-        evidence = [f"{percent(len(others), total)} failed", *error_lines(others)]
-        return found("cannot-tell", evidence, [f"{answer.sample_id} in {answer.cell}" for answer in others])
+    others, total = Failures(), 0
+    for answer in file.answers:
+        total += 1
+        if answer.failed and (answer.error is None or error_class(answer.error) == "other"):
+            others.add(answer)
+    if others.seen.count:
+        return found("cannot-tell", [f"{percent(others.seen.count, total)} failed", *others.lines()], others.seen.names)
     if file.form == "lmms-eval":
         return not_visible("lmms-eval does not record errors with its samples; a failed one looks empty")
     return passed(f"{total} answers, none failed for an unexplained reason")

@@ -7,7 +7,7 @@ prompt's length at several budgets must fit *some* N.
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,10 +18,11 @@ from adallava.doctor.answers import (
     Answer,
     AnswerCell,
     AnswerFile,
+    Sightings,
     percent,
     same_answers,
 )
-from adallava.doctor.checks.failures import ErrorClass, error_lines, failed_as
+from adallava.doctor.checks.failures import ErrorClass, failed_as
 from adallava.doctor.findings import Observation, found, not_visible, passed
 from adallava.errors import BudgetError
 
@@ -39,19 +40,19 @@ class LengthDeviation:
     Attributes:
         cell: where.
         fault: what the differences look like.
-        answers: the deviating ones.
+        seen: the deviating ones.
         differences: tokens by which their text parts differ, distinct values.
     """
 
     cell: AnswerCell
     fault: LengthFault
-    answers: tuple[Answer, ...]
+    seen: Sightings
     differences: tuple[int, ...]
 
     def line(self) -> str:
         """One line of evidence."""
         shown = ", ".join(f"{difference:+d}" for difference in self.differences[:5])
-        count = percent(len(self.answers), len(self.cell.answered))
+        count = percent(self.seen.count, len(self.cell.answered))
         return f"{self.cell.label}: in {count} the prompt's text part is off by {shown} tokens"
 
 
@@ -76,42 +77,57 @@ def length_deviations(file: AnswerFile) -> tuple[LengthDeviation, ...]:
 
 
 def _reference_lengths(reference: AnswerCell | None, cells: Iterable[AnswerCell]) -> Mapping[str, int]:
-    lengths: dict[str, list[int]] = defaultdict(list)
-    for cell in [reference] if reference is not None else cells:
+    told = [reference] if reference is not None else list(cells)
+    first: dict[str, int] = {}
+    varying: dict[str, list[int]] = {}
+    for sample_id, length in _text_lengths(told):
+        if first.setdefault(sample_id, length) != length:
+            varying[sample_id] = []
+    if varying:
+        for sample_id, length in _text_lengths(told):
+            if sample_id in varying:
+                varying[sample_id].append(length)
+    return first | {sample_id: max(set(values), key=values.count) for sample_id, values in varying.items()}
+
+
+def _text_lengths(cells: Iterable[AnswerCell]) -> Iterator[tuple[str, int]]:
+    for cell in cells:
         for answer in cell.answered:
             length = text_length(answer)
             if length is not None:
-                lengths[answer.sample_id].append(length)
-    return {sample_id: max(set(values), key=values.count) for sample_id, values in lengths.items()}
+                yield answer.sample_id, length
 
 
 def _deviation(cell: AnswerCell, expected: Mapping[str, int], reference: AnswerCell | None) -> LengthDeviation | None:
-    deviating: list[tuple[Answer, int]] = []
+    seen = Sightings()
+    differences: set[int] = set()
+    by_budget = True
     for answer in cell.answered:
         length = text_length(answer)
-        if length is None or answer.sample_id not in expected:
+        if length is None or length == expected.get(answer.sample_id, length):
             continue
-        if length != expected[answer.sample_id]:
-            deviating.append((answer, length - expected[answer.sample_id]))
-    if not deviating:
+        seen.add(answer)
+        difference = length - expected[answer.sample_id]
+        differences.add(difference)
+        by_budget = by_budget and difference == (answer.num_vision_tokens or 0) - (answer.tokens_kept or 0)
+    if not seen.count:
         return None
-    answers = tuple(answer for answer, _ in deviating)
-    differences = tuple(sorted({difference for _, difference in deviating}))
-    return LengthDeviation(cell, _fault(deviating, cell, reference), answers, differences)
+    fault = _fault(differences, seen.count, cell, reference, by_budget=by_budget)
+    return LengthDeviation(cell, fault, seen, tuple(sorted(differences)))
 
 
-def _fault(deviating: list[tuple[Answer, int]], cell: AnswerCell, reference: AnswerCell | None) -> LengthFault:
-    if all(abs(difference) == 1 for _, difference in deviating):
+def _fault(
+    differences: Collection[int], count: int, cell: AnswerCell, reference: AnswerCell | None, *, by_budget: bool
+) -> LengthFault:
+    """Say what the differences of so many answers look like; `by_budget` if each is N - K."""
+    if all(abs(difference) == 1 for difference in differences):
         return "off-by-one"
-    if any(difference != (a.num_vision_tokens or 0) - (a.tokens_kept or 0) for a, difference in deviating):
+    if not by_budget:
         return "mismatch"
-    answers_are_the_full_models = (
-        reference is not None
-        and len(deviating) >= MIN_SAMPLES_TO_COMPARE
-        and len(deviating) == len(cell.answered)
-        and all(a.response == reference.by_sample[a.sample_id].response for a, _ in deviating)
-    )
-    return "budget-ignored" if answers_are_the_full_models else "unshortened"
+    if reference is None or count < MIN_SAMPLES_TO_COMPARE or count < len(cell.answered):
+        return "unshortened"
+    full = {sample_id: answer.response for sample_id, answer in reference.by_sample.items()}
+    return "budget-ignored" if all(a.response == full[a.sample_id] for a in cell.answered) else "unshortened"
 
 
 def fits_one_n(lengths: Mapping[TokenBudget, int], shift: int) -> bool:
@@ -200,13 +216,12 @@ def check_off_by_one(file: AnswerFile) -> Observation:
 
 def _check(file: AnswerFile, *, faults: tuple[LengthFault, ...], error: ErrorClass, healthy: str) -> Observation:
     failed = failed_as(file, error)
-    evidence = error_lines(failed)
-    examples = [f"{answer.sample_id} in {answer.cell}" for answer in failed]
+    evidence, examples = failed.lines(), failed.seen.names
     if file.form == "lmms-eval":
         return _check_counted(file, faults, healthy, evidence, examples)
     deviations = [deviation for deviation in length_deviations(file) if deviation.fault in faults]
     evidence.extend(deviation.line() for deviation in deviations)
-    examples.extend(f"{a.sample_id} in {a.cell}" for deviation in deviations for a in deviation.answers)
+    examples.extend(name for deviation in deviations for name in deviation.seen.names)
     if evidence:
         return found("harness-bug", evidence, examples)
     if all(len(cells) < 2 for cells in file.groups.values()):

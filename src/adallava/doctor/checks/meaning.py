@@ -66,8 +66,8 @@ class _Group:
 
     def scores(self, cell: AnswerCell, ids: Sequence[str]) -> NDArray[np.float64]:
         """Return a cell's scores of samples, NaN where there is none."""
-        judged = {sample_id: answer for sample_id, answer in cell.by_sample.items() if not self.is_cut(answer)}
-        scores = [judged[sample_id].score if sample_id in judged else None for sample_id in ids]
+        judged = {sample_id: answer.score for sample_id, answer in cell.by_sample.items() if not self.is_cut(answer)}
+        scores = [judged.get(sample_id) for sample_id in ids]
         return np.array([np.nan if score is None else score for score in scores], dtype=np.float64)
 
 
@@ -146,6 +146,10 @@ def _metric(file: AnswerFile, full: AnswerCell) -> Metric | None:
     named = None if file.config is None else METRICS.get(file.config.metric or "")
     if named is not None:
         return named
-    exact, scored = METRICS[EXACT_MATCH], [answer for answer in full.answered if answer.score is not None]
-    alike = all(answer.targets and exact(answer.response, answer.targets) == answer.score for answer in scored)
-    return exact if scored and alike else None
+    exact, any_scored = METRICS[EXACT_MATCH], False
+    for answer in full.answered:
+        if answer.score is not None:
+            any_scored = True
+            if not answer.targets or exact(answer.response, answer.targets) != answer.score:
+                return None
+    return exact if any_scored else None

@@ -20,6 +20,8 @@ GIVEN_UP = 3
 """Times that a lease of a single sample is lost before the sample has failed."""
 
 WorkerId = Hashable
+Place = Hashable
+"""What workers share that see the same files."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Lease:
         stop: the one behind the last.
         missing: ids of those that have no answer yet.
         losses: how often it, or what it was cut from, was lost while a worker was at it.
+        doubted: the place where all of it failed, if another is to try; None if not.
     """
 
     plan: int
@@ -41,6 +44,7 @@ class Lease:
     stop: int
     missing: frozenset[str]
     losses: int = 0
+    doubted: Place | None = None
 
 
 class LeaseBook:
@@ -67,9 +71,14 @@ class LeaseBook:
         """Whether nothing is left to hand out, and nobody holds anything."""
         return not any(self._held.values()) and not self.failed and not self._has_pending()
 
-    def take(self, worker: WorkerId) -> Lease | None:
-        """Return the next lease for a worker, which holds it from now on; None if all are taken."""
-        lease = self._next_for(worker)
+    def take(self, worker: WorkerId, place: Place | None = None) -> Lease | None:
+        """Return the next lease for a worker, which holds it from now on; None if all are taken.
+
+        Args:
+            worker: who asks.
+            place: where it is; None where there is no other, and it takes what failed there, too.
+        """
+        lease = self._next_for(worker, place)
         if lease is not None:
             self._held.setdefault(worker, deque()).append(lease)
         return lease
@@ -87,6 +96,10 @@ class LeaseBook:
         for held in self._held.values():
             if lease in held:
                 held.remove(lease)
+
+    def doubt(self, lease: Lease, failed: frozenset[str], place: Place) -> None:
+        """Have samples of a lease that failed at one place answered at another, before they count as failed."""
+        self._again.append(replace(lease, missing=failed, doubted=place))
 
     def holds(self, worker: WorkerId, lease: Lease) -> bool:
         """Return whether the answers of a lease are still waited for from a worker."""
@@ -133,10 +146,12 @@ class LeaseBook:
         losses = AS_IT_IS if stop - start > 1 else lease.losses
         return replace(lease, start=start, stop=stop, missing=missing, losses=losses)
 
-    def _next_for(self, worker: WorkerId) -> Lease | None:
-        if self._again:
-            return self._again.popleft()
-        if not self._has_pending():
+    def _next_for(self, worker: WorkerId, place: Place | None) -> Lease | None:
+        for lease in self._again:
+            if place is None or lease.doubted != place:
+                self._again.remove(lease)
+                return lease
+        if not self._has_fresh():
             return None
         own = self._kept_for.get(worker)
         if own:
@@ -149,8 +164,12 @@ class LeaseBook:
         return max(self._kept_for.values(), key=len).pop()
 
     def _has_pending(self) -> bool:
-        """Return whether a lease can be handed out, beginning the next turn if this one is used up."""
-        while not (self._again or self._free or any(self._kept_for.values())):
+        """Return whether a lease is there that nobody holds."""
+        return bool(self._again) or self._has_fresh()
+
+    def _has_fresh(self) -> bool:
+        """Return whether there is one that nobody has held, beginning the next turn if this one is used up."""
+        while not (self._free or any(self._kept_for.values())):
             turn = next(self._turns, None)
             if turn is None:
                 return False

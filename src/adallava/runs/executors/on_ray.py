@@ -4,18 +4,18 @@ What a worker is given is at least once answered; the journal makes it once: of 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from adallava.errors import InputError
-from adallava.records.journal import Journal, answer_lines
+from adallava.records.journal import AnswerLine, Journal, answer_lines
 from adallava.records.run_identity import differences
 from adallava.runs.answering import failed_record
 from adallava.runs.executors.executor_contract import ProcessEndedError
 from adallava.runs.executors.leases import LeaseBook
-from adallava.runs.executors.ray_cluster import RayLaunch, connected
+from adallava.runs.executors.ray_cluster import LOCAL, RayLaunch, connected, describe_cluster
 from adallava.runs.executors.ray_crew import Crew, Heard, Member
 from adallava.runs.executors.ray_worker import Arrival
 from adallava.runs.executors.shares import clear_standings
@@ -72,16 +72,14 @@ class RayExecutor:
         self._reported: set[str] = set()
 
     def __enter__(self) -> Self:
-        """Connect to the cluster."""
-        ray = self._exit.enter_context(connected(self._launch, self._request.output))
-        self._crew = Crew(ray, self._launch, self._request, self._prepare)
+        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the workers, and leave the cluster."""
-        for member in list(self.crew.members):
+        for member in list(self._crew.members if self._crew is not None else ()):
             self.crew.dismiss(member)
         self._exit.close()
 
@@ -92,7 +90,8 @@ class RayExecutor:
         return self._crew
 
     def load(self, observer: SweepObserver) -> Described:
-        """Begin workers, and take from the first that has loaded what the sweep is; see `Executor.load`."""
+        """Connect, begin workers, and take from the first that has loaded what the sweep is; see `Executor.load`."""
+        self._connect(observer)
         deadline = time.monotonic() + ALONE_S
         refused = ""
         while self._described is None:
@@ -105,6 +104,15 @@ class RayExecutor:
             if self._described is None and time.monotonic() > deadline:
                 raise ProcessEndedError(f"no worker has begun within {ALONE_S:.0f} s: is the cluster busy?")
         return self._described
+
+    def _connect(self, observer: SweepObserver) -> None:
+        alone = self._launch.address == LOCAL
+        if alone:
+            observer.note("a Ray cluster of this machine alone starts, for this sweep; --address joins a running one")
+        ray = self._exit.enter_context(connected(self._launch, self._request.output))
+        if not alone:
+            observer.note(f"Ray cluster: {describe_cluster(ray, self._launch, self._request.config.device)}")
+        self._crew = Crew(ray, self._launch, self._request, self._prepare)
 
     def answer(self, journal: Journal, observer: SweepObserver) -> None:
         """Hand out leases until every answer is in the journal; see `Executor.answer`."""
@@ -139,10 +147,12 @@ class RayExecutor:
         assert self._described is not None
         plans = self._described.plans
         ready = [member for member in self.crew.members if member.ready]
+        several = len({member.node_id for member in ready}) > 1
         # Round by round: at the end nobody holds two while another holds none.
         for depth in range(1, ASKED_AHEAD + 1):
             for member in ready:
-                lease = book.take(member) if len(member.asked) < depth else None
+                place = member.node_id if several else None
+                lease = book.take(member, place) if len(member.asked) < depth else None
                 if lease is None and copies and not member.asked:
                     slow = next((other for other in ready if other.asked), None)
                     lease = None if slow is None else book.take_copy(member, slow)
@@ -157,7 +167,7 @@ class RayExecutor:
     def _take_in(self, heard: list[Heard], book: LeaseBook, journal: Journal, observer: SweepObserver) -> None:
         """Put what came back into the journal, all of it in one write, and give out again what did not."""
         assert self._described is not None
-        lines = [line for one in heard for line in one.lines]
+        lines = [line for one in heard for line in self._believed(one, book, observer)]
         for one in heard:
             self._note_coming_and_going(one, observer)
             if one.gone:
@@ -179,6 +189,20 @@ class RayExecutor:
         for one in heard:
             if one.lease is not None and not one.failed:
                 book.settle(one.lease)
+
+    def _believed(self, heard: Heard, book: LeaseBook, observer: SweepObserver) -> Sequence[AnswerLine]:
+        """Return what came back, but for samples that failed where another host may see more: a picture, or a GPU."""
+        member, lease = heard.member, heard.lease
+        failed = frozenset(line.key[1] for line in heard.lines if line.failed)
+        if lease is None:
+            return ()
+        if failed and lease.doubted is None and self.crew.has_others_than(member.node_id):
+            book.doubt(lease, failed, member.node_id)
+            return [line for line in heard.lines if not line.failed]
+        if lease.doubted not in (None, member.node_id) and len(failed) < len(heard.lines):
+            there = self.crew.host_of(lease.doubted)
+            self._once(observer, f"{member.host} answered samples that failed on {there}: does that one lack pictures?")
+        return heard.lines
 
     def _note_coming_and_going(self, heard: Heard, observer: SweepObserver) -> None:
         member = heard.member

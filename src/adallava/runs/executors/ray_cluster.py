@@ -2,8 +2,12 @@
 
 import importlib
 import logging
+import math
 import os
+import re
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +19,11 @@ from adallava.errors import InputError
 
 DEFAULT_PORT = 6379
 """Of `ray start --head`."""
+
+_ADDRESS = re.compile(r"(ray://)?[^\s:/]+(:\d{1,5})?|\[[\da-fA-F:]+\](:\d{1,5})?")
+
+LEAST_SHARE = 0.0001
+"""Of a GPU, as Ray counts them: it refuses a number with more places."""
 
 KNOCK_S = 10.0
 
@@ -40,16 +49,18 @@ class RayLaunch:
     working_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what can hold no worker.
+        """Refuse what can hold no worker, or is no address.
 
         Raises:
             InputError: naming the option and its value.
         """
+        if not _ADDRESS.fullmatch(self.address):
+            raise InputError(f"--address is {self.address!r}: give auto, HOST or HOST:PORT, such as 10.0.0.1:6379")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"--workers is {self.workers}: give at least 1")
-        if not self.gpus_per_worker > 0 or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
+        if not self.gpus_per_worker >= LEAST_SHARE or (self.gpus_per_worker > 1 and self.gpus_per_worker % 1):
             raise InputError(
-                f"--gpus-per-worker is {self.gpus_per_worker}: give a whole number, or a share between 0 and 1"
+                f"--gpus-per-worker is {self.gpus_per_worker}: give a whole number, or a share from {LEAST_SHARE} to 1"
             )
         if self.working_dir is not None and not self.working_dir.is_dir():
             raise InputError(f"--working-dir {self.working_dir} is no folder")
@@ -118,7 +129,7 @@ def connected(launch: RayLaunch, output: Path) -> Iterator[Any]:
         return
     try:
         _knock(launch.address)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _own_end():
             warnings.simplefilter("ignore")
             ray.init(
                 address=_full_address(launch.address),
@@ -127,15 +138,34 @@ def connected(launch: RayLaunch, output: Path) -> Iterator[Any]:
                 logging_level=logging.ERROR,
                 include_dashboard=False if launch.address == LOCAL else None,
             )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"no Ray cluster can be used at --address {launch.address} ({' '.join(str(error).split())[:300]}): start "
-            "one by `ray start --head` on its first host, and run this on one of its hosts"
-        ) from error
+    except Exception as error:  # Ray has bare ones, as where a node does not come up in time
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+        if launch.address == LOCAL:
+            raise InputError(
+                f"no Ray cluster can be started on this machine ({why}): try again when it is less busy, or start "
+                "one by `ray start --head` and give --address auto"
+            ) from error
+        fix = "start one by `ray start --head` on its first host, and run this on one of its hosts"
+        if "ersion mismatch" in why:
+            fix = "every host, and this one, takes the same versions of Ray and Python"
+        raise InputError(f"no Ray cluster can be used at --address {launch.address} ({why}): {fix}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def describe_cluster(ray: Any, launch: RayLaunch, device: str | None) -> str:
+    """Return where the cluster is, and how many workers it has room for."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    room = sum(node.slots for node in nodes_of(ray, launch, device))
+    gpus = int(sum(node["Resources"].get("GPU", 0) for node in nodes))
+    workers = room if launch.workers is None else min(room, launch.workers)
+    told = f"{ray.get_runtime_context().gcs_address}, {len(nodes)} host{'s' * (len(nodes) != 1)}, {gpus} GPUs"
+    if workers:
+        return f"{told}, room for {workers} workers"
+    needs = resources_of(launch, uses_gpus(device, [node["Resources"] for node in nodes]))
+    return f"{told}, and room for none yet: a worker takes {needs['num_cpus']} CPU and {needs['num_gpus']:g} GPUs"
 
 
 def nodes_of(ray: Any, launch: RayLaunch, device: str | None) -> list[Node]:
@@ -152,7 +182,13 @@ def uses_gpus(device: str | None, resources: list[dict[str, float]]) -> bool:
 
 def resources_of(launch: RayLaunch, on_gpus: bool) -> dict[str, float]:
     """Return what a worker asks of its node."""
-    return {"num_cpus": 1, "num_gpus": launch.gpus_per_worker if on_gpus else 0}
+    return {"num_cpus": 1, "num_gpus": _share(launch) if on_gpus else 0}
+
+
+def _share(launch: RayLaunch) -> float:
+    """Return what a worker takes of the GPUs, rounded down to what Ray counts: of a third, three fit."""
+    asked = launch.gpus_per_worker
+    return asked if asked >= 1 else round(math.floor(asked * 10_000 + 1e-6) / 10_000, 4)
 
 
 def _slots(resources: dict[str, float], launch: RayLaunch, on_gpus: bool) -> int:
@@ -162,6 +198,19 @@ def _slots(resources: dict[str, float], launch: RayLaunch, on_gpus: bool) -> int
     # A share fits into one GPU a whole number of times, and never across two.
     gpus, share = int(resources.get("GPU", 0)), launch.gpus_per_worker
     return min(cpus, gpus * int(1 / share + 1e-9) if share <= 1 else gpus // int(share))
+
+
+@contextmanager
+def _own_end() -> Iterator[None]:
+    """Keep what this process does at SIGTERM: connecting, Ray puts in its place an end without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:

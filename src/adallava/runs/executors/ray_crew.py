@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,7 @@ class Crew:
         self._failed_starts: Counter[str] = Counter()
         self._deaths: Counter[str] = Counter()
         self._left_alone: set[str] = set()
+        self._hosts: dict[str, str] = {}
         self.members: list[Member] = []
         if launch.workers is not None:
             self._ask_autoscaler(launch.workers)
@@ -101,6 +102,14 @@ class Crew:
         """Whether there is no worker, and every node that has room for one is left alone."""
         nodes = {node.id for node in nodes_of(self._ray, self._launch, self._request.config.device) if node.slots}
         return not self.members and bool(nodes) and nodes <= self._left_alone
+
+    def has_others_than(self, node_id: str) -> bool:
+        """Return whether somebody answers on another node."""
+        return any(member.ready and member.node_id != node_id for member in self.members)
+
+    def host_of(self, node_id: Hashable) -> str:
+        """Return the name of a node's host, or Ray's of a node that nobody has answered on."""
+        return self._hosts.get(str(node_id), str(node_id)[:8])
 
     def ask(self, member: Member, lease: Lease) -> None:
         """Give a lease to a member."""
@@ -155,6 +164,7 @@ class Crew:
             return Heard(member, lease=lease, lines=tuple(value))
         if value.described is not None:
             member.arrival = value
+            self._hosts[member.node_id] = value.host
             self._failed_starts[member.node_id] = 0
         return Heard(member, arrival=value)
 
@@ -178,7 +188,8 @@ class Crew:
     def _ask_autoscaler(self, workers: int) -> None:
         resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         on_gpus = uses_gpus(self._request.config.device, resources)
-        bundle = {"CPU": 1, **({"GPU": self._launch.gpus_per_worker} if on_gpus else {})}
+        needs = resources_of(self._launch, on_gpus)
+        bundle = {"CPU": needs["num_cpus"], **({"GPU": needs["num_gpus"]} if on_gpus else {})}
         self._ray.autoscaler.sdk.request_resources(bundles=[bundle] * workers)
 
 

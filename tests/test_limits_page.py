@@ -1,4 +1,4 @@
-"""The page of what is trusted names the limits that the code has."""
+"""The page of limits names those that the code has."""
 
 import re
 from importlib import import_module
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = (Path(__file__).parents[1] / "docs" / "concepts" / "trust.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "reference" / "limits.md").read_text()
 LIMITS = re.findall(r"^\| [^|]+ \| ([0-9,]+)( [A-Za-z]+)? \| `([\w.]+)\.(\w+)` \|$", PAGE, re.MULTILINE)
 UNITS = {"": 1, "s": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 

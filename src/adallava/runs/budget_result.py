@@ -1,4 +1,4 @@
-"""What `adallava generate` shows of one budget."""
+"""What one question gave at one budget."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ class BudgetResult:
     picture: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as `generate --json` prints it."""
+        """Return it as `adallava generate --json` prints it."""
         ran = self.ran
         return {
             "budget_asked": ran.budget_asked,
