@@ -90,7 +90,7 @@ site: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # What the tests of other environments need, beforehand.
-environments: $(LMMS_STAMP) newest-releases
+environments: $(LMMS_STAMP) $(VLLM_STAMP) newest-releases
 
 # What every test process would otherwise compile for itself.
 collected: $(STAMP)
