@@ -237,18 +237,22 @@ def answer_flops(
     if tokens_kept_by_layer is not None:
         lengths = [prompt_length - tokens_kept + count for count in tokens_kept_by_layer]
     encoded = [model.vision] * num_images if towers is None else towers
-    if not tokens_kept:
-        encoded = []
-    vision = sum(vision_flops(tower) + tower_layers_read * tower_layer_flops(tower) for tower in encoded)
-    vision += sum(received_attention_flops(tower, of_class_token=own) for tower in encoded for own in attentions_read)
     return {
-        "vision": vision,
+        "vision": _read_tower_flops(encoded if tokens_kept else [], tower_layers_read, attentions_read),
         "selector": selector_flops,
         "projector": projector_flops(model, num_vision_tokens if projects_all and tokens_kept else tokens_kept)
         + tokens_kept * model.added_per_token,
         "prefill": prefill_flops(model.llm, lengths, layer_shares=layer_shares) + scheduler_flops,
         "decode": decode_flops(model.llm, lengths, answer_length, layer_shares=layer_shares),
     }
+
+
+def _read_tower_flops(towers: Sequence[TowerCosts], layers_read: int, attentions_read: Sequence[bool]) -> int:
+    """Return what the towers of an answer cost, and what a method reads between their layers."""
+    flops = sum(vision_flops(tower) + layers_read * tower_layer_flops(tower) for tower in towers)
+    return flops + sum(
+        received_attention_flops(tower, of_class_token=own) for tower in towers for own in attentions_read
+    )
 
 
 def _tokens_kept(
