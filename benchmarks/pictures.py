@@ -1,4 +1,4 @@
-"""Makes the README's pictures from a run and published times: `python benchmarks/pictures.py runs/tiny docs/images`."""
+"""Makes the README's still images from published figures: `python benchmarks/pictures.py docs/images`."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from adallava.records.read import read_results
+from adallava.records import Results
 from adallava.report.paper_figures import write_figures
 from adallava.tasks.scenes import scene_sample
 
@@ -24,10 +24,12 @@ SPEEDS = (
 """Each model's shapes, where its times are, and which cell is drawn."""
 
 
-def curve(run_folder: Path, target: Path) -> None:
+def curve(target: Path) -> None:
     """Draw accuracy against vision tokens as for a paper."""
+    published = json.loads((RESULTS / "tiny.json").read_text())
+    results = Results.model_validate({name: published[name] for name in Results.model_fields if name in published})
     with tempfile.TemporaryDirectory() as folder:
-        write_figures(read_results(run_folder), Path(folder))
+        write_figures(results, Path(folder))
         shutil.copy(Path(folder) / "accuracy-layer-tokens.png", target)
 
 
@@ -68,8 +70,8 @@ def speed(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_folder, folder = map(Path, sys.argv[1:3])
+    folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    curve(run_folder, folder / "curve.png")
+    curve(folder / "curve.png")
     kept(folder / "kept.png")
     speed(folder / "speed.png")

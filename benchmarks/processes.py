@@ -1,19 +1,20 @@
 """Answers a second of a sweep by several processes of this host, against one:
 
     python benchmarks/processes.py --processes 1 2 4 -- --model FOLDER --task questions.jsonl --limit 200
-    python benchmarks/processes.py --executor processes ray --processes 1 2 4 -- --model FOLDER …
+    python benchmarks/processes.py --executor processes ray --engine stock graphs --processes 1 2 -- --model FOLDER …
 
 What stands behind `--` goes to `adallava sweep`. Each number of processes runs the same sweep into a folder of its own:
 one alone, several under torchrun (`processes`), or so many workers on a Ray cluster of this host that is up before
 (`ray`), spread over the GPUs. Answering is clocked from `run.json`, there when the first process has loaded, to
 the last answer on disk. What is before it (libraries, weights and their SHA-256) and behind it (intervals) is shown
-beside it. The answers are compared with those of the first run: they should not depend on the number.
+beside it. The answers are compared with those of the engine's first run: they should not depend on the number.
 
 Prints each row when it is there, then JSON as the last line.
 """
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -104,34 +105,34 @@ def main() -> None:
     parser.add_argument("--executor", choices=EXECUTORS, nargs="+", default=["processes"])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1], help="of the sweep; one row for each")
+    parser.add_argument("--engine", nargs="+", default=["auto"], help="of the sweep; one row for each")
     parser.add_argument("--output", type=Path, help="file for the figures, written after every row")
     parser.add_argument("sweep", nargs="*", help="arguments of `adallava sweep`, behind --")
     args = parser.parse_args()
     with cluster(args.executor) as address, tempfile.TemporaryDirectory() as folder:
         made = figures(sweep=args.sweep, rows=[])
-        names = ("batch", "executor", "processes", "answers", "answers/s", "against the first", "starting, s")
+        names = ("batch", "engine", "executor", "processes", "answers", "answers/s", "against the first", "starting, s")
         print("| " + " | ".join([*names, "answering, s", "ending, s", "other answers"]) + " |")
-        print("|" + " ---: |" * 10, flush=True)
-        for batch_size in args.batch_size:
-            arguments = [*args.sweep, "--batch-size", str(batch_size)]
+        print("|" + " ---: |" * 11, flush=True)
+        for batch_size, engine in itertools.product(args.batch_size, args.engine):
+            arguments = [*args.sweep, "--batch-size", str(batch_size), "--engine", engine]
             own: list[dict[str, Any]] = []
             first: dict[str, str] = {}
-            for executor in args.executor:
-                for number in args.processes:
-                    output = Path(folder) / f"{batch_size}-{executor}-{number}"
-                    row = compare(executor, number, first, arguments, output, address)
-                    own.append({"batch_size": batch_size, **row})
-                    first = first or read_answers(output)
-                    made["rows"].append(own[-1])
-                    print(line(own[-1], own[0]), flush=True)
-                    keep(made, args.output)
+            for executor, number in itertools.product(args.executor, args.processes):
+                output = Path(folder) / f"{batch_size}-{engine}-{executor}-{number}"
+                row = compare(executor, number, first, arguments, output, address)
+                own.append({"batch_size": batch_size, "engine": engine, **row})
+                first = first or read_answers(output)
+                made["rows"].append(own[-1])
+                print(line(own[-1], own[0]), flush=True)
+                keep(made, args.output)
         finish(made, args.output)
 
 
 def line(row: dict[str, Any], first: dict[str, Any]) -> str:
     """Return one line of the table."""
     return (
-        f"| {row['batch_size']} | {row['executor']} | {row['processes']} | {row['answers']} | "
+        f"| {row['batch_size']} | {row['engine']} | {row['executor']} | {row['processes']} | {row['answers']} | "
         f"{row['answers_per_s']:.1f} | {row['answers_per_s'] / first['answers_per_s']:.2f} | {row['starting_s']:.1f} | "
         f"{row['answering_s']:.1f} | {row['ending_s']:.1f} | {row['differing']} |"
     )

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,8 +36,10 @@ from adallava.tasks.scenes import scene_sample
 MIDDLEWARE = "adallava.serving.latency_middleware.BudgetMiddleware"
 BUDGETS = (1.0, 0.25, 16)
 ALONE = 3
-CALM, BUSY, SPIKE = 0.3, 2.5, 4.0
-"""Times the requests/s that the server can answer with every vision token."""
+PAUSE_S = 5
+JSON = {"content-type": "application/json"}
+CALM, BUSY, SPIKE = 0.3, 1.6, 3.5
+"""Times the requests/s that the server can answer with every vision token: some budget can serve the first two."""
 
 
 def deeper_tiny(folder: Path, times: int = 4) -> Path:
@@ -75,13 +78,22 @@ def sample(number: int) -> tuple[dict[str, Any], str]:
     return ask(question.text, scene.image, stream=True, stream_options={"include_usage": True}), question.answer
 
 
-async def answer(client: httpx.AsyncClient, number: int, budget: float | None = None) -> dict[str, Any]:
+def samples(first: int, count: int, budget: float | None = None) -> list[tuple[bytes, str]]:
+    """Return so many requests as they are sent, with their answers: they are not made while the clock runs."""
+    made = []
+    for number in range(first, first + count):
+        body, right = sample(number)
+        if budget is not None:
+            body["mm_processor_kwargs"] = {"token_budget": budget}
+        made.append((json.dumps(body).encode(), right))
+    return made
+
+
+async def answer(client: httpx.AsyncClient, asked: tuple[bytes, str]) -> dict[str, Any]:
     """Ask once; return what came, and when."""
-    body, right = sample(number)
-    if budget is not None:
-        body["mm_processor_kwargs"] = {"token_budget": budget}
+    body, right = asked
     begun, first, text, tokens = time.monotonic(), None, "", {}
-    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
+    async with client.stream("POST", "/v1/chat/completions", content=body, headers=JSON) as response:
         response.raise_for_status()
         async for line in response.aiter_lines():
             if not line.startswith("data: {"):
@@ -110,10 +122,10 @@ async def budgets(server: Server, repeats: int, at_once: int) -> list[dict[str, 
     async with httpx.AsyncClient(base_url=server.url, timeout=300) as client:
         for turn in range(repeats + 1):
             for budget, row in rows.items():
-                alone = [await answer(client, number + i, budget) for i in range(ALONE)]
+                asked = samples(number, ALONE + at_once, budget)
+                alone = [await answer(client, one) for one in asked[:ALONE]]
                 begun = time.monotonic()
-                group = [answer(client, number + ALONE + i, budget) for i in range(at_once)]
-                together = await asyncio.gather(*group)
+                together = await asyncio.gather(*(answer(client, one) for one in asked[ALONE:]))
                 seconds = time.monotonic() - begun
                 number += ALONE + at_once
                 if turn == 0:
@@ -140,14 +152,39 @@ def _row(budget: float, row: dict[str, list[Any]], full: dict[str, list[Any]]) -
     }
 
 
-def arrivals(capacity: float, seconds: int) -> list[float]:
-    """Return when requests come: calm, a step, calm, a short spike, calm."""
-    calm, busy, spike = (share * capacity for share in (CALM, BUSY, SPIKE))
-    parts = [(calm, seconds), (busy, 2 * seconds), (calm, 2 * seconds), (spike, seconds // 3), (calm, 3 * seconds)]
+@dataclass(frozen=True)
+class Part:
+    """A while in which requests come evenly.
+
+    Attributes:
+        name: of it.
+        share: requests/s, of those that the server can answer with every vision token.
+        seconds: how long.
+    """
+
+    name: str
+    share: float
+    seconds: float
+
+
+def parts(seconds: float) -> list[Part]:
+    """Return a load: calm, a step, calm, a short spike, calm."""
+    return [
+        Part("calm", CALM, seconds),
+        Part("step", BUSY, 2 * seconds),
+        Part("calm", CALM, 2 * seconds),
+        Part("spike", SPIKE, seconds / 3),
+        Part("calm", CALM, 3 * seconds),
+    ]
+
+
+def arrivals(capacity: float, load: Sequence[Part]) -> list[list[float]]:
+    """Return when the requests of each part come."""
     times, begun = [], 0.0
-    for rate, length in parts:
-        times += [begun + i / rate for i in range(int(rate * length))]
-        begun += length
+    for part in load:
+        rate = part.share * capacity
+        times.append([begun + i / rate for i in range(int(rate * part.seconds))])
+        begun += part.seconds
     return times
 
 
@@ -155,28 +192,44 @@ async def under_load(
     server: Server, times: Sequence[float], first: int, budget: float | None = None
 ) -> list[dict[str, Any]]:
     """Ask at the times given, whatever has been answered; return the answers in order."""
+    asked = samples(first, len(times), budget)
     begun = time.monotonic()
 
-    async def later(number: int, at: float, client: httpx.AsyncClient) -> dict[str, Any]:
+    async def later(one: tuple[bytes, str], at: float, client: httpx.AsyncClient) -> dict[str, Any]:
         await asyncio.sleep(max(0.0, begun + at - time.monotonic()))
-        return {**await answer(client, first + number, budget), "at_s": round(at, 2)}
+        return {**await answer(client, one), "at_s": round(at, 2)}
 
     limits = httpx.Limits(max_connections=256)
     async with httpx.AsyncClient(base_url=server.url, timeout=600, limits=limits) as client:
-        return list(await asyncio.gather(*(later(number, at, client) for number, at in enumerate(times))))
+        return list(await asyncio.gather(*(later(one, at, client) for one, at in zip(asked, times, strict=True))))
 
 
-def load_row(answers: Sequence[dict[str, Any]], target_ms: float | None) -> dict[str, Any]:
-    times = sorted(one["ttft_ms"] for one in answers)
+def load_row(
+    answers: Sequence[dict[str, Any]], load: Sequence[Part], times: Sequence[Sequence[float]], target_ms: float | None
+) -> dict[str, Any]:
+    """Return what a load came to, in all and part by part."""
+    rest = list(answers)
+    by_part = []
+    for part, its_times in zip(load, times, strict=True):
+        its, rest = rest[: len(its_times)], rest[len(its_times) :]
+        by_part.append({"part": part.name, "share": part.share, "seconds": part.seconds, **_load_figures(its)})
     return {
         "target_ms": target_ms,
+        **_load_figures(answers),
+        "last_budget": answers[-1]["budget"],
+        "parts": by_part,
+        "answers": [[one["at_s"], round(one["ttft_ms"]), one["budget"]] for one in answers],
+    }
+
+
+def _load_figures(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    times = sorted(one["ttft_ms"] for one in answers)
+    return {
         "requests": len(answers),
         "ttft_p50_ms": median(times),
         "ttft_p95_ms": times[int(0.95 * (len(times) - 1))],
         "accuracy": sum(one["right"] for one in answers) / len(answers),
         "mean_budget": sum(one["budget"] for one in answers) / len(answers),
-        "last_budget": answers[-1]["budget"],
-        "answers": [[one["at_s"], round(one["ttft_ms"]), one["budget"]] for one in answers],
     }
 
 
@@ -222,13 +275,15 @@ def main() -> None:
         made["budgets"] = asyncio.run(budgets(server, args.repeats, args.at_once))
         keep(made, args.output)
         full = made["budgets"][0]
-        times = arrivals(full["requests_per_s"], args.seconds)
-        made["loads"].append(load_row(asyncio.run(under_load(server, times, 20_000, 1.0)), None))
-        keep(made, args.output)
-        # Whoever names a budget goes past the controller, which has seen that load all the same: quiet lets it go back.
-        time.sleep(args.seconds)
-        asyncio.run(under_load(server, [0.0, 2.0, 4.0, 6.0], 10_000))
-        made["loads"].append(load_row(asyncio.run(under_load(server, times, 40_000)), args.target_ms))
+        load = parts(args.seconds)
+        times = arrivals(full["requests_per_s"], load)
+        every = [at for its_times in times for at in its_times]
+        for first, budget, target_ms in ((20_000, 1.0, None), (40_000, None, args.target_ms)):
+            # Whoever names a budget goes past the controller.
+            answers = asyncio.run(under_load(server, every, first, budget))
+            made["loads"].append(load_row(answers, load, times, target_ms))
+            keep(made, args.output)
+            time.sleep(PAUSE_S)
     finish(made, args.output)
 
 

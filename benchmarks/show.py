@@ -13,6 +13,7 @@ from pathlib import Path
 
 import clock_tables
 import scale_tables
+import trust_tables
 
 from adallava.records import Results
 from adallava.report.dial_tables import dial_tables
@@ -21,20 +22,22 @@ from adallava.report.plain_table import to_markdown
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "README.md",
-    "docs/report.md",
-    "docs/methods_compared.md",
-    "docs/measured.md",
-    "docs/processes.md",
-    "docs/ray.md",
-    "docs/statistics.md",
-    "docs/scheduling.md",
-    "docs/training.md",
-    "docs/trust.md",
-    "docs/engines.md",
-    "docs/serving.md",
+    "docs/how_to/report.md",
+    "docs/findings/methods_compared.md",
+    "docs/findings/measured.md",
+    "docs/how_to/processes.md",
+    "docs/how_to/ray.md",
+    "docs/findings/statistics.md",
+    "docs/findings/layers.md",
+    "docs/how_to/training.md",
+    "docs/concepts/trust.md",
+    "docs/concepts/engines.md",
+    "docs/findings/speed.md",
+    "docs/how_to/serving.md",
     "src/adallava/bundled/tiny/README.md",
 )
 _SHAPES = ("speed_qwen2.5-vl-7b", "speed_qwen3-vl-8b")
+_REAL = tuple(f"{shapes}_{image}" for shapes in _SHAPES for image in ("china", "nlvr"))
 STAGES = (
     "align",
     "base",
@@ -226,53 +229,6 @@ def _report() -> list[str]:
     ]
 
 
-def _kills() -> list[str]:
-    """What was killed, when and how, and what was wrong once all of it was resumed."""
-    made = _published("kills")
-    titles = {"state": "state of the folder", "phase": "at", "signal": "by", "processes": "processes of the launch"}
-    rows = [f"| {made['kills']} kills | |", "| --- | --- |"]
-    for name, title in titles.items():
-        counts = made["kills_by"][name].items()
-        rows.append(f"| {title} | " + "; ".join(f"{what}: {count}" for what, count in counts) + " |")
-    wrong = {"lost": "lost", "doubled": "twice", "differing": "other than undisturbed"}
-    answers = ", ".join(f"{made[name]} {words}" for name, words in wrong.items())
-    rows.append(f"| answers on disk before a kill, after the last run | {made['answers_kept']:,}: {answers} |")
-    rows.append(
-        f"| of {made['folders']} folders, after the last run | {made['left_over']} files left over, "
-        f"{made['unhealthy']} not healthy to `adallava doctor` |"
-    )
-    rows.append(
-        f"| of {made['runs']} launches | {made['hanging']} hung, {made['untold']} without the right last words |"
-    )
-    return rows
-
-
-def _statistics() -> list[str]:
-    """What the audit claimed and found, with the Monte-Carlo error."""
-    rows = ["| | where | claimed | found | runs |", "| --- | --- | ---: | ---: | ---: |"]
-    for row in _published("statistics")["rows"]:
-        in_points = row["audit"] in ("areas", "front gains") and "points" in row["what"].partition(":")[0]
-        digits = 2 if in_points else 3
-        found = f"{row['found']:.{digits}f} ± {row['error']:.{digits}f}"
-        rows.append(f"| {row['what']} | {row['where']} | {row['claimed']} | {found} | {row['runs']:,} |")
-    return rows
-
-
-def _fuzzing() -> list[str]:
-    """What each fuzzer tried in the last long run, and how many of its findings the tests hold since."""
-    heads = ("inputs", "tried", "answered", "refused in words", "slowest", "minutes", "findings so far")
-    rows = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * (len(heads) - 1)]
-    counted = [row for row in _published("fuzzing")["rows"] if "error" not in row]
-    for row in sorted(counted, key=lambda row: row["fuzzer"].lower()):
-        counts = f"{row['tried']:,} | {row['answered']:,} | {row['refused']:,}"
-        rows.append(
-            f"| {row['fuzzer']} | {counts} | {row['slowest_s']:.2f} s | {row['seconds'] / 60:.1f} | {row['findings']} |"
-        )
-    if stopped := 8 - len(counted):
-        rows += ["", f"{stopped} of 8 fuzzers stopped at a finding in this run, and counted nothing."]
-    return rows
-
-
 def _codebook() -> list[str]:
     """Accuracy and layers run under books of several sizes, by latency."""
     published = _published("codebook")
@@ -328,9 +284,9 @@ TABLES = {
     "trained_provenance": lambda: _provenance("families"),
     "codebook": _codebook,
     "codebook_provenance": lambda: clock_tables.provenance(_published("codebook")),
-    "fuzzing": _fuzzing,
+    "fuzzing": lambda: trust_tables.fuzzing(_published("fuzzing")),
     "fuzzing_provenance": lambda: clock_tables.provenance(_published("fuzzing")),
-    "statistics": _statistics,
+    "statistics": lambda: trust_tables.statistics(_published("statistics")),
     "statistics_provenance": lambda: clock_tables.provenance(_published("statistics")),
     "report": _report,
     "accuracy": _accuracy,
@@ -367,8 +323,10 @@ TABLES = {
     "two_gpus_provenance": lambda: clock_tables.provenance(_published("two_gpus")),
     "scale": lambda: scale_tables.scale(_published("scale")),
     "scale_provenance": lambda: clock_tables.provenance(_published("scale")),
-    "gpu_hours": lambda: scale_tables.gpu_hours(_published("speed"), _published("two_gpus")),
-    "kills": _kills,
+    "two_gpus_engines": lambda: clock_tables.processes(_published("two_gpus_engines")),
+    "two_gpus_engines_provenance": lambda: clock_tables.provenance(_published("two_gpus_engines")),
+    "gpu_hours": lambda: scale_tables.gpu_hours(_published("speed"), _published("two_gpus_engines")),
+    "kills": lambda: trust_tables.kills(_published("kills")),
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),
     "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
@@ -381,9 +339,12 @@ TABLES = {
     "served_on_paper": lambda: clock_tables.served_on_paper(_published("serving")),
     "served_provenance": lambda: clock_tables.provenance(_published("serving")),
     "speed": lambda: clock_tables.speed(_published("speed")),
+    "speed_in_short": lambda: clock_tables.speed_in_short(_published("speed")),
     "speed_fp8": lambda: clock_tables.speed(_published("speed_fp8")),
     "speed_fp8_provenance": lambda: clock_tables.provenance(_published("speed_fp8")),
     "speed_families": lambda: clock_tables.speed_of_shapes(map(_published, _SHAPES)),
+    "speed_images": lambda: clock_tables.speed_of_shapes(map(_published, _REAL)),
+    "speed_images_provenance": lambda: clock_tables.provenance(_published(_REAL[0])),
     "speed_families_provenance": lambda: clock_tables.provenance(_published(_SHAPES[0])),
     "families": clock_tables.families,
     "speed_line": lambda: clock_tables.speed_line(_published("speed"), _published(_SHAPES[0])),

@@ -32,11 +32,11 @@ Row = dict[str, Any]
 
 ALONE = {f"n = {n}": Design.distinct(n) for n in (20, 100, 350)}
 SHARING = {
-    f"{pictures} pictures, ten questions each, correlation {correlation}": Design.ten_each(pictures, correlation)
+    f"{pictures} images, ten questions each, correlation {correlation}": Design.ten_each(pictures, correlation)
     for pictures in (12, 35, 100)
     for correlation in (0.2, 0.5)
 }
-UNEVEN = {"60 pictures, 1 to 30 questions each, correlation 0.5": Design((1, 2, 3, 4, 10, 30) * 10, 0.5)}
+UNEVEN = {"60 images, 1 to 30 questions each, correlation 0.5": Design((1, 2, 3, 4, 10, 30) * 10, 0.5)}
 NEAR_ONE = ([1.0, 0.9, 0.6, 0.3, 0.0], [0.90, 0.05, 0.03, 0.01, 0.01])
 FAMILY = 24
 
@@ -114,7 +114,7 @@ def families(generator: Rng, runs: int) -> Iterator[Row]:
 
 def sameness(generator: Rng, runs: int) -> Iterator[Row]:
     """How often cells that differ by the margin are called the same, and cells that do not differ."""
-    clustered = "100 pictures, ten questions each, correlation 0.2"
+    clustered = "100 images, ten questions each, correlation 0.2"
     for where, design in {
         "n = 350": ALONE["n = 350"],
         "n = 2,000": Design.distinct(2000),
@@ -165,7 +165,7 @@ def areas(generator: Rng, runs: int) -> Iterator[Row]:
         "equal grids": (GRID, GRID),
         "5 against 2 cells": (GRID, (8.0, 128.0)),
         "5 against 3": (GRID, (8.0, 32.0, 128.0)),
-        "5 against 3 dear ones": (GRID, (60.0, 100.0, 150.0)),
+        "5 against 3 expensive ones": (GRID, (60.0, 100.0, 150.0)),
     }
     for where, (first, second) in grids.items():
         differences, before, covered = [], [], []
@@ -210,7 +210,7 @@ def front_gains(generator: Rng, runs: int, designs: dict[str, Design] | None = N
         "24 equal cells": np.array([0.3] + [0.6] * 24),
         "24 cells within 8 points": np.array([0.3, *np.linspace(0.56, 0.62, 4), *np.linspace(0.56, 0.64, 20)]),
     }
-    sharing = "35 pictures, ten questions each, correlation 0.2"
+    sharing = "35 images, ten questions each, correlation 0.2"
     for where, design in (
         designs or {"n = 100": ALONE["n = 100"], "n = 350": ALONE["n = 350"], sharing: SHARING[sharing]}
     ).items():

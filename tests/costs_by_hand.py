@@ -1,4 +1,4 @@
-"""What a LLaVA's parts cost, by the formulas of docs/costs.md: what counting must come to, without torch."""
+"""What a LLaVA's parts cost, by the formulas of docs/concepts/costs.md: what counting must come to, without torch."""
 
 from adallava.costs.parts import LayerCosts, LLMCosts, ModelCosts, TowerCosts
 

@@ -120,8 +120,14 @@ def test_tables_are_those_of_the_measured_figures(monkeypatch, capsys):
     assert show.main(check=True) == 0, capsys.readouterr().out
 
 
+def test_the_readme_is_short_and_names_every_method_once():
+    assert len(README.splitlines()) < 150
+    table = README.split("| chooses by | methods |")[1].split("\n\n")[0]
+    assert sorted(re.findall(r"`([a-z-]+)`", table)) == sorted(SELECTORS)
+
+
 def test_the_page_of_methods_has_every_method_once():
-    page = (ROOT / "docs/methods.md").read_text()
+    page = (ROOT / "docs/reference/methods.md").read_text()
     table = page.split("| method | paper |")[1].split("\n\n")[0]
     ours = sorted(SELECTORS)
     assert sorted(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == ours
@@ -129,7 +135,7 @@ def test_the_page_of_methods_has_every_method_once():
 
 def test_the_method_of_the_contributors_page_keeps_the_contract():
     (code,) = re.findall(
-        r"^```python\n(.*?)^```", (ROOT / "docs/contributing.md").read_text(), re.DOTALL | re.MULTILINE
+        r"^```python\n(.*?)^```", (ROOT / "docs/how_to/add_a_method.md").read_text(), re.DOTALL | re.MULTILINE
     )
     namespace = {}
     exec(code, namespace)
@@ -140,9 +146,22 @@ def test_the_method_of_the_contributors_page_keeps_the_contract():
         namespace["BrightestSelector"](power=-1)
 
 
-def test_files_that_the_readme_points_to_exist():
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / target.partition("#")[0]).exists(), target
+def test_files_that_readme_and_docs_point_to_exist():
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
+        for target in re.findall(r"\]\((?!http|#|schemas/)([^)\s]+)\)", page.read_text()):  # schemas are made
+            assert (page.parent / target.partition("#")[0]).exists(), (page, target)
+
+
+def test_pages_that_the_code_names_exist():
+    """Messages, help and docstrings say where to read on."""
+    named = {
+        (file.name, page)
+        for folder in ("src", "benchmarks", "tests")
+        for file in (ROOT / folder).rglob("*.py")
+        for page in re.findall(r"docs/[\w/]+\.md", file.read_text())
+    }
+    assert len({page for _, page in named}) > 10
+    assert [(file, page) for file, page in named if not (ROOT / page).exists()] == []
 
 
 @pytest.mark.parametrize("command", ["", "sweep", "compare", "report", "generate", "bench", "doctor", "train"])

@@ -38,7 +38,7 @@ def test_models_of_several_methods_share_one_base(full: AdaLlava) -> None:
     assert other.with_method("full").selector is None
 
 
-def test_a_misspelt_method_is_told_before_the_weights_are_read(tmp_path: Path) -> None:
+def test_a_misspelled_method_is_told_before_the_weights_are_read(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'question'"):
         AdaLlava.from_pretrained(str(tmp_path), method="qestion")
 
@@ -141,6 +141,29 @@ def test_arguments_that_do_not_fit_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         full.with_method("random").generate(**inputs, **arguments)
+
+
+def test_a_question_about_a_photo_is_answered_as_its_prompt_is(full: AdaLlava) -> None:
+    model, photo = full.with_method("uniform"), tiny_image().convert("L")
+    asked = model.ask(photo, "why?", token_budget=[1.0, 4], max_new_tokens=3)
+    prompts = [build_prompt(model.processor, "why?")] * 2
+    inputs = model.processor(images=[photo.convert("RGB")] * 2, text=prompts, return_tensors="pt")
+    answered = model.generate(**inputs, token_budget=[1.0, 4], max_new_tokens=3)
+    assert asked.sequences.equal(answered.sequences)
+    assert [record.tokens_kept for record in asked.records] == [16, 4]
+    two = model.ask([photo, photo], "why?", max_new_tokens=1)
+    assert [record.num_vision_tokens for record in two.records] == [32], "one question about both"
+
+
+@pytest.mark.parametrize("images", ["photo.jpg", [Path("photo.jpg")], None])
+def test_what_is_no_opened_image_is_refused(full: AdaLlava, images: Any) -> None:
+    with pytest.raises(InputError, match="an image opened by Pillow"):
+        full.ask(images, "why?")
+
+
+def test_a_question_needs_a_processor(full: AdaLlava) -> None:
+    with pytest.raises(InputError, match=r"AdaLlava\(base, processor\)"):
+        AdaLlava(full.base, None).ask(tiny_image(), "why?")
 
 
 def test_a_seed_changes_the_choice_of_a_method_that_draws(full: AdaLlava, inputs: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""The model: a stock Llava, a selection method beside it, and how the two are driven."""
+"""The model: a stock checkpoint with a selection method and a scheduler."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,19 +12,31 @@ from adallava.adapters.learned import Asked, BaseFiles, make_scheduler, make_sel
 from adallava.budget import BudgetLike, LatencyLike
 from adallava.checkpoints.placement import check_taken, pick_device, pick_dtype
 from adallava.engines import Engines
-from adallava.errors import CheckpointError, UnsupportedModeError
+from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families import find_checkpoint, load_family, wrap_model
 from adallava.families.capabilities.of_llms import decoder_of
 from adallava.families.needs import check_needs, check_scheduler
 from adallava.families.quantization import check_quantization, quantize
 from adallava.model_calls import ModelCalls
 from adallava.pipeline.language import make_language
-from adallava.pipeline.result import ForwardOutput
-from adallava.processors.stock_processor import AdaLlavaProcessor, build_prompt, folder_or_id_of, given_processor
+from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput
+from adallava.processors.stock_processor import (
+    AdaLlavaProcessor,
+    build_prompt,
+    check_pixels,
+    folder_or_id_of,
+    given_processor,
+    make_inputs,
+    prepare_picture,
+)
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.scheduling.scheduler_contract import Scheduler
 from adallava.selection.layer_contract import AnySelector
+from adallava.tasks.images import as_rgb
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "LatencyLike", "build_prompt"]
 
@@ -32,7 +45,7 @@ class AdaLlava(ModelCalls):
     """A stock Llava that answers from K of its N vision tokens.
 
     The base is held, never changed: models that share one (see `with_method`) may be used side by side, and
-    no call leaves anything behind on it.
+    no call changes it.
 
     Attributes:
         processor: makes `input_ids` and `pixel_values`, and decodes answers.
@@ -109,7 +122,7 @@ class AdaLlava(ModelCalls):
 
         One policy for memory: safetensors are mapped, on the CPU in the stored type the mapped pages are the weights,
         and in another type or on a GPU each weight is copied once, on its own. Pickles are never read, and no code of a
-        checkpoint is run. What can be told from names, sizes and headers is told before any weight is read.
+        checkpoint is run. Names, sizes and headers are checked before any weight is read.
 
         Args:
             name_or_path: a bundled name (`tiny`), a folder, or a hub id, of a checkpoint in stock format. A hub id is
@@ -120,12 +133,12 @@ class AdaLlava(ModelCalls):
             device: one device for everything; by default CUDA if there is one. There is no `device_map`.
             attn_implementation: "sdpa" or "eager".
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
-            pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
-            least_pixels: likewise.
-            most_pixels: likewise.
+            pad_to_square: pads images, see `AdaLlavaProcessor.from_pretrained`.
+            least_pixels: of an image, see there.
+            most_pixels: of an image, see there.
             engine: how answers are run, see `with_engine`.
             quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" multiplies
-                in 8 bits as well, on Hopper; for answers alone, see docs/engines.md. Needs torchao.
+                in 8 bits as well, on Hopper; for answers alone, see docs/concepts/engines.md. Needs torchao.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
@@ -138,7 +151,7 @@ class AdaLlava(ModelCalls):
         """
         check_taken(selector_options)
         if method != FULL_METHOD:
-            load_selector_class(method)  # A misspelt method is told before gigabytes are read.
+            load_selector_class(method)  # A misspelled method fails before gigabytes are read.
         placed, typed = pick_device(device), pick_dtype(dtype)
         typed = check_quantization(quantization, placed, typed)
         name = str(name_or_path)
@@ -150,6 +163,42 @@ class AdaLlava(ModelCalls):
         quantize(family.model, quantization)
         full = cls(family.model, processor, name_or_path=name, engine=engine)
         return full.with_method(method, adapter, allow_other_base=allow_other_base, **selector_options)
+
+    def ask(
+        self,
+        images: "Image.Image | Sequence[Image.Image]",
+        question: str,
+        *,
+        token_budget: BudgetLike | Sequence[BudgetLike] = 1.0,
+        latency: LatencyLike | Sequence[LatencyLike] = 1.0,
+        **options: Any,
+    ) -> AdaLlavaOutput:
+        """Answer one question about one image, or about several, at one budget or at several in one batch.
+
+        The processor's chat template makes the prompt. For other prompts, or several questions in a batch, call the
+        processor and `generate`.
+
+        Args:
+            images: one image, or those of the question, opened by Pillow, in any mode.
+            question: the text, in which the image token may stand once for each image; without it, images come first.
+            token_budget: one, or several: the output has a row for each.
+            latency: one, or several; as many as there are budgets, if both are several.
+            options: of `generate`.
+
+        Raises:
+            InputError: for an image that cannot be read, another number of image tokens, a model without a processor.
+            CheckpointError: for a processor whose files make it fail.
+            BudgetError, UnsupportedModeError: as `generate`.
+        """
+        if self.processor is None:
+            raise InputError("ask makes prompts with a processor, which this model lacks: AdaLlava(base, processor)")
+        opened = [prepare_picture(self.processor, as_rgb(image)) for image in _listed(images)]
+        rows = max(map(_num_rows, (token_budget, latency)))
+        prompts = [build_prompt(self.processor, question, len(opened))] * rows
+        inputs = make_inputs(self.processor, opened * rows or None, prompts)
+        if opened:
+            check_pixels(inputs["pixel_values"])
+        return self.generate(**inputs, token_budget=token_budget, latency=latency, **options)
 
     def with_method(
         self,
@@ -260,3 +309,17 @@ class AdaLlava(ModelCalls):
             base_model_name_or_path=self.name_or_path,
             base_weights_sha256=self.weights_sha256,
         )
+
+
+def _listed(images: Any) -> "list[Image.Image]":
+    from PIL.Image import Image
+
+    listed = [images] if isinstance(images, Image) else list(images) if isinstance(images, (list, tuple)) else None
+    if listed is None or not all(isinstance(image, Image) for image in listed):
+        raise InputError(f"ask takes an image opened by Pillow, or a list of them, not {repr(images)[:80]}")
+    return listed
+
+
+def _num_rows(dial: Any) -> int:
+    """Return the samples that the value of a dial is for."""
+    return len(dial) if isinstance(dial, Sequence) and not isinstance(dial, str) else 1

@@ -11,6 +11,7 @@ from adallava.engines import WarmUp, warm_up
 from adallava.errors import InputError
 from adallava.families.capabilities.of_llms import adds_rows, window_tokens
 from adallava.families.capabilities.of_pictures import take_pictures
+from adallava.families.family_contract import VisionFeatures
 from adallava.families.quantization import check_untrained
 from adallava.model_facts import ModelFacts
 from adallava.pipeline.call import Request
@@ -19,6 +20,7 @@ from adallava.pipeline.forward import choose_inside, forward_inside, forward_run
 from adallava.pipeline.generation_bounds import check_generation_bounds
 from adallava.pipeline.modes import DEFAULT_NEW_TOKENS, GenerationPlan, asked_values, plan_generation
 from adallava.pipeline.pack import Positions
+from adallava.pipeline.picture_features import PictureFeatures, encode_pictures
 from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
@@ -57,12 +59,12 @@ class ModelCalls(ModelFacts):
             batch_sizes: samples a call.
             token_budgets: of the samples.
             latencies: of the samples.
-            text_tokens: of a prompt without its picture.
+            text_tokens: of a prompt without its image.
             max_new_tokens: of an answer at most.
             compiled: compile the LLM's layers too: half a minute or so, for faster answers from then on.
 
         Raises:
-            InputError: for a model whose pictures differ in their tokens, or a size that means nothing.
+            InputError: for a model whose images differ in their number of tokens, or a size that means nothing.
             UnsupportedModeError: to compile where no graphs can run.
         """
         if compiled:
@@ -85,7 +87,7 @@ class ModelCalls(ModelFacts):
         return self._engines.compile_if_repaid(passes)
 
     def release(self) -> None:
-        """Give back the memory that engines hold between calls: graphs and caches. The next call begins anew."""
+        """Give back the memory that engines hold between calls: graphs and caches. The next call makes them again."""
         self._engines.release()
 
     @torch.no_grad()
@@ -107,15 +109,15 @@ class ModelCalls(ModelFacts):
         Args:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
-            pixel_values: the pictures in the order of the prompts, as the processor makes them. What else it makes of
+            pixel_values: the images in the order of the prompts, as the processor makes them. What else it makes of
                 them, such as their sizes, is taken by its name, and so is what it says of each token.
             token_budget: one for all samples, or one each.
             latency: how much of the LLM runs, 1.0 for all of it; one for all samples, or one each.
             seed: of methods and schedulers that draw; one for all samples, or one each.
-            positions: "original" keeps each token's position in the full prompt; "compact" counts anew.
+            positions: "original" keeps each token's position in the full prompt; "compact" renumbers them.
             clock: measures the parts, if given.
             generation_kwargs: transformers' own, over the model's `generation_config`, as in the stock model:
-                `max_length` counts the full prompt. What is taken and refused is in docs/decoding.md.
+                `max_length` counts the full prompt. What is taken and refused is in docs/concepts/decoding.md.
 
         Raises:
             BudgetError: for a budget or latency that means nothing, or that the method "full", or the scheduler, cannot
@@ -173,6 +175,7 @@ class ModelCalls(ModelFacts):
         token_budget: BudgetLike | Sequence[BudgetLike],
         seed: int | Sequence[int] = 0,
         positions: Positions = "original",
+        features: PictureFeatures | None = None,
         **processed: Any,
     ) -> tuple[WhatRan, ...]:
         """Return what each sample would keep, without an answer. Arguments as for `generate`.
@@ -180,8 +183,11 @@ class ModelCalls(ModelFacts):
         The LLM does not run; for a method inside it, its layers run as far as the last drop, and what they look at
         depends on the positions.
 
+        Args:
+            features: of the same images, by `encode_pictures`: the tower does not run again.
+
         Raises:
-            InputError: also for an argument that nobody knows.
+            InputError: also for an unknown argument, or features of other images.
         """
         request, unknown = self._read(
             input_ids,
@@ -193,9 +199,26 @@ class ModelCalls(ModelFacts):
             positions=positions,
         )
         refuse_unknown("select", unknown)
-        run = self._prepare(request)
+        vision = None if features is None else features.of(self.selector, request.pictures)
+        run = self._prepare(request, vision=vision)
         chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
         return describe_choice(chosen, run.request, self.scheduler, window_tokens(self._family))
+
+    @torch.no_grad()
+    def encode_pictures(
+        self, *, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None, **processed: Any
+    ) -> PictureFeatures:
+        """Run the tower alone, for several calls of `select` with the same images and method.
+
+        Arguments as for `generate`. A method whose tower sees each budget differently runs it anew in every call.
+
+        Raises:
+            InputError: for an unknown argument.
+        """
+        given = {"pixel_values": pixel_values, **processed}
+        request, unknown = self._read(input_ids, attention_mask, given, side="left")
+        refuse_unknown("encode_pictures", unknown)
+        return encode_pictures(self._family, self.selector, request)
 
     @torch.no_grad()
     def read_layers(
@@ -216,7 +239,7 @@ class ModelCalls(ModelFacts):
         no prompt.
 
         Raises:
-            InputError: also for an argument that nobody knows.
+            InputError: also for an unknown argument.
         """
         request, unknown = self._read(
             input_ids,
@@ -258,7 +281,7 @@ class ModelCalls(ModelFacts):
 
         Raises:
             BudgetError: for a budget that means nothing.
-            InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
+            InputError: if prompts, images and labels do not fit together, or for an unknown argument.
             UnsupportedModeError: for an argument that cannot be given correctly, or gradients of quantized weights.
         """
         request, forward_kwargs = self._read(
@@ -283,20 +306,33 @@ class ModelCalls(ModelFacts):
     def _read(
         self, input_ids: Tensor, attention_mask: Tensor | None, given: Mapping[str, Any], **asked: Any
     ) -> tuple[Request, dict[str, Any]]:
-        """Return the request of a call, see `Request.parse`, and what was given beside what the processor makes."""
+        """Return the request of a call, see `Request.parse`, and the arguments that no processor makes."""
         pictures, rest = take_pictures(self._family, {"input_ids": input_ids, **given})
         return Request.parse(input_ids, attention_mask, pictures, **asked), rest
 
-    def _prepare(self, request: Request, clock: StageClock | None = None, stages: Stages = PLAIN) -> LLMRun:
+    def _prepare(
+        self,
+        request: Request,
+        clock: StageClock | None = None,
+        stages: Stages = PLAIN,
+        vision: VisionFeatures | None = None,
+    ) -> LLMRun:
         for part in (self.selector, self.scheduler):
             if isinstance(part, nn.Module):
                 part.to(self.device)  # After the base went elsewhere.
         return prepare_run(
-            self._family, self.selector, self.scheduler, request, language=self._language, clock=clock, stages=stages
+            self._family,
+            self.selector,
+            self.scheduler,
+            request,
+            language=self._language,
+            vision=vision,
+            clock=clock,
+            stages=stages,
         )
 
 
 def refuse_unknown(taker: str, unknown: Iterable[str]) -> None:
-    """Raise `InputError` for an argument that nobody knows."""
+    """Raise `InputError` for an unknown argument."""
     for name in unknown:
         raise InputError(f"{taker} takes no {name}")

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from PIL import Image
 from published_llava import config_fields
 from tiny_idefics3 import tiny_idefics3_base, tiny_idefics3_processor
+from tiny_qwen import tiny_qwen_base, tiny_qwen_processor
 
 from adallava import AdaLlava
 from adallava.bench.made_up_prompts import BEFORE_PICTURE_TOKENS, make_prompts
@@ -55,3 +57,17 @@ def test_a_shape_in_tiles_has_its_tiles_and_the_whole():
     given, _ = take_pictures(model.family, make_prompts(model, 1, 9))
     side = model.family.shape.grid[0]
     assert model.family.grids(given) == ((3 * side, 4 * side), (side, side))
+
+
+def test_an_image_of_ones_own_stands_in_every_prompt_at_its_own_size(tmp_path):
+    Image.new("RGB", (48, 32), "green").save(tmp_path / "own.png")
+    model = AdaLlava(tiny_qwen_base("qwen2_5_vl"), tiny_qwen_processor("qwen2_5_vl"))
+    made = make_prompts(model, 2, 10, tmp_path / "own.png")
+    # 32 x 48 pixels in patches of 4, four of which are one token.
+    assert made["image_grid_thw"].tolist() == [[1, 8, 12]] * 2
+    assert (made["input_ids"] == model.family.image_token_id).sum(dim=1).tolist() == [24, 24]
+
+
+def test_an_image_where_all_are_cut_to_one_size_is_refused(tmp_path):
+    with pytest.raises(InputError, match="leave it out"):
+        make_prompts(random_model("toy", "cpu", torch.float32), 1, 10, tmp_path / "own.png")

@@ -16,6 +16,6 @@ def test_every_family_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_a_class_can_do() -> None:
     facts = {one.name: one for one in family_facts()}
     assert set(facts) == set(family_names())
-    assert {"LLM by layers", "budget token", "text tower", "smaller pictures"} <= set(facts["llava"].abilities)
-    assert not {"budget token", "text tower"} & set(facts["qwen3_vl"].abilities)
+    assert {"in-LLM methods, schedulers", "budget-token", "text tower", "downsample"} <= set(facts["llava"].abilities)
+    assert not {"budget-token", "text tower"} & set(facts["qwen3_vl"].abilities)
     assert all(one.about and "\n" not in one.about for one in facts.values())

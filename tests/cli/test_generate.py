@@ -11,11 +11,11 @@ from models import tiny_image, tiny_llava
 from PIL import Image
 from rich.console import Console
 
-from adallava.cli.budget_result import BudgetResult
 from adallava.cli.console import fitting, natural_width
 from adallava.cli.generate_table import _LEFT_OUT, _table_of
 from adallava.cli.main import main
 from adallava.records import WhatRan
+from adallava.runs.budget_result import BudgetResult
 
 N = 16
 

@@ -1,4 +1,4 @@
-"""What the README and docs/ray.md say of Ray, done as written; and the files that start it elsewhere, linted."""
+"""What the README and docs/how_to/ray.md say of Ray, done as written; and the files that start it elsewhere, linted."""
 
 import gzip
 import json
@@ -46,7 +46,7 @@ def test_three_lines_of_the_readme_and_the_recipe_for_ray_data_as_written(ray_en
     assert json.loads((tmp_path / "runs/ray/results.json").read_text())["cells"][0]["cell"] == "full@1.0"
 
     pytest.importorskip("pandas")
-    (recipe,) = (block for block in blocks("docs/ray.md", "python") if "map_batches" in block)
+    (recipe,) = (block for block in blocks("docs/how_to/ray.md", "python") if "map_batches" in block)
     expected = write_questions(tmp_path, 3)
     run([sys.executable, "-c", recipe], {**ray_environment, "RAY_ADDRESS": "auto"}, tmp_path)
     rows = [json.loads(line) for part in (tmp_path / "answers").glob("*") for line in part.read_text().splitlines()]

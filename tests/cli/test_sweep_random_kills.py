@@ -1,7 +1,7 @@
 """A sweep killed at random, whatever state its folder is in and whatever it is at, ends as if nobody had touched it.
 
 `ADALLAVA_KILLS` says how many kills (100), `ADALLAVA_KILLS_SEED` after which seed (0), and `ADALLAVA_KILLS_OUTPUT`
-names a file for the counts, which `docs/processes.md` shows.
+names a file for the counts, which `docs/how_to/processes.md` shows.
 """
 
 import json

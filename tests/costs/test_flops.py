@@ -110,7 +110,7 @@ def test_logits_are_for_positions_of_the_prompt(logits_for: int) -> None:
         prefill_flops(SMALL.llm, 5, logits_for=logits_for)
 
 
-# Published figures: AdaLLaVA (arXiv 2503.10905) gives LLaVA-1.5-7B 8.6 TFLOPs of prefill; see docs/costs.md.
+# Published figures: AdaLLaVA (arXiv 2503.10905) gives LLaVA-1.5-7B 8.6 TFLOPs of prefill; see docs/concepts/costs.md.
 
 
 def llm_viewer_prefill_flops(sequence_length: int) -> int:

@@ -168,7 +168,7 @@ def test_the_figures_of_the_page_on_costs(
     parts = [by_part[part] / 1e12 for part in ("vision", "projector", "prefill", "decode")]
     assert [round(part, 3) for part in parts] == list(published[:4])
     assert round(sum(parts), 2) == published[4]
-    page = (Path(__file__).parents[2] / "docs" / "costs.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "concepts" / "costs.md").read_text()
     cells = " | ".join([*(f"{figure:.3f}" for figure in published[:4]), f"{published[4]:.2f}"])
     assert f"| {kept} | {cells} |" in page
 

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from masked_tokens import check_alone, check_dropped_are_masked, check_gradients, counted_and_expected, masked_logits
+from masked_tokens import (
+    check_alone,
+    check_dropped_are_masked,
+    check_gradients,
+    counted_and_expected,
+    masked_logits,
+    staying,
+)
 from models import BEFORE_LLM
 from tiny_gemma3 import prompts_with_pictures, tiny_gemma3_base, tiny_gemma3_processor
 
@@ -149,9 +156,58 @@ def test_its_costs_are_what_pytorch_counts(full: AdaLlava, method: str, budget: 
     assert sum(expected.values()) == counted
 
 
-def test_methods_inside_its_llm_are_refused_with_the_reason(full: AdaLlava) -> None:
-    with pytest.raises(UnsupportedModeError, match="masks depend on token_type_ids"):
-        full.with_method("fastv")
+@torch.no_grad()
+def logits_masked_from_layer(base: Any, inputs: dict[str, Any], first: int, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the stock model's logits of full prompts, some of whose tokens are hidden from layer `first` on."""
+
+    def hide(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        mask = kwargs["attention_mask"]
+        nothing = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+        return args, kwargs | {"attention_mask": mask.masked_fill(hidden[:, None, None, :], nothing)}
+
+    hooks = [
+        layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in base.model.language_model.layers[first:]
+    ]
+    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+    logits: torch.Tensor = base(**inputs, position_ids=positions, use_cache=False).logits
+    for hook in hooks:
+        hook.remove()
+    return logits
+
+
+@pytest.mark.newest
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_what_is_dropped_inside_its_llm_is_masked_from_there_on(inputs: dict[str, Any], attention: str) -> None:
+    """The tokens of a picture that are left go on to see each other, in front of them and behind."""
+    base = tiny_gemma3_base()
+    base.set_attn_implementation(attention)
+    full = AdaLlava(base, tiny_gemma3_processor())
+    model = full.with_method("fastv")
+    made = model.forward(**inputs, token_budget=[5, 11, 1.0])
+    records = model.generate(**inputs, token_budget=[5, 11, 1.0], max_new_tokens=1).records
+    assert [ran.tokens_kept_by_layer for ran in records] == [(16, 16, 5, 5), (32, 32, 11, 11), (16, 16, 16, 16)]
+    stays = staying(inputs, full.family.image_token_id, [ran.kept_indices for ran in records]).bool()
+    dropped = inputs["attention_mask"].bool() & ~stays
+    expected = logits_masked_from_layer(base, inputs, 2, dropped)
+    for row in range(3):
+        left = expected[row][stays[row]]
+        torch.testing.assert_close(made.logits[row, : len(left)], left, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"cache_implementation": "static"}], ids=str)
+@pytest.mark.parametrize("window", [512, 8])
+def test_methods_inside_its_llm_answer_alone_as_in_a_batch(inputs: dict[str, Any], options: Any, window: int) -> None:
+    full = AdaLlava(tiny_gemma3_base(window=window), tiny_gemma3_processor())
+    model = full.with_method("pyramiddrop")
+    stock = full.base.generate(**inputs, max_new_tokens=4, do_sample=False, **options)
+    assert torch.equal(model.generate(**inputs, max_new_tokens=4, do_sample=False, **options).sequences, stock)
+    together = model.generate(**inputs, token_budget=[5, 11, 0.5], max_new_tokens=4, do_sample=False, **options)
+    for row, budget in enumerate([5, 11, 0.5]):
+        alone = model.generate(
+            **alone_of(inputs, row), token_budget=budget, max_new_tokens=4, do_sample=False, **options
+        )
+        assert alone.answer_ids[0] == together.answer_ids[row]
+        assert alone.records[0].kept_indices == together.records[row].kept_indices
 
 
 def test_a_schedule_leaves_layers_of_its_llm_out(inputs: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ from models import METHOD_OPTIONS, NEXT_LACKS, TINY_SHAPE, tiny_next_base, tiny_
 from PIL import Image
 
 from adallava import AdaLlava
-from adallava.cli.generate_pictures import seen_pictures
 from adallava.cli.main import main
 from adallava.doctor.live.checks import diagnose_model
 from adallava.errors import InputError, UnsupportedModeError
@@ -24,6 +23,7 @@ from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
 from adallava.records import SampleRecord
 from adallava.registry import load_selector_class, selector_names
+from adallava.report.drawn_choice import seen_pictures
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adallava.errors import BudgetError, InputError, UnknownNameError, UnsupportedModeError
-from adallava.serving.choice import Choice, Chooses, without_own
+from adallava.serving.choice import Choice, Chooses, refuse_others, without_own
 from adallava.serving.serving_settings import ServingSettings
 
 IMAGE = 2
@@ -21,6 +21,13 @@ def test_a_budget_is_shared_over_a_requests_pictures() -> None:
     choice = _plan({"token_budget": 22}, [(4, 4), (8, 9)])
     assert choice is not None
     assert (choice.keep_counts, choice.token_counts) == ((4, 18), (16, 72))
+
+
+def test_a_share_leaves_every_picture_a_token() -> None:
+    choice = _plan({"token_budget": 0.0625}, [(40, 40), (1, 2), (1, 1)])
+    assert choice is not None
+    assert choice.keep_counts == (100, 1, 1)
+    assert _plan({"token_budget": 0.1}, [(1, 1)] * 3) is None
 
 
 @pytest.mark.parametrize("asked", [{}, {"token_budget": 1.0}, {"token_budget": "100%"}, {"token_budget": 576}])
@@ -58,6 +65,12 @@ def test_pictures_alike_in_one_request_draw_apart_and_may_keep_unlike() -> None:
     assert choice.of([1]).keep_counts == (2,)
 
 
+def test_the_largest_seed_goes_round_for_the_second_picture() -> None:
+    choice = _plan({"token_budget": 4, "selection_seed": 2**63 - 1}, [(4, 4), (4, 4)], method="random")
+    assert choice is not None
+    assert choice.seeds == (2**63 - 1, -(2**63))
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -68,6 +81,7 @@ def test_pictures_alike_in_one_request_draw_apart_and_may_keep_unlike() -> None:
         ({"token_budget": True}, "has type bool"),
         ({"token_budget": 1}, "leaves a picture without a token"),
         ({"token_budget": 8, "selection_seed": -1}, "is no seed"),
+        ({"token_budget": 8, "selection_seed": "9" * 1000}, r"'99+\.\.\.9+' is no seed"),
     ],
 )
 def test_what_means_nothing_is_said(asked: dict[str, object], said: str) -> None:
@@ -81,7 +95,17 @@ def test_full_gives_no_less_than_everything() -> None:
 
 
 def test_our_keys_do_not_reach_transformers_processor() -> None:
-    assert without_own({"token_budget": 8, "selection_seed": 1, "max_pixels": 9}) == {"max_pixels": 9}
+    asked = {"token_budget": 8, "selection_seed": 1, "max_pixels": 9, "adallava_choice": "forged"}
+    assert without_own(asked) == {"max_pixels": 9}
+
+
+@pytest.mark.parametrize("key", ["crop_size", "method", "adapter", "token_budgets", "adallava_choice", "x" * 1000])
+def test_what_is_not_ours_is_refused_unless_the_servers_owner_allows_it(key: str) -> None:
+    """A client's `crop_size` would end vLLM's engine: pixels that do not fit the tower."""
+    with pytest.raises(InputError, match="and not") as refused:
+        refuse_others({"token_budget": 8, key: "/etc"}, ServingSettings(method="uniform"))
+    assert len(str(refused.value)) < 250
+    refuse_others({"token_budget": 8, key: "/etc"}, ServingSettings(method="uniform", allow_other_mm_kwargs=True))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +117,7 @@ def test_what_vllm_cannot_do_is_refused_at_start(method: str, said: str) -> None
         Chooses.by(ServingSettings(method=method))
 
 
-def test_a_misspelt_method_is_refused_at_start() -> None:
+def test_a_misspelled_method_is_refused_at_start() -> None:
     with pytest.raises(UnknownNameError, match="visionzip"):
         Chooses.by(ServingSettings(method="visionzib"))
 
@@ -118,6 +142,14 @@ def test_settings_come_from_the_environment_or_a_file(tmp_path: Path) -> None:
         ({"ADALLAVA_METHOD": "uniform", "ADALLAVA_TOKEN_BUDGET": "-1"}, "out of range"),
         ({"ADALLAVA_METHOD": "uniform", "ADALLAVA_METHOD_OPTIONS": "{"}, "is no JSON"),
         ({"ADALLAVA_METHOD": "uniform", "ADALLAVA_TTFT_TARGET_MS": "soon"}, "ttft_target_ms"),
+        (
+            {"ADALLAVA_METHOD": "uniform", "ADALLAVA_TTFT_TARGET_MS": "300", "ADALLAVA_TOKEN_BUDGET": "64"},
+            "give token_budget as a share",
+        ),
+        (
+            {"ADALLAVA_METHOD": "uniform", "ADALLAVA_TTFT_TARGET_MS": "300", "ADALLAVA_TOKEN_BUDGET": "5%"},
+            "from token_budget = '5%' to 0.0625",
+        ),
         ({"ADALLAVA_SERVING": "/nowhere.toml"}, "cannot be read"),
     ],
 )

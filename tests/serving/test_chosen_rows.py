@@ -11,7 +11,8 @@ from adallava.checkpoints.bundled import model_folder
 from adallava.errors import UnsupportedModeError
 from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
-from adallava.serving.chosen_rows import RowChooser
+from adallava.selection.selector_contract import reads_question
+from adallava.serving.chosen_rows import EngineEmbeddings, RowChooser
 from adallava.serving.serving_settings import ServingSettings
 from adallava.tasks.scenes import scene_sample
 
@@ -21,11 +22,23 @@ def whole() -> AdaLlava:
     return AdaLlava.from_pretrained("tiny", method="question", device="cpu")
 
 
+class _Engine:
+    """Embeds ids in one row, as vLLM does."""
+
+    def __init__(self, whole: AdaLlava) -> None:
+        self._embeddings = whole.base.get_input_embeddings()
+
+    def embed_input_ids(self, ids: torch.Tensor) -> torch.Tensor:
+        assert ids.ndim == 1
+        embeds: torch.Tensor = self._embeddings(ids)
+        return embeds
+
+
 def _chooser(whole: AdaLlava, method: str) -> RowChooser:
     return RowChooser.load(
         model_folder("tiny"),
         ServingSettings(method=method),
-        embeddings=whole.base.get_input_embeddings(),
+        embeddings=EngineEmbeddings(_Engine(whole), whole.base.get_input_embeddings().num_embeddings),
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
@@ -43,7 +56,11 @@ def test_a_picture_keeps_what_it_keeps_before_the_whole_model(whole: AdaLlava, m
         padding=True,
     )
     ids, mask = inputs["input_ids"], inputs["attention_mask"].bool()
-    questions = [row[real & (row != whole.family.image_token_id)] for row, real in zip(ids, mask, strict=True)]
+    # As a server sends them: nothing for a method that reads no question.
+    questions = [
+        row[real & (row != whole.family.image_token_id)] if reads_question(type(model.selector)) else row[:0]
+        for row, real in zip(ids, mask, strict=True)
+    ]
     rows = _chooser(whole, method).choose(PictureInputs(inputs["pixel_values"]), counts, seeds, questions)
     kept = model.select(**inputs, token_budget=counts, seed=seeds)
     assert [one.places.tolist() for one in rows] == [list(of_sample.kept_indices[0]) for of_sample in kept]

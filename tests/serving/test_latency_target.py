@@ -1,103 +1,179 @@
-"""The controller's logic, window by window, and against a queue that is simulated."""
+"""The controller's logic by itself, and before a server in numbers: steps, spikes, and the way back to full tokens."""
 
 import math
-from itertools import pairwise
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from queue_model import Asked, QueueModel, arrivals_ms, p95_ms, served
 
-from adallava.serving.latency_target import Control, LatencyTarget, Window, next_control, percentile_ms
+from adallava.serving.latency_target import (
+    Control,
+    Costs,
+    LatencyTarget,
+    Waiting,
+    Window,
+    budget_for,
+    faded,
+    late_share,
+    next_control,
+)
+from adallava.serving.target_keeper import TargetKeeper
 
-TARGET = LatencyTarget(p95_ms=200, least_budget=0.125)
+TARGET = LatencyTarget(p95_ms=1000)
+TEN_MS_A_REQUEST = Control(Costs().after(Window(((100.0, 10),), 100.0, 0, 100.0, 1000.0)))
 
 
-def _window(ms: float, waiting: int = 0) -> Window:
-    return Window(((ms, 0), (ms + 1e-6, 10)), waiting)
-
-
-def _levels(*windows: Window, control: Control | None = None) -> list[int]:
-    control, levels = control or Control(), []
-    for window in windows:
-        control = next_control(TARGET, control, window)
-        levels.append(control.level)
-    return levels
+def _budget(*, wait_ms: float = 0.0, late: float = 0.0) -> float:
+    return budget_for(TARGET, Control(late=late), Waiting(oldest_ms=wait_ms))
 
 
 def test_budgets_halve_down_to_the_least() -> None:
-    assert TARGET.budgets == (1.0, 0.5, 0.25, 0.125)
+    assert TARGET.budgets == (1.0, 0.5, 0.25, 0.125, 0.0625)
     assert LatencyTarget(p95_ms=1, least_budget=0.1).budgets == (1.0, 0.5, 0.25, 0.125, 0.1)
+    assert LatencyTarget(p95_ms=1, least_budget=0.125, most_budget=0.5).budgets == (0.5, 0.25, 0.125)
     assert LatencyTarget(p95_ms=1, least_budget=1.0).budgets == (1.0,)
 
 
-def test_a_percentile_of_a_histogram() -> None:
-    # 100 requests: 90 within 100 ms, 10 from 100 to 200 ms: the 95th is in the middle of the latter.
-    assert percentile_ms([(100.0, 90), (200.0, 10)], 0.95) == pytest.approx(150)
-    assert percentile_ms([(100.0, 0), (math.inf, 3)], 0.95) == 100.0
-    assert percentile_ms([], 0.95) is None
+def test_a_histogram_and_a_sum_tell_how_many_are_late() -> None:
+    def share(target_ms: float, ttft_ms: float, *counts: tuple[float, int]) -> float:
+        return late_share(Window(counts, ttft_ms), target_ms)
+
+    # Bounds at the target: 1 of 10 is over it, whatever the sum.
+    assert share(500, 9e9, (250.0, 4), (500.0, 5), (1000.0, 1)) == pytest.approx(0.1)
+    # Within bounds, the mean tells: all took 260 ms, or 450.
+    assert share(300, 260 * 10, (250.0, 0), (500.0, 10)) == 0
+    assert share(300, 450 * 10, (250.0, 0), (500.0, 10)) == 1
+    # A mean in the middle: from 250 to 500 evenly, 4 fifths of them over 300.
+    assert share(300, 375 * 10, (250.0, 0), (500.0, 10)) == pytest.approx(0.8)
+    # The four below took 125 ms each, so that the others took 260.
+    assert share(300, 4 * 125 + 6 * 260, (250.0, 4), (500.0, 6)) == 0
+    assert share(300, 1e4, (250.0, 0), (math.inf, 3)) > 0.95
+    assert share(300, 0.0) == 0
 
 
-def test_too_slow_is_one_step_and_much_too_slow_two() -> None:
-    assert _levels(_window(250)) == [1]
-    assert _levels(_window(500)) == [2]
-    assert _levels(Window(waiting=4)) == [2]
+def test_the_budget_follows_the_wait_at_once_and_both_ways() -> None:
+    waits = [0, 190, 210, 310, 410, 510, 5000, 310, 0]
+    assert [_budget(wait_ms=wait) for wait in waits] == [1, 1, 0.5, 0.25, 0.125, 0.0625, 0.0625, 0.25, 1]
 
 
-def test_the_window_after_a_step_is_not_judged() -> None:
-    assert _levels(_window(250), _window(250), _window(250)) == [1, 1, 2]
+def test_a_queue_counts_by_what_its_requests_cost() -> None:
+    assert TEN_MS_A_REQUEST.costs.ms(30, 0) == pytest.approx(300, rel=0.05)
+    assert budget_for(TARGET, TEN_MS_A_REQUEST, Waiting(requests=10)) == 1.0
+    assert budget_for(TARGET, TEN_MS_A_REQUEST, Waiting(requests=60)) == 0.0625
 
 
-def test_calm_goes_back_to_full_tokens_one_step_at_a_time() -> None:
-    calm = [_window(50)] * 7
-    assert _levels(*calm, control=Control(level=2)) == [2, 2, 1, 1, 1, 0, 0]
-    assert _levels(*[Window()] * 7, control=Control(level=2)) == [2, 2, 1, 1, 1, 0, 0]
+def test_before_anything_is_known_the_wait_so_far_counts() -> None:
+    assert budget_for(TARGET, Control(), Waiting(requests=99)) == 1.0
+    assert budget_for(TARGET, Control(), Waiting(requests=99, oldest_ms=600)) == 0.0625
 
 
-def test_a_queue_or_a_near_miss_is_not_calm() -> None:
-    assert _levels(*[_window(50, waiting=1)] * 5, control=Control(level=1)) == [1] * 5
-    assert _levels(*[_window(180)] * 5, control=Control(level=1)) == [1] * 5
+def test_what_a_request_and_what_a_token_costs_are_told_apart() -> None:
+    costs = Costs()
+    for count, tokens in [(4, 1000), (10, 300), (2, 500), (8, 2000), (12, 300)]:
+        true_ms = 60 * count + 2 * tokens
+        costs = costs.after(Window(((1e9, count),), true_ms + 999, tokens, true_ms, true_ms))
+    assert costs.ms(1, 0) == pytest.approx(60, rel=0.1)
+    assert costs.ms(0, 1) == pytest.approx(2, rel=0.1)
 
 
-def test_an_attempt_that_was_taken_back_waits_longer_the_next_time() -> None:
-    control, ups = Control(level=1), []
-    for number in range(60):
-        slow = control.level == 0
-        control = next_control(TARGET, control, _window(250 if slow else 50))
-        ups.append(number) if control.attempt == 0 else None
-    gaps = [after - before for before, after in pairwise(ups)]
-    assert gaps == sorted(gaps)
-    assert gaps[-1] >= 2 * gaps[0]
+def test_idle_time_is_not_taken_for_work() -> None:
+    lone = Costs().after(Window(((1000.0, 1),), ttft_ms=500.0, prompt_tokens=0, busy_ms=700.0, length_ms=60_000.0))
+    assert lone.ms(1, 0) == pytest.approx(500, rel=0.05)
+    # Seven in one step waited 4 s each, and the server worked for 4 s.
+    step = Costs().after(Window(((5000.0, 7),), ttft_ms=28_000.0, prompt_tokens=0, busy_ms=4000.0, length_ms=4000.0))
+    assert step.ms(7, 0) == pytest.approx(4000, rel=0.05)
 
 
-@given(st.lists(st.tuples(st.floats(0, 5000), st.integers(0, 3)), max_size=40))
-def test_the_budget_is_always_one_of_them(seen: list[tuple[float, int]]) -> None:
+def test_late_answers_press_though_nothing_waits_and_are_forgotten() -> None:
     control = Control()
-    for ms, waiting in seen:
-        before, control = control, next_control(TARGET, control, _window(ms, waiting))
-        assert 0 <= control.level < len(TARGET.budgets)
-        assert control.level - before.level >= -1
+    for _ in range(9):
+        control = next_control(TARGET, control, Window(((2000.0, 10),), 1e4, 10, 1000.0, 1000.0))
+    assert control.late == 0.5
+    assert _budget(late=control.late) == 0.0625
+    assert faded(control, 60_000).late == pytest.approx(control.late / 8)
+    assert _budget(late=faded(control, 60_000).late) == 1.0
+    in_time = next_control(TARGET, control, Window(((500.0, 10),), 1e3, 10, 1000.0, 1000.0))
+    assert in_time.late < control.late
 
 
-def _served(load: list[int], capacity_tokens: int, controlled: bool) -> tuple[list[float], list[float]]:
-    """Return p95 in ms and budget by window, of a server that prefills so many vision tokens a window of 1000 ms."""
-    control, waiting, slow, budgets = Control(), 0.0, [], []
-    for arriving in load:
-        budget = TARGET.budgets[control.level] if controlled else 1.0
-        cost = 40 + 576 * budget
-        waiting += arriving * cost
-        p95 = 20 + 1000 * waiting / capacity_tokens
-        waiting = max(0.0, waiting - capacity_tokens)
-        slow.append(p95)
-        budgets.append(budget)
-        control = next_control(TARGET, control, Window(((p95, 0), (p95 + 1e-6, 10)), round(waiting / cost)))
-    return slow, budgets
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 50), st.floats(0, 1e6), st.integers(0, 10**6), st.floats(0, 1e6), st.floats(1, 1e6)),
+        max_size=20,
+    ),
+    st.integers(0, 10**6),
+    st.integers(0, 10**9),
+    st.floats(0, 1e9),
+)
+def test_whatever_comes_the_budget_is_one_of_them_and_no_queue_raises_it(
+    seen: list[tuple[int, float, int, float, float]], requests: int, tokens: int, oldest_ms: float
+) -> None:
+    control = Control()
+    for count, ttft_ms, prompt_tokens, busy_ms, length_ms in seen:
+        control = next_control(TARGET, control, Window(((2000.0, count),), ttft_ms, prompt_tokens, busy_ms, length_ms))
+        assert 0 <= late_share(Window(((2000.0, count),), ttft_ms), 1000.0) <= 1
+    assert 0 <= control.late <= 0.5
+    budget = budget_for(TARGET, control, Waiting(requests, tokens, oldest_ms))
+    assert budget in TARGET.budgets
+    assert budget <= budget_for(TARGET, control, Waiting())
 
 
-def test_a_step_of_load_is_held_and_full_tokens_come_back() -> None:
-    load = [1] * 5 + [8] * 30 + [1] * 20
-    with_it, budgets = _served(load, 16_000, controlled=True)
-    without, _ = _served(load, 16_000, controlled=False)
-    assert min(without[6:35]) > 200
-    assert max(with_it[8:35]) <= 200 or sum(ms > 200 for ms in with_it[8:35]) <= 3
-    assert (budgets[0], budgets[-1]) == (1.0, 1.0)
-    assert min(budgets) >= 0.125
+CALM = [(0.3, 20.0)]
+STEP = [(0.3, 10.0), (1.6, 30.0)]
+SPIKE = [(0.3, 10.0), (3.5, 5.0)]
+
+
+def _kept(target: LatencyTarget, model: QueueModel) -> Callable[[QueueModel], float]:
+    keeper = TargetKeeper(target, model.load, clock_ms=lambda: model.now_ms)
+    return lambda server: keeper.budget(server.waiting())
+
+
+def _all(parts: Sequence[tuple[float, float]], target_ms: float, **of_model: float) -> dict[str, list[list[Asked]]]:
+    """Return runs at five seeds: without the controller, with it, and at the least budget from the start."""
+    runs: dict[str, list[list[Asked]]] = {"full": [], "kept": [], "least": []}
+    for seed in range(5):
+        times = arrivals_ms(parts, seed)
+        models = {name: QueueModel(**of_model) for name in runs}  # type: ignore[arg-type]
+        kept = _kept(LatencyTarget(p95_ms=target_ms), models["kept"])
+        budgets = {"full": lambda _: 1.0, "kept": kept, "least": lambda _: 0.0625}
+        for name, model in models.items():
+            runs[name].append(served(times, budgets[name], model))
+    return runs
+
+
+def _pooled(runs: Sequence[Sequence[Asked]]) -> list[Asked]:
+    return [asked for run in runs for asked in run]
+
+
+@pytest.mark.parametrize("parts", [STEP + CALM, SPIKE + CALM, STEP + CALM + SPIKE + CALM])
+@pytest.mark.parametrize("step_tokens", [512, 2048])
+def test_a_target_holds_where_some_budget_can_hold_it(parts: list[tuple[float, float]], step_tokens: int) -> None:
+    runs = _all(parts, 1500.0, step_tokens=step_tokens)
+    full, kept, least = (_pooled(runs[name]) for name in ("full", "kept", "least"))
+    assert p95_ms(least) < 1000
+    assert p95_ms(full) > 3 * 1500
+    assert p95_ms(kept) < 1500
+    # And it spends no more than it must: the least budget is a sixteenth.
+    assert sum(asked.budget for asked in kept) / len(kept) > 5 / 16
+
+
+def test_full_tokens_come_back_within_seconds_of_the_load() -> None:
+    begun = 1000 * sum(seconds for _, seconds in STEP)
+    for run in _all([*STEP, (0.05, 60.0)], 1500.0)["kept"]:
+        after = [asked for asked in run if asked.at_ms > begun + 10_000]
+        assert after
+        assert all(asked.budget == 1.0 for asked in after)
+
+
+def test_a_load_that_fits_keeps_nearly_every_token() -> None:
+    calm = _pooled(_all([(0.3, 60.0)], 5000.0)["kept"])
+    assert sum(asked.budget for asked in calm) / len(calm) > 0.95
+
+
+def test_more_than_the_server_has_ends_at_the_least_budget_and_not_below() -> None:
+    runs = _all([(8.0, 10.0)], 1500.0)
+    kept, full = _pooled(runs["kept"]), _pooled(runs["full"])
+    assert {asked.budget for run in runs["kept"] for asked in run[-20:]} == {0.0625}
+    assert p95_ms(kept) < p95_ms(full) / 3

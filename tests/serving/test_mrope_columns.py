@@ -1,8 +1,9 @@
 """Positions of a prompt whose pictures lost tokens, against the full prompt's, worked out by hand."""
 
+import pytest
 import torch
 
-from adallava.serving.mrope_columns import Run, full_prompt, gathered, placed
+from adallava.serving.mrope_columns import MOST_A_SIDE, Run, as_channels, from_channels, full_prompt, gathered, placed
 
 I = 9  # noqa: E741
 FULL = torch.tensor(
@@ -48,3 +49,18 @@ def test_a_chunk_places_its_own_part_and_leaves_what_is_right() -> None:
     assert torch.equal(again, both)
     whole = torch.full((2, 3), -1)
     assert torch.equal(placed(before, is_picture, [whole], start=0), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("columns", [1, 7, 300, MOST_A_SIDE])
+def test_places_in_a_large_picture_come_through_half_precision(dtype: torch.dtype, columns: int) -> None:
+    rows = torch.tensor([0, 1, 255, 256, 257, 1023, MOST_A_SIDE - 1])
+    column = torch.arange(7) * (columns - 1) // 6
+    channels = as_channels(rows * columns + column, columns).to(dtype)
+    assert from_channels(channels).tolist() == [
+        [0, row, at] for row, at in zip(rows.tolist(), column.tolist(), strict=True)
+    ]
+
+
+def test_rows_without_a_place_have_none() -> None:
+    assert from_channels(torch.full((2, 3), -1.0)).tolist() == [[-1, -1, -1]] * 2

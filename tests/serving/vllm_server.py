@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from PIL import Image
 QUIET = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
@@ -78,8 +79,22 @@ def data_url(picture: NDArray[np.uint8]) -> str:
 
 
 @contextmanager
-def vllm_serve(model: Path | str, log: Path, *arguments: str, environment: dict[str, str]) -> Iterator[Server]:
-    """Serve a model until the block ends."""
+def vllm_serve(
+    model: Path | str,
+    log: Path,
+    *arguments: str,
+    environment: dict[str, str],
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Iterator[Server]:
+    """Serve a model until the block ends.
+
+    Args:
+        model: its folder.
+        log: file that the server writes to.
+        *arguments: of `vllm serve`.
+        environment: of the server, beside ours.
+        meanwhile: what is done while it starts, which takes a while.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -87,6 +102,8 @@ def vllm_serve(model: Path | str, log: Path, *arguments: str, environment: dict[
         *(str(Path(sys.executable).parent / "vllm"), "serve", str(model), "--served-model-name", "tiny", str(model)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"),
         *("--max-model-len", "512", "--max-num-seqs", "32", "--gpu-memory-utilization", "0.1"),
+        # Each further process imports torch and vLLM for itself.
+        *("--distributed-executor-backend", "uni", "--skip-mm-profiling"),
         *arguments,
     ]
     with log.open("wb") as written:
@@ -99,6 +116,7 @@ def vllm_serve(model: Path | str, log: Path, *arguments: str, environment: dict[
             cwd=ROOT,
         )
     try:
+        meanwhile()
         server = Server(f"http://127.0.0.1:{port}")
         _wait(server, process, log)
         yield server

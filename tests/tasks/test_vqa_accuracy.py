@@ -100,7 +100,7 @@ def test_contractions_lack_one_apostrophe_of_their_form():
 
 def documented_cases():
     """Yield the rows of the table of literal cases: response, answers, and both scores."""
-    page = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "data.md").read_text()
     rows = re.findall(r'^\| "(.*?)" \| (\d+ ".*?") \| ([\d.]+) \| ([\d.]+) \|$', page, re.MULTILINE)
     for response, said, official, lmms in rows:
         answers = people(*((text, int(count)) for count, text in re.findall(r'(\d+) "(.*?)"', said)))

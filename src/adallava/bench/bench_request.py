@@ -35,6 +35,7 @@ class BenchRequest:
         batch_sizes: each measured on its own, one after the other.
         text_tokens: of a prompt, beside its one picture.
         new_tokens: of an answer, at least 2.
+        image: of every prompt; None for noise.
         dtype: of the weights; "auto" is the checkpoint's, of shapes bfloat16, on a CPU float32.
         device: None is CUDA where there is one.
         quantization: of what our engines run, by `QuantizationName`; stock transformers stays in full precision.
@@ -58,6 +59,7 @@ class BenchRequest:
     batch_sizes: tuple[int, ...] = (1,)
     text_tokens: int = 70
     new_tokens: int = 33
+    image: Path | None = None
     dtype: str = "auto"
     device: str | None = None
     quantization: str = "none"

@@ -1,5 +1,6 @@
-"""Prompts of one picture each, of random words and pixels: the same ones at every call."""
+"""Prompts of one image each, of random words around noise or a file: the same ones at every call."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from adallava.errors import InputError
 from adallava.families.capabilities.of_pictures import made_up_ids, take_pictures
 from adallava.model import AdaLlava
+from adallava.tasks.images import open_rgb
 
 BEFORE_PICTURE_TOKENS = 5
 """Of a prompt's text; a method inside the LLM needs some behind the picture, too."""
@@ -18,16 +20,18 @@ _MOST_WORDS = 1000
 """Ids that words are drawn from."""
 
 
-def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int) -> dict[str, Any]:
+def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int, image: Path | None = None) -> dict[str, Any]:
     """Return a batch as `generate` takes it, on the model's device.
 
     Args:
         model: for its N, its processor's pictures, its type and its device.
         batch_size: B prompts of one length.
         text_tokens: of each prompt, `BEFORE_PICTURE_TOKENS` of them before the picture, tags of tiles left out.
+        image: of every prompt, as the model's processor sizes it; None for noise.
 
     Raises:
-        InputError: for too little text to have some on both sides of the picture.
+        InputError: for too little text to have some on both sides of the picture, an image that cannot be read, or one
+            where there is no processor to size it.
     """
     if text_tokens <= BEFORE_PICTURE_TOKENS:
         raise InputError(
@@ -37,27 +41,34 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int) -> dict[str
     generator = torch.Generator().manual_seed(0)
     words = _words(model)
     text = words[torch.randint(len(words), (batch_size, text_tokens), generator=generator)]
-    pictures = _pictures(model, batch_size, generator)
+    pictures = _pictures(model, batch_size, generator, image)
     given, _ = take_pictures(model.family, pictures)
     assert given is not None
-    image = torch.tensor(made_up_ids(model.family, given, batch_size)).expand(batch_size, -1)
-    ids = torch.cat([text[:, :BEFORE_PICTURE_TOKENS], image, text[:, BEFORE_PICTURE_TOKENS:]], dim=1)
+    tokens = torch.tensor(made_up_ids(model.family, given, batch_size)).expand(batch_size, -1)
+    ids = torch.cat([text[:, :BEFORE_PICTURE_TOKENS], tokens, text[:, BEFORE_PICTURE_TOKENS:]], dim=1)
     ids = ids.to(model.device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), **pictures}
 
 
-def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator) -> dict[str, Any]:
-    """Return what the processor makes of a picture of noise, or noise where there is no processor."""
+def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator, image: Path | None) -> dict[str, Any]:
+    """Return what the processor makes of a file or of noise, or noise where there is no processor."""
     processor = getattr(model.processor, "image_processor", None)
     width, height = getattr(model.processor, "picture_px", None) or (_side(model),) * 2
+    if processor is None and image is not None:
+        raise InputError(
+            f"--image {image}: these shapes cut every image to {width} x {height} pixels, which noise stands in for; "
+            "leave it out, or give shapes whose images keep their size"
+        )
     if processor is None:
         tiles = getattr(model.processor, "tiles", ())
         pixels = torch.randn(batch_size, *tiles, 3, height, width, generator=generator)
         mask = {"pixel_attention_mask": torch.ones(batch_size, *tiles, height, width, dtype=torch.int64)}
         beside = {name: mask[name] for name in model.family.picture_inputs if name in mask}
         return {"pixel_values": pixels.to(model.device, model.dtype), **beside}
-    noise = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).numpy()
-    made = processor(images=[[noise]] * batch_size, return_tensors="pt")
+    shown: Any = None if image is None else open_rgb(image)
+    if shown is None:
+        shown = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).numpy()
+    made = processor(images=[[shown]] * batch_size, return_tensors="pt")
     given = {name: made[name] for name in model.family.picture_inputs if name in made}
     given["pixel_values"] = given["pixel_values"].to(model.device, model.dtype)
     return given

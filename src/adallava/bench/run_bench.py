@@ -84,7 +84,7 @@ def _one_prompt(bench: Bench) -> Tensor:
     text_tokens, new_tokens = bench.request.text_tokens, bench.request.new_tokens
 
     def one() -> Tensor:
-        ids: Tensor = make_prompts(bench.full, 1, text_tokens)["input_ids"]
+        ids: Tensor = make_prompts(bench.full, 1, text_tokens, bench.request.image)["input_ids"]
         return ids
 
     limit = max_prompt_tokens(bench.full.base.config, new_tokens, memory_bytes=device_memory_bytes(bench.full.device))
@@ -106,7 +106,7 @@ def _keys(bench: Bench) -> list[Key]:
 
 def _cells(bench: Bench, batch_size: int) -> dict[Key, Callable[[], Turn]]:
     """Return every cell's turn. Models and prompts are made in the first: what cannot be is an error of its cell."""
-    inputs = cache(partial(make_prompts, bench.full, batch_size, bench.request.text_tokens))
+    inputs = cache(partial(make_prompts, bench.full, batch_size, bench.request.text_tokens, bench.request.image))
 
     def turn(made: Callable[[], Answer]) -> Turn:
         return take_turn(made(), bench.request.new_tokens, bench.full.device)
@@ -229,6 +229,7 @@ def _head(bench: Bench, machine: Hardware) -> Document:
         "num_llm_layers": full.family.num_llm_layers,
         "text_tokens": request.text_tokens,
         "new_tokens": request.new_tokens,
+        "image": None if request.image is None else request.image.name,
         "ceilings": {
             "flops_per_s": machine.flops_per_s[dtype],
             **({"fp8_flops_per_s": machine.flops_per_s[FP8]} if FP8 in machine.flops_per_s else {}),

@@ -8,9 +8,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     subparsers.add_parser(
         "families",
         help="list the model families, and what each can do",
-        description="List the model families by the model_type of a checkpoint's config.json, and what each can do "
-        "beside answering from K of its N vision tokens. Which methods its vision tower serves is told when a model "
-        "is loaded.",
+        description="List the model families by the model_type in a checkpoint's config.json. Each answers from K of N "
+        "vision tokens; the table says what else it can do. Which methods a vision tower supports is checked when a "
+        "model is loaded.",
     )
 
 
@@ -22,9 +22,11 @@ def run(args: argparse.Namespace) -> int:
 
     from .console import figures_table, make_console
 
-    table = figures_table("LLM by layers: methods inside the LLM, and schedulers of its layers")
+    table = figures_table(
+        "drawings: of the kept patches; downsample and budget-token are methods; cdpruner reads the text tower"
+    )
     table.add_column("model_type", no_wrap=True)
-    table.add_column("its tokens")
+    table.add_column("image tokens")
     for name in ABILITIES:
         table.add_column(name, justify="center")
     for facts in family_facts():

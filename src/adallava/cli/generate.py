@@ -8,7 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from adallava.errors import AdallavaError, InputError, RunFolderError, UnsupportedModeError
+from adallava.errors import InputError, RunFolderError
 
 from .arguments import (
     add_list_argument,
@@ -17,7 +17,6 @@ from .arguments import (
     path_argument,
     whole_number,
 )
-from .budget_result import BudgetResult, of_answer
 from .output_paths import check_output_image
 from .shared_options import (
     add_engine,
@@ -33,16 +32,15 @@ from .shared_options import (
 from .streams import say
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from adallava.model import AdaLlava
     from adallava.records import RunConfig
     from adallava.records.cells import CellPlan
-    from adallava.records.picture_frames import Frame
+    from adallava.runs.budget_result import BudgetResult
+    from adallava.runs.one_question import OneQuestion
 
 _DESCRIPTION = """\
-Answer one question about a picture at several token budgets, and see which vision tokens each answer is made
-from. For every budget: the answer, N, K asked and kept, lengths, the scores' range, and a picture of the patches.
+Answer one question about an image at several token budgets, and see which vision tokens each answer uses.
+For every budget: the answer, N, K requested and kept, lengths, the range of scores, and an image of the patches.
 """
 
 _EPILOG = """\
@@ -69,9 +67,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--image", type=path_argument, nargs="+", required=True, metavar="FILE", help="one or several pictures"
+        "--image", type=path_argument, nargs="+", required=True, metavar="FILE", help="one or several images"
     )
-    parser.add_argument("--question", required=True, help="about the pictures")
+    parser.add_argument("--question", required=True, help="about the images")
     _add_budgets(parser)
     _add_model(parser.add_argument_group("the model"))
     _add_output(parser.add_argument_group("what comes out"))
@@ -107,7 +105,7 @@ def _add_model(group: Any) -> None:
         "--scheduler", metavar="NAME", help="which layers run at a latency below 1.0: layers, heads, first, spaced, …"
     )
     group.add_argument(
-        "--scheduler-adapter", type=path_argument, metavar="DIR", help="of a learned or searched scheduler, likewise"
+        "--scheduler-adapter", type=path_argument, metavar="DIR", help="of a learned or searched scheduler"
     )
     add_scheduler_option(group)
     group.add_argument("--max-new-tokens", type=whole_number, default=32, help="default: %(default)s")
@@ -132,11 +130,11 @@ def _add_output(group: Any) -> None:
         type=path_argument,
         default=Path(),
         metavar="PATH",
-        help="a folder for one picture a budget, IMAGE.METHOD@BUDGET.png; or a .png file for all side by side "
+        help="a folder for one image per budget, IMAGE.METHOD@BUDGET.png; or a .png file with all side by side "
         "(default: the current folder)",
     )
-    group.add_argument("--no-image", action="store_true", help="write no picture")
-    group.add_argument("--no-generate", action="store_true", help="select only, without an answer")
+    group.add_argument("--no-image", action="store_true", help="write no image")
+    group.add_argument("--no-generate", action="store_true", help="select tokens only, without an answer")
     group.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
 
 
@@ -150,48 +148,26 @@ def run(args: argparse.Namespace) -> int:
     opened = [open_rgb(path) for path in args.image]
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.families.capabilities.of_llms import window_note
-    from adallava.model import build_prompt
-    from adallava.pipeline.prompt_limit import (
-        check_prompt_text,
-        check_prompt_tokens,
-        device_memory_bytes,
-        max_prompt_tokens,
-    )
-    from adallava.processors.picture_cuts import find_frames
-    from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
+    from adallava.runs.one_question import prepare_question
 
     model = _load_model(config, args)
     note = window_note(model.family)
     if note is not None:
         say(f"note: {note}", error=True)
     taken = {} if args.no_generate else _tell_of_checkpoint(model)
-    limit = max_prompt_tokens(
-        model.base.config,
-        args.max_new_tokens,
-        rows=model.base.generation_config.num_beams or 1,
-        memory_bytes=device_memory_bytes(model.device),
-    )
-    images = [prepare_picture(model.processor, image) for image in opened]
-    known = find_frames(model.processor, [image.size for image in images])
-    frames = [None] * len(images) if known is None else [*known]
-    prompt = build_prompt(model.processor, args.question, len(images))
-    if limit is not None:
-        check_prompt_text(model.processor.tokenizer, prompt, limit)
-    inputs = make_inputs(model.processor, images, [prompt])
-    check_prompt_tokens(inputs["input_ids"].shape[1], limit)
-    check_pixels(inputs["pixel_values"])
+    asked = prepare_question(model, opened, args.question, max_new_tokens=args.max_new_tokens)
     plans = _plans(config, model.selector is not None and model.selector.ignores_budget)
-    results = [_answer(model, inputs, plan, args, taken) for plan in plans]
+    results = [_answer(model, asked, plan, args, taken) for plan in plans]
     from .generate_table import print_json, print_table
 
     show = print_json if args.json else print_table
     if not args.no_image:
         try:
-            results = _with_pictures(model, inputs, results, list(zip(images, frames, strict=True)), args)
+            results = _with_pictures(model, asked, results, args)
         except RunFolderError:
-            show(model, results, frames, args)  # The answers are there, whatever became of their pictures.
+            show(model, results, asked.frames, args)  # The answers are there, whatever became of their pictures.
             raise
-    show(model, results, frames, args)
+    show(model, results, asked.frames, args)
     return int(any(result.empty_cause is not None for result in results))
 
 
@@ -234,7 +210,7 @@ def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
     from adallava.runs.loading import load_base
 
     check_device(config.device)
-    # A misspelt one is told before gigabytes are read.
+    # A misspelled one is told before gigabytes are read.
     if args.scheduler is not None:
         load_scheduler_class(args.scheduler)
     if args.method != FULL_METHOD:
@@ -252,10 +228,10 @@ def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
 def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
     """Say on stderr what counts of the checkpoint's configuration of generation; return what stands in its place."""
     from adallava.pipeline.decoding import SAMPLING, in_words, values_of_checkpoint
-    from adallava.pipeline.stock_arguments import GENERATE_REFUSED
+    from adallava.runs.one_question import plain_decoding
 
     own = values_of_checkpoint(model.base.generation_config)
-    set_here = {"do_sample": False, "use_cache": True, **dict.fromkeys(GENERATE_REFUSED.keys() & own.keys())}
+    set_here = plain_decoding(model)
     idle = {*set_here, *SAMPLING, "max_new_tokens", "max_length"}
     for values, what in (
         ({name: value for name, value in own.items() if name not in idle}, "counts here"),
@@ -267,60 +243,39 @@ def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
 
 
 def _answer(
-    model: "AdaLlava", inputs: dict[str, Any], plan: "CellPlan", args: argparse.Namespace, decoding: dict[str, Any]
-) -> BudgetResult:
+    model: "AdaLlava", asked: "OneQuestion", plan: "CellPlan", args: argparse.Namespace, decoding: dict[str, Any]
+) -> "BudgetResult":
+    if args.no_generate:
+        return _choose(model, asked, plan, args.seed)
+    from adallava.runs.one_question import answer_question
+
+    return answer_question(model, asked, plan, seed=args.seed, max_new_tokens=args.max_new_tokens, decoding=decoding)
+
+
+def _choose(model: "AdaLlava", asked: "OneQuestion", plan: "CellPlan", seed: int) -> "BudgetResult":
+    from adallava.runs.budget_result import BudgetResult
+
     start = time.perf_counter()
     call = plan.call()
-    if args.no_generate:
-        del call["latency"]
-        (selection,) = model.select(**inputs, **call, seed=args.seed)
-        return BudgetResult(selection, None, None, (time.perf_counter() - start) * 1000.0, None)
-    from adallava.pipeline.clock import StageClock
-    from adallava.runs.batches import describe_error
-
-    try:
-        output = model.generate(
-            **inputs,
-            **call,
-            seed=args.seed,
-            clock=StageClock(model.device),
-            max_new_tokens=args.max_new_tokens,
-            **decoding,
-        )
-    except AdallavaError:
-        raise
-    except Exception as error:  # of a checkpoint's own configuration, inside of transformers: as a sweep says it
-        raise UnsupportedModeError(f"{plan.cell} cannot be answered: {describe_error(error)}") from error
-    return of_answer(model, output, (time.perf_counter() - start) * 1000.0)
+    del call["latency"]
+    (selection,) = model.select(**asked.inputs, **call, seed=seed)
+    return BudgetResult(selection, None, None, (time.perf_counter() - start) * 1000.0, None)
 
 
 def _with_pictures(
-    model: "AdaLlava",
-    inputs: dict[str, Any],
-    results: Sequence[BudgetResult],
-    whole: Sequence[tuple["Image.Image", "Frame | None"]],
-    args: argparse.Namespace,
-) -> list[BudgetResult]:
-    from adallava.families.capabilities.of_pictures import shown_patches, take_pictures
-    from adallava.report.patches import draw_kept_patches
+    model: "AdaLlava", asked: "OneQuestion", results: Sequence["BudgetResult"], args: argparse.Namespace
+) -> list["BudgetResult"]:
+    from adallava.report.drawn_choice import draw_choice, seen_pictures
+    from adallava.runs.one_question import drawn_pixels
 
-    from .generate_pictures import PictureRow, framed, save_pictures, seen_pictures, with_layers
+    from .generate_pictures import PictureRow, save_pictures, with_layers
     from .generate_table import layer_shares_of
 
-    given, _ = take_pictures(model.family, inputs)
-    assert given is not None
-    grids = model.family.grids(given)
-    pictures = seen_pictures(shown_patches(model.family, given), model.processor.image_processor)
-    merges = model.selector is not None and model.selector.merges
+    pictures = seen_pictures(drawn_pixels(model, asked), model.processor.image_processor)
     with_layers_run = any(result.ran.groups_run is not None for result in results)
     rows = []
     for result in results:
-        kept = result.ran.kept_indices or [()] * len(pictures)
-        drawings = [
-            draw_kept_patches(picture, indices, grid, merged=merges)
-            for picture, indices, grid in zip(pictures, kept, grids, strict=True)
-        ]
-        drawings = framed(drawings, whole, result.ran.whole_images)
+        drawings = draw_choice(pictures, result.ran, asked.whole)
         if with_layers_run:
             drawings[0] = with_layers(drawings[0], layer_shares_of(model, result))
         label = f"{model.method}@{result.ran.budget_asked}{_schedule_suffix(model, result)}"
@@ -329,12 +284,12 @@ def _with_pictures(
     return [replace(result, picture=str(path)) for result, path in zip(results, paths, strict=True)]
 
 
-def _schedule_suffix(model: "AdaLlava", result: BudgetResult) -> str:
+def _schedule_suffix(model: "AdaLlava", result: "BudgetResult") -> str:
     if result.ran.groups_run is None or model.scheduler is None:
         return ""
     return f"+{model.scheduler.name}@{result.ran.latency_asked}"
 
 
-def _caption(label: str, result: BudgetResult) -> str:
+def _caption(label: str, result: "BudgetResult") -> str:
     kept = f"{label}, {result.ran.tokens_at_end} of {result.ran.num_vision_tokens}"
     return shorten(f"{kept}: {result.answer}" if result.answer else kept, width=44, placeholder=" …")

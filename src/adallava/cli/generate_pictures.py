@@ -1,18 +1,14 @@
-"""The pictures that `adallava generate` writes: what the model sees of an image, and which patches were kept."""
+"""The pictures that `adallava generate` writes: files, captions, and the layers that ran."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from adallava.records.durable import make_folder, write_atomically
-from adallava.records.picture_frames import Frame
 from adallava.report.layer_strip import draw_strip
-from adallava.report.seen import in_whole
 
 from .output_paths import PICTURE_SUFFIXES
 
@@ -21,39 +17,6 @@ _CAPTION_PX = 34
 _STRIP_GAP_PX, _STRIP_PX = 6, 18
 _PAPER = (255, 255, 255)
 _INK = (20, 20, 20)
-
-
-def seen_pictures(pictures: Sequence[Any], image_processor: Any) -> list[Image.Image]:
-    """Return the images as the model sees them: resized, cropped, in its own frame.
-
-    Drawing on these, and not on the files, keeps a patch where the model had it even if the processor crops.
-
-    Args:
-        pictures: [3, H, W] tensors on the CPU, as the processor made them; see `Family.pictures`.
-        image_processor: that made it; its mean and deviation are undone.
-    """
-    normalized = bool(getattr(image_processor, "do_normalize", False))
-    mean = np.array(image_processor.image_mean if normalized else (0.0,) * 3, dtype=np.float32)
-    deviation = np.array(image_processor.image_std if normalized else (1.0,) * 3, dtype=np.float32)
-    pixels = [picture.float().numpy().transpose(1, 2, 0) * deviation + mean for picture in pictures]
-    return [Image.fromarray(np.clip(np.rint(image * 255.0), 0, 255).astype(np.uint8)) for image in pixels]
-
-
-def framed(
-    drawings: Sequence[Image.Image], whole: Sequence[tuple[Image.Image, Frame | None]], whole_images: Sequence[int]
-) -> list[Image.Image]:
-    """Return the drawings, those of pictures that the processor cuts in their place on the whole picture.
-
-    Args:
-        drawings: of each image that the model saw: of a picture in tiles the whole, and its tiles joined.
-        whole: each picture, uncut, and which part of it the model saw.
-        whole_images: of each picture, the image that shows the whole.
-    """
-    placed = list(drawings)
-    for number, (image, frame) in zip(whole_images, whole, strict=True):
-        if frame is not None:
-            placed[number] = in_whole(drawings[number], image, frame)
-    return placed
 
 
 def side_by_side(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:

@@ -15,12 +15,12 @@ from adallava.report.layer_strip import strip_text
 from adallava.report.seen import cut_words
 
 from .arguments import options_of_methods
-from .budget_result import BudgetResult
 from .console import make_console, print_fitting
 from .streams import say_json
 
 if TYPE_CHECKING:
     from adallava.model import AdaLlava
+    from adallava.runs.budget_result import BudgetResult
 
 
 _LEFT_OUT = ("scores", "finish", "length", "prompt", "K asked")
@@ -28,7 +28,7 @@ _LEFT_OUT = ("scores", "finish", "length", "prompt", "K asked")
 
 
 def print_json(
-    model: "AdaLlava", results: Sequence[BudgetResult], frames: Sequence[Frame | None], args: argparse.Namespace
+    model: "AdaLlava", results: Sequence["BudgetResult"], frames: Sequence[Frame | None], args: argparse.Namespace
 ) -> None:
     """Print everything as one JSON document."""
     document = {
@@ -52,7 +52,7 @@ def print_json(
 
 
 def print_table(
-    model: "AdaLlava", results: Sequence[BudgetResult], frames: Sequence[Frame | None], args: argparse.Namespace
+    model: "AdaLlava", results: Sequence["BudgetResult"], frames: Sequence[Frame | None], args: argparse.Namespace
 ) -> None:
     """Print one row a budget, and where the pictures are."""
     console = make_console()
@@ -70,7 +70,9 @@ def print_table(
         console.print(f"{drawn}: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _table_of(model: "AdaLlava", results: Sequence[BudgetResult], with_layers: bool, left_out: frozenset[str]) -> Table:
+def _table_of(
+    model: "AdaLlava", results: Sequence["BudgetResult"], with_layers: bool, left_out: frozenset[str]
+) -> Table:
     caption = "prompt and answer in tokens; ms of the first row include warming up"
     table = Table(caption=caption + ("; layers: █ ran, ▄ in part, · not" if with_layers else ""))
     rows = [_row(model, result, with_layers) for result in results]
@@ -86,7 +88,7 @@ def _table_of(model: "AdaLlava", results: Sequence[BudgetResult], with_layers: b
     return table
 
 
-def _row(model: "AdaLlava", result: BudgetResult, with_layers: bool) -> dict[str, str]:
+def _row(model: "AdaLlava", result: "BudgetResult", with_layers: bool) -> dict[str, str]:
     ran = result.ran
     layers = {}
     if with_layers:
@@ -105,18 +107,18 @@ def _row(model: "AdaLlava", result: BudgetResult, with_layers: bool) -> dict[str
     }
 
 
-def _shown_counts(result: BudgetResult) -> str:
+def _shown_counts(result: "BudgetResult") -> str:
     """Return K; for a method inside the LLM, the counts on the way to it."""
     return " → ".join(map(str, dict.fromkeys(result.ran.tokens_kept_by_layer or (result.ran.tokens_kept,))))
 
 
-def layer_shares_of(model: "AdaLlava", result: BudgetResult) -> list[float]:
+def layer_shares_of(model: "AdaLlava", result: "BudgetResult") -> list[float]:
     """Return the share of each layer that ran: all of each where none was left out."""
     shares = result.ran.layer_shares
     return [1.0] * model.family.num_llm_layers if shares is None else list(map(float, shares))
 
 
-def _shown_answer(result: BudgetResult) -> str:
+def _shown_answer(result: "BudgetResult") -> str:
     if result.answer is None:
         return "[dim]not generated[/dim]"
     return escape(result.answer) if result.empty_cause is None else f"empty: {result.empty_cause}"

@@ -34,7 +34,7 @@ class Outcome:
 
     Attributes:
         check: the check's id, stable across versions.
-        failure: its number in the list of known failures (docs/doctor.md), or None for an additional check.
+        failure: its number in the list of known failures (docs/how_to/doctor.md), or None for an additional check.
         title: the failure in one line.
         status: whether it was found, with `severity`, `evidence` and `examples` as in `Observation`.
         remedy: what to do about it; None unless it was found.

@@ -1,4 +1,4 @@
-"""Gemma 3: 64 x 64 patches of every picture are averaged to 16 x 16 tokens, which read each other in both directions.
+"""Gemma 3: 64 x 64 patches an image, averaged to 16 x 16 tokens with two-way attention.
 
     SigLIP ──▶ 4096 patches ──▶ means of 4 x 4 ──▶ 256 features ──▶ norm and product ──▶ 256 tokens
                                                    methods choose here
@@ -35,6 +35,7 @@ class Gemma3Family(StockParts):
     transformers_class = "Gemma3ForConditionalGeneration"
     picture_inputs = ("pixel_values",)
     token_inputs = ("token_type_ids",)
+    reads_ahead = True
 
     def __init__(self, model: Any) -> None:
         """Take hold of a loaded model.

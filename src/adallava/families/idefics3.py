@@ -1,4 +1,4 @@
-"""Idefics3 and SmolVLM: each picture in tiles, each behind a tag in the prompt, and whole.
+"""Idefics3 and SmolVLM: the image in tiles, each after a tag in the prompt, plus the whole image.
 
     a picture ──▶ 2 x 3 tiles   <row_1_col_1> I I I I <row_1_col_2> I I I I …   one image, a grid of all tiles' tokens
               └─▶ the whole     <global-img> I I I I                            one image
@@ -105,7 +105,7 @@ class Idefics3Family(StockParts):
         there = seen.flatten(2).any(dim=-1)
         if len(input_ids) != len(mask) or not torch.equal(there, _first(told, there.shape[1])):
             raise InputError(
-                f"the prompts tell of {told} tiles, and the pictures have {there.sum(dim=1).tolist()}: give prompts "
+                f"the prompts ask for {told} tiles, and the pictures have {there.sum(dim=1).tolist()}: give prompts "
                 "and pictures as one call of the processor makes them"
             )
         return PictureInputs(

@@ -1,4 +1,4 @@
-"""InternVL: each picture in tiles, each of which is an image; 2 x 2 of its patches, shuffled together, are one token.
+"""InternVL: the image in tiles, each with its own tokens; 2 x 2 patches make one token.
 
     a tile of 448 x 448 pixels ──▶ 32 x 32 patches ──▶ 16 x 16 tokens of 4 C features ──▶ projector
                                                        methods choose here

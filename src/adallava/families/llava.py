@@ -1,4 +1,4 @@
-"""LLaVA: every picture is cut to one size, and is one image.
+"""LLaVA: every image at one fixed size.
 
 What more its tower and projector can do is here, too.
 """

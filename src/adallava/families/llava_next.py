@@ -1,4 +1,4 @@
-"""LLaVA-NeXT: each picture whole and in tiles.
+"""LLaVA-NeXT: the whole image plus tiles of it.
 
 Only here transformers' LlavaNext modules are known.
 

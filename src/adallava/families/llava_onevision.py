@@ -1,4 +1,4 @@
-"""LLaVA-OneVision: a picture alone whole and in tiles, made smaller behind the projector; of several, each whole.
+"""LLaVA-OneVision: one image whole and in tiles, downsampled after the projector; several images each whole.
 
     one picture in a prompt   ──▶ the whole          27 x 27 tokens           one image
                               └─▶ tiles, unpadded    rows x (columns + ¶)     one image, ¶ ends each row

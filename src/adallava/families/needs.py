@@ -1,7 +1,7 @@
 """Whether a method, or a scheduler, and a model go together: asked when they meet, before anything runs."""
 
 from adallava.errors import UnsupportedModeError
-from adallava.families.capabilities.of_llms import decoder_of, head_groups_of
+from adallava.families.capabilities.of_llms import decoder_of, head_groups_of, reads_ahead
 from adallava.families.capabilities.of_tokens import GivesCompanions, HasPositionRows, why_no_grid
 from adallava.families.capabilities.of_towers import HasTextTower, ReadsAttention, ReadsBudgetToken, ResizesPictures
 from adallava.families.family_contract import Family
@@ -58,7 +58,7 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
             f"method {selector.name!r} compares patches with the question through a CLIP text tower, which {where} "
             "does not have: give the folder or hub id of the CLIP checkpoint that its vision tower came from "
             f"(text_tower=…, or --method-option {selector.name}.text_tower=…), or choose another relevance "
-            "(see docs/methods.md)"
+            "(see docs/reference/methods.md)"
         )
     if isinstance(selector, LayerSelector):
         _check_layers(family, selector)
@@ -77,7 +77,8 @@ def check_scheduler(family: Family, scheduler: Scheduler) -> None:
 
 def _check_layers(family: Family, selector: LayerSelector) -> None:
     """Refuse an LLM with too few layers, or masks that drops cannot make, now, not at the first answer."""
-    if isinstance(family, GivesCompanions) and not isinstance(family, HasPositionRows):
+    known = isinstance(family, HasPositionRows) or reads_ahead(family)
+    if isinstance(family, GivesCompanions) and not known:
         raise UnsupportedModeError(
             f"method {selector.name!r} drops tokens between layers, whose masks depend on "
             f"{', '.join(family.token_inputs)} in models of type {family.name!r}: choose a method that selects "

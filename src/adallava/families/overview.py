@@ -1,4 +1,4 @@
-"""What each model family can do, told from its class: for a table, before any model is loaded."""
+"""What each model family can do, read from its class: for a table, before any model is loaded."""
 
 import inspect
 import sys
@@ -13,14 +13,14 @@ from adallava.families.capabilities.of_towers import HasTextTower, ReadsBudgetTo
 from adallava.registry import family_names, load_family_class
 
 ABILITIES: dict[str, type[Any]] = {
-    "LLM by layers": DrivesDecoder,
-    "costs": NamesCostedParts,
-    "drawn": ShowsPatches,
-    "smaller pictures": ResizesPictures,
-    "budget token": ReadsBudgetToken,
+    "in-LLM methods, schedulers": DrivesDecoder,
+    "FLOPs": NamesCostedParts,
+    "drawings": ShowsPatches,
+    "downsample": ResizesPictures,
+    "budget-token": ReadsBudgetToken,
     "text tower": HasTextTower,
 }
-"""By what a table calls them. Methods inside the LLM and schedulers need the first."""
+"""By the name that a table gives them."""
 
 
 @dataclass(frozen=True)

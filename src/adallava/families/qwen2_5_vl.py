@@ -1,4 +1,4 @@
-"""Qwen2.5-VL: most layers of the tower look within windows, in whose order it keeps its patches."""
+"""Qwen2.5-VL: native image size; window attention in most layers of the tower."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar

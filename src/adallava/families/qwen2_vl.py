@@ -1,4 +1,4 @@
-"""Qwen2-VL: every patch of a picture sees every other."""
+"""Qwen2-VL: native image size; full attention in the tower."""
 
 from adallava.families.qwen_vl_parts import QwenVLParts
 

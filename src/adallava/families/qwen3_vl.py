@@ -1,4 +1,4 @@
-"""Qwen3-VL: patches of some of the tower's layers are merged, too, and added behind the LLM's first (deepstack)."""
+"""Qwen3-VL: native image size; features of some tower layers also enter the LLM's first layers (deepstack)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -13,6 +13,7 @@ from adallava.pipeline.checked import check_merging, check_selection
 from adallava.pipeline.drops import DropPlan, Stage
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.pack import merge_embeds
+from adallava.pipeline.reading_ahead import keep_reading_ahead
 from adallava.pipeline.standing import Standing
 from adallava.selection.layer_contract import (
     DropInput,
@@ -66,6 +67,8 @@ class LayerDrops:
         plan: DropPlan,
         inputs_embeds: Tensor,
         recount: Callable[[Layout, Tensor], Tensor] | None,
+        *,
+        reads_ahead: bool = False,
     ) -> None:
         """Start a call.
 
@@ -75,11 +78,13 @@ class LayerDrops:
             plan: of this batch, on the model's device.
             inputs_embeds: [B, S, D], what enters the first layer.
             recount: gives the positions of what a drop left, [B, S] or [R, B, S]; None for tokens that keep theirs.
+            reads_ahead: whether some tokens read others after them, as the stock model's masks say.
         """
         self._decoder = decoder
         self._selector = selector
         self._plan = plan
         self._recount = recount
+        self._reads_ahead = reads_ahead
         self._drops = {drop.layer: number for number, drop in enumerate(plan.drops)}
         first = plan.stages[0].layout
         num_images, num_tokens = len(first.keep_counts), max(first.keep_counts, default=0)
@@ -282,6 +287,8 @@ class LayerDrops:
             entered = (table.expand(len(hidden), -1, -1) for table in inputs.position_embeddings)
             cosines, sines = (_taken(table, columns) for table in entered)
             tables = (cosines, sines)
+        if self._reads_ahead and inputs.attention_mask is not None:
+            return self._mask_ahead(reading.stage, columns, index, hidden, inputs), tables, position_ids
         return self._mask(reading.stage, index, hidden, inputs), tables, position_ids
 
     def _decode_reading(
@@ -299,6 +306,22 @@ class LayerDrops:
         if padding is not None:
             padding = padding.repeat_interleave(self._repeats(hidden), dim=0)
         return self._decoder.mask(index, hidden, padding, inputs.cache)
+
+    def _mask_ahead(
+        self, stage: int, columns: Tensor, index: int, hidden: Tensor, inputs: LayerInputs
+    ) -> Tensor | None:
+        """Return the mask of prompts some of whose tokens read others after them, as those that entered did."""
+        repeats = self._repeats(hidden)
+        before, after = (
+            self._plan.stages[number].layout.attention_mask.repeat_interleave(repeats, dim=0) for number in (0, stage)
+        )
+        entered = inputs.attention_mask
+        own = self._decoder.mask(index, hidden, after, inputs.cache)
+        plain = self._decoder.mask(index, hidden.new_empty(*before.shape, 1), before, None)
+        assert entered is not None
+        assert own is not None
+        assert plain is not None
+        return keep_reading_ahead(own, entered[..., : plain.shape[-1]], plain, columns, after.bool())
 
     def _repeats(self, hidden: Tensor) -> int:
         """Return how many rows a sample has: beams, or returns."""

@@ -1,30 +1,26 @@
-"""The stages before the LLM, in their order: plan, encode, select, project, pack; for every kind of method."""
+"""The stages before the LLM, in their order: plan, choose rows, pack; for every kind of method."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from adallava.errors import AdallavaError, BudgetError, InputError
-from adallava.families.capabilities.of_llms import decoder_of, side_rows
+from adallava.errors import BudgetError, InputError
+from adallava.families.capabilities.of_llms import decoder_of, reads_ahead
 from adallava.families.capabilities.of_pictures import tower_runs, whole_images
 from adallava.families.capabilities.of_tokens import companions_of, placeholder_orders
 from adallava.families.family_contract import Family, VisionFeatures
-from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.allocate import method_counts
 from adallava.pipeline.call import Request
-from adallava.pipeline.checked import check_own_counts, declared_inputs
+from adallava.pipeline.choose_rows import ChosenRows, choose_rows, read_own_counts
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.companions import arranged
 from adallava.pipeline.dropping import LayerDrops
 from adallava.pipeline.drops import DropPlan, plan_drops
-from adallava.pipeline.encode import budget_ratios, encode, encode_stock, reads_stock_tower
+from adallava.pipeline.encode import encode_stock, reads_stock_tower
 from adallava.pipeline.layout import Layout, plan_layout, with_own_counts
 from adallava.pipeline.pack import CompactBatch, assemble, compact_positions
-from adallava.pipeline.select import choose, image_inputs
-from adallava.pipeline.selector_inputs import selection_input
 from adallava.pipeline.skips import SampleLayers
 from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.pipeline.wording import Language
@@ -107,6 +103,7 @@ def prepare_request(
     request: Request,
     *,
     language: Language | None = None,
+    vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
     stages: Stages = PLAIN,
 ) -> Prepared | PreparedInside:
@@ -121,7 +118,7 @@ def prepare_request(
     """
     # What is planned is read before the device has anything to do, and the tower runs while the host plans.
     on_host, request = request.on_host(), request.to(family.device)
-    vision = _early_vision(family, selector, request, stages)
+    vision = tower_output(family, selector, request, stages) if vision is None else vision
     if vision is not None and clock is not None:
         clock.mark("vision")
     layout = _plan(family, selector, on_host)
@@ -137,8 +134,8 @@ def prepare_request(
     return prepare(family, selector, planned, request, language=language, vision=vision, clock=clock, stages=stages)
 
 
-def _early_vision(
-    family: Family, selector: AnySelector | None, request: Request, stages: Stages
+def tower_output(
+    family: Family, selector: AnySelector | None, request: Request, stages: Stages = PLAIN
 ) -> VisionFeatures | None:
     """Run the tower if what it does depends on no plan, and something will be kept of what it sees."""
     if request.pictures is None or not reads_stock_tower(selector):
@@ -186,21 +183,6 @@ def _check_full(layout: Layout) -> None:
             )
 
 
-@dataclass(frozen=True)
-class ChosenRows:
-    """What the LLM reads of I images, before it is put between the text.
-
-    Attributes:
-        embeds: [I, Kmax, D]; rows past an image's K are never read.
-        selection: which tokens they are.
-        added: what is added to their states behind layers of the LLM, [I, Kmax, D] by layer.
-    """
-
-    embeds: Tensor
-    selection: Selection
-    added: Mapping[int, Tensor]
-
-
 def prepare(
     family: Family,
     selector: Selector | None,
@@ -221,9 +203,8 @@ def prepare(
         request: on the family's device.
         language: for methods that read the question's words.
         vision: the tower's output, if it ran already.
+        clock: marks "vision", "selector" and "projector" when each ends, see `choose_rows`.
         stages: runs the tower, the choice and the projector.
-        clock: marks "vision", "selector" and "projector" when each ends. A projector that runs over all tokens
-            before the choice is part of the selector's time: the method asked for it.
     """
     mark = (lambda part: None) if clock is None else clock.mark
     input_ids, pictures = request.input_ids, request.pictures
@@ -250,46 +231,6 @@ def prepare(
     return Prepared(batch, layout, chosen.selection, selector, grids, runs, wholes, added=chosen.added)
 
 
-def choose_rows(
-    family: Family,
-    selector: Selector | None,
-    layout: Layout,
-    request: Request,
-    pictures: PictureInputs,
-    *,
-    language: Language | None = None,
-    vision: VisionFeatures | None = None,
-    clock: StageClock | None = None,
-    stages: Stages = PLAIN,
-) -> ChosenRows:
-    """Run tower, method and projector, where something is kept. Arguments as for `prepare`, and:
-
-    Args:
-        pictures: of the request.
-    """
-    mark = (lambda part: None) if clock is None else clock.mark
-    ratios = budget_ratios(layout, family.device)
-    if vision is None:
-        vision = encode(family, selector, pictures, layout.keep_counts, ratios, stages=stages)
-        mark("vision")
-    inputs = selection_input(family, layout, request.input_ids, vision, ratios, request.seeds, selector, language)
-    selection = choose(selector, inputs, family.grids(pictures), stages=stages)
-    if layout.keep_counts == layout.tokens_per_image:
-        mark("selector")
-        vision_embeds = stages.run(family.model, "project all", family.project_all, vision)
-    elif inputs.projected is not None and selection.merge_weights is None:
-        vision_embeds = selection.apply(inputs.projected)
-        mark("selector")
-    else:
-        kept = selection.apply(vision.features)
-        mark("selector")
-        counts = layout.keep_counts
-        vision_embeds = stages.run(family.model, "project", partial(_project, family.project), kept, counts)
-    added = _added(family, vision, selection, layout, stages)
-    mark("projector")
-    return ChosenRows(vision_embeds, selection, added)
-
-
 def choose_from_pictures(
     family: Family, selector: Selector, request: Request, *, language: Language | None = None
 ) -> ChosenRows:
@@ -304,87 +245,6 @@ def choose_from_pictures(
     request = request.to(family.device)
     assert request.pictures is not None
     return choose_rows(family, selector, layout, request, request.pictures, language=language)
-
-
-def _added(
-    family: Family, vision: VisionFeatures, selection: Selection, layout: Layout, stages: Stages
-) -> Mapping[int, Tensor]:
-    """Return what is added to the kept tokens' states behind layers of the LLM, [I, Kmax, D] by layer."""
-    if not vision.levels:
-        return {}
-    family_adds = side_rows(family)
-    if layout.keep_counts == layout.tokens_per_image:
-        return stages.run(family.model, "add all", family_adds.all_side_rows, vision)
-    rows = {}
-    for level, (layer, features) in enumerate(vision.levels.items()):
-        project = partial(_project, partial(family_adds.side_rows, level))
-        kept = selection.apply(features)
-        rows[layer] = stages.run(family.model, f"add {level}", project, kept, layout.keep_counts)
-    return rows
-
-
-def _project(project: Callable[[Tensor], Tensor], features: Tensor, counts: Sequence[int]) -> Tensor:
-    """Return the first `counts[i]` tokens of each image projected, [I, n, D]; the projector sees no other.
-
-    Args:
-        project: of the model.
-        features: [I, n, C].
-        counts: of each image, the largest of them n.
-    """
-    num_images, longest = features.shape[:2]
-    if all(count == longest for count in counts):
-        return project(features)
-    places = torch.cat([image * longest + torch.arange(count) for image, count in enumerate(counts)])
-    places = places.to(features.device, non_blocking=True)
-    projected = project(features.flatten(0, 1).index_select(0, places)[None])[0]
-    padded = projected.new_zeros((num_images * longest, projected.shape[-1])).index_copy(0, places, projected)
-    return padded.view(num_images, longest, -1)
-
-
-def read_own_counts(
-    family: Family,
-    selector: OwnCountMethod,
-    layout: Layout,
-    request: Request,
-    *,
-    language: Language | None = None,
-    vision: VisionFeatures | None = None,
-    clock: StageClock | None = None,
-) -> tuple[VisionFeatures, tuple[int, ...]]:
-    """Run the tower, and read the counts that a method finds for itself: the one wait for the device before the LLM.
-
-    Args:
-        family: the model.
-        selector: sets its own counts.
-        layout: planned as if every token stayed, on the family's device.
-        request: on the family's device, with images.
-        language: for methods that read the question's words.
-        vision: the tower's output, if it ran already.
-        clock: marks "vision".
-
-    Returns:
-        The tower's output, to be given to `prepare`, and K of each image.
-    """
-    ids, pictures, seeds = request.input_ids, request.pictures, request.seeds
-    assert pictures is not None
-    ratios = budget_ratios(layout, family.device)
-    if vision is None:
-        vision = encode(family, selector, pictures, layout.keep_counts, ratios)
-        if clock is not None:
-            clock.mark("vision")
-    inputs = selection_input(family, layout, ids, vision, ratios, seeds, selector, language)
-    with torch.autocast(family.device.type, enabled=False):
-        images = image_inputs(inputs, family.grids(pictures))
-        read = (declared_inputs(selector.name, selector.needs, one) for one in images)
-        counts = [check_own_counts(selector.name, selector.own_counts(one), 1) for one in read]
-    found = tuple(map(int, torch.cat(counts).tolist()))
-    for count, (rows, columns) in zip(found, family.grids(pictures), strict=True):
-        if not 1 <= count <= rows * columns:
-            raise AdallavaError(
-                f"method {selector.name!r} found that an image of {rows * columns} tokens keeps {count}: its "
-                "`own_counts` must be from 1 to all"
-            )
-    return vision, found
 
 
 def prepare_inside(
@@ -413,5 +273,5 @@ def prepare_inside(
         family, None, plan.stages[0].layout, replace(request, labels=None), vision=vision, clock=clock, stages=stages
     )
     recount = partial(compact_positions, family) if request.positions == "compact" else None
-    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount)
+    drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount, reads_ahead=reads_ahead(family))
     return PreparedInside(prepared, plan, drops, selector)

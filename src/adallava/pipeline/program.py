@@ -10,7 +10,7 @@ import torch
 from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
 from adallava.families.capabilities.of_llms import decoder_of
-from adallava.families.family_contract import Family
+from adallava.families.family_contract import Family, VisionFeatures
 from adallava.pipeline.allocate import allocate_units, run_everything
 from adallava.pipeline.call import Request
 from adallava.pipeline.clock import StageClock
@@ -82,6 +82,7 @@ def prepare_run(
     request: Request,
     *,
     language: Language | None = None,
+    vision: VisionFeatures | None = None,
     clock: StageClock | None = None,
     stages: Stages = PLAIN,
 ) -> LLMRun:
@@ -93,7 +94,7 @@ def prepare_run(
         InputError: if prompts, images, labels, latencies and seeds do not fit together.
         UnsupportedModeError: for a method inside the LLM that drops tokens behind the scheduler's prefix.
     """
-    before = partial(prepare_request, family, selector, language=language, clock=clock, stages=stages)
+    before = partial(prepare_request, family, selector, language=language, vision=vision, clock=clock, stages=stages)
     units, unit_counts = _count_units(family, scheduler, request.latencies)
     if units is None or scheduler is None:
         return _run_of(family, request, before(request))
@@ -175,7 +176,7 @@ def _layout_at(run: LLMRun, units: Units) -> Layout:
         raise UnsupportedModeError(
             f"method {run.inside.selector.name!r} drops tokens before layer {late[0]}, which a scheduler may leave "
             f"out: with a method inside the LLM, all drops must come before layer {units.prefix_layers}, the first "
-            "behind the prefix. Choose another method, or a scheduler with more prefix_layers"
+            "after the prefix. Choose another method, or a scheduler with more prefix_layers"
         )
     return run.inside.plan.stages[-1].layout
 

@@ -9,8 +9,9 @@ from adallava.records import older_files
 IntervalMethod = Literal[
     "bootstrap", "cluster-bootstrap", "cluster-t", "wilson", "wilson-on-mean", "corrected-halvings", "fieller"
 ]
-"""How an interval was made (docs/protocol.md): by resampling samples, or pictures; by Student's t over pictures; by
-Wilson's formula, of right and wrong or of the mean of partial scores; by random halvings; by Fieller's, of a ratio."""
+"""How an interval was made (docs/concepts/protocol.md): by resampling samples, or pictures; by Student's t over
+pictures; by Wilson's formula, of right and wrong or of the mean of partial scores; by random halvings; by Fieller's, of
+a ratio."""
 
 TestName = Literal["sign-flip", "sign-flip-by-picture", "cluster-t"]
 """The paired test: signs of the samples' differences flipped, those of the pictures' sums, or Student's t over pictures

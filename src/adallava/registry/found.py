@@ -205,7 +205,7 @@ def _check_class(group: str, cls: object, entry_point: EntryPoint) -> None:
     if not isinstance(cls, type) or missing:
         raise AdallavaError(
             f"{_KINDS[group]} {entry_point.name!r} of package {_package(entry_point)} does not keep the contract: "
-            f"{entry_point.value} lacks {', '.join(missing) or 'a class'} (see docs/contributing.md)"
+            f"{entry_point.value} lacks {', '.join(missing) or 'a class'} (see docs/how_to/contributing.md)"
         )
     if cls.name != entry_point.name:  # type: ignore[attr-defined]
         raise AdallavaError(

@@ -29,7 +29,7 @@ _MOST_BESIDE = 1000
 
 
 def check_method_costs(models: Mapping[str, AdaLlava]) -> list[str]:
-    """Refuse a method whose `flops` are less than its `select` computes; see `docs/contributing.md`.
+    """Refuse a method whose `flops` are less than its `select` computes; see `docs/how_to/add_a_method.md`.
 
     They may be more: the counter sees products, and some methods count their sums too, or compute outside of PyTorch.
     What is far more is noted, in the words that are returned.
@@ -54,7 +54,7 @@ def check_method_costs(models: Mapping[str, AdaLlava]) -> list[str]:
             except Exception as error:  # whatever somebody's method happens to raise; every answer would fail with it
                 raise AdallavaError(
                     f"method {name!r} fails at a first choice, among random tokens: {in_short(error)}. Mend it, or "
-                    "leave it out (docs/contributing.md)"
+                    "leave it out (docs/how_to/add_a_method.md)"
                 ) from error
     return notes
 

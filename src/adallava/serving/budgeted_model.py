@@ -5,30 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from adallava.checkpoints.hub import MODEL_FILES, find_folder
 from adallava.families.picture_inputs import PictureInputs
 from adallava.processors.stock_processor import folder_or_id_of
 from adallava.records import FULL_METHOD
-from adallava.serving.chosen_rows import ChosenRows, RowChooser
+from adallava.serving.chosen_rows import ChosenRows, EngineEmbeddings, RowChooser
 from adallava.serving.processing import KEEP_FIELD, QUESTION_FIELD, SEED_FIELD
 from adallava.serving.serving_settings import ServingSettings
-
-
-class EngineEmbeddings(nn.Module):
-    """The engine's embeddings of ids, which may be spread over devices, in the place of a stock model's."""
-
-    def __init__(self, llm: Any, num_embeddings: int) -> None:
-        """Hold the LLM without taking it for a part: its weights are not ours to move."""
-        super().__init__()
-        self._llm = (llm,)
-        self.num_embeddings = num_embeddings
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Return the embeddings of ids of any shape, [..., D]."""
-        embeds: Tensor = self._llm[0].embed_input_ids(ids.flatten())
-        return embeds.view(*ids.shape, -1)
 
 
 class BudgetedModel:

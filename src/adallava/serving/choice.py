@@ -9,6 +9,7 @@ never taken for another's.
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,17 +17,23 @@ from typing import Any
 from adallava.budget import MAX_SEED, TokenBudget
 from adallava.errors import BudgetError, InputError, UnsupportedModeError
 from adallava.pipeline.allocate import allocate_tokens, method_counts
+from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Selector, TowerShape, draws_at_random, reads_question
-from adallava.serving.serving_settings import ServingSettings
+from adallava.serving.serving_settings import OTHERS_VARIABLE, ServingSettings
 
 BUDGET_KEY = "token_budget"
 """Of `mm_processor_kwargs`: a share or a number of the request's vision tokens."""
 
 SEED_KEY = "selection_seed"
 """Of `mm_processor_kwargs`: of a method that draws."""
+
+CHOICE_KEY = "adallava_choice"
+"""Where a `Choice` travels among a request's `mm_processor_kwargs` within the server; a client's is taken out."""
+
+_MOST_NAMED = 5
 
 _NO_SHAPE = TowerShape(num_vision_tokens=1, vision_width=1, llm_width=1, grid=(1, 1))
 """For methods that are not learned, which read no shape."""
@@ -150,29 +157,50 @@ class Chooses:
         if not sizes:
             return None
         counts = allocate_tokens(budget, sizes, method_counts(self.selector, grids))
-        if counts.kept == sizes:
+        # A share always means something, so that no default of a server refuses a picture of a few tokens.
+        kept = counts.kept if budget.ratio is None else tuple(max(1, count) for count in counts.kept)
+        if kept == sizes:
             return None
         if self.settings.method == FULL_METHOD:
             raise BudgetError(
                 f"token budget {budget} asks for {counts.asked} of {sum(sizes)} vision tokens, and this server's "
                 f"method {FULL_METHOD!r} keeps them all: start it with another method, or ask for 1.0"
             )
-        if 0 in counts.kept:
+        if 0 in kept:
             raise BudgetError(
                 f"token budget {budget} leaves a picture without a token ({len(sizes)} pictures): ask for at least "
                 f"{len(sizes)} tokens"
             )
         question = tuple(token for token in prompt if token != image_token_id) if self.reads_question else ()
-        seeds = tuple(seed + image if self.draws else 0 for image in range(len(sizes)))
-        return Choice(counts.kept, sizes, seeds, question, self.identity)
+        seeds = tuple(wrap_seed(seed + image) if self.draws else 0 for image in range(len(sizes)))
+        return Choice(kept, sizes, seeds, question, self.identity)
+
+
+def refuse_others(asked: Mapping[str, object], settings: ServingSettings) -> None:
+    """Let nobody but the server's owner decide how pictures are read: what memory they take, and what fits the tower.
+
+    Args:
+        asked: a request's `mm_processor_kwargs`.
+        settings: of the server.
+
+    Raises:
+        InputError: naming what is not ours.
+    """
+    others = sorted(map(str, set(asked) - {BUDGET_KEY, SEED_KEY}))
+    if others and not settings.allow_other_mm_kwargs:
+        named = ", ".join(map(reprlib.repr, others[:_MOST_NAMED]))
+        raise InputError(
+            f"this server takes {BUDGET_KEY} and {SEED_KEY} in mm_processor_kwargs, and not {named}: leave it out, or "
+            f"let its owner set {OTHERS_VARIABLE}"
+        )
 
 
 def without_own(asked: Mapping[str, object]) -> dict[str, object]:
     """Return the request's `mm_processor_kwargs` that are not ours."""
-    return {key: value for key, value in asked.items() if key not in (BUDGET_KEY, SEED_KEY)}
+    return {key: value for key, value in asked.items() if key not in (BUDGET_KEY, SEED_KEY, CHOICE_KEY)}
 
 
 def _seed(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SEED:
-        raise InputError(f"{SEED_KEY} = {value!r} is no seed: give a whole number from 0 to {MAX_SEED}")
+        raise InputError(f"{SEED_KEY} = {reprlib.repr(value)} is no seed: give a whole number from 0 to {MAX_SEED}")
     return value

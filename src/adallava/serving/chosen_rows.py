@@ -45,6 +45,26 @@ class ChosenRows:
     added: tuple[Tensor, ...]
 
 
+class EngineEmbeddings(nn.Module):
+    """The engine's embeddings of ids, which may be spread over devices, in the place of a stock model's."""
+
+    def __init__(self, llm: Any, num_embeddings: int) -> None:
+        """Hold the LLM without taking it for a part: its weights are not ours to move.
+
+        Args:
+            llm: its `embed_input_ids` takes ids [T] and returns [T, D].
+            num_embeddings: of its vocabulary.
+        """
+        super().__init__()
+        self._llm = (llm,)
+        self.num_embeddings = num_embeddings
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the embeddings of ids of any shape, [..., D]; of none where a method reads no question."""
+        embeds: Tensor = self._llm[0].embed_input_ids(ids.flatten())
+        return embeds.view(*ids.shape, embeds.shape[-1])
+
+
 class RowChooser:
     """Drives the stages before the LLM."""
 

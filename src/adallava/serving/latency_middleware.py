@@ -8,19 +8,22 @@ What counts, in this order: the field `mm_processor_kwargs.token_budget`, the he
 """
 
 import json
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from adallava.budget import TokenBudget
 from adallava.errors import AdallavaError, BudgetError, InputError
+from adallava.serving.in_flight import InFlight
 from adallava.serving.latency_target import LatencyTarget
 from adallava.serving.request_body import with_budget
 from adallava.serving.serving_settings import ServingSettings
 from adallava.serving.target_keeper import TargetKeeper
-from adallava.serving.vllm_metrics import BUDGET, read_load
+from adallava.serving.vllm_metrics import BUDGET, read_load, read_waiting
 
 BUDGET_HEADER = "x-token-budget"
 
+_FIRST_ERROR = 400
 _PATHS = ("/v1/chat/completions", "/v1/completions")
 
 _Scope = MutableMapping[str, Any]
@@ -42,37 +45,58 @@ class BudgetMiddleware:
         if settings is None:
             raise InputError("the budget middleware needs a method: set ADALLAVA_METHOD")
         self._settings = settings
+        self._in_flight = in_flight = InFlight(_now_ms)
         self._keeper: TargetKeeper | None = None
         if settings.ttft_target_ms is not None:
-            target = LatencyTarget(settings.ttft_target_ms, settings.least_token_budget)
-            self._keeper = TargetKeeper(target, read_load, window_s=settings.window_s)
+            target = LatencyTarget(settings.ttft_target_ms, settings.least_token_budget, settings.most_token_share)
+            self._keeper = TargetKeeper(
+                target, lambda: read_load(in_flight.busy_ms), clock_ms=_now_ms, window_ms=1000 * settings.window_s
+            )
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request."""
-        default = self._default()
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith(_PATHS):
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        default = self._default(scope)
+        if scope["method"] != "POST" or not scope["path"].endswith(_PATHS):
             await self._app(scope, receive, send)
             return
         body = await _whole_body(receive)
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         try:
-            changed, budget = with_budget(body, headers.get(BUDGET_HEADER), default, self._settings)
+            changed, budget = with_budget(body, _budget_header(scope), default, self._settings)
         except AdallavaError as error:
             await _refuse(send, error)
             return
         own = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-length"]
         scope = {**scope, "headers": [*own, (b"content-length", str(len(changed)).encode())]}
-        await self._app(scope, _replayed(changed, receive), _saying(budget, send))
+        number = self._in_flight.begin()
+        try:
+            saying = _saying(budget, send, lambda: self._in_flight.speaks(number))
+            await self._app(scope, _replayed(changed, receive), saying)
+        finally:
+            self._in_flight.end(number)
 
-    def _default(self) -> TokenBudget:
+    def _default(self, scope: _Scope) -> TokenBudget:
         """Return the budget of a request that names none, and show it."""
         own = self._settings.default_budget
         if self._keeper is not None:
-            share = self._keeper.budget()
-            own = own if share == 1.0 else TokenBudget(ratio=share)
+            engine = getattr(scope["app"].state, "engine_client", None)
+            own = TokenBudget(ratio=self._keeper.budget(read_waiting(engine, self._in_flight)))
         if own.ratio is not None:
             BUDGET.set(own.ratio)
         return own
+
+
+def _now_ms() -> float:
+    return 1000 * time.monotonic()
+
+
+def _budget_header(scope: _Scope) -> str | None:
+    """Return what the header says, of several all that they say."""
+    name = BUDGET_HEADER.encode()
+    values = [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == name]
+    return ", ".join(values) if values else None
 
 
 async def _whole_body(receive: _Receive) -> bytes:
@@ -97,10 +121,13 @@ def _replayed(body: bytes, receive: _Receive) -> _Receive:
     return replay
 
 
-def _saying(budget: TokenBudget, send: _Send) -> _Send:
+def _saying(budget: TokenBudget, send: _Send, speaks: Callable[[], None]) -> _Send:
     async def say(message: MutableMapping[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), (b"x-token-budget", str(budget).encode())]}
+        if message["type"] == "http.response.start" and message["status"] < _FIRST_ERROR:
+            own = (BUDGET_HEADER.encode(), str(budget).encode())
+            message = {**message, "headers": [*message.get("headers", ()), own]}
+        elif message.get("body"):
+            speaks()
         await send(message)
 
     return say

@@ -15,12 +15,9 @@ from vllm.multimodal.parse import ImageProcessorItems
 from vllm.multimodal.processing import BaseMultiModalProcessor, PromptReplacement
 
 from adallava.errors import InputError
-from adallava.serving.choice import BUDGET_KEY, SEED_KEY, Choice, Chooses, without_own
+from adallava.serving.choice import BUDGET_KEY, CHOICE_KEY, SEED_KEY, Choice, Chooses, refuse_others, without_own
 from adallava.serving.serving_settings import ServingSettings
 from adallava.serving.vllm_metrics import count_kept
-
-_CHOICE = "adallava_choice"
-"""Where a `Choice` travels among a request's `mm_processor_kwargs`, within this class."""
 
 KEEP_FIELD, SEED_FIELD, QUESTION_FIELD = "adallava_keep_count", "adallava_seed", "adallava_question"
 """What travels to the model with a picture."""
@@ -56,6 +53,13 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
         """Return (rows, columns) of the tokens of a picture of so many pixels."""
         raise NotImplementedError
 
+    def _check(self, image: int, rows: int, columns: int) -> None:
+        """Refuse a picture that a choice cannot be made of.
+
+        Raises:
+            InputError: naming it.
+        """
+
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
         """Return what memory is measured with: every token of each picture."""
         inputs = super().get_dummy_inputs(*args, **kwargs)
@@ -66,12 +70,13 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
 
         Raises:
             BudgetError: for a budget that means nothing, or that cannot be given.
-            InputError: for a budget of rows that were encoded elsewhere, or a seed that is none.
+            InputError: for a budget of rows that were encoded elsewhere, a seed that is none, or what is not ours.
         """
         asked = inputs.hf_processor_mm_kwargs
+        refuse_others(asked, self._chooses.settings)
         others = without_own(asked)
         choice = self._plan(inputs, asked, others)
-        planned = others if choice is None else {**others, _CHOICE: choice}
+        planned = others if choice is None else {**others, CHOICE_KEY: choice}
         return super().apply(replace(inputs, hf_processor_mm_kwargs=planned), timing_ctx)
 
     def _plan(self, inputs: Any, asked: _Kwargs, others: _Kwargs) -> Choice | None:
@@ -85,6 +90,9 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
         sizes = [images.get_image_size(image) for image in range(len(images))]
         grids = [self._grid(size.width, size.height, others) for size in sizes]
         choice = self._chooses.plan(asked, grids, inputs.prompt, self._image_token_id())
+        for image, grid in enumerate(grids):
+            if choice is not None and not choice.keeps_all(image):
+                self._check(image, *grid)
         total = sum(rows * columns for rows, columns in grids)
         count_kept(total if choice is None else sum(choice.keep_counts), total)
         return choice
@@ -109,7 +117,7 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
         if choice is None:
             return planned
         missing = [image for image, is_cached in enumerate(mm_is_cached["image"]) if not is_cached]
-        return {**others, _CHOICE: choice.of(missing)}
+        return {**others, CHOICE_KEY: choice.of(missing)}
 
     def _apply_hf_processor_main(self, mm_items: Any, hf_kwargs: _Kwargs) -> Any:
         choice, others = _split(hf_kwargs)
@@ -136,7 +144,7 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
 def _split(asked: _Kwargs) -> tuple[Choice | None, dict[str, object]]:
     """Return the choice among a request's options, and the others."""
     others = dict(asked)
-    return cast(Choice | None, others.pop(_CHOICE, None)), others
+    return cast(Choice | None, others.pop(CHOICE_KEY, None)), others
 
 
 def _shortened(update: Any, choice: Choice) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
-from adallava.serving.choice import BUDGET_KEY, SEED_KEY
-from adallava.serving.serving_settings import ServingSettings
+from adallava.serving.choice import BUDGET_KEY, SEED_KEY, refuse_others
+from adallava.serving.serving_settings import OTHERS_VARIABLE, ServingSettings
 
 
 def with_budget(
@@ -23,18 +23,21 @@ def with_budget(
 
     Raises:
         BudgetError: for a budget that means nothing.
-        InputError: for other `mm_processor_kwargs`.
+        InputError: for other `mm_processor_kwargs`, or ours in the wrong place.
     """
     try:
         asked = json.loads(body)
     except ValueError:
         return body, default
+    except RecursionError:
+        raise InputError("the request's JSON is nested too deeply: send lists and objects of a few levels") from None
     if not isinstance(asked, dict):
         return body, default
     options = asked.get("mm_processor_kwargs") or {}
     if not isinstance(options, dict):
         return body, default
-    _check_options(asked, options, settings)
+    refuse_others(options, settings)
+    _refuse_beside(asked, settings)
     if BUDGET_KEY in options:
         return body, TokenBudget.parse(options[BUDGET_KEY])
     budget = default if header is None else TokenBudget.parse(header)
@@ -45,13 +48,11 @@ def with_budget(
     return json.dumps(changed).encode(), budget
 
 
-def _check_options(asked: Mapping[str, Any], options: Mapping[str, Any], settings: ServingSettings) -> None:
-    if settings.allow_other_mm_kwargs:
-        return
-    others = sorted(set(options) - {BUDGET_KEY, SEED_KEY}) + (
-        ["media_io_kwargs"] if asked.get("media_io_kwargs") else []
-    )
-    if others:
+def _refuse_beside(asked: Mapping[str, Any], settings: ServingSettings) -> None:
+    if asked.get("media_io_kwargs") and not settings.allow_other_mm_kwargs:
         raise InputError(
-            f"this server takes {BUDGET_KEY} and {SEED_KEY} in mm_processor_kwargs, and not {', '.join(others)}"
+            f"this server takes no media_io_kwargs: leave them out, or let its owner set {OTHERS_VARIABLE}"
         )
+    for key in (BUDGET_KEY, SEED_KEY):
+        if key in asked:
+            raise InputError(f"{key} is next to mm_processor_kwargs, where vLLM does not look: put it inside")

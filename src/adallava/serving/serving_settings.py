@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError, UnsupportedModeError
 
 FILE_VARIABLE = "ADALLAVA_SERVING"
 """Names a TOML or JSON file with the fields of `ServingSettings`."""
+
+OTHERS_VARIABLE = "ADALLAVA_ALLOW_OTHER_MM_KWARGS"
 
 _VARIABLES = {
     "method": "ADALLAVA_METHOD",
@@ -30,7 +32,7 @@ _VARIABLES = {
     "ttft_target_ms": "ADALLAVA_TTFT_TARGET_MS",
     "least_token_budget": "ADALLAVA_LEAST_TOKEN_BUDGET",
     "window_s": "ADALLAVA_WINDOW_S",
-    "allow_other_mm_kwargs": "ADALLAVA_ALLOW_OTHER_MM_KWARGS",
+    "allow_other_mm_kwargs": OTHERS_VARIABLE,
 }
 _REFUSED = {
     "scheduler": "ADALLAVA_SCHEDULER",
@@ -46,11 +48,12 @@ class ServingSettings(BaseModel):
         adapter: folder of a learned method's weights; None for `<model's folder>/adapters/<method>`.
         allow_other_base: accept an adapter that was trained on other weights of the same shapes.
         method_options: constructor arguments of a method that is not learned.
-        token_budget: of a request that names none; 1.0 leaves it to stock vLLM.
+        token_budget: of a request that names none; 1.0 leaves it to stock vLLM. With a target it is a share: the most
+            that the controller gives.
         ttft_target_ms: that the latency controller holds the 95th percentile of time to first token under.
         least_token_budget: the smallest share that the controller goes down to.
-        window_s: how long the controller looks before it judges.
-        allow_other_mm_kwargs: let clients give other `mm_processor_kwargs` to a server with our middleware.
+        window_s: how long the controller looks before it learns.
+        allow_other_mm_kwargs: let clients give other `mm_processor_kwargs` too.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -62,7 +65,6 @@ class ServingSettings(BaseModel):
     token_budget: float | int | str = 1.0
     ttft_target_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     least_token_budget: float = Field(default=0.0625, gt=0, le=1)
-
     window_s: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     allow_other_mm_kwargs: bool = False
 
@@ -71,6 +73,21 @@ class ServingSettings(BaseModel):
     def _is_a_budget(cls, value: float | int | str) -> float | int | str:
         TokenBudget.parse(value)
         return value
+
+    @model_validator(mode="after")
+    def _leaves_the_controller_room(self) -> Self:
+        most = self.default_budget.ratio
+        if self.ttft_target_ms is None or (most is not None and self.least_token_budget <= most):
+            return self
+        raise ValueError(
+            f"with a target it goes down from token_budget = {self.token_budget!r} to {self.least_token_budget}: give "
+            "token_budget as a share that is no less"
+        )
+
+    @property
+    def most_token_share(self) -> float:
+        """The share of vision tokens that the controller begins with."""
+        return self.default_budget.ratio or 1.0
 
     @property
     def default_budget(self) -> TokenBudget:
@@ -108,7 +125,7 @@ class ServingSettings(BaseModel):
             return cls.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "settings"
+            where = ".".join(map(str, first["loc"])) or "least_token_budget"
             raise InputError(f"serving: {where} = {given.get(where)!r}: {first['msg']}") from None
 
 

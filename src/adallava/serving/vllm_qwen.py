@@ -26,17 +26,14 @@ from vllm.model_executor.models.qwen3_vl import (
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from adallava.errors import UnsupportedModeError
+from adallava.errors import InputError, UnsupportedModeError
 from adallava.serving.budgeted_model import BudgetedModel
 from adallava.serving.chosen_rows import ChosenRows
-from adallava.serving.mrope_columns import Run, full_prompt, gathered, placed
+from adallava.serving.mrope_columns import MOST_A_SIDE, Run, as_channels, from_channels, full_prompt, gathered, placed
 from adallava.serving.processing import BudgetedProcessor
 
 _OPENED = 1e-12
 """A rate of vLLM's own pruning of videos that is on, and prunes nothing."""
-
-_MOST_ROWS_OR_COLUMNS = 256
-"""Whole numbers that half precision keeps, in which rows bring their positions along."""
 
 
 class _Grids(BudgetedProcessor):
@@ -57,6 +54,13 @@ class _Grids(BudgetedProcessor):
         vision = self.info.get_hf_config().vision_config
         rows = size.height // vision.patch_size // vision.spatial_merge_size
         return rows, total // rows
+
+    def _check(self, image: int, rows: int, columns: int) -> None:
+        if max(rows, columns) > MOST_A_SIDE:
+            raise InputError(
+                f"picture {image} has {rows} x {columns} tokens, and with a budget a side may have {MOST_A_SIDE}: "
+                "send it smaller, or ask for token_budget 1.0"
+            )
 
 
 class _PlacedRows(BudgetedModel):
@@ -118,7 +122,7 @@ class _PlacedRows(BudgetedModel):
         config = self.config  # type: ignore[attr-defined]
         is_picture = (ids == config.image_token_id) | (ids == config.video_token_id)
         rows = [part[:, :-3] for part in multimodal_embeddings]
-        places = [part[:, -3:].to(device).round().long() for part in multimodal_embeddings]
+        places = [from_channels(part[:, -3:].to(device)) for part in multimodal_embeddings]
         positions = placed(mrope_positions, is_picture, places, num_computed_tokens)
         # Text behind the pictures stands where it stood, the prompt's end above all.
         return rows, positions, int(mrope_positions[:, -1].max()) + 1 - len(ids)
@@ -136,18 +140,12 @@ class _PlacedRows(BudgetedModel):
 
     def _engine_rows(self, rows: ChosenRows, number: int, kwargs: dict[str, Any]) -> Tensor:
         _, columns = self._grids(kwargs)[number]
-        places = torch.stack([torch.zeros_like(rows.places), rows.places // columns, rows.places % columns], dim=1)
-        return torch.cat([rows.embeds, *rows.added, places.to(rows.embeds.dtype)], dim=1)
+        places = as_channels(rows.places, columns).to(rows.embeds.dtype)
+        return torch.cat([rows.embeds, *rows.added, places], dim=1)
 
     def _grids(self, kwargs: dict[str, Any]) -> list[tuple[int, int]]:
         merge = self.config.vision_config.spatial_merge_size  # type: ignore[attr-defined]
-        grids = [(rows // merge, columns // merge) for _, rows, columns in kwargs["image_grid_thw"].tolist()]
-        largest = max(map(max, grids))
-        if largest > _MOST_ROWS_OR_COLUMNS:
-            raise UnsupportedModeError(
-                f"a picture of {largest} tokens a side has more than {_MOST_ROWS_OR_COLUMNS}: bound it by max_pixels"
-            )
-        return grids
+        return [(rows // merge, columns // merge) for _, rows, columns in kwargs["image_grid_thw"].tolist()]
 
     def _token_counts(self, kwargs: dict[str, Any]) -> list[int]:
         return [rows * columns for rows, columns in self._grids(kwargs)]

@@ -285,7 +285,7 @@ LIVE_CHECKS: tuple[LiveCheck, ...] = (
         "k-honoured",
         7,
         "the method does not keep exactly K patches",
-        "A method returns K different indices in ascending order for each image; see docs/contributing.md.",
+        "A method returns K different indices in ascending order for each image; see docs/how_to/add_a_method.md.",
         check_k_honoured,
     ),
     LiveCheck(
@@ -307,7 +307,7 @@ LIVE_CHECKS: tuple[LiveCheck, ...] = (
         "first-token-eos",
         9,
         "the model ends its answer at once",
-        "A finding about the model, if the checks above pass: report it beside the score, or train over these budgets.",
+        "A finding about the model, if the checks above pass: report it with the score, or train over these budgets.",
         check_first_token,
     ),
     LiveCheck(

@@ -52,7 +52,7 @@ def costed_parts(config: Any) -> CostedParts:
     if not isinstance(family, NamesCostedParts):
         raise InputError(
             f"cannot count the FLOPs of a model whose model_type is {config.model_type!r}: its family has no "
-            "`costed_parts` (see docs/contributing.md)"
+            "`costed_parts` (see docs/how_to/add_a_model.md)"
         )
     return family.costed_parts(on_meta(getattr(transformers, family.transformers_class), config))
 

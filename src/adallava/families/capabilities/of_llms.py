@@ -1,7 +1,7 @@
 """What a family's LLM may do: be driven layer by layer or head by head, add rows, have windows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -109,6 +109,18 @@ def window_note(family: Family) -> str | None:
         f"the LLM's sliding windows of {window} tokens count the tokens that are kept: where prompt and answer would "
         "be longer with every vision token, dropped tokens are not the same as masked ones"
     )
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """Some tokens read others after them, such as those of their own image, by masks that the stock model makes."""
+
+    reads_ahead: ClassVar[bool]
+
+
+def reads_ahead(family: Family) -> bool:
+    """Return whether some tokens read others after them."""
+    return isinstance(family, ReadsAhead) and family.reads_ahead
 
 
 @runtime_checkable

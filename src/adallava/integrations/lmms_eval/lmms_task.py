@@ -83,8 +83,8 @@ def _load(name: str, include_path: Path | None) -> Any:
         from lmms_eval.tasks import TaskManager, get_task_dict
     except ModuleNotFoundError as error:
         raise InputError(
-            f"task lmms:{name} needs lmms-eval, and {error.name} is not installed: docs/lmms_eval.md says how to "
-            "install it without another torch"
+            f"task lmms:{name} needs lmms-eval, and {error.name} is not installed: docs/how_to/lmms_eval.md says how "
+            "to install it without another torch"
         ) from error
     if include_path is not None and not include_path.is_dir():
         raise InputError(f"--include-path {include_path} is not a folder")

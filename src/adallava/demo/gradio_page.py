@@ -1,0 +1,212 @@
+"""The page: Gradio's components, and which of them asks the model for what. Of this room it alone knows Gradio."""
+
+import os
+from functools import partial
+from html import escape
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING, Any
+
+from adallava.demo.example_scenes import example_scenes
+from adallava.demo.page_calls import (
+    EVERY_LAYER,
+    MAX_METHODS,
+    least_percent,
+    show_answers,
+    show_choice,
+    show_methods,
+)
+from adallava.demo.served_model import ServedModel
+from adallava.demo.uploads import MAX_PICTURES, MAX_UPLOAD_BYTES
+from adallava.errors import InputError, in_short
+
+if TYPE_CHECKING:
+    import gradio
+
+_CSS = Path(__file__).with_name("demo.css")
+_TITLE = "adallava demo"
+_FIRST_PERCENT = 25
+_OTHER_BUDGETS = "100%, 50%, 10%"
+_NUM_COMPARED = 4
+_WAITING_CALLS = 64
+_ANSWERED_AT_ONCE = 4
+_CLEANED_EVERY_S, _KEPT_S = 600, 3600
+"""Files that were handed in, and what Gradio made of them."""
+
+
+def import_gradio() -> Any:
+    """Return Gradio, which then reports to nobody.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    try:
+        import gradio
+    except ImportError as error:
+        raise InputError(f"the demo needs Gradio ({error}): pip install 'adallava[demo]'") from error
+    return gradio
+
+
+def build_page(served: ServedModel) -> "gradio.Blocks":
+    """Return the page of a model, to be launched by `serve`.
+
+    Raises:
+        InputError: if Gradio is not installed.
+    """
+    gr = import_gradio()
+    examples = _save_examples()
+    with gr.Blocks(
+        title=_TITLE, analytics_enabled=False, fill_width=True, delete_cache=(_CLEANED_EVERY_S, _KEPT_S)
+    ) as page:
+        gr.HTML(_title_html(served), js_on_load=None)
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                pictures = gr.Gallery(
+                    value=examples[0][0],
+                    label=f"Pictures (up to {MAX_PICTURES})",
+                    file_types=["image"],
+                    height=200,
+                    columns=2,
+                    object_fit="contain",
+                    interactive=True,
+                    buttons=[],
+                    elem_id="pictures",
+                )
+                _only_files(gr, pictures)
+                question = gr.Textbox(value=examples[0][1], label="Question", lines=2, max_lines=4, elem_id="question")
+                gr.Examples(
+                    [list(one) for one in examples],
+                    [pictures, question],
+                    label="Examples",
+                    example_labels=[text for _, text in examples],
+                    api_visibility="private",
+                )
+                with gr.Accordion("Layers of the LLM", open=False, visible=bool(served.schedulers)):
+                    scheduler = gr.Dropdown(
+                        [EVERY_LAYER, *served.schedulers], value=EVERY_LAYER, label="Scheduler", elem_id="scheduler"
+                    )
+                    layers = gr.Slider(
+                        1, 100, value=100, step=1, label="% of the layers", interactive=False, elem_id="layers"
+                    )
+            with gr.Column(scale=3, min_width=320):
+                percent = gr.Slider(
+                    *(1, 100, _FIRST_PERCENT), step=1, label="Budget: % of the vision tokens", elem_id="budget"
+                )
+                with gr.Tabs():
+                    with gr.Tab("Budgets"):
+                        choice = gr.HTML(js_on_load=None, elem_id="choice", min_height=300)
+                        with gr.Row(elem_classes="asking"):
+                            method = gr.Dropdown(
+                                list(served.methods), value=served.methods[0], label="Method", elem_id="method"
+                            )
+                            others = gr.Textbox(
+                                value=_OTHER_BUDGETS, label="Answer at this budget, and at", elem_id="others"
+                            )
+                            ask = gr.Button("Answer", variant="primary", scale=0, min_width=160, elem_id="ask")
+                        answers = gr.HTML(js_on_load=None, elem_id="answers")
+                    with gr.Tab("Methods"):
+                        with gr.Row(elem_classes="asking"):
+                            methods = gr.Dropdown(
+                                list(served.methods),
+                                value=list(served.methods[:_NUM_COMPARED]),
+                                multiselect=True,
+                                max_choices=MAX_METHODS,
+                                label="Methods at this budget",
+                                scale=4,
+                                elem_id="methods",
+                            )
+                            compare = gr.Button("Compare", variant="primary", scale=0, min_width=160, elem_id="compare")
+                        compared = gr.HTML(js_on_load=None, elem_id="compared")
+
+        asked = [pictures, question]
+        hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        gr.on(
+            [page.load, pictures.change, question.change, method.change, percent.change],
+            partial(show_choice, served),
+            [*asked, method, percent],
+            choice,
+            trigger_mode="always_last",
+            **hidden,
+        )
+        # What stands there answers something else then.
+        gr.on([pictures.change], lambda: ("", ""), None, [answers, compared], **hidden)
+        scheduler.change(partial(_layers_slider, gr, served), scheduler, layers, **hidden)
+        told: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+        at = [*asked, scheduler, layers, percent]
+        gr.on([ask.click, question.submit], partial(show_answers, served), [*at, method, others], answers, **told)
+        compare.click(partial(show_methods, served), [*at, methods], compared, **told)
+    page.queue(max_size=_WAITING_CALLS, api_open=False, default_concurrency_limit=_ANSWERED_AT_ONCE)
+    return page
+
+
+def serve(page: "gradio.Blocks", *, host: str, port: int, share: bool = False) -> str:
+    """Serve a page until `page.close()`, and return its address.
+
+    Args:
+        page: of `build_page`.
+        host: that is listened on: 127.0.0.1 for this machine alone, 0.0.0.0 for all that can reach it.
+        port: likewise.
+        share: make a public link through Gradio's servers.
+
+    Raises:
+        InputError: for a host or port that cannot be listened on.
+    """
+    gr = import_gradio()
+    try:
+        _, local, public = page.launch(
+            server_name=host,
+            server_port=port,
+            share=share,
+            quiet=True,
+            show_error=False,
+            prevent_thread_lock=True,
+            max_file_size=MAX_UPLOAD_BYTES,
+            footer_links=[],
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            strict_cors=True,
+            css_paths=[_CSS],
+            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"the demo cannot listen on {host}:{port} ({in_short(error)}): give another --port") from error
+    return str(public or local)
+
+
+def _only_files(gr: Any, gallery: Any) -> None:
+    """Make a gallery take what a visitor hands in, and fetch nothing from addresses that they name.
+
+    Gradio's own would download them. (A subclass would do, but for each of those Gradio writes a file beside its code.)
+    """
+    keep = gallery.async_move_resource_to_block_cache
+
+    async def keep_files(place: Any) -> Any:
+        if str(place).lower().startswith(("http:", "https:")):
+            raise gr.Error("Pictures are taken from files, not from addresses.")
+        return await keep(place)
+
+    gallery.async_move_resource_to_block_cache = keep_files
+
+
+def _layers_slider(gr: Any, served: ServedModel, scheduler: str) -> Any:
+    """Return the dial of the layers as a scheduler allows it."""
+    least = least_percent(served, scheduler)
+    return gr.Slider(min(least, 99), 100, value=100, interactive=scheduler != EVERY_LAYER)
+
+
+def _save_examples() -> list[tuple[list[str], str]]:
+    """Return examples as the page takes them: files, and a question."""
+    folder, saved = Path(mkdtemp(prefix="adallava-demo-")), []
+    for number, (picture, question) in enumerate(example_scenes()):
+        path = folder / f"example-{number}.png"
+        picture.save(path)
+        saved.append(([str(path)], question))
+    return saved
+
+
+def _title_html(served: ServedModel) -> str:
+    return f'<div class="title"><h1>{_TITLE}</h1><span>{escape(served.name)} · {escape(served.place)}</span></div>'

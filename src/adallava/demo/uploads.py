@@ -1,0 +1,75 @@
+"""What visitors of the page hand in: pictures and questions, read within limits."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from adallava.budget import TokenBudget
+from adallava.errors import InputError
+from adallava.tasks.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, open_rgb
+
+MAX_PICTURES = 4
+"""In one question."""
+
+MAX_UPLOAD_PIXELS = MAX_IMAGE_PIXELS
+"""Decoded size of all pictures of a question together: as much as one picture may have elsewhere."""
+
+MAX_UPLOAD_BYTES = MAX_IMAGE_BYTES
+"""Size of one file."""
+
+MAX_BUDGETS = 6
+"""That one click answers."""
+
+
+def open_uploads(paths: Sequence[str]) -> list[Image.Image]:
+    """Decode pictures that were handed in.
+
+    Raises:
+        InputError: for none, too many, too large ones, or a file that is no picture, by its name.
+    """
+    if not paths:
+        raise InputError("there is no picture: drop one, or choose an example")
+    if len(paths) > MAX_PICTURES:
+        raise InputError(f"{len(paths)} pictures are too many: ask about {MAX_PICTURES} at most")
+    opened: list[Image.Image] = []
+    for path in map(Path, paths):
+        try:
+            opened.append(open_rgb(path))
+        except InputError as error:
+            # Where the server keeps its files is none of a visitor's business.
+            raise InputError(str(error).replace(str(path), path.name)) from None
+        if sum(image.width * image.height for image in opened) > MAX_UPLOAD_PIXELS:
+            raise InputError(f"the pictures have more than {MAX_UPLOAD_PIXELS} pixels together: make them smaller")
+    return opened
+
+
+def read_question(text: str | None) -> str:
+    """Return a question without white space around it.
+
+    Raises:
+        InputError: for none, or characters that are none.
+    """
+    question = (text or "").strip()
+    if not question:
+        raise InputError("the question is empty: ask something about the picture")
+    if "\0" in question or any(0xD800 <= ord(letter) <= 0xDFFF for letter in question):
+        raise InputError("the question holds characters that are no text: type it anew")
+    return question
+
+
+def read_budgets(shown: TokenBudget, others: str | None) -> list[TokenBudget]:
+    """Return the budgets to answer at: the one that the page shows, then those that stand beside it.
+
+    Args:
+        shown: by the slider.
+        others: shares and numbers with commas or spaces between, such as `100%, 25% 16`.
+
+    Raises:
+        BudgetError: for one that means nothing.
+        InputError: for too many.
+    """
+    words = (others or "").replace(",", " ").split()
+    if len(words) >= MAX_BUDGETS:
+        raise InputError(f"{len(words)} budgets beside the slider's are too many: give {MAX_BUDGETS - 1} at most")
+    return list(TokenBudget.parse_all([shown, *words]))
