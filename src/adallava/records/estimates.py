@@ -39,14 +39,14 @@ class OfResults(Record):
 
 
 class Interval(OfResults):
-    """An estimate with its two-sided 95 % interval and the count behind it."""
+    """An estimate with its two-sided 95 % interval and its sample count."""
 
     mean: float
     low: float
     high: float
     n: int
     num_pictures: int | None
-    """Different ones behind the n samples; None in older files, which took every sample for one of its own."""
+    """Different ones among the n samples; None in older files, which took every sample for one of its own."""
     method: IntervalMethod | None
     """None in older files."""
 
