@@ -12,7 +12,7 @@ from .shared_options import add_engine, add_model, add_pad_to_square, add_placem
 from .streams import say
 
 _DESCRIPTION = """\
-Serve a web page on this machine: drop a picture, ask a question, drag the budget and watch the patches fade; answers at
+Serve a web page on this machine: drop an image, ask a question, drag the budget and watch the patches fade; answers at
 several budgets, or of several methods, side by side, with what each costs. Needs pip install 'adallava[demo]'.
 """
 
@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "demo",
-        help="a web page: a picture, a question, and what is left at every budget",
+        help="a web page: an image, a question, and what is left at every budget",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -33,7 +33,7 @@ budgets that never reached the model, answers that depend on their batch, and so
 
 RUN is a run folder of `adallava sweep`, or what lmms-eval wrote with --log_samples: a *_samples_*.jsonl file, or
 a folder with one for each budget. What such a file cannot show is reported as not visible, never as healthy.
-With --model, a model is driven live: a few bundled pictures, alone and in a batch, against the stock model.
+With --model, a model is driven live: a few bundled images, alone and in a batch, against the stock model.
 """
 
 _EPILOG = """\
@@ -108,9 +108,7 @@ def _add_live(group: Any) -> None:
         default=[],
         help="adapter of a learned method, if it is not in the model's folder",
     )
-    group.add_argument(
-        "--num-samples", type=whole_number, default=6, help="pictures to ask about (default: %(default)s)"
-    )
+    group.add_argument("--num-samples", type=whole_number, default=6, help="images to ask about (default: %(default)s)")
     add_placement(group)
     add_engine(group)
     add_quantization(group)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adallava.tasks import Task
 
 _DESCRIPTION = """\
-Write the report of a finished sweep anew: one HTML page that opens from disk. Lay a second run over it, or write
+Write the report of a finished sweep again: one HTML page that opens from disk. Lay a second run over it, or write
 figures (PDF, PNG) and tables (LaTeX, Markdown) for a paper.
 """
 
@@ -55,13 +55,13 @@ def add_parser(subparsers: Any) -> None:
         "--pictures",
         type=whole_number,
         metavar="N",
-        help="samples whose picture goes into the page (default: 120, or as many as leave it small)",
+        help="samples whose image goes into the page (default: 120, or as many as leave it small)",
     )
     parser.add_argument(
         "--include-path",
         type=path_argument,
         metavar="DIR",
-        help="of a run of lmms:<name>: the folder of its task that the sweep was given, for the pictures",
+        help="of a run of lmms:<name>: the folder of its task that the sweep was given, for the images",
     )
     parser.add_argument(
         "--roofline",
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 def _pictures_of(
     run: "Run", include_path: Path | None, allow_outside: bool
 ) -> "Callable[[str], Sequence[Image.Image]]":
-    """Return how to find a sample's pictures; a task that is gone or has changed gives none, and says so.
+    """Return how to find a sample's images; a task that is gone or has changed gives none, and says so.
 
     Raises:
         AdallavaError: if a folder was named for the task, and it cannot be loaded from there.
@@ -135,7 +135,7 @@ def _pictures_of(
     except AdallavaError as error:
         if include_path is not None:
             raise
-        say(f"note: the page has no pictures: {' '.join(str(error).split())}")
+        say(f"note: the page has no images: {' '.join(str(error).split())}")
         return lambda _: ()
     if task.sha256 != run.provenance.task_sha256:
         changed = (
@@ -143,7 +143,7 @@ def _pictures_of(
             if task.aggregate is None
             else "has other questions or answers than in the run: other data, lmms-eval or --include-path"
         )
-        say(f"note: the page has no pictures: {run.config.task} {changed}")
+        say(f"note: the page has no images: {run.config.task} {changed}")
         return lambda _: ()
     return pictures_of(task)
 

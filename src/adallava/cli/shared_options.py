@@ -81,10 +81,10 @@ def add_pad_to_square(group: Any) -> None:
     group.add_argument(
         "--pad-to-square",
         action="store_true",
-        help="pad pictures to squares in the processor's mean color, as LLaVA's image_aspect_ratio pad does, so that "
+        help="pad images to squares in the processor's mean color, as LLaVA's image_aspect_ratio pad does, so that "
         "no edge is cut off (default: as the model's processor does)",
     )
-    for name, words in (("least", "enlarge pictures to"), ("most", "make pictures smaller, down to")):
+    for name, words in (("least", "enlarge images to"), ("most", "make images smaller, down to")):
         group.add_argument(
             f"--{name}-pixels",
             type=whole_number,
@@ -144,7 +144,7 @@ def add_allow_outside(group: Any) -> None:
     group.add_argument(
         "--allow-outside",
         action="store_true",
-        help="let a local file name pictures outside of its own folder, which the report then shows (default: refused)",
+        help="let a local file name images outside of its own folder, which the report then shows (default: refused)",
     )
 
 

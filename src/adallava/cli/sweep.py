@@ -67,7 +67,7 @@ examples:
 
 a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
-a list of images is several pictures of one question, which share the budget.
+a list of images is several images of one question, which share the budget.
 image paths are relative to the file, and stay in its folder but for --allow-outside; columns with other names are named
 by --image-column and so on. docs/reference/data.md says how values are read.
 

@@ -17,7 +17,7 @@ Stage codebook takes, from the plans that a learned scheduler chooses, up to 8 t
 
 The output folder then holds recipe.json, curve.json (the logged losses; of a search plans.json, with every plan's
 scores), checkpoints, and what was made: model/ (a stock checkpoint) or adapter/. It is made once everything is checked.
-Killed or interrupted, the same command goes on from the newest checkpoint; a search begins anew. Another recipe, base,
+Killed or interrupted, the same command goes on from the newest checkpoint; a search begins again. Another recipe, base,
 data, device type or version of a library is refused by name. Training is one process on one device.
 """
 
@@ -29,7 +29,7 @@ examples:
   adallava train question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
 
 your own data are a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question and
-answer; shuffled anew each epoch by the recipe's seed. What cannot be read is left out, counted and told at the end.
+answer; shuffled again each epoch by the recipe's seed. What cannot be read is left out, counted and told at the end.
 question, tiny/question, tiny/budget-token, tiny/layers, -again, -gumbel, tiny/heads, tiny/fixed-plan and tiny/codebook
 take them, on a frozen base; tiny/layers-lora trains low-rank weights beside it. tiny/align, base, joint, joint-again
 and layers-joint learn from labels that only the scenes have. No bundled recipe adapts the base itself to your data: a

@@ -12,7 +12,7 @@ NO_BUDGET = "none"
 """Stands for the budget of a method that ignores it: its cell is `<method>@none`."""
 
 COMPACT_SUFFIX = "+compact"
-"""Ends the id of a cell whose kept tokens are counted anew."""
+"""Ends the id of a cell whose kept tokens are counted again."""
 
 _FULL = Latency(ratio=1.0)
 _FULL_BUDGET = TokenBudget(ratio=1.0)

@@ -73,8 +73,8 @@ class BlankModel(_Part):
         return self
 
 
-class Optimisation(_Part):
-    """What `transformers.TrainingArguments` is given; one step sees `batch_size` pictures."""
+class Optimization(_Part):
+    """What `transformers.TrainingArguments` is given; one step sees `batch_size` images."""
 
     steps: Count
     schedule_steps: Count | None = None
@@ -108,7 +108,7 @@ class Search(_Part):
     """How plans are searched for in stages `fixed-plan` and `codebook`; of the latter, `questions` and `batch_size`."""
 
     questions: int = Field(default=300, ge=2, le=MAX_SCENES)
-    """One a picture, so that they are independent; of a user's own data, a sample by `seed`."""
+    """One per image, so that they are independent; of a user's own data, a sample by `seed`."""
     batch_size: AtOnce = 20
     most_plans: int = Field(default=100, ge=0, le=MAX_COUNT)
     """Up to so many plans in all, each is scored; beyond, a beam search leaves out one layer after the other."""
@@ -134,7 +134,7 @@ class Recipe(_Part):
     """One stage of training.
 
     Attributes:
-        stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
+        stage: what is learned: `align` (tower and projector, from labeled patches), `base` (answers, over a mix of
             budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together),
             `scheduler` (which layers run, of a frozen base or of one that learns with it), `fixed-plan` (nothing: the
             best plan of each number of layers is searched for), `codebook` (nothing: the plans that a scheduler may be
@@ -145,10 +145,10 @@ class Recipe(_Part):
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers, and in stage
             `scheduler` for a frozen base.
-        first_scene: index of the first training picture, so that stages see different ones.
+        first_scene: index of the first training image, so that stages see different ones.
         ground_weight, ground_layer: of the grounding loss in stage `base`, and the LLM layer it teaches.
-        questions_per_image: how many questions share one picture's tokens.
-        evidence_weight: in stage `question`, of a term that rewards looking at labelled evidence first.
+        questions_per_image: how many questions share one image's tokens.
+        evidence_weight: in stage `question`, of a term that rewards looking at labeled evidence first.
         spread_weight: in stage `question`, of the scores' mean square, which keeps draws different.
         selection_keep_counts: in stage `joint`, K of the scorer's sets; `keep` is for the other steps.
         others_share: in stage `joint`, and in stage `scheduler` with a base that learns, share of steps in which the
@@ -167,7 +167,7 @@ class Recipe(_Part):
     """
 
     stage: StageName
-    optimisation: Optimisation | None = None
+    optimisation: Optimization | None = None
     search: Search = Search()
     lora: Lora | None = None
     blank: BlankModel | None = None
@@ -254,7 +254,7 @@ class Recipe(_Part):
 
     @property
     def needs_labels(self) -> bool:
-        """True if it learns from labelled patches, which only the bundled scenes have."""
+        """True if it learns from labeled patches, which only the bundled scenes have."""
         return self.stage == "align" or max(self.keep.evidence, self.ground_weight, self.evidence_weight) > 0
 
 
