@@ -12,8 +12,8 @@ from .shared_options import add_engine, add_model, add_pad_to_square, add_placem
 from .streams import say
 
 _DESCRIPTION = """\
-Serve a web page on this machine: drop an image, ask a question, drag the budget and watch the patches fade; answers at
-several budgets, or of several methods, side by side, with what each costs. Needs pip install 'adallava[demo]'.
+Serve a web page on this machine: drop an image, ask a question, drag the budget and watch patches fade. Compare answers
+at several budgets, or by several methods, with the cost of each. Needs pip install 'adallava[demo]'.
 """
 
 _EPILOG = """\
@@ -22,7 +22,7 @@ examples:
   adallava demo --model llava-hf/llava-1.5-7b-hf
   adallava demo --model my/folder --adapter question=adapters/question --host 0.0.0.0 --port 8000
 
-the page asks nothing of any other host. --share does: it makes a public link through Gradio's servers.
+the page contacts no other host. --share does: it makes a public link through Gradio's servers.
 
 exit codes: 0 ended by Ctrl-C; 2 a mistake in the call or its input.
 """
@@ -32,7 +32,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "demo",
-        help="a web page: an image, a question, and what is left at every budget",
+        help="a web page: an image, a question, and what each budget keeps and answers",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -105,7 +105,7 @@ class Idefics3Family(StockParts):
         there = seen.flatten(2).any(dim=-1)
         if len(input_ids) != len(mask) or not torch.equal(there, _first(told, there.shape[1])):
             raise InputError(
-                f"the prompts tell of {told} tiles, and the pictures have {there.sum(dim=1).tolist()}: give prompts "
+                f"the prompts ask for {told} tiles, and the pictures have {there.sum(dim=1).tolist()}: give prompts "
                 "and pictures as one call of the processor makes them"
             )
         return PictureInputs(

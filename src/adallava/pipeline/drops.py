@@ -181,12 +181,12 @@ def _texts_behind_images(layout: Layout) -> list[_Columns]:
             if len(behind) == 0:
                 if len(prompt.columns) > last + 1:
                     raise InputError(
-                        f"sample {sample} has no text behind image {image} before its first label: methods inside the "
+                        f"sample {sample} has no text after image {image} before its first label: methods inside the "
                         "LLM let the question judge the image's tokens, so set the labels of the prompt to -100"
                     )
                 raise InputError(
-                    f"sample {sample} has no text behind image {image}: methods inside the LLM let the question's "
-                    "tokens judge the image's, so put the question behind the image"
+                    f"sample {sample} has no text after image {image}: methods inside the LLM let the question's "
+                    "tokens judge the image's, so put the question after the image"
                 )
             texts.append(behind)
     return texts

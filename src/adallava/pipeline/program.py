@@ -176,7 +176,7 @@ def _layout_at(run: LLMRun, units: Units) -> Layout:
         raise UnsupportedModeError(
             f"method {run.inside.selector.name!r} drops tokens before layer {late[0]}, which a scheduler may leave "
             f"out: with a method inside the LLM, all drops must come before layer {units.prefix_layers}, the first "
-            "behind the prefix. Choose another method, or a scheduler with more prefix_layers"
+            "after the prefix. Choose another method, or a scheduler with more prefix_layers"
         )
     return run.inside.plan.stages[-1].layout
 

@@ -108,11 +108,11 @@ class RunConfig(Record):
     metric_version: int | None = None
     """See `tasks.scoring.METRIC_VERSIONS`; None before the task is loaded."""
     question_suffix: str = ""
-    """Appended to every question, for models that want to hear how to answer."""
+    """Appended to every question, for models that need to know how to answer."""
     decoding: Decoding | None = Decoding()
     """None where a file does not say: a checkpoint's own `generation_config.json` had a part in it then."""
     pad_to_square: bool = False
-    """Whether images are padded to squares on the run's own wish, and not as the model's processor says."""
+    """Whether the run pads images to squares, whatever the model's processor does."""
     least_pixels: int | None = Field(default=None, ge=1)
     most_pixels: int | None = Field(default=None, ge=1)
     """Of an image, for models that see each at its own size; None as the model's processor says."""

@@ -1,6 +1,7 @@
 """Sets of patches as text: a bitmap in base64, so that an answer's line is hundreds of bytes and not thousands.
 
 Of N patches 4 N / 24 characters, whatever the choice; a list of indices takes 4 to 5 characters for each.
+Text and not parquet, since a line of a file is whole or torn by itself.
 """
 
 import base64

@@ -29,13 +29,13 @@ _ONE_PICTURE = WhatRan.model_fields["whole_images"].default
 class SampleRecord(Record):
     """One answer of one cell.
 
-    In a line of `samples.jsonl`, the fields of `ran` stand beside the others, and each set of `kept_indices` is a
+    In a line of `samples.jsonl`, the fields of `ran` are next to the others, and each set of `kept_indices` is a
     bitmap (`index_sets`); in older files it is a list.
     """
 
     cell: str
     """`<method>@<budget>`, for instance `question@0.25`, `uniform@64`, `full@1.0`, `none@none`; with `+compact`
-    after it where positions are counted again, and `/<scheduler>@<latency>` where layers of the LLM are left out."""
+    after it where positions are renumbered, and `/<scheduler>@<latency>` where layers of the LLM are left out."""
     sample_id: str
     draw: int
     """Which of the repeated draws of a method that draws at random; 0 for every other method."""

@@ -32,7 +32,7 @@ class WhatRan(Record):
     kept_indices: tuple[tuple[int, ...], ...]
     """Per image, the patches kept at the end, ascending; of a merging method, those that stand for the tokens."""
     grids: tuple[tuple[int, int], ...]
-    """(rows, columns) of each image's tokens, which are N together: the model may take an image apart, whole and in
+    """(rows, columns) of each image's tokens, N together. The model may take an image apart, whole and in
     tiles. Empty where a file does not say: all images have equally many tokens then."""
     whole_images: tuple[int, ...] = (0,)
     """Of each image, which of its parts shows all of it: of tiles and a whole, the whole."""

@@ -66,7 +66,7 @@ class FixedScheduler(WholeLayers):
         if count not in self.plans:
             known = ", ".join(map(str, sorted(self.plans))) or "none"
             raise BudgetError(
-                f"scheduler {self.name!r} has no plan of {count} layers behind the prefix (it has plans of {known}): "
+                f"scheduler {self.name!r} has no plan of {count} layers after the prefix (it has plans of {known}): "
                 f"give plans=…, or --scheduler-option {self.name}.plans=…, or an adapter that holds plans found by "
                 "training stage fixed-plan"
             )

@@ -154,7 +154,7 @@ def open_search(
     lengths = [n for n in range(1, units.count) if units.share(n) >= recipe.lowest_latency]
     if not lengths:
         raise InputError(
-            f"{units.count} layer(s) behind the prefix and a lowest latency of {recipe.lowest_latency} leave nothing "
+            f"{units.count} layer(s) after the prefix and a lowest latency of {recipe.lowest_latency} leave nothing "
             "to choose: use a shorter prefix or a lower latency"
         )
     if len(examples) < 2:

@@ -47,7 +47,7 @@ class BlankModel(_Part):
     tower: str | None = None
     """`model_type` of its tower; None = the family's own."""
     llm: str | None = None
-    """`model_type` of its LLM, likewise."""
+    """`model_type` of its LLM."""
     image_px: int = Field(default=224, gt=0, le=MAX_PICTURE_PX)
     patch_px: int = Field(default=14, gt=0, le=MAX_PICTURE_PX)
     """Side of what one vision token shows."""
@@ -73,7 +73,7 @@ class BlankModel(_Part):
         return self
 
 
-class Optimization(_Part):
+class Optimisation(_Part):
     """What `transformers.TrainingArguments` is given; one step sees `batch_size` images."""
 
     steps: Count
@@ -82,7 +82,7 @@ class Optimization(_Part):
     batch_size: AtOnce
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     selector_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Of a selector or scheduler that learns beside the base; default: `learning_rate`."""
+    """Of a selector or scheduler that learns together with the base; default: `learning_rate`."""
     warmup_steps: int = Field(default=50, ge=0, le=MAX_COUNT)
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"] = "cosine"
     weight_decay: float = Field(default=0.02, ge=0, allow_inf_nan=False)
@@ -91,7 +91,7 @@ class Optimization(_Part):
 
 
 class Lora(_Part):
-    """Low-rank weights that learn with a scheduler beside a frozen base; `peft.LoraConfig` is given them."""
+    """Low-rank weights that learn with a scheduler, next to a frozen base; `peft.LoraConfig` is given them."""
 
     r: Width = 16
     """Rank."""
@@ -161,13 +161,13 @@ class Recipe(_Part):
         scheduler_options: its constructor's arguments.
         learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
         lowest_latency: share of the LLM below which nothing is drawn or scored: no plan, and no set of missing layers.
-        policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss beside the base's.
+        policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss next to the base's.
         goes_on: in stages `question` and `scheduler`, start from what the model's folder holds, and not from nothing.
         kinds: question types of the scenes that are asked, in turn.
     """
 
     stage: StageName
-    optimisation: Optimization | None = None
+    optimisation: Optimisation | None = None
     search: Search = Search()
     lora: Lora | None = None
     blank: BlankModel | None = None
@@ -203,7 +203,7 @@ class Recipe(_Part):
         if self.stage in ("base", "joint", "scheduler", *SEARCHES) and ways == 0:
             raise ValueError(f"stage {self.stage!r} needs a [keep] table with at least one way above 0")
         if self.stage == "scheduler" and self.base_learns and self.others_share and ways == self.keep.question:
-            raise ValueError("where the base learns too, [keep] needs a way beside 'question' for the other steps")
+            raise ValueError("where the base learns too, [keep] needs a way other than 'question' for the other steps")
         return self
 
     @model_validator(mode="after")

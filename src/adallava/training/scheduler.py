@@ -83,7 +83,7 @@ class SchedulerObjective(nn.Module):
         self.counts = [n for n in range(self.units.count + 1) if self.units.share(n) >= lowest_latency]
         if not set(self.counts) - {0, self.units.count}:
             raise InputError(
-                f"{self.units.count} unit(s) behind the prefix and a lowest latency of {lowest_latency} leave nothing "
+                f"{self.units.count} unit(s) after the prefix and a lowest latency of {lowest_latency} leave nothing "
                 "to choose: use a shorter prefix or a lower latency"
             )
         self.prompts = KeptPrompts(family, keep, scorer)

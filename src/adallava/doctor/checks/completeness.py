@@ -74,7 +74,7 @@ def _absent_cells(file: AnswerFile) -> Iterator[str]:
         labels = {cell.label for cell in file.cells}
         for summary in file.results.cells:
             if summary.cell not in labels:
-                yield f"results.json reports {summary.cell}, of which there is no sample"
+                yield f"results.json reports {summary.cell}, which has no sample"
 
 
 def _selection_method(cell: AnswerCell) -> str | None:

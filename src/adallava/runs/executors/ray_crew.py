@@ -104,8 +104,8 @@ class Crew:
         return not self.members and bool(nodes) and nodes <= self._left_alone
 
     def has_others_than(self, node_id: str) -> bool:
-        """Return whether somebody answers on another node."""
-        return any(member.ready and member.node_id != node_id for member in self.members)
+        """Return whether somebody answers on another node, or is about to."""
+        return any(member.node_id != node_id for member in self.members)
 
     def host_of(self, node_id: Hashable) -> str:
         """Return the name of a node's host, or Ray's of a node that nobody has answered on."""
