@@ -16,7 +16,7 @@ from masked_tokens import (
     staying,
 )
 from models import BEFORE_LLM, tiny_base, tiny_image, tiny_processor
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_mistral3 import (
     GRIDS,
     LACKS,
@@ -280,13 +280,9 @@ def _published(folder: Path) -> Path:
         config.pop(name, None)
     config |= {"image_token_index": tiny_mistral3_base().config.image_token_id, "multimodal_projector_bias": False}
     (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "float32", "vision_feature_layer": -1}))
-    old = {"lm_head": "language_model.lm_head", "model.language_model": "language_model.model"}
-    old |= {"model.vision_tower": "vision_tower", "model.multi_modal_projector": "multi_modal_projector"}
-    weights = {}
-    for name, weight in load_file(folder / "model.safetensors").items():
-        start = next(start for start in old if name.startswith(start))
-        weights[old[start] + name.removeprefix(start)] = weight
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    # transformers writes the keys that it reads.
+    written = {name.split(".layers")[0] for name in load_file(folder / "model.safetensors")}
+    assert {"language_model.model", "vision_tower.transformer", "language_model.lm_head.weight"} <= written
     (folder / "processor_config.json").unlink()
     tokens = {"image_token": "[IMG]", "image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"}
     words = {"patch_size": 4, "spatial_merge_size": 2, "processor_class": "PixtralProcessor"}
