@@ -92,6 +92,7 @@ def _tower_costs(parts: CostedParts) -> TowerCosts:
         per_pair=per_pair - per_window_pair,
         fixed=fixed,
         patches_per_token=parts.patches_per_token,
+        one_sequence=parts.one_sequence,
         window=parts.window,
         per_window_pair=per_window_pair,
     )

@@ -26,8 +26,9 @@ def vision_flops(vision: TowerCosts, *, num_images: int = 1) -> int:
     """
     _require_at_least("num_images", num_images, 0)
     tokens = vision.sequence_length
-    layers = vision.per_token * tokens + vision.per_pair * tokens**2 + vision.per_window_pair * vision.window_pairs
-    return num_images * (vision.fixed + vision.per_patch * vision.num_vision_tokens + layers)
+    pairs = tokens * (tokens + vision.other_patches)
+    layers = vision.per_token * tokens + vision.per_pair * pairs + vision.per_window_pair * vision.window_pairs
+    return num_images * (vision.fixed + vision.per_patch * (vision.num_vision_tokens + vision.padding_patches) + layers)
 
 
 def tower_layer_flops(vision: TowerCosts) -> int:

@@ -14,7 +14,7 @@ _KNOWN = frozenset(("CLIPImageProcessor", _PADDING, _TILING, "SiglipImageProcess
 _SQUEEZING = frozenset(
     (
         *("Gemma3ImageProcessor", "GotOcr2ImageProcessor", "Idefics3ImageProcessor", "LlavaOnevisionImageProcessor"),
-        *("Qwen2VLImageProcessor", "SmolVLMImageProcessor"),
+        *("PixtralImageProcessor", "Qwen2VLImageProcessor", "SmolVLMImageProcessor"),
     )
 )
 """They change a picture's sides to fixed lengths, to whole tiles or whole tokens, and cut nothing off."""
