@@ -79,11 +79,17 @@ test-oldest: $(OLDEST_STAMP)
 	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m "newest and not long" -k 'not llava_next-' \
 	  $(call marked,newest)
 
+# Spelling and words by _typos.toml: of the pages, and of what commands and files say of themselves in the reference.
+PROSE := README.md CHANGELOG.md docs src/adallava/bundled/tiny/README.md
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/typos $(PROSE)
+	$(BIN)/python docs/generate/made_pages.py build/made
+	$(BIN)/typos build/made
 
 # The docs site, in build/site: opens from disk, and asks the network for nothing. A warning is an error.
 site: $(STAMP)

@@ -48,6 +48,25 @@ def masked_logits(base: Any, inputs: dict[str, Any], kept: Kept, sizes: Sizes = 
 
 
 @torch.no_grad()
+def logits_masked_from_layer(base: Any, inputs: dict[str, Any], first: int, hidden: Tensor) -> Tensor:
+    """Return the stock model's logits of full prompts, some of whose tokens are hidden from layer `first` on."""
+
+    def hide(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        mask = kwargs["attention_mask"]
+        nothing = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+        return args, kwargs | {"attention_mask": mask.masked_fill(hidden[:, None, None, :], nothing)}
+
+    hooks = [
+        layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in base.model.language_model.layers[first:]
+    ]
+    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+    logits: Tensor = base(**inputs, position_ids=positions, use_cache=False).logits
+    for hook in hooks:
+        hook.remove()
+    return logits
+
+
+@torch.no_grad()
 def check_dropped_are_masked(
     full: AdaLlava, inputs: dict[str, Any], method: str, budgets: list[Any], counts: list[int], sizes: Sizes = None
 ) -> None:

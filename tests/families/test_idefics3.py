@@ -211,7 +211,7 @@ def test_its_costs_are_what_pytorch_counts(
         ({"pixel_attention_mask": None}, "need the processor's pixel_attention_mask"),
         (
             {"pixel_attention_mask": torch.zeros(3, 7, 56, 56, dtype=torch.int64)},
-            r"tell of \[7, 4, 3\] tiles.*\[0, 0, 0\]",
+            r"ask for \[7, 4, 3\] tiles.*\[0, 0, 0\]",
         ),
         ({"input_ids": slice(None, -40)}, "let the processor expand the prompt|tiles, and the pictures have"),
     ],
@@ -306,7 +306,7 @@ def test_labels_on_tags_between_an_images_tiles_leave_no_place_for_question_or_l
     labels = torch.full_like(sample["input_ids"], IGNORED_LABEL)
     labels[0, tag] = ids[tag]
     assert full.with_method("uniform").forward(**sample, labels=labels, token_budget=20).loss is not None
-    with pytest.raises(InputError, match="sample 0 has no text behind image 0 before its first label"):
+    with pytest.raises(InputError, match="sample 0 has no text after image 0 before its first label"):
         full.with_method("fastv").forward(**sample, labels=labels, token_budget=20)
     with pytest.raises(InputError, match="among the placeholders of image 0, where a latency token cannot stand"):
         scheduled(full, name).forward(**sample, labels=labels, latency=0.5)

@@ -8,12 +8,16 @@ from models import MECHANISMS, SCHEDULERS, six_layers, six_layers_for, tiny_inpu
 from tiny_gemma3 import tiny_gemma3
 from tiny_idefics3 import tiny_idefics3
 from tiny_internvl import tiny_internvl
+from tiny_mistral3 import tiny_mistral3
 from tiny_onevision import tiny_onevision
 from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = (*("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "internvl", "llava_onevision"),)
+FAMILIES = (
+    *("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "internvl", "llava_onevision"),
+    "mistral3",
+)
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
@@ -24,7 +28,7 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         return tiny_folder
     folder = tmp_path_factory.mktemp(request.param)
     own = {"llava_next": tiny_next, "gemma3": tiny_gemma3, "idefics3": tiny_idefics3}
-    own |= {"internvl": tiny_internvl, "llava_onevision": tiny_onevision}
+    own |= {"internvl": tiny_internvl, "llava_onevision": tiny_onevision, "mistral3": tiny_mistral3}
     return own[request.param](folder) if request.param in own else tiny_qwen(request.param, folder)
 
 
@@ -81,7 +85,7 @@ ALWAYS = {
 """Of families with rows of positions, in `make test` too: the second has all that the first has, and deepstack."""
 
 
-OWN_TESTS = ("internvl", "llava_onevision")
+OWN_TESTS = ("internvl", "llava_onevision", "mistral3")
 """Families whose own tests hold them to the same on smaller batches; all of it here in `make test-long`."""
 
 

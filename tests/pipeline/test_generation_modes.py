@@ -175,13 +175,13 @@ def test_a_mode_that_would_be_wrong_is_refused_with_its_reason(
         uniform.generate(**inputs, **refused)
 
 
-def test_a_misspelt_argument_is_an_error(uniform: AdaLlava, inputs: dict[str, Any]) -> None:
+def test_a_misspelled_argument_is_an_error(uniform: AdaLlava, inputs: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="max_new_token"):
         uniform.generate(**inputs, max_new_token=3)
 
 
 def test_max_length_without_room_for_an_answer_is_an_error() -> None:
-    with pytest.raises(InputError, match="max_length=10 leaves no new token behind a prompt of 12"):
+    with pytest.raises(InputError, match="max_length=10 leaves no new token after a prompt of 12"):
         plan_generation({"max_length": 10}, SimpleNamespace(), prompt_columns=12)
 
 

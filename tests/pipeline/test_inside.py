@@ -309,13 +309,13 @@ def test_a_picture_without_text_behind_it_is_refused(model: AdaLlava) -> None:
     batch = dict(model.processor(images=[tiny_image()], text=[text], return_tensors="pt"))
     if model.family.name == "internvl":
         pytest.skip("its processor puts a token behind every picture")
-    with pytest.raises(InputError, match="sample 0 has no text behind image 0"):
+    with pytest.raises(InputError, match="sample 0 has no text after image 0"):
         model.generate(**batch, token_budget=3)
 
 
 def test_labels_of_the_whole_prompt_leave_no_question_and_that_is_said(model: AdaLlava) -> None:
     batch = tiny_inputs(model.processor, ["why?"])
-    with pytest.raises(InputError, match=r"behind image 0 before its first label.*labels of the prompt to -100"):
+    with pytest.raises(InputError, match=r"after image 0 before its first label.*labels of the prompt to -100"):
         model.forward(**batch, labels=batch["input_ids"], token_budget=3)
 
 

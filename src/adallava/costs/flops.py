@@ -26,14 +26,15 @@ def vision_flops(vision: TowerCosts, *, num_images: int = 1) -> int:
     """
     _require_at_least("num_images", num_images, 0)
     tokens = vision.sequence_length
-    layers = vision.per_token * tokens + vision.per_pair * tokens**2 + vision.per_window_pair * vision.window_pairs
-    return num_images * (vision.fixed + vision.per_patch * vision.num_vision_tokens + layers)
+    pairs = tokens * (tokens + vision.other_patches)
+    layers = vision.per_token * tokens + vision.per_pair * pairs + vision.per_window_pair * vision.window_pairs
+    return num_images * (vision.fixed + vision.per_patch * (vision.num_vision_tokens + vision.padding_patches) + layers)
 
 
 def tower_layer_flops(vision: TowerCosts) -> int:
     """Return the FLOPs of one layer's keys of every token, and of the class token's query: what some methods read.
 
-    The tower has computed both and lets go of them; computing them anew is cheaper than an eager kernel. A tower that
+    The tower has computed both and lets go of them; computing them again is cheaper than an eager kernel. A tower that
     methods read has no token beside its patches but a class token.
     """
     rows = vision.sequence_length + (vision.extra_tokens > 0)
@@ -221,7 +222,7 @@ def answer_flops(
             image, as in `model`.
         tower_layers_read: layers whose keys and class query are computed once more for the method.
         attentions_read: for each layer whose attention to patches the method reads, whether the class token's alone.
-        projects_all: True if the projector runs over all N tokens, because the method chooses behind it.
+        projects_all: True if the projector runs over all N tokens, because the method chooses after it.
         layer_shares: the share of each LLM layer that ran; None if all did.
         scheduler_flops: of making a latency token and choosing the layers, which is part of prefill.
 

@@ -65,7 +65,7 @@ def build_page(served: ServedModel) -> "gradio.Blocks":
             with gr.Column(scale=1, min_width=300):
                 pictures = gr.Gallery(
                     value=examples[0][0],
-                    label=f"Pictures (up to {MAX_PICTURES})",
+                    label=f"Images (up to {MAX_PICTURES})",
                     file_types=["image"],
                     height=200,
                     columns=2,
@@ -102,7 +102,10 @@ def build_page(served: ServedModel) -> "gradio.Blocks":
                                 list(served.methods), value=served.methods[0], label="Method", elem_id="method"
                             )
                             others = gr.Textbox(
-                                value=_OTHER_BUDGETS, label="Answer at this budget, and at", elem_id="others"
+                                value=_OTHER_BUDGETS,
+                                label="Answer at this budget, and at",
+                                max_lines=1,
+                                elem_id="others",
                             )
                             ask = gr.Button("Answer", variant="primary", scale=0, min_width=160, elem_id="ask")
                         answers = gr.HTML(js_on_load=None, elem_id="answers")
@@ -186,7 +189,7 @@ def _only_files(gr: Any, gallery: Any) -> None:
 
     async def keep_files(place: Any) -> Any:
         if str(place).lower().startswith(("http:", "https:")):
-            raise gr.Error("Pictures are taken from files, not from addresses.")
+            raise gr.Error("Images are taken from files, not from addresses.")
         return await keep(place)
 
     gallery.async_move_resource_to_block_cache = keep_files

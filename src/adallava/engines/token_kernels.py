@@ -2,7 +2,7 @@
 
     norm ─▶ product                                queries, keys and values
     turn ─▶ write ─▶ read the columns written so far
-            product ─▶ + residual                  behind attention, behind the MLP
+            product ─▶ + residual                  after attention, after the MLP
     norm ─▶ product ─▶ silu(gate) * up
 
 One token leaves a device nothing to do but to read weights and cache: libraries' kernels read a weight at 60 to 95 % of
