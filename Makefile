@@ -49,10 +49,10 @@ ratios: $(STAMP)
 # Files of a marker alone: to read them all takes longer than many of these tests.
 marked = $$(grep -rlE 'mark\.$(1)\b' tests --include='test_*.py')
 
-# With the real lmms-eval, in an environment of its own: its packages stay out of the one above.
+# With the real lmms-eval, in an environment of its own: its packages stay out of the one above. One process: to start
+# another takes as long as half of these tests, and other environments' run beside them.
 test-lmms: $(LMMS_STAMP)
-	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and not long" -W default \
-	  $(call marked,lmms)
+	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -m "lmms and not long" -W default $(call marked,lmms)
 
 # With vLLM's engine on the CPU: one server, asked over loopback.
 test-vllm: $(VLLM_STAMP)
@@ -71,7 +71,7 @@ newest-releases: $(NEWEST_STAMP)
 test-newest: newest-releases
 	$(NEWEST_VENV)/bin/python -c "from importlib.metadata import version as v; \
 	  print(*(f'{name} {v(name)}' for name in ('transformers', 'huggingface-hub', 'accelerate', 'numpy', 'peft')), sep=', ')"
-	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m "newest and not long" -k 'not llava_next-' \
+	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -m "newest and not long" -k 'not llava_next-' \
 	  $(call marked,newest)
 
 # The other end: the oldest release of every dependency that pyproject.toml allows, beside the first environment's torch.
@@ -96,7 +96,7 @@ site: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What the tests of other environments need, beforehand.
-environments: $(LMMS_STAMP) newest-releases
+environments: $(LMMS_STAMP) $(VLLM_STAMP) newest-releases
 
 # What every test process would otherwise compile for itself.
 collected: $(STAMP)

@@ -21,6 +21,7 @@ def qwen_for_vllm(kind: str, folder: Path) -> Path:
     if kind == "qwen3_vl":
         # As published: transformers goes by the class, vLLM by this.
         text["rope_parameters"]["mrope_interleaved"] = True
+    text |= {"max_position_embeddings": 1024}
     vision |= {"out_hidden_size": WIDTH}
     ids = {name: value for name, value in stock.config.to_dict().items() if name.endswith("_token_id")}
     config = type(stock.config)(text_config=text, vision_config=vision, **ids)

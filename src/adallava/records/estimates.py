@@ -39,7 +39,7 @@ class OfResults(Record):
 
 
 class Interval(OfResults):
-    """An estimate with its two-sided 95 % interval and the count it rests on."""
+    """An estimate with its two-sided 95 % interval and its sample count."""
 
     mean: float
     low: float

@@ -6,7 +6,7 @@ from typing import Any
 from adallava.records.names import FULL_LATENCY
 
 _SAMPLE: Mapping[str, Any] = {
-    # Nothing drew twice, no position was counted anew, no layer was left out.
+    # Nothing drew twice, no position was counted again, no layer was left out.
     "draw": 0,
     "positions": "original",
     "scheduler": None,
