@@ -21,7 +21,6 @@ def qwen_for_vllm(kind: str, folder: Path) -> Path:
     if kind == "qwen3_vl":
         # As published: transformers goes by the class, vLLM by this.
         text["rope_parameters"]["mrope_interleaved"] = True
-    text |= {"max_position_embeddings": 1024}
     vision |= {"out_hidden_size": WIDTH}
     ids = {name: value for name, value in stock.config.to_dict().items() if name.endswith("_token_id")}
     config = type(stock.config)(text_config=text, vision_config=vision, **ids)
@@ -42,7 +41,6 @@ def qwen_for_vllm(kind: str, folder: Path) -> Path:
 
 def _processor(kind: str) -> Any:
     own = tiny_qwen.tiny_qwen_processor(kind)
-    own.image_processor.size = {"shortest_edge": 64, "longest_edge": 2400 * 16}
     name, videos = {
         "qwen2_5_vl": ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
         "qwen3_vl": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor"),
