@@ -93,7 +93,7 @@ lint: $(STAMP)
 
 # The docs site, in build/site: opens from disk, and asks the network for nothing. A warning is an error.
 site: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What the tests of other environments need, beforehand.
 environments: $(LMMS_STAMP) $(VLLM_STAMP) newest-releases
