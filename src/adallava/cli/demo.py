@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--max-new-tokens {args.max_new_tokens} leaves no answer: give at least 1")
     adapters = parse_method_paths(args.adapter)
     _check_free(args.host, args.port)
+    say(f"loading {args.model}", error=True)
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
     from adallava.demo.gradio_page import build_page, serve
