@@ -85,11 +85,11 @@ ALWAYS = {
 """Of families with rows of positions, in `make test` too: the second has all that the first has, and deepstack."""
 
 
-OWN_TESTS = ("internvl", "llava_onevision", "mistral3")
+OWN_TESTS = ("internvl", "llava_onevision")
 """Families whose own tests hold them to the same on smaller batches; all of it here in `make test-long`."""
 
 
-BY_THEIR_OWN = ("gemma3", "idefics3")
+BY_THEIR_OWN = ("gemma3", "idefics3", "mistral3")
 """Families whose types of tokens, or scattered placeholders, no reference by hand here has: what goes on inside their
 LLM is held in tests/families/, and by default the rest is, too."""
 
@@ -110,7 +110,7 @@ OF_CHOICE_ALONE = {
 
 CROSSING_ALL = (
     *("test_generation_contract.py", "test_generation_arguments.py", "test_generation_modes.py"),
-    "test_half_precision.py",
+    *("test_half_precision.py", "test_host_waits.py"),
 )
 
 

@@ -290,7 +290,7 @@ class _OfTokens(nn.Module):
 def _projected(projector: Any, features: Tensor) -> Tensor:
     """Return what the stock projector makes of tokens' patches side by side, [I, K, D]."""
     unit = projector.patch_merger.spatial_merge_size**2
-    normed = projector.norm(features.unflatten(-1, (unit, -1)))
+    normed = projector.norm(features.reshape(*features.shape[:-1], unit, -1))
     # As `unfold` joins them: a feature of all patches, then the next.
     merged = projector.patch_merger.merging_layer(normed.transpose(-1, -2).flatten(-2))
     projected: Tensor = projector.linear_2(projector.act(projector.linear_1(merged)))

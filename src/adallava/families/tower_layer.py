@@ -114,7 +114,8 @@ def rotary_attention_to_patches(block: Any, states: Tensor, tables: Sequence[Ten
     attention, width = block.attn, states.shape[-1]
     joined, bias = attention.qkv.weight[: 2 * width], attention.qkv.bias
     flat = F.linear(block.norm1(states), joined, None if bias is None else bias[: 2 * width])
-    return mean_received_turned(*flat.chunk(2, dim=1), int(attention.num_heads), tables)
+    queries, keys = flat.chunk(2, dim=1)
+    return mean_received_turned(queries, keys, int(attention.num_heads), tables)
 
 
 def mean_received_turned(queries: Tensor, keys: Tensor, num_heads: int, tables: Sequence[Tensor]) -> Tensor:
@@ -126,8 +127,12 @@ def mean_received_turned(queries: Tensor, keys: Tensor, num_heads: int, tables: 
         num_heads: that they are of.
         tables: cosines and sines, [S, head width] each.
     """
-    by_heads = (flat.float().view(1, len(flat), num_heads, -1).transpose(1, 2) for flat in (queries, keys))
-    turned, compared = rotate(*by_heads, *(table.float().unsqueeze(0) for table in tables))
+
+    def by_heads(flat: Tensor) -> Tensor:
+        return flat.float().reshape(1, len(flat), num_heads, -1).transpose(1, 2)
+
+    cosines, sines = (table.float().unsqueeze(0) for table in tables)
+    turned, compared = rotate(by_heads(queries), by_heads(keys), cosines, sines)
     return mean_received(turned[0], compared[0])
 
 
