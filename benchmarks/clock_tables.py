@@ -385,14 +385,17 @@ def served(made: Mapping[str, Any]) -> list[str]:
 def served_target(made: Mapping[str, Any]) -> list[str]:
     """Return the same load without the controller and with it."""
     rows = [
-        "| target for p95, ms | requests | p50, ms | p95, ms | mean budget | last budget | right, % |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| target for p95, ms | requests | p50, ms | p95, ms | p95 in the step | p95 in the spike | mean budget | "
+        "last budget | right, % |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in made["loads"]:
         target = "none" if row["target_ms"] is None else f"{row['target_ms']:.0f}"
+        in_part = {part["part"]: part["ttft_p95_ms"] for part in row["parts"]}
         rows.append(
             f"| {target} | {row['requests']} | {row['ttft_p50_ms']:.0f} | {row['ttft_p95_ms']:.0f} | "
-            f"{row['mean_budget']:.2f} | {row['last_budget']:g} | {100 * row['accuracy']:.1f} |"
+            f"{in_part['step']:.0f} | {in_part['spike']:.0f} | {row['mean_budget']:.2f} | {row['last_budget']:g} | "
+            f"{100 * row['accuracy']:.1f} |"
         )
     return rows
 

@@ -19,11 +19,15 @@ NEW_TOKENS = 4
 
 
 def scale(published: Figures) -> list[str]:
-    """Return bytes, seconds and memory of journals by form and size, and what 10 million answers would take."""
+    """Return bytes, seconds and memory of journals by form and size, and what 10 million answers would take.
+
+    Rows of the code before page and doctor read whole runs say so.
+    """
     rows = ["| sets of patches | answers | | bytes an answer | processor, s | peak, GiB | 10 M answers |"]
     rows.append("| --- | ---: | --- | ---: | ---: | ---: | ---: |")
     for row in published["rows"]:
-        begin = f"| {row['form']} | {row['answers']:,} |"
+        form = f"{row['form']}, code before" if row.get("code") == "before" else row["form"]
+        begin = f"| {form} | {row['answers']:,} |"
         more = TEN_MILLION / row["answers"]
         if "bytes" in row:
             each, all_gib = row["bytes"] / row["answers"], row["bytes"] * more / GIB
@@ -49,7 +53,7 @@ def gpu_hours(speed: Figures, two_gpus: Figures) -> list[str]:
         "| --- | ---: | ---: | ---: |",
     ]
     by_model = f"what the model alone takes, compiled, for {NEW_TOKENS} tokens, in a straight line from K = 64 to 576"
-    in_sweep = "what it did in a sweep on two GPUs, pictures and the start of graphs included"
+    in_sweep = "what it did in a sweep on two GPUs, images and the start of graphs included"
     for name, rate in ((in_sweep, measured), (by_model, alone)):
         hours = answers / rate / 3600
         rows.append(f"| {name} | {rate:.1f} | {hours:,.0f} | {hours / 24 / 8:.1f} |")

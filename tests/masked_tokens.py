@@ -8,17 +8,14 @@ from typing import Any
 
 import torch
 from models import METHOD_OPTIONS
+from product_counter import ProductCounter
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.costs.counted import count_costs
 from adallava.pipeline.read_prompts import IGNORED_LABEL
 from adallava.runs.answer_flops import count_flops
-
-ROTARY = ("rotary_emb", "patch_positional_embedding")
-"""Modules that make tables of positions, by a product in some versions of transformers, which is not counted."""
 
 Sizes = Sequence[Sequence[int]] | None
 Kept = Sequence[Sequence[Sequence[int]]]
@@ -126,11 +123,8 @@ def check_stock_bits(full: AdaLlava, inputs: dict[str, Any], alone: dict[str, An
 
 def counted_and_expected(model: AdaLlava, inputs: dict[str, Any], budget: int) -> tuple[int, dict[str, int]]:
     """Return what PyTorch counts of an answer of three tokens, and what the record of it says by part."""
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
+    with sdpa_kernel(SDPBackend.MATH), ProductCounter() as counter:
         output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
-    counts = counter.get_flop_counts()
-    rotary = sum(sum(products.values()) for name, products in counts.items() if name.endswith(ROTARY))
     costs = count_costs(model.base.config)
     expected = count_flops(model, costs, output.records[0], "why?", output.answer_lengths[0])
-    return counter.get_total_flops() - rotary, expected
+    return counter.flops, expected

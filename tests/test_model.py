@@ -38,7 +38,7 @@ def test_models_of_several_methods_share_one_base(full: AdaLlava) -> None:
     assert other.with_method("full").selector is None
 
 
-def test_a_misspelt_method_is_told_before_the_weights_are_read(tmp_path: Path) -> None:
+def test_a_misspelled_method_is_told_before_the_weights_are_read(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'question'"):
         AdaLlava.from_pretrained(str(tmp_path), method="qestion")
 

@@ -36,7 +36,7 @@ def test_every_method_keeps_the_contract_of_a_selector(name: str) -> None:
 
 
 @pytest.mark.parametrize(("asked", "nearest"), [("unifrm", "uniform"), ("budget_token", "budget-token")])
-def test_a_misspelt_method_is_answered_with_the_nearest(asked: str, nearest: str) -> None:
+def test_a_misspelled_method_is_answered_with_the_nearest(asked: str, nearest: str) -> None:
     with pytest.raises(UnknownNameError, match=f"did you mean '{nearest}'.*known are .*random"):
         load_selector_class(asked)
 

@@ -160,7 +160,7 @@ class Latency(_ShareOrCount):
         return self.is_full or (self.count is not None and self.count >= num_layers)
 
     def resolve(self, num_layers: int, prefix_layers: int, groups: int = 1) -> int:
-        """Return how many units behind the prefix run, rounded down to whole units.
+        """Return how many units after the prefix run, rounded down to whole units.
 
         Args:
             num_layers: of the LLM. A count above it is the full model.

@@ -1,4 +1,4 @@
-"""The model: a stock Llava, a selection method beside it, and how the two are driven."""
+"""The model: a stock checkpoint with a selection method and a scheduler."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ class AdaLlava(ModelCalls):
     """A stock Llava that answers from K of its N vision tokens.
 
     The base is held, never changed: models that share one (see `with_method`) may be used side by side, and
-    no call leaves anything behind on it.
+    no call changes it.
 
     Attributes:
         processor: makes `input_ids` and `pixel_values`, and decodes answers.
@@ -122,7 +122,7 @@ class AdaLlava(ModelCalls):
 
         One policy for memory: safetensors are mapped, on the CPU in the stored type the mapped pages are the weights,
         and in another type or on a GPU each weight is copied once, on its own. Pickles are never read, and no code of a
-        checkpoint is run. What can be told from names, sizes and headers is told before any weight is read.
+        checkpoint is run. Names, sizes and headers are checked before any weight is read.
 
         Args:
             name_or_path: a bundled name (`tiny`), a folder, or a hub id, of a checkpoint in stock format. A hub id is
@@ -133,9 +133,9 @@ class AdaLlava(ModelCalls):
             device: one device for everything; by default CUDA if there is one. There is no `device_map`.
             attn_implementation: "sdpa" or "eager".
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
-            pad_to_square: of the processor's pictures, see `AdaLlavaProcessor.from_pretrained`.
-            least_pixels: likewise.
-            most_pixels: likewise.
+            pad_to_square: pads images, see `AdaLlavaProcessor.from_pretrained`.
+            least_pixels: of an image, see there.
+            most_pixels: of an image, see there.
             engine: how answers are run, see `with_engine`.
             quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" multiplies
                 in 8 bits as well, on Hopper; for answers alone, see docs/concepts/engines.md. Needs torchao.
@@ -151,7 +151,7 @@ class AdaLlava(ModelCalls):
         """
         check_taken(selector_options)
         if method != FULL_METHOD:
-            load_selector_class(method)  # A misspelt method is told before gigabytes are read.
+            load_selector_class(method)  # A misspelled method fails before gigabytes are read.
         placed, typed = pick_device(device), pick_dtype(dtype)
         typed = check_quantization(quantization, placed, typed)
         name = str(name_or_path)
@@ -182,7 +182,7 @@ class AdaLlava(ModelCalls):
             images: one image, or those of the question, opened by Pillow, in any mode.
             question: the text, in which the image token may stand once for each image; without it, images come first.
             token_budget: one, or several: the output has a row for each.
-            latency: likewise; as many as there are budgets, if both are several.
+            latency: one, or several; as many as there are budgets, if both are several.
             options: of `generate`.
 
         Raises:

@@ -59,12 +59,12 @@ class ModelCalls(ModelFacts):
             batch_sizes: samples a call.
             token_budgets: of the samples.
             latencies: of the samples.
-            text_tokens: of a prompt without its picture.
+            text_tokens: of a prompt without its image.
             max_new_tokens: of an answer at most.
             compiled: compile the LLM's layers too: half a minute or so, for faster answers from then on.
 
         Raises:
-            InputError: for a model whose pictures differ in their tokens, or a size that means nothing.
+            InputError: for a model whose images differ in their number of tokens, or a size that means nothing.
             UnsupportedModeError: to compile where no graphs can run.
         """
         if compiled:
@@ -87,7 +87,7 @@ class ModelCalls(ModelFacts):
         return self._engines.compile_if_repaid(passes)
 
     def release(self) -> None:
-        """Give back the memory that engines hold between calls: graphs and caches. The next call begins anew."""
+        """Give back the memory that engines hold between calls: graphs and caches. The next call makes them again."""
         self._engines.release()
 
     @torch.no_grad()
@@ -109,12 +109,12 @@ class ModelCalls(ModelFacts):
         Args:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
-            pixel_values: the pictures in the order of the prompts, as the processor makes them. What else it makes of
+            pixel_values: the images in the order of the prompts, as the processor makes them. What else it makes of
                 them, such as their sizes, is taken by its name, and so is what it says of each token.
             token_budget: one for all samples, or one each.
             latency: how much of the LLM runs, 1.0 for all of it; one for all samples, or one each.
             seed: of methods and schedulers that draw; one for all samples, or one each.
-            positions: "original" keeps each token's position in the full prompt; "compact" counts anew.
+            positions: "original" keeps each token's position in the full prompt; "compact" renumbers them.
             clock: measures the parts, if given.
             generation_kwargs: transformers' own, over the model's `generation_config`, as in the stock model:
                 `max_length` counts the full prompt. What is taken and refused is in docs/concepts/decoding.md.
@@ -184,10 +184,10 @@ class ModelCalls(ModelFacts):
         depends on the positions.
 
         Args:
-            features: of the same pictures, by `encode_pictures`: the tower does not run again.
+            features: of the same images, by `encode_pictures`: the tower does not run again.
 
         Raises:
-            InputError: also for an argument that nobody knows, or features of other pictures.
+            InputError: also for an unknown argument, or features of other images.
         """
         request, unknown = self._read(
             input_ids,
@@ -208,12 +208,12 @@ class ModelCalls(ModelFacts):
     def encode_pictures(
         self, *, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None, **processed: Any
     ) -> PictureFeatures:
-        """Run the tower alone, for several calls of `select` with the same pictures and method.
+        """Run the tower alone, for several calls of `select` with the same images and method.
 
-        Arguments as for `generate`. A method whose tower sees each budget differently runs it anew in every call.
+        Arguments as for `generate`. A method whose tower sees each budget differently runs it again in every call.
 
         Raises:
-            InputError: for an argument that nobody knows.
+            InputError: for an unknown argument.
         """
         given = {"pixel_values": pixel_values, **processed}
         request, unknown = self._read(input_ids, attention_mask, given, side="left")
@@ -239,7 +239,7 @@ class ModelCalls(ModelFacts):
         no prompt.
 
         Raises:
-            InputError: also for an argument that nobody knows.
+            InputError: also for an unknown argument.
         """
         request, unknown = self._read(
             input_ids,
@@ -281,7 +281,7 @@ class ModelCalls(ModelFacts):
 
         Raises:
             BudgetError: for a budget that means nothing.
-            InputError: if prompts, images and labels do not fit together, or for an argument that nobody knows.
+            InputError: if prompts, images and labels do not fit together, or for an unknown argument.
             UnsupportedModeError: for an argument that cannot be given correctly, or gradients of quantized weights.
         """
         request, forward_kwargs = self._read(
@@ -306,7 +306,7 @@ class ModelCalls(ModelFacts):
     def _read(
         self, input_ids: Tensor, attention_mask: Tensor | None, given: Mapping[str, Any], **asked: Any
     ) -> tuple[Request, dict[str, Any]]:
-        """Return the request of a call, see `Request.parse`, and what was given beside what the processor makes."""
+        """Return the request of a call, see `Request.parse`, and the arguments that no processor makes."""
         pictures, rest = take_pictures(self._family, {"input_ids": input_ids, **given})
         return Request.parse(input_ids, attention_mask, pictures, **asked), rest
 
@@ -333,6 +333,6 @@ class ModelCalls(ModelFacts):
 
 
 def refuse_unknown(taker: str, unknown: Iterable[str]) -> None:
-    """Raise `InputError` for an argument that nobody knows."""
+    """Raise `InputError` for an unknown argument."""
     for name in unknown:
         raise InputError(f"{taker} takes no {name}")

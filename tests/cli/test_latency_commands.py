@@ -149,7 +149,7 @@ def test_a_mistake_in_a_sweep_is_told_before_anything_runs(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--scheduler", "fixed", "--scheduler-option", "fixed.plans=5"], "has no plan of 2 layers behind the prefix"),
+        (["--scheduler", "fixed", "--scheduler-option", "fixed.plans=5"], "has no plan of 2 layers after the prefix"),
         (["--scheduler", "spaced", "--method", "pyramiddrop"], "'pyramiddrop' cannot run with a latency below 1.0"),
     ],
 )
@@ -175,4 +175,4 @@ def test_of_all_methods_those_that_drop_behind_a_prefix_are_left_out(tmp_path: P
     left = check_drops(models, schedulers, {"fastv": False, "pyramiddrop": False}, Listener())
     assert list(left) == ["full", "fastv"]
     (note,) = told
-    assert note.startswith("method pyramiddrop is left out: it drops tokens behind the first 4 layers")
+    assert note.startswith("method pyramiddrop is left out: it drops tokens after the first 4 layers")

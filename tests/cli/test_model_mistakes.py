@@ -190,5 +190,5 @@ def test_a_device_that_is_not_here_is_one_line(
 def test_after_a_mistake_in_its_name_training_starts_in_the_same_folder(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _refused(_train(str(tmp_path / "misspelt"), tmp_path), capsys)
+    _refused(_train(str(tmp_path / "misspelled"), tmp_path), capsys)
     assert main([*_train(str(whole), tmp_path), "--device", "cpu"]) == 0

@@ -34,7 +34,8 @@ def run(command, environment, folder):
 
 @pytest.mark.ray
 @pytest.mark.timeout(1200)
-def test_three_lines_of_the_readme_sweep_on_ray(ray_environment, tmp_path):
+def test_three_lines_of_the_readme_and_the_recipe_for_ray_data_as_written(ray_environment, tmp_path):
+    """On one cluster, which takes longer to start than either to run."""
     pytest.importorskip("ray")
     (block,) = (block for block in blocks("README.md", "sh") if "--executor ray" in block)
     install, start, sweep = block.splitlines()
@@ -44,26 +45,26 @@ def test_three_lines_of_the_readme_sweep_on_ray(ray_environment, tmp_path):
     assert len((tmp_path / "runs/ray/samples.jsonl").read_text().splitlines()) == 60, "three cells of 20 samples"
     assert json.loads((tmp_path / "runs/ray/results.json").read_text())["cells"][0]["cell"] == "full@1.0"
 
-
-@pytest.mark.ray
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_the_recipe_for_ray_data_answers_as_written(ray_environment, tmp_path):
-    pytest.importorskip("ray")
     pytest.importorskip("pandas")
     (recipe,) = (block for block in blocks("docs/how_to/ray.md", "python") if "map_batches" in block)
-    expected = {}
-    with (tmp_path / "questions.jsonl").open("w") as file:
-        for number in range(5):
-            scene, question = scene_sample("test", number)
-            picture = tmp_path / f"{number}.png"
-            Image.fromarray(scene.image).save(picture)
-            expected[str(picture)] = question.answer
-            file.write(json.dumps({"image": str(picture), "question": question.text}) + "\n")
-    run([sys.executable, "-c", recipe], ray_environment, tmp_path)
+    expected = write_questions(tmp_path, 3)
+    run([sys.executable, "-c", recipe], {**ray_environment, "RAY_ADDRESS": "auto"}, tmp_path)
     rows = [json.loads(line) for part in (tmp_path / "answers").glob("*") for line in part.read_text().splitlines()]
     assert {row["tokens_kept"] for row in rows} == {64}
     assert {row["image"]: row["response"] for row in rows} == expected
+
+
+def write_questions(folder, number):
+    """Write what the recipe reads, and return the right answers by the pictures' paths."""
+    expected = {}
+    with (folder / "questions.jsonl").open("w") as file:
+        for one in range(number):
+            scene, question = scene_sample("test", one)
+            picture = folder / f"{one}.png"
+            Image.fromarray(scene.image).save(picture)
+            expected[str(picture)] = question.answer
+            file.write(json.dumps({"image": str(picture), "question": question.text}) + "\n")
+    return expected
 
 
 def test_the_file_for_kubernetes_is_what_kuberay_takes():

@@ -124,7 +124,7 @@ def test_pictures_questions_and_mistakes_of_a_visitor(browser: Any, address: str
     clear, files = page.get_by_role("button", name="Clear", exact=True), page.locator("#pictures input[type=file]")
     for path, said in ((text, "text.png is not a picture"), (own, "64 of 256 tokens")):
         clear.click()
-        visitor.wait_for("Drop a picture", "#choice")
+        visitor.wait_for("Drop an image", "#choice")
         files.first.set_input_files(path)
         visitor.wait_for(said, "#choice")
     files.first.set_input_files(own)

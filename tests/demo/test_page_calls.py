@@ -142,8 +142,8 @@ def test_other_budgets_that_mean_nothing_are_refused_before_anything_runs(
 
 
 def test_no_picture_no_method_or_too_many_are_said(served: ServedModel, files: Files) -> None:
-    assert choice(served, None) == f"{NOTICE}Drop a picture, or choose an example.</div>"
-    assert "5 pictures are too many" in choice(served, files * 5)
+    assert choice(served, None) == f"{NOTICE}Drop an image, or choose an example.</div>"
+    assert "5 images are too many" in choice(served, files * 5)
     for methods, said in (([], "no method is chosen"), (["uniform"] * 7, "7 methods are too many")):
         (html,) = show_methods(served, files, QUESTION, EVERY_LAYER, 100, 25, methods)
         assert said in html

@@ -139,7 +139,7 @@ def test_both_inside_go_to_stock_generate(six: AdaLlava, inputs: dict[str, Any])
     both = scheduled(six, "first").with_method("fastv").with_engine("eager")
     got = both.generate(**inputs, token_budget=0.5, latency=4 / 6, **SIX_TOKENS)
     assert got.engine == "stock"
-    assert "beside a scheduler" in got.passed_over
+    assert "together with a scheduler" in got.passed_over
 
 
 def test_a_prompt_of_no_numbers_leaves_nothing_behind(full: AdaLlava, inputs: dict[str, Any]) -> None:

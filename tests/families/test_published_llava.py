@@ -261,7 +261,7 @@ def test_low_rank_weights_that_are_not_merged_are_told(tmp_path: Path) -> None:
         AdaLlava.from_pretrained(str(folder), method="full", device="cpu")
     peft = {"peft_type": "LORA", "base_model_name_or_path": "llava-hf/llava-1.5-7b-hf"}
     (folder / "adapter_config.json").write_text(json.dumps(peft))
-    with pytest.raises(CheckpointError, match=r"holds an adapter_config.json beside its model: merge"):
+    with pytest.raises(CheckpointError, match=r"holds an adapter_config.json next to its model: merge"):
         AdaLlava.from_pretrained(str(folder), method="full", device="cpu")
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"is an adapter, not a model: merge it into its model"):

@@ -117,7 +117,7 @@ def test_what_vllm_cannot_do_is_refused_at_start(method: str, said: str) -> None
         Chooses.by(ServingSettings(method=method))
 
 
-def test_a_misspelt_method_is_refused_at_start() -> None:
+def test_a_misspelled_method_is_refused_at_start() -> None:
     with pytest.raises(UnknownNameError, match="visionzip"):
         Chooses.by(ServingSettings(method="visionzib"))
 

@@ -52,7 +52,7 @@ def test_what_means_nothing_or_takes_memory_is_refused() -> None:
         _counts({"mm_processor_kwargs": {"max_pixels": 10**9}}, None, FULL)
     with pytest.raises(InputError, match="takes no media_io_kwargs"):
         _counts({"media_io_kwargs": {"video": {"num_frames": 9}}}, None, FULL)
-    with pytest.raises(InputError, match="token_budget stands beside mm_processor_kwargs"):
+    with pytest.raises(InputError, match="token_budget is next to mm_processor_kwargs"):
         _counts({"token_budget": 16}, None, FULL)
     with pytest.raises(InputError, match="nested too deeply"):
         with_budget(b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", None, FULL, SETTINGS)

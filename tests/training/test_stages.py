@@ -92,7 +92,7 @@ def test_a_model_from_nothing_that_no_memory_holds_is_refused(tmp_path):
         load_recipe(str(tmp_path / "mine.toml"))
 
 
-def test_a_misspelt_recipe_or_field_is_named(tmp_path):
+def test_a_misspelled_recipe_or_field_is_named(tmp_path):
     with pytest.raises(UnknownNameError, match="tiny/align"):
         load_recipe("tiny/aline")
     wrong = tmp_path / "wrong.toml"

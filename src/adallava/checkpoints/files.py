@@ -43,7 +43,7 @@ def check_config(folder: Path) -> dict[str, Any]:
     if (folder / ADAPTER_CONFIG_FILE).is_file():
         # transformers would load it upon the model, or another model beneath it.
         raise CheckpointError(
-            f"folder {str(folder)!r} holds an {ADAPTER_CONFIG_FILE} beside its model: merge the adapter into the model "
+            f"folder {str(folder)!r} holds an {ADAPTER_CONFIG_FILE} next to its model: merge the adapter into it "
             "(peft's merge_and_unload) and save that to a folder of its own, or take the adapter's files away if it "
             "is merged already"
         )
@@ -161,6 +161,6 @@ def weight_files(folder: Path) -> list[Path]:
     if pickled:
         raise CheckpointError(
             f"folder {str(folder)!r} has no weights in safetensors but pickled ones ({pickled[0]}), which are never "
-            "read: save the model anew by transformers' save_pretrained, which writes safetensors"
+            "read: save the model again with transformers' save_pretrained, which writes safetensors"
         )
     raise CheckpointError(f"folder {str(folder)!r} has no weights: neither {WEIGHTS_FILE} nor {INDEX_FILE} is in it")

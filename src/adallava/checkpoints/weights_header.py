@@ -63,7 +63,7 @@ def check_safetensors(path: Path) -> dict[str, StoredTensor]:
             raise CheckpointError(f"{path} is no safetensors file: its header cannot be read") from error
     if size != expected:
         raise CheckpointError(
-            f"{path} is truncated or damaged: it has {size} bytes, its header tells of {expected}. {_again(path)}"
+            f"{path} is truncated or damaged: it has {size} bytes, its header describes {expected}. {_again(path)}"
         )
     return held
 

@@ -29,7 +29,7 @@ def check_argv(argv: Sequence[str]) -> None:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise InputError(f"argument {place}, {value!a}, is not UTF-8: rename the file, or write it anew") from None
+            raise InputError(f"argument {place}, {value!a}, is not UTF-8: rename the file, or write it again") from None
         if "\0" in value:
             raise InputError(f"argument {place}, {value!a}, holds a NUL byte")
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from adallava.records.cells import CellPlan
 
 _DESCRIPTION = """\
-Measure what an answer costs on the clock: by part, to the first token, a token, as a whole, and in memory, for every
-method, budget, latency, batch size and engine, beside stock transformers and beside what this machine can do at most.
+Measure the time of an answer by part, to the first token, per token and in all, and its memory, for every
+method, budget, latency, batch size and engine, next to stock transformers and this machine's own limit.
 """
 
 _EPILOG = """\
@@ -38,7 +38,7 @@ examples:
   adallava bench --model llava-hf/llava-1.5-7b-hf --engine stock,graphs,compiled --latency 1.0,0.5 --scheduler spaced
   adallava bench --shapes llava-1.5-7b --cell uniform@64 uniform@64/spaced@0.5 --output speed.json
 
-all cells of a batch size take turns, stock transformers among them. what each figure is: docs/how_to/bench.md.
+all cells of a batch size take turns, stock transformers included. What each figure measures: docs/how_to/bench.md.
 
 exit codes: 0 measured; 1 a cell failed (the table says why, the others are measured); 2 a mistake in the call or its
 input.
@@ -49,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "bench",
-        help="what an answer costs on the clock, beside stock transformers and what the machine can do",
+        help="time and memory of an answer, next to stock transformers and the machine's own limit",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -103,7 +103,7 @@ def _add_cells(group: Any) -> None:
         "--token-budget",
         metavar="BUDGET",
         default=["0.25"],
-        help="shares (0.25, 25%%) or numbers (64) of vision tokens, beside all of them (default: 0.25)",
+        help="shares (0.25, 25%%) or numbers (64) of vision tokens; all of them are always measured (default: 0.25)",
     )
     add_list_argument(
         group,
@@ -130,7 +130,7 @@ def _add_cells(group: Any) -> None:
         default=["auto"],
         help="auto, stock, graphs, compiled, eager: each runs every cell (default: auto)",
     )
-    add_list_argument(group, "--batch-size", metavar="N", default=["1"], help="prompts a batch (default: 1)")
+    add_list_argument(group, "--batch-size", metavar="N", default=["1"], help="prompts per batch (default: 1)")
     group.add_argument(
         "--image",
         type=path_argument,
@@ -155,7 +155,7 @@ def _add_rounds(group: Any) -> None:
         type=float,
         default=600.0,
         metavar="S",
-        help="no further round begins after so many, for all batch sizes together (default: %(default)s)",
+        help="start no round after this many seconds, over all batch sizes (default: %(default)s)",
     )
 
 
@@ -259,4 +259,4 @@ def _refuse_crossed(args: argparse.Namespace) -> None:
     for option, default in _CROSSED.items():
         given = getattr(args, option.removeprefix("--").replace("-", "_"))
         if given != default:
-            raise InputError(f"{option} {','.join(given)} beside --cell, which says exactly what runs: leave one out")
+            raise InputError(f"{option} {','.join(given)} with --cell, which says exactly what runs: leave one out")

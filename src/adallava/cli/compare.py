@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from adallava.records.run_changes import RunComparison
 
 _DESCRIPTION = """\
-Lay two runs beside each other, over the samples that both took: for every cell that both have, the difference in
-accuracy with its paired interval, whether it is more than chance (a paired permutation test, corrected for the number
-of cells), and how many samples became wrong and how many right. Below the table: in what the runs themselves differ.
+Compare two runs over their common samples: for every common cell, the difference in
+accuracy with its paired interval, whether it is significant (a paired permutation test, corrected for the number
+of cells), and how many samples became wrong or right. Below the table: how the two runs differ.
 """
 
 _MARKS = {"ahead": "*", "differs": "*", "same": "=", "open": ""}
@@ -40,7 +40,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "compare",
-        help="what changed between two runs, over the samples that both took",
+        help="compare two runs over their common samples",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -14,7 +14,7 @@ from .streams import say
 _DESCRIPTION = """\
 Write a checkpoint of the original LLaVA code (liuhaotian/llava-v1.5-*), or of AdaLLaVA (zhuoyanxu/ada-llava-*), as a
 stock Hugging Face folder that every other command takes. All folders are local; pickled weights are read as tensors
-or refused, never run. AdaLLaVA's scheduler becomes an adapter beside the model, for --scheduler adallava-layers or
+or refused, never run. AdaLLaVA's scheduler becomes an adapter next to the model, for --scheduler adallava-layers or
 adallava-heads.
 """
 

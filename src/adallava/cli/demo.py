@@ -1,6 +1,7 @@
 """`adallava demo`: parse, load, serve until it is interrupted."""
 
 import argparse
+import socket
 from importlib.util import find_spec
 from threading import Event
 from typing import Any
@@ -12,8 +13,8 @@ from .shared_options import add_engine, add_model, add_pad_to_square, add_placem
 from .streams import say
 
 _DESCRIPTION = """\
-Serve a web page on this machine: drop a picture, ask a question, drag the budget and watch the patches fade; answers at
-several budgets, or of several methods, side by side, with what each costs. Needs pip install 'adallava[demo]'.
+Serve a web page on this machine: drop an image, ask a question, drag the budget and watch patches fade. Compare answers
+at several budgets, or by several methods, with the cost of each. Needs pip install 'adallava[demo]'.
 """
 
 _EPILOG = """\
@@ -22,7 +23,7 @@ examples:
   adallava demo --model llava-hf/llava-1.5-7b-hf
   adallava demo --model my/folder --adapter question=adapters/question --host 0.0.0.0 --port 8000
 
-the page asks nothing of any other host. --share does: it makes a public link through Gradio's servers.
+the page contacts no other host. --share does: it makes a public link through Gradio's servers.
 
 exit codes: 0 ended by Ctrl-C; 2 a mistake in the call or its input.
 """
@@ -32,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "demo",
-        help="a web page: a picture, a question, and what is left at every budget",
+        help="a web page: an image, a question, and what each budget keeps and answers",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     if args.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens {args.max_new_tokens} leaves no answer: give at least 1")
     adapters = parse_method_paths(args.adapter)
+    _check_free(args.host, args.port)
+    say(f"loading {args.model}", error=True)
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
     from adallava.demo.gradio_page import build_page, serve
@@ -97,3 +100,19 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         page.close(verbose=False)
     return 0
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse, before a model is loaded, what cannot be listened on.
+
+    Raises:
+        InputError: naming host and port.
+    """
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (")[0]
+        raise InputError(
+            f"the demo cannot listen on {host}:{port} ({reason}): give another --host or --port"
+        ) from error

@@ -28,12 +28,12 @@ _MAX_SAMPLES = 1000
 _SHOWN_LINES = 4
 
 _DESCRIPTION = """\
-Look for the known ways in which an evaluation at a token budget lies: scores over empty answers, answers cut away,
+Look for known bugs of evaluations at a token budget: scores over empty answers, cut answers,
 budgets that never reached the model, answers that depend on their batch, and so on.
 
 RUN is a run folder of `adallava sweep`, or what lmms-eval wrote with --log_samples: a *_samples_*.jsonl file, or
 a folder with one for each budget. What such a file cannot show is reported as not visible, never as healthy.
-With --model, a model is driven live: a few bundled pictures, alone and in a batch, against the stock model.
+With --model, check a live model against the stock model: a few bundled images, alone and in a batch.
 """
 
 _EPILOG = """\
@@ -64,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "doctor",
-        help="find the known failures in a finished run, in lmms-eval's samples, or in a model",
+        help="find known evaluation bugs in a finished run, in lmms-eval's samples, or in a model",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,7 +78,7 @@ def add_parser(subparsers: Any) -> None:
         help="with lmms-eval's samples: load the right answers from its task, if the samples name none (VQAv2's)",
     )
     parser.add_argument(
-        "--include-path", type=path_argument, metavar="DIR", help="folder with further tasks of lmms-eval"
+        "--include-path", type=path_argument, metavar="DIR", help="folder with your own lmms-eval tasks"
     )
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of tables")
     _add_live(parser.add_argument_group("a model, live"))
@@ -108,9 +108,7 @@ def _add_live(group: Any) -> None:
         default=[],
         help="adapter of a learned method, if it is not in the model's folder",
     )
-    group.add_argument(
-        "--num-samples", type=whole_number, default=6, help="pictures to ask about (default: %(default)s)"
-    )
+    group.add_argument("--num-samples", type=whole_number, default=6, help="images to ask about (default: %(default)s)")
     add_placement(group)
     add_engine(group)
     add_quantization(group)
@@ -164,7 +162,7 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     check_device(args.device)
     for name in args.method:
         if name not in (_ALL_METHODS, FULL_METHOD):
-            load_selector_class(name)  # A misspelt method is told before a model is loaded.
+            load_selector_class(name)  # A misspelled method is told before a model is loaded.
     named = selector_names() if _ALL_METHODS in args.method else args.method
     options = options_of_methods(args.method_option, named)
     quiet_loading(args.model)

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from adallava.runs.one_question import OneQuestion
 
 _DESCRIPTION = """\
-Answer one question about a picture at several token budgets, and see which vision tokens each answer is made
-from. For every budget: the answer, N, K asked and kept, lengths, the scores' range, and a picture of the patches.
+Answer one question about an image at several token budgets, and see which vision tokens each answer uses.
+For every budget: the answer, N, K requested and kept, lengths, the range of scores, and an image of the patches.
 """
 
 _EPILOG = """\
@@ -49,8 +49,8 @@ examples:
   adallava generate --image a.png --question "..." --method uniform --output-image strip.png
   adallava generate --image a.png --question "..." --no-generate --json
 
-several images after --image go into one prompt, and a budget is shared among them. a picture that the model reads in
-tiles is drawn whole, and joined from its tiles with the tokens that end its rows as a column on the right. a picture
+several images after --image go into one prompt, and a budget is shared among them. an image that the model reads in
+tiles is drawn whole, and joined from its tiles with the tokens that end its rows as a column on the right. an image
 that the model's processor cuts is drawn whole, with a frame around what the model sees.
 
 exit codes: 0 answered; 1 an answer is empty (the table says why); 2 a mistake in the call or its input.
@@ -67,9 +67,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--image", type=path_argument, nargs="+", required=True, metavar="FILE", help="one or several pictures"
+        "--image", type=path_argument, nargs="+", required=True, metavar="FILE", help="one or several images"
     )
-    parser.add_argument("--question", required=True, help="about the pictures")
+    parser.add_argument("--question", required=True, help="about the images")
     _add_budgets(parser)
     _add_model(parser.add_argument_group("the model"))
     _add_output(parser.add_argument_group("what comes out"))
@@ -105,7 +105,7 @@ def _add_model(group: Any) -> None:
         "--scheduler", metavar="NAME", help="which layers run at a latency below 1.0: layers, heads, first, spaced, …"
     )
     group.add_argument(
-        "--scheduler-adapter", type=path_argument, metavar="DIR", help="of a learned or searched scheduler, likewise"
+        "--scheduler-adapter", type=path_argument, metavar="DIR", help="of a learned or searched scheduler"
     )
     add_scheduler_option(group)
     group.add_argument("--max-new-tokens", type=whole_number, default=32, help="default: %(default)s")
@@ -130,11 +130,11 @@ def _add_output(group: Any) -> None:
         type=path_argument,
         default=Path(),
         metavar="PATH",
-        help="a folder for one picture a budget, IMAGE.METHOD@BUDGET.png; or a .png file for all side by side "
+        help="a folder for one image per budget, IMAGE.METHOD@BUDGET.png; or a .png file with all side by side "
         "(default: the current folder)",
     )
-    group.add_argument("--no-image", action="store_true", help="write no picture")
-    group.add_argument("--no-generate", action="store_true", help="select only, without an answer")
+    group.add_argument("--no-image", action="store_true", help="write no image")
+    group.add_argument("--no-generate", action="store_true", help="select tokens only, without an answer")
     group.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
 
 
@@ -210,7 +210,7 @@ def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
     from adallava.runs.loading import load_base
 
     check_device(config.device)
-    # A misspelt one is told before gigabytes are read.
+    # A misspelled one is told before gigabytes are read.
     if args.scheduler is not None:
         load_scheduler_class(args.scheduler)
     if args.method != FULL_METHOD:

@@ -33,7 +33,7 @@ _NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
 _EPILOG = """\
 exit codes:
   0    done
-  1    done, but what came out is not to be trusted; the output says what and why
+  1    done, but the result cannot be trusted; the output says what and why
   2    a mistake in the call or its input; one line on stderr says which
   130  interrupted
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from adallava.tasks import Task
 
 _DESCRIPTION = """\
-Write the report of a finished sweep anew: one HTML page that opens from disk. Lay a second run over it, or write
-figures (PDF, PNG) and tables (LaTeX, Markdown) for a paper.
+Write the report of a finished sweep again: one HTML page that opens from disk. You can lay a second run over it, or
+write figures (PDF, PNG) and tables (LaTeX, Markdown) for a paper.
 """
 
 _EPILOG = """\
@@ -36,14 +36,14 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "report",
-        help="the page of a finished sweep, with a second run laid over it; figures and tables for a paper",
+        help="write the report of a finished sweep, alone or over a second run; figures and tables for a paper",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run_folder", type=path_argument, metavar="RUN", help="a run folder that a sweep has finished")
     parser.add_argument(
-        "--compare", type=path_argument, metavar="OTHER_RUN", help="lay this run of the same samples over it"
+        "--compare", type=path_argument, metavar="OTHER_RUN", help="lay this run of the same samples over the first"
     )
     parser.add_argument(
         "--output",
@@ -55,19 +55,19 @@ def add_parser(subparsers: Any) -> None:
         "--pictures",
         type=whole_number,
         metavar="N",
-        help="samples whose picture goes into the page (default: 120, or as many as leave it small)",
+        help="samples shown with their images (default: 120, fewer if the page gets too large)",
     )
     parser.add_argument(
         "--include-path",
         type=path_argument,
         metavar="DIR",
-        help="of a run of lmms:<name>: the folder of its task that the sweep was given, for the pictures",
+        help="of a run of lmms:<name>: the folder of its task that you gave the sweep, to show images",
     )
     parser.add_argument(
         "--roofline",
         metavar="HARDWARE",
-        help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
-        "(default: on the hardware of the run, if its ceilings are known)",
+        help="show the lower bound of time to first token on this hardware, such as h100-sxm, next to the measured "
+        "time (default: on the hardware of the run, if its ceilings are known)",
     )
     add_title(parser, "what the sweep was given, else model and task; run.json stays as it is")
     add_allow_outside(parser)
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 def _pictures_of(
     run: "Run", include_path: Path | None, allow_outside: bool
 ) -> "Callable[[str], Sequence[Image.Image]]":
-    """Return how to find a sample's pictures; a task that is gone or has changed gives none, and says so.
+    """Return how to find a sample's images; a task that is gone or has changed gives none, and says so.
 
     Raises:
         AdallavaError: if a folder was named for the task, and it cannot be loaded from there.
@@ -135,7 +135,7 @@ def _pictures_of(
     except AdallavaError as error:
         if include_path is not None:
             raise
-        say(f"note: the page has no pictures: {' '.join(str(error).split())}")
+        say(f"note: the page has no images: {' '.join(str(error).split())}")
         return lambda _: ()
     if task.sha256 != run.provenance.task_sha256:
         changed = (
@@ -143,7 +143,7 @@ def _pictures_of(
             if task.aggregate is None
             else "has other questions or answers than in the run: other data, lmms-eval or --include-path"
         )
-        say(f"note: the page has no pictures: {run.config.task} {changed}")
+        say(f"note: the page has no images: {run.config.task} {changed}")
         return lambda _: ()
     return pictures_of(task)
 

@@ -81,15 +81,15 @@ def add_pad_to_square(group: Any) -> None:
     group.add_argument(
         "--pad-to-square",
         action="store_true",
-        help="pad pictures to squares in the processor's mean color, as LLaVA's image_aspect_ratio pad does, so that "
-        "no edge is cut off (default: as the model's processor does)",
+        help="pad images to squares in the processor's mean color, like LLaVA's image_aspect_ratio=pad, so none is "
+        "cropped (default: as the model's processor does)",
     )
-    for name, words in (("least", "enlarge pictures to"), ("most", "make pictures smaller, down to")):
+    for name, words in (("least", "enlarge images to at least"), ("most", "shrink images to at most")):
         group.add_argument(
             f"--{name}-pixels",
             type=whole_number,
             metavar="N",
-            help=f"{words} N pixels, for models that see each at its own size (default: as the model's processor does)",
+            help=f"{words} N pixels, for models with native image sizes (default: as the model's processor does)",
         )
 
 
@@ -123,7 +123,7 @@ def add_equivalence_margin(group: Any) -> None:
         type=float,
         default=MARGIN,
         metavar="SHARE",
-        help="accuracies no further apart than this are called the same, where two one-sided tests allow it "
+        help="call accuracies within this margin the same, if two one-sided tests allow it "
         "(default: %(default)s, two points)",
     )
 
@@ -144,7 +144,7 @@ def add_allow_outside(group: Any) -> None:
     group.add_argument(
         "--allow-outside",
         action="store_true",
-        help="let a local file name pictures outside of its own folder, which the report then shows (default: refused)",
+        help="let a local file name images outside its own folder; the report then shows them (default: refused)",
     )
 
 

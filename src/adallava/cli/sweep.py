@@ -45,12 +45,12 @@ _DEFAULT_BUDGETS = ["0.5", "0.25", "0.125", "0.0625", "0.03125"]
 
 _DESCRIPTION = """\
 Answer the same questions with every method at every token budget, and with the full-token model. The run
-folder then holds run.json (what ran, on what), samples.jsonl (every answer), results.json (the cells, summed
-up and compared) and report.html. docs/concepts/protocol.md says how the figures are made.
+folder then holds run.json (what ran, on what), samples.jsonl (every answer), results.json (each cell's summary
+and comparisons) and report.html. docs/concepts/protocol.md says how the figures are made.
 
-Killed or interrupted, the same command goes on where it stopped. A folder never mixes two configurations.
-Under torchrun the samples are shared by the processes of one host (docs/how_to/processes.md), with --executor ray by
-workers on the hosts of a Ray cluster (docs/how_to/ray.md).
+After a kill, the same command continues where it stopped. A folder never mixes two configurations.
+Under torchrun, the processes of one host share the samples (docs/how_to/processes.md). With --executor ray,
+workers on a Ray cluster do (docs/how_to/ray.md).
 """
 
 _EPILOG = """\
@@ -67,9 +67,9 @@ examples:
 
 a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
   {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
-a list of images is several pictures of one question, which share the budget.
-image paths are relative to the file, and stay in its folder but for --allow-outside; columns with other names are named
-by --image-column and so on. docs/reference/data.md says how values are read.
+a list holds several images of one question, which share the budget.
+image paths are relative to the file and stay in its folder, unless you give --allow-outside. Name other columns with
+--image-column and so on. docs/reference/data.md says how values are read.
 
 exit codes: 0 done; 1 done, but a sample failed, over 1 % of a cell's answers are empty, or there is an ALARM: hardly
 a response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
@@ -81,7 +81,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "sweep",
-        help="accuracy against cost: methods crossed with token budgets on one task",
+        help="measure accuracy against cost: methods x token budgets on one task",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -95,7 +95,7 @@ def add_parser(subparsers: Any) -> None:
     _add_where(parser.add_argument_group("where to answer"))
     _add_timing(parser.add_argument_group("what to time"))
     local = parser.add_argument_group("a local file")
-    add_columns(local, "column that holds the {}")
+    add_columns(local, "column with the {}")
     add_allow_outside(local)
     _add_output(parser.add_argument_group("what to write"))
 
@@ -108,7 +108,10 @@ def _add_task(group: Any) -> None:
         help="bundled name, a .jsonl or .parquet file, or lmms:NAME for a task of lmms-eval (default: %(default)s)",
     )
     group.add_argument(
-        "--include-path", type=path_argument, metavar="DIR", help="folder with further tasks of lmms-eval, as there"
+        "--include-path",
+        type=path_argument,
+        metavar="DIR",
+        help="folder with your own lmms-eval tasks, as in lmms-eval",
     )
     group.add_argument(
         "--metric",
@@ -206,14 +209,14 @@ def _add_how(group: Any) -> None:
         metavar="KIND",
         default=list(config_default("positions")),
         help="position ids of kept tokens: original (as in the full sequence), compact (without gaps), or both, "
-        "as cells of their own (default: original)",
+        "as separate cells (default: original)",
     )
     group.add_argument(
         "--draws",
         type=whole_number,
         default=config_default("draws"),
-        help="times that a method which draws at random answers every question, each with a seed of its own; a "
-        "sample's score is the mean (default: %(default)s)",
+        help="how often a random method answers each question, with a new seed each time; a sample's score is the "
+        "mean (default: %(default)s)",
     )
     add_placement(group)
     add_engine(group)
@@ -243,20 +246,20 @@ def _add_where(group: Any) -> None:
         "--workers",
         type=whole_number,
         metavar="N",
-        help="of ray: at most, and as many as an autoscaler is asked for (default: all that there is room for)",
+        help="of ray: the most workers, and the number to request from an autoscaler (default: as many as fit)",
     )
     group.add_argument(
         "--gpus-per-worker",
         type=float,
         metavar="SHARE",
-        help="of ray: 0.5 puts two models on a GPU, which pays at small batches (default: 1)",
+        help="of ray: 0.5 puts two models on a GPU, which is faster at small batches (default: 1)",
     )
     group.add_argument(
         "--working-dir",
         type=path_argument,
         metavar="DIR",
-        help="of ray: the current folder or one above it, copied to every host, so that relative paths are found on "
-        "hosts without a shared disk (default: every host has the paths)",
+        help="of ray: the current folder or a parent, copied to every host, so that relative paths work without a "
+        "shared disk (default: every host has these paths)",
     )
 
 
@@ -278,8 +281,8 @@ def _add_output(group: Any) -> None:
     group.add_argument(
         "--roofline",
         metavar="HARDWARE",
-        help="show the least time to the first token on this hardware, such as h100-sxm, beside the measured one "
-        "(default: on the hardware of the run, if its ceilings are known)",
+        help="show the lower bound of time to first token on this hardware, such as h100-sxm, next to the measured "
+        "time (default: on the hardware of the run, if its ceilings are known)",
     )
     add_equivalence_margin(group)
     add_title(group, "model and task; a finished sweep takes a new one")
@@ -287,7 +290,7 @@ def _add_output(group: Any) -> None:
     group.add_argument(
         "--retry-failed",
         action="store_true",
-        help="when resuming, run failed samples again (default: they stay)",
+        help="when resuming, run failed samples again (default: no)",
     )
 
 

@@ -13,11 +13,11 @@ _DESCRIPTION = """\
 Run one stage of training from a recipe: adapt a base to missing vision tokens or layers, or train a controller or a
 scheduler for a frozen base. A controller needs only forward passes (question) or gradients through a frozen model
 (budget-token). Stage fixed-plan learns nothing: it searches for the best layers to run, for each number of them.
-Stage codebook takes, from the plans that a learned scheduler chooses, up to 8 that it may be held to.
+Stage codebook picks up to 8 of the plans that a learned scheduler chooses; the scheduler can be limited to them.
 
 The output folder then holds recipe.json, curve.json (the logged losses; of a search plans.json, with every plan's
-scores), checkpoints, and what was made: model/ (a stock checkpoint) or adapter/. It is made once everything is checked.
-Killed or interrupted, the same command goes on from the newest checkpoint; a search begins anew. Another recipe, base,
+scores), checkpoints, and the result: model/ (a stock checkpoint) or adapter/. It appears once every check has passed.
+After a kill, the same command continues from the newest checkpoint; a search starts again. Another recipe, base,
 data, device type or version of a library is refused by name. Training is one process on one device.
 """
 
@@ -28,10 +28,10 @@ examples:
   adallava train tiny/fixed-plan --model tiny --output runs/fixed
   adallava train question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
 
-your own data are a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question and
-answer; shuffled anew each epoch by the recipe's seed. What cannot be read is left out, counted and told at the end.
+your own data is a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question and
+answer. It is shuffled each epoch by the recipe's seed. Unreadable rows are left out, counted and listed at the end.
 question, tiny/question, tiny/budget-token, tiny/layers, -again, -gumbel, tiny/heads, tiny/fixed-plan and tiny/codebook
-take them, on a frozen base; tiny/layers-lora trains low-rank weights beside it. tiny/align, base, joint, joint-again
+take them, on a frozen base; tiny/layers-lora trains low-rank weights with it. tiny/align, base, joint, joint-again
 and layers-joint learn from labels that only the scenes have. No bundled recipe adapts the base itself to your data: a
 .toml of your own does, with stage = "base", trained = ["multi_modal_projector", "language_model", "lm_head"],
 [optimisation], and a [keep] without evidence.
@@ -49,14 +49,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.set_defaults(interrupt_hint="; the same command goes on from the newest checkpoint")
     parser.add_argument("recipe", help="a bundled recipe (tiny/align, tiny/base, …) or a .toml file")
-    parser.add_argument(
-        "--output", type=path_argument, required=True, metavar="DIR", help="folder for everything it writes"
-    )
+    parser.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--model", help="what to start from: bundled name, folder or hub id")
     parser.add_argument(
         "--data", type=path_argument, metavar="FILE", help="your own questions (default: generated scenes)"
     )
-    add_columns(parser, "column of --data that holds the {}")
+    add_columns(parser, "column of --data with the {}")
     parser.add_argument("--steps", type=whole_number, help="instead of the recipe's number of steps")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
 

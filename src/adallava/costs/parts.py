@@ -110,8 +110,8 @@ class ModelCosts:
         vision: of the tower, on a picture as the model was trained.
         projector_per_token: FLOPs of one vision token in the projector.
         llm: of the LLM.
-        added_per_token: FLOPs of one kept vision token in making what is added behind layers of the LLM.
-        added_layers: behind how many.
+        added_per_token: FLOPs of one kept vision token in making what is added after layers of the LLM.
+        added_layers: after how many.
     """
 
     vision: TowerCosts

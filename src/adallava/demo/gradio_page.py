@@ -1,9 +1,11 @@
 """The page: Gradio's components, and which of them asks the model for what. Of this room it alone knows Gradio."""
 
+import atexit
 import os
 from functools import partial
 from html import escape
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +67,7 @@ def build_page(served: ServedModel) -> "gradio.Blocks":
             with gr.Column(scale=1, min_width=300):
                 pictures = gr.Gallery(
                     value=examples[0][0],
-                    label=f"Pictures (up to {MAX_PICTURES})",
+                    label=f"Images (up to {MAX_PICTURES})",
                     file_types=["image"],
                     height=200,
                     columns=2,
@@ -102,7 +104,10 @@ def build_page(served: ServedModel) -> "gradio.Blocks":
                                 list(served.methods), value=served.methods[0], label="Method", elem_id="method"
                             )
                             others = gr.Textbox(
-                                value=_OTHER_BUDGETS, label="Answer at this budget, and at", elem_id="others"
+                                value=_OTHER_BUDGETS,
+                                label="Answer at this budget, and at",
+                                max_lines=1,
+                                elem_id="others",
                             )
                             ask = gr.Button("Answer", variant="primary", scale=0, min_width=160, elem_id="ask")
                         answers = gr.HTML(js_on_load=None, elem_id="answers")
@@ -186,7 +191,7 @@ def _only_files(gr: Any, gallery: Any) -> None:
 
     async def keep_files(place: Any) -> Any:
         if str(place).lower().startswith(("http:", "https:")):
-            raise gr.Error("Pictures are taken from files, not from addresses.")
+            raise gr.Error("Images are taken from files, not from addresses.")
         return await keep(place)
 
     gallery.async_move_resource_to_block_cache = keep_files
@@ -201,6 +206,7 @@ def _layers_slider(gr: Any, served: ServedModel, scheduler: str) -> Any:
 def _save_examples() -> list[tuple[list[str], str]]:
     """Return examples as the page takes them: files, and a question."""
     folder, saved = Path(mkdtemp(prefix="adallava-demo-")), []
+    atexit.register(rmtree, folder, ignore_errors=True)
     for number, (picture, question) in enumerate(example_scenes()):
         path = folder / f"example-{number}.png"
         picture.save(path)

@@ -44,7 +44,7 @@ def _in_one_line(work: Callable[P, Iterator[str]]) -> Callable[P, Iterator[str]]
 def show_choice(served: ServedModel, files: Files, question: str, method: str, percent: float) -> Iterator[str]:
     """Give the patches that a budget keeps."""
     if not files:
-        yield notice_html("Drop a picture, or choose an example.")
+        yield notice_html("Drop an image, or choose an example.")
         return
     yield choice_html(served.choose(_paths(files), read_question(question), method, _share(percent)))
 

@@ -29,9 +29,9 @@ def open_uploads(paths: Sequence[str]) -> list[Image.Image]:
         InputError: for none, too many, too large ones, or a file that is no picture, by its name.
     """
     if not paths:
-        raise InputError("there is no picture: drop one, or choose an example")
+        raise InputError("there is no image: drop one, or choose an example")
     if len(paths) > MAX_PICTURES:
-        raise InputError(f"{len(paths)} pictures are too many: ask about {MAX_PICTURES} at most")
+        raise InputError(f"{len(paths)} images are too many: ask about {MAX_PICTURES} at most")
     opened: list[Image.Image] = []
     for path in map(Path, paths):
         try:
@@ -40,7 +40,7 @@ def open_uploads(paths: Sequence[str]) -> list[Image.Image]:
             # Where the server keeps its files is none of a visitor's business.
             raise InputError(str(error).replace(str(path), path.name)) from None
         if sum(image.width * image.height for image in opened) > MAX_UPLOAD_PIXELS:
-            raise InputError(f"the pictures have more than {MAX_UPLOAD_PIXELS} pixels together: make them smaller")
+            raise InputError(f"the images have more than {MAX_UPLOAD_PIXELS} pixels together: make them smaller")
     return opened
 
 
@@ -52,7 +52,7 @@ def read_question(text: str | None) -> str:
     """
     question = (text or "").strip()
     if not question:
-        raise InputError("the question is empty: ask something about the picture")
+        raise InputError("the question is empty: ask something about the image")
     if "\0" in question or any(0xD800 <= ord(letter) <= 0xDFFF for letter in question):
         raise InputError("the question holds characters that are no text: type it anew")
     return question

@@ -67,7 +67,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         None,
         "hardly a response is one of the task's answers, right or wrong",
         "Compare no methods on this run. Look at a few prompts and responses: the model may not know what kind of "
-        "answer is asked for (--question-suffix tells it), or the labels are written in a form that no model uses.",
+        "answer is asked for (--question-suffix says so), or the labels are written in a form that no model uses.",
         check_answers_of_task,
     ),
     FileCheck(
@@ -155,7 +155,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         9,
         "the model ends its answer at once",
         "This is what the model does at these budgets, not a fault of the harness, as long as the checks "
-        "above pass: report it beside the score, or train over these budgets. `adallava doctor --model` "
+        "above pass: report it with the score, or train over these budgets. `adallava doctor --model` "
         "shows it live.",
         check_first_token_eos,
     ),
@@ -171,7 +171,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         None,
         "a method that chooses per sample chose the same patches for all",
         "Either one sample's indices are used for every sample, or a learned method has collapsed to "
-        "positions: `adallava doctor --model` tells which.",
+        "positions: `adallava doctor --model` shows which.",
         check_selection_reads_input,
     ),
     FileCheck(

@@ -4,7 +4,7 @@
                       (padded on the right                     ▲            │
                        to a bucket)                            └────────────┘
 
-A prompt is padded behind its last token, where causal attention reads nothing. Greedy tokens are chosen on the device.
+A prompt is padded after its last token, where causal attention reads nothing. Greedy tokens are chosen on the device.
 """
 
 from collections import OrderedDict
@@ -228,13 +228,13 @@ def _refused_steps(run: LLMRun) -> str | None:
         return f"its tokens carry {', '.join(batch.others)}"
     if run.inside is not None:
         if run.layers is not None:
-            return "a method inside the LLM beside a scheduler of its layers"
+            return "a method inside the LLM together with a scheduler of its layers"
         if batch.position_ids.dim() == 3:
-            return "a method inside the LLM beside several rows of positions"
+            return "a method inside the LLM together with several rows of positions"
         return refusal_inside(run.inside)
     if run.layers is not None:
         if not run.layers.runs_whole_layers:
             return "its scheduler runs parts of layers"
         if program.additions is not None:
-            return "rows are added behind layers that its scheduler may leave out"
+            return "rows are added after layers that its scheduler may leave out"
     return None if program.masks is None else "its layers attend in several ways, and a scheduler leaves some out"

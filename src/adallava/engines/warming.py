@@ -50,12 +50,12 @@ def warm_up(
         family: of its base.
         batch_sizes: samples a call.
         token_budgets: of all samples of a call.
-        latencies: likewise.
-        text_tokens: of a prompt, the picture's left out.
+        latencies: of the samples.
+        text_tokens: of a prompt without its image.
         max_new_tokens: of an answer at most: with the prompt, it decides how large a cache is.
 
     Raises:
-        InputError: for a family whose pictures differ in their tokens, or a size below 1.
+        InputError: for a family whose images differ in their number of tokens, or a size below 1.
     """
     if not family.one_grid:
         raise InputError(

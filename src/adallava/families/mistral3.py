@@ -1,4 +1,4 @@
-"""Mistral 3: native image size; 2 x 2 patches make one token; a break in the prompt behind each row of them.
+"""Mistral 3: native image size; 2 x 2 patches make one token; a break in the prompt after each row of them.
 
     a picture of 56 x 84 pixels     4 x 6 patches of 14    `image_sizes` (56, 84)
     in the prompt                   [IMG] [IMG] [IMG] [IMG_BREAK] [IMG] [IMG] [IMG] [IMG_END]

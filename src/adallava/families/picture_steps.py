@@ -9,7 +9,7 @@ from adallava.families.transformers_internals import pil_llava_processor_class
 _PADDING = "LlavaImageProcessor"
 _TILING = "LlavaNextImageProcessor"
 _KNOWN = frozenset(("CLIPImageProcessor", _PADDING, _TILING, "SiglipImageProcessor"))
-"""Seen in transformers 5.17, 5.23 and 5.24. `Pil` behind the name is the same without torchvision."""
+"""Seen in transformers 5.17, 5.23 and 5.24. `Pil` after the name is the same without torchvision."""
 
 _SQUEEZING = frozenset(
     (

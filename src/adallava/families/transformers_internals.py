@@ -93,7 +93,7 @@ def layer_mask(
 
     if padding_mask is not None and cache is not None:
         length, offset = cache.get_mask_sizes(hidden.shape[1], layer)
-        # What is written behind the prompt is real; slots of a static cache not yet written are in the future.
+        # What is written after the prompt is real; slots of a static cache not yet written are in the future.
         padding_mask = nn.functional.pad(padding_mask, (0, max(0, length + offset - padding_mask.shape[1])), value=1)
     make = masking_utils.create_causal_mask if window is None else masking_utils.create_sliding_window_causal_mask
     made: Tensor | None = make(

@@ -177,7 +177,7 @@ def _lengths(asked: Callable[[str], Any], inherited: Mapping[str, Any], prompt_c
         max_new_tokens = DEFAULT_NEW_TOKENS if max_length is None else max_length - prompt_columns
         if max_new_tokens < 1:
             raise InputError(
-                f"max_length={max_length} leaves no new token behind a prompt of {prompt_columns} columns: "
+                f"max_length={max_length} leaves no new token after a prompt of {prompt_columns} columns: "
                 "give max_new_tokens, at least 1"
             )
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):

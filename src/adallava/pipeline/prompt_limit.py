@@ -104,7 +104,7 @@ def check_prompt_tokens(num_tokens: int, limit: PromptLimit | None) -> None:
     """
     if limit is not None and num_tokens > limit.tokens:
         raise InputError(
-            f"the prompt has {num_tokens:,} tokens, and {limit.holder} {limit.tokens:,} beside the answer's: "
+            f"the prompt has {num_tokens:,} tokens, and {limit.holder} {limit.tokens:,} besides the answer's: "
             f"shorten the question, or {limit.remedy}"
         )
 

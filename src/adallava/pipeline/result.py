@@ -25,7 +25,7 @@ class Generated:
     """What an engine made of a batch.
 
     Attributes:
-        result: as transformers' `generate` returns it: `sequences` [rows, prompt + new], and what was asked for beside.
+        result: as transformers' `generate` returns it: `sequences` [rows, prompt + new], and what else was asked for.
         num_steps: how often the LLM ran, the prefill included.
         engine: that made it.
         passed_over: why no engine before it in the order of preference did; empty if none was.
@@ -129,7 +129,7 @@ def measure_answers(
 ) -> tuple[tuple[int, ...], tuple[FinishReason, ...]]:
     """Return each row's answer length and finish reason.
 
-    An answer ends with its first EOS, whatever padding is written with behind it; without one it fills the row.
+    An answer ends with its first EOS, whatever padding is written with after it; without one it fills the row.
 
     Args:
         new_tokens: [rows, A] int64, right-padded.

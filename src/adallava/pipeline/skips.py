@@ -193,7 +193,7 @@ class ScheduledLayers:
             AdallavaError: before the LLM ran.
         """
         if self._schedule is None:
-            raise AdallavaError("no layer behind the prefix ran yet: the schedule is not decided")
+            raise AdallavaError("no layer after the prefix ran yet: the schedule is not decided")
         return self._schedule
 
     def ran(self, latencies: Sequence[str]) -> tuple[SampleLayers, ...]:

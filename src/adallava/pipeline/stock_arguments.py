@@ -20,7 +20,7 @@ _PLACED = "the model lies on one device, and each process generates on its own"
 _PACKED = "it describes packed or masked sequences, which the shortened batch is not: its mask is made here"
 _CACHED = "a cache begun elsewhere does not fit a shortened prompt"
 _TOKENIZER = "nothing reads it but stop_strings, token_healing and assisted decoding, which are not supported"
-_INSIDE = "a method inside the LLM, a scheduler, or rows that a family adds behind layers, change what its layers read"
+_INSIDE = "a method inside the LLM, a scheduler, or rows that a family adds after layers, change what its layers read"
 _TOWER = "the tower runs here, in every call: give pixel_values"
 
 _OF_PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx", "is_causal")
@@ -37,7 +37,7 @@ GENERATE_TAKEN = frozenset(
         *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
         *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "remove_invalid_values", "renormalize_logits"),
         *("watermarking_config", "guidance_scale", "negative_prompt_ids", "negative_prompt_attention_mask"),
-        # tokens; without effect behind a prompt are bos_token_id and decoder_start_token_id, as in the stock model
+        # tokens; without effect after a prompt are bos_token_id and decoder_start_token_id, as in the stock model
         *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
         # what is returned, and how it is computed
         *("output_scores", "output_logits", "output_attentions", "output_hidden_states", "return_dict_in_generate"),
@@ -54,7 +54,7 @@ GENERATE_REFUSED: Mapping[str, str] = {
         _EMBEDS_ONLY,
     ),
     "prefill_chunk_size": "the shortened prompt reaches the LLM as embeddings, which transformers does not cut",
-    "token_healing": "it changes the prompt's ids, of which the embeddings are made already",
+    "token_healing": "it changes the prompt's ids, whose embeddings are made already",
     "inputs": "give input_ids",
     "inputs_embeds": "they are made here, from input_ids and pixel_values: give those",
     "position_ids": "they are made here: choose positions='original' or 'compact'",

@@ -43,11 +43,11 @@ class AdaLlavaProcessor:
 
         Args:
             name_or_path: as for the model.
-            pad_to_square: pad every picture to a square in the processor's mean color, so that no edge is cut off, as
+            pad_to_square: pad every image to a square in the processor's mean color, so that no edge is cut off, as
                 LLaVA does with `image_aspect_ratio` pad; otherwise as the processor's files say.
-            least_pixels: that a picture is enlarged to, for a model that sees each at its own size; None = as its files
+            least_pixels: that an image is enlarged to, for a model that sees each at its own size; None = as its files
                 say.
-            most_pixels: that a picture is made smaller to, likewise.
+            most_pixels: that an image is made smaller to; None = as its files say.
 
         Raises:
             CheckpointError: if its files are missing or damaged.
@@ -216,7 +216,7 @@ def _check_made(prompt: str, image_token: str, num_images: int) -> None:
 
 
 def question_frame(processor: Any) -> tuple[str, str]:
-    """Return what a prompt holds before and behind its question, without images, as decoding its tokens gives it."""
+    """Return what a prompt holds before and after its question, without images, as decoding its tokens gives it."""
     mark = "\N{BLACK STAR}"
     prompt = build_prompt(processor, mark, 1).replace(processor.image_token, "")
     before, _, behind = prompt.partition(mark)

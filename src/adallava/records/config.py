@@ -12,7 +12,7 @@ from adallava.records.names import EngineName, PositionsName, QuantizationName, 
 
 MAX_DRAWS = 1000
 MAX_TIMED_BATCH = 4096
-"""Pictures of a batch that is timed: it is filled up to its size by repeating the task's, and all are in memory."""
+"""Images of a batch that is timed: it is filled up to its size by repeating the task's, and all are in memory."""
 
 
 def _read_by(parse_all: Callable[[Any], Any]) -> BeforeValidator:
@@ -108,14 +108,14 @@ class RunConfig(Record):
     metric_version: int | None = None
     """See `tasks.scoring.METRIC_VERSIONS`; None before the task is loaded."""
     question_suffix: str = ""
-    """Appended to every question, for models that want to be told how to answer."""
+    """Appended to every question, for models that need to know how to answer."""
     decoding: Decoding | None = Decoding()
     """None where a file does not say: a checkpoint's own `generation_config.json` had a part in it then."""
     pad_to_square: bool = False
-    """Whether pictures are padded to squares on the run's own wish, and not as the model's processor says."""
+    """Whether the run pads images to squares, whatever the model's processor does."""
     least_pixels: int | None = Field(default=None, ge=1)
     most_pixels: int | None = Field(default=None, ge=1)
-    """Of a picture, for models that see each at its own size; None as the model's processor says."""
+    """Of an image, for models that see each at its own size; None as the model's processor says."""
     title: str = ""
     """Of the report: the last that a sweep of the folder was given; it decides no answer. Empty for model and task."""
 

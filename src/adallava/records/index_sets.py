@@ -1,6 +1,7 @@
 """Sets of patches as text: a bitmap in base64, so that an answer's line is hundreds of bytes and not thousands.
 
 Of N patches 4 N / 24 characters, whatever the choice; a list of indices takes 4 to 5 characters for each.
+Text and not parquet, since a line of a file is whole or torn by itself.
 """
 
 import base64
@@ -21,7 +22,7 @@ IndexSet = bytes | tuple[int, ...]
 def pack(indices: Sequence[int]) -> str | list[int]:
     """Return ascending indices as text, or as they are where they are no ascending set, or text would be longer.
 
-    Bit i is bit i % 8, from the lowest, of byte i // 8; bytes behind the last index are left out.
+    Bit i is bit i % 8, from the lowest, of byte i // 8; bytes after the last index are left out.
     """
     listed = list(indices)
     if not listed:
@@ -30,7 +31,7 @@ def pack(indices: Sequence[int]) -> str | list[int]:
     if bitmap is None:
         return listed
     text = PREFIX + base64.b64encode(bitmap).decode("ascii")
-    # Of the two, with their quotes or brackets; in a line no blanks stand behind commas.
+    # Of the two, with their quotes or brackets; in a line no blanks stand after commas.
     return text if len(text) + 2 <= len(str(listed)) - (len(listed) - 1) else listed
 
 

@@ -63,7 +63,7 @@ class Cell(OfResults):
 
     cell: str
     method: str
-    """A curve's name: the selection method, with `/<scheduler>@<latency>` behind it where layers are left out."""
+    """A curve's name: the selection method, followed by `/<scheduler>@<latency>` where layers are left out."""
     budget_asked: str
     positions: PositionsName
     scheduler: str | None
@@ -116,12 +116,12 @@ class Cell(OfResults):
 
     @property
     def selection(self) -> str:
-        """The selection method alone, without the scheduler that `method` names behind it."""
+        """The selection method alone, without the scheduler that `method` names after it."""
         return self.method if self.scheduler is None else self.method.removesuffix(self.schedule)
 
     @property
     def schedule(self) -> str:
-        """What stands behind the method's id where layers are left out: `/<scheduler>@<latency>`, or nothing."""
+        """What follows the method's id where layers are left out: `/<scheduler>@<latency>`, or nothing."""
         return "" if self.scheduler is None else f"/{self.scheduler}@{self.latency_asked}"
 
     @property
@@ -188,18 +188,18 @@ class HardSplit(OfResults):
 
 
 class SeenPictures(Record):
-    """How much of the pictures the model sees: its processor may cut their edges off."""
+    """How much of the images the model sees: its processor may cut their edges off."""
 
     num_pictures: int
     """Of which it is known, each counted once whatever the cells."""
     num_cut: int
     """Of which less than `picture_frames.CUT_BELOW` is seen."""
     least_share: float
-    """Of all pictures the least that is seen."""
+    """The least share seen of any image."""
 
     @classmethod
     def of(cls, shares: Collection[float]) -> "SeenPictures | None":
-        """Sum up the share that is seen of each picture; None if there is none."""
+        """Sum up the share that is seen of each image; None if there is none."""
         if not shares:
             return None
         num_cut = sum(share < CUT_BELOW for share in shares)
@@ -213,7 +213,7 @@ class Results(OfResults):
     cells: list[Cell]
     num_pictures: int | None
     """Different ones among the run's samples; None where not all are known, as in older files: the others count as
-    pictures of their own."""
+    images of their own."""
     comparisons: list[Comparison]
     areas: list[Area]
     area_comparisons: list[AreaComparison]
@@ -221,11 +221,11 @@ class Results(OfResults):
     dials: Dials | None
     """If layers were left out in any cell."""
     alarms: list[Alarm]
-    """Why the accuracies say nothing of the methods; in older files nobody looked."""
+    """Why the accuracies say nothing about the methods; older files were not checked."""
     majority: MajorityBaseline | None
     """What needs no model; None in older files, and where the task's own metric scores no answer but a model's."""
     seen: SeenPictures | None
-    """None in older files, and where it is known of no picture."""
+    """None in older files, and where it is known of no image."""
 
 
 class TaskFigures(Record):

@@ -17,7 +17,7 @@ from adallava.records.picture_frames import Frame, seen_share
 from adallava.records.what_ran import WhatRan
 
 PICTURES_JOINED = "+"
-"""Between what tells the pictures of one sample apart."""
+"""Between what tells the images of one sample apart."""
 
 WITHOUT_PATCHES = "without patches"
 """Context of validating a line whose sets of patches nobody will read: most of what a record takes in memory."""
@@ -29,13 +29,13 @@ _ONE_PICTURE = WhatRan.model_fields["whole_images"].default
 class SampleRecord(Record):
     """One answer of one cell.
 
-    In a line of `samples.jsonl`, the fields of `ran` stand beside the others, and each set of `kept_indices` is a
+    In a line of `samples.jsonl`, the fields of `ran` are next to the others, and each set of `kept_indices` is a
     bitmap (`index_sets`); in older files it is a list.
     """
 
     cell: str
     """`<method>@<budget>`, for instance `question@0.25`, `uniform@64`, `full@1.0`, `none@none`; with `+compact`
-    behind it where positions are counted anew, and `/<scheduler>@<latency>` where layers of the LLM are left out."""
+    after it where positions are renumbered, and `/<scheduler>@<latency>` where layers of the LLM are left out."""
     sample_id: str
     draw: int
     """Which of the repeated draws of a method that draws at random; 0 for every other method."""
@@ -46,10 +46,10 @@ class SampleRecord(Record):
     kind: str | None = None
     """Question type, where the task has one."""
     picture_sha256: str | None = None
-    """Of the decoded picture's size and pixels: samples about one picture share it, and are no independent ones. Of
-    several pictures each one's, joined by `PICTURES_JOINED`. None for a sample that failed."""
+    """Of the decoded image's size and pixels: samples about one image share it, and are no independent ones. Of
+    several images each one's, joined by `PICTURES_JOINED`. None for a sample that failed."""
     frames: list[Frame] | None = None
-    """Of each picture, which part the model sees. None for failed samples, and for image processors whose steps are
+    """Of each image, which part the model sees. None for failed samples, and for image processors whose steps are
     not known."""
     response: str
     score: float | None
@@ -100,5 +100,5 @@ class SampleRecord(Record):
 
     @property
     def seen_share(self) -> float | None:
-        """Share of its picture that the model sees, of several pictures the least; None where it is not known."""
+        """Share of its image that the model sees, of several images the least; None where it is not known."""
         return min(map(seen_share, self.frames)) if self.frames else None

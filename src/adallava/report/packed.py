@@ -1,5 +1,6 @@
 """Columns of numbers and texts, small enough to stand in a page: deflated, as base64.
 
+Columns and not records, since a run of 10,000 samples and 50 cells has half a million answers.
 What is packed cannot end the element that it stands in, whatever the texts are. The page unpacks it with the
 browser's `DecompressionStream`.
 """

@@ -149,7 +149,7 @@ def check_drops(
             if max(drop.layer for drop in drops) < units.prefix_layers:
                 continue
             reason = (
-                f"it drops tokens behind the first {units.prefix_layers} layers, which scheduler {name!r} may leave out"
+                f"it drops tokens after the first {units.prefix_layers} layers, which scheduler {name!r} may leave out"
             )
             if named.get(method):
                 raise UnsupportedModeError(f"method {method!r} cannot run with a latency below 1.0: {reason}")

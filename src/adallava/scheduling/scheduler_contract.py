@@ -91,7 +91,7 @@ class ScheduleInput:
 
 @dataclass(frozen=True)
 class LayerParts:
-    """What of each layer behind the prefix runs, where heads and MLP are chosen apart. Y layers of H heads.
+    """What of each layer after the prefix runs, where heads and MLP are chosen apart. Y layers of H heads.
 
     Attributes:
         heads: [B, Y, H] bool.
@@ -127,7 +127,7 @@ class Scheduler(Protocol):
     Attributes:
         name: the registry key, file name, CLI value and label in the report, in one.
         learned: True if it needs an adapter with weights.
-        per_sample: True if the choice depends on the sample (its picture, question or seed).
+        per_sample: True if the choice depends on the sample (its image, question or seed).
 
     Construction: `cls(**options)`, or `cls(shape, **options)` for a learned one, whose `config` attribute holds the
     options, so that `cls(shape, **config)` builds it again.
@@ -169,7 +169,7 @@ class TokenScheduler(Scheduler, Protocol):
 
     Attributes:
         free_token: False if the token is the prompt's last one again with something added, put in where part of the
-            LLM is left out. True if it holds nothing of the prompt and stands behind every prompt, as an LLM that was
+            LLM is left out. True if it holds nothing of the prompt and follows every prompt, as an LLM that was
             tuned with it expects: then a latency of 1.0 is every layer and the token, not the stock model.
     """
 
@@ -183,12 +183,12 @@ class TokenScheduler(Scheduler, Protocol):
         ...
 
     def flops(self) -> int:
-        """Return the matrix products of making one token and one choice, beside the LLM's own."""
+        """Return the matrix products of making one token and one choice, besides the LLM's own."""
         ...
 
 
 def has_free_token(scheduler: Scheduler | None) -> bool:
-    """Return whether a latency token of its own stands behind every prompt, whatever the latency."""
+    """Return whether a latency token of its own follows every prompt, whatever the latency."""
     return isinstance(scheduler, TokenScheduler) and scheduler.free_token
 
 

@@ -1,6 +1,6 @@
 """What a method inside the LLM is given, and what it gives back. Pure tensors: no host, no I/O, no model.
 
-All N tokens enter the first layer; a budget's K is the number that the layers behind the last drop read.
+All N tokens enter the first layer; a budget's K is the number that the layers after the last drop read.
 
     layer                 0    1    2    3    4    5 …
     schedule              Drop(layer=2, scored_by=1, …)  Drop(layer=4, scored_by=4, …)
@@ -42,7 +42,7 @@ class PromptInput:
 
     Attributes:
         vision_embeds: [I, N, D].
-        text_embeds: [I, T, D], the question's tokens behind the image, right-padded.
+        text_embeds: [I, T, D], the question's tokens after the image, right-padded.
         text_mask: [I, T] bool, at least one token an image.
         token_counts: vision tokens of each image, on the host; entries past them are unspecified.
     """
@@ -68,13 +68,13 @@ class Raters:
 
 @dataclass(frozen=True)
 class DropStates:
-    """What a method may read at a drop beside attention, if it says `reads_states`. n and T as in `DropInput`.
+    """What a method may read at a drop besides attention, if it says `reads_states`. n and T as in `DropInput`.
 
     Attributes:
-        normed: [I, n, D], `DropInput.hidden` behind the LLM's last norm.
+        normed: [I, n, D], `DropInput.hidden` after the LLM's last norm.
         key_norms: [I, n] float32, L1 norms of the tokens' keys in layer `Drop.scored_by`, turned by their positions,
             over all heads.
-        text_normed: [I, T, D], the same of the question's tokens behind the image, right-padded.
+        text_normed: [I, T, D], the same of the question's tokens after the image, right-padded.
         text_key_norms: [I, T] float32.
         text_mask: [I, T] bool, at least one token an image.
     """

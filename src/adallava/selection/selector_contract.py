@@ -39,7 +39,7 @@ class Need(StrEnum):
     TEXT_TOWER = "text-tower"
     """`text_relevance`; the method is a `TextTowerMethod`, and names a checkpoint with a text tower."""
     RESIZED_PICTURE = "resized-picture"
-    """A smaller picture through the tower; the method is a `ResizingMethod`."""
+    """A smaller image through the tower; the method is a `ResizingMethod`."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class AskedAttention:
 
     Attributes:
         depth: share of the tower's layers, above 0; 1 is the layer that puts out the features, 0.5 the layer in the
-            middle. Of a tower with windows, the nearest layer that sees the whole picture, of two the deeper.
+            middle. Of a tower with windows, the nearest layer that sees the whole image, of two the deeper.
         of_class_token: True for the class token's attention where the tower has one; else, and in every tower
             without one, the mean over all tokens.
     """
@@ -230,7 +230,7 @@ class Selector(Protocol):
         learned: True if it needs an adapter with weights.
         needs: what it reads beyond features, question and seed; may depend on its options.
         merges: True if kept tokens may be combined from several patches: what is not kept is not lost.
-        per_sample: True if the kept places depend on the sample (picture, question or seed); False for a fixed grid.
+        per_sample: True if the kept places depend on the sample (image, question or seed); False for a fixed grid.
         ignores_budget: True if the budget plays no role: the method keeps nothing (`none`), or sets its own counts
             (`OwnCountMethod`). Sweeps run it once.
 
@@ -369,7 +369,7 @@ def draws_at_random(selector: object) -> bool:
 def reads_question(selector: object) -> bool:
     """Return whether a method's choice may depend on the prompt's text; not if a class attribute says otherwise.
 
-    Where choices are cached, one that does not is found again for another question about the same picture.
+    Where choices are cached, one that does not is found again for another question about the same image.
     """
     return bool(getattr(selector, "reads_question", True))
 
@@ -390,7 +390,7 @@ def top_k_in_order(scores: Tensor, keep_counts: Sequence[int]) -> Tensor:
     ranked = scores.argsort(dim=1, descending=True, stable=True)[:, :k_max]
     counts = torch.tensor(keep_counts, dtype=torch.int64).to(scores.device, non_blocking=True)
     used = torch.arange(k_max, device=scores.device)[None, :] < counts[:, None]
-    # Unused entries sort behind every real index, then become 0.
+    # Unused entries sort after every real index, then become 0.
     in_order = ranked.masked_fill(~used, num_tokens).sort(dim=1).values
     return in_order.masked_fill(~used, 0)
 

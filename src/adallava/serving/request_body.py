@@ -55,4 +55,4 @@ def _refuse_beside(asked: Mapping[str, Any], settings: ServingSettings) -> None:
         )
     for key in (BUDGET_KEY, SEED_KEY):
         if key in asked:
-            raise InputError(f"{key} stands beside mm_processor_kwargs, where vLLM does not look: put it into them")
+            raise InputError(f"{key} is next to mm_processor_kwargs, where vLLM does not look: put it inside")

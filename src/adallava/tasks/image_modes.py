@@ -86,7 +86,7 @@ def _float_shares(values: NDArray[np.float32]) -> NDArray[np.float32]:
     low, high = float(values.min()), float(values.max())  # NaN if there is one
     if not 0 <= low <= high <= 1:
         raise InputError(
-            f"it holds floats from {low:g} to {high:g}, of which nobody says what is white: only [0, 1] is scaled; "
+            f"it holds floats from {low:g} to {high:g}, without a known white level: only [0, 1] is scaled; "
             "scale it, or save it with 8 bits"
         )
     if 0 < _DARKEST * high <= 1:
@@ -125,9 +125,7 @@ def _stated_top(image: Image.Image) -> int:
     if image.format == "TIFF":
         return (1 << int(_tag(image, _BITS, (16,))[0])) - 1
     if image.mode == "I" and image.format is None:
-        raise InputError(
-            "it holds 32-bit integers, of which nobody says what is white: convert it to mode L, or to I;16"
-        )
+        raise InputError("it holds 32-bit integers without a known white level: convert it to mode L, or to I;16")
     return _TOP_16_BITS
 
 

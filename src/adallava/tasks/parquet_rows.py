@@ -101,7 +101,7 @@ class ParquetRows:
                 yield start, batch
                 start += batch.num_rows
         except _READING_ERRORS as error:
-            raise InputError(f"task file {self._path} is damaged behind row {start}: {_one_line(error)}") from None
+            raise InputError(f"task file {self._path} is damaged after row {start}: {_one_line(error)}") from None
 
     def _texts(self, batch: Any, name: str, places: Sequence[int]) -> list[Any]:
         feature = self._features.get(name)
@@ -171,7 +171,7 @@ def _plain_value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
     except UnicodeDecodeError as error:
-        return Unreadable(f"holds text that is not UTF-8 (at byte {error.start}): write it anew")
+        return Unreadable(f"holds text that is not UTF-8 (at byte {error.start}): write it again")
     except _CONVERTING_ERRORS:
         return Unreadable(f"holds a {scalar.type} that no type of Python can hold: write it as text")
 

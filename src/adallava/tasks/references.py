@@ -178,7 +178,7 @@ def _as_path(value: Any) -> str:
 def _from_data_url(text: str) -> bytes:
     header, comma, body = text.partition(",")
     if not comma:
-        raise InputError(f"image {text[:80]!r} is a data: URL without a comma, behind which its data would be")
+        raise InputError(f"image {text[:80]!r} is a data: URL without a comma before its data")
     data = unquote_to_bytes(body)
     return _from_base64(data.decode("latin-1")) if header.lower().endswith(";base64") else data
 

@@ -157,7 +157,7 @@ def _first_scheduler(recipe: Recipe, family: Family) -> LatencyTokenScheduler:
         if any(held.get(option) != value for option, value in recipe.scheduler_options.items()):
             raise InputError(
                 f"the recipe goes on from a scheduler with {held}, and asks for {recipe.scheduler_options}: "
-                "leave scheduler_options out, or start anew (goes_on = false)"
+                "leave scheduler_options out, or start again (goes_on = false)"
             )
     assert isinstance(scheduler, LatencyTokenScheduler)
     return scheduler.train().requires_grad_(True)

@@ -47,7 +47,7 @@ class BlankModel(_Part):
     tower: str | None = None
     """`model_type` of its tower; None = the family's own."""
     llm: str | None = None
-    """`model_type` of its LLM, likewise."""
+    """`model_type` of its LLM."""
     image_px: int = Field(default=224, gt=0, le=MAX_PICTURE_PX)
     patch_px: int = Field(default=14, gt=0, le=MAX_PICTURE_PX)
     """Side of what one vision token shows."""
@@ -74,7 +74,7 @@ class BlankModel(_Part):
 
 
 class Optimisation(_Part):
-    """What `transformers.TrainingArguments` is given; one step sees `batch_size` pictures."""
+    """What `transformers.TrainingArguments` is given; one step sees `batch_size` images."""
 
     steps: Count
     schedule_steps: Count | None = None
@@ -82,7 +82,7 @@ class Optimisation(_Part):
     batch_size: AtOnce
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     selector_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Of a selector or scheduler that learns beside the base; default: `learning_rate`."""
+    """Of a selector or scheduler that learns together with the base; default: `learning_rate`."""
     warmup_steps: int = Field(default=50, ge=0, le=MAX_COUNT)
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"] = "cosine"
     weight_decay: float = Field(default=0.02, ge=0, allow_inf_nan=False)
@@ -91,7 +91,7 @@ class Optimisation(_Part):
 
 
 class Lora(_Part):
-    """Low-rank weights that learn with a scheduler beside a frozen base; `peft.LoraConfig` is given them."""
+    """Low-rank weights that learn with a scheduler, next to a frozen base; `peft.LoraConfig` is given them."""
 
     r: Width = 16
     """Rank."""
@@ -108,7 +108,7 @@ class Search(_Part):
     """How plans are searched for in stages `fixed-plan` and `codebook`; of the latter, `questions` and `batch_size`."""
 
     questions: int = Field(default=300, ge=2, le=MAX_SCENES)
-    """One a picture, so that they are independent; of a user's own data, a sample by `seed`."""
+    """One per image, so that they are independent; of a user's own data, a sample by `seed`."""
     batch_size: AtOnce = 20
     most_plans: int = Field(default=100, ge=0, le=MAX_COUNT)
     """Up to so many plans in all, each is scored; beyond, a beam search leaves out one layer after the other."""
@@ -134,7 +134,7 @@ class Recipe(_Part):
     """One stage of training.
 
     Attributes:
-        stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
+        stage: what is learned: `align` (tower and projector, from labeled patches), `base` (answers, over a mix of
             budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together),
             `scheduler` (which layers run, of a frozen base or of one that learns with it), `fixed-plan` (nothing: the
             best plan of each number of layers is searched for), `codebook` (nothing: the plans that a scheduler may be
@@ -145,10 +145,10 @@ class Recipe(_Part):
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers, and in stage
             `scheduler` for a frozen base.
-        first_scene: index of the first training picture, so that stages see different ones.
+        first_scene: index of the first training image, so that stages see different ones.
         ground_weight, ground_layer: of the grounding loss in stage `base`, and the LLM layer it teaches.
-        questions_per_image: how many questions share one picture's tokens.
-        evidence_weight: in stage `question`, of a term that rewards looking at labelled evidence first.
+        questions_per_image: how many questions share one image's tokens.
+        evidence_weight: in stage `question`, of a term that rewards looking at labeled evidence first.
         spread_weight: in stage `question`, of the scores' mean square, which keeps draws different.
         selection_keep_counts: in stage `joint`, K of the scorer's sets; `keep` is for the other steps.
         others_share: in stage `joint`, and in stage `scheduler` with a base that learns, share of steps in which the
@@ -161,7 +161,7 @@ class Recipe(_Part):
         scheduler_options: its constructor's arguments.
         learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
         lowest_latency: share of the LLM below which nothing is drawn or scored: no plan, and no set of missing layers.
-        policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss beside the base's.
+        policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss next to the base's.
         goes_on: in stages `question` and `scheduler`, start from what the model's folder holds, and not from nothing.
         kinds: question types of the scenes that are asked, in turn.
     """
@@ -203,7 +203,7 @@ class Recipe(_Part):
         if self.stage in ("base", "joint", "scheduler", *SEARCHES) and ways == 0:
             raise ValueError(f"stage {self.stage!r} needs a [keep] table with at least one way above 0")
         if self.stage == "scheduler" and self.base_learns and self.others_share and ways == self.keep.question:
-            raise ValueError("where the base learns too, [keep] needs a way beside 'question' for the other steps")
+            raise ValueError("where the base learns too, [keep] needs a way other than 'question' for the other steps")
         return self
 
     @model_validator(mode="after")
@@ -254,7 +254,7 @@ class Recipe(_Part):
 
     @property
     def needs_labels(self) -> bool:
-        """True if it learns from labelled patches, which only the bundled scenes have."""
+        """True if it learns from labeled patches, which only the bundled scenes have."""
         return self.stage == "align" or max(self.keep.evidence, self.ground_weight, self.evidence_weight) > 0
 
 

@@ -1,7 +1,7 @@
 """Stage `scheduler`: which layers, or groups of heads, run is learned, on a frozen base or together with it.
 
 Two ways. *Policy gradient*, as for tokens: several plans are drawn for each question, each is rewarded by the
-log-probability of the right answer, and the layers behind the prefix need no backward pass. *Straight-through Gumbel*,
+log-probability of the right answer, and the layers after the prefix need no backward pass. *Straight-through Gumbel*,
 the reference's (AdaLLaVA, arXiv 2503.10905): one plan is drawn, every unit is computed, and a unit that does not run is
 multiplied by a gate of 0 with the gradient of a softmax; the loss is the language model's.
 
@@ -83,7 +83,7 @@ class SchedulerObjective(nn.Module):
         self.counts = [n for n in range(self.units.count + 1) if self.units.share(n) >= lowest_latency]
         if not set(self.counts) - {0, self.units.count}:
             raise InputError(
-                f"{self.units.count} unit(s) behind the prefix and a lowest latency of {lowest_latency} leave nothing "
+                f"{self.units.count} unit(s) after the prefix and a lowest latency of {lowest_latency} leave nothing "
                 "to choose: use a shorter prefix or a lower latency"
             )
         self.prompts = KeptPrompts(family, keep, scorer)

@@ -20,7 +20,7 @@ from adallava.training.recipe import Recipe, StageName
 BLANK_FOLDER = "blank"
 
 PACKED_STAGES: tuple[StageName, ...] = ("align", "base", "joint")
-"""In which the base learns, from questions packed behind one picture."""
+"""In which the base learns, from questions packed after one picture."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _check_form(stage: StageName, family: Family, name: str, form: PictureForm) 
     if stage in PACKED_STAGES and not form.in_one_run:
         raise UnsupportedModeError(
             f"{told}which reads more of a picture than one run of placeholders (tiles, text of its own around them, or "
-            f"rows that are added in its layers), and stage {stage!r} packs questions behind that: only stage "
+            f"rows that are added in its layers), and stage {stage!r} packs questions after that: only stage "
             "'question' trains a controller on it"
         )
     if stage not in ("question", *PACKED_STAGES) and not form.alone:

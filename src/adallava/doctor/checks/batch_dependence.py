@@ -68,7 +68,7 @@ def check_batch_dependence(file: AnswerFile) -> Observation:
     if file.form == "lmms-eval":
         return not_visible(
             f"lmms-eval records no batches, and no two runs of one cell share {MIN_SAMPLES_TO_COMPARE} samples; run a "
-            "budget once more at another --batch_size, into a folder beside this"
+            "budget once more at another --batch_size, into a folder next to this one"
         )
     if not any(cell.answered for cell in file.cells):
         return not_visible("no sample was answered")

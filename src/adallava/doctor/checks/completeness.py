@@ -74,11 +74,11 @@ def _absent_cells(file: AnswerFile) -> Iterator[str]:
         labels = {cell.label for cell in file.cells}
         for summary in file.results.cells:
             if summary.cell not in labels:
-                yield f"results.json reports {summary.cell}, of which there is no sample"
+                yield f"results.json reports {summary.cell}, which has no sample"
 
 
 def _selection_method(cell: AnswerCell) -> str | None:
-    """Return the method that chose the tokens; a cell with layers left out has the scheduler behind it."""
+    """Return the method that chose the tokens; a cell with layers left out has the scheduler after it."""
     return None if cell.method is None else cell.method.partition("/")[0]
 
 

@@ -259,7 +259,7 @@ def check_first_token_eos(file: AnswerFile) -> Observation:
             "model-finding" if free else "cannot-tell", evidence, [n for group in groups for n in group.seen.names]
         )
     if file.form == "lmms-eval" and all(answer.answer_length is None for answer in file.answers):
-        return not_visible("the lines hold no count of generated tokens, so a lone EOS cannot be told from no token")
+        return not_visible("the lines hold no count of generated tokens, so a lone EOS looks like no token")
     rare = sum(group.seen.count for group in all_groups)
     return passed(f"{rare} answers began with EOS, in no cell more than {100 * EMPTY_SHARE_LIMIT:g} %")
 

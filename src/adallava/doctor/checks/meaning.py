@@ -1,6 +1,6 @@
 """Do the accuracies mean anything: are responses answers of the task at all, and does the picture help?
 
-Computed anew from the samples, so that it is said of folders that older versions wrote, too. Answers that are empty or
+Computed again from the samples, so that it is said of folders that older versions wrote, too. Answers that are empty or
 cut have checks of their own and are looked past here: one cause is one finding.
 """
 
@@ -97,7 +97,7 @@ def check_full_above_none(file: AnswerFile) -> Observation:
                 (group.name, alarm_of_floor("full-not-above-none", *scores, words, _SEED, group.clusters(ids)))
             )
     if not alarms:
-        return not_visible(f"there are no answers of {NONE_METHOD} beside the full-token model's")
+        return not_visible(f"there are no answers of {NONE_METHOD} next to the full-token model's")
     return _observed(alarms, f"the full-token model is above {NONE_METHOD}")
 
 
@@ -129,7 +129,7 @@ def _observed(alarms: Sequence[tuple[str, Alarm | None]], *healthy: str) -> Obse
     evidence = [f"{group}: {alarm.message}" if group else alarm.message for group, alarm in told]
     if raised([alarm for _, alarm in told]):
         return found("cannot-tell", evidence)
-    return passed(*(f"too few samples to tell: {line}" for line in evidence)) if evidence else passed(*healthy)
+    return passed(*(f"too few samples: {line}" for line in evidence)) if evidence else passed(*healthy)
 
 
 def _majority(file: AnswerFile, full: AnswerCell) -> MajorityScores | None:

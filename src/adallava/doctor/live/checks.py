@@ -307,7 +307,7 @@ LIVE_CHECKS: tuple[LiveCheck, ...] = (
         "first-token-eos",
         9,
         "the model ends its answer at once",
-        "A finding about the model, if the checks above pass: report it beside the score, or train over these budgets.",
+        "A finding about the model, if the checks above pass: report it with the score, or train over these budgets.",
         check_first_token,
     ),
     LiveCheck(

@@ -17,7 +17,7 @@ _OF_VIDEOS = {"pixel_values_videos", "image_sizes_videos", "video_grid_thw"}
 
 
 def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInputs | None, dict[str, Any]]:
-    """Return what a processor gave of the pictures, and what else was given; tokens' own inputs are made anew.
+    """Return what a processor gave of the pictures, and what else was given; tokens' own inputs are made again.
 
     Args:
         family: whose processor it is.

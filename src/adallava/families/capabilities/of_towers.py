@@ -62,7 +62,7 @@ def with_attention(
         UnsupportedModeError: for a family that cannot tell.
     """
     if not isinstance(family, ReadsAttention):
-        raise UnsupportedModeError(f"models of type {family.name!r} tell no attention: choose another method")
+        raise UnsupportedModeError(f"models of type {family.name!r} give no attention: choose another method")
     return family.encode_with_attention(pictures, asked, needs=needs)
 
 

@@ -147,7 +147,8 @@ class RayExecutor:
         assert self._described is not None
         plans = self._described.plans
         ready = [member for member in self.crew.members if member.ready]
-        several = len({member.node_id for member in ready}) > 1
+        # Whoever is loading will answer elsewhere, too; but nobody waits for that for ever.
+        several = len({member.node_id for member in self.crew.members}) > 1 and not copies
         # Round by round: at the end nobody holds two while another holds none.
         for depth in range(1, ASKED_AHEAD + 1):
             for member in ready:

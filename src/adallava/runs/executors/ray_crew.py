@@ -1,4 +1,4 @@
-"""The workers on a Ray cluster: begun where there is room, asked, heard, and begun anew where they die."""
+"""The workers on a Ray cluster: begun where there is room, asked, heard, and begun again where they die."""
 
 import re
 from collections import Counter, deque
@@ -104,8 +104,8 @@ class Crew:
         return not self.members and bool(nodes) and nodes <= self._left_alone
 
     def has_others_than(self, node_id: str) -> bool:
-        """Return whether somebody answers on another node."""
-        return any(member.ready and member.node_id != node_id for member in self.members)
+        """Return whether somebody answers on another node, or is about to."""
+        return any(member.node_id != node_id for member in self.members)
 
     def host_of(self, node_id: Hashable) -> str:
         """Return the name of a node's host, or Ray's of a node that nobody has answered on."""
@@ -179,7 +179,7 @@ class Crew:
         scheduling = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
         resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         on_gpus = uses_gpus(self._request.config.device, resources)
-        # A worker is not restarted by Ray but begun anew: what it was at is another's by then.
+        # A worker is not restarted by Ray but begun again: what it was at is another's by then.
         options = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": scheduling}
         kind = self._ray.remote(**options, **resources_of(self._launch, on_gpus))(RayWorker)
         actor = kind.remote(*self._arguments)
