@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from torch.utils.module_tracker import ModuleTracker
 
+_ROTARY = ("rotary_emb", "patch_positional_embedding")
+
 
 class ProductCounter:
     """Counts what is run within it, but for rotary positions: some versions make them by a matrix product."""
@@ -30,7 +32,7 @@ class ProductCounter:
         self._entered.close()
 
     def count(self, flops: int) -> None:
-        if not any(name.endswith("rotary_emb") for name in self._modules.parents):
+        if not any(name.endswith(_ROTARY) for name in self._modules.parents):
             self.flops += flops
 
 

@@ -98,7 +98,9 @@ def test_the_full_budget_has_the_stock_models_bits(full: AdaLlava, inputs: dict[
 
 @pytest.mark.newest
 @pytest.mark.parametrize("options", [{"num_beams": 2}, {"cache_implementation": "static"}], ids=str)
-def test_so_it_has_in_a_search_and_with_a_static_cache(full: AdaLlava, inputs: dict[str, Any], options: Any) -> None:
+def test_so_it_has_in_a_search_and_with_a_static_cache(full: AdaLlava, options: Any) -> None:
+    """One picture a prompt: of two, a search of transformers 5.17 shows each beam one of them twice."""
+    inputs = prompts_with_pictures(full.processor, [1, 1, 1])
     stock = full.base.generate(**inputs, max_new_tokens=4, do_sample=False, **options)
     ours = full.with_method("uniform").generate(**inputs, max_new_tokens=4, do_sample=False, **options)
     assert torch.equal(ours.sequences, stock)

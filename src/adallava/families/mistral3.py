@@ -220,6 +220,7 @@ class Mistral3Family(StockParts):
             inner.language_model,
             _OfTokens(inner.multi_modal_projector),
             model.config.vision_config.hidden_size * unit,
+            called=_OnePicture,
         )
         side = _SHAPE_PX // parts.patch_size
         return replace(parts, side=side, patches_per_token=unit, one_sequence=True)
@@ -274,6 +275,20 @@ class NativeFeatures(VisionFeatures):
     """
 
     grids: Sequence[Grid]
+
+
+class _OnePicture(nn.Module):
+    """The tower over one picture, [1, channels, pixels, pixels], without a mask and positions, which have no values."""
+
+    def __init__(self, tower: nn.Module) -> None:
+        super().__init__()
+        self.tower: Any = tower
+
+    def forward(self, pixels: Tensor) -> Any:
+        """Return what the last layer puts out, as `last_hidden_state`, [1, patches, C]."""
+        hidden = self.tower.ln_pre(self.tower.patch_conv(pixels).flatten(2).transpose(1, 2))
+        table = hidden.new_empty(hidden.shape[1], self.tower.config.head_dim)
+        return self.tower.transformer(hidden, position_embeddings=(table, table))
 
 
 class _OfTokens(nn.Module):
