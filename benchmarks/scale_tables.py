@@ -53,7 +53,7 @@ def gpu_hours(speed: Figures, two_gpus: Figures) -> list[str]:
         "| --- | ---: | ---: | ---: |",
     ]
     by_model = f"what the model alone takes, compiled, for {NEW_TOKENS} tokens, in a straight line from K = 64 to 576"
-    in_sweep = "what it did in a sweep on two GPUs, pictures and the start of graphs included"
+    in_sweep = "what it did in a sweep on two GPUs, images and the start of graphs included"
     for name, rate in ((in_sweep, measured), (by_model, alone)):
         hours = answers / rate / 3600
         rows.append(f"| {name} | {rate:.1f} | {hours:,.0f} | {hours / 24 / 8:.1f} |")

@@ -81,7 +81,7 @@ def _accuracy() -> list[str]:
         rows.append(f"| `{method}` | " + " | ".join(_percent(c and c["accuracy"]) for c in found) + " |")
     return [
         f"All {full['num_vision_tokens']:.0f} tokens: {_percent(full['accuracy'])} %; no image token at all (`none`): "
-        f"{_percent(none['accuracy'])} %; n = {full['num_samples']} questions on as many pictures.",
+        f"{_percent(none['accuracy'])} %; n = {full['num_samples']} questions on as many images.",
         "",
         *rows,
     ]

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from models import METHOD_OPTIONS
+from product_counter import ProductCounter
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.costs.counted import count_costs
@@ -45,6 +45,25 @@ def masked_logits(base: Any, inputs: dict[str, Any], kept: Kept, sizes: Sizes = 
     mask = staying(inputs, base.config.image_token_id, kept, sizes)
     logits = masked_forward(base, inputs, mask).logits
     return [row[stays.bool()] for row, stays in zip(logits, mask, strict=True)]
+
+
+@torch.no_grad()
+def logits_masked_from_layer(base: Any, inputs: dict[str, Any], first: int, hidden: Tensor) -> Tensor:
+    """Return the stock model's logits of full prompts, some of whose tokens are hidden from layer `first` on."""
+
+    def hide(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        mask = kwargs["attention_mask"]
+        nothing = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
+        return args, kwargs | {"attention_mask": mask.masked_fill(hidden[:, None, None, :], nothing)}
+
+    hooks = [
+        layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in base.model.language_model.layers[first:]
+    ]
+    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
+    logits: Tensor = base(**inputs, position_ids=positions, use_cache=False).logits
+    for hook in hooks:
+        hook.remove()
+    return logits
 
 
 @torch.no_grad()
@@ -104,11 +123,8 @@ def check_stock_bits(full: AdaLlava, inputs: dict[str, Any], alone: dict[str, An
 
 def counted_and_expected(model: AdaLlava, inputs: dict[str, Any], budget: int) -> tuple[int, dict[str, int]]:
     """Return what PyTorch counts of an answer of three tokens, and what the record of it says by part."""
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
+    with sdpa_kernel(SDPBackend.MATH), ProductCounter() as counter:
         output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
-    counts = counter.get_flop_counts()
-    rotary = sum(sum(products.values()) for name, products in counts.items() if name.endswith("rotary_emb"))
     costs = count_costs(model.base.config)
     expected = count_flops(model, costs, output.records[0], "why?", output.answer_lengths[0])
-    return counter.get_total_flops() - rotary, expected
+    return counter.flops, expected

@@ -1,6 +1,6 @@
 """Tiny random checkpoints in stock format, made on the spot: no download, and nothing that is learned."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,15 @@ MECHANISMS = (
 )
 """A method for each way in which tokens reach the LLM: gathered, merged, none, a smaller picture, an own K, the
 budget's token, the question's, words, one drop in the LLM, several. The choice itself is crossed over every method."""
+
+DROPS = ("fastv", "pyramiddrop")
+"""One drop inside the LLM, and several: what masks and caches do about them does not depend on what was chosen."""
+
+
+def rest_is_long(names: Iterable[str], quick: Container[str]) -> list[Any]:
+    """Return a parameter for each name; those that the quick ones stand for run in `make test-long`."""
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.long]) for name in names]
+
 
 METHOD_OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embeddings"}}
 """Of methods that cannot run by their defaults on a model without a text tower."""
@@ -354,6 +363,8 @@ def _pixels_by_picture(inputs: dict[str, Any], images_each: int) -> Sequence[tor
 
 
 SCHEDULERS = scheduler_names()
+WHOLE_LAYERS = ("first", "fixed", "spaced")
+"""Run as `random` does, once they have chosen: `make test-long` alone crosses them with all that follows a choice."""
 SCHEDULER_OPTIONS: dict[str, dict[str, Any]] = {"fixed": {"plans": "4/3+5"}, "adallava-heads": {"rank": 2}}
 """For an LLM of six layers and its default prefix of three."""
 

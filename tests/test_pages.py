@@ -158,7 +158,7 @@ def test_parts_of_pages_are_made_from_the_code(hooks):
     recipe = hooks.on_page_markdown("<!-- made: recipe schema -->")
     assert "| `stage` | `align`, `base`, `question`," in recipe
     assert "| `r` | integer > 0 ≤ 65536 | `16` | Rank. |" in recipe
-    assert "[Search](#search)" in recipe
+    assert "[`Search`](#search)" in recipe
     assert "| `seed` |" in hooks.on_page_markdown("<!-- made: run schema -->")
 
 

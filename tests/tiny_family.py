@@ -32,6 +32,7 @@ def tiny_family(processor: Any) -> TinyFamily:
     import tiny_gemma3
     import tiny_idefics3
     import tiny_internvl
+    import tiny_mistral3
     import tiny_onevision
 
     known = {
@@ -50,6 +51,9 @@ def tiny_family(processor: Any) -> TinyFamily:
             tiny_internvl.tiny_internvl_base,
             ("budget-token",),
             rows=tiny_internvl.TILES,
+        ),
+        "PixtralProcessor": TinyFamily(
+            tiny_mistral3.SIZES, tiny_mistral3.GRIDS, tiny_mistral3.tiny_mistral3_base, tiny_mistral3.LACKS
         ),
         "LlavaOnevisionProcessor": TinyFamily(
             tiny_onevision.SIZES,

@@ -51,7 +51,7 @@ def _section(model: type[BaseModel]) -> Iterator[str]:
     about, meanings = _documented(model)
     properties = model.model_json_schema().get("properties", {})
     inside = {part.__name__ for part in _models(model)}
-    yield from (f"### {model.__name__}", "", about, "")
+    yield from (f"### `{model.__name__}`", "", about, "")
     yield from ("| field | type | default | meaning |", "| --- | --- | --- | --- |")
     for name, field in model.model_fields.items():
         kind = _type(properties.get(field.alias or name, {}), inside)
@@ -63,7 +63,7 @@ def _type(schema: dict[str, Any], inside: set[str]) -> str:
     """Return a JSON Schema in words, with a link to the section of a model inside."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return f"[{name}](#{name.lower()})" if name in inside else f"`{name}`"
+        return f"[`{name}`](#{name.lower()})" if name in inside else f"`{name}`"
     if several := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
         return " or ".join(dict.fromkeys(_type(one, inside) for one in several))
     if "const" in schema or "enum" in schema:

@@ -210,7 +210,7 @@ class ModelCalls(ModelFacts):
     ) -> PictureFeatures:
         """Run the tower alone, for several calls of `select` with the same images and method.
 
-        Arguments as for `generate`. A method whose tower sees each budget differently runs it anew in every call.
+        Arguments as for `generate`. A method whose tower sees each budget differently runs it again in every call.
 
         Raises:
             InputError: for an unknown argument.

@@ -69,7 +69,7 @@ def test_a_task_that_is_gone_or_changed_leaves_the_pictures_out_and_says_so(
     (run_folder / "run.json").write_text(run.model_copy(update={"config": config}).model_dump_json())
 
     assert main(["report", str(run_folder)]) == 0
-    assert "note: the page has no pictures" in capsys.readouterr().out
+    assert "note: the page has no images" in capsys.readouterr().out
     task.write_text(json.dumps({"image": "a.png", "question": "q", "answer": "a"}) + "\n")
     assert main(["report", str(run_folder)]) == 0
     assert "no longer the file that the run was made from" in capsys.readouterr().out

@@ -23,7 +23,12 @@ def finished(model, tmp_path_factory):
     return folder
 
 
-def test_every_method_crosses_every_budget_on_the_same_samples(finished):
+@pytest.fixture(scope="module")
+def answers(finished):
+    return samples(finished)
+
+
+def test_every_method_crosses_every_budget_on_the_same_samples(finished, answers):
     results = Results.model_validate_json((finished / "results.json").read_text())
     methods = set(selector_names()) - WITHOUT_BUDGET - {"cdpruner"}
     expected = {f"{method}@{budget}" for method in methods for budget in ("1.0", "0.25", "4")}
@@ -32,16 +37,16 @@ def test_every_method_crosses_every_budget_on_the_same_samples(finished):
     assert {cell.cell for cell in results.cells} == expected | {"full@1.0"}
     ids = [f"test-{number:06d}" for number in range(5)]
     for cell in results.cells:
-        answered = [(s.draw, s.sample_id) for s in samples(finished) if s.cell == cell.cell]
+        answered = [(s.draw, s.sample_id) for s in answers if s.cell == cell.cell]
         draws = 2 if cell.method == "random" else 1
         assert cell.draws == draws
         assert answered == [(draw, sample_id) for draw in range(draws) for sample_id in ids]
     assert all(cell.num_samples == 5 and cell.num_failed == 0 for cell in results.cells)
 
 
-def test_the_tokens_asked_for_are_the_tokens_kept(finished):
+def test_the_tokens_asked_for_are_the_tokens_kept(answers):
     kept = {"1.0": 16, "0.25": 4, "4": 4}
-    for sample in samples(finished):
+    for sample in answers:
         assert sample.ran.num_vision_tokens == 16
         assert sample.ran.tokens_at_end == sample.ran.tokens_asked == sample.ran.tokens_planned
         assert (sample.ran.tokens_kept_by_layer is not None) == (sample.ran.method in INSIDE_LLM)
@@ -63,53 +68,53 @@ def test_tokens_are_counted_before_the_llm_and_as_a_mean_over_its_layers(finishe
     assert cells["fastv@4"].flops["selector"] > 0 == cells["fastv@1.0"].flops["selector"]
 
 
-def test_lengths_follow_the_kept_tokens(finished):
-    text_length = {s.sample_id: s.ran.prompt_length - 16 for s in samples(finished) if s.ran.method == "full"}
-    for sample in samples(finished):
+def test_lengths_follow_the_kept_tokens(answers):
+    text_length = {s.sample_id: s.ran.prompt_length - 16 for s in answers if s.ran.method == "full"}
+    for sample in answers:
         assert sample.ran.prompt_length == text_length[sample.sample_id] + sample.ran.tokens_kept
         assert 1 <= sample.ran.answer_length <= 3
 
 
-def test_a_selection_of_everything_is_the_full_model(finished):
-    full = {s.sample_id: s.response for s in samples(finished) if s.ran.method == "full"}
-    for sample in samples(finished):
+def test_a_selection_of_everything_is_the_full_model(answers):
+    full = {s.sample_id: s.response for s in answers if s.ran.method == "full"}
+    for sample in answers:
         if sample.ran.budget_asked == "1.0":
             assert sample.response == full[sample.sample_id]
 
 
-def test_a_count_and_a_share_that_mean_the_same_give_the_same(finished):
-    by_cell = {(s.cell, s.sample_id, s.draw): (s.ran.kept_indices, s.response, s.flops) for s in samples(finished)}
+def test_a_count_and_a_share_that_mean_the_same_give_the_same(answers):
+    by_cell = {(s.cell, s.sample_id, s.draw): (s.ran.kept_indices, s.response, s.flops) for s in answers}
     for (cell, sample_id, draw), value in by_cell.items():
         if cell.endswith("@4"):
             assert by_cell[cell.replace("@4", "@0.25"), sample_id, draw] == value
 
 
-def test_every_draw_has_a_seed_of_its_own(finished):
-    kept = {(s.sample_id, s.draw): s.ran.kept_indices for s in samples(finished) if s.cell == "random@0.25"}
+def test_every_draw_has_a_seed_of_its_own(answers):
+    kept = {(s.sample_id, s.draw): s.ran.kept_indices for s in answers if s.cell == "random@0.25"}
     assert any(kept[sample_id, 0] != kept[sample_id, 1] for sample_id, _ in kept)
     for sample_id, _ in kept:
-        everything = [s for s in samples(finished) if s.cell == "random@1.0" and s.sample_id == sample_id]
+        everything = [s for s in answers if s.cell == "random@1.0" and s.sample_id == sample_id]
         assert [s.ran.kept_indices for s in everything] == [(tuple(range(16)),)] * 2
 
 
-def test_a_sample_of_several_draws_counts_once_with_its_mean(finished):
+def test_a_sample_of_several_draws_counts_once_with_its_mean(finished, answers):
     results = Results.model_validate_json((finished / "results.json").read_text())
     for cell in results.cells:
-        scores = [s.score for s in samples(finished) if s.cell == cell.cell]
+        scores = [s.score for s in answers if s.cell == cell.cell]
         assert cell.num_samples == cell.accuracy.n == 5
         assert cell.accuracy.mean == pytest.approx(sum(scores) / len(scores))
 
 
-def test_flops_and_times_have_every_part(finished):
-    for sample in samples(finished):
+def test_flops_and_times_have_every_part(answers):
+    for sample in answers:
         assert tuple(sample.flops) == PART_NAMES
         assert set(sample.part_ms) == set(PART_NAMES)
         assert sum(sample.part_ms.values()) * sample.batch_size <= sample.batch_ms * 1.01
         assert sample.flops["prefill"] > 0
         assert sample.peak_memory_bytes > 0
-    totals = {s.cell: sum(s.flops.values()) for s in samples(finished) if s.sample_id == "test-000000"}
+    totals = {s.cell: sum(s.flops.values()) for s in answers if s.sample_id == "test-000000"}
     assert totals["none@none"] < totals["uniform@0.25"] < totals["full@1.0"]
-    none = next(s for s in samples(finished) if s.ran.method == "none")
+    none = next(s for s in answers if s.ran.method == "none")
     assert none.flops["vision"] == none.flops["projector"] == 0
 
 

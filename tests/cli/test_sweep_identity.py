@@ -97,7 +97,7 @@ def test_a_larger_limit_extends_a_finished_run_and_a_smaller_one_is_refused(mode
     go("all")
     assert len(samples(folder)) == 24
     assert main(["report", str(folder)]) == 0
-    assert "no pictures" not in capsys.readouterr().out
+    assert "no images" not in capsys.readouterr().out
 
 
 def test_an_extension_that_is_killed_leaves_no_figures_of_fewer_samples(model, questions, tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ def test_pictures_elsewhere_need_the_flag_in_sweep_and_report(model, tmp_path, c
     assert main(["report", str(tmp_path / "run")]) == 0
     assert "--allow-outside" in capsys.readouterr().out
     assert main(["report", str(tmp_path / "run"), "--allow-outside"]) == 0
-    assert "no pictures" not in capsys.readouterr().out
+    assert "no images" not in capsys.readouterr().out
 
 
 def test_a_path_with_a_nul_is_one_failed_sample_and_a_report(model, tmp_path):

@@ -7,6 +7,7 @@ liuhaotian/llava-v1.5-7b's config.json.
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,11 @@ def _noise(generator: torch.Generator, *shape: int) -> Tensor:
 
 def llm_weights() -> dict[str, Tensor]:
     """Return the LLM and the projector under their original names, with a buffer of old transformers."""
+    return dict(_llm_weights())
+
+
+@cache
+def _llm_weights() -> dict[str, Tensor]:
     g = torch.Generator().manual_seed(0)
     weights = {"model.embed_tokens.weight": _noise(g, WORDS, WIDTH), "lm_head.weight": _noise(g, WORDS, WIDTH)}
     weights["model.norm.weight"] = 1 + _noise(g, WIDTH)

@@ -116,7 +116,7 @@ def test_an_answer_costs_what_pytorch_counts(
         assert flops["vision"] >= (0 if method == "none" else vision_flops(shape.vision) * TOWER_RUNS[picture])
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.long), 3])
 @pytest.mark.parametrize("method", ["full", "random", "cls-attention", "divprune", "mmtok", "fastv", "pyramiddrop"])
 def test_a_batch_alike_costs_its_samples(full: AdaLlava, shape: ModelCosts, method: str, size: int) -> None:
     model = full.with_method(method)

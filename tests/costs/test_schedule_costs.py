@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from costs_by_hand import LLAVA_1_5_7B
-from models import SCHEDULERS, scheduled, six_layers_for, tiny_inputs
+from models import SCHEDULERS, WHOLE_LAYERS, scheduled, six_layers_for, tiny_inputs
 from product_counter import ProductCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -83,12 +83,18 @@ def six_by_kind(full: AdaLlava) -> Iterator[dict[tuple[str, str], AdaLlava]]:
 KINDS = [*(("llama", name) for name in SCHEDULERS), ("mistral", "layers"), ("mistral", "adallava-heads")]
 """Every scheduler on one kind of LLM; whole layers and parts of them on another."""
 
-_COST_ALIKE = ("first", "fixed", "spaced", "random")
-"""Whole layers without a token: once chosen, they cost the same. All but the last at one latency by default."""
+ASKED = [("uniform", 3), ("fastv", 5), ("uniform", 4), ("uniform", 1.0)]
 
-ASKED = [("uniform", 4), ("uniform", 3), ("fastv", 5), ("uniform", 1.0)]
+
+def _shows_more(llm: str, name: str, asked: tuple[str, float]) -> bool:
+    """Whether no case stands for it: parts of layers run at every latency, the second LLM and whole layers at one."""
+    if llm != "llama" or name in WHOLE_LAYERS:
+        return asked == ASKED[0]
+    return asked in ASKED[:2] or name.endswith("heads")
+
+
 CASES = [
-    pytest.param(*kind, *asked, marks=[pytest.mark.long] if kind[1] in _COST_ALIKE[:-1] and asked != ASKED[1] else [])
+    pytest.param(*kind, *asked, marks=[] if _shows_more(*kind, asked) else [pytest.mark.long])
     for kind in KINDS
     for asked in ASKED
 ]

@@ -1,5 +1,7 @@
 """`adallava demo` before anything is loaded: what is missing or wrong is one line."""
 
+import socket
+
 import pytest
 
 from adallava.cli import demo
@@ -37,3 +39,15 @@ def test_mistakes_are_told_before_a_model_is_loaded(
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_told_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "find_spec", lambda _: object())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["demo", "--port", str(port)]) == 2
+    assert f"cannot listen on 127.0.0.1:{port} (Address already in use): give another" in capsys.readouterr().err
+    assert main(["demo", "--host", "999.0.0.1"]) == 2
+    assert "cannot listen on 999.0.0.1:7860" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from masked_tokens import (
     check_dropped_are_masked,
     check_gradients,
     counted_and_expected,
+    logits_masked_from_layer,
     masked_logits,
     staying,
 )
@@ -154,25 +155,6 @@ def test_its_costs_are_what_pytorch_counts(full: AdaLlava, method: str, budget: 
     model = AdaLlava(tiny_gemma3_base(window=8), full.processor).with_method(method)
     counted, expected = counted_and_expected(model, prompts_with_pictures(full.processor, [1]), budget)
     assert sum(expected.values()) == counted
-
-
-@torch.no_grad()
-def logits_masked_from_layer(base: Any, inputs: dict[str, Any], first: int, hidden: torch.Tensor) -> torch.Tensor:
-    """Return the stock model's logits of full prompts, some of whose tokens are hidden from layer `first` on."""
-
-    def hide(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        mask = kwargs["attention_mask"]
-        nothing = False if mask.dtype == torch.bool else torch.finfo(mask.dtype).min
-        return args, kwargs | {"attention_mask": mask.masked_fill(hidden[:, None, None, :], nothing)}
-
-    hooks = [
-        layer.register_forward_pre_hook(hide, with_kwargs=True) for layer in base.model.language_model.layers[first:]
-    ]
-    positions = (inputs["attention_mask"].cumsum(1) - 1).clamp_min(0)
-    logits: torch.Tensor = base(**inputs, position_ids=positions, use_cache=False).logits
-    for hook in hooks:
-        hook.remove()
-    return logits
 
 
 @pytest.mark.newest

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from models import BEFORE_LLM, METHOD_OPTIONS, sample_of, scheduled, tiny_image
+from product_counter import ProductCounter
 from tiny_idefics3 import TILE_PX, expanded, prompts_with_tiles, tiny_idefics3_base, tiny_idefics3_tokenizer
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from adallava import AdaLlava
 from adallava.costs.counted import count_costs
@@ -198,14 +198,11 @@ def test_its_costs_are_what_pytorch_counts(
 ) -> None:
     model = full.with_method(method)
     inputs = prompts_with_tiles(tiny_idefics3_tokenizer(), [[cut]])
-    counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:
+    with sdpa_kernel(SDPBackend.MATH), ProductCounter() as counter:
         output = model.generate(**inputs, token_budget=budget, max_new_tokens=3, do_sample=False)
-    counts = counter.get_flop_counts()
-    rotary = sum(sum(products.values()) for name, products in counts.items() if name.endswith("rotary_emb"))
     shape = count_costs(model.base.config)
     expected = count_flops(model, shape, output.records[0], "why?", output.answer_lengths[0])
-    assert sum(expected.values()) == counter.get_total_flops() - rotary
+    assert sum(expected.values()) == counter.flops
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_a_report_written_anew_has_the_sweeps_pictures(finished, task_folder, tm
     assert pictures(tmp_path / "anew.html") == pictures(finished / "report.html")
     assert len(pictures(tmp_path / "anew.html")) == 9
     assert main(anew) == 0  # the task lies in no place that lmms-eval knows
-    assert "has no pictures: lmms-eval has no task 'vqav2_scenes': " in (said := capsys.readouterr().out)
+    assert "has no images: lmms-eval has no task 'vqav2_scenes': " in (said := capsys.readouterr().out)
     assert "--include-path DIR adds your own" in said
     assert "0 of 9 samples have their picture here" in (tmp_path / "anew.html").read_text()
 

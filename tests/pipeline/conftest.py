@@ -4,16 +4,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
+from models import MECHANISMS, SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
 from tiny_gemma3 import tiny_gemma3
 from tiny_idefics3 import tiny_idefics3
 from tiny_internvl import tiny_internvl
+from tiny_mistral3 import tiny_mistral3
 from tiny_onevision import tiny_onevision
 from tiny_qwen import tiny_qwen
 
 from adallava import AdaLlava
 
-FAMILIES = (*("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "internvl", "llava_onevision"),)
+FAMILIES = (
+    *("llava", "llava_next", "qwen2_5_vl", "qwen3_vl", "gemma3", "idefics3", "internvl", "llava_onevision"),
+    "mistral3",
+)
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
@@ -24,7 +28,7 @@ def family_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
         return tiny_folder
     folder = tmp_path_factory.mktemp(request.param)
     own = {"llava_next": tiny_next, "gemma3": tiny_gemma3, "idefics3": tiny_idefics3}
-    own |= {"internvl": tiny_internvl, "llava_onevision": tiny_onevision}
+    own |= {"internvl": tiny_internvl, "llava_onevision": tiny_onevision, "mistral3": tiny_mistral3}
     return own[request.param](folder) if request.param in own else tiny_qwen(request.param, folder)
 
 
@@ -85,7 +89,7 @@ OWN_TESTS = ("internvl", "llava_onevision")
 """Families whose own tests hold them to the same on smaller batches; all of it here in `make test-long`."""
 
 
-BY_THEIR_OWN = ("gemma3", "idefics3")
+BY_THEIR_OWN = ("gemma3", "idefics3", "mistral3")
 """Families whose types of tokens, or scattered placeholders, no reference by hand here has: what goes on inside their
 LLM is held in tests/families/, and by default the rest is, too."""
 
@@ -96,9 +100,17 @@ LIKE_THE_FIRST = (
 IN_SECOND = ("question", "pool", "pyramiddrop")
 """Of those tests the second family has, by default, what gathers, merges, and drops inside its LLM."""
 
+OF_CHOICE_ALONE = {
+    "test_fewer_tokens_are_the_stock_model_with_the_others_taken_out": MECHANISMS,
+    "test_masking_dropped_tokens_equals_removing_them": MECHANISMS,
+    "test_full_budget_is_the_stock_model_to_the_bit": IN_SECOND,
+}
+"""Methods that stand for all in other families than the first, where what follows a choice does not depend on it.
+`test_exactly_k_tokens_reach_the_llm` crosses every method with them."""
+
 CROSSING_ALL = (
     *("test_generation_contract.py", "test_generation_arguments.py", "test_generation_modes.py"),
-    "test_half_precision.py",
+    *("test_half_precision.py", "test_host_waits.py"),
 )
 
 
@@ -119,5 +131,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         later |= any(family in item.name for family in OWN_TESTS)
         second = "llava_next" in item.name
         later |= second and name in LIKE_THE_FIRST and not any(f"-{method}]" in item.name for method in IN_SECOND)
+        later |= _another_stands_for_it(item, name)
         if later or (in_every_mode and second):
             item.add_marker(pytest.mark.long)
+
+
+def _another_stands_for_it(item: pytest.Item, name: str) -> bool:
+    """Whether, in another family than the first, another method shows the same."""
+    params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    method = params.get("method", params.get("model"))
+    others = params.get("family_folder") not in (None, FAMILIES[0])
+    return others and method is not None and method not in OF_CHOICE_ALONE.get(name, (method,))

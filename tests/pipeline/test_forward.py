@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 import torch
 from masked_reference import MaskedInside, hiding
-from models import BEFORE_LLM, INSIDE_LLM, sample_of, tiny_base, tiny_tokens, with_every_option
+from models import (
+    BEFORE_LLM,
+    INSIDE_LLM,
+    MECHANISMS,
+    rest_is_long,
+    sample_of,
+    tiny_base,
+    tiny_tokens,
+    with_every_option,
+)
 from stock_reference import (
     adding,
     as_read,
@@ -69,7 +78,7 @@ def _flat_indices(selection: Any, tokens_per_image: list[int]) -> list[int]:
     return [first + index for row, count, first in rows for index in row[:count]]
 
 
-@pytest.mark.parametrize("method", BEFORE_LLM)
+@pytest.mark.parametrize("method", rest_is_long(BEFORE_LLM, MECHANISMS))
 @torch.no_grad()
 def test_masking_dropped_tokens_equals_removing_them(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     model = with_every_option(full, method)
@@ -103,7 +112,7 @@ def test_masking_tokens_from_a_layer_on_equals_dropping_them_there(
         torch.testing.assert_close(dropped.logits[0], masked[stays], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", selector_names())
+@pytest.mark.parametrize("method", rest_is_long(selector_names(), MECHANISMS))
 @torch.no_grad()
 def test_forward_and_generate_agree_on_the_next_token(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     model = with_every_option(full, method)

@@ -27,7 +27,8 @@ from adallava.selection.selector_contract import OwnCountMethod, RoundingMethod,
 # The full budget first: an order that is not its own inverse when a method treats such images apart.
 BUDGETS = [1.0, 0.25, 5]
 SEEDS = [11, 12, 13]
-NEW = 6
+NEW = 3
+"""One token of the prompt, one of a cache that holds it, one of a cache that holds an answer."""
 
 
 @pytest.fixture(params=MECHANISMS)

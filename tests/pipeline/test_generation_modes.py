@@ -6,13 +6,25 @@ from typing import Any
 
 import pytest
 import torch
-from models import INSIDE_LLM, MECHANISMS, lacking, sample_of, tiny_inputs, tiny_tokens, with_every_option
+from models import (
+    DROPS,
+    INSIDE_LLM,
+    MECHANISMS,
+    lacking,
+    rest_is_long,
+    sample_of,
+    tiny_inputs,
+    tiny_tokens,
+    with_every_option,
+)
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnsupportedModeError
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.modes import plan_generation
 from adallava.records import PART_NAMES
+
+NEW = 3
 
 MODES: dict[str, dict[str, Any]] = {
     "greedy": {"do_sample": False},
@@ -21,7 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
     "sampling": {"do_sample": True, "temperature": 1.5, "top_k": 0},
     "sampled returns": {"do_sample": True, "num_return_sequences": 3},
     "static cache": {"cache_implementation": "static", "do_sample": False},
-    "length limits": {"min_new_tokens": 3, "do_sample": False, "repetition_penalty": 1.2},
+    "length limits": {"min_new_tokens": 2, "do_sample": False, "repetition_penalty": 1.2},
 }
 
 
@@ -30,7 +42,7 @@ def uniform(full: AdaLlava) -> AdaLlava:
     return full.with_method("uniform")
 
 
-@pytest.fixture(scope="module", params=["uniform", *INSIDE_LLM])
+@pytest.fixture(scope="module", params=rest_is_long(["uniform", *INSIDE_LLM], ["uniform", *DROPS]))
 def model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
     """One method before the LLM stands for all: they end in the same call. Those inside it have calls of their own."""
     if request.param in lacking(full):
@@ -42,15 +54,15 @@ def model(request: pytest.FixtureRequest, full: AdaLlava) -> AdaLlava:
 @pytest.mark.parametrize("mode", MODES)
 def test_full_budget_is_stock_generate_in_every_mode(model: AdaLlava, inputs: dict[str, Any], mode: str) -> None:
     torch.manual_seed(5)
-    stock = model.base.generate(**inputs, max_new_tokens=5, **MODES[mode])
+    stock = model.base.generate(**inputs, max_new_tokens=NEW, **MODES[mode])
     torch.manual_seed(5)
-    ours = model.generate(**inputs, token_budget=1.0, max_new_tokens=5, **MODES[mode])
+    ours = model.generate(**inputs, token_budget=1.0, max_new_tokens=NEW, **MODES[mode])
     assert torch.equal(ours.sequences, stock)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_lengths_and_records_mean_the_same_in_every_mode(model: AdaLlava, inputs: dict[str, Any], mode: str) -> None:
-    output = model.generate(**inputs, token_budget=[2, 16, 0.5], max_new_tokens=5, **MODES[mode])
+    output = model.generate(**inputs, token_budget=[2, 16, 0.5], max_new_tokens=NEW, **MODES[mode])
     returns = MODES[mode].get("num_return_sequences", 1)
     assert len(output.sequences) == 3 * returns == len(output.records) == len(output.text)
     half = sum(tiny_tokens(model, [2])) // 2
@@ -60,19 +72,19 @@ def test_lengths_and_records_mean_the_same_in_every_mode(model: AdaLlava, inputs
         prompt = output.sequences[row, : output.prompt_length]
         assert (prompt != pad).sum() == output.prompt_lengths[row] == record.prompt_length
         assert len(output.answer_ids[row]) == output.answer_lengths[row]
-        assert 1 <= output.answer_lengths[row] <= 5
+        assert 1 <= output.answer_lengths[row] <= NEW
     assert output.sequences.shape[1] == output.prompt_length + max(output.answer_lengths)
 
 
-@pytest.mark.parametrize("method", MECHANISMS)
+@pytest.mark.parametrize("method", rest_is_long(MECHANISMS, ["random", "none", *DROPS]))
 @pytest.mark.parametrize("mode", ["beams", "static cache"])  # Greedy: every method, in test_generation_contract.py.
 def test_a_mixed_batch_equals_alone_for_every_mechanism_in_the_other_deterministic_modes(
     full: AdaLlava, inputs: dict[str, Any], mode: str, method: str
 ) -> None:
     model = with_every_option(full, method)
-    together = model.generate(**inputs, token_budget=[2, 16, 0.5], max_new_tokens=5, **MODES[mode])
+    together = model.generate(**inputs, token_budget=[2, 16, 0.5], max_new_tokens=NEW, **MODES[mode])
     for row, budget in enumerate([2, 16, 0.5]):
-        alone = model.generate(**sample_of(inputs, row), token_budget=budget, max_new_tokens=5, **MODES[mode])
+        alone = model.generate(**sample_of(inputs, row), token_budget=budget, max_new_tokens=NEW, **MODES[mode])
         assert alone.answer_ids[0] == together.answer_ids[row]
 
 

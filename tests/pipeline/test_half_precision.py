@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 import torch
 from layer_reference import ByHand
-from models import BEFORE_LLM, INSIDE_LLM, MECHANISMS, sample_of, tiny_base, tiny_inputs, tiny_tokens, with_every_option
+from models import (
+    BEFORE_LLM,
+    DROPS,
+    INSIDE_LLM,
+    MECHANISMS,
+    rest_is_long,
+    sample_of,
+    tiny_base,
+    tiny_inputs,
+    tiny_tokens,
+    with_every_option,
+)
 from stock_reference import adding, as_read, kept_rows, pruned_prompt, stock_levels
 from torch import Tensor
 
@@ -17,7 +28,7 @@ from adallava.registry import selector_names
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import Need, Selection
 
-NEW = 4
+NEW = 3
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 
 
@@ -51,10 +62,7 @@ def _gathered(model: AdaLlava, sample: dict[str, Any], kept: Any, sizes: Any, **
     return embeds, positions
 
 
-@pytest.mark.parametrize(
-    "method",
-    [pytest.param(name, marks=[] if name in MECHANISMS else [pytest.mark.long]) for name in BEFORE_LLM],
-)
+@pytest.mark.parametrize("method", rest_is_long(BEFORE_LLM, MECHANISMS))
 @torch.no_grad()
 def test_answers_are_those_of_the_stock_model_given_what_was_gathered(
     half_of_each_family: AdaLlava, method: str
@@ -137,7 +145,7 @@ class _Replayed:
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("method", INSIDE_LLM)
+@pytest.mark.parametrize("method", rest_is_long(INSIDE_LLM, DROPS))
 def test_answers_of_a_method_inside_the_llm_are_those_by_hand(half: AdaLlava, method: str) -> None:
     base = tiny_base(attn_implementation="eager", dtype=torch.bfloat16)
     batch = tiny_inputs(half.processor, QUESTIONS)

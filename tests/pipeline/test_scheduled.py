@@ -8,6 +8,8 @@ from models import (
     BEFORE_LLM,
     MECHANISMS,
     SCHEDULERS,
+    WHOLE_LAYERS,
+    rest_is_long,
     sample_of,
     scheduled,
     six_layers,
@@ -22,7 +24,7 @@ from adallava import AdaLlava
 from adallava.errors import BudgetError, UnsupportedModeError
 from adallava.families.capabilities.of_llms import adds_rows
 
-NEW = 5
+NEW = 3
 # Of six layers, three of them the prefix: one or two more run, or all. One sample of three runs everything.
 LATENCIES = [4 / 6, 1.0, 5 / 6]
 BUDGETS = [5, 1.0, 0.5]
@@ -43,17 +45,14 @@ _IN_EVERY_MODE = ("heads", "adallava-layers")
 """Parts of layers; whole ones, with a token of their own. What a mode does to a cache does not depend on who chose."""
 
 
-_WHOLE_LAYERS = ("first", "fixed", "spaced")
-"""Run as `random` does, once they have chosen; all of them in `make test-long`."""
-
-_EACH = [pytest.param(name, marks=[pytest.mark.long] if name in _WHOLE_LAYERS else []) for name in SCHEDULERS]
+_EACH = rest_is_long(SCHEDULERS, set(SCHEDULERS) - set(WHOLE_LAYERS))
 
 
 _QUICK_MODES = ("greedy", "beam returns", "static cache with beams")
 """They have in them what the others do."""
 
 _IN_MODES = [
-    pytest.param(name, mode, marks=[pytest.mark.long] if name in _WHOLE_LAYERS or mode not in _QUICK_MODES else [])
+    pytest.param(name, mode, marks=[pytest.mark.long] if name in WHOLE_LAYERS or mode not in _QUICK_MODES else [])
     for name in SCHEDULERS
     for mode in (MODES if name in _IN_EVERY_MODE else ("greedy",))
 ]

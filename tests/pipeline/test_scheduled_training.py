@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 import torch
-from models import SCHEDULERS, sample_of, scheduled, tiny_inputs, tiny_tokens
+from models import SCHEDULERS, WHOLE_LAYERS, rest_is_long, sample_of, scheduled, tiny_inputs, tiny_tokens
 from stock_reference import stock_positions
 
 from adallava import AdaLlava
 from adallava.pipeline.latency_token import token_places
 from adallava.scheduling.scheduler_contract import Schedule
 
-NEW = 5
+NEW = 3
 # Of six layers, three of them the prefix: one or two more run, or all. One sample of three runs everything.
 LATENCIES = [4 / 6, 1.0, 5 / 6]
 BUDGETS = [5, 1.0, 0.5]
 
 
-@pytest.fixture(params=SCHEDULERS)
+@pytest.fixture(params=rest_is_long(SCHEDULERS, set(SCHEDULERS) - set(WHOLE_LAYERS)))
 def model(request: pytest.FixtureRequest, six_by_scheduler: dict[str, AdaLlava]) -> AdaLlava:
     return scheduled(six_by_scheduler[request.param], request.param).with_method("uniform")  # type: ignore[no-any-return]
 

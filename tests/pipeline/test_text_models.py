@@ -6,7 +6,7 @@ import pytest
 import torch
 from layer_reference import ByHand
 from masked_reference import MaskedInside
-from models import sample_of, scheduled, tiny_base, tiny_inputs
+from models import rest_is_long, sample_of, scheduled, tiny_base, tiny_inputs
 from stock_reference import greedy, pruned_prompt
 from torch import Tensor
 from transformers import LlavaConfig, LlavaForConditionalGeneration, SiglipVisionConfig
@@ -47,7 +47,7 @@ WINDOWS: dict[str, dict[str, Any]] = {
 
 QUESTIONS = ["what is it?", "is the colour red or blue?", "why?"]
 QUICK = ("qwen2", "qwen3_moe", "gemma3_text")
-NEW = 4
+NEW = 3
 
 
 def base_of(text: str, **options: Any) -> Any:
@@ -60,11 +60,6 @@ def base_of(text: str, **options: Any) -> Any:
         if parameter.ndim == 1:
             parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
     return base
-
-
-def _each(texts: Any) -> list[Any]:
-    """Return the texts, all but a few of them for `make test-long`."""
-    return [pytest.param(text, marks=[] if text in QUICK else [pytest.mark.long]) for text in texts]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +77,7 @@ def _logits(output: Any) -> Tensor:
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("text", _each(TEXTS))
+@pytest.mark.parametrize("text", rest_is_long(TEXTS, QUICK))
 @torch.no_grad()
 def test_every_token_is_stock_and_fewer_are_the_prompt_without_them(
     processor: Any, inputs: dict[str, Any], text: str
@@ -131,7 +126,7 @@ def test_a_tower_without_a_class_token_on_another_llm(processor: Any, inputs: di
         full.with_method("visionzip")
 
 
-@pytest.mark.parametrize("text", _each(TEXTS))
+@pytest.mark.parametrize("text", rest_is_long(TEXTS, QUICK))
 def test_what_is_dropped_before_a_layer_is_what_its_mask_hides(
     processor: Any, inputs: dict[str, Any], text: str
 ) -> None:
@@ -145,7 +140,7 @@ def test_what_is_dropped_before_a_layer_is_what_its_mask_hides(
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("text", _each(WINDOWS))
+@pytest.mark.parametrize("text", rest_is_long(WINDOWS, QUICK))
 @pytest.mark.parametrize("positions", ["original", "compact"])
 def test_each_layer_slides_over_its_own_window(
     processor: Any, inputs: dict[str, Any], text: str, positions: Any
@@ -170,7 +165,7 @@ def test_each_layer_slides_over_its_own_window(
 
 
 @pytest.mark.parametrize("mode", [{"num_beams": 3}, {"cache_implementation": "static"}], ids=str)
-@pytest.mark.parametrize("text", _each(WINDOWS))
+@pytest.mark.parametrize("text", rest_is_long(WINDOWS, QUICK))
 def test_mixed_windows_survive_every_cache(
     processor: Any, inputs: dict[str, Any], text: str, mode: dict[str, Any]
 ) -> None:
@@ -183,7 +178,7 @@ def test_mixed_windows_survive_every_cache(
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("text", _each({**TEXTS, **WINDOWS}))
+@pytest.mark.parametrize("text", rest_is_long({**TEXTS, **WINDOWS}, QUICK))
 @torch.no_grad()
 def test_a_layer_left_out_is_the_stock_model_without_it(processor: Any, inputs: dict[str, Any], text: str) -> None:
     """Of layers that slide, and the first that does not behind them: none is left of its kind where it is left out."""
@@ -208,7 +203,7 @@ def test_a_layer_left_out_is_the_stock_model_without_it(processor: Any, inputs: 
         torch.testing.assert_close(_logits(output)[0], logits, atol=2e-4, rtol=2e-4)
 
 
-@pytest.mark.parametrize("text", _each(["qwen2", "qwen3", "gemma"]))
+@pytest.mark.parametrize("text", rest_is_long(["qwen2", "qwen3", "gemma"], QUICK))
 @torch.no_grad()
 def test_groups_of_heads_left_out_are_the_stock_model_without_them(
     processor: Any, inputs: dict[str, Any], text: str

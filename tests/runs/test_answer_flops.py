@@ -16,9 +16,12 @@ from adallava.runs.answer_flops import count_flops
 
 METHODS = (*selector_names(), "full")
 CASES = [
-    *((method, 5) for method in METHODS),
-    *(pytest.param(method, 12, marks=[] if method in MECHANISMS else [pytest.mark.long]) for method in METHODS),
+    pytest.param(method, budget, marks=[] if method in (*MECHANISMS, "full") and budget == 5 else [pytest.mark.long])
+    for method in METHODS
+    for budget in (5, 12)
 ]
+"""A method for each way in which tokens reach the LLM. What choosing costs is held to the counter for every method, at
+several budgets, in tests/selection/test_selector_flops.py; the rest of an answer depends on the number kept alone."""
 
 
 @pytest.mark.parametrize(("method", "budget"), CASES)

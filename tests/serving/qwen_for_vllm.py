@@ -41,7 +41,6 @@ def qwen_for_vllm(kind: str, folder: Path) -> Path:
 
 def _processor(kind: str) -> Any:
     own = tiny_qwen.tiny_qwen_processor(kind)
-    own.image_processor.size = {"shortest_edge": 64, "longest_edge": 2400 * 16}
     name, videos = {
         "qwen2_5_vl": ("Qwen2_5_VLProcessor", "Qwen2VLVideoProcessor"),
         "qwen3_vl": ("Qwen3VLProcessor", "Qwen3VLVideoProcessor"),

@@ -91,6 +91,23 @@ def test_a_request_that_fails_is_no_longer_in_flight(middleware: BudgetMiddlewar
     assert len(middleware._in_flight) == 0
 
 
+@pytest.mark.parametrize("trusts", [True, False])
+def test_a_server_that_would_refuse_its_budgets_does_not_start(middleware: BudgetMiddleware, trusts: bool) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup", "body": b""}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    state = SimpleNamespace(args=SimpleNamespace(trust_request_mm_kwargs=trusts))
+    asyncio.run(middleware({"type": "lifespan", "app": SimpleNamespace(state=state)}, receive, send))
+    failed = [message for message in sent if message["type"] == "lifespan.startup.failed"]
+    assert bool(failed) is not trusts
+    assert trusts or "--trust-request-mm-kwargs" in failed[0]["message"]
+
+
 def test_what_waits_is_what_the_engine_has_not_begun_to_answer_and_what_it_does_not_know_yet() -> None:
     flight = InFlight(lambda: 0.0)
     for _ in range(4):

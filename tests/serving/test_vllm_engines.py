@@ -33,8 +33,8 @@ pytestmark = [
     pytest.mark.filterwarnings("default"),
 ]
 
-SIZES = [(32, 32), (16, 64), (40, 16), (64, 16), (2400, 16)]
-"""(width, height); the second has fewer columns than rows, the last more than half precision counts: 300."""
+SIZES = [(32, 32), (16, 64), (40, 16), (64, 16)]
+"""(width, height); the second has fewer columns than rows."""
 
 _Request = dict[str, Any]
 
@@ -67,16 +67,16 @@ def test_qwen_answers_are_our_own_at_original_positions(kind: str, chunk: int, t
         picture.save(tmp_path / f"{number}.png")
     ours = AdaLlava.from_pretrained(model_folder, method="question")
     requests, expected = [], []
-    for images in ([0], [1], [2], [3], [0, 1], [4]):
+    for images in ([0], [1], [2], [3], [0, 1]):
         marks = "<|vision_start|><|image_pad|><|vision_end|>" * len(images)
         prompt = f"<|im_start|>user\n{marks}what is this?<|im_end|>\n<|im_start|>assistant\n"
         inputs = ours.processor(images=[pictures[i] for i in images], text=[prompt], return_tensors="pt")
-        for budget in (3, 0.5, 1.0) if images != [4] else (3, 40):
+        for budget in (3, 0.5, 1.0):
             paths = [str(tmp_path / f"{i}.png") for i in images]
             requests.append({"prompt": prompt, "pictures": paths, "token_budget": budget})
             output = ours.generate(**inputs, token_budget=[budget], max_new_tokens=8, min_new_tokens=8)
             expected.append(output.sequences[0][-8:].tolist())
-    limits = {"limit_mm_per_prompt": {"image": 2, "video": 0}, "max_model_len": 1024, "max_num_batched_tokens": chunk}
+    limits = {"limit_mm_per_prompt": {"image": 2, "video": 0}, "max_model_len": 256, "max_num_batched_tokens": chunk}
     answers = _answers(tmp_path, requests, "question", model=str(model_folder), **limits)
     assert [answer["ids"] for answer in answers] == 2 * expected
 

@@ -15,6 +15,7 @@ from PIL import Image
 from tiny_gemma3 import tiny_gemma3
 from tiny_idefics3 import tiny_idefics3
 from tiny_internvl import tiny_internvl
+from tiny_mistral3 import tiny_mistral3
 from tiny_onevision import tiny_onevision
 from tiny_qwen import tiny_qwen
 
@@ -54,6 +55,7 @@ FOLDERS: dict[str, Callable[[Path], Path]] = {
     "internvl": tiny_internvl,
     "llava_onevision": tiny_onevision,
     "gemma3": tiny_gemma3,
+    "mistral3": tiny_mistral3,
     "idefics3": tiny_idefics3,
     "smolvlm": lambda folder: tiny_idefics3(folder, "SmolVLM"),
 }

@@ -80,7 +80,7 @@ def blind_answers(
     for group in np.unique(groups):
         places = np.flatnonzero((groups == group) & answered).tolist()
         for own, place in enumerate(places):
-            # Those behind it in a circle of random order: every other one, or ten of them.
+            # Those after it in a circle of random order: every other one, or ten of them.
             number = min(_OTHER_ANSWERS, len(places) - 1)
             steps = 1 + generator.choice(len(places) - 1, number, replace=False, shuffle=False) if number else ()
             others = [responses[ids[places[(own + step) % len(places)]]] for step in steps]

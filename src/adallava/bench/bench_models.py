@@ -91,7 +91,7 @@ class Bench:
         return sum(size for place, size in others.items() if place not in held)
 
     def projects_to_choose(self, method: str) -> bool:
-        """Return whether a method that this model can run chooses behind the projector."""
+        """Return whether a method that this model can run chooses after the projector."""
         selector = self.selector(method)
         return selector is not None and Need.PROJECTED in selector.needs
 

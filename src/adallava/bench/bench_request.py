@@ -13,7 +13,7 @@ from adallava.registry import load_scheduler_class, load_selector_class
 
 GRAPH_WARM_UPS = 6
 """Where graphs are captured. A shape runs as it is, is captured, and is replayed from the third time; where two engines
-share weights, one may begin anew when the other joins them."""
+share weights, one may begin again when the other joins them."""
 
 PLAIN_WARM_UPS = 3
 """Elsewhere."""

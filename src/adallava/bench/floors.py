@@ -1,6 +1,6 @@
 """The least that an answer can take on this machine: products at the rate of a large one, weights at that of a copy.
 
-A bound (a roofline, see `costs/roofline.py`), of one prefill and the decoding behind it: what a method does to choose,
+A bound (a roofline, see `costs/roofline.py`), of one prefill and the decoding after it: what a method does to choose,
 and what is launched and waited for, is none of it.
 """
 

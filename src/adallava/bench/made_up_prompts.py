@@ -11,7 +11,7 @@ from adallava.model import AdaLlava
 from adallava.tasks.images import open_rgb
 
 BEFORE_PICTURE_TOKENS = 5
-"""Of a prompt's text; a method inside the LLM needs some behind the picture, too."""
+"""Of a prompt's text; a method inside the LLM needs some after the picture, too."""
 
 _PICTURE_PX = 560
 """Of a side, where a tower takes any."""

@@ -1,7 +1,7 @@
 """Models of random weights, by name: what a call costs does not depend on what the weights know.
 
 Sizes from the published config.json of `llava-hf/llava-1.5-7b-hf` and `-13b-hf` (Liu et al., arXiv 2310.03744): Vicuna
-behind CLIP ViT-L/14 at 336 pixels, N = 576; of `Qwen/Qwen2.5-VL-7B-Instruct` (arXiv 2502.13923) and
+after CLIP ViT-L/14 at 336 pixels, N = 576; of `Qwen/Qwen2.5-VL-7B-Instruct` (arXiv 2502.13923) and
 `Qwen/Qwen3-VL-8B-Instruct`. `toy` has LLaVA's parts, tiny.
 """
 
@@ -125,7 +125,7 @@ class Shape:
     """The sizes of a model.
 
     Attributes:
-        family: transformers' classes, without `Config` and `ForConditionalGeneration` behind their name.
+        family: transformers' classes, without `Config` and `ForConditionalGeneration` after their name.
         llm: of its text config.
         tower: of its vision config.
         picture_px: width and height of the pictures that it is measured with.
@@ -144,7 +144,7 @@ class Shape:
 def _llava(llm: dict[str, Any], tower: dict[str, Any]) -> Shape:
     side = tower["image_size"] // tower["patch_size"]
     more = {
-        # Behind the words: Vicuna's 32,000, of a vocabulary that is filled up to 32,064.
+        # After the words: Vicuna's 32,000, of a vocabulary that is filled up to 32,064.
         "image_token_id": llm["vocab_size"] - 64,
         "image_seq_length": side**2,
         "vision_feature_layer": -2,

@@ -189,6 +189,13 @@ class _Sizes(_Stock):
     longest_edge: Annotated[int, Field(ge=1, le=2**25)] | None = None
 
 
+class _Patches(_Stock):
+    """A patch's sides by name: Pixtral's are given so."""
+
+    height: _Patch
+    width: _Patch
+
+
 class PictureSettings(_Stock):
     """`preprocessor_config.json`, and `image_processor` in `processor_config.json`."""
 
@@ -197,7 +204,7 @@ class PictureSettings(_Stock):
     processor_class: _ClassName | None = None
     size: _Side | _Sizes | None = None
     crop_size: _Side | _Sizes | None = None
-    patch_size: _Patch | None = None
+    patch_size: _Patch | _Patches | None = None
     image_mean: _Mean | _Colours | None = None
     image_std: _Deviation | _Deviations | None = None
     rescale_factor: Annotated[FiniteFloat, Field(ge=1e-6, le=MAX_RESCALE)] | None = None

@@ -13,12 +13,12 @@ from adallava.checkpoints.files import weight_files
 
 _MAX_FILES_AT_ONCE = 8
 _PIECE_BYTES = 64 * 2**20
-"""Hashed at once: a thread waits for Python's lock behind each piece, and an import may hold that for milliseconds."""
+"""Hashed at once: a thread waits for Python's lock after each piece, and an import may hold that for milliseconds."""
 
 
 @dataclass(frozen=True)
 class _FileState:
-    """A file as it stands: written anew, it is another one."""
+    """A file as it stands: written again, it is another one."""
 
     path: Path
     size: int

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def leave_cudnn_attention() -> None:
-    """Run attention without cuDNN, which plans anew for each new length of a sequence: about 80 ms on an H200.
+    """Run attention without cuDNN, which plans again for each new length of a sequence: about 80 ms on an H200.
 
     `ADALLAVA_CUDNN_ATTENTION=1` leaves PyTorch's choice as it is.
     """

@@ -1,6 +1,7 @@
 """`adallava demo`: parse, load, serve until it is interrupted."""
 
 import argparse
+import socket
 from importlib.util import find_spec
 from threading import Event
 from typing import Any
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     if args.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens {args.max_new_tokens} leaves no answer: give at least 1")
     adapters = parse_method_paths(args.adapter)
+    _check_free(args.host, args.port)
+    say(f"loading {args.model}", error=True)
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
     from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
     from adallava.demo.gradio_page import build_page, serve
@@ -97,3 +100,19 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         page.close(verbose=False)
     return 0
+
+
+def _check_free(host: str, port: int) -> None:
+    """Refuse, before a model is loaded, what cannot be listened on.
+
+    Raises:
+        InputError: naming host and port.
+    """
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except OSError as error:
+        reason = str(error.strerror or error).partition(" (")[0]
+        raise InputError(
+            f"the demo cannot listen on {host}:{port} ({reason}): give another --host or --port"
+        ) from error

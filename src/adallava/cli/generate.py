@@ -49,8 +49,8 @@ examples:
   adallava generate --image a.png --question "..." --method uniform --output-image strip.png
   adallava generate --image a.png --question "..." --no-generate --json
 
-several images after --image go into one prompt, and a budget is shared among them. a picture that the model reads in
-tiles is drawn whole, and joined from its tiles with the tokens that end its rows as a column on the right. a picture
+several images after --image go into one prompt, and a budget is shared among them. an image that the model reads in
+tiles is drawn whole, and joined from its tiles with the tokens that end its rows as a column on the right. an image
 that the model's processor cuts is drawn whole, with a frame around what the model sees.
 
 exit codes: 0 answered; 1 an answer is empty (the table says why); 2 a mistake in the call or its input.

@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
 def _pictures_of(
     run: "Run", include_path: Path | None, allow_outside: bool
 ) -> "Callable[[str], Sequence[Image.Image]]":
-    """Return how to find a sample's pictures; a task that is gone or has changed gives none, and says so.
+    """Return how to find a sample's images; a task that is gone or has changed gives none, and says so.
 
     Raises:
         AdallavaError: if a folder was named for the task, and it cannot be loaded from there.
@@ -135,7 +135,7 @@ def _pictures_of(
     except AdallavaError as error:
         if include_path is not None:
             raise
-        say(f"note: the page has no pictures: {' '.join(str(error).split())}")
+        say(f"note: the page has no images: {' '.join(str(error).split())}")
         return lambda _: ()
     if task.sha256 != run.provenance.task_sha256:
         changed = (
@@ -143,7 +143,7 @@ def _pictures_of(
             if task.aggregate is None
             else "has other questions or answers than in the run: other data, lmms-eval or --include-path"
         )
-        say(f"note: the page has no pictures: {run.config.task} {changed}")
+        say(f"note: the page has no images: {run.config.task} {changed}")
         return lambda _: ()
     return pictures_of(task)
 

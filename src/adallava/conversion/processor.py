@@ -31,10 +31,10 @@ _READS_MODEL = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
 
 
 def read_tokenizer(folder: Path) -> Any:
-    """Return a Llama tokenizer with `<image>` and `<pad>` behind its words, padding on the left.
+    """Return a Llama tokenizer with `<image>` and `<pad>` after its words, padding on the left.
 
     Its rules are those of llava-hf's published tokenizer.json, whatever version of transformers wrote the files: `<s>`
-    first, and `▁` before each text between special tokens, so behind `<image>` too. The original code comes to the same
+    first, and `▁` before each text between special tokens, so after `<image>` too. The original code comes to the same
     ids: it takes the text before and behind a picture apart, and each begins with `▁`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Counts what a model's parts cost with PyTorch's counter, from its config alone: on the meta device, without weights.
 
 A layer's FLOPs are `per_token` for each of its tokens and `per_pair` for each pair of a query and a key. Three lengths
-fix the polynomial, which must have whole numbers and no constant, and a token decoded behind a cache must cost what it
+fix the polynomial, which must have whole numbers and no constant, and a token decoded after a cache must cost what it
 says: a model of which that is not so has no FLOPs here, rather than wrong ones.
 
 Sources: `torch.utils.flop_counter` counts a multiply-add as 2, matrix products, convolutions and attention's products
@@ -92,6 +92,7 @@ def _tower_costs(parts: CostedParts) -> TowerCosts:
         per_pair=per_pair - per_window_pair,
         fixed=fixed,
         patches_per_token=parts.patches_per_token,
+        one_sequence=parts.one_sequence,
         window=parts.window,
         per_window_pair=per_window_pair,
     )
@@ -131,7 +132,7 @@ def _per_token(name: str, module: nn.Module, width: int) -> int:
 
 
 def _llm_costs(parts: CostedParts) -> LLMCosts:
-    """Count each decoder layer over prompts of several lengths, and over one token behind the shortest."""
+    """Count each decoder layer over prompts of several lengths, and over one token after the shortest."""
     width = parts.model.get_input_embeddings().embedding_dim  # type: ignore[operator]
     prompts = [_llm_run(parts, torch.empty(1, length, width)) for length in _LENGTHS]
     cache = prompts[0].result
@@ -161,7 +162,7 @@ def _llm_run(parts: CostedParts, embeds: Tensor, cache: Any = None) -> "_Run":
 
 
 def _check_decoding(parts: CostedParts, layers: Sequence[LayerCosts], step: "_Run") -> None:
-    """Hold a token that was decoded behind the shortest prompt to what prompts say."""
+    """Hold a token that was decoded after the shortest prompt to what prompts say."""
     keys = _LENGTHS[0] + 1
     for place in sorted(set(first_alike(parts.layers))):
         layer = layers[place]

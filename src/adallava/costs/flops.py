@@ -26,14 +26,15 @@ def vision_flops(vision: TowerCosts, *, num_images: int = 1) -> int:
     """
     _require_at_least("num_images", num_images, 0)
     tokens = vision.sequence_length
-    layers = vision.per_token * tokens + vision.per_pair * tokens**2 + vision.per_window_pair * vision.window_pairs
-    return num_images * (vision.fixed + vision.per_patch * vision.num_vision_tokens + layers)
+    pairs = tokens * (tokens + vision.other_patches)
+    layers = vision.per_token * tokens + vision.per_pair * pairs + vision.per_window_pair * vision.window_pairs
+    return num_images * (vision.fixed + vision.per_patch * (vision.num_vision_tokens + vision.padding_patches) + layers)
 
 
 def tower_layer_flops(vision: TowerCosts) -> int:
     """Return the FLOPs of one layer's keys of every token, and of the class token's query: what some methods read.
 
-    The tower has computed both and lets go of them; computing them anew is cheaper than an eager kernel. A tower that
+    The tower has computed both and lets go of them; computing them again is cheaper than an eager kernel. A tower that
     methods read has no token beside its patches but a class token.
     """
     rows = vision.sequence_length + (vision.extra_tokens > 0)
@@ -221,7 +222,7 @@ def answer_flops(
             image, as in `model`.
         tower_layers_read: layers whose keys and class query are computed once more for the method.
         attentions_read: for each layer whose attention to patches the method reads, whether the class token's alone.
-        projects_all: True if the projector runs over all N tokens, because the method chooses behind it.
+        projects_all: True if the projector runs over all N tokens, because the method chooses after it.
         layer_shares: the share of each LLM layer that ran; None if all did.
         scheduler_flops: of making a latency token and choosing the layers, which is part of prefill.
 
@@ -237,18 +238,22 @@ def answer_flops(
     if tokens_kept_by_layer is not None:
         lengths = [prompt_length - tokens_kept + count for count in tokens_kept_by_layer]
     encoded = [model.vision] * num_images if towers is None else towers
-    if not tokens_kept:
-        encoded = []
-    vision = sum(vision_flops(tower) + tower_layers_read * tower_layer_flops(tower) for tower in encoded)
-    vision += sum(received_attention_flops(tower, of_class_token=own) for tower in encoded for own in attentions_read)
     return {
-        "vision": vision,
+        "vision": _read_tower_flops(encoded if tokens_kept else [], tower_layers_read, attentions_read),
         "selector": selector_flops,
         "projector": projector_flops(model, num_vision_tokens if projects_all and tokens_kept else tokens_kept)
         + tokens_kept * model.added_per_token,
         "prefill": prefill_flops(model.llm, lengths, layer_shares=layer_shares) + scheduler_flops,
         "decode": decode_flops(model.llm, lengths, answer_length, layer_shares=layer_shares),
     }
+
+
+def _read_tower_flops(towers: Sequence[TowerCosts], layers_read: int, attentions_read: Sequence[bool]) -> int:
+    """Return what the towers of an answer cost, and what a method reads between their layers."""
+    flops = sum(vision_flops(tower) + layers_read * tower_layer_flops(tower) for tower in towers)
+    return flops + sum(
+        received_attention_flops(tower, of_class_token=own) for tower in towers for own in attentions_read
+    )
 
 
 def _tokens_kept(

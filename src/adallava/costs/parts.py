@@ -19,6 +19,10 @@ class TowerCosts:
         per_pair: FLOPs of one of the S * S pairs of a query and a key in all layers.
         fixed: FLOPs of a picture, whatever its size.
         patches_per_token: of a tower that sees each picture at its own size, the patches of one token; None of others.
+        one_sequence: whether the pictures of a prompt run through it as one sequence: each patch is compared with all
+            patches, those of other pictures under a mask.
+        other_patches: of those other pictures.
+        padding_patches: that fill a picture up to the largest of its prompt: made tokens, and then left out.
         window: side, in tokens, of the windows that some layers look within; None without any.
         per_window_pair: FLOPs of one pair within a window, in those layers; `per_pair` is then of the others alone.
         window_pairs: pairs within windows.
@@ -32,6 +36,9 @@ class TowerCosts:
     per_pair: int
     fixed: int = 0
     patches_per_token: int | None = None
+    one_sequence: bool = False
+    other_patches: int = 0
+    padding_patches: int = 0
     window: int | None = None
     per_window_pair: int = 0
     window_pairs: int = 0
@@ -103,8 +110,8 @@ class ModelCosts:
         vision: of the tower, on a picture as the model was trained.
         projector_per_token: FLOPs of one vision token in the projector.
         llm: of the LLM.
-        added_per_token: FLOPs of one kept vision token in making what is added behind layers of the LLM.
-        added_layers: behind how many.
+        added_per_token: FLOPs of one kept vision token in making what is added after layers of the LLM.
+        added_layers: after how many.
     """
 
     vision: TowerCosts

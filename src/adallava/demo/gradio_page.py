@@ -1,9 +1,11 @@
 """The page: Gradio's components, and which of them asks the model for what. Of this room it alone knows Gradio."""
 
+import atexit
 import os
 from functools import partial
 from html import escape
 from pathlib import Path
+from shutil import rmtree
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
@@ -204,6 +206,7 @@ def _layers_slider(gr: Any, served: ServedModel, scheduler: str) -> Any:
 def _save_examples() -> list[tuple[list[str], str]]:
     """Return examples as the page takes them: files, and a question."""
     folder, saved = Path(mkdtemp(prefix="adallava-demo-")), []
+    atexit.register(rmtree, folder, ignore_errors=True)
     for number, (picture, question) in enumerate(example_scenes()):
         path = folder / f"example-{number}.png"
         picture.save(path)

@@ -161,7 +161,7 @@ class AnswerCell:
         task: cells are compared within a task only;
         setup: and within one of these: what else they were answered with, where that is not the same in all, such as
             the model.
-        method: as asked for, with `/<scheduler>@<latency>` behind it where layers are left out; None if the file does
+        method: as asked for, with `/<scheduler>@<latency>` after it where layers are left out; None if the file does
             not say.
         budget: as asked for, or None.
         full: True if all N tokens were asked for, None if that is not known.
@@ -229,7 +229,7 @@ class AnswerCell:
 
 
 class _Answered(Sequence[Answer]):
-    """Those of a sequence that did not fail, read anew each time."""
+    """Those of a sequence that did not fail, read again each time."""
 
     def __init__(self, answers: Sequence[Answer]) -> None:
         self._answers = answers

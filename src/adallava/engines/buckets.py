@@ -4,7 +4,7 @@ SMALLEST = 16
 """Tokens. A matrix product on a GPU works on rows by tiles of at least as many."""
 
 CAPACITY_STEP = 256
-"""Columns. What lies behind a sample's tokens is read and masked in each decoded token: 256 columns of a 7B model are
+"""Columns. What lies after a sample's tokens is read and masked in each decoded token: 256 columns of a 7B model are
 134 MB, 0.03 ms of an H200."""
 
 

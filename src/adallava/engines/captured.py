@@ -4,7 +4,7 @@
                       (padded on the right                     ▲            │
                        to a bucket)                            └────────────┘
 
-A prompt is padded behind its last token, where causal attention reads nothing. Greedy tokens are chosen on the device.
+A prompt is padded after its last token, where causal attention reads nothing. Greedy tokens are chosen on the device.
 """
 
 from collections import OrderedDict

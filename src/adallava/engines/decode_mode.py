@@ -18,7 +18,7 @@ class DecodeMode:
     Attributes:
         max_new_tokens: of an answer at most.
         ends: ids that end an answer.
-        padding: the id behind its end.
+        padding: the id after its end.
         sampling: transformers' names of what shapes the distribution that is drawn from; None to decode greedily.
     """
 

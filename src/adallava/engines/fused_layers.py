@@ -22,7 +22,7 @@ from adallava.families.layer_stack import LayerStack
 _SILU = ("SiLUActivation", "SiLU")
 
 _LIMITS: dict[str, Any] = {"recompile_limit": 1024, "accumulated_recompile_limit": 8192}
-"""Each shape is compiled anew, and there are as many as buckets and batch sizes; PyTorch would stop at eight."""
+"""Each shape is compiled again, and there are as many as buckets and batch sizes; PyTorch would stop at eight."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class FusedStack:
         self.weights = tuple(map(_joined_layer, stack.layers))
         weights = [weight for layer in self.weights for weight in layer.products()]
         self._one_row, self._kernels = one_row_kernels(weights, self.sizes), kernels_for(weights)
-        # Each shape is compiled anew, none is made general: a graph holds one shape.
+        # Each shape is compiled again, none is made general: a graph holds one shape.
         prompt = run_fused_layer
         token = run_fused_layer
         if compiles:
@@ -219,7 +219,7 @@ def _quantized_as_views(weights: Sequence[Any]) -> Tensor:
 
 
 def _held_together(parameters: Sequence[Tensor]) -> Tensor | None:
-    """Return the tensor that parameters are views of, one behind the other, if they were joined before."""
+    """Return the tensor that parameters are views of, one after the other, if they were joined before."""
     first = parameters[0].detach()
     place = first.storage_offset()
     for parameter in parameters:

@@ -18,7 +18,7 @@ class GraphStore:
 
     The first time, work runs as it is: that warms up what it calls, and a shape that never comes again costs no
     capture. The second time it is captured; from then on it is replayed. All graphs share one pool of memory, since
-    one runs at a time and nothing that lies in the pool is read behind its own graph.
+    one runs at a time and nothing that lies in the pool is read after its own graph.
     """
 
     def __init__(self, *, captures: bool, most_graphs: int = MOST_GRAPHS) -> None:
@@ -136,7 +136,7 @@ def kept_state(device: torch.device) -> Iterator[None]:
 
 
 def chosen_kernels() -> Any:
-    """Return a context without cuDNN's attention, which plans anew for each new length (about 80 ms on an H200)."""
+    """Return a context without cuDNN's attention, which plans again for each new length (about 80 ms on an H200)."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])

@@ -1,7 +1,7 @@
 """Passes of the LLM with tokens dropped between its layers: each layer a graph, and the method between them as it is.
 
     layers 0, 1     p p p p p p p p | a a a        8 columns of the prompt
-    layers 2, 3 …   p p p p . . . . | a a a        4 are left; what lies behind them is not read
+    layers 2, 3 …   p p p p . . . . | a a a        4 are left; what lies after them is not read
 
 An answer's keys and values lie in the same columns of every layer, whatever was dropped: only what may be read differs.
 """
@@ -28,7 +28,7 @@ class Stages:
 
     Attributes:
         starts: the first layer of each.
-        compact: whether positions are counted anew in each.
+        compact: whether positions are counted again in each.
     """
 
     starts: tuple[int, ...]

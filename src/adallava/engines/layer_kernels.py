@@ -67,7 +67,7 @@ class LayerKernels(NamedTuple):
     """How the steps are run.
 
     Attributes:
-        normed: the norm of hidden states, times a weight: queries, keys and values, one behind the other.
+        normed: the norm of hidden states, times a weight: queries, keys and values, one after the other.
         attend: turns and keeps them, and returns what the queries read, [B, S, heads * head width].
         added: a product with a weight, to which a residual is added.
         gated: the norm of hidden states, times two weights: the first through SiLU, times the second.

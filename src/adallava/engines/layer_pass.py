@@ -81,7 +81,7 @@ def prefill(stack: Stack, seat: Seat, length: int, segment: Segment, *, hides: b
         length: S, a bucket.
         segment: what to run.
         hides: whether `Seat.hidden` names any token: then attention needs a mask.
-        adds: whether `Seat.added` is added behind the first layers.
+        adds: whether `Seat.added` is added after the first layers.
         pick: who chooses the first token.
     """
     if segment.enter:
@@ -129,7 +129,7 @@ def leave(stack: Stack, seat: Seat, states: Tensor, pick: Pick) -> None:
 
 
 def take_token(seat: Seat, token: Tensor) -> None:
-    """Write the next token of each row, [B]; behind an answer's end, the padding."""
+    """Write the next token of each row, [B]; after an answer's end, the padding."""
     token = torch.where(seat.finished, seat.padding, token)
     seat.answers.index_copy_(1, seat.step, token.unsqueeze(1))
     seat.finished.logical_or_((token.unsqueeze(1) == seat.ends).any(dim=1))
@@ -166,7 +166,7 @@ def _put_down(seat: Seat, length: int, states: Tensor, tables: tuple[Tensor, Ten
 
 
 def _prompt_mask(seat: Seat, length: int, dtype: torch.dtype) -> Tensor:
-    """Return what is added to the scores, [B, 1, S, S]: no token reads one behind it, or a hidden one."""
+    """Return what is added to the scores, [B, 1, S, S]: no token reads one after it, or a hidden one."""
     columns = torch.arange(length, device=seat.hidden.device)
     causal = columns <= columns.unsqueeze(1)
     # Column 0 reads itself even if it is hidden: a row that reads nothing would be no number.

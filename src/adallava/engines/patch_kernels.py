@@ -1,7 +1,7 @@
 """The small steps of a tower's layers, each in one kernel: see `families/tower_kernels.py`, which says what they do.
 
-Pictures come in every size, and these take any number of patches without being compiled anew. torch.compile would do as
-well, but for one thing: it steps aside wherever something else looks on, as it does where a stage is captured.
+Images come in every size, and these take any number of patches without being compiled again. torch.compile would do as
+well, but it steps aside wherever something else looks on, as it does where a stage is captured.
 """
 
 import torch

@@ -59,7 +59,7 @@ class Engines:
         self._captured = None if self._room is None else CapturedEngine(self._room)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copied or pickled, begin anew with the model's copy: graphs and locks belong to one model in one process."""
+        """Copied or pickled, begin again with the model's copy: graphs and locks belong to one model in one process."""
         return type(self), (self._model, self._name)
 
     def _order(self) -> tuple[Engine, ...]:

@@ -25,7 +25,7 @@ def place_prompts(seat: Seat, prepared: Prepared, length: int, mode: DecodeMode)
     given = batch.position_ids if positions.dim() == 2 else batch.position_ids[-len(positions) :]
     hides = any(prompt.hidden_place is not None for prompt in layout.prompts)
     seat.hidden.zero_()
-    # Positions behind a prompt's end stay those of an earlier one: nothing is read there.
+    # Positions after a prompt's end stay those of an earlier one: nothing is read there.
     for row, count in enumerate(layout.lengths):
         embeds[row, :count].copy_(batch.inputs_embeds[row, columns - count :])
         positions[..., row, :count].copy_(given[..., row, columns - count :])
@@ -36,7 +36,7 @@ def place_prompts(seat: Seat, prepared: Prepared, length: int, mode: DecodeMode)
 
 
 def place_added(seat: Seat, prepared: Prepared, length: int) -> None:
-    """Write what is added behind the first layers: to the vision tokens, and nothing to the others."""
+    """Write what is added after the first layers: to the vision tokens, and nothing to the others."""
     slots = prepared.layout.vision_slots
     columns = slots.shape[1]
     for level, rows in prepared.added.items():

@@ -10,7 +10,7 @@ OFTEN = 3
 of each pass."""
 
 MOST_COUNTED = 4096
-"""Plans, of a scheduler that decides anew for every sample; those that came once or twice are forgotten then."""
+"""Plans, of a scheduler that decides again for every sample; those that came once or twice are forgotten then."""
 
 RunByLayer = Sequence[Sequence[bool]]
 """For each layer, the rows that run it."""
@@ -45,7 +45,7 @@ class Pieces:
 
 
 def cut(layers: tuple[LayerStep, ...], *, enter: bool, in_one: bool) -> list[Segment]:
-    """Return the segments of a pass, or of its rest behind a prefix.
+    """Return the segments of a pass, or of its rest after a prefix.
 
     Args:
         layers: to run.

@@ -68,7 +68,7 @@ class Room:
                 self.start_anew()
 
     def release(self) -> None:
-        """Give back what is held; the next call begins anew."""
+        """Give back what is held; the next call begins again."""
         with self.lock:
             self.store.clear()
             self.stages.clear()
@@ -103,7 +103,7 @@ class Room:
                 self.stack = stack if self.level != "compiled" else self._fused(stack)
             except UnsupportedModeError as error:
                 self.obstacle = str(error)
-        # Behind the joining of weights, which moves them. What stages read is looked at before them. An LLM's
+        # After the joining of weights, which moves them. What stages read is looked at before them. An LLM's
         # weights lie as they are, or as they were joined.
         llm = {id(module) for module in llm_of(self.model).modules()}
         llm -= {id(module) for module in self.model.get_input_embeddings().modules()}

@@ -34,13 +34,13 @@ class Seat:
         values: the same.
         embeds: [B * C * D], the prompts; see `embeds_of`.
         states: [B * C * D], between two segments of layers; see `states_of`.
-        added: [levels, B * C * D], what is added to a prompt's states behind some layers; see `added_of`.
+        added: [levels, B * C * D], what is added to a prompt's states after some layers; see `added_of`.
         tables: [2, R * B * C * head width], rotary cosines and sines between two segments; R may be 1 for these alone.
         positions: [R * B * C] int64, of the prompts.
         hidden: [B, C] bool, tokens of the prompt that no other token reads.
         readable: [B, C] bool, columns that a decoded token may read once they are written.
         stage_readable: [stages, B, C] bool, the same in each stage of a method inside the LLM.
-        stage_shifts: [stages, B] int64, by how much positions are smaller there, where they are counted anew.
+        stage_shifts: [stages, B] int64, by how much positions are smaller there, where they are counted again.
         last: [B] int64, the column of each prompt's last token.
         active: [L, B] bool, the rows that each layer runs for, where they differ.
         token: [B, 1] int64, the newest of each answer.
@@ -50,7 +50,7 @@ class Seat:
         answers: [B, C] int64.
         finished: [B] bool.
         ends: [E] int64, ids that end an answer; -1 for none.
-        padding: [1] int64, the id behind an answer's end.
+        padding: [1] int64, the id after an answer's end.
         logits: [B, V] float32, of the newest token.
     """
 
@@ -96,7 +96,7 @@ class Seat:
         return self._first(self.states, length)
 
     def added_of(self, level: int, length: int) -> Tensor:
-        """Return the place of what is added behind one layer, [B, S, D]."""
+        """Return the place of what is added after one layer, [B, S, D]."""
         return self._first(self.added[level], length)
 
     def tables_of(self, length: int) -> tuple[Tensor, Tensor]:

@@ -113,7 +113,7 @@ def sizes_of(pictures: PictureInputs) -> list[tuple[int, int]]:
 
 
 def tiles_of(pictures: PictureInputs, counts: Sequence[int]) -> Tensor:
-    """Return the tiles of all pictures, [T, 3, H, W], without the padding behind each one's own.
+    """Return the tiles of all pictures, [T, 3, H, W], without the padding after each one's own.
 
     Args:
         pictures: [P, tiles, 3, H, W].

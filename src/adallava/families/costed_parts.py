@@ -30,8 +30,9 @@ class CostedParts:
         layers: the LLM's decoder layers, those that stand for others and those that pass on.
         output: the LLM's output layer.
         positions: modules that make tables of rotary positions, which are not counted.
-        adders: each reads what the projector does, and makes what is added behind one layer of the LLM.
+        adders: each reads what the projector does, and makes what is added after one layer of the LLM.
         patches_per_token: of a tower that sees each picture at its own size; None of others.
+        one_sequence: whether such a tower compares the patches of all pictures, under a mask.
         window: side of the windows, in tokens, that some of the tower's layers look within.
         windowed_layers: how many, of layers that are alike.
     """
@@ -49,6 +50,7 @@ class CostedParts:
     positions: Sequence[nn.Module]
     adders: Sequence[nn.Module] = ()
     patches_per_token: int | None = None
+    one_sequence: bool = False
     window: int | None = None
     windowed_layers: int = 0
 

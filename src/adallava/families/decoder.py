@@ -39,7 +39,7 @@ _KNOWN_LAYERS = (
     *("Qwen2", "Qwen2Moe", "Qwen3", "Qwen3Moe"),
     *("Qwen2VL", "Qwen2_5_VL", "Qwen3VLText", "Qwen3VLMoeText"),
 )
-"""Classes of decoder layers, without `DecoderLayer` behind them, which take and return one hidden state, and whose
+"""Classes of decoder layers, without `DecoderLayer` after them, which take and return one hidden state, and whose
 queries and keys are as `layer_attention` makes them."""
 
 LANGUAGE_MODEL = ("model", "language_model", "layers")
@@ -194,7 +194,7 @@ class StockDecoder:
         return key_norms(self._llm.layers[layer], hidden, position_embeddings)
 
     def last_norm(self, hidden: Tensor) -> Tensor:
-        """Return hidden states behind the norm that follows the last layer, of the same shape."""
+        """Return hidden states after the norm that follows the last layer, of the same shape."""
         normed: Tensor = self._llm.norm(hidden)
         return normed
 

@@ -18,7 +18,7 @@ class VisionFeatures:
     """The tower's output for I images.
 
     Attributes:
-        features: [I, N, C] contiguous, the patches, before the projector; N of the largest image, what is behind an
+        features: [I, N, C] contiguous, the patches, before the projector; N of the largest image, what is after an
             image's own N is never read.
         budget_features: [I, C], the output at the budget token, if one went in.
         attention_received: [I, N, A] float32 contiguous, of the A kinds that were asked for; see `ReadsAttention`.
@@ -26,7 +26,7 @@ class VisionFeatures:
         last_layer: of the tower's last layer, if asked for.
         unprojected: what the stock projector reads, laid out in memory as the stock model does; see `project_all`.
             None where the tower was not run as the stock model runs it.
-        levels: what is added behind layers of the LLM is made from, [I, N, C] by layer; see `AddsRows`.
+        levels: what is added after layers of the LLM is made from, [I, N, C] by layer; see `AddsRows`.
     """
 
     features: Tensor
@@ -222,7 +222,7 @@ class DecoderLayers(Protocol):
         ...
 
     def last_norm(self, hidden: Tensor) -> Tensor:
-        """Return hidden states behind the norm that follows the last layer."""
+        """Return hidden states after the norm that follows the last layer."""
         ...
 
     def attention_shares(self, layer: int, hidden: Tensor, position_ids: Tensor, mask: Tensor, rows: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
     SigLIP ──▶ 4096 patches ──▶ means of 4 x 4 ──▶ 256 features ──▶ norm and product ──▶ 256 tokens
                                                    methods choose here
 
-A token is a mean of 16 patches, and so is what a method reads of a layer of the tower. The projector behind it treats
+A token is a mean of 16 patches, and so is what a method reads of a layer of the tower. The projector after it treats
 each token alone and reads kept ones only. A picture cut further by pan-and-scan is several images, which the prompt
 says in words between them. Which tokens are a picture's is a companion (`token_type_ids`): a run of them is one block
 whose tokens all see each other, so that two pictures without text between would be one, here as in the stock model.

@@ -9,8 +9,8 @@ several runs, in another order than its grid (`placeholder_orders`). How a pictu
 prompt alone: `with_prompts` reads it there, off the runs and the token that closes them. A picture that is not cut is
 its whole.
 
-Squares of `scale_factor` patches side by side are one token (pixel shuffle), and methods choose behind that; a key is
-the mean of its patches'. The projector behind it treats each token alone, and reads kept ones only.
+Squares of `scale_factor` patches side by side are one token (pixel shuffle), and methods choose after that; a key is
+the mean of its patches'. The projector after it treats each token alone, and reads kept ones only.
 """
 
 import math
@@ -138,7 +138,7 @@ class Idefics3Family(StockParts):
         return tuple(piece.num_tiles for piece in self._pieces(pictures))
 
     def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
-        """Return the last image of each picture: behind its tiles, if it was cut."""
+        """Return the last image of each picture: after its tiles, if it was cut."""
         ends = accumulate(2 if down else 1 for _, down, _ in pictures.beside[_CUTS].tolist())
         return tuple(end - 1 for end in ends)
 
@@ -337,7 +337,7 @@ def _cuts(ids: Sequence[int], image_token_id: int, sample: int) -> list[tuple[in
     or the whole; `x …` with one more `x` in it, another picture.
 
     Raises:
-        InputError: if runs make no rows of equal length with a whole behind them.
+        InputError: if runs make no rows of equal length with a whole after them.
     """
     gaps = _gaps(ids, image_token_id)
     if not gaps:
@@ -363,7 +363,7 @@ def _cuts(ids: Sequence[int], image_token_id: int, sample: int) -> list[tuple[in
 
 
 def _gaps(ids: Sequence[int], image_token_id: int) -> list[list[int]]:
-    """Return the ids behind each run of placeholders, up to the next run or the end."""
+    """Return the ids after each run of placeholders, up to the next run or the end."""
     gaps: list[list[int]] = []
     for place, token in enumerate(ids):
         if token == image_token_id and (place == 0 or ids[place - 1] != image_token_id):

@@ -246,7 +246,7 @@ class CellLayer(TowerLayer):
 
 
 class _Block:
-    """An InternVL tower's layer by the names of CLIP's: its norm, and projections with the norms behind them."""
+    """An InternVL tower's layer by the names of CLIP's: its norm, and projections with the norms after them."""
 
     def __init__(self, block: Any) -> None:
         self.layer_norm1 = block.layernorm_before

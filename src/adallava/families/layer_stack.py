@@ -30,7 +30,7 @@ class LayerStack:
         rotary: hidden states and positions [R, B, S] to cosines and sines, [T, B, S, head width] each; where R or T is
             1, without that axis.
         layers: the decoder layers.
-        norm: behind the last layer.
+        norm: after the last layer.
         head: hidden states to logits, [..., V].
         cache_name: what the layers call their cache.
         kv_heads: of a layer.
@@ -38,7 +38,7 @@ class LayerStack:
         position_rows: R.
         table_rows: T: whether layers themselves choose among several rows of tables.
         sections: columns of half a head that each row of positions turns; none where there is one row.
-        added_levels: first layers behind which rows are added to a prompt's states.
+        added_levels: first layers after which rows are added to a prompt's states.
     """
 
     embed: nn.Module

@@ -55,7 +55,7 @@ class LlavaFamily(LlavaParts):
         return self._run_tower(pictures.pixel_values, needs, asked)
 
     def encode_with_token(self, pictures: PictureInputs, budget_token: Tensor) -> VisionFeatures:
-        """Run the tower with one more token behind the patches; see `ReadsBudgetToken`.
+        """Run the tower with one more token after the patches; see `ReadsBudgetToken`.
 
         Args:
             pictures: [I, 3, H, W].

@@ -7,7 +7,7 @@ Only here transformers' LlavaNext modules are known.
 
 Both are images of their own to all that follows: a grid of tokens in one run of placeholders. A row's end, ¶, is a
 token like any other, as in DivPrune's code: it is counted in N, may be kept or not, and K = N is the stock model. To a
-method it looks like a patch of zeros; behind the projector it is the model's `image_newline`.
+method it looks like a patch of zeros; after the projector it is the model's `image_newline`.
 """
 
 import itertools
@@ -107,7 +107,7 @@ class LlavaNextFamily(LlavaParts):
         places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
         spans = _spans(tilings)
         marked = torch.nn.functional.pad(tower.features.flatten(0, 1), (0, 1, 0, 2))
-        marked[-2, -1] = 1  # The row's end; behind it stands what is behind an image's own tokens.
+        marked[-2, -1] = 1  # The row's end; after it stands what is after an image's own tokens.
         return TiledFeatures(
             marked[places],
             unprojected=tower.unprojected,
@@ -144,7 +144,7 @@ class LlavaNextFamily(LlavaParts):
 def _places(tilings: Sequence[Tiling], side: int) -> Tensor:
     """Return, for each image's tokens, the row of the tower's flattened output, [I, N of the largest] int64.
 
-    Behind the rows of all tiles come two more: a row's end, and nothing.
+    After the rows of all tiles come two more: a row's end, and nothing.
     """
     per_tile = side * side
     total = per_tile * sum(tiling.num_tiles for tiling in tilings)

@@ -5,7 +5,7 @@
     several in a prompt       ──▶ the whole, padded  27 x 27 tokens           one image
                               └─▶ ¶                  1 x 1                    one image of a single token
 
-Tiles of more than `anyres_max_9` wholes together are interpolated to as many, and that is done behind the projector: a
+Tiles of more than `anyres_max_9` wholes together are interpolated to as many, and that is done after the projector: a
 token is then a mixture of what up to four patches became, which no feature before the projector is. So tower and
 projector run over every patch, and what methods choose from is what the LLM would read, ¶ (`image_newline`) among it.
 The stock model's own function packs the tokens, and what a method reads of a layer of the tower along with them.
@@ -222,7 +222,7 @@ class _Packing:
     whole: int
 
     def packed(self, patches: Tensor, end: Tensor) -> Tensor:
-        """Return tokens by image, [I, N of the largest, C], zeros behind an image's own.
+        """Return tokens by image, [I, N of the largest, C], zeros after an image's own.
 
         Args:
             patches: [T, n, C] of all tiles.
@@ -291,7 +291,7 @@ class PackedLayer(TowerLayer):
 
 
 class _Projected(nn.Module):
-    """A tower with the projector behind it: what each picture passes, whatever is kept of it."""
+    """A tower with the projector after it: what each picture passes, whatever is kept of it."""
 
     def __init__(self, tower: Any, projector: Any) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adallava.errors import UnsupportedModeError
 from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
@@ -13,6 +14,8 @@ from adallava.families.stock_parts import StockParts
 from adallava.families.tower_layer import received_in_layers, tower_layer
 from adallava.families.tower_parts import num_leading_tokens, provided
 from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
+
+_OF_ANY_SIZE = ("pixtral",)
 
 
 class LlavaParts(StockParts):
@@ -27,6 +30,12 @@ class LlavaParts(StockParts):
                 has no row among the embeddings.
         """
         super().__init__(model)
+        tower = model.config.vision_config.model_type
+        if tower in _OF_ANY_SIZE:
+            raise UnsupportedModeError(
+                f"its {tower!r} tower takes pictures at their own size, and models of type {model.config.model_type!r} "
+                "are driven with pictures of one size alone"
+            )
         self._layers = _feature_layers(model.config)
         self._shape = _tower_shape(model.config, len(self._layers), self._tower)
 

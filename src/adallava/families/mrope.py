@@ -1,10 +1,10 @@
 """Positions of several rows (M-RoPE): text counts in all of them alike, an image's tokens by frame, row and column.
 
 prompt              t   I   I   I   I   I   I   t        an image of 2 x 3 tokens
-frame               0   1   1   1   1   1   1   4        text goes on behind the longest side
+frame               0   1   1   1   1   1   1   4        text goes on after the longest side
 row                 0   1   1   1   2   2   2   4
 column              0   1   2   3   1   2   3   4
-kept 0, 5, counted anew: two rows and two columns are left
+kept 0, 5, counted again: two rows and two columns are left
 frame               0   1                   1   3
 row                 0   1                   2   3
 column              0   1                   2   3
@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 
 def recounted(rows: Tensor, images: Tensor, steps: Tensor) -> Tensor:
-    """Return positions counted anew over what is left, by the rule by which they were counted; [R, B, S].
+    """Return positions counted again over what is left, by the rule by which they were counted; [R, B, S].
 
-    An image's rows and columns that are left become neighbors, and text goes on behind the longest side. Of all tokens,
+    An image's rows and columns that are left become neighbors, and text goes on after the longest side. Of all tokens,
     they are what they were. Waits for nothing.
 
     Args:
@@ -32,7 +32,7 @@ def recounted(rows: Tensor, images: Tensor, steps: Tensor) -> Tensor:
     ranks, sides = _ranks(rows, number)
     advance = torch.where(is_vision, sides * begins, steps)
     before = advance.cumsum(dim=1) - advance
-    # Behind an image's first token, what is before is the image itself.
+    # After an image's first token, what is before is the image itself.
     starts = torch.where(begins, before, before - sides)
     return torch.where(is_vision, starts + ranks, before)
 

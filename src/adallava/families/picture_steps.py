@@ -9,12 +9,12 @@ from adallava.families.transformers_internals import pil_llava_processor_class
 _PADDING = "LlavaImageProcessor"
 _TILING = "LlavaNextImageProcessor"
 _KNOWN = frozenset(("CLIPImageProcessor", _PADDING, _TILING, "SiglipImageProcessor"))
-"""Seen in transformers 5.17, 5.23 and 5.24. `Pil` behind the name is the same without torchvision."""
+"""Seen in transformers 5.17, 5.23 and 5.24. `Pil` after the name is the same without torchvision."""
 
 _SQUEEZING = frozenset(
     (
         *("Gemma3ImageProcessor", "GotOcr2ImageProcessor", "Idefics3ImageProcessor", "LlavaOnevisionImageProcessor"),
-        *("Qwen2VLImageProcessor", "SmolVLMImageProcessor"),
+        *("PixtralImageProcessor", "Qwen2VLImageProcessor", "SmolVLMImageProcessor"),
     )
 )
 """They change a picture's sides to fixed lengths, to whole tiles or whole tokens, and cut nothing off."""

@@ -26,7 +26,7 @@ class Qwen3VLFamily(QwenVLParts):
         return self._visual.deepstack_merger_list[self._side_order[level]]
 
     def side_rows(self, level: int, features: Tensor) -> Tensor:
-        """Return what is added behind layer `level` of the LLM, [I, K, D]; see `AddsRows`."""
+        """Return what is added after layer `level` of the LLM, [I, K, D]; see `AddsRows`."""
         return self._merged(self._side_merger(level), features)
 
     def all_side_rows(self, vision: VisionFeatures) -> Mapping[int, Tensor]:

@@ -235,7 +235,7 @@ class QwenVLParts(StockParts):
     def _received(
         self, entered: "Sequence[_BlockReader]", order: Tensor, places: Tensor, grids: Sequence[tuple[int, int]]
     ) -> Tensor:
-        """Return what each token receives of attention in some layers, [I, N, A] float32, 0 behind an image's own."""
+        """Return what each token receives of attention in some layers, [I, N, A] float32, 0 after an image's own."""
         unit, columns = self._merge**2, []
         for block in entered:
             tables = [block.hidden, *block.tables]
@@ -267,7 +267,7 @@ class QwenVLParts(StockParts):
 
     @property
     def _side_order(self) -> Sequence[int]:
-        """Which of the tower's further mergers run, in their order: of what is added behind layers of the LLM."""
+        """Which of the tower's further mergers run, in their order: of what is added after layers of the LLM."""
         return ()
 
     def companions(
@@ -294,7 +294,7 @@ class QwenVLParts(StockParts):
         return {"position_ids": rows}
 
     def recounted(self, rows: Tensor, images: Tensor, steps: Tensor) -> Tensor:
-        """Return positions counted anew, [3, B, Lc]; see `mrope.recounted`."""
+        """Return positions counted again, [3, B, Lc]; see `mrope.recounted`."""
         return recounted(rows, images, steps)
 
     @staticmethod
@@ -383,7 +383,7 @@ def _sizes(pictures: PictureInputs) -> list[tuple[int, int, int]]:
 
 
 def _places(counts: Sequence[int]) -> Tensor:
-    """Return the places of each image's tokens among those of all, [I, most] int64; the last's again behind them."""
+    """Return the places of each image's tokens among those of all, [I, most] int64; the last's again after them."""
     first, rows = 0, []
     for count in counts:
         rows.append(first + torch.arange(max(counts)).clamp_max(count - 1))

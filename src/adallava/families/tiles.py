@@ -10,7 +10,7 @@ from adallava.families.family_contract import VisionFeatures
 from adallava.selection.selector_contract import TowerLayer
 
 Span = tuple[int, int]
-"""(first, behind the last) of the tiles that an image is joined from."""
+"""(first, after the last) of the tiles that an image is joined from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class TiledFeatures(VisionFeatures):
     """Features laid out by images.
 
     Attributes:
-        places: [I, N of the largest] int64, the row of the tower's flattened output that each token is. Behind the rows
+        places: [I, N of the largest] int64, the row of the tower's flattened output that each token is. After the rows
             of all tiles come two more: a row's end, and nothing.
     """
 
@@ -59,7 +59,7 @@ class TiledLayer(TowerLayer):
         per_tile = super().patch_keys.shape[1]
         total, own = len(self.keys) * per_tile, (last - first) * per_tile
         places = self.places[image : image + 1, :num_tokens]
-        # Behind the rows of all tiles stand a row's end and nothing: behind those of its own, then.
+        # After the rows of all tiles stand a row's end and nothing: after those of its own, then.
         places = torch.where(places < total, places - first * per_tile, places - total + own)
         query = None if self.cls_query is None else self.cls_query[first:last].clone()
         return replace(
@@ -68,5 +68,5 @@ class TiledLayer(TowerLayer):
 
 
 def at_places(table: Tensor, places: Tensor) -> Tensor:
-    """Return the rows at `places`, [I, N, …], of a table over tiles, [tiles, n, …], with two rows of zeros behind."""
+    """Return the rows at `places`, [I, N, …], of a table over tiles, [tiles, n, …], with two rows of zeros after."""
     return torch.nn.functional.pad(table.flatten(0, 1), (0, 0, 0, 2))[places]

@@ -160,7 +160,7 @@ def _padded_width(down: Tensor) -> int:
 
 
 def _wider(linear: nn.Linear, hidden: Tensor, width: int) -> Tensor:
-    """Return a product with the rows of padding behind its weight, [S, width]."""
+    """Return a product with the rows of padding after its weight, [S, width]."""
     weight, bias = linear.weight, linear.bias
     padded = None if bias is None else bias.as_strided((width,), (1,))
     return F.linear(hidden, weight.as_strided((width, weight.shape[1]), weight.stride()), padded)

@@ -114,10 +114,26 @@ def rotary_attention_to_patches(block: Any, states: Tensor, tables: Sequence[Ten
     attention, width = block.attn, states.shape[-1]
     joined, bias = attention.qkv.weight[: 2 * width], attention.qkv.bias
     flat = F.linear(block.norm1(states), joined, None if bias is None else bias[: 2 * width])
-    by_heads = flat.float().view(len(states), 2, int(attention.num_heads), -1).permute(1, 2, 0, 3)
+    queries, keys = flat.chunk(2, dim=1)
+    return mean_received_turned(queries, keys, int(attention.num_heads), tables)
+
+
+def mean_received_turned(queries: Tensor, keys: Tensor, num_heads: int, tables: Sequence[Tensor]) -> Tensor:
+    """Return `mean_received` of queries and keys that are still to be turned by their places, [S] float32.
+
+    Args:
+        queries: [S, C].
+        keys: [S, C].
+        num_heads: that they are of.
+        tables: cosines and sines, [S, head width] each.
+    """
+
+    def by_heads(flat: Tensor) -> Tensor:
+        return flat.float().reshape(1, len(flat), num_heads, -1).transpose(1, 2)
+
     cosines, sines = (table.float().unsqueeze(0) for table in tables)
-    queries, keys = rotate(by_heads[:1], by_heads[1:], cosines, sines)
-    return mean_received(queries[0], keys[0])
+    turned, compared = rotate(by_heads(queries), by_heads(keys), cosines, sines)
+    return mean_received(turned[0], compared[0])
 
 
 def mean_received(queries: Tensor, keys: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ are also the names of a checkpoint's weights. What stands here may move with any
 Imports are inside the functions, so that a module that moved is met by the probe, not by an import of this package.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from inspect import signature
@@ -92,7 +93,7 @@ def layer_mask(
 
     if padding_mask is not None and cache is not None:
         length, offset = cache.get_mask_sizes(hidden.shape[1], layer)
-        # What is written behind the prompt is real; slots of a static cache not yet written are in the future.
+        # What is written after the prompt is real; slots of a static cache not yet written are in the future.
         padding_mask = nn.functional.pad(padding_mask, (0, max(0, length + offset - padding_mask.shape[1])), value=1)
     make = masking_utils.create_causal_mask if window is None else masking_utils.create_sliding_window_causal_mask
     made: Tensor | None = make(
@@ -254,6 +255,28 @@ def without_videos(name: str) -> Any:
 
     PicturesAlone.__name__ = name
     return PicturesAlone
+
+
+def pixtral_processor_class() -> Any:
+    """Return transformers' `PixtralProcessor`, also where torchvision is not there.
+
+    Its module takes one function, which tells a picture's size, from the image processor that needs torchvision; the
+    one on PIL has the same.
+    """
+    import transformers
+    from transformers.utils import is_torchvision_available
+
+    if is_torchvision_available():
+        return transformers.PixtralProcessor
+    from transformers.models.pixtral import image_processing_pil_pixtral
+
+    asked = image_processing_pil_pixtral.__name__.replace("_pil", "")
+    sys.modules[asked] = image_processing_pil_pixtral
+    try:
+        from transformers.models.pixtral.processing_pixtral import PixtralProcessor
+    finally:
+        del sys.modules[asked]
+    return PixtralProcessor
 
 
 def picture_processor(**options: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin anew: the next reading covers what comes from now on."""
+    """Begin again: the next reading covers what comes from now on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:

@@ -2,7 +2,7 @@
 
     a budget of 0.25, images of 16 and 72 tokens   88 tokens, asked 22: 4 and 18 kept
     a method that keeps whole squares              4 and 16 kept, still 22 asked
-    a latency of 0.5, 8 layers, a prefix of 2      2 of the 6 layers behind it
+    a latency of 0.5, 8 layers, a prefix of 2      2 of the 6 layers after it
 
 Tokens and layers, as shares and as numbers, are the kinds there are (`adallava.budget`). Another kind is resolved here,
 and nowhere else.
@@ -104,7 +104,7 @@ def run_everything(latencies: Sequence[Latency], num_layers: int) -> bool:
 
 
 def allocate_units(latencies: Sequence[Latency], units: Units) -> tuple[int, ...]:
-    """Return how many units of the LLM behind its prefix run for each sample.
+    """Return how many units of the LLM after its prefix run for each sample.
 
     Raises:
         BudgetError: for less than the prefix, with the least that can be given.

@@ -30,7 +30,7 @@ class ChosenRows:
     Attributes:
         embeds: [I, Kmax, D]; rows past an image's K are never read.
         selection: which tokens they are.
-        added: what is added to their states behind layers of the LLM, [I, Kmax, D] by layer.
+        added: what is added to their states after layers of the LLM, [I, Kmax, D] by layer.
     """
 
     embeds: Tensor
@@ -90,7 +90,7 @@ def choose_rows(
 def _added(
     family: Family, vision: VisionFeatures, selection: Selection, layout: Layout, stages: Stages
 ) -> Mapping[int, Tensor]:
-    """Return what is added to the kept tokens' states behind layers of the LLM, [I, Kmax, D] by layer."""
+    """Return what is added to the kept tokens' states after layers of the LLM, [I, Kmax, D] by layer."""
     if not vision.levels:
         return {}
     family_adds = side_rows(family)

@@ -13,7 +13,7 @@ from adallava.errors import InputError
 class StageClock:
     """Milliseconds by part. On CUDA it records events, and waits for them only when it is read.
 
-    One clock may time many calls, one after the other: each call starts it anew.
+    One clock may time many calls, one after the other: each call starts it again.
     """
 
     def __init__(self, device: str | torch.device = "cpu") -> None:

@@ -32,9 +32,9 @@ class _Reading:
 
     Attributes:
         stage: number of it.
-        columns: [B, S'] int64, which of the tokens that entered are left; None behind the prompts, where one token of
+        columns: [B, S'] int64, which of the tokens that entered are left; None after the prompts, where one token of
             each row runs.
-        counted: positions of the tokens that are left, counted anew, [B, S'] or [R, B, S']; None where they are kept.
+        counted: positions of the tokens that are left, counted again, [B, S'] or [R, B, S']; None where they are kept.
         made: mask, rotary tables and positions, by the kind of a layer: made when the first of a kind asks.
     """
 
@@ -55,7 +55,7 @@ class _Scored:
 class LayerDrops:
     """Drops vision tokens between layers, in the first pass; in later passes, gives each layer its own mask.
 
-    A layer behind a drop has fewer keys and values than the first one, from whose length transformers makes the mask
+    A layer after a drop has fewer keys and values than the first one, from whose length transformers makes the mask
     of all. Beams and several returns repeat a sample's rows; they are equal in the first pass, so that one of them
     decides for all.
     """
@@ -105,7 +105,7 @@ class LayerDrops:
 
     @property
     def last_layer(self) -> int:
-        """The first layer behind the last drop."""
+        """The first layer after the last drop."""
         return max(self._drops, default=0)
 
     @property
@@ -123,7 +123,7 @@ class LayerDrops:
         return Selection(self._patches, counts, scores=self._scores, within=self._within) if counts else None
 
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
-        """Run one layer, with the drop before or behind it. See `AroundLayer`."""
+        """Run one layer, with the drop before or after it. See `AroundLayer`."""
         hidden = self.enter(index, hidden, inputs)
         read = self._read(index, hidden, inputs)
         following = None if self._prefilled else self._drops.get(index + 1)
@@ -224,7 +224,7 @@ class LayerDrops:
         return left.repeat_interleave(repeats, dim=0)
 
     def _counted(self, stage: int) -> Tensor | None:
-        """Return positions counted anew over what is left, and note how much lower an answer goes on from there.
+        """Return positions counted again over what is left, and note how much lower an answer goes on from there.
 
         Padded on the left, as `generate` is, each prompt ends in the last column, in text, all of whose rows are alike.
         """

@@ -59,10 +59,10 @@ class DropPlan:
         num_layers: of the LLM.
         stages: one more than there are drops.
         drops: those that drop anything, layers ascending.
-        text_columns: [I, T] int64, original columns of the question's tokens behind each image, right-padded.
+        text_columns: [I, T] int64, original columns of the question's tokens after each image, right-padded.
         text_mask: [I, T] bool, which of `text_columns` hold a token.
         sample_of_image: [I] int64.
-        text_counts: text tokens behind each image of each sample.
+        text_counts: text tokens after each image of each sample.
     """
 
     num_layers: int
@@ -101,11 +101,11 @@ def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> Drop
 
     Args:
         selector: the method.
-        layout: of the batch behind the last drop, K tokens for each image, on the host.
+        layout: of the batch after the last drop, K tokens for each image, on the host.
         num_layers: of the LLM.
 
     Raises:
-        InputError: for an image with no text behind it: there is no one to judge it.
+        InputError: for an image with no text after it: there is no one to judge it.
         UnsupportedModeError: for an LLM with too few layers.
         AdallavaError: for a schedule against the contract.
     """
@@ -166,7 +166,7 @@ def _by_prompt(prompts: Sequence[PromptPlan], image_counts: Sequence[int]) -> li
 
 
 def _texts_behind_images(layout: Layout) -> list[_Columns]:
-    """Return the original columns of the question's tokens behind each image.
+    """Return the original columns of the question's tokens after each image.
 
     Raises:
         InputError: if there are none.
@@ -193,7 +193,7 @@ def _texts_behind_images(layout: Layout) -> list[_Columns]:
 
 
 def _padded(rows: Sequence[_Columns]) -> Tensor:
-    """Return rows of different lengths as one tensor, zeros behind each."""
+    """Return rows of different lengths as one tensor, zeros after each."""
     padded = np.zeros((len(rows), max((len(row) for row in rows), default=0)), dtype=np.int64)
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row

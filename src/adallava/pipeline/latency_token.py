@@ -1,7 +1,7 @@
 """The latency token's place in a batch: it is put into the prompt before anything is planned, as a token of text.
 
     prompt and answer, padded on the left        -  -  t  I  I  t  u  | a  b
-    with a free token, behind the prompt         -  -  t  I  I  t  u  ?  | a  b
+    with a free token, after the prompt         -  -  t  I  I  t  u  ?  | a  b
     with one that observes, `u` beforehand       -  -  t  I  I  t  u  u  | a  b
                                        hidden                      ^
     labels                                       -100 …           -100  a  b
@@ -142,7 +142,7 @@ def insert_latency_tokens(
         labels: [B, L] or None.
         wanted: for each sample, whether it gets a token.
         observing: put it before the prompt's last token (before its last images, if it ends with them) instead of
-            behind it.
+            after it.
         image_token_id: of the placeholders.
         pad_token_id: for a prompt without text.
 
@@ -179,7 +179,7 @@ def insert_latency_tokens(
 
 
 def _end_of_prompt(mask: Tensor, labels: Tensor) -> int:
-    """Return the column behind the last token of the prompt."""
+    """Return the column after the last token of the prompt."""
     learned = (labels != IGNORED_LABEL).nonzero()
     if len(learned):
         return int(learned[0])

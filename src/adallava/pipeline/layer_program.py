@@ -1,8 +1,8 @@
 """What happens around an LLM's layers in one call: one program, and whatever runs the layers takes it.
 
-    drops        tokens become fewer, before or behind a layer
+    drops        tokens become fewer, before or after a layer
     masks        layers read masks of their own, where kinds of layers differ and some are left out
-    additions    rows are added to tokens' states behind a layer, in the first pass
+    additions    rows are added to tokens' states after a layer, in the first pass
     skips        some rows of the batch leave a layer out, whole or in part
 
 Each step is around those below it: what is added belongs to the tokens that are left, also where the layer is left out.
@@ -33,7 +33,7 @@ class LayerStep(Protocol):
 
 
 class AddedRows:
-    """Adds rows to the states of vision tokens behind some layers, in the first pass; each layer's once a call.
+    """Adds rows to the states of vision tokens after some layers, in the first pass; each layer's once a call.
 
     Beams and several returns repeat a sample's rows.
     """
@@ -56,7 +56,7 @@ class AddedRows:
         self._left = left
 
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
-        """Run one layer, and add what comes behind it. See `AroundLayer`."""
+        """Run one layer, and add what comes after it. See `AroundLayer`."""
         hidden = layer(hidden, inputs)
         rows = self._rows.pop(index, None)
         if rows is None or len(rows) == 0:
@@ -73,7 +73,7 @@ class LayerProgram:
     Attributes:
         drops: of a method inside the LLM.
         masks: of a schedule, where layers are of several kinds.
-        additions: of a family that adds rows behind layers.
+        additions: of a family that adds rows after layers.
         skips: of a schedule.
     """
 
@@ -101,7 +101,7 @@ class LayerProgram:
         return decoder_of(family).view(self.around, None if self.skips is None else self.skips.reorder_cache)
 
     def view_until_chosen(self, family: Family) -> Any:
-        """Return a model that runs no layer behind the last drop: enough to learn what is kept."""
+        """Return a model that runs no layer after the last drop: enough to learn what is kept."""
         assert self.drops is not None
         drops = self.drops
 
@@ -113,7 +113,7 @@ class LayerProgram:
         return decoder_of(family).view(around)
 
     def view_until_decided(self, family: Family) -> Any:
-        """Return a model that runs no layer behind the prefix: enough to learn which layers are to run."""
+        """Return a model that runs no layer after the prefix: enough to learn which layers are to run."""
         assert self.skips is not None
         skips = self.skips
 

@@ -247,7 +247,7 @@ def _counted(prompts: Sequence[PromptPlan], width: int) -> Tensor:
 
 
 def _behind_hidden(prompts: Sequence[PromptPlan], width: int) -> Tensor:
-    """Return 1 at each token behind one that takes no position of its own, [B, L]."""
+    """Return 1 at each token after one that takes no position of its own, [B, L]."""
     behind = np.zeros((len(prompts), width), dtype=np.int64)
     for row, prompt in enumerate(prompts):
         if prompt.hidden_place is not None:
@@ -348,7 +348,7 @@ def _lay_out(
 
 
 def _image_columns(prompts: Sequence[PromptPlan]) -> Tensor:
-    """Return the original column of each image's tokens, [I, N of the largest], zeros behind them."""
+    """Return the original column of each image's tokens, [I, N of the largest], zeros after them."""
     rows = [prompt.columns[places] for prompt in prompts for places in prompt.image_places]
     return _pad_right(rows)[0] if rows else torch.zeros((0, 0), dtype=torch.int64)
 

@@ -15,7 +15,7 @@ from adallava.families.transformers_internals import holds_layer
 
 
 class OwnMasks:
-    """Gives layers their own masks in every pass behind the first: the state of one call."""
+    """Gives layers their own masks in every pass after the first: the state of one call."""
 
     def __init__(self, decoder: DecoderLayers, padding_mask: Tensor | None) -> None:
         """Start a call.

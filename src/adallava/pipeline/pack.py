@@ -24,7 +24,7 @@ from adallava.pipeline.layout import Layout
 from adallava.pipeline.read_prompts import IGNORED_LABEL
 
 Positions = Literal["original", "compact"]
-"""`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""
+"""`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted again."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ def _labels(labels: Tensor) -> Companion:
 
 
 def counted_positions(layout: Layout) -> Tensor:
-    """Return positions counted over what is left, [B, Lc]; a hidden token shares that of the token behind it."""
+    """Return positions counted over what is left, [B, Lc]; a hidden token shares that of the token after it."""
     return (layout.attention_mask.cumsum(dim=1) - layout.attention_mask).clamp_min(0)
 
 
 def compact_positions(family: Family, layout: Layout, kept_indices: Tensor | None) -> Tensor:
-    """Return the positions, counted anew, of what is left of prompts, [B, Lc], or [R, B, Lc] by the family's rule.
+    """Return the positions, counted again, of what is left of prompts, [B, Lc], or [R, B, Lc] by the family's rule.
 
     Args:
         family: the model.

@@ -35,7 +35,7 @@ class InsideCounts:
 
     Attributes:
         tokens_by_layer: vision tokens that each LLM layer reads.
-        text_behind_images: text tokens behind each image: those that may judge it.
+        text_behind_images: text tokens after each image: those that may judge it.
     """
 
     tokens_by_layer: tuple[int, ...]
@@ -56,7 +56,7 @@ class Prepared:
         whole_images: of each picture, the image that shows all of it.
         inside: what a method inside the LLM does with each sample; None for other methods.
         layers: what ran of the LLM for each sample, once it ran; None if all layers did for all samples.
-        added: what is added to the vision tokens' states behind layers of the LLM, [I, Kmax, D] by layer.
+        added: what is added to the vision tokens' states after layers of the LLM, [I, Kmax, D] by layer.
     """
 
     batch: CompactBatch

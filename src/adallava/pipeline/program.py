@@ -92,7 +92,7 @@ def prepare_run(
         BudgetError: for a latency below the prefix, or below 1.0 without a scheduler; for a budget that the method
             "full" cannot give.
         InputError: if prompts, images, labels, latencies and seeds do not fit together.
-        UnsupportedModeError: for a method inside the LLM that drops tokens behind the scheduler's prefix.
+        UnsupportedModeError: for a method inside the LLM that drops tokens after the scheduler's prefix.
     """
     before = partial(prepare_request, family, selector, language=language, vision=vision, clock=clock, stages=stages)
     units, unit_counts = _count_units(family, scheduler, request.latencies)
@@ -152,7 +152,7 @@ def program_of(prepared: Prepared) -> LayerProgram:
 
 
 def _additions(prepared: Prepared, drops: LayerDrops | None = None) -> AddedRows | None:
-    """Return what is added behind layers to the tokens that are left there; None for nothing."""
+    """Return what is added after layers to the tokens that are left there; None for nothing."""
     if not prepared.added:
         return None
     layout = prepared.layout
@@ -167,7 +167,7 @@ def _layout_at(run: LLMRun, units: Units) -> Layout:
     """Return the layout of what layer P reads.
 
     Raises:
-        UnsupportedModeError: if tokens are dropped there or behind it.
+        UnsupportedModeError: if tokens are dropped there or after it.
     """
     if run.inside is None:
         return run.prepared.layout

@@ -100,7 +100,7 @@ def on_host(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Columns, 
 
 
 def _answers(labels: Tensor | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Return True at each sample's first label and behind it."""
+    """Return True at each sample's first label and after it."""
     if labels is None:
         return np.zeros(shape, dtype=bool)
     begun: NDArray[np.bool_] = np.logical_or.accumulate(labels.cpu().numpy() != IGNORED_LABEL, axis=1)

@@ -23,8 +23,8 @@ class Standing:
         layout: of what is left, in order.
         columns: [B, S], of the full prompts; L for padding.
         places: [B, L + 1], where each column of the full prompts stands now; 0 for one that is gone, the last unread.
-        vision: [I, n], places of each image's tokens; behind an image's own, its first one's again.
-        text: [I, T], places of the text behind each image.
+        vision: [I, n], places of each image's tokens; after an image's own, its first one's again.
+        text: [I, T], places of the text after each image.
     """
 
     layout: Layout

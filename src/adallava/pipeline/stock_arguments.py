@@ -37,7 +37,7 @@ GENERATE_TAKEN = frozenset(
         *("begin_suppress_tokens", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty"),
         *("encoder_repetition_penalty", "encoder_no_repeat_ngram_size", "remove_invalid_values", "renormalize_logits"),
         *("watermarking_config", "guidance_scale", "negative_prompt_ids", "negative_prompt_attention_mask"),
-        # tokens; without effect behind a prompt are bos_token_id and decoder_start_token_id, as in the stock model
+        # tokens; without effect after a prompt are bos_token_id and decoder_start_token_id, as in the stock model
         *("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"),
         # what is returned, and how it is computed
         *("output_scores", "output_logits", "output_attentions", "output_hidden_states", "return_dict_in_generate"),

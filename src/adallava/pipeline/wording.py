@@ -19,7 +19,7 @@ class Wording:
     Attributes:
         tokenizer: the LLM's.
         prefix: what a prompt has before its question, images left out.
-        suffix: what it has behind it.
+        suffix: what it has after it.
     """
 
     tokenizer: Any

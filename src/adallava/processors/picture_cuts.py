@@ -113,7 +113,7 @@ def _squeezed(settings: Any) -> tuple[int, int]:
 
 
 def _resized(settings: Any, sides: tuple[int, int]) -> tuple[int, int]:
-    """Return (width, height) behind the resizing: of a fixed size, or with the shorter side of a fixed length."""
+    """Return (width, height) after the resizing: of a fixed size, or with the shorter side of a fixed length."""
     size = settings.size
     if not settings.do_resize:
         return sides
@@ -131,7 +131,7 @@ def _span(own_px: int, padded_px: int, shown_px: int, crop_px: int, patch_px: in
         padded_px: with its padding to a square, half of it in front.
         shown_px: of that, resized.
         crop_px: around the middle; more than `shown_px` is filled with black.
-        patch_px: of a patch; what is left over behind the last whole one is not seen.
+        patch_px: of a patch; what is left over after the last whole one is not seen.
     """
     start = (shown_px - crop_px) // 2
     end = start + crop_px // patch_px * patch_px

@@ -8,7 +8,7 @@ from adallava.records.estimates import Interval, PairedDifference, Record
 
 AlarmKind = Literal["answers-outside-task", "full-not-above-none", "full-not-above-majority"]
 """`answers-outside-task`: hardly a response is one of the task's answers, right or wrong; the others: the full-token
-model is not above what needs no picture."""
+model is not above what needs no image."""
 
 AlarmSeverity = Literal["alarm", "caution"]
 """`alarm`: no cell of the run may be called the highest; `caution`: too few samples to tell, but look at it."""
@@ -59,7 +59,7 @@ class MajorityBaseline(Record):
 
     @property
     def line(self) -> Interval:
-        """What a chart draws: the most that an answer can score without looking at the question's picture or words."""
+        """What a chart draws: the most that an answer can score without looking at the question's image or words."""
         return self.accuracy if self.accuracy_with_kinds is None else self.accuracy_with_kinds
 
     @property

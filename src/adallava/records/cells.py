@@ -12,7 +12,7 @@ NO_BUDGET = "none"
 """Stands for the budget of a method that ignores it: its cell is `<method>@none`."""
 
 COMPACT_SUFFIX = "+compact"
-"""Ends the id of a cell whose kept tokens are counted anew."""
+"""Ends the id of a cell whose kept tokens are counted again."""
 
 _FULL = Latency(ratio=1.0)
 _FULL_BUDGET = TokenBudget(ratio=1.0)
@@ -51,7 +51,7 @@ class CellPlan:
 
     @property
     def curve(self) -> str:
-        """The method, and what is left out of the LLM behind it: cells of one curve differ in their budgets alone."""
+        """The method, and what is left out of the LLM after it: cells of one curve differ in their budgets alone."""
         return self.method + self._schedule
 
     @property
@@ -61,7 +61,7 @@ class CellPlan:
 
     @property
     def runner(self) -> str:
-        """Names the model that answers: the method, and the scheduler behind it."""
+        """Names the model that answers: the method, and the scheduler after it."""
         return self.method if self.scheduler is None else f"{self.method}/{self.scheduler}"
 
     @property
@@ -137,7 +137,7 @@ def plan_cells(
         draws: of each of them.
         schedulers: in the order to run, for the latencies below 1.0.
         latencies: in the order to run.
-        with_token: schedulers whose LLM expects a latency token behind every prompt: they run at 1.0, too.
+        with_token: schedulers whose LLM expects a latency token after every prompt: they run at 1.0, too.
     """
     cells = [CellPlan(FULL_METHOD, _FULL_BUDGET, draws=draws if FULL_METHOD in drawing else 1)]
     budgets, positions, methods = tuple(budgets), tuple(positions), tuple(methods)

@@ -12,7 +12,7 @@ from adallava.records.names import EngineName, PositionsName, QuantizationName, 
 
 MAX_DRAWS = 1000
 MAX_TIMED_BATCH = 4096
-"""Pictures of a batch that is timed: it is filled up to its size by repeating the task's, and all are in memory."""
+"""Images of a batch that is timed: it is filled up to its size by repeating the task's, and all are in memory."""
 
 
 def _read_by(parse_all: Callable[[Any], Any]) -> BeforeValidator:

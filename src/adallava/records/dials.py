@@ -76,7 +76,7 @@ class FrontGain(Record):
     cheaper_cell: str
     """The cheapest of all cells that is as accurate as `cell_alone`, over all samples."""
     saving: Saving
-    """Its cost over that of `cell_alone`; under every resample the choice is made anew."""
+    """Its cost over that of `cell_alone`; under every resample the choice is made again."""
     cheaper_difference: PairedDifference
     """Its accuracy minus that of `cell_alone`, chosen on one half and measured on the other: 0 if it is as accurate."""
 

@@ -9,7 +9,7 @@ from typing import IO
 from adallava.errors import RunFolderError
 
 PARTIAL_SUFFIX = ".partial"
-"""Of a file that is not whole yet, behind its name."""
+"""Of a file that is not whole yet, after its name."""
 
 
 def make_folder(folder: Path) -> None:

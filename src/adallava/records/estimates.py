@@ -9,13 +9,13 @@ from adallava.records import older_files
 IntervalMethod = Literal[
     "bootstrap", "cluster-bootstrap", "cluster-t", "wilson", "wilson-on-mean", "corrected-halvings", "fieller"
 ]
-"""How an interval was made (docs/concepts/protocol.md): by resampling samples, or pictures; by Student's t over
-pictures; by Wilson's formula, of right and wrong or of the mean of partial scores; by random halvings; by Fieller's, of
+"""How an interval was made (docs/concepts/protocol.md): by resampling samples, or images; by Student's t over
+images; by Wilson's formula, of right and wrong or of the mean of partial scores; by random halvings; by Fieller's, of
 a ratio."""
 
 TestName = Literal["sign-flip", "sign-flip-by-picture", "cluster-t"]
-"""The paired test: signs of the samples' differences flipped, those of the pictures' sums, or Student's t over pictures
-(never below the flips by picture)."""
+"""The paired test: signs of the samples' differences flipped, those of the images' sums, or Student's t over images
+(never below the flips by image)."""
 
 Family = Literal["planned", "exploratory"]
 """`planned`: a comparison that was fixed before anything ran; `exploratory`: any other pair."""
@@ -39,14 +39,14 @@ class OfResults(Record):
 
 
 class Interval(OfResults):
-    """An estimate with its two-sided 95 % interval and the count behind it."""
+    """An estimate with its two-sided 95 % interval and its sample count."""
 
     mean: float
     low: float
     high: float
     n: int
     num_pictures: int | None
-    """Different ones behind the n samples; None in older files, which took every sample for one of its own."""
+    """Different ones among the n samples; None in older files, which took every sample for one of its own."""
     method: IntervalMethod | None
     """None in older files."""
 

@@ -22,7 +22,7 @@ IndexSet = bytes | tuple[int, ...]
 def pack(indices: Sequence[int]) -> str | list[int]:
     """Return ascending indices as text, or as they are where they are no ascending set, or text would be longer.
 
-    Bit i is bit i % 8, from the lowest, of byte i // 8; bytes behind the last index are left out.
+    Bit i is bit i % 8, from the lowest, of byte i // 8; bytes after the last index are left out.
     """
     listed = list(indices)
     if not listed:
@@ -31,7 +31,7 @@ def pack(indices: Sequence[int]) -> str | list[int]:
     if bitmap is None:
         return listed
     text = PREFIX + base64.b64encode(bitmap).decode("ascii")
-    # Of the two, with their quotes or brackets; in a line no blanks stand behind commas.
+    # Of the two, with their quotes or brackets; in a line no blanks stand after commas.
     return text if len(text) + 2 <= len(str(listed)) - (len(listed) - 1) else listed
 
 

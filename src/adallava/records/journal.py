@@ -285,7 +285,7 @@ def read_run(folder: Path) -> Run | None:
 
 
 def _drop_unfinished(folder: Path) -> None:
-    """Drop what a kill has left of files that this run may not write anew, as it does `results.json`."""
+    """Drop what a kill has left of files that this run may not write again, as it does `results.json`."""
     for name in (RUN_FILE, SAMPLES_FILE, TIMINGS_FILE, TASK_FIGURES_FILE, REPORT_FILE):
         (folder / f"{name}{PARTIAL_SUFFIX}").unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ FULL_LATENCY = "1.0"
 """The latency of an answer that every layer of the LLM ran for."""
 
 PositionsName = Literal["original", "compact"]
-"""`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted anew."""
+"""`original`: a token keeps the position it had in the full prompt; `compact`: positions are counted again."""
 
 EngineName = Literal["auto", "stock", "graphs", "compiled", "eager"]
 """`auto`: CUDA graphs where they can run, else stock `generate`. `compiled`: graphs of compiled layers. `eager`: the

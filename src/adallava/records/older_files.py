@@ -6,7 +6,7 @@ from typing import Any
 from adallava.records.names import FULL_LATENCY
 
 _SAMPLE: Mapping[str, Any] = {
-    # Nothing drew twice, no position was counted anew, no layer was left out.
+    # Nothing drew twice, no position was counted again, no layer was left out.
     "draw": 0,
     "positions": "original",
     "scheduler": None,
@@ -50,7 +50,7 @@ _PROVENANCE: Mapping[str, Any] = {"scheduler_sha256": {}, "weight_counts": {}, "
 
 
 _ESTIMATE: Mapping[str, Any] = {"num_pictures": None, "method": None}
-"""Not recorded: every sample was taken for one picture."""
+"""Not recorded: every sample was taken for one image."""
 
 _VERDICT: Mapping[str, Any] = {
     # One family of all comparisons, by sign flips and Holm's method; nobody asked what could have been seen.

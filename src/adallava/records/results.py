@@ -213,7 +213,7 @@ class Results(OfResults):
     cells: list[Cell]
     num_pictures: int | None
     """Different ones among the run's samples; None where not all are known, as in older files: the others count as
-    pictures of their own."""
+    images of their own."""
     comparisons: list[Comparison]
     areas: list[Area]
     area_comparisons: list[AreaComparison]
@@ -225,7 +225,7 @@ class Results(OfResults):
     majority: MajorityBaseline | None
     """What needs no model; None in older files, and where the task's own metric scores no answer but a model's."""
     seen: SeenPictures | None
-    """None in older files, and where it is known of no picture."""
+    """None in older files, and where it is known of no image."""
 
 
 class TaskFigures(Record):

@@ -17,7 +17,7 @@ from adallava.records.picture_frames import Frame, seen_share
 from adallava.records.what_ran import WhatRan
 
 PICTURES_JOINED = "+"
-"""Between what tells the pictures of one sample apart."""
+"""Between what tells the images of one sample apart."""
 
 WITHOUT_PATCHES = "without patches"
 """Context of validating a line whose sets of patches nobody will read: most of what a record takes in memory."""
@@ -46,10 +46,10 @@ class SampleRecord(Record):
     kind: str | None = None
     """Question type, where the task has one."""
     picture_sha256: str | None = None
-    """Of the decoded picture's size and pixels: samples about one picture share it, and are no independent ones. Of
-    several pictures each one's, joined by `PICTURES_JOINED`. None for a sample that failed."""
+    """Of the decoded image's size and pixels: samples about one image share it, and are no independent ones. Of
+    several images each one's, joined by `PICTURES_JOINED`. None for a sample that failed."""
     frames: list[Frame] | None = None
-    """Of each picture, which part the model sees. None for failed samples, and for image processors whose steps are
+    """Of each image, which part the model sees. None for failed samples, and for image processors whose steps are
     not known."""
     response: str
     score: float | None
@@ -100,5 +100,5 @@ class SampleRecord(Record):
 
     @property
     def seen_share(self) -> float | None:
-        """Share of its picture that the model sees, of several pictures the least; None where it is not known."""
+        """Share of its image that the model sees, of several images the least; None where it is not known."""
         return min(map(seen_share, self.frames)) if self.frames else None

@@ -32,10 +32,10 @@ class WhatRan(Record):
     kept_indices: tuple[tuple[int, ...], ...]
     """Per image, the patches kept at the end, ascending; of a merging method, those that stand for the tokens."""
     grids: tuple[tuple[int, int], ...]
-    """(rows, columns) of each image's tokens, N together. A picture may be several images, whole and in
+    """(rows, columns) of each image's tokens, N together. The model may take an image apart, whole and in
     tiles. Empty where a file does not say: all images have equally many tokens then."""
     whole_images: tuple[int, ...] = (0,)
-    """Of each picture, which of the images shows all of it: of tiles and a whole, the whole."""
+    """Of each image, which of its parts shows all of it: of tiles and a whole, the whole."""
     scheduler: str | None = None
     """The model's; `groups_run` says whether it left anything out."""
     latency_asked: str = FULL_LATENCY
@@ -67,7 +67,7 @@ class WhatRan(Record):
     score_range: tuple[float, float] | None = Field(default=None, exclude=True)
     """Lowest and highest score over the sample's images, for methods that score."""
     tower_runs: tuple[int, ...] = Field(default=(), exclude=True)
-    """Pictures that the tower runs on for each image: 1, or its tiles."""
+    """How often the tower runs for each image: 1, or once per tile."""
     passed_over: str = Field(default="", exclude=True)
     """Why no engine before it in the order of preference ran; empty if there was none."""
     text_behind_images: tuple[int, ...] = Field(default=(), exclude=True)

@@ -48,6 +48,7 @@ FAMILIES = {
     "llava": "adallava.families.llava:LlavaFamily",
     "llava_next": "adallava.families.llava_next:LlavaNextFamily",
     "llava_onevision": "adallava.families.llava_onevision:LlavaOnevisionFamily",
+    "mistral3": "adallava.families.mistral3:Mistral3Family",
     "smolvlm": "adallava.families.idefics3:SmolVLMFamily",
     "qwen2_vl": "adallava.families.qwen2_vl:Qwen2VLFamily",
     "qwen2_5_vl": "adallava.families.qwen2_5_vl:Qwen25VLFamily",

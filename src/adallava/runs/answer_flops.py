@@ -113,7 +113,7 @@ def _selector_flops(
     pairs = list(zip(images, ran.kept_indices, strict=True))
     own = sum(said_flops(selector, image, num_question_tokens, len(kept)) for image, kept in pairs)
     if selector.merges and not isinstance(selector, ResizingMethod):
-        # What is added behind layers is merged alike, from features of the same width.
+        # What is added after layers is merged alike, from features of the same width.
         of_levels = (2 * image.num_vision_tokens * len(kept) * image.vision_width for image, kept in pairs if kept)
         own += costs.added_layers * sum(of_levels) * (ran.tokens_kept < ran.num_vision_tokens)
     return own + len(images) * model.text_tower_flops(question)

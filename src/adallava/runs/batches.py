@@ -55,7 +55,7 @@ def prepare_batch(
     Args:
         processor: the model's.
         samples: of the batch.
-        question_suffix: behind every question.
+        question_suffix: after every question.
         limit: of `max_prompt_tokens`; a longer prompt is a failure too.
     """
     pictures, digests, readable, prompts, failures = [], [], [], [], []

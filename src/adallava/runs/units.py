@@ -1,7 +1,7 @@
 """The units of work of a sweep: one cell, one draw, one batch. Any executor runs them; the journal has each once.
 
 Which process answers a sample is told by fixed batches, alike for all cells; within its own, a process may put samples
-together anew for a cell (`Work.regroup`).
+together again for a cell (`Work.regroup`).
 """
 
 from collections.abc import Callable, Iterator, Sequence

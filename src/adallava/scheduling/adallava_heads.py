@@ -1,6 +1,6 @@
 """`adallava-heads`: heads and MLP slices, as AdaLLaVA-H's published weights choose them (arXiv 2503.10905).
 
-A layer's MLP is cut into as many slices as it has heads, and every head and every slice behind the prefix has a logit
+A layer's MLP is cut into as many slices as it has heads, and every head and every slice after the prefix has a logit
 of its own. One unit is `rank` heads and `rank` slices of one layer. The authors take one unit after the other: from the
 layer with the highest logit that is left, its best heads and its best slices. Within a layer the best that is left only
 falls, so that those n units are the n with the highest best: no loop.
@@ -28,7 +28,7 @@ from adallava.scheduling.scheduler_contract import (
 
 
 class AdallavaHeadsScheduler(AdallavaTokenScheduler):
-    """Runs n units of heads and slices behind the prefix. `adallava convert` fills it.
+    """Runs n units of heads and slices after the prefix. `adallava convert` fills it.
 
     Args:
         shape: of the LLM.
@@ -52,7 +52,7 @@ class AdallavaHeadsScheduler(AdallavaTokenScheduler):
         self.config = {"rank": rank, "prefix_layers": units.prefix_layers}
 
     def units(self, shape: DecoderShape) -> Units:
-        """Return heads / rank units a layer behind the prefix.
+        """Return heads / rank units a layer after the prefix.
 
         Raises:
             UnsupportedModeError: if the LLM's heads or its MLP cannot be split so.

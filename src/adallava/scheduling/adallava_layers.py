@@ -7,7 +7,7 @@ from adallava.scheduling.scheduler_contract import DecoderShape, Units, prefix_o
 
 
 class AdallavaLayersScheduler(AdallavaTokenScheduler):
-    """Runs the n layers behind the prefix with the highest logits. `adallava convert` fills it.
+    """Runs the n layers after the prefix with the highest logits. `adallava convert` fills it.
 
     Args:
         shape: of the LLM.

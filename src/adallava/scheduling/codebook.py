@@ -26,7 +26,7 @@ def read_book(texts: Sequence[str], size: int, num_units: int) -> Book:
     """Return the first `size` plans of each number of units.
 
     Args:
-        texts: units that run, counted from the first behind the prefix, joined by `+`, such as `0+3`.
+        texts: units that run, counted from the first after the prefix, joined by `+`, such as `0+3`.
         size: of the book, for each number of units.
         num_units: U.
 

@@ -1,4 +1,4 @@
-"""`first`: the layers right behind the prefix. The baseline that stops early."""
+"""`first`: the layers right after the prefix. The baseline that stops early."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from adallava.scheduling.whole_layers import WholeLayers, schedule_of
 
 
 class FirstScheduler(WholeLayers):
-    """Runs the first n layers behind the prefix."""
+    """Runs the first n layers after the prefix."""
 
     name: ClassVar[str] = "first"
 

@@ -11,7 +11,7 @@ class FixedScheduler(WholeLayers):
     """Runs the plan that it was given for the number of layers asked for.
 
     Args:
-        plans: layers behind the prefix that run, joined by `+`; several plans, of different lengths, by `/`:
+        plans: layers after the prefix that run, joined by `+`; several plans, of different lengths, by `/`:
             `6` or `4+6/4+5+6`. Empty: only the prefix, or everything.
         prefix_layers: P; None = half of the layers.
     """
@@ -37,7 +37,7 @@ class FixedScheduler(WholeLayers):
         self.config = {"plans": str(plans), "prefix_layers": prefix_layers}
 
     def units(self, shape: DecoderShape) -> Units:
-        """Return one unit a layer behind the prefix.
+        """Return one unit a layer after the prefix.
 
         Raises:
             InputError: for a plan with a layer that is in the prefix, or that the LLM does not have.

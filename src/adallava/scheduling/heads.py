@@ -13,7 +13,7 @@ from adallava.scheduling.scheduler_contract import DecoderShape, Units, prefix_o
 
 
 class HeadsScheduler(LatencyTokenScheduler):
-    """Runs the n groups behind the prefix with the highest logits, of whichever layers.
+    """Runs the n groups after the prefix with the highest logits, of whichever layers.
 
     Args:
         shape: of the LLM.
@@ -51,7 +51,7 @@ class HeadsScheduler(LatencyTokenScheduler):
         }
 
     def units(self, shape: DecoderShape) -> Units:
-        """Return `groups` units a layer behind the prefix.
+        """Return `groups` units a layer after the prefix.
 
         Raises:
             UnsupportedModeError: if the LLM's key-value heads or its MLP cannot be split evenly.

@@ -1,6 +1,6 @@
 """What the learned schedulers have in common: a latency token that reads the prompt, and a head that reads the token.
 
-After AdaLLaVA (arXiv 2503.10905, section 3): the budget becomes a token at the end of the prompt, whose state behind
+After AdaLLaVA (arXiv 2503.10905, section 3): the budget becomes a token at the end of the prompt, whose state after
 the prefix gives a logit for each unit. Three differences. The token only observes: it reads the prompt, and nothing
 reads it. The answer is what the same layers answer without it, so that a base that was never trained with such a token
 bears it, and learning what to skip cannot harm the answers of a plan. It is the prompt's last token again, with the

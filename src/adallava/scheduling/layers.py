@@ -7,7 +7,7 @@ from adallava.scheduling.scheduler_contract import DecoderShape, Units, prefix_o
 
 
 class LayersScheduler(LatencyTokenScheduler):
-    """Runs the n layers behind the prefix with the highest logits.
+    """Runs the n layers after the prefix with the highest logits.
 
     Args:
         shape: of the LLM.

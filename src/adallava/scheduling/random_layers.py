@@ -8,7 +8,7 @@ from adallava.selection.random import hash_scores
 
 
 class RandomScheduler(WholeLayers):
-    """Runs the n layers behind the prefix with the highest hash of (seed, layer)."""
+    """Runs the n layers after the prefix with the highest hash of (seed, layer)."""
 
     name: ClassVar[str] = "random"
     per_sample: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""`spaced`: layers evenly spread over those behind the prefix."""
+"""`spaced`: layers evenly spread over those after the prefix."""
 
 from typing import ClassVar
 
@@ -7,7 +7,7 @@ from adallava.scheduling.whole_layers import WholeLayers, schedule_of
 
 
 class SpacedScheduler(WholeLayers):
-    """Runs the layer in the middle of each of n equal stretches behind the prefix."""
+    """Runs the layer in the middle of each of n equal stretches after the prefix."""
 
     name: ClassVar[str] = "spaced"
 

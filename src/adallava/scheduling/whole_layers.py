@@ -9,7 +9,7 @@ from adallava.scheduling.scheduler_contract import DecoderShape, Schedule, Sched
 
 
 class WholeLayers:
-    """Splits an LLM into whole layers behind a prefix.
+    """Splits an LLM into whole layers after a prefix.
 
     Args:
         prefix_layers: P; None = half of the layers.
@@ -23,7 +23,7 @@ class WholeLayers:
         self.prefix_layers = prefix_layers
 
     def units(self, shape: DecoderShape) -> Units:
-        """Return one unit a layer behind the prefix."""
+        """Return one unit a layer after the prefix."""
         return Units(shape.num_layers, prefix_of(shape, self.prefix_layers))
 
 

@@ -21,7 +21,7 @@ class CDPrunerSelector(Method):
     """Greedy MAP of a determinantal point process whose kernel is similarity times relevance of both tokens.
 
     CDPruner (Zhang et al., section 3, arXiv 2506.10967; code Theia-4869/CDPruner, `llava_arch.py`, `encode_images`).
-    Similarity is the cosine behind the projector. Relevance is the *negated* cosine with the question in CLIP's shared
+    Similarity is the cosine after the projector. Relevance is the *negated* cosine with the question in CLIP's shared
     space, as in the code (its authors: seen in CLIP only, their issue 14), scaled to (0, 1] within each image.
 
     Differs from the code: scaled per image, not over the batch (equal at the code's batch of 1); past the rank of the

@@ -15,7 +15,7 @@ class DivPruneSelector(Method):
     """Greedy max-min diversity: each pick is the token whose nearest kept neighbour is farthest away.
 
     DivPrune (Alvar et al., section 3, arXiv 2503.02175; code vbdi/divprune, `LlavaMetaForCausalLM.DivPrune`). As
-    there, distance is 1 minus the cosine of tokens behind the projector, and the first pick is the token whose
+    there, distance is 1 minus the cosine of tokens after the projector, and the first pick is the token whose
     nearest other token is farthest away.
 
     Differs from the code: distances are float32 (the code keeps the model's half precision), a token is never picked

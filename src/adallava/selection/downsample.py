@@ -16,7 +16,7 @@ class DownsampleSelector(Method):
 
     The filter of VTC-Bench (arXiv 2510.07143), as a method: samples that it answers need no clever
     selection. Position embeddings are interpolated as transformers does. A token has the position of the patch in the
-    middle of what it covers; counted anew ("compact"), rows and columns are those of a smaller picture.
+    middle of what it covers; counted again ("compact"), rows and columns are those of a smaller picture.
     """
 
     name: ClassVar[str] = "downsample"

@@ -34,7 +34,7 @@ def gumbel_top_k(
         generator: source of the noise, on the device of `logits`.
 
     Returns:
-        indices: [I, Kmax] int64, ascending in the first K entries of a row, 0 behind.
+        indices: [I, Kmax] int64, ascending in the first K entries of a row, 0 after.
         gates: [I, N], 1 at the kept tokens and 0 elsewhere. Multiply the kept features by their gates.
     """
     noisy = logits + gumbel_noise(logits, generator)

@@ -32,7 +32,7 @@ class MMTokSelector(Method):
     """Greedy maximum coverage: each pick adds most to how well the kept tokens cover words and picture.
 
     MMTok (Dong et al., section 3, arXiv 2508.18264; code Ironieser/MMTok, `SemanticTokenSelector`). Coverage of a word
-    is its softmaxed cosine with the best kept token behind the projector; of a patch, the same before the projector;
+    is its softmaxed cosine with the best kept token after the projector; of a patch, the same before the projector;
     the picture counts `alpha`. As in the code, words are the LLM's own input embeddings, without those
     that name nothing visible: no text tower is needed.
 

@@ -1,4 +1,4 @@
-"""What methods share that drop once, behind a layer of the LLM that still reads all tokens."""
+"""What methods share that drop once, after a layer of the LLM that still reads all tokens."""
 
 from adallava.errors import AdallavaError, UnsupportedModeError
 from adallava.selection.layer_contract import Drop
@@ -15,7 +15,7 @@ def check_layer(name: str, layer: int) -> None:
 
 
 def one_drop(name: str, layer: int, num_layers: int, keep_count: int) -> tuple[Drop, ...]:
-    """Return the one drop behind `layer` layers, scored by the last of them.
+    """Return the one drop after `layer` layers, scored by the last of them.
 
     Raises:
         UnsupportedModeError: if no layer would be left behind it.

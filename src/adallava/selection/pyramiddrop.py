@@ -18,7 +18,7 @@ class PyramidDropSelector(RankedByLastToken):
     K = N / 8 is the paper's 0.5.
 
     Against the authors' code (Cooperx521/PyramidDrop, commit 6444f30, modeling_llama_pdrop.py): the same choice. What
-    differs: the authors count positions anew after each drop, which is `positions="compact"` here, while "original"
+    differs: the authors count positions again after each drop, which is `positions="compact"` here, while "original"
     keeps them; they cut counts with int(), we round; batches may be padded on the left; several images keep a share
     each, where their code drops from the first; in training they average over the tokens before every answer of a
     conversation, we rank by the one before the first.

@@ -34,12 +34,12 @@ are averages over the layers, and the recycled tokens come on top."""
 class SparseVLMSelector(Method):
     """SparseVLM (Zhang et al. 2024, sections 3.2 to 3.4, arXiv 2410.04417), version 1.0 of the authors' code.
 
-    Raters are the text tokens behind the picture to which, by softmax over the text of the input embeddings' products
+    Raters are the text tokens after the picture to which, by softmax over the text of the input embeddings' products
     and mean over vision tokens, more falls than to the mean of them. At three layers the vision tokens are ranked by
     the raters' attention, averaged over heads and raters. Of the tokens that lose, the best 30 % are clustered
     (density peaks among nearest neighbours) and every cluster's mean goes on as one token.
 
-    A budget states K behind the last drop, recycled tokens included. The counts of the earlier drops are
+    A budget states K after the last drop, recycled tokens included. The counts of the earlier drops are
     interpolated between the authors' lists: K = 18, 27, 39 and 113 of 576 (17 + 1, 26 + 1, 36 + 3, 110 + 3) give the
     authors' 64, 96, 128 and 192 exactly; N keeps all. The authors cluster m = int(0.3 D) + 1 of D dropped tokens
     into int(m / 10) + 1; so for a given count after the drop, as many tokens are kept by attention as leave room for
@@ -48,7 +48,7 @@ class SparseVLMSelector(Method):
     Against the authors' code (Gumpest/SparseVLMs, commit 26a5f48, score.py, modelling_sparse_llama.py, utils.py):
     the same raters, ranks and clusters. What differs: of equally dense tokens the one with more attention counts as
     the denser, where they add noise of up to 1e-6; a recycled token stands where its cluster's centre stood, with its
-    position, not behind all kept ones; the authors count positions anew after each drop, which is
+    position, not after all kept ones; the authors count positions again after each drop, which is
     `positions="compact"` here; the mean divides by the number of tokens, not by it plus 1e-6; at least one text token
     rates; softmax and means are in float32. The paper's choice of counts by the rank of the attention matrix is not
     in their code, which has the lists.
@@ -171,7 +171,7 @@ def _scaled_layers(num_layers: int) -> list[int]:
 
 
 def _stage_counts(num_vision_tokens: int, keep_count: int) -> tuple[int, ...]:
-    """Return the tokens behind each drop, recycled ones included, the last of them K."""
+    """Return the tokens after each drop, recycled ones included, the last of them K."""
     share = keep_count / num_vision_tokens
     points = [(0.0, 0.0, 0.0), *(_with_recycled(kept) for kept in _PAPER_KEPT), (1.0, 1.0, 1.0)]
     low, high = next((a, b) for a, b in pairwise(points) if a[-1] <= share <= b[-1])
@@ -185,7 +185,7 @@ def _stage_counts(num_vision_tokens: int, keep_count: int) -> tuple[int, ...]:
 
 
 def _with_recycled(kept: tuple[int, ...]) -> tuple[float, ...]:
-    """Return the shares of N behind each drop of the authors' code, if attention keeps `kept`."""
+    """Return the shares of N after each drop of the authors' code, if attention keeps `kept`."""
     before, shares = _PAPER_TOKENS, []
     for count in kept:
         before = count + _authors_clusters(before - count)[1]

@@ -19,7 +19,7 @@ class ToMeSelector(Method):
     weighted by how many patches they hold, and a round removes at most half.
 
     Differs from the paper, which merges a few tokens inside every layer of the tower: here the tower is the stock
-    model's, and rounds follow each other behind it, with the keys of the layer that puts out the features, averaged
+    model's, and rounds follow each other after it, with the keys of the layer that puts out the features, averaged
     as the tokens are; attention is not told how large a token is. Between rounds, tokens that did not merge come first
     in the picture's order, then those of the other half (as in the code with a class token). A merged token has the
     position of the patch that the others joined; ascending indices.

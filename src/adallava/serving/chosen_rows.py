@@ -37,7 +37,7 @@ class ChosenRows:
     Attributes:
         embeds: [K, D], what the LLM reads.
         places: [K] int64, which of its N tokens they are, ascending.
-        added: [K, D] for each layer of the LLM behind which something is added to the tokens' states, in order.
+        added: [K, D] for each layer of the LLM after which something is added to the tokens' states, in order.
     """
 
     embeds: Tensor

@@ -55,6 +55,9 @@ class BudgetMiddleware:
 
     async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request."""
+        if scope["type"] == "lifespan" and not _lets_budgets_in(scope):
+            await _fail_to_start(receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -86,6 +89,19 @@ class BudgetMiddleware:
         if own.ratio is not None:
             BUDGET.set(own.ratio)
         return own
+
+
+def _lets_budgets_in(scope: _Scope) -> bool:
+    """Return whether vLLM takes what the middleware writes into a request."""
+    arguments = getattr(scope["app"].state, "args", None)
+    return bool(getattr(arguments, "trust_request_mm_kwargs", True))
+
+
+async def _fail_to_start(receive: _Receive, send: _Send) -> None:
+    """Refuse at start what would be a 400 for every request as soon as the load rises."""
+    await receive()
+    said = "the budget middleware needs --trust-request-mm-kwargs: without it vLLM refuses the budgets that it sets"
+    await send({"type": "lifespan.startup.failed", "message": f"adallava: {said}"})
 
 
 def _now_ms() -> float:

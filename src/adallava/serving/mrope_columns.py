@@ -1,13 +1,13 @@
 """Positions of several rows (M-RoPE) where pictures have lost tokens: those of the full prompt, of the columns left.
 
     a prompt, picture of 2 x 3 tokens        t   I   I   I   I   I   I   t
-    frame, row, column of it                 0   1   1   1   1   1   1   4     text goes on behind the longest side
+    frame, row, column of it                 0   1   1   1   1   1   1   4     text goes on after the longest side
     kept 2 of 6, before the choice           0   1   1                   4     which two is not known yet
     and after it: tokens 0 and 5             0   1   1                   4
                                              0   1   2                   4
                                              0   1   3                   4
 
-Text behind a picture stands where it stands in the full prompt, whichever tokens stay: so a prompt whose picture was
+Text after a picture stands where it stands in the full prompt, whichever tokens stay: so a prompt whose picture was
 cached needs nothing of it.
 """
 
@@ -116,6 +116,6 @@ def from_channels(channels: Tensor) -> Tensor:
 
 
 def _base(positions: Tensor, is_picture: Tensor, column: int) -> int:
-    """Return the position that a picture begins at: behind the text before it."""
+    """Return the position that a picture begins at: after the text before it."""
     before = (~is_picture[:column]).nonzero().flatten()
     return 0 if len(before) == 0 else int(positions[:, int(before[-1])].max()) + 1

@@ -17,6 +17,7 @@ _NOT_SERVED = (
     "Idefics3ForConditionalGeneration",
     "SmolVLMForConditionalGeneration",
     "InternVLForConditionalGeneration",
+    "Mistral3ForConditionalGeneration",
     "Qwen2VLForConditionalGeneration",
     "Qwen3VLMoeForConditionalGeneration",
 )

@@ -1,7 +1,7 @@
 """vLLM's multi-modal processors with a budget: K placeholders for a picture, and what the model needs beside pixels.
 
 A request's `mm_processor_kwargs` become a `Choice` first. The pictures that keep everything are left to the processor
-that stands behind this one, with the hash that they have there.
+that stands after this one, with the hash that they have there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -148,7 +148,7 @@ def _split(asked: _Kwargs) -> tuple[Choice | None, dict[str, object]]:
 
 
 def _shortened(update: Any, choice: Choice) -> Any:
-    """Return what puts K placeholders where the processor behind would put N."""
+    """Return what puts K placeholders where the next processor would put N."""
     if update.modality != "image":
         return update
     full: Callable[[int], Sequence[int]] = update.replacement

@@ -3,7 +3,7 @@
     ADALLAVA_METHOD=question ADALLAVA_TOKEN_BUDGET=64 vllm serve …
     ADALLAVA_SERVING=serving.toml vllm serve …          method = "question", token_budget = 64, …
 
-vLLM starts further processes, each of which reads this anew; the environment reaches them all.
+vLLM starts further processes, each of which reads this again; the environment reaches them all.
 """
 
 import json

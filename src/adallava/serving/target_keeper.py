@@ -68,7 +68,7 @@ class TargetKeeper:
         self._control, self._before, self._since_ms = Control(), load(), clock_ms()
 
     def budget(self, waiting: Waiting) -> float:
-        """Return the share of vision tokens of a request that comes now, behind others."""
+        """Return the share of vision tokens of a request that comes now, after others."""
         self._learn()
         return budget_for(self._target, faded(self._control, self._clock_ms() - self._since_ms), waiting)
 

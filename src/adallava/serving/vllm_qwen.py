@@ -124,7 +124,7 @@ class _PlacedRows(BudgetedModel):
         rows = [part[:, :-3] for part in multimodal_embeddings]
         places = [from_channels(part[:, -3:].to(device)) for part in multimodal_embeddings]
         positions = placed(mrope_positions, is_picture, places, num_computed_tokens)
-        # Text behind the pictures stands where it stood, the prompt's end above all.
+        # Text after the pictures stands where it stood, the prompt's end above all.
         return rows, positions, int(mrope_positions[:, -1].max()) + 1 - len(ids)
 
     def _llm(self) -> Any:
@@ -178,4 +178,4 @@ class Qwen25Model(_PlacedRows, Qwen2_5_VLForConditionalGeneration):
     Qwen3Processor, info=Qwen3VLProcessingInfo, dummy_inputs=Qwen3VLDummyInputsBuilder
 )
 class Qwen3Model(_PlacedRows, Qwen3VLForConditionalGeneration):
-    """Qwen3-VL, whose rows for layers behind the first (deepstack) follow a token's own."""
+    """Qwen3-VL, whose rows for layers after the first (deepstack) follow a token's own."""

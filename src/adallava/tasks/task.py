@@ -19,7 +19,7 @@ class TaskSample:
         question: as asked, without a prompt template.
         answers: every answer that counts as right; at least one.
         kind: question type, where the task has one.
-        load_images: decodes the pictures anew on every call, as RGB, at least one, in the order that the question has
+        load_images: decodes the pictures again on every call, as RGB, at least one, in the order that the question has
             them; raises `InputError` if it cannot.
         pictures: what the data name them by, equal for equal references; None where that is not known without reading.
     """

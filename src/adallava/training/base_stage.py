@@ -98,7 +98,7 @@ class BaseObjective(nn.Module):
     ) -> None:
         """Hold the model; with a `ground_weight`, the grounding loss of a layer is added.
 
-        In `missing_layers_share` of the steps, random layers behind the prefix are passed over, without grounding; a
+        In `missing_layers_share` of the steps, random layers after the prefix are passed over, without grounding; a
         share of `lowest_latency` is always left.
 
         Raises:

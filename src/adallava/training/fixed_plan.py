@@ -40,7 +40,7 @@ class PlanScore:
 
     Attributes:
         layers_run: of the LLM, the prefix included.
-        layers: behind the prefix that run.
+        layers: after the prefix that run.
         log_probability: of the right answers, the mean.
         standard_error: of that mean.
         right: answers whose every token is the most probable one.
@@ -114,7 +114,7 @@ class PlanSearch:
     Attributes:
         recipe: of stage `fixed-plan`.
         family: the model.
-        units: layers behind the prefix.
+        units: layers after the prefix.
         lengths: numbers of units that plans are looked for.
         examples: training scenes or the user's own data, one question a picture.
         keep: which vision tokens are left.

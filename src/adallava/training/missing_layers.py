@@ -13,7 +13,7 @@ from adallava.scheduling.scheduler_contract import Units
 
 
 def draw_missing_layers(units: Units, lowest_latency: float = 0.0) -> frozenset[int]:
-    """Draw how many layers behind the prefix are left out, and which: for a base that is to bear it.
+    """Draw how many layers after the prefix are left out, and which: for a base that is to bear it.
 
     Args:
         units: whole layers; which of them are the prefix.

@@ -108,7 +108,7 @@ def packed_mask(packed: Packed, num_kept: int) -> Tensor:
 def shared_positions(family: Family, packed: Packed, pictures: PictureInputs) -> Tensor:
     """Return the positions of what all questions of a picture share, [R, B, P + N + 1], on the device.
 
-    The last is that of the first token behind the picture.
+    The last is that of the first token after the picture.
 
     Args:
         family: the model, which puts each picture's placeholders in one run.
@@ -122,7 +122,7 @@ def shared_positions(family: Family, packed: Packed, pictures: PictureInputs) ->
     if not isinstance(family, HasPositionRows):
         return count.to(family.device)
     images = torch.full((batch, num_tokens), family.image_token_id)
-    # Any token of text stands for what comes behind.
+    # Any token of text stands for what comes after.
     ids = torch.cat([packed.prefix_ids.cpu(), images, torch.full((batch, 1), family.pad_token_id)], dim=1)
     companions = family.companions(ids, torch.ones_like(ids), pictures)
     return companions.get("position_ids", count).to(family.device)

@@ -11,7 +11,7 @@ from itertools import combinations
 from math import comb
 
 Plan = tuple[int, ...]
-"""Units behind the prefix that run, ascending."""
+"""Units after the prefix that run, ascending."""
 
 Score = Callable[[Sequence[Plan]], Mapping[Plan, float]]
 

@@ -25,7 +25,7 @@ from adallava.selection.selector_contract import Selection
 from adallava.training.prompts import PromptBatch
 
 NEVER = -1e9
-"""Score of what is behind an image's own tokens."""
+"""Score of what is after an image's own tokens."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Prompted:
         ).to(self.family.device)
 
     def scores(self, selector: QuestionSelector, layout: Layout) -> Tensor:
-        """Return the scores of each image's tokens, [J, N of the largest] float32; `NEVER` behind an image's own."""
+        """Return the scores of each image's tokens, [J, N of the largest] float32; `NEVER` after an image's own."""
         inputs = selection_input(
             self.family,
             layout,
@@ -160,7 +160,7 @@ def run_llm(family: Family, prepared: Prepared, columns: Tensor) -> Tensor:
 
 
 def kept_in_order(orders: Tensor, keep_counts: Sequence[int]) -> Tensor:
-    """Return the first tokens of each order, ascending, as a `Selection` has them: [J, Kmax], 0 behind a row's K.
+    """Return the first tokens of each order, ascending, as a `Selection` has them: [J, Kmax], 0 after a row's K.
 
     Args:
         orders: [J, N] int64.

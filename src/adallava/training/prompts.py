@@ -1,4 +1,4 @@
-"""Whole prompts with their answers behind them, one row a question: what a selector and any base can read."""
+"""Whole prompts with their answers after them, one row a question: what a selector and any base can read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from adallava.training.packing import TokenizedQuestion
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """R prompts with their answers behind them, padded on the right; prompt r belongs to picture `picture[r]`.
+    """R prompts with their answers after them, padded on the right; prompt r belongs to picture `picture[r]`.
 
     Attributes:
         input_ids: [R, L] with N placeholders each.
@@ -49,10 +49,10 @@ def stack_prompts(
 def stack_behind(
     heads: Sequence[Sequence[int]], pictures: Sequence[Sequence[TokenizedQuestion]], pad_token_id: int
 ) -> PromptBatch:
-    """Make one row of each question of each picture, behind what stands before them all.
+    """Make one row of each question of each picture, after what stands before them all.
 
     Args:
-        heads: of each picture, the prompt's ids up to the text behind the picture, its placeholders among them.
+        heads: of each picture, the prompt's ids up to the text after the picture, its placeholders among them.
         pictures: the questions of each.
         pad_token_id: for the ends of rows.
     """

@@ -134,7 +134,7 @@ class Recipe(_Part):
     """One stage of training.
 
     Attributes:
-        stage: what is learned: `align` (tower and projector, from labelled patches), `base` (answers, over a mix of
+        stage: what is learned: `align` (tower and projector, from labeled patches), `base` (answers, over a mix of
             budgets), `question` or `budget-token` (a controller on a frozen base), `joint` (scorer and base together),
             `scheduler` (which layers run, of a frozen base or of one that learns with it), `fixed-plan` (nothing: the
             best plan of each number of layers is searched for), `codebook` (nothing: the plans that a scheduler may be
@@ -148,7 +148,7 @@ class Recipe(_Part):
         first_scene: index of the first training image, so that stages see different ones.
         ground_weight, ground_layer: of the grounding loss in stage `base`, and the LLM layer it teaches.
         questions_per_image: how many questions share one image's tokens.
-        evidence_weight: in stage `question`, of a term that rewards looking at labelled evidence first.
+        evidence_weight: in stage `question`, of a term that rewards looking at labeled evidence first.
         spread_weight: in stage `question`, of the scores' mean square, which keeps draws different.
         selection_keep_counts: in stage `joint`, K of the scorer's sets; `keep` is for the other steps.
         others_share: in stage `joint`, and in stage `scheduler` with a base that learns, share of steps in which the
@@ -254,7 +254,7 @@ class Recipe(_Part):
 
     @property
     def needs_labels(self) -> bool:
-        """True if it learns from labelled patches, which only the bundled scenes have."""
+        """True if it learns from labeled patches, which only the bundled scenes have."""
         return self.stage == "align" or max(self.keep.evidence, self.ground_weight, self.evidence_weight) > 0
 
 

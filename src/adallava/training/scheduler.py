@@ -1,7 +1,7 @@
 """Stage `scheduler`: which layers, or groups of heads, run is learned, on a frozen base or together with it.
 
 Two ways. *Policy gradient*, as for tokens: several plans are drawn for each question, each is rewarded by the
-log-probability of the right answer, and the layers behind the prefix need no backward pass. *Straight-through Gumbel*,
+log-probability of the right answer, and the layers after the prefix need no backward pass. *Straight-through Gumbel*,
 the reference's (AdaLLaVA, arXiv 2503.10905): one plan is drawn, every unit is computed, and a unit that does not run is
 multiplied by a gate of 0 with the gradient of a softmax; the loss is the language model's.
 

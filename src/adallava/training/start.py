@@ -20,7 +20,7 @@ from adallava.training.recipe import Recipe, StageName
 BLANK_FOLDER = "blank"
 
 PACKED_STAGES: tuple[StageName, ...] = ("align", "base", "joint")
-"""In which the base learns, from questions packed behind one picture."""
+"""In which the base learns, from questions packed after one picture."""
 
 
 @dataclass(frozen=True)

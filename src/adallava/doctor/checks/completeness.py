@@ -78,7 +78,7 @@ def _absent_cells(file: AnswerFile) -> Iterator[str]:
 
 
 def _selection_method(cell: AnswerCell) -> str | None:
-    """Return the method that chose the tokens; a cell with layers left out has the scheduler behind it."""
+    """Return the method that chose the tokens; a cell with layers left out has the scheduler after it."""
     return None if cell.method is None else cell.method.partition("/")[0]
 
 

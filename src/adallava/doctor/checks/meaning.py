@@ -1,6 +1,6 @@
 """Do the accuracies mean anything: are responses answers of the task at all, and does the picture help?
 
-Computed anew from the samples, so that it is said of folders that older versions wrote, too. Answers that are empty or
+Computed again from the samples, so that it is said of folders that older versions wrote, too. Answers that are empty or
 cut have checks of their own and are looked past here: one cause is one finding.
 """
 

@@ -215,7 +215,7 @@ def watched_lengths(module: Any) -> Iterator[list[int]]:
 
 
 def padded_on_the_right(inputs: Inputs) -> Inputs:
-    """Return a batch with its padding moved behind each prompt, where `forward` counts positions from 0."""
+    """Return a batch with its padding moved after each prompt, where `forward` counts positions from 0."""
     mask = inputs["attention_mask"]
     order = (1 - mask).argsort(dim=1, stable=True)
     of_tokens = {name: values for name, values in inputs.items() if values.shape == mask.shape}

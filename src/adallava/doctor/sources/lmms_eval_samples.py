@@ -57,7 +57,7 @@ class _File:
 
     @property
     def method(self) -> str | None:
-        """The method, with `/<scheduler>@<latency>` behind it where layers are left out."""
+        """The method, with `/<scheduler>@<latency>` after it where layers are left out."""
         method = _first(self.arguments, _METHOD_KEYS)
         return f"{method or 'model'}/{self.schedule}" if self.schedule else method
 

@@ -125,7 +125,7 @@ def reads_ahead(family: Family) -> bool:
 
 @runtime_checkable
 class AddsRows(Protocol):
-    """Rows made of the vision tokens are added to their states behind some of the LLM's layers: deepstack.
+    """Rows made of the vision tokens are added to their states after some of the LLM's layers: deepstack.
 
     `VisionFeatures.levels` is what they are made from. The family drives its decoder, too.
     """
@@ -151,5 +151,5 @@ def side_rows(family: Family) -> AddsRows:
 
 
 def adds_rows(family: Family) -> bool:
-    """Return whether rows are added behind layers of the LLM, so that it runs in a view."""
+    """Return whether rows are added after layers of the LLM, so that it runs in a view."""
     return isinstance(family, AddsRows)

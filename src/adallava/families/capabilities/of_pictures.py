@@ -17,7 +17,7 @@ _OF_VIDEOS = {"pixel_values_videos", "image_sizes_videos", "video_grid_thw"}
 
 
 def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInputs | None, dict[str, Any]]:
-    """Return what a processor gave of the pictures, and what else was given; tokens' own inputs are made anew.
+    """Return what a processor gave of the pictures, and what else was given; tokens' own inputs are made again.
 
     Args:
         family: whose processor it is.
@@ -54,6 +54,11 @@ class ReadsPrompts(Protocol):
         """
         ...
 
+
+@runtime_checkable
+class MakesUpPrompts(Protocol):
+    """More than placeholders stands in a prompt for a picture, or how many of them the pictures alone do not say."""
+
     def made_up_ids(self, pictures: PictureInputs, num_prompts: int) -> list[int]:
         """Return ids that stand for one picture in a prompt that is made up: of as many prompts with pictures alike."""
         ...
@@ -61,7 +66,7 @@ class ReadsPrompts(Protocol):
 
 def made_up_ids(family: Family, pictures: PictureInputs, num_prompts: int) -> list[int]:
     """Return ids that stand for one picture in a prompt that is made up; for most families placeholders alone."""
-    if isinstance(family, ReadsPrompts):
+    if isinstance(family, MakesUpPrompts):
         return family.made_up_ids(pictures, num_prompts)
     each = sum(rows * columns for rows, columns in family.grids(pictures)) // num_prompts
     return [family.image_token_id] * each

@@ -14,7 +14,7 @@ class GivesCompanions(Protocol):
     """Tokens carry more into the LLM than a count of their place: several rows of positions, say, or types.
 
     Attributes:
-        token_inputs: what its processor gives of each token beside ids and mask, by name. `companions` makes it anew,
+        token_inputs: what its processor gives of each token beside ids and mask, by name. `companions` makes it again,
             from ids that are what this call makes of them; what a caller gives is not read.
     """
 
@@ -47,7 +47,7 @@ class HasPositionRows(GivesCompanions, Protocol):
     """The LLM reads several rows of positions, and before them one that counts the tokens that are there."""
 
     def recounted(self, rows: Tensor, images: Tensor, steps: Tensor) -> Tensor:
-        """Return the rows counted anew over what is left, [R, B, Lc]: of everything, they are the rows themselves.
+        """Return the rows counted again over what is left, [R, B, Lc]: of everything, they are the rows themselves.
 
         Args:
             rows: [R, B, Lc], as they were.

@@ -32,7 +32,7 @@ class Lease:
         plan: number of the cell, from 0.
         draw: of a method that draws.
         start: the first sample, by its number in the task.
-        stop: the one behind the last.
+        stop: the one after the last.
         missing: ids of those that have no answer yet.
         losses: how often it, or what it was cut from, was lost while a worker was at it.
         doubted: the place where all of it failed, if another is to try; None if not.

@@ -1,4 +1,4 @@
-"""The workers on a Ray cluster: begun where there is room, asked, heard, and begun anew where they die."""
+"""The workers on a Ray cluster: begun where there is room, asked, heard, and begun again where they die."""
 
 import re
 from collections import Counter, deque
@@ -179,7 +179,7 @@ class Crew:
         scheduling = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
         resources = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         on_gpus = uses_gpus(self._request.config.device, resources)
-        # A worker is not restarted by Ray but begun anew: what it was at is another's by then.
+        # A worker is not restarted by Ray but begun again: what it was at is another's by then.
         options = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": scheduling}
         kind = self._ray.remote(**options, **resources_of(self._launch, on_gpus))(RayWorker)
         actor = kind.remote(*self._arguments)

@@ -16,7 +16,7 @@ _WORD_MASK = 0xFFFFFFFF
 
 
 class _Source(threading.local):
-    """A generator per thread, seeded anew for each block: making one costs ten times more."""
+    """A generator per thread, seeded again for each block: making one costs ten times more."""
 
     def __init__(self) -> None:
         self.state = np.random.RandomState(0)
