@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from adallava.demo.example_scenes import example_scenes
 from adallava.records import Results
 from adallava.report.paper_figures import write_figures
 from adallava.tasks.scenes import scene_sample
@@ -17,11 +18,11 @@ from adallava.tasks.scenes import scene_sample
 EXAMPLE = 6
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 SPEEDS = (
-    ("LLaVA-1.5-7B", "speed.json", "uniform@64", "64 of 576 tokens"),
-    ("Qwen2.5-VL-7B", "speed_qwen2.5-vl-7b.json", "uniform@0.25", "a quarter of 414 tokens"),
-    ("Qwen3-VL-8B", "speed_qwen3-vl-8b.json", "uniform@0.25", "a quarter of 300 tokens"),
+    ("LLaVA-1.5-7B", "speed.json", "visionzip@64", "64 of 576 tokens by visionzip"),
+    ("Qwen2.5-VL-7B", "speed_qwen2.5-vl-7b.json", "uniform@0.25", "a quarter of 414 tokens by uniform"),
+    ("Qwen3-VL-8B", "speed_qwen3-vl-8b.json", "uniform@0.25", "a quarter of 300 tokens by uniform"),
 )
-"""Each model's shapes, where its times are, and which cell is drawn."""
+"""Each model's shapes, where its times are, and which cell is drawn: those of the README's table."""
 
 
 def curve(target: Path) -> None:
@@ -57,9 +58,9 @@ def speed(target: Path) -> None:
             axis.barh(row, whole, color="#c9d3e3" if row == 0 else "#8fb3e8")
             axis.barh(row, first, color="#5b6470" if row == 0 else "#1f5fc0")
             axis.text(whole, row, f" {whole:.0f} ms, first token {first:.0f}", va="center", fontsize=8)
-        axis.set_title(f"{title}, {published['new_tokens']} tokens", loc="left", fontsize=9)
+        axis.set_title(f"{title}, an answer of {published['new_tokens']} tokens", loc="left", fontsize=9)
         axis.invert_yaxis()
-        axis.margins(x=0.28)
+        axis.margins(x=0.36)
         axis.set_yticks(range(len(bars)), [label for _, _, label in bars])
         axis.spines[["top", "right", "left"]].set_visible(False)
         axis.tick_params(labelsize=8, left=False)
@@ -69,9 +70,16 @@ def speed(target: Path) -> None:
     figure.savefig(target, dpi=160)
 
 
+def shapes(target: Path) -> None:
+    """Save the picture that the README's first lines ask about."""
+    picture, _ = example_scenes()[0]
+    picture.save(target, optimize=True)
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     curve(folder / "curve.png")
     kept(folder / "kept.png")
     speed(folder / "speed.png")
+    shapes(folder / "shapes.png")

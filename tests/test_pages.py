@@ -44,6 +44,8 @@ def folder(tmp_path, monkeypatch):
     scene, _ = scene_sample("test", 6)
     photo = Image.fromarray(scene.image)
     photo.save(tmp_path / "photo.jpg")
+    (tmp_path / "docs/images").mkdir(parents=True)
+    photo.save(tmp_path / "docs/images/shapes.png")
     (rows,) = fenced(DOCS / "tutorials/bring_your_data.md", "jsonl")
     for row in map(json.loads, rows.splitlines()):
         for name in [row["image"]] if isinstance(row["image"], str) else row["image"]:

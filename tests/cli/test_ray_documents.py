@@ -39,7 +39,7 @@ def test_three_lines_of_the_readme_and_the_recipe_for_ray_data_as_written(ray_en
     pytest.importorskip("ray")
     (block,) = (block for block in blocks("README.md", "sh") if "--executor ray" in block)
     install, start, sweep = block.splitlines()
-    assert install == "pip install 'adallava[ray]'"
+    assert install == "pip install '.[ray]'"
     run(["bash", "-c", start], ray_environment, tmp_path)
     run(["bash", "-c", sweep], ray_environment, tmp_path)
     assert len((tmp_path / "runs/ray/samples.jsonl").read_text().splitlines()) == 60, "three cells of 20 samples"

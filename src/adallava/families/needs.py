@@ -46,7 +46,7 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
     if missing:
         raise UnsupportedModeError(
             f"method {selector.name!r} needs {', '.join(missing)}, which {where} does not have "
-            f"(its tower is of type {_tower_type(family)!r}): choose another method"
+            f"(its tower is of type {_tower_type(family)!r}): choose another method, such as 'uniform'"
         )
     if Need.BUDGET_TOKEN in selector.needs and selector.needs & {*_TOWER_NEEDS, Need.RESIZED_PICTURE}:
         raise UnsupportedModeError(
