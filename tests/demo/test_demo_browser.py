@@ -121,6 +121,11 @@ def test_pictures_questions_and_mistakes_of_a_visitor(browser: Any, address: str
     text, own = tmp_path / "text.png", tmp_path / "own.png"
     text.write_text("no picture")
     tiny_image(size=(300, 200)).save(own)
+    before = page.locator("#choice img").get_attribute("src")
+    page.locator("#pictures input[type=file]").first.set_input_files(own)
+    script = "before => { const image = document.querySelector('#choice img'); return image && image.src !== before }"
+    page.wait_for_function(script, arg=before)
+    visitor.wait_for("64 of 256 tokens", "#choice")  # in the example's place, not beside it
     clear, files = page.get_by_role("button", name="Clear", exact=True), page.locator("#pictures input[type=file]")
     for path, said in ((text, "text.png is not a picture"), (own, "64 of 256 tokens")):
         clear.click()

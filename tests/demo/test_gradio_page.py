@@ -24,6 +24,12 @@ from adallava.errors import InputError  # noqa: E402
 ROOT = Path(__file__).parents[2]
 
 
+def test_a_visitors_images_take_the_place_of_the_example() -> None:
+    example, own = ("/tmp/a/example-0.png", None), ("/tmp/b/photo.jpg", None)
+    assert gradio_page.instead_of_examples([example, own]) == [own]
+    assert gradio_page.instead_of_examples([example]) == [example]
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _CSS = Path(__file__).with_name("demo.css")
 _TITLE = "adallava demo"
+_EXAMPLE = re.compile(r"example-\d+\.png")
 _FIRST_PERCENT = 25
 _OTHER_BUDGETS = "100%, 50%, 10%"
 _NUM_COMPARED = 4
@@ -135,6 +137,7 @@ def build_page(served: ServedModel) -> "gradio.Blocks":
             trigger_mode="always_last",
             **hidden,
         )
+        pictures.upload(instead_of_examples, pictures, pictures, **hidden)
         # What stands there answers something else then.
         gr.on([pictures.change], lambda: ("", ""), None, [answers, compared], **hidden)
         scheduler.change(partial(_layers_slider, gr, served), scheduler, layers, **hidden)
@@ -201,6 +204,12 @@ def _layers_slider(gr: Any, served: ServedModel, scheduler: str) -> Any:
     """Return the dial of the layers as a scheduler allows it."""
     least = least_percent(served, scheduler)
     return gr.Slider(min(least, 99), 100, value=100, interactive=scheduler != EVERY_LAYER)
+
+
+def instead_of_examples(gallery: list[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
+    """Return a visitor's own images alone, (file, caption) each: the first takes the place of the example."""
+    own = [one for one in gallery if not _EXAMPLE.fullmatch(Path(one[0]).name)]
+    return own or gallery
 
 
 def _save_examples() -> list[tuple[list[str], str]]:

@@ -15,7 +15,7 @@ from adallava.records.run_identity import differences
 from adallava.runs.answering import failed_record
 from adallava.runs.executors.executor_contract import ProcessEndedError
 from adallava.runs.executors.leases import LeaseBook
-from adallava.runs.executors.ray_cluster import LOCAL, RayLaunch, connected, describe_cluster
+from adallava.runs.executors.ray_cluster import LOCAL, RayLaunch, connected, describe_cluster, import_ray
 from adallava.runs.executors.ray_crew import Crew, Heard, Member
 from adallava.runs.executors.ray_worker import Arrival
 from adallava.runs.executors.shares import clear_standings
@@ -107,6 +107,7 @@ class RayExecutor:
 
     def _connect(self, observer: SweepObserver) -> None:
         alone = self._launch.address == LOCAL
+        import_ray()
         if alone:
             observer.note("a Ray cluster of this machine alone starts, for this sweep; --address joins a running one")
         ray = self._exit.enter_context(connected(self._launch, self._request.output))
