@@ -68,7 +68,7 @@ def test_commands_of_the_readme_work(tmp_path, monkeypatch, capsys):
     assert any("--limit 2" in command for command in fewer)
     _work(fewer, tmp_path, monkeypatch, capsys)
     for command in COMMANDS:
-        words = shlex.split(command)[1:]
+        words = shlex.split(command, comments=True)[1:]
         assert build_parser(words[:1]).parse_args(words), command
 
 

@@ -104,7 +104,7 @@ def test_the_page_of_qwen_works_with_a_small_qwen(folder, capsys):
     commands = [command for block in fenced(page, "sh") for command in commands_of(block)]
     for command in commands:
         assert " --model Qwen/Qwen2.5-VL-7B-Instruct " in command
-        code = main(shlex.split(shorter(command).replace("Qwen/Qwen2.5-VL-7B-Instruct", str(small)))[1:])
+        code = main(shlex.split(shorter(command).replace("Qwen/Qwen2.5-VL-7B-Instruct", str(small)), comments=True)[1:])
         assert code in (0, 1), capsys.readouterr().err  # 1: a random model says nothing, or nonsense, and is told of
     (code,) = fenced(page, "python")
     capsys.readouterr()
