@@ -125,26 +125,6 @@ def _rounded_norm(read, scale, factor, kind: tl.constexpr):  # type: ignore[no-u
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _rounded_sums(  # type: ignore[no-untyped-def]
-    sums,
-    rows,
-    is_row,
-    scales,
-    bias,
-    kind: tl.constexpr,
-    has_scales: tl.constexpr,
-    has_bias: tl.constexpr,
-):
-    """Return the values of a product's rows, scaled, moved by the bias, and rounded as the stock product is."""
-    value = tl.sum(sums, axis=1)
-    if has_scales:
-        value *= tl.load(scales + rows, mask=is_row, other=0.0).to(tl.float32)
-    if has_bias:
-        value += tl.load(bias + rows, mask=is_row, other=0.0).to(tl.float32)
-    return value.to(kind).to(tl.float32)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
 def _row_product(  # type: ignore[no-untyped-def]
     row,
     weight,
@@ -192,9 +172,19 @@ def _row_product(  # type: ignore[no-untyped-def]
             places = (rows + size).to(tl.int64)[:, None] * width + columns[None, :]
             part = tl.load(weight + places, mask=inside, other=0.0, eviction_policy="evict_first").to(tl.float32)
             ups += part * read[None, :]
-    value = _rounded_sums(sums, rows, is_row, scales, bias, kind, has_scales, has_bias)
+    value = tl.sum(sums, axis=1)
+    if has_scales:
+        value *= tl.load(scales + rows, mask=is_row, other=0.0).to(tl.float32)
+    if has_bias:
+        value += tl.load(bias + rows, mask=is_row, other=0.0).to(tl.float32)
+    value = value.to(kind).to(tl.float32)
     if gated:
-        up = _rounded_sums(ups, size + rows, is_row, scales, bias, kind, has_scales, has_bias)
+        up = tl.sum(ups, axis=1)
+        if has_scales:
+            up *= tl.load(scales + size + rows, mask=is_row, other=0.0).to(tl.float32)
+        if has_bias:
+            up += tl.load(bias + size + rows, mask=is_row, other=0.0).to(tl.float32)
+        up = up.to(kind).to(tl.float32)
         value = (value / (1.0 + tl.exp(-value))).to(kind).to(tl.float32) * up
     if has_residual:
         value += tl.load(residual + rows, mask=is_row, other=0.0).to(tl.float32)
@@ -226,28 +216,6 @@ def _attend(joined: Tensor, reads: Reads, sizes: LayerSizes) -> Tensor:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _turned(  # type: ignore[no-untyped-def]
-    at,
-    norm,
-    cosine,
-    sine,
-    eps,
-    kind: tl.constexpr,
-    head_width: tl.constexpr,
-    has_norms: tl.constexpr,
-):
-    """Return a head's query or key, normed and turned to its position; `sine` has the sign of the turned half."""
-    width = tl.arange(0, head_width)
-    turned = (width + head_width // 2) % head_width
-    stands, beside = tl.load(at + width).to(tl.float32), tl.load(at + turned).to(tl.float32)
-    if has_norms:
-        scale = tl.rsqrt(tl.sum(stands * stands) / head_width + eps)
-        stands = _rounded_norm(stands, scale, tl.load(norm + width).to(tl.float32), kind)
-        beside = _rounded_norm(beside, scale, tl.load(norm + turned).to(tl.float32), kind)
-    return (stands * cosine + beside * sine).to(kind)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
 def _token_attention(  # type: ignore[no-untyped-def]
     joined,
     cosines,
@@ -273,14 +241,24 @@ def _token_attention(  # type: ignore[no-untyped-def]
     batch, head = tl.program_id(0) // heads, tl.program_id(0) % heads
     shared = head // (heads // kv_heads)
     width = tl.arange(0, head_width)
+    turned = (width + head_width // 2) % head_width
     sign = tl.where(width < head_width // 2, -1.0, 1.0)
     cosine = tl.load(cosines + batch * head_width + width).to(tl.float32)
     sine = tl.load(sines + batch * head_width + width).to(tl.float32) * sign
     query_at = joined + (batch * (heads + 2 * kv_heads) + head) * head_width
     key_at = joined + (batch * (heads + 2 * kv_heads) + heads + shared) * head_width
     value_at = key_at + kv_heads * head_width
-    query = _turned(query_at, query_norm, cosine, sine, eps, kind, head_width, has_norms).to(tl.float32)
-    key = _turned(key_at, key_norm, cosine, sine, eps, kind, head_width, has_norms)
+    query, query_turned = tl.load(query_at + width).to(tl.float32), tl.load(query_at + turned).to(tl.float32)
+    key, key_turned = tl.load(key_at + width).to(tl.float32), tl.load(key_at + turned).to(tl.float32)
+    if has_norms:
+        scale = tl.rsqrt(tl.sum(query * query) / head_width + eps)
+        query = _rounded_norm(query, scale, tl.load(query_norm + width).to(tl.float32), kind)
+        query_turned = _rounded_norm(query_turned, scale, tl.load(query_norm + turned).to(tl.float32), kind)
+        scale = tl.rsqrt(tl.sum(key * key) / head_width + eps)
+        key = _rounded_norm(key, scale, tl.load(key_norm + width).to(tl.float32), kind)
+        key_turned = _rounded_norm(key_turned, scale, tl.load(key_norm + turned).to(tl.float32), kind)
+    query = (query * cosine + query_turned * sine).to(kind).to(tl.float32)
+    key = (key * cosine + key_turned * sine).to(kind)
     value = tl.load(value_at + width)
     at = tl.load(slot).to(tl.int32)
     row = (batch * kv_heads + shared).to(tl.int64) * capacity
