@@ -8,7 +8,9 @@ from models import tiny_image
 
 from adallava import AdaLlava
 from adallava.errors import InputError, UnsupportedModeError
+from adallava.families.picture_inputs import PictureInputs
 from adallava.model import build_prompt
+from adallava.pipeline.picture_features import PictureFeatures
 
 BUDGETS = (1, 3, 0.5, 1.0)
 
@@ -70,3 +72,13 @@ def test_there_is_nothing_to_encode_without_pictures(llava: AdaLlava, llava_inpu
     text = {**llava_inputs, "pixel_values": None}
     with pytest.raises(InputError, match="without pictures"):
         llava.encode_pictures(**text)
+
+
+def test_blank_images_of_another_shape_are_other_images():
+    """By patches alone they are the same: two grids of sixteen, all of one value."""
+    patches = torch.ones(16, 8)
+    wide, square = (PictureInputs(patches, {"image_grid_thw": torch.tensor([[1, *grid]])}) for grid in ((2, 8), (4, 4)))
+    kept = PictureFeatures(wide, (), None)
+    assert kept.of(None, PictureInputs(patches.clone(), {"image_grid_thw": torch.tensor([[1, 2, 8]])})) is None
+    with pytest.raises(InputError, match="other pictures"):
+        kept.of(None, square)

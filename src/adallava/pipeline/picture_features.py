@@ -41,8 +41,7 @@ class PictureFeatures:
         """
         if self.read_by != _read_by(selector):
             raise InputError("features were made for a method that reads something else of the tower: encode them anew")
-        own = self.pictures.pixel_values
-        if pictures is None or not torch.equal(own, pictures.pixel_values.to(own.device)):
+        if pictures is None or not _are_same(self.pictures, pictures):
             raise InputError("features are of other pictures than pixel_values: encode them anew")
         return self.vision
 
@@ -57,6 +56,14 @@ def encode_pictures(family: Family, selector: AnySelector | None, request: Reque
         raise InputError("there is nothing to encode without pictures: give pixel_values")
     vision = tower_output(family, selector, request.to(family.device))
     return PictureFeatures(request.pictures, _read_by(selector), vision)
+
+
+def _are_same(one: PictureInputs, other: PictureInputs) -> bool:
+    """Return whether pixels and all beside them are equal: blank images of two shapes may have the same patches."""
+    mine, theirs = ({"pixel_values": all_.pixel_values, **all_.beside} for all_ in (one, other))
+    return mine.keys() == theirs.keys() and all(
+        torch.equal(value, theirs[name].to(value.device)) for name, value in mine.items()
+    )
 
 
 def _read_by(selector: AnySelector | None) -> tuple[object, ...]:
