@@ -52,9 +52,9 @@ def test_a_chunk_places_its_own_part_and_leaves_what_is_right() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("columns", [1, 7, 300, MOST_A_SIDE])
+@pytest.mark.parametrize("columns", [1, 7, 255, MOST_A_SIDE])
 def test_places_in_a_large_picture_come_through_half_precision(dtype: torch.dtype, columns: int) -> None:
-    rows = torch.tensor([0, 1, 255, 256, 257, 1023, MOST_A_SIDE - 1])
+    rows = torch.tensor([0, 1, 127, 128, 129, 254, MOST_A_SIDE - 1])
     column = torch.arange(7) * (columns - 1) // 6
     channels = as_channels(rows * columns + column, columns).to(dtype)
     assert from_channels(channels).tolist() == [

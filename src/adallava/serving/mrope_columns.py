@@ -17,11 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_KEPT, _HIGH = 256, 16
-"""Below 256 half precision keeps whole numbers; above, two sides share a third one, 16 values each."""
-
-MOST_A_SIDE = _KEPT * _HIGH
-"""Tokens of a picture whose tokens bring along where they stand."""
+MOST_A_SIDE = 256
+"""Tokens of a picture whose tokens bring along where they stand: half precision keeps whole numbers up to here."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +100,12 @@ def as_channels(places: Tensor, num_columns: int) -> Tensor:
         places: [K], which of a picture's tokens they are.
         num_columns: of the picture, whose sides are at most `MOST_A_SIDE`.
     """
-    rows, columns = places // num_columns, places % num_columns
-    high = rows // _KEPT * _HIGH + columns // _KEPT
-    return torch.stack([high, rows % _KEPT, columns % _KEPT], dim=1)
+    return torch.stack([torch.zeros_like(places), places // num_columns, places % num_columns], dim=1)
 
 
 def from_channels(channels: Tensor) -> Tensor:
     """Return frame, row and column of tokens, [K, 3] int64, from `as_channels`; all -1 where they are."""
-    high, row, column = channels.round().long().unbind(1)
-    places = torch.stack([torch.zeros_like(high), row + high // _HIGH * _KEPT, column + high % _HIGH * _KEPT], dim=1)
-    return torch.where(high[:, None] < 0, -1, places)
+    return channels.round().long()
 
 
 def _base(positions: Tensor, is_picture: Tensor, column: int) -> int:
