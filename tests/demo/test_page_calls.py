@@ -155,7 +155,7 @@ def test_files_that_are_no_pictures_are_named_without_their_folder(
     text, strip = tmp_path / "text.png", tmp_path / "strip.png"
     text.write_text("no picture")
     Image.new("1", (9000, 40)).save(strip)
-    for path, said in ((text, "text.png is not a picture"), (strip, "strip.png is 9000x40: sides may differ")):
+    for path, said in ((text, "text.png is not an image"), (strip, "strip.png is 9000x40: sides may differ")):
         html = choice(served, [(str(path), None)])
         assert said in html
         assert str(tmp_path) not in html

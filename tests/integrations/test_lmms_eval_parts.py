@@ -257,7 +257,7 @@ def test_a_question_may_say_where_its_pictures_stand():
     prompt = read_messages(tiny_processor(), [{"role": "user", "content": [picture(1), picture(2), text]}])
     assert prompt.text == "USER: left: <image> right: <image> same? ASSISTANT:"
     assert [image.getpixel((0, 0)) for image in prompt.images] == [(1, 1, 1), (2, 2, 2)]
-    with pytest.raises(InputError, match="a question holds <image> 2 times, and has 1 pictures: 'left: <image>"):
+    with pytest.raises(InputError, match="a question holds <image> 2 times, and has 1 images: 'left: <image>"):
         read_messages(tiny_processor(), [{"role": "user", "content": [picture(1), text]}])
 
 
@@ -299,7 +299,7 @@ def test_totals_know_how_much_of_the_pictures_was_seen():
     one = Totals.of([answered(2, 4)], 1.0, [0.25, 1.0])
     both = one.then(Totals.of([answered(2, 4)], 1.0, [0.25]))
     assert cut_words(both.seen, "pad_to_square=True in --model_args") == (
-        "2 of 3 pictures are cut by the processor's center crop, the most to 25 %: evidence may be cut off; "
+        "2 of 3 images are cut by the processor's center crop, the most to 25 %: evidence may be cut off; "
         "pad_to_square=True in --model_args shows all of each"
     )
     assert Totals().seen is None

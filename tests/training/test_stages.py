@@ -271,7 +271,7 @@ def test_a_controller_without_anything_to_choose_is_refused(tmp_path):
     base = tiny_llava(tmp_path / "base")
     nothing = recipe("question", keep={"keep_counts": [16, 99]})
     with pytest.raises(
-        InputError, match=r"keep_counts = \[16, 99\]: .* has 16 vision tokens a picture, so that nothing"
+        InputError, match=r"keep_counts = \[16, 99\]: .* has 16 vision tokens per image, so that nothing"
     ):
         train_stage(nothing, tmp_path / "run", start_from=str(base), device=CPU)
 

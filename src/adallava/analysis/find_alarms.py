@@ -176,7 +176,7 @@ def find_alarms(
     clusters = scores.clusters_among(np.ones_like(full, dtype=np.bool_))
     found = [alarm_of_answers(told, answers)]
     if blind is not None:
-        words = f"{NONE_METHOD}, which sees no picture"
+        words = f"{NONE_METHOD}, which sees no image"
         found.append(alarm_of_floor("full-not-above-none", full, scores.row(blind), words, seed, clusters))
     if majority is not None:
         words = majority_words(majority)
@@ -198,7 +198,7 @@ def _answers_words(known: Sequence[str]) -> str:
 
 def _pictures_words(difference: PairedDifference) -> str:
     shared = difference.num_pictures is not None and difference.num_pictures < difference.n
-    return f" on {difference.num_pictures:,} pictures" if shared else ""
+    return f" on {difference.num_pictures:,} images" if shared else ""
 
 
 def _severity(num_samples: int) -> AlarmSeverity:

@@ -66,9 +66,9 @@ def planning_line(samples: int, tests: int, pictures: int | None = None) -> str:
     differing = USUAL_DISCORDANCE if of_samples is None else max(USUAL_DISCORDANCE, of_samples)
     needed = ", ".join(f"{samples_needed(points / 100, USUAL_DISCORDANCE, critical):,}" for points in (1, 2, 3))
     planned = f"{tests} planned comparison{'' if tests == 1 else 's'}"
-    about, condition, alike = "", "if each is on a picture of its own and", ""
+    about, condition, alike = "", "if each is on an image of its own and", ""
     if pictures is not None and pictures < samples:
-        about, condition = f" on {pictures:,} pictures", "if questions on one picture go their own ways and"
+        about, condition = f" on {pictures:,} images", "if questions on one image go their own ways and"
         of_pictures = least_detectable(pictures, USUAL_DISCORDANCE, critical)
         alike = f"; if they go alike, {_found_words(of_pictures)}"
     return (

@@ -36,7 +36,7 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int, image: Path
     if text_tokens <= BEFORE_PICTURE_TOKENS:
         raise InputError(
             f"--text-tokens is {text_tokens}: give at least {BEFORE_PICTURE_TOKENS + 1}, {BEFORE_PICTURE_TOKENS} of "
-            "which stand before the picture"
+            "which come before the image"
         )
     generator = torch.Generator().manual_seed(0)
     words = _words(model)

@@ -75,7 +75,7 @@ def check_processor(folder: Path) -> None:
         CheckpointError: naming the file.
     """
     check_no_code(folder)
-    for names, what in ((_TOKENIZER_FILES, "tokenizer"), (_PICTURE_FILES, "settings for pictures")):
+    for names, what in ((_TOKENIZER_FILES, "tokenizer"), (_PICTURE_FILES, "settings for images")):
         if not any((folder / name).is_file() for name in names):
             raise CheckpointError(f"folder {str(folder)!r} has no {what}: neither {' nor '.join(names)} is in it")
     check_tokenizer(folder)

@@ -326,7 +326,7 @@ def check_model_config(path: Path, config: dict[str, Any]) -> None:
     side, patch = (size[0] if isinstance(size, list) else size for size in sizes)
     if side and patch and not patch <= side <= patch * MAX_PATCHES_A_SIDE:
         raise CheckpointError(
-            f"{path} is damaged: pictures of {side} pixels in patches of {patch} make {side // patch} a side, not 1 to "
+            f"{path} is damaged: images of {side} pixels in patches of {patch} make {side // patch} a side, not 1 to "
             f"{MAX_PATCHES_A_SIDE}"
         )
     for where, value in walk_json(path, config):

@@ -127,7 +127,7 @@ def _check_feature_layers(where: str, config: Any) -> None:
     for layer in asked if isinstance(asked, list | tuple) else [asked]:
         if type(layer) is int and layers and not -layers - 1 <= layer <= layers:
             raise CheckpointError(
-                f"the config at {where!r} reads pictures from layer {layer} of the tower (vision_feature_layer), which "
+                f"the config at {where!r} reads images from layer {layer} of the tower (vision_feature_layer), which "
                 f"has {layers}"
             )
 

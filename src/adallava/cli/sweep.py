@@ -66,7 +66,7 @@ examples:
   adallava sweep --executor ray --address auto --limit all --output runs/cluster
 
 a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
-  {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
+  {"image": "images/1.png", "question": "What is it?", "answer": "a cat"}
 a list holds several images of one question, which share the budget.
 image paths are relative to the file and stay in its folder, unless you give --allow-outside. Name other columns with
 --image-column and so on. docs/reference/data.md says how values are read.

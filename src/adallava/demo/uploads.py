@@ -71,5 +71,5 @@ def read_budgets(shown: TokenBudget, others: str | None) -> list[TokenBudget]:
     """
     words = (others or "").replace(",", " ").split()
     if len(words) >= MAX_BUDGETS:
-        raise InputError(f"{len(words)} budgets beside the slider's are too many: give {MAX_BUDGETS - 1} at most")
+        raise InputError(f"{len(words)} budgets besides the slider's are too many: give {MAX_BUDGETS - 1} at most")
     return list(TokenBudget.parse_all([shown, *words]))

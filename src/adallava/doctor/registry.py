@@ -73,9 +73,9 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
     FileCheck(
         "full-not-above-none",
         None,
-        "the full-token model is not above answers without the picture",
-        "Compare no methods on this run: what they keep of the picture cannot matter. Look whether pictures and "
-        "questions belong together, and whether the questions need the picture.",
+        "the full-token model is not above answers without the image",
+        "Compare no methods on this run: what they keep of the image cannot matter. Look whether images and "
+        "questions belong together, and whether the questions need the image.",
         check_full_above_none,
     ),
     FileCheck(
@@ -212,9 +212,9 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
     FileCheck(
         "pictures-cut",
         None,
-        "the model did not see all of its pictures",
+        "the model did not see all of its images",
         "Run again with --pad-to-square, which shows all of each, and see whether the scores differ (`adallava "
-        "compare`); or look at the pictures in the report, where the part that was seen is framed.",
+        "compare`); or look at the images in the report, where the part that was seen is framed.",
         check_pictures_cut,
         says_what_was_seen,
     ),

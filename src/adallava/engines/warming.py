@@ -59,7 +59,7 @@ def warm_up(
     """
     if not family.one_grid:
         raise InputError(
-            "pictures of this model differ in their number of tokens: warm it up by calls of your own, "
+            "images of this model differ in their number of tokens: warm it up by calls of your own, "
             f"each size {TIMES} times"
         )
     sizes = {"batch_sizes": batch_sizes, "text_tokens": text_tokens, "max_new_tokens": [max_new_tokens]}

@@ -53,7 +53,7 @@ class Mistral3Family(StockParts):
         if vision.model_type != "pixtral":
             raise UnsupportedModeError(
                 f"vision_config has model_type={vision.model_type!r}: a {self.name} is driven with a 'pixtral' tower "
-                "alone, whose pictures have their own size"
+                "alone, whose images have their own size"
             )
         layers = config.vision_feature_layer
         layers = [layers] if isinstance(layers, int) else list(layers)
@@ -114,23 +114,21 @@ class Mistral3Family(StockParts):
         """
         pixels, sizes, side = pictures.pixel_values, pictures.beside.get("image_sizes"), self._token_px
         if sizes is None or sizes.dim() != 2 or sizes.shape[1] != 2:
-            raise InputError(
-                "this model needs the pictures' sizes: give the processor's image_sizes too, [pictures, 2]"
-            )
+            raise InputError("this model needs the images' sizes: give the processor's image_sizes too, [images, 2]")
         if pixels.dim() != 4 or len(pixels) != len(sizes):
             raise InputError(
-                f"image_sizes has {len(sizes)} pictures, and pixel_values the shape {tuple(pixels.shape)}: "
-                "[pictures, channels, height, width] is needed, as this model's own processor makes it"
+                f"image_sizes has {len(sizes)} images, and pixel_values the shape {tuple(pixels.shape)}: "
+                "[images, channels, height, width] is needed, as this model's own processor makes it"
             )
         for height, width in sizes.tolist():
             if height % side or width % side or min(height, width) < side:
                 raise InputError(
-                    f"image_sizes has a picture of {height} x {width} pixels: this model needs sides of whole tokens, "
+                    f"image_sizes has an image of {height} x {width} pixels: this model needs sides of whole tokens, "
                     f"of {side} pixels; give what its own processor makes"
                 )
             if height > pixels.shape[2] or width > pixels.shape[3]:
                 raise InputError(
-                    f"image_sizes has a picture of {height} x {width} pixels, and pixel_values only "
+                    f"image_sizes has an image of {height} x {width} pixels, and pixel_values only "
                     f"{pixels.shape[2]} x {pixels.shape[3]}: give both as the processor makes them"
                 )
         return tuple((height // side, width // side) for height, width in sizes.tolist())

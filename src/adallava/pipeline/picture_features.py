@@ -42,7 +42,7 @@ class PictureFeatures:
         if self.read_by != _read_by(selector):
             raise InputError("features were made for a method that reads something else of the tower: encode them anew")
         if pictures is None or not _are_same(self.pictures, pictures):
-            raise InputError("features are of other pictures than pixel_values: encode them anew")
+            raise InputError("features are of other images than pixel_values: encode them anew")
         return self.vision
 
 
@@ -53,7 +53,7 @@ def encode_pictures(family: Family, selector: AnySelector | None, request: Reque
         InputError: for a request without pictures.
     """
     if request.pictures is None:
-        raise InputError("there is nothing to encode without pictures: give pixel_values")
+        raise InputError("there is nothing to encode without images: give pixel_values")
     vision = tower_output(family, selector, request.to(family.device))
     return PictureFeatures(request.pictures, _read_by(selector), vision)
 

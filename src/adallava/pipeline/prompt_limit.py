@@ -36,7 +36,7 @@ class PromptLimit:
 
     tokens: int
     holder: str = "the LLM has positions for"
-    remedy: str = "show fewer or smaller pictures"
+    remedy: str = "show fewer or smaller images"
 
 
 def max_prompt_tokens(

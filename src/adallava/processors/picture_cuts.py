@@ -64,7 +64,7 @@ def pad_to_square(processor: Any) -> Any:
     settings = processor.image_processor
     reason = why_not_padded(settings)
     if reason is not None:
-        raise UnsupportedModeError(f"pictures cannot be padded to squares for {reason}")
+        raise UnsupportedModeError(f"images cannot be padded to squares for {reason}")
     own = settings.to_dict()
     padding = padding_processor(
         settings,
@@ -89,12 +89,12 @@ def with_pixel_limits(processor: Any, least: int | None, most: int | None) -> An
     own = pixel_limits(processor.image_processor)
     if own is None:
         raise UnsupportedModeError(
-            f"least_pixels and most_pixels are for models that see a picture at its own size; this one's "
+            f"least_pixels and most_pixels are for models that see an image at its own size; this one's "
             f"{type(processor.image_processor).__name__} brings all to sizes of its own"
         )
     limits = own[0] if least is None else least, own[1] if most is None else most
     if not 1 <= limits[0] <= limits[1]:
-        raise InputError(f"pictures cannot have at least {limits[0]} pixels and at most {limits[1]}")
+        raise InputError(f"images cannot have at least {limits[0]} pixels and at most {limits[1]}")
     scaling = copy.copy(processor)
     scaling.image_processor = with_limits(processor.image_processor, *limits)
     return scaling

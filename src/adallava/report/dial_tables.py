@@ -189,9 +189,7 @@ def plans_table(dials: Dials) -> PaperTable:
     caption += " By question type: plans, and the share of the most common one." if kinds else ""
     caption += f" One plan for all samples: {single}." if single else ""
     if any(_schedule(plans).startswith("adallava-heads@") for plans in dials.plans):
-        caption += (
-            " Of adallava-heads, plans are of heads alone, without the slices of the MLP that it chooses beside them."
-        )
+        caption += " Plans of adallava-heads name only heads, not the slices of the MLP that it also chooses."
     return PaperTable("plans", caption, ("cell", "n", "plans", "most common", *kinds), tuple(rows))
 
 

@@ -124,9 +124,9 @@ def _pictures(
     """Return the URI of each picture, the frame on it, and why there is none."""
     images = images_of(row.sample_id)
     if not images:
-        return (), (), "the picture was not found"
+        return (), (), "the image was not found"
     if row.grids and len(images) != len(row.grids):
-        return (), (), f"the sample had {len(row.grids)} pictures when it was asked, and has {len(images)} now"
+        return (), (), f"the sample had {len(row.grids)} images when it was asked, and has {len(images)} now"
     shown = []
     try:
         for number, image in enumerate(images):
@@ -137,7 +137,7 @@ def _pictures(
             shown.append((data_uri(plain, allowance_bytes // len(images)), frame))
     except OSError as error:
         # Pillow reads lazily: a damaged file shows itself only here.
-        return (), (), f"the picture could not be read: {error}"
+        return (), (), f"the image could not be read: {error}"
     return tuple(uri for uri, _ in shown), tuple(frame for _, frame in shown), ""
 
 

@@ -118,10 +118,10 @@ def time_size(
     try:
         batch = timing_batch(samples, batch_size, prepare)
     except MemoryError as error:
-        why = f"whose pictures do not fit: {describe_error(error)}"
+        why = f"whose images do not fit: {describe_error(error)}"
         return TimedSize((), f"nothing is timed at batch size {batch_size}, {why}")
     if batch is None:
-        why = "none of the task's first pictures can be read"
+        why = "none of the task's first images can be read"
         return TimedSize((), f"nothing is timed at batch size {batch_size}: {why}")
     return TimedSize(tuple(time_batch(answerers, plans, batch, device)))
 

@@ -121,7 +121,7 @@ class Chooses:
         if method.ignores_budget:
             raise UnsupportedModeError(
                 f"method {settings.method!r} sets its own number of tokens, and vLLM lays a prompt out before the "
-                "tower has seen the picture: serve a method that takes a budget"
+                "tower has seen the image: serve a method that takes a budget"
             )
         selector = None if method.learned else build_selector(settings.method, _NO_SHAPE, **settings.method_options)
         return cls(
@@ -168,7 +168,7 @@ class Chooses:
             )
         if 0 in kept:
             raise BudgetError(
-                f"token budget {budget} leaves a picture without a token ({len(sizes)} pictures): ask for at least "
+                f"token budget {budget} leaves an image without a token ({len(sizes)} images): ask for at least "
                 f"{len(sizes)} tokens"
             )
         question = tuple(token for token in prompt if token != image_token_id) if self.reads_question else ()

@@ -85,7 +85,7 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
             return self._chooses.plan(asked, (), inputs.prompt, self._image_token_id())
         if not isinstance(images, ImageProcessorItems):
             if BUDGET_KEY in asked:
-                raise InputError(f"{BUDGET_KEY} is for pictures, and these are rows that were encoded elsewhere")
+                raise InputError(f"{BUDGET_KEY} is for images, and these are rows that were encoded elsewhere")
             return None
         sizes = [images.get_image_size(image) for image in range(len(images))]
         grids = [self._grid(size.width, size.height, others) for size in sizes]
@@ -157,7 +157,7 @@ def _shortened(update: Any, choice: Choice) -> Any:
         tokens = full(image)
         if len(tokens) != choice.token_counts[image]:
             raise InputError(
-                f"picture {image} has {len(tokens)} tokens, and {choice.token_counts[image]} were planned for it"
+                f"image {image} has {len(tokens)} tokens, and {choice.token_counts[image]} were planned for it"
             )
         return tokens[: choice.keep_counts[image]]
 

@@ -10,10 +10,10 @@ from adallava.serving.target_keeper import Load
 
 TOKENS_KEPT = Histogram(
     "adallava_tokens_kept",
-    "Vision tokens that a request with pictures keeps.",
+    "Vision tokens that a request with images keeps.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384),
 )
-TOKENS_SEEN = Counter("adallava_tokens_seen", "Vision tokens of requests with pictures before a choice.")
+TOKENS_SEEN = Counter("adallava_tokens_seen", "Vision tokens of requests with images before a choice.")
 BUDGET = Gauge(
     "adallava_budget",
     "Share of vision tokens that a request without a budget of its own keeps.",

@@ -58,7 +58,7 @@ class _Grids(BudgetedProcessor):
     def _check(self, image: int, rows: int, columns: int) -> None:
         if max(rows, columns) > MOST_A_SIDE:
             raise InputError(
-                f"picture {image} has {rows} x {columns} tokens, and with a budget a side may have {MOST_A_SIDE}: "
+                f"image {image} has {rows} x {columns} tokens, and with a budget a side may have {MOST_A_SIDE}: "
                 "send it smaller, or ask for token_budget 1.0"
             )
 

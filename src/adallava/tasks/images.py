@@ -76,7 +76,7 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         return _decode(image, name)
 
 
-def as_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
+def as_rgb(image: Image.Image, name: str = "an image") -> Image.Image:
     """Return a picture that Pillow has opened as `open_rgb` would.
 
     Args:
@@ -122,7 +122,7 @@ def _reported(name: str) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError:
-        raise InputError(f"{name} is not a picture in a format that is read: {', '.join(_formats())}") from None
+        raise InputError(f"{name} is not an image in a format that is read: {', '.join(_formats())}") from None
     except InputError as error:
         raise error if name in str(error) else InputError(f"{name} cannot be shown: {error}") from None
     except Exception as error:  # Pillow's decoders answer damage with whatever it happens to cause
@@ -163,7 +163,7 @@ def _kind(mode: int) -> str:
 
 
 def _too_many_bytes(name: str) -> InputError:
-    return InputError(f"{name} is over the limit of {MAX_IMAGE_BYTES} bytes for one encoded picture")
+    return InputError(f"{name} is over the limit of {MAX_IMAGE_BYTES} bytes for one encoded image")
 
 
 def _check_pixels(image: Image.Image, name: str) -> None:

@@ -43,7 +43,7 @@ class PictureFolder:
         if not isinstance(value, list):
             return [self.source(value)]
         if not value:
-            raise InputError("the image column holds an empty list: a question needs a picture")
+            raise InputError("the image column holds an empty list: a question needs an image")
         read = []
         for number, item in enumerate(value, 1):
             with of_several(number, len(value)):
@@ -110,7 +110,7 @@ class PictureFolder:
             if "\0" in text:
                 raise InputError(f"the image path {text[:80]!r} holds a NUL byte, which no file's name has")
             if "://" in text[:16]:
-                raise InputError(f"image {text[:80]!r} is a URL: pictures are read from disk only")
+                raise InputError(f"image {text[:80]!r} is a URL: images are read from disk only")
             if len(text) > _MAX_PATH_CHARACTERS:
                 raise InputError(f"the image column holds text of {len(text)} characters: no path, and not base64")
         self.check(text)
@@ -147,7 +147,7 @@ def of_several(number: int, count: int) -> Iterator[None]:
     except InputError as error:
         if count == 1:
             raise
-        raise InputError(f"picture {number} of {count}: {error}") from None
+        raise InputError(f"image {number} of {count}: {error}") from None
 
 
 def named_paths(value: Any) -> tuple[str | None, ...]:

@@ -138,7 +138,7 @@ def _head(input_ids: list[int], questions: Sequence[TokenizedQuestion]) -> list[
     if first and input_ids[-len(first) :] == first:
         return input_ids[: -len(first)]
     raise InputError(
-        "this model's processor joins the text after a picture with what it puts around it, so that no other question "
+        "this model's processor joins the text after an image with what it puts around it, so that no other question "
         "can take its place"
     )
 

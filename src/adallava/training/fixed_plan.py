@@ -158,7 +158,7 @@ def open_search(
             "to choose: use a shorter prefix or a lower latency"
         )
     if len(examples) < 2:
-        raise InputError(f"a search needs at least 2 questions with pictures that can be read, not {len(examples)}")
+        raise InputError(f"a search needs at least 2 questions with images that can be read, not {len(examples)}")
     tokenized = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
     collate = Collator(processor, with_labels=True, questions=tokenized)
     keep = KeptPrompts(family, recipe.keep, scorer)

@@ -55,7 +55,7 @@ class OwnExamples(Dataset[Example]):
             image = _decode(sample)
         except (InputError, OSError) as error:
             raise InputError(
-                f"the picture of sample {sample.id} could be read when training began, and now cannot ({error}): "
+                f"the image of sample {sample.id} could be read when training began, and now cannot ({error}): "
                 "put it back, and the same command goes on"
             ) from error
         return Example(image, (sample.question,), (_answer(sample),), {}, None, None)
@@ -123,7 +123,7 @@ def text_check(family: Family, processor: Any) -> CheckText:
     def check(sample: TaskSample) -> str | None:
         question, answer = sample.question, _answer(sample)
         if processor.image_token in question:
-            return f"the question holds {processor.image_token}, which stands for the picture"
+            return f"the question holds {processor.image_token}, which stands for the image"
         try:
             f"{question}{answer}".encode()
         except UnicodeEncodeError as error:
@@ -133,7 +133,7 @@ def text_check(family: Family, processor: Any) -> CheckText:
         of_picture = family.shape.num_vision_tokens if family.one_grid else 1
         num_tokens = len(ids.prefix_ids) + of_picture + len(ids.suffix_ids) + len(ids.answer_ids)
         if most_tokens is not None and num_tokens > most_tokens:
-            return f"picture, question and answer are {num_tokens} tokens, and the model reads {most_tokens} at most"
+            return f"image, question and answer are {num_tokens} tokens, and the model reads {most_tokens} at most"
         return None
 
     return check
@@ -190,7 +190,7 @@ def _epochs(num_samples: int, seed: int) -> Iterator[list[int]]:
 def _decode(sample: TaskSample) -> NDArray[np.uint8]:
     images = sample.load_images()
     if len(images) != 1:
-        raise InputError(f"{len(images)} pictures: training takes one a question")
+        raise InputError(f"{len(images)} images: training takes one a question")
     return np.asarray(with_clear_axes(images[0]))
 
 

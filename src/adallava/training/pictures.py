@@ -51,8 +51,8 @@ def one_grid_of(family: Family, pictures: PictureInputs) -> tuple[int, int]:
     if len(grids) != 1:
         told = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(grids))
         raise InputError(
-            f"this stage packs questions after pictures of one size, and those of a step have {told} tokens: give "
-            "pictures of one size, or train a controller alone (stage 'question')"
+            f"this stage packs questions after images of one size, and those of a step have {told} tokens: give "
+            "images of one size, or train a controller alone (stage 'question')"
         )
     return grids.pop()
 

@@ -155,8 +155,8 @@ def _check_counts(recipe: Recipe, start: Start, examples: Examples) -> None:
     known = isinstance(examples, SceneExamples) or start.family.one_grid
     if known and min(recipe.keep.keep_counts) >= num_tokens:
         raise InputError(
-            f"keep.keep_counts = {list(recipe.keep.keep_counts)}: {start.name!r} has {num_tokens} vision tokens a "
-            "picture, so that nothing would be left to choose: give a smaller one"
+            f"keep.keep_counts = {list(recipe.keep.keep_counts)}: {start.name!r} has {num_tokens} vision tokens per "
+            "image, so that nothing would be left to choose: give a smaller one"
         )
 
 

@@ -96,13 +96,13 @@ def _check_form(stage: StageName, family: Family, name: str, form: PictureForm) 
     told = f"{name!r} is of the family {family.name!r}, "
     if stage in PACKED_STAGES and not form.in_one_run:
         raise UnsupportedModeError(
-            f"{told}which reads more of a picture than one run of placeholders (tiles, text of its own around them, or "
+            f"{told}which reads more of an image than one run of placeholders (tiles, text of its own around them, or "
             f"rows that are added in its layers), and stage {stage!r} packs questions after that: only stage "
             "'question' trains a controller on it"
         )
     if stage not in ("question", *PACKED_STAGES) and not form.alone:
         raise UnsupportedModeError(
-            f"{told}which reads more of a picture than pixels of one size, and stage {stage!r} is for models that read "
+            f"{told}which reads more of an image than pixels of one size, and stage {stage!r} is for models that read "
             "these alone: only stage 'question' trains a controller on it"
         )
 

@@ -15,9 +15,9 @@ def check_pictures_cut(file: AnswerFile) -> Observation:
     shares = {answer.sample_id: answer.seen_share for answer in file.answers if answer.seen_share is not None}
     cut = sorted((share, sample_id) for sample_id, share in shares.items() if share < CUT_BELOW)
     if not cut:
-        return passed(f"the model saw all of {len(shares):,} pictures")
+        return passed(f"the model saw all of {len(shares):,} images")
     evidence = (
-        f"{len(cut):,} of {len(shares):,} pictures are cut, the most to {100 * cut[0][0]:.0f} %: what was asked about "
+        f"{len(cut):,} of {len(shares):,} images are cut, the most to {100 * cut[0][0]:.0f} %: what was asked about "
         "may be on the part that is gone"
     )
     return found("cannot-tell", [evidence], [sample_id for _, sample_id in cut])

@@ -91,7 +91,7 @@ def check_full_above_none(file: AnswerFile) -> Observation:
         full = file.full_cell(group.name)
         blind = next((cell for cell in group.cells if cell.method == NONE_METHOD), None)
         if full is not None and blind is not None:
-            ids, words = list(full.by_sample), f"{NONE_METHOD}, which sees no picture"
+            ids, words = list(full.by_sample), f"{NONE_METHOD}, which sees no image"
             scores = group.scores(full, ids), group.scores(blind, ids)
             alarms.append(
                 (group.name, alarm_of_floor("full-not-above-none", *scores, words, _SEED, group.clusters(ids)))

@@ -343,7 +343,7 @@ def diagnose_model(
     return Diagnosis(
         source=f"{model.name_or_path} with {model.method}",
         form="model",
-        summary=f"{num_samples} bundled pictures at token budgets {asked}",
+        summary=f"{num_samples} bundled images at token budgets {asked}",
         outcomes=tuple(check.run(probe) for check in LIVE_CHECKS),
     )
 

@@ -110,7 +110,7 @@ def resized(family: Family, pictures: PictureInputs, grid: tuple[int, int]) -> V
         UnsupportedModeError: for a family whose pictures cannot be resized.
     """
     if not isinstance(family, ResizesPictures):
-        raise UnsupportedModeError(f"models of type {family.name!r} take no resized picture: choose another method")
+        raise UnsupportedModeError(f"models of type {family.name!r} take no resized image: choose another method")
     return family.encode_resized(pictures, grid)
 
 

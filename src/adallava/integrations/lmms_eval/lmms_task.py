@@ -185,7 +185,7 @@ def _load_images(source: Any, place: int, question: str) -> tuple[Image.Image, .
     if kinds != ["image"] * max(1, len(kinds) - 1) + ["text"] or content[-1]["text"] != question:
         shown = ", ".join(part["type"] for message in messages for part in message["content"])
         raise UnsupportedModeError(
-            f"doc {place} of task lmms:{source.config.task} is shown as {shown}: only pictures and then the "
+            f"doc {place} of task lmms:{source.config.task} is shown as {shown}: only images and then the "
             "question can be swept; `python -m lmms_eval --model adallava` takes conversations"
         )
     return tuple(_read(part["url"]) for part in content[:-1])

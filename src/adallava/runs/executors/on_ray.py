@@ -203,7 +203,7 @@ class RayExecutor:
             return [line for line in heard.lines if not line.failed]
         if lease.doubted not in (None, member.node_id) and len(failed) < len(heard.lines):
             there = self.crew.host_of(lease.doubted)
-            self._once(observer, f"{member.host} answered samples that failed on {there}: does that one lack pictures?")
+            self._once(observer, f"{member.host} answered samples that failed on {there}: does that one lack images?")
         return heard.lines
 
     def _note_coming_and_going(self, heard: Heard, observer: SweepObserver) -> None:
