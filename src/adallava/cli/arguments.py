@@ -81,6 +81,15 @@ def add_list_argument(parser: Any, *flags: str, **options: Any) -> None:
     parser.add_argument(*flags, action=ListAction, nargs="+", **options)
 
 
+SEPARATORS = "separate the values of a list by commas or spaces (A,B or A B)"
+"""What `takes_lists` adds to a command's help."""
+
+
+def takes_lists(parser: argparse.ArgumentParser) -> bool:
+    """Return whether a command has an option whose value is a list."""
+    return any(isinstance(action, ListAction) for action in parser._actions)
+
+
 def parse_positions(values: Sequence[str]) -> tuple[PositionsName, ...]:
     """Read kinds of position ids, each once, in the order given.
 

@@ -45,8 +45,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_a", type=path_argument, metavar="RUN_A", help="the folder of a finished run")
-    parser.add_argument("run_b", type=path_argument, metavar="RUN_B", help="another one")
+    parser.add_argument("run_a", type=path_argument, metavar="RUN_A", help="the run folder of a finished sweep")
+    parser.add_argument("run_b", type=path_argument, metavar="RUN_B", help="another run folder")
     add_equivalence_margin(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--list", action="store_true", help="name the samples that only one run has, or has right")

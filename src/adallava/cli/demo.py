@@ -45,19 +45,21 @@ def add_parser(subparsers: Any) -> None:
         "--adapter",
         metavar="NAME=DIR",
         default=[],
-        help="of a learned method or scheduler, if not in the model's folder",
+        help="adapters of learned methods and schedulers (default: adapters/NAME in the model's folder)",
     )
-    group.add_argument("--max-new-tokens", type=whole_number, default=32, help="default: %(default)s")
+    group.add_argument("--max-new-tokens", type=whole_number, default=32, help="of each answer (default: %(default)s)")
     add_pad_to_square(group)
     add_placement(group)
     add_engine(group)
     add_quantization(group)
     group = parser.add_argument_group("the page")
     group.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0 lets others reach it (default: %(default)s, this machine alone)"
+        "--host",
+        default="127.0.0.1",
+        help="0.0.0.0 lets others reach the page (default: %(default)s, only this machine)",
     )
-    group.add_argument("--port", type=whole_number, default=7860, help="default: %(default)s")
-    group.add_argument("--share", action="store_true", help="make a public link through Gradio's servers")
+    group.add_argument("--port", type=whole_number, default=7860, help="port of the page (default: %(default)s)")
+    group.add_argument("--share", action="store_true", help="make a public link through Gradio's servers (default: no)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import NoReturn
 import adallava
 from adallava.errors import AdallavaError, InputError
 
-from .arguments import check_argv
+from .arguments import SEPARATORS, check_argv, takes_lists
 from .streams import say, steady_streams
 
 COMMANDS = ("sweep", "compare", "report", "generate", "bench", "doctor", "train", "convert", "families", "demo")
@@ -103,7 +103,10 @@ def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
     for name in [name for name in COMMANDS if name in wanted] or COMMANDS:
         command = import_module(f"adallava.cli.{name}")
         command.add_parser(subparsers)
-        subparsers.choices[name].set_defaults(run=command.run)
+        added = subparsers.choices[name]
+        added.set_defaults(run=command.run)
+        if takes_lists(added):
+            added.epilog = f"{SEPARATORS}\n\n{added.epilog}"
     return parser
 
 

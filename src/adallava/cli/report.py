@@ -26,7 +26,7 @@ examples:
   adallava report runs/first
   adallava report runs/second --compare runs/first --output both.html
   adallava report runs/first --figures paper/figures
-  adallava report runs/mine --include-path my_tasks   # of a sweep of lmms:<name> with a task of your own
+  adallava report runs/mine --include-path my_tasks   # for a sweep of lmms:NAME with a task of your own
 
 exit codes: 0 done; 2 a mistake in the call or its input.
 """
@@ -41,9 +41,12 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_folder", type=path_argument, metavar="RUN", help="a run folder that a sweep has finished")
+    parser.add_argument("run_folder", type=path_argument, metavar="RUN", help="the run folder of a finished sweep")
     parser.add_argument(
-        "--compare", type=path_argument, metavar="OTHER_RUN", help="lay this run of the same samples over the first"
+        "--compare",
+        type=path_argument,
+        metavar="OTHER_RUN",
+        help="another run over the same samples, to show next to the first",
     )
     parser.add_argument(
         "--output",
@@ -61,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
         "--include-path",
         type=path_argument,
         metavar="DIR",
-        help="of a run of lmms:<name>: the folder of its task that you gave the sweep, to show images",
+        help="for a run of lmms:NAME: the task folder that you gave the sweep, to show images",
     )
     parser.add_argument(
         "--roofline",
@@ -69,10 +72,13 @@ def add_parser(subparsers: Any) -> None:
         help="show the lower bound of time to first token on this hardware, such as h100-sxm, next to the measured "
         "time (default: on the hardware of the run, if its ceilings are known)",
     )
-    add_title(parser, "what the sweep was given, else model and task; run.json stays as it is")
+    add_title(parser, "the sweep's own, else model and task; run.json does not change")
     add_allow_outside(parser)
     parser.add_argument(
-        "--figures", type=path_argument, metavar="DIR", help="also write figures and tables into this folder"
+        "--figures",
+        type=path_argument,
+        metavar="DIR",
+        help="also write figures and tables into this folder (default: none)",
     )
 
 
