@@ -268,14 +268,14 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_on(folder: Path, name: str) -> None:
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
-    with pytest.raises(CheckpointError, match=rf"{name} is no regular file"):
+    with pytest.raises(CheckpointError, match=rf"{name} is not a regular file"):
         _load(folder)
 
 
 def test_a_device_is_not_read(folder: Path) -> None:
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to("/dev/zero")
-    with pytest.raises(CheckpointError, match=r"config.json is no regular file"):
+    with pytest.raises(CheckpointError, match=r"config.json is not a regular file"):
         check_config(folder)
 
 

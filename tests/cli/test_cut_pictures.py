@@ -13,7 +13,7 @@ from adallava.cli.main import main
 from adallava.records import Results, Run
 
 WARNING = (
-    "1 of 2 images are cut by the processor's center crop, the most to 25 %: evidence may be cut off; "
+    "1 of 2 images are cut by the processor's center crop, the worst to 25 %: evidence may be cut off; "
     "--pad-to-square shows all of each"
 )
 

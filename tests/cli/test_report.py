@@ -81,7 +81,7 @@ def test_a_task_that_is_gone_or_changed_leaves_the_pictures_out_and_says_so(
     [
         (["nowhere"], "run.json cannot be read"),
         (["{run}", "--compare", "nowhere"], "run.json cannot be read"),
-        (["{run}", "--pictures", "-1"], "--pictures -1 is no number of samples"),
+        (["{run}", "--pictures", "-1"], "--pictures -1 is not a number of samples"),
         (["{run}", "--output", "no/such/folder/page.html"], "make no/such/folder first"),
         (["{run}", "--include-path", "tasks"], "--include-path tasks does not fit task scenes"),
     ],

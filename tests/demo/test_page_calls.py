@@ -180,7 +180,7 @@ def test_what_goes_wrong_inside_is_one_line_and_the_log_has_the_rest(
 
 
 def test_adapters_are_read_before_anything_is_served(full: AdaLlava, tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match="'nobody', which is no method and no scheduler"):
+    with pytest.raises(UnknownNameError, match="'nobody', which is neither a method nor a scheduler"):
         ServedModel(full, {"nobody": tmp_path}, max_new_tokens=4)
     with pytest.raises(CheckpointError):
         ServedModel(full, {"question": tmp_path}, max_new_tokens=4)

@@ -218,7 +218,7 @@ def one_of(*cases):
             "doc_to_visual: !function two_pictures.no_picture\n",
             "doc 0 of task lmms:odd is shown as text: only",
         ),
-        ("doc_to_text: !function two_pictures.unworded\n", "words no question of doc 1: KeyError: 'hint'"),
+        ("doc_to_text: !function two_pictures.unworded\n", "makes no question for doc 1: KeyError: 'hint'"),
     ),
 )
 def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, lines, message):
@@ -257,7 +257,7 @@ def test_a_sample_with_two_pictures_is_swept(tmp_path):
             "metric bleu gives sample 0 of vqav2_scenes no number; those that do: exact_match",
         ),
         (TASK, ["--split", "test"], "has its own split"),
-        (TASK, ["--question-suffix", "?"], "words its own questions"),
+        (TASK, ["--question-suffix", "?"], "makes its own questions"),
         (TASK, ["--include-path", "/nowhere"], "/nowhere is not a folder"),
     ),
 )

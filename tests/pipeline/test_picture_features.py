@@ -50,7 +50,7 @@ def test_features_of_other_pictures_are_refused(llava: AdaLlava, llava_inputs: d
     model = llava.with_method("uniform")
     features = model.encode_pictures(**llava_inputs)
     other = {**llava_inputs, "pixel_values": torch.zeros_like(llava_inputs["pixel_values"])}
-    with pytest.raises(InputError, match="features are of other images"):
+    with pytest.raises(InputError, match="features belong to other images"):
         model.select(**other, token_budget=4, features=features)
     with pytest.raises(InputError, match="reads something else of the tower"):
         llava.with_method("visionzip").select(**llava_inputs, token_budget=4, features=features)

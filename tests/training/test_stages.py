@@ -198,7 +198,7 @@ def test_scorer_and_base_learn_together_and_are_saved_as_one_model(tmp_path):
 
 def test_a_recipe_that_needs_labelled_patches_refuses_a_users_file(tmp_path):
     data = TaskExamples([])
-    with pytest.raises(InputError, match="labelled patches"):
+    with pytest.raises(InputError, match="labeled patches"):
         train_stage(base_recipe(), tmp_path, data=data, device=CPU)
 
 

@@ -107,7 +107,7 @@ def _alarm_of_signs(of_samples: Sequence[Sequence[str]], within: int, total: int
         kind="answers-outside-task",
         severity=_severity(len(of_samples)),
         message=(
-            f"{within:,} of {total:,} responses are right, and the task's answers are punctuation alone "
+            f"{within:,} of {total:,} responses are right, and the task's answers are only punctuation "
             f"({', '.join(map(_quoted, list(given)[:_SHOWN]))}), which exact-match never counts as right"
         ),
         count=within,

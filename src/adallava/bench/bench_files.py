@@ -23,7 +23,7 @@ def output_file(asked: Path) -> Path:
     file = asked if asked.suffix.lower() == ".json" and not asked.is_dir() else asked / _NAME
     make_folder(file.parent)
     if file.exists() and not _is_ours(file):
-        raise InputError(f"--output {asked}: {file} is there and is no file of adallava bench: name another")
+        raise InputError(f"--output {asked}: {file} exists and was not written by adallava bench: give another name")
     return file
 
 

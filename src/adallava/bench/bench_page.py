@@ -56,7 +56,7 @@ def _made(document: dict[str, Any]) -> str:
     return (
         f"{machine}, {document['dtype']}{_quantized(document)}, torch {versions['torch']}, "
         f"transformers {versions['transformers']}, {document['date']}. One image and {document['text_tokens']} "
-        f"tokens of text a prompt, {document['new_tokens']} tokens an answer."
+        f"tokens of text per prompt, {document['new_tokens']} tokens per answer."
     )
 
 

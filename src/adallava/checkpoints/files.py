@@ -51,7 +51,7 @@ def check_config(folder: Path) -> dict[str, Any]:
     check_model_config(folder / CONFIG_FILE, config)
     if config.get("quantization_config"):
         raise UnsupportedModeError(
-            f"the weights in folder {str(folder)!r} are quantised (quantization_config): only floating-point ones are "
+            f"the weights in folder {str(folder)!r} are quantized (quantization_config): only floating-point ones are "
             "supported, take the model that they were made from"
         )
     return config

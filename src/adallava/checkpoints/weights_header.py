@@ -50,9 +50,11 @@ def check_safetensors(path: Path) -> dict[str, StoredTensor]:
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if _LENGTH_BYTES + header_bytes > size:
-            raise CheckpointError(f"{path} is no whole safetensors file: it ends inside its header. {_again(path)}")
+            raise CheckpointError(
+                f"{path} is not a complete safetensors file: it ends inside its header. {_again(path)}"
+            )
         if header_bytes > _MAX_HEADER_BYTES:
-            raise CheckpointError(f"{path} is no safetensors file: its header would have {header_bytes} bytes")
+            raise CheckpointError(f"{path} is not a safetensors file: its header would have {header_bytes} bytes")
         try:
             header = json.loads(file.read(header_bytes))
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
@@ -60,7 +62,7 @@ def check_safetensors(path: Path) -> dict[str, StoredTensor]:
             expected = _LENGTH_BYTES + header_bytes + max(ends, default=0)
             held = {name: _stored(entry) for name, entry in entries.items()}
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path} is no safetensors file: its header cannot be read") from error
+            raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read") from error
     if size != expected:
         raise CheckpointError(
             f"{path} is truncated or damaged: it has {size} bytes, its header describes {expected}. {_again(path)}"
@@ -78,7 +80,7 @@ def check_types(path: Path, held: Mapping[str, StoredTensor]) -> None:
         if tensor.dtype not in _FLOATING_POINT and name.rpartition(".")[2] not in _BUFFERS:
             raise CheckpointError(
                 f"{path} holds {name!r} in the type {tensor.dtype}: weights are in a floating-point one "
-                f"({', '.join(_FLOATING_POINT)}); quantised ones are not supported"
+                f"({', '.join(_FLOATING_POINT)}); quantized ones are not supported"
             )
 
 

@@ -45,7 +45,7 @@ def whole_number(text: str) -> int:
 def path_argument(text: str) -> Path:
     """Read a path; an empty one would be the current folder, which nobody means by it."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is no path: give one, such as . for the current folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path: give one, such as . for the current folder")
     return Path(text)
 
 
@@ -111,7 +111,7 @@ def parse_batch_sizes(values: Sequence[str], option: str = "--timing-batch-sizes
     """
     for value in values:
         if not _is_count(value):
-            raise InputError(f"{option} {shorten(value)} is no batch size: give whole numbers from 1 to {MAX_COUNT}")
+            raise InputError(f"{option} {shorten(value)} is not a batch size: give whole numbers from 1 to {MAX_COUNT}")
     return tuple(sorted({int(value) for value in values}))
 
 
@@ -186,7 +186,7 @@ def _parse_options(values: Sequence[str], kind: str, example: str) -> MethodOpti
         if not (method and dot and option.isidentifier() and equals and text):
             raise InputError(f"--{kind}-option {value!r} is not {kind.upper()}.OPTION=VALUE, such as {example}")
         if option in _NO_OPTIONS:
-            raise InputError(f"--{kind}-option {value!r}: {option} is no option of a {kind}")
+            raise InputError(f"--{kind}-option {value!r}: {option} is not an option of a {kind}")
         if option in options.setdefault(method, {}):
             raise InputError(f"--{kind}-option gives {method}.{option} twice")
         options[method][option] = _parse_scalar(text)

@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if find_spec("gradio") is None:
         raise InputError("the demo needs Gradio, which is not installed: pip install 'adallava[demo]'")
     if not 1 <= args.port <= 65535:
-        raise InputError(f"--port {args.port} is no port: give 1 to 65535")
+        raise InputError(f"--port {args.port} is not a port: give 1 to 65535")
     if args.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens {args.max_new_tokens} leaves no answer: give at least 1")
     adapters = parse_method_paths(args.adapter)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adallava.tasks import Task
 
 _DESCRIPTION = """\
-Write the report of a finished sweep again: one HTML page that opens from disk. You can lay a second run over it, or
+Write the report of a finished sweep again: one HTML page that opens from disk. It can also show a second run, or
 write figures (PDF, PNG) and tables (LaTeX, Markdown) for a paper.
 """
 
@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "report",
-        help="write the report of a finished sweep, alone or over a second run; figures and tables for a paper",
+        help="write the report of a finished sweep, or figures and tables for a paper",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
     folders = [folder for folder in (args.run_folder, args.compare) if folder is not None]
     if args.pictures is not None and args.pictures < 0:
-        raise InputError(f"--pictures {args.pictures} is no number of samples: give 0 or more")
+        raise InputError(f"--pictures {args.pictures} is not a number of samples: give 0 or more")
     if args.output is not None and not args.output.resolve().parent.is_dir():
         raise InputError(f"--output {args.output} lies in no folder: make {args.output.parent} first")
     if args.output is not None:

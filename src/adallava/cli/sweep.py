@@ -327,7 +327,9 @@ def run(args: argparse.Namespace) -> int:
 
     ranks, launch = ranks_of_one_host(), _launch(args)
     if launch is not None and ranks.world_size > 1:
-        raise InputError("--executor ray under torchrun: start it once, without; Ray starts the workers")
+        raise InputError(
+            "--executor ray under torchrun: start the sweep once, without torchrun; Ray starts the workers"
+        )
     if ranks.rank > 0:
         from .last_words import end_at_signals
 
@@ -372,7 +374,7 @@ def _launch(args: argparse.Namespace) -> "RayLaunch | None":
 
         return RayLaunch(**given)
     for name in given:
-        raise InputError(f"--{name.replace('_', '-')} is read by --executor ray alone, which is not asked for")
+        raise InputError(f"--{name.replace('_', '-')} needs --executor ray")
     return None
 
 

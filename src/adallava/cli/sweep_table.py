@@ -63,7 +63,7 @@ _FLOPS_COLUMNS = (
 
 _CAPTION = (
     "tokens: that enter the LLM; /layer: averaged over its layers; 1st ms: to the first token; select: the method's "
-    "own share of the column before ({choosing}); ms: {source}; 95 % intervals; !: not to be trusted, see below"
+    "own share of the column before ({choosing}); ms: {source}; 95 % intervals; !: do not trust, see below"
 )
 
 

@@ -28,7 +28,7 @@ def read_clip_config(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     vision = {"clip": config.get("vision_config"), "clip_vision_model": config}.get(str(config.get("model_type")))
     if not isinstance(vision, dict):
-        raise CheckpointError(f"folder {str(folder)!r} is no CLIP checkpoint: its config has no vision_config")
+        raise CheckpointError(f"folder {str(folder)!r} is not a CLIP checkpoint: its config has no vision_config")
     defaults = CLIPVisionConfig()
     vision = {**{name: getattr(defaults, name) for name in _COUNTS}, **vision}
     for name in _COUNTS:
@@ -64,7 +64,7 @@ def read_picture_settings(folder: Path) -> dict[str, Any]:
         least = MIN_PIXEL_STD if name == "image_std" else -MAX_PIXEL_MEAN
         if not _is_colour(pictures[name], least):
             raise CheckpointError(
-                f"{path} is damaged: {name} is {f'{pictures[name]!r}'[:80]}, not three numbers for the colours, from "
+                f"{path} is damaged: {name} is {f'{pictures[name]!r}'[:80]}, not three numbers for the colors, from "
                 f"{least} to {MAX_PIXEL_MEAN}"
             )
     if "resample" in pictures and (type(pictures["resample"]) is not int or pictures["resample"] not in _FILTERS):

@@ -35,7 +35,7 @@ def tower_type(vision_tower: Path) -> torch.dtype:
     """
     types = _types(vision_tower, lambda name: None if clip_name(name) is None else TOWER)
     if not types:
-        raise CheckpointError(f"folder {str(vision_tower)!r} is no CLIP checkpoint: it has no vision_model weights")
+        raise CheckpointError(f"folder {str(vision_tower)!r} is not a CLIP checkpoint: it has no vision_model weights")
     return types[TOWER]
 
 

@@ -66,7 +66,7 @@ def _check_whole_checkpoint(source: Path, config: dict[str, Any]) -> None:
     weights = [*source.glob("model*.safetensors"), *source.glob("pytorch_model*.bin")]
     if (source / "mm_projector.bin").is_file() and not weights:
         raise CheckpointError(
-            f"folder {str(source)!r} holds a projector alone (mm_projector.bin), which is no whole model: convert one "
+            f"folder {str(source)!r} holds only a projector (mm_projector.bin), not a whole model: convert one "
             "that was tuned on instructions, such as liuhaotian/llava-v1.5-7b"
         )
     if any(map(_DELTA.search, (source.name, str(config.get("_name_or_path", ""))))):

@@ -194,7 +194,7 @@ def _only_files(gr: Any, gallery: Any) -> None:
 
     async def keep_files(place: Any) -> Any:
         if str(place).lower().startswith(("http:", "https:")):
-            raise gr.Error("Images are taken from files, not from addresses.")
+            raise gr.Error("Images must be files, not URLs.")
         return await keep(place)
 
     gallery.async_move_resource_to_block_cache = keep_files

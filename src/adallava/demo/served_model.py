@@ -119,7 +119,7 @@ class ServedModel:
             elif name in scheduler_names():
                 self._scheduled[name] = full.with_scheduler(name, folder)
             else:
-                raise UnknownNameError(f"--adapter names {name!r}, which is no method and no scheduler")
+                raise UnknownNameError(f"--adapter names {name!r}, which is neither a method nor a scheduler")
         runs = [name for name in selector_names() if name in adapters or why_left_out(full, name, {}) is None]
         if not runs:
             raise InputError(f"no method can choose among the patches of {full.name_or_path!r}: nothing to show")

@@ -54,7 +54,7 @@ def read_question(text: str | None) -> str:
     if not question:
         raise InputError("the question is empty: ask something about the image")
     if "\0" in question or any(0xD800 <= ord(letter) <= 0xDFFF for letter in question):
-        raise InputError("the question holds characters that are no text: type it anew")
+        raise InputError("the question holds characters that are not text: type it again")
     return question
 
 

@@ -29,7 +29,7 @@ def check_engine(name: str, device: torch.device) -> None:
         InputError: for another name than `EngineName` has, or graphs without CUDA.
     """
     if name not in get_args(EngineName):
-        raise InputError(f"engine {name!r} is none of {', '.join(get_args(EngineName))}")
+        raise InputError(f"engine {name!r} is not one of {', '.join(get_args(EngineName))}")
     if name in ("graphs", "compiled") and device.type != "cuda":
         raise InputError(
             f"engine {name!r} needs a CUDA device, and the model is on {device}: leave the choice to 'auto' "

@@ -34,7 +34,7 @@ class LlavaParts(StockParts):
         if tower in _OF_ANY_SIZE:
             raise UnsupportedModeError(
                 f"its {tower!r} tower takes images at their own size, and models of type {model.config.model_type!r} "
-                "are driven with images of one size alone"
+                "need images of one size"
             )
         self._layers = _feature_layers(model.config)
         self._shape = _tower_shape(model.config, len(self._layers), self._tower)

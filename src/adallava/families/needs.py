@@ -52,7 +52,7 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
     no_grid = why_no_grid(family)
     if no_grid is not None:
         raise UnsupportedModeError(
-            f"method {selector.name!r} chooses among patches, and {no_grid}: method 'full' alone runs this model"
+            f"method {selector.name!r} chooses among patches, and {no_grid}: only method 'full' runs this model"
         )
     if not isinstance(selector.needs, frozenset | set) or not all(isinstance(need, Need) for need in selector.needs):
         raise UnsupportedModeError(

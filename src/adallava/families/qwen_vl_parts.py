@@ -279,7 +279,7 @@ class QwenVLParts(StockParts):
             InputError: for a video, or pictures without text between them, which the stock model takes for one.
         """
         if bool((input_ids == self._model.config.video_token_id).any()):
-            raise InputError("a prompt holds placeholders of a video, and only images are taken: give its frames")
+            raise InputError("a prompt holds placeholders of a video, and only images are supported: give its frames")
         is_image = input_ids == self.image_token_id
         grids = None if pictures is None else pictures.beside["image_grid_thw"]
         runs = _num_runs(is_image, attention_mask)

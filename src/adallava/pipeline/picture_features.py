@@ -40,9 +40,11 @@ class PictureFeatures:
             InputError: if the call has other pictures, or the method reads something else of the tower.
         """
         if self.read_by != _read_by(selector):
-            raise InputError("features were made for a method that reads something else of the tower: encode them anew")
+            raise InputError(
+                "features were made for a method that reads something else of the tower: encode them again"
+            )
         if pictures is None or not _are_same(self.pictures, pictures):
-            raise InputError("features are of other images than pixel_values: encode them anew")
+            raise InputError("features belong to other images than pixel_values: encode them again")
         return self.vision
 
 

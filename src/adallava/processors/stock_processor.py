@@ -86,7 +86,7 @@ def given_processor(processor: Any) -> Any:
     kinds = {cls.__name__ for cls in type(processor).__mro__}
     if processor is not None and ("PreTrainedTokenizerBase" in kinds or not hasattr(processor, "batch_decode")):
         raise InputError(
-            f"a {type(processor).__name__} is not taken as a processor, which has a tokenizer and reads images: "
+            f"a {type(processor).__name__} cannot be the processor, which needs a tokenizer and must read images: "
             "AdaLlavaProcessor.from_pretrained, or transformers' AutoProcessor, loads the model's by name or folder"
         )
     return processor
@@ -211,7 +211,7 @@ def _check_made(prompt: str, image_token: str, num_images: int) -> None:
         prompt.encode()
     except UnicodeEncodeError:
         raise CheckpointError(
-            "the processor's chat template cannot be used: it makes half a surrogate pair, which is no character"
+            "the processor's chat template cannot be used: it makes half a surrogate pair, which is not a character"
         ) from None
 
 

@@ -36,8 +36,8 @@ def append_durably(file: IO[bytes], lines: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
     except OSError as error:
         raise RunFolderError(
-            f"{file.name} cannot be written ({error.strerror}): what was written before is kept; once that is mended, "
-            "the same command goes on"
+            f"{file.name} cannot be written ({error.strerror}): what was written before is kept; once that is fixed, "
+            "the same command continues"
         ) from error
 
 

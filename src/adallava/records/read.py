@@ -61,7 +61,7 @@ def read_samples(
                 continue
             if line.torn:
                 raise RunFolderError(
-                    f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it goes on "
+                    f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it continues "
                     "where it stopped"
                 )
             # What does not say whose it is goes on, to be told of.

@@ -28,7 +28,7 @@ def cut_words(seen: SeenPictures | None, padding: str = PADDING) -> str | None:
     if seen is None or not seen.num_cut:
         return None
     return (
-        f"{seen.num_cut} of {seen.num_pictures} images are cut by the processor's center crop, the most to "
+        f"{seen.num_cut} of {seen.num_pictures} images are cut by the processor's center crop, the worst to "
         f"{100 * seen.least_share:.0f} %: evidence may be cut off; {padding} shows all of each"
     )
 

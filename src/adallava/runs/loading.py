@@ -217,7 +217,7 @@ def load_decoding(request: SweepRequest, full: AdaLlava, observer: SweepObserver
     left_out = {n: v for n, v in values_of_checkpoint(own).items() if request.config.generation_options.get(n) != v}
     if left_out:
         observer.note(
-            f"the checkpoint's generation_config sets {in_words(left_out)}, which a sweep does not take: ask for it by "
+            f"the checkpoint's generation_config sets {in_words(left_out)}, which a sweep ignores: give it by "
             "--generation-option NAME=VALUE"
         )
     decoding = decoding_of(own, request.config.generation_options)
@@ -236,7 +236,7 @@ def load_costs(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -
     except InputError as error:
         if request.roofline is not None:
             raise InputError(f"--roofline {request.roofline} needs FLOPs, and {error}") from error
-        observer.note(f"{error}. The run goes on without FLOPs, and without the figures and fronts over them")
+        observer.note(f"{error}. The run continues without FLOPs, and without the figures and fronts over them")
         return None
 
 

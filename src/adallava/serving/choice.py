@@ -202,5 +202,5 @@ def without_own(asked: Mapping[str, object]) -> dict[str, object]:
 
 def _seed(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SEED:
-        raise InputError(f"{SEED_KEY} = {reprlib.repr(value)} is no seed: give a whole number from 0 to {MAX_SEED}")
+        raise InputError(f"{SEED_KEY} = {reprlib.repr(value)} is not a seed: give a whole number from 0 to {MAX_SEED}")
     return value

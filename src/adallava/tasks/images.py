@@ -154,7 +154,7 @@ def _read_limited(path: Path) -> bytes:
     except OSError as error:
         raise InputError(f"image file {path} cannot be read: {error.strerror or error}") from error
     except UnicodeError:  # a surrogate that stands for no byte
-        raise InputError(f"image file {str(path)!r} cannot be read: its name is no text") from None
+        raise InputError(f"image file {str(path)!r} cannot be read: its name is not text") from None
 
 
 def _kind(mode: int) -> str:

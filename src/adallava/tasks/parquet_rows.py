@@ -257,7 +257,7 @@ def _class_name(label: Any, names: Any) -> Any:
         return label
     label = _class_number(label)
     if isinstance(label, str):
-        return Unreadable(f"holds {label[:80]!r}, which is none of the {len(names)} classes that the file names")
+        return Unreadable(f"holds {label[:80]!r}, which is not one of the {len(names)} classes that the file names")
     if not isinstance(label, int):
         return label
     if label == -1:  # what `datasets` writes where there is no label

@@ -29,7 +29,7 @@ from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObj
 from adallava.training.straight_through import StraightThroughObjective
 
 _NOTHING_TO_GO_ON_FROM = (
-    "this recipe goes on from adapters/{name}, which the model's folder does not have: train it first"
+    "this recipe continues from adapters/{name}, which the model's folder does not have: train it first"
 )
 
 Built = tuple[nn.Module, Collator]
@@ -156,7 +156,7 @@ def _first_scheduler(recipe: Recipe, family: Family) -> LatencyTokenScheduler:
         scheduler, held = loaded.scheduler, loaded.config.scheduler_config
         if any(held.get(option) != value for option, value in recipe.scheduler_options.items()):
             raise InputError(
-                f"the recipe goes on from a scheduler with {held}, and asks for {recipe.scheduler_options}: "
+                f"the recipe continues from a scheduler with {held}, and asks for {recipe.scheduler_options}: "
                 "leave scheduler_options out, or start again (goes_on = false)"
             )
     assert isinstance(scheduler, LatencyTokenScheduler)

@@ -56,7 +56,7 @@ class OwnExamples(Dataset[Example]):
         except (InputError, OSError) as error:
             raise InputError(
                 f"the image of sample {sample.id} could be read when training began, and now cannot ({error}): "
-                "put it back, and the same command goes on"
+                "put it back, and the same command continues"
             ) from error
         return Example(image, (sample.question,), (_answer(sample),), {}, None, None)
 
@@ -127,7 +127,7 @@ def text_check(family: Family, processor: Any) -> CheckText:
         try:
             f"{question}{answer}".encode()
         except UnicodeEncodeError as error:
-            return f"question or answer is no valid text ({error.reason})"
+            return f"question or answer is not valid text ({error.reason})"
         ids = tokenize(question, answer)
         # Of a model that sees a picture at its own size, or in tiles, its size alone would say how many it has.
         of_picture = family.shape.num_vision_tokens if family.one_grid else 1

@@ -52,7 +52,7 @@ def one_grid_of(family: Family, pictures: PictureInputs) -> tuple[int, int]:
         told = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(grids))
         raise InputError(
             f"this stage packs questions after images of one size, and those of a step have {told} tokens: give "
-            "images of one size, or train a controller alone (stage 'question')"
+            "images of one size, or train only a controller (stage 'question')"
         )
     return grids.pop()
 

@@ -89,7 +89,7 @@ def _check_call(recipe: Recipe, data: TaskExamples | None, device: torch.device 
         )
     if data is not None and recipe.needs_labels:
         raise InputError(
-            "this recipe learns from labelled patches, which only the bundled scenes have: leave --data out, or use a "
+            "this recipe learns from labeled patches, which only the bundled scenes have: leave --data out, or use a "
             "stage other than 'align' with keep.evidence, ground_weight and evidence_weight at 0"
         )
     if recipe.lora is not None:

@@ -79,7 +79,7 @@ def load_start(
     _check_form(recipe.stage, family, str(found), form)
     if recipe.needs_labels and (form.num_images, form.num_tokens) != (1, PATCH_COUNT):
         raise InputError(
-            f"this recipe learns from the {PATCH_COUNT} labelled patches of the bundled scenes, and {str(found)!r} has "
+            f"this recipe learns from the {PATCH_COUNT} labeled patches of the bundled scenes, and {str(found)!r} has "
             f"{form.num_tokens} vision tokens of each, in {form.num_images} image(s): set keep.evidence, ground_weight "
             "and evidence_weight to 0"
         )
@@ -103,7 +103,7 @@ def _check_form(stage: StageName, family: Family, name: str, form: PictureForm) 
     if stage not in ("question", *PACKED_STAGES) and not form.alone:
         raise UnsupportedModeError(
             f"{told}which reads more of an image than pixels of one size, and stage {stage!r} is for models that read "
-            "these alone: only stage 'question' trains a controller on it"
+            "only these: only stage 'question' trains a controller on it"
         )
 
 

@@ -17,7 +17,7 @@ def check_pictures_cut(file: AnswerFile) -> Observation:
     if not cut:
         return passed(f"the model saw all of {len(shares):,} images")
     evidence = (
-        f"{len(cut):,} of {len(shares):,} images are cut, the most to {100 * cut[0][0]:.0f} %: what was asked about "
-        "may be on the part that is gone"
+        f"{len(cut):,} of {len(shares):,} images are cut, the worst to {100 * cut[0][0]:.0f} %: what was asked about "
+        "may be in the part that was cut off"
     )
     return found("cannot-tell", [evidence], [sample_id for _, sample_id in cut])

@@ -120,7 +120,7 @@ def check_full_above_majority(file: AnswerFile) -> Observation:
     told = [("", alarm) for alarm in known if alarm.kind == "full-not-above-majority"]
     if told:
         return _observed(told)
-    return not_visible("it takes the full-token model's answers, and right answers under a metric known here")
+    return not_visible("it needs the full-token model's answers, and right answers under a metric known here")
 
 
 def _observed(alarms: Sequence[tuple[str, Alarm | None]], *healthy: str) -> Observation:

@@ -143,10 +143,10 @@ def _sample(source: Any, place: int) -> TaskSample:
         answers = _answer_texts(doc.get("answers") or source.doc_to_target(doc))
     except Exception as error:  # a task's own code, on data of its own
         raise InputError(
-            f"task lmms:{source.config.task} words no question of doc {place}: {_reason(error)}"
+            f"task lmms:{source.config.task} makes no question for doc {place}: {_reason(error)}"
         ) from error
     if not isinstance(question, str):
-        raise UnsupportedModeError(f"task lmms:{source.config.task} words no question: doc {place} gives {question!r}")
+        raise UnsupportedModeError(f"task lmms:{source.config.task} makes no question: doc {place} gives {question!r}")
     kinds = (doc.get(column) for column in _KIND_COLUMNS)
     return TaskSample(
         id=str(place),

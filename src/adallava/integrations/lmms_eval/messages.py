@@ -41,7 +41,7 @@ def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
         return ChatPrompt(build_prompt(processor, parts[-1][1]["text"], len(images)), images)
     if not getattr(processor, "chat_template", None):
         raise UnsupportedModeError(
-            "a conversation, or text before an image, takes a chat template, which this checkpoint's processor lacks"
+            "a conversation, or text before an image, needs a chat template, which this checkpoint's processor lacks"
         )
     conversation = [{"role": message["role"], "content": _template_parts(message)} for message in messages]
     return ChatPrompt(cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True)), images)

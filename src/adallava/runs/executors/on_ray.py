@@ -109,7 +109,7 @@ class RayExecutor:
         alone = self._launch.address == LOCAL
         import_ray()
         if alone:
-            observer.note("a Ray cluster of this machine alone starts, for this sweep; --address joins a running one")
+            observer.note("starting a Ray cluster on this machine for this sweep; --address joins a running one")
         ray = self._exit.enter_context(connected(self._launch, self._request.output))
         if not alone:
             observer.note(f"Ray cluster: {describe_cluster(ray, self._launch, self._request.config.device)}")

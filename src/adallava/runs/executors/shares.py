@@ -99,7 +99,7 @@ class Lead:
                 observer.answered(now.answers - before.answers, now.failed - before.failed)
             self._seen[rank] = now
             if now.ended == "failed" or (gone and now.ended != "finished"):
-                reason = now.reason or "it is gone without a word: killed, out of memory, or unable to write"
+                reason = now.reason or "it ended without a message: killed, out of memory, or unable to write"
                 raise ProcessEndedError(f"process {rank} of 0 to {self._ranks.world_size - 1} did not finish: {reason}")
         return over
 
