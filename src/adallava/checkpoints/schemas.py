@@ -22,12 +22,12 @@ MAX_POSITIONS = 2**28
 MAX_PICTURE_PX = 2048
 MAX_PINPOINT_PX = 4096
 MAX_TILES = 16
-"""A side of what LLaVA-NeXT fits a picture into; published models have 6."""
+"""A side of what LLaVA-NeXT fits an image into; published models have 6."""
 MAX_PATCHES_A_SIDE = 512
 MAX_PIXEL_MEAN = 256
 MIN_PIXEL_STD = 0.01
 MAX_RESCALE = 1.0
-"""Of pixels from 0 to 255, or rescaled. Within these three no picture has a value that half precision cannot hold."""
+"""Of pixels from 0 to 255, or rescaled. Within these three no image has a value that half precision cannot hold."""
 MAX_TEMPLATE_CHARS = 256 * 1024
 """Of a chat template; the longest published ones have about 20,000."""
 
@@ -55,7 +55,7 @@ _Tiny = Annotated[FiniteFloat, Field(ge=0, le=1)]
 _Pinpoint = Annotated[int, Field(ge=1, le=MAX_PINPOINT_PX)]
 _Colours = Annotated[list[_Mean], Field(min_length=3, max_length=3)]
 _Deviations = Annotated[list[_Deviation], Field(min_length=3, max_length=3)]
-"""Of red, green and blue: every picture is RGB."""
+"""Of red, green and blue: every image is RGB."""
 
 
 class _Stock(BaseModel):

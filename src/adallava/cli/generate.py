@@ -176,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             results = _with_pictures(model, asked, results, args)
         except RunFolderError:
-            show(model, results, asked.frames, args)  # The answers are there, whatever became of their pictures.
+            show(model, results, asked.frames, args)  # The answers are there, whatever became of their images.
             raise
     show(model, results, asked.frames, args)
     return int(any(result.empty_cause is not None for result in results))

@@ -13,7 +13,7 @@ _PAGE_BEGIN = b"<!doctype html>"
 
 
 def check_output_image(output: Path, images: Sequence[Path], method: str) -> None:
-    """Refuse an `--output-image` that would write over a picture that is read, or can be neither file nor folder.
+    """Refuse an `--output-image` that would write over an image that is read, or can be neither file nor folder.
 
     Args:
         output: a file; or a folder, in which files are called after the first picture and the method.
@@ -39,7 +39,7 @@ def check_output_image(output: Path, images: Sequence[Path], method: str) -> Non
 
 
 def check_page(option: str, output: Path, run_folders: Iterable[Path]) -> None:
-    """Refuse to write a page over what is none (a data file, a picture), or as a file that a run folder may hold.
+    """Refuse to write a page over what is none (a data file, an image), or as a file that a run folder may hold.
 
     Args:
         option: that named it.

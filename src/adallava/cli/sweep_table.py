@@ -111,7 +111,7 @@ def print_outcome(outcome: "SweepOutcome", output: Path, page: Path | None, roof
 
 
 def print_cut(results: Results, console: Console) -> None:
-    """Warn in one line if the model does not see all of its pictures."""
+    """Warn in one line if the model does not see all of its images."""
     words = cut_words(results.seen)
     if words is not None:
         console.print(f"! {words}", style="red", markup=False, highlight=False, soft_wrap=True)

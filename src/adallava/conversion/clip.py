@@ -1,4 +1,4 @@
-"""The config and the picture settings of the CLIP checkpoint that a vision tower is of."""
+"""The config and the image settings of the CLIP checkpoint that a vision tower is of."""
 
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def read_clip_config(folder: Path) -> dict[str, Any]:
 
 
 def check_feature_layer(layer: object, vision: dict[str, Any]) -> None:
-    """Refuse a layer to read pictures from that the tower does not have; 0 is its input.
+    """Refuse a layer to read images from that the tower does not have; 0 is its input.
 
     Raises:
         CheckpointError: naming it.

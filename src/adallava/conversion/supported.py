@@ -29,7 +29,7 @@ def check_supported(source: Path, config: dict[str, Any]) -> None:
     Raises:
         CheckpointError: for part of a checkpoint: low-rank weights, a projector, a difference to another model; or a
             damaged config.
-        UnsupportedModeError: for another family, projector or way to put pictures in.
+        UnsupportedModeError: for another family, projector or way to put images in.
     """
     model_type = config.get("model_type")
     if model_type not in _MODEL_TYPES or "mm_vision_tower" not in config:

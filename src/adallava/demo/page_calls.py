@@ -19,7 +19,7 @@ MAX_METHODS = 6
 """That one click compares."""
 
 Files = Sequence[tuple[str, str | None]] | None
-"""Of a gallery: paths and captions; None for no picture."""
+"""Of a gallery: paths and captions; None for no image."""
 
 P = ParamSpec("P")
 

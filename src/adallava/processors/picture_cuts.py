@@ -22,11 +22,11 @@ _KEPT_SETTINGS = (
 
 
 def find_frames(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[Frame] | None:
-    """Return where the grid of patches lies on each picture of a prompt; of one shown in tiles, that of the whole.
+    """Return where the grid of patches lies on each image of a prompt; of one shown in tiles, that of the whole.
 
     Args:
         processor: of the model.
-        sizes: (width, height) of each picture in pixels.
+        sizes: (width, height) of each image in pixels.
 
     Returns:
         None for an image processor of another kind, whose steps are not known.
@@ -54,12 +54,12 @@ def _frame(processor: Any, steps: PictureSteps, size: tuple[int, int]) -> Frame:
 
 
 def pad_to_square(processor: Any) -> Any:
-    """Return a processor that first pads each picture to a square, in the mean color.
+    """Return a processor that first pads each image to a square, in the mean color.
 
     It is transformers' own that can, with the other settings as they are. The given one is not changed.
 
     Raises:
-        UnsupportedModeError: for one that shows a picture in tiles, which are padded already, or of another kind.
+        UnsupportedModeError: for one that shows an image in tiles, which are padded already, or of another kind.
     """
     settings = processor.image_processor
     reason = why_not_padded(settings)
@@ -78,13 +78,13 @@ def pad_to_square(processor: Any) -> Any:
 
 
 def with_pixel_limits(processor: Any, least: int | None, most: int | None) -> Any:
-    """Return a processor that scales each picture to no fewer, and no more, pixels than these; None leaves its own.
+    """Return a processor that scales each image to no fewer, and no more, pixels than these; None leaves its own.
 
     The given one is not changed.
 
     Raises:
         InputError: for limits of which the least is above the most.
-        UnsupportedModeError: for a processor that brings every picture to sizes of its own.
+        UnsupportedModeError: for a processor that brings every image to sizes of its own.
     """
     own = pixel_limits(processor.image_processor)
     if own is None:
@@ -101,13 +101,13 @@ def with_pixel_limits(processor: Any, least: int | None, most: int | None) -> An
 
 
 def pads_to_square(processor: Any) -> bool:
-    """Return whether a processor pads pictures to squares."""
+    """Return whether a processor pads images to squares."""
     steps = picture_steps(processor.image_processor)
     return steps is not None and steps.pads_to_square
 
 
 def _squeezed(settings: Any) -> tuple[int, int]:
-    """Return (width, height) of the square, or fixed size, that a whole picture is squeezed into."""
+    """Return (width, height) of the square, or fixed size, that a whole image is squeezed into."""
     side = settings.size.shortest_edge
     return (side, side) if side else (settings.size.width, settings.size.height)
 
@@ -124,10 +124,10 @@ def _resized(settings: Any, sides: tuple[int, int]) -> tuple[int, int]:
 
 
 def _span(own_px: int, padded_px: int, shown_px: int, crop_px: int, patch_px: int) -> tuple[float, float]:
-    """Return where the grid begins and ends along one side, in shares of the picture's own.
+    """Return where the grid begins and ends along one side, in shares of the image's own.
 
     Args:
-        own_px: of the picture.
+        own_px: of the image.
         padded_px: with its padding to a square, half of it in front.
         shown_px: of that, resized.
         crop_px: around the middle; more than `shown_px` is filled with black.

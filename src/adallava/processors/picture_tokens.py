@@ -1,4 +1,4 @@
-"""How many places in a prompt a processor holds for a picture, where its files do not say."""
+"""How many places in a prompt a processor holds for an image, where its files do not say."""
 
 from typing import Any
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _PARTS = ("tokenizer", "image_processor", "image_token")
-"""Of a processor that makes prompts with pictures."""
+"""Of a processor that makes prompts with images."""
 
 _TEMPLATE_LIMIT_S = 10.0
 _TEMPLATE_LIMIT_BYTES = 2**30
@@ -93,14 +93,14 @@ def given_processor(processor: Any) -> Any:
 
 
 def prepare_picture(processor: Any, image: "Image.Image") -> "Image.Image":
-    """Return a picture as a processor can take it.
+    """Return an image as a processor can take it.
 
     Args:
         processor: of the model.
         image: RGB.
 
     Raises:
-        InputError: if the processor would pad it to a square of more pixels than a picture may have.
+        InputError: if the processor would pad it to a square of more pixels than an image may have.
     """
     side = max(image.size)
     if pads_to_square(processor) and side * side > MAX_IMAGE_PIXELS:
@@ -137,9 +137,9 @@ def make_inputs(processor: Any, images: "Sequence[Image.Image] | None", prompts:
 
 
 def _by_prompt(images: "Sequence[Image.Image]", counts: Sequence[int]) -> "list[Any]":
-    """Return the pictures in a list for each prompt, which some processors insist on; all take it.
+    """Return the images in a list for each prompt, which some processors insist on; all take it.
 
-    Where prompts and pictures do not fit, in one list: the processor, or the model, says how they do not.
+    Where prompts and images do not fit, in one list: the processor, or the model, says how they do not.
     """
     if sum(counts) != len(images):
         return list(images)
@@ -148,10 +148,10 @@ def _by_prompt(images: "Sequence[Image.Image]", counts: Sequence[int]) -> "list[
 
 
 def check_pixels(pixel_values: Any) -> None:
-    """Refuse what a processor made of pictures if some value of it is no number: a model answers it with nothing.
+    """Refuse what a processor made of images if some value of it is no number: a model answers it with nothing.
 
     Args:
-        pixel_values: a tensor, of one picture or several.
+        pixel_values: a tensor, of one image or several.
 
     Raises:
         InputError: naming where the settings stand.
@@ -201,7 +201,7 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
 
 
 def _check_made(prompt: str, image_token: str, num_images: int) -> None:
-    """Refuse what a chat template makes if no tokenizer takes it, or it shows another number of pictures."""
+    """Refuse what a chat template makes if no tokenizer takes it, or it shows another number of images."""
     if prompt.count(image_token) != num_images:
         raise CheckpointError(
             f"the processor's chat template cannot be used: of a question with {num_images} images it makes a prompt "

@@ -1,4 +1,4 @@
-"""Which layers of an LLM ran: as signs, in words, and as a picture."""
+"""Which layers of an LLM ran: as signs, in words, and as an image."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,7 +23,7 @@ def strip_words(shares: Sequence[float]) -> str:
 
 
 def draw_strip(shares: Sequence[float], width: int, height: int) -> Image.Image:
-    """Return a picture of one box a layer, the first on the left, filled from below as far as the layer ran."""
+    """Return an image of one box a layer, the first on the left, filled from below as far as the layer ran."""
     strip = Image.new("RGB", (width, height), (255, 255, 255))
     brush, step = ImageDraw.Draw(strip), width / len(shares)
     for layer, share in enumerate(shares):

@@ -20,7 +20,7 @@ class SweepRequest:
         output: the run folder.
         adapters: folder by method or scheduler, for learned ones whose adapter is not beside the model.
         include_path: folder with further tasks of lmms-eval.
-        allow_outside: let a local file name pictures outside of its folder.
+        allow_outside: let a local file name images outside of its folder.
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
         roofline: hardware whose bound stands beside the report's milliseconds; None for that of the run, if known.

@@ -24,7 +24,7 @@ from adallava.tasks import Task
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """A finished sweep: what is in the run folder, and the task, for its pictures."""
+    """A finished sweep: what is in the run folder, and the task, for its images."""
 
     run: Run
     results: Results

@@ -148,7 +148,7 @@ def time_batch(
 def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measurement:
     """Generate `NEW_TOKENS` tokens for each row, and read the clock between the parts (events on CUDA).
 
-    The batch is on the device before the clock starts: reading and preparing pictures is not timed.
+    The batch is on the device before the clock starts: reading and preparing images is not timed.
     """
     run = answerer.run(plan, 0, batch, min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS)
     return Measurement(run.part_ms, run.peak_memory_bytes)

@@ -2,7 +2,7 @@
 
 A scalar budget becomes a token that passes through the vision tower beside the patches,
 `[CLS, P_1 … P_N, BUDGET]`; one linear layer on its output gives a keep-logit for each place. It sees no patch
-on its own and no question, so it can learn where answers usually are, not what is in the picture.
+on its own and no question, so it can learn where answers usually are, not what is in the image.
 """
 
 import math

@@ -31,14 +31,14 @@ class HiPruneSelector(Method):
     anchors.
 
     As in the code, neighbours of a token at the end of a row are those in the row's order (the next row's first), and
-    those above and below the picture are its first and its last token. Differs: a row-end token of LLaVA-NeXT counts
-    in its row, and the tiles of a picture are one grid; more anchors and buffers than K, which the code cannot do, are
+    those above and below the image are its first and its last token. Differs: a row-end token of LLaVA-NeXT counts
+    in its row, and the tiles of an image are one grid; more anchors and buffers than K, which the code cannot do, are
     cut to those that receive most.
 
     Args:
         alpha: share of anchors and buffers in K.
         depth: share of the tower's layers at which the middle layer is: 9 of 24 as in the code. In a tower with
-            windows, as Qwen2.5-VL's of 32, it is the nearest that sees the whole picture: the code's 16.
+            windows, as Qwen2.5-VL's of 32, it is the nearest that sees the whole image: the code's 16.
     """
 
     name: ClassVar[str] = "hiprune"

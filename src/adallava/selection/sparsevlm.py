@@ -1,4 +1,4 @@
-"""`sparsevlm`: text tokens that fit the picture rank its tokens at three layers; a part of the rest is recycled."""
+"""`sparsevlm`: text tokens that fit the image rank its tokens at three layers; a part of the rest is recycled."""
 
 import math
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ are averages over the layers, and the recycled tokens come on top."""
 class SparseVLMSelector(Method):
     """SparseVLM (Zhang et al. 2024, sections 3.2 to 3.4, arXiv 2410.04417), version 1.0 of the authors' code.
 
-    Raters are the text tokens after the picture to which, by softmax over the text of the input embeddings' products
+    Raters are the text tokens after the image to which, by softmax over the text of the input embeddings' products
     and mean over vision tokens, more falls than to the mean of them. At three layers the vision tokens are ranked by
     the raters' attention, averaged over heads and raters. Of the tokens that lose, the best 30 % are clustered
     (density peaks among nearest neighbours) and every cluster's mean goes on as one token.
@@ -72,7 +72,7 @@ class SparseVLMSelector(Method):
         return tuple(Drop(layer + 1, layer, count) for layer, count in zip(layers, counts, strict=True))
 
     def raters(self, inputs: PromptInput) -> Raters:
-        """Name all text tokens, with equal weights for those that fit the picture and 0 for the others."""
+        """Name all text tokens, with equal weights for those that fit the image and 0 for the others."""
         mask = inputs.text_mask
         products = (inputs.vision_embeds @ inputs.text_embeds.transpose(1, 2)).float()
         present = present_tokens(inputs).unsqueeze(2)

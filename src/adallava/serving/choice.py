@@ -1,9 +1,9 @@
-"""What a request asks for, settled on the host before anything runs: K of each picture, and what the choice depends on.
+"""What a request asks for, settled on the host before anything runs: K of each image, and what the choice depends on.
 
-    {"token_budget": 64}                two pictures of 576 tokens: 32 of each
+    {"token_budget": 64}                two images of 576 tokens: 32 of each
     {"token_budget": 1.0}, or nothing   no choice: stock vLLM
 
-What stands in a `Choice` enters vLLM's hash of a picture, so that what is cached for one budget, question or seed is
+What stands in a `Choice` enters vLLM's hash of an image, so that what is cached for one budget, question or seed is
 never taken for another's.
 """
 
@@ -41,7 +41,7 @@ _NO_SHAPE = TowerShape(num_vision_tokens=1, vision_width=1, llm_width=1, grid=(1
 
 @dataclass(frozen=True)
 class Choice:
-    """Of the pictures of one request.
+    """Of the images of one request.
 
     Attributes:
         keep_counts: K of each.
@@ -58,7 +58,7 @@ class Choice:
     method: str
 
     def of(self, images: Sequence[int]) -> "Choice":
-        """Return the choice of some of the pictures."""
+        """Return the choice of some of the images."""
         return replace(
             self,
             keep_counts=tuple(self.keep_counts[image] for image in images),
@@ -67,11 +67,11 @@ class Choice:
         )
 
     def keeps_all(self, image: int) -> bool:
-        """Return whether a picture is stock vLLM's."""
+        """Return whether an image is stock vLLM's."""
         return self.keep_counts[image] == self.token_counts[image]
 
     def hash_factors(self, image: int) -> dict[str, Any]:
-        """Return all that one picture's rows depend on beside the picture."""
+        """Return all that one image's rows depend on beside the image."""
         return {
             "keep_count": self.keep_counts[image],
             "seed": self.seeds[image],
@@ -143,8 +143,8 @@ class Chooses:
 
         Args:
             asked: the request's `mm_processor_kwargs`.
-            grids: (rows, columns) of each picture's tokens.
-            prompt: its ids, with one placeholder for each picture.
+            grids: (rows, columns) of each image's tokens.
+            prompt: its ids, with one placeholder for each image.
             image_token_id: the placeholder's.
 
         Raises:
@@ -157,7 +157,7 @@ class Chooses:
         if not sizes:
             return None
         counts = allocate_tokens(budget, sizes, method_counts(self.selector, grids))
-        # A share always means something, so that no default of a server refuses a picture of a few tokens.
+        # A share always means something, so that no default of a server refuses an image of a few tokens.
         kept = counts.kept if budget.ratio is None else tuple(max(1, count) for count in counts.kept)
         if kept == sizes:
             return None
@@ -177,7 +177,7 @@ class Chooses:
 
 
 def refuse_others(asked: Mapping[str, object], settings: ServingSettings) -> None:
-    """Let nobody but the server's owner decide how pictures are read: what memory they take, and what fits the tower.
+    """Let nobody but the server's owner decide how images are read: what memory they take, and what fits the tower.
 
     Args:
         asked: a request's `mm_processor_kwargs`.

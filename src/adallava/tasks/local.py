@@ -151,7 +151,7 @@ class _SampleReader:
         )
 
     def _checked(self, picture: str | None) -> str | None:
-        """Return a picture's name, the same for the same file."""
+        """Return an image's name, the same for the same file."""
         if picture is None or self._pictures.is_inline(picture):
             return picture
         self._pictures.check(picture, self._real_path)

@@ -5,7 +5,7 @@ a red circle with "red" among the colours, "circle" among the shapes, and so on)
 and the patches they speak of already lie close together, and since the LLM's output matrix starts as
 its embeddings (`match_scales`), naming what a patch shows is a copy. It needs no LLM pass at all.
 
-The class token learns to name everything that is in the picture, as CLIP's learns to match a caption: without a task of
+The class token learns to name everything that is in the image, as CLIP's learns to match a caption: without a task of
 its own its attention would mean nothing, and methods that select by it would be judged on noise.
 """
 
@@ -100,7 +100,7 @@ class AlignmentLoss(nn.Module):
 
 
 class AlignObjective(nn.Module):
-    """What the Trainer sees in stage `align`: pictures in, one loss out."""
+    """What the Trainer sees in stage `align`: images in, one loss out."""
 
     def __init__(self, family: AlignsPatches, alignment: AlignmentLoss) -> None:
         """Hold the base model and the loss."""

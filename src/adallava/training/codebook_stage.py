@@ -36,7 +36,7 @@ def write_codebook(
     Args:
         recipe: of stage `codebook`.
         objective: holds the scheduler, and reads questions by it.
-        examples: one question a picture.
+        examples: one question an image.
         collate: makes their batches.
         own: folder of the scheduler's adapter.
         output: of the stage.

@@ -32,7 +32,7 @@ def draw_keep(mix: KeepMix, num_vision_tokens: int) -> Keep:
 
 
 def select_tokens(keep: Keep, features: Tensor, grid: tuple[int, int], evidence: Tensor | None) -> Selection:
-    """Choose `keep.keep_count` tokens of every picture, blind to the question.
+    """Choose `keep.keep_count` tokens of every image, blind to the question.
 
     Args:
         keep: way and K.

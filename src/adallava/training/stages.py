@@ -146,7 +146,7 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
 
 
 def _check_counts(recipe: Recipe, start: Start, examples: Examples) -> None:
-    """Refuse a controller that would have nothing to choose; of a user's own pictures of any size, nothing is known.
+    """Refuse a controller that would have nothing to choose; of a user's own images of any size, nothing is known.
 
     Raises:
         InputError: naming the counts and N.

@@ -20,7 +20,7 @@ from adallava.training.recipe import Recipe, StageName
 BLANK_FOLDER = "blank"
 
 PACKED_STAGES: tuple[StageName, ...] = ("align", "base", "joint")
-"""In which the base learns, from questions packed after one picture."""
+"""In which the base learns, from questions packed after one image."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Start:
         found: folder that it was loaded from.
         folder: where its files are once the output is claimed.
         name: as the user calls it: a bundled name, a folder or a hub id.
-        form: how its processor shows pictures to it.
+        form: how its processor shows images to it.
     """
 
     family: Family
@@ -88,7 +88,7 @@ def load_start(
 
 
 def _check_form(stage: StageName, family: Family, name: str, form: PictureForm) -> None:
-    """Refuse a stage that a family's pictures do not allow; a controller of stage `question` learns on every family.
+    """Refuse a stage that a family's images do not allow; a controller of stage `question` learns on every family.
 
     Raises:
         UnsupportedModeError: with the reason.

@@ -128,7 +128,7 @@ def _shared_selection(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
             return
         equal_across += last is not None and last.kept_sets == rows[0].kept_sets
         chosen, first, last = chosen + 1, first or rows, rows[-1]
-    # Neighbours may show one picture; then their selections agree across the border of two batches as well.
+    # Neighbours may show one image; then their selections agree across the border of two batches as well.
     if chosen > 1 and equal_across < 0.5 * (chosen - 1):
         line = f"{cell.label}: in each of {chosen} batches all samples kept the same patches"
         yield line, [answer.sample_id for answer in first]

@@ -123,7 +123,7 @@ def _planned(answer: Answer) -> int | None:
 
 
 def _per_sample(cell: AnswerCell) -> bool:
-    """True if the cell's method chooses for each sample (by its picture, its question or its seed)."""
+    """True if the cell's method chooses for each sample (by its image, its question or its seed)."""
     return any(answer.chosen_per_sample for answer in cell.answered)
 
 

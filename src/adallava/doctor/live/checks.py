@@ -336,7 +336,7 @@ def diagnose_model(
     Args:
         model: with a method; not changed.
         budgets: to examine besides the full one.
-        num_samples: bundled pictures to ask about.
+        num_samples: bundled images to ask about.
     """
     probe = make_probe(model, budgets, num_samples=num_samples)
     asked = ", ".join(map(str, (FULL_BUDGET, *probe.pruning_budgets)))

@@ -173,12 +173,12 @@ def _check_shown(sample: TaskSample) -> None:
         sample.load_images()
     except UnsupportedModeError:  # the task is one that cannot be swept
         raise
-    except Exception:  # one picture that cannot be read: its sample fails alone, when it is asked
+    except Exception:  # one image that cannot be read: its sample fails alone, when it is asked
         return
 
 
 def _load_images(source: Any, place: int, question: str) -> tuple[Image.Image, ...]:
-    """Return the pictures of a sample, if its messages are those and then the question."""
+    """Return the images of a sample, if its messages are those and then the question."""
     messages = source.doc_to_messages(source.eval_docs[place])
     content = messages[0]["content"] if len(messages) == 1 else []
     kinds = [part["type"] for part in content]
@@ -293,7 +293,7 @@ def _figure(aggregate: Any, values: list[Any]) -> float | None:
 
 
 def _sha256(samples: tuple[TaskSample, ...], asked: Mapping[str, Any]) -> str:
-    """Hash what decides prompts and scores: the texts, the generation, lmms-eval's version. Not the pictures."""
+    """Hash what decides prompts and scores: the texts, the generation, lmms-eval's version. Not the images."""
     texts = [[sample.id, sample.question, list(sample.answers)] for sample in samples]
     content = [version("lmms-eval"), dict(sorted(asked.items())), texts]
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""From the chat messages of an lmms-eval task to a prompt and its pictures."""
+"""From the chat messages of an lmms-eval task to a prompt and its images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """A prompt with a placeholder for each picture, and the pictures in that order."""
+    """A prompt with a placeholder for each image, and the images in that order."""
 
     text: str
     images: tuple[Image.Image, ...]
@@ -29,7 +29,7 @@ def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
 
     Raises:
         UnsupportedModeError: for video, audio, or a conversation that the checkpoint has no chat template for.
-        InputError: for a picture that cannot be read, or placeholders in the question that do not fit.
+        InputError: for an image that cannot be read, or placeholders in the question that do not fit.
     """
     parts = [(message["role"], part) for message in messages for part in message["content"]]
     for _, part in parts:

@@ -193,7 +193,7 @@ class RayExecutor:
                 book.settle(one.lease)
 
     def _believed(self, heard: Heard, book: LeaseBook, observer: SweepObserver) -> Sequence[AnswerLine]:
-        """Return what came back, but for samples that failed where another host may see more: a picture, or a GPU."""
+        """Return what came back, but for samples that failed where another host may see more: an image, or a GPU."""
         member, lease = heard.member, heard.lease
         failed = frozenset(line.key[1] for line in heard.lines if line.failed)
         if lease is None:

@@ -77,7 +77,7 @@ def _stroke_mix(length_px: int, thickness_px: int, rising: bool) -> Mix:
 
 
 def _paint_clutter(draws: Draws, image: Rows) -> None:
-    """Paints one grey stroke, bar or dot, anywhere in the picture."""
+    """Paints one grey stroke, bar or dot, anywhere in the image."""
     rgb = _gray(draws)
     form = draws.below(4)
     if form == 0:
@@ -132,9 +132,9 @@ def _paint(draws: Draws, layout: Layout) -> NDArray[np.uint8]:
 
 
 def make_scene(split: str, index: int) -> Scene:
-    """The picture `index` of a split ("train", "validation" or "test").
+    """The image `index` of a split ("train", "validation" or "test").
 
-    The same arguments give the same bytes on every machine. Pictures of different splits are
+    The same arguments give the same bytes on every machine. Images of different splits are
     drawn from different seeds and show different handwritten digits.
     """
     split_number = split_id(split)

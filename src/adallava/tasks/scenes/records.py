@@ -1,4 +1,4 @@
-"""Frozen records: what is in a picture, and what is asked about it."""
+"""Frozen records: what is in an image, and what is asked about it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SceneNumber:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture (`image`: uint8 [224, 224, 3], RGB) with everything that is in it.
+    """One image (`image`: uint8 [224, 224, 3], RGB) with everything that is in it.
 
     Equality and hash leave `image` out: the other fields determine it.
     """

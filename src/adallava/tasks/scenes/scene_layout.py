@@ -35,7 +35,7 @@ BORDER_GAP_PX = 6  # centres closer than this to a coarse cell's border are not 
 
 @dataclass(frozen=True)
 class Layout:
-    """The contents of a picture; boxes of objects and numbers never overlap."""
+    """The contents of an image; boxes of objects and numbers never overlap."""
 
     objects: tuple[SceneObject, ...]
     numbers: tuple[SceneNumber, ...]
