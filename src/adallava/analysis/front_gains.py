@@ -123,7 +123,7 @@ def _place(
     cells: Sequence[Cell], costs: dict[str, float], dial: Dial, shared: SharedScores, halves: "_Halves"
 ) -> _Points:
     rows = [shared.cells.index(cell.cell) for cell in cells]
-    # Methods at their full budget are the full-token model to the bit, and are not named beside it.
+    # Methods at their full budget are the full-token model to the bit, and are not named next to it.
     alone = [cell.runs_all_layers if dial == "tokens" else cell.selection == FULL_METHOD for cell in cells]
     return _Points(
         names=tuple(cell.cell for cell in cells),

@@ -18,7 +18,7 @@ from adallava.records import DOWNSAMPLE_METHOD, NONE_METHOD, HardSplit
 from adallava.records.cells import split_cell
 
 MIN_SAMPLES_OF_GROUP = 20
-"""Question types with fewer samples are taken together: how much `none` knows cannot be told of a few."""
+"""Question types with fewer samples are taken together: how much `none` knows cannot be known from a few."""
 
 _OTHER_ANSWERS = 10
 """Of `none`, to other questions of the type, that each sample is scored with to find what luck is worth there."""

@@ -1,4 +1,4 @@
-"""The files of a benchmark: JSON, and in a folder a page with its plot beside it."""
+"""The files of a benchmark: JSON, and in a folder a page with its plot next to it."""
 
 import json
 from pathlib import Path

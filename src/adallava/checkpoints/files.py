@@ -34,14 +34,14 @@ def check_config(folder: Path) -> dict[str, Any]:
     """Return the config of a folder with a model in stock layout.
 
     Raises:
-        CheckpointError: if it has no readable config, is an adapter or has one beside the model, or is to
+        CheckpointError: if it has no readable config, is an adapter or has one next to the model, or is to
             be converted first; or it asks for code of its own, or holds values that no model has.
-        UnsupportedModeError: for quantised weights.
+        UnsupportedModeError: for quantized weights.
     """
     config = _read_config(folder)
     check_not_original(folder, config)
     if (folder / ADAPTER_CONFIG_FILE).is_file():
-        # transformers would load it upon the model, or another model beneath it.
+        # transformers would load it on the model, or another model beneath it.
         raise CheckpointError(
             f"folder {str(folder)!r} holds an {ADAPTER_CONFIG_FILE} next to its model: merge the adapter into it "
             "(peft's merge_and_unload) and save that to a folder of its own, or take the adapter's files away if it "
@@ -146,7 +146,7 @@ def _use_of_adapter(folder: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that a model in this folder is loaded from, whatever else lies beside them, sorted.
+    """Return the files that a model in this folder is loaded from, whatever else lies next to them, sorted.
 
     Raises:
         CheckpointError: if there are none, or the index is damaged or names one that is missing.

@@ -300,7 +300,7 @@ def describe(error: ValidationError) -> str:
     """Return the first mistake of a file: its field, its value, and what it must be."""
     first = error.errors(include_url=False)[0]
     keys = [str(part) for part in first["loc"]]
-    # Behind the field's own name come those of the types that it may have.
+    # After the field's own name come those of the types that it may have.
     where = ".".join(key for key in keys if key.isidentifier() or key.isdigit()) or "the file"
     if first["type"] in ("missing", "json_invalid"):
         return f"{where}: {first['msg']}"

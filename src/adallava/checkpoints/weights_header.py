@@ -18,7 +18,7 @@ _MAX_HEADER_BYTES = 100_000_000
 
 _FLOATING_POINT = ("F64", "F32", "F16", "BF16")
 _BUFFERS = ("position_ids", "num_batches_tracked")
-"""Last parts of the names of what is stored beside weights in whole numbers."""
+"""Last parts of the names of what is stored next to weights as whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def check_claims(
     """Refuse a config that asks for many more weights than the files hold, before room is made for them.
 
     What is counted is less than any such model has: one matrix of each layer's MLP and one of its attention, the
-    embeddings, and the tower's first layer. A model that passes and is not filled all the same is told by its loading.
+    embeddings, and the tower's first layer. A model that passes and is not filled all the same is found when it loads.
 
     Args:
         where: the folder, for the message.

@@ -11,7 +11,7 @@ from adallava.errors import InputError
 from adallava.records import PositionsName
 
 _NO_OPTIONS = frozenset(("self", "method", "scheduler", "adapter", "allow_other_base", "name", "shape"))
-"""What loading a method or a scheduler is told beside its options."""
+"""What loading a method or a scheduler is given besides its options."""
 
 _MAX_DIGITS = 30
 _MAX_SHOWN = 40

@@ -268,7 +268,7 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _refuse_crossed(args: argparse.Namespace) -> None:
-    """Refuse what would be crossed beside cells that are named: they would not run, and nobody would say so."""
+    """Refuse what would be crossed in addition to named cells: they would not run, and nobody would say so."""
     for option, default in _CROSSED.items():
         given = getattr(args, option.removeprefix("--").replace("-", "_"))
         if given != default:

@@ -165,7 +165,7 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     check_device(args.device)
     for name in args.method:
         if name not in (_ALL_METHODS, FULL_METHOD):
-            load_selector_class(name)  # A misspelled method is told before a model is loaded.
+            load_selector_class(name)  # A misspelled method is reported before a model is loaded.
     named = selector_names() if _ALL_METHODS in args.method else args.method
     options = options_of_methods(args.method_option, named)
     quiet_loading(args.model)

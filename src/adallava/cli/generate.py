@@ -221,7 +221,7 @@ def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
     from adallava.runs.loading import load_base
 
     check_device(config.device)
-    # A misspelled one is told before gigabytes are read.
+    # A misspelled one is reported before gigabytes are read.
     if args.scheduler is not None:
         load_scheduler_class(args.scheduler)
     if args.method != FULL_METHOD:

@@ -37,7 +37,7 @@ def end_at_signals(last_words: Callable[[str], object], *, terminated: str = BY_
 
 
 def ignore_signals() -> None:
-    """From here on what ends this process is told already: a signal that comes on top of it is not to tell it again."""
+    """From here on what ends this process is already reported: a second signal does not report it again."""
     for one in _SIGNALS:
         signal.signal(one, signal.SIG_IGN)
 

@@ -28,7 +28,7 @@ EXIT_INTERRUPTED = 130
 _MAX_LINE = 2000
 
 _NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
-"""Where torchao is installed, transformers imports it, and it warns: of CUDA libraries beside a torch without CUDA."""
+"""Where torchao is installed, transformers imports it, and it warns of CUDA libraries if torch has no CUDA."""
 
 _EPILOG = """\
 exit codes:
@@ -83,7 +83,7 @@ class _UsageError(InputError):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises on a mistake, which is told in one line like every other."""
+    """Raises on a mistake, which is one line like every other."""
 
     def error(self, message: str) -> NoReturn:
         raise _UsageError(f"{self.prog}: {message} ({self.prog} --help says more)")

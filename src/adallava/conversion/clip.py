@@ -54,7 +54,7 @@ def read_picture_settings(folder: Path) -> dict[str, Any]:
     """Return the preprocessor_config.json of a CLIP checkpoint.
 
     Raises:
-        CheckpointError: if it is missing, or the colours or the filter in it are damaged.
+        CheckpointError: if it is missing, or the colors or the filter in it are damaged.
     """
     path = folder / "preprocessor_config.json"
     pictures = read_config(folder, path.name)

@@ -1,4 +1,4 @@
-"""Of which floating-point type each part of a checkpoint is, told before anything is written."""
+"""Of which floating-point type each part of a checkpoint is, found before anything is written."""
 
 from collections.abc import Callable
 from pathlib import Path

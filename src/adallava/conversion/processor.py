@@ -35,7 +35,7 @@ def read_tokenizer(folder: Path) -> Any:
 
     Its rules are those of llava-hf's published tokenizer.json, whatever version of transformers wrote the files: `<s>`
     first, and `▁` before each text between special tokens, so after `<image>` too. The original code comes to the same
-    ids: it takes the text before and behind an image apart, and each begins with `▁`.
+    ids: it takes the text before and after an image apart, and each begins with `▁`.
 
     Raises:
         CheckpointError: if its files are missing or cannot be read.
@@ -108,7 +108,7 @@ def save_processor(
         output: the folder.
         words: the tokenizer.
         config: of the original checkpoint; with `image_aspect_ratio` "pad" images are padded to squares in the mean
-            colour first, as its evaluation does.
+            color first, as its evaluation does.
         vision: the tower's config.
         pictures: the CLIP checkpoint's preprocessor_config.json.
     """

@@ -1,4 +1,4 @@
-"""What can be converted, told from a folder's config and the names of its files."""
+"""What can be converted, as a folder's config says and the names of its files."""
 
 import re
 from pathlib import Path

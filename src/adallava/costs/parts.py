@@ -12,7 +12,7 @@ class TowerCosts:
 
     Attributes:
         num_vision_tokens: N, patches of the image.
-        extra_tokens: tokens beside the patches: a class token, registers, and a budget token where a method needs it.
+        extra_tokens: tokens besides the patches: a class token, registers, and a budget token where a method needs it.
         width: C, features per token.
         per_patch: FLOPs of making one patch a token.
         per_token: FLOPs of one of the S tokens in all layers.

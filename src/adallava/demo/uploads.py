@@ -59,7 +59,7 @@ def read_question(text: str | None) -> str:
 
 
 def read_budgets(shown: TokenBudget, others: str | None) -> list[TokenBudget]:
-    """Return the budgets to answer at: the one that the page shows, then those that stand beside it.
+    """Return the budgets to answer at: the one that the page shows, then those next to it.
 
     Args:
         shown: by the slider.

@@ -93,7 +93,7 @@ class Engines:
         """Run compiled layers from now on if the engine may choose, and so many passes repay it; return whether.
 
         Args:
-            passes: about to be decoded, as far as can be told.
+            passes: about to be decoded, as far as is known.
         """
         if self._name != "auto" or passes < REPAYING_PASSES or len(self._order()) < 2:
             return False

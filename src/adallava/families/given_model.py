@@ -59,7 +59,7 @@ def check_class(given: Any, class_name: str) -> None:
 
 
 def added_sha256(model: Any) -> str | None:
-    """Return what identifies the weights that `peft` has put beside a model's own; None if there are none.
+    """Return what identifies the weights that `peft` has added to a model's own; None if there are none.
 
     Their names and values count, which of them are active, and how strongly.
     """

@@ -33,10 +33,10 @@ from adallava.families.tower_parts import provided
 from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
 
 _CUTS = "tilings"
-"""Beside the pixels: [P, 3] int64 of each picture, its sample, its tiles in a column and in a row; 0 and 0 uncut."""
+"""With the pixels: [P, 3] int64 of each picture, its sample, its tiles in a column and in a row; 0 and 0 uncut."""
 
 _SEEN = "seen_patches"
-"""Beside the pixels: [B, tiles, rows, columns] bool, the patches that hold a pixel; none of a tile that is padding."""
+"""With the pixels: [B, tiles, rows, columns] bool, the patches that hold a pixel; none of a tile that is padding."""
 
 
 class Idefics3Family(StockParts):
@@ -86,7 +86,7 @@ class Idefics3Family(StockParts):
         return False
 
     def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
-        """Return the pictures with how each was cut beside them, by what stands between its placeholders. On the host.
+        """Return the pictures with how each was cut with them, by what stands between its placeholders. On the host.
 
         Args:
             pictures: [B, tiles, 3, S, S], with the `pixel_attention_mask` of their processor.

@@ -228,7 +228,7 @@ class Mistral3Family(StockParts):
         return [(rows * self._token_px, columns * self._token_px) for rows, columns in grids]
 
     def _patches_of_tokens(self, grids: Sequence[Grid], device: torch.device) -> Tensor:
-        """Return which of all patches are each token's, row by row, [I, N, merge²] int64; behind an image's own, 0."""
+        """Return which of all patches are each token's, row by row, [I, N, merge²] int64; after an image's own, 0."""
         merge, rows = self._merge, []
         starts = accumulate((down * across * merge**2 for down, across in grids), initial=0)
         for first, (down, across) in zip(starts, grids, strict=False):
@@ -239,7 +239,7 @@ class Mistral3Family(StockParts):
     def _received(
         self, states: Sequence[Tensor], asked: Sequence[AskedAttention], grids: Sequence[Grid], patches: Tensor
     ) -> Tensor:
-        """Return what tokens receive of attention in some layers, [I, N, A] float32, 0 behind an image's own."""
+        """Return what tokens receive of attention in some layers, [I, N, A] float32, 0 after an image's own."""
         layers, merge = self._tower.transformer.layers, self._merge
         # Layer i reads state i and puts out state i + 1; for state 0, the embeddings, the first layer stands in.
         readable = range(max(1, range(len(layers) + 1)[self._layer]))

@@ -164,7 +164,7 @@ def check_untrained(model: Any, what: str) -> None:
 
 
 def check_unadapted(model: Any) -> None:
-    """Refuse what `peft` puts around quantized weights: merged or not, it was learned beside others.
+    """Refuse what `peft` puts around quantized weights: merged or not, it was learned with others.
 
     Args:
         model: a loaded Llava.

@@ -1,4 +1,4 @@
-"""CLIP's text tower beside a LLaVA: how near each patch is to the question in the space that both towers share."""
+"""CLIP's text tower, next to a LLaVA: how near each patch is to the question in the space that both towers share."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -61,7 +61,7 @@ def encode_pictures(family: Family, selector: AnySelector | None, request: Reque
 
 
 def _are_same(one: PictureInputs, other: PictureInputs) -> bool:
-    """Return whether pixels and all beside them are equal: blank images of two shapes may have the same patches."""
+    """Return whether pixels and what comes with them are equal: blank images of two shapes may have equal patches."""
     mine, theirs = ({"pixel_values": all_.pixel_values, **all_.beside} for all_ in (one, other))
     return mine.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name].to(value.device)) for name, value in mine.items()

@@ -262,7 +262,7 @@ def prepare_inside(
     Args:
         family: the model.
         selector: the method.
-        layout: of what is left behind the last drop, on the host.
+        layout: of what is left after the last drop, on the host.
         request: on the family's device. Its labels are not laid out here: those of what the last layer reads count.
         vision: the tower's output, if it ran already.
         clock: marks the parts.

@@ -31,7 +31,7 @@ class PromptLimit:
     Attributes:
         tokens: their number.
         holder: what has room for no more, in words that end before the number.
-        remedy: in words, beside shortening the question.
+        remedy: in words, besides shortening the question.
     """
 
     tokens: int

@@ -130,7 +130,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "target_lookbehind": 10,
     "guidance_scale": 1.0,
 }
-"""What asks for nothing, beside None and False."""
+"""What asks for nothing, besides None and False."""
 
 
 def asks_for_something(name: str, value: Any) -> bool:

@@ -66,7 +66,7 @@ class RunConfig(Record):
     task: str = ""
     """Bundled name, path of a `.jsonl` or `.parquet` file, or `lmms:NAME`; empty where no task gives the questions."""
     methods: tuple[str, ...]
-    """Beside the full-token model, which always runs; `all` for every one that the model can run."""
+    """Besides the full-token model, which always runs; `all` for every one that the model can run."""
     token_budgets: _Budgets
     """Crossed with the methods."""
     limit: int | None = 100

@@ -25,7 +25,7 @@ class Provenance(Record):
     weight_counts: dict[str, int]
     """Of the matrices that a first token reads, by part: `vision`, `projector`, the LLM's `layers` and `output`."""
     model_files_sha256: dict[str, str] | None
-    """By name, of the checkpoint's files beside its weights that decide an answer: configuration, tokenizer, templates.
+    """By name, of the checkpoint's files besides weights that decide an answer: configuration, tokenizer, templates.
     None where a file does not say."""
     task_sha256: str | None
     """Of a local file's bytes; None for a bundled task, whose generator is versioned with the package."""

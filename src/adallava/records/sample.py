@@ -79,7 +79,7 @@ class SampleRecord(Record):
         if not isinstance(data, dict) or "ran" in data:
             return data
         line = older_files.complete_sample(data)
-        # Where no grids say it, how many images there are is told by these sets.
+        # Where no grids say it, how many images there are follows from these sets.
         if info.context == WITHOUT_PATCHES and line["grids"]:
             line["kept_indices"] = ()
         line["kept_indices"] = [index_sets.unpack(one) for one in line["kept_indices"]]

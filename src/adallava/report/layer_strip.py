@@ -27,7 +27,7 @@ def draw_strip(shares: Sequence[float], width: int, height: int) -> Image.Image:
     strip = Image.new("RGB", (width, height), (255, 255, 255))
     brush, step = ImageDraw.Draw(strip), width / len(shares)
     for layer, share in enumerate(shares):
-        # Neighbours share an edge, so that no box is a pixel wider than the next by more than rounding.
+        # Neighbors share an edge, so that no box is a pixel wider than the next by more than rounding.
         left, right = round(layer * step), min(width - 1, round((layer + 1) * step))
         brush.rectangle((left, 0, right, height - 1), fill=_EMPTY, outline=_EDGE)
         if share > 0:

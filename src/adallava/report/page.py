@@ -77,7 +77,7 @@ def write_report(
         target: where to write; None is `report.html` in the run folder.
         num_pictures: how many samples get their images, see `choose_pictures`.
         laid_over: the folder of a second run, on the same samples.
-        roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
+        roofline: hardware whose bound is shown next to the milliseconds, see `run_roofline`.
         title: instead of the run's own.
         tell: see `read_samples`.
 
@@ -137,7 +137,7 @@ def _read_patches(folder: Path, results: Results, pictures: Pictures) -> SampleT
 
 
 def _both(table: SampleTable, other: OtherRun | None, there: SampleTable | None) -> SampleTable:
-    """Return a table with the columns of the other run beside its own."""
+    """Return a table with the columns of the other run next to its own."""
     if other is None or there is None:
         return table
     named = NamedResults(other.name, other.results)

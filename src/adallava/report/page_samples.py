@@ -33,7 +33,7 @@ def samples_json(
     `drawn` is the table of the samples with images alone, whose answers have their patches.
 
     `scores` and `responses` are packed matrices [cells, samples]; of samples with images, `kept` is a packed matrix
-    of bitmaps [samples, cells, kept_bytes], those of a sample's images one behind the other, each from a byte's
+    of bitmaps [samples, cells, kept_bytes], those of a sample's images one after the other, each from a byte's
     start, with a byte each in `has_kept` [samples, cells].
     """
     rows, cells = table.rows, list(table.columns)
@@ -124,7 +124,7 @@ def _numbered(table: SampleTable, only: set[str] | None) -> tuple[list[str], NDA
             answers = answers_of.get(row.sample_id) if only is None or row.sample_id in only else None
             if answers is None:
                 continue
-            # A leading mark, so that an empty response is told from none.
+            # A leading mark, so that an empty response differs from none.
             text = "=" + clipped(answers.text, _MAX_RESPONSE)
             matrix[cell_number, row_number] = numbers.setdefault(text, len(numbers))
     return list(numbers), matrix

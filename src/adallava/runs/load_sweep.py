@@ -129,7 +129,7 @@ def load_sweep(
 
     Args:
         request: what to sweep.
-        observer: told what a person should know.
+        observer: hears what a person should know.
         task: if it is loaded already.
         methods: of `resolve_methods`, if it was asked already.
 

@@ -72,7 +72,7 @@ def time_cells(
         plans: the cells.
         batch_sizes: to time at.
         time_one: times the cells at one of them, wherever the model is.
-        observer: told about each batch size, and about cells that could not be timed.
+        observer: hears about each batch size, and about cells that could not be timed.
 
     Raises:
         RunFolderError: for a damaged `timings.jsonl`.

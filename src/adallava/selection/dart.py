@@ -65,7 +65,7 @@ class DartSelector(Method):
         """Return the one drop.
 
         Raises:
-            UnsupportedModeError: if no layer would be left behind it.
+            UnsupportedModeError: if no layer would be left after it.
         """
         return one_drop(self.name, self._layer, num_layers, keep_count)
 

@@ -28,7 +28,7 @@ class BudgetedModel:
         self._model_config = vllm_config.model_config
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Any:
-        """Load vLLM's weights, and tower, projector and method beside them.
+        """Load vLLM's weights, and tower, projector and method next to them.
 
         Raises:
             AdallavaError: for a method that this model cannot serve, or files that do not fit.

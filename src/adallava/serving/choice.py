@@ -71,7 +71,7 @@ class Choice:
         return self.keep_counts[image] == self.token_counts[image]
 
     def hash_factors(self, image: int) -> dict[str, Any]:
-        """Return all that one image's rows depend on beside the image."""
+        """Return all that one image's rows depend on besides the image."""
         return {
             "keep_count": self.keep_counts[image],
             "seed": self.seeds[image],

@@ -1,4 +1,4 @@
-"""vLLM's multi-modal processors with a budget: K placeholders for an image, and what the model needs beside pixels.
+"""vLLM's multi-modal processors with a budget: K placeholders for an image, and what the model needs besides pixels.
 
 A request's `mm_processor_kwargs` become a `Choice` first. The images that keep everything are left to the processor
 that stands after this one, with the hash that they have there.

@@ -18,7 +18,7 @@ from adallava.serving.processing import BudgetedProcessor
 
 
 class LlavaInfo(LlavaProcessingInfo):
-    """Refuses what LLaVA's class is for beside LLaVA."""
+    """Refuses what LLaVA's class is for besides LLaVA."""
 
     def get_hf_config(self) -> Any:
         """Return the config.

@@ -1,4 +1,4 @@
-"""What Prometheus sees beside vLLM's own figures, at the same `/metrics`."""
+"""What Prometheus sees next to vLLM's own figures, at the same `/metrics`."""
 
 from typing import Any
 
@@ -53,7 +53,7 @@ def read_waiting(engine: Any, in_flight: InFlight) -> Waiting:
     """Return what has no first token yet.
 
     Args:
-        engine: vLLM's `AsyncLLM`, which knows each request that its tokenizer is done with. Beside another engine
+        engine: vLLM's `AsyncLLM`, which knows each request that its tokenizer is done with. With another engine
             answers alone tell: one that does not stream counts until it is whole.
         in_flight: requests that came through our middleware.
     """

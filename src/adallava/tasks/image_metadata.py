@@ -1,4 +1,4 @@
-"""What an image's file says beside its pixels: the orientation is read, and damage there costs no image."""
+"""What an image's file says besides its pixels: the orientation is read, and damage there costs no image."""
 
 import struct
 import zlib

@@ -38,7 +38,7 @@ def has_deep_colors(image: Image.Image) -> bool:
 
 
 def to_rgb(image: Image.Image, deep_colors: bool = False) -> Image.Image:
-    """Return a decoded image as RGB: transparency on white, greys of more than 8 bits by the range of their format.
+    """Return a decoded image as RGB: transparency on white, grays of more than 8 bits by the range of their format.
 
     Args:
         image: of any mode. As Pillow opened it, since a changed copy no longer knows its format.

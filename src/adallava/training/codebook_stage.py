@@ -31,7 +31,7 @@ def write_codebook(
     own: Path,
     output: Path,
 ) -> Path:
-    """Write `output/plans.json` and `output/adapter`: the scheduler's own, with the plans beside its weights.
+    """Write `output/plans.json` and `output/adapter`: the scheduler's own, with the plans next to its weights.
 
     Args:
         recipe: of stage `codebook`.

@@ -31,7 +31,7 @@ class Collator:
         questions: adds the questions under a key; None for stages that read none.
         pixels_alone: True for a model that reads images of one size by their pixels alone: only the image
             settings are used then. Otherwise each image goes through the processor in a prompt, and what that gives
-            beside the pixels is under the key `beside`.
+            besides the pixels is under the key `beside`.
     """
 
     processor: Any

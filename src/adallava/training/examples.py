@@ -45,7 +45,7 @@ class Example:
         image: uint8 [H, W, 3].
         questions: texts.
         answers: one answer per question.
-        labels: int64 [N] per name in `LABELS`, -1 = none; empty for data without labelled patches.
+        labels: int64 [N] per name in `LABELS`, -1 = none; empty for data without labeled patches.
         evidence: bool [N], patches that show any object or digit; None where nobody knows.
         asked_patches: bool [Q, N], patches that show what each question is about; None where nobody knows.
         references: for each question, those of its nouns whose objects are taught apart; or nothing at all.
@@ -127,7 +127,7 @@ class SceneExamples(Dataset[Example]):
 
 
 def pixel_values(images: Sequence[NDArray[np.uint8]], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return float32 [B, 3, H, W] from images that already have the tower's size: rescaled and normalised."""
+    """Return float32 [B, 3, H, W] from images that already have the tower's size: rescaled and normalized."""
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     shape = (1, 3, 1, 1)
     return (stacked / 255.0 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)

@@ -36,7 +36,7 @@ Built = tuple[nn.Module, Collator]
 
 
 def _train_only(base: nn.Module, prefixes: tuple[str, ...]) -> None:
-    """Let these parts of the base learn, by prefix of the parameter's name, and low-rank weights beside it.
+    """Let these parts of the base learn, by prefix of the parameter's name, and low-rank weights next to it.
 
     Raises:
         InputError: for a prefix that no parameter has.

@@ -249,7 +249,7 @@ class Recipe(_Part):
 
     @property
     def base_learns(self) -> bool:
-        """True if the base, or low-rank weights beside it, learn."""
+        """True if the base, or low-rank weights next to it, learn."""
         return bool(self.trained) or self.lora is not None
 
     @property

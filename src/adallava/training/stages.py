@@ -1,4 +1,4 @@
-"""One stage from a recipe: what it starts from, what learns, what it leaves behind."""
+"""One stage from a recipe: what it starts from, what learns, what it leaves."""
 
 import shutil
 import tempfile
@@ -212,7 +212,7 @@ def _save_model(objective: nn.Module, start: Start, folder: Path) -> Path:
 
 
 def carry_over_adapters(start: Path, folder: Path) -> None:
-    """Copy what else the start model had learned beside the new base, with the weights that it learned on named.
+    """Copy what else the start model had learned next to the new base, with the weights that it learned on named.
 
     Args:
         start: folder of the model that the base started from.

@@ -67,7 +67,7 @@ def load_start(
         scratch: folder in which a model may be made from nothing.
 
     Raises:
-        InputError: nothing to start from, two things to start from, or labelled patches for another grid.
+        InputError: nothing to start from, two things to start from, or labeled patches for another grid.
         CheckpointError: if the model is missing or damaged.
         UnsupportedModeError: for a model that the stage cannot train.
     """

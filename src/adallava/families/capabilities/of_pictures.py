@@ -47,7 +47,7 @@ class ReadsPrompts(Protocol):
     """What its processor made of the pictures, it says in the prompts alone."""
 
     def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
-        """Return the pictures with what the prompts, [B, L], tell of them beside their pixels. On the host.
+        """Return the pictures with what the prompts, [B, L], say of them besides their pixels. On the host.
 
         Raises:
             InputError: if prompts and pictures do not fit together.

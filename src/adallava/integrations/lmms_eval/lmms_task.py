@@ -158,7 +158,7 @@ def _sample(source: Any, place: int) -> TaskSample:
 
 
 def _answer_texts(value: Any) -> tuple[str, ...]:
-    """Return the answers that are shown beside a response, whatever their types: lmms-eval scores by its own."""
+    """Return the answers that are shown next to a response, whatever their types: lmms-eval scores by its own."""
     values = value if isinstance(value, list) else [value]
     texts = (item.get("answer") if isinstance(item, dict) else item for item in values)
     return tuple(_writable(str(text)) for text in texts if text is not None)

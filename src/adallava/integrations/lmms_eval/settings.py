@@ -73,7 +73,7 @@ class Settings:
     Attributes:
         config: what is asked for: one method at one budget, and at most one scheduler at one latency. lmms-eval itself
             brings the task, its limit and how to generate.
-        adapter: folder of a learned method's weights, if it is not beside the model.
+        adapter: folder of a learned method's weights, if it is not next to the model.
         scheduler_adapter: folder of a learned scheduler's weights, likewise.
         device_map: see `choose_device`.
         verbose: log a line for every sample; with `--verbosity DEBUG` they are logged anyway.

@@ -66,7 +66,7 @@ class Lead:
         """Let the others begin."""
         clear_standings(self._folder)
         self._begun = lock_file(self._folder / _BEGUN_FILE)
-        # Behind the lock, into a new file: whoever reads this launch's name meets a leader that is alive.
+        # After the lock, into a new file: whoever reads this launch's name meets a leader that is alive.
         append_durably(self._begun, [launch_id(self._ranks).encode()])
         return self
 

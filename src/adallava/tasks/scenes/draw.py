@@ -30,7 +30,7 @@ Rgb = tuple[int, int, int]
 
 
 def _row(rgb: Rgb, width_px: int) -> NDArray[np.uint16]:
-    """uint16 [width * 3]: one row of a colour."""
+    """uint16 [width * 3]: one row of a color."""
     row = np.empty((width_px, 3), dtype=np.uint16)
     row[:] = rgb
     return row.reshape(-1)
@@ -51,7 +51,7 @@ def _blend(region: Rows, mix: Mix, rgb: Rgb) -> None:
 
 
 def _shade(draws: Draws, color: str) -> Rgb:
-    """The colour with each channel moved by up to `SHADE_JITTER`."""
+    """The color with each channel moved by up to `SHADE_JITTER`."""
     red, green, blue = COLOR_RGB[color]
     jitter = draws.three_below(2 * SHADE_JITTER + 1)
     return (
@@ -62,7 +62,7 @@ def _shade(draws: Draws, color: str) -> Rgb:
 
 
 def _gray(draws: Draws) -> Rgb:
-    """A grey that is slightly off neutral but far from every object colour."""
+    """A gray that is slightly off neutral but far from every object color."""
     level = draws.between(42, 182)
     red, green, blue = draws.three_below(17)
     return level + red, level + green, level + blue
@@ -77,7 +77,7 @@ def _stroke_mix(length_px: int, thickness_px: int, rising: bool) -> Mix:
 
 
 def _paint_clutter(draws: Draws, image: Rows) -> None:
-    """Paints one grey stroke, bar or dot, anywhere in the image."""
+    """Paints one gray stroke, bar or dot, anywhere in the image."""
     rgb = _gray(draws)
     form = draws.below(4)
     if form == 0:

@@ -12,7 +12,7 @@ from .vocabulary import GRID
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A coloured shape; `x_px`, `y_px` is the top-left corner of its drawn square extent."""
+    """A colored shape; `x_px`, `y_px` is the top-left corner of its drawn square extent."""
 
     shape: str
     color: str

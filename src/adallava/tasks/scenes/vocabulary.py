@@ -1,4 +1,4 @@
-"""The closed world of the `scenes` task: names, sizes, colours and checks on arguments."""
+"""The closed world of the `scenes` task: names, sizes, colors and checks on arguments."""
 
 from __future__ import annotations
 
