@@ -41,7 +41,7 @@ class Cell:
 
 @lru_cache(maxsize=4096)
 def grid_cells(grid: tuple[int, int], keep_count: int) -> tuple[Cell, ...]:
-    """Return K cells that cover the grid without overlap, in order of their centres' indices.
+    """Return K cells that cover the grid without overlap, in order of their centers' indices.
 
     The rows are cut into about sqrt(K * rows / columns) bands, so that cells are near square, and the K cells
     are shared over the bands as evenly as possible. At K = N each patch is its own cell.

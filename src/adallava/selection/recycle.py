@@ -61,7 +61,7 @@ def _centres(distances: Tensor, present: Tensor, clusters: Tensor) -> Tensor:
 
 
 def _nearest(distances: Tensor, centres: Tensor, clusters: Tensor) -> Tensor:
-    """Return each entry's nearest center, [I, M] int64; a centre's is itself, even if another lies in one place."""
+    """Return each entry's nearest center, [I, M] int64; a center's is itself, even if another lies in one place."""
     to_centres = distances.gather(2, centres.unsqueeze(1).expand(-1, distances.shape[1], -1))
     itself = torch.arange(distances.shape[1], device=distances.device).view(1, -1, 1) == centres.unsqueeze(1)
     used = torch.arange(centres.shape[1], device=centres.device) < clusters
