@@ -56,7 +56,7 @@ def assert_told_how_to_go_on(server):
     """The witness of rank 0 has said so, on rank 0's stream, and nobody else anything."""
     assert wait_until(lambda: "process 0 is gone" in server.written("stderr")[0])
     told = server.written("stderr")
-    assert told[0].count("process 0 is gone; every answer so far is kept; to go on, with any number of") == 1
+    assert told[0].count("process 0 is gone; every answer so far is kept; to continue, with any number of") == 1
     assert set(told[1:]) <= {""}
 
 
@@ -100,7 +100,7 @@ def test_a_killed_rank_ends_all_without_a_launcher_too_and_rank_0_says_how_to_go
     assert codes[2] == -signal.SIGKILL
     told = server.written("stderr")
     assert "process 2 of 0 to 2 did not finish: it is gone" in told[0]
-    assert "to go on, with any number of processes: torchrun --nproc-per-node 3 -m adallava sweep --model" in told[0]
+    assert "to continue, with any number of processes: torchrun --nproc-per-node 3 -m adallava sweep --model" in told[0]
     assert told[1:] == ["", ""]
     kept = answers_of(folder, 1) + answers_of(folder, 2) + num_answers(folder)
 
@@ -160,7 +160,7 @@ def test_ctrl_c_twice_to_every_rank_is_told_once_by_rank_0(server, arguments, al
     assert server.wait() == [128 + signal.SIGINT] * 3
     told = server.written("stderr")
     last = told[0].splitlines()[-1]
-    assert last.startswith("adallava sweep: interrupted; every answer so far is kept; to go on, with any number of")
+    assert last.startswith("adallava sweep: interrupted; every answer so far is kept; to continue, with any number of")
     assert told[1:] == ["", ""]
     assert "Traceback" not in told[0]
 
@@ -291,7 +291,7 @@ def test_torchrun_killed_and_resumed_by_two_and_by_one(server, arguments, alone,
     os.kill(rank_of_torchrun(launched.pid, 1), signal.SIGKILL)
     _, told = launched.communicate(timeout=120)
     assert launched.returncode != 0
-    assert told.count("to go on, with any number of processes: torchrun --nproc-per-node 2 -m adallava sweep") == 1
+    assert told.count("to continue, with any number of processes: torchrun --nproc-per-node 2 -m adallava sweep") == 1
     assert (folder / "samples-1.jsonl").exists()
     assert not (folder / "results.json").exists()
     shutil.copytree(folder, copy)

@@ -45,7 +45,7 @@ class CDPrunerSelector(Method):
     def __init__(self, *, relevance: Relevance = "text-tower", text_tower: str | None = None) -> None:
         """Choose what relevance is measured by."""
         if relevance not in get_args(Relevance):
-            raise InputError(f"cdpruner: relevance={relevance!r} is none of {', '.join(get_args(Relevance))}")
+            raise InputError(f"cdpruner: relevance={relevance!r} is not one of {', '.join(get_args(Relevance))}")
         self._relevance, self._text_tower = relevance, text_tower
 
     @property
