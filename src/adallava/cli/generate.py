@@ -9,6 +9,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from adallava.errors import InputError, RunFolderError
+from adallava.records import RunConfig
 
 from .arguments import (
     add_list_argument,
@@ -27,13 +28,11 @@ from .shared_options import (
     add_quantization,
     add_scheduler_option,
     config_default,
-    read_config,
 )
 from .streams import say
 
 if TYPE_CHECKING:
     from adallava.model import AdaLlava
-    from adallava.records import RunConfig
     from adallava.records.cells import CellPlan
     from adallava.runs.budget_result import BudgetResult
     from adallava.runs.one_question import OneQuestion
@@ -171,16 +170,21 @@ def run(args: argparse.Namespace) -> int:
     return int(any(result.empty_cause is not None for result in results))
 
 
-def _read_config(args: argparse.Namespace) -> "RunConfig":
+def _read_config(args: argparse.Namespace) -> RunConfig:
     """Return what is asked for, as far as it fits the rest of the call.
 
     Raises:
         InputError: for options that nothing would read.
     """
     schedulers = () if args.scheduler is None else (args.scheduler,)
-    config = read_config(args, methods=(args.method,), schedulers=schedulers, positions=(args.positions,))
-    options_of_methods(args.method_option, config.methods)
-    options_of_schedulers(args.scheduler_option, schedulers)
+    config = RunConfig.from_options(
+        vars(args),
+        methods=(args.method,),
+        method_options=options_of_methods(args.method_option, (args.method,)),
+        schedulers=schedulers,
+        scheduler_options=options_of_schedulers(args.scheduler_option, schedulers),
+        positions=(args.positions,),
+    )
     if args.scheduler is None and args.scheduler_adapter is not None:
         raise InputError(f"--scheduler-adapter {args.scheduler_adapter}: name the --scheduler that it holds")
     config.check_scheduler()
@@ -191,7 +195,7 @@ def _read_config(args: argparse.Namespace) -> "RunConfig":
     return config
 
 
-def _plans(config: "RunConfig", ignores_budget: bool) -> list["CellPlan"]:
+def _plans(config: RunConfig, ignores_budget: bool) -> list["CellPlan"]:
     """Return a cell for each latency and budget; of a method that ignores the budget, for each latency."""
     from adallava.records.cells import CellPlan
 
@@ -203,7 +207,7 @@ def _plans(config: "RunConfig", ignores_budget: bool) -> list["CellPlan"]:
     ]
 
 
-def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
+def _load_model(config: RunConfig, args: argparse.Namespace) -> "AdaLlava":
     from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
     from adallava.records import FULL_METHOD
     from adallava.registry import load_scheduler_class, load_selector_class

@@ -1,6 +1,6 @@
 """What a run asks for: the one configuration of the command line, a sweep, `run.json` and lmms-eval's settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
@@ -138,6 +138,15 @@ class RunConfig(Record):
             raise InputError(f"{field} is {first['input']!r}: {first['msg']}") from error
         config._check_values()
         return config
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], **own: Any) -> Self:
+        """Return the configuration of a command's options, those that have a field's name, and `own` instead of them.
+
+        Raises:
+            BudgetError, InputError: as `asked`.
+        """
+        return cls.asked(**{name: options[name] for name in cls.model_fields if name in options} | own)
 
     @property
     def generation_options(self) -> dict[str, Any]:
