@@ -61,11 +61,6 @@ class Gemma3Family(StockParts):
         )
 
     @property
-    def shape(self) -> TowerShape:
-        """N, C, D and the grid."""
-        return self._shape
-
-    @property
     def provides(self) -> frozenset[Need]:
         """What this model can give to a method; of the tower, see `tower_parts`."""
         return frozenset({Need.PROJECTED, Need.WORDS}) | provided(self._tower)
