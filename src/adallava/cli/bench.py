@@ -55,7 +55,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_model(parser.add_argument_group("the model"))
-    _add_cells(parser.add_argument_group("what is measured"))
+    measured = parser.add_argument_group("what is measured")
+    _add_cells(measured)
+    _add_calls(measured)
     _add_rounds(parser.add_argument_group("how long"))
     parser.add_argument(
         "--output",
@@ -123,6 +125,9 @@ def _add_cells(group: Any) -> None:
         default=[],
         help="exactly these, instead of crossing methods, budgets, schedulers and latencies",
     )
+
+
+def _add_calls(group: Any) -> None:
     add_list_argument(
         group,
         "--engine",

@@ -208,21 +208,17 @@ def _plans(config: RunConfig, ignores_budget: bool) -> list["CellPlan"]:
 
 
 def _load_model(config: RunConfig, args: argparse.Namespace) -> "AdaLlava":
-    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
+    from adallava.cli.before_loading import load_full
     from adallava.records import FULL_METHOD
     from adallava.registry import load_scheduler_class, load_selector_class
-    from adallava.runs.loading import load_base
 
-    check_device(config.device)
     # A misspelled one is told before gigabytes are read.
     if args.scheduler is not None:
         load_scheduler_class(args.scheduler)
     if args.method != FULL_METHOD:
         load_selector_class(args.method)
-    quiet_loading(config.model)
-    leave_cudnn_attention()
     options: dict[str, Any] = dict(config.method_options.get(args.method, {}))
-    model = load_base(config).with_method(args.method, args.adapter, **options)
+    model = load_full(args).with_method(args.method, args.adapter, **options)
     if args.scheduler is None:
         return model
     options = dict(config.scheduler_options.get(args.scheduler, {}))
