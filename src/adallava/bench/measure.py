@@ -101,8 +101,7 @@ def answer_by_model(model: AdaLlava, plan: CellPlan, inputs: dict[str, Any]) -> 
     def answer(new_tokens: int, clock: StageClock | None = None) -> Answered:
         output = model.generate(
             **inputs,
-            token_budget=1.0 if plan.budget is None else plan.budget,
-            latency=1.0 if plan.latency is None else plan.latency,
+            **plan.call(),
             seed=seeds,
             clock=clock,
             **_exactly(new_tokens),
