@@ -12,7 +12,6 @@ the view, and what is to happen around a layer is an argument of the view, so th
 two calls cannot meet.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from adallava.families.family_contract import AroundLayer, ReorderCache
 from adallava.families.head_groups import check_splittable, run_groups
 from adallava.families.layer_attention import asked_attention, key_norms
 from adallava.families.layer_inputs import LayerInputs
+from adallava.families.layer_parts import shallow_copy
 from adallava.families.transformers_internals import (
     hear_reordering,
     layer_mask,
@@ -151,7 +151,7 @@ class StockDecoder:
                     raise UnsupportedModeError(
                         f"the model's config sets {name}, which methods inside the LLM cannot give: set it to False"
                     )
-        twins = [_shallow_copy(module) for module in _modules_on_path(self._model, self._path)]
+        twins = [shallow_copy(module) for module in _modules_on_path(self._model, self._path)]
         for name, outer, inner in zip(self._path, twins, twins[1:], strict=False):
             outer._modules[name] = inner
         twins[-1]._modules = {
@@ -287,10 +287,3 @@ def _modules_on_path(model: Any, path: Sequence[str]) -> list[Any]:
     for name in path:
         modules.append(getattr(modules[-1], name))
     return modules
-
-
-def _shallow_copy(module: nn.Module) -> nn.Module:
-    """Return a module with the same attributes, parameters and children, whose children can be exchanged."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    return twin

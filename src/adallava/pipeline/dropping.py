@@ -1,6 +1,6 @@
 """Carries out a plan of drops while stock `generate` or `forward` runs: the state of one call, thrown away with it."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -107,6 +107,11 @@ class LayerDrops:
     def last_layer(self) -> int:
         """The first layer after the last drop."""
         return max(self._drops, default=0)
+
+    @property
+    def shifts(self) -> Mapping[int, Tensor]:
+        """By how much an answer's positions are lower in each stage, [B], where they are counted again."""
+        return self._shifts
 
     @property
     def columns(self) -> Tensor:
