@@ -181,6 +181,7 @@ def run(args: argparse.Namespace) -> int:
     paths: list[Path] = []
 
     def keep(made: dict[str, Any]) -> None:
+        """Write what is measured so far, if there is a file to write it to."""
         if file is not None:
             paths[:] = write_figures(file, made)
 

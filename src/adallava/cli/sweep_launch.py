@@ -88,6 +88,7 @@ def spoken_for(ranks: "Ranks", launch: "RayLaunch | None") -> AbstractContextMan
     witness = Witness(f"process 0 is gone; {how_to_go_on(command_of(ranks))}")
 
     def last_words(why: str) -> None:
+        """Say how to go on, and let the witness go: it need not say it again."""
         say(f"{why}; {how_to_go_on(command_of(ranks))}")
         witness.dismiss()
 

@@ -242,6 +242,7 @@ def _only_files(gr: Any, gallery: Any) -> None:
     keep = gallery.async_move_resource_to_block_cache
 
     async def keep_files(place: Any) -> Any:
+        """Take a file, and refuse an address."""
         if str(place).lower().startswith(("http:", "https:")):
             raise gr.Error("Images are taken from files, not from addresses.")
         return await keep(place)

@@ -172,4 +172,5 @@ class _BehindAveraging(nn.Module):
         self.projector = projector
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map averaged features, [I, K, C], to the LLM's input, [I, K, D]."""
         return _behind_averaging(self.projector, features)

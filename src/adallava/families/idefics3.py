@@ -253,6 +253,7 @@ class _WholePictures(nn.Module):
         self.tower: Any = tower
 
     def forward(self, pixels: Tensor) -> Any:
+        """Return what the tower makes of pictures without a mask, [I, N, C] in `last_hidden_state`."""
         patches = self.tower.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
         return self.tower.encoder(inputs_embeds=patches)
 

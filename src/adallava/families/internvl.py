@@ -246,9 +246,11 @@ class _Block:
         self.num_heads = int(block.attention.num_heads)
 
     def q_proj(self, states: Tensor) -> Tensor:
+        """Return queries after their norm, [..., C]."""
         queries: Tensor = self._attention.q_norm(self._attention.q_proj(states))
         return queries
 
     def k_proj(self, states: Tensor) -> Tensor:
+        """Return keys after their norm, [..., C]."""
         keys: Tensor = self._attention.k_norm(self._attention.k_proj(states))
         return keys

@@ -273,6 +273,7 @@ class _OfTokens(nn.Module):
         self.projector = projector
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map tokens' patches, [I, K, C], to the LLM's input, [I, K, D]."""
         return _projected(self.projector, features)
 
 

@@ -17,6 +17,7 @@ MAX_TIMED_BATCH = 4096
 
 def _read_by(parse_all: Callable[[Any], Any]) -> BeforeValidator:
     def read(values: Any) -> Any:
+        """Parse a list of values; leave the rest to pydantic."""
         # None is a mistake of asking, and no damage to a file.
         return parse_all(values) if values and isinstance(values, list | tuple) else values
 

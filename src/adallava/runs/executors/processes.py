@@ -33,6 +33,7 @@ class ProcessesExecutor(LocalExecutor):
         with Lead(self._request.output, self._ranks) as lead:
 
             def keep(records: Sequence[SampleRecord]) -> None:
+                """Keep records, and look after the other processes."""
                 keep_answers(journal, observer, records)
                 lead.look(observer)
 
