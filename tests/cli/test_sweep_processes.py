@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from rank_server import answers_of, wait_until
-from sweep_inputs import deterministic_results, deterministic_samples, local_questions
+from sweep_inputs import assert_same_answers, local_questions
 
 from adallava.cli.main import main
 
@@ -40,16 +40,6 @@ def alone(server, arguments, tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone") / "run"
     assert server.run([*arguments, "--output", str(folder)], 1, folder.parent) == [1], "two pictures cannot be read"
     return folder
-
-
-def assert_same_answers(folder, other):
-    def in_order(run_folder):
-        return sorted(deterministic_samples(run_folder), key=lambda s: (s["cell"], s["sample_id"], s["draw"]))
-
-    assert in_order(folder) == in_order(other)
-    assert deterministic_results(folder) == deterministic_results(other)
-    configs = [json.loads((one / "run.json").read_text())["config"] for one in (folder, other)]
-    assert configs[0] == configs[1]
 
 
 def assert_told_how_to_go_on(server):

@@ -16,6 +16,7 @@ from masked_tokens import (
     staying,
 )
 from models import BEFORE_LLM, tiny_base, tiny_image, tiny_processor
+from native_size_checks import check_commands, check_turns
 from safetensors.torch import load_file
 from tiny_mistral3 import (
     GRIDS,
@@ -301,34 +302,13 @@ def test_a_folder_with_published_names_loads(tmp_path: Path) -> None:
     model = AdaLlava.from_pretrained(str(_published(tmp_path)), method="uniform", device="cpu", dtype=torch.float32)
     ours, made = model.base.state_dict(), tiny_mistral3_base().state_dict()
     assert all(torch.equal(ours[name], made[name]) for name in made)
-    turns = [
-        {"role": "system", "content": "be brief"},
-        {"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "which?"}]},
-        {"role": "assistant", "content": [{"type": "text", "text": "the first"}]},
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "and this?"}]},
-    ]
-    text = model.processor.apply_chat_template(turns, add_generation_prompt=True)
     pictures = [tiny_image(number, size) for number, size in enumerate(SIZES)]
-    inputs = dict(model.processor(images=[pictures], text=[text], return_tensors="pt"))
-    output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-    assert output.records[0].grids == tuple(grid for (grid,) in GRIDS)
-    assert torch.equal(output.sequences, model.base.generate(**inputs, max_new_tokens=4, do_sample=False))
+    check_turns(model, [pictures], [grid for (grid,) in GRIDS])
 
 
 @pytest.mark.long
 def test_a_folder_goes_through_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny_mistral3(tmp_path / "model")
-    for number, size in enumerate(SIZES):
-        tiny_image(number, size).save(tmp_path / f"{number}.png")
-    common = ["--model", str(folder), "--method", "question", "--device", "cpu", "--token-budget", "1.0", "0.25"]
-    ask = ["--image", str(tmp_path / "0.png"), str(tmp_path / "1.png"), "--question", "why?", "--json"]
-    assert main(["generate", *common, *ask, "--max-new-tokens", "2", "--output-image", str(tmp_path / "k.png")]) == 0
-    assert [each["tokens_kept"] for each in json.loads(capsys.readouterr().out)["results"]] == [32, 8]
-    assert (tmp_path / "k.png").exists()
-    assert main(["sweep", *common, "--limit", "3", "--max-new-tokens", "2", "--output", str(tmp_path / "run")]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
-    assert all(line["flops"]["vision"] > 0 and not line.get("error") for line in lines)
-    assert main(["doctor", "--model", str(folder), "--method", "question", "--device", "cpu"]) == 0
-    assert main(["report", str(tmp_path / "run")]) == 0
+    check_commands(folder, SIZES, capsys)
     bench = ["bench", "--model", str(folder), "--method", "uniform", "--device", "cpu", "--token-budget", "0.25"]
     assert main([*bench, "--text-tokens", "12", "--new-tokens", "2", "--output", str(tmp_path / "bench")]) == 0

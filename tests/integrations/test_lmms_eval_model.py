@@ -11,7 +11,7 @@ pytest.importorskip("lmms_eval")
 
 from loguru import logger
 from PIL import Image
-from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
+from vqav2_files import SHORT_PROMPT, TASK, break_second_picture, vqav2_row, write_task
 
 from adallava import AdaLlava
 from adallava.integrations.lmms_eval.lmms_model import AdaLlavaLmms, RunFailed
@@ -207,17 +207,9 @@ def test_a_line_is_logged_for_every_sample_where_asked_for(task_folder):
 @pytest.fixture(scope="module")
 def broken_task(task_folder):
     """Three questions; the picture of the second, which of two processes is the second's, cannot be read."""
-    import pyarrow.parquet
-
     name = f"{TASK}_broken"
     write_task(task_folder, 3, name=name)
-    file = task_folder / f"{name}.parquet"
-    table = pyarrow.parquet.read_table(file)
-    pictures = table.column("image").to_pylist()
-    pictures[1]["bytes"] = b"no picture"
-    place = table.column_names.index("image")
-    damaged = table.set_column(place, "image", pyarrow.array(pictures, type=table.schema.field("image").type))
-    pyarrow.parquet.write_table(damaged.replace_schema_metadata(table.schema.metadata), file)
+    break_second_picture(task_folder, name)
     return name
 
 

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("lmms_eval")
 
-from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
+from vqav2_files import SHORT_PROMPT, TASK, break_second_picture, vqav2_row, write_task
 
 from adallava.cli.main import main
 from adallava.doctor import diagnose_run
@@ -170,17 +170,9 @@ def test_two_processes_answer_and_score_as_one(finished, task_folder, tmp_path):
 
 
 def test_a_sample_that_cannot_be_read_fails_alone(task_folder, tmp_path, capsys):
-    import pyarrow.parquet
-
     name = f"{TASK}_one_broken"
     write_task(tmp_path, 3, name=name)
-    file = tmp_path / f"{name}.parquet"
-    table = pyarrow.parquet.read_table(file)
-    pictures = table.column("image").to_pylist()
-    pictures[1]["bytes"] = b"no picture"
-    place = table.column_names.index("image")
-    damaged = table.set_column(place, "image", pyarrow.array(pictures, type=table.schema.field("image").type))
-    pyarrow.parquet.write_table(damaged.replace_schema_metadata(table.schema.metadata), file)
+    break_second_picture(tmp_path, name)
     assert sweep(tmp_path, tmp_path / "run", "--no-report", task=name) == 1
     assert [record.score is None for record in records_of(tmp_path / "run")] == 3 * [False, True, False]
     assert "UnidentifiedImageError" in records_of(tmp_path / "run")[1].error

@@ -38,6 +38,7 @@ class Clusters:
         groups: dict[Hashable, Hashable] = {}
 
         def group_of(key: Hashable) -> Hashable:
+            """Return what stands for the group of a sample or picture, with shorter ways for the next look."""
             while (above := groups.setdefault(key, key)) != key:
                 groups[key] = key = groups[above]
             return key

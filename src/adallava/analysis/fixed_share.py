@@ -72,6 +72,7 @@ def _share(
     resampled = resampled_means(values, seed, clusters)
 
     def difference(a: int, b: int) -> PairedDifference:
+        """Return row `a` minus row `b` over the same resampled pictures."""
         of_difference = resampled[:, a] - resampled[:, b]
         return paired_difference(values[a], values[b], seed, clusters=clusters, resampled=of_difference)
 

@@ -37,6 +37,7 @@ def least_detectable(samples: float, discordance: float, critical: float) -> flo
     """
 
     def lacking(difference: float) -> float:
+        """Return how far a true difference is above what these samples find; negative if it is below."""
         return difference * math.sqrt(samples) - _asked(difference, discordance, critical)
 
     return None if lacking(1.0) < 0.0 else float(brentq(lacking, 1e-12, 1.0))

@@ -335,6 +335,7 @@ def _mean(records: Sequence[SampleRecord], value: Callable[[SampleRecord], float
 
 def _mean_flops(answered: Sequence[SampleRecord]) -> dict[str, float]:
     def mean_of(part: str) -> float:
+        """Return the mean FLOPs of a part."""
         return _mean(answered, lambda record: record.flops.get(part, 0))
 
     means = {part: mean_of(part) for part in PART_NAMES if any(part in record.flops for record in answered)}
@@ -343,9 +344,11 @@ def _mean_flops(answered: Sequence[SampleRecord]) -> dict[str, float]:
 
 def _median_part_ms(answered: Sequence[SampleRecord]) -> dict[str, float]:
     def median(value: Callable[[Mapping[str, float]], float]) -> float:
+        """Return the median of a sum of parts over samples, in ms; 0 without any."""
         return float(np.median([value(record.part_ms) for record in answered])) if answered else 0.0
 
     def median_of(part: str) -> float:
+        """Return the median of one part, in ms."""
         return median(lambda part_ms: part_ms.get(part, 0.0))
 
     measured = [part for part in PART_NAMES if any(part in record.part_ms for record in answered)]

@@ -120,6 +120,7 @@ class Bench:
         options, adapter = self.request.scheduler_options.get(name, {}), self.request.adapters.get(name)
 
         def make() -> Scheduler:
+            """Return the scheduler, with random weights for made-up shapes."""
             if self.request.shapes is None:
                 made = self.full.with_scheduler(name, adapter, **options).scheduler
                 assert made is not None

@@ -55,7 +55,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_model(parser.add_argument_group("the model"))
-    _add_cells(parser.add_argument_group("what is measured"))
+    measured = parser.add_argument_group("what is measured")
+    _add_cells(measured)
+    _add_calls(measured)
     _add_rounds(parser.add_argument_group("how long"))
     parser.add_argument(
         "--output",
@@ -127,6 +129,9 @@ def _add_cells(group: Any) -> None:
         default=[],
         help="exactly these cells (default: all combinations of methods, budgets, schedulers and latencies)",
     )
+
+
+def _add_calls(group: Any) -> None:
     add_list_argument(
         group,
         "--engine",
@@ -189,6 +194,7 @@ def run(args: argparse.Namespace) -> int:
     paths: list[Path] = []
 
     def keep(made: dict[str, Any]) -> None:
+        """Write what is measured so far, if there is a file to write it to."""
         if file is not None:
             paths[:] = write_figures(file, made)
 

@@ -74,27 +74,11 @@ def run(args: argparse.Namespace) -> int:
     _check_free(args.host, args.port)
     say(f"loading {args.model}", error=True)
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
+    from adallava.cli.before_loading import load_full
     from adallava.demo.gradio_page import build_page, serve
     from adallava.demo.served_model import ServedModel
-    from adallava.model import AdaLlava
-    from adallava.records import FULL_METHOD
 
-    check_device(args.device)
-    quiet_loading(args.model)
-    leave_cudnn_attention()
-    full = AdaLlava.from_pretrained(
-        args.model,
-        method=FULL_METHOD,
-        dtype=args.dtype,
-        device=args.device,
-        engine=args.engine,
-        quantization=args.quantization,
-        pad_to_square=args.pad_to_square,
-        least_pixels=args.least_pixels,
-        most_pixels=args.most_pixels,
-    )
-    page = build_page(ServedModel(full, adapters, max_new_tokens=args.max_new_tokens))
+    page = build_page(ServedModel(load_full(args), adapters, max_new_tokens=args.max_new_tokens))
     address = serve(page, host=args.host, port=args.port, share=args.share)
     say(f"{args.model} answers at {address} (Ctrl-C ends it)")
     try:

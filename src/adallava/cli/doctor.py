@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adallava.budget import TokenBudget
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from adallava.doctor import Diagnosis, Outcome
+    from adallava.model import AdaLlava
 
 _ALL_METHODS = "all"
 _MAX_SAMPLES = 1000
@@ -155,42 +156,18 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     if args.num_samples > _MAX_SAMPLES:
         raise InputError(f"--num-samples is {args.num_samples}: give at most {_MAX_SAMPLES}, which are one batch")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
+    from adallava.cli.before_loading import load_full
     from adallava.doctor.live.checks import diagnose_method
-    from adallava.model import AdaLlava
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names
-    from adallava.runs.availability import why_left_out
 
-    check_device(args.device)
     for name in args.method:
         if name not in (_ALL_METHODS, FULL_METHOD):
             load_selector_class(name)  # A misspelled method is reported before a model is loaded.
     named = selector_names() if _ALL_METHODS in args.method else args.method
     options = options_of_methods(args.method_option, named)
-    quiet_loading(args.model)
-    leave_cudnn_attention()
-    full = AdaLlava.from_pretrained(
-        args.model,
-        method=FULL_METHOD,
-        dtype=args.dtype,
-        device=args.device,
-        engine=args.engine,
-        quantization=args.quantization,
-    )
-    methods: dict[str, None] = {}
-    for name in args.method:
-        if name == _ALL_METHODS:
-            methods[FULL_METHOD] = None
-            for known in selector_names():
-                reason = None if known in adapters else why_left_out(full, known, options.get(known, {}))
-                if reason is None:
-                    methods[known] = None
-                else:
-                    say(f"method {known} is left out: {reason}", error=True)
-        else:
-            methods[name] = None
-    for method in methods:
+    full = load_full(args)
+    for method in _checkable(full, args.method, adapters, options):
         say(f"checking {method} …", error=True)
         yield diagnose_method(
             full,
@@ -200,6 +177,29 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
             num_samples=args.num_samples,
             options=options.get(method, {}),
         )
+
+
+def _checkable(
+    full: "AdaLlava", asked: Sequence[str], adapters: Collection[str], options: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Return the methods to check, each once; of `all`, those that this model can run, and say why not the others."""
+    from adallava.records import FULL_METHOD
+    from adallava.registry import selector_names
+    from adallava.runs.availability import why_left_out
+
+    methods: dict[str, None] = {}
+    for name in asked:
+        if name != _ALL_METHODS:
+            methods[name] = None
+            continue
+        methods[FULL_METHOD] = None
+        for known in selector_names():
+            reason = None if known in adapters else why_left_out(full, known, options.get(known, {}))
+            if reason is None:
+                methods[known] = None
+            else:
+                say(f"method {known} is left out: {reason}", error=True)
+    return list(methods)
 
 
 def _print(diagnoses: Sequence["Diagnosis"]) -> None:

@@ -9,6 +9,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from adallava.errors import InputError, RunFolderError
+from adallava.records import RunConfig
 
 from .arguments import (
     add_list_argument,
@@ -27,13 +28,11 @@ from .shared_options import (
     add_quantization,
     add_scheduler_option,
     config_default,
-    read_config,
 )
 from .streams import say
 
 if TYPE_CHECKING:
     from adallava.model import AdaLlava
-    from adallava.records import RunConfig
     from adallava.records.cells import CellPlan
     from adallava.runs.budget_result import BudgetResult
     from adallava.runs.one_question import OneQuestion
@@ -182,16 +181,21 @@ def run(args: argparse.Namespace) -> int:
     return int(any(result.empty_cause is not None for result in results))
 
 
-def _read_config(args: argparse.Namespace) -> "RunConfig":
+def _read_config(args: argparse.Namespace) -> RunConfig:
     """Return what is asked for, as far as it fits the rest of the call.
 
     Raises:
         InputError: for options that nothing would read.
     """
     schedulers = () if args.scheduler is None else (args.scheduler,)
-    config = read_config(args, methods=(args.method,), schedulers=schedulers, positions=(args.positions,))
-    options_of_methods(args.method_option, config.methods)
-    options_of_schedulers(args.scheduler_option, schedulers)
+    config = RunConfig.from_options(
+        vars(args),
+        methods=(args.method,),
+        method_options=options_of_methods(args.method_option, (args.method,)),
+        schedulers=schedulers,
+        scheduler_options=options_of_schedulers(args.scheduler_option, schedulers),
+        positions=(args.positions,),
+    )
     if args.scheduler is None and args.scheduler_adapter is not None:
         raise InputError(f"--scheduler-adapter {args.scheduler_adapter}: name the --scheduler that it holds")
     config.check_scheduler()
@@ -202,7 +206,7 @@ def _read_config(args: argparse.Namespace) -> "RunConfig":
     return config
 
 
-def _plans(config: "RunConfig", ignores_budget: bool) -> list["CellPlan"]:
+def _plans(config: RunConfig, ignores_budget: bool) -> list["CellPlan"]:
     """Return a cell for each latency and budget; of a method that ignores the budget, for each latency."""
     from adallava.records.cells import CellPlan
 
@@ -214,22 +218,18 @@ def _plans(config: "RunConfig", ignores_budget: bool) -> list["CellPlan"]:
     ]
 
 
-def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
-    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
+def _load_model(config: RunConfig, args: argparse.Namespace) -> "AdaLlava":
+    from adallava.cli.before_loading import load_full
     from adallava.records import FULL_METHOD
     from adallava.registry import load_scheduler_class, load_selector_class
-    from adallava.runs.loading import load_base
 
-    check_device(config.device)
     # A misspelled one is reported before gigabytes are read.
     if args.scheduler is not None:
         load_scheduler_class(args.scheduler)
     if args.method != FULL_METHOD:
         load_selector_class(args.method)
-    quiet_loading(config.model)
-    leave_cudnn_attention()
     options: dict[str, Any] = dict(config.method_options.get(args.method, {}))
-    model = load_base(config).with_method(args.method, args.adapter, **options)
+    model = load_full(args).with_method(args.method, args.adapter, **options)
     if args.scheduler is None:
         return model
     options = dict(config.scheduler_options.get(args.scheduler, {}))

@@ -27,6 +27,7 @@ def end_at_signals(last_words: Callable[[str], object], *, terminated: str = BY_
     """
 
     def end(number: int, frame: FrameType | None) -> None:
+        """Say the last words, and end at once, without cleaning up."""
         ignore_signals()
         with suppress(OSError):
             last_words("interrupted" if number == signal.SIGINT else terminated)

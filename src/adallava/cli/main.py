@@ -20,8 +20,6 @@ from .streams import say, steady_streams
 COMMANDS = ("sweep", "compare", "report", "generate", "bench", "doctor", "train", "convert", "families", "demo")
 """Modules of `adallava.cli`, in the order of the help."""
 
-EXIT_OK = 0
-EXIT_FLAGGED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
@@ -86,6 +84,7 @@ class _Parser(argparse.ArgumentParser):
     """Raises on a mistake, which is one line like every other."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the call, in place of printing it and exiting."""
         raise _UsageError(f"{self.prog}: {message} ({self.prog} --help says more)")
 
 

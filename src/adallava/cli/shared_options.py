@@ -7,7 +7,7 @@ from adallava.analysis.margins import MARGIN
 from adallava.records import RunConfig
 from adallava.records.names import EngineName, QuantizationName
 
-from .arguments import add_list_argument, parse_method_options, parse_scheduler_options, parse_title, whole_number
+from .arguments import add_list_argument, parse_title, whole_number
 
 _ROLES = ("image", "question", "answer", "id", "kind")
 """What a column of a local file may hold."""
@@ -16,21 +16,6 @@ _ROLES = ("image", "question", "answer", "id", "kind")
 def config_default(name: str) -> Any:
     """Return what a run is taken to ask for where a field of its configuration is not given."""
     return RunConfig.model_fields[name].get_default(call_default_factory=True)
-
-
-def read_config(args: argparse.Namespace, **own: Any) -> RunConfig:
-    """Return the configuration of a command: every option that has the name of one of its fields, and `own`.
-
-    Raises:
-        BudgetError: for a budget or latency that means nothing.
-        InputError: for another value that means nothing.
-    """
-    named = {name: getattr(args, name) for name in RunConfig.model_fields if hasattr(args, name)}
-    options = {
-        "method_options": parse_method_options(args.method_option),
-        "scheduler_options": parse_scheduler_options(args.scheduler_option),
-    }
-    return RunConfig.asked(**{**named, **options, **own})
 
 
 def add_model(group: Any) -> None:

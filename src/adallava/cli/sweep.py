@@ -1,21 +1,22 @@
 """`adallava sweep`: parse, call, print."""
 
 import argparse
-import shlex
-import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adallava.errors import AdallavaError, InputError
+from adallava.records import RunConfig
 
 from .arguments import (
     add_list_argument,
     parse_batch_sizes,
     parse_generation_options,
     parse_limit,
+    parse_method_options,
     parse_method_paths,
     parse_positions,
+    parse_scheduler_options,
     path_argument,
     whole_number,
 )
@@ -33,11 +34,10 @@ from .shared_options import (
     add_title,
     config_default,
     named_columns,
-    read_config,
 )
+from .sweep_launch import add_where, command_of, launch_of, spoken_for
 
 if TYPE_CHECKING:
-    from adallava.runs.executors.ray_cluster import RayLaunch
     from adallava.runs.ranks import Ranks
     from adallava.runs.request import SweepRequest
 
@@ -92,7 +92,7 @@ def add_parser(subparsers: Any) -> None:
     _add_methods(what)
     _add_layers(what)
     _add_how(parser.add_argument_group("how to answer"))
-    _add_where(parser.add_argument_group("where to answer"))
+    add_where(parser.add_argument_group("where to answer"))
     _add_timing(parser.add_argument_group("what to time"))
     local = parser.add_argument_group("a local file")
     add_columns(local, "column with the {}")
@@ -246,45 +246,6 @@ def _add_how(group: Any) -> None:
     )
 
 
-def _add_where(group: Any) -> None:
-    group.add_argument(
-        "--executor",
-        choices=("local", "ray"),
-        default="local",
-        help=(
-            "local: this process, or those that torchrun started; ray: workers on a Ray cluster, one per GPU, or per "
-            "CPU without GPUs; needs pip install 'adallava[ray]' (default: %(default)s)"
-        ),
-    )
-    group.add_argument(
-        "--address",
-        metavar="auto|HOST[:PORT]",
-        help="with --executor ray: the running cluster, as ray.init takes it (default: start one on this machine)",
-    )
-    group.add_argument(
-        "--workers",
-        type=whole_number,
-        metavar="N",
-        help=(
-            "with --executor ray: the most workers, and how many to request from an autoscaler (default: as many as "
-            "fit)"
-        ),
-    )
-    group.add_argument(
-        "--gpus-per-worker",
-        type=float,
-        metavar="SHARE",
-        help="with --executor ray: 0.5 puts two models on a GPU, which is faster with small batches (default: 1)",
-    )
-    group.add_argument(
-        "--working-dir",
-        type=path_argument,
-        metavar="DIR",
-        help="with --executor ray: the current folder or a parent, copied to every host, so that relative paths work "
-        "without a shared disk (default: every host has these paths)",
-    )
-
-
 def _add_timing(group: Any) -> None:
     add_list_argument(
         group,
@@ -325,7 +286,7 @@ def run(args: argparse.Namespace) -> int:
     from adallava.records.alarms import raised
     from adallava.runs.ranks import ranks_of_one_host
 
-    ranks, launch = ranks_of_one_host(), _launch(args)
+    ranks, launch = ranks_of_one_host(), launch_of(args)
     if launch is not None and ranks.world_size > 1:
         raise InputError(
             "--executor ray under torchrun: start the sweep once, without torchrun; Ray starts the workers"
@@ -337,7 +298,7 @@ def run(args: argparse.Namespace) -> int:
         from .sweep_ranks import join
 
         return join(lambda: _request(args, ranks), args.output, ranks)
-    with _spoken_for(ranks, launch):
+    with spoken_for(ranks, launch):
         request = _request(args, ranks)
         if launch is None:
             _begin_hashing(args.model)
@@ -358,55 +319,12 @@ def _begin_hashing(model: str) -> None:
         begin_weights_sha256(Path(model))
 
 
-def _launch(args: argparse.Namespace) -> "RayLaunch | None":
-    """Return where Ray is, if it is asked for.
-
-    Raises:
-        InputError: for what only Ray reads, without it.
-    """
-    given = {
-        name: value
-        for name in ("address", "workers", "gpus_per_worker", "working_dir")
-        if (value := getattr(args, name)) is not None
-    }
-    if args.executor == "ray":
-        from adallava.runs.executors.ray_cluster import RayLaunch
-
-        return RayLaunch(**given)
-    for name in given:
-        raise InputError(f"--{name.replace('_', '-')} needs --executor ray")
-    return None
-
-
-def _spoken_for(ranks: "Ranks", launch: "RayLaunch | None") -> AbstractContextManager[object]:
-    """Have a leader of others say how to go on when a signal ends it, and under a launcher even when it is killed."""
-    from adallava.runs.ranks import is_launched
-
-    if launch is None and not is_launched():
-        return nullcontext()
-    from .last_words import ANY_EXECUTOR, end_at_signals, how_to_go_on, say
-
-    if launch is not None:
-        go_on = how_to_go_on(_command(ranks), ANY_EXECUTOR)
-        # At once, without a word of Ray's: workers end with their driver, and so does a cluster of its own.
-        end_at_signals(lambda why: say(f"{why}; {go_on}"), terminated="ended by a signal (SIGTERM)")
-        return nullcontext()
-    from .witness import Witness
-
-    witness = Witness(f"process 0 is gone; {how_to_go_on(_command(ranks))}")
-
-    def last_words(why: str) -> None:
-        say(f"{why}; {how_to_go_on(_command(ranks))}")
-        witness.dismiss()
-
-    end_at_signals(last_words)
-    return witness
-
-
 def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
     # Read before anything heavy is imported.
-    config = read_config(
-        args,
+    config = RunConfig.from_options(
+        vars(args),
+        method_options=parse_method_options(args.method_option),
+        scheduler_options=parse_scheduler_options(args.scheduler_option),
         limit=parse_limit(args.limit),
         positions=parse_positions(args.positions),
         timing_batch_sizes=parse_batch_sizes(args.timing_batch_sizes),
@@ -427,11 +345,5 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
         report=not args.no_report,
         roofline=args.roofline,
         equivalence_margin=args.equivalence_margin,
-        command=_command(ranks),
+        command=command_of(ranks),
     )
-
-
-def _command(ranks: "Ranks") -> str:
-    by_hand = ["adallava"]
-    launched = ["torchrun", "--nproc-per-node", str(ranks.world_size), "-m", "adallava"]
-    return shlex.join([*(by_hand if ranks.world_size == 1 else launched), *sys.argv[1:]])

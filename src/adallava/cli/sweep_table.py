@@ -131,6 +131,7 @@ def print_cells(results: Results, console: Console, roofline: Roofline | None = 
     droppable = sorted((column for column in columns if column.dropped), key=lambda column: -column.dropped)
 
     def make(left_out: frozenset[str]) -> Table:
+        """Return the table without some of its columns."""
         return _table_of(results, [column for column in columns if column.name not in left_out], caption)
 
     elsewhere = "" if page is None else "and on the page below"

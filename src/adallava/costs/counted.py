@@ -203,9 +203,11 @@ def _count(run: Callable[[], Any], modules: Sequence[nn.Module]) -> _Run:
     counter, by_module, begun = FlopCounterMode(display=False), [0] * len(modules), [0] * len(modules)
 
     def enter(place: int) -> None:
+        """Note the FLOPs so far as a module begins."""
         begun[place] = counter.get_total_flops()
 
     def leave(place: int) -> None:
+        """Add what was counted while the module ran."""
         by_module[place] += counter.get_total_flops() - begun[place]
 
     hooks = []

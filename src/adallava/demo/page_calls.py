@@ -29,6 +29,7 @@ def _in_one_line(work: Callable[P, Iterator[str]]) -> Callable[P, Iterator[str]]
 
     @wraps(work)
     def told(*args: P.args, **kwargs: P.kwargs) -> Iterator[str]:
+        """Do the work; what goes wrong is shown on the page."""
         try:
             yield from work(*args, **kwargs)
         except AdallavaError as error:

@@ -221,6 +221,7 @@ class ServedModel:
 
     def _ready(self, paths: Sequence[str], question: str) -> Ready:
         def make() -> Ready:
+            """Open the pictures and run the processor."""
             opened = open_uploads(paths)
             asked = prepare_question(self._full, opened, question, max_new_tokens=self.max_new_tokens)
             asked = replace(asked, images=tuple(map(_shrunk, asked.images)))

@@ -168,6 +168,7 @@ class _Call:
         segments = cut(steps, enter=True, in_one=in_one)
 
         def decode_once() -> None:
+            """Decode one token of each row, part by part."""
             for segment in segments:
                 work = partial(decode_inside, self._stack, self._seat, stages, segment, pick=self._pick)
                 self._store.run((self._place, "decode", stages, segment, self._pick), work)

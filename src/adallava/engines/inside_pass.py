@@ -21,6 +21,7 @@ from adallava.engines.layer_pass import (
     Pick,
     Segment,
     added_mask,
+    enter_or_take_up,
     leave,
     leave_or_put_down,
     run_step,
@@ -107,11 +108,7 @@ def prefill_inside(
 
 def decode_inside(stack: Stack, seat: Seat, stages: Stages, segment: Segment, *, pick: Pick) -> None:
     """Run part of a pass over the newest token of each row; see `layer_pass.decode`."""
-    if segment.enter:
-        states = stack.embed(seat.token)
-        tables = stack.rotary(states, seat.position)
-    else:
-        states, tables = seat.states_of(1), seat.tables_of(1)
+    states, tables = enter_or_take_up(stack, seat, segment)
     written = torch.arange(seat.capacity, device=seat.slot.device) <= seat.slot
     for stage, steps in groupby(segment.layers, key=lambda step: stages.of_layer(step.layer)):
         own = tables
@@ -127,6 +124,7 @@ def _runner(stack: Stack, seat: Seat, store: GraphStore, step: LayerStep) -> Run
     """Return what runs one layer: replayed where no mask is needed."""
 
     def run(hidden: Tensor, inputs: LayerInputs) -> Tensor:
+        """Run the layer on [B, S, D], by a graph of this length where no mask is needed."""
         length = hidden.shape[1]
         if inputs.attention_mask is not None:
             return run_step(stack, seat, step, hidden, inputs.position_embeddings, inputs.attention_mask)
@@ -137,6 +135,7 @@ def _runner(stack: Stack, seat: Seat, store: GraphStore, step: LayerStep) -> Run
             place.copy_(table)
 
         def work() -> None:
+            """Run the layer in place."""
             states.copy_(run_step(stack, seat, step, states, tables, None))
 
         store.run(((seat.batch_size, seat.capacity), "layer", length, step), work)

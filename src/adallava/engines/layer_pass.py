@@ -103,13 +103,17 @@ def prefill(stack: Stack, seat: Seat, length: int, segment: Segment, *, hides: b
     leave(stack, seat, states[rows, seat.last], pick)
 
 
+def enter_or_take_up(stack: Stack, seat: Seat, segment: Segment) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return what a segment over the newest token of each row begins with: states, [B, 1, D], and rotary tables."""
+    if not segment.enter:
+        return seat.states_of(1), seat.tables_of(1)
+    states = stack.embed(seat.token)
+    return states, stack.rotary(states, seat.position)
+
+
 def decode(stack: Stack, seat: Seat, segment: Segment, *, pick: Pick) -> None:
     """Run part of a pass over the newest token of each row. Arguments as for `prefill`."""
-    if segment.enter:
-        states = stack.embed(seat.token)
-        tables = stack.rotary(states, seat.position)
-    else:
-        states, tables = seat.states_of(1), seat.tables_of(1)
+    states, tables = enter_or_take_up(stack, seat, segment)
     mask = _token_mask(seat, states.dtype) if segment.layers else None
     for step in segment.layers:
         states = run_step(stack, seat, step, states, tables, mask, seat.slot)

@@ -148,6 +148,7 @@ def make_seat(stack: Stack, batch_size: int, capacity: int, arena: Tensor) -> Se
     rows = [stack.position_rows] if stack.position_rows > 1 else []
 
     def zeros(*sizes: int, of: torch.dtype = torch.int64) -> Tensor:
+        """Return a tensor of the seat's device."""
         return torch.zeros(sizes, dtype=of, device=device)
 
     return Seat(

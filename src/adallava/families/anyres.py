@@ -84,6 +84,7 @@ def fitted(size: Sequence[int], pinpoints: Sequence[Sequence[int]], tile_px: int
     height, width = size
 
     def fits(pinpoint: Sequence[int]) -> tuple[int, int]:
+        """Return the pixels that a size shows of the picture, and minus those that it wastes."""
         scale = min(pinpoint[1] / width, pinpoint[0] / height)
         shown = min(int(width * scale) * int(height * scale), width * height)
         return shown, shown - pinpoint[0] * pinpoint[1]

@@ -249,6 +249,7 @@ class _LayerInView(nn.Module):
         """Hand the layer, and what it was about to be called with, to `around`."""
 
         def run(hidden: Tensor, inputs: LayerInputs) -> Tensor:
+            """Run the stock layer, with all else as it was about to be called with."""
             return run_layer(self.layer, hidden, inputs, like=kwargs)
 
         return self._around(self._index, run, hidden_states, read_layer_inputs(kwargs))

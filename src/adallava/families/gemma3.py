@@ -61,11 +61,6 @@ class Gemma3Family(StockParts):
         )
 
     @property
-    def shape(self) -> TowerShape:
-        """N, C, D and the grid."""
-        return self._shape
-
-    @property
     def provides(self) -> frozenset[Need]:
         """What this model can give to a method; of the tower, see `tower_parts`."""
         return frozenset({Need.PROJECTED, Need.WORDS}) | provided(self._tower)
@@ -177,4 +172,5 @@ class _BehindAveraging(nn.Module):
         self.projector = projector
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map averaged features, [I, K, C], to the LLM's input, [I, K, D]."""
         return _behind_averaging(self.projector, features)

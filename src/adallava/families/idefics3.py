@@ -29,8 +29,8 @@ from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.tiles import Span, TiledFeatures, TiledLayer
 from adallava.families.tower_layer import mean_of_cells, of_cells, received_in_layers, tower_layer
-from adallava.families.tower_parts import provided
-from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
+from adallava.families.tower_parts import provided, square_shape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer
 
 _CUTS = "tilings"
 """With the pixels: [P, 3] int64 of each picture, its sample, its tiles in a column and in a row; 0 and 0 uncut."""
@@ -61,19 +61,9 @@ class Idefics3Family(StockParts):
                 f"a tile has {vision.image_size // vision.patch_size} patches a side, of which scale_factor "
                 f"{self._scale} makes no whole number of tokens"
             )
-        self._shape = TowerShape(
-            num_vision_tokens=side**2,
-            vision_width=vision.hidden_size * self._scale**2,
-            llm_width=model.config.get_text_config().hidden_size,
-            grid=(side, side),
-            tower_width=vision.hidden_size,
-            tower_heads=vision.num_attention_heads,
+        self._shape = square_shape(
+            model.config, side, self._scale**2, width=vision.hidden_size, heads=vision.num_attention_heads
         )
-
-    @property
-    def shape(self) -> TowerShape:
-        """Of a whole picture, or a tile: N, C, D and the grid."""
-        return self._shape
 
     @property
     def provides(self) -> frozenset[Need]:
@@ -263,6 +253,7 @@ class _WholePictures(nn.Module):
         self.tower: Any = tower
 
     def forward(self, pixels: Tensor) -> Any:
+        """Return what the tower makes of pictures without a mask, [I, N, C] in `last_hidden_state`."""
         patches = self.tower.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
         return self.tower.encoder(inputs_embeds=patches)
 

@@ -34,6 +34,7 @@ class LayerInputs:
         """
 
         def picked(table: Tensor) -> Tensor:
+            """Return the rows of a table that has one for each sample; another as it is."""
             return table.index_select(0, rows) if len(table) == batch_size else table
 
         cosines, sines = self.position_embeddings

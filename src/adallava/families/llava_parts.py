@@ -40,11 +40,6 @@ class LlavaParts(StockParts):
         self._shape = _tower_shape(model.config, len(self._layers), self._tower)
 
     @property
-    def shape(self) -> TowerShape:
-        """N, C, D and the grid."""
-        return self._shape
-
-    @property
     def provides(self) -> frozenset[Need]:
         """What this model can give to a method; of the tower, see `tower_parts`."""
         return frozenset({Need.PROJECTED, Need.WORDS}) | provided(self._tower)

@@ -23,20 +23,17 @@ from adallava.families.costed_parts import CostedParts
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.mrope import recounted
 from adallava.families.native_grids import tower_arguments
+from adallava.families.native_size import SHAPE_PX, NativeSizeParts, shape_at_native_size
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.qwen_vl_costs import costed_units
-from adallava.families.stock_parts import StockParts
 from adallava.families.tower_kernels import OtherEmbed, TowerKernels
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
 from adallava.families.tower_windows import layers_with
 from adallava.families.transformers_internals import ROTARY_TABLES, attention_of, without_videos
-from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
-
-_SHAPE_PX = 448
-"""Side of the picture that `shape` is of: the model has none of its own."""
+from adallava.selection.selector_contract import AskedAttention, Need
 
 
-class QwenVLParts(StockParts):
+class QwenVLParts(NativeSizeParts):
     """Drives the tower, its merger and the LLM of a stock model. Holds it, changes nothing in it."""
 
     picture_inputs = ("pixel_values", "image_grid_thw")
@@ -48,7 +45,7 @@ class QwenVLParts(StockParts):
         """Wrap a loaded model.
 
         Raises:
-            CheckpointError: as `StockParts`; or if a picture's patches cannot be merged.
+            CheckpointError: as of every family; or if a picture's patches cannot be merged.
         """
         super().__init__(model)
         visual = self._visual
@@ -59,17 +56,8 @@ class QwenVLParts(StockParts):
                 f"vision_config has patch_size={patch} and spatial_merge_size={self._merge}: both must be whole "
                 "numbers from 1 on"
             )
-        side = max(1, _SHAPE_PX // (patch * self._merge))
-        config = model.config
-        width = int(visual.patch_embed.embed_dim)
-        self._shape = TowerShape(
-            num_vision_tokens=side * side,
-            vision_width=width * self._merge**2,
-            llm_width=config.get_text_config().hidden_size,
-            grid=(side, side),
-            tower_width=width,
-            tower_heads=config.vision_config.num_heads,
-        )
+        width, heads = int(visual.patch_embed.embed_dim), model.config.vision_config.num_heads
+        self._shape = shape_at_native_size(model.config, patch, self._merge, width=width, heads=heads)
 
     @classmethod
     def processor_class(cls) -> Any:
@@ -85,16 +73,6 @@ class QwenVLParts(StockParts):
     @property
     def _visual(self) -> Any:
         return self._model.model.visual
-
-    @property
-    def shape(self) -> TowerShape:
-        """Of a picture of 448 x 448 pixels. C is the width of the patches of one token, side by side."""
-        return self._shape
-
-    @property
-    def one_grid(self) -> bool:
-        """False: a picture's size decides its grid."""
-        return False
 
     @property
     def provides(self) -> frozenset[Need]:
@@ -169,19 +147,13 @@ class QwenVLParts(StockParts):
         pixels = torch.cat(patches).to(pictures.pixel_values.dtype)
         return self.encode(PictureInputs(pixels, {"image_grid_thw": sizes}))
 
-    def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
-        """Run the tower over the patches of all pictures, as the stock model does, without its merger.
-
-        Args:
-            pictures: as of `grids`.
-            needs: no keys of the tower's layers are given.
-        """
-        return self.encode_with_attention(pictures, ())
-
     def encode_with_attention(
         self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
     ) -> VisionFeatures:
-        """Run the tower, and give what tokens receive of attention, the mean of their patches; see `ReadsAttention`."""
+        """Run the tower over the patches of all pictures, as the stock model does, without its merger.
+
+        What a token receives of attention is the mean of its patches; see `ReadsAttention`.
+        """
         grids = self.grids(pictures)
         twin, readers = _reading(self._visual, self._merge**2, self._side_order)
         sizes, device = pictures.beside["image_grid_thw"], pictures.pixel_values.device
@@ -300,7 +272,7 @@ class QwenVLParts(StockParts):
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:
         """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
-        return costed_units(model, side_px=_SHAPE_PX)
+        return costed_units(model, side_px=SHAPE_PX)
 
 
 @dataclass(frozen=True, kw_only=True)

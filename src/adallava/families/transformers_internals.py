@@ -249,8 +249,11 @@ def without_videos(name: str) -> Any:
     stock: Any = getattr(transformers, name)
 
     class PicturesAlone(stock):  # type: ignore[misc]
+        """The stock processor without the part for videos."""
+
         @classmethod
         def get_attributes(cls) -> list[str]:
+            """Return the names of its parts."""
             return [part for part in super().get_attributes() if part != "video_processor"]
 
     PicturesAlone.__name__ = name

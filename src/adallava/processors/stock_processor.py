@@ -183,6 +183,7 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
         conversation = [{"role": "user", "content": content}]
 
         def render() -> str:
+            """Return the prompt by the chat template."""
             return cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True))
 
         try:

@@ -1,6 +1,6 @@
 """What a run asks for: the one configuration of the command line, a sweep, `run.json` and lmms-eval's settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
@@ -17,6 +17,7 @@ MAX_TIMED_BATCH = 4096
 
 def _read_by(parse_all: Callable[[Any], Any]) -> BeforeValidator:
     def read(values: Any) -> Any:
+        """Parse a list of values; leave the rest to pydantic."""
         # None is a mistake of asking, and no damage to a file.
         return parse_all(values) if values and isinstance(values, list | tuple) else values
 
@@ -141,6 +142,15 @@ class RunConfig(Record):
             raise InputError(f"{field} is {first['input']!r}: {first['msg']}") from error
         config._check_values()
         return config
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], **own: Any) -> Self:
+        """Return the configuration of a command's options, those that have a field's name, and `own` instead of them.
+
+        Raises:
+            BudgetError, InputError: as `asked`.
+        """
+        return cls.asked(**{name: options[name] for name in cls.model_fields if name in options} | own)
 
     @property
     def generation_options(self) -> dict[str, Any]:

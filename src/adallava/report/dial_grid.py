@@ -61,6 +61,7 @@ def _heat_map(cells: Sequence[Cell], method: str, positions: str, scheduler: str
     has_own_whole = any(cell.scheduler is not None and cell.latency_asked == FULL_LATENCY for cell in here)
 
     def row_head(cell: Cell) -> str:
+        """Return the latency, or what the row of the stock model is called beside one of its own."""
         return STOCK if has_own_whole and cell.scheduler is None else cell.latency_asked
 
     budgets = (ALL_TOKENS, *dict.fromkeys(cell.budget_asked for cell in reduced))

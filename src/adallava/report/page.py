@@ -151,62 +151,92 @@ def _render(page: _Page) -> str:
     runs = [NamedResults("", results, page.table.merging)]
     if page.other is not None:
         runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
-    axes = axes_of([cell for run in runs for cell in run.results.cells])
+    judged = _verdicts(page)
+    values = {
+        **_head(page, results),
+        **_cells(runs),
+        **_clock_notes(results),
+        **judged,
+        "dials": dials_part(results),
+        "rows": tables.cell_rows(results, page.roofline),
+        "roofline": page.roofline,
+        "parts": tables.part_columns(results),
+        "kinds": tables.kind_table(results),
+        **_samples(page, results),
+        "cells_json": _json_for_html(
+            {**cells_json(runs), "fronts": fronts_json(results), "leaders": judged["leaders"]}
+        ),
+        **_scripts(),
+    }
+    return _environment().get_template("page.html.jinja").render(values)
+
+
+def _head(page: _Page, results: Results) -> dict[str, Any]:
+    """Return what the page says first, of the run as a whole, by the template's names."""
+    title = page.title or page.run.config.title
+    return {
+        "run": page.run,
+        "title": title or subject(page.run),
+        "subject": subject(page.run) if title else "",
+        "facts": run_facts(page.run, results),
+        "results": results,
+        "overlay": page.overlay,
+        "full": tables.full_cell(results),
+        "alarms": alarm_lines(results),
+        "nothing_right": nothing_right(results) is not None,
+        "majority": None if results.majority is None else majority_words(results.majority),
+        "majority_count": "" if results.majority is None else majority_count(results.majority),
+        "cut": cut_words(results.seen),
+        "hard_words": "" if results.hard_split is None else hard_words(results.hard_split),
+    }
+
+
+def _cells(runs: Sequence[NamedResults]) -> dict[str, Any]:
+    """Return what there is to choose among the cells, by the template's names.
+
+    Args:
+        runs: the page's, and the one that is laid over it.
+    """
+    own, every = runs[0].results.cells, [cell for run in runs for cell in run.results.cells]
+    return {
+        "flagged": [cell for cell in own if cell.flagged],
+        "marks": method_marks(cell.method for cell in every),
+        "axes": axes_of(every),
+        "position_names": list(dict.fromkeys(cell.positions for cell in own)),
+        "has_hard": any(cell.accuracy_hard for cell in own),
+        "has_draws": any(cell.draws > 1 for cell in own),
+    }
+
+
+def _samples(page: _Page, results: Results) -> dict[str, Any]:
+    """Return the samples, and what there is to choose among them, by the template's names."""
     hard = hard_samples(results, page.table)
     packed = samples_json(page.columns, page.pictures, hard, page.drawn)
-    budgets, judged = _sample_budgets(results), _verdicts(page)
+    budgets = _sample_budgets(results)
+    return {
+        "kind_names": kinds_of(page.table.rows),
+        "hard_known": hard is not None,
+        "num_samples": len(page.table.rows),
+        "tiled": page.table.tiled,
+        "framed": any(is_cut(frame) for row in page.table.rows for frame in row.frames or ()),
+        "num_pictures": sum(map(bool, page.pictures.uris)),
+        "groups": page.pictures.group_counts,
+        "responses_complete": packed["responses_complete"],
+        "sample_budgets": budgets,
+        "first_budget": _first_budget(results, budgets),
+        "samples_json": _json_for_html(packed),
+    }
+
+
+def _scripts() -> dict[str, Any]:
+    """Return style and scripts, by the template's names: ours, not the run's, and the only texts put in unescaped."""
     plotly_js, page_js = get_plotlyjs(), _page_script()
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            run=page.run,
-            title=page.title or page.run.config.title or subject(page.run),
-            subject=subject(page.run) if page.title or page.run.config.title else "",
-            facts=run_facts(page.run, results),
-            results=results,
-            overlay=page.overlay,
-            full=tables.full_cell(results),
-            alarms=alarm_lines(results),
-            nothing_right=nothing_right(results) is not None,
-            majority=None if results.majority is None else majority_words(results.majority),
-            majority_count="" if results.majority is None else majority_count(results.majority),
-            cut=cut_words(results.seen),
-            flagged=[cell for cell in results.cells if cell.flagged],
-            marks=method_marks(cell.method for run in runs for cell in run.results.cells),
-            axes=axes,
-            kind_names=kinds_of(page.table.rows),
-            position_names=list(dict.fromkeys(cell.positions for cell in results.cells)),
-            has_hard=any(cell.accuracy_hard for cell in results.cells),
-            hard_known=hard is not None,
-            hard_words="" if results.hard_split is None else hard_words(results.hard_split),
-            has_draws=any(cell.draws > 1 for cell in results.cells),
-            **_clock_notes(results),
-            **judged,
-            dials=dials_part(results),
-            rows=tables.cell_rows(results, page.roofline),
-            roofline=page.roofline,
-            parts=tables.part_columns(results),
-            kinds=tables.kind_table(results),
-            num_samples=len(page.table.rows),
-            tiled=page.table.tiled,
-            framed=any(is_cut(frame) for row in page.table.rows for frame in row.frames or ()),
-            num_pictures=sum(map(bool, page.pictures.uris)),
-            groups=page.pictures.group_counts,
-            responses_complete=packed["responses_complete"],
-            sample_budgets=budgets,
-            first_budget=_first_budget(results, budgets),
-            cells_json=_json_for_html(
-                {**cells_json(runs), "fronts": fronts_json(results), "leaders": judged["leaders"]}
-            ),
-            samples_json=_json_for_html(packed),
-            # Ours, not the run's: the only texts that go in unescaped.
-            style=Markup(_asset("page.css")),
-            plotly_js=Markup(plotly_js),
-            page_js=Markup(page_js),
-            script_hashes=" ".join(_csp_hash(script) for script in (plotly_js, page_js)),
-        )
-    )
+    return {
+        "style": Markup(_asset("page.css")),
+        "plotly_js": Markup(plotly_js),
+        "page_js": Markup(page_js),
+        "script_hashes": " ".join(_csp_hash(script) for script in (plotly_js, page_js)),
+    }
 
 
 def _verdicts(page: _Page) -> dict[str, Any]:

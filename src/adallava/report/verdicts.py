@@ -200,6 +200,7 @@ def _budget_row(
     pairs = {cell.method: tested.get(frozenset((leader.cell, cell.cell))) for cell in others}
 
     def named(*wanted: Outcome) -> tuple[str, ...]:
+        """Return the methods against whom the leader's test came out so."""
         return tuple(name for name, pair in pairs.items() if pair is not None and _led(pair, leader) in wanted)
 
     return BudgetRow(

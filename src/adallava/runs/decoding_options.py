@@ -16,6 +16,7 @@ def _is_count(least: int, most: int = MAX_COUNT) -> _Check:
 
 def _is_number(low: float, high: float, *, inclusive: bool = False) -> _Check:
     def check(value: Any) -> bool:
+        """Return whether a value is a number in the range."""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and (low < value < high or (inclusive and value in (low, high)))
 

@@ -96,6 +96,7 @@ def _random_inputs(model: AdaLlava, shape: TowerShape, keep_count: int, attentio
     generator = torch.Generator().manual_seed(0)
 
     def normal(*size: int) -> torch.Tensor:
+        """Return random values of a size."""
         return torch.randn(*size, generator=generator).to(model.device, model.dtype)
 
     num_tokens, width = shape.num_vision_tokens, shape.layer_width

@@ -49,9 +49,6 @@ def _read_number(name: str, default: int) -> int:
         raise InputError(f"{name} is {text!r}, which is not a whole number: unset it, or let torchrun set it") from None
 
 
-ONE_PROCESS = Ranks()
-
-
 def ranks_of_one_host() -> Ranks:
     """Return this process's ranks, for work that its launch shares through files.
 

@@ -83,6 +83,7 @@ def answer_units(
 
 def _pending(work: Work, done: AnswerPlaces, plan: CellPlan, draw: int, batches: Sequence[Batch]) -> Iterator[Unit]:
     def missing_of(batch: Batch) -> frozenset[str]:
+        """Return the ids of a batch that have no answer yet."""
         return frozenset(sample.id for sample in batch if (plan.cell, sample.id, draw) not in done)
 
     if not any(map(missing_of, batches)):

@@ -4,7 +4,7 @@ The tower is transformers', driven as in `AdaLlava`: so a method reads there wha
 tokens. The LLM's layers are never loaded; its embeddings are those of the engine that asks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,6 @@ from adallava.pipeline.wording import Language
 from adallava.processors.stock_processor import AdaLlavaProcessor
 from adallava.selection.selector_contract import Need, Selector
 from adallava.serving.serving_settings import ServingSettings
-
-EmbedIds = Callable[[Tensor], Tensor]
-"""Returns the LLM's input embeddings of ids, [..., D]."""
 
 
 @dataclass(frozen=True)

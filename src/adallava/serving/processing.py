@@ -154,6 +154,7 @@ def _shortened(update: Any, choice: Choice) -> Any:
     full: Callable[[int], Sequence[int]] = update.replacement
 
     def replacement(image: int) -> Sequence[int]:
+        """Return the placeholders of the tokens that an image keeps."""
         tokens = full(image)
         if len(tokens) != choice.token_counts[image]:
             raise InputError(

@@ -37,6 +37,9 @@ FORMATS = (
 )  # fmt: skip
 """That are read, where Pillow can. Others are containers, or start programs (EPS)."""
 
+_OPENED = "an image"
+"""What a picture is called that was opened by somebody else."""
+
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -76,18 +79,14 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         return _decode(image, name)
 
 
-def as_rgb(image: Image.Image, name: str = "an image") -> Image.Image:
-    """Return an image that Pillow has opened as `open_rgb` would.
-
-    Args:
-        image: decoded already, or not.
-        name: for messages.
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image that Pillow has opened, decoded or not, as `open_rgb` would.
 
     Raises:
         InputError: as `open_rgb`.
     """
-    with _reported(name):
-        return _decode(image, name)
+    with _reported(_OPENED):
+        return _decode(image, _OPENED)
 
 
 def with_clear_axes(image: Image.Image) -> Image.Image:

@@ -98,6 +98,7 @@ def pictures_of(task: Task) -> Callable[[str], Sequence[Image.Image]]:
     loaders = {sample.id: sample.load_images for sample in task.samples}
 
     def pictures_of_sample(sample_id: str) -> Sequence[Image.Image]:
+        """Return a sample's pictures; none where they cannot be read."""
         try:
             return loaders[sample_id]() if sample_id in loaders else ()
         except AdallavaError:  # its sample failed for the same reason, which the report says

@@ -83,6 +83,7 @@ def packed_questions(processor: Any) -> Questions:
     tokenize = QuestionTokenizer(processor)
 
     def collate(examples: Sequence[Example], beside: Beside | None = None) -> dict[str, Any]:
+        """Return the questions packed into rows, and where their reference patches are."""
         rows = _tokenized(tokenize, examples)
         batch: dict[str, Any] = {"packed": pack(rows, processor.tokenizer.pad_token_id)}
         found = _reference_places(tokenize, examples, rows)
@@ -114,6 +115,7 @@ def separate_prompts(processor: Any, num_vision_tokens: int, image_token_id: int
     pad_token_id = processor.tokenizer.pad_token_id or 0
 
     def collate(examples: Sequence[Example], beside: Beside | None = None) -> dict[str, Any]:
+        """Return a prompt for each example, after what stands beside it if anything does."""
         rows = _tokenized(tokenize, examples)
         if beside is None:
             return {"prompts": stack_prompts(rows, num_vision_tokens, image_token_id, pad_token_id)}

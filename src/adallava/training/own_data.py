@@ -121,6 +121,7 @@ def text_check(family: Family, processor: Any) -> CheckText:
     most_tokens = getattr(family.model.config.get_text_config(), "max_position_embeddings", None)
 
     def check(sample: TaskSample) -> str | None:
+        """Return why a sample's text cannot be learned; None if it can."""
         question, answer = sample.question, _answer(sample)
         if processor.image_token in question:
             return f"the question holds {processor.image_token}, which stands for the image"

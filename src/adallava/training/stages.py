@@ -133,6 +133,7 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
         raise InputError("nothing learns by this recipe: name parts of the base in trained")
 
     def run() -> Path:
+        """Train, write, and return the folder."""
         fit(objective.to(family.device), recipe, examples, collate, output)
         if recipe.stage == "align":
             typical = collate([examples[index] for index in range(_TYPICAL_PICTURES)])

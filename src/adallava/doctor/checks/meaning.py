@@ -34,6 +34,7 @@ class _Group:
 
     @classmethod
     def all_of(cls, file: AnswerFile) -> "list[_Group]":
+        """Return the groups of a file, each with its samples' right answers."""
         return [
             cls(name, cells, {answer.sample_id: answer.targets for cell in cells for answer in cell.answers})
             for name, cells in file.groups.items()

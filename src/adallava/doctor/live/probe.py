@@ -202,6 +202,7 @@ def watched_lengths(module: Any) -> Iterator[list[int]]:
     lengths: list[int] = []
 
     def watch(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the columns of what the module is about to read."""
         for value in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args):
             if isinstance(value, Tensor):
                 lengths.append(value.shape[1])

@@ -70,6 +70,7 @@ class _Loading:
     any_scheduled: bool = False
 
     def add(self, answer: Answer) -> None:
+        """Take one answer, and note what it shows of its method."""
         self.answers.add(answer)
         self.any_scheduled = self.any_scheduled or "/" in (answer.method or "")
         if answer.finish_reason != "error":

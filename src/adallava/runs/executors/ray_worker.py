@@ -39,6 +39,7 @@ class _Notes(SweepObserver):
     lines: list[str] = field(default_factory=list)
 
     def note(self, message: str) -> None:
+        """Keep a note, to be said where the sweep is led."""
         self.lines.append(message)
 
 
