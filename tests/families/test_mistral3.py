@@ -15,7 +15,7 @@ from masked_tokens import (
     logits_masked_from_layer,
     staying,
 )
-from models import BEFORE_LLM, tiny_base, tiny_image, tiny_processor
+from models import BEFORE_LLM, IN_A_FAMILY, rest_is_long, tiny_base, tiny_image, tiny_processor
 from native_size_checks import check_commands, check_turns
 from safetensors.torch import load_file
 from tiny_mistral3 import (
@@ -108,7 +108,7 @@ def test_so_it_has_in_a_search_and_with_a_static_cache(full: AdaLlava, options: 
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("method", SERVED)
+@pytest.mark.parametrize("method", rest_is_long(SERVED, IN_A_FAMILY))
 def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     check_dropped_are_masked(full, inputs, method, BUDGETS, [5, 12, 8], TOKENS)
 
