@@ -28,7 +28,7 @@ def sweep(published: Figures, batch_size: int) -> list[str]:
 
 
 def new_lengths(published: Figures) -> list[str]:
-    """Return what batches of new lengths take, beside those of lengths that the process had seen."""
+    """Return what batches of new lengths take, next to those of lengths that the process had seen."""
     names = ("prefill_seen", "prefill_new", "decode_seen", "decode_new")
     rows = ["| batch | cell | prefill, seen | prefill, new | decoding, seen | decoding, new |"]
     rows.append("| ---: | --- |" + " ---: |" * len(names))
@@ -227,7 +227,7 @@ def engines(published: Figures, many: Figures) -> list[str]:
 
 def quantization(published: Figures) -> list[str]:
     """Return what quantized weights weigh, and how right the bundled model is with them."""
-    rows = ["| weights | layers, MB | cell | right, % | beside full precision, points | other answers |"]
+    rows = ["| weights | layers, MB | cell | right, % | against full precision, points | other answers |"]
     rows.append("| --- | ---: | --- | ---: | ---: | ---: |")
     for row in published["rows"]:
         right, apart = row["accuracy"], row["difference"]
