@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from browsing import CHROMIUM, FLAGS, needs_browser
 from models import tiny_image
@@ -151,6 +152,22 @@ def test_pictures_questions_and_mistakes_of_a_visitor(browser: Any, address: str
     assert bad in page.locator("#answers").inner_text()
     assert page.evaluate("window.taken") is None
     page.close()
+
+
+def test_a_clip_is_shown_as_frames(browser: Any, address: str, tmp_path: Path) -> None:
+    visitor, path = Visitor(browser, address), tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_image(tiny_image(size=(64, 48), seed=number))))
+        container.mux(stream.encode())
+    visitor.page.locator("#pictures input[type=file]").first.set_input_files(path)
+    visitor.wait_for("256 of 1,024 tokens", "#choice")
+    # All of one shape: none is the example any more, which is square.
+    script = "[...document.querySelectorAll('#choice img')].filter(i => i.naturalWidth > i.naturalHeight).length === 4"
+    visitor.page.wait_for_function(script)
+    visitor.page.close()
 
 
 def test_two_visitors_at_once(browser: Any, address: str) -> None:

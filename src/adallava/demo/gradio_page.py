@@ -116,8 +116,8 @@ def _add_question(gr: Any, served: ServedModel) -> _Question:
     examples = _save_examples()
     pictures = gr.Gallery(
         value=examples[0][0],
-        label=f"Images (up to {MAX_PICTURES})",
-        file_types=["image"],
+        label=f"Images (up to {MAX_PICTURES}), or a clip",
+        file_types=["image", "video"],
         height=200,
         columns=2,
         object_fit="contain",

@@ -1,4 +1,4 @@
-"""What visitors of the page hand in: images and questions, read within limits."""
+"""What visitors of the page hand in: images, clips and questions, read within limits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 from PIL import Image
 
 from adallava.budget import TokenBudget
+from adallava.demo.clips import clip_frames, is_clip
 from adallava.errors import InputError
 from adallava.tasks.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, open_rgb
 
 MAX_PICTURES = 4
-"""In one question."""
+"""In one question; a clip's frames are images."""
 
 MAX_UPLOAD_PIXELS = MAX_IMAGE_PIXELS
 """Decoded size of all images of a question together: as much as one image may have elsewhere."""
@@ -23,19 +24,23 @@ MAX_BUDGETS = 6
 
 
 def open_uploads(paths: Sequence[str]) -> list[Image.Image]:
-    """Decode images that were handed in.
+    """Decode images that were handed in, and clips: as many frames of each as there are images left to ask about.
 
     Raises:
-        InputError: for none, too many, too large ones, or a file that is no image, by its name.
+        InputError: for none, too many, too large ones, or a file that is neither, by its name.
     """
     if not paths:
         raise InputError("there is no image: drop one, or choose an example")
     if len(paths) > MAX_PICTURES:
         raise InputError(f"{len(paths)} images are too many: ask about {MAX_PICTURES} at most")
     opened: list[Image.Image] = []
-    for path in map(Path, paths):
+    files = [Path(path) for path in paths]
+    clips = {path for path in files if is_clip(path)}
+    num_clips = sum(path in clips for path in files)
+    frames_each = (MAX_PICTURES - len(files) + num_clips) // max(1, num_clips)
+    for path in files:
         try:
-            opened.append(open_rgb(path))
+            opened += clip_frames(path, frames_each) if path in clips else [open_rgb(path)]
         except InputError as error:
             # Where the server keeps its files is none of a visitor's business.
             raise InputError(str(error).replace(str(path), path.name)) from None

@@ -1,0 +1,117 @@
+"""A clip as the images that a model is asked about: frames at equal distances, of an animation or a video.
+
+    |  .  :  .  |  .  :  .  |  .  :  .  |  .  :  .  |        the middles of as many parts as there are frames to take
+
+A visitor's file chooses neither the reader (its suffix does) nor how much is decoded.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from adallava.errors import InputError, in_short
+from adallava.tasks.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, as_rgb
+
+_ANIMATIONS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
+_VIDEOS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".mkv": "matroska"}
+"""FFmpeg's demuxers. Left to choose, it would take a list of other files for a video, and read those."""
+
+MAX_CLIP_PIXELS = 2**30
+"""Decoded on the way to the last frame of an animation, each of which builds on those before it."""
+
+MAX_DECODED_FRAMES = 600
+"""Of a video, between a key frame and the frame that is looked for."""
+
+
+def is_clip(path: Path) -> bool:
+    """Return whether a file is a video by its name, or an image with several frames."""
+    if path.suffix.lower() in _VIDEOS:
+        return True
+    form = _ANIMATIONS.get(path.suffix.lower())
+    if form is None or path.stat().st_size > MAX_IMAGE_BYTES:
+        return False
+    try:
+        with Image.open(path, formats=[form]) as image:
+            return bool(getattr(image, "is_animated", False))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return False  # Read as an image, it is refused in words.
+
+
+def clip_frames(path: Path, number: int) -> list[Image.Image]:
+    """Return frames of a clip in their order, RGB and upright, each from the middle of an equal part of it.
+
+    Args:
+        path: of a file that `is_clip`.
+        number: of frames, at least 1; there are fewer if the clip has fewer.
+
+    Raises:
+        InputError: for a clip that cannot be read, is too large, or of unknown length.
+    """
+    of_form = _frames_of_video if path.suffix.lower() in _VIDEOS else _frames_of_animation
+    return of_form(path, number)
+
+
+def _frames_of_animation(path: Path, number: int) -> list[Image.Image]:
+    with _reported(path), Image.open(path, formats=[_ANIMATIONS[path.suffix.lower()]]) as image:
+        count: int = image.n_frames  # type: ignore[attr-defined]
+        if image.width * image.height * count > MAX_CLIP_PIXELS:
+            raise InputError(
+                f"{path.name} has {count} frames of {image.width}x{image.height} pixels, more than {MAX_CLIP_PIXELS} "
+                "pixels in all: make it shorter or smaller"
+            )
+        frames = []
+        for place in dict.fromkeys(int(count * (part + 0.5) / number) for part in range(number)):
+            image.seek(place)
+            frames.append(as_rgb(image.copy()))
+    return frames
+
+
+def _frames_of_video(path: Path, number: int) -> list[Image.Image]:
+    try:
+        import av
+    except ImportError as error:
+        raise InputError(f"videos need PyAV ({error}): pip install 'adallava[demo]'") from error
+    with _reported(path), av.open(str(path), format=_VIDEOS[path.suffix.lower()]) as container:
+        if not container.streams.video:
+            raise InputError(f"{path.name} holds no moving images")
+        stream = container.streams.video[0]
+        if stream.width * stream.height > MAX_IMAGE_PIXELS:
+            raise InputError(f"{path.name} has frames of {stream.width}x{stream.height} pixels: make them smaller")
+        # FFmpeg's microseconds.
+        length_s = (container.duration or 0) / 1_000_000
+        if length_s <= 0:
+            raise InputError(f"{path.name} does not say how long it is: store it anew, as MP4 for instance")
+        frames: dict[float, Image.Image] = {}
+        for part in range(number):
+            frame = _frame_at(container, stream, length_s * (part + 0.5) / number)
+            if frame is not None and frame.time not in frames:
+                upright = frame.to_image().rotate(frame.rotation, expand=True)
+                frames[frame.time] = as_rgb(upright)
+    if not frames:
+        raise InputError(f"{path.name} holds no frame that can be decoded")
+    return list(frames.values())
+
+
+def _frame_at(container: Any, stream: Any, seconds: float) -> Any:
+    """Return the first frame at a time or after it; of none, the last one decoded."""
+    container.seek(int(seconds / stream.time_base), stream=stream)
+    found = None
+    for number, frame in enumerate(container.decode(stream)):
+        found = frame
+        if number >= MAX_DECODED_FRAMES or (frame.time is not None and frame.time >= seconds):
+            break
+    return found
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises into an `InputError` that names the file."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # decoders of files by anyone
+        raise InputError(f"{path.name} cannot be read as a clip: {in_short(error)}") from error
