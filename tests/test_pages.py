@@ -13,6 +13,7 @@ from tiny_qwen import tiny_qwen
 import adallava
 from adallava.cli.main import COMMANDS, build_parser, main
 from adallava.errors import InputError
+from adallava.tasks.local import ROLES
 from adallava.tasks.scenes import scene_sample
 
 ROOT = Path(__file__).parents[1]
@@ -155,11 +156,27 @@ def test_parts_of_pages_are_made_from_the_code(hooks):
     commands = hooks.on_page_markdown("<!-- made: commands -->")
     assert re.findall(r"^## (\w+)$", commands, re.MULTILINE) == list(COMMANDS)
     assert "`--token-budget BUDGET [BUDGET ...]`\n:   shares" in commands
+    assert commands.count("separate the values of a list by commas or spaces") == 5
     recipe = hooks.on_page_markdown("<!-- made: recipe schema -->")
     assert "| `stage` | `align`, `base`, `question`," in recipe
     assert "| `r` | integer > 0 ≤ 65536 | `16` | Rank. |" in recipe
     assert "[`Search`](#search)" in recipe
     assert "| `seed` |" in hooks.on_page_markdown("<!-- made: run schema -->")
+
+
+def test_help_says_the_default_of_every_option_that_takes_a_value():
+    commands = build_parser()._subparsers._group_actions[0].choices
+    optional = [
+        (name, action)
+        for name, parser in commands.items()
+        for action in parser._actions
+        if action.option_strings and action.nargs != 0 and not action.required
+    ]
+    assert [(name, action.dest) for name, action in optional if "default: " not in action.help] == []
+    for name, parser in commands.items():
+        columns = {action.dest: action.help for action in parser._actions if action.dest.endswith("_column")}
+        for role, usual in ROLES.items() if columns else ():
+            assert all(word in columns[f"{role}_column"].partition("default: ")[2] for word in usual), (name, role)
 
 
 def test_every_field_of_the_files_is_explained_or_speaks_for_itself(hooks):

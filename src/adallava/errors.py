@@ -15,7 +15,7 @@ class AdallavaError(Exception):
 
 
 class BudgetError(AdallavaError, ValueError):
-    """A budget that means nothing: out of range, not a number, or of the wrong type."""
+    """An invalid budget: out of range, not a number, or of the wrong type."""
 
 
 class UnknownNameError(AdallavaError, KeyError):
@@ -31,7 +31,7 @@ class InputError(AdallavaError, ValueError):
 
 
 class UnsupportedModeError(AdallavaError, NotImplementedError):
-    """A mode of generation or of a model that cannot be given correctly, with the reason."""
+    """A mode of generation, or a model, that is not supported, with the reason."""
 
 
 class CheckpointError(AdallavaError, OSError):

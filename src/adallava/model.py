@@ -44,8 +44,7 @@ __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "Late
 class AdaLlava(ModelCalls):
     """A stock Llava that answers from K of its N vision tokens.
 
-    The base is held, never changed: models that share one (see `with_method`) may be used side by side, and
-    no call changes it.
+    The base is never changed, so models that share one (see `with_method`) may be used side by side.
 
     Attributes:
         processor: makes `input_ids` and `pixel_values`, and decodes answers.
@@ -71,7 +70,7 @@ class AdaLlava(ModelCalls):
 
         Args:
             base: a stock model of a family that `adallava.registry.family_names()` lists, or a `PeftModel` around one.
-            processor: its processor; None for a model that is not to `generate`.
+            processor: its processor; None for a model that does not `generate`.
             selector: a method, with its weights if it is a learned one; None for the full-token model.
             name_or_path: where the base's files are: a bundled name, a folder or a hub id.
             adapter_sha256: of the selector's weights file.
@@ -80,11 +79,11 @@ class AdaLlava(ModelCalls):
             engine: how answers are run, see `with_engine`.
 
         Raises:
-            UnsupportedModeError: for a model family that is not supported, what has no head or wraps a model, or a
-                method or scheduler that needs what it lacks.
+            UnsupportedModeError: for an unsupported model family, a model without a head, a wrapper, or a method or
+                scheduler that needs what the model lacks.
             CheckpointError: if the base lies on several devices or is not floating-point, or the method's text tower
                 cannot be loaded.
-            InputError: for a tokenizer, or anything else that is not the model's processor.
+            InputError: for a tokenizer or anything else that is not the model's processor.
         """
         self._family = wrap_model(base)
         if selector is not None:
@@ -120,9 +119,9 @@ class AdaLlava(ModelCalls):
     ) -> "AdaLlava":
         """Load a model and a selection method for it.
 
-        One policy for memory: safetensors are mapped, on the CPU in the stored type the mapped pages are the weights,
-        and in another type or on a GPU each weight is copied once, on its own. Pickles are never read, and no code of a
-        checkpoint is run. Names, sizes and headers are checked before any weight is read.
+        Safetensors are mapped. On the CPU in the stored type, the mapped pages are the weights; in another type or on a
+        GPU, each weight is copied once. Pickles are never read, and no code of a checkpoint is run. Names, sizes and
+        headers are checked before any weight is read.
 
         Args:
             name_or_path: a bundled name (`tiny`), a folder, or a hub id, of a checkpoint in stock format. A hub id is
@@ -130,7 +129,7 @@ class AdaLlava(ModelCalls):
             method: a name of `adallava.registry.selector_names()`, or "full" for the full-token model.
             adapter: folder of a learned method's weights; by default `<folder>/adapters/<method>`.
             dtype: of every weight of the base, floating-point; "auto" and None are the checkpoint's own.
-            device: one device for everything; by default CUDA if there is one. There is no `device_map`.
+            device: one device for everything; by default the first GPU, else the CPU. There is no `device_map`.
             attn_implementation: "sdpa" or "eager".
             allow_other_base: accept an adapter that was trained on other weights of the same shapes.
             pad_to_square: pads images, see `AdaLlavaProcessor.from_pretrained`.
@@ -138,15 +137,15 @@ class AdaLlava(ModelCalls):
             most_pixels: of an image, see there.
             engine: how answers are run, see `with_engine`.
             quantization: of the LLM's layers: "int8" and "fp8-weights" halve their memory, "fp8" multiplies
-                in 8 bits as well, on Hopper; for answers alone, see docs/concepts/engines.md. Needs torchao.
+                in 8 bits too, on Hopper; for inference only, see docs/concepts/engines.md. Needs torchao.
             selector_options: constructor arguments of a training-free method.
 
         Raises:
             CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
             UnsupportedModeError: for a model family that is not supported, weights stored as quantized ones, or
                 `device_map`.
-            InputError: for a device that is not here, a type that weights cannot have, or a quantization that is not
-                known or that the device cannot run.
+            InputError: for a device that this machine lacks, an unsupported type, or a quantization that is unknown or
+                that the device cannot run.
             UnknownNameError: for an unknown method.
         """
         check_taken(selector_options)
@@ -173,16 +172,16 @@ class AdaLlava(ModelCalls):
         latency: LatencyLike | Sequence[LatencyLike] = 1.0,
         **options: Any,
     ) -> AdaLlavaOutput:
-        """Answer one question about one image, or about several, at one budget or at several in one batch.
+        """Answer one question about one or several images, at one or several budgets in one batch.
 
         The processor's chat template makes the prompt. For other prompts, or several questions in a batch, call the
         processor and `generate`.
 
         Args:
-            images: one image, or those of the question, opened by Pillow, in any mode.
-            question: the text, in which the image token may stand once for each image; without it, images come first.
-            token_budget: one, or several: the output has a row for each.
-            latency: one, or several; as many as there are budgets, if both are several.
+            images: one image, or a list for one question, opened by Pillow, in any mode.
+            question: the text. It may contain the image token once for each image; without it, images come first.
+            token_budget: one or several; the output has a row for each.
+            latency: one or several; as many as budgets, if there are several of both.
             options: of `generate`.
 
         Raises:
@@ -286,7 +285,7 @@ class AdaLlava(ModelCalls):
         """Refuse the question, which `transformers.pipeline` asks of its model.
 
         Raises:
-            UnsupportedModeError: always; a pipeline's model and processor make an `AdaLlava`, not the other way round.
+            UnsupportedModeError: always. Make an `AdaLlava` from a pipeline's model and processor instead.
         """
         raise UnsupportedModeError(
             "an AdaLlava is not a model for transformers.pipeline, which has no budgets and expects tensors: call "

@@ -36,7 +36,7 @@ class ModelCalls(ModelFacts):
     """What runs a model; see `AdaLlava`.
 
     Attributes:
-        processor: decodes answers; None for a model that is not to `generate`.
+        processor: decodes answers; None for a model that does not `generate`.
         scheduler: of the LLM's layers; None runs them all.
     """
 
@@ -53,15 +53,15 @@ class ModelCalls(ModelFacts):
         max_new_tokens: int = DEFAULT_NEW_TOKENS,
         compiled: bool = False,
     ) -> WarmUp:
-        """Meet the sizes of coming calls, so that none of them waits; see `engines.warming.warm_up`.
+        """Prepare for the sizes of later calls, so that none of them waits; see `engines.warming.warm_up`.
 
         Args:
-            batch_sizes: samples a call.
+            batch_sizes: samples per call.
             token_budgets: of the samples.
             latencies: of the samples.
-            text_tokens: of a prompt without its image.
-            max_new_tokens: of an answer at most.
-            compiled: compile the LLM's layers too: half a minute or so, for faster answers from then on.
+            text_tokens: tokens of a prompt without its image.
+            max_new_tokens: the longest answer.
+            compiled: compile the LLM's layers too: about half a minute, for faster answers afterwards.
 
         Raises:
             InputError: for a model whose images differ in their number of tokens, or a size that means nothing.
@@ -80,14 +80,14 @@ class ModelCalls(ModelFacts):
         )
 
     def prepare_for(self, passes: int) -> bool:
-        """Say how many passes are about to be decoded; return whether the LLM's layers are compiled for them.
+        """Say how many passes will be decoded; return whether the LLM's layers are compiled for them.
 
-        They are where the engine is "auto", and so many passes repay it: see `engines.pick.REPAYING_PASSES`.
+        With engine "auto" they are, if the passes repay it: see `engines.pick.REPAYING_PASSES`.
         """
         return self._engines.compile_if_repaid(passes)
 
     def release(self) -> None:
-        """Give back the memory that engines hold between calls: graphs and caches. The next call makes them again."""
+        """Free the memory that engines hold between calls: graphs and caches. The next call makes them again."""
         self._engines.release()
 
     @torch.no_grad()
@@ -109,21 +109,21 @@ class ModelCalls(ModelFacts):
         Args:
             input_ids: [B, L], as the processor makes them, with N placeholders for each image.
             attention_mask: [B, L]; None = every token is real.
-            pixel_values: the images in the order of the prompts, as the processor makes them. What else it makes of
-                them, such as their sizes, is taken by its name, and so is what it says of each token.
+            pixel_values: the images in the order of the prompts, as the processor makes them. Pass its other outputs by
+                name, such as image sizes.
             token_budget: one for all samples, or one each.
             latency: how much of the LLM runs, 1.0 for all of it; one for all samples, or one each.
             seed: of methods and schedulers that draw; one for all samples, or one each.
             positions: "original" keeps each token's position in the full prompt; "compact" renumbers them.
-            clock: measures the parts, if given.
+            clock: times the parts, if given.
             generation_kwargs: transformers' own, over the model's `generation_config`, as in the stock model:
-                `max_length` counts the full prompt. What is taken and refused is in docs/concepts/decoding.md.
+                `max_length` counts the full prompt. docs/concepts/decoding.md says which are supported.
 
         Raises:
             BudgetError: for a budget or latency that means nothing, or that the method "full", or the scheduler, cannot
                 give.
             InputError: if prompts and images do not fit together, or the model has no processor.
-            UnsupportedModeError: for a mode of generation that cannot be given correctly.
+            UnsupportedModeError: for an unsupported mode of generation.
         """
         if self.processor is None:
             raise InputError(
@@ -208,7 +208,7 @@ class ModelCalls(ModelFacts):
     def encode_pictures(
         self, *, input_ids: Tensor, pixel_values: Tensor, attention_mask: Tensor | None = None, **processed: Any
     ) -> PictureFeatures:
-        """Run the tower alone, for several calls of `select` with the same images and method.
+        """Run only the tower, for several calls of `select` with the same images and method.
 
         Arguments as for `generate`. A method whose tower sees each budget differently runs it again in every call.
 
@@ -233,7 +233,7 @@ class ModelCalls(ModelFacts):
         positions: Positions = "original",
         **processed: Any,
     ) -> tuple[SampleLayers, ...] | None:
-        """Return what of the LLM would run for each sample, without an answer; None if all layers run for all.
+        """Return which parts of the LLM would run for each sample, without an answer; None if all layers run for all.
 
         Arguments as for `generate`. The LLM runs as far as the scheduler reads it, and not at all for one that reads
         no prompt.
@@ -282,7 +282,7 @@ class ModelCalls(ModelFacts):
         Raises:
             BudgetError: for a budget that means nothing.
             InputError: if prompts, images and labels do not fit together, or for an unknown argument.
-            UnsupportedModeError: for an argument that cannot be given correctly, or gradients of quantized weights.
+            UnsupportedModeError: for an unsupported argument, or gradients of quantized weights.
         """
         request, forward_kwargs = self._read(
             input_ids,

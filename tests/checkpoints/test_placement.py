@@ -78,7 +78,7 @@ def test_what_is_no_device_is_told(asked: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("arguments", "instead"),
     [
-        ({"device_map": "auto"}, "on one device: name it with device="),
+        ({"device_map": "auto"}, "a model and all .* on one device: name it with device="),
         ({"torch_dtype": "float16"}, "name the type with dtype="),
         ({"load_in_4bit": True}, "only floating-point weights are supported"),
         ({"trust_remote_code": True}, "no code of a checkpoint is ever run"),

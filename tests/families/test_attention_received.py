@@ -151,5 +151,5 @@ def test_many_tokens_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_tower_whose_layers_are_not_known_is_refused() -> None:
     base = siglip_base()
     del base.model.vision_tower.encoder.layers[0].layer_norm1
-    with pytest.raises(UnsupportedModeError, match="method 'hiprune' needs attention-received"):
+    with pytest.raises(UnsupportedModeError, match="method 'hiprune' needs the attention that patches receive"):
         AdaLlava(base, None, build_selector("hiprune", wrap_model(base).shape))

@@ -82,7 +82,8 @@ def _add_model(group: Any) -> None:
     group.add_argument(
         "--shapes",
         metavar="NAME",
-        help="random weights in published shapes instead: llava-1.5-7b, llava-1.5-13b, qwen2.5-vl-7b, qwen3-vl-8b, toy",
+        help="random weights in published shapes instead: llava-1.5-7b, llava-1.5-13b, qwen2.5-vl-7b, qwen3-vl-8b, toy "
+        "(default: none)",
     )
     add_list_argument(
         group,

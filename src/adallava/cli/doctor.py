@@ -77,12 +77,12 @@ def add_parser(subparsers: Any) -> None:
         "--task",
         metavar="lmms:NAME",
         help=(
-            "for lmms-eval's samples: load the right answers from this task, if the samples name none (as VQAv2's do "
-            "not)"
+            "for lmms-eval's samples: load the right answers from this task, if the samples name none, as VQAv2's do "
+            "not (default: none)"
         ),
     )
     parser.add_argument(
-        "--include-path", type=path_argument, metavar="DIR", help="folder with your own lmms-eval tasks"
+        "--include-path", type=path_argument, metavar="DIR", help="folder with your own lmms-eval tasks (default: none)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON on stdout instead of tables")
     _add_live(parser.add_argument_group("a model, live"))

@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         "--compare",
         type=path_argument,
         metavar="OTHER_RUN",
-        help="another run over the same samples, to show next to the first",
+        help="another run over the same samples, to show next to the first (default: none)",
     )
     parser.add_argument(
         "--output",
@@ -64,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
         "--include-path",
         type=path_argument,
         metavar="DIR",
-        help="for a run of lmms:NAME: the task folder that you gave the sweep, to show images",
+        help="for a run of lmms:NAME: the task folder that you gave the sweep, to show images (default: none)",
     )
     parser.add_argument(
         "--roofline",

@@ -9,8 +9,14 @@ from adallava.records.names import EngineName, QuantizationName
 
 from .arguments import add_list_argument, parse_title, whole_number
 
-_ROLES = ("image", "question", "answer", "id", "kind")
-"""What a column of a local file may hold."""
+_ROLES = {
+    "image": "image",
+    "question": "question",
+    "answer": "answers, answer or label",
+    "id": "id, else row numbers",
+    "kind": "kind, if there is one",
+}
+"""What a column can be for, and which is read unless one is named: see `tasks.local.ROLES`."""
 
 
 def config_default(name: str) -> Any:
@@ -124,8 +130,8 @@ def add_columns(group: Any, help_format: str) -> None:
         group: to add them to.
         help_format: with a place for what the column holds.
     """
-    for role in _ROLES:
-        group.add_argument(f"--{role}-column", metavar="NAME", help=help_format.format(role))
+    for role, usual in _ROLES.items():
+        group.add_argument(f"--{role}-column", metavar="NAME", help=f"{help_format.format(role)} (default: {usual})")
 
 
 def add_allow_outside(group: Any) -> None:

@@ -28,7 +28,7 @@ _TEMPLATE_LIMIT_BYTES = 2**30
 
 
 class AdaLlavaProcessor:
-    """Loads the stock processor of a model; only what its files leave open is filled in, from the model's config."""
+    """Loads a model's stock processor. Settings that its files lack come from the model's config."""
 
     @classmethod
     def from_pretrained(
@@ -45,9 +45,9 @@ class AdaLlavaProcessor:
             name_or_path: as for the model.
             pad_to_square: pad every image to a square in the processor's mean color, so that no edge is cut off, as
                 LLaVA does with `image_aspect_ratio` pad; otherwise as the processor's files say.
-            least_pixels: that an image is enlarged to, for a model that sees each at its own size; None = as its files
+            least_pixels: smaller images are enlarged to this, for a model with native image sizes; None = as its files
                 say.
-            most_pixels: that an image is made smaller to; None = as its files say.
+            most_pixels: larger images are shrunk to this; None = as its files say.
 
         Raises:
             CheckpointError: if its files are missing or damaged.
@@ -148,7 +148,7 @@ def _by_prompt(images: "Sequence[Image.Image]", counts: Sequence[int]) -> "list[
 
 
 def check_pixels(pixel_values: Any) -> None:
-    """Refuse what a processor made of images if some value of it is no number: a model answers it with nothing.
+    """Refuse what a processor made of images if a value is not a finite number: a model would answer with nothing.
 
     Args:
         pixel_values: a tensor, of one image or several.
@@ -166,7 +166,7 @@ def check_pixels(pixel_values: Any) -> None:
 def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
     """Return the prompt for a question about images: the processor's chat template, or LLaVA-1.5's wording.
 
-    A question that holds a placeholder for each of its images says itself where they stand; otherwise they come first.
+    A question may hold a placeholder for each of its images; otherwise images come first.
 
     Raises:
         InputError: if it holds another number of placeholders.
