@@ -194,7 +194,7 @@ def prepare(
     clock: StageClock | None = None,
     stages: Stages = PLAIN,
 ) -> Prepared:
-    """Run every stage before the LLM.
+    """Run every stage before the LLM, with a method that chooses there or none.
 
     Args:
         family: the model.
@@ -257,12 +257,12 @@ def prepare_inside(
     clock: StageClock | None = None,
     stages: Stages = PLAIN,
 ) -> PreparedInside:
-    """Run every stage before the LLM.
+    """Run every stage before the LLM with all tokens, and plan where a method inside it drops them.
 
     Args:
         family: the model.
         selector: the method.
-        layout: of what is left behind the last drop, on the host.
+        layout: of what is left after the last drop, on the host.
         request: on the family's device. Its labels are not laid out here: those of what the last layer reads count.
         vision: the tower's output, if it ran already.
         clock: marks the parts.
@@ -270,7 +270,7 @@ def prepare_inside(
     decoder = decoder_of(family)
     plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
     prepared = prepare(
-        family, None, plan.stages[0].layout, replace(request, labels=None), vision=vision, clock=clock, stages=stages
+        family, None, plan.layouts[0], replace(request, labels=None), vision=vision, clock=clock, stages=stages
     )
     recount = partial(compact_positions, family) if request.positions == "compact" else None
     drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount, reads_ahead=reads_ahead(family))
