@@ -36,8 +36,8 @@ from adallava.pipeline.program import LLMRun
 
 
 @dataclass(frozen=True)
-class Stages:
-    """The stages of one call, as a graph's key.
+class DropStages:
+    """The stages between a call's drops, as a graph's key.
 
     Attributes:
         starts: the first layer of each.
@@ -52,9 +52,9 @@ class Stages:
         return bisect_right(self.starts, layer) - 1
 
 
-def stages_of(inside: PreparedInside, *, compact: bool) -> Stages:
+def stages_of(inside: PreparedInside, *, compact: bool) -> DropStages:
     """Return the stages of a call."""
-    return Stages((0, *(drop.layer for drop in inside.plan.drops)), compact)
+    return DropStages((0, *(drop.layer for drop in inside.plan.drops)), compact)
 
 
 def refusal_inside(inside: PreparedInside) -> str | None:
@@ -106,7 +106,7 @@ def prefill_inside(
     return steps
 
 
-def decode_inside(stack: Stack, seat: Seat, stages: Stages, segment: Segment, *, pick: Pick) -> None:
+def decode_inside(stack: Stack, seat: Seat, stages: DropStages, segment: Segment, *, pick: Pick) -> None:
     """Run part of a pass over the newest token of each row; see `layer_pass.decode`."""
     states, tables = enter_or_take_up(stack, seat, segment)
     written = torch.arange(seat.capacity, device=seat.slot.device) <= seat.slot

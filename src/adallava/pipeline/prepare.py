@@ -225,8 +225,12 @@ def prepare(
         "assemble",
         partial(assemble, family),
         replace(layout, prompts=()),  # Host's alone: all that is gathered from lies in the tables.
-        *(input_ids, chosen.embeds, chosen.selection.indices),
-        *(request.positions, request.labels, request.pad_token_id),
+        input_ids,
+        chosen.embeds,
+        chosen.selection.indices,
+        request.positions,
+        request.labels,
+        request.pad_token_id,
     )
     return Prepared(batch, layout, chosen.selection, selector, grids, runs, wholes, added=chosen.added)
 
