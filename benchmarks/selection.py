@@ -36,6 +36,7 @@ from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.registry import load_selector_class, selector_names, selects_inside_llm
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import (
+    AttentionMethod,
     OwnCountMethod,
     RoundingMethod,
     SelectionInput,
@@ -47,6 +48,8 @@ from adallava.selection.selector_contract import (
 LLAVA_1_5 = TowerShape(num_vision_tokens=576, vision_width=1024, llm_width=4096, grid=(24, 24), tower_heads=16)
 SMALL = TowerShape(num_vision_tokens=36, vision_width=32, llm_width=48, grid=(6, 6), tower_heads=4)
 QUESTION_TOKENS = 40
+MOST_ATTENTIONS = 4
+"""Kinds of attention that a method asks for."""
 OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "text-tower", "text_tower": "timed without it"}}
 
 
@@ -78,11 +81,16 @@ def random_inputs(
         word_embeds=words,
         word_mask=mask,
         text_relevance=normal(num_images, num_tokens).float().tanh(),
+        attention_received=normal(num_images, num_tokens, MOST_ATTENTIONS).float().softmax(dim=1),
     )
 
 
 def read_by(selector: Selector, inputs: SelectionInput) -> SelectionInput:
     """Return the inputs with those alone that a model makes for the method: `choose` copies each picture's."""
+    if isinstance(selector, AttentionMethod):
+        assert inputs.attention_received is not None
+        received = inputs.attention_received[..., : len(selector.asked_attention)]
+        inputs = replace(inputs, attention_received=received)
     return replace(inputs, **{field: None for field, need in NEED_OF_FIELD.items() if need not in selector.needs})
 
 

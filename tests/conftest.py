@@ -1,5 +1,6 @@
 """Fixtures that many tests share: one tiny random checkpoint a session, and prompts for it."""
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Kernels run on the CPU, too: Triton looks when it is imported.
 os.environ["TRITON_INTERPRET"] = "1"
 
+# Packages and tests are a million objects that stay: looking at them again and again takes a twentieth of the run.
+gc.disable()
+
 if TYPE_CHECKING:
     from adallava import AdaLlava
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -67,6 +67,10 @@ MECHANISMS = (
 """A method for each way in which tokens reach the LLM: gathered, merged, none, a smaller picture, an own K, the
 budget's token, the question's, words, one drop in the LLM, several. The choice itself is crossed over every method."""
 
+IN_A_FAMILY = ("uniform", "pool", "none", "downsample", "divprune", "visionzip", "mmtok")
+"""Of methods that a further family runs: gathered, merged, none, a smaller picture, one after the other, by the tower's
+attention, by words. `test_attention_received.py` holds what any method reads of its tower."""
+
 DROPS = ("fastv", "pyramiddrop")
 """One drop inside the LLM, and several: what masks and caches do about them does not depend on what was chosen."""
 

@@ -80,7 +80,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (_truncated, "is truncated or damaged: it has"),
     (_wrong_family, "is of the family 'mllama'; supported are: "),
     (_original_layout, "convert it with `adallava convert`"),
-    (_quantised, "are quantised (quantization_config)"),
+    (_quantised, "are quantized (quantization_config)"),
     (_other_width, "do not fill the model"),
     (_lfs_pointer, "is a pointer of Git LFS, not the file itself: run `git lfs pull` there"),
     (_damaged_tokenizer, "tokenizer.json is damaged"),

@@ -272,7 +272,7 @@ def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(tmp_path: Path, 
     with pytest.raises(CheckpointError, match=r"pytorch_model-00002-of-00002.bin is (refused|damaged)"):
         convert_llava(source, clip, tmp_path / "stock")
     assert not trace.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"], "nothing half written is left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"], "no partial output is left"
 
 
 def _no_shard(folder: Path) -> None:

@@ -48,7 +48,7 @@ def _convert(source: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> tu
     output = source.parent / "stock"
     code = main(["convert", str(source), "--vision-tower", str(clip), "--output", str(output)])
     assert output.exists() == (code == 0)
-    assert not [path for path in source.parent.iterdir() if path.name.startswith(".")], "nothing half written is left"
+    assert not [path for path in source.parent.iterdir() if path.name.startswith(".")], "no partial output is left"
     return code, capsys.readouterr().err
 
 

@@ -59,7 +59,7 @@ def small(model_type: str, **options: Any) -> Any:
     ("config", "expected"),
     [
         (llava(LlamaConfig(vocab_size=32064), CLIP), LLAVA_1_5_7B),
-        (llava(VICUNA_13B, CLIP), LLAVA_1_5_13B),
+        pytest.param(llava(VICUNA_13B, CLIP), LLAVA_1_5_13B, marks=pytest.mark.long),
         pytest.param(
             LlavaNextConfig(vision_config=CLIP, text_config=MistralConfig(sliding_window=None)),
             llava_by_hand(CLIP_L_336, llm_by_hand(4096, 32, 4096, 1024, 14336, 32000)),

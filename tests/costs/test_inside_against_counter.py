@@ -26,11 +26,12 @@ def bases() -> Iterator[dict[str, Any]]:
 
 
 ON = [("llama", 1, 3), ("mistral", 1, 9), ("llama", 1, 16), ("mistral", 2, 14), ("qwen3", 1, 5)]
-IN_ALL = ("fastv", "pyramiddrop", "dart")
-"""One drop, several, and one that reads states: the others on one LLM by default."""
+MORE = {"fastv": ON, "pyramiddrop": [ON[3]], "dart": [ON[4]]}
+"""By default every method on one LLM; one drop on all, several beside two images, one that reads states where heads are
+wide."""
 
 CASES = [
-    pytest.param(method, *on, marks=[] if method in IN_ALL or on == ON[0] else [pytest.mark.long])
+    pytest.param(method, *on, marks=[] if on in (ON[0], *MORE.get(method, ())) else [pytest.mark.long])
     for method in INSIDE_LLM
     for on in ON
 ]

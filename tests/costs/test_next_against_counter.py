@@ -12,6 +12,7 @@ from models import (
     MECHANISMS,
     NEXT_GRIDS,
     NEXT_LACKS,
+    rest_is_long,
     sample_of,
     tiny_inputs,
     tiny_next,
@@ -88,11 +89,13 @@ def _padding(model: AdaLlava, record: Any) -> int:
     return 2 * model.shape.llm_width * padding
 
 
+QUICK = ("random", "pool", "mmtok", "pyramiddrop")
 CASES = [
-    pytest.param(name, 0.2, (place % 3,), marks=[] if name in MECHANISMS else [pytest.mark.long])
+    pytest.param(name, 0.2, (place % 3,), marks=[] if name in QUICK else [pytest.mark.long])
     for place, name in enumerate(METHODS)
 ]
-"""Each way in which tokens reach the LLM, on the pictures in turn; every method, and another budget, take longer.
+"""What gathers, merges, reads words, and drops inside the LLM, on the pictures in turn; more takes longer. In
+tests/runs/test_answer_flops.py each way in which tokens reach the LLM is counted on one tile.
 
 What choosing costs is held to the counter for every method in tests/selection/test_selector_flops.py.
 """
@@ -117,7 +120,13 @@ def test_an_answer_costs_what_pytorch_counts(
 
 
 @pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.long), 3])
-@pytest.mark.parametrize("method", ["full", "random", "cls-attention", "divprune", "mmtok", "fastv", "pyramiddrop"])
+@pytest.mark.parametrize(
+    "method",
+    rest_is_long(
+        ["full", "random", "cls-attention", "divprune", "mmtok", "fastv", "pyramiddrop"],
+        ("full", "mmtok", "pyramiddrop"),
+    ),
+)
 def test_a_batch_alike_costs_its_samples(full: AdaLlava, shape: ModelCosts, method: str, size: int) -> None:
     model = full.with_method(method)
     one = sample_of(tiny_inputs(full.processor, QUESTIONS), 2)
@@ -127,7 +136,7 @@ def test_a_batch_alike_costs_its_samples(full: AdaLlava, shape: ModelCosts, meth
     assert sum(costs) == pytest.approx(counted, rel=0.01)
 
 
-@pytest.mark.parametrize("method", ["full", "random", "cls-attention", "divprune"])
+@pytest.mark.parametrize("method", rest_is_long(["full", "random", "cls-attention", "divprune"], ("full", "divprune")))
 def test_of_a_mixed_batch_only_the_llm_pays_for_padding(
     full: AdaLlava, inputs: dict[str, Any], shape: ModelCosts, method: str
 ) -> None:

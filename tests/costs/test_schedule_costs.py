@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from costs_by_hand import LLAVA_1_5_7B
-from models import SCHEDULERS, WHOLE_LAYERS, scheduled, six_layers_for, tiny_inputs
+from models import SCHEDULERS, scheduled, six_layers_for, tiny_inputs
 from product_counter import ProductCounter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -87,10 +87,8 @@ ASKED = [("uniform", 3), ("fastv", 5), ("uniform", 4), ("uniform", 1.0)]
 
 
 def _shows_more(llm: str, name: str, asked: tuple[str, float]) -> bool:
-    """Whether no case stands for it: parts of layers run at every latency, the second LLM and whole layers at one."""
-    if llm != "llama" or name in WHOLE_LAYERS:
-        return asked == ASKED[0]
-    return asked in ASKED[:2] or name.endswith("heads")
+    """Whether no case stands for it: one that leaves parts of layers out runs at every latency, all others at one."""
+    return asked == ASKED[0] or (llm, name) == ("llama", "adallava-heads")
 
 
 CASES = [

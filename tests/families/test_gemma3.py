@@ -13,7 +13,7 @@ from masked_tokens import (
     masked_logits,
     staying,
 )
-from models import BEFORE_LLM
+from models import BEFORE_LLM, IN_A_FAMILY, rest_is_long
 from tiny_gemma3 import prompts_with_pictures, tiny_gemma3_base, tiny_gemma3_processor
 
 from adallava import AdaLlava
@@ -81,7 +81,7 @@ def prompts_on_the_right(inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("method", SERVED)
+@pytest.mark.parametrize("method", rest_is_long(SERVED, IN_A_FAMILY))
 def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     check_dropped_are_masked(full, inputs, method, [5, 11, 1.0], [5, 11, 16])
 

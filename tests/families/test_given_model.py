@@ -94,9 +94,9 @@ def test_adapters_that_change_the_prompt_are_refused() -> None:
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (torch.nn.DataParallel, r"a DataParallel is not taken as a base .*give its \.module"),
-        (torch.compile, r"a OptimizedModule is not taken as a base .*give its \._orig_mod"),
-        (lambda base: base.model, r"a LlavaModel is not taken as a base: a LlavaForConditionalGeneration is"),
+        (torch.nn.DataParallel, r"a DataParallel cannot be the base model .*give its \.module"),
+        (torch.compile, r"a OptimizedModule cannot be the base model .*give its \._orig_mod"),
+        (lambda base: base.model, r"a LlavaModel cannot be the base model: a LlavaForConditionalGeneration is"),
         (lambda base: "tiny", r"a str is not a loaded model.*AdaLlava\.from_pretrained"),
         (lambda base: None, r"a NoneType is not a loaded model"),
     ],

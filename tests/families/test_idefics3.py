@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import BEFORE_LLM, METHOD_OPTIONS, sample_of, scheduled, tiny_image
+from models import BEFORE_LLM, IN_A_FAMILY, METHOD_OPTIONS, rest_is_long, sample_of, scheduled, tiny_image
 from product_counter import ProductCounter
 from tiny_idefics3 import TILE_PX, expanded, prompts_with_tiles, tiny_idefics3_base, tiny_idefics3_tokenizer
 from torch import Tensor
@@ -111,7 +111,7 @@ def test_its_logits_have_the_stock_models_bits(full: AdaLlava, inputs: dict[str,
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("method", SERVED)
+@pytest.mark.parametrize("method", rest_is_long(SERVED, IN_A_FAMILY))
 @torch.no_grad()
 def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     model = full.with_method(method, **METHOD_OPTIONS.get(method, {}))
@@ -213,7 +213,7 @@ def test_its_costs_are_what_pytorch_counts(
             {"pixel_attention_mask": torch.zeros(3, 7, 56, 56, dtype=torch.int64)},
             r"ask for \[7, 4, 3\] tiles.*\[0, 0, 0\]",
         ),
-        ({"input_ids": slice(None, -40)}, "let the processor expand the prompt|tiles, and the pictures have"),
+        ({"input_ids": slice(None, -40)}, "let the processor expand the prompt|tiles, and the images have"),
     ],
 )
 def test_pictures_that_do_not_fit_their_prompts_are_told_in_a_line(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from masked_tokens import check_alone, check_dropped_are_masked, check_gradients, check_stock_bits, counted_and_expected
-from models import BEFORE_LLM, tiny_image
+from models import BEFORE_LLM, IN_A_FAMILY, rest_is_long, tiny_image
 from safetensors.torch import save_file
 from tiny_internvl import (
     INTERNVL_SHAPE,
@@ -70,7 +70,7 @@ def test_the_full_budget_has_the_stock_models_bits(full: AdaLlava, inputs: dict[
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("method", SERVED)
+@pytest.mark.parametrize("method", rest_is_long(SERVED, IN_A_FAMILY))
 def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     check_dropped_are_masked(full, inputs, method, BUDGETS, [5, 40, 8])
 

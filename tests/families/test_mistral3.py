@@ -15,7 +15,7 @@ from masked_tokens import (
     logits_masked_from_layer,
     staying,
 )
-from models import BEFORE_LLM, tiny_base, tiny_image, tiny_processor
+from models import BEFORE_LLM, IN_A_FAMILY, rest_is_long, tiny_base, tiny_image, tiny_processor
 from native_size_checks import check_commands, check_turns
 from safetensors.torch import load_file
 from tiny_mistral3 import (
@@ -108,7 +108,7 @@ def test_so_it_has_in_a_search_and_with_a_static_cache(full: AdaLlava, options: 
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("method", SERVED)
+@pytest.mark.parametrize("method", rest_is_long(SERVED, IN_A_FAMILY))
 def test_dropped_tokens_are_masked_ones(full: AdaLlava, inputs: dict[str, Any], method: str) -> None:
     check_dropped_are_masked(full, inputs, method, BUDGETS, [5, 12, 8], TOKENS)
 
@@ -227,13 +227,13 @@ def test_bad_input_is_one_clear_line(full: AdaLlava, inputs: dict[str, Any]) -> 
     small = sizes.clone()
     small[1] = torch.tensor([4, 16])
     for given, words in (
-        ({"image_sizes": None}, "needs the pictures' sizes: give the processor's image_sizes"),
-        ({"pixel_values": plain["pixel_values"]}, r"image_sizes has 4 pictures, and pixel_values the shape \(1, 3, 28"),
-        ({"image_sizes": sizes[:3]}, "image_sizes has 3 pictures, and pixel_values the shape"),
-        ({"pixel_values": pixels[None]}, "image_sizes has 4 pictures, and pixel_values the shape"),
-        ({"image_sizes": small}, "picture of 4 x 16 pixels: this model needs sides of whole tokens, of 8 pixels"),
-        ({"image_sizes": sizes + 4}, "picture of 36 x 36 pixels: this model needs sides of whole"),
-        ({"image_sizes": sizes + 8}, "picture of 72 x 24 pixels, and pixel_values only 64 x 40"),
+        ({"image_sizes": None}, "needs the images' sizes: give the processor's image_sizes"),
+        ({"pixel_values": plain["pixel_values"]}, r"image_sizes has 4 images, and pixel_values the shape \(1, 3, 28"),
+        ({"image_sizes": sizes[:3]}, "image_sizes has 3 images, and pixel_values the shape"),
+        ({"pixel_values": pixels[None]}, "image_sizes has 4 images, and pixel_values the shape"),
+        ({"image_sizes": small}, "image of 4 x 16 pixels: this model needs sides of whole tokens, of 8 pixels"),
+        ({"image_sizes": sizes + 4}, "image of 36 x 36 pixels: this model needs sides of whole"),
+        ({"image_sizes": sizes + 8}, "image of 72 x 24 pixels, and pixel_values only 64 x 40"),
         ({"image_sizes": sizes.clamp_max(32)}, "sample 1 has 26 image placeholders, which its images do not fill"),
         ({"image_grid_thw": sizes}, "take no image_grid_thw"),
         ({"pixel_values": None}, "image_sizes without pixel_values"),
@@ -266,7 +266,7 @@ def test_a_llava_with_its_tower_is_refused_with_the_reason() -> None:
     config = transformers.LlavaConfig(
         vision_config=vision, text_config=base.config.text_config, image_token_id=base.config.image_token_id
     )
-    with pytest.raises(UnsupportedModeError, match="its 'pixtral' tower takes pictures at their own size"):
+    with pytest.raises(UnsupportedModeError, match="its 'pixtral' tower takes images at their own size"):
         LlavaFamily(transformers.LlavaForConditionalGeneration(config))
 
 

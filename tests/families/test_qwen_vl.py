@@ -245,11 +245,11 @@ def test_bad_input_is_one_clear_line(deep: AdaLlava) -> None:
     video[0, 0] = deep.base.config.video_token_id
     grid = inputs["image_grid_thw"]
     for given, words in (
-        ({"input_ids": ids, "pixel_values": beside["pixel_values"]}, "needs the pictures' grids"),
+        ({"input_ids": ids, "pixel_values": beside["pixel_values"]}, "needs the images' grids"),
         ({"input_ids": ids, **beside, "image_grid_thw": grid[:1]}, "image_grid_thw says 64 patches"),
         ({"input_ids": ids, **beside, "image_grid_thw": grid + torch.tensor([0, 1, 0])}, "that 2 divides"),
         ({"input_ids": cut, **beside}, "sample 0 has 20 image placeholders, which its images do not fill"),
-        ({"input_ids": joined, **beside}, "placeholders are in 1 runs, and there are 2 pictures"),
+        ({"input_ids": joined, **beside}, "placeholders are in 1 runs, and there are 2 images"),
         ({"input_ids": video, **beside}, "placeholders of a video"),
         ({"input_ids": ids, **beside, "image_sizes": grid}, "take no image_sizes"),
         ({"input_ids": ids, "image_grid_thw": grid}, "image_grid_thw without pixel_values"),

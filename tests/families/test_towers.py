@@ -46,9 +46,9 @@ def test_full_is_stock_and_methods_run_by_what_the_tower_has(tower: str) -> None
         kept = full.with_method(method).select(**inputs, token_budget=4)
         assert [len(one.kept_indices[0]) for one in kept] == [4, 4]
     for method, need in [
-        ("visionzip", "cls-token|feature-layer"),
-        ("tome", "feature-layer"),
-        ("downsample", "resized"),
+        ("visionzip", "class token|feature layer"),
+        ("tome", "feature layer"),
+        ("downsample", "smaller images"),
     ]:
         served = {"tome": tower in KEYS}.get(method, tower == "clip_vision_model")
         if served:

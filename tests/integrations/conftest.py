@@ -1,10 +1,13 @@
 """Everything here needs the real lmms-eval, which has an environment of its own: `make test-lmms`."""
 
+import copy
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,29 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Of this run alone: a cache of datasets elsewhere could hold an older fixture.
     os.environ["LMMS_EVAL_DATASETS_CACHE"] = str(tmp_path_factory.mktemp("datasets"))
     return write_task(tmp_path_factory.mktemp("tasks"), 9)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_tasks_are_read_once() -> Iterator[None]:
+    """lmms-eval reads the 1,900 YAML files of its own tasks for every evaluation, which takes longer than most."""
+    if find_spec("lmms_eval") is None:
+        yield
+        return
+    from lmms_eval import tasks
+
+    read, own = tasks.TaskManager._get_task_and_group, f"{Path(tasks.__file__).parent}{os.sep}"
+    known: dict[str, Any] = {}
+
+    def read_once(self: Any, folder: str) -> Any:
+        if folder != own:
+            return read(self, folder)
+        if not known:
+            known.update(read(self, folder))
+        return copy.deepcopy(known)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks.TaskManager, "_get_task_and_group", read_once)
+        yield
 
 
 @pytest.fixture(scope="session")

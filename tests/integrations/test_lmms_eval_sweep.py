@@ -75,7 +75,7 @@ def test_lmms_evals_own_figures_are_the_means_of_the_report(finished):
 @pytest.mark.long
 def test_a_report_written_anew_has_the_sweeps_pictures(finished, task_folder, tmp_path, capsys):
     def pictures(page):
-        assert "Every sample has its picture here." in page.read_text()
+        assert "Every sample has its image here." in page.read_text()
         return re.findall(r'"(data:image/jpeg;[^"]+)"', page.read_text())
 
     anew = ["report", str(finished), "--output", str(tmp_path / "anew.html")]
@@ -85,7 +85,7 @@ def test_a_report_written_anew_has_the_sweeps_pictures(finished, task_folder, tm
     assert main(anew) == 0  # the task lies in no place that lmms-eval knows
     assert "has no images: lmms-eval has no task 'vqav2_scenes': " in (said := capsys.readouterr().out)
     assert "--include-path DIR adds your own" in said
-    assert "0 of 9 samples have their picture here" in (tmp_path / "anew.html").read_text()
+    assert "0 of 9 samples have their image here" in (tmp_path / "anew.html").read_text()
 
 
 @pytest.mark.long
@@ -209,7 +209,7 @@ def one_of(*cases):
             "doc_to_visual: !function two_pictures.no_picture\n",
             "doc 0 of task lmms:odd is shown as text: only",
         ),
-        ("doc_to_text: !function two_pictures.unworded\n", "words no question of doc 1: KeyError: 'hint'"),
+        ("doc_to_text: !function two_pictures.unworded\n", "makes no question for doc 1: KeyError: 'hint'"),
     ),
 )
 def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, lines, message):
@@ -248,7 +248,7 @@ def test_a_sample_with_two_pictures_is_swept(tmp_path):
             "metric bleu gives sample 0 of vqav2_scenes no number; those that do: exact_match",
         ),
         (TASK, ["--split", "test"], "has its own split"),
-        (TASK, ["--question-suffix", "?"], "words its own questions"),
+        (TASK, ["--question-suffix", "?"], "makes its own questions"),
         (TASK, ["--include-path", "/nowhere"], "/nowhere is not a folder"),
     ),
 )

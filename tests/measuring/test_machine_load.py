@@ -73,7 +73,7 @@ def test_a_calm_machine_and_older_files_carry_no_note() -> None:
 def test_a_busy_machine_is_said_with_its_figure(machine: dict[str, float], drift: float, words: str) -> None:
     results = timed(IDLE.model_copy(update=machine), drift)
     note = table_clock_note(results.cells)
-    assert note.startswith("ms are not to be compared: ")
+    assert note.startswith("ms cannot be compared: ")
     assert words in note
     by_key = {axis.key: axis.note for axis in cost_axes(results)}
     assert by_key["timed-1"] == note

@@ -26,7 +26,7 @@ from adallava.tasks.scenes import scene_sample  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
 
-SCENES = [scene_sample("test", number) for number in range(6, 16)]
+SCENES = [scene_sample("test", number) for number in range(6, 12)]
 BUDGETS = (8, 16, 0.25, 1.0)
 
 
@@ -88,7 +88,7 @@ async def _all_at_once(server: Server, requests: list[dict[str, Any]]) -> list[A
 
 
 def test_answers_at_mixed_budgets_at_once_are_our_own(server: Server, asked: dict[str, list[Case]]) -> None:
-    """Forty requests, as many of them together as the server takes; a second time from its caches."""
+    """Twenty-four requests, as many of them together as the server takes; a second time from its caches."""
     requests = [ask(case.question, *case.pictures, **_with(case.budget)) for case in asked["mixed"]]
     expected = [case.answer for case in asked["mixed"]]
     for _ in range(2):

@@ -101,7 +101,7 @@ def vllm_serve(
     command = [
         *(str(Path(sys.executable).parent / "vllm"), "serve", str(model), "--served-model-name", "tiny", str(model)),
         *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--enforce-eager"),
-        *("--max-model-len", "512", "--max-num-seqs", "32", "--gpu-memory-utilization", "0.1"),
+        *("--max-model-len", "512", "--max-num-seqs", "16", "--gpu-memory-utilization", "0.1"),
         # Each further process imports torch and vLLM for itself.
         *("--distributed-executor-backend", "uni", "--skip-mm-profiling"),
         *arguments,

@@ -60,18 +60,18 @@ def planning_line(samples: int, tests: int, pictures: int | None = None) -> str:
         samples: of the task.
         tests: planned comparisons.
         pictures: that the samples are about, None if that is not known. Questions that share one count for anything
-            from one sample, if they go alike, to as many as they are.
+            from one sample, if they are right or wrong together, to as many as they are.
     """
     critical = critical_value(tests)
     of_samples = least_detectable(samples, USUAL_DISCORDANCE, critical)
     differing = USUAL_DISCORDANCE if of_samples is None else max(USUAL_DISCORDANCE, of_samples)
     needed = ", ".join(f"{samples_needed(points / 100, USUAL_DISCORDANCE, critical):,}" for points in (1, 2, 3))
     planned = f"{tests} planned comparison{'' if tests == 1 else 's'}"
-    about, condition, alike = "", "if each is on a picture of its own and", ""
+    about, condition, alike = "", "if each has its own image and", ""
     if pictures is not None and pictures < samples:
-        about, condition = f" on {pictures:,} pictures", "if questions on one picture go their own ways and"
+        about, condition = f" on {pictures:,} images", "if questions about one image are independent and"
         of_pictures = least_detectable(pictures, USUAL_DISCORDANCE, critical)
-        alike = f"; if they go alike, {_found_words(of_pictures)}"
+        alike = f"; if they are right or wrong together, {_found_words(of_pictures)}"
     return (
         f"with {samples:,} samples{about} and {planned} {_found_words(of_samples)} (power {POWER:.0%}, {condition} two "
         f"cells differ on {differing:.0%} of them{alike}); 1, 2 and 3 points need {needed}"

@@ -50,7 +50,7 @@ class SummedCell:
     """What is kept of a cell's answers.
 
     Attributes:
-        cell: summed up, but for what needs pictures or other cells: accuracies, differences, hard split, fronts.
+        cell: summed up, but for what needs images or other cells: accuracies, differences, hard split, fronts.
         scores: of the samples, [samples]; NaN where there is none.
         kinds: question types by sample id.
         pictures: hashes by sample id, of those that were read.
@@ -59,7 +59,7 @@ class SummedCell:
         answers: the right ones by sample id.
         told: its responses.
         responses: the same by sample id, of `none` alone.
-        seen: by sample id, the share of its picture that the model sees, where it is known.
+        seen: by sample id, the share of its image that the model sees, where it is known.
     """
 
     cell: Cell
@@ -216,7 +216,7 @@ def _seen_shares(records: Sequence[SampleRecord]) -> dict[str, float]:
 
 
 def _seen_of_any(cells: Sequence[SummedCell]) -> list[float]:
-    """Return what is seen of each picture, counted once whatever the number of cells."""
+    """Return what is seen of each image, counted once whatever the number of cells."""
     shares: dict[str, float] = {}
     for one in cells:
         shares |= one.seen

@@ -1,4 +1,4 @@
-"""From names to models: one base, and beside it every engine, method and scheduler, made when it is first asked for."""
+"""From names to models: one base, and with it every engine, method and scheduler, made when it is first asked for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class Bench:
         return model if plan.scheduler is None else model.with_scheduler(self._scheduler(plan.scheduler))
 
     def idle_bytes(self, running: AdaLlava) -> int:
-        """Return the bytes of weights that lie idle beside a running model: another's, which it does not share."""
+        """Return the bytes of weights that lie idle next to a running model: another's, which it does not share."""
         held = stored_bytes(running.base)
         others = {
             place: size
@@ -166,7 +166,7 @@ def load_bench(request: BenchRequest) -> Bench:
 
 
 def _quantized(full: AdaLlava, name: str) -> AdaLlava:
-    """Return a quantized model beside one that stays as it is."""
+    """Return a quantized model next to one that stays as it is."""
     return AdaLlava(quantized_copy(full.base, name), full.processor, name_or_path=full.name_or_path, engine=full.engine)
 
 

@@ -24,7 +24,7 @@ class Row:
         lengths: tokens that each layer of the LLM reads in prefill.
         groups_run: of each layer, which of its groups of heads run; None if all do.
         groups: that a layer is split into.
-        towers: of each picture that the tower ran on.
+        towers: of each image that the tower ran on.
     """
 
     tokens_projected: int

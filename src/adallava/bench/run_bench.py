@@ -94,7 +94,7 @@ def _one_prompt(bench: Bench) -> Tensor:
     ids = one() if text_tokens <= limit.tokens else None
     if ids is None or ids.shape[1] > limit.tokens:
         raise InputError(
-            f"--text-tokens {text_tokens} and a picture are too many: {limit.holder} {limit.tokens} before "
+            f"--text-tokens {text_tokens} and an image are too many: {limit.holder} {limit.tokens} before "
             f"{new_tokens} new tokens; give fewer of either"
         )
     return ids

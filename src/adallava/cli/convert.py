@@ -91,7 +91,7 @@ def _unwound_at_sigterm() -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        say("adallava convert: ended by SIGTERM; nothing half written is left", error=True)
+        say("adallava convert: ended by SIGTERM; no partial output is left", error=True)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -45,7 +45,7 @@ examples:
   adallava doctor --model tiny --method question,uniform
   adallava doctor runs/first --json | jq .healthy
 
-exit codes: 0 nothing found; 1 something found; 2 it cannot be read, or a mistake in the call.
+exit codes: 0 nothing found; 1 something found; 2 the input cannot be read, or a mistake in the call.
 docs/how_to/doctor.md says what each check looks at.
 """
 
@@ -71,12 +71,15 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "run_path", nargs="?", type=path_argument, metavar="RUN", help="run folder, or lmms-eval's samples"
+        "run_path", nargs="?", type=path_argument, metavar="RUN", help="a run folder, or lmms-eval's samples"
     )
     parser.add_argument(
         "--task",
         metavar="lmms:NAME",
-        help="with lmms-eval's samples: load the right answers from its task, if the samples name none (VQAv2's)",
+        help=(
+            "for lmms-eval's samples: load the right answers from this task, if the samples name none (as VQAv2's do "
+            "not)"
+        ),
     )
     parser.add_argument(
         "--include-path", type=path_argument, metavar="DIR", help="folder with your own lmms-eval tasks"
@@ -86,13 +89,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_live(group: Any) -> None:
-    group.add_argument("--model", help="bundled name, local folder or hub id")
+    group.add_argument("--model", help="bundled name, local folder or hub id (default: none, read RUN)")
     add_list_argument(
         group,
         "--method",
         metavar="NAME",
         default=[_ALL_METHODS],
-        help="methods to check on it (default: full and all that are installed and, if learned, have an adapter)",
+        help="methods to check (default: full and every installed method, learned ones only with an adapter)",
     )
     add_method_option(group)
     add_list_argument(
@@ -107,7 +110,7 @@ def _add_live(group: Any) -> None:
         "--adapter",
         metavar="METHOD=PATH",
         default=[],
-        help="adapter of a learned method, if it is not in the model's folder",
+        help="adapters of learned methods (default: adapters/METHOD in the model's folder)",
     )
     group.add_argument("--num-samples", type=whole_number, default=6, help="images to ask about (default: %(default)s)")
     add_placement(group)
@@ -160,7 +163,7 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
 
     for name in args.method:
         if name not in (_ALL_METHODS, FULL_METHOD):
-            load_selector_class(name)  # A misspelled method is told before a model is loaded.
+            load_selector_class(name)  # A misspelled method is reported before a model is loaded.
     named = selector_names() if _ALL_METHODS in args.method else args.method
     options = options_of_methods(args.method_option, named)
     full = load_full(args)

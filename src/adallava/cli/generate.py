@@ -48,9 +48,9 @@ examples:
   adallava generate --image a.png --question "..." --method uniform --output-image strip.png
   adallava generate --image a.png --question "..." --no-generate --json
 
-several images after --image go into one prompt, and a budget is shared among them. an image that the model reads in
-tiles is drawn whole, and joined from its tiles with the tokens that end its rows as a column on the right. an image
-that the model's processor cuts is drawn whole, with a frame around what the model sees.
+several images after --image go into one prompt and share its budget; separate their names by spaces. An image that
+the model reads in tiles is drawn twice: whole, and joined from its tiles, with the tokens that end rows as a column on
+the right. An image that the model's processor crops is drawn whole, with a frame around the part that the model sees.
 
 exit codes: 0 answered; 1 an answer is empty (the table says why); 2 a mistake in the call or its input.
 """
@@ -68,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--image", type=path_argument, nargs="+", required=True, metavar="FILE", help="one or several images"
     )
-    parser.add_argument("--question", required=True, help="about the images")
+    parser.add_argument("--question", required=True, help="one question about the images")
     _add_budgets(parser)
     _add_model(parser.add_argument_group("the model"))
     _add_output(parser.add_argument_group("what comes out"))
@@ -81,7 +81,7 @@ def _add_budgets(parser: Any) -> None:
         dest="token_budgets",
         metavar="BUDGET",
         default=["1.0"],
-        help="shares (0.25, 25%%) or numbers (64) of vision tokens, one or several (default: 1.0)",
+        help="shares (0.25, 25%%) or numbers (64) of vision tokens (default: 1.0)",
     )
     add_list_argument(
         parser,
@@ -89,7 +89,7 @@ def _add_budgets(parser: Any) -> None:
         dest="latencies",
         metavar="LATENCY",
         default=[str(latency) for latency in config_default("latencies")],
-        help="shares (0.75, 75%%) or numbers (6) of the LLM's layers that run, one or several (default: 1.0)",
+        help="shares (0.75, 75%%) or numbers (6) of the LLM's layers that run (default: 1.0)",
     )
 
 
@@ -97,19 +97,30 @@ def _add_model(group: Any) -> None:
     add_model(group)
     group.add_argument("--method", default="question", help="selection method, or full (default: %(default)s)")
     group.add_argument(
-        "--adapter", type=path_argument, metavar="DIR", help="of a learned method, if not in the model's folder"
+        "--adapter",
+        type=path_argument,
+        metavar="DIR",
+        help="adapter of a learned method (default: adapters/METHOD in the model's folder)",
     )
     add_method_option(group, "mmtok.alpha=0.25")
     group.add_argument(
-        "--scheduler", metavar="NAME", help="which layers run at a latency below 1.0: layers, heads, first, spaced, …"
+        "--scheduler",
+        metavar="NAME",
+        help="what chooses the layers at a latency below 1.0: layers, heads, first, … (default: none)",
     )
     group.add_argument(
-        "--scheduler-adapter", type=path_argument, metavar="DIR", help="of a learned or searched scheduler"
+        "--scheduler-adapter",
+        type=path_argument,
+        metavar="DIR",
+        help="adapter of a learned or searched scheduler (default: adapters/SCHEDULER in the model's folder)",
     )
     add_scheduler_option(group)
-    group.add_argument("--max-new-tokens", type=whole_number, default=32, help="default: %(default)s")
+    group.add_argument("--max-new-tokens", type=whole_number, default=32, help="of each answer (default: %(default)s)")
     group.add_argument(
-        "--seed", type=whole_number, default=config_default("seed"), help="of methods that draw (default: %(default)s)"
+        "--seed",
+        type=whole_number,
+        default=config_default("seed"),
+        help="for methods that draw at random (default: %(default)s)",
     )
     group.add_argument(
         "--positions",
@@ -132,8 +143,8 @@ def _add_output(group: Any) -> None:
         help="a folder for one image per budget, IMAGE.METHOD@BUDGET.png; or a .png file with all side by side "
         "(default: the current folder)",
     )
-    group.add_argument("--no-image", action="store_true", help="write no image")
-    group.add_argument("--no-generate", action="store_true", help="select tokens only, without an answer")
+    group.add_argument("--no-image", action="store_true", help="do not write images")
+    group.add_argument("--no-generate", action="store_true", help="only select tokens, without an answer")
     group.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
 
 
@@ -164,7 +175,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             results = _with_pictures(model, asked, results, args)
         except RunFolderError:
-            show(model, results, asked.frames, args)  # The answers are there, whatever became of their pictures.
+            show(model, results, asked.frames, args)  # The answers are there, whatever became of their images.
             raise
     show(model, results, asked.frames, args)
     return int(any(result.empty_cause is not None for result in results))
@@ -212,7 +223,7 @@ def _load_model(config: RunConfig, args: argparse.Namespace) -> "AdaLlava":
     from adallava.records import FULL_METHOD
     from adallava.registry import load_scheduler_class, load_selector_class
 
-    # A misspelled one is told before gigabytes are read.
+    # A misspelled one is reported before gigabytes are read.
     if args.scheduler is not None:
         load_scheduler_class(args.scheduler)
     if args.method != FULL_METHOD:

@@ -65,15 +65,15 @@ examples:
   torchrun --nproc-per-node 4 -m adallava sweep --limit 700 --output runs/shared
   adallava sweep --executor ray --address auto --limit all --output runs/cluster
 
-a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
-  {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
+a local file (.jsonl or .parquet) has one question per row, with images as Hugging Face stores them:
+  {"image": "images/1.png", "question": "What is it?", "answer": "a cat"}
 a list holds several images of one question, which share the budget.
 image paths are relative to the file and stay in its folder, unless you give --allow-outside. Name other columns with
 --image-column and so on. docs/reference/data.md says how values are read.
 
 exit codes: 0 done; 1 done, but a sample failed, over 1 % of a cell's answers are empty, or there is an ALARM: hardly
-a response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
-(said first, with counts; a CAUTION, of too few samples, leaves it at 0); 2 a mistake in the call or its input.
+any response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
+(alarms come first; a CAUTION, for too few samples, leaves the code at 0); 2 a mistake in the call or its input.
 """
 
 
@@ -111,15 +111,15 @@ def _add_task(group: Any) -> None:
         "--include-path",
         type=path_argument,
         metavar="DIR",
-        help="folder with your own lmms-eval tasks, as in lmms-eval",
+        help="folder with your own lmms-eval tasks, as in lmms-eval (default: none)",
     )
     group.add_argument(
         "--metric",
-        help="of a local file: exact-match, vqa (VQA accuracy as lmms-eval has it) or vqa-official (as the official "
-        "script has it); the last two take ten answers a question (default: exact-match; of lmms:NAME, the first "
-        "of its metrics that gives a sample a number)",
+        help="for a local file: exact-match, vqa (VQA accuracy as in lmms-eval) or vqa-official (as in the official "
+        "script); the last two need ten answers per question (default: exact-match; for lmms:NAME, the task's first "
+        "metric that gives each sample a number)",
     )
-    group.add_argument("--split", help="of a bundled task: train, validation or test (default: test)")
+    group.add_argument("--split", help="for a bundled task: train, validation or test (default: test)")
     group.add_argument(
         "--limit",
         default=str(config_default("limit")),
@@ -141,8 +141,10 @@ def _add_methods(group: Any) -> None:
         dest="methods",
         metavar="NAME",
         default=["all"],
-        help="selection methods; the full-token model always runs too (default: all that are installed "
-        "and that the model can run: it has what they need, and an adapter if they are learned)",
+        help=(
+            "selection methods; the full-token model always runs too (default: all, which means every installed "
+            "method that the model can run, learned ones only with an adapter)"
+        ),
     )
     add_method_option(group, "cdpruner.relevance=llm-embeddings")
     add_list_argument(
@@ -158,7 +160,10 @@ def _add_methods(group: Any) -> None:
         "--adapter",
         metavar="METHOD=PATH",
         default=[],
-        help="adapter of a learned method or a learned or searched scheduler, if it is not in the model's folder",
+        help=(
+            "adapters of learned methods, and of learned or searched schedulers (default: adapters/NAME in the "
+            "model's folder)"
+        ),
     )
 
 
@@ -178,29 +183,41 @@ def _add_layers(group: Any) -> None:
         dest="schedulers",
         metavar="NAME",
         default=[],
-        help="which layers run at a latency below 1.0: layers or heads (learned), first, spaced, random, fixed "
-        "(docs/concepts/scheduling.md)",
+        help="what chooses the layers at a latency below 1.0: layers or heads (learned), first, spaced, random, fixed "
+        "(docs/concepts/scheduling.md; default: none)",
     )
     add_scheduler_option(group)
 
 
 def _add_how(group: Any) -> None:
     group.add_argument(
-        "--batch-size", type=whole_number, default=config_default("batch_size"), help="default: %(default)s"
+        "--batch-size",
+        type=whole_number,
+        default=config_default("batch_size"),
+        help="samples per batch (default: %(default)s)",
     )
-    group.add_argument("--seed", type=whole_number, default=config_default("seed"), help="default: %(default)s")
-    group.add_argument("--max-new-tokens", type=whole_number, help="default: what a task of lmms-eval says, else 16")
+    group.add_argument(
+        "--seed",
+        type=whole_number,
+        default=config_default("seed"),
+        help="seed of everything that is drawn (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-new-tokens", type=whole_number, help="of an answer (default: what a task of lmms-eval says, else 16)"
+    )
     # One each, not a list with commas: a value may be a list itself.
     group.add_argument(
         "--generation-option",
         action="append",
         metavar="NAME=VALUE",
         default=[],
-        help="how to decode, by transformers' names, such as num_beams=4; may be repeated (default: greedy; of the "
-        "checkpoint's generation_config.json only token ids are taken, docs/concepts/decoding.md)",
+        help=(
+            "how to decode, by transformers' names, such as num_beams=4; repeat it for several options (default: "
+            "greedy; the checkpoint's generation_config.json gives only token ids, docs/concepts/decoding.md)"
+        ),
     )
     group.add_argument(
-        "--question-suffix", default="", metavar="TEXT", help="appended to every question (default: nothing)"
+        "--question-suffix", default="", metavar="TEXT", help="text to append to every question (default: none)"
     )
     add_pad_to_square(group)
     add_list_argument(
@@ -225,7 +242,7 @@ def _add_how(group: Any) -> None:
         "--attn-implementation",
         choices=("sdpa", "eager"),
         default=config_default("attn_implementation"),
-        help="default: %(default)s",
+        help="attention kernel of the stock model (default: %(default)s)",
     )
 
 
@@ -236,13 +253,17 @@ def _add_timing(group: Any) -> None:
         metavar="B",
         default=[],
         help="after all answers, time every cell on one warm batch of each size, such as 1,8,32: time to first token, "
-        "time per decoded token, peak memory (default: none; the times of the answers themselves are always recorded)",
+        "time per decoded token, peak memory (default: none; the times of ordinary answers are always recorded)",
     )
 
 
 def _add_output(group: Any) -> None:
     group.add_argument(
-        "--output", type=path_argument, required=True, metavar="DIR", help="the run folder, made if missing"
+        "--output",
+        type=path_argument,
+        required=True,
+        metavar="DIR",
+        help="the run folder; made if missing, resumed if it holds this sweep",
     )
     group.add_argument(
         "--roofline",
@@ -251,12 +272,12 @@ def _add_output(group: Any) -> None:
         "time (default: on the hardware of the run, if its ceilings are known)",
     )
     add_equivalence_margin(group)
-    add_title(group, "model and task; a finished sweep takes a new one")
-    group.add_argument("--no-report", action="store_true", help="leave report.html out")
+    add_title(group, "model and task; you can change it for a finished sweep")
+    group.add_argument("--no-report", action="store_true", help="do not write report.html")
     group.add_argument(
         "--retry-failed",
         action="store_true",
-        help="when resuming, run failed samples again (default: no)",
+        help="when resuming, run failed samples again (default: keep them as failed)",
     )
 
 
@@ -267,7 +288,9 @@ def run(args: argparse.Namespace) -> int:
 
     ranks, launch = ranks_of_one_host(), launch_of(args)
     if launch is not None and ranks.world_size > 1:
-        raise InputError("--executor ray under torchrun: start it once, without; Ray starts the workers")
+        raise InputError(
+            "--executor ray under torchrun: start the sweep once, without torchrun; Ray starts the workers"
+        )
     if ranks.rank > 0:
         from .last_words import end_at_signals
 

@@ -21,32 +21,37 @@ def add_where(group: Any) -> None:
         "--executor",
         choices=("local", "ray"),
         default="local",
-        help="local: this process, or those that torchrun started; ray: workers on a Ray cluster, one a GPU, or one a "
-        "CPU where there are none (needs pip install 'adallava[ray]'; default: %(default)s)",
+        help=(
+            "local: this process, or those that torchrun started; ray: workers on a Ray cluster, one per GPU, or per "
+            "CPU without GPUs; needs pip install 'adallava[ray]' (default: %(default)s)"
+        ),
     )
     group.add_argument(
         "--address",
         metavar="auto|HOST[:PORT]",
-        help="of ray: the running cluster, as ray.init takes it (default: one is started on this machine)",
+        help="with --executor ray: the running cluster, as ray.init takes it (default: start one on this machine)",
     )
     group.add_argument(
         "--workers",
         type=whole_number,
         metavar="N",
-        help="of ray: the most workers, and the number to request from an autoscaler (default: as many as fit)",
+        help=(
+            "with --executor ray: the most workers, and how many to request from an autoscaler (default: as many as "
+            "fit)"
+        ),
     )
     group.add_argument(
         "--gpus-per-worker",
         type=float,
         metavar="SHARE",
-        help="of ray: 0.5 puts two models on a GPU, which is faster at small batches (default: 1)",
+        help="with --executor ray: 0.5 puts two models on a GPU, which is faster with small batches (default: 1)",
     )
     group.add_argument(
         "--working-dir",
         type=path_argument,
         metavar="DIR",
-        help="of ray: the current folder or a parent, copied to every host, so that relative paths work without a "
-        "shared disk (default: every host has these paths)",
+        help="with --executor ray: the current folder or a parent, copied to every host, so that relative paths work "
+        "without a shared disk (default: every host has these paths)",
     )
 
 
@@ -66,7 +71,7 @@ def launch_of(args: argparse.Namespace) -> "RayLaunch | None":
 
         return RayLaunch(**given)
     for name in given:
-        raise InputError(f"--{name.replace('_', '-')} is read by --executor ray alone, which is not asked for")
+        raise InputError(f"--{name.replace('_', '-')} needs --executor ray")
     return None
 
 

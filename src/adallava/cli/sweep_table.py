@@ -63,7 +63,7 @@ _FLOPS_COLUMNS = (
 
 _CAPTION = (
     "tokens: that enter the LLM; /layer: averaged over its layers; 1st ms: to the first token; select: the method's "
-    "own share of the column before ({choosing}); ms: {source}; 95 % intervals; !: not to be trusted, see below"
+    "own share of the column before ({choosing}); ms: {source}; 95 % intervals; !: do not trust, see below"
 )
 
 
@@ -111,7 +111,7 @@ def print_outcome(outcome: "SweepOutcome", output: Path, page: Path | None, roof
 
 
 def print_cut(results: Results, console: Console) -> None:
-    """Warn in one line if the model does not see all of its pictures."""
+    """Warn in one line if the model does not see all of its images."""
     words = cut_words(results.seen)
     if words is not None:
         console.print(f"! {words}", style="red", markup=False, highlight=False, soft_wrap=True)

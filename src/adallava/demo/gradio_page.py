@@ -237,14 +237,14 @@ def serve(page: "gradio.Blocks", *, host: str, port: int, share: bool = False) -
 def _only_files(gr: Any, gallery: Any) -> None:
     """Make a gallery take what a visitor hands in, and fetch nothing from addresses that they name.
 
-    Gradio's own would download them. (A subclass would do, but for each of those Gradio writes a file beside its code.)
+    Gradio's own would download them. (A subclass would do, but Gradio writes a file next to the code of each.)
     """
     keep = gallery.async_move_resource_to_block_cache
 
     async def keep_files(place: Any) -> Any:
         """Take a file, and refuse an address."""
         if str(place).lower().startswith(("http:", "https:")):
-            raise gr.Error("Images are taken from files, not from addresses.")
+            raise gr.Error("Images must be files, not URLs.")
         return await keep(place)
 
     gallery.async_move_resource_to_block_cache = keep_files

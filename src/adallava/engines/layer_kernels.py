@@ -42,7 +42,7 @@ class LayerSizes:
 
 
 class Reads(NamedTuple):
-    """What attention reads beside queries, keys and values.
+    """What attention reads besides queries, keys and values.
 
     Attributes:
         cosines: [B, S, head width].

@@ -4,7 +4,7 @@
       ┊        ┊            ┊            ┊
     view ── model ── language_model ── layers ── [0], [1], [2] …  shallow copies; [i] calls layer i
 
-The path is the family's; whether a layer's queries and keys can be recomputed is told from its class. Layers of one
+The path is the family's; whether a layer's queries and keys can be recomputed depends on its class. Layers of one
 LLM may differ in window and rotary tables: those that do not are of one `LayerKind`.
 
 The copies share every parameter and every module that is not on that path. Stock `generate` and `forward` run on

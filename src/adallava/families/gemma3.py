@@ -49,7 +49,7 @@ class Gemma3Family(StockParts):
         patches = vision.image_size // vision.patch_size
         if self._side**2 != model.config.mm_tokens_per_image or self._side * self._cell != patches:
             raise CheckpointError(
-                f"mm_tokens_per_image is {model.config.mm_tokens_per_image}, and a picture has {patches} x {patches} "
+                f"mm_tokens_per_image is {model.config.mm_tokens_per_image}, and an image has {patches} x {patches} "
                 "patches: they must be a square of tokens, each of as many patches as the next"
             )
         self._shape = TowerShape(
@@ -85,7 +85,7 @@ class Gemma3Family(StockParts):
         side = self._model.config.vision_config.image_size
         if (height, width) != (side, side):
             raise InputError(
-                f"the processor makes pictures of {height} x {width} pixels, and this model's have {side} x {side}: "
+                f"the processor makes images of {height} x {width} pixels, and this model's have {side} x {side}: "
                 "give the model's own processor"
             )
         return (self._shape.grid,) * len(pictures.pixel_values)

@@ -29,7 +29,7 @@ from adallava.families.transformers_internals import without_videos
 from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer
 
 _TILES = "tiles"
-"""Beside the pixels: [P] int64, the tiles of each picture."""
+"""With the pixels: [P] int64, the tiles of each picture."""
 
 
 class InternVLFamily(StockParts):
@@ -101,7 +101,7 @@ class InternVLFamily(StockParts):
         return (self._shape.grid,) * len(pictures.pixel_values)
 
     def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
-        """Return the tiles with how many are of each picture beside them: its placeholders are one run. On the host."""
+        """Return the tiles with how many are of each picture with them: its placeholders are one run. On the host."""
         placed = (input_ids == self.image_token_id).tolist()
         runs = [len([*run]) for row in placed for is_image, run in groupby(row) if is_image]
         tiles = [count // self._shape.num_vision_tokens for count in runs]

@@ -1,4 +1,4 @@
-"""What a decoder layer reads beside its hidden states, by names of our own."""
+"""What a decoder layer reads besides its hidden states, by names of our own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -191,7 +191,7 @@ class LlavaOnevisionFamily(LlavaParts):
         counts = [1] * len(sizes) if each is None else [int(count) for count in each.tolist()]
         if sum(counts) != len(sizes):
             raise InputError(
-                f"batch_num_images says {sum(counts)} pictures, and pixel_values has {len(sizes)}: give both as one "
+                f"batch_num_images says {sum(counts)} images, and pixel_values has {len(sizes)}: give both as one "
                 "call of the processor makes them"
             )
         alone = [count == 1 for count in counts for _ in range(count)]

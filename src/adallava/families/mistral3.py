@@ -50,7 +50,7 @@ class Mistral3Family(NativeSizeParts):
         if vision.model_type != "pixtral":
             raise UnsupportedModeError(
                 f"vision_config has model_type={vision.model_type!r}: a {self.name} is driven with a 'pixtral' tower "
-                "alone, whose pictures have their own size"
+                "alone, whose images have their own size"
             )
         layers = config.vision_feature_layer
         layers = [layers] if isinstance(layers, int) else list(layers)
@@ -94,23 +94,21 @@ class Mistral3Family(NativeSizeParts):
         """
         pixels, sizes, side = pictures.pixel_values, pictures.beside.get("image_sizes"), self._token_px
         if sizes is None or sizes.dim() != 2 or sizes.shape[1] != 2:
-            raise InputError(
-                "this model needs the pictures' sizes: give the processor's image_sizes too, [pictures, 2]"
-            )
+            raise InputError("this model needs the images' sizes: give the processor's image_sizes too, [images, 2]")
         if pixels.dim() != 4 or len(pixels) != len(sizes):
             raise InputError(
-                f"image_sizes has {len(sizes)} pictures, and pixel_values the shape {tuple(pixels.shape)}: "
-                "[pictures, channels, height, width] is needed, as this model's own processor makes it"
+                f"image_sizes has {len(sizes)} images, and pixel_values the shape {tuple(pixels.shape)}: "
+                "[images, channels, height, width] is needed, as this model's own processor makes it"
             )
         for height, width in sizes.tolist():
             if height % side or width % side or min(height, width) < side:
                 raise InputError(
-                    f"image_sizes has a picture of {height} x {width} pixels: this model needs sides of whole tokens, "
+                    f"image_sizes has an image of {height} x {width} pixels: this model needs sides of whole tokens, "
                     f"of {side} pixels; give what its own processor makes"
                 )
             if height > pixels.shape[2] or width > pixels.shape[3]:
                 raise InputError(
-                    f"image_sizes has a picture of {height} x {width} pixels, and pixel_values only "
+                    f"image_sizes has an image of {height} x {width} pixels, and pixel_values only "
                     f"{pixels.shape[2]} x {pixels.shape[3]}: give both as the processor makes them"
                 )
         return tuple((height // side, width // side) for height, width in sizes.tolist())
@@ -204,7 +202,7 @@ class Mistral3Family(NativeSizeParts):
         return [(rows * self._token_px, columns * self._token_px) for rows, columns in grids]
 
     def _patches_of_tokens(self, grids: Sequence[Grid], device: torch.device) -> Tensor:
-        """Return which of all patches are each token's, row by row, [I, N, merge²] int64; behind an image's own, 0."""
+        """Return which of all patches are each token's, row by row, [I, N, merge²] int64; after an image's own, 0."""
         merge, rows = self._merge, []
         starts = accumulate((down * across * merge**2 for down, across in grids), initial=0)
         for first, (down, across) in zip(starts, grids, strict=False):
@@ -215,7 +213,7 @@ class Mistral3Family(NativeSizeParts):
     def _received(
         self, states: Sequence[Tensor], asked: Sequence[AskedAttention], grids: Sequence[Grid], patches: Tensor
     ) -> Tensor:
-        """Return what tokens receive of attention in some layers, [I, N, A] float32, 0 behind an image's own."""
+        """Return what tokens receive of attention in some layers, [I, N, A] float32, 0 after an image's own."""
         layers, merge = self._tower.transformer.layers, self._merge
         # Layer i reads state i and puts out state i + 1; for state 0, the embeddings, the first layer stands in.
         readable = range(max(1, range(len(layers) + 1)[self._layer]))

@@ -94,7 +94,7 @@ class QwenVLParts(NativeSizeParts):
         for frames, rows, columns in sizes:
             if frames != 1 or min(rows, columns) < merge or rows % merge or columns % merge:
                 raise InputError(
-                    f"image_grid_thw has a picture of {frames} x {rows} x {columns} patches: one frame is needed, of "
+                    f"image_grid_thw has an image of {frames} x {rows} x {columns} patches: one frame is needed, of "
                     f"rows and columns that {merge} divides"
                 )
         num_patches = sum(rows * columns for _, rows, columns in sizes)
@@ -251,14 +251,14 @@ class QwenVLParts(NativeSizeParts):
             InputError: for a video, or pictures without text between them, which the stock model takes for one.
         """
         if bool((input_ids == self._model.config.video_token_id).any()):
-            raise InputError("a prompt holds placeholders of a video, and only pictures are taken: give its frames")
+            raise InputError("a prompt holds placeholders of a video, and only images are supported: give its frames")
         is_image = input_ids == self.image_token_id
         grids = None if pictures is None else pictures.beside["image_grid_thw"]
         runs = _num_runs(is_image, attention_mask)
         if runs != (0 if grids is None else len(grids)):
             raise InputError(
                 f"the prompts' placeholders are in {runs} runs, and there are {0 if grids is None else len(grids)} "
-                "pictures: between two pictures there must be text, such as the tokens that end one and begin the next"
+                "images: between two images there must be text, such as the tokens that end one and begin the next"
             )
         rows, _ = self._model.model.get_rope_index(
             input_ids, mm_token_type_ids=is_image.int(), image_grid_thw=grids, attention_mask=attention_mask
@@ -350,7 +350,7 @@ def _sizes(pictures: PictureInputs) -> list[tuple[int, int, int]]:
     """Return frames, rows and columns of patches of each picture."""
     grids = pictures.beside.get("image_grid_thw")
     if grids is None or grids.dim() != 2 or grids.shape[1] != 3:
-        raise InputError("this model needs the pictures' grids: give the processor's image_grid_thw too, [pictures, 3]")
+        raise InputError("this model needs the images' grids: give the processor's image_grid_thw too, [images, 3]")
     return [(int(frames), int(rows), int(columns)) for frames, rows, columns in grids.tolist()]
 
 

@@ -33,7 +33,7 @@ class StockParts:
         rows = model.get_input_embeddings().num_embeddings
         if self.image_token_id >= rows:
             raise CheckpointError(
-                f"a picture's token has the id {self.image_token_id}, and the embeddings only {rows} rows: give the "
+                f"an image's token has the id {self.image_token_id}, and the embeddings only {rows} rows: give the "
                 "LLM more (resize_token_embeddings) and save it"
             )
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def taking_embeds(model: nn.Module) -> Any:
-    """Return a view of a model, for one call, whose `generate` takes `inputs_embeds` beside `input_ids`."""
+    """Return a view of a model, for one call, whose `generate` takes `inputs_embeds` besides `input_ids`."""
     view = copy.copy(model)
     cls: Any = type(model)
     view.__class__ = _naming_embeds(cls)

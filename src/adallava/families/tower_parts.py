@@ -1,4 +1,4 @@
-"""What a vision tower provides beside its features, told from its modules when it is loaded, not from its name."""
+"""What a vision tower provides besides its features, found from its modules when it is loaded, not from its name."""
 
 from typing import Any
 

@@ -123,7 +123,7 @@ class LayerDrops:
         return embeds[self._plan.sample_of_image.unsqueeze(1), self._entering.vision.gather(1, selection.indices)]
 
     def selection(self) -> Selection | None:
-        """Return what is left behind the last drop, as patches of each image; None without images."""
+        """Return what is left after the last drop, as patches of each image; None without images."""
         counts = self._plan.layouts[-1].keep_counts
         return Selection(self._patches, counts, scores=self._scores, within=self._within) if counts else None
 
@@ -158,7 +158,7 @@ class LayerDrops:
         return hidden
 
     def _read(self, index: int, hidden: Tensor, inputs: LayerInputs) -> LayerInputs:
-        """Return what layer `index` reads beside its hidden states."""
+        """Return what layer `index` reads besides its hidden states."""
         reading = self._reading
         if reading is None or self._is_left_out(index, inputs):
             return inputs
@@ -244,7 +244,7 @@ class LayerDrops:
 
     @torch.no_grad()
     def _states(self, key_norms: Tensor, hidden: Tensor) -> DropStates:
-        """Return what a method reads beside attention, of norms [B, S] and what a layer would read, [B, S, D]."""
+        """Return what a method reads besides attention, of norms [B, S] and what a layer would read, [B, S, D]."""
         samples, vision, text = self._plan.sample_of_image.unsqueeze(1), self._standing.vision, self._standing.text
         normed = self._decoder.last_norm(hidden)
         return DropStates(

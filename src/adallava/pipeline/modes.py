@@ -87,7 +87,7 @@ def plan_generation(
         "return_dict_in_generate": True,
     }
     if penalty not in (None, 1.0) or ngram_size not in (None, 0):
-        # `GenerationPlan.prompt_processors` stands in: beside embeddings transformers ignores them, with a warning.
+        # `GenerationPlan.prompt_processors` stands in: with embeddings transformers ignores them, with a warning.
         fixed |= {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
     if inside_llm:
         # With a static cache on CUDA, transformers would compile decoding, for which the view is not made.
@@ -161,12 +161,12 @@ def _cached(called: Mapping[str, Any], configured: Mapping[str, Any], inherited:
     """
     if called.get("use_cache", configured.get("use_cache")) is False:
         raise UnsupportedModeError(
-            "generate(use_cache=False) is not supported: with embeddings, transformers turns the cache on again "
-            "without a word"
+            "generate(use_cache=False) is not supported: with embeddings, transformers silently turns the cache "
+            "on again"
         )
     if inherited.get("use_cache") is False and "use_cache" not in called and not configured.get("use_cache"):
         warnings.warn(
-            "the model's generation_config has use_cache=False, which is not taken: answers are decoded with a cache, "
+            "the model's generation_config has use_cache=False, which is ignored: answers are decoded with a cache, "
             "and are the same. generate(use_cache=True) says so without this warning",
             stacklevel=6,
         )
@@ -187,7 +187,7 @@ def _lengths(asked: Callable[[str], Any], inherited: Mapping[str, Any], prompt_c
                 "give max_new_tokens, at least 1"
             )
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
-        raise InputError(f"max_new_tokens={max_new_tokens!r} is no whole number: give at least 1")
+        raise InputError(f"max_new_tokens={max_new_tokens!r} is not a whole number: give at least 1")
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens={max_new_tokens} asks for no answer: give at least 1")
     min_new_tokens = asked("min_new_tokens")

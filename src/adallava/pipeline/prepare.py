@@ -244,7 +244,7 @@ def choose_from_pictures(
         InputError: for a request without pictures, or whose prompts and pictures do not fit together.
     """
     if request.pictures is None:
-        raise InputError("there is nothing to choose from without pictures")
+        raise InputError("there is nothing to choose from without images")
     layout = _plan(family, selector, request.on_host()).to(family.device)
     request = request.to(family.device)
     assert request.pictures is not None

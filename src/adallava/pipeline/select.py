@@ -184,7 +184,7 @@ def _put(image: int, one: Selection, indices: Tensor, scores: Tensor | None, wei
     kept = one.indices.shape[1]
     indices[image, :kept] = one.indices[0]
     if scores is not None and one.scores is not None:
-        # Behind an image's own tokens its first score again: lowest and highest stay what they are.
+        # After an image's own tokens its first score again: lowest and highest stay what they are.
         scores[image] = one.scores[0, 0]
         scores[image, : one.scores.shape[1]] = one.scores[0]
     if weights is not None:

@@ -19,7 +19,7 @@ class CostAxis:
     title: str
     """Under the axis."""
     unit: str
-    """Behind a number."""
+    """After a number."""
     value: Callable[[Cell], float | None]
     shared: bool = False
     """True if methods have exactly the same x by construction."""

@@ -36,7 +36,7 @@ def clock_note(cells: Sequence[Cell], batch_size: int | None) -> str:
     """
     timed = [cell for cell in cells if cell.accuracy is not None]
     reasons = list(_of_answers(timed) if batch_size is None else _of_timings(timed, batch_size))
-    return f"ms are not to be compared: {'; '.join(reasons)}" if reasons else ""
+    return f"ms cannot be compared: {'; '.join(reasons)}" if reasons else ""
 
 
 def table_clock_note(cells: Sequence[Cell]) -> str:

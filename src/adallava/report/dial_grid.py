@@ -17,7 +17,7 @@ class HeatMap:
     """One method with one scheduler.
 
     Attributes:
-        method: with `+compact` behind it where positions are counted anew.
+        method: with `+compact` after it where positions are counted again.
         scheduler: that leaves layers out.
         budgets: heads of the columns, from all tokens to the fewest.
         latencies: heads of the rows, from all layers to the fewest; `STOCK` before a row 1.0 of the scheduler's own.

@@ -68,16 +68,16 @@ def write_report(
 ) -> Path:
     """Write the page of a run folder, from the files that are in it, and return its path.
 
-    The page is a function of the run's files and pictures alone: written twice, it is the same to the byte.
+    The page is a function of the run's files and images alone: written twice, it is the same to the byte.
     An older report is replaced at once or not at all.
 
     Args:
         run_folder: holds `run.json`, `samples.jsonl` and `results.json`.
-        images_of: the pictures of a sample id; none where there are none any more.
+        images_of: the images of a sample id; none where there are none any more.
         target: where to write; None is `report.html` in the run folder.
-        num_pictures: how many samples get their pictures, see `choose_pictures`.
+        num_pictures: how many samples get their images, see `choose_pictures`.
         laid_over: the folder of a second run, on the same samples.
-        roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
+        roofline: hardware whose bound is shown next to the milliseconds, see `run_roofline`.
         title: instead of the run's own.
         tell: see `read_samples`.
 
@@ -109,7 +109,7 @@ class _Page:
     """What a page is made from.
 
     `columns` are the table's and, under their page names, those of the other run; `drawn` the same of the samples with
-    pictures alone, with the patches that were kept of them.
+    images alone, with the patches that were kept of them.
     """
 
     run: Run
@@ -126,7 +126,7 @@ class _Page:
 
 def _read(folder: Path, tell: Callable[[str], None]) -> tuple[Run, Results, SampleTable]:
     run, results = read_run(folder), read_results(folder)
-    # Patches would take more memory than all the rest: they are read of the few samples whose pictures are shown.
+    # Patches would take more memory than all the rest: they are read of the few samples whose images are shown.
     table = read_table(read_samples(folder, tell, patches=False), [cell.cell for cell in results.cells])
     return run, with_majority(run, results, table), table
 
@@ -137,7 +137,7 @@ def _read_patches(folder: Path, results: Results, pictures: Pictures) -> SampleT
 
 
 def _both(table: SampleTable, other: OtherRun | None, there: SampleTable | None) -> SampleTable:
-    """Return a table with the columns of the other run beside its own."""
+    """Return a table with the columns of the other run next to its own."""
     if other is None or there is None:
         return table
     named = NamedResults(other.name, other.results)

@@ -131,7 +131,7 @@ def load_sweep(
 
     Args:
         request: what to sweep.
-        observer: told what a person should know.
+        observer: hears what a person should know.
         task: if it is loaded already.
         methods: of `resolve_methods`, if it was asked already.
 
@@ -191,7 +191,7 @@ def load_task_of(request: SweepRequest) -> Task:
         allow_outside=request.allow_outside,
     )
     if task.aggregate is not None and config.question_suffix:
-        raise InputError(f"task {task.name} words its own questions: leave --question-suffix out")
+        raise InputError(f"task {task.name} makes its own questions: leave --question-suffix out")
     return task
 
 

@@ -1,7 +1,7 @@
 """The units of work of a sweep: one cell, one draw, one batch. Any executor runs them; the journal has each once.
 
-Which process answers a sample is told by fixed batches, alike for all cells; within its own, a process may put samples
-together again for a cell (`Work.regroup`).
+Which process answers a sample follows from fixed batches, alike for all cells; within its own, a process may put
+samples together again for a cell (`Work.regroup`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +69,7 @@ def answer_units(
         work: of the sweep.
         done: answered already.
         keep: takes records.
-        observer: is told of each cell.
+        observer: hears of each cell.
         is_own: whether a fixed batch, by its number, is this process's, in the turn of a cell's draw, by its number.
     """
     turns = count()

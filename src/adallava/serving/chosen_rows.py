@@ -1,4 +1,4 @@
-"""What a method keeps of pictures, as rows for an LLM that runs elsewhere: tower, method and projector alone.
+"""What a method keeps of images, as rows for an LLM that runs elsewhere: tower, method and projector alone.
 
 The tower is transformers', driven as in `AdaLlava`: so a method reads there what it reads here, and chooses the same
 tokens. The LLM's layers are never loaded; its embeddings are those of the engine that asks.
@@ -29,7 +29,7 @@ from adallava.serving.serving_settings import ServingSettings
 
 @dataclass(frozen=True)
 class ChosenRows:
-    """Of one picture.
+    """Of one image.
 
     Attributes:
         embeds: [K, D], what the LLM reads.
@@ -103,12 +103,12 @@ class RowChooser:
 
     @property
     def picture_inputs(self) -> tuple[str, ...]:
-        """What it takes of pictures, by the processor's names."""
+        """What it takes of images, by the processor's names."""
         return self._family.picture_inputs
 
     @property
     def num_tokens(self) -> int:
-        """N of a picture, for a family whose pictures are all alike."""
+        """N of an image, for a family whose images are all alike."""
         return self._family.shape.num_vision_tokens
 
     @torch.no_grad()
@@ -119,7 +119,7 @@ class RowChooser:
         seeds: Sequence[int],
         questions: Sequence[Tensor],
     ) -> list[ChosenRows]:
-        """Return what each picture keeps.
+        """Return what each image keeps.
 
         Args:
             pictures: as the processor made them, pixels on the model's device.

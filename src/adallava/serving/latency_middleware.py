@@ -4,7 +4,7 @@
 
 What counts, in this order: the field `mm_processor_kwargs.token_budget`, the header `x-token-budget`, the controller
 (with ADALLAVA_TTFT_TARGET_MS), the server's default. The answer's header `x-token-budget` says which it was. Other
-`mm_processor_kwargs`, which vLLM's flag lets in as well, are kept out: they decide how much memory a picture takes.
+`mm_processor_kwargs`, which vLLM's flag lets in as well, are kept out: they decide how much memory an image takes.
 """
 
 import json

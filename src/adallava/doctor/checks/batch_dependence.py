@@ -1,7 +1,7 @@
-"""Failure 6: an answer that depends on its neighbours in the batch, or on its place among them.
+"""Failure 6: an answer that depends on its neighbors in the batch, or on its place among them.
 
 lmms-eval records no batches, so two runs of one cell are compared, such as at batch sizes 1 and 8. A run folder does:
-neighbouring rows with one clock reading were one batch.
+neighboring rows with one clock reading were one batch.
 """
 
 import math
@@ -128,7 +128,7 @@ def _shared_selection(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
             return
         equal_across += last is not None and last.kept_sets == rows[0].kept_sets
         chosen, first, last = chosen + 1, first or rows, rows[-1]
-    # Neighbours may show one picture; then their selections agree across the border of two batches as well.
+    # Neighbors may show one image; then their selections agree across the border of two batches as well.
     if chosen > 1 and equal_across < 0.5 * (chosen - 1):
         line = f"{cell.label}: in each of {chosen} batches all samples kept the same patches"
         yield line, [answer.sample_id for answer in first]

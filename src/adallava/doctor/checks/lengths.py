@@ -246,7 +246,7 @@ def _check_counted(
         certain = bool(verdicts["mismatch"]) or "unshortened" not in faults
         return found("harness-bug" if certain else "cannot-tell", evidence, examples)
     if not verdicts["fits"]:
-        return not_visible("it takes input_tokens in token_counts at three known budgets or more, 1.0 among them")
+        return not_visible("it needs input_tokens in token_counts at three known budgets or more, 1.0 among them")
     return passed(healthy)
 
 

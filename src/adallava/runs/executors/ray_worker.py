@@ -59,7 +59,7 @@ class RayWorker:
         self._work: Work | None = None
 
     def load(self) -> Arrival:
-        """Load the task and the model. A mistake is told and not raised: it is to be read where the sweep is led."""
+        """Load the task and the model. A mistake is reported, not raised: it is read where the sweep is led."""
         with suppress(OSError):  # Of another host, which has none such: what is not found is said by name.
             os.chdir(self._folder)
         self._prepare_process()
