@@ -28,7 +28,7 @@ def sweep(published: Figures, batch_size: int) -> list[str]:
 
 
 def new_lengths(published: Figures) -> list[str]:
-    """Return what batches of new lengths take, beside those of lengths that the process had seen."""
+    """Return what batches of new lengths take, next to those of lengths that the process had seen."""
     names = ("prefill_seen", "prefill_new", "decode_seen", "decode_new")
     rows = ["| batch | cell | prefill, seen | prefill, new | decoding, seen | decoding, new |"]
     rows.append("| ---: | --- |" + " ---: |" * len(names))
@@ -152,22 +152,24 @@ def converting(published: Figures) -> list[str]:
     ]
 
 
-def processes(published: Figures) -> list[str]:
+def processes(*published: Figures) -> list[str]:
     """Return answers a second by batch size and processes; by engine and launcher where there are several."""
     ways = {"processes": "torchrun", "ray": "Ray"}
+    measured = [(number, row) for number, of_day in enumerate(published) for row in of_day["rows"]]
+    measured.sort(key=lambda pair: pair[1]["batch_size"])
     optional = {
-        "engine": [row.get("engine", "stock") for row in published["rows"]],
-        "by": [ways[row.get("executor", "processes")] for row in published["rows"]],
+        "engine": [row.get("engine", "stock") for _, row in measured],
+        "by": [ways[row.get("executor", "processes")] for _, row in measured],
     }
     shown_names = [name for name, values in optional.items() if len(set(values)) > 1]
     names = ["batch", *shown_names, "processes", "answers/s", "against one"]
     rows = ["| " + " | ".join([*names, "s before", "s answering", "s after", "other answers"]) + " |"]
     rows.append("|" + " ---: |" * (len(names) + 4))
     alone: dict[tuple[Any, ...], float] = {}
-    for place, row in enumerate(published["rows"]):
-        told = [values[place] for values in optional.values()]
+    for place, (number, row) in enumerate(measured):
+        group = [values[place] for values in optional.values()]
         # The first of a group is the one process that the others of it are held against.
-        one = alone.setdefault((row["batch_size"], *told), row["answers_per_s"])
+        one = alone.setdefault((number, row["batch_size"], *group), row["answers_per_s"])
         spent = [f"{row[f'{part}_s']:.1f}" for part in ("starting", "answering", "ending")]
         shown = [f"{row['batch_size']}", *(optional[name][place] for name in shown_names), f"{row['processes']}"]
         shown += [f"{row['answers_per_s']:.1f}", f"{row['answers_per_s'] / one:.2f}", *spent]
@@ -227,7 +229,7 @@ def engines(published: Figures, many: Figures) -> list[str]:
 
 def quantization(published: Figures) -> list[str]:
     """Return what quantized weights weigh, and how right the bundled model is with them."""
-    rows = ["| weights | layers, MB | cell | right, % | beside full precision, points | other answers |"]
+    rows = ["| weights | layers, MB | cell | right, % | against full precision, points | other answers |"]
     rows.append("| --- | ---: | --- | ---: | ---: | ---: |")
     for row in published["rows"]:
         right, apart = row["accuracy"], row["difference"]

@@ -324,8 +324,9 @@ TABLES = {
     "two_gpus_provenance": lambda: clock_tables.provenance(_published("two_gpus")),
     "scale": lambda: scale_tables.scale(_published("scale")),
     "scale_provenance": lambda: clock_tables.provenance(_published("scale")),
-    "two_gpus_engines": lambda: clock_tables.processes(_published("two_gpus_engines")),
+    "two_gpus_engines": lambda: clock_tables.processes(_published("two_gpus_engines"), _published("two_gpus_compiled")),
     "two_gpus_engines_provenance": lambda: clock_tables.provenance(_published("two_gpus_engines")),
+    "two_gpus_compiled_provenance": lambda: clock_tables.provenance(_published("two_gpus_compiled")),
     "gpu_hours": lambda: scale_tables.gpu_hours(_published("speed"), _published("two_gpus_engines")),
     "kills": lambda: trust_tables.kills(_published("kills")),
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
@@ -343,6 +344,8 @@ TABLES = {
     "speed_in_short": lambda: speed_tables.speed_in_short(_published("speed")),
     "speed_fp8": lambda: speed_tables.speed(_published("speed_fp8")),
     "speed_fp8_provenance": lambda: clock_tables.provenance(_published("speed_fp8")),
+    "speed_parts": lambda: speed_tables.speed(_published("speed_parts")),
+    "speed_parts_provenance": lambda: clock_tables.provenance(_published("speed_parts")),
     "speed_families": lambda: speed_tables.speed_of_shapes(map(_published, _SHAPES)),
     "speed_images": lambda: speed_tables.speed_of_shapes(map(_published, _REAL)),
     "speed_images_provenance": lambda: clock_tables.provenance(_published(_REAL[0])),
@@ -352,6 +355,8 @@ TABLES = {
     "speed_provenance": lambda: clock_tables.provenance(_published("speed")),
     "selection": lambda: clock_tables.selection(_published("selection")),
     "selection_provenance": lambda: clock_tables.provenance(_published("selection")),
+    "selection_captured": lambda: clock_tables.selection(_published("selection_captured")),
+    "selection_captured_provenance": lambda: clock_tables.provenance(_published("selection_captured")),
 }
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 

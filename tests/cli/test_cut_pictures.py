@@ -121,5 +121,5 @@ def test_a_picture_is_never_written_over(folder, tmp_path, monkeypatch, capsys, 
 def test_a_report_is_not_written_over_its_run(swept, capsys):
     before = (swept / "cut" / "samples.jsonl").read_bytes()
     assert main(["report", str(swept / "cut"), "--output", str(swept / "cut" / "samples.jsonl")]) == 2
-    assert "is no page" in capsys.readouterr().err
+    assert "is not a report page" in capsys.readouterr().err
     assert (swept / "cut" / "samples.jsonl").read_bytes() == before

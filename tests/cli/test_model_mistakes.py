@@ -153,7 +153,7 @@ def test_a_hub_id_that_is_not_here_is_one_line(
     use_hub_cache(tmp_path, monkeypatch)
     told = _refused(command("llava-hf/llava-1.5-7b-hf", tmp_path), capsys)
     assert "'llava-hf/llava-1.5-7b-hf'" in told
-    assert "not in the local cache, with no hub to be reached" in told
+    assert "not a hub id in the local cache; the hub cannot be reached" in told
 
 
 @pytest.mark.parametrize("command", [_generate, _sweep])

@@ -72,7 +72,7 @@ def test_an_empty_output_is_not_the_current_folder(model, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     for option in ("--output", "--include-path"):
         assert sweep(model, tmp_path / "run", option, "") == 2
-        assert f"argument {option}: '' is no path" in capsys.readouterr().err
+        assert f"argument {option}: '' is not a path" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

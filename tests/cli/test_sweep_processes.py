@@ -89,7 +89,7 @@ def test_a_killed_rank_ends_all_without_a_launcher_too_and_rank_0_says_how_to_go
     assert codes[1] in (0, 2), "rank 1 may have finished before"
     assert codes[2] == -signal.SIGKILL
     told = server.written("stderr")
-    assert "process 2 of 0 to 2 did not finish: it is gone" in told[0]
+    assert "process 2 of 0 to 2 did not finish: it ended without a message" in told[0]
     assert "to continue, with any number of processes: torchrun --nproc-per-node 3 -m adallava sweep --model" in told[0]
     assert told[1:] == ["", ""]
     kept = answers_of(folder, 1) + answers_of(folder, 2) + num_answers(folder)
@@ -242,7 +242,7 @@ def test_a_leader_that_tells_of_another_is_not_made_to_tell_again_by_the_launche
     command = [sys.executable, "-c", _ENDED_ON_TOP_OF_ITS_OWN_ERROR, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("process 1 did not finish; every answer so far is kept; to go on")
+    assert line.startswith("process 1 did not finish; every answer so far is kept; to continue")
     assert done.returncode == 0
 
 
@@ -262,7 +262,7 @@ def test_torchrun_whose_rank_0_is_killed_late_says_how_to_go_on(arguments, alone
     os.kill(rank_of_torchrun(launched.pid, 0), signal.SIGKILL)
     _, told = launched.communicate(timeout=120)
     assert launched.returncode != 0
-    assert told.count("process 0 is gone; every answer so far is kept; to go on") == 1
+    assert told.count("process 0 is gone; every answer so far is kept; to continue") == 1
     pipe.unlink()
     done = subprocess.run(command, capture_output=True, text=True, env=TORCHRUN, timeout=300, check=False)
     assert "2 of 7 samples failed" in done.stdout

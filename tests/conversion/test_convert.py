@@ -349,6 +349,6 @@ def test_a_command_says_what_is_wrong_in_one_line(
 ) -> None:
     command = ["convert", str(original), "--vision-tower"]
     assert main([*command, str(original), "--output", str(tmp_path / "x")]) == 2
-    assert "is no CLIP checkpoint" in capsys.readouterr().err
+    assert "is not a CLIP checkpoint" in capsys.readouterr().err
     assert main([*command, str(original), "--output", str(converted)]) == 2
     assert "is not an empty folder: give a new one" in capsys.readouterr().err

@@ -120,10 +120,10 @@ def test_words_of_visitors_are_text(served: ServedModel, files: Files) -> None:
     ("asked", "said"),
     [
         ({"question": "  "}, "the question is empty"),
-        ({"question": "half \ud800 a pair"}, "characters that are no text"),
+        ({"question": "half \ud800 a pair"}, "characters that are not text"),
         ({"question": "what " * 2000}, "shorten"),
-        ({"percent": 0}, "token budget 0.0 is out of range"),
-        ({"percent": float("nan")}, "token budget nan is out of range"),
+        ({"percent": 0}, "token budget 0% is out of range"),
+        ({"percent": float("nan")}, "token budget nan% is out of range"),
         ({"method": "nobody"}, "there is no method &#x27;nobody&#x27; here: choose one of"),
     ],
 )

@@ -72,5 +72,5 @@ def test_features_that_are_no_grid_run_full_as_stock_does_and_no_method(tower: s
     assert torch.equal(ours.sequences, full.base.generate(**inputs, max_new_tokens=3, do_sample=False))
     assert [record.num_vision_tokens for record in ours.records] == [count, count]
     for method in ("uniform", "fastv"):
-        with pytest.raises(UnsupportedModeError, match=f"select_strategy='{strategy}'.*'full' alone runs"):
+        with pytest.raises(UnsupportedModeError, match=f"select_strategy='{strategy}'.*only method 'full' runs"):
             full.with_method(method)

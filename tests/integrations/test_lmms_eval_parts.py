@@ -110,7 +110,7 @@ def test_pictures_come_first_in_one_question_and_keep_their_order():
     ("content", "message"),
     [
         ([{"type": "video", "url": "a.mp4"}, {"type": "text", "text": "?"}], "a message holds video"),
-        ([{"type": "text", "text": "left:"}, picture(1), {"type": "text", "text": "?"}], "takes a chat template"),
+        ([{"type": "text", "text": "left:"}, picture(1), {"type": "text", "text": "?"}], "needs a chat template"),
         ([{"type": "image", "url": b"bytes"}, {"type": "text", "text": "?"}], "given as bytes"),
         ([{"type": "image", "url": "/nowhere.png"}, {"type": "text", "text": "?"}], "/nowhere.png cannot be read"),
     ],

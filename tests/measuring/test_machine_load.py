@@ -102,4 +102,4 @@ def test_times_that_spread_too_wide_are_said_and_one_odd_cell_is_not() -> None:
 
     assert spread_out({0}) == ""
     number = len(results.cells)
-    assert f"those of {number} of {number} cells spread over more than 20 %" in spread_out(set(range(number)))
+    assert f"times of {number} of {number} cells spread over more than 20 %" in spread_out(set(range(number)))

@@ -73,8 +73,8 @@ def planning_line(samples: int, tests: int, pictures: int | None = None) -> str:
         of_pictures = least_detectable(pictures, USUAL_DISCORDANCE, critical)
         alike = f"; if they are right or wrong together, {_found_words(of_pictures)}"
     return (
-        f"with {samples:,} samples{about} and {planned} {_found_words(of_samples)} (power {POWER:.0%}, {condition} two "
-        f"cells differ on {differing:.0%} of them{alike}); 1, 2 and 3 points need {needed}"
+        f"with {samples:,} samples{about} and {planned}, {_found_words(of_samples)} (power {POWER:.0%}, {condition} "
+        f"two cells differ on {differing:.0%} of them{alike}); 1, 2 and 3 points need {needed}"
     )
 
 

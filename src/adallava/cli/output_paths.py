@@ -26,7 +26,7 @@ def check_output_image(output: Path, images: Sequence[Path], method: str) -> Non
     is_strip = output.suffix.lower() in PICTURE_SUFFIXES
     if output.exists() and not (output.is_file() if is_strip else output.is_dir()):
         raise InputError(
-            f"--output-image {output} is there and is no {'file' if is_strip else 'folder'}: name a folder, or a file "
+            f"--output-image {output} exists and is not a {'file' if is_strip else 'folder'}: name a folder, or a file "
             f"that ends in {', '.join(sorted(PICTURE_SUFFIXES))}"
         )
     named_alike = [path for path in images if path.name.startswith(f"{images[0].stem}.{method}@")]

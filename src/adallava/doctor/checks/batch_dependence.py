@@ -75,7 +75,9 @@ def check_batch_dependence(file: AnswerFile) -> Observation:
     largest = max((len(rows) for cell in file.cells for rows in batches(cell)), default=1)
     if largest == 1:
         return not_visible("every batch held one sample: run with --batch-size above 1 to see it")
-    return passed(f"batches of up to {largest}: scores do not follow the place in the batch, selections are per sample")
+    return passed(
+        f"batches of up to {largest}: scores do not depend on the place in the batch, selections are per sample"
+    )
 
 
 def _runs_of_one_cell(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]:
@@ -95,7 +97,7 @@ def _differing(first: AnswerCell, second: AnswerCell) -> tuple[list[str], list[s
     if len(ids) <= _OTHER_SHARE * len(shared):
         return [], []
     count = percent(len(ids), len(shared))
-    line = f"{first.label} and {second.label} were asked for the same, yet {count} answers differ"
+    line = f"{first.label} and {second.label} have the same settings, yet {count} answers differ"
     return [line], [f"{sample_id} in {second.label}" for sample_id in ids]
 
 

@@ -48,7 +48,7 @@ def check_budget_applied(file: AnswerFile) -> Observation:
     if evidence:
         return found("harness-bug", evidence, examples)
     shown = ", ".join(f"{c.label} {c.answered[0].tokens_at_end}" for c in file.cells[:6] if c.answered)
-    return passed(f"K kept is K asked in every answer, by the method asked for ({shown})")
+    return passed(f"every answer kept the K asked for, by the method asked for ({shown})")
 
 
 def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, Sightings]]:
