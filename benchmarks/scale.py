@@ -71,7 +71,8 @@ def run_phase(name: str, folder: Path) -> None:
     from adallava.analysis.summary import summarise
     from adallava.cli.main import main
     from adallava.records.cells import plan_cells
-    from adallava.records.journal import Journal, locked_folder, read_done, read_run
+    from adallava.records.journal import Journal, locked_folder, read_done
+    from adallava.records.read import read_run
 
     run = read_run(folder)
     assert run is not None
@@ -101,7 +102,8 @@ def run_phase(name: str, folder: Path) -> None:
 
 def write_batches(folder: Path) -> None:
     """Append answers as a leader does that is given them batch by batch: each batch is on disk before the next."""
-    from adallava.records.journal import AnswerLine, Journal, locked_folder, read_run
+    from adallava.records.journal import AnswerLine, Journal, locked_folder
+    from adallava.records.read import read_run
 
     run, other = read_run(folder), folder.with_name("written")
     assert run is not None

@@ -23,11 +23,10 @@ from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput
 from adallava.processors.stock_processor import (
     AdaLlavaProcessor,
     build_prompt,
-    check_pixels,
     folder_or_id_of,
     given_processor,
-    make_inputs,
     prepare_picture,
+    sound_inputs,
 )
 from adallava.records import FULL_METHOD
 from adallava.registry import load_selector_class
@@ -194,9 +193,7 @@ class AdaLlava(ModelCalls):
         opened = [prepare_picture(self.processor, as_rgb(image)) for image in _listed(images)]
         rows = max(map(_num_rows, (token_budget, latency)))
         prompts = [build_prompt(self.processor, question, len(opened))] * rows
-        inputs = make_inputs(self.processor, opened * rows or None, prompts)
-        if opened:
-            check_pixels(inputs["pixel_values"])
+        inputs = sound_inputs(self.processor, opened * rows, prompts)
         return self.generate(**inputs, token_budget=token_budget, latency=latency, **options)
 
     def with_method(

@@ -8,7 +8,7 @@ from PIL import Image
 
 from adallava.cli.main import main
 from adallava.records import SampleRecord
-from adallava.records.journal import read_run
+from adallava.records.read import read_run
 
 
 @pytest.fixture

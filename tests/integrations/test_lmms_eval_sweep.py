@@ -17,8 +17,7 @@ from adallava.cli.main import main
 from adallava.doctor import diagnose_run
 from adallava.integrations.lmms_eval.lmms_task import load_lmms_task
 from adallava.records import Results, SampleRecord, TaskFigures
-from adallava.records.journal import read_run
-from adallava.records.read import read_samples
+from adallava.records.read import read_run, read_samples
 from adallava.tasks.vqa_accuracy import lmms_vqa_accuracy
 
 pytestmark = pytest.mark.lmms

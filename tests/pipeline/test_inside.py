@@ -380,13 +380,13 @@ def test_a_plan_by_hand() -> None:
     plan = plan_drops(FastVSelector(), layout, 4)
     (drop,) = plan.drops
     assert (drop.layer, drop.scored_by) == (2, 1)
-    before = Standing.of(plan.stages[0].layout, torch.tensor([[0, 1, 2, 3]] * 2), plan)
+    before = Standing.of(plan.layouts[0], torch.tensor([[0, 1, 2, 3]] * 2), plan)
     assert before.vision.tolist() == [[2, 3, 4, 5], [2, 3, 4, 5]]
     assert before.text.tolist() == [[6, 7], [6, 7]]
     # What is left stands on the right, as in any batch that is padded on the left; one token of the second image is.
-    after = Standing.of(plan.stages[1].layout, torch.tensor([[1, 3], [2, 0]]), plan)
+    after = Standing.of(plan.layouts[1], torch.tensor([[1, 3], [2, 0]]), plan)
     assert after.sources(before).tolist() == [[0, 1, 3, 5, 6, 7], [0, 0, 0, 4, 6, 7]]
     assert after.vision.tolist() == [[2, 3], [3, 3]]
     assert after.text.tolist() == [[4, 5], [4, 5]]
-    assert plan.stages[1].layout.mask.tolist() == [[1] * 6, [0, 0, 0, 1, 1, 1]]
+    assert plan.layouts[1].mask.tolist() == [[1] * 6, [0, 0, 0, 1, 1, 1]]
     assert plan.tokens_by_layer == ((4, 4, 2, 2), (4, 4, 1, 1))

@@ -10,11 +10,10 @@ from adallava.doctor import load_answers
 from adallava.errors import RunFolderError
 from adallava.records import read
 from adallava.records.durable import make_folder, write_atomically
-from adallava.records.journal import locked_folder, read_done, read_timings
-from adallava.records.journal import read_run as read_own_run
+from adallava.records.journal import find_run, locked_folder, read_done, read_timings
 
 READERS = {
-    "run.json": (read.read_run, read_own_run),
+    "run.json": (read.read_run, find_run),
     "results.json": (read.read_results, load_answers),
     "samples.jsonl": (lambda folder: list(read.read_samples(folder)), read_done, load_answers),
     "timings.jsonl": (read_timings,),

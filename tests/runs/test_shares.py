@@ -51,7 +51,7 @@ def test_a_rank_that_begins_while_the_leader_looks_is_not_taken_for_dead(tmp_pat
         monkeypatch.setattr(shares, "is_locked", begin_behind(is_locked))
         monkeypatch.setattr(shares, "read_standing", begin_behind(read_standing))
         assert not lead.look(silent)
-        assert read_standing(tmp_path, 1) == shares.Standing(), "it has begun"
+        assert read_standing(tmp_path, 1) == shares.RankStanding(), "it has begun"
         assert not lead.look(silent)
 
 

@@ -19,7 +19,7 @@ from .arguments import (
     path_argument,
     whole_number,
 )
-from .shared_options import add_method_option, add_placement, add_quantization, add_scheduler_option
+from .shared_options import add_adapter, add_method_option, add_placement, add_quantization, add_scheduler_option
 from .streams import say
 
 if TYPE_CHECKING:
@@ -85,13 +85,7 @@ def _add_model(group: Any) -> None:
         help="random weights in published shapes instead: llava-1.5-7b, llava-1.5-13b, qwen2.5-vl-7b, qwen3-vl-8b, toy "
         "(default: none)",
     )
-    add_list_argument(
-        group,
-        "--adapter",
-        metavar="NAME=PATH",
-        default=[],
-        help="adapters of learned methods and schedulers (default: adapters/NAME in the model's folder)",
-    )
+    add_adapter(group, "learned methods and schedulers")
     add_placement(group)
     add_quantization(group)
 

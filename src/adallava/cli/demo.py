@@ -8,8 +8,8 @@ from typing import Any
 
 from adallava.errors import InputError
 
-from .arguments import add_list_argument, parse_method_paths, whole_number
-from .shared_options import add_engine, add_model, add_pad_to_square, add_placement, add_quantization
+from .arguments import parse_method_paths, whole_number
+from .shared_options import add_adapter, add_engine, add_model, add_pad_to_square, add_placement, add_quantization
 from .streams import say
 
 _DESCRIPTION = """\
@@ -40,13 +40,7 @@ def add_parser(subparsers: Any) -> None:
     )
     group = parser.add_argument_group("the model")
     add_model(group)
-    add_list_argument(
-        group,
-        "--adapter",
-        metavar="NAME=DIR",
-        default=[],
-        help="adapters of learned methods and schedulers (default: adapters/NAME in the model's folder)",
-    )
+    add_adapter(group, "learned methods and schedulers")
     group.add_argument("--max-new-tokens", type=whole_number, default=32, help="of each answer (default: %(default)s)")
     add_pad_to_square(group)
     add_placement(group)

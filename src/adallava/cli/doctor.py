@@ -15,7 +15,7 @@ from .arguments import (
     path_argument,
     whole_number,
 )
-from .shared_options import add_engine, add_method_option, add_placement, add_quantization
+from .shared_options import add_adapter, add_engine, add_method_option, add_placement, add_quantization
 from .streams import say, say_json
 
 if TYPE_CHECKING:
@@ -105,13 +105,7 @@ def _add_live(group: Any) -> None:
         default=["0.5", "0.25", "0.1"],
         help="budgets to check besides the full one (default: 0.5,0.25,0.1)",
     )
-    add_list_argument(
-        group,
-        "--adapter",
-        metavar="METHOD=PATH",
-        default=[],
-        help="adapters of learned methods (default: adapters/METHOD in the model's folder)",
-    )
+    add_adapter(group)
     group.add_argument("--num-samples", type=whole_number, default=6, help="images to ask about (default: %(default)s)")
     add_placement(group)
     add_engine(group)

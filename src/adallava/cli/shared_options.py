@@ -86,6 +86,17 @@ def add_pad_to_square(group: Any) -> None:
         )
 
 
+def add_adapter(group: Any, of: str = "learned methods") -> None:
+    """Add `--adapter`, read by `parse_method_paths`."""
+    add_list_argument(
+        group,
+        "--adapter",
+        metavar="METHOD=PATH",
+        default=[],
+        help=f"adapters of {of} (default: adapters/NAME in the model's folder)",
+    )
+
+
 def add_method_option(group: Any, example: str = "") -> None:
     """Add `--method-option`, with one of them in its help."""
     such = f", such as {example}" if example else ""

@@ -21,6 +21,7 @@ from .arguments import (
     whole_number,
 )
 from .shared_options import (
+    add_adapter,
     add_allow_outside,
     add_columns,
     add_engine,
@@ -155,16 +156,7 @@ def _add_methods(group: Any) -> None:
         default=_DEFAULT_BUDGETS,
         help=f"shares (0.25, 25%%) or numbers (64) of vision tokens (default: {','.join(_DEFAULT_BUDGETS)})",
     )
-    add_list_argument(
-        group,
-        "--adapter",
-        metavar="METHOD=PATH",
-        default=[],
-        help=(
-            "adapters of learned methods, and of learned or searched schedulers (default: adapters/NAME in the "
-            "model's folder)"
-        ),
-    )
+    add_adapter(group, "learned methods, and of learned or searched schedulers")
 
 
 def _add_layers(group: Any) -> None:

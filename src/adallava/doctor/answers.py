@@ -227,6 +227,14 @@ class AnswerCell:
         times = Counter((answer.sample_id, answer.draw) for answer in self.answers)
         return frozenset(key for key, count in times.items() if count > 1)
 
+    def repeated_responses(self, answers: Iterable[Answer]) -> dict[tuple[str, int], set[str]]:
+        """Return the different responses among some of the cell's answers to each sample and draw in `repeated`."""
+        responses: dict[tuple[str, int], set[str]] = defaultdict(set)
+        for answer in answers if self.repeated else ():
+            if (answer.sample_id, answer.draw) in self.repeated:
+                responses[answer.sample_id, answer.draw].add(answer.response)
+        return responses
+
 
 class _Answered(Sequence[Answer]):
     """Those of a sequence that did not fail, read again each time."""

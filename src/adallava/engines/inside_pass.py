@@ -36,8 +36,8 @@ from adallava.pipeline.program import LLMRun
 
 
 @dataclass(frozen=True)
-class Stages:
-    """The stages of one call, as a graph's key.
+class DropStages:
+    """The stages between a call's drops, as a graph's key.
 
     Attributes:
         starts: the first layer of each.
@@ -52,14 +52,14 @@ class Stages:
         return bisect_right(self.starts, layer) - 1
 
 
-def stages_of(inside: PreparedInside, *, compact: bool) -> Stages:
+def stages_of(inside: PreparedInside, *, compact: bool) -> DropStages:
     """Return the stages of a call."""
-    return Stages((0, *(drop.layer for drop in inside.plan.drops)), compact)
+    return DropStages((0, *(drop.layer for drop in inside.plan.drops)), compact)
 
 
 def refusal_inside(inside: PreparedInside) -> str | None:
     """Return why a call's drops cannot be run, in words; None if they can."""
-    if len(inside.plan.stages) > MOST_STAGES:
+    if len(inside.plan.layouts) > MOST_STAGES:
         return f"method {inside.selector.name!r} drops tokens {len(inside.plan.drops)} times"
     return None
 
@@ -85,7 +85,7 @@ def prefill_inside(
     of_text = batch.position_ids if batch.position_ids.dim() == 2 else batch.position_ids[0]
     positions = batch.position_ids if stack.position_rows == 1 else batch.position_ids[-stack.position_rows :]
     tables = stack.rotary(states, positions)
-    mask = run.inside.drops.mask(0, states, run.inside.plan.stages[0].layout.padding_mask)
+    mask = run.inside.drops.mask(0, states, run.inside.plan.layouts[0].padding_mask)
     inputs = LayerInputs(mask, tables, of_text, None)
     program = replace(run.program, masks=None, skips=None)
     steps = tuple(map(LayerStep, range(len(stack.layers) if layers is None else layers.prefix_layers)))
@@ -106,7 +106,7 @@ def prefill_inside(
     return steps
 
 
-def decode_inside(stack: Stack, seat: Seat, stages: Stages, segment: Segment, *, pick: Pick) -> None:
+def decode_inside(stack: Stack, seat: Seat, stages: DropStages, segment: Segment, *, pick: Pick) -> None:
     """Run part of a pass over the newest token of each row; see `layer_pass.decode`."""
     states, tables = enter_or_take_up(stack, seat, segment)
     written = torch.arange(seat.capacity, device=seat.slot.device) <= seat.slot
@@ -148,10 +148,10 @@ def _place(seat: Seat, inside: PreparedInside, columns: int, mode: DecodeMode) -
     """Make a seat ready: what may be read in each stage, and where answers begin."""
     device = seat.token.device
     places = torch.arange(seat.capacity, device=device)
-    for number, stage in enumerate(inside.plan.stages):
-        length = stage.layout.attention_mask.shape[1]
+    for number, layout in enumerate(inside.plan.layouts):
+        length = layout.attention_mask.shape[1]
         seat.stage_readable[number].copy_((places >= columns).expand(seat.batch_size, -1))
-        seat.stage_readable[number, :, :length].copy_(stage.layout.attention_mask.bool())
+        seat.stage_readable[number, :, :length].copy_(layout.attention_mask.bool())
     seat.keys.zero_()
     seat.values.zero_()
     last = inside.prepared.batch.position_ids[..., -1:]

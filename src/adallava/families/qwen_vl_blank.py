@@ -42,37 +42,10 @@ def blank_config(shape: BlankShape, vocab_size: int, token_ids: Mapping[str, int
             f"{shape.vision_heads} values: a token is of 2 x 2 patches, and heads turn by rows and columns; give an "
             "even number of pixels, and widths of which each head has a multiple of 4"
         )
+    sections = [head_width // 2 - 2 * rows, rows, rows]
     return Qwen2_5_VLConfig(
-        vision_config={
-            "depth": shape.vision_layers,
-            "hidden_size": shape.vision_width,
-            "intermediate_size": shape.vision_mlp_width,
-            "num_heads": shape.vision_heads,
-            "out_hidden_size": shape.llm_width,
-            "in_channels": 3,
-            "patch_size": shape.patch_px // _MERGE,
-            "spatial_merge_size": _MERGE,
-            "temporal_patch_size": 2,
-            "window_size": _WINDOW_TOKENS * shape.patch_px,
-            "fullatt_block_indexes": list(range(min(1, shape.vision_layers - 1), shape.vision_layers)),
-        },
-        text_config={
-            "vocab_size": vocab_size,
-            "hidden_size": shape.llm_width,
-            "intermediate_size": shape.llm_mlp_width,
-            "num_hidden_layers": shape.llm_layers,
-            "num_attention_heads": shape.llm_heads,
-            "num_key_value_heads": shape.llm_kv_heads,
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": False,
-            "bos_token_id": None,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": _ROPE_THETA,
-                "mrope_section": [head_width // 2 - 2 * rows, rows, rows],
-            },
-            **ids,
-        },
+        vision_config=_vision_config(shape),
+        text_config={**_text_config(shape, vocab_size, sections), **ids},
         image_token_id=token_ids["image_token"],
         video_token_id=token_ids["video_token"],
         vision_start_token_id=token_ids["vision_bos_token"],
@@ -80,6 +53,38 @@ def blank_config(shape: BlankShape, vocab_size: int, token_ids: Mapping[str, int
         tie_word_embeddings=False,
         **ids,
     )
+
+
+def _vision_config(shape: BlankShape) -> dict[str, Any]:
+    return {
+        "depth": shape.vision_layers,
+        "hidden_size": shape.vision_width,
+        "intermediate_size": shape.vision_mlp_width,
+        "num_heads": shape.vision_heads,
+        "out_hidden_size": shape.llm_width,
+        "in_channels": 3,
+        "patch_size": shape.patch_px // _MERGE,
+        "spatial_merge_size": _MERGE,
+        "temporal_patch_size": 2,
+        "window_size": _WINDOW_TOKENS * shape.patch_px,
+        "fullatt_block_indexes": list(range(min(1, shape.vision_layers - 1), shape.vision_layers)),
+    }
+
+
+def _text_config(shape: BlankShape, vocab_size: int, sections: list[int]) -> dict[str, Any]:
+    """Return the LLM's settings; `sections` are the pairs of a head that count frames, rows and columns."""
+    return {
+        "vocab_size": vocab_size,
+        "hidden_size": shape.llm_width,
+        "intermediate_size": shape.llm_mlp_width,
+        "num_hidden_layers": shape.llm_layers,
+        "num_attention_heads": shape.llm_heads,
+        "num_key_value_heads": shape.llm_kv_heads,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "rope_parameters": {"rope_type": "default", "rope_theta": _ROPE_THETA, "mrope_section": sections},
+    }
 
 
 def blank_model(shape: BlankShape, vocab_size: int, token_ids: Mapping[str, int], ids: dict[str, int]) -> Any:

@@ -45,6 +45,20 @@ class Request:
     inserted: Inserted | None = None
     pad_token_id: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse positions that mean nothing, and a wrong number of latencies.
+
+        Raises:
+            InputError: naming the value.
+            BudgetError: naming both numbers.
+        """
+        if len(self.latencies) != len(self.input_ids):
+            raise BudgetError(
+                f"{len(self.latencies)} latencies for a batch of {len(self.input_ids)} samples: give one, or one each"
+            )
+        if self.positions not in ("original", "compact"):
+            raise InputError(f"positions={self.positions!r} is neither 'original' nor 'compact'")
+
     @classmethod
     def parse(
         cls,
@@ -100,20 +114,6 @@ class Request:
     def skips_layers(self, num_layers: int) -> bool:
         """Return whether some sample asks for less than the whole LLM."""
         return not run_everything(self.latencies, num_layers)
-
-    def __post_init__(self) -> None:
-        """Refuse positions that mean nothing, and a wrong number of latencies.
-
-        Raises:
-            InputError: naming the value.
-            BudgetError: naming both numbers.
-        """
-        if len(self.latencies) != len(self.input_ids):
-            raise BudgetError(
-                f"{len(self.latencies)} latencies for a batch of {len(self.input_ids)} samples: give one, or one each"
-            )
-        if self.positions not in ("original", "compact"):
-            raise InputError(f"positions={self.positions!r} is neither 'original' nor 'compact'")
 
 
 def _padding_id(input_ids: Tensor, attention_mask: Tensor | None) -> int | None:

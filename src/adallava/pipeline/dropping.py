@@ -1,4 +1,4 @@
-"""Carries out a plan of drops while stock `generate` or `forward` runs: the state of one call, thrown away with it."""
+"""Carries out a plan of drops while the LLM runs: the state of one call, thrown away with it."""
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from adallava.families.family_contract import DecoderLayers, RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.families.transformers_internals import holds_layer
 from adallava.pipeline.checked import check_merging, check_selection
-from adallava.pipeline.drops import DropPlan, Stage
+from adallava.pipeline.drops import DropPlan
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.pack import merge_embeds
 from adallava.pipeline.reading_ahead import keep_reading_ahead
@@ -86,7 +86,7 @@ class LayerDrops:
         self._recount = recount
         self._reads_ahead = reads_ahead
         self._drops = {drop.layer: number for number, drop in enumerate(plan.drops)}
-        first = plan.stages[0].layout
+        first = plan.layouts[0]
         num_images, num_tokens = len(first.keep_counts), max(first.keep_counts, default=0)
         self._patches = torch.arange(num_tokens, device=inputs_embeds.device).expand(num_images, -1)
         self._scores: Tensor | None = None
@@ -124,7 +124,7 @@ class LayerDrops:
 
     def selection(self) -> Selection | None:
         """Return what is left after the last drop, as patches of each image; None without images."""
-        counts = self._plan.stages[-1].layout.keep_counts
+        counts = self._plan.layouts[-1].keep_counts
         return Selection(self._patches, counts, scores=self._scores, within=self._within) if counts else None
 
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
@@ -212,14 +212,14 @@ class LayerDrops:
 
     def _drop(self, number: int, scored: "_Scored", hidden: Tensor) -> Tensor:
         """Return the hidden states that are left, and note where they come from."""
-        before, after = self._plan.stages[number], self._plan.stages[number + 1]
+        before, after = self._plan.layouts[number : number + 2]
         repeats = self._repeats(hidden)
         one_each = hidden[::repeats]
         vision = one_each[self._plan.sample_of_image.unsqueeze(1), self._standing.vision]
         states = None if scored.key_norms is None else self._states(scored.key_norms, one_each)
         selection = self._choose(scored.attention, vision, states, before, after)
         self._note(scored.attention, selection, before)
-        stood, self._standing = self._standing, Standing.of(after.layout, self._patches, self._plan)
+        stood, self._standing = self._standing, Standing.of(after, self._patches, self._plan)
         sources = self._standing.sources(stood)
         left = _taken(one_each, sources)
         if selection.merge_weights is not None:
@@ -257,19 +257,19 @@ class LayerDrops:
 
     @torch.no_grad()
     def _choose(
-        self, attention: Tensor, vision: Tensor, states: DropStates | None, before: Stage, after: Stage
+        self, attention: Tensor, vision: Tensor, states: DropStates | None, before: Layout, after: Layout
     ) -> Selection:
-        counts = after.layout.keep_counts
-        selection = self._selector.choose(DropInput(attention, vision, before.layout.keep_counts, counts, states))
-        selection = check_selection(self._selector.name, selection, counts, before.layout.keep_counts)
-        check_merging(self._selector, selection, before.layout.keep_counts)
+        counts = after.keep_counts
+        selection = self._selector.choose(DropInput(attention, vision, before.keep_counts, counts, states))
+        selection = check_selection(self._selector.name, selection, counts, before.keep_counts)
+        check_merging(self._selector, selection, before.keep_counts)
         if selection.within is not None:
             self._within = selection.within if self._within is None else self._within & selection.within
         return selection
 
-    def _note(self, attention: Tensor, selection: Selection, before: Stage) -> None:
+    def _note(self, attention: Tensor, selection: Selection, before: Layout) -> None:
         """Write down which patches are left, and each patch's score at the last drop it was looked at."""
-        counts = torch.tensor(before.layout.keep_counts, dtype=torch.int64).to(attention.device, non_blocking=True)
+        counts = torch.tensor(before.keep_counts, dtype=torch.int64).to(attention.device, non_blocking=True)
         present = torch.arange(attention.shape[1], device=attention.device) < counts.unsqueeze(1)
         if self._scores is None:
             self._scores = attention
@@ -307,7 +307,7 @@ class LayerDrops:
         return self._mask(stage, index, hidden, inputs), tables, position_ids
 
     def _mask(self, stage: int, index: int, hidden: Tensor, inputs: LayerInputs) -> Tensor | None:
-        padding = self._plan.stages[stage].layout.padding_mask
+        padding = self._plan.layouts[stage].padding_mask
         if padding is not None:
             padding = padding.repeat_interleave(self._repeats(hidden), dim=0)
         return self._decoder.mask(index, hidden, padding, inputs.cache)
@@ -318,7 +318,7 @@ class LayerDrops:
         """Return the mask of prompts some of whose tokens read others after them, as those that entered did."""
         repeats = self._repeats(hidden)
         before, after = (
-            self._plan.stages[number].layout.attention_mask.repeat_interleave(repeats, dim=0) for number in (0, stage)
+            self._plan.layouts[number].attention_mask.repeat_interleave(repeats, dim=0) for number in (0, stage)
         )
         entered = inputs.attention_mask
         own = self._decoder.mask(index, hidden, after, inputs.cache)
@@ -330,7 +330,7 @@ class LayerDrops:
 
     def _repeats(self, hidden: Tensor) -> int:
         """Return how many rows a sample has: beams, or returns."""
-        return len(hidden) // len(self._plan.stages[0].layout.prompts)
+        return len(hidden) // len(self._plan.layouts[0].prompts)
 
 
 def _taken(states: Tensor, sources: Tensor) -> Tensor:

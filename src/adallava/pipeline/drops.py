@@ -24,21 +24,6 @@ _Columns = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """The batch as the layers between two drops read it.
-
-    Attributes:
-        layout: where its tokens come from.
-    """
-
-    layout: Layout
-
-    def to(self, device: torch.device) -> "Stage":
-        """Return the same stage with its tensors on `device`."""
-        return replace(self, **_moved(self, device))
-
-
-@dataclass(frozen=True)
 class PlannedDrop:
     """From one stage to the next.
 
@@ -53,11 +38,11 @@ class PlannedDrop:
 
 @dataclass(frozen=True)
 class DropPlan:
-    """All that is known before the LLM runs.
+    """All that is known before the LLM runs. A stage is what the layers between two drops read.
 
     Attributes:
         num_layers: of the LLM.
-        stages: one more than there are drops.
+        layouts: of the batch as each stage reads it, one more than there are drops.
         drops: those that drop anything, layers ascending.
         text_columns: [I, T] int64, original columns of the question's tokens after each image, right-padded.
         text_mask: [I, T] bool, which of `text_columns` hold a token.
@@ -66,7 +51,7 @@ class DropPlan:
     """
 
     num_layers: int
-    stages: tuple[Stage, ...]
+    layouts: tuple[Layout, ...]
     drops: tuple[PlannedDrop, ...]
     text_columns: Tensor
     text_mask: Tensor
@@ -80,18 +65,21 @@ class DropPlan:
         widths = [after - before for before, after in pairwise(starts)]
         return tuple(
             tuple(
-                sum(stage.layout.prompts[sample].keep_counts)
-                for stage, width in zip(self.stages, widths, strict=True)
+                sum(layout.prompts[sample].keep_counts)
+                for layout, width in zip(self.layouts, widths, strict=True)
                 for _ in range(width)
             )
-            for sample in range(len(self.stages[0].layout.prompts))
+            for sample in range(len(self.layouts[0].prompts))
         )
 
     def to(self, device: torch.device) -> "DropPlan":
         """Return the same plan with its tensors on `device`."""
-        moved = _moved(self, device)
-        stages = tuple(stage.to(device) for stage in self.stages)
-        return replace(self, **moved, stages=stages)
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=True)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved, layouts=tuple(layout.to(device) for layout in self.layouts))
 
 
 def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> DropPlan:
@@ -125,11 +113,10 @@ def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> Drop
         if kept != counts[-1]:
             counts.append(kept)
             places.append((drops[0].layer, drops[0].scored_by))
-    layouts = [with_keep_counts(layout, image_counts) for image_counts in counts]
     texts = _texts_behind_images(layout)
     return DropPlan(
         num_layers=num_layers,
-        stages=tuple(map(Stage, layouts)),
+        layouts=tuple(with_keep_counts(layout, of_images) for of_images in counts),
         drops=tuple(PlannedDrop(layer, scored_by) for layer, scored_by in places),
         text_columns=_padded(texts),
         text_mask=_padded([np.ones_like(text) for text in texts]).bool(),
@@ -198,12 +185,3 @@ def _padded(rows: Sequence[_Columns]) -> Tensor:
     for index, row in enumerate(rows):
         padded[index, : len(row)] = row
     return torch.from_numpy(padded)
-
-
-def _moved(plan: Stage | DropPlan, device: torch.device) -> dict[str, Any]:
-    """Return the fields that hold tensors, with those on `device`."""
-    return {
-        field.name: value.to(device) if isinstance(value, Layout) else value.to(device, non_blocking=True)
-        for field in fields(plan)
-        if isinstance(value := getattr(plan, field.name), Tensor | Layout)
-    }

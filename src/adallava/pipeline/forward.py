@@ -60,7 +60,7 @@ def forward_inside(run: LLMRun, forward_kwargs: Mapping[str, Any]) -> ForwardOut
     """
     check_forward_arguments(forward_kwargs, inside_llm=True)
     assert run.inside is not None
-    last, labels = run.inside.plan.stages[-1].layout, run.request.labels
+    last, labels = run.inside.plan.layouts[-1], run.request.labels
     of_last = None if labels is None else compact_labels(last, labels.to(run.family.device))
     result, schedule = _run(run, of_last, forward_kwargs)
     _check(run.prepared.selector, run.inside.drops.selection(), last)
@@ -97,7 +97,7 @@ def _check_logits_to_keep(run: LLMRun, logits_to_keep: Any) -> None:
     Raises:
         UnsupportedModeError: naming the value.
     """
-    layout = run.prepared.layout if run.inside is None else run.inside.plan.stages[-1].layout
+    layout = run.prepared.layout if run.inside is None else run.inside.plan.layouts[-1]
     lengths = {prompt.length for prompt in layout.prompts}
     if isinstance(logits_to_keep, int) and logits_to_keep and len(lengths) > 1:
         raise UnsupportedModeError(
@@ -109,7 +109,7 @@ def _check_logits_to_keep(run: LLMRun, logits_to_keep: Any) -> None:
 
 def _batch_at_the_end(run: LLMRun, inside: PreparedInside) -> CompactBatch:
     """Return the tokens that the LLM's last layer read: what its logits belong to."""
-    selection, last, labels = inside.drops.selection(), inside.plan.stages[-1].layout, run.request.labels
+    selection, last, labels = inside.drops.selection(), inside.plan.layouts[-1], run.request.labels
     embeds = None
     if selection is not None:
         embeds = inside.drops.entered(run.prepared.batch.inputs_embeds, selection)

@@ -24,7 +24,7 @@ from adallava.pipeline.own_masks import OwnMasks
 from adallava.pipeline.skips import ScheduledLayers
 
 
-class LayerStep(Protocol):
+class ProgramStep(Protocol):
     """One thing that happens around layers."""
 
     def around(self, index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
@@ -83,7 +83,7 @@ class LayerProgram:
     skips: ScheduledLayers | None = None
 
     @property
-    def steps(self) -> tuple[LayerStep, ...]:
+    def steps(self) -> tuple[ProgramStep, ...]:
         """Those that there are; none where the stock model runs as it is."""
         steps = (self.drops, self.masks, self.additions, self.skips)
         return tuple(step for step in steps if step is not None)

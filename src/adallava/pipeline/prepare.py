@@ -194,7 +194,7 @@ def prepare(
     clock: StageClock | None = None,
     stages: Stages = PLAIN,
 ) -> Prepared:
-    """Run every stage before the LLM.
+    """Run every stage before the LLM, with a method that chooses there or none.
 
     Args:
         family: the model.
@@ -225,8 +225,12 @@ def prepare(
         "assemble",
         partial(assemble, family),
         replace(layout, prompts=()),  # Host's alone: all that is gathered from lies in the tables.
-        *(input_ids, chosen.embeds, chosen.selection.indices),
-        *(request.positions, request.labels, request.pad_token_id),
+        input_ids,
+        chosen.embeds,
+        chosen.selection.indices,
+        request.positions,
+        request.labels,
+        request.pad_token_id,
     )
     return Prepared(batch, layout, chosen.selection, selector, grids, runs, wholes, added=chosen.added)
 
@@ -257,7 +261,7 @@ def prepare_inside(
     clock: StageClock | None = None,
     stages: Stages = PLAIN,
 ) -> PreparedInside:
-    """Run every stage before the LLM.
+    """Run every stage before the LLM with all tokens, and plan where a method inside it drops them.
 
     Args:
         family: the model.
@@ -270,7 +274,7 @@ def prepare_inside(
     decoder = decoder_of(family)
     plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
     prepared = prepare(
-        family, None, plan.stages[0].layout, replace(request, labels=None), vision=vision, clock=clock, stages=stages
+        family, None, plan.layouts[0], replace(request, labels=None), vision=vision, clock=clock, stages=stages
     )
     recount = partial(compact_positions, family) if request.positions == "compact" else None
     drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount, reads_ahead=reads_ahead(family))

@@ -178,7 +178,7 @@ def _layout_at(run: LLMRun, units: Units) -> Layout:
             f"out: with a method inside the LLM, all drops must come before layer {units.prefix_layers}, the first "
             "after the prefix. Choose another method, or a scheduler with more prefix_layers"
         )
-    return run.inside.plan.stages[-1].layout
+    return run.inside.plan.layouts[-1]
 
 
 def _with_latency(run: LLMRun, latency: LatencyTokens) -> LLMRun:

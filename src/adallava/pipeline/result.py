@@ -53,8 +53,6 @@ class AdaLlavaOutput:
         num_steps: passes of the LLM that the batch took, the prefill among them; a search with beams goes on past its
             best answer.
         transformers_output: transformers' own result, for scores or logits that were asked for.
-        engine: that ran the LLM.
-        passed_over: why no engine before it in the order of preference did; empty if none was.
     """
 
     sequences: Tensor

@@ -1,4 +1,4 @@
-"""Carries out a schedule of the LLM's layers while stock `generate` or `forward` runs: the state of one call.
+"""Carries out a schedule of the LLM's layers while it runs: the state of one call.
 
     layer 5 of a batch of three, whole layers; samples 0 and 2 run it
 

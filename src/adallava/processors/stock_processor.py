@@ -136,6 +136,19 @@ def make_inputs(processor: Any, images: "Sequence[Image.Image] | None", prompts:
         ) from error
 
 
+def sound_inputs(processor: Any, images: "Sequence[Image.Image]", prompts: Sequence[str]) -> dict[str, Any]:
+    """Return the tensors of a batch, with or without pictures; see `make_inputs`.
+
+    Raises:
+        InputError: if some value of the pictures is no number; see `check_pixels`.
+        CheckpointError: if the processor's settings make it fail.
+    """
+    inputs = make_inputs(processor, images or None, prompts)
+    if images:
+        check_pixels(inputs["pixel_values"])
+    return inputs
+
+
 def _by_prompt(images: "Sequence[Image.Image]", counts: Sequence[int]) -> "list[Any]":
     """Return the images in a list for each prompt, which some processors insist on; all take it.
 

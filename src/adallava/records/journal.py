@@ -267,7 +267,7 @@ def read_timings(folder: Path) -> list[TimingRecord]:
     return [parse_line(path, number, line, TimingRecord) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
-def read_run(folder: Path) -> Run | None:
+def find_run(folder: Path) -> Run | None:
     """Return the folder's `run.json`, or None if it has none.
 
     Raises:
@@ -291,7 +291,7 @@ def _drop_unfinished(folder: Path) -> None:
 
 
 def _claim(folder: Path, run: Run, sha256_of_first: Callable[[int], str | None]) -> Run:
-    existing = read_run(folder)
+    existing = find_run(folder)
     if existing is None:
         if share_files(folder) or any((folder / name).exists() for name in (SAMPLES_FILE, TIMINGS_FILE, RESULTS_FILE)):
             raise RunFolderError(f"{folder} holds results without {RUN_FILE}: give another --output")

@@ -20,7 +20,7 @@ from adallava.pipeline.prompt_limit import (
 )
 from adallava.pipeline.stock_arguments import GENERATE_REFUSED
 from adallava.processors.picture_cuts import find_frames
-from adallava.processors.stock_processor import check_pixels, make_inputs, prepare_picture
+from adallava.processors.stock_processor import prepare_picture, sound_inputs
 from adallava.records.cells import CellPlan
 from adallava.records.picture_frames import Frame
 from adallava.runs.batches import describe_error
@@ -83,9 +83,8 @@ def prepare_question(
     prompt = build_prompt(processor, question, len(images))
     if limit is not None:
         check_prompt_text(processor.tokenizer, prompt, limit)
-    inputs = make_inputs(processor, images, [prompt])
+    inputs = sound_inputs(processor, images, [prompt])
     check_prompt_tokens(inputs["input_ids"].shape[1], limit)
-    check_pixels(inputs["pixel_values"])
     return OneQuestion(question, tuple(images), tuple(frames), inputs)
 
 

@@ -103,12 +103,7 @@ def _differing(first: AnswerCell, second: AnswerCell) -> tuple[list[str], list[s
 
 def _contradicting(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
     """Samples that one cell answered twice in one draw, differently."""
-    if not cell.repeated:
-        return
-    responses: dict[tuple[str, int], set[str]] = defaultdict(set)
-    for answer in cell.answered:
-        if (answer.sample_id, answer.draw) in cell.repeated:
-            responses[answer.sample_id, answer.draw].add(answer.response)
+    responses = cell.repeated_responses(cell.answered)
     twice = [key for key, texts in responses.items() if len(texts) > 1]
     if twice:
         texts = " and ".join(map(repr, sorted(responses[twice[0]])[:2]))

@@ -1,7 +1,7 @@
 """Additional checks: is every sample in every cell once, and does the summary follow from the samples?"""
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from statistics import fmean
@@ -50,11 +50,7 @@ def _missing(cell: AnswerCell, everything: set[str]) -> list[str]:
 
 def _repeated(cell: AnswerCell) -> list[str]:
     """Samples recorded twice alike in one draw; those answered differently are failure 6's."""
-    responses: dict[tuple[str, int], set[str]] = defaultdict(set)
-    if cell.repeated:
-        for answer in cell.answers:
-            if (answer.sample_id, answer.draw) in cell.repeated:
-                responses[answer.sample_id, answer.draw].add(answer.response)
+    responses = cell.repeated_responses(cell.answers)
     return list(dict.fromkeys(key[0] for key, texts in responses.items() if len(texts) == 1))
 
 

@@ -31,7 +31,7 @@ from adallava.model import AdaLlava
 from adallava.pipeline.decoding import decoding_of, generate_arguments, in_words, values_of_checkpoint
 from adallava.pipeline.result import AdaLlavaOutput
 from adallava.processors.picture_cuts import find_frames
-from adallava.processors.stock_processor import check_pixels, make_inputs
+from adallava.processors.stock_processor import sound_inputs
 from adallava.records import FULL_METHOD
 from adallava.records.cells import sample_seed
 from adallava.records.picture_frames import seen_share
@@ -221,11 +221,9 @@ class AdaLlavaLmms(lmms):  # type: ignore[misc]
     def _answer(self, requests: Sequence[Any]) -> list[Answered]:
         prompts = [self._read(request) for request in requests]
         images = [image for prompt in prompts for image in prompt.images]
-        inputs = make_inputs(self._model.processor, images or None, [prompt.text for prompt in prompts])
         settings, gen_kwargs = self._settings, requests[0].args[2]
         try:
-            if images:
-                check_pixels(inputs["pixel_values"])
+            inputs = sound_inputs(self._model.processor, images, [prompt.text for prompt in prompts])
             output = self._model.generate(
                 **{name: tensor.to(self.device) for name, tensor in inputs.items()},
                 **settings.cell.call(),

@@ -37,7 +37,7 @@ _BEGUN_FILE = ".begun"
 
 
 @dataclass(frozen=True)
-class Standing:
+class RankStanding:
     """What a rank says about itself.
 
     Attributes:
@@ -60,7 +60,7 @@ class Lead:
         """Prepare; the others begin on entering."""
         self._folder = folder
         self._ranks = ranks
-        self._seen = {rank: Standing() for rank in range(1, ranks.world_size)}
+        self._seen = {rank: RankStanding() for rank in range(1, ranks.world_size)}
 
     def __enter__(self) -> "Lead":
         """Let the others begin."""
@@ -131,7 +131,7 @@ class Share:
         self._folder = folder
         self._ranks = ranks
         self._rank = ranks.rank
-        self._standing = Standing()
+        self._standing = RankStanding()
         self._begun: IO[bytes] | None = None
         self._file: IO[bytes] | None = None
 
@@ -220,7 +220,7 @@ class Share:
         while self._leader_is_there():
             time.sleep(POLL_S)
 
-    def _say(self, standing: Standing) -> None:
+    def _say(self, standing: RankStanding) -> None:
         self._standing = standing
         _write_standing(self._folder, self._rank, standing)
 
@@ -231,15 +231,15 @@ def clear_standings(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_standing(folder: Path, rank: int) -> Standing | None:
+def read_standing(folder: Path, rank: int) -> RankStanding | None:
     """Return what a rank says about itself, None if it has not begun."""
     try:
-        return Standing(**json.loads(read_regular(_standing_file(folder, rank))))
+        return RankStanding(**json.loads(read_regular(_standing_file(folder, rank))))
     except FileNotFoundError:
         return None
 
 
-def _write_standing(folder: Path, rank: int, standing: Standing) -> None:
+def _write_standing(folder: Path, rank: int, standing: RankStanding) -> None:
     # Whole or not at all for a reader; after a power cut it is of no use.
     path = _standing_file(folder, rank)
     partial = path.with_name(path.name + ".partial")
