@@ -29,7 +29,10 @@ from adallava.registry import load_selector_class, selector_names
 NEW = {"max_new_tokens": 8, "eos_token_id": None, "pad_token_id": 0, "do_sample": False}
 BUDGETS = (0.1, 0.5, 1.0)
 PARTS = ("float32", "bfloat16", "many_requests")
-SCHEDULERS = ("first", "random", "spaced", "layers", "heads")
+SCHEDULERS: dict[str, dict[str, int]] = {
+    **{name: {} for name in ("first", "random", "spaced", "layers", "heads")},
+    "adallava-heads": {"rank": 2},
+}
 
 
 def methods(full: AdaLlava) -> Iterator[AdaLlava]:
@@ -54,9 +57,11 @@ def calls(full: AdaLlava) -> Iterator[tuple[str, AdaLlava, dict[str, Any]]]:
             asked = {"token_budget": budget if not isinstance(budget, tuple) else list(budget), "positions": positions}
             yield name, model, {**asked, "seed": [1, 2, 3]}
     kept = full.with_method("uniform")
-    for name, latency in itertools.product(SCHEDULERS, (0.75, [0.75, 1.0, 0.625])):
+    for (name, options), latency in itertools.product(SCHEDULERS.items(), (0.75, [0.75, 1.0, 0.625])):
         asked = {"token_budget": 0.25, "latency": latency, "seed": [1, 2, 3]}
-        yield f"{name}, {latency}", with_random_weights(kept, name), asked
+        yield f"{name}, {latency}", with_random_weights(kept, name, **options), asked
+        inside = with_random_weights(full.with_method("fastv"), name, **options)
+        yield f"{name}, {latency}, fastv", inside, {**asked, "positions": "compact"}
     for shaping in ({}, {"top_p": 0.7}, {"temperature": 1.5, "top_k": 20}):
         yield f"sampled, {shaping}", kept, {"token_budget": 0.25, "do_sample": True, **shaping}
 

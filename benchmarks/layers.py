@@ -56,9 +56,9 @@ def without_late_layers(model: AdaLlava, latency: float) -> AdaLlava:
     return AdaLlava(base, NoText())
 
 
-def with_random_weights(model: AdaLlava, name: str) -> AdaLlava:
+def with_random_weights(model: AdaLlava, name: str, **options: Any) -> AdaLlava:
     """Return the model with a scheduler; a learned one with random weights, so that samples differ."""
-    scheduler: Any = build_scheduler(name, decoder_of(model.family).shape)
+    scheduler: Any = build_scheduler(name, decoder_of(model.family).shape, **options)
     if isinstance(scheduler, nn.Module):
         for parameter in scheduler.parameters():
             nn.init.normal_(parameter, std=0.02)

@@ -1,6 +1,7 @@
 """What choosing costs: every method's time at LLaVA-1.5's shapes, alone, on random inputs.
 
     python benchmarks/selection.py                # I = 1, 8; N = 576; K = 192, 128, 64; on CUDA in bfloat16
+    python benchmarks/selection.py --captured     # the same, replayed from CUDA graphs, as the engines run it
     python benchmarks/selection.py --shapes toy   # tiny shapes, for a look at whether it runs
 
 Timed is what an answer pays: `choose`, which asks a method picture by picture, and, for methods that merge, the
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import product
+from threading import Lock
 from typing import Any
 
 import torch
@@ -23,13 +25,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from adallava.engines.captured_stages import CapturedStages
+from adallava.engines.graph_store import GraphStore
+from adallava.families.tower_kernels import TowerKernels
 from adallava.measuring.turns import take_turns
 from adallava.pipeline.checked import NEED_OF_FIELD
 from adallava.pipeline.clock import StageClock
 from adallava.pipeline.select import choose
+from adallava.pipeline.stage_runner import PLAIN, Stages
 from adallava.registry import load_selector_class, selector_names, selects_inside_llm
 from adallava.selection import build_selector
 from adallava.selection.selector_contract import (
+    AttentionMethod,
     OwnCountMethod,
     RoundingMethod,
     SelectionInput,
@@ -41,6 +48,8 @@ from adallava.selection.selector_contract import (
 LLAVA_1_5 = TowerShape(num_vision_tokens=576, vision_width=1024, llm_width=4096, grid=(24, 24), tower_heads=16)
 SMALL = TowerShape(num_vision_tokens=36, vision_width=32, llm_width=48, grid=(6, 6), tower_heads=4)
 QUESTION_TOKENS = 40
+MOST_ATTENTIONS = 4
+"""Kinds of attention that a method asks for."""
 OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "text-tower", "text_tower": "timed without it"}}
 
 
@@ -72,28 +81,41 @@ def random_inputs(
         word_embeds=words,
         word_mask=mask,
         text_relevance=normal(num_images, num_tokens).float().tanh(),
+        attention_received=normal(num_images, num_tokens, MOST_ATTENTIONS).float().softmax(dim=1),
     )
 
 
 def read_by(selector: Selector, inputs: SelectionInput) -> SelectionInput:
     """Return the inputs with those alone that a model makes for the method: `choose` copies each picture's."""
+    if isinstance(selector, AttentionMethod):
+        assert inputs.attention_received is not None
+        received = inputs.attention_received[..., : len(selector.asked_attention)]
+        inputs = replace(inputs, attention_received=received)
     return replace(inputs, **{field: None for field, need in NEED_OF_FIELD.items() if need not in selector.needs})
 
 
-def run_once(selector: Selector, inputs: SelectionInput) -> None:
+def stages_on(device: torch.device, *, captured: bool) -> Stages:
+    """Return what runs the methods: as it is, or replayed from graphs."""
+    if not captured:
+        return PLAIN
+    owner = torch.nn.Linear(1, 1, device=device)
+    return CapturedStages(GraphStore(captures=True), owner, Lock(), TowerKernels())
+
+
+def run_once(selector: Selector, inputs: SelectionInput, stages: Stages) -> None:
     if not any(inputs.keep_counts):  # `none`: nobody is asked
         return
-    selection = choose(selector, inputs, [inputs.grid] * inputs.features.shape[0])
+    selection = choose(selector, inputs, [inputs.grid] * inputs.features.shape[0], stages=stages)
     if selection.merge_weights is not None:
         selection.apply(inputs.features)
 
 
-def timed(selector: Selector, inputs: SelectionInput, device: torch.device) -> Parts:
+def timed(selector: Selector, inputs: SelectionInput, stages: Stages, device: torch.device) -> Parts:
     """Choose once, on an idle device; return milliseconds: between CUDA events, or by the clock."""
     clock = StageClock(device)
     synchronize(device)
     clock.start()
-    run_once(selector, inputs)
+    run_once(selector, inputs, stages)
     clock.mark("select")
     return {"ms": clock.part_ms()["select"]}
 
@@ -111,6 +133,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             selector.to(device, dtype)
     rows = []
     sizes = list(product(args.images, counts))
+    stages = stages_on(device, captured=args.captured)
     for num_images, keep_count in sizes:
         cells: dict[str, Callable[[], Parts]] = {}
         planned = dict.fromkeys(names, keep_count)
@@ -120,7 +143,7 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             elif selector.ignores_budget and not isinstance(selector, OwnCountMethod):
                 planned[name] = 0
             inputs = read_by(selector, random_inputs(shape, planned[name], num_images, device, dtype))
-            cells[name] = partial(timed, selector, inputs, device)
+            cells[name] = partial(timed, selector, inputs, stages, device)
         measured = take_turns(cells, warm_ups=args.warm_ups, repeats=args.repeats, seconds=args.seconds / len(sizes))
         for name, cell in measured.items():
             row = {"method": name, "images": num_images, "keep_count": planned[name], **spreads(cell)}
@@ -135,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", choices=("7b", "toy"), default="7b")
     parser.add_argument("--images", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--captured", action="store_true", help="replay from CUDA graphs")
     add_arguments(parser, repeats=20)
     args = parser.parse_args()
     rows = measure(args)
@@ -154,7 +178,10 @@ def main() -> None:
         )
     Console(width=100).print(table)
     dtype = str(dtype_of(args)).removeprefix("torch.")
-    finish(figures(shapes=args.shapes, dtype=dtype, question_tokens=QUESTION_TOKENS, rows=rows), args.output)
+    finish(
+        figures(shapes=args.shapes, dtype=dtype, question_tokens=QUESTION_TOKENS, captured=args.captured, rows=rows),
+        args.output,
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import clock_tables
 import scale_tables
+import speed_tables
 import trust_tables
 
 from adallava.records import Results
@@ -323,8 +324,9 @@ TABLES = {
     "two_gpus_provenance": lambda: clock_tables.provenance(_published("two_gpus")),
     "scale": lambda: scale_tables.scale(_published("scale")),
     "scale_provenance": lambda: clock_tables.provenance(_published("scale")),
-    "two_gpus_engines": lambda: clock_tables.processes(_published("two_gpus_engines")),
+    "two_gpus_engines": lambda: clock_tables.processes(_published("two_gpus_engines"), _published("two_gpus_compiled")),
     "two_gpus_engines_provenance": lambda: clock_tables.provenance(_published("two_gpus_engines")),
+    "two_gpus_compiled_provenance": lambda: clock_tables.provenance(_published("two_gpus_compiled")),
     "gpu_hours": lambda: scale_tables.gpu_hours(_published("speed"), _published("two_gpus_engines")),
     "kills": lambda: trust_tables.kills(_published("kills")),
     "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
@@ -334,23 +336,27 @@ TABLES = {
     "engines_provenance": lambda: clock_tables.provenance(_published("engines")),
     "quantization": lambda: clock_tables.quantization(_published("quantization")),
     "quantization_provenance": lambda: clock_tables.provenance(_published("quantization")),
-    "served": lambda: clock_tables.served(_published("serving")),
-    "served_target": lambda: clock_tables.served_target(_published("serving")),
-    "served_on_paper": lambda: clock_tables.served_on_paper(_published("serving")),
+    "served": lambda: speed_tables.served(_published("serving")),
+    "served_target": lambda: speed_tables.served_target(_published("serving")),
+    "served_on_paper": lambda: speed_tables.served_on_paper(_published("serving")),
     "served_provenance": lambda: clock_tables.provenance(_published("serving")),
-    "speed": lambda: clock_tables.speed(_published("speed")),
-    "speed_in_short": lambda: clock_tables.speed_in_short(_published("speed")),
-    "speed_fp8": lambda: clock_tables.speed(_published("speed_fp8")),
+    "speed": lambda: speed_tables.speed(_published("speed")),
+    "speed_in_short": lambda: speed_tables.speed_in_short(_published("speed")),
+    "speed_fp8": lambda: speed_tables.speed(_published("speed_fp8")),
     "speed_fp8_provenance": lambda: clock_tables.provenance(_published("speed_fp8")),
-    "speed_families": lambda: clock_tables.speed_of_shapes(map(_published, _SHAPES)),
-    "speed_images": lambda: clock_tables.speed_of_shapes(map(_published, _REAL)),
+    "speed_parts": lambda: speed_tables.speed(_published("speed_parts")),
+    "speed_parts_provenance": lambda: clock_tables.provenance(_published("speed_parts")),
+    "speed_families": lambda: speed_tables.speed_of_shapes(map(_published, _SHAPES)),
+    "speed_images": lambda: speed_tables.speed_of_shapes(map(_published, _REAL)),
     "speed_images_provenance": lambda: clock_tables.provenance(_published(_REAL[0])),
     "speed_families_provenance": lambda: clock_tables.provenance(_published(_SHAPES[0])),
     "families": clock_tables.families,
-    "speed_line": lambda: clock_tables.speed_line(_published("speed"), _published(_SHAPES[0])),
+    "speed_line": lambda: speed_tables.speed_line(_published("speed"), _published(_SHAPES[0])),
     "speed_provenance": lambda: clock_tables.provenance(_published("speed")),
     "selection": lambda: clock_tables.selection(_published("selection")),
     "selection_provenance": lambda: clock_tables.provenance(_published("selection")),
+    "selection_captured": lambda: clock_tables.selection(_published("selection_captured")),
+    "selection_captured_provenance": lambda: clock_tables.provenance(_published("selection_captured")),
 }
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 

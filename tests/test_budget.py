@@ -39,6 +39,12 @@ def test_a_budget_that_means_nothing_is_refused_by_its_value(asked: object) -> N
         TokenBudget.parse(asked)
 
 
+@pytest.mark.parametrize("asked", ["120%", "0%", "nan%"])
+def test_a_percentage_out_of_range_is_shown_as_it_was_written(asked: str) -> None:
+    with pytest.raises(BudgetError, match=f"token budget {asked} is out of range: give a share"):
+        TokenBudget.parse(asked)
+
+
 def test_a_budget_is_a_share_or_a_count() -> None:
     with pytest.raises(BudgetError):
         TokenBudget()

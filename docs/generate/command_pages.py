@@ -51,7 +51,7 @@ def _meaning(parser: argparse.ArgumentParser, action: argparse.Action, call: str
 def _prose(text: str) -> str:
     """Escape what Markdown would read as its own; set options as code, and pages that are named as links."""
     text = re.sub(r"([*_<>\[\]])", r"\\\1", " ".join(text.split()))
-    text = re.sub(r"(?<![\w`-])(--[a-z][a-z-]+)", r"`\1`", text)
+    text = re.sub(r"(?<![\w`-])--[a-z](?:[a-z-]|\\_)+", lambda option: f"`{option[0]}`".replace("\\", ""), text)
     return re.sub(r"docs/([\w/\\]+)\.md", lambda page: f"[{_title(page[1])}]({_target(page[1])})", text)
 
 

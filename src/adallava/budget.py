@@ -83,9 +83,11 @@ class _ShareOrCount:
             if body.lstrip("+-").isdigit():
                 return cls(count=int(body))
             return cls(ratio=float(body))
-        except ValueError as error:
-            if isinstance(error, BudgetError):
+        except BudgetError:
+            if not body.endswith("%"):
                 raise
+            raise BudgetError(f"{cls._kind} {_cut(body)} is out of range: give {cls._forms}") from None
+        except ValueError:
             raise BudgetError(f"{cls._kind} {_shown(text)} is not a number: give {cls._forms}") from None
 
     @classmethod
@@ -192,4 +194,8 @@ def _shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # a whole number of more digits than Python writes
         return "with thousands of digits"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

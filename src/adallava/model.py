@@ -289,7 +289,7 @@ class AdaLlava(ModelCalls):
             UnsupportedModeError: always; a pipeline's model and processor make an `AdaLlava`, not the other way round.
         """
         raise UnsupportedModeError(
-            "an AdaLlava is no model for transformers.pipeline, which has no budgets and expects tensors: call "
+            "an AdaLlava is not a model for transformers.pipeline, which has no budgets and expects tensors: call "
             "generate(), or make one from a pipeline's parts: AdaLlava(pipe.model, pipe.processor)"
         )
 

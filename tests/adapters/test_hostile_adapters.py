@@ -88,7 +88,7 @@ def test_options_that_no_method_has_take_no_memory(adapter: Path, tiny_folder: P
 def test_a_pipe_is_not_waited_on(adapter: Path, tiny_folder: Path, name: str) -> None:
     (adapter / name).unlink()
     os.mkfifo(adapter / name)
-    with pytest.raises(CheckpointError, match=f"{name} is no regular file"):
+    with pytest.raises(CheckpointError, match=f"{name} is not a regular file"):
         _load(adapter, tiny_folder)
 
 

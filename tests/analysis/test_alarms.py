@@ -62,7 +62,7 @@ def test_a_task_whose_answers_no_response_can_equal_is_said_though_none_is_known
     results = sum_up(change(healthy_records(), every, lambda r: {"answers": ["+", ""], "response": "+", "score": 0.0}))
     first = results.alarms[0]
     assert (first.kind, first.severity, first.count, first.total) == ("answers-outside-task", "alarm", 0, 1020)
-    assert "the task's answers are punctuation alone ('+')" in first.message
+    assert "the task's answers are only punctuation ('+')" in first.message
 
 
 def test_a_few_responses_among_the_answers_do_not_hide_the_rest() -> None:

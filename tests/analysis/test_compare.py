@@ -223,7 +223,7 @@ def test_the_table_says_what_is_left_out_and_what_differs(tmp_path, folders, cap
     main(["compare", a, b])
     assert "left out, 1 samples in A only: s00" in capsys.readouterr().out
     main(["compare", a, a])
-    assert "asked for the same, on the same weights" in capsys.readouterr().out
+    assert "both runs have the same settings, weights and versions" in capsys.readouterr().out
 
 
 def test_json_is_the_record(folders, capsys):

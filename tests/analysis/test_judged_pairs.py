@@ -197,15 +197,15 @@ def test_what_a_run_can_show_is_said_in_one_line():
     # Connor 1987 by hand: z = 3.078 for 0.05 / 48, z' = 0.842; (3.92)^2 * 0.1 / 0.01^2 is about 15,360.
     line = planning_line(350, 24)
     assert "350 samples" in line
-    assert "24 planned comparisons a difference of 6.6 points" in line
+    assert "24 planned comparisons, a difference of 6.6 points" in line
     assert "15,3" in line
-    assert "if each is on a picture of its own" in line
+    assert "if each has its own image" in line
     assert planning_line(350, 24, 350) == line
 
 
 def test_a_run_whose_questions_share_pictures_is_said_to_show_less():
     line = planning_line(350, 24, 35)
-    assert "350 samples on 35 pictures and 24 planned comparisons a difference of 6.6 points can be found" in line
+    assert "350 samples on 35 images and 24 planned comparisons, a difference of 6.6 points can be found" in line
     alone = least_detectable(35, 0.1, critical_value(24))
-    assert f"if they go alike, a difference of {100 * alone:.1f} points" in line
+    assert f"if they are right or wrong together, a difference of {100 * alone:.1f} points" in line
     assert "of its own" not in line

@@ -113,13 +113,25 @@ def _no_weights(folder: Path) -> None:
     [
         (_remove_shard, r"lacks 1 of \d+ shards .*: model-00002-of-\d+.safetensors. Fetch them"),
         (_cut_shard, r"model-00002-of-\d+.safetensors is truncated or damaged: it has (\d+) bytes, its header"),
-        (_cut_header, r"model-00002-of-\d+.safetensors is no whole safetensors file: it ends inside its header"),
-        (_empty_shard, r"model-00002-of-\d+.safetensors is no whole safetensors file: it ends inside its header"),
-        (_web_page, r"model-00002-of-\d+.safetensors is no safetensors file: its header cannot be read"),
-        (_header('{"a": {"data_offsets": []}}'), r"model-00002-of-\d+.safetensors is no safetensors file: its header"),
-        (_header('{"a": {"data_offsets": [0, "9"]}}'), r"model-00002-of-\d+.safetensors is no safetensors file: its"),
-        (_header('{"a": {"data_offsets": [0, null]}}'), r"model-00002-of-\d+.safetensors is no safetensors file: its"),
-        (_header("[" * 100_000), r"model-00002-of-\d+.safetensors is no safetensors file: its header cannot be read"),
+        (_cut_header, r"model-00002-of-\d+.safetensors is not a complete safetensors file: it ends inside its header"),
+        (_empty_shard, r"model-00002-of-\d+.safetensors is not a complete safetensors file: it ends inside its header"),
+        (_web_page, r"model-00002-of-\d+.safetensors is not a safetensors file: its header cannot be read"),
+        (
+            _header('{"a": {"data_offsets": []}}'),
+            r"model-00002-of-\d+.safetensors is not a safetensors file: its header",
+        ),
+        (
+            _header('{"a": {"data_offsets": [0, "9"]}}'),
+            r"model-00002-of-\d+.safetensors is not a safetensors file: its",
+        ),
+        (
+            _header('{"a": {"data_offsets": [0, null]}}'),
+            r"model-00002-of-\d+.safetensors is not a safetensors file: its",
+        ),
+        (
+            _header("[" * 100_000),
+            r"model-00002-of-\d+.safetensors is not a safetensors file: its header cannot be read",
+        ),
         (_damage_index, r"model.safetensors.index.json is damaged: it has no readable weight_map"),
         (_pickled, r"no weights in safetensors but pickled ones \(pytorch_model.bin\), which are never read"),
         (_damage_config, r"config.json is damaged: Expecting"),

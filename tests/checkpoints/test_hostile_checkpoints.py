@@ -270,14 +270,14 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_on(folder: Path, name: str) -> None:
     (folder / name).unlink(missing_ok=True)
     os.mkfifo(folder / name)
-    with pytest.raises(CheckpointError, match=rf"{name} is no regular file"):
+    with pytest.raises(CheckpointError, match=rf"{name} is not a regular file"):
         _load(folder)
 
 
 def test_a_device_is_not_read(folder: Path) -> None:
     (folder / "config.json").unlink()
     (folder / "config.json").symlink_to("/dev/zero")
-    with pytest.raises(CheckpointError, match=r"config.json is no regular file"):
+    with pytest.raises(CheckpointError, match=r"config.json is not a regular file"):
         check_config(folder)
 
 
@@ -322,8 +322,8 @@ def test_a_header_without_end_is_refused(folder: Path) -> None:
             "pr",
         ),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "cannot be used"),
-        ("hello", "1 pictures it makes a prompt with 0 <image>"),
-        ("<image><image>{{ messages[0]['content'][1]['text'] }}", "1 pictures it makes a prompt with 2 <image>"),
+        ("hello", "1 images it makes a prompt with 0 <image>"),
+        ("<image><image>{{ messages[0]['content'][1]['text'] }}", "1 images it makes a prompt with 2 <image>"),
         (r"<image>{{ '\ud800' }}", "half a surrogate pair"),
     ],
 )
@@ -345,7 +345,7 @@ def test_a_processor_that_cannot_prepare_a_picture_is_one_line(
     capsys.readouterr()
     assert main(["generate", "--model", str(folder), *ask]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "processor cannot prepare picture and question: " in line
+    assert "processor cannot prepare image and question: " in line
 
 
 @pytest.mark.parametrize("pinpoints", [[[1, 1]], [[28, 28 * 17]]])
@@ -367,5 +367,5 @@ def test_a_processor_with_other_tiles_than_the_models_is_refused(tmp_path: Path)
     model = _load(folder)
     prompt = build_prompt(model.processor, "why?")
     inputs = dict(model.processor(images=[Image.new("RGB", (28, 84))], text=[prompt], return_tensors="pt"))
-    with pytest.raises(InputError, match=r"the processor cuts a picture into 4 tiles at most, and by .* it has 17"):
+    with pytest.raises(InputError, match=r"the processor cuts an image into 4 tiles at most, and by .* it has 17"):
         model.generate(**inputs, token_budget=1.0)

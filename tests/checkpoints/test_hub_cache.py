@@ -161,7 +161,7 @@ def test_a_download_that_was_cut_off_is_told_by_the_shard(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("llava-hf/llava-1.5-13b-hf", "as a hub id not in the local cache, with no hub to be reached"),
+        ("llava-hf/llava-1.5-13b-hf", "not a hub id in the local cache; the hub cannot be reached"),
         ("a/folder/that/is/not/there", "not a bundled name, not a folder, not a readable hub id"),
         ("~/llava", "not a bundled name, not a folder, not a readable hub id"),
         ("", "not a bundled name, not a folder, not a readable hub id"),

@@ -58,3 +58,15 @@ def deterministic_results(run_folder: Path) -> dict[str, Any]:
     areas = [area for area in results["areas"] if area["axis"] != "ms"]
     tested = [{**one, "p_adjusted": None, "significant": None, "num_tests": None} for one in results["comparisons"]]
     return {"cells": cells, "areas": areas, "comparisons": tested, "hard_split": results["hard_split"]}
+
+
+def assert_same_answers(folder: Path, other: Path) -> None:
+    """Hold two run folders to the same configuration, answers and results, whoever wrote which answer when."""
+
+    def in_order(run_folder: Path) -> list[dict[str, Any]]:
+        return sorted(deterministic_samples(run_folder), key=lambda s: (s["cell"], s["sample_id"], s["draw"]))
+
+    assert in_order(folder) == in_order(other)
+    assert deterministic_results(folder) == deterministic_results(other)
+    configs = [json.loads((one / "run.json").read_text())["config"] for one in (folder, other)]
+    assert configs[0] == configs[1]

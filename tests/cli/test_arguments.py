@@ -100,7 +100,7 @@ def test_positions_are_read_once_each_in_order():
 def test_batch_sizes_are_sorted_and_each_once():
     assert parse_batch_sizes(["32", "1", "8", "1"]) == (1, 8, 32)
     for value in ("0", "-1", "1.5", "²"):
-        with pytest.raises(InputError, match="is no batch size"):
+        with pytest.raises(InputError, match="is not a batch size"):
             parse_batch_sizes([value])
 
 

@@ -13,7 +13,7 @@ from adallava.cli.main import main
 from adallava.records import Results, Run
 
 WARNING = (
-    "1 of 2 pictures are cut by the processor's center crop, the most to 25 %: evidence may be cut off; "
+    "1 of 2 images are cut by the processor's center crop, the worst to 25 %: evidence may be cut off; "
     "--pad-to-square shows all of each"
 )
 
@@ -86,7 +86,7 @@ def generate(folder, *options):
 
 def test_generate_says_it_and_draws_the_whole_picture(folder, tmp_path, capsys):
     assert generate(folder, "--image", str(folder / "wide.png"), "--output-image", str(tmp_path / "cut.png")) == 0
-    assert "1 of 1 pictures are cut" in capsys.readouterr().out
+    assert "1 of 1 images are cut" in capsys.readouterr().out
     with Image.open(tmp_path / "cut.png") as drawn:
         assert drawn.width > 3 * drawn.height, "four squares wide, and a caption"
         left = np.asarray(drawn)[drawn.height // 2, drawn.width // 8]
@@ -121,5 +121,5 @@ def test_a_picture_is_never_written_over(folder, tmp_path, monkeypatch, capsys, 
 def test_a_report_is_not_written_over_its_run(swept, capsys):
     before = (swept / "cut" / "samples.jsonl").read_bytes()
     assert main(["report", str(swept / "cut"), "--output", str(swept / "cut" / "samples.jsonl")]) == 2
-    assert "is no page" in capsys.readouterr().err
+    assert "is not a report page" in capsys.readouterr().err
     assert (swept / "cut" / "samples.jsonl").read_bytes() == before

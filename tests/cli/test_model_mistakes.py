@@ -80,7 +80,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (_truncated, "is truncated or damaged: it has"),
     (_wrong_family, "is of the family 'mllama'; supported are: "),
     (_original_layout, "convert it with `adallava convert`"),
-    (_quantised, "are quantised (quantization_config)"),
+    (_quantised, "are quantized (quantization_config)"),
     (_other_width, "do not fill the model"),
     (_lfs_pointer, "is a pointer of Git LFS, not the file itself: run `git lfs pull` there"),
     (_damaged_tokenizer, "tokenizer.json is damaged"),
@@ -164,7 +164,7 @@ def test_a_hub_id_that_is_not_here_is_one_line(
     use_hub_cache(tmp_path, monkeypatch)
     told = _refused(command("llava-hf/llava-1.5-7b-hf", tmp_path), capsys)
     assert "'llava-hf/llava-1.5-7b-hf'" in told
-    assert "not in the local cache, with no hub to be reached" in told
+    assert "not a hub id in the local cache; the hub cannot be reached" in told
 
 
 @pytest.mark.parametrize("command", [_generate, _sweep])

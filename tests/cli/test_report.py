@@ -57,7 +57,7 @@ def test_pictures_come_from_the_runs_own_task(run_folder: Path, tmp_path: Path) 
     (run_folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert main(["report", str(run_folder), "--pictures", "7"]) == 0
 
-    assert "7 of 30 samples have their picture here" in (run_folder / "report.html").read_text()
+    assert "7 of 30 samples have their image here" in (run_folder / "report.html").read_text()
 
 
 def test_a_task_that_is_gone_or_changed_leaves_the_pictures_out_and_says_so(
@@ -73,7 +73,7 @@ def test_a_task_that_is_gone_or_changed_leaves_the_pictures_out_and_says_so(
     task.write_text(json.dumps({"image": "a.png", "question": "q", "answer": "a"}) + "\n")
     assert main(["report", str(run_folder)]) == 0
     assert "no longer the file that the run was made from" in capsys.readouterr().out
-    assert "0 of 30 samples have their picture here" in (run_folder / "report.html").read_text()
+    assert "0 of 30 samples have their image here" in (run_folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_task_that_is_gone_or_changed_leaves_the_pictures_out_and_says_so(
     [
         (["nowhere"], "run.json cannot be read"),
         (["{run}", "--compare", "nowhere"], "run.json cannot be read"),
-        (["{run}", "--pictures", "-1"], "--pictures -1 is no number of samples"),
+        (["{run}", "--pictures", "-1"], "--pictures -1 is not a number of samples"),
         (["{run}", "--output", "no/such/folder/page.html"], "make no/such/folder first"),
         (["{run}", "--include-path", "tasks"], "--include-path tasks does not fit task scenes"),
     ],

@@ -47,7 +47,7 @@ from adallava.registry import selector_names
         (["--timing-batch-sizes", "1,0"], "--timing-batch-sizes '0'"),
         (["--timing-batch-sizes", "4097"], "--timing-batch-sizes is 4097: give at least 1 and at most 4096"),
         (["--draws", "1001"], "--draws is 1001: give at least 1 and at most 1000"),
-        (["--method", "random", "--method-option", "random.self=1"], "self is no option of a method"),
+        (["--method", "random", "--method-option", "random.self=1"], "self is not an option of a method"),
         (["--timing-batch-sizes", "many"], "--timing-batch-sizes 'many'"),
         (["--adapter", "question"], "METHOD=PATH"),
         (["--adapter", "pool=x", "--method", "random"], "--adapter names pool"),
@@ -72,7 +72,7 @@ def test_an_empty_output_is_not_the_current_folder(model, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     for option in ("--output", "--include-path"):
         assert sweep(model, tmp_path / "run", option, "") == 2
-        assert f"argument {option}: '' is no path" in capsys.readouterr().err
+        assert f"argument {option}: '' is not a path" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -176,8 +176,8 @@ def test_a_wrong_option_is_named(model, tmp_path, capsys, option, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--address", "auto"], "--address is read by --executor ray alone"),
-        (["--gpus-per-worker", "0.5"], "--gpus-per-worker is read by --executor ray alone"),
+        (["--address", "auto"], "--address needs --executor ray"),
+        (["--gpus-per-worker", "0.5"], "--gpus-per-worker needs --executor ray"),
         (["--executor", "ray", "--workers", "0"], "--workers is 0: give at least 1"),
         (["--executor", "ray", "--gpus-per-worker", "1.5"], "--gpus-per-worker is 1.5: give a whole number"),
         (["--executor", "ray", "--gpus-per-worker", "nan"], "--gpus-per-worker is nan"),

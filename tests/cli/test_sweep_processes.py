@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from rank_server import answers_of, wait_until
-from sweep_inputs import deterministic_results, deterministic_samples, local_questions
+from sweep_inputs import assert_same_answers, local_questions
 
 from adallava.cli.main import main
 
@@ -42,21 +42,11 @@ def alone(server, arguments, tmp_path_factory):
     return folder
 
 
-def assert_same_answers(folder, other):
-    def in_order(run_folder):
-        return sorted(deterministic_samples(run_folder), key=lambda s: (s["cell"], s["sample_id"], s["draw"]))
-
-    assert in_order(folder) == in_order(other)
-    assert deterministic_results(folder) == deterministic_results(other)
-    configs = [json.loads((one / "run.json").read_text())["config"] for one in (folder, other)]
-    assert configs[0] == configs[1]
-
-
 def assert_told_how_to_go_on(server):
     """The witness of rank 0 has said so, on rank 0's stream, and nobody else anything."""
     assert wait_until(lambda: "process 0 is gone" in server.written("stderr")[0])
     told = server.written("stderr")
-    assert told[0].count("process 0 is gone; every answer so far is kept; to go on, with any number of") == 1
+    assert told[0].count("process 0 is gone; every answer so far is kept; to continue, with any number of") == 1
     assert set(told[1:]) <= {""}
 
 
@@ -99,8 +89,8 @@ def test_a_killed_rank_ends_all_without_a_launcher_too_and_rank_0_says_how_to_go
     assert codes[1] in (0, 2), "rank 1 may have finished before"
     assert codes[2] == -signal.SIGKILL
     told = server.written("stderr")
-    assert "process 2 of 0 to 2 did not finish: it is gone" in told[0]
-    assert "to go on, with any number of processes: torchrun --nproc-per-node 3 -m adallava sweep --model" in told[0]
+    assert "process 2 of 0 to 2 did not finish: it ended without a message" in told[0]
+    assert "to continue, with any number of processes: torchrun --nproc-per-node 3 -m adallava sweep --model" in told[0]
     assert told[1:] == ["", ""]
     kept = answers_of(folder, 1) + answers_of(folder, 2) + num_answers(folder)
 
@@ -160,7 +150,7 @@ def test_ctrl_c_twice_to_every_rank_is_told_once_by_rank_0(server, arguments, al
     assert server.wait() == [128 + signal.SIGINT] * 3
     told = server.written("stderr")
     last = told[0].splitlines()[-1]
-    assert last.startswith("adallava sweep: interrupted; every answer so far is kept; to go on, with any number of")
+    assert last.startswith("adallava sweep: interrupted; every answer so far is kept; to continue, with any number of")
     assert told[1:] == ["", ""]
     assert "Traceback" not in told[0]
 
@@ -252,7 +242,7 @@ def test_a_leader_that_tells_of_another_is_not_made_to_tell_again_by_the_launche
     command = [sys.executable, "-c", _ENDED_ON_TOP_OF_ITS_OWN_ERROR, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("process 1 did not finish; every answer so far is kept; to go on")
+    assert line.startswith("process 1 did not finish; every answer so far is kept; to continue")
     assert done.returncode == 0
 
 
@@ -272,7 +262,7 @@ def test_torchrun_whose_rank_0_is_killed_late_says_how_to_go_on(arguments, alone
     os.kill(rank_of_torchrun(launched.pid, 0), signal.SIGKILL)
     _, told = launched.communicate(timeout=120)
     assert launched.returncode != 0
-    assert told.count("process 0 is gone; every answer so far is kept; to go on") == 1
+    assert told.count("process 0 is gone; every answer so far is kept; to continue") == 1
     pipe.unlink()
     done = subprocess.run(command, capture_output=True, text=True, env=TORCHRUN, timeout=300, check=False)
     assert "2 of 7 samples failed" in done.stdout
@@ -289,7 +279,7 @@ def test_torchrun_killed_and_resumed_by_two_and_by_one(server, arguments, alone,
     os.kill(rank_of_torchrun(launched.pid, 1), signal.SIGKILL)
     _, told = launched.communicate(timeout=120)
     assert launched.returncode != 0
-    assert told.count("to go on, with any number of processes: torchrun --nproc-per-node 2 -m adallava sweep") == 1
+    assert told.count("to continue, with any number of processes: torchrun --nproc-per-node 2 -m adallava sweep") == 1
     assert (folder / "samples-1.jsonl").exists()
     assert not (folder / "results.json").exists()
     shutil.copytree(folder, copy)

@@ -205,7 +205,7 @@ def _check_words(server: RankServer, attempt: Attempt, codes: list[int], found: 
         found.blame("untold", int(untold), f"{attempt}: {server.written('stderr')}")
     told = "".join(server.written("stderr"))
     found.blame("untold", told.count("Traceback"), f"{attempt}: {told}")
-    found.blame("untold", max(0, told.count("to go on") - 1), f"{attempt}: {told}")
+    found.blame("untold", max(0, told.count("to continue") - 1), f"{attempt}: {told}")
 
 
 def _count(found: Found, state: str, attempt: Attempt, phase: str) -> None:

@@ -1,6 +1,5 @@
 """A sweep on a Ray cluster gives what one process gives, whoever dies; each test starts real nodes on this machine."""
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +12,7 @@ pytest.importorskip("ray")
 
 from rank_server import wait_until
 from ray_cases import install_method, two_nodes
-from sweep_inputs import deterministic_results, deterministic_samples, local_questions
+from sweep_inputs import assert_same_answers, deterministic_samples, local_questions
 
 from adallava.budget import TokenBudget
 from adallava.errors import InputError
@@ -69,13 +68,7 @@ def on_ray(cluster, request, observer=None):
 
 
 def assert_same(folder, alone):
-    def in_order(run_folder):
-        return sorted(deterministic_samples(run_folder), key=lambda s: (s["cell"], s["sample_id"], s["draw"]))
-
-    assert in_order(folder) == in_order(alone)
-    assert deterministic_results(folder) == deterministic_results(alone)
-    configs = [json.loads((one / "run.json").read_text())["config"] for one in (folder, alone)]
-    assert configs[0] == configs[1]
+    assert_same_answers(folder, alone)
     assert {path.name for path in folder.iterdir()} == {path.name for path in alone.iterdir()}
 
 

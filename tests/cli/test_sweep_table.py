@@ -123,5 +123,5 @@ def test_areas_and_the_hard_split_are_said_in_words(results):
     # Every answer is the same word, so that no answer of `none` says more than another: all of them are luck.
     assert hard_words(results.hard_split) == (
         "`none` is right on 24 of 30 samples, without the image, on 0 of them beyond luck, which are left out. The "
-        "other 30 are the hard split: what `none` failed on, or guessed"
+        "other 30 are the hard split: what `none` got wrong, or guessed"
     )

@@ -272,7 +272,7 @@ def test_a_pickle_with_more_than_tensors_is_refused_and_not_run(tmp_path: Path, 
     with pytest.raises(CheckpointError, match=r"pytorch_model-00002-of-00002.bin is (refused|damaged)"):
         convert_llava(source, clip, tmp_path / "stock")
     assert not trace.exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"], "nothing half written is left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad"], "no partial output is left"
 
 
 def _no_shard(folder: Path) -> None:
@@ -349,6 +349,6 @@ def test_a_command_says_what_is_wrong_in_one_line(
 ) -> None:
     command = ["convert", str(original), "--vision-tower"]
     assert main([*command, str(original), "--output", str(tmp_path / "x")]) == 2
-    assert "is no CLIP checkpoint" in capsys.readouterr().err
+    assert "is not a CLIP checkpoint" in capsys.readouterr().err
     assert main([*command, str(original), "--output", str(converted)]) == 2
     assert "is not an empty folder: give a new one" in capsys.readouterr().err

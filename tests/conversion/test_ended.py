@@ -24,7 +24,7 @@ def command(tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(signal.SIGTERM, "ended by SIGTERM; nothing half written is left"), (signal.SIGINT, "interrupted")],
+    [(signal.SIGTERM, "ended by SIGTERM; no partial output is left"), (signal.SIGINT, "interrupted")],
 )
 def test_a_signal_amid_the_weights_leaves_nothing(
     command: list[str],

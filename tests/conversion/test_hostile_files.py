@@ -48,7 +48,7 @@ def _convert(source: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> tu
     output = source.parent / "stock"
     code = main(["convert", str(source), "--vision-tower", str(clip), "--output", str(output)])
     assert output.exists() == (code == 0)
-    assert not [path for path in source.parent.iterdir() if path.name.startswith(".")], "nothing half written is left"
+    assert not [path for path in source.parent.iterdir() if path.name.startswith(".")], "no partial output is left"
     return code, capsys.readouterr().err
 
 
@@ -302,8 +302,8 @@ def _edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         ("config.json", lambda f: f["vision_config"].update(hidden_size=None), "hidden_size is None, not a whole"),
         # CLIP's default of 224 pixels, which are not those of the weights.
         ("config.json", lambda f: f["vision_config"].pop("image_size"), "(stored (17, 24), by the config (1025, 24))"),
-        ("config.json", lambda f: f.pop("vision_config"), "is no CLIP checkpoint: its config has no vision_config"),
-        ("config.json", lambda f: f.update(model_type="siglip"), "is no CLIP checkpoint"),
+        ("config.json", lambda f: f.pop("vision_config"), "is not a CLIP checkpoint: its config has no vision_config"),
+        ("config.json", lambda f: f.update(model_type="siglip"), "is not a CLIP checkpoint"),
         ("preprocessor_config.json", lambda f: f.pop("image_std"), "it has no image_std"),
         ("preprocessor_config.json", lambda f: f.update(image_mean="x"), "image_mean is 'x', not three numbers"),
         ("preprocessor_config.json", lambda f: f.update(image_mean=[10**400] * 3), "image_mean is [1000000"),
@@ -376,10 +376,12 @@ def test_a_folder_with_a_projector_alone_is_told(source: Path, clip: Path, capsy
     for file in [*source.glob("pytorch_model*"), *source.glob("*token*")]:
         file.unlink()
     torch.save({"model.mm_projector.0.weight": torch.ones(1)}, source / "mm_projector.bin")
-    assert "holds a projector alone (mm_projector.bin)" in _refused(source, clip, capsys)
+    assert "holds only a projector (mm_projector.bin)" in _refused(source, clip, capsys)
 
 
 def test_a_hub_id_is_told_to_be_fetched(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["convert", "liuhaotian/llava-v1.5-7b", "--vision-tower", str(clip), "--output", str(tmp_path / "x")]
     assert main(command) == 2
-    assert "there is no folder 'liuhaotian/llava-v1.5-7b': conversion reads local folders" in capsys.readouterr().err
+    assert (
+        "there is no folder 'liuhaotian/llava-v1.5-7b': conversion reads only local folders" in capsys.readouterr().err
+    )

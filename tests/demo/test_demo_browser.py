@@ -127,7 +127,7 @@ def test_pictures_questions_and_mistakes_of_a_visitor(browser: Any, address: str
     page.wait_for_function(script, arg=before)
     visitor.wait_for("64 of 256 tokens", "#choice")  # in the example's place, not beside it
     clear, files = page.get_by_role("button", name="Clear", exact=True), page.locator("#pictures input[type=file]")
-    for path, said in ((text, "text.png is not a picture"), (own, "64 of 256 tokens")):
+    for path, said in ((text, "text.png is not an image"), (own, "64 of 256 tokens")):
         clear.click()
         visitor.wait_for("Drop an image", "#choice")
         files.first.set_input_files(path)

@@ -25,7 +25,7 @@ def test_without_gradio_it_says_what_to_install(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--port", "70000"], "--port 70000 is no port: give 1 to 65535"),
+        (["--port", "70000"], "--port 70000 is not a port: give 1 to 65535"),
         (["--port", "http"], "'http' is not a whole number"),
         (["--max-new-tokens", "0"], "--max-new-tokens 0 leaves no answer"),
         (["--adapter", "question"], "--adapter 'question' is not METHOD=PATH"),

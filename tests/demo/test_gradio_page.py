@@ -89,7 +89,7 @@ def test_an_upload_is_shown_and_a_large_one_refused(
     address: str, page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (path,) = upload(address, "text.png", b"no picture").json()
-    assert "text.png is not a picture" in call(address, page, [gallery(path), "what?", "uniform", 25])
+    assert "text.png is not an image" in call(address, page, [gallery(path), "what?", "uniform", 25])
     monkeypatch.setattr(page, "max_file_size", 1000)
     assert upload(address, "large.png", bytes(2000)).status_code == 413
 

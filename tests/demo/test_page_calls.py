@@ -120,10 +120,10 @@ def test_words_of_visitors_are_text(served: ServedModel, files: Files) -> None:
     ("asked", "said"),
     [
         ({"question": "  "}, "the question is empty"),
-        ({"question": "half \ud800 a pair"}, "characters that are no text"),
+        ({"question": "half \ud800 a pair"}, "characters that are not text"),
         ({"question": "what " * 2000}, "shorten"),
-        ({"percent": 0}, "token budget 0.0 is out of range"),
-        ({"percent": float("nan")}, "token budget nan is out of range"),
+        ({"percent": 0}, "token budget 0% is out of range"),
+        ({"percent": float("nan")}, "token budget nan% is out of range"),
         ({"method": "nobody"}, "there is no method &#x27;nobody&#x27; here: choose one of"),
     ],
 )
@@ -155,7 +155,7 @@ def test_files_that_are_no_pictures_are_named_without_their_folder(
     text, strip = tmp_path / "text.png", tmp_path / "strip.png"
     text.write_text("no picture")
     Image.new("1", (9000, 40)).save(strip)
-    for path, said in ((text, "text.png is not a picture"), (strip, "strip.png is 9000x40: sides may differ")):
+    for path, said in ((text, "text.png is not an image"), (strip, "strip.png is 9000x40: sides may differ")):
         html = choice(served, [(str(path), None)])
         assert said in html
         assert str(tmp_path) not in html
@@ -180,7 +180,7 @@ def test_what_goes_wrong_inside_is_one_line_and_the_log_has_the_rest(
 
 
 def test_adapters_are_read_before_anything_is_served(full: AdaLlava, tmp_path: Path) -> None:
-    with pytest.raises(UnknownNameError, match="'nobody', which is no method and no scheduler"):
+    with pytest.raises(UnknownNameError, match="'nobody', which is neither a method nor a scheduler"):
         ServedModel(full, {"nobody": tmp_path}, max_new_tokens=4)
     with pytest.raises(CheckpointError):
         ServedModel(full, {"question": tmp_path}, max_new_tokens=4)

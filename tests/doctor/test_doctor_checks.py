@@ -39,7 +39,7 @@ def test_pictures_that_were_cut_are_found_where_the_folder_says_so(
     assert outcome.status == status
     assert diagnosis.healthy == (status == "passed")
     if status == "found":
-        assert outcome.evidence[0].startswith("3 of 3 pictures are cut, the most to 25 %")
+        assert outcome.evidence[0].startswith("3 of 3 images are cut, the worst to 25 %")
         assert outcome.examples == ("s000", "s001", "s002")
 
 

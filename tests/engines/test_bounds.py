@@ -71,10 +71,10 @@ def test_what_cannot_be_captured_is_bounded_too(monkeypatch: pytest.MonkeyPatch)
 
 def test_plans_that_come_once_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adallava.engines.program_of_layers.MOST_COUNTED", 16)
-    pieces, often = Pieces(), layer_steps([[True], [False], [True]])
+    pieces, often = Pieces(), layer_steps([[[True]], [[False]], [[True]]])
     assert [pieces.in_one(often, num_layers=99) for _ in range(3)] == [False, False, True]
     for number in range(1, 400):
-        runs = [[bool(number >> bit & 1)] for bit in range(9)]
+        runs = [[[bool(number >> bit & 1)]] for bit in range(9)]
         pieces.in_one(layer_steps(runs), num_layers=99)
         assert len(pieces._calls) <= 17
     assert pieces.in_one(often, num_layers=99)

@@ -15,8 +15,8 @@ from adallava.records import WhatRan
 SIX_TOKENS: dict[str, Any] = {"max_new_tokens": 6, "eos_token_id": [], "do_sample": False}
 MECHANISMS = ("uniform", "tome", "prumerge", "pool", "downsample", "budget-token", "question", "divprune", "none")
 """A gather, a merge, an own count, a rounding, a smaller picture, a budget token, words, steps, and nothing at all."""
-ONE_OF_EACH = ("first", "layers", "adallava-layers")
-"""A plan made on the host, one from a token that observes, and one from a token of its own."""
+ONE_OF_EACH = ("first", "layers", "adallava-layers", "heads")
+"""A plan made on the host, one from a token that observes, one from a token of its own, and one of parts of layers."""
 
 
 def but_engines(output: AdaLlavaOutput) -> list[WhatRan]:
@@ -135,11 +135,24 @@ def test_tokens_dropped_inside_the_llm_have_stock_tokens(full: AdaLlava, inputs:
         same(got, stock.generate(**given, **asked))
 
 
-def test_both_inside_go_to_stock_generate(six: AdaLlava, inputs: dict[str, Any]) -> None:
-    both = scheduled(six, "first").with_method("fastv").with_engine("eager")
-    got = both.generate(**inputs, token_budget=0.5, latency=4 / 6, **SIX_TOKENS)
-    assert got.engine == "stock"
-    assert "together with a scheduler" in got.passed_over
+def test_heads_and_neurons_of_their_own_have_stock_tokens(full: AdaLlava, inputs: dict[str, Any]) -> None:
+    base = AdaLlava(tiny_base(num_hidden_layers=4, num_key_value_heads=4), full.processor, engine="stock")
+    stock = scheduled(base, "adallava-heads").with_method("uniform")
+    asked = {"token_budget": 0.5, "latency": [0.75, 1.0, 0.625], **SIX_TOKENS}
+    got = stock.with_engine("eager").generate(**inputs, **asked)
+    assert got.engine == "eager"
+    same(got, stock.generate(**inputs, **asked))
+
+
+@pytest.mark.parametrize("name", ["spaced", "layers", "heads"])
+def test_fewer_tokens_and_fewer_layers_have_stock_tokens(six: AdaLlava, inputs: dict[str, Any], name: str) -> None:
+    stock = scheduled(six, name).with_method("fastv").with_engine("stock")
+    ours = stock.with_engine("eager")
+    for positions, latency in (("original", 4 / 6), ("compact", [4 / 6, 1.0, 5 / 6])):
+        asked = {"token_budget": 0.5, "latency": latency, "positions": positions, "seed": [0, 1, 2], **SIX_TOKENS}
+        got = ours.generate(**inputs, **asked)
+        assert got.engine == "eager"
+        same(got, stock.generate(**inputs, **asked))
 
 
 def test_a_prompt_of_no_numbers_leaves_nothing_behind(full: AdaLlava, inputs: dict[str, Any]) -> None:

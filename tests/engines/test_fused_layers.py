@@ -17,8 +17,11 @@ from adallava.families.layer_stack import LayerStack, layer_stack
 
 
 @torch.no_grad()
-def logits(stack: Any, plain: LayerStack, length: int = 7) -> torch.Tensor:
-    """Return the logits of a prompt's last token and of the two that follow it, [3, B, V]."""
+def logits(stack: Any, plain: LayerStack, length: int = 7, groups: int = 1) -> torch.Tensor:
+    """Return the logits of a prompt's last token and of the two that follow it, [3, B, V].
+
+    Of several groups, row 0 runs the first one's heads and the last one's neurons, and row 1 everything.
+    """
     generator = torch.Generator().manual_seed(0)
     seat: Seat = make_seat(plain, 2, 16, torch.zeros(2, cache_numel(plain, 2, 16)))
     seat.embeds_of(length).copy_(torch.randn(2, length, plain.width, generator=generator))
@@ -27,7 +30,9 @@ def logits(stack: Any, plain: LayerStack, length: int = 7) -> torch.Tensor:
     if positions.dim() == 3:
         positions[2, :, 2:5] += 3
     seat.last.copy_(torch.tensor([length - 1, length - 3]))
-    whole = Segment(tuple(map(LayerStep, range(len(plain.layers)))), enter=True, leave=True)
+    seat.parts[:, :, 1] = seat.parts[0, :, 0, 0] = seat.parts[1, :, 0, groups - 1] = True
+    steps = tuple(LayerStep(layer, groups=groups) for layer in range(len(plain.layers)))
+    whole = Segment(steps, enter=True, leave=True)
     prefill(stack, seat, length, whole, hides=False, adds=False, pick="greedy")
     seen = [seat.logits.clone()]
     for _ in range(2):
@@ -49,6 +54,15 @@ def test_joined_layers_give_the_stock_layers_logits(llm: str, options: dict[str,
     assert torch.allclose(logits(fused, stack), expected, atol=1e-5)
     assert torch.allclose(logits(stack, stack), expected, atol=1e-6), "the stock model runs on the same memory"
     assert all(torch.equal(weight, before[name]) for name, weight in base.named_parameters())
+
+
+def test_joined_layers_run_parts_as_the_stock_layers() -> None:
+    stack = layer_stack(tiny_base())
+    expected = logits(stack, stack, groups=2)
+    whole = logits(stack, stack)
+    assert torch.allclose(expected[:, 1], whole[:, 1], atol=1e-6)
+    assert not torch.allclose(expected[:, 0], whole[:, 0], atol=1e-2)
+    assert torch.allclose(logits(FusedStack(stack, compiles=False), stack, groups=2), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])

@@ -35,7 +35,7 @@ def test_none_can() -> None:
 
 def test_names(full: AdaLlava) -> None:
     assert AdaLlava(full.base, full.processor).engine == "stock", "on a CPU"
-    with pytest.raises(InputError, match="'fast' is none of auto, stock"):
+    with pytest.raises(InputError, match="'fast' is not one of auto, stock"):
         full.with_engine("fast")
     for name in ("graphs", "compiled"):
         with pytest.raises(InputError, match="CUDA"):

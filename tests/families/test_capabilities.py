@@ -72,7 +72,7 @@ def test_a_loaded_model_is_asked_by_type() -> None:
         (of_llms.decoder_of, "cannot see the layers"),
         (lambda family: of_towers.load_text_tower(family, "clip"), "no text tower"),
         (lambda family: of_towers.with_budget_token(family, PICTURES, torch.zeros(2, 32)), "no budget token"),
-        (lambda family: of_towers.resized(family, PICTURES, (2, 2)), "no resized picture"),
+        (lambda family: of_towers.resized(family, PICTURES, (2, 2)), "no resized image"),
         (lambda family: of_pictures.shown_patches(family, PICTURES), "cannot be drawn"),
         (of_towers.aligning, "stage 'align'"),
     ],

@@ -94,9 +94,9 @@ def test_adapters_that_change_the_prompt_are_refused() -> None:
 @pytest.mark.parametrize(
     ("wrap", "message"),
     [
-        (torch.nn.DataParallel, r"a DataParallel is not taken as a base .*give its \.module"),
-        (torch.compile, r"a OptimizedModule is not taken as a base .*give its \._orig_mod"),
-        (lambda base: base.model, r"a LlavaModel is not taken as a base: a LlavaForConditionalGeneration is"),
+        (torch.nn.DataParallel, r"a DataParallel cannot be the base model .*give its \.module"),
+        (torch.compile, r"a OptimizedModule cannot be the base model .*give its \._orig_mod"),
+        (lambda base: base.model, r"a LlavaModel cannot be the base model: give a LlavaForConditionalGeneration"),
         (lambda base: "tiny", r"a str is not a loaded model.*AdaLlava\.from_pretrained"),
         (lambda base: None, r"a NoneType is not a loaded model"),
     ],
@@ -109,7 +109,7 @@ def test_what_is_no_stock_model_is_refused_by_name(wrap: Any, message: str) -> N
 @pytest.mark.parametrize("part", ["tokenizer", "image_processor", "chat_template"])
 def test_a_part_of_a_processor_is_not_taken_for_one(part: str) -> None:
     given = "a name" if part == "chat_template" else getattr(tiny_processor(), part)
-    with pytest.raises(InputError, match=rf"a {type(given).__name__} is not taken as a processor"):
+    with pytest.raises(InputError, match=rf"a {type(given).__name__} cannot be the processor"):
         AdaLlava(tiny_base(), given)
 
 

@@ -214,7 +214,7 @@ def test_its_costs_are_what_pytorch_counts(
             {"pixel_attention_mask": torch.zeros(3, 7, 56, 56, dtype=torch.int64)},
             r"ask for \[7, 4, 3\] tiles.*\[0, 0, 0\]",
         ),
-        ({"input_ids": slice(None, -40)}, "let the processor expand the prompt|tiles, and the pictures have"),
+        ({"input_ids": slice(None, -40)}, "let the processor expand the prompt|tiles, and the images have"),
     ],
 )
 def test_pictures_that_do_not_fit_their_prompts_are_told_in_a_line(

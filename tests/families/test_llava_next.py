@@ -172,7 +172,7 @@ def test_the_command_line_answers_and_says_what_it_cannot(
     assert len(records) == 12
     assert {tuple(record.ran.tokens_per_image) for record in records} == {(16, 72)}
     assert {len(record.ran.kept_indices or []) for record in records} == {2}
-    assert "The model read each picture whole and in tiles" in (run / "report.html").read_text()
+    assert "The model read each image whole and in tiles" in (run / "report.html").read_text()
     # Random weights may well end an answer at once, which the doctor finds; it finds nothing wrong with the counts.
     main(["doctor", str(run), "--json"])
     (diagnosis,) = json.loads(capsys.readouterr().out)["diagnoses"]
@@ -253,10 +253,10 @@ def test_every_other_method_is_accepted(full: AdaLlava, method: str) -> None:
 
 
 def test_what_it_lacks_is_told(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="needs the pictures' sizes: give the processor's image_sizes"):
+    with pytest.raises(InputError, match="needs the images' sizes: give the processor's image_sizes"):
         full.generate(**{name: value for name, value in inputs.items() if name != "image_sizes"})
     narrow = {**inputs, "image_sizes": torch.tensor([[1, 900], [90, 30], [56, 56]])}
-    with pytest.raises(InputError, match="a picture of 900 x 1 pixels is so narrow"):
+    with pytest.raises(InputError, match="an image of 900 x 1 pixels is so narrow"):
         full.generate(**narrow)
     with pytest.raises(InputError, match="image_sizes has 1 rows, pixel_values 3"):
         full.generate(**{**inputs, "image_sizes": inputs["image_sizes"][:1]})

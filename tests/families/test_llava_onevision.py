@@ -135,11 +135,11 @@ def test_what_its_tower_cannot_serve_is_refused(full: AdaLlava, method: str) -> 
 
 
 def test_what_does_not_fit_is_named(full: AdaLlava, inputs: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="batch_num_images says 3 pictures, and pixel_values has 4"):
+    with pytest.raises(InputError, match="batch_num_images says 3 images, and pixel_values has 4"):
         full.forward(**inputs | {"batch_num_images": torch.tensor([1, 1, 1])})
     with pytest.raises(InputError, match="give the processor's image_sizes too"):
         full.forward(**{name: tensor for name, tensor in inputs.items() if name != "image_sizes"})
-    with pytest.raises(InputError, match="only pictures are taken, and pixel_values_videos is of a video"):
+    with pytest.raises(InputError, match="only images are supported, and pixel_values_videos belongs to a video"):
         full.forward(**inputs, pixel_values_videos=torch.zeros(1, 2, 3, 28, 28))
     base = tiny_onevision_base()
     base.config.vision_aspect_ratio = "anyres"

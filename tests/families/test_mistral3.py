@@ -16,6 +16,7 @@ from masked_tokens import (
     staying,
 )
 from models import BEFORE_LLM, IN_A_FAMILY, rest_is_long, tiny_base, tiny_image, tiny_processor
+from native_size_checks import check_commands, check_turns
 from safetensors.torch import load_file
 from tiny_mistral3 import (
     GRIDS,
@@ -226,13 +227,13 @@ def test_bad_input_is_one_clear_line(full: AdaLlava, inputs: dict[str, Any]) -> 
     small = sizes.clone()
     small[1] = torch.tensor([4, 16])
     for given, words in (
-        ({"image_sizes": None}, "needs the pictures' sizes: give the processor's image_sizes"),
-        ({"pixel_values": plain["pixel_values"]}, r"image_sizes has 4 pictures, and pixel_values the shape \(1, 3, 28"),
-        ({"image_sizes": sizes[:3]}, "image_sizes has 3 pictures, and pixel_values the shape"),
-        ({"pixel_values": pixels[None]}, "image_sizes has 4 pictures, and pixel_values the shape"),
-        ({"image_sizes": small}, "picture of 4 x 16 pixels: this model needs sides of whole tokens, of 8 pixels"),
-        ({"image_sizes": sizes + 4}, "picture of 36 x 36 pixels: this model needs sides of whole"),
-        ({"image_sizes": sizes + 8}, "picture of 72 x 24 pixels, and pixel_values only 64 x 40"),
+        ({"image_sizes": None}, "needs the images' sizes: give the processor's image_sizes"),
+        ({"pixel_values": plain["pixel_values"]}, r"image_sizes has 4 images, and pixel_values the shape \(1, 3, 28"),
+        ({"image_sizes": sizes[:3]}, "image_sizes has 3 images, and pixel_values the shape"),
+        ({"pixel_values": pixels[None]}, "image_sizes has 4 images, and pixel_values the shape"),
+        ({"image_sizes": small}, "image of 4 x 16 pixels: this model needs sides of whole tokens, of 8 pixels"),
+        ({"image_sizes": sizes + 4}, "image of 36 x 36 pixels: this model needs sides of whole"),
+        ({"image_sizes": sizes + 8}, "image of 72 x 24 pixels, and pixel_values only 64 x 40"),
         ({"image_sizes": sizes.clamp_max(32)}, "sample 1 has 26 image placeholders, which its images do not fill"),
         ({"image_grid_thw": sizes}, "take no image_grid_thw"),
         ({"pixel_values": None}, "image_sizes without pixel_values"),
@@ -265,7 +266,7 @@ def test_a_llava_with_its_tower_is_refused_with_the_reason() -> None:
     config = transformers.LlavaConfig(
         vision_config=vision, text_config=base.config.text_config, image_token_id=base.config.image_token_id
     )
-    with pytest.raises(UnsupportedModeError, match="its 'pixtral' tower takes pictures at their own size"):
+    with pytest.raises(UnsupportedModeError, match="its 'pixtral' tower takes images at their own size"):
         LlavaFamily(transformers.LlavaForConditionalGeneration(config))
 
 
@@ -301,34 +302,13 @@ def test_a_folder_with_published_names_loads(tmp_path: Path) -> None:
     model = AdaLlava.from_pretrained(str(_published(tmp_path)), method="uniform", device="cpu", dtype=torch.float32)
     ours, made = model.base.state_dict(), tiny_mistral3_base().state_dict()
     assert all(torch.equal(ours[name], made[name]) for name in made)
-    turns = [
-        {"role": "system", "content": "be brief"},
-        {"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "which?"}]},
-        {"role": "assistant", "content": [{"type": "text", "text": "the first"}]},
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "and this?"}]},
-    ]
-    text = model.processor.apply_chat_template(turns, add_generation_prompt=True)
     pictures = [tiny_image(number, size) for number, size in enumerate(SIZES)]
-    inputs = dict(model.processor(images=[pictures], text=[text], return_tensors="pt"))
-    output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-    assert output.records[0].grids == tuple(grid for (grid,) in GRIDS)
-    assert torch.equal(output.sequences, model.base.generate(**inputs, max_new_tokens=4, do_sample=False))
+    check_turns(model, [pictures], [grid for (grid,) in GRIDS])
 
 
 @pytest.mark.long
 def test_a_folder_goes_through_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny_mistral3(tmp_path / "model")
-    for number, size in enumerate(SIZES):
-        tiny_image(number, size).save(tmp_path / f"{number}.png")
-    common = ["--model", str(folder), "--method", "question", "--device", "cpu", "--token-budget", "1.0", "0.25"]
-    ask = ["--image", str(tmp_path / "0.png"), str(tmp_path / "1.png"), "--question", "why?", "--json"]
-    assert main(["generate", *common, *ask, "--max-new-tokens", "2", "--output-image", str(tmp_path / "k.png")]) == 0
-    assert [each["tokens_kept"] for each in json.loads(capsys.readouterr().out)["results"]] == [32, 8]
-    assert (tmp_path / "k.png").exists()
-    assert main(["sweep", *common, "--limit", "3", "--max-new-tokens", "2", "--output", str(tmp_path / "run")]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text().splitlines()]
-    assert all(line["flops"]["vision"] > 0 and not line.get("error") for line in lines)
-    assert main(["doctor", "--model", str(folder), "--method", "question", "--device", "cpu"]) == 0
-    assert main(["report", str(tmp_path / "run")]) == 0
+    check_commands(folder, SIZES, capsys)
     bench = ["bench", "--model", str(folder), "--method", "uniform", "--device", "cpu", "--token-budget", "0.25"]
     assert main([*bench, "--text-tokens", "12", "--new-tokens", "2", "--output", str(tmp_path / "bench")]) == 0

@@ -49,10 +49,10 @@ def siglip() -> Any:
 @pytest.mark.parametrize(
     ("method", "lacks"),
     [
-        ("cls-attention", "cls-token"),
-        ("visionzip", "cls-token"),
-        ("prumerge", "cls-token"),
-        ("downsample", "resized-picture"),
+        ("cls-attention", "a class token"),
+        ("visionzip", "a class token"),
+        ("prumerge", "a class token"),
+        ("downsample", "a vision tower that takes smaller images"),
     ],
 )
 def test_a_tower_without_a_class_token_refuses_methods_that_need_one(siglip: Any, method: str, lacks: str) -> None:

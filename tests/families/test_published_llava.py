@@ -245,7 +245,7 @@ def test_a_vocabulary_that_is_not_padded_loads(tmp_path: Path) -> None:
 def test_a_vocabulary_without_a_row_for_pictures_is_told(tmp_path: Path) -> None:
     folder = write_published(tmp_path, "7b")
     _with_rows(folder, 32000)
-    with pytest.raises(CheckpointError, match="a picture's token has the id 32000, and the embeddings only 32000 rows"):
+    with pytest.raises(CheckpointError, match="an image's token has the id 32000, and the embeddings only 32000 rows"):
         AdaLlava.from_pretrained(str(folder), method="full", device="cpu")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from models import sample_of, tiny_image, tiny_inputs, tiny_processor
+from native_size_checks import check_commands, check_turns
 from product_counter import ProductCounter
 from safetensors.torch import load_file, save_file
 from stock_reference import adding, as_read, projector_of, stock_levels, stock_positions
@@ -19,7 +20,6 @@ from tiny_qwen import QWEN_GRIDS, QWEN_LACKS, QWEN_SIZES, QWENS, tiny_qwen, tiny
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adallava import AdaLlava
-from adallava.cli.main import main
 from adallava.costs.counted import count_costs
 from adallava.doctor.live.probe import padded_on_the_right
 from adallava.errors import InputError, UnsupportedModeError
@@ -110,18 +110,8 @@ def test_a_folder_with_published_names_loads(kind: str, tmp_path: Path) -> None:
     model = AdaLlava.from_pretrained(str(_published(kind, tmp_path)), method="uniform", device="cpu")
     ours, made = model.base.state_dict(), tiny_qwen_base(kind).state_dict()
     assert all(torch.equal(ours[name], made[name]) for name in made)
-    conversation = [
-        {"role": "system", "content": "be brief"},
-        {"role": "user", "content": [{"type": "image"}, {"type": "image"}, {"type": "text", "text": "which?"}]},
-        {"role": "assistant", "content": [{"type": "text", "text": "the first"}]},
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "and this?"}]},
-    ]
-    text = model.processor.apply_chat_template(conversation, add_generation_prompt=True)
     pictures = [tiny_image(number, size) for number, size in enumerate(QWEN_SIZES)]
-    inputs = dict(model.processor(images=pictures, text=[text], return_tensors="pt"))
-    output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
-    assert output.records[0].grids == tuple(QWEN_GRIDS)
-    assert torch.equal(output.sequences, model.base.generate(**inputs, max_new_tokens=4, do_sample=False))
+    inputs = check_turns(model, pictures, QWEN_GRIDS)
     fewer = model.generate(**inputs, token_budget=12, max_new_tokens=2)
     assert [len(kept) for kept in fewer.records[0].kept_indices] == [5, 4, 3]
 
@@ -255,11 +245,11 @@ def test_bad_input_is_one_clear_line(deep: AdaLlava) -> None:
     video[0, 0] = deep.base.config.video_token_id
     grid = inputs["image_grid_thw"]
     for given, words in (
-        ({"input_ids": ids, "pixel_values": beside["pixel_values"]}, "needs the pictures' grids"),
+        ({"input_ids": ids, "pixel_values": beside["pixel_values"]}, "needs the images' grids"),
         ({"input_ids": ids, **beside, "image_grid_thw": grid[:1]}, "image_grid_thw says 64 patches"),
         ({"input_ids": ids, **beside, "image_grid_thw": grid + torch.tensor([0, 1, 0])}, "that 2 divides"),
         ({"input_ids": cut, **beside}, "sample 0 has 20 image placeholders, which its images do not fill"),
-        ({"input_ids": joined, **beside}, "placeholders are in 1 runs, and there are 2 pictures"),
+        ({"input_ids": joined, **beside}, "placeholders are in 1 runs, and there are 2 images"),
         ({"input_ids": video, **beside}, "placeholders of a video"),
         ({"input_ids": ids, **beside, "image_sizes": grid}, "take no image_sizes"),
         ({"input_ids": ids, "image_grid_thw": grid}, "image_grid_thw without pixel_values"),
@@ -287,14 +277,4 @@ def test_limits_of_pixels_are_the_processors_own(model: AdaLlava) -> None:
 @pytest.mark.parametrize("kind", QWENS)
 def test_the_commands_run(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny_qwen(kind, tmp_path / "model")
-    for number, size in enumerate(QWEN_SIZES):
-        tiny_image(number, size).save(tmp_path / f"{number}.png")
-    common = ["--model", str(folder), "--method", "question", "--device", "cpu", "--token-budget", "1.0", "0.25"]
-    ask = ["--image", str(tmp_path / "0.png"), str(tmp_path / "1.png"), "--question", "why?", "--json"]
-    assert main(["generate", *common, *ask, "--max-new-tokens", "2", "--output-image", str(tmp_path / "k.png")]) == 0
-    assert [each["tokens_kept"] for each in json.loads(capsys.readouterr().out)["results"]] == [32, 8]
-    assert (tmp_path / "k.png").exists()
-    assert main(["sweep", *common, "--limit", "3", "--max-new-tokens", "2", "--output", str(tmp_path / "run")]) == 0
-    assert '"prefill"' in (tmp_path / "run" / "samples.jsonl").read_text()
-    assert main(["doctor", "--model", str(folder), "--method", "question", "--device", "cpu"]) == 0
-    assert main(["report", str(tmp_path / "run")]) == 0
+    check_commands(folder, QWEN_SIZES, capsys)

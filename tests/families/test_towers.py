@@ -46,9 +46,9 @@ def test_full_is_stock_and_methods_run_by_what_the_tower_has(tower: str) -> None
         kept = full.with_method(method).select(**inputs, token_budget=4)
         assert [len(one.kept_indices[0]) for one in kept] == [4, 4]
     for method, need in [
-        ("visionzip", "cls-token|feature-layer"),
-        ("tome", "feature-layer"),
-        ("downsample", "resized"),
+        ("visionzip", "class token|feature layer"),
+        ("tome", "feature layer"),
+        ("downsample", "smaller images"),
     ]:
         served = {"tome": tower in KEYS}.get(method, tower == "clip_vision_model")
         if served:
@@ -72,5 +72,5 @@ def test_features_that_are_no_grid_run_full_as_stock_does_and_no_method(tower: s
     assert torch.equal(ours.sequences, full.base.generate(**inputs, max_new_tokens=3, do_sample=False))
     assert [record.num_vision_tokens for record in ours.records] == [count, count]
     for method in ("uniform", "fastv"):
-        with pytest.raises(UnsupportedModeError, match=f"select_strategy='{strategy}'.*'full' alone runs"):
+        with pytest.raises(UnsupportedModeError, match=f"select_strategy='{strategy}'.*only method 'full' runs"):
             full.with_method(method)

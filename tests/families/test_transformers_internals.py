@@ -156,7 +156,7 @@ def test_another_is_said_once_by_name_if_its_layers_run_as_known(
 ) -> None:
     release(version)
     monkeypatch.setattr(transformers_probe, "find_fault", lambda: None)
-    said = rf"transformers {version} is none of the versions .*tested with \(>=5\.17,<5\.25\).*pip install"
+    said = rf"transformers {version} is not one of the versions .*tested with \(>=5\.17,<5\.25\).*pip install"
     with pytest.warns(UserWarning, match=said):
         AdaLlava(full.base, full.processor)
     with warnings.catch_warnings():
@@ -174,11 +174,11 @@ def test_another_whose_layers_run_otherwise_is_refused_at_every_loading(
 ) -> None:
     release("5.30.1")
     monkeypatch.setattr(decoder, "hear_reordering", lambda model, reorder: None)
-    said = r"transformers 5\.30\.1 is none of .*beams of 4 rows.*Install one.*\"transformers>=5\.17,<5\.25\""
+    said = r"transformers 5\.30\.1 is not one of .*beams of 4 rows.*Install one.*\"transformers>=5\.17,<5\.25\""
     for _ in range(2):
         with pytest.raises(AdallavaError, match=said):
             AdaLlava(full.base, full.processor)
     asked = ["--model", str(tiny_folder), "--method", "uniform", "--token-budget", "0.5", "--device", "cpu"]
     assert main(["sweep", *asked, "--limit", "1", "--output", str(tmp_path / "run")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "transformers 5.30.1 is none of the versions" in line
+    assert "transformers 5.30.1 is not one of the versions" in line

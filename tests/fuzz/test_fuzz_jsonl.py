@@ -72,12 +72,6 @@ def _shown(sample: TaskSample) -> str:
         return "refused" if has_words(str(error)) else f"refused without words: {error}"
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    Image.new("RGB", (3, 3), "red").save(tmp_path / "red.png")
-    return tmp_path
-
-
 @pytest.mark.parametrize("name", FINDINGS)
 def test_files_that_failed_once(name: str, folder: Path) -> None:
     judge(partial(check, folder), FINDINGS[name], folder)

@@ -182,12 +182,6 @@ def check(folder: Path, data: bytes) -> None:
     check_task(local_task(folder / "questions.parquet", limit=3, sample="random", seed=3))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    Image.new("RGB", (3, 3), "red").save(tmp_path / "red.png")
-    return tmp_path
-
-
 @pytest.mark.parametrize("name", FINDINGS)
 def test_files_that_failed_once(name: str, folder: Path) -> None:
     judge(partial(check, folder), FINDINGS[name], folder)

@@ -11,7 +11,7 @@ pytest.importorskip("lmms_eval")
 
 from loguru import logger
 from PIL import Image
-from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
+from vqav2_files import SHORT_PROMPT, TASK, break_second_picture, vqav2_row, write_task
 
 from adallava import AdaLlava
 from adallava.integrations.lmms_eval.lmms_model import AdaLlavaLmms, RunFailed
@@ -208,17 +208,9 @@ def test_a_line_is_logged_for_every_sample_where_asked_for(task_folder):
 @pytest.fixture(scope="module")
 def broken_task(task_folder):
     """Three questions; the picture of the second, which of two processes is the second's, cannot be read."""
-    import pyarrow.parquet
-
     name = f"{TASK}_broken"
     write_task(task_folder, 3, name=name)
-    file = task_folder / f"{name}.parquet"
-    table = pyarrow.parquet.read_table(file)
-    pictures = table.column("image").to_pylist()
-    pictures[1]["bytes"] = b"no picture"
-    place = table.column_names.index("image")
-    damaged = table.set_column(place, "image", pyarrow.array(pictures, type=table.schema.field("image").type))
-    pyarrow.parquet.write_table(damaged.replace_schema_metadata(table.schema.metadata), file)
+    break_second_picture(task_folder, name)
     return name
 
 
@@ -250,11 +242,11 @@ def test_a_picture_that_cannot_be_read_fails_the_command_and_leaves_no_score(
         ("pretrained=tiny,token_budget=0.5", {}, "method=full, which keeps every token"),
         ("pretrained=tiny,method=unifrom", {}, "did you mean 'uniform'"),
         ("pretrained=tiny,method=uniform,tokenbudget=0.5", {}, "tokenbudget"),
-        ("pretrained=tiny,latancy=0.5", {}, "latancy (did you mean latency?) is no argument here"),
+        ("pretrained=tiny,latancy=0.5", {}, "latancy (did you mean latency?) is not an argument here"),
         ("pretrained=tiny,method=uniform,token_budget=0", {}, "token budget 0 is out of range"),
         ("pretrained=tiny,method=uniform,token_budget=half", {}, "token budget 'half' is not a number"),
         ("pretrained=tiny,latency=2", {}, "latency=2 leaves layers of the LLM out: give a scheduler"),
-        ("pretrained=tiny,layers=4,latency=0.5,scheduler=first", {}, "layers is no argument here"),
+        ("pretrained=tiny,layers=4,latency=0.5,scheduler=first", {}, "layers is not an argument here"),
         ("pretrained=tiny,verbose=yes", {}, "verbose='yes' is refused"),
         ("method=uniform", {}, "names no model"),
         ("pretrained", {}, "write name=value"),
@@ -305,7 +297,7 @@ def test_pictures_that_are_cut_are_warned_of_at_the_end(tmp_path):
     content = [{"type": "image", "url": Image.new("RGB", (400, 100), "red")}, {"type": "text", "text": "what?"}]
     arguments = ("what?", lambda doc: [{"role": "user", "content": content}], {"max_new_tokens": 2}, 0, "task", "test")
     for padded, expected in (
-        (False, ["1 of 1 pictures are cut by the processor's center crop, the most to 25 %"]),
+        (False, ["1 of 1 images are cut by the processor's center crop, the worst to 25 %"]),
         (True, []),
     ):
         model = AdaLlavaLmms(

@@ -110,7 +110,7 @@ def test_pictures_come_first_in_one_question_and_keep_their_order():
     ("content", "message"),
     [
         ([{"type": "video", "url": "a.mp4"}, {"type": "text", "text": "?"}], "a message holds video"),
-        ([{"type": "text", "text": "left:"}, picture(1), {"type": "text", "text": "?"}], "takes a chat template"),
+        ([{"type": "text", "text": "left:"}, picture(1), {"type": "text", "text": "?"}], "needs a chat template"),
         ([{"type": "image", "url": b"bytes"}, {"type": "text", "text": "?"}], "given as bytes"),
         ([{"type": "image", "url": "/nowhere.png"}, {"type": "text", "text": "?"}], "/nowhere.png cannot be read"),
     ],
@@ -227,8 +227,8 @@ def test_arguments_are_read_as_lmms_eval_gives_them():
         ({"verbose": "yes"}, "verbose='yes' is refused: Input should be a valid boolean"),
         ({"max_empty_share": 7}, "max_empty_share=7 is refused: Input should be less than or equal to 1"),
         ({"positions": "kept"}, "positions='kept' is refused: Input should be 'original' or 'compact'"),
-        ({"tokenbudget": 0.5}, r"tokenbudget \(did you mean token_budget\?\) is no argument here"),
-        ({"layers": 4}, "layers is no argument here, and method=full has no options: the arguments are pretrained"),
+        ({"tokenbudget": 0.5}, r"tokenbudget \(did you mean token_budget\?\) is not an argument here"),
+        ({"layers": 4}, "layers is not an argument here, and method=full has no options: the arguments are pretrained"),
     ],
 )
 def test_arguments_that_mean_nothing_together_are_refused(given, message):
@@ -257,7 +257,7 @@ def test_a_question_may_say_where_its_pictures_stand():
     prompt = read_messages(tiny_processor(), [{"role": "user", "content": [picture(1), picture(2), text]}])
     assert prompt.text == "USER: left: <image> right: <image> same? ASSISTANT:"
     assert [image.getpixel((0, 0)) for image in prompt.images] == [(1, 1, 1), (2, 2, 2)]
-    with pytest.raises(InputError, match="a question holds <image> 2 times, and has 1 pictures: 'left: <image>"):
+    with pytest.raises(InputError, match="a question holds <image> 2 times, and has 1 images: 'left: <image>"):
         read_messages(tiny_processor(), [{"role": "user", "content": [picture(1), text]}])
 
 
@@ -299,7 +299,7 @@ def test_totals_know_how_much_of_the_pictures_was_seen():
     one = Totals.of([answered(2, 4)], 1.0, [0.25, 1.0])
     both = one.then(Totals.of([answered(2, 4)], 1.0, [0.25]))
     assert cut_words(both.seen, "pad_to_square=True in --model_args") == (
-        "2 of 3 pictures are cut by the processor's center crop, the most to 25 %: evidence may be cut off; "
+        "2 of 3 images are cut by the processor's center crop, the worst to 25 %: evidence may be cut off; "
         "pad_to_square=True in --model_args shows all of each"
     )
     assert Totals().seen is None

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("lmms_eval")
 
-from vqav2_files import SHORT_PROMPT, TASK, vqav2_row, write_task
+from vqav2_files import SHORT_PROMPT, TASK, break_second_picture, vqav2_row, write_task
 
 from adallava.cli.main import main
 from adallava.doctor import diagnose_run
@@ -76,7 +76,7 @@ def test_lmms_evals_own_figures_are_the_means_of_the_report(finished):
 @pytest.mark.long
 def test_a_report_written_anew_has_the_sweeps_pictures(finished, task_folder, tmp_path, capsys):
     def pictures(page):
-        assert "Every sample has its picture here." in page.read_text()
+        assert "Every sample has its image here." in page.read_text()
         return re.findall(r'"(data:image/jpeg;[^"]+)"', page.read_text())
 
     anew = ["report", str(finished), "--output", str(tmp_path / "anew.html")]
@@ -86,7 +86,7 @@ def test_a_report_written_anew_has_the_sweeps_pictures(finished, task_folder, tm
     assert main(anew) == 0  # the task lies in no place that lmms-eval knows
     assert "has no images: lmms-eval has no task 'vqav2_scenes': " in (said := capsys.readouterr().out)
     assert "--include-path DIR adds your own" in said
-    assert "0 of 9 samples have their picture here" in (tmp_path / "anew.html").read_text()
+    assert "0 of 9 samples have their image here" in (tmp_path / "anew.html").read_text()
 
 
 @pytest.mark.long
@@ -170,17 +170,9 @@ def test_two_processes_answer_and_score_as_one(finished, task_folder, tmp_path):
 
 
 def test_a_sample_that_cannot_be_read_fails_alone(task_folder, tmp_path, capsys):
-    import pyarrow.parquet
-
     name = f"{TASK}_one_broken"
     write_task(tmp_path, 3, name=name)
-    file = tmp_path / f"{name}.parquet"
-    table = pyarrow.parquet.read_table(file)
-    pictures = table.column("image").to_pylist()
-    pictures[1]["bytes"] = b"no picture"
-    place = table.column_names.index("image")
-    damaged = table.set_column(place, "image", pyarrow.array(pictures, type=table.schema.field("image").type))
-    pyarrow.parquet.write_table(damaged.replace_schema_metadata(table.schema.metadata), file)
+    break_second_picture(tmp_path, name)
     assert sweep(tmp_path, tmp_path / "run", "--no-report", task=name) == 1
     assert [record.score is None for record in records_of(tmp_path / "run")] == 3 * [False, True, False]
     assert "UnidentifiedImageError" in records_of(tmp_path / "run")[1].error
@@ -218,7 +210,7 @@ def one_of(*cases):
             "doc_to_visual: !function two_pictures.no_picture\n",
             "doc 0 of task lmms:odd is shown as text: only",
         ),
-        ("doc_to_text: !function two_pictures.unworded\n", "words no question of doc 1: KeyError: 'hint'"),
+        ("doc_to_text: !function two_pictures.unworded\n", "makes no question for doc 1: KeyError: 'hint'"),
     ),
 )
 def test_what_cannot_be_mapped_is_refused_with_the_reason(tmp_path, capsys, lines, message):
@@ -257,7 +249,7 @@ def test_a_sample_with_two_pictures_is_swept(tmp_path):
             "metric bleu gives sample 0 of vqav2_scenes no number; those that do: exact_match",
         ),
         (TASK, ["--split", "test"], "has its own split"),
-        (TASK, ["--question-suffix", "?"], "words its own questions"),
+        (TASK, ["--question-suffix", "?"], "makes its own questions"),
         (TASK, ["--include-path", "/nowhere"], "/nowhere is not a folder"),
     ),
 )

@@ -45,3 +45,16 @@ def write_task(folder: Path, num_samples: int, *, name: str = TASK, lines: str =
     """Write the data and the task's YAML; return the folder, which lmms-eval is given as `--include_path`."""
     rows = [vqav2_row(index) for index in range(num_samples)]
     return write_built_in(folder, "vqav2/vqav2_val.yaml", rows, split="validation", name=name, lines=lines)
+
+
+def break_second_picture(folder: Path, name: str) -> None:
+    """Put what no decoder can read in the place of the second picture of a task's file."""
+    import pyarrow.parquet
+
+    file = folder / f"{name}.parquet"
+    table = pyarrow.parquet.read_table(file)
+    pictures = table.column("image").to_pylist()
+    pictures[1]["bytes"] = b"no picture"
+    place = table.column_names.index("image")
+    damaged = table.set_column(place, "image", pyarrow.array(pictures, type=table.schema.field("image").type))
+    pyarrow.parquet.write_table(damaged.replace_schema_metadata(table.schema.metadata), file)

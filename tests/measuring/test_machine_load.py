@@ -73,7 +73,7 @@ def test_a_calm_machine_and_older_files_carry_no_note() -> None:
 def test_a_busy_machine_is_said_with_its_figure(machine: dict[str, float], drift: float, words: str) -> None:
     results = timed(IDLE.model_copy(update=machine), drift)
     note = table_clock_note(results.cells)
-    assert note.startswith("ms are not to be compared: ")
+    assert note.startswith("ms cannot be compared: ")
     assert words in note
     by_key = {axis.key: axis.note for axis in cost_axes(results)}
     assert by_key["timed-1"] == note
@@ -102,4 +102,4 @@ def test_times_that_spread_too_wide_are_said_and_one_odd_cell_is_not() -> None:
 
     assert spread_out({0}) == ""
     number = len(results.cells)
-    assert f"those of {number} of {number} cells spread over more than 20 %" in spread_out(set(range(number)))
+    assert f"times of {number} of {number} cells spread over more than 20 %" in spread_out(set(range(number)))

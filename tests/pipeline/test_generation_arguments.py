@@ -160,7 +160,7 @@ def test_a_checkpoint_without_a_cache_is_answered_with_one_and_a_warning(inputs:
     model = AdaLlava(tiny_base(), tiny_processor())
     stock = model.base.generate(**inputs, max_new_tokens=4)
     model.base.generation_config.use_cache = False
-    with pytest.warns(UserWarning, match="use_cache=False, which is not taken"):
+    with pytest.warns(UserWarning, match="use_cache=False, which is ignored"):
         warned = model.generate(**inputs, max_new_tokens=4)
     assert torch.equal(warned.sequences, stock)
     assert torch.equal(model.generate(**inputs, max_new_tokens=4, use_cache=True).sequences, stock)

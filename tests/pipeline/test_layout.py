@@ -119,7 +119,7 @@ def test_images_of_different_sizes() -> None:
         ([[9] * 6], {"tokens_per_image": [4, 3]}, r"sample 0 has 6 image placeholders.*of each: 4, 3\)"),
         ([[9] * 6], {"tokens_per_image": [4]}, r"sample 0 has 6 image placeholders.*of each: 4\)"),
         ([[1, 9, 9, 3, 9, 9]], {}, "sample 0, image 0.*not in one run"),
-        ([[1, 9, 9, 9, 9]], {"tokens_per_image": [4, 4]}, "placeholders for 1 images.*the pictures are 2"),
+        ([[1, 9, 9, 9, 9]], {"tokens_per_image": [4, 4]}, "placeholders for 1 images, but 2 are given"),
         ([[1, 9, 9, 9, 9]], {"tokens_per_image": []}, r"sample 0 has 4 image placeholders.*: no image\)"),
         ([[1, 9, 9, 9, 9]], {"mask": [[1, 1, 1]]}, r"attention_mask has shape \(1, 3\), input_ids \(1, 5\)"),
         ([[1, 9, 9, 9, 9]], {"mask": [[1, 0, 1, 1, 1]]}, "sample 0 has image placeholders that its attention_mask"),

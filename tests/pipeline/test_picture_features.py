@@ -50,7 +50,7 @@ def test_features_of_other_pictures_are_refused(llava: AdaLlava, llava_inputs: d
     model = llava.with_method("uniform")
     features = model.encode_pictures(**llava_inputs)
     other = {**llava_inputs, "pixel_values": torch.zeros_like(llava_inputs["pixel_values"])}
-    with pytest.raises(InputError, match="features are of other pictures"):
+    with pytest.raises(InputError, match="features belong to other images"):
         model.select(**other, token_budget=4, features=features)
     with pytest.raises(InputError, match="reads something else of the tower"):
         llava.with_method("visionzip").select(**llava_inputs, token_budget=4, features=features)
@@ -70,7 +70,7 @@ def test_another_question_about_the_same_picture_may_use_them(llava: AdaLlava) -
 
 def test_there_is_nothing_to_encode_without_pictures(llava: AdaLlava, llava_inputs: dict[str, Any]) -> None:
     text = {**llava_inputs, "pixel_values": None}
-    with pytest.raises(InputError, match="without pictures"):
+    with pytest.raises(InputError, match="without images"):
         llava.encode_pictures(**text)
 
 
@@ -80,5 +80,5 @@ def test_blank_images_of_another_shape_are_other_images():
     wide, square = (PictureInputs(patches, {"image_grid_thw": torch.tensor([[1, *grid]])}) for grid in ((2, 8), (4, 4)))
     kept = PictureFeatures(wide, (), None)
     assert kept.of(None, PictureInputs(patches.clone(), {"image_grid_thw": torch.tensor([[1, 2, 8]])})) is None
-    with pytest.raises(InputError, match="other pictures"):
+    with pytest.raises(InputError, match="other images"):
         kept.of(None, square)

@@ -249,7 +249,7 @@ def test_a_scheduler_with_cells_at_full_latency_hides_no_stock_cell(results: Res
 
 
 def test_plans_of_heads_and_slices_are_said_to_be_of_heads_alone(results: Results) -> None:
-    said = "of heads alone"
+    said = "name only heads"
     assert said not in tables_of(results)["plans"].caption
     plans = [
         one.model_copy(update={"cell": one.cell.replace("/layers@", "/adallava-heads@")}) for one in results.dials.plans

@@ -119,4 +119,4 @@ def test_bold_is_what_the_corrected_test_tells_apart_and_no_other(
     for row in others:
         assert '<td class="num">+10.0' in row
         assert "not told apart, 12.3 would have been found" in row
-    assert f"Of {len(others) + 1} cells 1 is told apart" in " ".join(page.split())
+    assert f"Of {len(others) + 1} cells, 1 is told apart" in " ".join(page.split())

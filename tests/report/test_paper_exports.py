@@ -167,7 +167,7 @@ def test_costs_are_the_timing_passs_where_there_is_one_and_choosing_inside_the_l
     assert row["peak memory, MiB"].text == formats.mebibytes(609_000_000)
     assert row["selector GFLOPs"].text == "0.007"
     assert "timing pass at batch 1, cells in turns" in costs.caption
-    assert "clocked under prefill" in costs.caption
+    assert "timed under prefill" in costs.caption
 
     untimed = [cell.model_copy(update={"timings": []}) for cell in results.cells]
     costs = paper_tables(RUN, results.model_copy(update={"cells": untimed}))[-1]

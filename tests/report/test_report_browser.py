@@ -142,7 +142,7 @@ def test_a_question_type_and_the_hard_split_show_their_own_accuracy(opened: Visi
     opened.page.select_option("#view-kind", "reading")
     by_kind = [100 * cells[f"pool@{budget}"].accuracy_by_kind["reading"].mean for budget in SPEC.budgets]
     assert curve(opened, "pool")[1] == pytest.approx(by_kind, abs=0.01)
-    assert "over all samples only" in opened.page.locator("#ranking-answer").inner_text()
+    assert "all samples only" in opened.page.locator("#ranking-answer").inner_text()
 
     opened.page.select_option("#view-split", "hard")
     hard = [100 * cells[f"pool@{budget}"].accuracy_hard_by_kind["reading"].mean for budget in SPEC.budgets]

@@ -198,9 +198,9 @@ def test_the_page_says_how_many_samples_have_a_picture_and_by_what_rule(tmp_path
     every = write_report(folder, picture_of, num_pictures=400).read_text()
     none = write_report(folder, lambda _: ()).read_text()
 
-    assert "12 of 40 samples have their picture here, chosen by a rule" in some
-    assert "Every sample has its picture here." in every
-    assert "0 of 40 samples have their picture here" in none
+    assert "12 of 40 samples have their image here, chosen by a rule" in some
+    assert "Every sample has its image here." in every
+    assert "0 of 40 samples have their image here" in none
 
 
 def test_what_the_protocol_found_is_said_with_its_counts(tmp_path: Path) -> None:
@@ -212,9 +212,9 @@ def test_what_the_protocol_found_is_said_with_its_counts(tmp_path: Path) -> None
     assert f"The other {split['num_hard']} are the hard split" in page
     significant = sum(pair["significant"] for pair in pairs)
     assert (
-        f"Of {len(pairs)} tested pairs of cells {significant} {'is' if significant == 1 else 'are'} told apart" in page
+        f"Of {len(pairs)} tested pairs of cells, {significant} {'is' if significant == 1 else 'are'} told apart" in page
     )
-    assert "Of 2 tested pairs of methods at equal cost 1 is told apart by a corrected test" in page
+    assert "Of 2 tested pairs of methods at equal cost, 1 is told apart by a corrected test" in page
     assert "not told apart, which does not make" in page
     assert page.count("</b> is ahead of") == significant + 1
     assert page.count("are not told apart</th>") == len(pairs) - significant + 1
@@ -240,7 +240,7 @@ def test_long_answers_leave_the_page_where_they_are_too_many(tmp_path: Path, mon
     responses = zlib.decompress(b64decode(data["responses"]))
     numbers = [int.from_bytes(responses[i : i + 4], "little") for i in range(0, len(responses), 4)]
 
-    assert "Answers are only in the page for samples with a picture" in page
+    assert "The page holds answers only for samples with an image" in page
     assert sum(number > 0 for number in numbers) == 3 * len(data["cells"])
 
 

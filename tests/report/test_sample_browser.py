@@ -156,7 +156,7 @@ def test_another_budget_shows_its_cells(opened: Visit) -> None:
 
 
 def test_a_sample_without_a_picture_says_so_and_still_tells_its_answers(opened: Visit) -> None:
-    assert f"{NUM_PICTURES} of them with a picture" in opened.page.locator("#sample-count").inner_text()
+    assert f"{NUM_PICTURES} of them with an image" in opened.page.locator("#sample-count").inner_text()
     opened.page.locator("#sample-list").press("End")
 
     assert f"{NUM_PICTURES} of 150 samples; this is not one of them" in opened.page.locator("#sample").inner_text()
@@ -235,7 +235,7 @@ def test_the_samples_that_flipped_between_two_runs_are_shown(opened: Visit, dire
     assert sorted(opened.rows()) == np.flatnonzero(expected).tolist()[:20]
     first = opened.page.locator("#sample .method-name").all_inner_texts()[:2]
     assert {text.split(" ", 1)[1] for text in first} == {"uniform@8", "before: uniform@8"}
-    assert "between the two runs stands in the table above" in opened.page.locator("#pair").inner_text()
+    assert "The table above shows what changed between the two runs" in opened.page.locator("#pair").inner_text()
 
 
 def test_the_second_run_is_laid_over_the_plot_and_taken_off(opened: Visit) -> None:

@@ -175,8 +175,8 @@ def test_a_missing_or_damaged_picture_is_said() -> None:
 
     gone = choose_pictures(table, lambda _: ())
     broken = choose_pictures(table, lambda _: [Image.open(io.BytesIO(damaged))])
-    assert set(gone.missing.values()) == {"the picture was not found"}
-    assert all(reason.startswith("the picture could not be read: ") for reason in broken.missing.values())
+    assert set(gone.missing.values()) == {"the image was not found"}
+    assert all(reason.startswith("the image could not be read: ") for reason in broken.missing.values())
     assert set(gone.uris) == set(broken.uris) == {()}
 
 
@@ -221,7 +221,7 @@ def test_every_picture_of_a_sample_is_shown_on_its_own_grid() -> None:
     pictures = choose_pictures(table, lambda _: images)
     assert [len(uris) for uris in pictures.uris] == [2]
     other = choose_pictures(table, lambda _: images[:1])
-    assert "had 2 pictures when it was asked, and has 1 now" in other.missing[row.sample_id]
+    assert "had 2 images when it was asked, and has 1 now" in other.missing[row.sample_id]
 
 
 def test_merging_is_what_the_records_say() -> None:

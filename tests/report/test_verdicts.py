@@ -91,9 +91,7 @@ def test_sameness_is_said_of_equivalence_alone_and_ahead_of_planned_tests_alone(
         name: ("question",) if name == named else () for name in ("ahead_of", "above", "same_as", "not_told_from")
     }
     assert row.least == (
-        "true differences from 4.6 points on would have been found in four of five such runs"
-        if named == "not_told_from"
-        else ""
+        "four of five such runs would find true differences of 4.6 points" if named == "not_told_from" else ""
     )
 
 

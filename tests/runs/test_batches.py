@@ -140,4 +140,4 @@ def test_a_picture_that_a_processor_makes_no_numbers_of_fails_alone(value):
     batch = prepare_batch(Breaking(), [sample(0), sample(1)])
     assert [s.id for s in batch.samples] == ["0"]
     assert batch.failures[0][0].id == "1"
-    assert "NaN or infinite values of the picture: look at image_mean" in batch.failures[0][1]
+    assert "NaN or infinite values of the image: look at image_mean" in batch.failures[0][1]

@@ -51,7 +51,7 @@ def test_a_question_with_places_for_other_pictures_than_it_has_fails_alone():
     asked = TaskSample("b", "<image> or <image>?", ("a",), None, lambda: [red, red, red])
     batch = prepare_batch(tiny_processor(), [sample("a", lambda: [red]), asked])
     assert [one.id for one in batch.samples] == ["a"]
-    assert "holds <image> 2 times, and has 3 pictures" in batch.failures[0][1]
+    assert "holds <image> 2 times, and has 3 images" in batch.failures[0][1]
 
 
 def test_equal_pixels_in_another_shape_are_another_picture():

@@ -77,8 +77,8 @@ def test_one_host_is_asked_for(monkeypatch):
         ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 and WORLD_SIZE is 2"),
         ({"RANK": "-1"}, "RANK is -1 and WORLD_SIZE"),
         ({"WORLD_SIZE": "0"}, "RANK is 0 and WORLD_SIZE is 0"),
-        ({"RANK": "first"}, "RANK is 'first', which is no whole number: unset it"),
-        ({"WORLD_SIZE": ""}, "WORLD_SIZE is '', which is no whole number"),
+        ({"RANK": "first"}, "RANK is 'first', which is not a whole number: unset it"),
+        ({"WORLD_SIZE": ""}, "WORLD_SIZE is '', which is not a whole number"),
         ({"LOCAL_RANK": "0.5"}, "LOCAL_RANK is '0.5', which"),
     ],
 )

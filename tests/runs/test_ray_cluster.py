@@ -152,4 +152,4 @@ def test_a_host_that_fails_where_another_answers_is_named() -> None:
     member = Member(None, "two", None, arrival=SimpleNamespace(host="right"))  # type: ignore[arg-type]
     answered = (AnswerLine(("full@1.0", "a", 0), False, b""),)
     assert executor._believed(Heard(member, lease=lease, lines=answered), book, told) == answered
-    assert told.lines == ["right answered samples that failed on left: does that one lack pictures?"]
+    assert told.lines == ["right answered samples that failed on left: does that one lack images?"]

@@ -79,9 +79,9 @@ def test_the_largest_seed_goes_round_for_the_second_picture() -> None:
         ({"token_budget": "many"}, "'many' is not a number"),
         ({"token_budget": None}, "has type NoneType"),
         ({"token_budget": True}, "has type bool"),
-        ({"token_budget": 1}, "leaves a picture without a token"),
-        ({"token_budget": 8, "selection_seed": -1}, "is no seed"),
-        ({"token_budget": 8, "selection_seed": "9" * 1000}, r"'99+\.\.\.9+' is no seed"),
+        ({"token_budget": 1}, "leaves an image without a token"),
+        ({"token_budget": 8, "selection_seed": -1}, "is not a seed"),
+        ({"token_budget": 8, "selection_seed": "9" * 1000}, r"'99+\.\.\.9+' is not a seed"),
     ],
 )
 def test_what_means_nothing_is_said(asked: dict[str, object], said: str) -> None:

@@ -130,7 +130,7 @@ def test_a_budget_is_shared_over_two_pictures(server: Server, asked: dict[str, l
         ({"token_budget": 0}, "token budget 0 is out of range"),
         ({"token_budget": "many"}, "is not a number"),
         ({"token_budget": [8]}, "has type list"),
-        ({"token_budget": 8, "selection_seed": "x"}, "is no seed"),
+        ({"token_budget": 8, "selection_seed": "x"}, "is not a seed"),
         ({"max_pixels": 9}, "and not 'max_pixels'"),
         ({"token_budget": 8, "adapter": "../../etc"}, "and not 'adapter'"),
     ],

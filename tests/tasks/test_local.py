@@ -364,7 +364,7 @@ def test_jsonl_with_a_list_of_pictures(tmp_path):
     assert [widths(sample) for sample in samples[:3]] == [[3, 5], [3], [5, 7]]
     assert [sample.pictures for sample in samples[:2]] == [("3.png", "5.png"), ("3.png",)]
     for sample, reason in zip(
-        samples[3:], ("picture 2 of 2: image file .*gone.png", "empty list", "picture 2 of 2: .* a list"), strict=True
+        samples[3:], ("image 2 of 2: image file .*gone.png", "empty list", "image 2 of 2: .* a list"), strict=True
     ):
         with pytest.raises(InputError, match=reason):
             sample.load_images()

@@ -180,7 +180,7 @@ def test_labels_are_the_names_that_the_file_gives_them(tmp_path, values, feature
         (2, "holds class 2, and the file names 2 classes"),
         (-1, "holds no answer"),
         ("2", "holds class 2, and the file names 2 classes"),
-        ("triangle", "holds 'triangle', which is none of the 2 classes"),
+        ("triangle", "holds 'triangle', which is not one of the 2 classes"),
     ],
 )
 def test_a_label_without_a_name_is_refused(tmp_path, label, reason):

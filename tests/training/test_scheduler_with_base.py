@@ -249,7 +249,7 @@ def test_what_a_model_has_learned_goes_on(tmp_path: Any, stage: str) -> None:
     name = {"question": "question", "scheduler": "layers"}[stage]
     shutil.rmtree(start / "adapters" / name, ignore_errors=True)
     going_on = Recipe.model_validate(fields | {"goes_on": True})
-    with pytest.raises(InputError, match=rf"goes on from adapters/{name}, .* train it first"):
+    with pytest.raises(InputError, match=rf"continues from adapters/{name}, .* train it first"):
         train_stage(going_on, tmp_path / "nothing", start_from=str(start), device=CPU)
     first = train_stage(Recipe.model_validate(fields | {"seed": 5}), tmp_path / "a", start_from=str(start), device=CPU)
     shutil.copytree(first, start / "adapters" / name)
@@ -257,7 +257,7 @@ def test_what_a_model_has_learned_goes_on(tmp_path: Any, stage: str) -> None:
     fresh = train_stage(Recipe.model_validate(fields), tmp_path / "c", start_from=str(start), device=CPU)
     if stage == "scheduler":
         other_prefix = Recipe.model_validate(fields | {"goes_on": True, "scheduler_options": {"prefix_layers": 2}})
-        with pytest.raises(InputError, match=r"goes on from a scheduler with .*'prefix_layers': 1"):
+        with pytest.raises(InputError, match=r"continues from a scheduler with .*'prefix_layers': 1"):
             train_stage(other_prefix, tmp_path / "d", start_from=str(start), device=CPU)
     before, after, other = (load_file(folder / "adapter_model.safetensors") for folder in (first, then, fresh))
     # AdamW's first step is as long as its learning rate; another seed starts elsewhere.

@@ -206,7 +206,7 @@ def test_scorer_and_base_learn_together_and_are_saved_as_one_model(tmp_path):
 
 def test_a_recipe_that_needs_labelled_patches_refuses_a_users_file(tmp_path):
     data = TaskExamples([])
-    with pytest.raises(InputError, match="labelled patches"):
+    with pytest.raises(InputError, match="labeled patches"):
         train_stage(base_recipe(), tmp_path, data=data, device=CPU)
 
 
@@ -279,7 +279,7 @@ def test_a_controller_without_anything_to_choose_is_refused(tmp_path):
     base = tiny_llava(tmp_path / "base")
     nothing = recipe("question", keep={"keep_counts": [16, 99]})
     with pytest.raises(
-        InputError, match=r"keep_counts = \[16, 99\]: .* has 16 vision tokens a picture, so that nothing"
+        InputError, match=r"keep_counts = \[16, 99\]: .* has 16 vision tokens per image, so that nothing"
     ):
         train_stage(nothing, tmp_path / "run", start_from=str(base), device=CPU)
 

@@ -1,4 +1,4 @@
-"""Learned parts, saved beside an untouched base; and the bundled models."""
+"""Learned parts, saved next to an untouched base; and the bundled models."""
 
 from adallava.adapters.store import (
     AdapterConfig,

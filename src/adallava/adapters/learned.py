@@ -48,7 +48,7 @@ class BaseFiles:
     def weights_sha256(self) -> str:
         """SHA-256 of the safetensors files. Reads them all, once.
 
-        With weights that `peft` has put beside the model's own, it is that of both digests: what is learned for the
+        With weights that `peft` has added to the model's own, it is that of both digests: what is learned for the
         bare base belongs to another model then.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Adapters: the weights of a learned method, a learned scheduler, or both, saved beside an untouched base.
+"""Adapters: the weights of a learned method, a learned scheduler, or both, saved next to an untouched base.
 
 A folder with `adapter_config.json` (what it is, and the base it was trained on) and
 `adapter_model.safetensors`, in which a scheduler's weights have names that begin with `scheduler.`. A scheduler that
@@ -231,7 +231,7 @@ def load_scheduler(
         shape: of the base's LLM.
         base_weights_sha256: of the base.
         allow_other_base: accept a base with other weights (for experiments). Shapes must fit all the same.
-        options: of this call, beside those that the adapter holds.
+        options: of this call, in addition to those that the adapter holds.
 
     Raises:
         AdallavaError: for an option that means nothing.
@@ -256,7 +256,7 @@ def load_scheduler(
         assert isinstance(held_to, nn.Module)
         assert isinstance(scheduler, nn.Module)
         held_to.load_state_dict(scheduler.state_dict())
-        # What the adapter holds beside weights decides its choices then.
+        # What the adapter holds besides weights decides its choices then.
         sha256 = hashlib.sha256((sha256 + sha256_of(Path(folder) / CONFIG_FILE)).encode()).hexdigest()
         scheduler = held_to.eval()
     return LoadedScheduler(scheduler, config, sha256)

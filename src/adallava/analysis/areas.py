@@ -31,7 +31,7 @@ class SharedScores:
         cells: ids.
         values: [cells, samples]; 0 for a cell that answered nothing, which no curve goes through.
         resampled: [RESAMPLES, cells].
-        clusters: which of the samples share a picture.
+        clusters: which of the samples share an image.
     """
 
     cells: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Samples that share a picture are no independent ones: what is flipped, resampled and halved is the picture."""
+"""Samples that share an image are no independent ones: what is flipped, resampled and halved is the image."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,34 +10,35 @@ from numpy.typing import NDArray
 from adallava.records.sample import PICTURES_JOINED
 
 FEW = 40
-"""Below so many pictures of equal weight Student's t takes the bootstrap's place (Cameron, Gelbach & Miller 2008, The
+"""Below so many images of equal weight Student's t takes the bootstrap's place (Cameron, Gelbach & Miller 2008, The
 Review of Economics and Statistics 90: with few clusters normal limits are too narrow)."""
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Which samples share a picture.
+    """Which samples share an image.
 
     Attributes:
-        of_samples: number of each sample's picture, [samples]; 0 to pictures - 1, in order of first appearance.
+        of_samples: number of each sample's image, [samples]; 0 to images - 1, in order of first appearance.
     """
 
     of_samples: NDArray[np.intp]
 
     @classmethod
     def distinct(cls, num_samples: int) -> "Clusters":
-        """Return samples on as many pictures."""
+        """Return samples on as many images."""
         return cls(np.arange(num_samples))
 
     @classmethod
     def by_picture(cls, sample_ids: Sequence[str], pictures: Mapping[str, str | None]) -> "Clusters":
-        """Return samples grouped by picture; one whose picture is not known is a group of its own.
+        """Return samples grouped by image; one whose image is not known is a group of its own.
 
-        Samples with several pictures are in one group if they share any, or each shares one with a third.
+        Samples with several images are in one group if they share any, or each shares one with a third.
         """
         groups: dict[Hashable, Hashable] = {}
 
         def group_of(key: Hashable) -> Hashable:
+            """Return what stands for the group of a sample or picture, with shorter ways for the next look."""
             while (above := groups.setdefault(key, key)) != key:
                 groups[key] = key = groups[above]
             return key
@@ -60,27 +61,27 @@ class Clusters:
 
     @cached_property
     def sizes(self) -> NDArray[np.float64]:
-        """Samples of each picture, [pictures]."""
+        """Samples of each image, [images]."""
         return np.bincount(self.of_samples).astype(np.float64)
 
     @property
     def num(self) -> int:
-        """Pictures."""
+        """Images."""
         return len(self.sizes)
 
     @property
     def shared(self) -> bool:
-        """Whether any two samples share a picture."""
+        """Whether any two samples share an image."""
         return self.num < self.num_samples
 
     @cached_property
     def effective(self) -> float:
-        """How many pictures of equal size weigh as much (Carter, Schnepel & Steigerwald 2017, same journal 99)."""
+        """How many images of equal size weigh as much (Carter, Schnepel & Steigerwald 2017, same journal 99)."""
         return float(np.square(self.sizes.sum()) / np.square(self.sizes).sum()) if self.num else 0.0
 
     @property
     def few(self) -> bool:
-        """Whether samples share too few pictures for resampling them."""
+        """Whether samples share too few images for resampling them."""
         return self.shared and self.effective < FEW
 
     def among(self, samples: NDArray[np.bool_]) -> "Clusters":
@@ -91,7 +92,7 @@ class Clusters:
         return Clusters(rank[number])
 
     def sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sums over each picture's samples: [..., samples] to [..., pictures]."""
+        """Return the sums over each image's samples: [..., samples] to [..., images]."""
         if not self.shared:
             return values
         order = np.argsort(self.of_samples, kind="stable")
@@ -100,11 +101,11 @@ class Clusters:
         return np.asarray(np.round(np.add.reduceat(values[..., order], starts, axis=-1), 12), dtype=np.float64)
 
     def mean_variance(self, values: NDArray[np.float64]) -> float:
-        """Return the variance of the mean of values, [samples], by the sums over pictures.
+        """Return the variance of the mean of values, [samples], by the sums over images.
 
-        Each picture's squared residual counts 1 / (1 - its share of the samples) times: CR2 of Bell & McCaffrey (2002,
-        Survey Methodology 28) for a mean, which is the factor G / (G - 1) where pictures have equally many samples.
-        Infinite for one picture.
+        Each image's squared residual counts 1 / (1 - its share of the samples) times: CR2 of Bell & McCaffrey (2002,
+        Survey Methodology 28) for a mean, which is the factor G / (G - 1) where images have equally many samples.
+        Infinite for one image.
         """
         if self.num < 2:
             return float("inf")

@@ -115,7 +115,7 @@ def _drawing(results: Results) -> set[str]:
 
 
 def _not_finished(name: str, why: str) -> InputError:
-    return InputError(f"{name} is not finished: {why}. Run the same sweep again, it goes on where it stopped")
+    return InputError(f"{name} is not finished: {why}. Run the same sweep again, it continues where it stopped")
 
 
 def compare_runs(a: RunAnswers, b: RunAnswers, margin: float = MARGIN) -> RunComparison:

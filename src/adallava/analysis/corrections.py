@@ -35,11 +35,11 @@ class Corrected:
 
 
 def correct(p_values: Sequence[float], sums: NDArray[np.float64], clusters: Clusters, seed: int) -> Corrected:
-    """Correct p-values: by max-T, or by Holm's method below 40 pictures, where joint flips are no good likeness.
+    """Correct p-values: by max-T, or by Holm's method below 40 images, where joint flips are no good likeness.
 
     Args:
         p_values: of each test alone.
-        sums: of its differences over each picture, [tests, pictures]; 0 for a picture that it lacks.
+        sums: of its differences over each image, [tests, images]; 0 for an image that it lacks.
         clusters: of the samples.
         seed: of the flips.
     """
@@ -60,10 +60,10 @@ def max_t(sums: NDArray[np.float64], seed: int) -> tuple[NDArray[np.float64], fl
     All tests see the same flips, so that tests which say nearly the same count as hardly more than one. A test's
     statistic is |sum| over the root of the sum of squares, which flips leave as it is. A single test by flips is exact
     where sides are exchangeable; the family is so only as far as flips keep how its tests depend on each other, which
-    holds for many pictures (covariances are kept) and was seen by simulation.
+    holds for many images (covariances are kept) and was seen by simulation.
 
     Args:
-        sums: of each test's differences over each picture, [tests, pictures].
+        sums: of each test's differences over each image, [tests, images].
         seed: of the flips.
     """
     lengths = np.sqrt(np.square(sums).sum(axis=1))

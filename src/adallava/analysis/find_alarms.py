@@ -1,4 +1,4 @@
-"""Whether a run's accuracies say anything of its methods: are responses answers at all, and does the picture help?"""
+"""Whether a run's accuracies say anything of its methods: are responses answers at all, and does the image help?"""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ TINY_SHARE = 0.05
 """If a smaller share of the responses is among the task's answers, right or wrong, model and task do not meet."""
 
 SMALL_GAIN = 0.05
-"""If the full-token model is not told apart from what needs no picture, and cannot be further above it than this, the
+"""If the full-token model is not told apart from what needs no image, and cannot be further above it than this, the
 sample is large enough to say so."""
 
 _SHOWN = 3
@@ -107,7 +107,7 @@ def _alarm_of_signs(of_samples: Sequence[Sequence[str]], within: int, total: int
         kind="answers-outside-task",
         severity=_severity(len(of_samples)),
         message=(
-            f"{within:,} of {total:,} responses are right, and the task's answers are punctuation alone "
+            f"{within:,} of {total:,} responses are right, and the task's answers are only punctuation "
             f"({', '.join(map(_quoted, list(given)[:_SHOWN]))}), which exact-match never counts as right"
         ),
         count=within,
@@ -118,7 +118,7 @@ def _alarm_of_signs(of_samples: Sequence[Sequence[str]], within: int, total: int
 def alarm_of_floor(
     kind: AlarmKind, full: NDArray[np.float64], floor: NDArray[np.float64], words: str, seed: int, clusters: Clusters
 ) -> Alarm | None:
-    """Return an alarm if the full-token model is not above a floor that needs no picture.
+    """Return an alarm if the full-token model is not above a floor that needs no image.
 
     It is one if the model's mean is not higher, or if it is not told apart and at most `SMALL_GAIN` higher; a caution
     if the samples are too few to tell.
@@ -129,7 +129,7 @@ def alarm_of_floor(
         floor: scores of the floor, in the same order.
         words: the floor's name in the message.
         seed: of the bootstrap.
-        clusters: which samples share a picture.
+        clusters: which samples share an image.
     """
     both = np.isfinite(full) & np.isfinite(floor)
     if not both.any():
@@ -176,7 +176,7 @@ def find_alarms(
     clusters = scores.clusters_among(np.ones_like(full, dtype=np.bool_))
     found = [alarm_of_answers(told, answers)]
     if blind is not None:
-        words = f"{NONE_METHOD}, which sees no picture"
+        words = f"{NONE_METHOD}, which sees no image"
         found.append(alarm_of_floor("full-not-above-none", full, scores.row(blind), words, seed, clusters))
     if majority is not None:
         words = majority_words(majority)
@@ -198,7 +198,7 @@ def _answers_words(known: Sequence[str]) -> str:
 
 def _pictures_words(difference: PairedDifference) -> str:
     shared = difference.num_pictures is not None and difference.num_pictures < difference.n
-    return f" on {difference.num_pictures:,} pictures" if shared else ""
+    return f" on {difference.num_pictures:,} images" if shared else ""
 
 
 def _severity(num_samples: int) -> AlarmSeverity:

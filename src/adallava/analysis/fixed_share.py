@@ -72,6 +72,7 @@ def _share(
     resampled = resampled_means(values, seed, clusters)
 
     def difference(a: int, b: int) -> PairedDifference:
+        """Return row `a` minus row `b` over the same resampled pictures."""
         of_difference = resampled[:, a] - resampled[:, b]
         return paired_difference(values[a], values[b], seed, clusters=clusters, resampled=of_difference)
 
@@ -111,7 +112,7 @@ def _ratio(values: NDArray[np.float64], resampled: NDArray[np.float64], clusters
 
 
 def _fieller(above: NDArray[np.float64], gained: NDArray[np.float64], clusters: Clusters) -> tuple[float, float]:
-    """Return Fieller's interval of a ratio of means (1954, J. R. Stat. Soc. B 16), by Student's t over few pictures.
+    """Return Fieller's interval of a ratio of means (1954, J. R. Stat. Soc. B 16), by Student's t over few images.
 
     It holds every share s with mean(above - s gained) within t standard errors of 0: between the roots of a parabola.
     """

@@ -4,7 +4,7 @@ A front is the best of many cells, and the best of many is partly luck: the more
 have more cells than one. So a gain in accuracy is never measured on the samples that chose: each half of the samples
 chooses the best cells that cost no more, and the other half measures them, over many random halvings. Other samples
 would also have chosen other cells, which the spread of the halves shows: the interval is from it. Samples that share a
-picture are in one half. A saving has no other half to be measured on, since a cost is no mean of scores: there the
+image are in one half. A saving has no other half to be measured on, since a cost is no mean of scores: there the
 whole choice is made again under every resample, and whether the accuracy is equal is measured on the other half. FLOPs
 are known. Milliseconds are readings of a clock, taken as they were read: their noise is in no interval.
 """
@@ -87,7 +87,7 @@ class _Points:
         resampled: accuracies, [RESAMPLES, cells].
         choosing: accuracies over the samples of a half that choose, [halves, cells].
         measuring: accuracies over the other samples, [halves, cells].
-        clusters: which samples share a picture.
+        clusters: which samples share an image.
     """
 
     names: tuple[str, ...]
@@ -123,7 +123,7 @@ def _place(
     cells: Sequence[Cell], costs: dict[str, float], dial: Dial, shared: SharedScores, halves: "_Halves"
 ) -> _Points:
     rows = [shared.cells.index(cell.cell) for cell in cells]
-    # Methods at their full budget are the full-token model to the bit, and are not named beside it.
+    # Methods at their full budget are the full-token model to the bit, and are not named next to it.
     alone = [cell.runs_all_layers if dial == "tokens" else cell.selection == FULL_METHOD for cell in cells]
     return _Points(
         names=tuple(cell.cell for cell in cells),
@@ -151,7 +151,7 @@ class _Halves:
 
     @classmethod
     def of(cls, shared: SharedScores, seed: int) -> "_Halves":
-        """Halve the pictures at random; every sample measures once in each halving."""
+        """Halve the images at random; every sample measures once in each halving."""
         clusters, generator = shared.clusters, np.random.default_rng(seed)
         first = np.stack([generator.permutation(clusters.num) < clusters.num // 2 for _ in range(HALVINGS)])
         sums = clusters.sums(shared.values).T
@@ -224,7 +224,7 @@ def _over_halves(of_halves: _Floats, clusters: Clusters, least: float) -> dict[s
 
     Args:
         of_halves: [halves].
-        clusters: which samples share a picture.
+        clusters: which samples share an image.
         least: possible value; the largest is 1.
     """
     mean = float(np.round(of_halves.mean(), 12))

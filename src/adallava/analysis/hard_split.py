@@ -1,4 +1,4 @@
-"""The samples that are left where neither no picture nor a smaller one helped, and luck did not choose.
+"""The samples that are left where neither no image nor a smaller one helped, and luck did not choose.
 
 `none` is right by knowing (the question gives its answer away) or by luck (one of four answers it is, sometimes). To
 leave out all that it has right would leave out its luck: a method that guesses as `none` does where it sees nothing
@@ -18,7 +18,7 @@ from adallava.records import DOWNSAMPLE_METHOD, NONE_METHOD, HardSplit
 from adallava.records.cells import split_cell
 
 MIN_SAMPLES_OF_GROUP = 20
-"""Question types with fewer samples are taken together: how much `none` knows cannot be told of a few."""
+"""Question types with fewer samples are taken together: how much `none` knows cannot be known from a few."""
 
 _OTHER_ANSWERS = 10
 """Of `none`, to other questions of the type, that each sample is scored with to find what luck is worth there."""
@@ -119,7 +119,7 @@ def split_hard(scores: ScoreTable, tokens_kept: Mapping[str, float], blind: Blin
         share = min(shared, _known_share(by_none[own], blind.luck[own]))
         known |= _first(blind.ids, own & by_none, share)
         seen |= own & by_coarse & ~by_none
-        # Where `none` is right by luck, a smaller picture counts as seen as often as where `none` is wrong.
+        # Where `none` is right by luck, a smaller image counts as seen as often as where `none` is wrong.
         both = own & by_coarse & by_none & ~known
         seen |= _first(blind.ids, both, _ratio(_share(by_coarse, own & ~by_none), _share(by_coarse, own & by_none)))
     hard = judged & ~known & ~seen

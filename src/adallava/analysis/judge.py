@@ -53,7 +53,7 @@ def judge(tests: Sequence[PairedTest], clusters: Clusters, seed: int, margin: fl
 
     Args:
         tests: of one run.
-        clusters: which samples share a picture.
+        clusters: which samples share an image.
         seed: of bootstrap and joint flips.
         margin: within which two sides are the same.
     """

@@ -83,7 +83,7 @@ def describe_majority(
         scores: of the answers.
         kinds: the samples' types, [samples].
         hard: [samples], True for those in the hard split; None if the run has none.
-        clusters: which samples share a picture.
+        clusters: which samples share an image.
     """
     of_kind = {kind: kinds == kind for kind in sorted({kind for kind in kinds if kind is not None})}
     on_hard = np.zeros(len(kinds), dtype=np.bool_) if hard is None else hard

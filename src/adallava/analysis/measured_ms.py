@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from adallava.records import Cell, Timing
 
-NO_CHOOSING_MS = "no ms for choosing inside the LLM, which is clocked under prefill"
+NO_CHOOSING_MS = "choosing inside the LLM is timed under prefill"
 """Why some cells have no milliseconds for the selector."""
 
 

@@ -37,6 +37,7 @@ def least_detectable(samples: float, discordance: float, critical: float) -> flo
     """
 
     def lacking(difference: float) -> float:
+        """Return how far a true difference is above what these samples find; negative if it is below."""
         return difference * math.sqrt(samples) - _asked(difference, discordance, critical)
 
     return None if lacking(1.0) < 0.0 else float(brentq(lacking, 1e-12, 1.0))
@@ -59,21 +60,21 @@ def planning_line(samples: int, tests: int, pictures: int | None = None) -> str:
         samples: of the task.
         tests: planned comparisons.
         pictures: that the samples are about, None if that is not known. Questions that share one count for anything
-            from one sample, if they go alike, to as many as they are.
+            from one sample, if they are right or wrong together, to as many as they are.
     """
     critical = critical_value(tests)
     of_samples = least_detectable(samples, USUAL_DISCORDANCE, critical)
     differing = USUAL_DISCORDANCE if of_samples is None else max(USUAL_DISCORDANCE, of_samples)
     needed = ", ".join(f"{samples_needed(points / 100, USUAL_DISCORDANCE, critical):,}" for points in (1, 2, 3))
     planned = f"{tests} planned comparison{'' if tests == 1 else 's'}"
-    about, condition, alike = "", "if each is on a picture of its own and", ""
+    about, condition, alike = "", "if each has its own image and", ""
     if pictures is not None and pictures < samples:
-        about, condition = f" on {pictures:,} pictures", "if questions on one picture go their own ways and"
+        about, condition = f" on {pictures:,} images", "if questions about one image are independent and"
         of_pictures = least_detectable(pictures, USUAL_DISCORDANCE, critical)
-        alike = f"; if they go alike, {_found_words(of_pictures)}"
+        alike = f"; if they are right or wrong together, {_found_words(of_pictures)}"
     return (
-        f"with {samples:,} samples{about} and {planned} {_found_words(of_samples)} (power {POWER:.0%}, {condition} two "
-        f"cells differ on {differing:.0%} of them{alike}); 1, 2 and 3 points need {needed}"
+        f"with {samples:,} samples{about} and {planned}, {_found_words(of_samples)} (power {POWER:.0%}, {condition} "
+        f"two cells differ on {differing:.0%} of them{alike}); 1, 2 and 3 points need {needed}"
     )
 
 

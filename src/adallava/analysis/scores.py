@@ -20,7 +20,7 @@ class ScoreTable:
     Attributes:
         cells: ids, one a row.
         values: [cells, samples]; the mean over a sample's draws; NaN where any of them failed or is missing.
-        clusters: which samples share a picture; None if none do.
+        clusters: which samples share an image; None if none do.
     """
 
     cells: tuple[str, ...]
@@ -33,7 +33,7 @@ class ScoreTable:
         return scores
 
     def clusters_among(self, samples: NDArray[np.bool_]) -> Clusters:
-        """Return which of some samples share a picture."""
+        """Return which of some samples share an image."""
         return (self.clusters or Clusters.distinct(self.values.shape[1])).among(samples)
 
     def shared(self) -> NDArray[np.bool_]:

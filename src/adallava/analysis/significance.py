@@ -30,14 +30,14 @@ _CHANCES = np.logspace(-1, -14, 14)
 def paired_p_value(differences: NDArray[np.float64], clusters: Clusters) -> tuple[float, TestName]:
     """Return the two-sided p-value that the mean difference is 0, and how it was found.
 
-    Of samples that share pictures the signs of a picture's differences are flipped together: the flips of its sum. Of
-    few pictures the larger p-value of that and of Student's t over pictures is taken. The flips alone would be exact
+    Of samples that share images the signs of an image's differences are flipped together: the flips of its sum. Of
+    few images the larger p-value of that and of Student's t over images is taken. The flips alone would be exact
     where sides are exchangeable, t does without; but sums of few rights and wrongs have no normal tails, and t alone
     would call 8 equal sums certain.
 
     Args:
         differences: one a sample, finite.
-        clusters: which samples share a picture.
+        clusters: which samples share an image.
     """
     p_value = sign_flip_p_value(clusters.sums(differences))
     if not clusters.shared:

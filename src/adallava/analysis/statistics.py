@@ -1,9 +1,9 @@
-"""Means with the uncertainty that so many samples, on so many pictures, leave.
+"""Means with the uncertainty that so many samples, on so many images, leave.
 
 The bootstrap of one mean resamples the *counts of distinct values* (a multinomial) instead of the values: the same
 distribution as drawing samples with replacement, at a cost that does not grow with the number of samples. Where
 many means are to be resampled together, on the same draws of samples, `resampled_means` counts samples. Of samples
-that share pictures, pictures are drawn.
+that share images, images are drawn.
 """
 
 from collections.abc import Sequence
@@ -33,13 +33,13 @@ def mean_interval(scores: Scores, clusters: Clusters | None = None) -> Interval:
     """Return the mean of scores in [0, 1] with Wilson's interval (1927, J. Am. Stat. Assoc. 22).
 
     Of partial scores it is Wilson's formula on their mean: no scores in [0, 1] vary more than rights and wrongs of the
-    same mean, so it is somewhat too wide, and never has no width. Of samples that share pictures, n is what as many
+    same mean, so it is somewhat too wide, and never has no width. Of samples that share images, n is what as many
     independent samples would tell (n over the design effect, Kish 1965; Korn & Graubard 1998, Survey Methodology 24),
     with Student's t for the normal quantile.
 
     Args:
         scores: one a sample.
-        clusters: which samples share a picture; None if none do.
+        clusters: which samples share an image; None if none do.
 
     Raises:
         ValueError: without scores.
@@ -56,12 +56,12 @@ def resampled_interval(values: NDArray[np.float64], resampled: NDArray[np.float6
     """Return the mean of values in [0, 1], such as areas, with its percentile bootstrap interval.
 
     Where all values are equal no resampling can show a width, and Wilson's bound stands in; where samples share few
-    pictures, Student's t over pictures.
+    images, Student's t over images.
 
     Args:
         values: one a sample.
         resampled: their mean under resampling.
-        clusters: which samples share a picture.
+        clusters: which samples share an image.
     """
     if np.ptp(values) == 0.0:
         return mean_interval(values, clusters)
@@ -79,15 +79,15 @@ def paired_difference(
 ) -> PairedDifference:
     """Return the mean of `scores - other_scores`, sample by sample, with its paired bootstrap interval.
 
-    If all differences are equal, Wilson's bound on the share of pictures that could still differ takes the
+    If all differences are equal, Wilson's bound on the share of images that could still differ takes the
     bootstrap's place: identical answers on 100 samples say `0, within 0.04`, not `exactly 0`. Where samples share few
-    pictures, Student's t over pictures does.
+    images, Student's t over images does.
 
     Args:
         scores: in [0, 1].
         other_scores: of the same samples in the same order.
         seed: of the bootstrap.
-        clusters: which samples share a picture; None if none do.
+        clusters: which samples share an image; None if none do.
         resampled: the mean difference under resampling, where that is known already.
 
     Raises:
@@ -112,14 +112,14 @@ def paired_difference(
 def resampled_means(
     values: NDArray[np.float64], seed: int = 0, clusters: Clusters | None = None
 ) -> NDArray[np.float64]:
-    """Return the means of all rows under one bootstrap over samples, or the pictures they share: [RESAMPLES, rows].
+    """Return the means of all rows under one bootstrap over samples, or the images they share: [RESAMPLES, rows].
 
     Every row sees the same draws, so that differences of columns are paired.
 
     Args:
         values: [rows, samples], finite.
         seed: of the bootstrap.
-        clusters: which samples share a picture; None if none do.
+        clusters: which samples share an image; None if none do.
     """
     clusters = clusters or Clusters.distinct(values.shape[1])
     sums, num = clusters.sums(values).T, clusters.num
@@ -135,7 +135,7 @@ def resampled_means(
 
 
 def unseen_share(clusters: Clusters) -> float:
-    """Return Wilson's bound on the share of pictures that could be otherwise where all seen are alike."""
+    """Return Wilson's bound on the share of images that could be otherwise where all seen are alike."""
     return _wilson(0.0, clusters.effective, _critical(clusters))[1]
 
 
@@ -149,7 +149,7 @@ def _around(
     values: NDArray[np.float64], resampled: NDArray[np.float64] | None, clusters: Clusters
 ) -> tuple[float, float, IntervalMethod]:
     if clusters.few or resampled is None:
-        # Of few pictures those that differ most may be missing: half of one more that differs wholly, as Agresti & Min
+        # Of few images those that differ most may be missing: half of one more that differs wholly, as Agresti & Min
         # (2005, Statistics in Medicine 24) count half a pair more of each kind for rights and wrongs.
         variance = clusters.mean_variance(values) + 0.5 / (clusters.effective + 2.0) ** 2
         low, high = t_interval(float(values.mean()), variance, clusters.degrees_of_freedom)
@@ -173,8 +173,8 @@ def _resample_distinct(values: NDArray[np.float64], clusters: Clusters, seed: in
 def _effective_samples(values: NDArray[np.float64], clusters: Clusters) -> float:
     """Return how many independent samples tell as much: n over the design effect.
 
-    A rare answer may be seen on no picture, or on too few to show whether it comes alone. So the design effect is that
-    of the values and one more picture which is wholly of the rarer answer.
+    A rare answer may be seen on no image, or on too few to show whether it comes alone. So the design effect is that
+    of the values and one more image which is wholly of the rarer answer.
     """
     if not clusters.shared:
         return float(clusters.num_samples)

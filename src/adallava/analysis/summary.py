@@ -50,7 +50,7 @@ class SummedCell:
     """What is kept of a cell's answers.
 
     Attributes:
-        cell: summed up, but for what needs pictures or other cells: accuracies, differences, hard split, fronts.
+        cell: summed up, but for what needs images or other cells: accuracies, differences, hard split, fronts.
         scores: of the samples, [samples]; NaN where there is none.
         kinds: question types by sample id.
         pictures: hashes by sample id, of those that were read.
@@ -59,7 +59,7 @@ class SummedCell:
         answers: the right ones by sample id.
         told: its responses.
         responses: the same by sample id, of `none` alone.
-        seen: by sample id, the share of its picture that the model sees, where it is known.
+        seen: by sample id, the share of its image that the model sees, where it is known.
     """
 
     cell: Cell
@@ -216,7 +216,7 @@ def _seen_shares(records: Sequence[SampleRecord]) -> dict[str, float]:
 
 
 def _seen_of_any(cells: Sequence[SummedCell]) -> list[float]:
-    """Return what is seen of each picture, counted once whatever the number of cells."""
+    """Return what is seen of each image, counted once whatever the number of cells."""
     shares: dict[str, float] = {}
     for one in cells:
         shares |= one.seen
@@ -335,6 +335,7 @@ def _mean(records: Sequence[SampleRecord], value: Callable[[SampleRecord], float
 
 def _mean_flops(answered: Sequence[SampleRecord]) -> dict[str, float]:
     def mean_of(part: str) -> float:
+        """Return the mean FLOPs of a part."""
         return _mean(answered, lambda record: record.flops.get(part, 0))
 
     means = {part: mean_of(part) for part in PART_NAMES if any(part in record.flops for record in answered)}
@@ -343,9 +344,11 @@ def _mean_flops(answered: Sequence[SampleRecord]) -> dict[str, float]:
 
 def _median_part_ms(answered: Sequence[SampleRecord]) -> dict[str, float]:
     def median(value: Callable[[Mapping[str, float]], float]) -> float:
+        """Return the median of a sum of parts over samples, in ms; 0 without any."""
         return float(np.median([value(record.part_ms) for record in answered])) if answered else 0.0
 
     def median_of(part: str) -> float:
+        """Return the median of one part, in ms."""
         return median(lambda part_ms: part_ms.get(part, 0.0))
 
     measured = [part for part in PART_NAMES if any(part in record.part_ms for record in answered)]

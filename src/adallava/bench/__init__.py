@@ -1,1 +1,1 @@
-"""`adallava bench`: what an answer costs on the clock, beside stock transformers and beside what the machine can do."""
+"""`adallava bench`: what an answer costs on the clock, next to stock transformers and to what the machine can do."""

@@ -1,4 +1,4 @@
-"""The files of a benchmark: JSON, and in a folder a page with its plot beside it."""
+"""The files of a benchmark: JSON, and in a folder a page with its plot next to it."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def output_file(asked: Path) -> Path:
     file = asked if asked.suffix.lower() == ".json" and not asked.is_dir() else asked / _NAME
     make_folder(file.parent)
     if file.exists() and not _is_ours(file):
-        raise InputError(f"--output {asked}: {file} is there and is no file of adallava bench: name another")
+        raise InputError(f"--output {asked}: {file} exists and was not written by adallava bench: give another name")
     return file
 
 

@@ -1,4 +1,4 @@
-"""From names to models: one base, and beside it every engine, method and scheduler, made when it is first asked for."""
+"""From names to models: one base, and with it every engine, method and scheduler, made when it is first asked for."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ class Bench:
         return model if plan.scheduler is None else model.with_scheduler(self._scheduler(plan.scheduler))
 
     def idle_bytes(self, running: AdaLlava) -> int:
-        """Return the bytes of weights that lie idle beside a running model: another's, which it does not share."""
+        """Return the bytes of weights that lie idle next to a running model: another's, which it does not share."""
         held = stored_bytes(running.base)
         others = {
             place: size
@@ -120,6 +120,7 @@ class Bench:
         options, adapter = self.request.scheduler_options.get(name, {}), self.request.adapters.get(name)
 
         def make() -> Scheduler:
+            """Return the scheduler, with random weights for made-up shapes."""
             if self.request.shapes is None:
                 made = self.full.with_scheduler(name, adapter, **options).scheduler
                 assert made is not None
@@ -165,7 +166,7 @@ def load_bench(request: BenchRequest) -> Bench:
 
 
 def _quantized(full: AdaLlava, name: str) -> AdaLlava:
-    """Return a quantized model beside one that stays as it is."""
+    """Return a quantized model next to one that stays as it is."""
     return AdaLlava(quantized_copy(full.base, name), full.processor, name_or_path=full.name_or_path, engine=full.engine)
 
 

@@ -55,8 +55,8 @@ def _made(document: dict[str, Any]) -> str:
     machine = ", ".join(hardware["cuda_devices"][:1]) if document["device"] != "cpu" else hardware["cpu"]
     return (
         f"{machine}, {document['dtype']}{_quantized(document)}, torch {versions['torch']}, "
-        f"transformers {versions['transformers']}, {document['date']}. One picture and {document['text_tokens']} "
-        f"tokens of text a prompt, {document['new_tokens']} tokens an answer."
+        f"transformers {versions['transformers']}, {document['date']}. One image and {document['text_tokens']} "
+        f"tokens of text per prompt, {document['new_tokens']} tokens per answer."
     )
 
 

@@ -33,7 +33,7 @@ class BenchRequest:
         cells: exactly these, instead of crossing the four; empty to cross them.
         engines: that run every cell.
         batch_sizes: each measured on its own, one after the other.
-        text_tokens: of a prompt, beside its one picture.
+        text_tokens: of a prompt, besides its one image.
         new_tokens: of an answer, at least 2.
         image: of every prompt; None for noise.
         dtype: of the weights; "auto" is the checkpoint's, of shapes bfloat16, on a CPU float32.
@@ -72,7 +72,7 @@ class BenchRequest:
     command: str = ""
 
     def __post_init__(self) -> None:
-        """Check what can be told without a model.
+        """Check what can be checked without a model.
 
         Raises:
             InputError: for both a model and shapes or neither, a count out of range, or latencies without a scheduler.

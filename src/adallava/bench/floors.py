@@ -24,7 +24,7 @@ class Row:
         lengths: tokens that each layer of the LLM reads in prefill.
         groups_run: of each layer, which of its groups of heads run; None if all do.
         groups: that a layer is split into.
-        towers: of each picture that the tower ran on.
+        towers: of each image that the tower ran on.
     """
 
     tokens_projected: int
@@ -82,6 +82,7 @@ def floors_of(
     read_bytes = in_layers * (layer_value_bytes or value_bytes) + weights["output"] * value_bytes
 
     def cached_bytes(ahead: int) -> int:
+        """Return the bytes that one decoding step reads, so many tokens after the first."""
         each = (
             kv_bytes(llm, row.lengths, 1 + ahead, bytes_per_value=value_bytes, layer_shares=row.layer_shares)
             for row in rows
@@ -89,6 +90,7 @@ def floors_of(
         return read_bytes + sum(each)
 
     def least(flops: float, num_bytes: float, of: str = dtype) -> float:
+        """Return the least ms for so much work, in products of the given type."""
         return floor_ms(machine, flops, num_bytes, dtype=of)
 
     projected, towers = sum(row.tokens_projected for row in rows), [tower for row in rows for tower in row.towers]

@@ -11,7 +11,7 @@ from adallava.model import AdaLlava
 from adallava.tasks.images import open_rgb
 
 BEFORE_PICTURE_TOKENS = 5
-"""Of a prompt's text; a method inside the LLM needs some after the picture, too."""
+"""Of a prompt's text; a method inside the LLM needs some after the image, too."""
 
 _PICTURE_PX = 560
 """Of a side, where a tower takes any."""
@@ -36,7 +36,7 @@ def make_prompts(model: AdaLlava, batch_size: int, text_tokens: int, image: Path
     if text_tokens <= BEFORE_PICTURE_TOKENS:
         raise InputError(
             f"--text-tokens is {text_tokens}: give at least {BEFORE_PICTURE_TOKENS + 1}, {BEFORE_PICTURE_TOKENS} of "
-            "which stand before the picture"
+            "which come before the image"
         )
     generator = torch.Generator().manual_seed(0)
     words = _words(model)
@@ -75,7 +75,7 @@ def _pictures(model: AdaLlava, batch_size: int, generator: torch.Generator, imag
 
 
 def _side(model: AdaLlava) -> int:
-    """Return the pixels of a picture's side: the tower's own, or of one that takes any size, a photograph's."""
+    """Return the pixels of an image's side: the tower's own, or of one that takes any size, a photograph's."""
     side = getattr(model.base.config.vision_config, "image_size", None) or _PICTURE_PX
     return int(side if isinstance(side, int) else side[0])
 

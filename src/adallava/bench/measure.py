@@ -88,6 +88,7 @@ def answer_by_transformers(base: Any, inputs: dict[str, Any]) -> Answer:
     inputs = {name: tensor.to(base.device) for name, tensor in inputs.items()}
 
     def answer(new_tokens: int, clock: StageClock | None = None) -> Answered:
+        """Generate exactly so many tokens; stock has no parts to clock."""
         ids = base.generate(**inputs, **_exactly(new_tokens)).cpu()
         return Answered(ids.shape[1] - inputs["input_ids"].shape[1], "transformers")
 
@@ -99,10 +100,10 @@ def answer_by_model(model: AdaLlava, plan: CellPlan, inputs: dict[str, Any]) -> 
     seeds = list(range(len(inputs["input_ids"])))
 
     def answer(new_tokens: int, clock: StageClock | None = None) -> Answered:
+        """Generate exactly so many tokens."""
         output = model.generate(
             **inputs,
-            token_budget=1.0 if plan.budget is None else plan.budget,
-            latency=1.0 if plan.latency is None else plan.latency,
+            **plan.call(),
             seed=seeds,
             clock=clock,
             **_exactly(new_tokens),

@@ -84,6 +84,7 @@ def _one_prompt(bench: Bench) -> Tensor:
     text_tokens, new_tokens = bench.request.text_tokens, bench.request.new_tokens
 
     def one() -> Tensor:
+        """Return the ids of one prompt, [1, L]."""
         ids: Tensor = make_prompts(bench.full, 1, text_tokens, bench.request.image)["input_ids"]
         return ids
 
@@ -93,7 +94,7 @@ def _one_prompt(bench: Bench) -> Tensor:
     ids = one() if text_tokens <= limit.tokens else None
     if ids is None or ids.shape[1] > limit.tokens:
         raise InputError(
-            f"--text-tokens {text_tokens} and a picture are too many: {limit.holder} {limit.tokens} before "
+            f"--text-tokens {text_tokens} and an image are too many: {limit.holder} {limit.tokens} before "
             f"{new_tokens} new tokens; give fewer of either"
         )
     return ids
@@ -109,9 +110,11 @@ def _cells(bench: Bench, batch_size: int) -> dict[Key, Callable[[], Turn]]:
     inputs = cache(partial(make_prompts, bench.full, batch_size, bench.request.text_tokens, bench.request.image))
 
     def turn(made: Callable[[], Answer]) -> Turn:
+        """Measure one call."""
         return take_turn(made(), bench.request.new_tokens, bench.full.device)
 
     def made(engine: str, plan: CellPlan) -> Answer:
+        """Return what answers for an engine and a cell."""
         if engine == TRANSFORMERS:
             return answer_by_transformers(bench.full.base, inputs())
         return answer_by_model(bench.model(engine, plan), plan, inputs())

@@ -128,9 +128,9 @@ class Shape:
         family: transformers' classes, without `Config` and `ForConditionalGeneration` after their name.
         llm: of its text config.
         tower: of its vision config.
-        picture_px: width and height of the pictures that it is measured with.
+        picture_px: width and height of the images that it is measured with.
         more: of its config.
-        tiles: of a picture, the whole among them, for a model that is given all of `picture_px`; () for others.
+        tiles: of an image, the whole among them, for a model that is given all of `picture_px`; () for others.
     """
 
     family: str
@@ -173,9 +173,9 @@ class NoText:
     """Stands in for a processor where there is no text: prompts are random ids, and answers are not read.
 
     Attributes:
-        image_processor: of pictures at their own size; None for a model that cuts all to one.
-        picture_px: width and height of the pictures, or tiles, that are made up for it.
-        tiles: of each picture, see `Shape`.
+        image_processor: of images at their own size; None for a model that cuts all to one.
+        picture_px: width and height of the images, or tiles, that are made up for it.
+        tiles: of each image, see `Shape`.
     """
 
     tokenizer = None
@@ -183,7 +183,7 @@ class NoText:
     def __init__(
         self, image_processor: Any = None, picture_px: tuple[int, int] | None = None, tiles: tuple[int, ...] = ()
     ) -> None:
-        """Take what makes pictures."""
+        """Take what makes images."""
         self.image_processor, self.picture_px, self.tiles = image_processor, picture_px, tiles
 
     def batch_decode(self, answers: Sequence[Sequence[int]], **_: Any) -> list[str]:

@@ -34,14 +34,14 @@ def check_config(folder: Path) -> dict[str, Any]:
     """Return the config of a folder with a model in stock layout.
 
     Raises:
-        CheckpointError: if it has no readable config, is an adapter or has one beside the model, or is to
+        CheckpointError: if it has no readable config, is an adapter or has one next to the model, or is to
             be converted first; or it asks for code of its own, or holds values that no model has.
-        UnsupportedModeError: for quantised weights.
+        UnsupportedModeError: for quantized weights.
     """
     config = _read_config(folder)
     check_not_original(folder, config)
     if (folder / ADAPTER_CONFIG_FILE).is_file():
-        # transformers would load it upon the model, or another model beneath it.
+        # transformers would load it on the model, or another model beneath it.
         raise CheckpointError(
             f"folder {str(folder)!r} holds an {ADAPTER_CONFIG_FILE} next to its model: merge the adapter into it "
             "(peft's merge_and_unload) and save that to a folder of its own, or take the adapter's files away if it "
@@ -51,7 +51,7 @@ def check_config(folder: Path) -> dict[str, Any]:
     check_model_config(folder / CONFIG_FILE, config)
     if config.get("quantization_config"):
         raise UnsupportedModeError(
-            f"the weights in folder {str(folder)!r} are quantised (quantization_config): only floating-point ones are "
+            f"the weights in folder {str(folder)!r} are quantized (quantization_config): only floating-point ones are "
             "supported, take the model that they were made from"
         )
     return config
@@ -75,7 +75,7 @@ def check_processor(folder: Path) -> None:
         CheckpointError: naming the file.
     """
     check_no_code(folder)
-    for names, what in ((_TOKENIZER_FILES, "tokenizer"), (_PICTURE_FILES, "settings for pictures")):
+    for names, what in ((_TOKENIZER_FILES, "tokenizer"), (_PICTURE_FILES, "settings for images")):
         if not any((folder / name).is_file() for name in names):
             raise CheckpointError(f"folder {str(folder)!r} has no {what}: neither {' nor '.join(names)} is in it")
     check_tokenizer(folder)
@@ -146,7 +146,7 @@ def _use_of_adapter(folder: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files that a model in this folder is loaded from, whatever else lies beside them, sorted.
+    """Return the files that a model in this folder is loaded from, whatever else lies next to them, sorted.
 
     Raises:
         CheckpointError: if there are none, or the index is damaged or names one that is missing.

@@ -37,8 +37,8 @@ def find_folder(folder_or_id: str, patterns: Sequence[str], *, download: bool = 
         if partial is not None:
             return Path(partial)
         raise CheckpointError(
-            f"no model {folder_or_id!r}: not a bundled name, not a folder, and as a hub id not in the local cache, "
-            "with no hub to be reached (no network, or HF_HUB_OFFLINE is set)"
+            f"no model {folder_or_id!r}: not a bundled name, not a folder, and not a hub id in the local cache; the "
+            "hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
         ) from error
     except Exception as error:  # whatever a hub or a network raises, and names that no hub has
         raise CheckpointError(

@@ -24,7 +24,7 @@ def check_regular(path: Path) -> None:
         CheckpointError: naming it.
     """
     if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} is no regular file (a folder, a pipe or a device): only files are read")
+        raise CheckpointError(f"{path} is not a regular file (a folder, a pipe or a device): only files are read")
 
 
 def check_pointer(path: Path) -> None:
@@ -62,7 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it holds {name}, which is no number of JSON")
+    raise ValueError(f"it holds {name}, which is not a JSON number")
 
 
 def walk_json(path: Path, value: dict[str, Any]) -> list[tuple[str, Any]]:

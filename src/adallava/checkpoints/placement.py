@@ -8,12 +8,12 @@ _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32,
 _DTYPES["float64"] = torch.float64
 
 _NOT_TAKEN = {
-    "device_map": "a model lies on one device, with everything that belongs to it: name it by device=",
-    "torch_dtype": "name the type by dtype=",
+    "device_map": "a model and all that belongs to it are on one device: name it with device=",
+    "torch_dtype": "name the type with dtype=",
     "trust_remote_code": "no code of a checkpoint is ever run",
-    "load_in_8bit": "weights are quantized by quantization='int8'",
+    "load_in_8bit": "quantize weights with quantization='int8'",
     "load_in_4bit": "only floating-point weights are supported",
-    "quantization_config": "name what is to be had by quantization=",
+    "quantization_config": "name the kind with quantization=",
     "revision": "give the folder of that revision's snapshot",
     "cache_dir": "set HF_HOME or HF_HUB_CACHE",
 }
@@ -58,7 +58,7 @@ def pick_dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
         return "auto"
     name = str(dtype).removeprefix("torch.")
     if name not in _DTYPES:
-        raise InputError(f"dtype {str(dtype)!r} is not one that weights can have: auto, {', '.join(_DTYPES)} are")
+        raise InputError(f"dtype {str(dtype)!r} is not supported: give auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
 
 

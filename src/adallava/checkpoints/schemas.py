@@ -22,12 +22,12 @@ MAX_POSITIONS = 2**28
 MAX_PICTURE_PX = 2048
 MAX_PINPOINT_PX = 4096
 MAX_TILES = 16
-"""A side of what LLaVA-NeXT fits a picture into; published models have 6."""
+"""A side of what LLaVA-NeXT fits an image into; published models have 6."""
 MAX_PATCHES_A_SIDE = 512
 MAX_PIXEL_MEAN = 256
 MIN_PIXEL_STD = 0.01
 MAX_RESCALE = 1.0
-"""Of pixels from 0 to 255, or rescaled. Within these three no picture has a value that half precision cannot hold."""
+"""Of pixels from 0 to 255, or rescaled. Within these three no image has a value that half precision cannot hold."""
 MAX_TEMPLATE_CHARS = 256 * 1024
 """Of a chat template; the longest published ones have about 20,000."""
 
@@ -55,7 +55,7 @@ _Tiny = Annotated[FiniteFloat, Field(ge=0, le=1)]
 _Pinpoint = Annotated[int, Field(ge=1, le=MAX_PINPOINT_PX)]
 _Colours = Annotated[list[_Mean], Field(min_length=3, max_length=3)]
 _Deviations = Annotated[list[_Deviation], Field(min_length=3, max_length=3)]
-"""Of red, green and blue: every picture is RGB."""
+"""Of red, green and blue: every image is RGB."""
 
 
 class _Stock(BaseModel):
@@ -300,7 +300,7 @@ def describe(error: ValidationError) -> str:
     """Return the first mistake of a file: its field, its value, and what it must be."""
     first = error.errors(include_url=False)[0]
     keys = [str(part) for part in first["loc"]]
-    # Behind the field's own name come those of the types that it may have.
+    # After the field's own name come those of the types that it may have.
     where = ".".join(key for key in keys if key.isidentifier() or key.isdigit()) or "the file"
     if first["type"] in ("missing", "json_invalid"):
         return f"{where}: {first['msg']}"
@@ -326,7 +326,7 @@ def check_model_config(path: Path, config: dict[str, Any]) -> None:
     side, patch = (size[0] if isinstance(size, list) else size for size in sizes)
     if side and patch and not patch <= side <= patch * MAX_PATCHES_A_SIDE:
         raise CheckpointError(
-            f"{path} is damaged: pictures of {side} pixels in patches of {patch} make {side // patch} a side, not 1 to "
+            f"{path} is damaged: images of {side} pixels in patches of {patch} make {side // patch} a side, not 1 to "
             f"{MAX_PATCHES_A_SIDE}"
         )
     for where, value in walk_json(path, config):

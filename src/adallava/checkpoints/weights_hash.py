@@ -1,4 +1,4 @@
-"""What identifies weights: SHA-256 of gigabytes, in threads of their own, beside whatever else loads meanwhile."""
+"""What identifies weights: SHA-256 of gigabytes, in threads of their own, while other things load."""
 
 import hashlib
 import mmap

@@ -18,7 +18,7 @@ _MAX_HEADER_BYTES = 100_000_000
 
 _FLOATING_POINT = ("F64", "F32", "F16", "BF16")
 _BUFFERS = ("position_ids", "num_batches_tracked")
-"""Last parts of the names of what is stored beside weights in whole numbers."""
+"""Last parts of the names of what is stored next to weights as whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,11 @@ def check_safetensors(path: Path) -> dict[str, StoredTensor]:
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if _LENGTH_BYTES + header_bytes > size:
-            raise CheckpointError(f"{path} is no whole safetensors file: it ends inside its header. {_again(path)}")
+            raise CheckpointError(
+                f"{path} is not a complete safetensors file: it ends inside its header. {_again(path)}"
+            )
         if header_bytes > _MAX_HEADER_BYTES:
-            raise CheckpointError(f"{path} is no safetensors file: its header would have {header_bytes} bytes")
+            raise CheckpointError(f"{path} is not a safetensors file: its header would have {header_bytes} bytes")
         try:
             header = json.loads(file.read(header_bytes))
             entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
@@ -60,7 +62,7 @@ def check_safetensors(path: Path) -> dict[str, StoredTensor]:
             expected = _LENGTH_BYTES + header_bytes + max(ends, default=0)
             held = {name: _stored(entry) for name, entry in entries.items()}
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path} is no safetensors file: its header cannot be read") from error
+            raise CheckpointError(f"{path} is not a safetensors file: its header cannot be read") from error
     if size != expected:
         raise CheckpointError(
             f"{path} is truncated or damaged: it has {size} bytes, its header describes {expected}. {_again(path)}"
@@ -78,7 +80,7 @@ def check_types(path: Path, held: Mapping[str, StoredTensor]) -> None:
         if tensor.dtype not in _FLOATING_POINT and name.rpartition(".")[2] not in _BUFFERS:
             raise CheckpointError(
                 f"{path} holds {name!r} in the type {tensor.dtype}: weights are in a floating-point one "
-                f"({', '.join(_FLOATING_POINT)}); quantised ones are not supported"
+                f"({', '.join(_FLOATING_POINT)}); quantized ones are not supported"
             )
 
 
@@ -88,7 +90,7 @@ def check_claims(
     """Refuse a config that asks for many more weights than the files hold, before room is made for them.
 
     What is counted is less than any such model has: one matrix of each layer's MLP and one of its attention, the
-    embeddings, and the tower's first layer. A model that passes and is not filled all the same is told by its loading.
+    embeddings, and the tower's first layer. A model that passes and is not filled all the same is found when it loads.
 
     Args:
         where: the folder, for the message.
@@ -127,7 +129,7 @@ def _check_feature_layers(where: str, config: Any) -> None:
     for layer in asked if isinstance(asked, list | tuple) else [asked]:
         if type(layer) is int and layers and not -layers - 1 <= layer <= layers:
             raise CheckpointError(
-                f"the config at {where!r} reads pictures from layer {layer} of the tower (vision_feature_layer), which "
+                f"the config at {where!r} reads images from layer {layer} of the tower (vision_feature_layer), which "
                 f"has {layers}"
             )
 

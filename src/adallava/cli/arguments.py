@@ -11,7 +11,7 @@ from adallava.errors import InputError
 from adallava.records import PositionsName
 
 _NO_OPTIONS = frozenset(("self", "method", "scheduler", "adapter", "allow_other_base", "name", "shape"))
-"""What loading a method or a scheduler is told beside its options."""
+"""What loading a method or a scheduler is given besides its options."""
 
 _MAX_DIGITS = 30
 _MAX_SHOWN = 40
@@ -45,7 +45,7 @@ def whole_number(text: str) -> int:
 def path_argument(text: str) -> Path:
     """Read a path; an empty one would be the current folder, which nobody means by it."""
     if not text.strip():
-        raise argparse.ArgumentTypeError(f"{text!r} is no path: give one, such as . for the current folder")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path: give one, such as . for the current folder")
     return Path(text)
 
 
@@ -81,6 +81,15 @@ def add_list_argument(parser: Any, *flags: str, **options: Any) -> None:
     parser.add_argument(*flags, action=ListAction, nargs="+", **options)
 
 
+SEPARATORS = "separate the values of a list by commas or spaces (A,B or A B)"
+"""What `takes_lists` adds to a command's help."""
+
+
+def takes_lists(parser: argparse.ArgumentParser) -> bool:
+    """Return whether a command has an option whose value is a list."""
+    return any(isinstance(action, ListAction) for action in parser._actions)
+
+
 def parse_positions(values: Sequence[str]) -> tuple[PositionsName, ...]:
     """Read kinds of position ids, each once, in the order given.
 
@@ -102,7 +111,7 @@ def parse_batch_sizes(values: Sequence[str], option: str = "--timing-batch-sizes
     """
     for value in values:
         if not _is_count(value):
-            raise InputError(f"{option} {shorten(value)} is no batch size: give whole numbers from 1 to {MAX_COUNT}")
+            raise InputError(f"{option} {shorten(value)} is not a batch size: give whole numbers from 1 to {MAX_COUNT}")
     return tuple(sorted({int(value) for value in values}))
 
 
@@ -177,7 +186,7 @@ def _parse_options(values: Sequence[str], kind: str, example: str) -> MethodOpti
         if not (method and dot and option.isidentifier() and equals and text):
             raise InputError(f"--{kind}-option {value!r} is not {kind.upper()}.OPTION=VALUE, such as {example}")
         if option in _NO_OPTIONS:
-            raise InputError(f"--{kind}-option {value!r}: {option} is no option of a {kind}")
+            raise InputError(f"--{kind}-option {value!r}: {option} is not an option of a {kind}")
         if option in options.setdefault(method, {}):
             raise InputError(f"--{kind}-option gives {method}.{option} twice")
         options[method][option] = _parse_scalar(text)

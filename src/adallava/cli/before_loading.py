@@ -1,7 +1,31 @@
-"""What a command does before it loads a model."""
+"""How a command loads a model, and what it does before."""
 
+import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adallava.model import AdaLlava
+
+_OF_LOADING = ("dtype", "device", "engine", "quantization", "pad_to_square", "least_pixels", "most_pixels")
+"""Options of commands, by the names of `AdaLlava.from_pretrained`'s arguments; not every command has all."""
+
+
+def load_full(args: argparse.Namespace) -> "AdaLlava":
+    """Load the full-token model that a command's options name, without noise.
+
+    Raises:
+        InputError: for a device that is not here; and as `AdaLlava.from_pretrained`.
+    """
+    from adallava.model import AdaLlava
+    from adallava.records import FULL_METHOD
+
+    check_device(args.device)
+    quiet_loading(args.model)
+    leave_cudnn_attention()
+    options = {name: getattr(args, name) for name in _OF_LOADING if hasattr(args, name)}
+    return AdaLlava.from_pretrained(args.model, method=FULL_METHOD, **options)
 
 
 def leave_cudnn_attention() -> None:

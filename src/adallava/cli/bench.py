@@ -55,7 +55,9 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_model(parser.add_argument_group("the model"))
-    _add_cells(parser.add_argument_group("what is measured"))
+    measured = parser.add_argument_group("what is measured")
+    _add_cells(measured)
+    _add_calls(measured)
     _add_rounds(parser.add_argument_group("how long"))
     parser.add_argument(
         "--output",
@@ -80,14 +82,14 @@ def _add_model(group: Any) -> None:
     group.add_argument(
         "--shapes",
         metavar="NAME",
-        help="random weights in these shapes instead: llava-1.5-7b, llava-1.5-13b, qwen2.5-vl-7b, qwen3-vl-8b, toy",
+        help="random weights in published shapes instead: llava-1.5-7b, llava-1.5-13b, qwen2.5-vl-7b, qwen3-vl-8b, toy",
     )
     add_list_argument(
         group,
         "--adapter",
         metavar="NAME=PATH",
         default=[],
-        help="adapter of a learned method or scheduler, if not in the model's folder",
+        help="adapters of learned methods and schedulers (default: adapters/NAME in the model's folder)",
     )
     add_placement(group)
     add_quantization(group)
@@ -110,19 +112,26 @@ def _add_cells(group: Any) -> None:
         "--scheduler",
         metavar="NAME",
         default=[],
-        help="of layers, for latencies below 1.0: layers, spaced, …",
+        help="schedulers for latencies below 1.0: layers, spaced, … (default: none)",
     )
     add_scheduler_option(group)
     add_list_argument(
-        group, "--latency", metavar="LATENCY", default=["1.0"], help="shares (0.5) or numbers of layers (default: 1.0)"
+        group,
+        "--latency",
+        metavar="LATENCY",
+        default=["1.0"],
+        help="shares (0.5) or numbers (24) of layers (default: 1.0)",
     )
     add_list_argument(
         group,
         "--cell",
         metavar="METHOD@BUDGET[/SCHEDULER@LATENCY]",
         default=[],
-        help="exactly these, instead of crossing methods, budgets, schedulers and latencies",
+        help="exactly these cells (default: all combinations of methods, budgets, schedulers and latencies)",
     )
+
+
+def _add_calls(group: Any) -> None:
     add_list_argument(
         group,
         "--engine",
@@ -135,27 +144,36 @@ def _add_cells(group: Any) -> None:
         "--image",
         type=path_argument,
         metavar="FILE",
-        help="of every prompt, as the model's processor sizes it (default: noise, 0.3 megapixels where any size goes)",
+        help=(
+            "image of every prompt, sized by the model's processor (default: noise, 0.3 megapixels where any size "
+            "works)"
+        ),
     )
     group.add_argument(
-        "--text-tokens", type=whole_number, default=70, metavar="N", help="of a prompt (default: %(default)s)"
+        "--text-tokens",
+        type=whole_number,
+        default=70,
+        metavar="N",
+        help="text tokens per prompt (default: %(default)s)",
     )
     group.add_argument(
-        "--new-tokens", type=whole_number, default=33, metavar="N", help="of an answer (default: %(default)s)"
+        "--new-tokens", type=whole_number, default=33, metavar="N", help="tokens per answer (default: %(default)s)"
     )
 
 
 def _add_rounds(group: Any) -> None:
-    group.add_argument("--repeats", type=whole_number, default=10, metavar="N", help="rounds (default: %(default)s)")
     group.add_argument(
-        "--warm-ups", type=whole_number, metavar="N", help="rounds before them (default: 6 on CUDA, 3 on a CPU)"
+        "--repeats", type=whole_number, default=10, metavar="N", help="rounds to measure (default: %(default)s)"
+    )
+    group.add_argument(
+        "--warm-ups", type=whole_number, metavar="N", help="rounds before those (default: 6 on CUDA, 3 on a CPU)"
     )
     group.add_argument(
         "--seconds",
         type=float,
         default=600.0,
         metavar="S",
-        help="start no round after this many seconds, over all batch sizes (default: %(default)s)",
+        help="start no new round after this many seconds in all (default: %(default)s)",
     )
 
 
@@ -176,6 +194,7 @@ def run(args: argparse.Namespace) -> int:
     paths: list[Path] = []
 
     def keep(made: dict[str, Any]) -> None:
+        """Write what is measured so far, if there is a file to write it to."""
         if file is not None:
             paths[:] = write_figures(file, made)
 
@@ -255,7 +274,7 @@ def _command(words: Sequence[str]) -> str:
 
 
 def _refuse_crossed(args: argparse.Namespace) -> None:
-    """Refuse what would be crossed beside cells that are named: they would not run, and nobody would say so."""
+    """Refuse what would be crossed in addition to named cells: they would not run, and nobody would say so."""
     for option, default in _CROSSED.items():
         given = getattr(args, option.removeprefix("--").replace("-", "_"))
         if given != default:

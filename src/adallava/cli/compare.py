@@ -45,8 +45,8 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_a", type=path_argument, metavar="RUN_A", help="the folder of a finished run")
-    parser.add_argument("run_b", type=path_argument, metavar="RUN_B", help="another one")
+    parser.add_argument("run_a", type=path_argument, metavar="RUN_A", help="the run folder of a finished sweep")
+    parser.add_argument("run_b", type=path_argument, metavar="RUN_B", help="another run folder")
     add_equivalence_margin(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--list", action="store_true", help="name the samples that only one run has, or has right")
@@ -108,7 +108,7 @@ def _print_runs(comparison: "RunComparison", console: "Console", *, list_samples
         line = f"differs: {difference.name} is {_short(difference.a)} in A and {_short(difference.b)} in B"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not comparison.differences:
-        console.print("the runs were asked for the same, on the same weights and versions", highlight=False)
+        console.print("both runs have the same settings, weights and versions", highlight=False)
 
 
 def _short(text: str) -> str:
@@ -124,8 +124,8 @@ def _print_cells(comparison: "RunComparison", console: "Console") -> None:
 
     table = figures_table(
         f"accuracy in %, A - B with 95 % intervals, {comparison.num_samples} samples; p: corrected for "
-        f"{len(comparison.cells)} cells; *: told apart, below 0.05; =: the same within the margin; the others are "
-        'not told apart, where a true difference of "found" points would have been found in four of five cases'
+        f"{len(comparison.cells)} cells; *: told apart (below 0.05); =: the same within the margin; others: not told "
+        'apart, where four of five such runs would find a true difference of "found" points'
     )
     table.add_column("cell", no_wrap=True)
     for title in ("A", "B", "A - B", "p", "", "found", "right in A only", "in B only"):

@@ -67,7 +67,7 @@ def print_fitting(
         make: a table without the columns of these names.
         console: to print it on.
         droppable: columns, that which is missed least first.
-        elsewhere: what has all of them, beside a wider terminal.
+        elsewhere: what shows all of them, besides a wider terminal.
     """
     if not console.is_terminal:
         table = make(frozenset())

@@ -82,6 +82,7 @@ def _unwound_at_sigterm() -> Iterator[None]:
     """End at SIGTERM, which `scancel` and `docker stop` send, as at Ctrl-C: nothing half written is left."""
 
     def end(number: int, frame: FrameType | None) -> None:
+        """Exit as a shell says that a signal ended a process."""
         # A second one would meet the cleaning up of the first.
         signal.signal(number, signal.SIG_IGN)
         sys.exit(128 + number)
@@ -90,7 +91,7 @@ def _unwound_at_sigterm() -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        say("adallava convert: ended by SIGTERM; nothing half written is left", error=True)
+        say("adallava convert: ended by SIGTERM; no partial output is left", error=True)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -45,19 +45,21 @@ def add_parser(subparsers: Any) -> None:
         "--adapter",
         metavar="NAME=DIR",
         default=[],
-        help="of a learned method or scheduler, if not in the model's folder",
+        help="adapters of learned methods and schedulers (default: adapters/NAME in the model's folder)",
     )
-    group.add_argument("--max-new-tokens", type=whole_number, default=32, help="default: %(default)s")
+    group.add_argument("--max-new-tokens", type=whole_number, default=32, help="of each answer (default: %(default)s)")
     add_pad_to_square(group)
     add_placement(group)
     add_engine(group)
     add_quantization(group)
     group = parser.add_argument_group("the page")
     group.add_argument(
-        "--host", default="127.0.0.1", help="0.0.0.0 lets others reach it (default: %(default)s, this machine alone)"
+        "--host",
+        default="127.0.0.1",
+        help="0.0.0.0 lets others reach the page (default: %(default)s, only this machine)",
     )
-    group.add_argument("--port", type=whole_number, default=7860, help="default: %(default)s")
-    group.add_argument("--share", action="store_true", help="make a public link through Gradio's servers")
+    group.add_argument("--port", type=whole_number, default=7860, help="port of the page (default: %(default)s)")
+    group.add_argument("--share", action="store_true", help="make a public link through Gradio's servers (default: no)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,34 +67,18 @@ def run(args: argparse.Namespace) -> int:
     if find_spec("gradio") is None:
         raise InputError("the demo needs Gradio, which is not installed: pip install 'adallava[demo]'")
     if not 1 <= args.port <= 65535:
-        raise InputError(f"--port {args.port} is no port: give 1 to 65535")
+        raise InputError(f"--port {args.port} is not a port: give 1 to 65535")
     if args.max_new_tokens < 1:
         raise InputError(f"--max-new-tokens {args.max_new_tokens} leaves no answer: give at least 1")
     adapters = parse_method_paths(args.adapter)
     _check_free(args.host, args.port)
     say(f"loading {args.model}", error=True)
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
+    from adallava.cli.before_loading import load_full
     from adallava.demo.gradio_page import build_page, serve
     from adallava.demo.served_model import ServedModel
-    from adallava.model import AdaLlava
-    from adallava.records import FULL_METHOD
 
-    check_device(args.device)
-    quiet_loading(args.model)
-    leave_cudnn_attention()
-    full = AdaLlava.from_pretrained(
-        args.model,
-        method=FULL_METHOD,
-        dtype=args.dtype,
-        device=args.device,
-        engine=args.engine,
-        quantization=args.quantization,
-        pad_to_square=args.pad_to_square,
-        least_pixels=args.least_pixels,
-        most_pixels=args.most_pixels,
-    )
-    page = build_page(ServedModel(full, adapters, max_new_tokens=args.max_new_tokens))
+    page = build_page(ServedModel(load_full(args), adapters, max_new_tokens=args.max_new_tokens))
     address = serve(page, host=args.host, port=args.port, share=args.share)
     say(f"{args.model} answers at {address} (Ctrl-C ends it)")
     try:

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adallava.budget import TokenBudget
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from adallava.doctor import Diagnosis, Outcome
+    from adallava.model import AdaLlava
 
 _ALL_METHODS = "all"
 _MAX_SAMPLES = 1000
@@ -44,7 +45,7 @@ examples:
   adallava doctor --model tiny --method question,uniform
   adallava doctor runs/first --json | jq .healthy
 
-exit codes: 0 nothing found; 1 something found; 2 it cannot be read, or a mistake in the call.
+exit codes: 0 nothing found; 1 something found; 2 the input cannot be read, or a mistake in the call.
 docs/how_to/doctor.md says what each check looks at.
 """
 
@@ -70,12 +71,15 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "run_path", nargs="?", type=path_argument, metavar="RUN", help="run folder, or lmms-eval's samples"
+        "run_path", nargs="?", type=path_argument, metavar="RUN", help="a run folder, or lmms-eval's samples"
     )
     parser.add_argument(
         "--task",
         metavar="lmms:NAME",
-        help="with lmms-eval's samples: load the right answers from its task, if the samples name none (VQAv2's)",
+        help=(
+            "for lmms-eval's samples: load the right answers from this task, if the samples name none (as VQAv2's do "
+            "not)"
+        ),
     )
     parser.add_argument(
         "--include-path", type=path_argument, metavar="DIR", help="folder with your own lmms-eval tasks"
@@ -85,13 +89,13 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _add_live(group: Any) -> None:
-    group.add_argument("--model", help="bundled name, local folder or hub id")
+    group.add_argument("--model", help="bundled name, local folder or hub id (default: none, read RUN)")
     add_list_argument(
         group,
         "--method",
         metavar="NAME",
         default=[_ALL_METHODS],
-        help="methods to check on it (default: full and all that are installed and, if learned, have an adapter)",
+        help="methods to check (default: full and every installed method, learned ones only with an adapter)",
     )
     add_method_option(group)
     add_list_argument(
@@ -106,7 +110,7 @@ def _add_live(group: Any) -> None:
         "--adapter",
         metavar="METHOD=PATH",
         default=[],
-        help="adapter of a learned method, if it is not in the model's folder",
+        help="adapters of learned methods (default: adapters/METHOD in the model's folder)",
     )
     group.add_argument("--num-samples", type=whole_number, default=6, help="images to ask about (default: %(default)s)")
     add_placement(group)
@@ -152,42 +156,18 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
     if args.num_samples > _MAX_SAMPLES:
         raise InputError(f"--num-samples is {args.num_samples}: give at most {_MAX_SAMPLES}, which are one batch")
     # Only now: loading torch takes seconds, which a mistake in the call should not cost.
-    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
+    from adallava.cli.before_loading import load_full
     from adallava.doctor.live.checks import diagnose_method
-    from adallava.model import AdaLlava
     from adallava.records import FULL_METHOD
     from adallava.registry import load_selector_class, selector_names
-    from adallava.runs.availability import why_left_out
 
-    check_device(args.device)
     for name in args.method:
         if name not in (_ALL_METHODS, FULL_METHOD):
-            load_selector_class(name)  # A misspelled method is told before a model is loaded.
+            load_selector_class(name)  # A misspelled method is reported before a model is loaded.
     named = selector_names() if _ALL_METHODS in args.method else args.method
     options = options_of_methods(args.method_option, named)
-    quiet_loading(args.model)
-    leave_cudnn_attention()
-    full = AdaLlava.from_pretrained(
-        args.model,
-        method=FULL_METHOD,
-        dtype=args.dtype,
-        device=args.device,
-        engine=args.engine,
-        quantization=args.quantization,
-    )
-    methods: dict[str, None] = {}
-    for name in args.method:
-        if name == _ALL_METHODS:
-            methods[FULL_METHOD] = None
-            for known in selector_names():
-                reason = None if known in adapters else why_left_out(full, known, options.get(known, {}))
-                if reason is None:
-                    methods[known] = None
-                else:
-                    say(f"method {known} is left out: {reason}", error=True)
-        else:
-            methods[name] = None
-    for method in methods:
+    full = load_full(args)
+    for method in _checkable(full, args.method, adapters, options):
         say(f"checking {method} …", error=True)
         yield diagnose_method(
             full,
@@ -197,6 +177,29 @@ def _diagnose_live(args: argparse.Namespace) -> Iterator["Diagnosis"]:
             num_samples=args.num_samples,
             options=options.get(method, {}),
         )
+
+
+def _checkable(
+    full: "AdaLlava", asked: Sequence[str], adapters: Collection[str], options: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Return the methods to check, each once; of `all`, those that this model can run, and say why not the others."""
+    from adallava.records import FULL_METHOD
+    from adallava.registry import selector_names
+    from adallava.runs.availability import why_left_out
+
+    methods: dict[str, None] = {}
+    for name in asked:
+        if name != _ALL_METHODS:
+            methods[name] = None
+            continue
+        methods[FULL_METHOD] = None
+        for known in selector_names():
+            reason = None if known in adapters else why_left_out(full, known, options.get(known, {}))
+            if reason is None:
+                methods[known] = None
+            else:
+                say(f"method {known} is left out: {reason}", error=True)
+    return list(methods)
 
 
 def _print(diagnoses: Sequence["Diagnosis"]) -> None:

@@ -9,6 +9,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from adallava.errors import InputError, RunFolderError
+from adallava.records import RunConfig
 
 from .arguments import (
     add_list_argument,
@@ -27,13 +28,11 @@ from .shared_options import (
     add_quantization,
     add_scheduler_option,
     config_default,
-    read_config,
 )
 from .streams import say
 
 if TYPE_CHECKING:
     from adallava.model import AdaLlava
-    from adallava.records import RunConfig
     from adallava.records.cells import CellPlan
     from adallava.runs.budget_result import BudgetResult
     from adallava.runs.one_question import OneQuestion
@@ -49,9 +48,9 @@ examples:
   adallava generate --image a.png --question "..." --method uniform --output-image strip.png
   adallava generate --image a.png --question "..." --no-generate --json
 
-several images after --image go into one prompt, and a budget is shared among them. an image that the model reads in
-tiles is drawn whole, and joined from its tiles with the tokens that end its rows as a column on the right. an image
-that the model's processor cuts is drawn whole, with a frame around what the model sees.
+several images after --image go into one prompt and share its budget; separate their names by spaces. An image that
+the model reads in tiles is drawn twice: whole, and joined from its tiles, with the tokens that end rows as a column on
+the right. An image that the model's processor crops is drawn whole, with a frame around the part that the model sees.
 
 exit codes: 0 answered; 1 an answer is empty (the table says why); 2 a mistake in the call or its input.
 """
@@ -69,7 +68,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--image", type=path_argument, nargs="+", required=True, metavar="FILE", help="one or several images"
     )
-    parser.add_argument("--question", required=True, help="about the images")
+    parser.add_argument("--question", required=True, help="one question about the images")
     _add_budgets(parser)
     _add_model(parser.add_argument_group("the model"))
     _add_output(parser.add_argument_group("what comes out"))
@@ -82,7 +81,7 @@ def _add_budgets(parser: Any) -> None:
         dest="token_budgets",
         metavar="BUDGET",
         default=["1.0"],
-        help="shares (0.25, 25%%) or numbers (64) of vision tokens, one or several (default: 1.0)",
+        help="shares (0.25, 25%%) or numbers (64) of vision tokens (default: 1.0)",
     )
     add_list_argument(
         parser,
@@ -90,7 +89,7 @@ def _add_budgets(parser: Any) -> None:
         dest="latencies",
         metavar="LATENCY",
         default=[str(latency) for latency in config_default("latencies")],
-        help="shares (0.75, 75%%) or numbers (6) of the LLM's layers that run, one or several (default: 1.0)",
+        help="shares (0.75, 75%%) or numbers (6) of the LLM's layers that run (default: 1.0)",
     )
 
 
@@ -98,19 +97,30 @@ def _add_model(group: Any) -> None:
     add_model(group)
     group.add_argument("--method", default="question", help="selection method, or full (default: %(default)s)")
     group.add_argument(
-        "--adapter", type=path_argument, metavar="DIR", help="of a learned method, if not in the model's folder"
+        "--adapter",
+        type=path_argument,
+        metavar="DIR",
+        help="adapter of a learned method (default: adapters/METHOD in the model's folder)",
     )
     add_method_option(group, "mmtok.alpha=0.25")
     group.add_argument(
-        "--scheduler", metavar="NAME", help="which layers run at a latency below 1.0: layers, heads, first, spaced, …"
+        "--scheduler",
+        metavar="NAME",
+        help="what chooses the layers at a latency below 1.0: layers, heads, first, … (default: none)",
     )
     group.add_argument(
-        "--scheduler-adapter", type=path_argument, metavar="DIR", help="of a learned or searched scheduler"
+        "--scheduler-adapter",
+        type=path_argument,
+        metavar="DIR",
+        help="adapter of a learned or searched scheduler (default: adapters/SCHEDULER in the model's folder)",
     )
     add_scheduler_option(group)
-    group.add_argument("--max-new-tokens", type=whole_number, default=32, help="default: %(default)s")
+    group.add_argument("--max-new-tokens", type=whole_number, default=32, help="of each answer (default: %(default)s)")
     group.add_argument(
-        "--seed", type=whole_number, default=config_default("seed"), help="of methods that draw (default: %(default)s)"
+        "--seed",
+        type=whole_number,
+        default=config_default("seed"),
+        help="for methods that draw at random (default: %(default)s)",
     )
     group.add_argument(
         "--positions",
@@ -133,8 +143,8 @@ def _add_output(group: Any) -> None:
         help="a folder for one image per budget, IMAGE.METHOD@BUDGET.png; or a .png file with all side by side "
         "(default: the current folder)",
     )
-    group.add_argument("--no-image", action="store_true", help="write no image")
-    group.add_argument("--no-generate", action="store_true", help="select tokens only, without an answer")
+    group.add_argument("--no-image", action="store_true", help="do not write images")
+    group.add_argument("--no-generate", action="store_true", help="only select tokens, without an answer")
     group.add_argument("--json", action="store_true", help="print JSON on stdout instead of a table")
 
 
@@ -165,22 +175,27 @@ def run(args: argparse.Namespace) -> int:
         try:
             results = _with_pictures(model, asked, results, args)
         except RunFolderError:
-            show(model, results, asked.frames, args)  # The answers are there, whatever became of their pictures.
+            show(model, results, asked.frames, args)  # The answers are there, whatever became of their images.
             raise
     show(model, results, asked.frames, args)
     return int(any(result.empty_cause is not None for result in results))
 
 
-def _read_config(args: argparse.Namespace) -> "RunConfig":
+def _read_config(args: argparse.Namespace) -> RunConfig:
     """Return what is asked for, as far as it fits the rest of the call.
 
     Raises:
         InputError: for options that nothing would read.
     """
     schedulers = () if args.scheduler is None else (args.scheduler,)
-    config = read_config(args, methods=(args.method,), schedulers=schedulers, positions=(args.positions,))
-    options_of_methods(args.method_option, config.methods)
-    options_of_schedulers(args.scheduler_option, schedulers)
+    config = RunConfig.from_options(
+        vars(args),
+        methods=(args.method,),
+        method_options=options_of_methods(args.method_option, (args.method,)),
+        schedulers=schedulers,
+        scheduler_options=options_of_schedulers(args.scheduler_option, schedulers),
+        positions=(args.positions,),
+    )
     if args.scheduler is None and args.scheduler_adapter is not None:
         raise InputError(f"--scheduler-adapter {args.scheduler_adapter}: name the --scheduler that it holds")
     config.check_scheduler()
@@ -191,7 +206,7 @@ def _read_config(args: argparse.Namespace) -> "RunConfig":
     return config
 
 
-def _plans(config: "RunConfig", ignores_budget: bool) -> list["CellPlan"]:
+def _plans(config: RunConfig, ignores_budget: bool) -> list["CellPlan"]:
     """Return a cell for each latency and budget; of a method that ignores the budget, for each latency."""
     from adallava.records.cells import CellPlan
 
@@ -203,22 +218,18 @@ def _plans(config: "RunConfig", ignores_budget: bool) -> list["CellPlan"]:
     ]
 
 
-def _load_model(config: "RunConfig", args: argparse.Namespace) -> "AdaLlava":
-    from adallava.cli.before_loading import check_device, leave_cudnn_attention, quiet_loading
+def _load_model(config: RunConfig, args: argparse.Namespace) -> "AdaLlava":
+    from adallava.cli.before_loading import load_full
     from adallava.records import FULL_METHOD
     from adallava.registry import load_scheduler_class, load_selector_class
-    from adallava.runs.loading import load_base
 
-    check_device(config.device)
-    # A misspelled one is told before gigabytes are read.
+    # A misspelled one is reported before gigabytes are read.
     if args.scheduler is not None:
         load_scheduler_class(args.scheduler)
     if args.method != FULL_METHOD:
         load_selector_class(args.method)
-    quiet_loading(config.model)
-    leave_cudnn_attention()
     options: dict[str, Any] = dict(config.method_options.get(args.method, {}))
-    model = load_base(config).with_method(args.method, args.adapter, **options)
+    model = load_full(args).with_method(args.method, args.adapter, **options)
     if args.scheduler is None:
         return model
     options = dict(config.scheduler_options.get(args.scheduler, {}))

@@ -1,4 +1,4 @@
-"""The pictures that `adallava generate` writes: files, captions, and the layers that ran."""
+"""The images that `adallava generate` writes: files, captions, and the layers that ran."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _INK = (20, 20, 20)
 
 
 def side_by_side(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Image.Image:
-    """Return pictures in a row, each with its caption above; widths and heights may differ."""
+    """Return images in a row, each with its caption above; widths and heights may differ."""
     width = sum(picture.width for picture in pictures) + _GAP_PX * (len(pictures) + 1)
     height = max(picture.height for picture in pictures) + _CAPTION_PX + _GAP_PX
     strip = Image.new("RGB", (width, height), _PAPER)
@@ -34,7 +34,7 @@ def side_by_side(pictures: Sequence[Image.Image], captions: Sequence[str]) -> Im
 
 
 def with_layers(picture: Image.Image, shares: Sequence[float]) -> Image.Image:
-    """Return a picture with the LLM's layers under it, one box each from the first on the left, filled if it ran."""
+    """Return an image with the LLM's layers under it, one box each from the first on the left, filled if it ran."""
     height = picture.height + _STRIP_GAP_PX + _STRIP_PX
     taller = Image.new("RGB", (picture.width, height), _PAPER)
     taller.paste(picture, (0, 0))
@@ -63,11 +63,11 @@ class PictureRow:
 
 
 def save_pictures(rows: Sequence[PictureRow], target: Path, image_name: str) -> list[Path]:
-    """Write one file for each row, or all of them as one strip, and return the path of each row's picture.
+    """Write one file for each row, or all of them as one strip, and return the path of each row's image.
 
     Args:
         rows: one a budget.
-        target: a folder, made if missing; or a file with a picture's suffix, for one strip.
+        target: a folder, made if missing; or a file with an image's suffix, for one strip.
         image_name: begins the names of files in a folder.
 
     Raises:

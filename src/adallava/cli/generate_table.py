@@ -54,7 +54,7 @@ def print_json(
 def print_table(
     model: "AdaLlava", results: Sequence["BudgetResult"], frames: Sequence[Frame | None], args: argparse.Namespace
 ) -> None:
-    """Print one row a budget, and where the pictures are."""
+    """Print one row a budget, and where the images are."""
     console = make_console()
     num_tokens = results[0].ran.num_vision_tokens
     engines = ", ".join(dict.fromkeys(result.ran.engine for result in results if result.ran.engine is not None))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-BY_LAUNCHER = "ended by its launcher, as when another process is gone"
+BY_LAUNCHER = "ended by its launcher, as after another process ended"
 
 ANY_NUMBER, ANY_EXECUTOR = "any number of processes", "any executor"
 """What may be another when a sweep goes on."""
@@ -27,6 +27,7 @@ def end_at_signals(last_words: Callable[[str], object], *, terminated: str = BY_
     """
 
     def end(number: int, frame: FrameType | None) -> None:
+        """Say the last words, and end at once, without cleaning up."""
         ignore_signals()
         with suppress(OSError):
             last_words("interrupted" if number == signal.SIGINT else terminated)
@@ -37,7 +38,7 @@ def end_at_signals(last_words: Callable[[str], object], *, terminated: str = BY_
 
 
 def ignore_signals() -> None:
-    """From here on what ends this process is told already: a signal that comes on top of it is not to tell it again."""
+    """From here on what ends this process is already reported: a second signal does not report it again."""
     for one in _SIGNALS:
         signal.signal(one, signal.SIG_IGN)
 
@@ -51,4 +52,4 @@ def say(message: str) -> None:
 
 def how_to_go_on(command: str, free: str = ANY_NUMBER) -> str:
     """Say that nothing is lost, and what goes on; `free` is what may be another by then."""
-    return f"every answer so far is kept; to go on, with {free}: {command}"
+    return f"every answer so far is kept; to continue, with {free}: {command}"

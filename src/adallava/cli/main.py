@@ -14,21 +14,19 @@ from typing import NoReturn
 import adallava
 from adallava.errors import AdallavaError, InputError
 
-from .arguments import check_argv
+from .arguments import SEPARATORS, check_argv, takes_lists
 from .streams import say, steady_streams
 
 COMMANDS = ("sweep", "compare", "report", "generate", "bench", "doctor", "train", "convert", "families", "demo")
 """Modules of `adallava.cli`, in the order of the help."""
 
-EXIT_OK = 0
-EXIT_FLAGGED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
 _MAX_LINE = 2000
 
 _NOISY_LOGGERS = ("torchao", "torch.utils._pytree")
-"""Where torchao is installed, transformers imports it, and it warns: of CUDA libraries beside a torch without CUDA."""
+"""Where torchao is installed, transformers imports it, and it warns of CUDA libraries if torch has no CUDA."""
 
 _EPILOG = """\
 exit codes:
@@ -83,9 +81,10 @@ class _UsageError(InputError):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises on a mistake, which is told in one line like every other."""
+    """Raises on a mistake, which is one line like every other."""
 
     def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the call, in place of printing it and exiting."""
         raise _UsageError(f"{self.prog}: {message} ({self.prog} --help says more)")
 
 
@@ -103,7 +102,10 @@ def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
     for name in [name for name in COMMANDS if name in wanted] or COMMANDS:
         command = import_module(f"adallava.cli.{name}")
         command.add_parser(subparsers)
-        subparsers.choices[name].set_defaults(run=command.run)
+        added = subparsers.choices[name]
+        added.set_defaults(run=command.run)
+        if takes_lists(added):
+            added.epilog = f"{SEPARATORS}\n\n{added.epilog}"
     return parser
 
 

@@ -13,7 +13,7 @@ _PAGE_BEGIN = b"<!doctype html>"
 
 
 def check_output_image(output: Path, images: Sequence[Path], method: str) -> None:
-    """Refuse an `--output-image` that would write over a picture that is read, or can be neither file nor folder.
+    """Refuse an `--output-image` that would write over an image that is read, or can be neither file nor folder.
 
     Args:
         output: a file; or a folder, in which files are called after the first picture and the method.
@@ -26,7 +26,7 @@ def check_output_image(output: Path, images: Sequence[Path], method: str) -> Non
     is_strip = output.suffix.lower() in PICTURE_SUFFIXES
     if output.exists() and not (output.is_file() if is_strip else output.is_dir()):
         raise InputError(
-            f"--output-image {output} is there and is no {'file' if is_strip else 'folder'}: name a folder, or a file "
+            f"--output-image {output} exists and is not a {'file' if is_strip else 'folder'}: name a folder, or a file "
             f"that ends in {', '.join(sorted(PICTURE_SUFFIXES))}"
         )
     named_alike = [path for path in images if path.name.startswith(f"{images[0].stem}.{method}@")]
@@ -39,7 +39,7 @@ def check_output_image(output: Path, images: Sequence[Path], method: str) -> Non
 
 
 def check_page(option: str, output: Path, run_folders: Iterable[Path]) -> None:
-    """Refuse to write a page over what is none (a data file, a picture), or as a file that a run folder may hold.
+    """Refuse to write a page over what is none (a data file, an image), or as a file that a run folder may hold.
 
     Args:
         option: that named it.
@@ -50,12 +50,12 @@ def check_page(option: str, output: Path, run_folders: Iterable[Path]) -> None:
         InputError: naming the file.
     """
     if output.exists() and not output.is_file():
-        raise InputError(f"{option} {output} is there and is no file: name a page, such as report.html")
+        raise InputError(f"{option} {output} exists and is not a file: name a page, such as report.html")
     if output.exists():
         with output.open("rb") as file:
             begin = file.read(len(_PAGE_BEGIN)).lower()
         if begin not in (_PAGE_BEGIN, b""):
-            raise InputError(f"{option} {output} is there and is no page, which alone is replaced: give another name")
+            raise InputError(f"{option} {output} exists and is not a report page: give another name")
     if output.suffix.lower() != ".html" and any(is_same(output.parent, folder) for folder in run_folders):
         raise InputError(f"{option} {output} may be a file of the run's own: name a page that ends in .html")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adallava.tasks import Task
 
 _DESCRIPTION = """\
-Write the report of a finished sweep again: one HTML page that opens from disk. You can lay a second run over it, or
+Write the report of a finished sweep again: one HTML page that opens from disk. It can also show a second run, or
 write figures (PDF, PNG) and tables (LaTeX, Markdown) for a paper.
 """
 
@@ -26,7 +26,7 @@ examples:
   adallava report runs/first
   adallava report runs/second --compare runs/first --output both.html
   adallava report runs/first --figures paper/figures
-  adallava report runs/mine --include-path my_tasks   # of a sweep of lmms:<name> with a task of your own
+  adallava report runs/mine --include-path my_tasks   # for a sweep of lmms:NAME with a task of your own
 
 exit codes: 0 done; 2 a mistake in the call or its input.
 """
@@ -36,14 +36,17 @@ def add_parser(subparsers: Any) -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "report",
-        help="write the report of a finished sweep, alone or over a second run; figures and tables for a paper",
+        help="write the report of a finished sweep, or figures and tables for a paper",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run_folder", type=path_argument, metavar="RUN", help="a run folder that a sweep has finished")
+    parser.add_argument("run_folder", type=path_argument, metavar="RUN", help="the run folder of a finished sweep")
     parser.add_argument(
-        "--compare", type=path_argument, metavar="OTHER_RUN", help="lay this run of the same samples over the first"
+        "--compare",
+        type=path_argument,
+        metavar="OTHER_RUN",
+        help="another run over the same samples, to show next to the first",
     )
     parser.add_argument(
         "--output",
@@ -61,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
         "--include-path",
         type=path_argument,
         metavar="DIR",
-        help="of a run of lmms:<name>: the folder of its task that you gave the sweep, to show images",
+        help="for a run of lmms:NAME: the task folder that you gave the sweep, to show images",
     )
     parser.add_argument(
         "--roofline",
@@ -69,10 +72,13 @@ def add_parser(subparsers: Any) -> None:
         help="show the lower bound of time to first token on this hardware, such as h100-sxm, next to the measured "
         "time (default: on the hardware of the run, if its ceilings are known)",
     )
-    add_title(parser, "what the sweep was given, else model and task; run.json stays as it is")
+    add_title(parser, "the sweep's own, else model and task; run.json does not change")
     add_allow_outside(parser)
     parser.add_argument(
-        "--figures", type=path_argument, metavar="DIR", help="also write figures and tables into this folder"
+        "--figures",
+        type=path_argument,
+        metavar="DIR",
+        help="also write figures and tables into this folder (default: none)",
     )
 
 
@@ -87,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
     folders = [folder for folder in (args.run_folder, args.compare) if folder is not None]
     if args.pictures is not None and args.pictures < 0:
-        raise InputError(f"--pictures {args.pictures} is no number of samples: give 0 or more")
+        raise InputError(f"--pictures {args.pictures} is not a number of samples: give 0 or more")
     if args.output is not None and not args.output.resolve().parent.is_dir():
         raise InputError(f"--output {args.output} lies in no folder: make {args.output.parent} first")
     if args.output is not None:

@@ -7,7 +7,7 @@ from adallava.analysis.margins import MARGIN
 from adallava.records import RunConfig
 from adallava.records.names import EngineName, QuantizationName
 
-from .arguments import add_list_argument, parse_method_options, parse_scheduler_options, parse_title, whole_number
+from .arguments import add_list_argument, parse_title, whole_number
 
 _ROLES = ("image", "question", "answer", "id", "kind")
 """What a column of a local file may hold."""
@@ -18,21 +18,6 @@ def config_default(name: str) -> Any:
     return RunConfig.model_fields[name].get_default(call_default_factory=True)
 
 
-def read_config(args: argparse.Namespace, **own: Any) -> RunConfig:
-    """Return the configuration of a command: every option that has the name of one of its fields, and `own`.
-
-    Raises:
-        BudgetError: for a budget or latency that means nothing.
-        InputError: for another value that means nothing.
-    """
-    named = {name: getattr(args, name) for name in RunConfig.model_fields if hasattr(args, name)}
-    options = {
-        "method_options": parse_method_options(args.method_option),
-        "scheduler_options": parse_scheduler_options(args.scheduler_option),
-    }
-    return RunConfig.asked(**{**named, **options, **own})
-
-
 def add_model(group: Any) -> None:
     """Add `--model`, by default the bundled one."""
     group.add_argument("--model", default="tiny", help="bundled name, local folder or hub id (default: %(default)s)")
@@ -40,7 +25,7 @@ def add_model(group: Any) -> None:
 
 def add_title(group: Any, default: str) -> None:
     """Add `--title`."""
-    group.add_argument("--title", type=parse_title, default="", help=f"of the report (default: {default})")
+    group.add_argument("--title", type=parse_title, default="", help=f"title of the report (default: {default})")
 
 
 def add_placement(group: Any) -> None:
@@ -49,9 +34,9 @@ def add_placement(group: Any) -> None:
         "--dtype",
         choices=("auto", "float32", "bfloat16", "float16"),
         default=config_default("dtype"),
-        help="default: as stored",
+        help="type of the weights (default: auto, as stored)",
     )
-    group.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    group.add_argument("--device", help="cpu, cuda, cuda:1 (default: the first GPU, else the CPU)")
 
 
 def add_engine(group: Any) -> None:
@@ -60,7 +45,7 @@ def add_engine(group: Any) -> None:
         "--engine",
         choices=get_args(EngineName),
         default=config_default("engine"),
-        help="how answers are run (default: CUDA graphs where they can run, else stock generate; "
+        help="what runs the LLM (default: %(default)s, CUDA graphs where they can run, else stock generate; "
         "docs/concepts/engines.md)",
     )
 
@@ -71,8 +56,8 @@ def add_quantization(group: Any) -> None:
         "--quantization",
         choices=get_args(QuantizationName),
         default=config_default("quantization"),
-        help="of the LLM's layers, by the extra adallava[quantization]: weights in 8 bits, and in fp8 products as "
-        "well, on Hopper, which is for --engine compiled (default: %(default)s)",
+        help="8-bit weights in the LLM's layers; fp8 also computes in 8 bits, on Hopper GPUs, best with --engine "
+        "compiled; needs pip install 'adallava[quantization]' (default: %(default)s)",
     )
 
 
@@ -81,15 +66,17 @@ def add_pad_to_square(group: Any) -> None:
     group.add_argument(
         "--pad-to-square",
         action="store_true",
-        help="pad images to squares in the processor's mean color, like LLaVA's image_aspect_ratio=pad, so none is "
-        "cropped (default: as the model's processor does)",
+        help=(
+            "pad images to squares with the processor's mean color, as LLaVA's image_aspect_ratio=pad does, so that "
+            "none is cropped (default: what the model's processor does)"
+        ),
     )
     for name, words in (("least", "enlarge images to at least"), ("most", "shrink images to at most")):
         group.add_argument(
             f"--{name}-pixels",
             type=whole_number,
             metavar="N",
-            help=f"{words} N pixels, for models with native image sizes (default: as the model's processor does)",
+            help=f"{words} N pixels, for models with native image sizes (default: the processor's own limit)",
         )
 
 
@@ -101,7 +88,9 @@ def add_method_option(group: Any, example: str = "") -> None:
         "--method-option",
         metavar="METHOD.OPTION=VALUE",
         default=[],
-        help=f"option of a training-free method{such} (docs/reference/methods.md has all)",
+        help=(
+            f"options of training-free methods{such} (docs/reference/methods.md lists all; default: each method's own)"
+        ),
     )
 
 
@@ -112,7 +101,7 @@ def add_scheduler_option(group: Any) -> None:
         "--scheduler-option",
         metavar="SCHEDULER.OPTION=VALUE",
         default=[],
-        help="option of a scheduler that is not learned, such as fixed.plans=4+6",
+        help="options of schedulers, such as fixed.plans=4+6 (default: each scheduler's own)",
     )
 
 
@@ -123,7 +112,7 @@ def add_equivalence_margin(group: Any) -> None:
         type=float,
         default=MARGIN,
         metavar="SHARE",
-        help="call accuracies within this margin the same, if two one-sided tests allow it "
+        help="call two accuracies the same if two one-sided tests show that they differ by less than this "
         "(default: %(default)s, two points)",
     )
 
@@ -144,7 +133,7 @@ def add_allow_outside(group: Any) -> None:
     group.add_argument(
         "--allow-outside",
         action="store_true",
-        help="let a local file name images outside its own folder; the report then shows them (default: refused)",
+        help="let a local file name images outside its own folder; the report then shows them (default: refuse)",
     )
 
 

@@ -55,6 +55,7 @@ def _harmless_records(make: Callable[..., logging.LogRecord]) -> Callable[..., l
     """Make log records, of any library, that show what a terminal would obey as signs: they name what is in files."""
 
     def make_harmless(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        """Return the record with signs in place of what a terminal would obey."""
         record = make(*args, **kwargs)
         with suppress(TypeError, ValueError):  # of a message that does not fit its arguments: logging tells of it
             record.msg, record.args = harmless(record.getMessage()), None

@@ -1,21 +1,22 @@
 """`adallava sweep`: parse, call, print."""
 
 import argparse
-import shlex
-import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adallava.errors import AdallavaError, InputError
+from adallava.records import RunConfig
 
 from .arguments import (
     add_list_argument,
     parse_batch_sizes,
     parse_generation_options,
     parse_limit,
+    parse_method_options,
     parse_method_paths,
     parse_positions,
+    parse_scheduler_options,
     path_argument,
     whole_number,
 )
@@ -33,11 +34,10 @@ from .shared_options import (
     add_title,
     config_default,
     named_columns,
-    read_config,
 )
+from .sweep_launch import add_where, command_of, launch_of, spoken_for
 
 if TYPE_CHECKING:
-    from adallava.runs.executors.ray_cluster import RayLaunch
     from adallava.runs.ranks import Ranks
     from adallava.runs.request import SweepRequest
 
@@ -65,15 +65,15 @@ examples:
   torchrun --nproc-per-node 4 -m adallava sweep --limit 700 --output runs/shared
   adallava sweep --executor ray --address auto --limit all --output runs/cluster
 
-a local file (.jsonl or .parquet) has one question a row, in the Hugging Face convention for images:
-  {"image": "pictures/1.png", "question": "What is it?", "answer": "a cat"}
+a local file (.jsonl or .parquet) has one question per row, with images as Hugging Face stores them:
+  {"image": "images/1.png", "question": "What is it?", "answer": "a cat"}
 a list holds several images of one question, which share the budget.
 image paths are relative to the file and stay in its folder, unless you give --allow-outside. Name other columns with
 --image-column and so on. docs/reference/data.md says how values are read.
 
 exit codes: 0 done; 1 done, but a sample failed, over 1 % of a cell's answers are empty, or there is an ALARM: hardly
-a response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
-(said first, with counts; a CAUTION, of too few samples, leaves it at 0); 2 a mistake in the call or its input.
+any response is one of the task's answers, or the full-token model is not above `none` or the most frequent answer
+(alarms come first; a CAUTION, for too few samples, leaves the code at 0); 2 a mistake in the call or its input.
 """
 
 
@@ -92,7 +92,7 @@ def add_parser(subparsers: Any) -> None:
     _add_methods(what)
     _add_layers(what)
     _add_how(parser.add_argument_group("how to answer"))
-    _add_where(parser.add_argument_group("where to answer"))
+    add_where(parser.add_argument_group("where to answer"))
     _add_timing(parser.add_argument_group("what to time"))
     local = parser.add_argument_group("a local file")
     add_columns(local, "column with the {}")
@@ -111,15 +111,15 @@ def _add_task(group: Any) -> None:
         "--include-path",
         type=path_argument,
         metavar="DIR",
-        help="folder with your own lmms-eval tasks, as in lmms-eval",
+        help="folder with your own lmms-eval tasks, as in lmms-eval (default: none)",
     )
     group.add_argument(
         "--metric",
-        help="of a local file: exact-match, vqa (VQA accuracy as lmms-eval has it) or vqa-official (as the official "
-        "script has it); the last two take ten answers a question (default: exact-match; of lmms:NAME, the first "
-        "of its metrics that gives a sample a number)",
+        help="for a local file: exact-match, vqa (VQA accuracy as in lmms-eval) or vqa-official (as in the official "
+        "script); the last two need ten answers per question (default: exact-match; for lmms:NAME, the task's first "
+        "metric that gives each sample a number)",
     )
-    group.add_argument("--split", help="of a bundled task: train, validation or test (default: test)")
+    group.add_argument("--split", help="for a bundled task: train, validation or test (default: test)")
     group.add_argument(
         "--limit",
         default=str(config_default("limit")),
@@ -141,8 +141,10 @@ def _add_methods(group: Any) -> None:
         dest="methods",
         metavar="NAME",
         default=["all"],
-        help="selection methods; the full-token model always runs too (default: all that are installed "
-        "and that the model can run: it has what they need, and an adapter if they are learned)",
+        help=(
+            "selection methods; the full-token model always runs too (default: all, which means every installed "
+            "method that the model can run, learned ones only with an adapter)"
+        ),
     )
     add_method_option(group, "cdpruner.relevance=llm-embeddings")
     add_list_argument(
@@ -158,7 +160,10 @@ def _add_methods(group: Any) -> None:
         "--adapter",
         metavar="METHOD=PATH",
         default=[],
-        help="adapter of a learned method or a learned or searched scheduler, if it is not in the model's folder",
+        help=(
+            "adapters of learned methods, and of learned or searched schedulers (default: adapters/NAME in the "
+            "model's folder)"
+        ),
     )
 
 
@@ -178,29 +183,41 @@ def _add_layers(group: Any) -> None:
         dest="schedulers",
         metavar="NAME",
         default=[],
-        help="which layers run at a latency below 1.0: layers or heads (learned), first, spaced, random, fixed "
-        "(docs/concepts/scheduling.md)",
+        help="what chooses the layers at a latency below 1.0: layers or heads (learned), first, spaced, random, fixed "
+        "(docs/concepts/scheduling.md; default: none)",
     )
     add_scheduler_option(group)
 
 
 def _add_how(group: Any) -> None:
     group.add_argument(
-        "--batch-size", type=whole_number, default=config_default("batch_size"), help="default: %(default)s"
+        "--batch-size",
+        type=whole_number,
+        default=config_default("batch_size"),
+        help="samples per batch (default: %(default)s)",
     )
-    group.add_argument("--seed", type=whole_number, default=config_default("seed"), help="default: %(default)s")
-    group.add_argument("--max-new-tokens", type=whole_number, help="default: what a task of lmms-eval says, else 16")
+    group.add_argument(
+        "--seed",
+        type=whole_number,
+        default=config_default("seed"),
+        help="seed of everything that is drawn (default: %(default)s)",
+    )
+    group.add_argument(
+        "--max-new-tokens", type=whole_number, help="of an answer (default: what a task of lmms-eval says, else 16)"
+    )
     # One each, not a list with commas: a value may be a list itself.
     group.add_argument(
         "--generation-option",
         action="append",
         metavar="NAME=VALUE",
         default=[],
-        help="how to decode, by transformers' names, such as num_beams=4; may be repeated (default: greedy; of the "
-        "checkpoint's generation_config.json only token ids are taken, docs/concepts/decoding.md)",
+        help=(
+            "how to decode, by transformers' names, such as num_beams=4; repeat it for several options (default: "
+            "greedy; the checkpoint's generation_config.json gives only token ids, docs/concepts/decoding.md)"
+        ),
     )
     group.add_argument(
-        "--question-suffix", default="", metavar="TEXT", help="appended to every question (default: nothing)"
+        "--question-suffix", default="", metavar="TEXT", help="text to append to every question (default: none)"
     )
     add_pad_to_square(group)
     add_list_argument(
@@ -225,41 +242,7 @@ def _add_how(group: Any) -> None:
         "--attn-implementation",
         choices=("sdpa", "eager"),
         default=config_default("attn_implementation"),
-        help="default: %(default)s",
-    )
-
-
-def _add_where(group: Any) -> None:
-    group.add_argument(
-        "--executor",
-        choices=("local", "ray"),
-        default="local",
-        help="local: this process, or those that torchrun started; ray: workers on a Ray cluster, one a GPU, or one a "
-        "CPU where there are none (needs pip install 'adallava[ray]'; default: %(default)s)",
-    )
-    group.add_argument(
-        "--address",
-        metavar="auto|HOST[:PORT]",
-        help="of ray: the running cluster, as ray.init takes it (default: one is started on this machine)",
-    )
-    group.add_argument(
-        "--workers",
-        type=whole_number,
-        metavar="N",
-        help="of ray: the most workers, and the number to request from an autoscaler (default: as many as fit)",
-    )
-    group.add_argument(
-        "--gpus-per-worker",
-        type=float,
-        metavar="SHARE",
-        help="of ray: 0.5 puts two models on a GPU, which is faster at small batches (default: 1)",
-    )
-    group.add_argument(
-        "--working-dir",
-        type=path_argument,
-        metavar="DIR",
-        help="of ray: the current folder or a parent, copied to every host, so that relative paths work without a "
-        "shared disk (default: every host has these paths)",
+        help="attention kernel of the stock model (default: %(default)s)",
     )
 
 
@@ -270,13 +253,17 @@ def _add_timing(group: Any) -> None:
         metavar="B",
         default=[],
         help="after all answers, time every cell on one warm batch of each size, such as 1,8,32: time to first token, "
-        "time per decoded token, peak memory (default: none; the times of the answers themselves are always recorded)",
+        "time per decoded token, peak memory (default: none; the times of ordinary answers are always recorded)",
     )
 
 
 def _add_output(group: Any) -> None:
     group.add_argument(
-        "--output", type=path_argument, required=True, metavar="DIR", help="the run folder, made if missing"
+        "--output",
+        type=path_argument,
+        required=True,
+        metavar="DIR",
+        help="the run folder; made if missing, resumed if it holds this sweep",
     )
     group.add_argument(
         "--roofline",
@@ -285,12 +272,12 @@ def _add_output(group: Any) -> None:
         "time (default: on the hardware of the run, if its ceilings are known)",
     )
     add_equivalence_margin(group)
-    add_title(group, "model and task; a finished sweep takes a new one")
-    group.add_argument("--no-report", action="store_true", help="leave report.html out")
+    add_title(group, "model and task; you can change it for a finished sweep")
+    group.add_argument("--no-report", action="store_true", help="do not write report.html")
     group.add_argument(
         "--retry-failed",
         action="store_true",
-        help="when resuming, run failed samples again (default: no)",
+        help="when resuming, run failed samples again (default: keep them as failed)",
     )
 
 
@@ -299,9 +286,11 @@ def run(args: argparse.Namespace) -> int:
     from adallava.records.alarms import raised
     from adallava.runs.ranks import ranks_of_one_host
 
-    ranks, launch = ranks_of_one_host(), _launch(args)
+    ranks, launch = ranks_of_one_host(), launch_of(args)
     if launch is not None and ranks.world_size > 1:
-        raise InputError("--executor ray under torchrun: start it once, without; Ray starts the workers")
+        raise InputError(
+            "--executor ray under torchrun: start the sweep once, without torchrun; Ray starts the workers"
+        )
     if ranks.rank > 0:
         from .last_words import end_at_signals
 
@@ -309,7 +298,7 @@ def run(args: argparse.Namespace) -> int:
         from .sweep_ranks import join
 
         return join(lambda: _request(args, ranks), args.output, ranks)
-    with _spoken_for(ranks, launch):
+    with spoken_for(ranks, launch):
         request = _request(args, ranks)
         if launch is None:
             _begin_hashing(args.model)
@@ -330,55 +319,12 @@ def _begin_hashing(model: str) -> None:
         begin_weights_sha256(Path(model))
 
 
-def _launch(args: argparse.Namespace) -> "RayLaunch | None":
-    """Return where Ray is, if it is asked for.
-
-    Raises:
-        InputError: for what only Ray reads, without it.
-    """
-    given = {
-        name: value
-        for name in ("address", "workers", "gpus_per_worker", "working_dir")
-        if (value := getattr(args, name)) is not None
-    }
-    if args.executor == "ray":
-        from adallava.runs.executors.ray_cluster import RayLaunch
-
-        return RayLaunch(**given)
-    for name in given:
-        raise InputError(f"--{name.replace('_', '-')} is read by --executor ray alone, which is not asked for")
-    return None
-
-
-def _spoken_for(ranks: "Ranks", launch: "RayLaunch | None") -> AbstractContextManager[object]:
-    """Have a leader of others say how to go on when a signal ends it, and under a launcher even when it is killed."""
-    from adallava.runs.ranks import is_launched
-
-    if launch is None and not is_launched():
-        return nullcontext()
-    from .last_words import ANY_EXECUTOR, end_at_signals, how_to_go_on, say
-
-    if launch is not None:
-        go_on = how_to_go_on(_command(ranks), ANY_EXECUTOR)
-        # At once, without a word of Ray's: workers end with their driver, and so does a cluster of its own.
-        end_at_signals(lambda why: say(f"{why}; {go_on}"), terminated="ended by a signal (SIGTERM)")
-        return nullcontext()
-    from .witness import Witness
-
-    witness = Witness(f"process 0 is gone; {how_to_go_on(_command(ranks))}")
-
-    def last_words(why: str) -> None:
-        say(f"{why}; {how_to_go_on(_command(ranks))}")
-        witness.dismiss()
-
-    end_at_signals(last_words)
-    return witness
-
-
 def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
     # Read before anything heavy is imported.
-    config = read_config(
-        args,
+    config = RunConfig.from_options(
+        vars(args),
+        method_options=parse_method_options(args.method_option),
+        scheduler_options=parse_scheduler_options(args.scheduler_option),
         limit=parse_limit(args.limit),
         positions=parse_positions(args.positions),
         timing_batch_sizes=parse_batch_sizes(args.timing_batch_sizes),
@@ -399,11 +345,5 @@ def _request(args: argparse.Namespace, ranks: "Ranks") -> "SweepRequest":
         report=not args.no_report,
         roofline=args.roofline,
         equivalence_margin=args.equivalence_margin,
-        command=_command(ranks),
+        command=command_of(ranks),
     )
-
-
-def _command(ranks: "Ranks") -> str:
-    by_hand = ["adallava"]
-    launched = ["torchrun", "--nproc-per-node", str(ranks.world_size), "-m", "adallava"]
-    return shlex.join([*(by_hand if ranks.world_size == 1 else launched), *sys.argv[1:]])

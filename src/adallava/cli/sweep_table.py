@@ -63,7 +63,7 @@ _FLOPS_COLUMNS = (
 
 _CAPTION = (
     "tokens: that enter the LLM; /layer: averaged over its layers; 1st ms: to the first token; select: the method's "
-    "own share of the column before ({choosing}); ms: {source}; 95 % intervals; !: not to be trusted, see below"
+    "own share of the column before ({choosing}); ms: {source}; 95 % intervals; !: do not trust, see below"
 )
 
 
@@ -111,7 +111,7 @@ def print_outcome(outcome: "SweepOutcome", output: Path, page: Path | None, roof
 
 
 def print_cut(results: Results, console: Console) -> None:
-    """Warn in one line if the model does not see all of its pictures."""
+    """Warn in one line if the model does not see all of its images."""
     words = cut_words(results.seen)
     if words is not None:
         console.print(f"! {words}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -131,6 +131,7 @@ def print_cells(results: Results, console: Console, roofline: Roofline | None = 
     droppable = sorted((column for column in columns if column.dropped), key=lambda column: -column.dropped)
 
     def make(left_out: frozenset[str]) -> Table:
+        """Return the table without some of its columns."""
         return _table_of(results, [column for column in columns if column.name not in left_out], caption)
 
     elsewhere = "" if page is None else "and on the page below"

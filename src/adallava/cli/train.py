@@ -28,7 +28,7 @@ examples:
   adallava train tiny/fixed-plan --model tiny --output runs/fixed
   adallava train question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
 
-your own data is a .jsonl or .parquet file, as for `adallava sweep`: one question a row, with image, question and
+your own data is a .jsonl or .parquet file, as for `adallava sweep`: one question per row, with image, question and
 answer. It is shuffled each epoch by the recipe's seed. Unreadable rows are left out, counted and listed at the end.
 question, tiny/question, tiny/budget-token, tiny/layers, -again, -gumbel, tiny/heads, tiny/fixed-plan and tiny/codebook
 take them, on a frozen base; tiny/layers-lora trains low-rank weights with it. tiny/align, base, joint, joint-again
@@ -47,16 +47,19 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(interrupt_hint="; the same command goes on from the newest checkpoint")
+    parser.set_defaults(interrupt_hint="; the same command continues from the newest checkpoint")
     parser.add_argument("recipe", help="a bundled recipe (tiny/align, tiny/base, …) or a .toml file")
     parser.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="output folder")
-    parser.add_argument("--model", help="what to start from: bundled name, folder or hub id")
     parser.add_argument(
-        "--data", type=path_argument, metavar="FILE", help="your own questions (default: generated scenes)"
+        "--model",
+        help="model to start from: bundled name, folder or hub id (default: none, for a recipe that makes one)",
+    )
+    parser.add_argument(
+        "--data", type=path_argument, metavar="FILE", help="a file with your own questions (default: generated scenes)"
     )
     add_columns(parser, "column of --data with the {}")
-    parser.add_argument("--steps", type=whole_number, help="instead of the recipe's number of steps")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: cuda where there is one)")
+    parser.add_argument("--steps", type=whole_number, help="number of steps (default: the recipe's)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: the first GPU, else the CPU)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The config and the picture settings of the CLIP checkpoint that a vision tower is of."""
+"""The config and the image settings of the CLIP checkpoint that a vision tower is of."""
 
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def read_clip_config(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     vision = {"clip": config.get("vision_config"), "clip_vision_model": config}.get(str(config.get("model_type")))
     if not isinstance(vision, dict):
-        raise CheckpointError(f"folder {str(folder)!r} is no CLIP checkpoint: its config has no vision_config")
+        raise CheckpointError(f"folder {str(folder)!r} is not a CLIP checkpoint: its config has no vision_config")
     defaults = CLIPVisionConfig()
     vision = {**{name: getattr(defaults, name) for name in _COUNTS}, **vision}
     for name in _COUNTS:
@@ -40,7 +40,7 @@ def read_clip_config(folder: Path) -> dict[str, Any]:
 
 
 def check_feature_layer(layer: object, vision: dict[str, Any]) -> None:
-    """Refuse a layer to read pictures from that the tower does not have; 0 is its input.
+    """Refuse a layer to read images from that the tower does not have; 0 is its input.
 
     Raises:
         CheckpointError: naming it.
@@ -54,7 +54,7 @@ def read_picture_settings(folder: Path) -> dict[str, Any]:
     """Return the preprocessor_config.json of a CLIP checkpoint.
 
     Raises:
-        CheckpointError: if it is missing, or the colours or the filter in it are damaged.
+        CheckpointError: if it is missing, or the colors or the filter in it are damaged.
     """
     path = folder / "preprocessor_config.json"
     pictures = read_config(folder, path.name)
@@ -64,7 +64,7 @@ def read_picture_settings(folder: Path) -> dict[str, Any]:
         least = MIN_PIXEL_STD if name == "image_std" else -MAX_PIXEL_MEAN
         if not _is_colour(pictures[name], least):
             raise CheckpointError(
-                f"{path} is damaged: {name} is {f'{pictures[name]!r}'[:80]}, not three numbers for the colours, from "
+                f"{path} is damaged: {name} is {f'{pictures[name]!r}'[:80]}, not three numbers for the colors, from "
                 f"{least} to {MAX_PIXEL_MEAN}"
             )
     if "resample" in pictures and (type(pictures["resample"]) is not int or pictures["resample"] not in _FILTERS):

@@ -69,14 +69,14 @@ def convert_llava(source: Path, vision_tower: Path, output: Path, *, tokenizer: 
 
     Args:
         source: in the layout of the original code, of LLaVA-1.5 or AdaLLaVA, with a Llama as LLM.
-        vision_tower: the CLIP checkpoint that `mm_vision_tower` names. Its config and picture settings are always
+        vision_tower: the CLIP checkpoint that `mm_vision_tower` names. Its config and image settings are always
             taken; its weights where the source has none of its own.
         output: a folder that is new or empty.
         tokenizer: a folder with the LLM's tokenizer; None = the source.
 
     Raises:
         CheckpointError: if files are missing, damaged or refused, or a weight is missing, unknown or of another shape.
-        UnsupportedModeError: for another family, projector or way to put pictures in.
+        UnsupportedModeError: for another family, projector or way to put images in.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise CheckpointError(f"{str(output)!r} exists and is not an empty folder: give a new one")

@@ -1,4 +1,4 @@
-"""Of which floating-point type each part of a checkpoint is, told before anything is written."""
+"""Of which floating-point type each part of a checkpoint is, found before anything is written."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +35,7 @@ def tower_type(vision_tower: Path) -> torch.dtype:
     """
     types = _types(vision_tower, lambda name: None if clip_name(name) is None else TOWER)
     if not types:
-        raise CheckpointError(f"folder {str(vision_tower)!r} is no CLIP checkpoint: it has no vision_model weights")
+        raise CheckpointError(f"folder {str(vision_tower)!r} is not a CLIP checkpoint: it has no vision_model weights")
     return types[TOWER]
 
 

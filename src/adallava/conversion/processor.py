@@ -1,4 +1,4 @@
-"""The processor of a converted checkpoint: the LLM's tokenizer with two more tokens, LLaVA's pictures and wording."""
+"""The processor of a converted checkpoint: the LLM's tokenizer with two more tokens, LLaVA's images and wording."""
 
 import json
 from importlib.util import find_spec
@@ -35,7 +35,7 @@ def read_tokenizer(folder: Path) -> Any:
 
     Its rules are those of llava-hf's published tokenizer.json, whatever version of transformers wrote the files: `<s>`
     first, and `▁` before each text between special tokens, so after `<image>` too. The original code comes to the same
-    ids: it takes the text before and behind a picture apart, and each begins with `▁`.
+    ids: it takes the text before and after an image apart, and each begins with `▁`.
 
     Raises:
         CheckpointError: if its files are missing or cannot be read.
@@ -102,13 +102,13 @@ def _by_rules(backend: Any) -> Any:
 def save_processor(
     output: Path, words: Any, config: dict[str, Any], vision: dict[str, Any], pictures: dict[str, Any]
 ) -> None:
-    """Write tokenizer, picture settings, chat template and generation config.
+    """Write tokenizer, image settings, chat template and generation config.
 
     Args:
         output: the folder.
         words: the tokenizer.
-        config: of the original checkpoint; with `image_aspect_ratio` "pad" pictures are padded to squares in the mean
-            colour first, as its evaluation does.
+        config: of the original checkpoint; with `image_aspect_ratio` "pad" images are padded to squares in the mean
+            color first, as its evaluation does.
         vision: the tower's config.
         pictures: the CLIP checkpoint's preprocessor_config.json.
     """

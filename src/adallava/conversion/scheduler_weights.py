@@ -1,4 +1,4 @@
-"""AdaLLaVA's scheduler and latency encoder as an adapter of ours, beside the converted model.
+"""AdaLLaVA's scheduler and latency encoder as an adapter of ours, next to the converted model.
 
 Key names, config fields and their defaults from the authors' code: `scheduler/simple_scheduler.py`,
 `ada_llava_llama.py` and `configuration_ada_llama.py`.
@@ -20,7 +20,7 @@ SCHEDULER_PREFIX = "scheduler."
 """Of the original names."""
 
 _PARTS = (("mlp_head.", "head."), ("scheduler_up_proj.net.", "latency_mlp."))
-"""Behind the prefix, what is called what here."""
+"""After the prefix, what is called what here."""
 
 _DEFAULTS = {"scheduler_type": "L", "scheduler_rank": 8, "num_prefix_layers": 16, "token_selecting": "none"}
 """Of fields that a config leaves out."""

@@ -41,7 +41,7 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     """
     if not folder.is_dir():
         raise CheckpointError(
-            f"there is no folder {str(folder)!r}: conversion reads local folders alone, `hf download` brings one from "
+            f"there is no folder {str(folder)!r}: conversion reads only local folders; `hf download` fetches one from "
             "the hub"
         )
     check_no_code(folder)

@@ -1,4 +1,4 @@
-"""What can be converted, told from a folder's config and the names of its files."""
+"""What can be converted, as a folder's config says and the names of its files."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def check_supported(source: Path, config: dict[str, Any]) -> None:
     Raises:
         CheckpointError: for part of a checkpoint: low-rank weights, a projector, a difference to another model; or a
             damaged config.
-        UnsupportedModeError: for another family, projector or way to put pictures in.
+        UnsupportedModeError: for another family, projector or way to put images in.
     """
     model_type = config.get("model_type")
     if model_type not in _MODEL_TYPES or "mm_vision_tower" not in config:
@@ -66,7 +66,7 @@ def _check_whole_checkpoint(source: Path, config: dict[str, Any]) -> None:
     weights = [*source.glob("model*.safetensors"), *source.glob("pytorch_model*.bin")]
     if (source / "mm_projector.bin").is_file() and not weights:
         raise CheckpointError(
-            f"folder {str(source)!r} holds a projector alone (mm_projector.bin), which is no whole model: convert one "
+            f"folder {str(source)!r} holds only a projector (mm_projector.bin), not a whole model: convert one "
             "that was tuned on instructions, such as liuhaotian/llava-v1.5-7b"
         )
     if any(map(_DELTA.search, (source.name, str(config.get("_name_or_path", ""))))):

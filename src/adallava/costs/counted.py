@@ -30,7 +30,7 @@ _LENGTHS = (2, 3, 700)
 """Of prompts."""
 
 _SIDES = (1, 2, 3)
-"""Of pictures, in patches: two of them, and the model's own."""
+"""Of images, in patches: two of them, and the model's own."""
 
 _TOKENS = (1, 2, 3)
 """That go through the projector."""
@@ -70,7 +70,7 @@ def count_costs(config: Any) -> ModelCosts:
 
 
 def _tower_costs(parts: CostedParts) -> TowerCosts:
-    """Count the tower on two small pictures and on the model's own."""
+    """Count the tower on two small images and on the model's own."""
     small = [side for side in _SIDES if side != parts.side]
     runs = [_tower_run(parts, side) for side in (*small[:2], parts.side)]
     extra_tokens = {run.sequence_length - run.num_patches for run in runs}
@@ -100,7 +100,7 @@ def _tower_costs(parts: CostedParts) -> TowerCosts:
 
 @dataclass(frozen=True)
 class _TowerRun:
-    """Of one picture; `flops` are all but those of the patches' convolution."""
+    """Of one image; `flops` are all but those of the patches' convolution."""
 
     num_patches: int
     sequence_length: int
@@ -203,9 +203,11 @@ def _count(run: Callable[[], Any], modules: Sequence[nn.Module]) -> _Run:
     counter, by_module, begun = FlopCounterMode(display=False), [0] * len(modules), [0] * len(modules)
 
     def enter(place: int) -> None:
+        """Note the FLOPs so far as a module begins."""
         begun[place] = counter.get_total_flops()
 
     def leave(place: int) -> None:
+        """Add what was counted while the module ran."""
         by_module[place] += counter.get_total_flops() - begun[place]
 
     hooks = []

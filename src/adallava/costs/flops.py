@@ -35,7 +35,7 @@ def tower_layer_flops(vision: TowerCosts) -> int:
     """Return the FLOPs of one layer's keys of every token, and of the class token's query: what some methods read.
 
     The tower has computed both and lets go of them; computing them again is cheaper than an eager kernel. A tower that
-    methods read has no token beside its patches but a class token.
+    methods read has no token besides its patches but a class token.
     """
     rows = vision.sequence_length + (vision.extra_tokens > 0)
     return _product_flops(rows, vision.width, vision.width)
@@ -161,7 +161,7 @@ def kv_bytes(
 
 
 def asked_attention_flops(llm: LLMCosts, sequence_length: int, num_asked: int) -> int:
-    """Return the FLOPs of a few tokens' attention in one layer, computed beside the layer.
+    """Return the FLOPs of a few tokens' attention in one layer, computed in addition to the layer.
 
     Keys are computed for all L tokens, queries and their products with the keys for the asked ones. LLMs whose layers
     are driven from outside have layers that are all alike, with keys as wide as values.
@@ -183,7 +183,7 @@ def asked_attention_flops(llm: LLMCosts, sequence_length: int, num_asked: int) -
 
 
 def keys_flops(llm: LLMCosts, sequence_length: int) -> int:
-    """Return the FLOPs of one layer's keys of L tokens, computed beside the layer."""
+    """Return the FLOPs of one layer's keys of L tokens, computed in addition to the layer."""
     return _product_flops(sequence_length, llm.width, llm.layers[0].cache_values // 2)
 
 

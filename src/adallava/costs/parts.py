@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class TowerCosts:
-    """A vision tower over S tokens of one picture.
+    """A vision tower over S tokens of one image.
 
     Attributes:
-        num_vision_tokens: N, patches of the picture.
-        extra_tokens: tokens beside the patches: a class token, registers, and a budget token where a method needs it.
+        num_vision_tokens: N, patches of the image.
+        extra_tokens: tokens besides the patches: a class token, registers, and a budget token where a method needs it.
         width: C, features per token.
         per_patch: FLOPs of making one patch a token.
         per_token: FLOPs of one of the S tokens in all layers.
         per_pair: FLOPs of one of the S * S pairs of a query and a key in all layers.
-        fixed: FLOPs of a picture, whatever its size.
-        patches_per_token: of a tower that sees each picture at its own size, the patches of one token; None of others.
-        one_sequence: whether the pictures of a prompt run through it as one sequence: each patch is compared with all
-            patches, those of other pictures under a mask.
-        other_patches: of those other pictures.
-        padding_patches: that fill a picture up to the largest of its prompt: made tokens, and then left out.
+        fixed: FLOPs of an image, whatever its size.
+        patches_per_token: of a tower that sees each image at its own size, the patches of one token; None of others.
+        one_sequence: whether the images of a prompt run through it as one sequence: each patch is compared with all
+            patches, those of other images under a mask.
+        other_patches: of those other images.
+        padding_patches: that fill an image up to the largest of its prompt: made tokens, and then left out.
         window: side, in tokens, of the windows that some layers look within; None without any.
         per_window_pair: FLOPs of one pair within a window, in those layers; `per_pair` is then of the others alone.
         window_pairs: pairs within windows.
@@ -49,11 +49,11 @@ class TowerCosts:
         return self.num_vision_tokens + self.extra_tokens
 
     def with_patch_side(self, side: int) -> "TowerCosts":
-        """Return the costs of the same tower on a square picture of `side` x `side` patches."""
+        """Return the costs of the same tower on a square image of `side` x `side` patches."""
         return replace(self, num_vision_tokens=side * side)
 
     def of_grid(self, grid: tuple[int, int]) -> "TowerCosts":
-        """Return the costs of the same tower on a picture of (rows, columns) tokens, where it has its own size."""
+        """Return the costs of the same tower on an image of (rows, columns) tokens, where it has its own size."""
         if self.patches_per_token is None:
             return self
         rows, columns = grid
@@ -107,7 +107,7 @@ class ModelCosts:
     """A LLaVA-class model.
 
     Attributes:
-        vision: of the tower, on a picture as the model was trained.
+        vision: of the tower, on an image as the model was trained.
         projector_per_token: FLOPs of one vision token in the projector.
         llm: of the LLM.
         added_per_token: FLOPs of one kept vision token in making what is added after layers of the LLM.

@@ -1,7 +1,7 @@
 """How long work takes at the least on a machine: the larger of computing it and of moving its bytes.
 
 A roofline (Williams, Waterman & Patterson 2009) is a bound, not a forecast: it knows no launches, no overhead and no
-kernel below its peak. Measured time stands beside it, never in its place.
+kernel below its peak. Measured time is shown next to it, never in its place.
 
 Ceilings are the makers', of one device, dense (NVIDIA's data sheets since Ampere also give Tensor Core figures "with
 sparsity", which are twice those), 16-bit products accumulated in 32 bits. float32 is torch's default: without TF32.

@@ -1,4 +1,4 @@
-"""Which towers ran for an answer: on pictures as they came, on tiles, or on smaller pictures."""
+"""Which towers ran for an answer: on images as they came, on tiles, or on smaller images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,13 +10,13 @@ from adallava.selection.selector_contract import ResizingMethod
 
 
 def towers_run(vision: TowerCosts, ran: WhatRan, method: object, num_vision_tokens: int) -> list[TowerCosts]:
-    """Return the costs of the tower for each picture that went through it; none if no token was kept.
+    """Return the costs of the tower for each image that went through it; none if no token was kept.
 
     Args:
         vision: of the model's tower.
         ran: of one answer.
         method: that chose.
-        num_vision_tokens: of a picture as the model was trained.
+        num_vision_tokens: of an image as the model was trained.
     """
     if not ran.tokens_kept:
         return []
@@ -34,7 +34,7 @@ def towers_run(vision: TowerCosts, ran: WhatRan, method: object, num_vision_toke
 
 
 def _in_one_sequence(towers: Sequence[TowerCosts], grids: Sequence[tuple[int, int]]) -> list[TowerCosts]:
-    """Return the costs of pictures of one prompt that run together, filled up to the largest before that."""
+    """Return the costs of images of one prompt that run together, filled up to the largest before that."""
     most_rows, most_columns = (max(sides) for sides in zip(*grids, strict=True))
     together = sum(tower.num_vision_tokens for tower in towers)
     return [

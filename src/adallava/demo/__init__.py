@@ -1,1 +1,1 @@
-"""A local web page: a picture, a question, and what is left of both at every budget."""
+"""A local web page: an image, a question, and what is left of both at every budget."""

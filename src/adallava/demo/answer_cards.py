@@ -104,7 +104,7 @@ def _flops(flops: Mapping[str, int], most: int) -> str:
 
 
 def _bar(part_ms: Mapping[str, float], slowest_ms: float) -> str:
-    """Return a bar of the parts, as long as the answer took beside the slowest."""
+    """Return a bar of the parts, as long as the answer took compared with the slowest."""
     parts = "".join(
         f'<i class="part {part}" style="width:{100 * part_ms[part] / slowest_ms:.2f}%"></i>'
         for part in PART_NAMES

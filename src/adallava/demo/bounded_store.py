@@ -18,7 +18,7 @@ T = TypeVar("T", bound=Sized)
 
 
 class BoundedStore(Generic[T]):
-    """Keeps what was used last, as much as fits; what is larger than the limit by itself is made anew each time.
+    """Keeps what was used last, as much as fits; what is larger than the limit by itself is made again each time.
 
     Not for several threads at once.
     """

@@ -1,4 +1,4 @@
-"""Pictures and questions that come with the package: what the bundled model was made for."""
+"""Images and questions that come with the package: what the bundled model was made for."""
 
 from PIL import Image
 
@@ -9,7 +9,7 @@ _EXAMPLES = ((0, "attribute"), (1, "reading"), (2, "counting"), (3, "locating"))
 
 
 def example_scenes() -> list[tuple[Image.Image, str]]:
-    """Return pictures, each with a question about it."""
+    """Return images, each with a question about it."""
     made = []
     for index, kind in _EXAMPLES:
         scene = make_scene(_SPLIT, index)

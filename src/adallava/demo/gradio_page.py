@@ -3,6 +3,7 @@
 import atexit
 import os
 import re
+from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -53,6 +54,36 @@ def import_gradio() -> Any:
     return gradio
 
 
+@dataclass(frozen=True)
+class _Question:
+    """Gradio's components of the left column: what is asked, and by which layers."""
+
+    pictures: Any
+    text: Any
+    scheduler: Any
+    layers: Any
+
+
+@dataclass(frozen=True)
+class _Budgets:
+    """Those of the tab of one method at several budgets."""
+
+    choice: Any
+    method: Any
+    others: Any
+    ask: Any
+    answers: Any
+
+
+@dataclass(frozen=True)
+class _Methods:
+    """Those of the tab of several methods at one budget."""
+
+    methods: Any
+    compare: Any
+    compared: Any
+
+
 def build_page(served: ServedModel) -> "gradio.Blocks":
     """Return the page of a model, to be launched by `serve`.
 
@@ -60,93 +91,111 @@ def build_page(served: ServedModel) -> "gradio.Blocks":
         InputError: if Gradio is not installed.
     """
     gr = import_gradio()
-    examples = _save_examples()
     with gr.Blocks(
         title=_TITLE, analytics_enabled=False, fill_width=True, delete_cache=(_CLEANED_EVERY_S, _KEPT_S)
     ) as page:
         gr.HTML(_title_html(served), js_on_load=None)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                pictures = gr.Gallery(
-                    value=examples[0][0],
-                    label=f"Images (up to {MAX_PICTURES})",
-                    file_types=["image"],
-                    height=200,
-                    columns=2,
-                    object_fit="contain",
-                    interactive=True,
-                    buttons=[],
-                    elem_id="pictures",
-                )
-                _only_files(gr, pictures)
-                question = gr.Textbox(value=examples[0][1], label="Question", lines=2, max_lines=4, elem_id="question")
-                gr.Examples(
-                    [list(one) for one in examples],
-                    [pictures, question],
-                    label="Examples",
-                    example_labels=[text for _, text in examples],
-                    api_visibility="private",
-                )
-                with gr.Accordion("Layers of the LLM", open=False, visible=bool(served.schedulers)):
-                    scheduler = gr.Dropdown(
-                        [EVERY_LAYER, *served.schedulers], value=EVERY_LAYER, label="Scheduler", elem_id="scheduler"
-                    )
-                    layers = gr.Slider(
-                        1, 100, value=100, step=1, label="% of the layers", interactive=False, elem_id="layers"
-                    )
+                question = _add_question(gr, served)
             with gr.Column(scale=3, min_width=320):
                 percent = gr.Slider(
                     *(1, 100, _FIRST_PERCENT), step=1, label="Budget: % of the vision tokens", elem_id="budget"
                 )
                 with gr.Tabs():
                     with gr.Tab("Budgets"):
-                        choice = gr.HTML(js_on_load=None, elem_id="choice", min_height=300)
-                        with gr.Row(elem_classes="asking"):
-                            method = gr.Dropdown(
-                                list(served.methods), value=served.methods[0], label="Method", elem_id="method"
-                            )
-                            others = gr.Textbox(
-                                value=_OTHER_BUDGETS,
-                                label="Answer at this budget, and at",
-                                max_lines=1,
-                                elem_id="others",
-                            )
-                            ask = gr.Button("Answer", variant="primary", scale=0, min_width=160, elem_id="ask")
-                        answers = gr.HTML(js_on_load=None, elem_id="answers")
+                        budgets = _add_budgets(gr, served)
                     with gr.Tab("Methods"):
-                        with gr.Row(elem_classes="asking"):
-                            methods = gr.Dropdown(
-                                list(served.methods),
-                                value=list(served.methods[:_NUM_COMPARED]),
-                                multiselect=True,
-                                max_choices=MAX_METHODS,
-                                label="Methods at this budget",
-                                scale=4,
-                                elem_id="methods",
-                            )
-                            compare = gr.Button("Compare", variant="primary", scale=0, min_width=160, elem_id="compare")
-                        compared = gr.HTML(js_on_load=None, elem_id="compared")
-
-        asked = [pictures, question]
-        hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        gr.on(
-            [page.load, pictures.change, question.change, method.change, percent.change],
-            partial(show_choice, served),
-            [*asked, method, percent],
-            choice,
-            trigger_mode="always_last",
-            **hidden,
-        )
-        pictures.upload(instead_of_examples, pictures, pictures, **hidden)
-        # What stands there answers something else then.
-        gr.on([pictures.change], lambda: ("", ""), None, [answers, compared], **hidden)
-        scheduler.change(partial(_layers_slider, gr, served), scheduler, layers, **hidden)
-        told: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-        at = [*asked, scheduler, layers, percent]
-        gr.on([ask.click, question.submit], partial(show_answers, served), [*at, method, others], answers, **told)
-        compare.click(partial(show_methods, served), [*at, methods], compared, **told)
+                        methods = _add_methods(gr, served)
+        _connect(gr, served, page, percent, question, budgets, methods)
     page.queue(max_size=_WAITING_CALLS, api_open=False, default_concurrency_limit=_ANSWERED_AT_ONCE)
     return page
+
+
+def _add_question(gr: Any, served: ServedModel) -> _Question:
+    examples = _save_examples()
+    pictures = gr.Gallery(
+        value=examples[0][0],
+        label=f"Images (up to {MAX_PICTURES})",
+        file_types=["image"],
+        height=200,
+        columns=2,
+        object_fit="contain",
+        interactive=True,
+        buttons=[],
+        elem_id="pictures",
+    )
+    _only_files(gr, pictures)
+    text = gr.Textbox(value=examples[0][1], label="Question", lines=2, max_lines=4, elem_id="question")
+    gr.Examples(
+        [list(one) for one in examples],
+        [pictures, text],
+        label="Examples",
+        example_labels=[question for _, question in examples],
+        api_visibility="private",
+    )
+    with gr.Accordion("Layers of the LLM", open=False, visible=bool(served.schedulers)):
+        scheduler = gr.Dropdown(
+            [EVERY_LAYER, *served.schedulers], value=EVERY_LAYER, label="Scheduler", elem_id="scheduler"
+        )
+        layers = gr.Slider(1, 100, value=100, step=1, label="% of the layers", interactive=False, elem_id="layers")
+    return _Question(pictures, text, scheduler, layers)
+
+
+def _add_budgets(gr: Any, served: ServedModel) -> _Budgets:
+    choice = gr.HTML(js_on_load=None, elem_id="choice", min_height=300)
+    with gr.Row(elem_classes="asking"):
+        method = gr.Dropdown(list(served.methods), value=served.methods[0], label="Method", elem_id="method")
+        others = gr.Textbox(value=_OTHER_BUDGETS, label="Answer at this budget, and at", max_lines=1, elem_id="others")
+        ask = gr.Button("Answer", variant="primary", scale=0, min_width=160, elem_id="ask")
+    answers = gr.HTML(js_on_load=None, elem_id="answers")
+    return _Budgets(choice, method, others, ask, answers)
+
+
+def _add_methods(gr: Any, served: ServedModel) -> _Methods:
+    with gr.Row(elem_classes="asking"):
+        methods = gr.Dropdown(
+            list(served.methods),
+            value=list(served.methods[:_NUM_COMPARED]),
+            multiselect=True,
+            max_choices=MAX_METHODS,
+            label="Methods at this budget",
+            scale=4,
+            elem_id="methods",
+        )
+        compare = gr.Button("Compare", variant="primary", scale=0, min_width=160, elem_id="compare")
+    compared = gr.HTML(js_on_load=None, elem_id="compared")
+    return _Methods(methods, compare, compared)
+
+
+def _connect(
+    gr: Any, served: ServedModel, page: Any, percent: Any, question: _Question, budgets: _Budgets, methods: _Methods
+) -> None:
+    """Say which component asks the model for what, and where it is shown."""
+    pictures, text, scheduler, layers = question.pictures, question.text, question.scheduler, question.layers
+    hidden: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    gr.on(
+        [page.load, pictures.change, text.change, budgets.method.change, percent.change],
+        partial(show_choice, served),
+        [pictures, text, budgets.method, percent],
+        budgets.choice,
+        trigger_mode="always_last",
+        **hidden,
+    )
+    pictures.upload(instead_of_examples, pictures, pictures, **hidden)
+    # What stands there answers something else then.
+    gr.on([pictures.change], lambda: ("", ""), None, [budgets.answers, methods.compared], **hidden)
+    scheduler.change(partial(_layers_slider, gr, served), scheduler, layers, **hidden)
+    told: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
+    asked = [pictures, text, scheduler, layers, percent]
+    gr.on(
+        [budgets.ask.click, text.submit],
+        partial(show_answers, served),
+        [*asked, budgets.method, budgets.others],
+        budgets.answers,
+        **told,
+    )
+    methods.compare.click(partial(show_methods, served), [*asked, methods.methods], methods.compared, **told)
 
 
 def serve(page: "gradio.Blocks", *, host: str, port: int, share: bool = False) -> str:
@@ -188,13 +237,14 @@ def serve(page: "gradio.Blocks", *, host: str, port: int, share: bool = False) -
 def _only_files(gr: Any, gallery: Any) -> None:
     """Make a gallery take what a visitor hands in, and fetch nothing from addresses that they name.
 
-    Gradio's own would download them. (A subclass would do, but for each of those Gradio writes a file beside its code.)
+    Gradio's own would download them. (A subclass would do, but Gradio writes a file next to the code of each.)
     """
     keep = gallery.async_move_resource_to_block_cache
 
     async def keep_files(place: Any) -> Any:
+        """Take a file, and refuse an address."""
         if str(place).lower().startswith(("http:", "https:")):
-            raise gr.Error("Images are taken from files, not from addresses.")
+            raise gr.Error("Images must be files, not URLs.")
         return await keep(place)
 
     gallery.async_move_resource_to_block_cache = keep_files

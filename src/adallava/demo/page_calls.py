@@ -19,7 +19,7 @@ MAX_METHODS = 6
 """That one click compares."""
 
 Files = Sequence[tuple[str, str | None]] | None
-"""Of a gallery: paths and captions; None for no picture."""
+"""Of a gallery: paths and captions; None for no image."""
 
 P = ParamSpec("P")
 
@@ -29,13 +29,14 @@ def _in_one_line(work: Callable[P, Iterator[str]]) -> Callable[P, Iterator[str]]
 
     @wraps(work)
     def told(*args: P.args, **kwargs: P.kwargs) -> Iterator[str]:
+        """Do the work; what goes wrong is shown on the page."""
         try:
             yield from work(*args, **kwargs)
         except AdallavaError as error:
             yield notice_html(str(error))
         except Exception as error:  # a page has no other place for it, and the next visitor is to be served
             traceback.print_exc(file=sys.stderr)
-            yield notice_html(f"This went wrong on the server, whose log says more: {in_short(error)}")
+            yield notice_html(f"The server failed; its log says more: {in_short(error)}")
 
     return told
 

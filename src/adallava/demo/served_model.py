@@ -73,10 +73,10 @@ class Answer:
 
 @dataclass(frozen=True)
 class Ready:
-    """A question, and what the model sees of its pictures.
+    """A question, and what the model sees of its images.
 
     Attributes:
-        asked: for the model; its pictures are as small as they are drawn.
+        asked: for the model; its images are as small as they are drawn.
         seen: to be drawn on.
     """
 
@@ -119,7 +119,7 @@ class ServedModel:
             elif name in scheduler_names():
                 self._scheduled[name] = full.with_scheduler(name, folder)
             else:
-                raise UnknownNameError(f"--adapter names {name!r}, which is no method and no scheduler")
+                raise UnknownNameError(f"--adapter names {name!r}, which is neither a method nor a scheduler")
         runs = [name for name in selector_names() if name in adapters or why_left_out(full, name, {}) is None]
         if not runs:
             raise InputError(f"no method can choose among the patches of {full.name_or_path!r}: nothing to show")
@@ -148,16 +148,16 @@ class ServedModel:
         return max(1, prefix) / self._full.family.num_llm_layers
 
     def choose(self, paths: Sequence[str], question: str, method: str, budget: TokenBudget) -> Choice:
-        """Return what a method keeps. The tower runs once for a picture and a method, and the LLM not at all.
+        """Return what a method keeps. The tower runs once for an image and a method, and the LLM not at all.
 
         Args:
-            paths: of the pictures, whose contents never change.
+            paths: of the images, whose contents never change.
             question: about them.
             method: one of `methods`.
             budget: of vision tokens.
 
         Raises:
-            AdallavaError: for pictures, a question or a budget that the model cannot take.
+            AdallavaError: for images, a question or a budget that the model cannot take.
         """
         with self._turn:
             model = self._with_method(method)
@@ -221,6 +221,7 @@ class ServedModel:
 
     def _ready(self, paths: Sequence[str], question: str) -> Ready:
         def make() -> Ready:
+            """Open the pictures and run the processor."""
             opened = open_uploads(paths)
             asked = prepare_question(self._full, opened, question, max_new_tokens=self.max_new_tokens)
             asked = replace(asked, images=tuple(map(_shrunk, asked.images)))
@@ -237,7 +238,7 @@ class ServedModel:
 
 
 def _shrunk(image: Image.Image) -> Image.Image:
-    """Return a picture as large as it is drawn: where it is cut, every drawing reads all of it."""
+    """Return an image as large as it is drawn: where it is cut, every drawing reads all of it."""
     smaller = image.copy()
     smaller.thumbnail((_DRAWN_PX, _DRAWN_PX))
     return smaller

@@ -1,4 +1,4 @@
-"""What visitors of the page hand in: pictures and questions, read within limits."""
+"""What visitors of the page hand in: images and questions, read within limits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ MAX_PICTURES = 4
 """In one question."""
 
 MAX_UPLOAD_PIXELS = MAX_IMAGE_PIXELS
-"""Decoded size of all pictures of a question together: as much as one picture may have elsewhere."""
+"""Decoded size of all images of a question together: as much as one image may have elsewhere."""
 
 MAX_UPLOAD_BYTES = MAX_IMAGE_BYTES
 """Size of one file."""
@@ -23,10 +23,10 @@ MAX_BUDGETS = 6
 
 
 def open_uploads(paths: Sequence[str]) -> list[Image.Image]:
-    """Decode pictures that were handed in.
+    """Decode images that were handed in.
 
     Raises:
-        InputError: for none, too many, too large ones, or a file that is no picture, by its name.
+        InputError: for none, too many, too large ones, or a file that is no image, by its name.
     """
     if not paths:
         raise InputError("there is no image: drop one, or choose an example")
@@ -54,12 +54,12 @@ def read_question(text: str | None) -> str:
     if not question:
         raise InputError("the question is empty: ask something about the image")
     if "\0" in question or any(0xD800 <= ord(letter) <= 0xDFFF for letter in question):
-        raise InputError("the question holds characters that are no text: type it anew")
+        raise InputError("the question holds characters that are not text: type it again")
     return question
 
 
 def read_budgets(shown: TokenBudget, others: str | None) -> list[TokenBudget]:
-    """Return the budgets to answer at: the one that the page shows, then those that stand beside it.
+    """Return the budgets to answer at: the one that the page shows, then those next to it.
 
     Args:
         shown: by the slider.
@@ -71,5 +71,5 @@ def read_budgets(shown: TokenBudget, others: str | None) -> list[TokenBudget]:
     """
     words = (others or "").replace(",", " ").split()
     if len(words) >= MAX_BUDGETS:
-        raise InputError(f"{len(words)} budgets beside the slider's are too many: give {MAX_BUDGETS - 1} at most")
+        raise InputError(f"{len(words)} budgets besides the slider's are too many: give {MAX_BUDGETS - 1} at most")
     return list(TokenBudget.parse_all([shown, *words]))

@@ -57,7 +57,7 @@ class Answer:
         finish_reason: `eos`, `length` or `error`.
         empty_cause: why the response is empty, as recorded.
         engine: that ran it; None if the file does not say.
-        batch_key: equal for neighbouring rows if and only if they were answered in one batch.
+        batch_key: equal for neighboring rows if and only if they were answered in one batch.
         batch_size: rows in that batch.
     """
 
@@ -267,7 +267,7 @@ class AnswerFile:
         source: the path, as given.
         form: which format it is.
         cells: in the order of the files.
-        results: the summary beside the answers, if there is one (this project's runs).
+        results: the summary next to the answers, if there is one (this project's runs).
         config: what was asked for (this project's runs).
         notes: what the reader should know about the reading itself, such as a torn last line.
     """

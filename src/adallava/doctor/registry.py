@@ -65,7 +65,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
     FileCheck(
         "answers-outside-task",
         None,
-        "hardly a response is one of the task's answers, right or wrong",
+        "hardly any response is one of the task's answers, right or wrong",
         "Compare no methods on this run. Look at a few prompts and responses: the model may not know what kind of "
         "answer is asked for (--question-suffix says so), or the labels are written in a form that no model uses.",
         check_answers_of_task,
@@ -73,9 +73,9 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
     FileCheck(
         "full-not-above-none",
         None,
-        "the full-token model is not above answers without the picture",
-        "Compare no methods on this run: what they keep of the picture cannot matter. Look whether pictures and "
-        "questions belong together, and whether the questions need the picture.",
+        "the full-token model is not above answers without the image",
+        "Compare no methods on this run: what they keep of the image cannot matter. Check whether images and "
+        "questions belong together, and whether the questions need the image.",
         check_full_above_none,
     ),
     FileCheck(
@@ -98,8 +98,8 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "answers-cut",
         2,
         "answers were generated and cut away",
-        "generate() returns the prompt and the new tokens when it is given input_ids, and the new tokens "
-        "alone when it is given inputs_embeds only. Take the prompt's length from the call that made the "
+        "generate() returns the prompt and the new tokens when it is given input_ids, and only the new "
+        "tokens when it is given inputs_embeds alone. Take the prompt's length from the call that made the "
         "sequences, and cut by it in one place.",
         check_answers_cut,
     ),
@@ -185,7 +185,8 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "samples-incomplete",
         None,
         "samples are missing or doubled",
-        "Run the same command again: a sweep takes up where it stopped. Cells over different samples do not compare.",
+        "Run the same command again: a sweep continues where it stopped. Cells over different samples cannot be "
+        "compared.",
         check_samples_complete,
     ),
     FileCheck(
@@ -212,9 +213,9 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
     FileCheck(
         "pictures-cut",
         None,
-        "the model did not see all of its pictures",
+        "the model did not see all of its images",
         "Run again with --pad-to-square, which shows all of each, and see whether the scores differ (`adallava "
-        "compare`); or look at the pictures in the report, where the part that was seen is framed.",
+        "compare`); or look at the images in the report, where the part that was seen is framed.",
         check_pictures_cut,
         says_what_was_seen,
     ),

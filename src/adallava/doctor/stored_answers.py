@@ -61,8 +61,8 @@ class Store:
             self._file.flush()
         except OSError as error:
             raise RunFolderError(
-                f"answers cannot be put aside in {tempfile.gettempdir()} ({error.strerror}): a check of many answers "
-                "takes about a fifth of samples.jsonl there; set TMPDIR to a folder with room"
+                f"answers cannot be written to {tempfile.gettempdir()} ({error.strerror}): a check of many answers "
+                "needs about a fifth of samples.jsonl there; set TMPDIR to a folder with room"
             ) from error
         return place, len(data)
 

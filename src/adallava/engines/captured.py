@@ -21,7 +21,7 @@ from adallava.engines.fused_layers import Stack
 from adallava.engines.graph_store import kept_state
 from adallava.engines.inside_pass import decode_inside, prefill_inside, refusal_inside, stages_of
 from adallava.engines.layer_pass import LayerStep, Pick, Segment, decode, prefill, take_token
-from adallava.engines.placing import place_added, place_prompts
+from adallava.engines.placing import place_added, place_plan, place_prompts
 from adallava.engines.program_of_layers import Pieces, cut, layer_steps
 from adallava.engines.room import Room
 from adallava.engines.seat import Seat, cache_numel, make_seat
@@ -162,10 +162,18 @@ class _Call:
         return step
 
     def _prefill_inside(self, run: LLMRun, inside: PreparedInside) -> Callable[[], None]:
-        prefill_inside(self._stack, self._seat, self._store, inside, self._mode, self._pick)
+        steps = prefill_inside(self._stack, self._seat, self._store, run, self._mode, self._pick)
         stages = stages_of(inside, compact=run.request.positions == "compact")
-        key = (self._place, "decode", stages, self._pick)
-        return lambda: self._store.run(key, lambda: decode_inside(self._stack, self._seat, stages, pick=self._pick))
+        in_one = self._pieces.in_one(steps, num_layers=len(self._stack.layers))
+        segments = cut(steps, enter=True, in_one=in_one)
+
+        def decode_once() -> None:
+            """Decode one token of each row, part by part."""
+            for segment in segments:
+                work = partial(decode_inside, self._stack, self._seat, stages, segment, pick=self._pick)
+                self._store.run((self._place, "decode", stages, segment, self._pick), work)
+
+        return decode_once
 
     def _prefill_plain(self, run: LLMRun) -> Callable[[], None]:
         self._hides = place_prompts(self._seat, run.prepared, self._length, self._mode)
@@ -177,11 +185,12 @@ class _Call:
             first = layers.prefix_layers
             self._prefill([Segment(tuple(map(LayerStep, range(first))), enter=True)])
             layers.decide_from(self._at_latency_tokens(run))
-        runs = [[True]] * len(self._stack.layers) if layers is None else layers.rows_by_layer()
-        steps = layer_steps(runs)
-        if any(step.masked for step in steps):
-            self._seat.active.copy_(torch.tensor(runs), non_blocking=True)
-        in_one = self._pieces.in_one(steps, num_layers=len(runs))
+        steps = tuple(map(LayerStep, range(len(self._stack.layers))))
+        if layers is not None:
+            runs = layers.parts_by_layer()
+            steps = layer_steps(runs, layers.groups)
+            place_plan(self._seat, runs, layers.groups)
+        in_one = self._pieces.in_one(steps, num_layers=len(self._stack.layers))
         self._prefill(cut(steps[first:], enter=first == 0, in_one=in_one))
         segments = cut(steps, enter=True, in_one=in_one)
         return lambda: self._decode(segments)
@@ -226,15 +235,9 @@ def _refused_steps(run: LLMRun) -> str | None:
     batch, program = run.prepared.batch, run.program
     if batch.others:
         return f"its tokens carry {', '.join(batch.others)}"
-    if run.inside is not None:
-        if run.layers is not None:
-            return "a method inside the LLM together with a scheduler of its layers"
-        if batch.position_ids.dim() == 3:
-            return "a method inside the LLM together with several rows of positions"
-        return refusal_inside(run.inside)
-    if run.layers is not None:
-        if not run.layers.runs_whole_layers:
-            return "its scheduler runs parts of layers"
-        if program.additions is not None:
-            return "rows are added after layers that its scheduler may leave out"
+    refused = None if run.inside is None else refusal_inside(run.inside)
+    if refused is not None:
+        return refused
+    if run.layers is not None and max(run.prepared.added, default=-1) >= run.layers.prefix_layers:
+        return "rows are added after layers that its scheduler may leave out"
     return None if program.masks is None else "its layers attend in several ways, and a scheduler leaves some out"

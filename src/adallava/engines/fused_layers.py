@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from adallava.engines.layer_kernels import Joined, LayerKernels, LayerSizes, Reads, kernels_for, one_row_kernels
 from adallava.errors import UnsupportedModeError
+from adallava.families.layer_parts import Parts, only_parts
 from adallava.families.layer_stack import LayerStack
 
 _SILU = ("SiLUActivation", "SiLU")
@@ -55,7 +56,12 @@ class LayerWeights:
 
 
 def run_fused_layer(
-    weights: LayerWeights, hidden: Tensor, reads: Reads, sizes: LayerSizes, kernels: LayerKernels
+    weights: LayerWeights,
+    hidden: Tensor,
+    reads: Reads,
+    sizes: LayerSizes,
+    kernels: LayerKernels,
+    parts: Parts | None = None,
 ) -> Tensor:
     """Return what a layer passes on, [B, S, D]; see `LayerStack.run`.
 
@@ -65,12 +71,18 @@ def run_fused_layer(
         reads: its rotary tables, mask and cache.
         sizes: of the layer.
         kernels: that run its steps.
+        parts: of the layer that each row runs; None for all.
     """
     if weights.query_norm is not None and weights.key_norm is not None:
         reads = reads._replace(norms=(weights.query_norm, weights.key_norm))
     joined = kernels.normed(hidden, weights.first_norm, sizes.eps, weights.qkv)
-    hidden = kernels.added(kernels.attend(joined, reads, sizes), weights.out, hidden)
+    attended = kernels.attend(joined, reads, sizes)
+    if parts is not None:
+        attended = only_parts(attended, parts.heads)
+    hidden = kernels.added(attended, weights.out, hidden)
     gated = kernels.gated(hidden, weights.second_norm, sizes.eps, weights.gate_up)
+    if parts is not None:
+        gated = only_parts(gated, parts.neurons)
     return kernels.added(gated, weights.down, hidden)
 
 
@@ -117,18 +129,26 @@ class FusedStack:
             return cosines, sines
         return _of_sections(cosines, self._stack.sections), _of_sections(sines, self._stack.sections)
 
-    def run(self, layer: int, hidden: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any) -> Tensor:
+    def run(
+        self,
+        layer: int,
+        hidden: Tensor,
+        tables: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: Any,
+        parts: Parts | None = None,
+    ) -> Tensor:
         """Return what a layer passes on; see `LayerStack.run`."""
         if mask is not None and mask.dtype == torch.bool:
             # Of prompts padded on the left, some of whose rows read nothing: stock layers give them numbers.
-            return self._stack.run(layer, hidden, tables, mask, cache)
+            return self._stack.run(layer, hidden, tables, mask, cache, parts)
         reads = Reads(*tables, mask, cache.keys, cache.values, cache.slot)
         if self._one_row is not None and mask is not None and cache.slot is not None and len(hidden) == 1:
             # Each step is a kernel: there is nothing left to compile.
-            return run_fused_layer(self.weights[layer], hidden, reads, self.sizes, self._one_row)
+            return run_fused_layer(self.weights[layer], hidden, reads, self.sizes, self._one_row, parts)
         function = self._prompt if cache.slot is None else self._token
         with torch._dynamo.config.patch(_LIMITS):
-            return function(self.weights[layer], hidden, reads, self.sizes, self._kernels)
+            return function(self.weights[layer], hidden, reads, self.sizes, self._kernels, parts)
 
 
 def _of_sections(tables: Tensor, sections: Sequence[int]) -> Tensor:

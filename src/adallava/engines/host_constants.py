@@ -37,6 +37,7 @@ def collect(work: Callable[[], object]) -> list[Tensor]:
     constants: list[Tensor] = []
 
     def moved(tensor: Tensor, device: torch.device) -> Tensor:
+        """Move the tensor, and keep what came of it."""
         constants.append(tensor.to(device))
         return constants[-1]
 
@@ -50,6 +51,7 @@ def supply(work: Callable[[], object], constants: list[Tensor]) -> None:
     left: Iterator[Tensor] = iter(constants)
 
     def moved(tensor: Tensor, device: torch.device) -> Tensor:
+        """Return what came of it the first time, in the same order."""
         constant = next(left, None)
         if constant is None:
             raise RuntimeError("the work brings more from the host than it did before")

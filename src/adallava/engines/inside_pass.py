@@ -6,7 +6,9 @@
 An answer's keys and values lie in the same columns of every layer, whatever was dropped: only what may be read differs.
 """
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -14,12 +16,23 @@ from torch import Tensor
 from adallava.engines.decode_mode import DecodeMode
 from adallava.engines.fused_layers import Stack
 from adallava.engines.graph_store import GraphStore
-from adallava.engines.layer_pass import Pick, Slots, added_mask, leave
-from adallava.engines.placing import place_ends
+from adallava.engines.layer_pass import (
+    LayerStep,
+    Pick,
+    Segment,
+    added_mask,
+    enter_or_take_up,
+    leave,
+    leave_or_put_down,
+    run_step,
+)
+from adallava.engines.placing import place_ends, place_plan
+from adallava.engines.program_of_layers import layer_steps
 from adallava.engines.seat import MOST_STAGES, Seat
 from adallava.families.family_contract import RunLayer
 from adallava.families.layer_inputs import LayerInputs
 from adallava.pipeline.prepare import PreparedInside
+from adallava.pipeline.program import LLMRun
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,10 @@ class Stages:
 
     starts: tuple[int, ...]
     compact: bool
+
+    def of_layer(self, layer: int) -> int:
+        """Return the stage that a layer belongs to."""
+        return bisect_right(self.starts, layer) - 1
 
 
 def stages_of(inside: PreparedInside, *, compact: bool) -> Stages:
@@ -48,57 +65,69 @@ def refusal_inside(inside: PreparedInside) -> str | None:
 
 
 def prefill_inside(
-    stack: Stack, seat: Seat, store: GraphStore, inside: PreparedInside, mode: DecodeMode, pick: Pick
-) -> None:
-    """Run the prompts through all layers, drop between them, and leave logits, and the first token.
+    stack: Stack, seat: Seat, store: GraphStore, run: LLMRun, mode: DecodeMode, pick: Pick
+) -> tuple[LayerStep, ...]:
+    """Run the prompts, drop between layers, leave logits, and the first token; return the layers that ran.
 
     Args:
         stack: the LLM.
         seat: of the batch's size.
         store: of graphs.
-        inside: what enters, and what is dropped.
+        run: what enters, what is dropped, and which layers run. All drops come before a layer that may be left out.
         mode: how to decode.
         pick: who chooses the first token.
     """
-    batch, drops = inside.prepared.batch, inside.drops
-    columns = batch.input_ids.shape[1]
-    _place(seat, inside, columns, mode)
+    assert run.inside is not None
+    batch, layers = run.inside.prepared.batch, run.layers
+    _place(seat, run.inside, batch.input_ids.shape[1], mode)
     states = batch.inputs_embeds
-    tables: tuple[Tensor, Tensor] = stack.rotary(states, batch.position_ids)
-    stage = inside.plan.stages[0]
-    mask = inside.drops.mask(0, states, stage.layout.padding_mask)
-    inputs = LayerInputs(mask, tables, batch.position_ids, None)
-    for layer in range(len(stack.layers)):
-        states = drops.around(layer, _runner(stack, seat, store, layer), states, inputs)
-    last = states.shape[1] - 1
-    leave(stack, seat, states[:, last], pick)
+    # Of several rows, the first counts tokens, which masks are made of.
+    of_text = batch.position_ids if batch.position_ids.dim() == 2 else batch.position_ids[0]
+    positions = batch.position_ids if stack.position_rows == 1 else batch.position_ids[-stack.position_rows :]
+    tables = stack.rotary(states, positions)
+    mask = run.inside.drops.mask(0, states, run.inside.plan.stages[0].layout.padding_mask)
+    inputs = LayerInputs(mask, tables, of_text, None)
+    program = replace(run.program, masks=None, skips=None)
+    steps = tuple(map(LayerStep, range(len(stack.layers) if layers is None else layers.prefix_layers)))
+    for step in steps:
+        states = program.around(step.layer, _runner(stack, seat, store, step), states, inputs)
+    if layers is not None:
+        if not layers.is_decided:
+            layers.decide_at(states)
+        runs = layers.parts_by_layer()
+        place_plan(seat, runs, layers.groups)
+        prefix, steps = len(steps), layer_steps(runs, layers.groups)
+        for step in steps[prefix:]:
+            states = program.around(step.layer, _runner(stack, seat, store, step), states, inputs)
+    last = positions[..., -1] if positions.dim() == 2 else positions[0, :, -1]
+    for stage, shift in run.inside.drops.shifts.items():
+        seat.stage_shifts[stage].copy_(shift - of_text[:, -1] + last)
+    leave(stack, seat, states[:, -1], pick)
+    return steps
 
 
-def decode_inside(stack: Stack, seat: Seat, stages: Stages, *, pick: Pick) -> None:
-    """Run the newest token of each row through all layers; see `layer_pass.decode`."""
-    states = stack.embed(seat.token)
-    tables = stack.rotary(states, seat.position)
-    ends = [*stages.starts[1:], len(stack.layers)]
+def decode_inside(stack: Stack, seat: Seat, stages: Stages, segment: Segment, *, pick: Pick) -> None:
+    """Run part of a pass over the newest token of each row; see `layer_pass.decode`."""
+    states, tables = enter_or_take_up(stack, seat, segment)
     written = torch.arange(seat.capacity, device=seat.slot.device) <= seat.slot
-    for number, (start, end) in enumerate(zip(stages.starts, ends, strict=True)):
-        if stages.compact and number > 0:
-            tables = stack.rotary(states, seat.position - seat.stage_shifts[number].unsqueeze(1))
-        mask = added_mask((seat.stage_readable[number] & written)[:, None, None], states.dtype)
-        for layer in range(start, end):
-            states = stack.run(layer, states, tables, mask, Slots(seat, layer, seat.slot))
-    seat.slot.add_(1)
-    seat.position.add_(1)
-    leave(stack, seat, states[:, 0], pick)
+    for stage, steps in groupby(segment.layers, key=lambda step: stages.of_layer(step.layer)):
+        own = tables
+        if stages.compact and stage > 0:
+            own = stack.rotary(states, seat.position - seat.stage_shifts[stage].unsqueeze(1))
+        mask = added_mask((seat.stage_readable[stage] & written)[:, None, None], states.dtype)
+        for step in steps:
+            states = run_step(stack, seat, step, states, own, mask, seat.slot)
+    leave_or_put_down(stack, seat, segment, states, tables, pick)
 
 
-def _runner(stack: Stack, seat: Seat, store: GraphStore, layer: int) -> RunLayer:
+def _runner(stack: Stack, seat: Seat, store: GraphStore, step: LayerStep) -> RunLayer:
     """Return what runs one layer: replayed where no mask is needed."""
 
     def run(hidden: Tensor, inputs: LayerInputs) -> Tensor:
+        """Run the layer on [B, S, D], by a graph of this length where no mask is needed."""
         length = hidden.shape[1]
         if inputs.attention_mask is not None:
-            slots = Slots(seat, layer, None)
-            return stack.run(layer, hidden, inputs.position_embeddings, inputs.attention_mask, slots)
+            return run_step(stack, seat, step, hidden, inputs.position_embeddings, inputs.attention_mask)
         states, tables = seat.states_of(length), seat.tables_of(length)
         if hidden.data_ptr() != states.data_ptr():
             states.copy_(hidden)
@@ -106,10 +135,10 @@ def _runner(stack: Stack, seat: Seat, store: GraphStore, layer: int) -> RunLayer
             place.copy_(table)
 
         def work() -> None:
-            left = stack.run(layer, states, tables, None, Slots(seat, layer, None))
-            states.copy_(left)
+            """Run the layer in place."""
+            states.copy_(run_step(stack, seat, step, states, tables, None))
 
-        store.run(((seat.batch_size, seat.capacity), "layer", length, layer), work)
+        store.run(((seat.batch_size, seat.capacity), "layer", length, step), work)
         return states
 
     return run
@@ -119,16 +148,14 @@ def _place(seat: Seat, inside: PreparedInside, columns: int, mode: DecodeMode) -
     """Make a seat ready: what may be read in each stage, and where answers begin."""
     device = seat.token.device
     places = torch.arange(seat.capacity, device=device)
-    before = inside.plan.stages[0].layout.prompts
     for number, stage in enumerate(inside.plan.stages):
         length = stage.layout.attention_mask.shape[1]
         seat.stage_readable[number].copy_((places >= columns).expand(seat.batch_size, -1))
         seat.stage_readable[number, :, :length].copy_(stage.layout.attention_mask.bool())
-        dropped = [one.length - other.length for one, other in zip(before, stage.layout.prompts, strict=True)]
-        seat.stage_shifts[number].copy_(torch.tensor(dropped), non_blocking=True)
     seat.keys.zero_()
     seat.values.zero_()
-    seat.position.copy_(inside.prepared.batch.position_ids[:, -1:] + 1)
+    last = inside.prepared.batch.position_ids[..., -1:]
+    seat.position.copy_((last if last.dim() == 2 else last[-len(seat.position) :]) + 1)
     seat.slot.fill_(columns)
     seat.step.zero_()
     seat.finished.zero_()

@@ -42,7 +42,7 @@ class LayerSizes:
 
 
 class Reads(NamedTuple):
-    """What attention reads beside queries, keys and values.
+    """What attention reads besides queries, keys and values.
 
     Attributes:
         cosines: [B, S, head width].
@@ -103,13 +103,16 @@ def _by_pytorch(product: Callable[[Tensor, Joined], Tensor]) -> LayerKernels:
     """Return the steps around a way to multiply."""
 
     def normed(hidden: Tensor, norm: Tensor, eps: float, weight: Joined) -> Tensor:
+        """Return a product of normed states."""
         return product(_rms_norm(hidden, norm, eps), weight)
 
     def gated(hidden: Tensor, norm: Tensor, eps: float, weight: Joined) -> Tensor:
+        """Return the gated products of normed states, [B, S, MLP width]."""
         gate, up = product(_rms_norm(hidden, norm, eps), weight).chunk(2, dim=-1)
         return F.silu(gate) * up
 
     def added(hidden: Tensor, weight: Joined, residual: Tensor) -> Tensor:
+        """Return a product, added to the residual."""
         return residual + product(hidden, weight)
 
     return LayerKernels(normed, _attend, added, gated)

@@ -26,10 +26,12 @@ class LayerStep(NamedTuple):
     Attributes:
         layer: its index.
         masked: True if it runs for the rows in `Seat.active` only; the others pass it unchanged.
+        groups: that it is split into, of which each row runs those in `Seat.parts` only; 1 for a layer as it is.
     """
 
     layer: int
     masked: bool = False
+    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,10 @@ def prefill(stack: Stack, seat: Seat, length: int, segment: Segment, *, hides: b
     else:
         states, tables = seat.states_of(length), seat.tables_of(length)
     mask = _prompt_mask(seat, length, states.dtype) if hides and segment.layers else None
-    for layer, masked in segment.layers:
-        left = stack.run(layer, states, tables, mask, Slots(seat, layer, None))
-        states = _for_active(seat, layer, left, states) if masked else left
-        if adds and layer < len(seat.added):
-            states = states + seat.added_of(layer, length)
+    for step in segment.layers:
+        states = run_step(stack, seat, step, states, tables, mask)
+        if adds and step.layer < len(seat.added):
+            states = states + seat.added_of(step.layer, length)
     if not segment.leave:
         _put_down(seat, length, states, tables if segment.enter else None)
         return
@@ -102,17 +103,53 @@ def prefill(stack: Stack, seat: Seat, length: int, segment: Segment, *, hides: b
     leave(stack, seat, states[rows, seat.last], pick)
 
 
+def enter_or_take_up(stack: Stack, seat: Seat, segment: Segment) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Return what a segment over the newest token of each row begins with: states, [B, 1, D], and rotary tables."""
+    if not segment.enter:
+        return seat.states_of(1), seat.tables_of(1)
+    states = stack.embed(seat.token)
+    return states, stack.rotary(states, seat.position)
+
+
 def decode(stack: Stack, seat: Seat, segment: Segment, *, pick: Pick) -> None:
     """Run part of a pass over the newest token of each row. Arguments as for `prefill`."""
-    if segment.enter:
-        states = stack.embed(seat.token)
-        tables = stack.rotary(states, seat.position)
-    else:
-        states, tables = seat.states_of(1), seat.tables_of(1)
+    states, tables = enter_or_take_up(stack, seat, segment)
     mask = _token_mask(seat, states.dtype) if segment.layers else None
-    for layer, masked in segment.layers:
-        left = stack.run(layer, states, tables, mask, Slots(seat, layer, seat.slot))
-        states = _for_active(seat, layer, left, states) if masked else left
+    for step in segment.layers:
+        states = run_step(stack, seat, step, states, tables, mask, seat.slot)
+    leave_or_put_down(stack, seat, segment, states, tables, pick)
+
+
+def run_step(
+    stack: Stack,
+    seat: Seat,
+    step: LayerStep,
+    states: Tensor,
+    tables: tuple[Tensor, Tensor],
+    mask: Tensor | None,
+    slot: Tensor | None = None,
+) -> Tensor:
+    """Return what a layer passes on, [B, S, D].
+
+    Args:
+        stack: the LLM.
+        seat: holds its cache, and who runs it.
+        step: the layer.
+        states: [B, S, D].
+        tables: rotary cosines and sines.
+        mask: added to the scores; None for plain causal attention.
+        slot: see `Slots`.
+    """
+    layer, masked, groups = step
+    parts = seat.parts_of(layer, groups) if groups > 1 else None
+    left = stack.run(layer, states, tables, mask, Slots(seat, layer, slot), parts)
+    return torch.where(seat.active[layer, :, None, None], left, states) if masked else left
+
+
+def leave_or_put_down(
+    stack: Stack, seat: Seat, segment: Segment, states: Tensor, tables: tuple[Tensor, Tensor], pick: Pick
+) -> None:
+    """End part of a pass over one token of each row: with its logits, or with what the next part begins with."""
     if not segment.leave:
         _put_down(seat, 1, states, tables if segment.enter else None)
         return
@@ -152,10 +189,6 @@ def _begin(seat: Seat, length: int) -> Tensor:
     seat.keys[..., length:, :].zero_()
     seat.values[..., length:, :].zero_()
     return seat.embeds_of(length).masked_fill((columns[:length] > last).unsqueeze(-1), 0.0)
-
-
-def _for_active(seat: Seat, layer: int, left: Tensor, before: Tensor) -> Tensor:
-    return torch.where(seat.active[layer, :, None, None], left, before)
 
 
 def _put_down(seat: Seat, length: int, states: Tensor, tables: tuple[Tensor, Tensor] | None) -> None:

@@ -29,7 +29,7 @@ def check_engine(name: str, device: torch.device) -> None:
         InputError: for another name than `EngineName` has, or graphs without CUDA.
     """
     if name not in get_args(EngineName):
-        raise InputError(f"engine {name!r} is none of {', '.join(get_args(EngineName))}")
+        raise InputError(f"engine {name!r} is not one of {', '.join(get_args(EngineName))}")
     if name in ("graphs", "compiled") and device.type != "cuda":
         raise InputError(
             f"engine {name!r} needs a CUDA device, and the model is on {device}: leave the choice to 'auto' "
@@ -93,7 +93,7 @@ class Engines:
         """Run compiled layers from now on if the engine may choose, and so many passes repay it; return whether.
 
         Args:
-            passes: about to be decoded, as far as can be told.
+            passes: about to be decoded, as far as is known.
         """
         if self._name != "auto" or passes < REPAYING_PASSES or len(self._order()) < 2:
             return False

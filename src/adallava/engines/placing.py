@@ -47,6 +47,16 @@ def place_added(seat: Seat, prepared: Prepared, length: int) -> None:
             place[row, count:].zero_()
 
 
+def place_plan(seat: Seat, runs: Sequence[Sequence[Sequence[bool]]], groups: int) -> None:
+    """Write which parts of each layer each row runs, in one transfer; see `ScheduledLayers.parts_by_layer`."""
+    given = torch.tensor(runs)
+    if groups == 1:
+        seat.active.copy_(given[..., 0], non_blocking=True)
+        return
+    of_parts = given.view(*given.shape[:2], 2, groups).permute(2, 0, 1, 3).contiguous()
+    seat.parts[..., :groups].copy_(of_parts.to(seat.parts.device, non_blocking=True))
+
+
 def place_ends(seat: Seat, mode: DecodeMode, last: Sequence[int]) -> None:
     """Write what ends an answer, and the column of each prompt's last token, in one transfer."""
     ends = [*mode.ends, *[-1] * (MOST_ENDS - len(mode.ends))]

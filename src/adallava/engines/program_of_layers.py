@@ -12,19 +12,24 @@ of each pass."""
 MOST_COUNTED = 4096
 """Plans, of a scheduler that decides again for every sample; those that came once or twice are forgotten then."""
 
-RunByLayer = Sequence[Sequence[bool]]
-"""For each layer, the rows that run it."""
+PartsByLayer = Sequence[Sequence[Sequence[bool]]]
+"""For each layer and row, whether each part of the layer runs; of whole layers there is one part."""
 
 
-def layer_steps(runs: RunByLayer) -> tuple[LayerStep, ...]:
-    """Return the layers that some row runs: masked, all of them, if some row does not run one of them.
+def layer_steps(runs: PartsByLayer, groups: int = 1) -> tuple[LayerStep, ...]:
+    """Return the layers that some row runs: masked, all of them, if some row does not run all of one of them.
 
     A layer costs one row of a decoded token as much as eight, so that a batch saves the layers that no row runs.
-    Masking costs next to nothing, and batches whose rows differ in other layers share their graphs.
+    Masking costs next to nothing, and batches whose rows differ in other layers share their graphs. Parts of a layer
+    are masked, too: at a few rows a layer's time is that of its whole weights, which lie as one run.
+
+    Args:
+        runs: of each layer, each row, and each part.
+        groups: that each layer is split into.
     """
-    needed = [index for index, rows in enumerate(runs) if any(rows)]
-    masked = any(not all(runs[index]) for index in needed)
-    return tuple(LayerStep(index, masked) for index in needed)
+    needed = [index for index, rows in enumerate(runs) if any(map(any, rows))]
+    masked = any(not all(map(all, runs[index])) for index in needed)
+    return tuple(LayerStep(index, masked and groups == 1, groups if masked else 1) for index in needed)
 
 
 class Pieces:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from adallava.engines.fused_layers import Stack
+from adallava.families.layer_parts import Parts
 
 MOST_ENDS = 8
 """Ids that may end an answer."""
@@ -43,6 +44,8 @@ class Seat:
         stage_shifts: [stages, B] int64, by how much positions are smaller there, where they are counted again.
         last: [B] int64, the column of each prompt's last token.
         active: [L, B] bool, the rows that each layer runs for, where they differ.
+        parts: [2, L, B, kv heads] bool, the parts of each layer that each row runs: of its heads, and of its MLP. Of
+            fewer parts than that, the first places; see `parts_of`.
         token: [B, 1] int64, the newest of each answer.
         position: [R, B, 1] int64, of the token.
         slot: [1] int64, the column that it is written to.
@@ -67,6 +70,7 @@ class Seat:
     stage_shifts: Tensor
     last: Tensor
     active: Tensor
+    parts: Tensor
     token: Tensor
     position: Tensor
     slot: Tensor
@@ -98,6 +102,10 @@ class Seat:
     def added_of(self, level: int, length: int) -> Tensor:
         """Return the place of what is added after one layer, [B, S, D]."""
         return self._first(self.added[level], length)
+
+    def parts_of(self, layer: int, groups: int) -> Parts:
+        """Return the place of what each row runs of a layer, which is split into so many groups."""
+        return Parts(*self.parts[:, layer, :, :groups])
 
     def tables_of(self, length: int) -> tuple[Tensor, Tensor]:
         """Return the place of the rotary tables between two segments, [R, B, S, head width] each."""
@@ -140,6 +148,7 @@ def make_seat(stack: Stack, batch_size: int, capacity: int, arena: Tensor) -> Se
     rows = [stack.position_rows] if stack.position_rows > 1 else []
 
     def zeros(*sizes: int, of: torch.dtype = torch.int64) -> Tensor:
+        """Return a tensor of the seat's device."""
         return torch.zeros(sizes, dtype=of, device=device)
 
     return Seat(
@@ -156,6 +165,7 @@ def make_seat(stack: Stack, batch_size: int, capacity: int, arena: Tensor) -> Se
         stage_shifts=zeros(MOST_STAGES, batch_size),
         last=zeros(batch_size),
         active=zeros(len(stack.layers), batch_size, of=torch.bool),
+        parts=zeros(2, len(stack.layers), batch_size, stack.kv_heads, of=torch.bool),
         token=zeros(batch_size, 1),
         position=zeros(*rows, batch_size, 1),
         slot=zeros(1),

@@ -34,7 +34,7 @@ class StockEngine:
             result = generating(run.family, run.model()).generate(
                 input_ids=batch.input_ids, **batch.llm_inputs(), **kwargs
             )
-        except ImportError as error:  # of a package that a way to generate needs, such as a quantised cache
+        except ImportError as error:  # of a package that a way to generate needs, such as a quantized cache
             raise UnsupportedModeError(f"transformers cannot generate so here: {in_short(error)}") from error
         if clock is not None:
             clock.mark("decode")

@@ -25,7 +25,7 @@ def shape_of(value: Any) -> Hashable:
         UnknownPartError: if a part cannot be compared.
     """
     if isinstance(value, Tensor):
-        # What lies on the host, such as the sizes of pictures, decides what is done.
+        # What lies on the host, such as the sizes of images, decides what is done.
         told = tuple(value.flatten().tolist()) if value.device.type == "cpu" else ()
         return (tuple(value.shape), value.dtype, value.device, told)
     if isinstance(value, tuple | list):

@@ -59,7 +59,7 @@ def warm_up(
     """
     if not family.one_grid:
         raise InputError(
-            "pictures of this model differ in their number of tokens: warm it up by calls of your own, "
+            "images of this model differ in their number of tokens: warm it up by calls of your own, "
             f"each size {TIMES} times"
         )
     sizes = {"batch_sizes": batch_sizes, "text_tokens": text_tokens, "max_new_tokens": [max_new_tokens]}
@@ -89,7 +89,7 @@ def warm_up(
 
 
 def _made_up(family: Family, batch_size: int, length: int) -> dict[str, Tensor]:
-    """Return prompts of one picture each, of noise, and of one word over and over."""
+    """Return prompts of one image each, of noise, and of one word over and over."""
     first = min(1, length)
     word = family.pad_token_id if family.pad_token_id != family.image_token_id else 0
     text = torch.full((batch_size, length), word)

@@ -26,7 +26,7 @@ def find_checkpoint(folder_or_id: str) -> Path:
 
     Raises:
         CheckpointError: if there is none, it is no model in stock layout, or its weights are missing or damaged.
-        UnsupportedModeError: for a family that is not supported, or quantised weights.
+        UnsupportedModeError: for a family that is not supported, or quantized weights.
     """
     config = check_config(find_folder(folder_or_id, CONFIG_FILES))
     _supported(config, folder_or_id)
@@ -53,7 +53,7 @@ def load_family(
 
     Raises:
         CheckpointError: if there is no readable config, or the weights are missing or damaged.
-        UnsupportedModeError: for a family that is not supported, or quantised weights.
+        UnsupportedModeError: for a family that is not supported, or quantized weights.
         AdallavaError: for a transformers whose layers run in a way that is not known.
     """
     folder = find_checkpoint(folder_or_id)
@@ -86,7 +86,7 @@ def load_without_llm(
 
     Raises:
         CheckpointError: if there is no readable config, or the weights are missing or damaged.
-        UnsupportedModeError: for a family that is not supported, or quantised weights.
+        UnsupportedModeError: for a family that is not supported, or quantized weights.
     """
     folder = find_checkpoint(folder_or_id)
     check_transformers()

@@ -66,7 +66,7 @@ def tiling_of(size: Sequence[int], config: Any, side: int) -> Tiling:
     tiling = fitted(size, config.image_grid_pinpoints, config.vision_config.image_size, side)
     if tiling.rows * tiling.columns == 0:
         raise InputError(
-            f"a picture of {size[1]} x {size[0]} pixels is so narrow that none of its tiles' patches is left when the "
+            f"an image of {size[1]} x {size[0]} pixels is so narrow that none of its tiles' patches is left when the "
             "padding is cut off: cut it first"
         )
     return tiling
@@ -84,6 +84,7 @@ def fitted(size: Sequence[int], pinpoints: Sequence[Sequence[int]], tile_px: int
     height, width = size
 
     def fits(pinpoint: Sequence[int]) -> tuple[int, int]:
+        """Return the pixels that a size shows of the picture, and minus those that it wastes."""
         scale = min(pinpoint[1] / width, pinpoint[0] / height)
         shown = min(int(width * scale) * int(height * scale), width * height)
         return shown, shown - pinpoint[0] * pinpoint[1]
@@ -105,7 +106,7 @@ def sizes_of(pictures: PictureInputs) -> list[tuple[int, int]]:
         InputError: without them, or if there is not one for each picture.
     """
     if "image_sizes" not in pictures.beside:
-        raise InputError("this model needs the pictures' sizes: give the processor's image_sizes too")
+        raise InputError("this model needs the images' sizes: give the processor's image_sizes too")
     sizes = [(int(rows), int(columns)) for rows, columns in pictures.beside["image_sizes"].tolist()]
     if len(sizes) != len(pictures.pixel_values):
         raise InputError(f"image_sizes has {len(sizes)} rows, pixel_values {len(pictures.pixel_values)}: one each")
@@ -124,7 +125,7 @@ def tiles_of(pictures: PictureInputs, counts: Sequence[int]) -> Tensor:
     """
     if pictures.pixel_values.shape[1] < max(counts):
         raise InputError(
-            f"the processor cuts a picture into {pictures.pixel_values.shape[1]} tiles at most, and by the model's "
+            f"the processor cuts an image into {pictures.pixel_values.shape[1]} tiles at most, and by the model's "
             f"config it has {max(counts)}: image_grid_pinpoints of the two must be the same"
         )
     shown = zip(pictures.pixel_values, counts, strict=True)
@@ -141,6 +142,6 @@ def check_pinpoints(config: Any) -> None:
     for pinpoint in pinpoints:
         if not tile <= min(pinpoint) <= max(pinpoint) <= tile * MAX_TILES:
             raise CheckpointError(
-                f"image_grid_pinpoints has {pinpoint}, and a tile's side is {tile} pixels: a picture is cut into 1 "
+                f"image_grid_pinpoints has {pinpoint}, and a tile's side is {tile} pixels: an image is cut into 1 "
                 f"to {MAX_TILES} of them a side"
             )

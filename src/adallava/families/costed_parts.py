@@ -116,6 +116,7 @@ def costed_parts_of(
     let_first_stand_for_all(layers)
 
     def tower_of_side(side: int) -> tuple[nn.Module, Sequence[Any]]:
+        """Return a tower for pictures of so many patches a side, and its layers."""
         config = copy.deepcopy(vision)
         pixels = side * patch
         config.image_size = pixels if isinstance(vision.image_size, int) else [pixels, pixels]

@@ -4,7 +4,7 @@
       ┊        ┊            ┊            ┊
     view ── model ── language_model ── layers ── [0], [1], [2] …  shallow copies; [i] calls layer i
 
-The path is the family's; whether a layer's queries and keys can be recomputed is told from its class. Layers of one
+The path is the family's; whether a layer's queries and keys can be recomputed depends on its class. Layers of one
 LLM may differ in window and rotary tables: those that do not are of one `LayerKind`.
 
 The copies share every parameter and every module that is not on that path. Stock `generate` and `forward` run on
@@ -12,7 +12,6 @@ the view, and what is to happen around a layer is an argument of the view, so th
 two calls cannot meet.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from adallava.families.family_contract import AroundLayer, ReorderCache
 from adallava.families.head_groups import check_splittable, run_groups
 from adallava.families.layer_attention import asked_attention, key_norms
 from adallava.families.layer_inputs import LayerInputs
+from adallava.families.layer_parts import shallow_copy
 from adallava.families.transformers_internals import (
     hear_reordering,
     layer_mask,
@@ -151,7 +151,7 @@ class StockDecoder:
                     raise UnsupportedModeError(
                         f"the model's config sets {name}, which methods inside the LLM cannot give: set it to False"
                     )
-        twins = [_shallow_copy(module) for module in _modules_on_path(self._model, self._path)]
+        twins = [shallow_copy(module) for module in _modules_on_path(self._model, self._path)]
         for name, outer, inner in zip(self._path, twins, twins[1:], strict=False):
             outer._modules[name] = inner
         twins[-1]._modules = {
@@ -249,6 +249,7 @@ class _LayerInView(nn.Module):
         """Hand the layer, and what it was about to be called with, to `around`."""
 
         def run(hidden: Tensor, inputs: LayerInputs) -> Tensor:
+            """Run the stock layer, with all else as it was about to be called with."""
             return run_layer(self.layer, hidden, inputs, like=kwargs)
 
         return self._around(self._index, run, hidden_states, read_layer_inputs(kwargs))
@@ -287,10 +288,3 @@ def _modules_on_path(model: Any, path: Sequence[str]) -> list[Any]:
     for name in path:
         modules.append(getattr(modules[-1], name))
     return modules
-
-
-def _shallow_copy(module: nn.Module) -> nn.Module:
-    """Return a module with the same attributes, parameters and children, whose children can be exchanged."""
-    twin = copy.copy(module)
-    twin._modules = dict(module._modules)
-    return twin

@@ -118,7 +118,7 @@ class Family(Protocol):
             pictures: as the processor made them.
 
         Raises:
-            InputError: if something is given beside the pixels that the family does not read, or is missing that it
+            InputError: if something is given besides the pixels that the family does not read, or is missing that it
                 needs.
         """
         ...
@@ -161,7 +161,7 @@ class Family(Protocol):
 
 
 RunLayer = Callable[[Tensor, LayerInputs], Tensor]
-"""Runs a decoder layer on hidden states, [B, S, D], and what it reads beside them."""
+"""Runs a decoder layer on hidden states, [B, S, D], and what it reads besides them."""
 
 
 class AroundLayer(Protocol):
@@ -174,7 +174,7 @@ class AroundLayer(Protocol):
             index: of the layer.
             layer: the stock layer: `layer(hidden, inputs)` is what the stock model would have run.
             hidden: [B, S, D].
-            inputs: what the stock model would have given it beside them.
+            inputs: what the stock model would have given it besides them.
         """
         ...
 

@@ -49,7 +49,7 @@ class Gemma3Family(StockParts):
         patches = vision.image_size // vision.patch_size
         if self._side**2 != model.config.mm_tokens_per_image or self._side * self._cell != patches:
             raise CheckpointError(
-                f"mm_tokens_per_image is {model.config.mm_tokens_per_image}, and a picture has {patches} x {patches} "
+                f"mm_tokens_per_image is {model.config.mm_tokens_per_image}, and an image has {patches} x {patches} "
                 "patches: they must be a square of tokens, each of as many patches as the next"
             )
         self._shape = TowerShape(
@@ -59,11 +59,6 @@ class Gemma3Family(StockParts):
             grid=(self._side, self._side),
             tower_heads=vision.num_attention_heads,
         )
-
-    @property
-    def shape(self) -> TowerShape:
-        """N, C, D and the grid."""
-        return self._shape
 
     @property
     def provides(self) -> frozenset[Need]:
@@ -90,7 +85,7 @@ class Gemma3Family(StockParts):
         side = self._model.config.vision_config.image_size
         if (height, width) != (side, side):
             raise InputError(
-                f"the processor makes pictures of {height} x {width} pixels, and this model's have {side} x {side}: "
+                f"the processor makes images of {height} x {width} pixels, and this model's have {side} x {side}: "
                 "give the model's own processor"
             )
         return (self._shape.grid,) * len(pictures.pixel_values)
@@ -177,4 +172,5 @@ class _BehindAveraging(nn.Module):
         self.projector = projector
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map averaged features, [I, K, C], to the LLM's input, [I, K, D]."""
         return _behind_averaging(self.projector, features)

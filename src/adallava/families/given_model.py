@@ -33,9 +33,9 @@ def stock_model(given: Any) -> Any:
     name = type(given).__name__
     for wrapper, (attribute, reason) in _WRAPPERS.items():
         if wrapper in kinds:
-            raise UnsupportedModeError(f"a {name} is not taken as a base ({reason}): give its .{attribute}")
+            raise UnsupportedModeError(f"a {name} cannot be the base model ({reason}): give its .{attribute}")
     if "Pipeline" in kinds:
-        raise UnsupportedModeError(f"a {name} is not taken as a base: give its .model, and its .processor")
+        raise UnsupportedModeError(f"a {name} cannot be the base model: give its .model, and its .processor")
     if "PeftModel" in kinds or "PeftMixedModel" in kinds:
         return _inside_peft(given)
     if not isinstance(given, nn.Module) or not hasattr(given, "config"):
@@ -53,13 +53,13 @@ def check_class(given: Any, class_name: str) -> None:
     """
     if class_name not in {cls.__name__ for cls in type(given).__mro__}:
         raise UnsupportedModeError(
-            f"a {type(given).__name__} is not taken as a base: a {class_name} is, which has the head that answers are "
-            "made with"
+            f"a {type(given).__name__} cannot be the base model: give a {class_name}, which has the head that "
+            "answers need"
         )
 
 
 def added_sha256(model: Any) -> str | None:
-    """Return what identifies the weights that `peft` has put beside a model's own; None if there are none.
+    """Return what identifies the weights that `peft` has added to a model's own; None if there are none.
 
     Their names and values count, which of them are active, and how strongly.
     """
@@ -88,11 +88,11 @@ def _inside_peft(given: Any) -> Any:
         if config.is_prompt_learning:
             raise UnsupportedModeError(
                 f"the adapter {name!r} of this {type(given).__name__} puts tokens of its own before the prompt "
-                f"({config.peft_type}): only adapters inside the layers, such as LoRA, are taken"
+                f"({config.peft_type}): only adapters inside the layers, such as LoRA, are supported"
             )
         if getattr(config, "alora_invocation_tokens", None):
             raise UnsupportedModeError(
                 f"the adapter {name!r} of this {type(given).__name__} is switched on by tokens of the prompt (aLoRA): "
-                "only adapters that always work, such as LoRA, are taken"
+                "only adapters that always work, such as LoRA, are supported"
             )
     return given.get_base_model()

@@ -75,7 +75,7 @@ def run_groups(
     Args:
         block: the stock layer.
         hidden: [B, S, D].
-        inputs: what the layer reads beside them.
+        inputs: what the layer reads besides them.
         rows: for each group, the rows that run it, int64, ascending.
         gates: [B, groups], what each group's part is multiplied by; None = 1.
         mlp_rows: for each group, the rows that run its slice of the MLP; None = those that run its heads.

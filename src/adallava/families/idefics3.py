@@ -29,14 +29,14 @@ from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.tiles import Span, TiledFeatures, TiledLayer
 from adallava.families.tower_layer import mean_of_cells, of_cells, received_in_layers, tower_layer
-from adallava.families.tower_parts import provided
-from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
+from adallava.families.tower_parts import provided, square_shape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer
 
 _CUTS = "tilings"
-"""Beside the pixels: [P, 3] int64 of each picture, its sample, its tiles in a column and in a row; 0 and 0 uncut."""
+"""With the pixels: [P, 3] int64 of each picture, its sample, its tiles in a column and in a row; 0 and 0 uncut."""
 
 _SEEN = "seen_patches"
-"""Beside the pixels: [B, tiles, rows, columns] bool, the patches that hold a pixel; none of a tile that is padding."""
+"""With the pixels: [B, tiles, rows, columns] bool, the patches that hold a pixel; none of a tile that is padding."""
 
 
 class Idefics3Family(StockParts):
@@ -61,19 +61,9 @@ class Idefics3Family(StockParts):
                 f"a tile has {vision.image_size // vision.patch_size} patches a side, of which scale_factor "
                 f"{self._scale} makes no whole number of tokens"
             )
-        self._shape = TowerShape(
-            num_vision_tokens=side**2,
-            vision_width=vision.hidden_size * self._scale**2,
-            llm_width=model.config.get_text_config().hidden_size,
-            grid=(side, side),
-            tower_width=vision.hidden_size,
-            tower_heads=vision.num_attention_heads,
+        self._shape = square_shape(
+            model.config, side, self._scale**2, width=vision.hidden_size, heads=vision.num_attention_heads
         )
-
-    @property
-    def shape(self) -> TowerShape:
-        """Of a whole picture, or a tile: N, C, D and the grid."""
-        return self._shape
 
     @property
     def provides(self) -> frozenset[Need]:
@@ -86,7 +76,7 @@ class Idefics3Family(StockParts):
         return False
 
     def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
-        """Return the pictures with how each was cut beside them, by what stands between its placeholders. On the host.
+        """Return the pictures with how each was cut with them, by what stands between its placeholders. On the host.
 
         Args:
             pictures: [B, tiles, 3, S, S], with the `pixel_attention_mask` of their processor.
@@ -98,15 +88,15 @@ class Idefics3Family(StockParts):
         """
         mask = pictures.beside.get("pixel_attention_mask")
         if mask is None or mask.shape != (*pictures.pixel_values.shape[:2], *pictures.pixel_values.shape[-2:]):
-            raise InputError("this model's pictures need the processor's pixel_attention_mask: give that too")
+            raise InputError("this model's images need the processor's pixel_attention_mask: give that too")
         cuts = [[b, *cut] for b, ids in enumerate(input_ids.tolist()) for cut in _cuts(ids, self.image_token_id, b)]
         told = [sum(down * across + 1 for sample, down, across in cuts if sample == b) for b in range(len(mask))]
         seen = _of_patches(mask.bool(), self._model.config.vision_config.patch_size)
         there = seen.flatten(2).any(dim=-1)
         if len(input_ids) != len(mask) or not torch.equal(there, _first(told, there.shape[1])):
             raise InputError(
-                f"the prompts ask for {told} tiles, and the pictures have {there.sum(dim=1).tolist()}: give prompts "
-                "and pictures as one call of the processor makes them"
+                f"the prompts ask for {told} tiles, and the images have {there.sum(dim=1).tolist()}: give prompts "
+                "and images as one call of the processor makes them"
             )
         return PictureInputs(
             pictures.pixel_values, {_CUTS: torch.tensor(cuts, dtype=torch.int64).view(-1, 3), _SEEN: seen}
@@ -240,7 +230,7 @@ class Idefics3Family(StockParts):
     def _pieces(self, pictures: PictureInputs) -> list["_Piece"]:
         """Return what each image is joined from, in the order of the prompts."""
         if _CUTS not in pictures.beside:
-            raise InputError("this model's pictures are read with their prompts: give input_ids too")
+            raise InputError("this model's images are read with their prompts: give input_ids too")
         pieces, first = [], 0
         for _, down, across in pictures.beside[_CUTS].tolist():
             if down:
@@ -263,6 +253,7 @@ class _WholePictures(nn.Module):
         self.tower: Any = tower
 
     def forward(self, pixels: Tensor) -> Any:
+        """Return what the tower makes of pictures without a mask, [I, N, C] in `last_hidden_state`."""
         patches = self.tower.embeddings.patch_embedding(pixels).flatten(2).transpose(1, 2)
         return self.tower.encoder(inputs_embeds=patches)
 
@@ -355,7 +346,7 @@ def _cuts(ids: Sequence[int], image_token_id: int, sample: int) -> list[tuple[in
     for *rows, whole in pictures:
         if whole != 1 or len(set(rows)) > 1 or not closing:
             raise InputError(
-                f"sample {sample} has a picture with rows of {', '.join(map(str, (*rows, whole)))} tiles, which end in "
+                f"sample {sample} has an image with rows of {', '.join(map(str, (*rows, whole)))} tiles, which end in "
                 "no whole: let the processor expand the prompt, and do not truncate it"
             )
         cuts.append((len(rows), rows[0] if rows else 0))

@@ -24,11 +24,12 @@ from adallava.families.family_contract import VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.stock_parts import StockParts
 from adallava.families.tower_layer import mean_of_cells, received_in_layers, tower_layer
+from adallava.families.tower_parts import square_shape
 from adallava.families.transformers_internals import without_videos
-from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer, TowerShape
+from adallava.selection.selector_contract import AskedAttention, Need, TowerLayer
 
 _TILES = "tiles"
-"""Beside the pixels: [P] int64, the tiles of each picture."""
+"""With the pixels: [P] int64, the tiles of each picture."""
 
 
 class InternVLFamily(StockParts):
@@ -62,24 +63,14 @@ class InternVLFamily(StockParts):
                 f"a tile of {vision.image_size} pixels in patches of {vision.patch_size} makes no square of tokens at "
                 f"downsample_ratio {config.downsample_ratio}"
             )
-        self._shape = TowerShape(
-            num_vision_tokens=side**2,
-            vision_width=vision.hidden_size * self._cell**2,
-            llm_width=config.get_text_config().hidden_size,
-            grid=(side, side),
-            tower_width=vision.hidden_size,
-            tower_heads=vision.num_attention_heads,
+        self._shape = square_shape(
+            config, side, self._cell**2, width=vision.hidden_size, heads=vision.num_attention_heads
         )
 
     @staticmethod
     def processor_class() -> Any:
         """Return its processor without videos: their frames are pictures."""
         return without_videos("InternVLProcessor")
-
-    @property
-    def shape(self) -> TowerShape:
-        """N, C, D and the grid of a tile."""
-        return self._shape
 
     @property
     def provides(self) -> frozenset[Need]:
@@ -110,7 +101,7 @@ class InternVLFamily(StockParts):
         return (self._shape.grid,) * len(pictures.pixel_values)
 
     def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
-        """Return the tiles with how many are of each picture beside them: its placeholders are one run. On the host."""
+        """Return the tiles with how many are of each picture with them: its placeholders are one run. On the host."""
         placed = (input_ids == self.image_token_id).tolist()
         runs = [len([*run]) for row in placed for is_image, run in groupby(row) if is_image]
         tiles = [count // self._shape.num_vision_tokens for count in runs]
@@ -255,9 +246,11 @@ class _Block:
         self.num_heads = int(block.attention.num_heads)
 
     def q_proj(self, states: Tensor) -> Tensor:
+        """Return queries after their norm, [..., C]."""
         queries: Tensor = self._attention.q_norm(self._attention.q_proj(states))
         return queries
 
     def k_proj(self, states: Tensor) -> Tensor:
+        """Return keys after their norm, [..., C]."""
         keys: Tensor = self._attention.k_norm(self._attention.k_proj(states))
         return keys

@@ -1,4 +1,4 @@
-"""What a decoder layer reads beside its hidden states, by names of our own."""
+"""What a decoder layer reads besides its hidden states, by names of our own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,7 @@ class LayerInputs:
         """
 
         def picked(table: Tensor) -> Tensor:
+            """Return the rows of a table that has one for each sample; another as it is."""
             return table.index_select(0, rows) if len(table) == batch_size else table
 
         cosines, sines = self.position_embeddings

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adallava.errors import UnsupportedModeError
+from adallava.families.layer_parts import Parts, layer_of_parts
 from adallava.families.transformers_internals import CACHE_NAMES, attention_of
 
 _LAYERS = (
@@ -71,7 +72,15 @@ class LayerStack:
         assert isinstance(weight, Tensor)
         return weight
 
-    def run(self, layer: int, hidden: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: Any) -> Tensor:
+    def run(
+        self,
+        layer: int,
+        hidden: Tensor,
+        tables: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: Any,
+        parts: Parts | None = None,
+    ) -> Tensor:
         """Return what a layer passes on, [B, S, D].
 
         Args:
@@ -80,8 +89,10 @@ class LayerStack:
             tables: rotary cosines and sines.
             mask: added to the scores, [B, 1, S, columns]; None for plain causal attention.
             cache: of this layer alone: `update(keys, values, …)` returns what its queries read.
+            parts: that each row runs; None for all of the layer.
         """
-        states: Tensor = self.layers[layer](
+        own = self.layers[layer] if parts is None else layer_of_parts(self.layers[layer], parts)
+        states: Tensor = own(
             hidden, attention_mask=mask, position_embeddings=tables, use_cache=True, **{self.cache_name: cache}
         )
         return states

@@ -1,4 +1,4 @@
-"""An untrained Llava and its processor, initialised so that a short training succeeds."""
+"""An untrained Llava and its processor, initialized so that a short training succeeds."""
 
 import math
 from typing import Any
@@ -131,9 +131,9 @@ def sinusoid_2d(rows: int, columns: int, width: int) -> Tensor:
 
 
 def cosine_filters(width: int, patch_px: int) -> Tensor:
-    """Return patch filters, [width, 3, P, P]: the lowest 2-D cosines of lightness and of two colour differences.
+    """Return patch filters, [width, 3, P, P]: the lowest 2-D cosines of lightness and of two color differences.
 
-    Higher frequencies and colour, which carry less of a picture's energy, are amplified, so that all filters answer
+    Higher frequencies and color, which carry less of a picture's energy, are amplified, so that all filters answer
     about equally strongly. Random filters of a small width see hardly more than the mean brightness.
     """
     places = torch.arange(patch_px, dtype=torch.float64)
@@ -201,7 +201,7 @@ def initialise_llm(llm: nn.Module) -> None:
 
 
 def _initialise_tower(tower: nn.Module, config: Any) -> None:
-    """Give the tower what is slow to learn: where a patch is, what edges look like, who its neighbours are.
+    """Give the tower what is slow to learn: where a patch is, what edges look like, who its neighbors are.
 
     Positions start as 2-D sinusoids, patch filters as cosines, and each head's query and key projection as the
     same matrix, so that attention starts out local (mimetic initialisation, arXiv 2305.09828).

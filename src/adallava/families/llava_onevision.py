@@ -171,6 +171,7 @@ class LlavaOnevisionFamily(LlavaParts):
             raise InputError("the projector of this LLaVA-OneVision leaves a token of the tower out")
 
         def projected(tower: Any) -> nn.Module:
+            """Return the tower with the projector after it."""
             return _Projected(tower, copy.deepcopy(inner.multi_modal_projector))
 
         return costed_parts_of(model, inner.vision_tower, inner.language_model, nn.Identity(), width, called=projected)
@@ -190,7 +191,7 @@ class LlavaOnevisionFamily(LlavaParts):
         counts = [1] * len(sizes) if each is None else [int(count) for count in each.tolist()]
         if sum(counts) != len(sizes):
             raise InputError(
-                f"batch_num_images says {sum(counts)} pictures, and pixel_values has {len(sizes)}: give both as one "
+                f"batch_num_images says {sum(counts)} images, and pixel_values has {len(sizes)}: give both as one "
                 "call of the processor makes them"
             )
         alone = [count == 1 for count in counts for _ in range(count)]
@@ -298,6 +299,7 @@ class _Projected(nn.Module):
         self.tower, self.projector = tower, projector
 
     def forward(self, pixels: Tensor) -> Any:
+        """Run the tower, and the projector over all that it puts out; return the tower's output."""
         made = self.tower(pixels)
         states = made.last_hidden_state
         self.projector(states.repeat(1, 1, self.projector.linear_1.in_features // states.shape[-1]))

@@ -33,16 +33,11 @@ class LlavaParts(StockParts):
         tower = model.config.vision_config.model_type
         if tower in _OF_ANY_SIZE:
             raise UnsupportedModeError(
-                f"its {tower!r} tower takes pictures at their own size, and models of type {model.config.model_type!r} "
-                "are driven with pictures of one size alone"
+                f"its {tower!r} tower takes images at their own size, and models of type {model.config.model_type!r} "
+                "need images of one size"
             )
         self._layers = _feature_layers(model.config)
         self._shape = _tower_shape(model.config, len(self._layers), self._tower)
-
-    @property
-    def shape(self) -> TowerShape:
-        """N, C, D and the grid."""
-        return self._shape
 
     @property
     def provides(self) -> frozenset[Need]:

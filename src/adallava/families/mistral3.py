@@ -22,19 +22,16 @@ from torch.nn import functional as F
 from adallava.errors import CheckpointError, InputError, UnsupportedModeError
 from adallava.families.costed_parts import CostedParts, costed_parts_of
 from adallava.families.family_contract import VisionFeatures
+from adallava.families.native_size import SHAPE_PX, NativeSizeParts, shape_at_native_size
 from adallava.families.picture_inputs import PictureInputs
-from adallava.families.stock_parts import StockParts
 from adallava.families.tower_layer import layer_at, mean_received_turned
 from adallava.families.transformers_internals import pixtral_processor_class
-from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
-
-_SHAPE_PX = 448
-"""Side of the picture that `shape` is of: the model has none of its own."""
+from adallava.selection.selector_contract import AskedAttention, Need
 
 Grid = tuple[int, int]
 
 
-class Mistral3Family(StockParts):
+class Mistral3Family(NativeSizeParts):
     """Drives a stock `Mistral3ForConditionalGeneration` stage by stage. Holds it, changes nothing in it."""
 
     name = "mistral3"
@@ -53,7 +50,7 @@ class Mistral3Family(StockParts):
         if vision.model_type != "pixtral":
             raise UnsupportedModeError(
                 f"vision_config has model_type={vision.model_type!r}: a {self.name} is driven with a 'pixtral' tower "
-                "alone, whose pictures have their own size"
+                "alone, whose images have their own size"
             )
         layers = config.vision_feature_layer
         layers = [layers] if isinstance(layers, int) else list(layers)
@@ -65,15 +62,8 @@ class Mistral3Family(StockParts):
                 "the projector's norm is"
             )
         (self._layer,), self._merge, self._patch = layers, int(merge), patch
-        side = max(1, _SHAPE_PX // self._token_px)
-        self._shape = TowerShape(
-            num_vision_tokens=side * side,
-            vision_width=vision.hidden_size * self._merge**2,
-            llm_width=config.get_text_config().hidden_size,
-            grid=(side, side),
-            tower_width=vision.hidden_size,
-            tower_heads=vision.num_attention_heads,
-        )
+        width, heads = vision.hidden_size, vision.num_attention_heads
+        self._shape = shape_at_native_size(config, patch, self._merge, width=width, heads=heads)
 
     @staticmethod
     def processor_class() -> Any:
@@ -87,16 +77,6 @@ class Mistral3Family(StockParts):
     @property
     def _tower(self) -> Any:
         return self._model.model.vision_tower
-
-    @property
-    def shape(self) -> TowerShape:
-        """Of a picture of 448 x 448 pixels. C is the width of the patches of one token, side by side."""
-        return self._shape
-
-    @property
-    def one_grid(self) -> bool:
-        """False: a picture's size decides its grid."""
-        return False
 
     @property
     def provides(self) -> frozenset[Need]:
@@ -114,23 +94,21 @@ class Mistral3Family(StockParts):
         """
         pixels, sizes, side = pictures.pixel_values, pictures.beside.get("image_sizes"), self._token_px
         if sizes is None or sizes.dim() != 2 or sizes.shape[1] != 2:
-            raise InputError(
-                "this model needs the pictures' sizes: give the processor's image_sizes too, [pictures, 2]"
-            )
+            raise InputError("this model needs the images' sizes: give the processor's image_sizes too, [images, 2]")
         if pixels.dim() != 4 or len(pixels) != len(sizes):
             raise InputError(
-                f"image_sizes has {len(sizes)} pictures, and pixel_values the shape {tuple(pixels.shape)}: "
-                "[pictures, channels, height, width] is needed, as this model's own processor makes it"
+                f"image_sizes has {len(sizes)} images, and pixel_values the shape {tuple(pixels.shape)}: "
+                "[images, channels, height, width] is needed, as this model's own processor makes it"
             )
         for height, width in sizes.tolist():
             if height % side or width % side or min(height, width) < side:
                 raise InputError(
-                    f"image_sizes has a picture of {height} x {width} pixels: this model needs sides of whole tokens, "
+                    f"image_sizes has an image of {height} x {width} pixels: this model needs sides of whole tokens, "
                     f"of {side} pixels; give what its own processor makes"
                 )
             if height > pixels.shape[2] or width > pixels.shape[3]:
                 raise InputError(
-                    f"image_sizes has a picture of {height} x {width} pixels, and pixel_values only "
+                    f"image_sizes has an image of {height} x {width} pixels, and pixel_values only "
                     f"{pixels.shape[2]} x {pixels.shape[3]}: give both as the processor makes them"
                 )
         return tuple((height // side, width // side) for height, width in sizes.tolist())
@@ -160,19 +138,13 @@ class Mistral3Family(StockParts):
         sizes = {"image_sizes": pictures.beside["image_sizes"][list(images)]}
         return PictureInputs(pictures.pixel_values.index_select(0, places), sizes)
 
-    def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
-        """Run the tower as stock `get_image_features` does, and lay each token's patches side by side.
-
-        Args:
-            pictures: as for `grids`.
-            needs: no keys of the tower's layers are given.
-        """
-        return self.encode_with_attention(pictures, ())
-
     def encode_with_attention(
         self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
     ) -> VisionFeatures:
-        """Run the tower, and give what tokens receive of attention, the mean of their patches; see `ReadsAttention`."""
+        """Run the tower as stock `get_image_features` does, and lay each token's patches side by side.
+
+        What a token receives of attention is the mean of its patches; see `ReadsAttention`.
+        """
         grids = self.grids(pictures)
         states = self._tower(
             pictures.pixel_values.to(self.dtype),
@@ -222,7 +194,7 @@ class Mistral3Family(StockParts):
             model.config.vision_config.hidden_size * unit,
             called=_OnePicture,
         )
-        side = _SHAPE_PX // parts.patch_size
+        side = SHAPE_PX // parts.patch_size
         return replace(parts, side=side, patches_per_token=unit, one_sequence=True)
 
     def _sizes(self, grids: Sequence[Grid]) -> list[Grid]:
@@ -230,7 +202,7 @@ class Mistral3Family(StockParts):
         return [(rows * self._token_px, columns * self._token_px) for rows, columns in grids]
 
     def _patches_of_tokens(self, grids: Sequence[Grid], device: torch.device) -> Tensor:
-        """Return which of all patches are each token's, row by row, [I, N, merge²] int64; behind an image's own, 0."""
+        """Return which of all patches are each token's, row by row, [I, N, merge²] int64; after an image's own, 0."""
         merge, rows = self._merge, []
         starts = accumulate((down * across * merge**2 for down, across in grids), initial=0)
         for first, (down, across) in zip(starts, grids, strict=False):
@@ -241,7 +213,7 @@ class Mistral3Family(StockParts):
     def _received(
         self, states: Sequence[Tensor], asked: Sequence[AskedAttention], grids: Sequence[Grid], patches: Tensor
     ) -> Tensor:
-        """Return what tokens receive of attention in some layers, [I, N, A] float32, 0 behind an image's own."""
+        """Return what tokens receive of attention in some layers, [I, N, A] float32, 0 after an image's own."""
         layers, merge = self._tower.transformer.layers, self._merge
         # Layer i reads state i and puts out state i + 1; for state 0, the embeddings, the first layer stands in.
         readable = range(max(1, range(len(layers) + 1)[self._layer]))
@@ -299,6 +271,7 @@ class _OfTokens(nn.Module):
         self.projector = projector
 
     def forward(self, features: Tensor) -> Tensor:
+        """Map tokens' patches, [I, K, C], to the LLM's input, [I, K, D]."""
         return _projected(self.projector, features)
 
 

@@ -1,5 +1,7 @@
 """Whether a method, or a scheduler, and a model go together: asked when they meet, before anything runs."""
 
+from collections.abc import Iterable
+
 from adallava.errors import UnsupportedModeError
 from adallava.families.capabilities.of_llms import decoder_of, head_groups_of, reads_ahead
 from adallava.families.capabilities.of_tokens import GivesCompanions, HasPositionRows, why_no_grid
@@ -11,6 +13,18 @@ from adallava.selection.selector_contract import Need, TextTowerMethod
 
 _TOWER_NEEDS = (Need.ATTENTION_RECEIVED, Need.CLS_TOKEN, Need.FEATURE_LAYER, Need.LAST_LAYER)
 """Read off the stock tower's states."""
+
+_IN_WORDS = {
+    Need.ATTENTION_RECEIVED: "the attention that patches receive in the vision tower",
+    Need.BUDGET_TOKEN: "a vision tower that takes a budget token",
+    Need.CLS_TOKEN: "a class token in the vision tower",
+    Need.FEATURE_LAYER: "the keys of the vision tower's feature layer",
+    Need.LAST_LAYER: "the keys of the vision tower's last layer",
+    Need.PROJECTED: "the projector's output for every token",
+    Need.RESIZED_PICTURE: "a vision tower that takes smaller images",
+    Need.TEXT_TOWER: "the text tower of a CLIP",
+    Need.WORDS: "the LLM's embeddings of the question",
+}
 
 
 def met_needs(family: Family) -> frozenset[Need]:
@@ -24,6 +38,10 @@ def met_needs(family: Family) -> frozenset[Need]:
     return frozenset(need for need in family.provides if not lacking.get(need, False))
 
 
+def _in_words(needs: Iterable[Need]) -> str:
+    return " and ".join(_IN_WORDS[need] for need in sorted(needs))
+
+
 def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> None:
     """Refuse a method that needs what the model lacks, before anything runs.
 
@@ -34,7 +52,7 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
     no_grid = why_no_grid(family)
     if no_grid is not None:
         raise UnsupportedModeError(
-            f"method {selector.name!r} chooses among patches, and {no_grid}: method 'full' alone runs this model"
+            f"method {selector.name!r} chooses among patches, and {no_grid}: only method 'full' runs this model"
         )
     if not isinstance(selector.needs, frozenset | set) or not all(isinstance(need, Need) for need in selector.needs):
         raise UnsupportedModeError(
@@ -45,12 +63,12 @@ def check_needs(family: Family, selector: AnySelector, model_name: str = "") -> 
     where = f"the model {model_name!r}" if model_name else "this model"
     if missing:
         raise UnsupportedModeError(
-            f"method {selector.name!r} needs {', '.join(missing)}, which {where} does not have "
+            f"method {selector.name!r} needs {_in_words(missing)}, which {where} does not have "
             f"(its tower is of type {_tower_type(family)!r}): choose another method, such as 'uniform'"
         )
     if Need.BUDGET_TOKEN in selector.needs and selector.needs & {*_TOWER_NEEDS, Need.RESIZED_PICTURE}:
         raise UnsupportedModeError(
-            f"method {selector.name!r} needs a budget token together with {', '.join(sorted(selector.needs))}: "
+            f"method {selector.name!r} needs {_in_words(selector.needs)}: "
             "a tower with a budget token gives nothing but its features"
         )
     if isinstance(selector, TextTowerMethod) and Need.TEXT_TOWER in selector.needs and selector.text_tower is None:

@@ -2,7 +2,6 @@
 
 import inspect
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +39,9 @@ class FamilyFacts:
     abilities: tuple[str, ...]
 
 
-def family_facts(names: Iterable[str] | None = None) -> tuple[FamilyFacts, ...]:
-    """Return what there is to say of families, all of them by default."""
-    return tuple(map(_facts, family_names() if names is None else names))
+def family_facts() -> tuple[FamilyFacts, ...]:
+    """Return what there is to say of all registered families."""
+    return tuple(map(_facts, family_names()))
 
 
 def _facts(name: str) -> FamilyFacts:

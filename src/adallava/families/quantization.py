@@ -51,7 +51,7 @@ def check_quantization(name: str, device: torch.device, dtype: str | torch.dtype
         InputError: for an unknown name, without torchao, or for `fp8` on a device or in a type that it cannot have.
     """
     if name not in get_args(QuantizationName):
-        raise InputError(f"quantization={name!r} is none of {', '.join(get_args(QuantizationName))}")
+        raise InputError(f"quantization={name!r} is not one of {', '.join(get_args(QuantizationName))}")
     if name == "none":
         return dtype
     _torchao()
@@ -67,7 +67,9 @@ def check_quantization(name: str, device: torch.device, dtype: str | torch.dtype
             f"and {torch.cuda.get_device_name(device)} has {'.'.join(map(str, capability))}: {instead}"
         )
     if dtype not in ("auto", torch.bfloat16):
-        raise InputError(f"quantization='fp8' gives bfloat16 alone, and dtype is {dtype}: leave it out, or {instead}")
+        raise InputError(
+            f"quantization='fp8' computes only in bfloat16, and dtype is {dtype}: leave it out, or {instead}"
+        )
     return torch.bfloat16
 
 
@@ -162,7 +164,7 @@ def check_untrained(model: Any, what: str) -> None:
 
 
 def check_unadapted(model: Any) -> None:
-    """Refuse what `peft` puts around quantized weights: merged or not, it was learned beside others.
+    """Refuse what `peft` puts around quantized weights: merged or not, it was learned with others.
 
     Args:
         model: a loaded Llava.
@@ -173,8 +175,8 @@ def check_unadapted(model: Any) -> None:
     name = quantization_of(model)
     if name != "none" and any(type(module).__module__.startswith("peft.") for module in model.modules()):
         raise UnsupportedModeError(
-            f"a PeftModel around quantized weights ({name}) is not taken: merge its adapters into the weights in full "
-            "precision, save that model, and load it with quantization"
+            f"a PeftModel around quantized weights ({name}) is not supported: merge its adapters into the weights in "
+            "full precision, save that model, and load it with quantization"
         )
 
 

@@ -1,4 +1,4 @@
-"""An untrained Qwen2.5-VL and its processor, initialised so that a short training succeeds; see `llava_blank`."""
+"""An untrained Qwen2.5-VL and its processor, initialized so that a short training succeeds; see `llava_blank`."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -23,20 +23,17 @@ from adallava.families.costed_parts import CostedParts
 from adallava.families.family_contract import VisionFeatures
 from adallava.families.mrope import recounted
 from adallava.families.native_grids import tower_arguments
+from adallava.families.native_size import SHAPE_PX, NativeSizeParts, shape_at_native_size
 from adallava.families.picture_inputs import PictureInputs
 from adallava.families.qwen_vl_costs import costed_units
-from adallava.families.stock_parts import StockParts
 from adallava.families.tower_kernels import OtherEmbed, TowerKernels
 from adallava.families.tower_layer import layer_at, rotary_attention_to_patches
 from adallava.families.tower_windows import layers_with
 from adallava.families.transformers_internals import ROTARY_TABLES, attention_of, without_videos
-from adallava.selection.selector_contract import AskedAttention, Need, TowerShape
-
-_SHAPE_PX = 448
-"""Side of the picture that `shape` is of: the model has none of its own."""
+from adallava.selection.selector_contract import AskedAttention, Need
 
 
-class QwenVLParts(StockParts):
+class QwenVLParts(NativeSizeParts):
     """Drives the tower, its merger and the LLM of a stock model. Holds it, changes nothing in it."""
 
     picture_inputs = ("pixel_values", "image_grid_thw")
@@ -48,7 +45,7 @@ class QwenVLParts(StockParts):
         """Wrap a loaded model.
 
         Raises:
-            CheckpointError: as `StockParts`; or if a picture's patches cannot be merged.
+            CheckpointError: as of every family; or if a picture's patches cannot be merged.
         """
         super().__init__(model)
         visual = self._visual
@@ -59,17 +56,8 @@ class QwenVLParts(StockParts):
                 f"vision_config has patch_size={patch} and spatial_merge_size={self._merge}: both must be whole "
                 "numbers from 1 on"
             )
-        side = max(1, _SHAPE_PX // (patch * self._merge))
-        config = model.config
-        width = int(visual.patch_embed.embed_dim)
-        self._shape = TowerShape(
-            num_vision_tokens=side * side,
-            vision_width=width * self._merge**2,
-            llm_width=config.get_text_config().hidden_size,
-            grid=(side, side),
-            tower_width=width,
-            tower_heads=config.vision_config.num_heads,
-        )
+        width, heads = int(visual.patch_embed.embed_dim), model.config.vision_config.num_heads
+        self._shape = shape_at_native_size(model.config, patch, self._merge, width=width, heads=heads)
 
     @classmethod
     def processor_class(cls) -> Any:
@@ -85,16 +73,6 @@ class QwenVLParts(StockParts):
     @property
     def _visual(self) -> Any:
         return self._model.model.visual
-
-    @property
-    def shape(self) -> TowerShape:
-        """Of a picture of 448 x 448 pixels. C is the width of the patches of one token, side by side."""
-        return self._shape
-
-    @property
-    def one_grid(self) -> bool:
-        """False: a picture's size decides its grid."""
-        return False
 
     @property
     def provides(self) -> frozenset[Need]:
@@ -116,7 +94,7 @@ class QwenVLParts(StockParts):
         for frames, rows, columns in sizes:
             if frames != 1 or min(rows, columns) < merge or rows % merge or columns % merge:
                 raise InputError(
-                    f"image_grid_thw has a picture of {frames} x {rows} x {columns} patches: one frame is needed, of "
+                    f"image_grid_thw has an image of {frames} x {rows} x {columns} patches: one frame is needed, of "
                     f"rows and columns that {merge} divides"
                 )
         num_patches = sum(rows * columns for _, rows, columns in sizes)
@@ -169,19 +147,13 @@ class QwenVLParts(StockParts):
         pixels = torch.cat(patches).to(pictures.pixel_values.dtype)
         return self.encode(PictureInputs(pixels, {"image_grid_thw": sizes}))
 
-    def encode(self, pictures: PictureInputs, *, needs: Collection[Need] = ()) -> VisionFeatures:
-        """Run the tower over the patches of all pictures, as the stock model does, without its merger.
-
-        Args:
-            pictures: as of `grids`.
-            needs: no keys of the tower's layers are given.
-        """
-        return self.encode_with_attention(pictures, ())
-
     def encode_with_attention(
         self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
     ) -> VisionFeatures:
-        """Run the tower, and give what tokens receive of attention, the mean of their patches; see `ReadsAttention`."""
+        """Run the tower over the patches of all pictures, as the stock model does, without its merger.
+
+        What a token receives of attention is the mean of its patches; see `ReadsAttention`.
+        """
         grids = self.grids(pictures)
         twin, readers = _reading(self._visual, self._merge**2, self._side_order)
         sizes, device = pictures.beside["image_grid_thw"], pictures.pixel_values.device
@@ -279,14 +251,14 @@ class QwenVLParts(StockParts):
             InputError: for a video, or pictures without text between them, which the stock model takes for one.
         """
         if bool((input_ids == self._model.config.video_token_id).any()):
-            raise InputError("a prompt holds placeholders of a video, and only pictures are taken: give its frames")
+            raise InputError("a prompt holds placeholders of a video, and only images are supported: give its frames")
         is_image = input_ids == self.image_token_id
         grids = None if pictures is None else pictures.beside["image_grid_thw"]
         runs = _num_runs(is_image, attention_mask)
         if runs != (0 if grids is None else len(grids)):
             raise InputError(
                 f"the prompts' placeholders are in {runs} runs, and there are {0 if grids is None else len(grids)} "
-                "pictures: between two pictures there must be text, such as the tokens that end one and begin the next"
+                "images: between two images there must be text, such as the tokens that end one and begin the next"
             )
         rows, _ = self._model.model.get_rope_index(
             input_ids, mm_token_type_ids=is_image.int(), image_grid_thw=grids, attention_mask=attention_mask
@@ -300,7 +272,7 @@ class QwenVLParts(StockParts):
     @staticmethod
     def costed_parts(model: Any) -> CostedParts:
         """Return the parts of a model without values whose products are counted; see `costs/counted.py`."""
-        return costed_units(model, side_px=_SHAPE_PX)
+        return costed_units(model, side_px=SHAPE_PX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -378,7 +350,7 @@ def _sizes(pictures: PictureInputs) -> list[tuple[int, int, int]]:
     """Return frames, rows and columns of patches of each picture."""
     grids = pictures.beside.get("image_grid_thw")
     if grids is None or grids.dim() != 2 or grids.shape[1] != 3:
-        raise InputError("this model needs the pictures' grids: give the processor's image_grid_thw too, [pictures, 3]")
+        raise InputError("this model needs the images' grids: give the processor's image_grid_thw too, [images, 3]")
     return [(int(frames), int(rows), int(columns)) for frames, rows, columns in grids.tolist()]
 
 

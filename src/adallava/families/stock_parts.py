@@ -8,6 +8,7 @@ from torch import Tensor
 
 from adallava.errors import CheckpointError
 from adallava.families.decoder import StockDecoder
+from adallava.selection.selector_contract import TowerShape
 
 
 class StockParts:
@@ -18,6 +19,7 @@ class StockParts:
     """
 
     llm_path: ClassVar[tuple[str, ...]] = ("model", "language_model")
+    _shape: TowerShape
 
     def __init__(self, model: Any) -> None:
         """Wrap a loaded model.
@@ -31,7 +33,7 @@ class StockParts:
         rows = model.get_input_embeddings().num_embeddings
         if self.image_token_id >= rows:
             raise CheckpointError(
-                f"a picture's token has the id {self.image_token_id}, and the embeddings only {rows} rows: give the "
+                f"an image's token has the id {self.image_token_id}, and the embeddings only {rows} rows: give the "
                 "LLM more (resize_token_embeddings) and save it"
             )
 
@@ -39,6 +41,11 @@ class StockParts:
     def model(self) -> Any:
         """The stock transformers model."""
         return self._model
+
+    @property
+    def shape(self) -> TowerShape:
+        """N, C, D and the grid: of an image, of a tile where those are images, or of a square picture of 448 pixels."""
+        return self._shape
 
     @property
     def image_token_id(self) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def taking_embeds(model: nn.Module) -> Any:
-    """Return a view of a model, for one call, whose `generate` takes `inputs_embeds` beside `input_ids`."""
+    """Return a view of a model, for one call, whose `generate` takes `inputs_embeds` besides `input_ids`."""
     view = copy.copy(model)
     cls: Any = type(model)
     view.__class__ = _naming_embeds(cls)
@@ -27,6 +27,7 @@ def _naming_embeds(cls: Any) -> type[Any]:
     def prepare_inputs_for_generation(
         self: Any, input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Any]:
+        """Call the stock method, which names `inputs_embeds` only among its further arguments."""
         made: dict[str, Any] = cls.prepare_inputs_for_generation(self, input_ids, inputs_embeds=inputs_embeds, **kwargs)
         return made
 

@@ -1,4 +1,4 @@
-"""CLIP's text tower beside a LLaVA: how near each patch is to the question in the space that both towers share."""
+"""CLIP's text tower, next to a LLaVA: how near each patch is to the question in the space that both towers share."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -109,7 +109,7 @@ def load_text_tower(folder_or_id: str, vision_tower: Any, vision_width: int, dev
     unfilled = sorted(str(key) for key in loading["missing_keys"])
     if unfilled:
         raise CheckpointError(
-            f"{folder_or_id!r} is no whole CLIP checkpoint: {len(unfilled)} weights are missing, the first "
+            f"{folder_or_id!r} is not a complete CLIP checkpoint: {len(unfilled)} weights are missing, the first "
             f"{unfilled[0]!r}"
         )
     if clip.visual_projection.in_features != vision_width:

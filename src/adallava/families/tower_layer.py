@@ -70,6 +70,7 @@ def attention_to_patches(block: Any, states: Tensor, *, has_cls: bool, of_class_
     attention = block.self_attn
 
     def by_heads(flat: Tensor) -> Tensor:
+        """Return [heads, S, head width] of [S, C]."""
         return flat.view(len(flat), int(attention.num_heads), -1).transpose(0, 1)
 
     received = []
@@ -129,6 +130,7 @@ def mean_received_turned(queries: Tensor, keys: Tensor, num_heads: int, tables: 
     """
 
     def by_heads(flat: Tensor) -> Tensor:
+        """Return [1, heads, S, head width] in float32 of [S, C]."""
         return flat.float().reshape(1, len(flat), num_heads, -1).transpose(1, 2)
 
     cosines, sines = (table.float().unsqueeze(0) for table in tables)

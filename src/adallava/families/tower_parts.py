@@ -1,14 +1,34 @@
-"""What a vision tower provides beside its features, told from its modules when it is loaded, not from its name."""
+"""What a vision tower provides besides its features, found from its modules when it is loaded, not from its name."""
 
 from typing import Any
 
 from adallava.families.transformers_internals import takes_rotary_tables
-from adallava.selection.selector_contract import Need
+from adallava.selection.selector_contract import Need, TowerShape
 
 _CLASS_TOKENS = ("class_embedding", "cls_token")
 _MORE_TOKENS = ("register_tokens", "distillation_token")
 _WITH_POSITIONS = ("clip_vision_model", "siglip_vision_model")
 _KEYS = ("q_proj", "k_proj", "num_heads")
+
+
+def square_shape(config: Any, side: int, patches_per_token: int, *, width: int, heads: int) -> TowerShape:
+    """Return the shape of an image of `side` x `side` tokens, each the features of its patches side by side.
+
+    Args:
+        config: of the model.
+        side: tokens in a row.
+        patches_per_token: whose features a token has.
+        width: of a tower layer.
+        heads: of a tower layer.
+    """
+    return TowerShape(
+        num_vision_tokens=side**2,
+        vision_width=width * patches_per_token,
+        llm_width=config.get_text_config().hidden_size,
+        grid=(side, side),
+        tower_width=width,
+        tower_heads=heads,
+    )
 
 
 def has_class_token(tower: Any) -> bool:

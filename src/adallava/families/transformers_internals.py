@@ -60,7 +60,7 @@ def run_layer(layer: nn.Module, hidden: Tensor, inputs: LayerInputs, *, like: di
     Args:
         layer: to run.
         hidden: [B, S, D].
-        inputs: what it reads beside them.
+        inputs: what it reads besides them.
         like: the keyword arguments that the stock model called it with, for their names.
     """
     states: Tensor = layer(
@@ -242,15 +242,18 @@ def pil_llava_processor_class() -> Any:
 def without_videos(name: str) -> Any:
     """Return transformers' processor class of a name without its part for videos, which needs torchvision.
 
-    Its parts are told from the names that `get_attributes` gives; calls and files are otherwise those of the class.
+    Its parts are found by the names that `get_attributes` gives; calls and files are otherwise those of the class.
     """
     import transformers
 
     stock: Any = getattr(transformers, name)
 
     class PicturesAlone(stock):  # type: ignore[misc]
+        """The stock processor without the part for videos."""
+
         @classmethod
         def get_attributes(cls) -> list[str]:
+            """Return the names of its parts."""
             return [part for part in super().get_attributes() if part != "video_processor"]
 
     PicturesAlone.__name__ = name

@@ -66,6 +66,7 @@ def _fault_of(model: Any) -> str | None:
     reordered: list[int] = []
 
     def reorder(cache: Any, beam_idx: Tensor) -> Any:
+        """Note how many rows go on, and reorder the cache."""
         reordered.append(len(beam_idx))
         cache.reorder_cache(beam_idx)
         return cache

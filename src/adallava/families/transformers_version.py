@@ -54,7 +54,7 @@ def _find_fault(version: str) -> str | None:
 
 
 def _untested(version: str) -> str:
-    return f"transformers {version} is none of the versions that adallava was tested with ({TESTED_RANGE})"
+    return f"transformers {version} is not one of the versions that adallava was tested with ({TESTED_RANGE})"
 
 
 def _series(version: str) -> tuple[int, int]:

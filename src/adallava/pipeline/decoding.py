@@ -47,7 +47,7 @@ def generate_arguments(decoding: Decoding) -> dict[str, Any]:
 
 
 def values_of_checkpoint(generation_config: Any) -> dict[str, Any]:
-    """Return what a model's `generation_config` sets beside token ids: not unset, and not transformers' default."""
+    """Return what a model's `generation_config` sets besides token ids: not unset, and not transformers' default."""
     defaults = {name: value for name, value in neutral_settings().items() if name not in _IDS}
     return {
         name: value

@@ -1,6 +1,6 @@
 """Carries out a plan of drops while stock `generate` or `forward` runs: the state of one call, thrown away with it."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -109,6 +109,11 @@ class LayerDrops:
         return max(self._drops, default=0)
 
     @property
+    def shifts(self) -> Mapping[int, Tensor]:
+        """By how much an answer's positions are lower in each stage, [B], where they are counted again."""
+        return self._shifts
+
+    @property
     def columns(self) -> Tensor:
         """Of the full prompts, where the tokens that the next layer reads come from, [B, S]; L for padding."""
         return self._standing.columns
@@ -118,7 +123,7 @@ class LayerDrops:
         return embeds[self._plan.sample_of_image.unsqueeze(1), self._entering.vision.gather(1, selection.indices)]
 
     def selection(self) -> Selection | None:
-        """Return what is left behind the last drop, as patches of each image; None without images."""
+        """Return what is left after the last drop, as patches of each image; None without images."""
         counts = self._plan.stages[-1].layout.keep_counts
         return Selection(self._patches, counts, scores=self._scores, within=self._within) if counts else None
 
@@ -153,7 +158,7 @@ class LayerDrops:
         return hidden
 
     def _read(self, index: int, hidden: Tensor, inputs: LayerInputs) -> LayerInputs:
-        """Return what layer `index` reads beside its hidden states."""
+        """Return what layer `index` reads besides its hidden states."""
         reading = self._reading
         if reading is None or self._is_left_out(index, inputs):
             return inputs
@@ -239,7 +244,7 @@ class LayerDrops:
 
     @torch.no_grad()
     def _states(self, key_norms: Tensor, hidden: Tensor) -> DropStates:
-        """Return what a method reads beside attention, of norms [B, S] and what a layer would read, [B, S, D]."""
+        """Return what a method reads besides attention, of norms [B, S] and what a layer would read, [B, S, D]."""
         samples, vision, text = self._plan.sample_of_image.unsqueeze(1), self._standing.vision, self._standing.text
         normed = self._decoder.last_norm(hidden)
         return DropStates(

@@ -116,7 +116,7 @@ def plan_drops(selector: LayerSelector, layout: Layout, num_layers: int) -> Drop
     if len({tuple((drop.layer, drop.scored_by) for drop in drops) for drops in schedules}) > 1:
         raise AdallavaError(
             f"method {selector.name!r} drops tokens of one batch at different layers: {schedules}; layers may depend "
-            "on the number of layers alone"
+            "only on the number of layers"
         )
     counts = [layout.tokens_per_image]
     places: list[tuple[int, int]] = []

@@ -106,6 +106,7 @@ class LayerProgram:
         drops = self.drops
 
         def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+            """Run a layer, and from the last drop on none: only what that drop reads."""
             if index < drops.last_layer:
                 return self.around(index, layer, hidden, inputs)
             return drops.enter(index, hidden, inputs)
@@ -118,6 +119,7 @@ class LayerProgram:
         skips = self.skips
 
         def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+            """Run the prefix, and decide at its end."""
             if index < skips.prefix_layers:
                 return self.around(index, layer, hidden, inputs)
             if index == skips.prefix_layers:

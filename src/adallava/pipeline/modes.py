@@ -75,9 +75,8 @@ def plan_generation(
         UnsupportedModeError: for a mode that cannot be given correctly, with the reason.
         InputError: for an argument that nobody knows, or lengths that leave no room for an answer.
     """
-    given = kwargs.get("generation_config")
     called = {name: value for name, value in kwargs.items() if name != "generation_config"}
-    configured, inherited = (_attributes(config) for config in (given, default_config))
+    configured, inherited = (_attributes(config) for config in (kwargs.get("generation_config"), default_config))
     check_generate_arguments(called, configured, inherited, inside_llm=inside_llm)
 
     asked = asked_values(kwargs, default_config).get
@@ -88,36 +87,43 @@ def plan_generation(
         "return_dict_in_generate": True,
     }
     if penalty not in (None, 1.0) or ngram_size not in (None, 0):
-        # `GenerationPlan.prompt_processors` stands in: beside embeddings transformers ignores them, with a warning.
+        # `GenerationPlan.prompt_processors` stands in: with embeddings transformers ignores them, with a warning.
         fixed |= {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
     if inside_llm:
         # With a static cache on CUDA, transformers would compile decoding, for which the view is not made.
         fixed["disable_compile"] = True
-    own = {*fixed, *_LENGTH_NAMES, *AS_CONFIGURED, *(GENERATE_REFUSED.keys() - inherited.keys()), "generation_config"}
-    passed = {name: value for name, value in kwargs.items() if name not in own}
-    if given is None:
-        passed |= fixed
-    else:
-        # transformers wants either a configuration or single arguments, not both.
-        passed["generation_config"] = copy.deepcopy(given)
-        for name, value in fixed.items():
-            setattr(passed["generation_config"], name, value)
-            if value is None and inherited.get(name) is not None:
-                # What is None in a configuration is filled from the model's own; only an argument says none.
-                passed[name] = None
     return GenerationPlan(
-        passed,
+        _passed_on(kwargs, fixed, inherited),
         frozenset(token_ids(asked("eos_token_id"))),
         asked("num_return_sequences") or 1,
         fixed["max_new_tokens"],
-        {
-            name: value
-            for name, value in {**inherited, **_given(configured), **called, **fixed}.items()
-            if value is not None
-        },
+        _given({**inherited, **_given(configured), **called, **fixed}),
         encoder_repetition_penalty=1.0 if penalty is None else penalty,
         encoder_no_repeat_ngram_size=ngram_size or 0,
     )
+
+
+def _passed_on(kwargs: Mapping[str, Any], fixed: Mapping[str, Any], inherited: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments for transformers' `generate`: the caller's own, with what is set here in their place.
+
+    Args:
+        kwargs: as of `plan_generation`.
+        fixed: what is set here.
+        inherited: of the model's own configuration.
+    """
+    own = {*fixed, *_LENGTH_NAMES, *AS_CONFIGURED, *(GENERATE_REFUSED.keys() - inherited.keys()), "generation_config"}
+    passed = {name: value for name, value in kwargs.items() if name not in own}
+    given = kwargs.get("generation_config")
+    if given is None:
+        return {**passed, **fixed}
+    # transformers wants either a configuration or single arguments, not both.
+    passed["generation_config"] = copy.deepcopy(given)
+    for name, value in fixed.items():
+        setattr(passed["generation_config"], name, value)
+        if value is None and inherited.get(name) is not None:
+            # What is None in a configuration is filled from the model's own; only an argument says none.
+            passed[name] = None
+    return passed
 
 
 def asked_values(kwargs: Mapping[str, Any], default_config: Any) -> dict[str, Any]:
@@ -155,12 +161,12 @@ def _cached(called: Mapping[str, Any], configured: Mapping[str, Any], inherited:
     """
     if called.get("use_cache", configured.get("use_cache")) is False:
         raise UnsupportedModeError(
-            "generate(use_cache=False) is not supported: with embeddings, transformers turns the cache on again "
-            "without a word"
+            "generate(use_cache=False) is not supported: with embeddings, transformers silently turns the cache "
+            "on again"
         )
     if inherited.get("use_cache") is False and "use_cache" not in called and not configured.get("use_cache"):
         warnings.warn(
-            "the model's generation_config has use_cache=False, which is not taken: answers are decoded with a cache, "
+            "the model's generation_config has use_cache=False, which is ignored: answers are decoded with a cache, "
             "and are the same. generate(use_cache=True) says so without this warning",
             stacklevel=6,
         )
@@ -181,7 +187,7 @@ def _lengths(asked: Callable[[str], Any], inherited: Mapping[str, Any], prompt_c
                 "give max_new_tokens, at least 1"
             )
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int):
-        raise InputError(f"max_new_tokens={max_new_tokens!r} is no whole number: give at least 1")
+        raise InputError(f"max_new_tokens={max_new_tokens!r} is not a whole number: give at least 1")
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens={max_new_tokens} asks for no answer: give at least 1")
     min_new_tokens = asked("min_new_tokens")

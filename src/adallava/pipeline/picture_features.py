@@ -40,9 +40,11 @@ class PictureFeatures:
             InputError: if the call has other pictures, or the method reads something else of the tower.
         """
         if self.read_by != _read_by(selector):
-            raise InputError("features were made for a method that reads something else of the tower: encode them anew")
+            raise InputError(
+                "features were made for a method that reads something else of the tower: encode them again"
+            )
         if pictures is None or not _are_same(self.pictures, pictures):
-            raise InputError("features are of other pictures than pixel_values: encode them anew")
+            raise InputError("features belong to other images than pixel_values: encode them again")
         return self.vision
 
 
@@ -53,13 +55,13 @@ def encode_pictures(family: Family, selector: AnySelector | None, request: Reque
         InputError: for a request without pictures.
     """
     if request.pictures is None:
-        raise InputError("there is nothing to encode without pictures: give pixel_values")
+        raise InputError("there is nothing to encode without images: give pixel_values")
     vision = tower_output(family, selector, request.to(family.device))
     return PictureFeatures(request.pictures, _read_by(selector), vision)
 
 
 def _are_same(one: PictureInputs, other: PictureInputs) -> bool:
-    """Return whether pixels and all beside them are equal: blank images of two shapes may have the same patches."""
+    """Return whether pixels and what comes with them are equal: blank images of two shapes may have equal patches."""
     mine, theirs = ({"pixel_values": all_.pixel_values, **all_.beside} for all_ in (one, other))
     return mine.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name].to(value.device)) for name, value in mine.items()

@@ -240,7 +240,7 @@ def choose_from_pictures(
         InputError: for a request without pictures, or whose prompts and pictures do not fit together.
     """
     if request.pictures is None:
-        raise InputError("there is nothing to choose from without pictures")
+        raise InputError("there is nothing to choose from without images")
     layout = _plan(family, selector, request.on_host()).to(family.device)
     request = request.to(family.device)
     assert request.pictures is not None
@@ -262,7 +262,7 @@ def prepare_inside(
     Args:
         family: the model.
         selector: the method.
-        layout: of what is left behind the last drop, on the host.
+        layout: of what is left after the last drop, on the host.
         request: on the family's device. Its labels are not laid out here: those of what the last layer reads count.
         vision: the tower's output, if it ran already.
         clock: marks the parts.

@@ -31,12 +31,12 @@ class PromptLimit:
     Attributes:
         tokens: their number.
         holder: what has room for no more, in words that end before the number.
-        remedy: in words, beside shortening the question.
+        remedy: in words, besides shortening the question.
     """
 
     tokens: int
     holder: str = "the LLM has positions for"
-    remedy: str = "show fewer or smaller pictures"
+    remedy: str = "show fewer or smaller images"
 
 
 def max_prompt_tokens(
@@ -121,6 +121,6 @@ def warn_of_positions(config: Any, prompt_columns: int, max_new_tokens: int) -> 
     if isinstance(positions, int) and prompt_columns + max_new_tokens > positions:
         warnings.warn(
             f"a prompt of {prompt_columns} tokens and {max_new_tokens} new ones go past the {positions} positions of "
-            "the LLM (max_position_embeddings): such answers are not to be relied on",
+            "the LLM (max_position_embeddings): do not rely on such answers",
             stacklevel=4,
         )

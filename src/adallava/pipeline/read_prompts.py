@@ -55,8 +55,8 @@ def find_images(
         first = images.stop
     if first != len(tokens_per_image):
         raise InputError(
-            f"the prompts hold placeholders for {first} images, but the pictures are {len(tokens_per_image)}: "
-            "give the pictures of the prompts, in their order, and no more"
+            f"the prompts have placeholders for {first} images, but {len(tokens_per_image)} are given: "
+            "give the images of the prompts, in their order, and no more"
         )
     return tuple(prompts)
 
@@ -146,7 +146,7 @@ def _of_prompt(
         sizes = ", ".join(str(count) for count in tokens_per_image[: len(found)]) or "no image"
         raise InputError(
             f"sample {sample} has {len(places)} image placeholders, which its images do not fill (vision tokens of "
-            f"each: {sizes}): let the processor expand the prompt, do not truncate it, and give the pictures that it "
+            f"each: {sizes}): let the processor expand the prompt, do not truncate it, and give the images that it "
             "was expanded for"
         )
     return columns, tuple(found)

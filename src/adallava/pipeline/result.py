@@ -245,6 +245,7 @@ def _score_ranges(prepared: Prepared) -> Callable[[slice], tuple[float, float] |
     scores = None if selection is None or selection.scores is None else selection.scores.detach().float().cpu()
 
     def of_images(images: slice) -> tuple[float, float] | None:
+        """Return the least and the highest score of some images; None without any."""
         if scores is None or scores[images].numel() == 0:
             return None
         return float(scores[images].min()), float(scores[images].max())

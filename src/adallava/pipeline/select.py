@@ -104,15 +104,18 @@ def _of_image(inputs: SelectionInput, image: int, grid: _Grid) -> SelectionInput
     num_tokens = grid[0] * grid[1]
 
     def own(table: Tensor | None, length: int | None = None) -> Tensor | None:
+        """Return the image's part of a table, if there is that table."""
         return None if table is None else needed(table, length)
 
     def needed(table: Tensor, length: int | None = None) -> Tensor:
+        """Return the image's part of a table, [1, length, ...]."""
         row = table[image : image + 1, :length]
         # A copy, so that where it begins in memory does not depend on the batch either.
         is_alone = row.shape == table.shape and row.is_contiguous() and row.storage_offset() == 0
         return table if is_alone else row.clone()
 
     def length_of(lengths: tuple[int, ...] | None) -> int | None:
+        """Return the image's length, at least 1; None if lengths are not known."""
         return None if lengths is None else max(1, lengths[image])
 
     words, asked = length_of(inputs.word_lengths), length_of(inputs.question_lengths)
@@ -181,7 +184,7 @@ def _put(image: int, one: Selection, indices: Tensor, scores: Tensor | None, wei
     kept = one.indices.shape[1]
     indices[image, :kept] = one.indices[0]
     if scores is not None and one.scores is not None:
-        # Behind an image's own tokens its first score again: lowest and highest stay what they are.
+        # After an image's own tokens its first score again: lowest and highest stay what they are.
         scores[image] = one.scores[0, 0]
         scores[image, : one.scores.shape[1]] = one.scores[0]
     if weights is not None:

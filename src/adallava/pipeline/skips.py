@@ -157,11 +157,6 @@ class ScheduledLayers:
         return cache
 
     @property
-    def runs_whole_layers(self) -> bool:
-        """Whether a row runs a layer whole, or not at all."""
-        return self._units.groups == 1
-
-    @property
     def prefix_layers(self) -> int:
         """P, the first layers, which run before anything is decided."""
         return self._units.prefix_layers
@@ -179,11 +174,23 @@ class ScheduledLayers:
         """Make the plan from the states at the latency tokens, [B, D], as they enter layer P. Waits for the device."""
         self._decide(ScheduleInput(self._units, self._unit_counts, self._seeds.to(states.device), states))
 
-    def rows_by_layer(self) -> list[list[bool]]:
-        """Return, for each layer, whether each sample runs it. Only for whole layers, and once decided."""
-        prefix = [[True] * len(self._plan)] * self._units.prefix_layers
-        behind = range(self._units.num_layers - self._units.prefix_layers)
-        return prefix + [[plan[layer][0] for plan in self._plan] for layer in behind]
+    @property
+    def groups(self) -> int:
+        """G, the parts that a layer is split into; 1 for whole layers. Known once decided."""
+        return len(self._plan[0][0])
+
+    def parts_by_layer(self) -> list[list[list[bool]]]:
+        """Return, for each layer and sample, whether it runs: once, or each group of heads and then of the MLP.
+
+        Only once decided.
+        """
+        plans = self._plan
+        if self.groups > 1:
+            neurons = self._mlp_plan or self._plan
+            pairs = zip(self._plan, neurons, strict=True)
+            plans = [[heads + mlp for heads, mlp in zip(*of_row, strict=True)] for of_row in pairs]
+        whole = [[[True] * len(plans[0][0])] * len(plans)] * self._units.prefix_layers
+        return whole + [list(of_layer) for of_layer in zip(*plans, strict=True)]
 
     @property
     def schedule(self) -> Schedule:

@@ -49,5 +49,5 @@ class Standing:
         return cls(layout, columns, places, vision, of_images.gather(1, plan.text_columns))
 
     def sources(self, before: "Standing") -> Tensor:
-        """Return the place before a drop of each token that is left behind it, [B, S]; of padding, 0."""
+        """Return the place before a drop of each token that is left after it, [B, S]; of padding, 0."""
         return before.places.gather(1, self.columns).masked_fill(self.layout.mask == 0, 0)

@@ -85,7 +85,7 @@ GENERATE_IDLE: Mapping[str, str] = {
         ),
         _ASSISTED_ONLY,
     ),
-    "continuous_batching_config": "it belongs to continuous batching, which takes no pictures",
+    "continuous_batching_config": "it belongs to continuous batching, which takes no images",
     "low_memory": "transformers' beam search has no such way any more",
 }
 """Arguments of `generate` that do nothing on their own. A checkpoint may name them; a caller hears why they are not
@@ -130,7 +130,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "target_lookbehind": 10,
     "guidance_scale": 1.0,
 }
-"""What asks for nothing, beside None and False."""
+"""What asks for nothing, besides None and False."""
 
 
 def asks_for_something(name: str, value: Any) -> bool:
@@ -194,7 +194,7 @@ def _check_values(values: Mapping[str, Any], *, inside_llm: bool) -> None:
     if values.get("cache_implementation") == "paged":
         raise UnsupportedModeError(
             "generate(cache_implementation='paged') is not supported: transformers then batches prompts of ids alone, "
-            "which takes no pictures and counts nothing"
+            "which takes no images and counts nothing"
         )
     streamer = values.get("streamer")
     missing = [name for name in ("put", "end") if not callable(getattr(streamer, name, None))]

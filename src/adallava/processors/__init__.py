@@ -1,1 +1,1 @@
-"""A model's stock processor: prompts, pictures, and what of a picture the model sees."""
+"""A model's stock processor: prompts, images, and what of an image the model sees."""

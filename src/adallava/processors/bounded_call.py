@@ -38,6 +38,7 @@ def call_within(function: Callable[[], _ResultT], *, limit_s: float, limit_bytes
     errors: list[BaseException] = []
 
     def run() -> None:
+        """Keep what the call returns or raises."""
         try:
             results.append(function())
         except BaseException as error:

@@ -22,11 +22,11 @@ _KEPT_SETTINGS = (
 
 
 def find_frames(processor: Any, sizes: Sequence[tuple[int, int]]) -> list[Frame] | None:
-    """Return where the grid of patches lies on each picture of a prompt; of one shown in tiles, that of the whole.
+    """Return where the grid of patches lies on each image of a prompt; of one shown in tiles, that of the whole.
 
     Args:
         processor: of the model.
-        sizes: (width, height) of each picture in pixels.
+        sizes: (width, height) of each image in pixels.
 
     Returns:
         None for an image processor of another kind, whose steps are not known.
@@ -54,17 +54,17 @@ def _frame(processor: Any, steps: PictureSteps, size: tuple[int, int]) -> Frame:
 
 
 def pad_to_square(processor: Any) -> Any:
-    """Return a processor that first pads each picture to a square, in the mean color.
+    """Return a processor that first pads each image to a square, in the mean color.
 
     It is transformers' own that can, with the other settings as they are. The given one is not changed.
 
     Raises:
-        UnsupportedModeError: for one that shows a picture in tiles, which are padded already, or of another kind.
+        UnsupportedModeError: for one that shows an image in tiles, which are padded already, or of another kind.
     """
     settings = processor.image_processor
     reason = why_not_padded(settings)
     if reason is not None:
-        raise UnsupportedModeError(f"pictures cannot be padded to squares for {reason}")
+        raise UnsupportedModeError(f"images cannot be padded to squares for {reason}")
     own = settings.to_dict()
     padding = padding_processor(
         settings,
@@ -78,36 +78,36 @@ def pad_to_square(processor: Any) -> Any:
 
 
 def with_pixel_limits(processor: Any, least: int | None, most: int | None) -> Any:
-    """Return a processor that scales each picture to no fewer, and no more, pixels than these; None leaves its own.
+    """Return a processor that scales each image to no fewer, and no more, pixels than these; None leaves its own.
 
     The given one is not changed.
 
     Raises:
         InputError: for limits of which the least is above the most.
-        UnsupportedModeError: for a processor that brings every picture to sizes of its own.
+        UnsupportedModeError: for a processor that brings every image to sizes of its own.
     """
     own = pixel_limits(processor.image_processor)
     if own is None:
         raise UnsupportedModeError(
-            f"least_pixels and most_pixels are for models that see a picture at its own size; this one's "
+            f"least_pixels and most_pixels are for models that see an image at its own size; this one's "
             f"{type(processor.image_processor).__name__} brings all to sizes of its own"
         )
     limits = own[0] if least is None else least, own[1] if most is None else most
     if not 1 <= limits[0] <= limits[1]:
-        raise InputError(f"pictures cannot have at least {limits[0]} pixels and at most {limits[1]}")
+        raise InputError(f"images cannot have at least {limits[0]} pixels and at most {limits[1]}")
     scaling = copy.copy(processor)
     scaling.image_processor = with_limits(processor.image_processor, *limits)
     return scaling
 
 
 def pads_to_square(processor: Any) -> bool:
-    """Return whether a processor pads pictures to squares."""
+    """Return whether a processor pads images to squares."""
     steps = picture_steps(processor.image_processor)
     return steps is not None and steps.pads_to_square
 
 
 def _squeezed(settings: Any) -> tuple[int, int]:
-    """Return (width, height) of the square, or fixed size, that a whole picture is squeezed into."""
+    """Return (width, height) of the square, or fixed size, that a whole image is squeezed into."""
     side = settings.size.shortest_edge
     return (side, side) if side else (settings.size.width, settings.size.height)
 
@@ -124,10 +124,10 @@ def _resized(settings: Any, sides: tuple[int, int]) -> tuple[int, int]:
 
 
 def _span(own_px: int, padded_px: int, shown_px: int, crop_px: int, patch_px: int) -> tuple[float, float]:
-    """Return where the grid begins and ends along one side, in shares of the picture's own.
+    """Return where the grid begins and ends along one side, in shares of the image's own.
 
     Args:
-        own_px: of the picture.
+        own_px: of the image.
         padded_px: with its padding to a square, half of it in front.
         shown_px: of that, resized.
         crop_px: around the middle; more than `shown_px` is filled with black.

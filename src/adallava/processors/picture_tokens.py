@@ -1,4 +1,4 @@
-"""How many places in a prompt a processor holds for a picture, where its files do not say."""
+"""How many places in a prompt a processor holds for an image, where its files do not say."""
 
 from typing import Any
 
@@ -20,5 +20,5 @@ def complete_processor(processor: Any, config: Any) -> None:
     if processor.vision_feature_select_strategy is None:
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy
     if processor.vision_feature_select_strategy == "default" and not processor.num_additional_image_tokens:
-        # "default" leaves the first token of the tower out, so there is one beside the patches.
+        # "default" leaves the first token of the tower out, so there is one besides the patches.
         processor.num_additional_image_tokens = 1

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _PARTS = ("tokenizer", "image_processor", "image_token")
-"""Of a processor that makes prompts with pictures."""
+"""Of a processor that makes prompts with images."""
 
 _TEMPLATE_LIMIT_S = 10.0
 _TEMPLATE_LIMIT_BYTES = 2**30
@@ -86,26 +86,26 @@ def given_processor(processor: Any) -> Any:
     kinds = {cls.__name__ for cls in type(processor).__mro__}
     if processor is not None and ("PreTrainedTokenizerBase" in kinds or not hasattr(processor, "batch_decode")):
         raise InputError(
-            f"a {type(processor).__name__} is not taken as a processor, which has a tokenizer and reads pictures: "
+            f"a {type(processor).__name__} cannot be the processor, which needs a tokenizer and must read images: "
             "AdaLlavaProcessor.from_pretrained, or transformers' AutoProcessor, loads the model's by name or folder"
         )
     return processor
 
 
 def prepare_picture(processor: Any, image: "Image.Image") -> "Image.Image":
-    """Return a picture as a processor can take it.
+    """Return an image as a processor can take it.
 
     Args:
         processor: of the model.
         image: RGB.
 
     Raises:
-        InputError: if the processor would pad it to a square of more pixels than a picture may have.
+        InputError: if the processor would pad it to a square of more pixels than an image may have.
     """
     side = max(image.size)
     if pads_to_square(processor) and side * side > MAX_IMAGE_PIXELS:
         raise InputError(
-            f"a picture of {image.width}x{image.height} padded to a square is over the limit of {MAX_IMAGE_PIXELS} "
+            f"an image of {image.width}x{image.height} padded to a square is over the limit of {MAX_IMAGE_PIXELS} "
             "pixels: make it smaller"
         )
     return with_clear_axes(image)
@@ -130,16 +130,16 @@ def make_inputs(processor: Any, images: "Sequence[Image.Image] | None", prompts:
         return dict(processor(images=given, text=list(prompts), return_tensors="pt", padding=True, **begun))
     except Exception as error:  # whatever odd settings of its files make transformers, tokenizers or Pillow raise
         raise CheckpointError(
-            f"the model's processor cannot prepare picture and question: {in_short(error)} "
+            f"the model's processor cannot prepare image and question: {in_short(error)} "
             f"(a {type(processor).__name__} with a {type(processor.image_processor).__name__}: are its files this "
             "model's own?)"
         ) from error
 
 
 def _by_prompt(images: "Sequence[Image.Image]", counts: Sequence[int]) -> "list[Any]":
-    """Return the pictures in a list for each prompt, which some processors insist on; all take it.
+    """Return the images in a list for each prompt, which some processors insist on; all take it.
 
-    Where prompts and pictures do not fit, in one list: the processor, or the model, says how they do not.
+    Where prompts and images do not fit, in one list: the processor, or the model, says how they do not.
     """
     if sum(counts) != len(images):
         return list(images)
@@ -148,17 +148,17 @@ def _by_prompt(images: "Sequence[Image.Image]", counts: Sequence[int]) -> "list[
 
 
 def check_pixels(pixel_values: Any) -> None:
-    """Refuse what a processor made of pictures if some value of it is no number: a model answers it with nothing.
+    """Refuse what a processor made of images if some value of it is no number: a model answers it with nothing.
 
     Args:
-        pixel_values: a tensor, of one picture or several.
+        pixel_values: a tensor, of one image or several.
 
     Raises:
         InputError: naming where the settings stand.
     """
     if not bool(pixel_values.isfinite().all()):
         raise InputError(
-            "the processor makes NaN or infinite values of the picture: look at image_mean, image_std and "
+            "the processor makes NaN or infinite values of the image: look at image_mean, image_std and "
             "rescale_factor in its preprocessor_config.json"
         )
 
@@ -175,7 +175,7 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
     num_placed = question.count(processor.image_token)
     if num_placed not in (0, num_images):
         raise InputError(
-            f"a question holds {processor.image_token} {num_placed} times, and has {num_images} pictures: {question!r}"
+            f"a question holds {processor.image_token} {num_placed} times, and has {num_images} images: {question!r}"
         )
     num_images -= num_placed
     if getattr(processor, "chat_template", None):
@@ -183,6 +183,7 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
         conversation = [{"role": "user", "content": content}]
 
         def render() -> str:
+            """Return the prompt by the chat template."""
             return cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True))
 
         try:
@@ -201,17 +202,17 @@ def build_prompt(processor: Any, question: str, num_images: int = 1) -> str:
 
 
 def _check_made(prompt: str, image_token: str, num_images: int) -> None:
-    """Refuse what a chat template makes if no tokenizer takes it, or it shows another number of pictures."""
+    """Refuse what a chat template makes if no tokenizer takes it, or it shows another number of images."""
     if prompt.count(image_token) != num_images:
         raise CheckpointError(
-            f"the processor's chat template cannot be used: of a question with {num_images} pictures it makes a prompt "
+            f"the processor's chat template cannot be used: of a question with {num_images} images it makes a prompt "
             f"with {prompt.count(image_token)} {image_token}"
         )
     try:
         prompt.encode()
     except UnicodeEncodeError:
         raise CheckpointError(
-            "the processor's chat template cannot be used: it makes half a surrogate pair, which is no character"
+            "the processor's chat template cannot be used: it makes half a surrogate pair, which is not a character"
         ) from None
 
 

@@ -22,13 +22,13 @@ class Alarm(Record):
     message: str
     """One line, with its counts and intervals."""
     count: int | None = None
-    """Of `answers-outside-task`: responses that are one of the task's answers, or score above 0."""
+    """For `answers-outside-task`: responses that are one of the task's answers, or score above 0."""
     total: int | None = None
     """Responses that were looked at: neither failed nor empty."""
     full: Interval | None = None
-    """Of the others: accuracy of the full-token model, on the samples that both answered."""
+    """For the other kinds: accuracy of the full-token model, on the samples that both answered."""
     other: Interval | None = None
-    """Accuracy of what it is held against."""
+    """Accuracy of what it is compared with."""
     difference: PairedDifference | None = None
     """The first less the second."""
 

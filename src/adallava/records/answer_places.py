@@ -17,7 +17,7 @@ def answer_key(record: SampleRecord) -> AnswerKey:
 
 
 class AnswerPlaces:
-    """The keys of answers, and the byte at which each begins; 8 bytes an answer, beside the names of the samples."""
+    """The keys of answers, and the byte at which each begins; 8 bytes an answer, besides the names of the samples."""
 
     def __init__(self) -> None:
         """Begin without any."""

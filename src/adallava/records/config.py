@@ -1,6 +1,6 @@
 """What a run asks for: the one configuration of the command line, a sweep, `run.json` and lmms-eval's settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, ValidationError
@@ -17,6 +17,7 @@ MAX_TIMED_BATCH = 4096
 
 def _read_by(parse_all: Callable[[Any], Any]) -> BeforeValidator:
     def read(values: Any) -> Any:
+        """Parse a list of values; leave the rest to pydantic."""
         # None is a mistake of asking, and no damage to a file.
         return parse_all(values) if values and isinstance(values, list | tuple) else values
 
@@ -30,14 +31,14 @@ _Options = dict[str, dict[str, bool | int | float | str]]
 
 
 class Decoding(Record):
-    """How answers are decoded. Nothing else of a checkpoint's `generation_config.json` has a part in it."""
+    """How answers are decoded. Nothing else of a checkpoint's `generation_config.json` counts."""
 
     options: dict[str, Any] = Field(default_factory=dict)
-    """Asked for, by transformers' names; none is greedy decoding."""
+    """Options that were asked for, by transformers' names; empty for greedy decoding."""
     eos_token_ids: list[int] = Field(default_factory=list)
-    """Of the checkpoint: any of them ends an answer. None before it is loaded."""
+    """The checkpoint's: any of them ends an answer. None before it is loaded."""
     pad_token_id: int | None = None
-    """Of the checkpoint, or the first that ends an answer: what fills up an answer that ended earlier than others."""
+    """The checkpoint's, or the first that ends an answer: it fills up answers that end earlier than others."""
 
     @property
     def num_beams(self) -> int:
@@ -66,22 +67,23 @@ class RunConfig(Record):
     task: str = ""
     """Bundled name, path of a `.jsonl` or `.parquet` file, or `lmms:NAME`; empty where no task gives the questions."""
     methods: tuple[str, ...]
-    """Beside the full-token model, which always runs; `all` for every one that the model can run."""
+    """Besides the full-token model, which always runs; `all` for every one that the model can run."""
     token_budgets: _Budgets
     """Crossed with the methods."""
     limit: int | None = 100
     """Samples to take; None for all."""
     batch_size: int = 8
     seed: int = 0
-    """Of random methods, the random sample and the bootstrap."""
+    """Seed of random methods, the random sample and the bootstrap."""
     max_new_tokens: int | None = None
-    """After which an answer is cut; None for what the task says, else 16."""
+    """The longest answer; None for what the task says, else 16."""
     positions: tuple[PositionsName, ...] = ("original",)
-    """Of the kept tokens; crossed with the methods."""
+    """Position ids of the kept tokens; crossed with the methods."""
     draws: int = 3
-    """Of each random method, each with a seed of its own."""
+    """How often a random method answers each question, each time with a seed of its own."""
     timing_batch_sizes: tuple[int, ...] = ()
-    """At which every cell is timed: all that a folder's run was ever asked for with, since they decide no answer."""
+    """Batch sizes at which every cell is timed: all that were ever asked for in this folder, since they decide no
+    answer."""
     schedulers: tuple[str, ...] = ()
     latencies: _Latencies = (Latency(ratio=1.0),)
     """Crossed with the schedulers, the methods and the token budgets."""
@@ -90,12 +92,12 @@ class RunConfig(Record):
     method_options: _Options = Field(default_factory=dict)
     """Options of training-free methods that are not at their defaults, by method."""
     dtype: str = "auto"
-    """Of the weights; `auto` is what they are stored in."""
+    """Type of the weights; `auto` keeps the stored one."""
     device: str | None = None
-    """None for CUDA where there is one, else the CPU."""
+    """None for the first GPU, else the CPU."""
     attn_implementation: str = "sdpa"
     engine: EngineName = "auto"
-    """That runs answers; in `run.json` the one that was preferred: an answer's own is in its record."""
+    """What runs the LLM; in `run.json` the preferred engine: each answer's own is in its record."""
     quantization: QuantizationName = "none"
     """Of the LLM's layers."""
     columns: dict[str, str] = Field(default_factory=dict)
@@ -110,14 +112,16 @@ class RunConfig(Record):
     question_suffix: str = ""
     """Appended to every question, for models that need to know how to answer."""
     decoding: Decoding | None = Decoding()
-    """None where a file does not say: a checkpoint's own `generation_config.json` had a part in it then."""
+    """None where a file does not say: then the checkpoint's own `generation_config.json` counted, too."""
     pad_to_square: bool = False
     """Whether the run pads images to squares, whatever the model's processor does."""
     least_pixels: int | None = Field(default=None, ge=1)
     most_pixels: int | None = Field(default=None, ge=1)
-    """Of an image, for models that see each at its own size; None as the model's processor says."""
+    """Pixels of an image, at most (`least_pixels`: at least), for models with native image sizes; None for the
+    processor's limit."""
     title: str = ""
-    """Of the report: the last that a sweep of the folder was given; it decides no answer. Empty for model and task."""
+    """Title of the report: the last one given to a sweep of this folder; it decides no answer. Empty for model and
+    task."""
 
     @classmethod
     def asked(cls, **given: Any) -> Self:
@@ -138,6 +142,15 @@ class RunConfig(Record):
             raise InputError(f"{field} is {first['input']!r}: {first['msg']}") from error
         config._check_values()
         return config
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], **own: Any) -> Self:
+        """Return the configuration of a command's options, those that have a field's name, and `own` instead of them.
+
+        Raises:
+            BudgetError, InputError: as `asked`.
+        """
+        return cls.asked(**{name: options[name] for name in cls.model_fields if name in options} | own)
 
     @property
     def generation_options(self) -> dict[str, Any]:

@@ -49,8 +49,8 @@ class FixedShare(OfResults):
     fixed_over_random: PairedDifference
     learned_over_fixed: PairedDifference
     share: Interval | None
-    """`fixed_over_random / learned_over_random`; None where the learned scheduler is not ahead of random (its
-    interval reaches 0): a share of nothing is no number. None too where `prefix_layers` differ."""
+    """`fixed_over_random / learned_over_random`; None where the learned scheduler is not ahead of random (its interval
+    reaches 0): a share of nothing means nothing. Also None where `prefix_layers` differ."""
 
 
 class Saving(Record):
@@ -88,7 +88,7 @@ class FrontComparison(Record):
     """`tokens`: cells in which every layer ran, with or without a scheduler; `layers`: the full-token model's cells."""
     axis: FrontAxis
     batch_size: int | None
-    """Of the timing pass; None for FLOPs, and for the milliseconds of the answers themselves."""
+    """Batch size of the timing pass; None for FLOPs, and for the milliseconds of ordinary answers."""
     front: list[str]
     """Cells of both dials that no other one beats, in ascending cost."""
     front_alone: list[str]

@@ -36,8 +36,8 @@ def append_durably(file: IO[bytes], lines: Iterable[bytes]) -> None:
         os.fsync(file.fileno())
     except OSError as error:
         raise RunFolderError(
-            f"{file.name} cannot be written ({error.strerror}): what was written before is kept; once that is mended, "
-            "the same command goes on"
+            f"{file.name} cannot be written ({error.strerror}): what was written before is kept; once that is fixed, "
+            "the same command continues"
         ) from error
 
 
@@ -61,7 +61,7 @@ def write_atomically(path: Path, data: Iterable[bytes]) -> None:
     """Replace `path` by pieces of `data`: a reader, or a kill, meets the old file or the new one and never a part.
 
     Raises:
-        RunFolderError: if they cannot be written; the old file stays, and nothing is left beside it.
+        RunFolderError: if they cannot be written; the old file stays, and nothing is left next to it.
     """
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     # What a kill has left; or a stranger's link or pipe, which opening would follow or wait on.

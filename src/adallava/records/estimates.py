@@ -71,7 +71,7 @@ class Verdict(OfResults):
 
     difference: PairedDifference
     p_value: float
-    """Two-sided, paired, of this comparison alone."""
+    """Two-sided and paired, for this comparison only."""
     p_adjusted: float
     """Corrected for the comparisons of its family; in older files by Holm's method for all of the run."""
     significant: bool
@@ -89,6 +89,7 @@ class Verdict(OfResults):
     equivalence_margin: float | None
     """Differences within plus or minus this are called the same; None in older files."""
     p_equivalence: float | None
-    """Of two one-sided tests against the margin, corrected by Holm's method for the comparisons of its family."""
+    """P-value of two one-sided tests against the margin, corrected by Holm's method for the comparisons of its
+    family."""
     equivalent: bool | None
     """`p_equivalence` < 0.05."""

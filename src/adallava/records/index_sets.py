@@ -101,5 +101,5 @@ def _decoded(packed: str) -> bytes:
             f"a packed set of patches is {len(packed):,} characters long: it spans more than {MOST:,} patches"
         )
     if not packed.startswith(PREFIX):
-        raise ValueError(f"{packed[:20]!r} is no packed set of patches")
+        raise ValueError(f"{packed[:20]!r} is not a packed set of patches")
     return base64.b64decode(packed.removeprefix(PREFIX), validate=True)

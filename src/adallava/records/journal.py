@@ -304,7 +304,7 @@ def _claim(folder: Path, run: Run, sha256_of_first: Callable[[int], str | None])
             "Give another --output, or ask for the same run to resume it"
         )
     if extends(existing, run):
-        # First, so that no kill leaves the figures of fewer samples beside the run of more.
+        # First, so that no kill leaves the figures of fewer samples next to the run of more.
         for name in (REPORT_FILE, TASK_FIGURES_FILE, RESULTS_FILE):
             (folder / name).unlink(missing_ok=True)
     now = joined(existing, run)

@@ -32,7 +32,7 @@ def parse_line(path: Path, number: int, data: bytes, kind: type[_RecordT], conte
     except ValidationError as error:
         raise RunFolderError(
             f"line {number} of {path} is not a {kind.__name__} of this version: {what_is_wrong(error)}. Remove that "
-            "line: the others stay valid, and the same sweep goes on with what is missing"
+            "line: the others stay valid, and the same sweep continues with what is missing"
         ) from error
 
 

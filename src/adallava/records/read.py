@@ -61,10 +61,10 @@ def read_samples(
                 continue
             if line.torn:
                 raise RunFolderError(
-                    f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it goes on "
+                    f"line {line.number} of {path} is torn, as after a kill: run the same sweep again, it continues "
                     "where it stopped"
                 )
-            # What does not say whose it is goes on, to be told of.
+            # What does not say whose it is goes on, to be reported.
             if only is not None and (id_ := id_of(line.data)) is not None and id_ not in only:
                 continue
             record = parse_line(path, line.number, line.data, SampleRecord, None if patches else WITHOUT_PATCHES)

@@ -33,7 +33,7 @@ class MachineLoad(OfResults):
 
 
 class Timing(OfResults):
-    """What the clock says of one cell at one batch size: warm, the same batch repeated."""
+    """Milliseconds of one cell at one batch size: after a warm-up, the same batch repeated."""
 
     batch_size: int
     repeats: int
@@ -49,7 +49,7 @@ class Timing(OfResults):
 
 
 class TimingRecord(Record):
-    """What came of timing one cell at one batch size: a line of `timings.jsonl`."""
+    """The timing of one cell at one batch size: a line of `timings.jsonl`."""
 
     cell: str
     batch_size: int
@@ -81,7 +81,7 @@ class Cell(OfResults):
     """None if every sample failed."""
     accuracy_by_kind: dict[str, Interval]
     accuracy_hard: Interval | None
-    """On the hard split alone, see `HardSplit`; None if the run has none, and for the cell of `downsample` that defines
+    """Only on the hard split, see `HardSplit`; None if the run has none, and for the cell of `downsample` that defines
     it, which is wrong there by construction (in older files, for `none` too)."""
     accuracy_hard_by_kind: dict[str, Interval]
     difference_to_full: PairedDifference | None
@@ -105,14 +105,14 @@ class Cell(OfResults):
     part_ms: dict[str, float]
     """Median measured ms per sample by part, `total`, and `time_to_first_token` (all but decode)."""
     first_token_spread: Spread | None
-    """Of `time_to_first_token` over the samples; None in older files."""
+    """Spread of `time_to_first_token` over the samples; None in older files."""
     cpu_by_others: float | None
-    """Mean of the samples'."""
+    """Mean over the samples."""
     peak_memory_bytes: int | None
     on_front: list[Axis]
     """Axes on which no other cell is both cheaper and more accurate (the Pareto front)."""
     timings: list[Timing]
-    """By batch size, if the sweep was asked to time."""
+    """By batch size, if the sweep has a timing pass."""
 
     @property
     def selection(self) -> str:
@@ -182,7 +182,7 @@ class HardSplit(OfResults):
     downsample_cell: str | None
     """The cell of `downsample` with the fewest tokens; None if the run has none: the split rests on `none` then."""
     num_hard: int
-    """The rest: what the hard split holds."""
+    """The rest, which is the hard split."""
     sample_ids: list[str] | None
     """Those in it. None in older files, where they are those that both cells have wrong."""
 
@@ -191,9 +191,9 @@ class SeenPictures(Record):
     """How much of the images the model sees: its processor may cut their edges off."""
 
     num_pictures: int
-    """Of which it is known, each counted once whatever the cells."""
+    """Images for which it is known, each counted once."""
     num_cut: int
-    """Of which less than `picture_frames.CUT_BELOW` is seen."""
+    """Images of which the model sees less than `picture_frames.CUT_BELOW`."""
     least_share: float
     """The least share seen of any image."""
 
@@ -219,13 +219,13 @@ class Results(OfResults):
     area_comparisons: list[AreaComparison]
     hard_split: HardSplit | None
     dials: Dials | None
-    """If layers were left out in any cell."""
+    """Only if a cell leaves layers out."""
     alarms: list[Alarm]
     """Why the accuracies say nothing about the methods; older files were not checked."""
     majority: MajorityBaseline | None
-    """What needs no model; None in older files, and where the task's own metric scores no answer but a model's."""
+    """Accuracy without a model; None in older files, and where the task's own metric scores only a model's answers."""
     seen: SeenPictures | None
-    """None in older files, and where it is known of no image."""
+    """None in older files, and if it is not known for any image."""
 
 
 class TaskFigures(Record):

@@ -23,12 +23,13 @@ class Provenance(Record):
     scheduler_sha256: dict[str, str]
     """By scheduler, for learned schedulers."""
     weight_counts: dict[str, int]
-    """Of the matrices that a first token reads, by part: `vision`, `projector`, the LLM's `layers` and `output`."""
+    """Weights of the matrices that a first token reads, by part: `vision`, `projector`, the LLM's `layers` and
+    `output`."""
     model_files_sha256: dict[str, str] | None
-    """By name, of the checkpoint's files beside its weights that decide an answer: configuration, tokenizer, templates.
+    """By name, of the checkpoint's files besides weights that decide an answer: configuration, tokenizer, templates.
     None where a file does not say."""
     task_sha256: str | None
-    """Of a local file's bytes; None for a bundled task, whose generator is versioned with the package."""
+    """Digest of a local file's bytes; None for a bundled task, which is versioned with the package."""
     hardware: dict[str, Any]
     command: str
     started_at: str

@@ -15,8 +15,8 @@ _TOLD_APART = frozenset({"limit", "model", "task"})
 def differences(there: Run, asked: Run) -> Iterator[str]:
     """Name everything that decides answers and differs between a run and one that is to go on with it.
 
-    A limit may grow: its answers are a part of the larger run's. A model and a local file are told by their content;
-    by their names where a run does not say what they held, as older ones, and runs of bundled tasks.
+    A limit may grow: its answers are a part of the larger run's. A model and a local file are identified by their
+    content, or by their names where a run does not say what they held (older runs, and runs of bundled tasks).
 
     Args:
         there: what a folder holds.

@@ -46,8 +46,8 @@ class SampleRecord(Record):
     kind: str | None = None
     """Question type, where the task has one."""
     picture_sha256: str | None = None
-    """Of the decoded image's size and pixels: samples about one image share it, and are no independent ones. Of
-    several images each one's, joined by `PICTURES_JOINED`. None for a sample that failed."""
+    """Digest of the decoded image's size and pixels: samples about one image share it, and are not independent. For
+    several images, their digests joined by `PICTURES_JOINED`. None for a sample that failed."""
     frames: list[Frame] | None = None
     """Of each image, which part the model sees. None for failed samples, and for image processors whose steps are
     not known."""
@@ -79,7 +79,7 @@ class SampleRecord(Record):
         if not isinstance(data, dict) or "ran" in data:
             return data
         line = older_files.complete_sample(data)
-        # Where no grids say it, how many images there are is told by these sets.
+        # Where no grids say it, how many images there are follows from these sets.
         if info.context == WITHOUT_PATCHES and line["grids"]:
             line["kept_indices"] = ()
         line["kept_indices"] = [index_sets.unpack(one) for one in line["kept_indices"]]

@@ -13,7 +13,7 @@ class WhatRan(Record):
     """What was asked of one answer, what was kept and run for it, and how long prompt and answer were."""
 
     method: str
-    """That chose; `full` for none."""
+    """The method that chose; `full` for none."""
     budget_asked: str
     """In the form `TokenBudget` prints; `none` for a method that ignores it."""
     positions: PositionsName
@@ -23,19 +23,19 @@ class WhatRan(Record):
     tokens_asked: int
     """K the budget resolves to."""
     tokens_planned: int
-    """K the method says beforehand that it keeps of it: less for a `RoundingMethod`."""
+    """K that the method says it will keep: less for a `RoundingMethod`."""
     tokens_kept: int
-    """Vision tokens that entered the LLM's first layer: all N, of a method inside the LLM."""
+    """Vision tokens that entered the LLM's first layer: all N, for a method inside the LLM."""
     tokens_kept_by_layer: tuple[int, ...] | None = None
     """Vision tokens that each LLM layer read, for a method inside the LLM; None where every layer reads
     `tokens_kept`."""
     kept_indices: tuple[tuple[int, ...], ...]
-    """Per image, the patches kept at the end, ascending; of a merging method, those that stand for the tokens."""
+    """Per image, the patches kept at the end, ascending; for a merging method, those that hold the merged tokens."""
     grids: tuple[tuple[int, int], ...]
-    """(rows, columns) of each image's tokens, N together. The model may take an image apart, whole and in
-    tiles. Empty where a file does not say: all images have equally many tokens then."""
+    """(rows, columns) of each image's tokens, N together. The model may take an image apart, whole and in tiles. Empty
+    where a file does not say; all images then have equally many tokens."""
     whole_images: tuple[int, ...] = (0,)
-    """Of each image, which of its parts shows all of it: of tiles and a whole, the whole."""
+    """For each image of the prompt, which of its parts shows all of it (with tiles, the whole)."""
     scheduler: str | None = None
     """The model's; `groups_run` says whether it left anything out."""
     latency_asked: str = FULL_LATENCY
@@ -45,7 +45,7 @@ class WhatRan(Record):
     groups_per_layer: int = 1
     """Groups that each layer is split into."""
     latency_tokens: int = 0
-    """In the prompt, where a learned scheduler chose; `prompt_length` counts them."""
+    """Latency tokens in the prompt, where a learned scheduler chose; `prompt_length` counts them."""
     merged: bool
     """True for a method that combines patches: what `kept_indices` leaves out is not lost."""
     chosen_per_sample: bool
@@ -55,13 +55,13 @@ class WhatRan(Record):
     answer_length: int
     """New tokens, EOS included, padding excluded."""
     finish_reason: FinishReason | None
-    """None where nothing was to be generated."""
+    """None if nothing was generated."""
 
     window_tokens: int | None = None
     """The LLM's narrowest sliding window, which counts the tokens that were kept; see `window_reaches_further`. None
     for an LLM without one, and in older files."""
     engine: str | None = None
-    """That ran the LLM; None where a file does not say, or nothing ran."""
+    """Engine that ran the LLM; None where a file does not say, or nothing ran."""
 
     # Of the call alone: no file of a run folder holds them.
     score_range: tuple[float, float] | None = Field(default=None, exclude=True)

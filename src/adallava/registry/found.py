@@ -184,7 +184,7 @@ def _entry_points_by_name(group: str) -> dict[str, EntryPoint]:
     by_name = {name: EntryPoint(name, value, group) for name, value in _BUILT_IN[group].items()}
     for entry_point in entry_points(group=group):
         other = by_name.setdefault(entry_point.name, entry_point)
-        # What is built in was an entry point, too, of a version that may still be installed beside a checkout.
+        # What is built in was an entry point, too, of a version that may still be installed next to a checkout.
         if other is not entry_point and not _is_own(entry_point):
             raise AdallavaError(
                 f"two packages register the {_KINDS[group]} {entry_point.name!r}: {_package(other)} "

@@ -25,8 +25,8 @@ def nothing_right(results: Results) -> str | None:
     of = "the only cell" if len(cells) == 1 else f"all {formats.count(len(cells))} cells"
     return (
         f"accuracy is 0 in {of}: no answer to any of {formats.count(samples)} samples scored above 0, so there is no "
-        "best method and nothing to compare; compare the answers with the right ones, at the metric, and at how the "
-        "question asks for the form of an answer (--question-suffix)"
+        "best method and nothing to compare; look at the answers and the right ones, at the metric, and at whether the "
+        "question says what form an answer takes (--question-suffix)"
     )
 
 

@@ -19,7 +19,7 @@ class CostAxis:
     title: str
     """Under the axis."""
     unit: str
-    """Behind a number."""
+    """After a number."""
     value: Callable[[Cell], float | None]
     shared: bool = False
     """True if methods have exactly the same x by construction."""
@@ -106,6 +106,7 @@ def is_blind(cell: Cell) -> bool:
 
 def _timed_axis(batch_size: int) -> CostAxis:
     def value(cell: Cell) -> float | None:
+        """Return the median ms to the first token at this batch size; None if it was not timed."""
         timed = next((timing for timing in cell.timings if timing.batch_size == batch_size), None)
         spread = timed.part_ms.get("time_to_first_token") if timed else None
         return spread.median if spread else None

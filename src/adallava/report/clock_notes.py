@@ -36,7 +36,7 @@ def clock_note(cells: Sequence[Cell], batch_size: int | None) -> str:
     """
     timed = [cell for cell in cells if cell.accuracy is not None]
     reasons = list(_of_answers(timed) if batch_size is None else _of_timings(timed, batch_size))
-    return f"ms are not to be compared: {'; '.join(reasons)}" if reasons else ""
+    return f"ms cannot be compared: {'; '.join(reasons)}" if reasons else ""
 
 
 def table_clock_note(cells: Sequence[Cell]) -> str:
@@ -80,11 +80,11 @@ def _spread_words(spreads: Sequence[Spread | None], limit: float) -> Iterator[st
     known = [spread for spread in spreads if spread is not None and spread.median > 0.0]
     wide = sum((spread.high - spread.low) / spread.median > limit for spread in known)
     if known and wide > _WIDE_SHARE * len(known):
-        yield f"those of {wide} of {len(known)} cells spread over more than {100 * limit:.0f} % of their median"
+        yield f"times of {wide} of {len(known)} cells spread over more than {100 * limit:.0f} % of their median"
 
 
 def _drift_words(timings: Sequence[Timing]) -> Iterator[str]:
     drifts = [timing.drift for timing in timings if timing.drift is not None]
     far = sum(abs(drift - 1.0) > WIDE_DRIFT for drift in drifts)
     if drifts and far > _WIDE_SHARE * len(drifts):
-        yield f"those of {far} of {len(drifts)} cells drifted by more than {100 * WIDE_DRIFT:.0f} % over the repeats"
+        yield f"times of {far} of {len(drifts)} cells drifted by more than {100 * WIDE_DRIFT:.0f} % over the repeats"

@@ -17,7 +17,7 @@ class HeatMap:
     """One method with one scheduler.
 
     Attributes:
-        method: with `+compact` behind it where positions are counted anew.
+        method: with `+compact` after it where positions are counted again.
         scheduler: that leaves layers out.
         budgets: heads of the columns, from all tokens to the fewest.
         latencies: heads of the rows, from all layers to the fewest; `STOCK` before a row 1.0 of the scheduler's own.
@@ -61,6 +61,7 @@ def _heat_map(cells: Sequence[Cell], method: str, positions: str, scheduler: str
     has_own_whole = any(cell.scheduler is not None and cell.latency_asked == FULL_LATENCY for cell in here)
 
     def row_head(cell: Cell) -> str:
+        """Return the latency, or what the row of the stock model is called beside one of its own."""
         return STOCK if has_own_whole and cell.scheduler is None else cell.latency_asked
 
     budgets = (ALL_TOKENS, *dict.fromkeys(cell.budget_asked for cell in reduced))

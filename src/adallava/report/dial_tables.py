@@ -125,14 +125,13 @@ def front_table(dials: Dials) -> PaperTable:
         for front in dials.fronts
     ]
     caption = (
-        "What the Pareto front over both dials gains over one dial alone at equal cost, in points of accuracy, the "
-        "mean over the costs where that dial has a cell on its own front. Cells are chosen on one half of the samples "
-        "and measured on the other, over random halvings; 95 % intervals, of samples and of the choice."
+        "What the Pareto front over both dials gains over one dial alone at equal cost, in points of accuracy: the "
+        "mean over the costs where that dial has a cell on its own front. One half of the samples chooses cells and "
+        "the other measures them, over random halves; 95 % intervals, of samples and of the choice."
     )
     if any(front.axis == "ms" for front in dials.fronts):
         caption += (
-            " Milliseconds are readings of a clock: those within 10 % of each other are one cost, and the noise of the "
-            "clock is not in the intervals."
+            " Milliseconds within 10 % of each other count as one cost; the intervals do not include the clock's noise."
         )
     return PaperTable("front-gains", caption, ("against", "cost", "costs", "gain [95 %]", "n"), tuple(rows))
 
@@ -189,9 +188,7 @@ def plans_table(dials: Dials) -> PaperTable:
     caption += " By question type: plans, and the share of the most common one." if kinds else ""
     caption += f" One plan for all samples: {single}." if single else ""
     if any(_schedule(plans).startswith("adallava-heads@") for plans in dials.plans):
-        caption += (
-            " Of adallava-heads, plans are of heads alone, without the slices of the MLP that it chooses beside them."
-        )
+        caption += " Plans of adallava-heads name only heads, not the slices of the MLP that it also chooses."
     return PaperTable("plans", caption, ("cell", "n", "plans", "most common", *kinds), tuple(rows))
 
 
@@ -214,10 +211,10 @@ def fixed_table(dials: Dials) -> PaperTable:
         "share of a fixed plan, %", "n",
     )  # fmt: skip
     caption = (
-        "How much of what the learned scheduler gains over random plans one plan for all samples gains too, at equal "
-        "latency: (fixed − random) / (learned − random), 95 % intervals. No share where the learned scheduler is not "
-        "ahead of random, nor where the three do not always run the same first layers (P): they choose among other "
-        "plans."
+        "Share of the learned scheduler's gain over random plans that one plan for all samples gains too, at equal "
+        "latency: (fixed − random) / (learned − random), 95 % intervals. There is no share where the learned "
+        "scheduler is not ahead of random, or where the three do not always run the same first layers (P), since "
+        "they then choose among different plans."
     )
     return PaperTable("fixed-share", caption, head, tuple(rows))
 

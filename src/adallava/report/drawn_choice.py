@@ -1,4 +1,4 @@
-"""What the model sees of the pictures of one prompt, and which patches were kept of it."""
+"""What the model sees of the images of one prompt, and which patches were kept of it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def seen_pictures(pictures: Sequence[Any], image_processor: Any) -> list[Image.I
 def framed(
     drawings: Sequence[Image.Image], whole: Sequence[tuple[Image.Image, Frame | None]], whole_images: Sequence[int]
 ) -> list[Image.Image]:
-    """Return the drawings, those of pictures that the processor cuts in their place on the whole picture.
+    """Return the drawings, those of images that the processor cuts in their place on the whole image.
 
     Args:
         drawings: of each image that the model saw: of a picture in tiles the whole, and its tiles joined.

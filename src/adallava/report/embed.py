@@ -1,4 +1,4 @@
-"""Put a picture into the page itself."""
+"""Put an image into the page itself."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ _LADDER = ((352, 85), (288, 82), (288, 70), (224, 70), (160, 60), (112, 45))
 
 
 def data_uri(image: Image.Image, allowance_bytes: int) -> str:
-    """Return the picture as a JPEG `data:` URI, as large and good as `allowance_bytes` allows.
+    """Return the image as a JPEG `data:` URI, as large and good as `allowance_bytes` allows.
 
     Where even the smallest size is larger than that, the smallest is returned.
     """

@@ -51,7 +51,7 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         ),
         ("Positions", ", ".join(config.positions)),
         ("Appended to questions", config.question_suffix),
-        ("Pictures", _pictures(config)),
+        ("Images", _pictures(config)),
         ("Columns", _pairs(config.columns)),
         ("Hardware", _pairs(origin.hardware)),
         ("Versions", _pairs({"adallava": origin.adallava_version, **origin.versions})),

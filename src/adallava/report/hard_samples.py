@@ -26,14 +26,14 @@ def hard_samples(results: Results, table: SampleTable) -> frozenset[str] | None:
 
 def hard_words(split: HardSplit) -> str:
     """Say what was left out of the split, and what it holds."""
-    more = f"; of the others {split.answered_downsampled:,} are answered from a smaller image ({split.downsample_cell})"
+    more = f"; of the others {split.answered_downsampled:,} are right from a smaller image ({split.downsample_cell})"
     right = split.answered_without_image if split.right_without_image is None else split.right_without_image
     blind = f"`none` is right on {right:,} of {split.num_samples:,} samples, without the image"
     if split.right_without_image is None:
-        rest = "what `none` failed on; its luck decided with, to the harm of what guesses as it does"
+        rest = "what `none` got wrong; its lucky guesses are left out, at the expense of methods that guess alike"
     else:
         blind += f", on {split.answered_without_image:,} of them beyond luck, which are left out"
-        rest = "what `none` failed on, or guessed"
+        rest = "what `none` got wrong, or guessed"
     return f"{blind}{more * bool(split.downsample_cell)}. The other {split.num_hard:,} are the hard split: {rest}"
 
 

@@ -1,4 +1,4 @@
-"""Which layers of an LLM ran: as signs, in words, and as a picture."""
+"""Which layers of an LLM ran: as signs, in words, and as an image."""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,11 +23,11 @@ def strip_words(shares: Sequence[float]) -> str:
 
 
 def draw_strip(shares: Sequence[float], width: int, height: int) -> Image.Image:
-    """Return a picture of one box a layer, the first on the left, filled from below as far as the layer ran."""
+    """Return an image of one box a layer, the first on the left, filled from below as far as the layer ran."""
     strip = Image.new("RGB", (width, height), (255, 255, 255))
     brush, step = ImageDraw.Draw(strip), width / len(shares)
     for layer, share in enumerate(shares):
-        # Neighbours share an edge, so that no box is a pixel wider than the next by more than rounding.
+        # Neighbors share an edge, so that no box is a pixel wider than the next by more than rounding.
         left, right = round(layer * step), min(width - 1, round((layer + 1) * step))
         brush.rectangle((left, 0, right, height - 1), fill=_EMPTY, outline=_EDGE)
         if share > 0:

@@ -1,4 +1,4 @@
-"""One color, one marker and one dash a method: its own on every page and in every figure, whatever stands beside it."""
+"""One color, one marker and one dash a method: its own on every page and in every figure, whatever is next to it."""
 
 import hashlib
 from collections.abc import Iterable

@@ -68,16 +68,16 @@ def write_report(
 ) -> Path:
     """Write the page of a run folder, from the files that are in it, and return its path.
 
-    The page is a function of the run's files and pictures alone: written twice, it is the same to the byte.
+    The page is a function of the run's files and images alone: written twice, it is the same to the byte.
     An older report is replaced at once or not at all.
 
     Args:
         run_folder: holds `run.json`, `samples.jsonl` and `results.json`.
-        images_of: the pictures of a sample id; none where there are none any more.
+        images_of: the images of a sample id; none where there are none any more.
         target: where to write; None is `report.html` in the run folder.
-        num_pictures: how many samples get their pictures, see `choose_pictures`.
+        num_pictures: how many samples get their images, see `choose_pictures`.
         laid_over: the folder of a second run, on the same samples.
-        roofline: hardware whose bound stands beside the milliseconds, see `run_roofline`.
+        roofline: hardware whose bound is shown next to the milliseconds, see `run_roofline`.
         title: instead of the run's own.
         tell: see `read_samples`.
 
@@ -109,7 +109,7 @@ class _Page:
     """What a page is made from.
 
     `columns` are the table's and, under their page names, those of the other run; `drawn` the same of the samples with
-    pictures alone, with the patches that were kept of them.
+    images alone, with the patches that were kept of them.
     """
 
     run: Run
@@ -126,7 +126,7 @@ class _Page:
 
 def _read(folder: Path, tell: Callable[[str], None]) -> tuple[Run, Results, SampleTable]:
     run, results = read_run(folder), read_results(folder)
-    # Patches would take more memory than all the rest: they are read of the few samples whose pictures are shown.
+    # Patches would take more memory than all the rest: they are read of the few samples whose images are shown.
     table = read_table(read_samples(folder, tell, patches=False), [cell.cell for cell in results.cells])
     return run, with_majority(run, results, table), table
 
@@ -137,7 +137,7 @@ def _read_patches(folder: Path, results: Results, pictures: Pictures) -> SampleT
 
 
 def _both(table: SampleTable, other: OtherRun | None, there: SampleTable | None) -> SampleTable:
-    """Return a table with the columns of the other run beside its own."""
+    """Return a table with the columns of the other run next to its own."""
     if other is None or there is None:
         return table
     named = NamedResults(other.name, other.results)
@@ -151,62 +151,92 @@ def _render(page: _Page) -> str:
     runs = [NamedResults("", results, page.table.merging)]
     if page.other is not None:
         runs.append(NamedResults(page.other.name, page.other.results, page.other.table.merging))
-    axes = axes_of([cell for run in runs for cell in run.results.cells])
+    judged = _verdicts(page)
+    values = {
+        **_head(page, results),
+        **_cells(runs),
+        **_clock_notes(results),
+        **judged,
+        "dials": dials_part(results),
+        "rows": tables.cell_rows(results, page.roofline),
+        "roofline": page.roofline,
+        "parts": tables.part_columns(results),
+        "kinds": tables.kind_table(results),
+        **_samples(page, results),
+        "cells_json": _json_for_html(
+            {**cells_json(runs), "fronts": fronts_json(results), "leaders": judged["leaders"]}
+        ),
+        **_scripts(),
+    }
+    return _environment().get_template("page.html.jinja").render(values)
+
+
+def _head(page: _Page, results: Results) -> dict[str, Any]:
+    """Return what the page says first, of the run as a whole, by the template's names."""
+    title = page.title or page.run.config.title
+    return {
+        "run": page.run,
+        "title": title or subject(page.run),
+        "subject": subject(page.run) if title else "",
+        "facts": run_facts(page.run, results),
+        "results": results,
+        "overlay": page.overlay,
+        "full": tables.full_cell(results),
+        "alarms": alarm_lines(results),
+        "nothing_right": nothing_right(results) is not None,
+        "majority": None if results.majority is None else majority_words(results.majority),
+        "majority_count": "" if results.majority is None else majority_count(results.majority),
+        "cut": cut_words(results.seen),
+        "hard_words": "" if results.hard_split is None else hard_words(results.hard_split),
+    }
+
+
+def _cells(runs: Sequence[NamedResults]) -> dict[str, Any]:
+    """Return what there is to choose among the cells, by the template's names.
+
+    Args:
+        runs: the page's, and the one that is laid over it.
+    """
+    own, every = runs[0].results.cells, [cell for run in runs for cell in run.results.cells]
+    return {
+        "flagged": [cell for cell in own if cell.flagged],
+        "marks": method_marks(cell.method for cell in every),
+        "axes": axes_of(every),
+        "position_names": list(dict.fromkeys(cell.positions for cell in own)),
+        "has_hard": any(cell.accuracy_hard for cell in own),
+        "has_draws": any(cell.draws > 1 for cell in own),
+    }
+
+
+def _samples(page: _Page, results: Results) -> dict[str, Any]:
+    """Return the samples, and what there is to choose among them, by the template's names."""
     hard = hard_samples(results, page.table)
     packed = samples_json(page.columns, page.pictures, hard, page.drawn)
-    budgets, judged = _sample_budgets(results), _verdicts(page)
+    budgets = _sample_budgets(results)
+    return {
+        "kind_names": kinds_of(page.table.rows),
+        "hard_known": hard is not None,
+        "num_samples": len(page.table.rows),
+        "tiled": page.table.tiled,
+        "framed": any(is_cut(frame) for row in page.table.rows for frame in row.frames or ()),
+        "num_pictures": sum(map(bool, page.pictures.uris)),
+        "groups": page.pictures.group_counts,
+        "responses_complete": packed["responses_complete"],
+        "sample_budgets": budgets,
+        "first_budget": _first_budget(results, budgets),
+        "samples_json": _json_for_html(packed),
+    }
+
+
+def _scripts() -> dict[str, Any]:
+    """Return style and scripts, by the template's names: ours, not the run's, and the only texts put in unescaped."""
     plotly_js, page_js = get_plotlyjs(), _page_script()
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            run=page.run,
-            title=page.title or page.run.config.title or subject(page.run),
-            subject=subject(page.run) if page.title or page.run.config.title else "",
-            facts=run_facts(page.run, results),
-            results=results,
-            overlay=page.overlay,
-            full=tables.full_cell(results),
-            alarms=alarm_lines(results),
-            nothing_right=nothing_right(results) is not None,
-            majority=None if results.majority is None else majority_words(results.majority),
-            majority_count="" if results.majority is None else majority_count(results.majority),
-            cut=cut_words(results.seen),
-            flagged=[cell for cell in results.cells if cell.flagged],
-            marks=method_marks(cell.method for run in runs for cell in run.results.cells),
-            axes=axes,
-            kind_names=kinds_of(page.table.rows),
-            position_names=list(dict.fromkeys(cell.positions for cell in results.cells)),
-            has_hard=any(cell.accuracy_hard for cell in results.cells),
-            hard_known=hard is not None,
-            hard_words="" if results.hard_split is None else hard_words(results.hard_split),
-            has_draws=any(cell.draws > 1 for cell in results.cells),
-            **_clock_notes(results),
-            **judged,
-            dials=dials_part(results),
-            rows=tables.cell_rows(results, page.roofline),
-            roofline=page.roofline,
-            parts=tables.part_columns(results),
-            kinds=tables.kind_table(results),
-            num_samples=len(page.table.rows),
-            tiled=page.table.tiled,
-            framed=any(is_cut(frame) for row in page.table.rows for frame in row.frames or ()),
-            num_pictures=sum(map(bool, page.pictures.uris)),
-            groups=page.pictures.group_counts,
-            responses_complete=packed["responses_complete"],
-            sample_budgets=budgets,
-            first_budget=_first_budget(results, budgets),
-            cells_json=_json_for_html(
-                {**cells_json(runs), "fronts": fronts_json(results), "leaders": judged["leaders"]}
-            ),
-            samples_json=_json_for_html(packed),
-            # Ours, not the run's: the only texts that go in unescaped.
-            style=Markup(_asset("page.css")),
-            plotly_js=Markup(plotly_js),
-            page_js=Markup(page_js),
-            script_hashes=" ".join(_csp_hash(script) for script in (plotly_js, page_js)),
-        )
-    )
+    return {
+        "style": Markup(_asset("page.css")),
+        "plotly_js": Markup(plotly_js),
+        "page_js": Markup(page_js),
+        "script_hashes": " ".join(_csp_hash(script) for script in (plotly_js, page_js)),
+    }
 
 
 def _verdicts(page: _Page) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _bounds(estimate: Interval | PairedDifference | None) -> list[float] | None:
 
 
 def detail_lines(cell: Cell) -> list[str]:
-    """Return what a pointer on a cell is told beside its accuracy."""
+    """Return what a pointer on a cell shows besides its accuracy."""
     lines = []
     difference, bounds = formats.difference(cell.difference_to_full)
     if bounds:

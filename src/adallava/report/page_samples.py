@@ -1,4 +1,4 @@
-"""The samples of a page as packed columns: what its list, its filters and its pictures are made from."""
+"""The samples of a page as packed columns: what its list, its filters and its images are made from."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ FAILED, ABSENT = 255, 254
 """In place of a score: the cell failed on the sample; the cell never met it."""
 
 RESPONSES_BYTES = 6_000_000
-"""For all responses, packed: the different texts, and which is whose. With more, only the samples with a picture keep
+"""For all responses, packed: the different texts, and which is whose. With more, only the samples with an image keep
 theirs."""
 
 _MAX_RESPONSE, _MAX_QUESTION = 240, 500
@@ -30,10 +30,10 @@ def samples_json(
 ) -> dict[str, Any]:
     """Return the packed columns. Rows are the samples in the table's order, columns the cells in the table's order.
 
-    `drawn` is the table of the samples with pictures alone, whose answers have their patches.
+    `drawn` is the table of the samples with images alone, whose answers have their patches.
 
-    `scores` and `responses` are packed matrices [cells, samples]; of samples with pictures, `kept` is a packed matrix
-    of bitmaps [samples, cells, kept_bytes], those of a sample's pictures one behind the other, each from a byte's
+    `scores` and `responses` are packed matrices [cells, samples]; of samples with images, `kept` is a packed matrix
+    of bitmaps [samples, cells, kept_bytes], those of a sample's images one after the other, each from a byte's
     start, with a byte each in `has_kept` [samples, cells].
     """
     rows, cells = table.rows, list(table.columns)
@@ -90,7 +90,7 @@ def _kind_number(row: SampleRow, kinds: Sequence[str]) -> int:
 
 
 def _shares(row: SampleRow) -> list[float | None]:
-    """Return the share of each picture that the model sees; None where it is not known."""
+    """Return the share of each image that the model sees; None where it is not known."""
     if row.frames is None:
         return [None] * len(row.grids)
     return [round(seen_share(frame), 4) for frame in row.frames]
@@ -124,7 +124,7 @@ def _numbered(table: SampleTable, only: set[str] | None) -> tuple[list[str], NDA
             answers = answers_of.get(row.sample_id) if only is None or row.sample_id in only else None
             if answers is None:
                 continue
-            # A leading mark, so that an empty response is told from none.
+            # A leading mark, so that an empty response differs from none.
             text = "=" + clipped(answers.text, _MAX_RESPONSE)
             matrix[cell_number, row_number] = numbers.setdefault(text, len(numbers))
     return list(numbers), matrix

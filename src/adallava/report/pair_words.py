@@ -37,4 +37,4 @@ def least_range(pairs: Iterable[Verdict]) -> str:
         return ""
     low, high = f"{100 * least[0]:.1f}", f"{100 * least[-1]:.1f}"
     ends = low if low == high else f"{low} to {high}"
-    return f"true differences from {ends} points on would have been found in four of five such runs"
+    return f"four of five such runs would find true differences of {ends} points"

@@ -46,7 +46,7 @@ _STYLE = {
 def write_figures(results: Results, folder: Path) -> list[Path]:
     """Write `accuracy-AXIS.pdf` and `.png` for every axis that the run has.
 
-    Where there are such cells, `accuracy-hard-AXIS` is the same over the hard split, and `-compact` behind either is
+    Where there are such cells, `accuracy-hard-AXIS` is the same over the hard split, and `-compact` after either is
     for compact positions. The same results give the same bytes.
 
     Raises:

@@ -70,7 +70,7 @@ def _accuracy_table(run: Run, results: Results, split: Split) -> PaperTable:
         caption += " Bold: told apart from every other method at its budget (paired tests, corrected)."
     caption += "".join(f" {severity.upper()}: {message}." for severity, message in alarm_lines(results))
     if any(cell.flagged for cell in cells):
-        caption += " ⚑: failed or empty answers, not to be trusted."
+        caption += " ⚑: failed or empty answers; do not trust."
     name = "accuracy" if split == "all" else "accuracy-hard"
     heads = ("own K" if budget == "none" else budget for budget in budgets)  # of methods that set K themselves
     return PaperTable(name, caption, ("method", *heads), tuple(rows))
@@ -125,7 +125,7 @@ def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperT
         f"{'GFLOPs from shapes, ' if counted else ''}"
         f"peak memory of the whole batch of {batch_size or run.config.batch_size}. ms: {ms_source(batch_size)}"
         + ("" if batch_size else f" (batch {run.config.batch_size})")
-        + f"; {NO_CHOOSING_MS}; decoding has ms per token in the timing pass alone. {run.config.model} on "
+        + f"; {NO_CHOOSING_MS}; only the timing pass has decoding's ms per token. {run.config.model} on "
         f"{run.config.task}." + (f" roofline: {roofline.words}." if roofline else "")
     )
     note = table_clock_note(results.cells)

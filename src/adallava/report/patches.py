@@ -1,4 +1,4 @@
-"""Draw which patches of a picture a method kept."""
+"""Draw which patches of an image a method kept."""
 
 import math
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from PIL import Image, ImageDraw, ImageEnhance
 from adallava.errors import InputError
 
 MIN_SIDE_PX = 448
-"""A drawing is at least this wide, so that single patches are legible on small pictures."""
+"""A drawing is at least this wide, so that single patches are legible on small images."""
 
 MAX_SIDE_PX = 896
-"""Larger pictures are drawn at about this width: more shows nothing new."""
+"""Larger images are drawn at about this width: more shows nothing new."""
 
 _PAPER = (255, 255, 255)
 _INK = (20, 20, 20)
 _FADE = 0.72
-"""How far dropped patches move towards the paper: faint, yet one can see what was given up."""
+"""How far dropped patches move toward the paper: faint, yet one can see what was given up."""
 _FADE_MERGED = 0.4
 """Merged patches are not lost, so they fade less."""
 
@@ -29,7 +29,7 @@ def square_grid(num_tokens: int) -> tuple[int, int] | None:
 
 
 def plain_picture(image: Image.Image, grid: tuple[int, int]) -> Image.Image:
-    """Return the picture at the size and shape `draw_kept_patches` gives it, with nothing drawn on it."""
+    """Return the image at the size and shape `draw_kept_patches` gives it, with nothing drawn on it."""
     cell_px = _cell_px(image, grid)
     size = (grid[1] * cell_px, grid[0] * cell_px)
     return _on_paper(image).resize(size, Image.Resampling.BICUBIC)
@@ -38,9 +38,9 @@ def plain_picture(image: Image.Image, grid: tuple[int, int]) -> Image.Image:
 def draw_kept_patches(
     image: Image.Image, kept: Sequence[int], grid: tuple[int, int], *, merged: bool = False
 ) -> Image.Image:
-    """Return the picture with dropped patches faded to grey and the kept ones in colour and outlined.
+    """Return the image with dropped patches faded to gray and the kept ones in color and outlined.
 
-    The picture is resized to the grid's shape, a square for a square grid: the frame in which a model sees it
+    The image is resized to the grid's shape, a square for a square grid: the frame in which a model sees it
     if its processor resizes without cropping. Any mode and size goes; transparency is laid on white.
 
     Args:
@@ -86,7 +86,7 @@ def _cell_px(image: Image.Image, grid: tuple[int, int]) -> int:
 
 def _on_paper(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):
-        # 16- and 32-bit greys: Pillow would clip them at 255, so spread their range first.
+        # 16- and 32-bit grays: Pillow would clip them at 255, so spread their range first.
         levels = np.asarray(image, dtype=np.float64)
         span = max(float(np.ptp(levels)), 1.0)
         return Image.fromarray(((levels - levels.min()) * (255.0 / span)).astype(np.uint8)).convert("RGB")
@@ -114,7 +114,7 @@ def _outline(brush: ImageDraw.ImageDraw, kept: set[int], grid: tuple[int, int], 
     for index in kept:
         left, top, right, bottom = _box(index, columns, cell_px)
         row, column = divmod(index, columns)
-        # Beside each edge: is there a neighbour, and is it kept? The picture's own edge counts as a border.
+        # At each edge: is there a neighbor, and is it kept? The image's own edge counts as a border.
         if row == 0 or index - columns not in kept:
             brush.rectangle((left, top, right, top + width_px - 1), fill=_INK)
         if row == rows - 1 or index + columns not in kept:
@@ -128,7 +128,7 @@ def _outline(brush: ImageDraw.ImageDraw, kept: set[int], grid: tuple[int, int], 
 def _with_dots(
     faded: Image.Image, picture: Image.Image, kept: Sequence[int], columns: int, cell_px: int
 ) -> Image.Image:
-    """Show through a ringed hole, at each kept patch, the picture's own colours."""
+    """Show through a ringed hole, at each kept patch, the image's own colors."""
     mask = Image.new("L", picture.size, 0)
     rings = Image.new("L", picture.size, 0)
     holes, ring_brush = ImageDraw.Draw(mask), ImageDraw.Draw(rings)

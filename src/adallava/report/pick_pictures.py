@@ -1,4 +1,4 @@
-"""Choose, by rule and not by hand, the samples whose pictures go into the page."""
+"""Choose, by rule and not by hand, the samples whose images go into the page."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -16,10 +16,10 @@ from adallava.report.sample_table import SampleRow, SampleTable, is_right
 from adallava.report.seen import with_padding
 
 NUM_PICTURES = 120
-"""Samples with a picture, if nobody asks for another number."""
+"""Samples with an image, if nobody asks for another number."""
 
 PICTURES_BYTES = 1_600_000
-"""For all pictures together, as base64, at the usual number of them."""
+"""For all images together, as base64, at the usual number of them."""
 
 KEPT_BYTES = 1_200_000
 """For the bitmaps of kept patches, before packing."""
@@ -31,14 +31,14 @@ _SHARES: dict[Group, float] = {"differ": 0.7, "all-right": 0.1, "all-wrong": 0.2
 
 @dataclass(frozen=True)
 class Pictures:
-    """The samples with a picture, in the order to show them, and what a reader must know of the choice.
+    """The samples with an image, in the order to show them, and what a reader must know of the choice.
 
     Attributes:
         ids: sample ids.
-        uris: of each sample's pictures a JPEG `data:` URI each; none where they were not to be had.
-        frames: of each picture, in shares of the picture at its URI, what the model sees; None where it is not known,
-            and the picture has the shape of the grid.
-        missing: by id, why there is no picture.
+        uris: of each sample's images a JPEG `data:` URI each; none where they were not to be had.
+        frames: of each image, in shares of the image at its URI, what the model sees; None where it is not known,
+            and the image has the shape of the grid.
+        missing: by id, why there is no image.
         group_counts: how many samples of the run, not of the choice, are in each group.
     """
 
@@ -54,13 +54,13 @@ def choose_pictures(
     images_of: Callable[[str], Sequence[Image.Image]],
     num_pictures: int | None = None,
 ) -> Pictures:
-    """Return pictures of the samples on which the cells differ most, and of some that all get right or wrong.
+    """Return images of the samples on which the cells differ most, and of some that all get right or wrong.
 
-    The same files and pictures give the same choice, whatever the order of the file.
+    The same files and images give the same choice, whatever the order of the file.
 
     Args:
         table: the answers of every cell that the page shows.
-        images_of: the pictures of a sample id; none where there are none any more.
+        images_of: the images of a sample id; none where there are none any more.
         num_pictures: how many samples at most; None is `NUM_PICTURES`, or as many as `KEPT_BYTES` has room for.
     """
     number = num_pictures if num_pictures is not None else min(NUM_PICTURES, _room_for(table))
@@ -121,12 +121,12 @@ def _in_turns(rows: Iterable[tuple[float, SampleRow]]) -> list[SampleRow]:
 def _pictures(
     row: SampleRow, images_of: Callable[[str], Sequence[Image.Image]], allowance_bytes: int
 ) -> tuple[tuple[str, ...], tuple[Frame | None, ...], str]:
-    """Return the URI of each picture, the frame on it, and why there is none."""
+    """Return the URI of each image, the frame on it, and why there is none."""
     images = images_of(row.sample_id)
     if not images:
-        return (), (), "the picture was not found"
+        return (), (), "the image was not found"
     if row.grids and len(images) != len(row.grids):
-        return (), (), f"the sample had {len(row.grids)} pictures when it was asked, and has {len(images)} now"
+        return (), (), f"the sample had {len(row.grids)} images when it was asked, and has {len(images)} now"
     shown = []
     try:
         for number, image in enumerate(images):
@@ -137,7 +137,7 @@ def _pictures(
             shown.append((data_uri(plain, allowance_bytes // len(images)), frame))
     except OSError as error:
         # Pillow reads lazily: a damaged file shows itself only here.
-        return (), (), f"the picture could not be read: {error}"
+        return (), (), f"the image could not be read: {error}"
     return tuple(uri for uri, _ in shown), tuple(frame for _, frame in shown), ""
 
 

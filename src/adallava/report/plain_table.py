@@ -24,7 +24,7 @@ _MARKDOWN = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of a table. `note` stands small behind the text, such as an interval."""
+    """One place of a table. `note` is small, after the text, such as an interval."""
 
     text: str
     note: str = ""

@@ -1,4 +1,4 @@
-"""The least time that a cell's first token takes on a machine, beside the measured one."""
+"""The least time that a cell's first token takes on a machine, next to the measured one."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Roofline:
         name: of the machine.
         machine: its ceilings.
         dtype: of the run.
-        batch_size: that the milliseconds beside it were measured at.
+        batch_size: that the milliseconds next to it were measured at.
         weights: of the model's matrices, by part.
     """
 

@@ -40,9 +40,9 @@ class Answers:
     draws: list[int] = field(default_factory=list)
     """Number of each response's draw."""
     kept: tuple[bytes, ...] | None = None
-    """Of each picture the bitmap of the first draw's kept patches; None where none are recorded."""
+    """Of each image the bitmap of the first draw's kept patches; None where none are recorded."""
     grids: tuple[Grid, ...] = ()
-    """Of each picture, which the bitmaps are of."""
+    """Of each image, which the bitmaps are of."""
 
     @property
     def score(self) -> float | None:
@@ -161,15 +161,15 @@ class SampleRow:
     expected: tuple[str, ...]
     kind: str | None
     grids: tuple[Grid, ...]
-    """Of each picture's patches: of one that is read in tiles, of the whole. None where nothing was read."""
+    """Of each image's patches: of one that is read in tiles, of the whole. None where nothing was read."""
     picture_sha256: str | None = None
-    """See `SampleRecord.picture_sha256`; None where no cell read the pictures, and in older files."""
+    """See `SampleRecord.picture_sha256`; None where no cell read the images, and in older files."""
     frames: tuple[Frame, ...] | None = None
-    """Which part of each picture the model sees; None where it is not known."""
+    """Which part of each image the model sees; None where it is not known."""
 
     @property
     def num_patches(self) -> int:
-        """Of all pictures."""
+        """Of all images."""
         return sum(rows * columns for rows, columns in self.grids)
 
 
@@ -182,7 +182,7 @@ class SampleTable:
     merging: frozenset[str] = frozenset()
     """Cells whose method combines patches: what it does not keep is not lost."""
     tiled: bool = False
-    """True if the model read pictures in tiles as well, whose patches are not in the table."""
+    """True if the model read images in tiles as well, whose patches are not in the table."""
 
     def score(self, cell: str, sample_id: str) -> float | None:
         """Return a score, or None where the cell failed or never met the sample."""
@@ -241,13 +241,13 @@ def is_right(score: float | None) -> bool:
 
 
 def _has_its_sets(ran: WhatRan) -> bool:
-    """Return whether each picture has its patches: a line that somebody changed may not, as the doctor says."""
+    """Return whether each image has its patches: a line that somebody changed may not, as the doctor says."""
     images = len(ran.kept_indices)
     return max(ran.whole_images, default=0) < images == len(ran.grids or ran.kept_indices)
 
 
 def _shown_grids(ran: WhatRan) -> tuple[Grid, ...]:
-    """Return the grid of each picture's patches; in files that say none it is a square, or not known, a row."""
+    """Return the grid of each image's patches; in files that say none it is a square, or not known, a row."""
     if ran.grids:
         return tuple(ran.grids[image] for image in ran.whole_images if image < len(ran.grids))
     if not ran.num_vision_tokens:

@@ -1,4 +1,4 @@
-"""How much of the pictures the model sees, in words and as a picture: the whole of it with a frame around the part."""
+"""How much of the images the model sees, in words and as an image: the whole of it with a frame around the part."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
@@ -7,10 +7,10 @@ from adallava.records import SeenPictures
 from adallava.records.picture_frames import Frame, is_cut
 
 PADDING = "--pad-to-square"
-"""The option that shows pictures whole."""
+"""The option that shows images whole."""
 
 _PADDED = (178, 178, 178)
-"""Where the frame goes beyond the picture. Not the color of the padding itself, which a run does not record."""
+"""Where the frame goes beyond the image. Not the color of the padding itself, which a run does not record."""
 
 _INK, _LIGHT = (20, 20, 20), (255, 255, 255)
 _DARKENED = 0.45
@@ -19,7 +19,7 @@ _MAX_SIDE_PX = 2688
 
 
 def cut_words(seen: SeenPictures | None, padding: str = PADDING) -> str | None:
-    """Say that pictures are cut; None where none is, and where it is not known.
+    """Say that images are cut; None where none is, and where it is not known.
 
     Args:
         seen: how much of them.
@@ -28,13 +28,13 @@ def cut_words(seen: SeenPictures | None, padding: str = PADDING) -> str | None:
     if seen is None or not seen.num_cut:
         return None
     return (
-        f"{seen.num_cut} of {seen.num_pictures} pictures are cut by the processor's center crop, the most to "
+        f"{seen.num_cut} of {seen.num_pictures} images are cut by the processor's center crop, the worst to "
         f"{100 * seen.least_share:.0f} %: evidence may be cut off; {padding} shows all of each"
     )
 
 
 def with_padding(image: Image.Image, frame: Frame) -> tuple[Image.Image, Frame]:
-    """Return a picture, made larger where the frame goes beyond it, and the frame in shares of that."""
+    """Return an image, made larger where the frame goes beyond it, and the frame in shares of that."""
     left, top = min(frame[0], 0.0), min(frame[1], 0.0)
     width, height = max(frame[2], 1.0) - left, max(frame[3], 1.0) - top
     within = (
@@ -51,7 +51,7 @@ def with_padding(image: Image.Image, frame: Frame) -> tuple[Image.Image, Frame]:
 
 
 def in_whole(drawing: Image.Image, image: Image.Image, frame: Frame) -> Image.Image:
-    """Return the whole picture with a drawing of its seen part in place, framed; the drawing alone if nothing is cut.
+    """Return the whole image with a drawing of its seen part in place, framed; the drawing alone if nothing is cut.
 
     Args:
         drawing: of what lies inside the frame.

@@ -118,7 +118,7 @@ def budget_rows(results: Results) -> list[BudgetRow]:
 
 
 def pair_rows(results: Results) -> list[PairRow]:
-    """Return every tested pair, what is told of it first, in the order of the records otherwise."""
+    """Return every tested pair, what the page says of it first, in the order of the records otherwise."""
     return sorted(map(_pair_row, results.comparisons), key=_by_outcome)
 
 
@@ -143,7 +143,7 @@ def area_table(results: Results) -> AreaTable | None:
 
 
 def area_pair_rows(results: Results) -> list[PairRow]:
-    """Return every tested pair of methods at equal cost, what is told of it first.
+    """Return every tested pair of methods at equal cost, what the page says of it first.
 
     Where milliseconds are not to be compared, no pair is ahead at equal milliseconds.
     """
@@ -200,6 +200,7 @@ def _budget_row(
     pairs = {cell.method: tested.get(frozenset((leader.cell, cell.cell))) for cell in others}
 
     def named(*wanted: Outcome) -> tuple[str, ...]:
+        """Return the methods against whom the leader's test came out so."""
         return tuple(name for name, pair in pairs.items() if pair is not None and _led(pair, leader) in wanted)
 
     return BudgetRow(

@@ -65,7 +65,7 @@ class Answerer:
         Args:
             plan: the cell.
             draw: of a method that draws at random.
-            batch: of prompts and pictures.
+            batch: of prompts and images.
             lengths: of the answers, as `generate` names them.
         """
         device = self.model.device

@@ -19,7 +19,7 @@ from adallava.records.sample import PICTURES_JOINED
 from adallava.tasks import TaskSample
 
 STORE_BYTES = 512 * 2**20
-"""Host memory that prepared batches may take, about 850 pictures of 224x224 px."""
+"""Host memory that prepared batches may take, about 850 images of 224x224 px."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class PreparedBatch:
     """Samples ready for the model.
 
     Attributes:
-        samples: those whose picture could be read; B of them.
+        samples: those whose image could be read; B of them.
         failures: the others, each with `<error type>: <message>`.
         inputs: the processor's tensors for `samples`, on the host; empty if there are none.
         picture_sha256: of each of `samples`, see `SampleRecord.picture_sha256`.
-        frames: by sample id, which part of each of its pictures the model sees; none where the processor's steps are
+        frames: by sample id, which part of each of its images the model sees; none where the processor's steps are
             not known.
     """
 
@@ -50,7 +50,7 @@ class PreparedBatch:
 def prepare_batch(
     processor: Any, samples: Sequence[TaskSample], question_suffix: str = "", limit: PromptLimit | None = None
 ) -> PreparedBatch:
-    """Decode the pictures and run the processor. What cannot be read, or does not fit, is a failure, not an error.
+    """Decode the images and run the processor. What cannot be read, or does not fit, is a failure, not an error.
 
     Args:
         processor: the model's.
@@ -61,7 +61,7 @@ def prepare_batch(
     pictures, digests, readable, prompts, failures = [], [], [], [], []
     for sample in samples:
         try:
-            if limit is not None:  # Before pictures are read.
+            if limit is not None:  # Before images are read.
                 check_prompt_text(processor.tokenizer, sample.question + question_suffix, limit)
             images = sample.load_images()
             prompt = build_prompt(processor, sample.question + question_suffix, len(images))
@@ -100,12 +100,12 @@ def prepare_batch(
 
 
 def pictures_sha256(images: Sequence[Image.Image]) -> str:
-    """Return what tells the pictures of a sample apart, joined; see `SampleRecord.picture_sha256`."""
+    """Return what tells the images of a sample apart, joined; see `SampleRecord.picture_sha256`."""
     return PICTURES_JOINED.join(map(picture_sha256, images))
 
 
 def picture_sha256(image: Image.Image) -> str:
-    """Return what tells pictures apart, however their files are named or encoded without loss."""
+    """Return what tells images apart, however their files are named or encoded without loss."""
     return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
 
 

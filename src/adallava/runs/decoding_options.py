@@ -16,6 +16,7 @@ def _is_count(least: int, most: int = MAX_COUNT) -> _Check:
 
 def _is_number(low: float, high: float, *, inclusive: bool = False) -> _Check:
     def check(value: Any) -> bool:
+        """Return whether a value is a number in the range."""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and (low < value < high or (inclusive and value in (low, high)))
 
@@ -69,8 +70,8 @@ _ELSEWHERE: Mapping[str, str] = {
     "guidance_scale": "its second prompt is in no count of FLOPs",
     "use_cache": "answers are always decoded with a cache",
     "cache_implementation": "a cache longer than its tokens is in no count of FLOPs",
-    "eos_token_id": "it is taken from the checkpoint",
-    "pad_token_id": "it is taken from the checkpoint",
+    "eos_token_id": "it comes from the checkpoint",
+    "pad_token_id": "it comes from the checkpoint",
 }
 
 
@@ -84,7 +85,7 @@ def check_options(options: Mapping[str, Any]) -> None:
         if name not in TAKEN:
             close = difflib.get_close_matches(name, TAKEN, n=1, cutoff=0.7)
             hint = f"did you mean {close[0]}?" if close else f"the options are {', '.join(TAKEN)}"
-            raise InputError(f"--generation-option {name} is not taken by a sweep: {_ELSEWHERE.get(name) or hint}")
+            raise InputError(f"--generation-option {name} cannot be used in a sweep: {_ELSEWHERE.get(name) or hint}")
         is_right, words = TAKEN[name]
         if not is_right(value):
             raise InputError(f"--generation-option {name} is {value!r}: give {words}")

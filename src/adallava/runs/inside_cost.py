@@ -1,4 +1,4 @@
-"""What a method inside the LLM costs beside the layers: the rows of attention it asks for, and its own products."""
+"""What a method inside the LLM costs besides the layers: the rows of attention it asks for, and its own products."""
 
 from collections.abc import Sequence
 

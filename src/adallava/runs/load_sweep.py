@@ -103,6 +103,7 @@ class LoadedSweep:
         warm: set[str] = set()
 
         def answer(unit: Unit) -> Sequence[SampleRecord]:
+            """Answer a unit's whole batch."""
             answerer = self.answerers[unit.plan.runner]
             if unit.plan.runner not in warm:
                 # Unrecorded: a method's first batch also pays for allocations and lazy imports.
@@ -112,6 +113,7 @@ class LoadedSweep:
             return answer_batch(answerer, unit.plan, unit.draw, self.store, unit.batch)
 
         def regroup(plan: CellPlan, draw: int, batches: Sequence[Batch]) -> Sequence[Batch]:
+            """Return the batches of a cell's draw; see `sort_by_plan`."""
             return sort_by_plan(self.answerers[plan.runner], plan, draw, batches, self.store)
 
         return Work(self.plans, self.store.batches, answer, regroup)
@@ -129,7 +131,7 @@ def load_sweep(
 
     Args:
         request: what to sweep.
-        observer: told what a person should know.
+        observer: hears what a person should know.
         task: if it is loaded already.
         methods: of `resolve_methods`, if it was asked already.
 
@@ -189,7 +191,7 @@ def load_task_of(request: SweepRequest) -> Task:
         allow_outside=request.allow_outside,
     )
     if task.aggregate is not None and config.question_suffix:
-        raise InputError(f"task {task.name} words its own questions: leave --question-suffix out")
+        raise InputError(f"task {task.name} makes its own questions: leave --question-suffix out")
     return task
 
 

@@ -65,7 +65,7 @@ def load_base(config: RunConfig) -> AdaLlava:
 
 
 def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: SweepObserver) -> dict[str, AdaLlava]:
-    """Load the base once, and every method upon it; the full-token model comes first.
+    """Load the base once, and every method on it; the full-token model comes first.
 
     Raises:
         CheckpointError: for a model that cannot be loaded, or a named learned method without its adapter.
@@ -99,7 +99,7 @@ def load_models(request: SweepRequest, methods: Mapping[str, bool], observer: Sw
 
 
 def load_schedulers(request: SweepRequest, full: AdaLlava) -> dict[str, AdaLlava]:
-    """Load every scheduler, upon the full-token model, and check that it can give every latency asked for.
+    """Load every scheduler, on the full-token model, and check that it can give every latency asked for.
 
     Raises:
         CheckpointError: for a learned scheduler without its adapter.
@@ -132,7 +132,7 @@ def check_drops(
         models: by method.
         schedulers: that will run.
         named: of each method, whether it was asked for by name.
-        observer: told what is left out.
+        observer: hears what is left out.
 
     Raises:
         UnsupportedModeError: for a method that was asked for by name.
@@ -217,7 +217,7 @@ def load_decoding(request: SweepRequest, full: AdaLlava, observer: SweepObserver
     left_out = {n: v for n, v in values_of_checkpoint(own).items() if request.config.generation_options.get(n) != v}
     if left_out:
         observer.note(
-            f"the checkpoint's generation_config sets {in_words(left_out)}, which a sweep does not take: ask for it by "
+            f"the checkpoint's generation_config sets {in_words(left_out)}, which a sweep ignores: give it by "
             "--generation-option NAME=VALUE"
         )
     decoding = decoding_of(own, request.config.generation_options)
@@ -236,7 +236,7 @@ def load_costs(request: SweepRequest, full: AdaLlava, observer: SweepObserver) -
     except InputError as error:
         if request.roofline is not None:
             raise InputError(f"--roofline {request.roofline} needs FLOPs, and {error}") from error
-        observer.note(f"{error}. The run goes on without FLOPs, and without the figures and fronts over them")
+        observer.note(f"{error}. The run continues without FLOPs, and without the figures and fronts over them")
         return None
 
 

@@ -1,4 +1,4 @@
-"""Whether a method says what its choice costs: its `flops` beside what PyTorch counts, before a sweep believes it."""
+"""Whether a method says what its choice costs: its `flops` against what PyTorch counts, before a sweep believes it."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ _QUESTION_TOKENS = 4
 _TOLERANCE = 0.01
 _FAR_MORE = 10
 _MOST_BESIDE = 1000
-"""For each token, beside products: sums, and sorting."""
+"""For each token, besides products: sums, and sorting."""
 
 
 def check_method_costs(models: Mapping[str, AdaLlava]) -> list[str]:
@@ -96,6 +96,7 @@ def _random_inputs(model: AdaLlava, shape: TowerShape, keep_count: int, attentio
     generator = torch.Generator().manual_seed(0)
 
     def normal(*size: int) -> torch.Tensor:
+        """Return random values of a size."""
         return torch.randn(*size, generator=generator).to(model.device, model.dtype)
 
     num_tokens, width = shape.num_vision_tokens, shape.layer_width

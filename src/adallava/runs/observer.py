@@ -1,8 +1,8 @@
-"""Who is told how a sweep goes."""
+"""Who hears how a sweep goes."""
 
 
 class SweepObserver:
-    """Told how a sweep goes. Every method does nothing; override those of interest."""
+    """Hears how a sweep goes. Every method does nothing; override those of interest."""
 
     def note(self, message: str) -> None:
         """Something a person should know."""

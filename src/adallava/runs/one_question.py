@@ -1,4 +1,4 @@
-"""One question about one or several pictures: made ready once, and answered at any budget."""
+"""One question about one or several images: made ready once, and answered at any budget."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -45,12 +45,12 @@ class OneQuestion:
 
     @property
     def whole(self) -> list[tuple[Image.Image, Frame | None]]:
-        """Each picture, uncut, and which part of it the model sees."""
+        """Each image, uncut, and which part of it the model sees."""
         return list(zip(self.images, self.frames, strict=True))
 
     @property
     def num_bytes(self) -> int:
-        """Memory that pictures and tensors take."""
+        """Memory that images and tensors take."""
         pixels = sum(3 * image.width * image.height for image in self.images)
         return pixels + sum(int(tensor.nbytes) for tensor in self.inputs.values())
 
@@ -58,7 +58,7 @@ class OneQuestion:
 def prepare_question(
     model: AdaLlava, opened: Sequence[Image.Image], question: str, *, max_new_tokens: int
 ) -> OneQuestion:
-    """Run the processor on a question and its pictures.
+    """Run the processor on a question and its images.
 
     Args:
         model: that will answer.
@@ -67,7 +67,7 @@ def prepare_question(
         max_new_tokens: that an answer may have.
 
     Raises:
-        InputError: for a prompt that is longer than the LLM reads, or pictures that the processor cannot take.
+        InputError: for a prompt that is longer than the LLM reads, or images that the processor cannot take.
         CheckpointError: for a processor whose files make it fail.
     """
     processor = model.processor

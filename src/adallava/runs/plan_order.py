@@ -91,7 +91,9 @@ def _read(answerer: Answerer, plan: CellPlan, draw: int, batch: Batch, store: Ba
             **plan.call(),
             seed=[sample_seed(answerer.config.seed, sample.id, draw) for sample in prepared.samples],
         )
-    except Exception:  # of one sample: it is told when the batch is answered, and the others are then answered alone
+    except (
+        Exception
+    ):  # of one sample: it is reported when the batch is answered, and the others are then answered alone
         return {}
     assert layers is not None
     return {

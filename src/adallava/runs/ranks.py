@@ -46,10 +46,7 @@ def _read_number(name: str, default: int) -> int:
     try:
         return int(text)
     except ValueError:
-        raise InputError(f"{name} is {text!r}, which is no whole number: unset it, or let torchrun set it") from None
-
-
-ONE_PROCESS = Ranks()
+        raise InputError(f"{name} is {text!r}, which is not a whole number: unset it, or let torchrun set it") from None
 
 
 def ranks_of_one_host() -> Ranks:

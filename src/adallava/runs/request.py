@@ -18,12 +18,12 @@ class SweepRequest:
     Attributes:
         config: what is asked for.
         output: the run folder.
-        adapters: folder by method or scheduler, for learned ones whose adapter is not beside the model.
+        adapters: folder by method or scheduler, for learned ones whose adapter is not next to the model.
         include_path: folder with further tasks of lmms-eval.
-        allow_outside: let a local file name pictures outside of its folder.
+        allow_outside: let a local file name images outside of its folder.
         retry_failed: run failed samples of a resumed run again.
         report: write `report.html`.
-        roofline: hardware whose bound stands beside the report's milliseconds; None for that of the run, if known.
+        roofline: hardware whose bound is next to the report's milliseconds; None for that of the run, if known.
         equivalence_margin: accuracies no further apart than this are called the same.
         command: the command line, for the record.
     """

@@ -24,7 +24,7 @@ from adallava.tasks import Task
 
 @dataclass(frozen=True)
 class SweepOutcome:
-    """A finished sweep: what is in the run folder, and the task, for its pictures."""
+    """A finished sweep: what is in the run folder, and the task, for its images."""
 
     run: Run
     results: Results
@@ -35,17 +35,17 @@ class SweepOutcome:
 def run_sweep(
     request: SweepRequest, observer: SweepObserver | None = None, make_executor: MakeExecutor = LocalExecutor
 ) -> Iterator[SweepOutcome]:
-    """Run what `request.output` does not hold yet, sum up, and hold the folder for what the caller writes beside.
+    """Run what `request.output` does not hold yet, sum up, and hold the folder for what the caller adds to it.
 
     Safe to kill at any moment and call again, with any executor.
 
     Args:
         request: what to sweep.
-        observer: told how it goes.
+        observer: hears how it goes.
         make_executor: makes who answers, of the request, its methods and its task.
 
     Raises:
-        AdallavaError: for a mistake in the request; before anything runs, whatever can be told by then.
+        AdallavaError: for a mistake in the request; before anything runs, as far as it can be known by then.
         RunFolderError: if the folder holds another run, or another process writes it.
         ProcessEndedError: if another process that the sweep cannot do without fails or dies.
     """

@@ -1,4 +1,4 @@
-"""The figures that a task computes over all of its responses, cell by cell, beside this project's own summary."""
+"""The figures that a task computes over all of its responses, cell by cell, next to this project's own summary."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -72,7 +72,7 @@ def time_cells(
         plans: the cells.
         batch_sizes: to time at.
         time_one: times the cells at one of them, wherever the model is.
-        observer: told about each batch size, and about cells that could not be timed.
+        observer: hears about each batch size, and about cells that could not be timed.
 
     Raises:
         RunFolderError: for a damaged `timings.jsonl`.
@@ -118,10 +118,10 @@ def time_size(
     try:
         batch = timing_batch(samples, batch_size, prepare)
     except MemoryError as error:
-        why = f"whose pictures do not fit: {describe_error(error)}"
+        why = f"whose images do not fit: {describe_error(error)}"
         return TimedSize((), f"nothing is timed at batch size {batch_size}, {why}")
     if batch is None:
-        why = "none of the task's first pictures can be read"
+        why = "none of the task's first images can be read"
         return TimedSize((), f"nothing is timed at batch size {batch_size}: {why}")
     return TimedSize(tuple(time_batch(answerers, plans, batch, device)))
 
@@ -148,7 +148,7 @@ def time_batch(
 def measure(answerer: Answerer, plan: CellPlan, batch: PreparedBatch) -> Measurement:
     """Generate `NEW_TOKENS` tokens for each row, and read the clock between the parts (events on CUDA).
 
-    The batch is on the device before the clock starts: reading and preparing pictures is not timed.
+    The batch is on the device before the clock starts: reading and preparing images is not timed.
     """
     run = answerer.run(plan, 0, batch, min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS)
     return Measurement(run.part_ms, run.peak_memory_bytes)

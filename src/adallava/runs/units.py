@@ -1,7 +1,7 @@
 """The units of work of a sweep: one cell, one draw, one batch. Any executor runs them; the journal has each once.
 
-Which process answers a sample is told by fixed batches, alike for all cells; within its own, a process may put samples
-together again for a cell (`Work.regroup`).
+Which process answers a sample follows from fixed batches, alike for all cells; within its own, a process may put
+samples together again for a cell (`Work.regroup`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +69,7 @@ def answer_units(
         work: of the sweep.
         done: answered already.
         keep: takes records.
-        observer: is told of each cell.
+        observer: hears of each cell.
         is_own: whether a fixed batch, by its number, is this process's, in the turn of a cell's draw, by its number.
     """
     turns = count()
@@ -83,6 +83,7 @@ def answer_units(
 
 def _pending(work: Work, done: AnswerPlaces, plan: CellPlan, draw: int, batches: Sequence[Batch]) -> Iterator[Unit]:
     def missing_of(batch: Batch) -> frozenset[str]:
+        """Return the ids of a batch that have no answer yet."""
         return frozenset(sample.id for sample in batch if (plan.cell, sample.id, draw) not in done)
 
     if not any(map(missing_of, batches)):

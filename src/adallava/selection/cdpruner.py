@@ -45,7 +45,7 @@ class CDPrunerSelector(Method):
     def __init__(self, *, relevance: Relevance = "text-tower", text_tower: str | None = None) -> None:
         """Choose what relevance is measured by."""
         if relevance not in get_args(Relevance):
-            raise InputError(f"cdpruner: relevance={relevance!r} is none of {', '.join(get_args(Relevance))}")
+            raise InputError(f"cdpruner: relevance={relevance!r} is not one of {', '.join(get_args(Relevance))}")
         self._relevance, self._text_tower = relevance, text_tower
 
     @property
@@ -123,23 +123,22 @@ def map_order(kernel: Tensor, steps: int) -> Tensor:
     fallback = diagonal / diagonal.amax(dim=1, keepdim=True).clamp_min(1e-30) * _SMALLEST_GAIN
     rows = torch.arange(num_images, device=kernel.device)
     factors = kernel.new_zeros((num_images, num_tokens, steps))
-    order = torch.zeros((num_images, steps), dtype=torch.int64, device=kernel.device)
-    taken = torch.zeros_like(gains, dtype=torch.bool)
+    picks: list[Tensor] = []
+    # Each step is many small kernels, whose number is its time: none of them is there for nothing.
     for step in range(steps):
-        ranked = torch.where(gains > _SMALLEST_GAIN, gains, fallback).masked_fill(taken, -float("inf"))
-        pick = ranked.argmax(dim=1)
-        order[:, step] = pick
+        gain, pick = torch.where(gains > _SMALLEST_GAIN, gains, fallback).max(dim=1)
+        picks.append(pick)
         if step == steps - 1:
             break
-        taken = taken.scatter(1, pick[:, None], True)
-        gain = gains[rows, pick]
+        for ranked in (gains, fallback):
+            ranked.scatter_(1, pick[:, None], -float("inf"))
         column = kernel[rows, pick]
         if step > 0:
             # A product and a sum, not `@`: a batched product's bits depend on the size of the batch.
             earlier = factors[..., :step]
             column = column - (earlier * earlier[rows, pick].unsqueeze(1)).sum(dim=-1)
-        real = (gain > _SMALLEST_GAIN)[:, None]
-        factor = torch.where(real, column / gain.clamp_min(_SMALLEST_GAIN).sqrt()[:, None], 0.0)
+        # What is past the rank is divided by infinity: it takes nothing from the others' gains.
+        factor = column / torch.where(gain > _SMALLEST_GAIN, gain, float("inf")).sqrt()[:, None]
         factors[..., step] = factor
         gains = gains - factor.square()
-    return order
+    return torch.stack(picks, dim=1)

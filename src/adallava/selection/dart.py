@@ -25,7 +25,7 @@ from adallava.selection.selector_contract import Selection, TowerShape, top_k_in
 class DartSelector(Method):
     """DART (Wen et al. 2025, "Stop Looking for Important Tokens in Multimodal Language Models", arXiv 2502.11494).
 
-    After layer `layer`, the vision tokens and the text tokens after the picture whose keys in that layer, turned by
+    After layer `layer`, the vision tokens and the text tokens after the image whose keys in that layer, turned by
     their positions, have the largest L1 norms are pivots. One pivot after the other, vision tokens first and in the
     prompt's order, takes those of the vision tokens that are left whose states, after the LLM's last norm, have the
     lowest cosine with its own, equally many for each. Kept are the vision pivots and what was taken.
@@ -65,7 +65,7 @@ class DartSelector(Method):
         """Return the one drop.
 
         Raises:
-            UnsupportedModeError: if no layer would be left behind it.
+            UnsupportedModeError: if no layer would be left after it.
         """
         return one_drop(self.name, self._layer, num_layers, keep_count)
 

@@ -12,7 +12,7 @@ from adallava.selection.selector_contract import Need, Selection, SelectionInput
 
 
 class DivPruneSelector(Method):
-    """Greedy max-min diversity: each pick is the token whose nearest kept neighbour is farthest away.
+    """Greedy max-min diversity: each pick is the token whose nearest kept neighbor is farthest away.
 
     DivPrune (Alvar et al., section 3, arXiv 2503.02175; code vbdi/divprune, `LlavaMetaForCausalLM.DivPrune`). As
     there, distance is 1 minus the cosine of tokens after the projector, and the first pick is the token whose

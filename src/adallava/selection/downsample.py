@@ -1,4 +1,4 @@
-"""`downsample`: a smaller picture, and the tokens that gives. What resolution alone is worth."""
+"""`downsample`: a smaller image, and the tokens that gives. What resolution alone is worth."""
 
 from functools import lru_cache
 from typing import ClassVar
@@ -12,11 +12,11 @@ from adallava.selection.selector_contract import Need, Selection, SelectionInput
 
 
 class DownsampleSelector(Method):
-    """Sends a smaller picture through the tower, of near the same shape, which gives at most the K asked for.
+    """Sends a smaller image through the tower, of near the same shape, which gives at most the K asked for.
 
     The filter of VTC-Bench (arXiv 2510.07143), as a method: samples that it answers need no clever
     selection. Position embeddings are interpolated as transformers does. A token has the position of the patch in the
-    middle of what it covers; counted again ("compact"), rows and columns are those of a smaller picture.
+    middle of what it covers; counted again ("compact"), rows and columns are those of a smaller image.
     """
 
     name: ClassVar[str] = "downsample"
@@ -26,12 +26,12 @@ class DownsampleSelector(Method):
     per_sample: ClassVar[bool] = False
 
     def keep_count(self, asked: int, grid: tuple[int, int]) -> int:
-        """Return the patches of the largest grid of the picture's shape that has at most `asked`."""
+        """Return the patches of the largest grid of the image's shape that has at most `asked`."""
         rows, columns = smaller_grid(asked, grid)
         return rows * columns
 
     def tower_grid(self, keep_count: int, grid: tuple[int, int]) -> tuple[int, int]:
-        """Return (rows, columns) of the smaller picture."""
+        """Return (rows, columns) of the smaller image."""
         return smaller_grid(keep_count, grid)
 
     def places(self, keep_count: int, grid: tuple[int, int]) -> Tensor:
@@ -39,7 +39,7 @@ class DownsampleSelector(Method):
         return covered_centres(grid, smaller_grid(keep_count, grid))
 
     def select(self, inputs: SelectionInput) -> Selection:
-        """Choose the places where the smaller picture's tokens stand.
+        """Choose the places where the smaller image's tokens stand.
 
         `inputs.keep_counts` are numbers that `keep_count` returns.
         """

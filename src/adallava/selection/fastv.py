@@ -15,7 +15,7 @@ class FastVSelector(RankedByLastToken):
 
     Against the authors' code (pkunlp-icler/FastV, commit d165972, modeling_llama.py, "Token Drop"): the same choice
     and, with the positions "original", the same position ids, which the authors keep too. What differs: one row of
-    attention is computed beside SDPA instead of the whole matrix in eager mode; the softmax and the mean over heads
+    attention is computed next to SDPA instead of the whole matrix in eager mode; the softmax and the mean over heads
     are in float32, not in the model's format; with a cache, later layers hold the kept tokens alone, where the
     authors' code drops without a cache, or cuts one layer's cache and hands it to all later ones; several images
     keep a share each; and with labels the last token of the question ranks, not that of the answer.
@@ -39,6 +39,6 @@ class FastVSelector(RankedByLastToken):
         """Return the one drop.
 
         Raises:
-            UnsupportedModeError: if no layer would be left behind it.
+            UnsupportedModeError: if no layer would be left after it.
         """
         return one_drop(self.name, self._layer, num_layers, keep_count)

@@ -1,6 +1,6 @@
 """Cuts an image's grid of patches into exactly K cells: the geometry that `uniform` and `pool` share.
 
-4 x 4 patches, K = 5: two bands, of two cells and of three; * is the patch nearest a cell's centre
+4 x 4 patches, K = 5: two bands, of two cells and of three; * is the patch nearest a cell's center
 
     a* a  b* b
     a  a  b  b
@@ -27,7 +27,7 @@ class Cell:
     right: int
 
     def centre(self, num_columns: int) -> int:
-        """Return the index of the patch nearest the cell's centre; of two, the upper or left one."""
+        """Return the index of the patch nearest the cell's center; of two, the upper or left one."""
         return (self.top + self.bottom - 1) // 2 * num_columns + (self.left + self.right - 1) // 2
 
     def members(self, num_columns: int) -> list[int]:
@@ -41,7 +41,7 @@ class Cell:
 
 @lru_cache(maxsize=4096)
 def grid_cells(grid: tuple[int, int], keep_count: int) -> tuple[Cell, ...]:
-    """Return K cells that cover the grid without overlap, in order of their centres' indices.
+    """Return K cells that cover the grid without overlap, in order of their centers' indices.
 
     The rows are cut into about sqrt(K * rows / columns) bands, so that cells are near square, and the K cells
     are shared over the bands as evenly as possible. At K = N each patch is its own cell.
@@ -68,7 +68,7 @@ def grid_cells(grid: tuple[int, int], keep_count: int) -> tuple[Cell, ...]:
 
 @lru_cache(maxsize=4096)
 def centre_indices(grid: tuple[int, int], keep_count: int) -> Tensor:
-    """Return the K cells' centre patches, [K] int64 on the CPU, ascending."""
+    """Return the K cells' center patches, [K] int64 on the CPU, ascending."""
     return torch.tensor([cell.centre(grid[1]) for cell in grid_cells(grid, keep_count)], dtype=torch.int64)
 
 

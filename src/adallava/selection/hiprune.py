@@ -1,4 +1,4 @@
-"""`hiprune`: what a middle layer of the tower looks at with its neighbours, and what its last layer looks at."""
+"""`hiprune`: what a middle layer of the tower looks at with its neighbors, and what its last layer looks at."""
 
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from adallava.selection.selector_contract import (
 )
 
 _CROSS = 5
-"""Tokens of an anchor and its neighbours."""
+"""Tokens of an anchor and its neighbors."""
 
 
 class HiPruneSelector(Method):
@@ -30,15 +30,15 @@ class HiPruneSelector(Method):
     is the mean over heads and over all tokens, so that no class token is needed. Of K, round(alpha * K / 5) are
     anchors.
 
-    As in the code, neighbours of a token at the end of a row are those in the row's order (the next row's first), and
-    those above and below the picture are its first and its last token. Differs: a row-end token of LLaVA-NeXT counts
-    in its row, and the tiles of a picture are one grid; more anchors and buffers than K, which the code cannot do, are
+    As in the code, neighbors of a token at the end of a row are those in the row's order (the next row's first), and
+    those above and below the image are its first and its last token. Differs: a row-end token of LLaVA-NeXT counts
+    in its row, and the tiles of an image are one grid; more anchors and buffers than K, which the code cannot do, are
     cut to those that receive most.
 
     Args:
         alpha: share of anchors and buffers in K.
         depth: share of the tower's layers at which the middle layer is: 9 of 24 as in the code. In a tower with
-            windows, as Qwen2.5-VL's of 32, it is the nearest that sees the whole picture: the code's 16.
+            windows, as Qwen2.5-VL's of 32, it is the nearest that sees the whole image: the code's 16.
     """
 
     name: ClassVar[str] = "hiprune"

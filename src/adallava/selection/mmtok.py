@@ -1,4 +1,4 @@
-"""`mmtok`: the K tokens that cover both the question's words and the picture."""
+"""`mmtok`: the K tokens that cover both the question's words and the image."""
 
 import re
 from typing import ClassVar
@@ -25,24 +25,24 @@ _NOT_VISUAL_LINE = (
     "question she so the then they to upon was we were what when where which who why with you"
 )
 _NOT_VISUAL = frozenset(_NOT_VISUAL_LINE.split(" "))
-"""Words that name nothing in a picture, as the code lists them."""
+"""Words that name nothing in an image, as the code lists them."""
 
 
 class MMTokSelector(Method):
-    """Greedy maximum coverage: each pick adds most to how well the kept tokens cover words and picture.
+    """Greedy maximum coverage: each pick adds most to how well the kept tokens cover words and image.
 
     MMTok (Dong et al., section 3, arXiv 2508.18264; code Ironieser/MMTok, `SemanticTokenSelector`). Coverage of a word
     is its softmaxed cosine with the best kept token after the projector; of a patch, the same before the projector;
-    the picture counts `alpha`. As in the code, words are the LLM's own input embeddings, without those
+    the image counts `alpha`. As in the code, words are the LLM's own input embeddings, without those
     that name nothing visible: no text tower is needed.
 
     Differs from the code: no patches are excluded as padding (stock processors crop and do not pad); a question
-    without words covers the picture alone; ascending indices (so the code).
+    without words covers the image alone; ascending indices (so the code).
 
     Cost: K steps of about five kernels over [I, W + N, N]: at N = 576 the reads are 1.4 MB an image and step.
 
     Args:
-        alpha: weight of covering the picture.
+        alpha: weight of covering the image.
         word_temperature: of the softmax between words and tokens.
         patch_temperature: of the softmax between tokens.
 

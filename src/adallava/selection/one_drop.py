@@ -18,7 +18,7 @@ def one_drop(name: str, layer: int, num_layers: int, keep_count: int) -> tuple[D
     """Return the one drop after `layer` layers, scored by the last of them.
 
     Raises:
-        UnsupportedModeError: if no layer would be left behind it.
+        UnsupportedModeError: if no layer would be left after it.
     """
     if num_layers <= layer:
         raise UnsupportedModeError(

@@ -8,7 +8,7 @@ from adallava.selection.selector_contract import Selection, SelectionInput, Towe
 
 
 class PoolSelector(Method):
-    """Cuts the grid into K cells and averages each; the centre patch gives the merged token its position."""
+    """Cuts the grid into K cells and averages each; the center patch gives the merged token its position."""
 
     name: ClassVar[str] = "pool"
     reads_question: ClassVar[bool] = False

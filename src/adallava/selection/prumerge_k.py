@@ -1,4 +1,4 @@
-"""`prumerge-k`: PruMerge at a given K: the tokens CLS looks at, each with its nearest neighbours merged in."""
+"""`prumerge-k`: PruMerge at a given K: the tokens CLS looks at, each with its nearest neighbors merged in."""
 
 from typing import ClassVar
 
@@ -15,13 +15,13 @@ NUM_NEIGHBOURS = 32
 
 
 class PruMergeKSelector(Method):
-    """Keeps the K - 1 tokens that CLS looks at most, merges neighbours into them, and adds one token for the rest.
+    """Keeps the K - 1 tokens that CLS looks at most, merges neighbors into them, and adds one token for the rest.
 
     PruMerge (Shang et al., section 3, arXiv 2403.15388; code 42Shawn/LLaVA-PruMerge, `clip_encoder.py`,
     `token_prune_merge_advanced` with `if_adaptive=False`), at a given K as in other papers' tables. As in the code:
     attention is one head over the whole width, softmaxed over all tokens, of the tower's *last* layer (index 23 of
     24; the features are that layer's input in LLaVA-1.5); each kept token gets the 32 others with the nearest keys
-    added, weighted by their attention without normalising; all tokens not kept, weighted alike, are added up to one
+    added, weighted by their attention without normalizing; all tokens not kept, weighted alike, are added up to one
     more token. So rows of `merge_weights` sum to a little over 1, and for the last token to less.
 
     Where features are the last layer's output, the last layer is still the one that is read.

@@ -1,4 +1,4 @@
-"""`prumerge-plus-k`: PruMerge+ at a given K: half by the attention of CLS, half spread over the picture."""
+"""`prumerge-plus-k`: PruMerge+ at a given K: half by the attention of CLS, half spread over the image."""
 
 from functools import lru_cache
 from typing import ClassVar
@@ -10,7 +10,7 @@ from adallava.selection.prumerge_k import PruMergeKSelector, has_rest
 
 
 class PruMergePlusKSelector(PruMergeKSelector):
-    """PruMerge with half of its kept tokens taken at equal steps through the picture.
+    """PruMerge with half of its kept tokens taken at equal steps through the image.
 
     PruMerge+ (section 3 of arXiv 2403.15388; code `token_prune_merge_advanced_plus` with `if_adaptive=False`, whose
     ratio of 1/8 gives 72 + 72 tokens, the published 144, and one for the rest). Differs from the code: a token that is

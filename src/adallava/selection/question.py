@@ -24,7 +24,7 @@ _BUDGET_FREQUENCIES = 8
 class QuestionEncoder(nn.Module):
     """Turns a question's token embeddings, [I, T, D], into `num_heads` pooled vectors, [I, H, E].
 
-    A window of three tokens binds neighbours ("red circle") before learned queries pool over the question.
+    A window of three tokens binds neighbors ("red circle") before learned queries pool over the question.
     """
 
     def __init__(self, llm_width: int, width: int, num_heads: int) -> None:
@@ -106,7 +106,7 @@ class QuestionSelector(Method, nn.Module):
             nn.init.zeros_(start_small.bias)
 
     def scores(self, inputs: SelectionInput) -> Tensor:
-        """Return the patches' scores, [I, N] float32, centred and within (-8, 8)."""
+        """Return the patches' scores, [I, N] float32, centered and within (-8, 8)."""
         dtype = self.from_patch.weight.dtype
         features = inputs.features.detach().to(dtype)
         features = F.layer_norm(features, features.shape[-1:])
@@ -169,7 +169,7 @@ class QuestionSelector(Method, nn.Module):
 def position_features(grid: tuple[int, int], device: torch.device) -> Tensor:
     """Return fixed sines and cosines of each patch's row and column, [N, 32] float32.
 
-    Coordinates are the patch centres in (0, 1); wavelengths run from twice the image down to a 64th of that.
+    Coordinates are the patch centers in (0, 1); wavelengths run from twice the image down to a 64th of that.
     """
     axes = [(torch.arange(size, device=device, dtype=torch.float32) + 0.5) / size for size in grid]
     rows, columns = torch.meshgrid(axes[0], axes[1], indexing="ij")

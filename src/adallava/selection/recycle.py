@@ -1,6 +1,6 @@
-"""Clusters of dropped tokens by density peaks among nearest neighbours, in a batch of images of different counts.
+"""Clusters of dropped tokens by density peaks among nearest neighbors, in a batch of images of different counts.
 
-After Du et al. 2016 (DPC-KNN), as SparseVLM uses it: a centre is dense and far from any denser token.
+After Du et al. 2016 (DPC-KNN), as SparseVLM uses it: a center is dense and far from any denser token.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class ClusterCounts:
 
 
 def cluster_owners(own: Tensor, hidden: Tensor, scores: Tensor, counts: Sequence[ClusterCounts]) -> Tensor:
-    """Return `own` with every merged token pointing to its cluster's centre, [I, n] int64.
+    """Return `own` with every merged token pointing to its cluster's center, [I, n] int64.
 
     Args:
         own: [I, n] int64, what each token points to without merging.
@@ -42,14 +42,14 @@ def cluster_owners(own: Tensor, hidden: Tensor, scores: Tensor, counts: Sequence
 
 
 def _centres(distances: Tensor, present: Tensor, clusters: Tensor) -> Tensor:
-    """Return all entries, those that make the best centres first, [I, M] int64."""
+    """Return all entries, those that make the best centers first, [I, M] int64."""
     between = present.unsqueeze(1) & present.unsqueeze(2)
     nearest = distances.masked_fill(~between, float("inf")).sort(dim=-1).values
     counted = torch.arange(nearest.shape[-1], device=nearest.device) < clusters.unsqueeze(-1)
     near = torch.where(counted & nearest.isfinite(), nearest, 0.0).square().sum(dim=-1)
     density = (-near / clusters.clamp_min(1)).exp()
-    # Each other's nearest neighbours are equally dense when two are counted: the earlier is taken as the denser, so
-    # that only one of them can be a centre.
+    # Each other's nearest neighbors are equally dense when two are counted: the earlier is taken as the denser, so
+    # that only one of them can be a center.
     order = torch.arange(density.shape[1], device=density.device)
     earlier = order.unsqueeze(0) < order.unsqueeze(1)
     ties = (density.unsqueeze(1) == density.unsqueeze(2)) & earlier
@@ -61,7 +61,7 @@ def _centres(distances: Tensor, present: Tensor, clusters: Tensor) -> Tensor:
 
 
 def _nearest(distances: Tensor, centres: Tensor, clusters: Tensor) -> Tensor:
-    """Return each entry's nearest centre, [I, M] int64; a centre's is itself, even if another lies in one place."""
+    """Return each entry's nearest center, [I, M] int64; a center's is itself, even if another lies in one place."""
     to_centres = distances.gather(2, centres.unsqueeze(1).expand(-1, distances.shape[1], -1))
     itself = torch.arange(distances.shape[1], device=distances.device).view(1, -1, 1) == centres.unsqueeze(1)
     used = torch.arange(centres.shape[1], device=centres.device) < clusters

@@ -1,4 +1,4 @@
-"""`sparsevlm`: text tokens that fit the picture rank its tokens at three layers; a part of the rest is recycled."""
+"""`sparsevlm`: text tokens that fit the image rank its tokens at three layers; a part of the rest is recycled."""
 
 import math
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ are averages over the layers, and the recycled tokens come on top."""
 class SparseVLMSelector(Method):
     """SparseVLM (Zhang et al. 2024, sections 3.2 to 3.4, arXiv 2410.04417), version 1.0 of the authors' code.
 
-    Raters are the text tokens after the picture to which, by softmax over the text of the input embeddings' products
+    Raters are the text tokens after the image to which, by softmax over the text of the input embeddings' products
     and mean over vision tokens, more falls than to the mean of them. At three layers the vision tokens are ranked by
     the raters' attention, averaged over heads and raters. Of the tokens that lose, the best 30 % are clustered
-    (density peaks among nearest neighbours) and every cluster's mean goes on as one token.
+    (density peaks among nearest neighbors) and every cluster's mean goes on as one token.
 
     A budget states K after the last drop, recycled tokens included. The counts of the earlier drops are
     interpolated between the authors' lists: K = 18, 27, 39 and 113 of 576 (17 + 1, 26 + 1, 36 + 3, 110 + 3) give the
@@ -47,7 +47,7 @@ class SparseVLMSelector(Method):
 
     Against the authors' code (Gumpest/SparseVLMs, commit 26a5f48, score.py, modelling_sparse_llama.py, utils.py):
     the same raters, ranks and clusters. What differs: of equally dense tokens the one with more attention counts as
-    the denser, where they add noise of up to 1e-6; a recycled token stands where its cluster's centre stood, with its
+    the denser, where they add noise of up to 1e-6; a recycled token stands where its cluster's center stood, with its
     position, not after all kept ones; the authors count positions again after each drop, which is
     `positions="compact"` here; the mean divides by the number of tokens, not by it plus 1e-6; at least one text token
     rates; softmax and means are in float32. The paper's choice of counts by the rank of the attention matrix is not
@@ -72,7 +72,7 @@ class SparseVLMSelector(Method):
         return tuple(Drop(layer + 1, layer, count) for layer, count in zip(layers, counts, strict=True))
 
     def raters(self, inputs: PromptInput) -> Raters:
-        """Name all text tokens, with equal weights for those that fit the picture and 0 for the others."""
+        """Name all text tokens, with equal weights for those that fit the image and 0 for the others."""
         mask = inputs.text_mask
         products = (inputs.vision_embeds @ inputs.text_embeds.transpose(1, 2)).float()
         present = present_tokens(inputs).unsqueeze(2)
@@ -101,7 +101,7 @@ class SparseVLMSelector(Method):
         return Selection(indices, inputs.keep_counts, scores=scores, merge_weights=weights)
 
     def _owners(self, inputs: DropInput, scores: Tensor, counts: tuple["Recycling", ...]) -> Tensor:
-        """Return the token that each token goes on in, [I, n] int64: itself, its cluster's centre, or -1."""
+        """Return the token that each token goes on in, [I, n] int64: itself, its cluster's center, or -1."""
         num_tokens = scores.shape[1]
         places = torch.arange(num_tokens, device=scores.device)
         rank = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
@@ -161,7 +161,7 @@ def _authors_clusters(num_dropped: int) -> tuple[int, int]:
 
 
 def _scaled_layers(num_layers: int) -> list[int]:
-    """Return the ranking layers for an LLM of another depth: in proportion, distinct, one layer left behind them."""
+    """Return the ranking layers for an LLM of another depth: in proportion, distinct, one layer left after them."""
     layers: list[int] = []
     for place, paper_layer in enumerate(_PAPER_LAYERS):
         scaled = math.floor(paper_layer * num_layers / _PAPER_DEPTH + 0.5)

@@ -20,8 +20,8 @@ class ToMeSelector(Method):
 
     Differs from the paper, which merges a few tokens inside every layer of the tower: here the tower is the stock
     model's, and rounds follow each other after it, with the keys of the layer that puts out the features, averaged
-    as the tokens are; attention is not told how large a token is. Between rounds, tokens that did not merge come first
-    in the picture's order, then those of the other half (as in the code with a class token). A merged token has the
+    as the tokens are; attention does not know how large a token is. Between rounds, tokens that did not merge come
+    first in the image's order, then those of the other half (as in the code with a class token). A merged token has the
     position of the patch that the others joined; ascending indices.
 
     Rounds are as many as halvings from N to K; rows with the same K share them.
@@ -31,7 +31,7 @@ class ToMeSelector(Method):
     reads_question: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.FEATURE_LAYER})
     merges: ClassVar[bool] = True
-    # What is merged into what is the picture's own; which places are left is not, wherever rounds halve.
+    # What is merged into what is the image's own; which places are left is not, wherever rounds halve.
     per_sample: ClassVar[bool] = False
 
     def select(self, inputs: SelectionInput) -> Selection:
@@ -89,7 +89,7 @@ def merge_to(metric: Tensor, keep_count: int) -> tuple[Tensor, Tensor]:
 
 
 def _merge_round(metric: Tensor, places: Tensor, holds: Tensor, removed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Merge the `removed` tokens at even places that have the nearest neighbours at odd places into those."""
+    """Merge the `removed` tokens at even places that have the nearest neighbors at odd places into those."""
     normed = F.normalize(metric, dim=-1)
     nearest, partner = (normed[:, ::2] @ normed[:, 1::2].transpose(1, 2)).max(dim=-1)
     ranked = nearest.argsort(dim=1, descending=True, stable=True)

@@ -8,7 +8,7 @@ from adallava.selection.selector_contract import Selection, SelectionInput, Towe
 
 
 class UniformSelector(Method):
-    """Cuts the grid into K cells and keeps the patch nearest each cell's centre. All tokens at K = N."""
+    """Cuts the grid into K cells and keeps the patch nearest each cell's center. All tokens at K = N."""
 
     name: ClassVar[str] = "uniform"
     reads_question: ClassVar[bool] = False

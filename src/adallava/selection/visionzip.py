@@ -15,7 +15,7 @@ class VisionZipSelector(Method):
     """Keeps dominant tokens by the attention of CLS, and merges the others into contextual ones.
 
     VisionZip (Yang et al., section 3, arXiv 2412.04467; code dvlab-research/VisionZip, `visionzip/clip_encoder.py`).
-    Attention is summed over heads. Of the tokens that are left, every so many in the picture's order is a contextual
+    Attention is summed over heads. Of the tokens that are left, every so many in the image's order is a contextual
     one; each other joins the contextual token whose key (averaged over heads) is nearest, and the mean of those that
     joined is *added* to it: rows of `merge_weights` sum to 2. Attention, keys and features are of one layer, the one
     that puts out the features (`attentions[-2]` and `hidden_states[-2]` in the code).

@@ -1,4 +1,4 @@
-"""What vLLM's models with a budget share: rows of a picture by the method, and stock rows where everything is kept."""
+"""What vLLM's models with a budget share: rows of an image by the method, and stock rows where everything is kept."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ class BudgetedModel:
         self._model_config = vllm_config.model_config
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Any:
-        """Load vLLM's weights, and tower, projector and method beside them.
+        """Load vLLM's weights, and tower, projector and method next to them.
 
         Raises:
             AdallavaError: for a method that this model cannot serve, or files that do not fit.
@@ -56,7 +56,7 @@ class BudgetedModel:
             torch.set_default_dtype(was)
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        """Return the rows of each picture, [K, D], in the order of the pictures."""
+        """Return the rows of each image, [K, D], in the order of the images."""
         keep = kwargs.pop(KEEP_FIELD, None)
         seeds, questions = kwargs.pop(SEED_FIELD, None), kwargs.pop(QUESTION_FIELD, None)
         if keep is None:
@@ -99,17 +99,17 @@ class BudgetedModel:
         return pixel_values.to(self._model_config.dtype)
 
     def _token_counts(self, kwargs: dict[str, Any]) -> list[int]:
-        """Return N of each picture."""
+        """Return N of each image."""
         raise NotImplementedError
 
     def _some(self, kwargs: dict[str, Any], images: Sequence[int]) -> dict[str, Any]:
-        """Return the inputs of some pictures."""
+        """Return the inputs of some images."""
         raise NotImplementedError
 
     def _stock_rows(self, rows: Any, kwargs: dict[str, Any]) -> Any:
-        """Return the rows of pictures that keep everything as the engine takes them."""
+        """Return the rows of images that keep everything as the engine takes them."""
         return rows
 
     def _engine_rows(self, rows: ChosenRows, number: int, kwargs: dict[str, Any]) -> Tensor:
-        """Return one picture's rows as the engine takes them; by default what the LLM reads."""
+        """Return one image's rows as the engine takes them; by default what the LLM reads."""
         return rows.embeds

@@ -1,9 +1,9 @@
-"""What a request asks for, settled on the host before anything runs: K of each picture, and what the choice depends on.
+"""What a request asks for, settled on the host before anything runs: K of each image, and what the choice depends on.
 
-    {"token_budget": 64}                two pictures of 576 tokens: 32 of each
+    {"token_budget": 64}                two images of 576 tokens: 32 of each
     {"token_budget": 1.0}, or nothing   no choice: stock vLLM
 
-What stands in a `Choice` enters vLLM's hash of a picture, so that what is cached for one budget, question or seed is
+What stands in a `Choice` enters vLLM's hash of an image, so that what is cached for one budget, question or seed is
 never taken for another's.
 """
 
@@ -41,7 +41,7 @@ _NO_SHAPE = TowerShape(num_vision_tokens=1, vision_width=1, llm_width=1, grid=(1
 
 @dataclass(frozen=True)
 class Choice:
-    """Of the pictures of one request.
+    """Of the images of one request.
 
     Attributes:
         keep_counts: K of each.
@@ -58,7 +58,7 @@ class Choice:
     method: str
 
     def of(self, images: Sequence[int]) -> "Choice":
-        """Return the choice of some of the pictures."""
+        """Return the choice of some of the images."""
         return replace(
             self,
             keep_counts=tuple(self.keep_counts[image] for image in images),
@@ -67,11 +67,11 @@ class Choice:
         )
 
     def keeps_all(self, image: int) -> bool:
-        """Return whether a picture is stock vLLM's."""
+        """Return whether an image is stock vLLM's."""
         return self.keep_counts[image] == self.token_counts[image]
 
     def hash_factors(self, image: int) -> dict[str, Any]:
-        """Return all that one picture's rows depend on beside the picture."""
+        """Return all that one image's rows depend on besides the image."""
         return {
             "keep_count": self.keep_counts[image],
             "seed": self.seeds[image],
@@ -121,7 +121,7 @@ class Chooses:
         if method.ignores_budget:
             raise UnsupportedModeError(
                 f"method {settings.method!r} sets its own number of tokens, and vLLM lays a prompt out before the "
-                "tower has seen the picture: serve a method that takes a budget"
+                "tower has seen the image: serve a method that takes a budget"
             )
         selector = None if method.learned else build_selector(settings.method, _NO_SHAPE, **settings.method_options)
         return cls(
@@ -143,8 +143,8 @@ class Chooses:
 
         Args:
             asked: the request's `mm_processor_kwargs`.
-            grids: (rows, columns) of each picture's tokens.
-            prompt: its ids, with one placeholder for each picture.
+            grids: (rows, columns) of each image's tokens.
+            prompt: its ids, with one placeholder for each image.
             image_token_id: the placeholder's.
 
         Raises:
@@ -157,7 +157,7 @@ class Chooses:
         if not sizes:
             return None
         counts = allocate_tokens(budget, sizes, method_counts(self.selector, grids))
-        # A share always means something, so that no default of a server refuses a picture of a few tokens.
+        # A share always means something, so that no default of a server refuses an image of a few tokens.
         kept = counts.kept if budget.ratio is None else tuple(max(1, count) for count in counts.kept)
         if kept == sizes:
             return None
@@ -168,7 +168,7 @@ class Chooses:
             )
         if 0 in kept:
             raise BudgetError(
-                f"token budget {budget} leaves a picture without a token ({len(sizes)} pictures): ask for at least "
+                f"token budget {budget} leaves an image without a token ({len(sizes)} images): ask for at least "
                 f"{len(sizes)} tokens"
             )
         question = tuple(token for token in prompt if token != image_token_id) if self.reads_question else ()
@@ -177,7 +177,7 @@ class Chooses:
 
 
 def refuse_others(asked: Mapping[str, object], settings: ServingSettings) -> None:
-    """Let nobody but the server's owner decide how pictures are read: what memory they take, and what fits the tower.
+    """Let nobody but the server's owner decide how images are read: what memory they take, and what fits the tower.
 
     Args:
         asked: a request's `mm_processor_kwargs`.
@@ -202,5 +202,5 @@ def without_own(asked: Mapping[str, object]) -> dict[str, object]:
 
 def _seed(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_SEED:
-        raise InputError(f"{SEED_KEY} = {reprlib.repr(value)} is no seed: give a whole number from 0 to {MAX_SEED}")
+        raise InputError(f"{SEED_KEY} = {reprlib.repr(value)} is not a seed: give a whole number from 0 to {MAX_SEED}")
     return value

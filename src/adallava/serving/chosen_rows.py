@@ -1,10 +1,10 @@
-"""What a method keeps of pictures, as rows for an LLM that runs elsewhere: tower, method and projector alone.
+"""What a method keeps of images, as rows for an LLM that runs elsewhere: tower, method and projector alone.
 
 The tower is transformers', driven as in `AdaLlava`: so a method reads there what it reads here, and chooses the same
 tokens. The LLM's layers are never loaded; its embeddings are those of the engine that asks.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,10 @@ from adallava.processors.stock_processor import AdaLlavaProcessor
 from adallava.selection.selector_contract import Need, Selector
 from adallava.serving.serving_settings import ServingSettings
 
-EmbedIds = Callable[[Tensor], Tensor]
-"""Returns the LLM's input embeddings of ids, [..., D]."""
-
 
 @dataclass(frozen=True)
 class ChosenRows:
-    """Of one picture.
+    """Of one image.
 
     Attributes:
         embeds: [K, D], what the LLM reads.
@@ -106,12 +103,12 @@ class RowChooser:
 
     @property
     def picture_inputs(self) -> tuple[str, ...]:
-        """What it takes of pictures, by the processor's names."""
+        """What it takes of images, by the processor's names."""
         return self._family.picture_inputs
 
     @property
     def num_tokens(self) -> int:
-        """N of a picture, for a family whose pictures are all alike."""
+        """N of an image, for a family whose images are all alike."""
         return self._family.shape.num_vision_tokens
 
     @torch.no_grad()
@@ -122,7 +119,7 @@ class RowChooser:
         seeds: Sequence[int],
         questions: Sequence[Tensor],
     ) -> list[ChosenRows]:
-        """Return what each picture keeps.
+        """Return what each image keeps.
 
         Args:
             pictures: as the processor made them, pixels on the model's device.

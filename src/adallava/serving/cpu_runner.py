@@ -19,6 +19,7 @@ def let_rows_bring_positions() -> None:
 
     @wraps(load)
     def load_and_ask(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load the model, and ask it, as the GPU's runner does, whether it prunes."""
         result = load(self, *args, **kwargs)
         multimodal = self.model_config.multimodal_config
         self.is_multimodal_pruning_enabled = (

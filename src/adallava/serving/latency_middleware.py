@@ -4,7 +4,7 @@
 
 What counts, in this order: the field `mm_processor_kwargs.token_budget`, the header `x-token-budget`, the controller
 (with ADALLAVA_TTFT_TARGET_MS), the server's default. The answer's header `x-token-budget` says which it was. Other
-`mm_processor_kwargs`, which vLLM's flag lets in as well, are kept out: they decide how much memory a picture takes.
+`mm_processor_kwargs`, which vLLM's flag lets in as well, are kept out: they decide how much memory an image takes.
 """
 
 import json
@@ -128,6 +128,7 @@ def _replayed(body: bytes, receive: _Receive) -> _Receive:
     given = False
 
     async def replay() -> MutableMapping[str, Any]:
+        """Return the body once, and then whatever the client sends."""
         nonlocal given
         if given:
             return await receive()
@@ -139,6 +140,7 @@ def _replayed(body: bytes, receive: _Receive) -> _Receive:
 
 def _saying(budget: TokenBudget, send: _Send, speaks: Callable[[], None]) -> _Send:
     async def say(message: MutableMapping[str, Any]) -> None:
+        """Pass a message on, with the budget among the headers of an answer."""
         if message["type"] == "http.response.start" and message["status"] < _FIRST_ERROR:
             own = (BUDGET_HEADER.encode(), str(budget).encode())
             message = {**message, "headers": [*message.get("headers", ()), own]}

@@ -54,7 +54,7 @@ class Waiting:
 
     Attributes:
         requests: how many.
-        prompt_tokens: theirs, pictures as short as they are to be.
+        prompt_tokens: theirs, images as short as they are to be.
         oldest_ms: since the first of them came.
     """
 

@@ -1,13 +1,13 @@
-"""Positions of several rows (M-RoPE) where pictures have lost tokens: those of the full prompt, of the columns left.
+"""Positions of several rows (M-RoPE) where images have lost tokens: those of the full prompt, of the columns left.
 
-    a prompt, picture of 2 x 3 tokens        t   I   I   I   I   I   I   t
+    a prompt, image of 2 x 3 tokens        t   I   I   I   I   I   I   t
     frame, row, column of it                 0   1   1   1   1   1   1   4     text goes on after the longest side
     kept 2 of 6, before the choice           0   1   1                   4     which two is not known yet
     and after it: tokens 0 and 5             0   1   1                   4
                                              0   1   2                   4
                                              0   1   3                   4
 
-Text after a picture stands where it stands in the full prompt, whichever tokens stay: so a prompt whose picture was
+Text after an image stands where it stands in the full prompt, whichever tokens stay: so a prompt whose image was
 cached needs nothing of it.
 """
 
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 MOST_A_SIDE = 256
-"""Tokens of a picture whose tokens bring along where they stand: half precision keeps whole numbers up to here."""
+"""Tokens of an image whose tokens bring along where they stand: half precision keeps whole numbers up to here."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A picture's placeholders in a prompt.
+    """An image's placeholders in a prompt.
 
     Attributes:
         start: of the first, in the shortened prompt.
@@ -37,14 +37,14 @@ class Run:
 
 
 def full_prompt(ids: Sequence[int], runs: Sequence[Run]) -> tuple[list[int], list[int], Tensor]:
-    """Return the prompt with N placeholders for each picture.
+    """Return the prompt with N placeholders for each image.
 
     Args:
         ids: of the shortened prompt.
-        runs: of its pictures, in their order.
+        runs: of its images, in their order.
 
     Returns:
-        Its ids; where each run begins there; and the columns that are left, as many as `ids`: of a picture its first K.
+        Its ids; where each run begins there; and the columns that are left, as many as `ids`: of an image its first K.
     """
     full: list[int] = []
     starts: list[int] = []
@@ -65,18 +65,18 @@ def full_prompt(ids: Sequence[int], runs: Sequence[Run]) -> tuple[list[int], lis
 def gathered(positions: Tensor, columns: Tensor) -> tuple[Tensor, int]:
     """Return the positions of the columns left, [R, L], and what to add to a later token's place for its position."""
     left = positions[:, columns]
-    # Of the full prompt: a picture's tokens that are left may all lie before its longest side's end.
+    # Of the full prompt: an image's tokens that are left may all lie before its longest side's end.
     return left, int(positions.max()) + 1 - len(columns)
 
 
 def placed(positions: Tensor, is_picture: Tensor, places: Sequence[Tensor], start: int) -> Tensor:
-    """Return positions with those of a chunk's pictures, now that their tokens are chosen.
+    """Return positions with those of a chunk's images, now that their tokens are chosen.
 
     Args:
         positions: [R, L] of the prompt, as `gathered`, or as an earlier chunk left them.
         is_picture: [L] bool, True for a placeholder.
-        places: [K, R] of each picture of the chunk, or of the part of it that is there: where the token stands in its
-            picture; below 0 where positions are right already.
+        places: [K, R] of each image of the chunk, or of the part of it that is there: where the token stands in its
+            image; below 0 where positions are right already.
         start: of the chunk.
     """
     columns = is_picture.nonzero().flatten()
@@ -97,8 +97,8 @@ def as_channels(places: Tensor, num_columns: int) -> Tensor:
     """Return where tokens stand, [K, 3], in whole numbers that bfloat16 keeps: up to 256.
 
     Args:
-        places: [K], which of a picture's tokens they are.
-        num_columns: of the picture, whose sides are at most `MOST_A_SIDE`.
+        places: [K], which of an image's tokens they are.
+        num_columns: of the image, whose sides are at most `MOST_A_SIDE`.
     """
     return torch.stack([torch.zeros_like(places), places // num_columns, places % num_columns], dim=1)
 
@@ -109,6 +109,6 @@ def from_channels(channels: Tensor) -> Tensor:
 
 
 def _base(positions: Tensor, is_picture: Tensor, column: int) -> int:
-    """Return the position that a picture begins at: after the text before it."""
+    """Return the position that an image begins at: after the text before it."""
     before = (~is_picture[:column]).nonzero().flatten()
     return 0 if len(before) == 0 else int(positions[:, int(before[-1])].max()) + 1

@@ -1,6 +1,6 @@
-"""vLLM's multi-modal processors with a budget: K placeholders for a picture, and what the model needs beside pixels.
+"""vLLM's multi-modal processors with a budget: K placeholders for an image, and what the model needs besides pixels.
 
-A request's `mm_processor_kwargs` become a `Choice` first. The pictures that keep everything are left to the processor
+A request's `mm_processor_kwargs` become a `Choice` first. The images that keep everything are left to the processor
 that stands after this one, with the hash that they have there.
 """
 
@@ -20,7 +20,7 @@ from adallava.serving.serving_settings import ServingSettings
 from adallava.serving.vllm_metrics import count_kept
 
 KEEP_FIELD, SEED_FIELD, QUESTION_FIELD = "adallava_keep_count", "adallava_seed", "adallava_question"
-"""What travels to the model with a picture."""
+"""What travels to the model with an image."""
 
 _Kwargs = Mapping[str, object]
 
@@ -50,23 +50,23 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
         raise NotImplementedError
 
     def _grid(self, width: int, height: int, asked: _Kwargs) -> tuple[int, int]:
-        """Return (rows, columns) of the tokens of a picture of so many pixels."""
+        """Return (rows, columns) of the tokens of an image of so many pixels."""
         raise NotImplementedError
 
     def _check(self, image: int, rows: int, columns: int) -> None:
-        """Refuse a picture that a choice cannot be made of.
+        """Refuse an image that a choice cannot be made of.
 
         Raises:
             InputError: naming it.
         """
 
     def get_dummy_inputs(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what memory is measured with: every token of each picture."""
+        """Return what memory is measured with: every token of each image."""
         inputs = super().get_dummy_inputs(*args, **kwargs)
         return replace(inputs, hf_processor_mm_kwargs={**inputs.hf_processor_mm_kwargs, BUDGET_KEY: 1.0})
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
-        """Process a request, with as many placeholders for each picture as it is to keep.
+        """Process a request, with as many placeholders for each image as it is to keep.
 
         Raises:
             BudgetError: for a budget that means nothing, or that cannot be given.
@@ -85,7 +85,7 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
             return self._chooses.plan(asked, (), inputs.prompt, self._image_token_id())
         if not isinstance(images, ImageProcessorItems):
             if BUDGET_KEY in asked:
-                raise InputError(f"{BUDGET_KEY} is for pictures, and these are rows that were encoded elsewhere")
+                raise InputError(f"{BUDGET_KEY} is for images, and these are rows that were encoded elsewhere")
             return None
         sizes = [images.get_image_size(image) for image in range(len(images))]
         grids = [self._grid(size.width, size.height, others) for size in sizes]
@@ -154,10 +154,11 @@ def _shortened(update: Any, choice: Choice) -> Any:
     full: Callable[[int], Sequence[int]] = update.replacement
 
     def replacement(image: int) -> Sequence[int]:
+        """Return the placeholders of the tokens that an image keeps."""
         tokens = full(image)
         if len(tokens) != choice.token_counts[image]:
             raise InputError(
-                f"picture {image} has {len(tokens)} tokens, and {choice.token_counts[image]} were planned for it"
+                f"image {image} has {len(tokens)} tokens, and {choice.token_counts[image]} were planned for it"
             )
         return tokens[: choice.keep_counts[image]]
 

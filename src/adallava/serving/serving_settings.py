@@ -48,11 +48,11 @@ class ServingSettings(BaseModel):
         adapter: folder of a learned method's weights; None for `<model's folder>/adapters/<method>`.
         allow_other_base: accept an adapter that was trained on other weights of the same shapes.
         method_options: constructor arguments of a method that is not learned.
-        token_budget: of a request that names none; 1.0 leaves it to stock vLLM. With a target it is a share: the most
-            that the controller gives.
-        ttft_target_ms: that the latency controller holds the 95th percentile of time to first token under.
+        token_budget: budget of requests that name none; 1.0 leaves them to stock vLLM. With a target it is a share: the
+            most that the controller gives.
+        ttft_target_ms: the latency controller keeps the 95th percentile of time to first token below this.
         least_token_budget: the smallest share that the controller goes down to.
-        window_s: how long the controller looks before it learns.
+        window_s: how long the controller watches before it learns.
         allow_other_mm_kwargs: let clients give other `mm_processor_kwargs` too.
     """
 

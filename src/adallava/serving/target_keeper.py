@@ -1,4 +1,4 @@
-"""The controller beside a running server: it looks whenever a request comes, and no thread or task is needed."""
+"""The controller next to a running server: it looks whenever a request comes, and no thread or task is needed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

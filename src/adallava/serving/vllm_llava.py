@@ -18,7 +18,7 @@ from adallava.serving.processing import BudgetedProcessor
 
 
 class LlavaInfo(LlavaProcessingInfo):
-    """Refuses what LLaVA's class is for beside LLaVA."""
+    """Refuses what LLaVA's class is for besides LLaVA."""
 
     def get_hf_config(self) -> Any:
         """Return the config.
@@ -33,7 +33,7 @@ class LlavaInfo(LlavaProcessingInfo):
 
 
 class LlavaProcessor(BudgetedProcessor, LlavaMultiModalProcessor):
-    """Pictures of one size."""
+    """Images of one size."""
 
     def _image_token_id(self) -> int:
         return int(self.info.get_hf_config().image_token_index)
@@ -46,7 +46,7 @@ class LlavaProcessor(BudgetedProcessor, LlavaMultiModalProcessor):
 
 @MULTIMODAL_REGISTRY.register_processor(LlavaProcessor, info=LlavaInfo, dummy_inputs=LlavaDummyInputsBuilder)
 class Model(BudgetedModel, LlavaForConditionalGeneration):
-    """Every picture is one row of `pixel_values`."""
+    """Every image is one row of `pixel_values`."""
 
     hf_to_vllm_mapper: ClassVar[Any] = named_as_vllm(LlavaForConditionalGeneration.hf_to_vllm_mapper)
 

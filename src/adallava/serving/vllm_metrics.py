@@ -1,4 +1,4 @@
-"""What Prometheus sees beside vLLM's own figures, at the same `/metrics`."""
+"""What Prometheus sees next to vLLM's own figures, at the same `/metrics`."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from adallava.serving.target_keeper import Load
 
 TOKENS_KEPT = Histogram(
     "adallava_tokens_kept",
-    "Vision tokens that a request with pictures keeps.",
+    "Vision tokens that a request with images keeps.",
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384),
 )
-TOKENS_SEEN = Counter("adallava_tokens_seen", "Vision tokens of requests with pictures before a choice.")
+TOKENS_SEEN = Counter("adallava_tokens_seen", "Vision tokens of requests with images before a choice.")
 BUDGET = Gauge(
     "adallava_budget",
     "Share of vision tokens that a request without a budget of its own keeps.",
@@ -53,7 +53,7 @@ def read_waiting(engine: Any, in_flight: InFlight) -> Waiting:
     """Return what has no first token yet.
 
     Args:
-        engine: vLLM's `AsyncLLM`, which knows each request that its tokenizer is done with. Beside another engine
+        engine: vLLM's `AsyncLLM`, which knows each request that its tokenizer is done with. With another engine
             answers alone tell: one that does not stream counts until it is whole.
         in_flight: requests that came through our middleware.
     """

@@ -2,7 +2,7 @@
 
 Which tokens stay is known on the device alone, and where they stand must reach positions that are made on the host.
 vLLM has a way for that, made for videos that it prunes itself: a row brings its position along in further channels, and
-the model corrects the prompt's before the LLM runs. It is opened here for pictures, after the model is made, so that
+the model corrects the prompt's before the LLM runs. It is opened here for images, after the model is made, so that
 vLLM's own pruning of videos stays off.
 """
 
@@ -37,7 +37,7 @@ _OPENED = 1e-12
 
 
 class _Grids(BudgetedProcessor):
-    """Pictures at their own size."""
+    """Images at their own size."""
 
     def _image_token_id(self) -> int:
         return int(self.info.get_hf_config().image_token_id)
@@ -58,7 +58,7 @@ class _Grids(BudgetedProcessor):
     def _check(self, image: int, rows: int, columns: int) -> None:
         if max(rows, columns) > MOST_A_SIDE:
             raise InputError(
-                f"picture {image} has {rows} x {columns} tokens, and with a budget a side may have {MOST_A_SIDE}: "
+                f"image {image} has {rows} x {columns} tokens, and with a budget a side may have {MOST_A_SIDE}: "
                 "send it smaller, or ask for token_budget 1.0"
             )
 
@@ -124,7 +124,7 @@ class _PlacedRows(BudgetedModel):
         rows = [part[:, :-3] for part in multimodal_embeddings]
         places = [from_channels(part[:, -3:].to(device)) for part in multimodal_embeddings]
         positions = placed(mrope_positions, is_picture, places, num_computed_tokens)
-        # Text after the pictures stands where it stood, the prompt's end above all.
+        # Text after the images stands where it stood, the prompt's end above all.
         return rows, positions, int(mrope_positions[:, -1].max()) + 1 - len(ids)
 
     def _llm(self) -> Any:

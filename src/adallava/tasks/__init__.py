@@ -48,7 +48,7 @@ def load_task(
         sample: which samples a limit takes: the first, or a random sample, stratified by kind, of which a larger one
             keeps all (`sampling.random_order`).
         seed: of the random sample.
-        allow_outside: let a local file name pictures outside of its folder.
+        allow_outside: let a local file name images outside of its folder.
 
     Raises:
         UnknownNameError: for another metric.
@@ -123,7 +123,7 @@ def _scenes_task(split: str, limit: int | None) -> Task:
 
 
 def _scene_image(split: str, index: int) -> tuple[Image.Image, ...]:
-    # Drawn again rather than kept: a picture is 150 KB, and drawing one takes about a millisecond.
+    # Drawn again rather than kept: an image is 150 KB, and drawing one takes about a millisecond.
     from .scenes import scene_sample
 
     return (Image.fromarray(scene_sample(split, index)[0].image),)

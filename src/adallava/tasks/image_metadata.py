@@ -1,4 +1,4 @@
-"""What a picture's file says beside its pixels: the orientation is read, and damage there costs no picture."""
+"""What an image's file says besides its pixels: the orientation is read, and damage there costs no image."""
 
 import struct
 import zlib
@@ -20,7 +20,7 @@ def read_orientation(image: Image.Image) -> int:
     """Return EXIF's Orientation, 1 to 8; 1 (upright) where there is none, or none that can be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # whatever a broken header happens to cause; the picture is as good without
+    except Exception:  # whatever a broken header happens to cause; the image is as good without
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -19,12 +19,12 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2
 _TOP_16_BITS = 2**16 - 1
 
 _DARKEST = 16
-"""A picture of more than 8 bits with no value above this part of its range is refused: 12 bits were stored in 16, or 8,
+"""An image of more than 8 bits with no value above this part of its range is refused: 12 bits were stored in 16, or 8,
 or the unit is another. If it truly is that dark, nothing is to be seen on it."""
 
 
 def has_deep_colors(image: Image.Image) -> bool:
-    """Return whether the colors of a picture that is not decoded yet are stored in more than 8 bits each.
+    """Return whether the colors of an image that is not decoded yet are stored in more than 8 bits each.
 
     Pillow keeps the upper 8, and forgets it.
     """
@@ -38,7 +38,7 @@ def has_deep_colors(image: Image.Image) -> bool:
 
 
 def to_rgb(image: Image.Image, deep_colors: bool = False) -> Image.Image:
-    """Return a decoded picture as RGB: transparency on white, greys of more than 8 bits by the range of their format.
+    """Return a decoded image as RGB: transparency on white, grays of more than 8 bits by the range of their format.
 
     Args:
         image: of any mode. As Pillow opened it, since a changed copy no longer knows its format.

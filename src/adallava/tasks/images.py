@@ -1,6 +1,6 @@
-"""Decode pictures that nobody has vetted: any format, mode and size to RGB, or an error that says why not.
+"""Decode images that nobody has vetted: any format, mode and size to RGB, or an error that says why not.
 
-Every picture of the project comes through here: files and bytes by `open_rgb`, those that another library has opened by
+Every image of the project comes through here: files and bytes by `open_rgb`, those that another library has opened by
 `as_rgb`.
 """
 
@@ -20,22 +20,25 @@ from .image_metadata import read_orientation, without_metadata
 from .image_modes import has_deep_colors, to_rgb
 
 MAX_IMAGE_BYTES = 64 * 2**20
-"""Encoded size above which a picture is refused unread."""
+"""Encoded size above which an image is refused unread."""
 
 MAX_IMAGE_PIXELS = 64 * 2**20
-"""Decoded size above which a picture is refused: a few kilobytes can unpack to gigabytes."""
+"""Decoded size above which an image is refused: a few kilobytes can unpack to gigabytes."""
 
 MAX_SAMPLE_PIXELS = 4 * MAX_IMAGE_PIXELS
-"""Decoded size of all pictures of a sample together."""
+"""Decoded size of all images of a sample together."""
 
 MAX_ASPECT_RATIO = 100
-"""Longer over shorter side above which a picture is refused. Processors scale the shorter side, often to 336:
+"""Longer over shorter side above which an image is refused. Processors scale the shorter side, often to 336:
 a strip of 1x60000 px would become one of 336x20 million."""
 
 FORMATS = (
     "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP",
 )  # fmt: skip
 """That are read, where Pillow can. Others are containers, or start programs (EPS)."""
+
+_OPENED = "an image"
+"""What a picture is called that was opened by somebody else."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,14 +49,14 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by EXIF's Orientation."""
+"""What makes an image upright, by EXIF's Orientation."""
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 """Tags of TIFF 6.0."""
 
 
 def open_rgb(source: Path | bytes) -> Image.Image:
-    """Decode a file or its bytes to an RGB picture, upright as its EXIF orientation says; of several the first.
+    """Decode a file or its bytes to an RGB image, upright as its EXIF orientation says; of several the first.
 
     Metadata that cannot be read are left out, and with them the orientation.
 
@@ -76,24 +79,20 @@ def open_rgb(source: Path | bytes) -> Image.Image:
         return _decode(image, name)
 
 
-def as_rgb(image: Image.Image, name: str = "a picture") -> Image.Image:
-    """Return a picture that Pillow has opened as `open_rgb` would.
-
-    Args:
-        image: decoded already, or not.
-        name: for messages.
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Return an image that Pillow has opened, decoded or not, as `open_rgb` would.
 
     Raises:
         InputError: as `open_rgb`.
     """
-    with _reported(name):
-        return _decode(image, name)
+    with _reported(_OPENED):
+        return _decode(image, _OPENED)
 
 
 def with_clear_axes(image: Image.Image) -> Image.Image:
-    """Enlarge a picture of up to four pixels in height, by repeating pixels.
+    """Enlarge an image of up to four pixels in height, by repeating pixels.
 
-    Image processors tell height from channels by size, and take a picture one, three or four pixels high for one with
+    Image processors tell height from channels by size, and take an image one, three or four pixels high for one with
     its channels first.
     """
     while image.height <= 4:
@@ -115,14 +114,14 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
 
 @contextmanager
 def _reported(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a picture into an `InputError` that names it, and keep Pillow's warnings out."""
+    """Turn whatever goes wrong with an image into an `InputError` that names it, and keep Pillow's warnings out."""
     try:
         with warnings.catch_warnings():
-            # Our own limit is below; Pillow's warning about large pictures and odd metadata adds nothing.
+            # Our own limit is below; Pillow's warning about large images and odd metadata adds nothing.
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError:
-        raise InputError(f"{name} is not a picture in a format that is read: {', '.join(_formats())}") from None
+        raise InputError(f"{name} is not an image in a format that is read: {', '.join(_formats())}") from None
     except InputError as error:
         raise error if name in str(error) else InputError(f"{name} cannot be shown: {error}") from None
     except Exception as error:  # Pillow's decoders answer damage with whatever it happens to cause
@@ -154,7 +153,7 @@ def _read_limited(path: Path) -> bytes:
     except OSError as error:
         raise InputError(f"image file {path} cannot be read: {error.strerror or error}") from error
     except UnicodeError:  # a surrogate that stands for no byte
-        raise InputError(f"image file {str(path)!r} cannot be read: its name is no text") from None
+        raise InputError(f"image file {str(path)!r} cannot be read: its name is not text") from None
 
 
 def _kind(mode: int) -> str:
@@ -163,7 +162,7 @@ def _kind(mode: int) -> str:
 
 
 def _too_many_bytes(name: str) -> InputError:
-    return InputError(f"{name} is over the limit of {MAX_IMAGE_BYTES} bytes for one encoded picture")
+    return InputError(f"{name} is over the limit of {MAX_IMAGE_BYTES} bytes for one encoded image")
 
 
 def _check_pixels(image: Image.Image, name: str) -> None:
@@ -176,6 +175,6 @@ def _check_pixels(image: Image.Image, name: str) -> None:
         raise InputError(f"{name} is {width}x{height}: sides may differ by a factor of {MAX_ASPECT_RATIO} at most")
     tags = getattr(image, "tag_v2", {})
     tile = (tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0))
-    # A tile is unpacked whole, whatever part of it lies in the picture.
+    # A tile is unpacked whole, whatever part of it lies in the image.
     if tile[0] * tile[1] > MAX_IMAGE_PIXELS:
         raise InputError(f"{name} has tiles of {tile[0]}x{tile[1]}: over the limit of {MAX_IMAGE_PIXELS} pixels")

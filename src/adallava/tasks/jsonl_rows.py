@@ -21,7 +21,7 @@ class _Place:
 
 
 class JsonlRows:
-    """One JSON object a line; blank lines are none. Only the lines' places are kept: inline pictures stay on disk."""
+    """One JSON object a line; blank lines are none. Only the lines' places are kept: inline images stay on disk."""
 
     def __init__(self, path: Path) -> None:
         """Read the rows for their columns: what only a later row has is a column, too.

@@ -29,7 +29,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "id": ("id",),
     "kind": ("kind",),
 }
-"""What a column can be for, and the names that are recognised without being told, the first match first."""
+"""What a column can be for, and the names that are recognized by themselves, the first match first."""
 
 _REQUIRED = ("image", "question", "answer")
 
@@ -49,7 +49,7 @@ def local_task(
     Args:
         path: image paths in it are relative to its folder.
         limit: of rows; None reads all.
-        columns: which column is `image`, `question`, `answer`, `id`, `kind`; others are recognised by name.
+        columns: which column is `image`, `question`, `answer`, `id`, `kind`; others are recognized by name.
             Without an id column, ids are `row-0`, `row-1`, ...
         metric: a name of `METRICS`, to score responses by; None where nothing will be scored.
         sample: which rows: the first, or a random sample, see `sampling.random_order`.
@@ -99,7 +99,7 @@ def _told_columns(present: Sequence[str]) -> str:
 
 
 class _SampleReader:
-    """Turns rows into samples; what a row lacks is told with file, row and column."""
+    """Turns rows into samples; what a row lacks is reported with file, row and column."""
 
     def __init__(self, rows: Rows, columns: Mapping[str, str], pictures: PictureFolder, metric: str | None) -> None:
         self._metric = metric
@@ -151,7 +151,7 @@ class _SampleReader:
         )
 
     def _checked(self, picture: str | None) -> str | None:
-        """Return a picture's name, the same for the same file."""
+        """Return an image's name, the same for the same file."""
         if picture is None or self._pictures.is_inline(picture):
             return picture
         self._pictures.check(picture, self._real_path)

@@ -1,4 +1,4 @@
-"""When two answers are the same text: one normalising, on Unicode's own terms (UAX 15, UAX 44)."""
+"""When two answers are the same text: one normalizing, on Unicode's own terms (UAX 15, UAX 44)."""
 
 import re
 import string
@@ -16,7 +16,7 @@ _FOLDED = {
     "−": "-",
 }
 """What typography sets for ASCII's marks, and twins of one mark: acute accents are typed for apostrophes, and encodings
-of Japanese disagree whether their wave is U+301C or U+FF5E, which is ~. Dashes are told by their category."""
+of Japanese disagree whether their wave is U+301C or U+FF5E, which is ~. Dashes are known by their category."""
 
 _SPACED_ACUTE = re.compile(r"\s\u0301")
 """What compatibility forms make of the acute accent that is in `_FOLDED`."""

@@ -31,7 +31,7 @@ _CONVERTING_ERRORS = (pyarrow.ArrowException, ValueError, OverflowError)
 
 
 class ParquetRows:
-    """A parquet file. Pictures are read forwards in small batches: a row group may be larger than memory."""
+    """A parquet file. Images are read forwards in small batches: a row group may be larger than memory."""
 
     def __init__(self, path: Path) -> None:
         """Read the schema; raise `InputError` if the file is not parquet."""
@@ -120,7 +120,7 @@ class ParquetRows:
         return batch.column(places[0])
 
     def _may_name_files(self, image: str) -> bool:
-        """Return False for pictures that are all bytes, which are read only when they are needed."""
+        """Return False for images that are all bytes, which are read only when they are needed."""
         kind, leaf = self._file.schema_arrow.field(image).type, image
         if any(is_list(kind) for is_list in _LISTS):
             kind, leaf = kind.value_type, f"{image}.list.{kind.value_field.name}"
@@ -257,7 +257,7 @@ def _class_name(label: Any, names: Any) -> Any:
         return label
     label = _class_number(label)
     if isinstance(label, str):
-        return Unreadable(f"holds {label[:80]!r}, which is none of the {len(names)} classes that the file names")
+        return Unreadable(f"holds {label[:80]!r}, which is not one of the {len(names)} classes that the file names")
     if not isinstance(label, int):
         return label
     if label == -1:  # what `datasets` writes where there is no label

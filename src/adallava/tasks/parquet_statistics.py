@@ -18,7 +18,7 @@ sys.exit(0 if said and not any(lacks) else 1)
 
 
 def has_all(path: Path, leaf: str) -> bool:
-    """Return whether a file says of a leaf column that no value of it is missing; False where it cannot be told.
+    """Return whether a file says of a leaf column that no value of it is missing; False where it is not known.
 
     Args:
         path: of a parquet file.

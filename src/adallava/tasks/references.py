@@ -24,11 +24,11 @@ _MAX_PATH_CHARACTERS = 4096
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """Where the pictures are that a data file names by path.
+    """Where the images are that a data file names by path.
 
     Attributes:
         file: the data file; paths are relative to its folder, or to that of the file it is a link to.
-        allow_outside: whether they may lead out of it: a report shows the pictures, and a data file may be anyone's.
+        allow_outside: whether they may lead out of it: a report shows the images, and a data file may be anyone's.
     """
 
     file: Path
@@ -43,7 +43,7 @@ class PictureFolder:
         if not isinstance(value, list):
             return [self.source(value)]
         if not value:
-            raise InputError("the image column holds an empty list: a question needs a picture")
+            raise InputError("the image column holds an empty list: a question needs an image")
         read = []
         for number, item in enumerate(value, 1):
             with of_several(number, len(value)):
@@ -98,7 +98,7 @@ class PictureFolder:
             )
 
     def is_inline(self, text: str) -> bool:
-        """Return whether a text is a picture rather than the path of one."""
+        """Return whether a text is an image rather than the path of one."""
         if not text or self._exists(text):
             return False
         if text[:5].lower() == "data:":
@@ -110,7 +110,7 @@ class PictureFolder:
             if "\0" in text:
                 raise InputError(f"the image path {text[:80]!r} holds a NUL byte, which no file's name has")
             if "://" in text[:16]:
-                raise InputError(f"image {text[:80]!r} is a URL: pictures are read from disk only")
+                raise InputError(f"image {text[:80]!r} is a URL: images are read from disk only")
             if len(text) > _MAX_PATH_CHARACTERS:
                 raise InputError(f"the image column holds text of {len(text)} characters: no path, and not base64")
         self.check(text)
@@ -141,17 +141,17 @@ class PictureFolder:
 
 @contextmanager
 def of_several(number: int, count: int) -> Iterator[None]:
-    """Put before what is said of a picture which of several it is, counted from 1."""
+    """Put before what is said of an image which of several it is, counted from 1."""
     try:
         yield
     except InputError as error:
         if count == 1:
             raise
-        raise InputError(f"picture {number} of {count}: {error}") from None
+        raise InputError(f"image {number} of {count}: {error}") from None
 
 
 def named_paths(value: Any) -> tuple[str | None, ...]:
-    """Return of each picture of a value the text that may be its path; None for one that is bytes, or too long."""
+    """Return of each image of a value the text that may be its path; None for one that is bytes, or too long."""
     return tuple(map(_named_path, value)) if isinstance(value, list) else (_named_path(value),)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a local file, read a few at a time: the texts once, the picture of one row when it is needed."""
+"""Rows of a local file, read a few at a time: the texts once, the image of one row when it is needed."""
 
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path

@@ -17,7 +17,7 @@ Metric = Callable[[str, Sequence[str]], float]
 def exact_match(response: str, answers: Sequence[str]) -> float:
     """Return 1.0 if `response` equals any of `answers` after `normalise_answer`, else 0.0.
 
-    A response with nothing left after normalising is never right, even where an answer is punctuation alone: a local
+    A response with nothing left after normalizing is never right, even where an answer is punctuation alone: a local
     file is refused where a sample has no other answer.
     """
     given = normalise_answer(response)
@@ -33,7 +33,7 @@ METRICS: Mapping[str, Metric] = {
 people."""
 
 METRIC_VERSIONS: Mapping[str, int] = {EXACT_MATCH: 2}
-"""Of metrics that gave other scores once; 1 for every other metric. A run never mixes two. `exact-match` 1 normalised
+"""Of metrics that gave other scores once; 1 for every other metric. A run never mixes two. `exact-match` 1 normalized
 ASCII alone."""
 
 

@@ -1,4 +1,4 @@
-"""What a task is: questions about pictures, with the answers that count as right."""
+"""What a task is: questions about images, with the answers that count as right."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from .scoring import EXACT_MATCH, METRIC_VERSIONS, load_metric
 
 @dataclass(frozen=True)
 class TaskSample:
-    """One question about a picture, or several.
+    """One question about an image, or several.
 
     Attributes:
         id: unique within the task, and the same on every machine.
         question: as asked, without a prompt template.
         answers: every answer that counts as right; at least one.
         kind: question type, where the task has one.
-        load_images: decodes the pictures again on every call, as RGB, at least one, in the order that the question has
+        load_images: decodes the images again on every call, as RGB, at least one, in the order that the question has
             them; raises `InputError` if it cannot.
         pictures: what the data name them by, equal for equal references; None where that is not known without reading.
     """
@@ -48,7 +48,7 @@ class Task:
         name: a bundled task's name, or the file's path as given.
         samples: already limited to what was asked for.
         split: of a bundled task; None for a local file, which has none.
-        sha256: of a local file's bytes (pictures it names by path excluded), of another harness's task of what decides
+        sha256: of a local file's bytes (images it names by path excluded), of another harness's task of what decides
             prompts and scores; None for a bundled task.
         columns: which column of a local file is what; empty for a bundled task.
         metric: name of what `score` computes.
@@ -71,7 +71,7 @@ class Task:
 
     @property
     def num_pictures(self) -> int | None:
-        """How many pictures the samples name; None where they are not all named. Two names may be of equal pictures."""
+        """How many images the samples name; None where they are not all named. Two names may be of equal images."""
         if any(sample.pictures is None for sample in self.samples):
             return None
         return len({name for sample in self.samples for name in sample.pictures or ()})
@@ -94,10 +94,11 @@ class Task:
 
 
 def pictures_of(task: Task) -> Callable[[str], Sequence[Image.Image]]:
-    """Return how to find a sample's pictures by id: none of a sample that is not in the task, or cannot be read."""
+    """Return how to find a sample's images by id: none of a sample that is not in the task, or cannot be read."""
     loaders = {sample.id: sample.load_images for sample in task.samples}
 
     def pictures_of_sample(sample_id: str) -> Sequence[Image.Image]:
+        """Return a sample's pictures; none where they cannot be read."""
         try:
             return loaders[sample_id]() if sample_id in loaders else ()
         except AdallavaError:  # its sample failed for the same reason, which the report says

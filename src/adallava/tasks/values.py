@@ -18,9 +18,9 @@ BOOLEAN_WORDS = {True: ("yes", "true"), False: ("no", "false")}
 """A boolean has no wording of its own: to a question the answer is yes or no, to a statement true or false."""
 
 _MOST_PLACES = 400
-"""Of a decimal number, before and behind the point: what no float exceeds by much."""
+"""Of a decimal number, before and after the point: what no float exceeds by much."""
 
-_LONE_SURROGATES = "holds text with half a surrogate pair, which is no character: write the whole one"
+_LONE_SURROGATES = "holds text with half a surrogate pair, which is not a character: write the whole one"
 
 
 @dataclass(frozen=True)

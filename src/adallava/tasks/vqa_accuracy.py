@@ -3,7 +3,7 @@
 An answer is right to the degree that people gave it: leave one person out, count how many of the others said the
 same, take min(1, count / 3), and average over the person left out (VQA, arXiv 1505.00468, section 3.2;
 `vqaEval.py` of GT-Vision-Lab/VQA, commit a013f00). Among ten people that is 0, 0.3, 0.6, 0.9 for 0 to 3 and 1 from
-4 on. The variants differ in what is normalised beforehand, see `official_vqa_accuracy` and `lmms_vqa_accuracy`.
+4 on. The variants differ in what is normalized beforehand, see `official_vqa_accuracy` and `lmms_vqa_accuracy`.
 """
 
 import re
@@ -30,7 +30,7 @@ _LMMS_COMMA = re.compile(r"\d,+\d")
 def official_vqa_accuracy(response: str, answers: Sequence[str]) -> float:
     """Return the accuracy of the official script, in [0, 1].
 
-    Both sides are normalised only where the people did not all agree to the letter; where they did, the response
+    Both sides are normalized only where the people did not all agree to the letter; where they did, the response
     must equal their answer as it is written, apart from white space at the ends.
 
     Args:
@@ -46,7 +46,7 @@ def official_vqa_accuracy(response: str, answers: Sequence[str]) -> float:
 def lmms_vqa_accuracy(response: str, answers: Sequence[str]) -> float:
     """Return the accuracy that lmms-eval 0.7.3 calls `exact_match` in its VQAv2 tasks, in [0, 1].
 
-    Both sides are always normalised. Punctuation around a run of commas between digits (`1,,2`) goes without leaving
+    Both sides are always normalized. Punctuation around a run of commas between digits (`1,,2`) goes without leaving
     a space, as the official script has it for a single comma only.
 
     Args:

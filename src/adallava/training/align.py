@@ -1,11 +1,11 @@
 """Stage `align`: every patch learns to name what it shows, in the LLM's own word embeddings.
 
 The projected feature of a patch is compared with the input embeddings of the words of each attribute (a patch of
-a red circle with "red" among the colours, "circle" among the shapes, and so on). After it, words of a question
+a red circle with "red" among the colors, "circle" among the shapes, and so on). After it, words of a question
 and the patches they speak of already lie close together, and since the LLM's output matrix starts as
 its embeddings (`match_scales`), naming what a patch shows is a copy. It needs no LLM pass at all.
 
-The class token learns to name everything that is in the picture, as CLIP's learns to match a caption: without a task of
+The class token learns to name everything that is in the image, as CLIP's learns to match a caption: without a task of
 its own its attention would mean nothing, and methods that select by it would be judged on noise.
 """
 
@@ -37,7 +37,7 @@ WORD_GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 class AlignmentLoss(nn.Module):
-    """Cross-entropy of each labelled patch against the words of each attribute.
+    """Cross-entropy of each labeled patch against the words of each attribute.
 
     A digit's place in its number and "background" have no word: they get free vectors, which are thrown away.
     """
@@ -73,7 +73,7 @@ class AlignmentLoss(nn.Module):
             projected: [B, N, D] vision tokens as the LLM reads them.
             summary: [B, D] the class token's output, projected likewise; None of a tower without one.
             embedding: [V, D] the LLM's input embeddings.
-            labels: int64 [B, N] per attribute, -1 = not labelled.
+            labels: int64 [B, N] per attribute, -1 = not labeled.
         """
         # What the LLM's first RMSNorm does to a token, without its weights.
         features = F.rms_norm(projected, projected.shape[-1:])
@@ -100,7 +100,7 @@ class AlignmentLoss(nn.Module):
 
 
 class AlignObjective(nn.Module):
-    """What the Trainer sees in stage `align`: pictures in, one loss out."""
+    """What the Trainer sees in stage `align`: images in, one loss out."""
 
     def __init__(self, family: AlignsPatches, alignment: AlignmentLoss) -> None:
         """Hold the base model and the loss."""

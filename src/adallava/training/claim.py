@@ -145,7 +145,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _files(recipe: Recipe, base: Path) -> list[str]:
-    """Return the names of the base's files beside its weights that decide, or go along with, what is made."""
+    """Return the names of the base's files besides its weights that decide, or go along with, what is made."""
     files = [path for path in base.iterdir() if path.suffix in _DECIDING_SUFFIXES and path.name not in _NOT_DECIDING]
     if recipe.goes_on or recipe.stage not in ("question", "budget-token"):
         files += (base / "adapters").rglob("adapter_*")

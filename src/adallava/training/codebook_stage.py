@@ -31,12 +31,12 @@ def write_codebook(
     own: Path,
     output: Path,
 ) -> Path:
-    """Write `output/plans.json` and `output/adapter`: the scheduler's own, with the plans beside its weights.
+    """Write `output/plans.json` and `output/adapter`: the scheduler's own, with the plans next to its weights.
 
     Args:
         recipe: of stage `codebook`.
         objective: holds the scheduler, and reads questions by it.
-        examples: one question a picture.
+        examples: one question an image.
         collate: makes their batches.
         own: folder of the scheduler's adapter.
         output: of the stage.

@@ -23,15 +23,15 @@ Questions = Callable[[Sequence[Example], Beside | None], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Collator:
-    """Builds the pictures' part of a step's batch: a dictionary, as `transformers.Trainer` wants it.
+    """Builds the images' part of a step's batch: a dictionary, as `transformers.Trainer` wants it.
 
     Attributes:
         processor: the model's own.
         with_labels: True to add `labels`, `evidence` and `asked_patches` where the examples have them.
         questions: adds the questions under a key; None for stages that read none.
-        pixels_alone: True for a model that reads pictures of one size by their pixels alone: only the picture
-            settings are used then. Otherwise each picture goes through the processor in a prompt, and what that gives
-            beside the pixels is under the key `beside`.
+        pixels_alone: True for a model that reads images of one size by their pixels alone: only the image
+            settings are used then. Otherwise each image goes through the processor in a prompt, and what that gives
+            besides the pixels is under the key `beside`.
     """
 
     processor: Any
@@ -59,7 +59,7 @@ class Collator:
         return batch
 
     def _prompted(self, examples: Sequence[Example]) -> tuple[torch.Tensor, Beside]:
-        """Return what the processor makes of each picture with its first question."""
+        """Return what the processor makes of each image with its first question."""
         images = [Image.fromarray(example.image) for example in examples]
         made = make_inputs(
             self.processor, images, [build_prompt(self.processor, each.questions[0]) for each in examples]
@@ -71,7 +71,7 @@ class Collator:
         cut = getattr(settings, "crop_size", None) or {}
         side = (cut.get("height"), cut.get("width"))
         if all(image.shape[:2] == side for image in images):
-            # What the processor computes for a picture of the right size, many times faster.
+            # What the processor computes for an image of the right size, many times faster.
             return pixel_values(images, settings.image_mean, settings.image_std)
         processed = settings([Image.fromarray(image) for image in images], return_tensors="pt")
         pixels: torch.Tensor = processed["pixel_values"]
@@ -79,10 +79,11 @@ class Collator:
 
 
 def packed_questions(processor: Any) -> Questions:
-    """Return a function that packs each picture's questions into one row (`packed`) and finds their nouns."""
+    """Return a function that packs each image's questions into one row (`packed`) and finds their nouns."""
     tokenize = QuestionTokenizer(processor)
 
     def collate(examples: Sequence[Example], beside: Beside | None = None) -> dict[str, Any]:
+        """Return the questions packed into rows, and where their reference patches are."""
         rows = _tokenized(tokenize, examples)
         batch: dict[str, Any] = {"packed": pack(rows, processor.tokenizer.pad_token_id)}
         found = _reference_places(tokenize, examples, rows)
@@ -97,7 +98,7 @@ def packed_questions(processor: Any) -> Questions:
 def _reference_places(
     tokenize: QuestionTokenizer, examples: Sequence[Example], rows: Tokenized
 ) -> list[tuple[tuple[int, int], Any]]:
-    """Return, for each taught noun, (picture, column of the packed text) and the patches that show it."""
+    """Return, for each taught noun, (image, column of the packed text) and the patches that show it."""
     found = []
     for picture, (example, questions) in enumerate(zip(examples, rows, strict=True)):
         start = 0
@@ -114,6 +115,7 @@ def separate_prompts(processor: Any, num_vision_tokens: int, image_token_id: int
     pad_token_id = processor.tokenizer.pad_token_id or 0
 
     def collate(examples: Sequence[Example], beside: Beside | None = None) -> dict[str, Any]:
+        """Return a prompt for each example, after what stands beside it if anything does."""
         rows = _tokenized(tokenize, examples)
         if beside is None:
             return {"prompts": stack_prompts(rows, num_vision_tokens, image_token_id, pad_token_id)}
@@ -129,7 +131,7 @@ def both_ways(packed: Questions, prompts: Questions) -> Questions:
 
 
 def _head(input_ids: list[int], questions: Sequence[TokenizedQuestion]) -> list[int]:
-    """Return what stands before the question in a picture's prompt, which its first question ends.
+    """Return what stands before the question in an image's prompt, which its first question ends.
 
     Raises:
         InputError: if another question cannot take its place.
@@ -138,7 +140,7 @@ def _head(input_ids: list[int], questions: Sequence[TokenizedQuestion]) -> list[
     if first and input_ids[-len(first) :] == first:
         return input_ids[: -len(first)]
     raise InputError(
-        "this model's processor joins the text after a picture with what it puts around it, so that no other question "
+        "this model's processor joins the text after an image with what it puts around it, so that no other question "
         "can take its place"
     )
 

@@ -1,4 +1,4 @@
-"""Training examples: one picture with its questions; the bundled scenes, made as they are asked for."""
+"""Training examples: one image with its questions; the bundled scenes, made as they are asked for."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,13 +39,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Example:
-    """One picture with its questions.
+    """One image with its questions.
 
     Attributes:
         image: uint8 [H, W, 3].
         questions: texts.
         answers: one answer per question.
-        labels: int64 [N] per name in `LABELS`, -1 = none; empty for data without labelled patches.
+        labels: int64 [N] per name in `LABELS`, -1 = none; empty for data without labeled patches.
         evidence: bool [N], patches that show any object or digit; None where nobody knows.
         asked_patches: bool [Q, N], patches that show what each question is about; None where nobody knows.
         references: for each question, those of its nouns whose objects are taught apart; or nothing at all.
@@ -99,18 +99,18 @@ def _references(scene: Scene, question: Question) -> tuple[Reference, ...]:
 
 
 class SceneExamples(Dataset[Example]):
-    """Training pictures `first` to `first + count - 1`, each with questions of the given kinds in turn."""
+    """Training images `first` to `first + count - 1`, each with questions of the given kinds in turn."""
 
     def __init__(self, first: int, count: int, questions_per_image: int, kinds: Sequence[str] = KINDS) -> None:
-        """Make nothing yet: a picture is drawn when it is asked for."""
+        """Make nothing yet: an image is drawn when it is asked for."""
         self.first, self.count, self.questions_per_image, self.kinds = first, count, questions_per_image, tuple(kinds)
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
+        """Return the number of images."""
         return self.count
 
     def __getitem__(self, index: int) -> Example:
-        """Draw one picture and ask its questions."""
+        """Draw one image and ask its questions."""
         scene = make_scene("train", self.first + index)
         kinds = [self.kinds[(index + i) % len(self.kinds)] for i in range(self.questions_per_image)]
         questions = make_questions(scene, kinds)
@@ -127,7 +127,7 @@ class SceneExamples(Dataset[Example]):
 
 
 def pixel_values(images: Sequence[NDArray[np.uint8]], mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Return float32 [B, 3, H, W] from pictures that already have the tower's size: rescaled and normalised."""
+    """Return float32 [B, 3, H, W] from images that already have the tower's size: rescaled and normalized."""
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     shape = (1, 3, 1, 1)
     return (stacked / 255.0 - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)

@@ -179,7 +179,7 @@ def fit(objective: nn.Module, recipe: Recipe, data: Dataset[Example], collate: A
 
     Raises:
         TrainingError: if the loss or a weight is no longer finite.
-        InputError: if a picture can no longer be read.
+        InputError: if an image can no longer be read.
     """
     assert recipe.optimisation is not None
     device = next(objective.parameters()).device

@@ -116,7 +116,7 @@ class PlanSearch:
         family: the model.
         units: layers after the prefix.
         lengths: numbers of units that plans are looked for.
-        examples: training scenes or the user's own data, one question a picture.
+        examples: training scenes or the user's own data, one question an image.
         keep: which vision tokens are left.
         collate: makes their batches.
     """
@@ -144,7 +144,7 @@ def open_search(
         family: the model.
         processor: its processor.
         scorer: the model's own, for `keep.question`.
-        examples: one question a picture.
+        examples: one question an image.
 
     Raises:
         InputError: for fewer than two questions, a mix that needs a scorer where there is none, or a lowest latency
@@ -158,7 +158,7 @@ def open_search(
             "to choose: use a shorter prefix or a lower latency"
         )
     if len(examples) < 2:
-        raise InputError(f"a search needs at least 2 questions with pictures that can be read, not {len(examples)}")
+        raise InputError(f"a search needs at least 2 questions with images that can be read, not {len(examples)}")
     tokenized = separate_prompts(processor, family.shape.num_vision_tokens, family.image_token_id)
     collate = Collator(processor, with_labels=True, questions=tokenized)
     keep = KeptPrompts(family, recipe.keep, scorer)
@@ -199,7 +199,7 @@ def find_plans(search: PlanSearch, output: Path) -> FixedScheduler:
 
 @torch.no_grad()
 def _questions(search: PlanSearch) -> Iterator[_Entered]:
-    """Yield the questions in batches, one a picture, each batch with a way and a K of its own."""
+    """Yield the questions in batches, one an image, each batch with a way and a K of its own."""
     family, examples, batch_size = search.family, search.examples, search.recipe.search.batch_size
     for first in range(0, len(examples), batch_size):
         chosen = range(first, min(first + batch_size, len(examples)))

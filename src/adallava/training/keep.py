@@ -32,7 +32,7 @@ def draw_keep(mix: KeepMix, num_vision_tokens: int) -> Keep:
 
 
 def select_tokens(keep: Keep, features: Tensor, grid: tuple[int, int], evidence: Tensor | None) -> Selection:
-    """Choose `keep.keep_count` tokens of every picture, blind to the question.
+    """Choose `keep.keep_count` tokens of every image, blind to the question.
 
     Args:
         keep: way and K.
@@ -47,7 +47,7 @@ def select_tokens(keep: Keep, features: Tensor, grid: tuple[int, int], evidence:
     counts = (keep.keep_count,) * images
     if keep.way == "evidence":
         if evidence is None:
-            raise InputError("keep.evidence needs data with labelled patches (the bundled scenes): set it to 0")
+            raise InputError("keep.evidence needs data with labeled patches (the bundled scenes): set it to 0")
         scores = torch.rand(images, num_tokens, device=features.device) + evidence
         return Selection(top_k_in_order(scores, counts), counts)
     method = "uniform" if keep.way == "full" else keep.way

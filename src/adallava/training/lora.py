@@ -1,4 +1,4 @@
-"""Low-rank weights beside a frozen LLM (LoRA, arXiv 2106.09685), by `peft`: an optional dependency."""
+"""Low-rank weights next to a frozen LLM (LoRA, arXiv 2106.09685), by `peft`: an optional dependency."""
 
 import re
 from pathlib import Path
@@ -27,7 +27,7 @@ def check_peft() -> None:
 
 
 def add_lora(family: Family, lora: Lora, seed: int) -> Any:
-    """Put low-rank weights beside projections of the LLM, in place; return the `PeftModel` around the same base.
+    """Put low-rank weights next to projections of the LLM, in place; return the `PeftModel` around the same base.
 
     The tower has projections of the same names: only those inside the language model are meant.
 

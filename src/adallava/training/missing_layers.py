@@ -28,6 +28,7 @@ def without_layers(family: Family, missing: Collection[int]) -> Any:
     """Return a view of the family's model that passes over some layers."""
 
     def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+        """Run a layer, unless it is missing."""
         return hidden if index in missing else layer(hidden, inputs)
 
     return decoder_of(family).view(around)

@@ -29,14 +29,14 @@ from adallava.training.scheduler import SchedulerObjective, SchedulerWithBaseObj
 from adallava.training.straight_through import StraightThroughObjective
 
 _NOTHING_TO_GO_ON_FROM = (
-    "this recipe goes on from adapters/{name}, which the model's folder does not have: train it first"
+    "this recipe continues from adapters/{name}, which the model's folder does not have: train it first"
 )
 
 Built = tuple[nn.Module, Collator]
 
 
 def _train_only(base: nn.Module, prefixes: tuple[str, ...]) -> None:
-    """Let these parts of the base learn, by prefix of the parameter's name, and low-rank weights beside it.
+    """Let these parts of the base learn, by prefix of the parameter's name, and low-rank weights next to it.
 
     Raises:
         InputError: for a prefix that no parameter has.
@@ -156,7 +156,7 @@ def _first_scheduler(recipe: Recipe, family: Family) -> LatencyTokenScheduler:
         scheduler, held = loaded.scheduler, loaded.config.scheduler_config
         if any(held.get(option) != value for option, value in recipe.scheduler_options.items()):
             raise InputError(
-                f"the recipe goes on from a scheduler with {held}, and asks for {recipe.scheduler_options}: "
+                f"the recipe continues from a scheduler with {held}, and asks for {recipe.scheduler_options}: "
                 "leave scheduler_options out, or start again (goes_on = false)"
             )
     assert isinstance(scheduler, LatencyTokenScheduler)

@@ -26,13 +26,13 @@ CheckText = Callable[[TaskSample], str | None]
 
 
 class OwnExamples(Dataset[Example]):
-    """A user's questions in the order in which a stage reads them, one a picture.
+    """A user's questions in the order in which a stage reads them, one an image.
 
     Attributes:
         num_rows: of the user's data.
         left_out: id of a sample that cannot be used -> why.
-        sha256: of questions, answers and decoded pictures, in the order of the data: how a file spells them, or what
-            the pictures are called, is no part of it. Pictures that the stage does not reach are not read.
+        sha256: of questions, answers and decoded images, in the order of the data: how a file spells them, or what
+            the images are called, is no part of it. Images that the stage does not reach are not read.
     """
 
     def __init__(self, samples: Sequence[TaskSample], left_out: Mapping[str, str], num_rows: int, sha256: str) -> None:
@@ -45,7 +45,7 @@ class OwnExamples(Dataset[Example]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Example:
-        """Decode one picture.
+        """Decode one image.
 
         Raises:
             InputError: if it cannot be read, though it could when the stage began.
@@ -55,8 +55,8 @@ class OwnExamples(Dataset[Example]):
             image = _decode(sample)
         except (InputError, OSError) as error:
             raise InputError(
-                f"the picture of sample {sample.id} could be read when training began, and now cannot ({error}): "
-                "put it back, and the same command goes on"
+                f"the image of sample {sample.id} could be read when training began, and now cannot ({error}): "
+                "put it back, and the same command continues"
             ) from error
         return Example(image, (sample.question,), (_answer(sample),), {}, None, None)
 
@@ -74,7 +74,7 @@ class TaskExamples:
         Raises:
             InputError: for a file that cannot be read or lacks a column.
         """
-        # A picture goes into no page here, so that it may lie anywhere.
+        # An image goes into no page here, so that it may lie anywhere.
         return cls(local_task(path, columns=columns, allow_outside=True).samples)
 
     def shuffled(self, num_examples: int, seed: int, check_text: CheckText) -> OwnExamples:
@@ -121,26 +121,27 @@ def text_check(family: Family, processor: Any) -> CheckText:
     most_tokens = getattr(family.model.config.get_text_config(), "max_position_embeddings", None)
 
     def check(sample: TaskSample) -> str | None:
+        """Return why a sample's text cannot be learned; None if it can."""
         question, answer = sample.question, _answer(sample)
         if processor.image_token in question:
-            return f"the question holds {processor.image_token}, which stands for the picture"
+            return f"the question holds {processor.image_token}, which stands for the image"
         try:
             f"{question}{answer}".encode()
         except UnicodeEncodeError as error:
-            return f"question or answer is no valid text ({error.reason})"
+            return f"question or answer is not valid text ({error.reason})"
         ids = tokenize(question, answer)
-        # Of a model that sees a picture at its own size, or in tiles, its size alone would say how many it has.
+        # Of a model that sees an image at its own size, or in tiles, its size alone would say how many it has.
         of_picture = family.shape.num_vision_tokens if family.one_grid else 1
         num_tokens = len(ids.prefix_ids) + of_picture + len(ids.suffix_ids) + len(ids.answer_ids)
         if most_tokens is not None and num_tokens > most_tokens:
-            return f"picture, question and answer are {num_tokens} tokens, and the model reads {most_tokens} at most"
+            return f"image, question and answer are {num_tokens} tokens, and the model reads {most_tokens} at most"
         return None
 
     return check
 
 
 class _Check:
-    """Tells which samples can be used, reading each picture once."""
+    """Tells which samples can be used, reading each image once."""
 
     def __init__(self, samples: Sequence[TaskSample], check_text: CheckText) -> None:
         self.samples, self._check_text = samples, check_text
@@ -148,7 +149,7 @@ class _Check:
         self._pictures: dict[int, str] = {}
 
     def read_ahead(self, indices: Sequence[int]) -> None:
-        """Decode pictures in the order of the file, in which a parquet's are cheap to read."""
+        """Decode images in the order of the file, in which a parquet's are cheap to read."""
         for index in sorted(indices):
             self._note(index, *self._read(index))
 
@@ -159,7 +160,7 @@ class _Check:
         return self.samples[index].id not in self.left_out
 
     def sha256(self) -> str:
-        """Return what identifies the samples: all texts, and the pictures read so far."""
+        """Return what identifies the samples: all texts, and the images read so far."""
         digest = hashlib.sha256()
         for index, sample in enumerate(self.samples):
             for text in (sample.question, _answer(sample), self._pictures.get(index, "not read")):
@@ -190,7 +191,7 @@ def _epochs(num_samples: int, seed: int) -> Iterator[list[int]]:
 def _decode(sample: TaskSample) -> NDArray[np.uint8]:
     images = sample.load_images()
     if len(images) != 1:
-        raise InputError(f"{len(images)} pictures: training takes one a question")
+        raise InputError(f"{len(images)} images: training takes one a question")
     return np.asarray(with_clear_axes(images[0]))
 
 

@@ -1,8 +1,8 @@
-"""Several questions about one picture in one sequence, so that the picture's tokens are computed once.
+"""Several questions about one image in one sequence, so that the image's tokens are computed once.
 
     prefix | kept vision tokens | question 1 answer 1 </s> | question 2 answer 2 </s> | padding
 
-Every question sees the prefix, the picture and itself, at the positions it would have alone. So the loss of a
+Every question sees the prefix, the image and itself, at the positions it would have alone. So the loss of a
 packed question is the loss of that question alone; a test says so.
 """
 
@@ -30,7 +30,7 @@ class TokenizedQuestion:
 
 @dataclass(frozen=True)
 class Packed:
-    """Questions of B pictures, packed. T is the longest row.
+    """Questions of B images, packed. T is the longest row.
 
     Attributes:
         prefix_ids: [B, P] ids before the image; every question of a batch has the same number of them.
@@ -54,7 +54,7 @@ class Packed:
 
 
 def pack(pictures: Sequence[Sequence[TokenizedQuestion]], pad_token_id: int) -> Packed:
-    """Pack the questions of each picture into one row.
+    """Pack the questions of each image into one row.
 
     Raises:
         ValueError: if prompts differ in how much text stands before the image.
@@ -106,12 +106,12 @@ def packed_mask(packed: Packed, num_kept: int) -> Tensor:
 
 
 def shared_positions(family: Family, packed: Packed, pictures: PictureInputs) -> Tensor:
-    """Return the positions of what all questions of a picture share, [R, B, P + N + 1], on the device.
+    """Return the positions of what all questions of an image share, [R, B, P + N + 1], on the device.
 
-    The last is that of the first token after the picture.
+    The last is that of the first token after the image.
 
     Args:
-        family: the model, which puts each picture's placeholders in one run.
+        family: the model, which puts each image's placeholders in one run.
         packed: the questions.
         pictures: of B prompts, all of as many tokens.
     """

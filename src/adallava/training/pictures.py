@@ -23,7 +23,7 @@ _QUESTION = "What is it?"
 
 @dataclass(frozen=True)
 class Beside:
-    """What a processor gave of a batch beside pixels; it stays on the host, where it is read to plan.
+    """What a processor gave of a batch besides pixels; it stays on the host, where it is read to plan.
 
     Attributes:
         given: by the processor's names, `input_ids` of one prompt a picture among them.
@@ -51,8 +51,8 @@ def one_grid_of(family: Family, pictures: PictureInputs) -> tuple[int, int]:
     if len(grids) != 1:
         told = ", ".join(f"{rows} x {columns}" for rows, columns in sorted(grids))
         raise InputError(
-            f"this stage packs questions after pictures of one size, and those of a step have {told} tokens: give "
-            "pictures of one size, or train a controller alone (stage 'question')"
+            f"this stage packs questions after images of one size, and those of a step have {told} tokens: give "
+            "images of one size, or train only a controller (stage 'question')"
         )
     return grids.pop()
 
@@ -63,7 +63,7 @@ class PictureForm:
 
     Attributes:
         in_one_run: N placeholders for one image, with nothing around them but the template's own words, and nothing
-            that enters the LLM beside them.
+            that enters the LLM with them.
         alone: besides, a model that reads pixels alone, all pictures of one size.
         num_images: that it is.
         num_tokens: N of them all.

@@ -63,6 +63,7 @@ def run_prefix(family: Family, units: Units, embeds: Tensor, batch: CompactBatch
     entered: list[Tensor] = []
 
     def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+        """Run the prefix, and keep what enters the next layer."""
         if index < units.prefix_layers:
             return layer(hidden, inputs)
         entered.append(hidden)
@@ -97,6 +98,7 @@ def run_behind(
     )
 
     def around(index: int, layer: RunLayer, hidden: Tensor, inputs: LayerInputs) -> Tensor:
+        """Run what comes after the prefix, by plan."""
         return hidden if index < units.prefix_layers else layers.around(index, layer, hidden, inputs)
 
     return _run(family, around, states[rows], batch.attention_mask[rows], batch.position_ids[rows])

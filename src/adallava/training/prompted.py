@@ -212,7 +212,7 @@ def _shown(family: Family, prompts: PromptBatch, grids: Sequence[tuple[int, int]
             own.append(image)
             image += 1
         if left:
-            raise InputError(f"picture {picture} of a step has {left} placeholders that its images do not fill")
+            raise InputError(f"image {picture} of a step has {left} more placeholders than vision tokens")
         of_picture[picture] = own
     return [image for picture in pictures for image in of_picture[picture]]
 

@@ -12,7 +12,7 @@ from adallava.training.packing import TokenizedQuestion
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """R prompts with their answers after them, padded on the right; prompt r belongs to picture `picture[r]`.
+    """R prompts with their answers after them, padded on the right; prompt r belongs to image `picture[r]`.
 
     Attributes:
         input_ids: [R, L] with N placeholders each.
@@ -49,10 +49,10 @@ def stack_prompts(
 def stack_behind(
     heads: Sequence[Sequence[int]], pictures: Sequence[Sequence[TokenizedQuestion]], pad_token_id: int
 ) -> PromptBatch:
-    """Make one row of each question of each picture, after what stands before them all.
+    """Make one row of each question of each image, after what stands before them all.
 
     Args:
-        heads: of each picture, the prompt's ids up to the text after the picture, its placeholders among them.
+        heads: of each image, the prompt's ids up to the text after the image, its placeholders among them.
         pictures: the questions of each.
         pad_token_id: for the ends of rows.
     """

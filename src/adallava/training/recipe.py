@@ -50,7 +50,7 @@ class BlankModel(_Part):
     """`model_type` of its LLM."""
     image_px: int = Field(default=224, gt=0, le=MAX_PICTURE_PX)
     patch_px: int = Field(default=14, gt=0, le=MAX_PICTURE_PX)
-    """Side of what one vision token shows."""
+    """Side of the square that one vision token shows."""
     vision_width: Width
     vision_layers: Layers
     vision_heads: Heads
@@ -82,7 +82,7 @@ class Optimisation(_Part):
     batch_size: AtOnce
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     selector_learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Of a selector or scheduler that learns together with the base; default: `learning_rate`."""
+    """Learning rate of a selector or scheduler that learns together with the base; default: `learning_rate`."""
     warmup_steps: int = Field(default=50, ge=0, le=MAX_COUNT)
     schedule: Literal["cosine", "linear", "constant", "constant_with_warmup", "inverse_sqrt", "polynomial"] = "cosine"
     weight_decay: float = Field(default=0.02, ge=0, allow_inf_nan=False)
@@ -96,7 +96,7 @@ class Lora(_Part):
     r: Width = 16
     """Rank."""
     alpha: float = Field(default=32, gt=0)
-    """What is added is multiplied by `alpha / r`."""
+    """The low-rank product is multiplied by `alpha / r`."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: tuple[str, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
@@ -108,10 +108,11 @@ class Search(_Part):
     """How plans are searched for in stages `fixed-plan` and `codebook`; of the latter, `questions` and `batch_size`."""
 
     questions: int = Field(default=300, ge=2, le=MAX_SCENES)
-    """One per image, so that they are independent; of a user's own data, a sample by `seed`."""
+    """Questions to score plans on, one per image, so that they are independent; from your own data, a sample by
+    `seed`."""
     batch_size: AtOnce = 20
     most_plans: int = Field(default=100, ge=0, le=MAX_COUNT)
-    """Up to so many plans in all, each is scored; beyond, a beam search leaves out one layer after the other."""
+    """Up to this many plans, all are scored; beyond that, a beam search leaves out one layer after the other."""
     beam_width: Count = 4
 
 
@@ -139,30 +140,30 @@ class Recipe(_Part):
             `scheduler` (which layers run, of a frozen base or of one that learns with it), `fixed-plan` (nothing: the
             best plan of each number of layers is searched for), `codebook` (nothing: the plans that a scheduler may be
             held to are taken from those it chooses).
-        optimisation: for every stage that learns.
+        optimisation: how to train, in every stage that learns.
         search: in stages `fixed-plan` and `codebook`.
-        lora: in stage `scheduler`, what learns with the scheduler instead of parts of the base itself.
+        lora: in stage `scheduler`, low-rank weights that learn with the scheduler instead of parts of the base.
         start_from: folder of the model to start from; a `[blank]` table makes one from nothing instead.
         trained: which parts of the base learn, by prefix of the parameter's name; empty for controllers, and in stage
             `scheduler` for a frozen base.
         first_scene: index of the first training image, so that stages see different ones.
-        ground_weight, ground_layer: of the grounding loss in stage `base`, and the LLM layer it teaches.
+        ground_weight, ground_layer: weight of the grounding loss in stage `base`, and the LLM layer that it teaches.
         questions_per_image: how many questions share one image's tokens.
-        evidence_weight: in stage `question`, of a term that rewards looking at labeled evidence first.
-        spread_weight: in stage `question`, of the scores' mean square, which keeps draws different.
+        evidence_weight: in stage `question`, weight of a term that rewards ranking labeled evidence first.
+        spread_weight: in stage `question`, weight of the scores' mean square, which keeps draws different.
         selection_keep_counts: in stage `joint`, K of the scorer's sets; `keep` is for the other steps.
         others_share: in stage `joint`, and in stage `scheduler` with a base that learns, share of steps in which the
             base learns as in stage `base`.
-        missing_layers_share: of the steps of stage `base`, also those within other stages, share with random layers
-            missing.
-        prefix_layers: that are never missing; in stage `fixed-plan`, the scheduler's; default: half of them, or the
-            scheduler's own prefix.
+        missing_layers_share: share of the steps of stage `base` (also within other stages) with random layers missing.
+        prefix_layers: first layers that are never missing; in stage `fixed-plan`, the scheduler's; default: half of the
+            layers, or the scheduler's own prefix.
         scheduler: in stage `scheduler`, which one learns; in stage `codebook`, whose plans.
         scheduler_options: its constructor's arguments.
         learn_by: in stage `scheduler`, `policy` (gradient) or `gumbel` (straight-through, the reference).
         lowest_latency: share of the LLM below which nothing is drawn or scored: no plan, and no set of missing layers.
-        policy_weight: in stage `scheduler` with a base that learns, of the scheduler's loss next to the base's.
-        goes_on: in stages `question` and `scheduler`, start from what the model's folder holds, and not from nothing.
+        policy_weight: in stage `scheduler` with a base that learns, weight of the scheduler's loss next to the base's.
+        goes_on: in stages `question` and `scheduler`, continue from the adapter in the model's folder instead of from
+            nothing.
         kinds: question types of the scenes that are asked, in turn.
     """
 
@@ -249,7 +250,7 @@ class Recipe(_Part):
 
     @property
     def base_learns(self) -> bool:
-        """True if the base, or low-rank weights beside it, learn."""
+        """True if the base, or low-rank weights next to it, learn."""
         return bool(self.trained) or self.lora is not None
 
     @property

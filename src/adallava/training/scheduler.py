@@ -154,7 +154,7 @@ class SchedulerWithBaseObjective(nn.Module):
             others: what the base learns in `others_share` of the steps.
             choice: the scheduler's.
             others_share: of the steps.
-            policy_weight: of the scheduler's loss beside the base's. AdamW makes the scheduler's own steps nearly
+            policy_weight: of the scheduler's loss next to the base's. AdamW makes the scheduler's own steps nearly
                 independent of it: it says how much the choice may shape the prefix layers that it reads.
         """
         super().__init__()

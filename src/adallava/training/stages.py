@@ -1,4 +1,4 @@
-"""One stage from a recipe: what it starts from, what learns, what it leaves behind."""
+"""One stage from a recipe: what it starts from, what learns, what it leaves."""
 
 import shutil
 import tempfile
@@ -89,7 +89,7 @@ def _check_call(recipe: Recipe, data: TaskExamples | None, device: torch.device 
         )
     if data is not None and recipe.needs_labels:
         raise InputError(
-            "this recipe learns from labelled patches, which only the bundled scenes have: leave --data out, or use a "
+            "this recipe learns from labeled patches, which only the bundled scenes have: leave --data out, or use a "
             "stage other than 'align' with keep.evidence, ground_weight and evidence_weight at 0"
         )
     if recipe.lora is not None:
@@ -133,6 +133,7 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
         raise InputError("nothing learns by this recipe: name parts of the base in trained")
 
     def run() -> Path:
+        """Train, write, and return the folder."""
         fit(objective.to(family.device), recipe, examples, collate, output)
         if recipe.stage == "align":
             typical = collate([examples[index] for index in range(_TYPICAL_PICTURES)])
@@ -146,7 +147,7 @@ def _prepare_training(recipe: Recipe, start: Start, examples: Examples, output: 
 
 
 def _check_counts(recipe: Recipe, start: Start, examples: Examples) -> None:
-    """Refuse a controller that would have nothing to choose; of a user's own pictures of any size, nothing is known.
+    """Refuse a controller that would have nothing to choose; of a user's own images of any size, nothing is known.
 
     Raises:
         InputError: naming the counts and N.
@@ -155,8 +156,8 @@ def _check_counts(recipe: Recipe, start: Start, examples: Examples) -> None:
     known = isinstance(examples, SceneExamples) or start.family.one_grid
     if known and min(recipe.keep.keep_counts) >= num_tokens:
         raise InputError(
-            f"keep.keep_counts = {list(recipe.keep.keep_counts)}: {start.name!r} has {num_tokens} vision tokens a "
-            "picture, so that nothing would be left to choose: give a smaller one"
+            f"keep.keep_counts = {list(recipe.keep.keep_counts)}: {start.name!r} has {num_tokens} vision tokens per "
+            "image, so that nothing would be left to choose: give a smaller one"
         )
 
 
@@ -212,7 +213,7 @@ def _save_model(objective: nn.Module, start: Start, folder: Path) -> Path:
 
 
 def carry_over_adapters(start: Path, folder: Path) -> None:
-    """Copy what else the start model had learned beside the new base, with the weights that it learned on named.
+    """Copy what else the start model had learned next to the new base, with the weights that it learned on named.
 
     Args:
         start: folder of the model that the base started from.

@@ -20,7 +20,7 @@ from adallava.training.recipe import Recipe, StageName
 BLANK_FOLDER = "blank"
 
 PACKED_STAGES: tuple[StageName, ...] = ("align", "base", "joint")
-"""In which the base learns, from questions packed after one picture."""
+"""In which the base learns, from questions packed after one image."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Start:
         found: folder that it was loaded from.
         folder: where its files are once the output is claimed.
         name: as the user calls it: a bundled name, a folder or a hub id.
-        form: how its processor shows pictures to it.
+        form: how its processor shows images to it.
     """
 
     family: Family
@@ -67,7 +67,7 @@ def load_start(
         scratch: folder in which a model may be made from nothing.
 
     Raises:
-        InputError: nothing to start from, two things to start from, or labelled patches for another grid.
+        InputError: nothing to start from, two things to start from, or labeled patches for another grid.
         CheckpointError: if the model is missing or damaged.
         UnsupportedModeError: for a model that the stage cannot train.
     """
@@ -79,7 +79,7 @@ def load_start(
     _check_form(recipe.stage, family, str(found), form)
     if recipe.needs_labels and (form.num_images, form.num_tokens) != (1, PATCH_COUNT):
         raise InputError(
-            f"this recipe learns from the {PATCH_COUNT} labelled patches of the bundled scenes, and {str(found)!r} has "
+            f"this recipe learns from the {PATCH_COUNT} labeled patches of the bundled scenes, and {str(found)!r} has "
             f"{form.num_tokens} vision tokens of each, in {form.num_images} image(s): set keep.evidence, ground_weight "
             "and evidence_weight to 0"
         )
@@ -88,7 +88,7 @@ def load_start(
 
 
 def _check_form(stage: StageName, family: Family, name: str, form: PictureForm) -> None:
-    """Refuse a stage that a family's pictures do not allow; a controller of stage `question` learns on every family.
+    """Refuse a stage that a family's images do not allow; a controller of stage `question` learns on every family.
 
     Raises:
         UnsupportedModeError: with the reason.
@@ -96,14 +96,14 @@ def _check_form(stage: StageName, family: Family, name: str, form: PictureForm) 
     told = f"{name!r} is of the family {family.name!r}, "
     if stage in PACKED_STAGES and not form.in_one_run:
         raise UnsupportedModeError(
-            f"{told}which reads more of a picture than one run of placeholders (tiles, text of its own around them, or "
+            f"{told}which reads more of an image than one run of placeholders (tiles, text of its own around them, or "
             f"rows that are added in its layers), and stage {stage!r} packs questions after that: only stage "
             "'question' trains a controller on it"
         )
     if stage not in ("question", *PACKED_STAGES) and not form.alone:
         raise UnsupportedModeError(
-            f"{told}which reads more of a picture than pixels of one size, and stage {stage!r} is for models that read "
-            "these alone: only stage 'question' trains a controller on it"
+            f"{told}which reads more of an image than pixels of one size, and stage {stage!r} is for models that read "
+            "only these: only stage 'question' trains a controller on it"
         )
 
 

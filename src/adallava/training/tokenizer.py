@@ -10,7 +10,7 @@ from adallava.tasks.scenes import KINDS, make_questions, make_scene
 END_TOKEN = "</s>"
 PAD_TOKEN = "<pad>"
 
-# No beginning-of-sequence token: the picture's tokens play that part. The line break ends the question.
+# No beginning-of-sequence token: the image's tokens play that part. The line break ends the question.
 _CHAT_TEMPLATE = (
     "{% for message in messages %}{% if message['role'] == 'user' %}"
     "{% for part in message['content'] if part['type'] == 'image' %}PICTURE{% endfor %}"
@@ -29,7 +29,7 @@ def scenes_corpus(num_scenes: int = 400) -> Iterable[str]:
 
 
 def chat_template(picture: str) -> str:
-    """Return the template of a prompt in which a picture is written like that."""
+    """Return the template of a prompt in which an image is written like that."""
     return _CHAT_TEMPLATE.replace("PICTURE", picture)
 
 
@@ -39,7 +39,7 @@ def learn_tokenizer(corpus: Iterable[str], vocab_size: int, special: Mapping[str
     Args:
         corpus: texts.
         vocab_size: of tokens in all.
-        special: tokens of pictures, by transformers' names.
+        special: tokens of images, by transformers' names.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

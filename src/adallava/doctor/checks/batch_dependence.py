@@ -1,7 +1,7 @@
-"""Failure 6: an answer that depends on its neighbours in the batch, or on its place among them.
+"""Failure 6: an answer that depends on its neighbors in the batch, or on its place among them.
 
 lmms-eval records no batches, so two runs of one cell are compared, such as at batch sizes 1 and 8. A run folder does:
-neighbouring rows with one clock reading were one batch.
+neighboring rows with one clock reading were one batch.
 """
 
 import math
@@ -75,7 +75,9 @@ def check_batch_dependence(file: AnswerFile) -> Observation:
     largest = max((len(rows) for cell in file.cells for rows in batches(cell)), default=1)
     if largest == 1:
         return not_visible("every batch held one sample: run with --batch-size above 1 to see it")
-    return passed(f"batches of up to {largest}: scores do not follow the place in the batch, selections are per sample")
+    return passed(
+        f"batches of up to {largest}: scores do not depend on the place in the batch, selections are per sample"
+    )
 
 
 def _runs_of_one_cell(file: AnswerFile) -> Iterator[tuple[AnswerCell, AnswerCell]]:
@@ -95,7 +97,7 @@ def _differing(first: AnswerCell, second: AnswerCell) -> tuple[list[str], list[s
     if len(ids) <= _OTHER_SHARE * len(shared):
         return [], []
     count = percent(len(ids), len(shared))
-    line = f"{first.label} and {second.label} were asked for the same, yet {count} answers differ"
+    line = f"{first.label} and {second.label} have the same settings, yet {count} answers differ"
     return [line], [f"{sample_id} in {second.label}" for sample_id in ids]
 
 
@@ -128,7 +130,7 @@ def _shared_selection(cell: AnswerCell) -> Iterator[tuple[str, list[str]]]:
             return
         equal_across += last is not None and last.kept_sets == rows[0].kept_sets
         chosen, first, last = chosen + 1, first or rows, rows[-1]
-    # Neighbours may show one picture; then their selections agree across the border of two batches as well.
+    # Neighbors may show one image; then their selections agree across the border of two batches as well.
     if chosen > 1 and equal_across < 0.5 * (chosen - 1):
         line = f"{cell.label}: in each of {chosen} batches all samples kept the same patches"
         yield line, [answer.sample_id for answer in first]

@@ -48,7 +48,7 @@ def check_budget_applied(file: AnswerFile) -> Observation:
     if evidence:
         return found("harness-bug", evidence, examples)
     shown = ", ".join(f"{c.label} {c.answered[0].tokens_at_end}" for c in file.cells[:6] if c.answered)
-    return passed(f"K kept is K asked in every answer, by the method asked for ({shown})")
+    return passed(f"every answer kept the K asked for, by the method asked for ({shown})")
 
 
 def _contradictions(cell: AnswerCell) -> Iterator[tuple[str, Sightings]]:
@@ -123,7 +123,7 @@ def _planned(answer: Answer) -> int | None:
 
 
 def _per_sample(cell: AnswerCell) -> bool:
-    """True if the cell's method chooses for each sample (by its picture, its question or its seed)."""
+    """True if the cell's method chooses for each sample (by its image, its question or its seed)."""
     return any(answer.chosen_per_sample for answer in cell.answered)
 
 
@@ -193,7 +193,7 @@ def _check_by_answers(file: AnswerFile) -> Observation:
             evidence.append("and so is input_tokens")
         return found("harness-bug" if certain else "cannot-tell", evidence)
     if not judged:
-        return not_visible("it takes files at two known budgets far apart, and lmms-eval does not record K")
+        return not_visible("it needs files at two known budgets far apart, and lmms-eval does not record K")
     return passed("answers, or the lengths of prompts, change with the budget")
 
 

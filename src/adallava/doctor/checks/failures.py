@@ -76,7 +76,7 @@ def check_devices(file: AnswerFile) -> Observation:
         return found("harness-bug", evidence, failed.seen.names + written.names)
     if file.form == "lmms-eval":
         return not_visible("lmms-eval does not record errors with its samples; see its log")
-    return passed("no recorded error speaks of devices")
+    return passed("no recorded error mentions devices")
 
 
 def check_failed_samples(file: AnswerFile) -> Observation:

@@ -10,7 +10,7 @@ from adallava.records.index_sets import num_common
 
 _MIN_COMMON = 0.9
 """Of the patches that a sample keeps, so many must stay whatever layers are left out. Not all: a method that reads the
-LLM's attention runs beside other rows, and of two patches alike rounding may let the other win."""
+LLM's attention runs with other rows, and of two patches alike rounding may let the other win."""
 
 _SLACK = 1e-6
 

@@ -200,7 +200,7 @@ def check_placeholders(file: AnswerFile) -> Observation:
         file,
         faults=("unshortened", "mismatch"),
         error="placeholders",
-        healthy="no prompt differs from its text and K by more than one token",
+        healthy="no prompt is off from its text plus K by more than one token",
     )
 
 
@@ -210,7 +210,7 @@ def check_off_by_one(file: AnswerFile) -> Observation:
         file,
         faults=("off-by-one",),
         error="off-by-one",
-        healthy="no prompt differs from its text and K by one token",
+        healthy="no prompt is off from its text plus K by one token",
     )
 
 
@@ -246,7 +246,7 @@ def _check_counted(
         certain = bool(verdicts["mismatch"]) or "unshortened" not in faults
         return found("harness-bug" if certain else "cannot-tell", evidence, examples)
     if not verdicts["fits"]:
-        return not_visible("it takes input_tokens in token_counts at three known budgets or more, 1.0 among them")
+        return not_visible("it needs input_tokens in token_counts at three known budgets or more, 1.0 among them")
     return passed(healthy)
 
 

@@ -1,4 +1,4 @@
-"""Do the accuracies mean anything: are responses answers of the task at all, and does the picture help?
+"""Do the accuracies mean anything: are responses answers of the task at all, and does the image help?
 
 Computed again from the samples, so that it is said of folders that older versions wrote, too. Answers that are empty or
 cut have checks of their own and are looked past here: one cause is one finding.
@@ -34,6 +34,7 @@ class _Group:
 
     @classmethod
     def all_of(cls, file: AnswerFile) -> "list[_Group]":
+        """Return the groups of a file, each with its samples' right answers."""
         return [
             cls(name, cells, {answer.sample_id: answer.targets for cell in cells for answer in cell.answers})
             for name, cells in file.groups.items()
@@ -60,7 +61,7 @@ class _Group:
                 yield answer.response, answer.score or 0.0
 
     def clusters(self, ids: Sequence[str]) -> Clusters:
-        """Return which samples share a picture."""
+        """Return which samples share an image."""
         known = {answer.sample_id: answer.picture_sha256 for cell in self.cells for answer in cell.answered}
         return Clusters.by_picture(ids, known)
 
@@ -85,13 +86,13 @@ def check_answers_of_task(file: AnswerFile) -> Observation:
 
 
 def check_full_above_none(file: AnswerFile) -> Observation:
-    """Additional: the full-token model is not above answers without any picture."""
+    """Additional: the full-token model is not above answers without any image."""
     alarms = []
     for group in _Group.all_of(file):
         full = file.full_cell(group.name)
         blind = next((cell for cell in group.cells if cell.method == NONE_METHOD), None)
         if full is not None and blind is not None:
-            ids, words = list(full.by_sample), f"{NONE_METHOD}, which sees no picture"
+            ids, words = list(full.by_sample), f"{NONE_METHOD}, which sees no image"
             scores = group.scores(full, ids), group.scores(blind, ids)
             alarms.append(
                 (group.name, alarm_of_floor("full-not-above-none", *scores, words, _SEED, group.clusters(ids)))
@@ -120,7 +121,7 @@ def check_full_above_majority(file: AnswerFile) -> Observation:
     told = [("", alarm) for alarm in known if alarm.kind == "full-not-above-majority"]
     if told:
         return _observed(told)
-    return not_visible("it takes the full-token model's answers, and right answers under a metric known here")
+    return not_visible("it needs the full-token model's answers, and right answers under a metric known here")
 
 
 def _observed(alarms: Sequence[tuple[str, Alarm | None]], *healthy: str) -> Observation:

@@ -336,14 +336,14 @@ def diagnose_model(
     Args:
         model: with a method; not changed.
         budgets: to examine besides the full one.
-        num_samples: bundled pictures to ask about.
+        num_samples: bundled images to ask about.
     """
     probe = make_probe(model, budgets, num_samples=num_samples)
     asked = ", ".join(map(str, (FULL_BUDGET, *probe.pruning_budgets)))
     return Diagnosis(
         source=f"{model.name_or_path} with {model.method}",
         form="model",
-        summary=f"{num_samples} bundled pictures at token budgets {asked}",
+        summary=f"{num_samples} bundled images at token budgets {asked}",
         outcomes=tuple(check.run(probe) for check in LIVE_CHECKS),
     )
 

@@ -1,4 +1,4 @@
-"""Does the engine in use give the tokens of stock `generate`? A tie that rounding decides is told from an error."""
+"""Does the engine in use give the tokens of stock `generate`? A tie that rounding decides is not an error."""
 
 import math
 from collections.abc import Sequence

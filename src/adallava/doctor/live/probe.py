@@ -1,4 +1,4 @@
-"""What the live doctor asks a model: a few bundled pictures with questions, alone and together."""
+"""What the live doctor asks a model: a few bundled images with questions, alone and together."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +71,7 @@ class Probe:
         return self.model.selector is not None and self.model.selector.ignores_budget
 
     def planned(self, budget: TokenBudget, ran: WhatRan) -> int:
-        """Return the K that a sample of one picture must keep; what a method with its own K says it keeps is taken."""
+        """Return the K that a sample of one image must keep; what a method with its own K says it keeps is taken."""
         if isinstance(self.model.selector, OwnCountMethod):
             return ran.tokens_planned
         sizes = [rows * columns for rows, columns in ran.grids]
@@ -115,7 +115,7 @@ class Probe:
 
     @property
     def pruning_budgets(self) -> tuple[TokenBudget, ...]:
-        """The budgets that drop tokens of one picture."""
+        """The budgets that drop tokens of one image."""
         if self.model.method == FULL_METHOD:
             return ()
         fewest = min(self.token_counts)
@@ -165,12 +165,12 @@ class Probe:
 def make_probe(
     model: AdaLlava, budgets: Sequence[TokenBudget], *, num_samples: int = 6, max_new_tokens: int = 8
 ) -> Probe:
-    """Draw pictures with questions from the bundled task and prepare them for the model.
+    """Draw images with questions from the bundled task and prepare them for the model.
 
     Args:
         model: with a method.
         budgets: to examine besides the full one.
-        num_samples: pictures, each with one question.
+        num_samples: images, each with one question.
         max_new_tokens: of every answer.
     """
     scenes = [scene_sample("validation", index) for index in range(num_samples)]
@@ -202,6 +202,7 @@ def watched_lengths(module: Any) -> Iterator[list[int]]:
     lengths: list[int] = []
 
     def watch(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the columns of what the module is about to read."""
         for value in (kwargs.get("inputs_embeds"), kwargs.get("input_ids"), *args):
             if isinstance(value, Tensor):
                 lengths.append(value.shape[1])

@@ -65,7 +65,7 @@ def _parse_lines(path: Path, text: str) -> Iterator[Row]:
 
 def _checked(path: Path, rows: list[Any]) -> list[Row]:
     if not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path} is not a samples file of lmms-eval: its entries are no objects")
+        raise InputError(f"{path} is not a samples file of lmms-eval: its entries are not objects")
     return rows
 
 

@@ -1,6 +1,6 @@
 """Load lmms-eval's `*_samples_<task>.jsonl` for the doctor. One file is one cell.
 
-The budget is not in those lines. It is read from `model_args` in the `*_results.json` beside the file, else
+The budget is not in those lines. It is read from `model_args` in the `*_results.json` next to the file, else
 from the path (`…/budget_0.5/…`), else it is unknown and checks that need it say so.
 """
 
@@ -24,7 +24,7 @@ _BUDGET_IN_PATH = re.compile(r"budget[_=-]?(?P<budget>\d+(?:\.\d+)?%?)")
 _BUDGET_KEYS = ("token_budget", "current_token_budget", "vision_token_budget")
 _METHOD_KEYS = ("method", "token_selecting")
 _CONFIG_KEYS = ("model", "gen_kwargs", "limit", "offset")
-"""Of the results' `config`, beside `model_args`: what decides answers, or which samples there are."""
+"""Of the results' `config`, besides `model_args`: what decides answers, or which samples there are."""
 
 _NOT_SETUP = frozenset(
     (
@@ -47,7 +47,7 @@ _NOT_METRICS = frozenset(
 
 @dataclass(frozen=True)
 class _File:
-    """A samples file: its lines, and what its name, its folder and the results beside it say of it."""
+    """A samples file: its lines, and what its name, its folder and the results next to it say of it."""
 
     relative: str
     task: str
@@ -140,7 +140,7 @@ def _first(arguments: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
 
 
 def _arguments_beside(file: Path, date: str) -> dict[str, str]:
-    """Return how a samples file was made, by the results file beside it; nothing if there is none."""
+    """Return how a samples file was made, by the results file next to it; nothing if there is none."""
     results = file.with_name(f"{date}_results.json" if date else "results.json")
     if not results.exists():
         return {}

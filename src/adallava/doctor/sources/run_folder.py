@@ -30,7 +30,7 @@ def sample_files(folder: Path) -> list[Path]:
 
 
 def load_run_folder(path: Path) -> AnswerFile:
-    """Load a run folder, or one of its `samples*.jsonl` files with the summary beside it.
+    """Load a run folder, or one of its `samples*.jsonl` files with the summary next to it.
 
     A last line without its end (the process was killed while writing) is left out and noted. A run may have more
     answers than fit into memory: they are put aside (`stored_answers`).
@@ -70,6 +70,7 @@ class _Loading:
     any_scheduled: bool = False
 
     def add(self, answer: Answer) -> None:
+        """Take one answer, and note what it shows of its method."""
         self.answers.add(answer)
         self.any_scheduled = self.any_scheduled or "/" in (answer.method or "")
         if answer.finish_reason != "error":
@@ -109,7 +110,7 @@ def _kept_sets(path: Path, line: Line) -> tuple[IndexSet, ...]:
     with suppress(ValueError):
         if isinstance(sets, list) and all(map(_is_plain, sets)):
             return tuple(map(index_set, sets))
-    # To be told what is wrong, or for numbers that are written as a person might.
+    # So that it is said what is wrong, or for numbers that are written as a person might.
     return tuple(map(index_set, parse_line(path, line.number, line.data, SampleRecord).ran.kept_indices))
 
 
@@ -168,7 +169,7 @@ def _to_answer(record: SampleRecord, kept_sets: tuple[IndexSet, ...]) -> Answer:
         finish_reason=ran.finish_reason,
         empty_cause=record.empty_cause,
         engine=ran.engine,
-        # The clock's reading is the batch's own: two neighbouring batches never share it to the last bit.
+        # The clock's reading is the batch's own: two neighboring batches never share it to the last bit.
         batch_key=(record.batch_ms, record.batch_size),
         batch_size=record.batch_size,
     )

@@ -1,5 +1,5 @@
-"""What a family may be able to do beside the core of `family_contract`: a protocol a capability, a function that asks.
+"""What a family may be able to do besides the core of `family_contract`: a protocol a capability, a function that asks.
 
 A family that has the methods has the capability; nothing is registered. What code can do stands here; what one loaded
-model has (its tower a class token, say) is told by `Family.provides`.
+model has (its tower a class token, say) is in `Family.provides`.
 """

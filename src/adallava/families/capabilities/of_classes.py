@@ -144,7 +144,7 @@ class MadeFromNothing(Protocol):
 
     @staticmethod
     def blank_model(shape: BlankShape, vocab_size: int, token_ids: Mapping[str, int], ids: dict[str, int]) -> Any:
-        """Return a transformers model, initialised from torch's global generator.
+        """Return a transformers model, initialized from torch's global generator.
 
         Args:
             shape: of it.

@@ -73,7 +73,7 @@ def head_groups_of(decoder: DecoderLayers) -> SplitsHeads:
 
 @runtime_checkable
 class AdaptsGenerate(Protocol):
-    """The stock class has a `generate` that must be told of embeddings."""
+    """The stock class has a `generate` that must be given embeddings by name."""
 
     def generating(self, model: Any) -> Any:
         """Return the stock model, or a view of it, as one whose `generate` takes embeddings. Good for one call."""

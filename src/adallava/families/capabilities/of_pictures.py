@@ -30,7 +30,7 @@ def take_pictures(family: Family, given: Mapping[str, Any]) -> tuple[PictureInpu
     rest = {name: value for name, value in given.items() if name not in family.picture_inputs}
     for name in (_OF_PICTURES | _OF_VIDEOS) & rest.keys():
         if rest.pop(name) is not None and name in _OF_VIDEOS:
-            raise InputError(f"only pictures are taken, and {name} is of a video: give its frames as pictures")
+            raise InputError(f"only images are supported, and {name} belongs to a video: give its frames as images")
         if given[name] is not None:
             raise InputError(f"models of type {family.name!r} take no {name}: give what their own processor makes")
     if isinstance(family, GivesCompanions):
@@ -47,7 +47,7 @@ class ReadsPrompts(Protocol):
     """What its processor made of the pictures, it says in the prompts alone."""
 
     def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
-        """Return the pictures with what the prompts, [B, L], tell of them beside their pixels. On the host.
+        """Return the pictures with what the prompts, [B, L], say of them besides their pixels. On the host.
 
         Raises:
             InputError: if prompts and pictures do not fit together.

@@ -14,7 +14,7 @@ class GivesCompanions(Protocol):
     """Tokens carry more into the LLM than a count of their place: several rows of positions, say, or types.
 
     Attributes:
-        token_inputs: what its processor gives of each token beside ids and mask, by name. `companions` makes it again,
+        token_inputs: what its processor gives of each token besides ids and mask, by name. `companions` makes it again,
             from ids that are what this call makes of them; what a caller gives is not read.
     """
 
@@ -38,7 +38,7 @@ class GivesCompanions(Protocol):
 def companions_of(
     family: Family, input_ids: Tensor, attention_mask: Tensor | None, pictures: PictureInputs | None
 ) -> Mapping[str, Tensor]:
-    """Return what each token of the full prompts carries beside its place; nothing, for most families."""
+    """Return what each token of the full prompts carries besides its place; nothing, for most families."""
     return family.companions(input_ids, attention_mask, pictures) if isinstance(family, GivesCompanions) else {}
 
 

@@ -1,4 +1,4 @@
-"""What a family's vision tower may do beside `encode`: tell attention, take one token more, smaller pictures, words."""
+"""What a family's vision tower may do besides `encode`: give attention, take one more token, small pictures, words."""
 
 from collections.abc import Collection, Sequence
 from typing import Protocol, runtime_checkable
@@ -13,7 +13,7 @@ from adallava.selection.selector_contract import AskedAttention, Need
 
 @runtime_checkable
 class HasTextTower(Protocol):
-    """The text half that its vision tower was trained with can be put beside it."""
+    """The text half that its vision tower was trained with can be added to it."""
 
     def load_text_tower(self, folder_or_id: str) -> TextTower:
         """Load it from a checkpoint that fits the vision tower.
@@ -38,7 +38,7 @@ def load_text_tower(family: Family, folder_or_id: str) -> TextTower:
 
 @runtime_checkable
 class ReadsAttention(Protocol):
-    """What patches receive of attention in the tower's layers can be told, with or without a class token."""
+    """What patches receive of attention in the tower's layers is known, with or without a class token."""
 
     def encode_with_attention(
         self, pictures: PictureInputs, asked: Sequence[AskedAttention], *, needs: Collection[Need] = ()
@@ -110,7 +110,7 @@ def resized(family: Family, pictures: PictureInputs, grid: tuple[int, int]) -> V
         UnsupportedModeError: for a family whose pictures cannot be resized.
     """
     if not isinstance(family, ResizesPictures):
-        raise UnsupportedModeError(f"models of type {family.name!r} take no resized picture: choose another method")
+        raise UnsupportedModeError(f"models of type {family.name!r} take no resized image: choose another method")
     return family.encode_resized(pictures, grid)
 
 

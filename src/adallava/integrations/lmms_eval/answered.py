@@ -16,7 +16,7 @@ class Answered:
         ran: what ran.
         layers_run: LLM layers that ran, groups of heads counted as parts of a layer.
         empty_cause: if and only if the text is empty.
-        seen_shares: of each picture, how much the model saw; none where it is not known.
+        seen_shares: of each image, how much the model saw; none where it is not known.
     """
 
     task: str

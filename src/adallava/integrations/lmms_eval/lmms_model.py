@@ -282,7 +282,7 @@ def _result(answer: Answered) -> GenerationResult:
 def _load(settings: Settings, device: str) -> AdaLlava:
     config, cell = settings.config, settings.cell
     if cell.method != FULL_METHOD:
-        load_selector_class(cell.method)  # A misspelled method is told before gigabytes are read.
+        load_selector_class(cell.method)  # A misspelled method is reported before gigabytes are read.
     options: dict[str, Any] = dict(config.method_options.get(cell.method, {}))
     full = load_base(config.model_copy(update={"device": device}))
     model = full.with_method(cell.method, settings.adapter, **options)

@@ -143,10 +143,10 @@ def _sample(source: Any, place: int) -> TaskSample:
         answers = _answer_texts(doc.get("answers") or source.doc_to_target(doc))
     except Exception as error:  # a task's own code, on data of its own
         raise InputError(
-            f"task lmms:{source.config.task} words no question of doc {place}: {_reason(error)}"
+            f"task lmms:{source.config.task} makes no question for doc {place}: {_reason(error)}"
         ) from error
     if not isinstance(question, str):
-        raise UnsupportedModeError(f"task lmms:{source.config.task} words no question: doc {place} gives {question!r}")
+        raise UnsupportedModeError(f"task lmms:{source.config.task} makes no question: doc {place} gives {question!r}")
     kinds = (doc.get(column) for column in _KIND_COLUMNS)
     return TaskSample(
         id=str(place),
@@ -158,7 +158,7 @@ def _sample(source: Any, place: int) -> TaskSample:
 
 
 def _answer_texts(value: Any) -> tuple[str, ...]:
-    """Return the answers that are shown beside a response, whatever their types: lmms-eval scores by its own."""
+    """Return the answers that are shown next to a response, whatever their types: lmms-eval scores by its own."""
     values = value if isinstance(value, list) else [value]
     texts = (item.get("answer") if isinstance(item, dict) else item for item in values)
     return tuple(_writable(str(text)) for text in texts if text is not None)
@@ -173,19 +173,19 @@ def _check_shown(sample: TaskSample) -> None:
         sample.load_images()
     except UnsupportedModeError:  # the task is one that cannot be swept
         raise
-    except Exception:  # one picture that cannot be read: its sample fails alone, when it is asked
+    except Exception:  # one image that cannot be read: its sample fails alone, when it is asked
         return
 
 
 def _load_images(source: Any, place: int, question: str) -> tuple[Image.Image, ...]:
-    """Return the pictures of a sample, if its messages are those and then the question."""
+    """Return the images of a sample, if its messages are those and then the question."""
     messages = source.doc_to_messages(source.eval_docs[place])
     content = messages[0]["content"] if len(messages) == 1 else []
     kinds = [part["type"] for part in content]
     if kinds != ["image"] * max(1, len(kinds) - 1) + ["text"] or content[-1]["text"] != question:
         shown = ", ".join(part["type"] for message in messages for part in message["content"])
         raise UnsupportedModeError(
-            f"doc {place} of task lmms:{source.config.task} is shown as {shown}: only pictures and then the "
+            f"doc {place} of task lmms:{source.config.task} is shown as {shown}: only images and then the "
             "question can be swept; `python -m lmms_eval --model adallava` takes conversations"
         )
     return tuple(_read(part["url"]) for part in content[:-1])
@@ -293,7 +293,7 @@ def _figure(aggregate: Any, values: list[Any]) -> float | None:
 
 
 def _sha256(samples: tuple[TaskSample, ...], asked: Mapping[str, Any]) -> str:
-    """Hash what decides prompts and scores: the texts, the generation, lmms-eval's version. Not the pictures."""
+    """Hash what decides prompts and scores: the texts, the generation, lmms-eval's version. Not the images."""
     texts = [[sample.id, sample.question, list(sample.answers)] for sample in samples]
     content = [version("lmms-eval"), dict(sorted(asked.items())), texts]
     return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""From the chat messages of an lmms-eval task to a prompt and its pictures."""
+"""From the chat messages of an lmms-eval task to a prompt and its images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ChatPrompt:
-    """A prompt with a placeholder for each picture, and the pictures in that order."""
+    """A prompt with a placeholder for each image, and the images in that order."""
 
     text: str
     images: tuple[Image.Image, ...]
@@ -29,19 +29,19 @@ def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
 
     Raises:
         UnsupportedModeError: for video, audio, or a conversation that the checkpoint has no chat template for.
-        InputError: for a picture that cannot be read, or placeholders in the question that do not fit.
+        InputError: for an image that cannot be read, or placeholders in the question that do not fit.
     """
     parts = [(message["role"], part) for message in messages for part in message["content"]]
     for _, part in parts:
         if part["type"] not in ("text", "image"):
-            raise UnsupportedModeError(f"a message holds {part['type']}: only text and pictures can be answered")
+            raise UnsupportedModeError(f"a message holds {part['type']}: only text and images can be answered")
     images = tuple(prepare_picture(processor, _picture(part["url"])) for _, part in parts if part["type"] == "image")
     kinds = [part["type"] for _, part in parts]
     if len(messages) == 1 and messages[0]["role"] == "user" and kinds == ["image"] * len(images) + ["text"]:
         return ChatPrompt(build_prompt(processor, parts[-1][1]["text"], len(images)), images)
     if not getattr(processor, "chat_template", None):
         raise UnsupportedModeError(
-            "a conversation, or text before a picture, takes a chat template, which this checkpoint's processor lacks"
+            "a conversation, or text before an image, needs a chat template, which this checkpoint's processor lacks"
         )
     conversation = [{"role": message["role"], "content": _template_parts(message)} for message in messages]
     return ChatPrompt(cast(str, processor.apply_chat_template(conversation, add_generation_prompt=True)), images)
@@ -79,4 +79,4 @@ def _picture(source: object) -> Image.Image:
         return as_rgb(source)
     if isinstance(source, str):
         return open_rgb(Path(source))
-    raise InputError(f"a picture is given as {type(source).__name__}: only PIL pictures and paths can be read")
+    raise InputError(f"an image is given as {type(source).__name__}: only PIL images and paths can be read")

@@ -61,7 +61,7 @@ def join_arguments(given: Mapping[str, Any], options: Mapping[str, Any]) -> dict
     for name in sorted(given.keys() & said.keys()):
         raise InputError(
             f"{name}={given[name]!r} is one of --model_args, and --{name} says {said[name]!r}: take it out of "
-            f"--model_args, and give --{name} alone"
+            f"--model_args, and give only --{name}"
         )
     return {**given, **said}
 
@@ -73,7 +73,7 @@ class Settings:
     Attributes:
         config: what is asked for: one method at one budget, and at most one scheduler at one latency. lmms-eval itself
             brings the task, its limit and how to generate.
-        adapter: folder of a learned method's weights, if it is not beside the model.
+        adapter: folder of a learned method's weights, if it is not next to the model.
         scheduler_adapter: folder of a learned scheduler's weights, likewise.
         device_map: see `choose_device`.
         verbose: log a line for every sample; with `--verbosity DEBUG` they are logged anyway.
@@ -154,7 +154,7 @@ def _check_options(
     """
     if method == FULL_METHOD and method_options:
         raise InputError(
-            f"{_with_hints(method_options)} is no argument here, and method={FULL_METHOD} has no options: the "
+            f"{_with_hints(method_options)} is not an argument here, and method={FULL_METHOD} has no options: the "
             f"arguments are {', '.join(_OWN_NAMES)}"
         )
     idle = {"adapter": scheduler_adapter} if scheduler_adapter else {}

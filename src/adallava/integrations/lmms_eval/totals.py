@@ -22,7 +22,7 @@ class Totals:
         vision_tokens: before any was dropped.
         tokens_kept: of these.
         prompt_tokens: that entered the LLM, vision tokens included.
-        seen_shares: how many pictures the model saw so much of, counted once an answer.
+        seen_shares: how many images the model saw so much of, counted once an answer.
         seconds: that answering took, of several processes the longest.
     """
 
@@ -36,7 +36,7 @@ class Totals:
 
     @classmethod
     def of(cls, answers: Sequence[Answered], seconds: float, seen_shares: Iterable[float] = ()) -> "Totals":
-        """Return the sums over answers that took so many seconds, of whose pictures such shares were seen."""
+        """Return the sums over answers that took so many seconds, of whose images such shares were seen."""
         return cls(
             outcomes=outcomes_of(answers),
             new_tokens=sum(answer.ran.answer_length for answer in answers),
@@ -53,7 +53,7 @@ class Totals:
 
     @property
     def seen(self) -> SeenPictures | None:
-        """How much of the pictures the model saw; None where it is not known."""
+        """How much of the images the model saw; None where it is not known."""
         return SeenPictures.of(list(self.seen_shares.elements()))
 
     @property

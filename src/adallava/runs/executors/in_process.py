@@ -1,6 +1,7 @@
 """One process answers all."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -47,13 +48,8 @@ class LocalExecutor:
     def answer(self, journal: Journal, observer: SweepObserver) -> None:
         """Answer unit after unit; see `Executor.answer`."""
         work = self.loaded.work()
-
-        def keep(records: Sequence[SampleRecord]) -> None:
-            journal.append(records)
-            observer.answered(len(records), sum(record.score is None for record in records))
-
         observer.begin(work.num_answers, len(journal.done))
-        answer_units(work, journal.done, keep, observer)
+        answer_units(work, journal.done, partial(keep_answers, journal, observer), observer)
         # What an earlier launch of several processes left, which did not get that far.
         clear_standings(self._request.output)
         journal.gather()
@@ -61,3 +57,9 @@ class LocalExecutor:
     def time(self, batch_size: int) -> TimedSize:
         """Time every cell at a batch size; see `Executor.time`."""
         return self.loaded.time(batch_size)
+
+
+def keep_answers(journal: Journal, observer: SweepObserver, records: Sequence[SampleRecord]) -> None:
+    """Write a unit's records into the journal, and say so."""
+    journal.append(records)
+    observer.answered(len(records), sum(record.score is None for record in records))

@@ -109,7 +109,7 @@ class RayExecutor:
         alone = self._launch.address == LOCAL
         import_ray()
         if alone:
-            observer.note("a Ray cluster of this machine alone starts, for this sweep; --address joins a running one")
+            observer.note("starting a Ray cluster on this machine for this sweep; --address joins a running one")
         ray = self._exit.enter_context(connected(self._launch, self._request.output))
         if not alone:
             observer.note(f"Ray cluster: {describe_cluster(ray, self._launch, self._request.config.device)}")
@@ -193,7 +193,7 @@ class RayExecutor:
                 book.settle(one.lease)
 
     def _believed(self, heard: Heard, book: LeaseBook, observer: SweepObserver) -> Sequence[AnswerLine]:
-        """Return what came back, but for samples that failed where another host may see more: a picture, or a GPU."""
+        """Return what came back, but for samples that failed where another host may see more: an image, or a GPU."""
         member, lease = heard.member, heard.lease
         failed = frozenset(line.key[1] for line in heard.lines if line.failed)
         if lease is None:
@@ -203,7 +203,7 @@ class RayExecutor:
             return [line for line in heard.lines if not line.failed]
         if lease.doubted not in (None, member.node_id) and len(failed) < len(heard.lines):
             there = self.crew.host_of(lease.doubted)
-            self._once(observer, f"{member.host} answered samples that failed on {there}: does that one lack pictures?")
+            self._once(observer, f"{member.host} answered samples that failed on {there}: does that one lack images?")
         return heard.lines
 
     def _note_coming_and_going(self, heard: Heard, observer: SweepObserver) -> None:

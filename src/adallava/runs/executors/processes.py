@@ -8,7 +8,7 @@ from functools import partial
 
 from adallava.records import SampleRecord
 from adallava.records.journal import Journal, read_done
-from adallava.runs.executors.in_process import LocalExecutor
+from adallava.runs.executors.in_process import LocalExecutor, keep_answers
 from adallava.runs.executors.shares import Lead, Share
 from adallava.runs.load_sweep import load_sweep
 from adallava.runs.observer import SweepObserver
@@ -33,8 +33,8 @@ class ProcessesExecutor(LocalExecutor):
         with Lead(self._request.output, self._ranks) as lead:
 
             def keep(records: Sequence[SampleRecord]) -> None:
-                journal.append(records)
-                observer.answered(len(records), sum(record.score is None for record in records))
+                """Keep records, and look after the other processes."""
+                keep_answers(journal, observer, records)
                 lead.look(observer)
 
             answer_units(work, journal.done, keep, observer, partial(is_own, self._ranks, len(work.batches)))

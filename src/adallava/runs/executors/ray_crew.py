@@ -196,6 +196,6 @@ class Crew:
 def _why(error: Exception) -> str:
     """Return the line of Ray's many that says what happened: the first, or the last of a traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    # Escape sequences colour what Ray quotes of another process.
+    # Escape sequences color what Ray quotes of another process.
     said = re.sub(r"\x1b\[[0-9;]*m", "", lines[-1] if any("Traceback" in line for line in lines) else lines[0])
     return said[:300]

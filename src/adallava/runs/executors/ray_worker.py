@@ -39,6 +39,7 @@ class _Notes(SweepObserver):
     lines: list[str] = field(default_factory=list)
 
     def note(self, message: str) -> None:
+        """Keep a note, to be said where the sweep is led."""
         self.lines.append(message)
 
 
@@ -58,7 +59,7 @@ class RayWorker:
         self._work: Work | None = None
 
     def load(self) -> Arrival:
-        """Load the task and the model. A mistake is told and not raised: it is to be read where the sweep is led."""
+        """Load the task and the model. A mistake is reported, not raised: it is read where the sweep is led."""
         with suppress(OSError):  # Of another host, which has none such: what is not found is said by name.
             os.chdir(self._folder)
         self._prepare_process()

@@ -66,7 +66,7 @@ class Lead:
         """Let the others begin."""
         clear_standings(self._folder)
         self._begun = lock_file(self._folder / _BEGUN_FILE)
-        # Behind the lock, into a new file: whoever reads this launch's name meets a leader that is alive.
+        # After the lock, into a new file: whoever reads this launch's name meets a leader that is alive.
         append_durably(self._begun, [launch_id(self._ranks).encode()])
         return self
 
@@ -99,7 +99,7 @@ class Lead:
                 observer.answered(now.answers - before.answers, now.failed - before.failed)
             self._seen[rank] = now
             if now.ended == "failed" or (gone and now.ended != "finished"):
-                reason = now.reason or "it is gone without a word: killed, out of memory, or unable to write"
+                reason = now.reason or "it ended without a message: killed, out of memory, or unable to write"
                 raise ProcessEndedError(f"process {rank} of 0 to {self._ranks.world_size - 1} did not finish: {reason}")
         return over
 

@@ -1,6 +1,6 @@
-"""The bundled synthetic task: busy pictures of shapes and handwritten numbers, with questions.
+"""The bundled synthetic task: busy images of shapes and handwritten numbers, with questions.
 
-Pictures are 224x224 RGB, cut into 16x16 patches of 14 px; patch index = row * 16 + column.
+Images are 224x224 RGB, cut into 16x16 patches of 14 px; patch index = row * 16 + column.
 """
 
 from adallava.tasks.scenes.scene_questions import make_questions, scene_sample

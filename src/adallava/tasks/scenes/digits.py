@@ -61,7 +61,7 @@ def _enlargement() -> NDArray[np.int64]:
     """int64 [12, 8]: bilinear resampling along one axis, each row summing to 256."""
     matrix = np.zeros((DIGIT_PX, _SOURCE_PX), dtype=np.int64)
     for target in range(DIGIT_PX):
-        # Pixel centres in units of 1/(2 * DIGIT_PX) source pixels, clamped at the borders.
+        # Pixel centers in units of 1/(2 * DIGIT_PX) source pixels, clamped at the borders.
         centre = (2 * target + 1) * _SOURCE_PX - DIGIT_PX
         centre = min(max(centre, 0), (_SOURCE_PX - 1) * 2 * DIGIT_PX)
         left, rest = divmod(centre, 2 * DIGIT_PX)

@@ -30,7 +30,7 @@ Rgb = tuple[int, int, int]
 
 
 def _row(rgb: Rgb, width_px: int) -> NDArray[np.uint16]:
-    """uint16 [width * 3]: one row of a colour."""
+    """uint16 [width * 3]: one row of a color."""
     row = np.empty((width_px, 3), dtype=np.uint16)
     row[:] = rgb
     return row.reshape(-1)
@@ -51,7 +51,7 @@ def _blend(region: Rows, mix: Mix, rgb: Rgb) -> None:
 
 
 def _shade(draws: Draws, color: str) -> Rgb:
-    """The colour with each channel moved by up to `SHADE_JITTER`."""
+    """The color with each channel moved by up to `SHADE_JITTER`."""
     red, green, blue = COLOR_RGB[color]
     jitter = draws.three_below(2 * SHADE_JITTER + 1)
     return (
@@ -62,7 +62,7 @@ def _shade(draws: Draws, color: str) -> Rgb:
 
 
 def _gray(draws: Draws) -> Rgb:
-    """A grey that is slightly off neutral but far from every object colour."""
+    """A gray that is slightly off neutral but far from every object color."""
     level = draws.between(42, 182)
     red, green, blue = draws.three_below(17)
     return level + red, level + green, level + blue
@@ -77,7 +77,7 @@ def _stroke_mix(length_px: int, thickness_px: int, rising: bool) -> Mix:
 
 
 def _paint_clutter(draws: Draws, image: Rows) -> None:
-    """Paints one grey stroke, bar or dot, anywhere in the picture."""
+    """Paints one gray stroke, bar or dot, anywhere in the image."""
     rgb = _gray(draws)
     form = draws.below(4)
     if form == 0:
@@ -132,9 +132,9 @@ def _paint(draws: Draws, layout: Layout) -> NDArray[np.uint8]:
 
 
 def make_scene(split: str, index: int) -> Scene:
-    """The picture `index` of a split ("train", "validation" or "test").
+    """The image `index` of a split ("train", "validation" or "test").
 
-    The same arguments give the same bytes on every machine. Pictures of different splits are
+    The same arguments give the same bytes on every machine. Images of different splits are
     drawn from different seeds and show different handwritten digits.
     """
     split_number = split_id(split)

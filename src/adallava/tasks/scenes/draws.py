@@ -29,7 +29,7 @@ class Draws:
     """A stream of random integers fixed by a key of non-negative integers.
 
     Built on `RandomState`, whose stream numpy keeps frozen (NEP 19). Words are taken in
-    blocks because a numpy call per integer would cost more than drawing the picture.
+    blocks because a numpy call per integer would cost more than drawing the image.
     """
 
     __slots__ = ("_block", "_block_words", "_key", "_words")

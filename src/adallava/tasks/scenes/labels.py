@@ -21,10 +21,10 @@ def patch_labels(scene: Scene) -> dict[str, NDArray[np.int64]]:
     """int64 [256] per name, -1 where the label does not apply.
 
     "shape" 0..4, "color" 0..5 (objects and inks), "size" 0..1, "digit" 0..9; "column" and
-    "row" 0..3 give the coarse cell of the object's centre, or of the digit's own patch;
+    "row" 0..3 give the coarse cell of the object's center, or of the digit's own patch;
     "background" is 1 where no pixel of an object and no number is in the patch, else 0.
     """
-    rows: list[tuple[int, ...]] = []  # one per labelled patch, in the order of `patches`
+    rows: list[tuple[int, ...]] = []  # one per labeled patch, in the order of `patches`
     patches: list[int] = []
     touched: list[int] = []
     for item in scene.objects:

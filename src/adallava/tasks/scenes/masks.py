@@ -20,7 +20,7 @@ _SUBSAMPLES = 4  # per pixel and axis: edges are smoothed by counting, not by fl
 def _inside(shape: str, extent_px: int) -> NDArray[np.bool_]:
     """bool [4*extent, 4*extent]: sub-pixels inside the shape, by integer inequalities."""
     radius = _SUBSAMPLES * extent_px
-    # Sub-pixel centres are odd numbers in units of 1/8 px, so the middle is exactly `radius`.
+    # Sub-pixel centers are odd numbers in units of 1/8 px, so the middle is exactly `radius`.
     axis = 2 * np.arange(radius, dtype=np.int64) + 1
     across = np.abs(axis - radius)[None, :]
     down = np.abs(axis - radius)[:, None]

@@ -1,4 +1,4 @@
-"""Frozen records: what is in a picture, and what is asked about it."""
+"""Frozen records: what is in an image, and what is asked about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .vocabulary import GRID
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A coloured shape; `x_px`, `y_px` is the top-left corner of its drawn square extent."""
+    """A colored shape; `x_px`, `y_px` is the top-left corner of its drawn square extent."""
 
     shape: str
     color: str
@@ -50,7 +50,7 @@ class SceneNumber:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture (`image`: uint8 [224, 224, 3], RGB) with everything that is in it.
+    """One image (`image`: uint8 [224, 224, 3], RGB) with everything that is in it.
 
     Equality and hash leave `image` out: the other fields determine it.
     """

@@ -29,20 +29,20 @@ _PLACE_TRIES = 40
 # Chances of the theme's count being 0..5. Layouts with many equal objects are rejected more
 # often, so they are drawn more often.
 _THEME_WEIGHTS = (4, 4, 4, 4, 5, 7)
-RELATION_GAP_PX = 28  # centres closer than this along an axis are not asked about
-BORDER_GAP_PX = 6  # centres closer than this to a coarse cell's border are not asked about
+RELATION_GAP_PX = 28  # centers closer than this along an axis are not asked about
+BORDER_GAP_PX = 6  # centers closer than this to a coarse cell's border are not asked about
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The contents of a picture; boxes of objects and numbers never overlap."""
+    """The contents of an image; boxes of objects and numbers never overlap."""
 
     objects: tuple[SceneObject, ...]
     numbers: tuple[SceneNumber, ...]
 
 
 def coarse_cell(item: SceneObject) -> tuple[int, int]:
-    """(column, row), each 0..3, of the coarse cell that holds the object's centre."""
+    """(column, row), each 0..3, of the coarse cell that holds the object's center."""
     x_px, y_px = item.center_px
     return x_px // CELL_PX, y_px // CELL_PX
 
@@ -54,12 +54,12 @@ def coarse_name(item: SceneObject) -> str:
 
 
 def is_clear_of_borders(item: SceneObject) -> bool:
-    """Whether the centre is at least `BORDER_GAP_PX` from every coarse cell border."""
+    """Whether the center is at least `BORDER_GAP_PX` from every coarse cell border."""
     return all(BORDER_GAP_PX <= position % CELL_PX <= CELL_PX - BORDER_GAP_PX for position in item.center_px)
 
 
 def unique_objects(objects: tuple[SceneObject, ...]) -> list[SceneObject]:
-    """Objects that no other object equals in both colour and shape."""
+    """Objects that no other object equals in both color and shape."""
     counts = Counter((item.color, item.shape) for item in objects)
     return [item for item in objects if counts[item.color, item.shape] == 1]
 
@@ -90,7 +90,7 @@ def _themed(draws: Draws, values: tuple[str, ...], theme_count: int, total: int)
 
 
 def _attributes(draws: Draws) -> list[tuple[str, str, str]]:
-    """(shape, color, size) of each object, one colour or shape being the theme, counted 0..5.
+    """(shape, color, size) of each object, one color or shape being the theme, counted 0..5.
 
     The theme makes every count common enough for counting questions to have balanced answers.
     """
@@ -114,7 +114,7 @@ def _number_text(draws: Draws) -> str:
 
 
 def _numbers(draws: Draws, split: str) -> tuple[tuple[SceneNumber, ...], int] | None:
-    """1..3 numbers in distinct colours, and the patches they take.
+    """1..3 numbers in distinct colors, and the patches they take.
 
     Two numbers of one row have a free cell between them: else only ink would part them.
     """
@@ -152,7 +152,7 @@ def _objects(draws: Draws, taken: int) -> tuple[SceneObject, ...] | None:
 
 
 def far_axes(first: SceneObject, second: SceneObject) -> list[int]:
-    """Axes (0: x, 1: y) along which two centres are at least `RELATION_GAP_PX` apart."""
+    """Axes (0: x, 1: y) along which two centers are at least `RELATION_GAP_PX` apart."""
     return [axis for axis in (0, 1) if abs(first.center_px[axis] - second.center_px[axis]) >= RELATION_GAP_PX]
 
 
@@ -166,7 +166,7 @@ def _yields_every_kind(objects: tuple[SceneObject, ...]) -> bool:
     if len(set(colors.values())) == 1 and len(set(shapes.values())) == 1:
         return False  # only ties to compare
     if 1 not in Counter((item.shape, item.size) for item in objects).values():
-        return False  # no colour to ask for
+        return False  # no color to ask for
     if 1 not in Counter((item.color, item.size) for item in objects).values():
         return False  # no shape to ask for
     unique = unique_objects(objects)

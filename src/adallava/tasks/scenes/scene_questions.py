@@ -77,7 +77,7 @@ def _existence(scene: Scene) -> list[Candidate]:
     colors = {item.color for item in objects}
     shapes = {item.shape for item in objects}
     candidates = []
-    # Only colours and shapes that are in the picture: a missing pair is then a hard negative.
+    # Only colors and shapes that are in the image: a missing pair is then a hard negative.
     for color in (name for name in COLORS if name in colors):
         for shape in (name for name in SHAPES if name in shapes):
             both = tuple(o for o in objects if o.color == color and o.shape == shape)
@@ -221,7 +221,7 @@ def make_questions(scene: Scene, kinds: Sequence[str], salt: int = 0) -> tuple[Q
 
 
 def scene_sample(split: str, index: int) -> tuple[Scene, Question]:
-    """A picture and the one question evaluation asks about it; kinds alternate by index."""
+    """An image and the one question evaluation asks about it; kinds alternate by index."""
     scene = make_scene(split, index)
     (question,) = make_questions(scene, (KINDS[scene.index % len(KINDS)],))
     return scene, question

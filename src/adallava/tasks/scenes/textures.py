@@ -12,8 +12,8 @@ from .draws import Draws
 from .vocabulary import IMAGE_PX, TASK_SEED
 
 TEXTURE_COUNT: Final = 32
-SPARE_PX: Final = 64  # textures are larger than a picture, so that crops differ
-TINT_RANGE: Final = 48  # a picture adds 0..47 to each channel; the bank leaves room for it
+SPARE_PX: Final = 64  # textures are larger than an image, so that crops differ
+TINT_RANGE: Final = 48  # an image adds 0..47 to each channel; the bank leaves room for it
 
 _SIDE_PX = IMAGE_PX + SPARE_PX
 _DARKEST, _LIGHTEST = 24, 255 - TINT_RANGE

@@ -1,4 +1,4 @@
-"""The closed world of the `scenes` task: names, sizes, colours and checks on arguments."""
+"""The closed world of the `scenes` task: names, sizes, colors and checks on arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from adallava.errors import InputError
 
 # Changing this number (or anything that alters the order of random draws) changes every
-# picture, so results stop being comparable with earlier runs.
+# image, so results stop being comparable with earlier runs.
 TASK_SEED: Final = 20_240_611
 
 SPLITS: Final = ("train", "validation", "test")

@@ -29,7 +29,7 @@ function leastWords(found) {
 // What the tests of the run let one say of cell a against cell b, as one sentence.
 function comparisonWords(data, a, b) {
   const runOf = (name) => data.cells.find((cell) => cell.name === name).run;
-  if (runOf(a) !== runOf(b)) return "What changed between the two runs stands in the table above.";
+  if (runOf(a) !== runOf(b)) return "The table above shows what changed between the two runs.";
   const found = findComparison(data, a, b);
   if (!found) return `${a} and ${b} were not tested against each other in this run.`;
   const p = found.p < 0.001 ? "< 0.001" : `= ${Number(found.p.toFixed(3))}`;
@@ -74,7 +74,7 @@ function answerWords(data, view, ranked, unit) {
   if (view.budget === null) return "No cell has a cost on this axis.";
   if (!ranked.length) return `No cell in view costs ${cost(view.budget)} ${unit} or less.`;
   if (accuracyIn(ranked[0], view)[0] === 0) return "Accuracy is 0 for every cell within the budget: no cell is the highest.";
-  if (!data.leaders) return "No cell is called the highest: see what stands first on this page.";
+  if (!data.leaders) return "No cell is called the highest: see the top of this page.";
   const note = axisOf(data, view).note ? ` ${axisOf(data, view).note}` : "";
   return leaderWords(data, view, ranked) + note;
 }
@@ -84,7 +84,7 @@ function leaderWords(data, view, ranked) {
   const equal = ranked.filter((cell) => accuracyIn(cell, view)[0] === bounds[0]).length - 1;
   const also = equal === 0 ? "" : equal === 1 ? " One other has the same." : ` ${equal} others have the same.`;
   const head = `${leader.name} has the highest mean: ${scoreWords(bounds)}.${also}`;
-  if (view.kind || view.split !== "all") return `${head} Tests are made over all samples only.`;
+  if (view.kind || view.split !== "all") return `${head} Tests use all samples only.`;
   const verdicts = ranked.slice(1).map((cell) => verdictWords(data, view, leader, cell));
   if (!verdicts.length) return head;
   const groups = new Map();

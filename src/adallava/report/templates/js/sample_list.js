@@ -92,7 +92,7 @@ function drawRows(list, samples, state) {
   document.getElementById("page-after").disabled = last >= state.rows.length;
   const count = `${whole(state.rows.length)} of ${whole(samples.num)} samples`;
   const pictured = state.rows.filter((row) => samples.pictureOf.has(row)).length;
-  document.getElementById("sample-count").textContent = `${count}, ${whole(pictured)} of them with a picture`;
+  document.getElementById("sample-count").textContent = `${count}, ${whole(pictured)} of them with an image`;
 }
 
 function listRow(samples, row, at, state) {

@@ -43,16 +43,16 @@ function isAtBudget(cell, budget) {
 
 function pictureNote(samples, row) {
   const missing = samples.pictures.missing[row];
-  if (missing) return element("p", { class: "note" }, `No picture: ${missing}.`);
+  if (missing) return element("p", { class: "note" }, `No image: ${missing}.`);
   if (samples.pictureOf.has(row)) return seenNote(samples.pictures.shares[samples.pictureOf.get(row)]);
   const number = `${whole(samples.pictures.rows.length)} of ${whole(samples.num)} samples`;
-  return element("p", { class: "quiet" }, `The page holds the pictures of ${number}; this is not one of them.`);
+  return element("p", { class: "quiet" }, `The page holds the images of ${number}; this is not one of them.`);
 }
 
 function seenNote(shares) {
   const cut = shares.filter((share) => share !== null && share < CUT_BELOW);
   if (!cut.length) return null;
-  const of = shares.length === 1 ? "of this picture: the frame" : "of the picture that it sees least of: the frames";
+  const of = shares.length === 1 ? "of this image: the frame" : "of the image that it sees least of: the frames";
   return element("p", { class: "note" }, `The model sees ${Math.round(100 * Math.min(...cut))} % ${of}.`);
 }
 
@@ -119,9 +119,9 @@ function pictureButtons(samples, cell, row) {
 }
 
 function pictureButton(samples, cell, row, place, count) {
-  const which = count === 1 ? "" : `picture ${place + 1} of ${count}, `;
+  const which = count === 1 ? "" : `image ${place + 1} of ${count}, `;
   const words = `${which}${cell.name}, ${keptWords(samples, cell, row)}`;
-  const canvas = element("canvas", { width: CARD_PX, height: CARD_PX, role: "img", "aria-label": `Picture: ${words}` });
+  const canvas = element("canvas", { width: CARD_PX, height: CARD_PX, role: "img", "aria-label": `Image: ${words}` });
   paint(canvas, samples, cell, row, place);
   const button = element("button", { type: "button", class: "picture", "aria-label": `Enlarge: ${words}` }, canvas);
   button.addEventListener("click", () => enlarge(words, samples, cell, row, place));
@@ -153,7 +153,7 @@ function fitTo(canvas, width, height, frame) {
 
 function enlarge(words, samples, cell, row, place) {
   const dialog = document.getElementById("picture");
-  const canvas = element("canvas", { width: LARGE_PX, height: LARGE_PX, role: "img", "aria-label": `Picture: ${words}` });
+  const canvas = element("canvas", { width: LARGE_PX, height: LARGE_PX, role: "img", "aria-label": `Image: ${words}` });
   paint(canvas, samples, cell, row, place);
   document.getElementById("picture-large").replaceChildren(canvas);
   document.getElementById("picture-words").textContent = `${words}. ${samples.questions[row]}`;
