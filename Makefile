@@ -22,7 +22,7 @@ OLDEST_STAMP := $(OLDEST_VENV)/.installed
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: sweep test test-long ratios test-lmms test-vllm test-demo test-newest newest-releases test-oldest lint site wheel environments \
-  collected clean
+  clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT) \
@@ -97,10 +97,6 @@ site: $(STAMP)
 
 # What the tests of other environments need, beforehand.
 environments: $(LMMS_STAMP) $(VLLM_STAMP) newest-releases
-
-# What every test process would otherwise compile for itself.
-collected: $(STAMP)
-	told=$$($(BIN)/python -m pytest --collect-only -q) || { echo "$$told"; exit 1; }
 
 # The package as a user installs it, used from another folder: the bundled model must be inside.
 wheel: $(STAMP)

@@ -1,7 +1,9 @@
 """Fixtures that many tests share: one tiny random checkpoint a session, and prompts for it."""
 
 import gc
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 # A busy machine is no failure. Each run draws other examples: what few of them miss, the next finds.
-settings.register_profile("adallava", deadline=None, max_examples=40)
+settings.register_profile("adallava", deadline=None, max_examples=25)
 settings.load_profile("adallava")
 
 # No test may ask a hub, not even for a model that does not exist.
@@ -28,6 +30,21 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(10_000)
     gc.enable()
+
+
+@pytest.fixture
+def logged() -> Iterator[list[logging.LogRecord]]:
+    """What any library logs from WARNING on, as it comes."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append  # type: ignore[method-assign]
+    root, theirs = logging.getLogger(), logging.getLogger("transformers")
+    loggers = [root] if theirs.propagate else [root, theirs]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield records
+    for logger in loggers:
+        logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

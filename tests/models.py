@@ -1,5 +1,6 @@
 """Tiny random checkpoints in stock format, made on the spot: no download, and nothing that is learned."""
 
+import itertools
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,18 @@ DROPS = ("fastv", "pyramiddrop")
 def rest_is_long(names: Iterable[str], quick: Container[str]) -> list[Any]:
     """Return a parameter for each name; those that the quick ones stand for run in `make test-long`."""
     return [pytest.param(name, marks=[] if name in quick else [pytest.mark.long]) for name in names]
+
+
+def each_once(*choices: Sequence[Any]) -> list[Any]:
+    """Return a parameter for each combination; those in which each value stands once or more, in turn, are not long."""
+    quick = [tuple(turn % len(values) for values in choices) for turn in range(max(map(len, choices)))]
+    return [
+        pytest.param(
+            *(values[place] for values, place in zip(choices, places, strict=True)),
+            marks=[] if places in quick else [pytest.mark.long],
+        )
+        for places in itertools.product(*(range(len(values)) for values in choices))
+    ]
 
 
 METHOD_OPTIONS: dict[str, dict[str, Any]] = {"cdpruner": {"relevance": "llm-embeddings"}}

@@ -117,9 +117,20 @@ def _refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return told
 
 
-@pytest.mark.parametrize("by_hub_id", [False, True], ids=["folder", "hub-id"])
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "message", "command", "by_hub_id"),
+    [
+        pytest.param(
+            *damage,
+            command,
+            by_hub_id,
+            marks=[] if place == (number + by_hub_id) % len(COMMANDS) else [pytest.mark.long],
+        )
+        for number, damage in enumerate(DAMAGES)
+        for place, command in enumerate(COMMANDS)
+        for by_hub_id in (False, True)
+    ],
+)
 def test_what_is_wrong_with_the_model_is_one_line(
     whole: Path,
     tmp_path: Path,

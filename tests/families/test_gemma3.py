@@ -13,7 +13,7 @@ from masked_tokens import (
     masked_logits,
     staying,
 )
-from models import BEFORE_LLM, IN_A_FAMILY, rest_is_long
+from models import BEFORE_LLM, IN_A_FAMILY, each_once, rest_is_long
 from tiny_gemma3 import prompts_with_pictures, tiny_gemma3_base, tiny_gemma3_processor
 
 from adallava import AdaLlava
@@ -29,6 +29,9 @@ from adallava.selection.selector_contract import Need
 LACKS = {"budget-token", "downsample", "cls-attention", "visionzip", "prumerge", "prumerge-k"}
 LACKS |= {"prumerge-plus", "prumerge-plus-k"}
 """By hand: methods that read a class token, which SigLIP has not, or send something else through the tower."""
+
+IN_WINDOWS = each_once([{}, {"num_beams": 2}, {"cache_implementation": "static"}], [8, 512])
+"""Ways to generate, and windows of layers that slide: narrower than the prompts, and not."""
 
 SERVED = [name for name in BEFORE_LLM if name not in {*LACKS, "question"}]
 
@@ -53,8 +56,7 @@ def test_its_processor_says_which_tokens_are_a_pictures(full: AdaLlava, inputs: 
 
 
 @pytest.mark.newest
-@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"cache_implementation": "static"}], ids=str)
-@pytest.mark.parametrize("window", [512, 8])
+@pytest.mark.parametrize(("options", "window"), IN_WINDOWS, ids=str)
 def test_the_full_budget_is_the_stock_model(full: AdaLlava, inputs: dict[str, Any], options: Any, window: int) -> None:
     model = full if window == 512 else AdaLlava(tiny_gemma3_base(window=window), full.processor)
     stock = model.base.generate(**inputs, max_new_tokens=4, do_sample=False, **options)
@@ -176,8 +178,7 @@ def test_what_is_dropped_inside_its_llm_is_masked_from_there_on(inputs: dict[str
         torch.testing.assert_close(made.logits[row, : len(left)], left, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_beams": 2}, {"cache_implementation": "static"}], ids=str)
-@pytest.mark.parametrize("window", [512, 8])
+@pytest.mark.parametrize(("options", "window"), IN_WINDOWS, ids=str)
 def test_methods_inside_its_llm_answer_alone_as_in_a_batch(inputs: dict[str, Any], options: Any, window: int) -> None:
     full = AdaLlava(tiny_gemma3_base(window=window), tiny_gemma3_processor())
     model = full.with_method("pyramiddrop")

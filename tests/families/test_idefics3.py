@@ -191,7 +191,8 @@ def test_what_its_tower_cannot_serve_is_refused(full: AdaLlava, method: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("method", "budget", "cut"), [("divprune", 5, (1, 2)), ("tome", 11, (0, 0)), ("uniform", 1.0, (2, 1))]
+    ("method", "budget", "cut"),
+    [("divprune", 5, (1, 2)), ("tome", 11, (0, 0)), pytest.param("uniform", 1.0, (2, 1), marks=pytest.mark.long)],
 )
 def test_its_costs_are_what_pytorch_counts(
     full: AdaLlava, method: str, budget: int | float, cut: tuple[int, int]

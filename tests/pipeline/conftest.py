@@ -104,6 +104,7 @@ OF_CHOICE_ALONE = {
     "test_fewer_tokens_are_the_stock_model_with_the_others_taken_out": MECHANISMS,
     "test_masking_dropped_tokens_equals_removing_them": MECHANISMS,
     "test_full_budget_is_the_stock_model_to_the_bit": IN_SECOND,
+    "test_a_mixed_batch_gives_each_sample_what_it_gives_alone": IN_SECOND,
 }
 """Methods that stand for all in other families than the first, where what follows a choice does not depend on it.
 `test_exactly_k_tokens_reach_the_llm` crosses every method with them."""

@@ -10,6 +10,7 @@ from models import (
     DROPS,
     INSIDE_LLM,
     MECHANISMS,
+    each_once,
     lacking,
     rest_is_long,
     sample_of,
@@ -88,8 +89,7 @@ def test_a_mixed_batch_equals_alone_for_every_mechanism_in_the_other_determinist
         assert alone.answer_ids[0] == together.answer_ids[row]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("dtype", "attention"), each_once([torch.float32, torch.bfloat16], ["eager", "sdpa"]))
 def test_full_budget_is_stock_for_kernels_and_formats(
     family_folder: Path, inputs: dict[str, Any], dtype: torch.dtype, attention: str
 ) -> None:

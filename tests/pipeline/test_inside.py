@@ -9,6 +9,7 @@ from models import (
     DROPS,
     INSIDE_LLM,
     base_like,
+    each_once,
     rest_is_long,
     sample_of,
     tiny_grids,
@@ -117,8 +118,7 @@ def test_a_sliding_window_survives_every_cache(
     assert torch.equal(model.generate(**inputs, max_new_tokens=NEW, do_sample=False, **mode).sequences, stock)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("attention", "dtype"), each_once(["eager", "sdpa"], [torch.bfloat16, torch.float32]))
 def test_full_budget_is_stock_and_less_runs_for_kernels_and_formats(
     full: AdaLlava, inputs: dict[str, Any], attention: str, dtype: torch.dtype
 ) -> None:

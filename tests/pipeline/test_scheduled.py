@@ -9,6 +9,7 @@ from models import (
     MECHANISMS,
     SCHEDULERS,
     WHOLE_LAYERS,
+    each_once,
     rest_is_long,
     sample_of,
     scheduled,
@@ -237,8 +238,9 @@ def test_groups_that_do_not_run_hold_no_keys(six: AdaLlava, inputs: dict[str, An
     assert values == sum(_units_run(record) for record in output.records) == 0 + 2 + 4
 
 
-@pytest.mark.parametrize("method", [method for method in MECHANISMS if method in BEFORE_LLM])
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize(
+    ("method", "name"), each_once([method for method in MECHANISMS if method in BEFORE_LLM], LEARNED)
+)
 def test_every_mechanism_before_the_llm_goes_with_a_scheduler(
     six: AdaLlava, inputs: dict[str, Any], method: str, name: str, full: AdaLlava
 ) -> None:

@@ -51,7 +51,6 @@ def _check_exactly_k(selector: Selector, keep_counts: list[int]) -> None:
         assert all(0 <= index < N for index in row)
 
 
-@pytest.mark.newest
 def test_exactly_k_unique_tokens_are_kept_in_order(selector: Selector) -> None:
     _check_exactly_k(selector)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import pytest
 import torch
@@ -57,6 +58,16 @@ def base_recipe():
     )
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run of `base_recipe` from beginning to end."""
+    folder = tmp_path_factory.mktemp("trained") / "whole"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        train_stage(base_recipe(), folder, device=CPU)
+    return folder
+
+
 def test_every_bundled_recipe_is_valid():
     names = sorted(str(path.relative_to(RECIPES).with_suffix("")) for path in RECIPES.rglob("*.toml"))
     assert {"tiny/align", "tiny/base", "tiny/question", "tiny/budget-token", "question"} <= set(names)
@@ -102,9 +113,7 @@ def test_a_misspelled_recipe_or_field_is_named(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_interrupted_stage_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    train_stage(base_recipe(), tmp_path / "whole", device=CPU)
-
+def test_an_interrupted_stage_resumes_to_the_same_weights(whole, tmp_path, monkeypatch):
     draw = SceneExamples.__getitem__
 
     def dies(self, index):
@@ -119,23 +128,22 @@ def test_an_interrupted_stage_resumes_to_the_same_weights(tmp_path, monkeypatch)
     monkeypatch.setattr(SceneExamples, "__getitem__", draw)
     train_stage(base_recipe(), tmp_path / "cut", device=CPU)
 
-    whole, cut = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys()
-    for name in whole:
-        torch.testing.assert_close(whole[name], cut[name], atol=1e-6, rtol=1e-5)
+    expected, cut = (load_file(run / "model" / "model.safetensors") for run in (whole, tmp_path / "cut"))
+    assert expected.keys() == cut.keys()
+    for name in expected:
+        torch.testing.assert_close(expected[name], cut[name], atol=1e-6, rtol=1e-5)
     assert json.loads((tmp_path / "cut" / "curve.json").read_text())["resumed"]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_only_the_named_parts_learn_and_another_recipe_never_continues_a_folder(tmp_path):
-    folder = train_stage(base_recipe(), tmp_path / "run", device=CPU)
-    before = load_file(tmp_path / "run" / "blank" / "model.safetensors")
-    after = load_file(folder / "model.safetensors")
+def test_only_the_named_parts_learn_and_another_recipe_never_continues_a_folder(whole):
+    before = load_file(whole / "blank" / "model.safetensors")
+    after = load_file(whole / "model" / "model.safetensors")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
     assert all("language_model" in name or "lm_head" in name for name in changed)
     with pytest.raises(InputError, match="another recipe"):
-        train_stage(with_steps(base_recipe(), 2), tmp_path / "run", device=CPU)
+        train_stage(with_steps(base_recipe(), 2), whole, device=CPU)
 
 
 @pytest.mark.long

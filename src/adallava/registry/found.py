@@ -5,11 +5,11 @@ stays fast and needs no torch.
 """
 
 import difflib
+import os
 import sys
 from functools import lru_cache
 from importlib import metadata
 from importlib.metadata import EntryPoint, EntryPoints
-from pathlib import Path
 from typing import Any
 
 from adallava.errors import AdallavaError, UnknownNameError
@@ -149,7 +149,7 @@ def _read_entry_points(group: str, folders: tuple[tuple[str, float], ...]) -> En
 
 def _changed_at(folder: str) -> float:
     try:
-        return Path(folder).stat().st_mtime
+        return os.stat(folder or os.curdir).st_mtime
     except (OSError, ValueError):
         return 0.0
 
