@@ -116,6 +116,11 @@ def test_tables_are_those_of_the_measured_figures(monkeypatch, capsys):
 
 def test_the_readme_is_short_and_names_every_method_once():
     assert len(README.splitlines()) < 150
+    sections = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    assert sections == [
+        "Install", "A photo and a question", "Two commands", "Models", "Methods", "What you gain", "Serve", "Sweep",
+        "Train", "Read more", "Cite",
+    ]  # fmt: skip
     table = README.split("| chooses by | methods |")[1].split("\n\n")[0]
     assert sorted(re.findall(r"`([a-z-]+)`", table)) == sorted(SELECTORS)
 

@@ -41,7 +41,7 @@ __all__ = ["AdaLlava", "AdaLlavaProcessor", "BudgetLike", "ForwardOutput", "Late
 
 
 class AdaLlava(ModelCalls):
-    """A stock Llava that answers from K of its N vision tokens.
+    """A stock vision-language model that answers from K of its N vision tokens.
 
     The base is never changed, so models that share one (see `with_method`) may be used side by side.
 

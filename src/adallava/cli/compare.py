@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from adallava.records.run_changes import RunComparison
 
 _DESCRIPTION = """\
-Compare two runs over their common samples: for every common cell, the difference in
-accuracy with its paired interval, whether it is significant (a paired permutation test, corrected for the number
-of cells), and how many samples became wrong or right. Below the table: how the two runs differ.
+Compare two runs over their common samples: for every common cell, the difference in accuracy with its paired
+interval, whether it is significant (a paired permutation test, corrected for the number of cells), and how many
+samples became wrong or right. Below the table: how the two runs differ.
 """
 
 _MARKS = {"ahead": "*", "differs": "*", "same": "=", "open": ""}
