@@ -26,7 +26,7 @@ def open_uploads(paths: Sequence[str]) -> list[Image.Image]:
     """Decode images that were handed in.
 
     Raises:
-        InputError: for none, too many, too large ones, or a file that is no image, by its name.
+        InputError: for none, too many, too large ones, or a file that is not an image, by its name.
     """
     if not paths:
         raise InputError("there is no image: drop one, or choose an example")
