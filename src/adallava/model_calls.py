@@ -25,7 +25,7 @@ from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
 from adallava.pipeline.skips import SampleLayers
-from adallava.pipeline.stage_runner import PLAIN, Stages
+from adallava.pipeline.stage_runner import PLAIN, StageContext, Stages
 from adallava.pipeline.stock_arguments import check_as_configured
 from adallava.records import WhatRan
 from adallava.scheduling.scheduler_contract import Scheduler, has_free_token
@@ -330,13 +330,5 @@ class ModelCalls(ModelFacts):
         for part in (self.selector, self.scheduler):
             if isinstance(part, nn.Module):
                 part.to(self.device)  # After the base went elsewhere.
-        return prepare_run(
-            self._family,
-            self.selector,
-            self.scheduler,
-            request,
-            language=self._language,
-            vision=vision,
-            clock=clock,
-            stages=stages,
-        )
+        context = StageContext(self._language, vision, clock, stages)
+        return prepare_run(self._family, self.selector, self.scheduler, request, context)
