@@ -146,6 +146,20 @@ def test_files_that_readme_and_docs_point_to_exist():
             assert (page.parent / target.partition("#")[0]).exists(), (page, target)
 
 
+def anchors(page):
+    """Return the anchors of a page's headings, as the site and GitHub make them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.M), re.M)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+def test_headings_that_readme_and_docs_point_to_exist():
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")):
+        for target, anchor in re.findall(r"\]\((?!http)([^)\s#]*)#([^)\s]+)\)", page.read_text()):
+            other = page.parent / target if target else page
+            if "<!-- made" not in other.read_text():
+                assert anchor in anchors(other), (page.name, target, anchor)
+
+
 def test_pages_that_the_code_names_exist():
     """Messages, help and docstrings say where to read on."""
     named = {

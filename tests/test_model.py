@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from models import tiny_base, tiny_image
@@ -155,10 +156,24 @@ def test_a_question_about_a_photo_is_answered_as_its_prompt_is(full: AdaLlava) -
     assert [record.num_vision_tokens for record in two.records] == [32], "one question about both"
 
 
-@pytest.mark.parametrize("images", ["photo.jpg", [Path("photo.jpg")], None])
-def test_what_is_no_opened_image_is_refused(full: AdaLlava, images: Any) -> None:
-    with pytest.raises(InputError, match="an image opened by Pillow"):
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("photo.jpg", "opened by Pillow, .* not 'photo.jpg': call PIL.Image.open first"),
+        ([Path("photo.jpg")], "call PIL.Image.open first"),
+        (None, "not a value of type NoneType"),
+        (np.zeros((4, 4, 3)), "not a value of type ndarray: call PIL.Image.fromarray first"),
+        ([], "an empty list of images: give at least one"),
+    ],
+)
+def test_what_is_no_opened_image_is_refused(full: AdaLlava, images: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         full.ask(images, "why?")
+
+
+def test_several_questions_are_not_taken_for_one(full: AdaLlava) -> None:
+    with pytest.raises(InputError, match="one question, as text, not a value of type list"):
+        full.ask(tiny_image(), ["why?", "where?"])  # type: ignore[arg-type]
 
 
 def test_a_question_needs_a_processor(full: AdaLlava) -> None:

@@ -130,7 +130,8 @@ def mistake_in(command):
 def test_every_command_of_a_page_can_be_parsed():
     commands = [command for page in (ROOT / "README.md", *PAGES) for command in shell_commands(page)]
     assert len(commands) > 30
-    assert "unrecognized arguments: --bugdet" in mistake_in("adallava generate --bugdet 3 --image a.png --question a")
+    said = "adallava generate: unrecognized arguments: --modle tiny: did you mean --model? (adallava generate --help"
+    assert said in mistake_in("adallava generate --modle tiny --image a.png --question a")
     assert [mistake for mistake in map(mistake_in, commands) if mistake] == []
 
 

@@ -184,12 +184,18 @@ class AdaLlava(ModelCalls):
             options: of `generate`.
 
         Raises:
-            InputError: for an image that cannot be read, another number of image tokens, a model without a processor.
+            InputError: for no image, one that cannot be read, another number of image tokens, a question that is no
+                text, a model without a processor.
             CheckpointError: for a processor whose files make it fail.
             BudgetError, UnsupportedModeError: as `generate`.
         """
         if self.processor is None:
             raise InputError("ask makes prompts with a processor, which this model lacks: AdaLlava(base, processor)")
+        if not isinstance(question, str):
+            raise InputError(
+                f"ask takes one question, as text, not {_kind(question)}: ask once for each, or call processor and "
+                "generate for a batch"
+            )
         opened = [prepare_picture(self.processor, as_rgb(image)) for image in _listed(images)]
         rows = max(map(_num_rows, (token_budget, latency)))
         prompts = [build_prompt(self.processor, question, len(opened))] * rows
@@ -311,9 +317,18 @@ def _listed(images: Any) -> "list[Image.Image]":
     from PIL.Image import Image
 
     listed = [images] if isinstance(images, Image) else list(images) if isinstance(images, (list, tuple)) else None
-    if listed is None or not all(isinstance(image, Image) for image in listed):
-        raise InputError(f"ask takes an image opened by Pillow, or a list of them, not {repr(images)[:80]}")
+    for image in [images] if listed is None else listed:
+        if not isinstance(image, Image):
+            fix = "call PIL.Image.fromarray first" if hasattr(image, "__array__") else "call PIL.Image.open first"
+            raise InputError(f"ask takes an image opened by Pillow, or a list of them, not {_kind(image)}: {fix}")
+    if not listed:
+        raise InputError("ask got an empty list of images: give at least one")
     return listed
+
+
+def _kind(value: Any) -> str:
+    """Return a value as a message names it: text as it is, of anything else the type."""
+    return repr(value)[:80] if isinstance(value, (str, bytes, Path)) else f"a value of type {type(value).__name__}"
 
 
 def _num_rows(dial: Any) -> int:

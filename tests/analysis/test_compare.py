@@ -1,6 +1,7 @@
 """Two runs laid beside each other: in numbers, and on the command line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,17 @@ def test_the_table_says_what_is_left_out_and_what_differs(tmp_path, folders, cap
     assert "left out, 1 samples in A only: s00" in capsys.readouterr().out
     main(["compare", a, a])
     assert "both runs have the same settings, weights and versions" in capsys.readouterr().out
+
+
+def test_a_narrow_terminal_shows_figures_whole_and_names_what_it_leaves_out(folders, capsys, monkeypatch):
+    a, b, _ = folders
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["compare", a, b]) == 0
+    printed = " ".join(re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).split())
+    assert "…" not in printed
+    assert "left out, 50 columns wide: found, in B only, right in A only" in printed
+    assert "88.9 11.1 +77.8" in printed
 
 
 def test_json_is_the_record(folders, capsys):

@@ -162,9 +162,9 @@ def test_a_download_that_was_cut_off_is_told_by_the_shard(
     ("name", "message"),
     [
         ("llava-hf/llava-1.5-13b-hf", "not a hub id in the local cache; the hub cannot be reached"),
-        ("a/folder/that/is/not/there", "not a bundled name, not a folder, not a readable hub id"),
-        ("~/llava", "not a bundled name, not a folder, not a readable hub id"),
-        ("", "not a bundled name, not a folder, not a readable hub id"),
+        ("a/folder/that/is/not/there", "not a bundled name, not a folder, not a hub id .OWNER/NAME.: check the path"),
+        ("~/llava", "not a bundled name, not a folder, not a hub id .OWNER/NAME.: check the path"),
+        ("", "not a bundled name, not a folder, not a hub id .OWNER/NAME.: check the path"),
     ],
 )
 def test_what_is_not_there_is_told(home: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from adallava.bench.shapes import SHAPES
 from adallava.cli.bench_table import _figures
-from adallava.cli.main import main
+from adallava.cli.main import build_parser, main
 
 QUICK = ("--repeats", "1", "--warm-ups", "0", "--text-tokens", "8", "--new-tokens", "3", "--device", "cpu")
 
@@ -118,3 +119,12 @@ def test_a_time_that_is_none_is_a_dash():
     shown = _figures(cell)
     assert shown[5].startswith("2.00 ")
     assert shown[7] == "-"
+
+
+def test_help_names_every_shape():
+    (option,) = (
+        action
+        for action in build_parser(["bench"])._subparsers._group_actions[0].choices["bench"]._actions
+        if action.dest == "shapes"
+    )
+    assert [name for name in SHAPES if name not in option.help] == []

@@ -9,7 +9,7 @@ from run_records import reader, sample_record
 from adallava.analysis.summary import summarise
 from adallava.budget import TokenBudget
 from adallava.cli.console import make_console
-from adallava.cli.sweep_table import areas_table, print_cells
+from adallava.cli.sweep_table import areas_table, print_areas, print_cells
 from adallava.records import Spread, Timing
 from adallava.records.cells import plan_cells
 from adallava.report.hard_samples import hard_words
@@ -115,6 +115,12 @@ def test_a_pipe_gets_every_column(results, capsys):
 
     assert all(name in header for name in NAMES)
     assert header.count("select") == 2
+
+
+def test_areas_are_not_cut_on_a_narrow_terminal(results):
+    lines = printed(lambda console: print_areas(results.areas, console), 40)
+    assert "…" not in "".join(lines)
+    assert all(len(line) <= 40 for line in lines)
 
 
 def test_areas_and_the_hard_split_are_said_in_words(results):

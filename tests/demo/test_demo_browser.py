@@ -82,6 +82,7 @@ def test_a_visit(browser: Any, address: str, size: str, scheme: str, tmp_path: P
     visitor.wait_for("25 of 256 tokens", "#choice")
     assert page.locator("#choice img").get_attribute("src") != before
 
+    assert page.eval_on_selector("#others input", "box => box.scrollWidth <= box.clientWidth"), "budgets are cut off"
     page.click("#ask")
     cards = visitor.cards("#answers", 3)  # 10 % stands in both places
     assert [re.findall(r"^(\d+) of 256 tokens", card, re.MULTILINE) for card in cards] == [["256"], ["128"], ["25"]]

@@ -53,20 +53,40 @@ def test_a_clip_of_too_many_pixels_is_refused(animation: Path, monkeypatch: pyte
         frames_of(animation, 2)
 
 
+def write_video(path: Path, frames: list[Image.Image], codec: str = "mpeg4", key_frame_every: int = 12) -> Path:
+    av = pytest.importorskip("av", reason="make test-demo installs PyAV")
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        if codec == "libx264":
+            stream.options = {"sc_threshold": "0"}  # no key frames but those asked for
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", key_frame_every
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_image(frame)))
+        container.mux(stream.encode())
+    return path
+
+
 @pytest.mark.demo
 def test_frames_of_a_video(tmp_path: Path) -> None:
-    av = pytest.importorskip("av", reason="make test-demo installs PyAV")
-    path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for number in range(20):
-            container.mux(stream.encode(av.VideoFrame.from_image(gray(10 * number))))
-        container.mux(stream.encode())
+    path = write_video(tmp_path / "clip.mp4", [gray(10 * number) for number in range(20)])
     assert is_moving(path)
     # Two seconds: a quarter, three quarters, … of the first, then of the second.
     found = levels(frames_of(path, 4))
     assert all(abs(level - expected) <= 12 for level, expected in zip(found, (30, 80, 130, 180), strict=True)), found
+
+
+@pytest.mark.demo
+def test_a_video_with_one_key_frame_is_read_to_its_end_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rising = [gray(number // 8) for number in range(1500)]
+    path = write_video(tmp_path / "long.mp4", rising, "libx264", key_frame_every=1500)
+    found = levels(frames_of(path, 2))
+    assert all(abs(level - expected) <= 12 for level, expected in zip(found, (375 / 8, 1125 / 8), strict=True)), found
+    monkeypatch.setattr(moving_images, "MAX_DECODED_PIXELS", 2 * 1000 * 2**16)
+    with pytest.raises(InputError, match=r"^long.mp4: it takes too long to decode.*make it shorter or smaller$"):
+        frames_of(path, 2)
 
 
 @pytest.mark.demo

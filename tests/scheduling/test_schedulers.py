@@ -197,7 +197,7 @@ def test_a_fixed_plan_that_is_missing_is_told() -> None:
 def test_names_are_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownNameError, match="no scheduler 'layer': did you mean 'layers'"):
         load_scheduler_class("layer")
-    with pytest.raises(AdallavaError, match=r"scheduler 'first' does not take these options \(tau=3\)"):
+    with pytest.raises(AdallavaError, match=r"'first' does not take these options \(tau=3\): it takes prefix_layers"):
         build_scheduler("first", SHAPE, tau=3)
 
 

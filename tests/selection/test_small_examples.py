@@ -142,5 +142,7 @@ def test_options_that_mean_nothing_are_named() -> None:
         build_selector("cdpruner", SHAPE, relevance="clip")
     with pytest.raises(InputError, match="must be above 0"):
         build_selector("mmtok", SHAPE, word_temperature=0.0)
-    with pytest.raises(AdallavaError, match="does not take these options"):
+    with pytest.raises(AdallavaError, match=r"options \(size=3\): it takes none"):
         build_selector("tome", SHAPE, size=3)
+    with pytest.raises(AdallavaError, match=r"options \(size=3\): it takes relevance, "):
+        build_selector("cdpruner", SHAPE, size=3)

@@ -285,6 +285,13 @@ def test_a_file_over_the_limit_is_not_read(tmp_path, monkeypatch):
         open_rgb(tmp_path / "large.png")
 
 
+def test_a_header_with_a_huge_size_is_refused_in_plain_words():
+    source = bytearray(saved(Image.new("P", (4, 4)), "GIF"))
+    source[6:10] = b"\xff" * 4  # 65535 x 65535
+    with pytest.raises(InputError, match=r"^image of \d+ bytes is over the limit of \d+ pixels: make it smaller$"):
+        open_rgb(bytes(source))
+
+
 def test_a_name_with_a_nul_is_no_file():
     with pytest.raises(InputError, match="NUL"):
         open_rgb(Path("a\0b.png"))

@@ -27,7 +27,7 @@ def find_folder(folder_or_id: str, patterns: Sequence[str], *, download: bool = 
     if folder_or_id and Path(folder_or_id).is_dir():
         return Path(folder_or_id)
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         return Path(snapshot_download(folder_or_id, allow_patterns=list(patterns), local_files_only=not download))
@@ -39,6 +39,10 @@ def find_folder(folder_or_id: str, patterns: Sequence[str], *, download: bool = 
         raise CheckpointError(
             f"no model {folder_or_id!r}: not a bundled name, not a folder, and not a hub id in the local cache; the "
             "hub cannot be reached (no network, or HF_HUB_OFFLINE is set)"
+        ) from error
+    except HFValidationError as error:
+        raise CheckpointError(
+            f"no model {folder_or_id!r}: not a bundled name, not a folder, not a hub id (OWNER/NAME): check the path"
         ) from error
     except Exception as error:  # whatever a hub or a network raises, and names that no hub has
         raise CheckpointError(

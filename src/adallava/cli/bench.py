@@ -82,8 +82,8 @@ def _add_model(group: Any) -> None:
     group.add_argument(
         "--shapes",
         metavar="NAME",
-        help="random weights in published shapes instead: llava-1.5-7b, llava-1.5-13b, qwen2.5-vl-7b, qwen3-vl-8b, toy "
-        "(default: none)",
+        help="random weights in published shapes instead: llava-1.5-7b, llava-1.5-13b, qwen2.5-vl-7b, qwen3-vl-8b, "
+        "smolvlm2-2.2b, toy (default: none)",
     )
     add_adapter(group, "learned methods and schedulers")
     add_placement(group)

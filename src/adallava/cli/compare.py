@@ -12,6 +12,7 @@ _HASH_DIGITS = 12
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from adallava.records import Interval
     from adallava.records.run_changes import RunComparison
@@ -116,6 +117,16 @@ def _short(text: str) -> str:
 
 
 def _print_cells(comparison: "RunComparison", console: "Console") -> None:
+    from .console import print_fitting
+
+    def make(left_out: frozenset[str]) -> "Table":
+        """Return the table without some of its columns."""
+        return _cells_table(comparison, left_out)
+
+    print_fitting(make, console, ("found", "in B only", "right in A only", "p"), elsewhere="and by --json")
+
+
+def _cells_table(comparison: "RunComparison", left_out: frozenset[str]) -> "Table":
     from rich.markup import escape
 
     from adallava.report.pair_words import least_points, outcome_of
@@ -128,21 +139,23 @@ def _print_cells(comparison: "RunComparison", console: "Console") -> None:
         'apart, where four of five such runs would find a true difference of "found" points'
     )
     table.add_column("cell", no_wrap=True)
-    for title in ("A", "B", "A - B", "p", "", "found", "right in A only", "in B only"):
-        table.add_column(title, justify="right", no_wrap=title != "right in A only")
+    every = ("A", "B", "A - B", "p", "", "found", "right in A only", "in B only")
+    titles = [title for title in every if title not in left_out]
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
     for change in comparison.cells:
-        table.add_row(
-            escape(change.cell),
-            _mean(change.accuracy_a),
-            _mean(change.accuracy_b),
-            escape(signed_interval(change.difference)),
-            f"{change.p_adjusted:.3g}",
-            _MARKS[outcome_of(change)],
-            least_points(change),
-            str(len(change.right_in_a_only)),
-            str(len(change.right_in_b_only)),
-        )
-    console.print(table)
+        shown = {
+            "A": _mean(change.accuracy_a),
+            "B": _mean(change.accuracy_b),
+            "A - B": escape(signed_interval(change.difference)),
+            "p": f"{change.p_adjusted:.3g}",
+            "": _MARKS[outcome_of(change)],
+            "found": least_points(change),
+            "right in A only": str(len(change.right_in_a_only)),
+            "in B only": str(len(change.right_in_b_only)),
+        }
+        table.add_row(escape(change.cell), *(shown[title] for title in titles))
+    return table
 
 
 def _mean(accuracy: "Interval") -> str:

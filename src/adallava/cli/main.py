@@ -8,8 +8,9 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import adallava
 from adallava.errors import AdallavaError, InputError
@@ -88,6 +89,19 @@ class _Parser(argparse.ArgumentParser):
         raise _UsageError(f"{self.prog}: {message} ({self.prog} --help says more)")
 
 
+class _CommandParser(_Parser):
+    """Of one command: it names itself and the nearest option where it does not know one."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all that is given, or raise: what a command does not know, nobody else does."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            near = get_close_matches(unknown[0].partition("=")[0], self._option_string_actions, n=1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return parsed, unknown
+
+
 def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser with the wanted command alone, or with every command if it is none of them."""
     parser = _Parser(
@@ -98,7 +112,7 @@ def build_parser(wanted: Sequence[str] = ()) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"adallava {adallava.__version__}")
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_CommandParser)
     for name in [name for name in COMMANDS if name in wanted] or COMMANDS:
         command = import_module(f"adallava.cli.{name}")
         command.add_parser(subparsers)

@@ -100,7 +100,7 @@ def print_outcome(outcome: "SweepOutcome", output: Path, page: Path | None, roof
     if results.majority is not None:
         console.print(majority_words(results.majority), markup=False, highlight=False)
     if results.areas:
-        console.print(areas_table(results.areas))
+        print_areas(results.areas, console)
     if results.hard_split is not None:
         console.print(hard_words(results.hard_split), markup=False, highlight=False)
     for table in dial_tables(results):
@@ -151,6 +151,11 @@ def _table_of(results: Results, columns: Sequence[Column], caption: str) -> Tabl
         known = {"accuracy %": _accuracy(majority.line), "hard %": _percent(majority.accuracy_hard)}
         table.add_row(MAJORITY_NAME, *(escape(known.get(column.title, "-")) for column in columns), style="dim")
     return table
+
+
+def print_areas(areas: Sequence[Area], console: Console) -> None:
+    """Print `areas_table`, folded where the terminal is too narrow for it."""
+    print_fitting(lambda _: areas_table(areas), console, ())
 
 
 def areas_table(areas: Sequence[Area]) -> Table:

@@ -71,7 +71,7 @@ def kept_words(ran: WhatRan) -> str:
 def _card(answer: Answer, most_flops: int, slowest_ms: float, *, by_method: bool, shown: bool) -> str:
     ran, result = answer.result.ran, answer.result
     share = ran.tokens_at_end / ran.num_vision_tokens if ran.num_vision_tokens else 0.0
-    head = _method(ran.method) if by_method else f"{100 * share:.0f} %"
+    head = _method(ran.method) if by_method else _percent(share)
     said = escape(result.answer or "") or f'<i class="empty">empty: {escape(result.empty_cause or "")}</i>'
     return (
         f'<section class="card{" shown" if shown else ""}"><header><b>{head}</b><span>{kept_words(ran)}</span></header>'
@@ -81,6 +81,10 @@ def _card(answer: Answer, most_flops: int, slowest_ms: float, *, by_method: bool
         f"<dt>time</dt><dd><b>{_ms(result.total_ms)} ms</b>{_bar(result.part_ms or {}, slowest_ms)}</dd>"
         f"{_parts(result.part_ms or {})}</dl></section>"
     )
+
+
+def _percent(share: float) -> str:
+    return "&lt;1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
 
 
 def _method(name: str) -> str:

@@ -146,7 +146,9 @@ def _add_budgets(gr: Any, served: ServedModel) -> _Budgets:
     choice = gr.HTML(js_on_load=None, elem_id="choice", min_height=300)
     with gr.Row(elem_classes="asking"):
         method = gr.Dropdown(list(served.methods), value=served.methods[0], label="Method", elem_id="method")
-        others = gr.Textbox(value=_OTHER_BUDGETS, label="Answer at this budget, and at", max_lines=1, elem_id="others")
+        others = gr.Textbox(
+            value=_OTHER_BUDGETS, label="Answer at this budget, and at", max_lines=1, min_width=200, elem_id="others"
+        )
         ask = gr.Button("Answer", variant="primary", scale=0, min_width=160, elem_id="ask")
     answers = gr.HTML(js_on_load=None, elem_id="answers")
     return _Budgets(choice, method, others, ask, answers)

@@ -22,8 +22,11 @@ _VIDEOS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".mkv":
 MAX_MOVING_PIXELS = 2**30
 """Decoded on the way to the last frame of an animation, each of which builds on those before it."""
 
-MAX_DECODED_FRAMES = 600
-"""Of a video, between a key frame and the frame that is looked for."""
+MAX_DECODED_PIXELS = 2**33
+"""Of a video, between key frames and the frames that are looked for: seconds of work."""
+
+_LEAST_FRAME_PIXELS = 2**16
+"""What a frame counts for at least: a small one takes time too."""
 
 
 def is_moving(path: Path) -> bool:
@@ -85,8 +88,9 @@ def _frames_of_video(path: Path, number: int) -> list[Image.Image]:
         if length_s <= 0:
             raise InputError(f"{path.name} does not say how long it is: store it anew, as MP4 for instance")
         frames: dict[float, Image.Image] = {}
+        most = MAX_DECODED_PIXELS // max(stream.width * stream.height, _LEAST_FRAME_PIXELS) // number
         for part in range(number):
-            frame = _frame_at(container, stream, length_s * (part + 0.5) / number)
+            frame = _frame_at(container, stream, length_s * (part + 0.5) / number, most)
             if frame is not None and frame.time not in frames:
                 upright = frame.to_image().rotate(frame.rotation, expand=True)
                 frames[frame.time] = as_rgb(upright)
@@ -95,14 +99,20 @@ def _frames_of_video(path: Path, number: int) -> list[Image.Image]:
     return list(frames.values())
 
 
-def _frame_at(container: Any, stream: Any, seconds: float) -> Any:
-    """Return the first frame at a time or after it; of none, the last one decoded."""
+def _frame_at(container: Any, stream: Any, seconds: float, most: int) -> Any:
+    """Return the first frame at a time or after it; of none, the last one decoded.
+
+    Raises:
+        InputError: if more than `most` frames lie before it.
+    """
     container.seek(int(seconds / stream.time_base), stream=stream)
     found = None
     for number, frame in enumerate(container.decode(stream)):
         found = frame
-        if number >= MAX_DECODED_FRAMES or (frame.time is not None and frame.time >= seconds):
+        if frame.time is not None and frame.time >= seconds:
             break
+        if number >= most:
+            raise InputError("it takes too long to decode, with few key frames in it: make it shorter or smaller")
     return found
 
 
@@ -111,7 +121,11 @@ def _reported(path: Path) -> Iterator[None]:
     """Turn whatever a decoder raises into an `InputError` that names the file."""
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        raise error if path.name in str(error) else InputError(f"{path.name}: {error}") from None
     except Exception as error:  # decoders of files by anyone
-        raise InputError(f"{path.name} cannot be read as a clip: {in_short(error)}") from error
+        # FFmpeg's own words, without the number and the path.
+        reason = getattr(error, "strerror", None) or in_short(error)
+        raise InputError(
+            f"{path.name} cannot be read as a clip ({reason}): store it anew, as MP4 for instance"
+        ) from error

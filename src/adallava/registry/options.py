@@ -23,12 +23,17 @@ def construct(kind: str, cls: type[Any], shape: object, options: Mapping[str, An
             another package's constructor raises.
     """
     given_first = (shape,) if cls.learned else ()
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "none"
     try:
-        inspect.signature(cls).bind(*given_first, **options)  # Of names alone: values are looked at next.
+        signature = inspect.signature(cls)
+        taken = list(signature.parameters)[len(given_first) :]
+        if not set(options) <= set(taken) and not _takes_any(signature):
+            takes = f"it takes {', '.join(taken)}" if taken else "it takes none"
+            raise AdallavaError(f"{kind} {cls.name!r} does not take these options ({given}): {takes}")
+        signature.bind(*given_first, **options)  # Of names alone: values are looked at next.
         _check_types(kind, cls, options)
         return cls(*given_first, **options)
     except TypeError as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in options.items()) or "none"
         raise AdallavaError(f"{kind} {cls.name!r} does not take these options ({given}): {error}") from error
     except AdallavaError:
         raise
@@ -36,6 +41,10 @@ def construct(kind: str, cls: type[Any], shape: object, options: Mapping[str, An
         raise AdallavaError(
             f"{kind} {cls.name!r} cannot be made: {cls.__module__}.{cls.__qualname__} raises {in_short(error)}"
         ) from error
+
+
+def _takes_any(signature: inspect.Signature) -> bool:
+    return any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values())
 
 
 def _check_types(kind: str, cls: type[Any], options: Mapping[str, Any]) -> None:

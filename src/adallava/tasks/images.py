@@ -122,6 +122,8 @@ def _reported(name: str) -> Iterator[None]:
             yield
     except UnidentifiedImageError:
         raise InputError(f"{name} is not an image in a format that is read: {', '.join(_formats())}") from None
+    except Image.DecompressionBombError:  # from a header, before its size could be asked for
+        raise InputError(f"{name} is over the limit of {MAX_IMAGE_PIXELS} pixels: make it smaller") from None
     except InputError as error:
         raise error if name in str(error) else InputError(f"{name} cannot be shown: {error}") from None
     except Exception as error:  # Pillow's decoders answer damage with whatever it happens to cause
