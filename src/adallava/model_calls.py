@@ -1,6 +1,6 @@
 """The calls of a model: answers, choices without answers, one pass with gradients."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from adallava.pipeline.program import LLMRun, prepare_run
 from adallava.pipeline.prompt_limit import warn_of_positions
 from adallava.pipeline.result import AdaLlavaOutput, ForwardOutput, describe_choice, read_answers
 from adallava.pipeline.skips import SampleLayers
-from adallava.pipeline.stage_runner import PLAIN, Stages
+from adallava.pipeline.stage_runner import PLAIN, StageContext, Stages
 from adallava.pipeline.stock_arguments import check_as_configured
 from adallava.records import WhatRan
 from adallava.scheduling.scheduler_contract import Scheduler, has_free_token
@@ -189,16 +189,15 @@ class ModelCalls(ModelFacts):
         Raises:
             InputError: also for an unknown argument, or features of other images.
         """
-        request, unknown = self._read(
+        request = self._read_known(
+            "select",
             input_ids,
             attention_mask,
             {"pixel_values": pixel_values, **processed},
-            side="left",
             token_budget=token_budget,
             seed=seed,
             positions=positions,
         )
-        refuse_unknown("select", unknown)
         vision = None if features is None else features.of(self.selector, request.pictures)
         run = self._prepare(request, vision=vision)
         chosen = run.prepared if run.inside is None else choose_inside(run, run.inside)
@@ -216,8 +215,7 @@ class ModelCalls(ModelFacts):
             InputError: for an unknown argument.
         """
         given = {"pixel_values": pixel_values, **processed}
-        request, unknown = self._read(input_ids, attention_mask, given, side="left")
-        refuse_unknown("encode_pictures", unknown)
+        request = self._read_known("encode_pictures", input_ids, attention_mask, given)
         return encode_pictures(self._family, self.selector, request)
 
     @torch.no_grad()
@@ -241,17 +239,16 @@ class ModelCalls(ModelFacts):
         Raises:
             InputError: also for an unknown argument.
         """
-        request, unknown = self._read(
+        request = self._read_known(
+            "read_layers",
             input_ids,
             attention_mask,
             {"pixel_values": pixel_values, **processed},
-            side="left",
             token_budget=token_budget,
             latency=latency,
             seed=seed,
             positions=positions,
         )
-        refuse_unknown("read_layers", unknown)
         return self._prepare(request, stages=self._engines.stages()).decide()
 
     def forward(
@@ -310,6 +307,19 @@ class ModelCalls(ModelFacts):
         pictures, rest = take_pictures(self._family, {"input_ids": input_ids, **given})
         return Request.parse(input_ids, attention_mask, pictures, **asked), rest
 
+    def _read_known(
+        self, taker: str, input_ids: Tensor, attention_mask: Tensor | None, given: Mapping[str, Any], **asked: Any
+    ) -> Request:
+        """Return the request of a call that takes what a processor makes, and nothing else.
+
+        Raises:
+            InputError: for another argument.
+        """
+        request, unknown = self._read(input_ids, attention_mask, given, side="left", **asked)
+        for name in unknown:
+            raise InputError(f"{taker} takes no {name}")
+        return request
+
     def _prepare(
         self,
         request: Request,
@@ -320,19 +330,5 @@ class ModelCalls(ModelFacts):
         for part in (self.selector, self.scheduler):
             if isinstance(part, nn.Module):
                 part.to(self.device)  # After the base went elsewhere.
-        return prepare_run(
-            self._family,
-            self.selector,
-            self.scheduler,
-            request,
-            language=self._language,
-            vision=vision,
-            clock=clock,
-            stages=stages,
-        )
-
-
-def refuse_unknown(taker: str, unknown: Iterable[str]) -> None:
-    """Raise `InputError` for an unknown argument."""
-    for name in unknown:
-        raise InputError(f"{taker} takes no {name}")
+        context = StageContext(self._language, vision, clock, stages)
+        return prepare_run(self._family, self.selector, self.scheduler, request, context)

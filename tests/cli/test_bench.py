@@ -83,7 +83,7 @@ def test_a_checkpoint_is_measured_and_the_table_printed(model, capsys, tmp_path)
     [
         (("--shapes", "huge"), "llava-1.5-7b"),
         (("--model", "tiny", "--shapes", "toy"), "either --model"),
-        (("--engine", "fast"), "none of auto"),
+        (("--engine", "fast"), "is not one of auto"),
         (("--engine", "graphs", "--device", "cpu"), "needs a CUDA device"),
         (("--latency", "0.5"), "no --scheduler"),
         (("--cell", "uniform"), "METHOD@BUDGET"),
@@ -108,7 +108,7 @@ def test_no_file_of_something_else_is_written_over(tmp_path, capsys):
     other = tmp_path / "mine.json"
     other.write_text('{"kept": 1}')
     assert main(["bench", "--shapes", "toy", *QUICK, "--output", str(other)]) == 2
-    assert "name another" in capsys.readouterr().err
+    assert "give another name" in capsys.readouterr().err
     assert json.loads(other.read_text()) == {"kept": 1}
 
 

@@ -154,7 +154,7 @@ def test_the_table_names_every_cell_and_where_the_files_are(model, tmp_path, cap
     sweep(model, tmp_path, "--method", "uniform,none", "--token-budget", "25%")
     printed, told = capsys.readouterr()
     # Each of two cells against the full model; of one budget there is no area.
-    assert "with 5 samples and 2 planned comparisons " in " ".join(told.split())
+    assert "with 5 samples and 2 planned comparisons, " in " ".join(told.split())
     rows = [line.split() for line in printed.splitlines()]
     assert all(len(line.rstrip()) <= 120 for line in printed.splitlines()[:8])
     assert any(row[:4] == ["uniform", "0.25", "4", "4"] for row in rows)

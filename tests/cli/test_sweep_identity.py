@@ -69,7 +69,7 @@ def test_however_model_and_task_are_spelled_it_is_the_same_run(model, questions,
     assert "task_sha256 is" in message
 
 
-@pytest.mark.parametrize("sample", ["first", "random"])
+@pytest.mark.parametrize("sample", [pytest.param("first", marks=pytest.mark.long), "random"])
 def test_a_larger_limit_extends_a_finished_run_and_a_smaller_one_is_refused(model, questions, tmp_path, capsys, sample):
     folder = tmp_path / "run"
 

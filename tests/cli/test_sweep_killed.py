@@ -74,6 +74,7 @@ def assert_as_if_untouched(folder, untouched):
     assert runs[0] == runs[1]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="watches processes through /proc")
 def test_killed_in_the_middle_it_ends_as_if_untouched(sweeps, arguments, untouched, tmp_path):
     journal = tmp_path / "killed" / "samples.jsonl"

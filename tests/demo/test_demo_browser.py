@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import pytest
 from browsing import CHROMIUM, FLAGS, needs_browser
 from models import tiny_image
@@ -156,6 +155,8 @@ def test_pictures_questions_and_mistakes_of_a_visitor(browser: Any, address: str
 
 
 def test_a_clip_is_shown_as_frames(browser: Any, address: str, tmp_path: Path) -> None:
+    import av
+
     visitor, path = Visitor(browser, address), tmp_path / "clip.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)

@@ -130,7 +130,7 @@ def test_the_space_builds() -> None:
     front = dict(re.findall(r"^(\w+): (.+)$", (ROOT / "space" / "README.md").read_text(), re.MULTILINE))
     assert (front["sdk"], front["app_file"]) == ("gradio", "app.py")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (gradio,) = project["optional-dependencies"]["demo"]
+    gradio, _ = project["optional-dependencies"]["demo"]
     least = re.search(r">=([\d.]+),<7", gradio)
     assert least is not None
     versions = [tuple(map(int, text.split("."))) for text in (least.group(1), front["sdk_version"])]

@@ -89,6 +89,7 @@ def test_with_it_the_full_budget_is_the_stock_model(folder: Path, method: str) -
     assert [record.tokens_at_end for record in fewer.records] == [5, 8]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("registered")
 def test_with_it_the_commands_run(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny_image().save(tmp_path / "a.png")

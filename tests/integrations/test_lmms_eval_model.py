@@ -165,10 +165,10 @@ def test_one_model_may_be_evaluated_twice(batched, task_folder):
 
 def test_a_cache_is_kept_apart_by_budget_and_method(task_folder, tmp_path, monkeypatch):
     variants = [MODEL_ARGS, MODEL_ARGS.replace("0.25", "1.0"), MODEL_ARGS.replace("random", "uniform")]
-    uncached = [responses(evaluate(task_folder, variant, limit=5)) for variant in variants]
+    uncached = [responses(evaluate(task_folder, variant)) for variant in variants]
     assert len({tuple(answers) for answers in uncached}) == 3
     for _ in range(2):
-        cached = [responses(evaluate(task_folder, v, use_cache=str(tmp_path), limit=5)) for v in variants]
+        cached = [responses(evaluate(task_folder, v, use_cache=str(tmp_path))) for v in variants]
         assert cached == uncached
         # The second time nothing may be left to answer.
         monkeypatch.setattr(AdaLlava, "generate", None)

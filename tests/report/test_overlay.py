@@ -111,7 +111,7 @@ def test_bold_is_what_the_corrected_test_tells_apart_and_no_other(
         ]  # fmt: skip
 
     monkeypatch.setattr(overlay, "judge_changes", judge)
-    page = write_report(here, picture_of, laid_over=there).read_text()
+    page = write_report(here, picture_of, num_pictures=4, laid_over=there).read_text()
     first, *others = page_rows(page)
     assert '<td class="num strong">+10.0' in first
     assert "higher here" in first

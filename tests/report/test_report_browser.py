@@ -32,7 +32,7 @@ def cells(folder: Path) -> dict[str, Cell]:
 
 @pytest.fixture(scope="module")
 def report(folder: Path) -> Path:
-    return write_report(folder, picture_of)
+    return write_report(folder, picture_of, num_pictures=4)
 
 
 @pytest.fixture(scope="module")

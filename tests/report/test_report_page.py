@@ -24,7 +24,7 @@ SMALL = FakeRun(methods=("random", "question", "none"), budgets=("8", "32"), num
 
 def page_of(folder: Path, spec: FakeRun = SMALL) -> str:
     """Return the page of a made-up run, without plotly's bundle."""
-    path = write_report(write_fake_run(folder, spec), picture_of)
+    path = write_report(write_fake_run(folder, spec), picture_of, num_pictures=4)
     return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
 
 
@@ -33,7 +33,7 @@ RICH = RichRun(methods=("random", "pool", "fastv"), num_samples=60)
 
 def rich_page_of(folder: Path, spec: RichRun = RICH) -> str:
     """Return the page of a made-up run with all that a protocol records, without plotly's bundle."""
-    path = write_report(write_rich_run(folder, spec), picture_of)
+    path = write_report(write_rich_run(folder, spec), picture_of, num_pictures=4)
     return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
 
 

@@ -1,4 +1,4 @@
-"""Samples that share an image are no independent ones: what is flipped, resampled and halved is the image."""
+"""Samples that share an image are not independent: what is flipped, resampled and halved is the image."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ class Corrected:
 
 
 def correct(p_values: Sequence[float], sums: NDArray[np.float64], clusters: Clusters, seed: int) -> Corrected:
-    """Correct p-values: by max-T, or by Holm's method below 40 images, where joint flips are no good likeness.
+    """Correct p-values: by max-T, or by Holm's method below 40 images, where joint flips are not a good likeness.
 
     Args:
         p_values: of each test alone.

@@ -4,7 +4,7 @@ A front is the best of many cells, and the best of many is partly luck: the more
 have more cells than one. So a gain in accuracy is never measured on the samples that chose: each half of the samples
 chooses the best cells that cost no more, and the other half measures them, over many random halvings. Other samples
 would also have chosen other cells, which the spread of the halves shows: the interval is from it. Samples that share a
-image are in one half. A saving has no other half to be measured on, since a cost is no mean of scores: there the
+image are in one half. A saving has no other half to be measured on, since a cost is not a mean of scores: there the
 whole choice is made again under every resample, and whether the accuracy is equal is measured on the other half. FLOPs
 are known. Milliseconds are readings of a clock, taken as they were read: their noise is in no interval.
 """

@@ -81,7 +81,7 @@ def _side(model: AdaLlava) -> int:
 
 
 def _words(model: AdaLlava) -> torch.Tensor:
-    """Return ids that are no special ones."""
+    """Return ids that are not special ones."""
     config = model.base.config
     special = {model.family.image_token_id, 0, 1, 2}
     tokenizer = getattr(model.processor, "tokenizer", None)

@@ -54,7 +54,7 @@ class Turn:
         first_token_ms: wall clock of a call for one token.
         total_ms: of a call for the whole answer.
         part_ms: by part, of a call for one token with a clock.
-        peak_memory_bytes: of the call for the whole answer; None on a CPU, where a process's own is no measure.
+        peak_memory_bytes: of the call for the whole answer; None on a CPU, where a process's own is not a measure.
         answered: the whole answer.
     """
 

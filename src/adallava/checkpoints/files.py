@@ -82,7 +82,7 @@ def check_processor(folder: Path) -> None:
 
 
 def check_tokenizer(folder: Path) -> None:
-    """Refuse a folder whose files of a processor, those that are there, are no JSON or hold impossible values.
+    """Refuse a folder whose files of a processor, those that are there, are not JSON or hold impossible values.
 
     Raises:
         CheckpointError: naming the file.

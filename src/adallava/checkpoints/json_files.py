@@ -31,7 +31,7 @@ def check_pointer(path: Path) -> None:
     """Refuse what Git leaves in a large file's place.
 
     Raises:
-        CheckpointError: naming the command that fetches the file; or it is no regular file.
+        CheckpointError: naming the command that fetches the file; or it is not a regular file.
     """
     check_regular(path)
     with path.open("rb") as file:

@@ -52,7 +52,7 @@ def pick_dtype(dtype: str | torch.dtype | None) -> str | torch.dtype:
     """Return the type that weights shall have; for None "auto", the one that the checkpoint names.
 
     Raises:
-        InputError: for what is no floating-point type, with those that are.
+        InputError: for what is not a floating-point type, with those that are.
     """
     if dtype is None or dtype == "auto":
         return "auto"

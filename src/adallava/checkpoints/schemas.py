@@ -92,7 +92,7 @@ class VisionConfig(_Outputs):
 
 
 class _Rotary(_Stock):
-    """How positions turn queries and keys: by what is not above 0, they are no numbers."""
+    """How positions turn queries and keys: by what is not above 0, they are not numbers."""
 
     rope_theta: Annotated[FiniteFloat, Field(gt=0)] | None = None
     factor: Annotated[FiniteFloat, Field(gt=0)] | None = None
@@ -322,7 +322,7 @@ def check_model_config(path: Path, config: dict[str, Any]) -> None:
             f"{path} is damaged: vision_config.image_size is {sizes[0]} and patch_size {sizes[1]}: either both are of "
             "rows and columns, or none"
         )
-    # Of rows and columns, those of rows: a family that knows no others refuses what is no square.
+    # Of rows and columns, those of rows: a family that knows no others refuses what is not a square.
     side, patch = (size[0] if isinstance(size, list) else size for size in sizes)
     if side and patch and not patch <= side <= patch * MAX_PATCHES_A_SIDE:
         raise CheckpointError(

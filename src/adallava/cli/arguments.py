@@ -107,7 +107,7 @@ def parse_batch_sizes(values: Sequence[str], option: str = "--timing-batch-sizes
     """Read batch sizes, each once, in ascending order.
 
     Raises:
-        InputError: for one that is no whole number of at least 1.
+        InputError: for one that is not a whole number of at least 1.
     """
     for value in values:
         if not _is_count(value):

@@ -31,7 +31,7 @@ def make_console(*, width: int | None = None, stderr: bool = False) -> Console:
 
 
 class _HarmlessHook(RenderHook):
-    """Wraps all that is printed: rich's own control codes are no text, and stay."""
+    """Wraps all that is printed: rich's own control codes are not text, and stay."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         """Return them wrapped."""

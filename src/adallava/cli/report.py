@@ -41,6 +41,10 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_options(parser)
+
+
+def _add_options(parser: Any) -> None:
     parser.add_argument("run_folder", type=path_argument, metavar="RUN", help="the run folder of a finished sweep")
     parser.add_argument(
         "--compare",

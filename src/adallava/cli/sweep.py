@@ -92,7 +92,9 @@ def add_parser(subparsers: Any) -> None:
     _add_task(what)
     _add_methods(what)
     _add_layers(what)
-    _add_how(parser.add_argument_group("how to answer"))
+    how = parser.add_argument_group("how to answer")
+    _add_how(how)
+    _add_running(how)
     add_where(parser.add_argument_group("where to answer"))
     _add_timing(parser.add_argument_group("what to time"))
     local = parser.add_argument_group("a local file")
@@ -227,6 +229,9 @@ def _add_how(group: Any) -> None:
         help="how often a random method answers each question, with a new seed each time; a sample's score is the "
         "mean (default: %(default)s)",
     )
+
+
+def _add_running(group: Any) -> None:
     add_placement(group)
     add_engine(group)
     add_quantization(group)

@@ -216,7 +216,7 @@ def _with_rows(name: str, tensor: Tensor, num_words: int, num_rows: int) -> Tens
     In the output layer a mean row's logit is the mean of all logits, so that no new token is ever the likeliest.
 
     Raises:
-        CheckpointError: if it is no matrix with a row for each word.
+        CheckpointError: if it is not a matrix with a row for each word.
     """
     if tensor.ndim != 2 or len(tensor) < num_words:
         raise CheckpointError(

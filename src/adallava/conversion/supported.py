@@ -20,7 +20,7 @@ _DELTA = re.compile(r"[-_]delta(-v\d|$)")
 
 
 def check_supported(source: Path, config: dict[str, Any]) -> None:
-    """Refuse what is no whole checkpoint of LLaVA-1.5 or AdaLLaVA in the layout of the original code.
+    """Refuse what is not a whole checkpoint of LLaVA-1.5 or AdaLLaVA in the layout of the original code.
 
     Args:
         source: the folder.

@@ -24,7 +24,7 @@ EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_hea
 
 
 def is_buffer(name: str) -> bool:
-    """Return whether a saved tensor is no weight."""
+    """Return whether a saved tensor is not a weight."""
     return _BUFFERS.search(name) is not None
 
 

@@ -8,7 +8,7 @@ Attention of L tokens is counted in full, L x L, as the counter does, although a
 skip nearly half of it: a layer truly needs L * (L + 1) / 2 of those L * L query-key pairs.
 
 Every figure is for one sample without padding. A batch of equal lengths costs the sum of its samples; in a
-padded batch the machine also computes the padding, which is no sample's own cost.
+padded batch the machine also computes the padding, which is not a sample's own cost.
 """
 
 from collections.abc import Sequence

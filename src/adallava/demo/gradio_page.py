@@ -246,7 +246,7 @@ def _only_files(gr: Any, gallery: Any) -> None:
     async def keep_files(place: Any) -> Any:
         """Take a file, and refuse an address."""
         if str(place).lower().startswith(("http:", "https:")):
-            raise gr.Error("Images must be files, not URLs.")
+            raise gr.Error("Images and clips must be files, not URLs.")
         return await keep(place)
 
     gallery.async_move_resource_to_block_cache = keep_files

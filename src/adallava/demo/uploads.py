@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from adallava.budget import TokenBudget
-from adallava.demo.clips import clip_frames, is_clip
+from adallava.demo.moving_images import frames_of, is_moving
 from adallava.errors import InputError
 from adallava.tasks.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, open_rgb
 
@@ -35,12 +35,12 @@ def open_uploads(paths: Sequence[str]) -> list[Image.Image]:
         raise InputError(f"{len(paths)} images are too many: ask about {MAX_PICTURES} at most")
     opened: list[Image.Image] = []
     files = [Path(path) for path in paths]
-    clips = {path for path in files if is_clip(path)}
+    clips = {path for path in files if is_moving(path)}
     num_clips = sum(path in clips for path in files)
     frames_each = (MAX_PICTURES - len(files) + num_clips) // max(1, num_clips)
     for path in files:
         try:
-            opened += clip_frames(path, frames_each) if path in clips else [open_rgb(path)]
+            opened += frames_of(path, frames_each) if path in clips else [open_rgb(path)]
         except InputError as error:
             # Where the server keeps its files is none of a visitor's business.
             raise InputError(str(error).replace(str(path), path.name)) from None

@@ -12,7 +12,7 @@ from adallava.records import FULL_METHOD, EmptyCause, Results, RunConfig
 from adallava.records.index_sets import IndexSet, size
 
 EMPTY_SHARE_LIMIT = 0.01
-"""Above this share of empty answers a cell's score is no score."""
+"""Above this share of empty answers a cell's score is not a score."""
 
 MIN_SAMPLES_TO_COMPARE = 10
 """Fewer samples than these may well agree by chance."""

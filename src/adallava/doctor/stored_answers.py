@@ -78,7 +78,7 @@ class StoredAnswers(Sequence[Answer]):
     def __init__(self, store: Store) -> None:
         """Begin without any."""
         self._store = store
-        self._waiting: list[tuple[Any, ...]] = []
+        self._waiting: list[Answer] = []
         self._blocks: list[tuple[int, int]] = []
         self._count = 0
         # By the sample's number: the first answer that did not fail, and its draw if not 0. By draw, which samples.
@@ -96,12 +96,10 @@ class StoredAnswers(Sequence[Answer]):
         """
         number = self._store.number(answer.sample_id)
         self._note(number, answer)
-        row = list(_VALUES(answer))
-        row[_SAMPLE] = number
-        self._waiting.append(tuple(row))
+        self._waiting.append(answer)
         self._count += 1
         if len(self._waiting) == ROWS:
-            self._blocks.append(self._store.write(_packed(self._waiting)))
+            self._blocks.append(self._store.write(_packed([self._row(each) for each in self._waiting])))
             self._waiting = []
 
     @property
@@ -119,10 +117,10 @@ class StoredAnswers(Sequence[Answer]):
         return self._count
 
     def __iter__(self) -> Iterator[Answer]:
-        """Yield them, reading block after block."""
+        """Yield them, reading block after block; the last ones are not written yet."""
         for block in range(len(self._blocks)):
             yield from self._read(block)
-        yield from self._answers(zip(*self._waiting, strict=True))
+        yield from self._waiting
 
     @overload
     def __getitem__(self, index: int) -> Answer: ...
@@ -138,10 +136,16 @@ class StoredAnswers(Sequence[Answer]):
         if not 0 <= number < len(self):
             raise IndexError(index)
         block, row = divmod(number, ROWS)
+        if block == len(self._blocks):
+            return self._waiting[row]
         if self._last_read[0] != block:
-            rows = self._read(block) if block < len(self._blocks) else self._answers(zip(*self._waiting, strict=True))
-            self._last_read = (block, list(rows))
+            self._last_read = (block, list(self._read(block)))
         return self._last_read[1][row]
+
+    def _row(self, answer: Answer) -> tuple[Any, ...]:
+        row = list(_VALUES(answer))
+        row[_SAMPLE] = self._store.number(answer.sample_id)
+        return tuple(row)
 
     def _note(self, number: int, answer: Answer) -> None:
         there = self._there.setdefault(answer.draw, bytearray())

@@ -68,7 +68,7 @@ class GraphStore:
             self._pool = torch.cuda.graph_pool_handle()
         stream = torch.cuda.current_stream()
         try:
-            # Another thread may allocate meanwhile: that is no error of this one.
+            # Another thread may allocate meanwhile: that is not an error of this one.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"), chosen_kernels():
                 work()
         except BaseException as error:

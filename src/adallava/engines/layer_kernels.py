@@ -24,7 +24,7 @@ Joined = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """What of a layer is no tensor.
+    """What of a layer is not a tensor.
 
     Attributes:
         heads: query heads.

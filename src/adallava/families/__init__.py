@@ -25,7 +25,7 @@ def find_checkpoint(folder_or_id: str) -> Path:
     config alone is.
 
     Raises:
-        CheckpointError: if there is none, it is no model in stock layout, or its weights are missing or damaged.
+        CheckpointError: if there is none, it is not a model in stock layout, or its weights are missing or damaged.
         UnsupportedModeError: for a family that is not supported, or quantized weights.
     """
     config = check_config(find_folder(folder_or_id, CONFIG_FILES))

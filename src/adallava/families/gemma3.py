@@ -41,7 +41,7 @@ class Gemma3Family(StockParts):
         """Take hold of a loaded model.
 
         Raises:
-            CheckpointError: if its tokens are no square of equal squares of patches; and as of every family.
+            CheckpointError: if its tokens are not a square of equal squares of patches; and as of every family.
         """
         super().__init__(model)
         vision, projector = model.config.vision_config, model.model.multi_modal_projector

@@ -27,7 +27,7 @@ def stock_model(given: Any) -> Any:
     These layers stay in the model, so that it computes what the `PeftModel` does.
 
     Raises:
-        UnsupportedModeError: for what is no loaded model, or wraps one, naming what to give.
+        UnsupportedModeError: for what is not a loaded model, or wraps one, naming what to give.
     """
     kinds = {cls.__name__ for cls in type(given).__mro__}
     name = type(given).__name__

@@ -28,7 +28,7 @@ _NORMS_BEHIND = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
 
 def check_splittable(block: nn.Module) -> None:
-    """Refuse a layer that is no sum over groups of heads, or whose weights cannot be sliced.
+    """Refuse a layer that is not a sum over groups of heads, or whose weights cannot be sliced.
 
     Raises:
         UnsupportedModeError: for a norm of the whole sum, or a projection that is missing, quantized, not plain, or

@@ -51,7 +51,7 @@ class Idefics3Family(StockParts):
         """Take hold of a loaded model.
 
         Raises:
-            CheckpointError: if a tile's patches are no squares of `scale_factor`; and as of every family.
+            CheckpointError: if a tile's patches are not squares of `scale_factor`; and as of every family.
         """
         super().__init__(model)
         vision, self._scale = model.config.vision_config, int(model.config.scale_factor)
@@ -84,7 +84,7 @@ class Idefics3Family(StockParts):
 
         Raises:
             InputError: for prompts that the processor did not expand, or that tell of other tiles than there are; for
-                tiles that are no squares.
+                tiles that are not squares.
         """
         mask = pictures.beside.get("pixel_attention_mask")
         if mask is None or mask.shape != (*pictures.pixel_values.shape[:2], *pictures.pixel_values.shape[-2:]):
@@ -118,7 +118,7 @@ class Idefics3Family(StockParts):
             pictures: of `with_prompts`.
 
         Raises:
-            InputError: if their tiles are no squares.
+            InputError: if their tiles are not squares.
         """
         side, pieces = self._tokens_a_side(pictures), self._pieces(pictures)
         return tuple((piece.down * side, piece.across * side) for piece in pieces)

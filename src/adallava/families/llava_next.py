@@ -38,7 +38,7 @@ class LlavaNextFamily(LlavaParts):
         """Take hold of a loaded model.
 
         Raises:
-            UnsupportedModeError: for features that are no grid, from which no picture can be put together.
+            UnsupportedModeError: for features that are not a grid, from which no picture can be put together.
             CheckpointError: as of LLaVA; or for sizes of pictures that make no tile, or far too many.
         """
         super().__init__(model)

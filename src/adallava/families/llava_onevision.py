@@ -49,7 +49,7 @@ class LlavaOnevisionFamily(LlavaParts):
         """Take hold of a loaded model.
 
         Raises:
-            UnsupportedModeError: for features that are no grid, from which no picture can be put together.
+            UnsupportedModeError: for features that are not a grid, from which no picture can be put together.
             CheckpointError: as of LLaVA-NeXT; or for a `vision_aspect_ratio` that says no number of wholes.
         """
         super().__init__(model)

@@ -141,7 +141,7 @@ def _tower_shape(config: Any, num_layers: int, tower: Any) -> TowerShape:
         num_vision_tokens=side * side + spare,
         vision_width=vision.hidden_size * num_layers,
         llm_width=config.get_text_config().hidden_size,
-        # What is no grid of patches is one row: `no_grid` keeps methods away from it.
+        # What is not a grid of patches is one row: `no_grid` keeps methods away from it.
         grid=(side, side) if spare == 0 else (1, side * side + spare),
         tower_width=vision.hidden_size,
         tower_heads=vision.num_attention_heads,
@@ -149,6 +149,6 @@ def _tower_shape(config: Any, num_layers: int, tower: Any) -> TowerShape:
 
 
 def _spare_tokens(config: Any, tower: Any) -> int:
-    """Return how many features of an image are no patches: a class token or registers that stay in; -1: one is lost."""
+    """Return how many features of an image are not patches: class token or registers that stay in; -1: one is lost."""
     dropped = 1 if config.vision_feature_select_strategy == "default" else 0
     return num_leading_tokens(tower) - dropped

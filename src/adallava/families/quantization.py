@@ -26,7 +26,7 @@ _HOPPER = (9, 0)
 """The first compute capability whose products in float8 were tried here."""
 
 LEAST = 1e-12
-"""What the largest number of a token is taken for at least: a padded token may be all zeros, and 0 / 0 is no number."""
+"""The least that a token's largest number is taken for: a padded token may be all zeros, and 0 / 0 is not a number."""
 
 MOST_IN_FP8 = 448.0
 """The largest number of float8_e4m3."""
@@ -114,7 +114,7 @@ def quantize(model: Any, name: str) -> None:
 
 
 def _mend_rows_of_zeros(weight: Any) -> None:
-    """Give rows of zeros a scale: divided by the one that torchao finds in float8 they are no numbers."""
+    """Give rows of zeros a scale: divided by the one that torchao finds in float8 they are not numbers."""
     if weight.qdata.dtype == torch.float8_e4m3fn:
         zeros = weight.scale == 0.0
         weight.qdata.view(torch.uint8).masked_fill_(zeros, 0)

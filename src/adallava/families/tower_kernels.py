@@ -3,7 +3,7 @@
     stock      norm (6 kernels)   qkv   rotary (14)   attention   proj   norm (6)   gate   up   act, product   down
     here       1                        1                                1                      1
 
-A product over rows that are no multiple of 16 bytes long runs at a fifth of its speed (Qwen2.5-VL's tower: 3420
+A product over rows whose length is not a multiple of 16 bytes runs at a fifth of its speed (Qwen2.5-VL's tower: 3420
 values). Such weights are moved to rows that are, and the parameters become views of them: nothing is held twice.
 """
 

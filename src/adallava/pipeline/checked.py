@@ -108,7 +108,7 @@ def rounded_count(selector: RoundingMethod, asked: int, grid: tuple[int, int]) -
     """Return the K that a method keeps where another was asked for.
 
     Raises:
-        AdallavaError: if it is no count, or more than was asked for.
+        AdallavaError: if it is not a count, or more than was asked for.
     """
     kept: object = selector.keep_count(asked, grid)
     if not isinstance(kept, int) or isinstance(kept, bool) or not min(asked, 1) <= kept <= asked:

@@ -13,13 +13,11 @@ from adallava.families.family_contract import Family, VisionFeatures
 from adallava.families.picture_inputs import PictureInputs
 from adallava.pipeline.call import Request
 from adallava.pipeline.checked import check_own_counts, declared_inputs
-from adallava.pipeline.clock import StageClock
 from adallava.pipeline.encode import budget_ratios, encode
 from adallava.pipeline.layout import Layout
 from adallava.pipeline.select import choose, image_inputs
 from adallava.pipeline.selector_inputs import selection_input
-from adallava.pipeline.stage_runner import PLAIN, Stages
-from adallava.pipeline.wording import Language
+from adallava.pipeline.stage_runner import StageContext, Stages
 from adallava.selection.selector_contract import OwnCountMethod, Selection, Selector
 
 
@@ -44,11 +42,7 @@ def choose_rows(
     layout: Layout,
     request: Request,
     pictures: PictureInputs,
-    *,
-    language: Language | None = None,
-    vision: VisionFeatures | None = None,
-    clock: StageClock | None = None,
-    stages: Stages = PLAIN,
+    context: StageContext,
 ) -> ChosenRows:
     """Run tower, method and projector, where something is kept.
 
@@ -58,32 +52,31 @@ def choose_rows(
         layout: planned for this batch, on the family's device.
         request: on the family's device.
         pictures: of the request.
-        language: for methods that read the question's words.
-        vision: the tower's output, if it ran already.
-        clock: marks "vision", "selector" and "projector" when each ends. A projector that runs over all tokens
-            before the choice is part of the selector's time: the method asked for it.
-        stages: runs the tower, the choice and the projector.
+        context: of the call. A projector that runs over all tokens before the choice is part of the selector's time:
+            the method asked for it.
     """
-    mark = (lambda part: None) if clock is None else clock.mark
+    stages, vision = context.stages, context.vision
     ratios = budget_ratios(layout, family.device)
     if vision is None:
         vision = encode(family, selector, pictures, layout.keep_counts, ratios, stages=stages)
-        mark("vision")
-    inputs = selection_input(family, layout, request.input_ids, vision, ratios, request.seeds, selector, language)
+        context.mark("vision")
+    inputs = selection_input(
+        family, layout, request.input_ids, vision, ratios, request.seeds, selector, context.language
+    )
     selection = choose(selector, inputs, family.grids(pictures), stages=stages)
     if layout.keep_counts == layout.tokens_per_image:
-        mark("selector")
+        context.mark("selector")
         vision_embeds = stages.run(family.model, "project all", family.project_all, vision)
     elif inputs.projected is not None and selection.merge_weights is None:
         vision_embeds = selection.apply(inputs.projected)
-        mark("selector")
+        context.mark("selector")
     else:
         kept = selection.apply(vision.features)
-        mark("selector")
+        context.mark("selector")
         counts = layout.keep_counts
         vision_embeds = stages.run(family.model, "project", partial(_project, family.project), kept, counts)
     added = _added(family, vision, selection, layout, stages)
-    mark("projector")
+    context.mark("projector")
     return ChosenRows(vision_embeds, selection, added)
 
 
@@ -127,10 +120,7 @@ def read_own_counts(
     selector: OwnCountMethod,
     layout: Layout,
     request: Request,
-    *,
-    language: Language | None = None,
-    vision: VisionFeatures | None = None,
-    clock: StageClock | None = None,
+    context: StageContext,
 ) -> tuple[VisionFeatures, tuple[int, ...]]:
     """Run the tower, and read the counts that a method finds for itself: the one wait for the device before the LLM.
 
@@ -139,21 +129,18 @@ def read_own_counts(
         selector: sets its own counts.
         layout: planned as if every token stayed, on the family's device.
         request: on the family's device, with images.
-        language: for methods that read the question's words.
-        vision: the tower's output, if it ran already.
-        clock: marks "vision".
+        context: of the call.
 
     Returns:
         The tower's output, to be given to `prepare`, and K of each image.
     """
     ids, pictures, seeds = request.input_ids, request.pictures, request.seeds
     assert pictures is not None
-    ratios = budget_ratios(layout, family.device)
+    ratios, vision = budget_ratios(layout, family.device), context.vision
     if vision is None:
         vision = encode(family, selector, pictures, layout.keep_counts, ratios)
-        if clock is not None:
-            clock.mark("vision")
-    inputs = selection_input(family, layout, ids, vision, ratios, seeds, selector, language)
+        context.mark("vision")
+    inputs = selection_input(family, layout, ids, vision, ratios, seeds, selector, context.language)
     with torch.autocast(family.device.type, enabled=False):
         images = image_inputs(inputs, family.grids(pictures))
         read = (declared_inputs(selector.name, selector.needs, one) for one in images)

@@ -14,7 +14,6 @@ from adallava.families.family_contract import Family, VisionFeatures
 from adallava.pipeline.allocate import method_counts
 from adallava.pipeline.call import Request
 from adallava.pipeline.choose_rows import ChosenRows, choose_rows, read_own_counts
-from adallava.pipeline.clock import StageClock
 from adallava.pipeline.companions import arranged
 from adallava.pipeline.dropping import LayerDrops
 from adallava.pipeline.drops import DropPlan, plan_drops
@@ -22,7 +21,7 @@ from adallava.pipeline.encode import encode_stock, reads_stock_tower
 from adallava.pipeline.layout import Layout, plan_layout, with_own_counts
 from adallava.pipeline.pack import CompactBatch, assemble, compact_positions
 from adallava.pipeline.skips import SampleLayers
-from adallava.pipeline.stage_runner import PLAIN, Stages
+from adallava.pipeline.stage_runner import PLAIN, StageContext, Stages
 from adallava.pipeline.wording import Language
 from adallava.records import FULL_METHOD
 from adallava.selection.layer_contract import AnySelector, LayerSelector
@@ -101,11 +100,7 @@ def prepare_request(
     family: Family,
     selector: AnySelector | None,
     request: Request,
-    *,
-    language: Language | None = None,
-    vision: VisionFeatures | None = None,
-    clock: StageClock | None = None,
-    stages: Stages = PLAIN,
+    context: StageContext,
 ) -> Prepared | PreparedInside:
     """Plan on the host, run every stage before the LLM, and return what the LLM is about to read.
 
@@ -118,20 +113,20 @@ def prepare_request(
     """
     # What is planned is read before the device has anything to do, and the tower runs while the host plans.
     on_host, request = request.on_host(), request.to(family.device)
-    vision = tower_output(family, selector, request, stages) if vision is None else vision
-    if vision is not None and clock is not None:
-        clock.mark("vision")
+    if context.vision is None:
+        context = replace(context, vision=tower_output(family, selector, request, context.stages))
+    if context.vision is not None:
+        context.mark("vision")
     layout = _plan(family, selector, on_host)
     if isinstance(selector, LayerSelector):
-        return prepare_inside(family, selector, layout, request, vision=vision, clock=clock, stages=stages)
+        return prepare_inside(family, selector, layout, request, context)
     if isinstance(selector, OwnCountMethod) and request.pictures is not None:
         planned = layout.to(family.device)
-        vision, own_counts = read_own_counts(
-            family, selector, planned, request, language=language, vision=vision, clock=clock
-        )
+        vision, own_counts = read_own_counts(family, selector, planned, request, context)
+        context = replace(context, vision=vision)
         layout = with_own_counts(layout, own_counts)
     planned = layout.to(family.device)
-    return prepare(family, selector, planned, request, language=language, vision=vision, clock=clock, stages=stages)
+    return prepare(family, selector, planned, request, context)
 
 
 def tower_output(
@@ -188,11 +183,7 @@ def prepare(
     selector: Selector | None,
     layout: Layout,
     request: Request,
-    *,
-    language: Language | None = None,
-    vision: VisionFeatures | None = None,
-    clock: StageClock | None = None,
-    stages: Stages = PLAIN,
+    context: StageContext,
 ) -> Prepared:
     """Run every stage before the LLM, with a method that chooses there or none.
 
@@ -201,26 +192,20 @@ def prepare(
         selector: the method; None keeps every token.
         layout: planned for this batch, on the family's device.
         request: on the family's device.
-        language: for methods that read the question's words.
-        vision: the tower's output, if it ran already.
-        clock: marks "vision", "selector" and "projector" when each ends, see `choose_rows`.
-        stages: runs the tower, the choice and the projector.
+        context: of the call.
     """
-    mark = (lambda part: None) if clock is None else clock.mark
     input_ids, pictures = request.input_ids, request.pictures
     grids = () if pictures is None else family.grids(pictures)
     runs = () if pictures is None else tower_runs(family, pictures)
     wholes = () if pictures is None else whole_images(family, pictures)
     if pictures is None or sum(layout.keep_counts) == 0:
         for part in ("vision", "selector", "projector"):
-            mark(part)
+            context.mark(part)
         batch = assemble(family, layout, input_ids, None, None, request.positions, request.labels, request.pad_token_id)
         return Prepared(batch, layout, None, selector, grids, runs, wholes)
-    chosen = choose_rows(
-        family, selector, layout, request, pictures, language=language, vision=vision, clock=clock, stages=stages
-    )
+    chosen = choose_rows(family, selector, layout, request, pictures, context)
     layout = arranged(layout, chosen.selection.indices)
-    batch = stages.run(
+    batch = context.stages.run(
         family.model,
         "assemble",
         partial(assemble, family),
@@ -248,7 +233,7 @@ def choose_from_pictures(
     layout = _plan(family, selector, request.on_host()).to(family.device)
     request = request.to(family.device)
     assert request.pictures is not None
-    return choose_rows(family, selector, layout, request, request.pictures, language=language)
+    return choose_rows(family, selector, layout, request, request.pictures, StageContext(language))
 
 
 def prepare_inside(
@@ -256,10 +241,7 @@ def prepare_inside(
     selector: LayerSelector,
     layout: Layout,
     request: Request,
-    *,
-    vision: VisionFeatures | None = None,
-    clock: StageClock | None = None,
-    stages: Stages = PLAIN,
+    context: StageContext,
 ) -> PreparedInside:
     """Run every stage before the LLM with all tokens, and plan where a method inside it drops them.
 
@@ -268,14 +250,11 @@ def prepare_inside(
         selector: the method.
         layout: of what is left after the last drop, on the host.
         request: on the family's device. Its labels are not laid out here: those of what the last layer reads count.
-        vision: the tower's output, if it ran already.
-        clock: marks the parts.
+        context: of the call.
     """
     decoder = decoder_of(family)
     plan = plan_drops(selector, layout, decoder.num_layers).to(family.device)
-    prepared = prepare(
-        family, None, plan.layouts[0], replace(request, labels=None), vision=vision, clock=clock, stages=stages
-    )
+    prepared = prepare(family, None, plan.layouts[0], replace(request, labels=None), context)
     recount = partial(compact_positions, family) if request.positions == "compact" else None
     drops = LayerDrops(decoder, selector, plan, prepared.batch.inputs_embeds, recount, reads_ahead=reads_ahead(family))
     return PreparedInside(prepared, plan, drops, selector)

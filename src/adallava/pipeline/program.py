@@ -10,10 +10,9 @@ import torch
 from adallava.budget import Latency
 from adallava.errors import BudgetError, UnsupportedModeError
 from adallava.families.capabilities.of_llms import decoder_of
-from adallava.families.family_contract import Family, VisionFeatures
+from adallava.families.family_contract import Family
 from adallava.pipeline.allocate import allocate_units, run_everything
 from adallava.pipeline.call import Request
-from adallava.pipeline.clock import StageClock
 from adallava.pipeline.companions import kept_columns
 from adallava.pipeline.dropping import LayerDrops
 from adallava.pipeline.latency_token import LatencyTokens, latency_tokens, token_places, with_tokens
@@ -23,8 +22,7 @@ from adallava.pipeline.own_masks import OwnMasks
 from adallava.pipeline.prepare import Prepared, PreparedInside, prepare_request
 from adallava.pipeline.selector_inputs import wrap_seed
 from adallava.pipeline.skips import SampleLayers, ScheduledLayers
-from adallava.pipeline.stage_runner import PLAIN, Stages
-from adallava.pipeline.wording import Language
+from adallava.pipeline.stage_runner import StageContext
 from adallava.scheduling.scheduler_contract import Scheduler, Units, has_free_token
 from adallava.selection.layer_contract import AnySelector
 
@@ -80,11 +78,7 @@ def prepare_run(
     selector: AnySelector | None,
     scheduler: Scheduler | None,
     request: Request,
-    *,
-    language: Language | None = None,
-    vision: VisionFeatures | None = None,
-    clock: StageClock | None = None,
-    stages: Stages = PLAIN,
+    context: StageContext,
 ) -> LLMRun:
     """Plan on the host, run every stage before the LLM, and say how the LLM is to run.
 
@@ -94,7 +88,7 @@ def prepare_run(
         InputError: if prompts, images, labels, latencies and seeds do not fit together.
         UnsupportedModeError: for a method inside the LLM that drops tokens after the scheduler's prefix.
     """
-    before = partial(prepare_request, family, selector, language=language, vision=vision, clock=clock, stages=stages)
+    before = partial(prepare_request, family, selector, context=context)
     units, unit_counts = _count_units(family, scheduler, request.latencies)
     if units is None or scheduler is None:
         return _run_of(family, request, before(request))

@@ -77,7 +77,7 @@ def question_tokens(
 
 
 def check_shapes(input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None) -> None:
-    """Refuse ids that are no batch, and a mask or labels of another shape.
+    """Refuse ids that are not a batch, and a mask or labels of another shape.
 
     Raises:
         InputError: naming the shapes.

@@ -21,7 +21,7 @@ def keep_reading_ahead(own: Tensor, entered: Tensor, plain: Tensor, columns: Ten
         entered: [B or 1, 1, S, T0], the stock model's of the S tokens that entered the LLM.
         plain: [B or 1, 1, S, T0], theirs by plain causal attention.
         columns: [B, S'] int64, which of them are left; of padding any.
-        real: [B, S'] bool, which are no padding.
+        real: [B, S'] bool, which are not padding.
     """
     more = _is_read(entered) & ~_is_read(plain)
     rows, left = columns.shape

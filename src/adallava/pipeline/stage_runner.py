@@ -1,9 +1,12 @@
-"""How the stages before the LLM are run: as they are, or by an engine that replays them."""
+"""How the stages before the LLM are run: as they are, or by an engine that replays them; and what they share."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from adallava.families.family_contract import Family
+from adallava.families.family_contract import Family, VisionFeatures
+from adallava.pipeline.clock import StageClock
+from adallava.pipeline.wording import Language
 
 T = TypeVar("T")
 
@@ -41,3 +44,25 @@ class PlainStages:
 
 
 PLAIN = PlainStages()
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What the stages of one call share, next to its request.
+
+    Attributes:
+        language: for methods that read the question's words.
+        vision: the tower's output, if it ran already.
+        clock: told when the parts "vision", "selector" and "projector" end; None for a call that nobody times.
+        stages: runs the tower, the choice and the projector.
+    """
+
+    language: Language | None = None
+    vision: VisionFeatures | None = None
+    clock: StageClock | None = None
+    stages: Stages = PLAIN
+
+    def mark(self, part: str) -> None:
+        """Say that a part ends now."""
+        if self.clock is not None:
+            self.clock.mark(part)

@@ -16,11 +16,11 @@ PREFIX = "bits:"
 """Begins every packed set, so that a file says itself how it is to be read."""
 
 IndexSet = bytes | tuple[int, ...]
-"""A set as a bitmap, as `pack` has it; or a list that is no ascending set, as it is."""
+"""A set as a bitmap, as `pack` has it; or a list that is not an ascending set, as it is."""
 
 
 def pack(indices: Sequence[int]) -> str | list[int]:
-    """Return ascending indices as text, or as they are where they are no ascending set, or text would be longer.
+    """Return ascending indices as text, or as they are where they are not an ascending set, or text would be longer.
 
     Bit i is bit i % 8, from the lowest, of byte i // 8; bytes after the last index are left out.
     """
@@ -36,10 +36,10 @@ def pack(indices: Sequence[int]) -> str | list[int]:
 
 
 def unpack(packed: object) -> object:
-    """Return what `pack` was given, as a tuple; anything that is no text is returned as it is: an older file's list.
+    """Return what `pack` was given, as a tuple; anything that is not text is returned as it is: an older file's list.
 
     Raises:
-        ValueError: for text that is no packed set.
+        ValueError: for text that is not a packed set.
     """
     if not isinstance(packed, str):
         return packed
@@ -51,7 +51,7 @@ def index_set(packed: str | Sequence[int]) -> IndexSet:
     """Return what `pack` gave, or the list of an older file, in the least memory. Equal sets are equal.
 
     Raises:
-        ValueError: for text that is no packed set.
+        ValueError: for text that is not a packed set.
     """
     if isinstance(packed, str):
         return _decoded(packed).rstrip(b"\0")
@@ -83,7 +83,7 @@ def _indices(one: IndexSet) -> Sequence[int]:
 
 
 def _bitmap(listed: Sequence[int]) -> bytes | None:
-    """Return the bitmap of indices, at least one; None if they are no ascending set."""
+    """Return the bitmap of indices, at least one; None if they are not an ascending set."""
     try:
         array = np.asarray(listed, dtype=np.int64)
     except OverflowError:  # As only a line that somebody changed has them.

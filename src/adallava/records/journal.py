@@ -180,7 +180,7 @@ class Journal:
         """Read through `samples.jsonl` once.
 
         Raises:
-            RunFolderError: if a line is no answer, or an answer is there twice.
+            RunFolderError: if a line is not an answer, or an answer is there twice.
         """
         done = AnswerPlaces()
         for line, record in _read_answers(self._path):

@@ -39,7 +39,7 @@ def parse_line(path: Path, number: int, data: bytes, kind: type[_RecordT], conte
 def what_is_wrong(error: ValidationError) -> str:
     """Return the first thing that is, and where in the record."""
     first = error.errors(include_url=False, include_input=False)[0]
-    # What ran is no field of a line: its own fields are.
+    # What ran is not a field of a line: its own fields are.
     field = ".".join(str(part) for part in first["loc"] if part != "ran") or "the whole"
     return f"{field}: {first['msg']}"
 

@@ -20,7 +20,7 @@ def open_regular(path: Path) -> IO[bytes]:
     """Open a file to read its bytes.
 
     Raises:
-        RunFolderError: if it is no file.
+        RunFolderError: if it is not a file.
         OSError: if it cannot be opened.
     """
     check_regular(path)

@@ -23,7 +23,7 @@ _FADE_MERGED = 0.4
 
 
 def square_grid(num_tokens: int) -> tuple[int, int] | None:
-    """Return (rows, columns) of a square grid of N patches, or None if N is no perfect square."""
+    """Return (rows, columns) of a square grid of N patches, or None if N is not a perfect square."""
     side = math.isqrt(max(num_tokens, 0))
     return (side, side) if side > 0 and side * side == num_tokens else None
 

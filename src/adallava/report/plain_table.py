@@ -86,5 +86,5 @@ def _markdown(text: str) -> str:
 
 def _markdown_entry(entry: Entry) -> str:
     text = f"**{_markdown(entry.text)}**" if entry.bold else _markdown(entry.text)
-    # A pair of brackets alone is no link: it stays readable in the source.
+    # A pair of brackets alone is not a link: it stays readable in the source.
     return text + (f" {entry.note}" if entry.note else "")

@@ -123,7 +123,7 @@ def said_flops(selector: Selector, image: TowerShape, num_question_tokens: int, 
     """Return what a method says that choosing costs; see `Selector.flops`.
 
     Raises:
-        AdallavaError: if it is no number of FLOPs that anything takes.
+        AdallavaError: if it is not a number of FLOPs that anything takes.
     """
     said: object = selector.flops(image, num_question_tokens, keep_count)
     if not isinstance(said, int) or isinstance(said, bool) or not 0 <= said <= MAX_CHOICE_FLOPS:

@@ -29,7 +29,7 @@ class Ranks:
         """Read the launcher's variables; without a launcher, one process.
 
         Raises:
-            InputError: if one of them is no number, or the rank is none of the launch.
+            InputError: if one of them is not a number, or the rank is none of the launch.
         """
         ranks = cls(**{name: _read_number(name.upper(), default) for name, default in _DEFAULTS.items()})
         if not 0 <= ranks.rank < ranks.world_size:

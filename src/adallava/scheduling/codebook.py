@@ -31,7 +31,7 @@ def read_book(texts: Sequence[str], size: int, num_units: int) -> Book:
         num_units: U.
 
     Raises:
-        InputError: for a size outside of 1 to 8, no plans, or text that is no plan.
+        InputError: for a size outside of 1 to 8, no plans, or text that is not a plan.
     """
     if not 1 <= size <= MAX_PLANS:
         raise InputError(f"codebook={size}: give 1 to {MAX_PLANS} plans")

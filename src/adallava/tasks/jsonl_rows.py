@@ -27,7 +27,7 @@ class JsonlRows:
         """Read the rows for their columns: what only a later row has is a column, too.
 
         Raises:
-            InputError: if there is none, or the first is no JSON object.
+            InputError: if there is none, or the first is not a JSON object.
         """
         self._path = path
         self._places: dict[int, _Place] = {}

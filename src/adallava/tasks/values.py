@@ -53,7 +53,7 @@ def text_of(value: object) -> str:
     Bytes are text in UTF-8, as some writers of parquet store it.
 
     Raises:
-        InputError: for NaN, infinity, a date or time, which may be worded in many ways, and anything that is no scalar.
+        InputError: for NaN, infinity, a date or time, which may be worded in many ways, and what is not a scalar.
     """
     match value:
         case str():

@@ -28,7 +28,7 @@ _DECIDING_SUFFIXES = (".json", ".jinja", ".model", ".txt")
 _NOT_DECIDING = ("generation_config.json", "model.safetensors.index.json")
 
 _NOT_COMPARED = ("start_from", "data.left_out")
-"""For a reader: a name is no content, and what is left out follows from the content."""
+"""For a reader: a name is not content, and what is left out follows from the content."""
 
 _WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 """Variables by which a launcher says how many processes there are, as accelerate reads them."""

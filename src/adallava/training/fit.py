@@ -51,7 +51,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         """Return the objective's `loss`, and remember its other parts for the log.
 
         Raises:
-            TrainingError: if the loss is no finite number.
+            TrainingError: if the loss is not a finite number.
         """
         outputs = model(**inputs)
         if not bool(outputs["loss"].detach().isfinite()):

@@ -169,7 +169,7 @@ def find_plans(search: PlanSearch, output: Path) -> FixedScheduler:
     """Search for plans, write `output/plans.json`, and return the scheduler that runs them.
 
     Raises:
-        TrainingError: if the model's log-probabilities are no numbers.
+        TrainingError: if the model's log-probabilities are not numbers.
     """
     recipe, units, lengths = search.recipe, search.units, search.lengths
     torch.manual_seed(recipe.seed)

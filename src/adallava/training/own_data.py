@@ -32,7 +32,7 @@ class OwnExamples(Dataset[Example]):
         num_rows: of the user's data.
         left_out: id of a sample that cannot be used -> why.
         sha256: of questions, answers and decoded images, in the order of the data: how a file spells them, or what
-            the images are called, is no part of it. Images that the stage does not reach are not read.
+            the images are called, is not part of it. Images that the stage does not reach are not read.
     """
 
     def __init__(self, samples: Sequence[TaskSample], left_out: Mapping[str, str], num_rows: int, sha256: str) -> None:

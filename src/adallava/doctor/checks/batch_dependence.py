@@ -26,7 +26,7 @@ _Z_LIMIT = 4.0
 """Standard deviations. At 50 cells a healthy run crosses it about once in 150 runs."""
 
 _MIN_EFFECT = 0.2
-"""Smaller differences in accuracy between places in the batch are no sign of a broken batch."""
+"""Smaller differences in accuracy between places in the batch are not a sign of a broken batch."""
 
 _OTHER_SHARE = 0.05
 """In half precision another batch size changes a few answers of a healthy model."""

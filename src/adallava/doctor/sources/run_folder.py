@@ -163,7 +163,7 @@ def _to_answer(record: SampleRecord, kept_sets: tuple[IndexSet, ...]) -> Answer:
         groups_run=ran.groups_run,
         groups_per_layer=ran.groups_per_layer,
         tokens_per_image=tuple(ran.tokens_per_image) if ran.grids else None,
-        # The latency token is no token of the text, whose length must be the same in every cell.
+        # The latency token is not a token of the text, whose length must be the same in every cell.
         prompt_length=ran.prompt_length - ran.latency_tokens,
         answer_length=ran.answer_length,
         finish_reason=ran.finish_reason,

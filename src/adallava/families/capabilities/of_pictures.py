@@ -110,7 +110,7 @@ class ShowsPatches(Protocol):
         """Return what each image's tokens look at: [3, rows * P, columns * P], P pixels a patch.
 
         Args:
-            pictures: as the processor made them. A token that is no patch has zeros.
+            pictures: as the processor made them. A token that is not a patch has zeros.
         """
         ...
 

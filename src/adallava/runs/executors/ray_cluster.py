@@ -49,7 +49,7 @@ class RayLaunch:
     working_dir: Path | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what can hold no worker, or is no address.
+        """Refuse what can hold no worker, or is not an address.
 
         Raises:
             InputError: naming the option and its value.

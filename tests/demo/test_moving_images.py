@@ -6,8 +6,8 @@ import pytest
 from models import tiny_image
 from PIL import Image
 
-from adallava.demo import clips
-from adallava.demo.clips import clip_frames, is_clip
+from adallava.demo import moving_images
+from adallava.demo.moving_images import frames_of, is_moving
 from adallava.demo.uploads import MAX_PICTURES, open_uploads
 from adallava.errors import InputError
 
@@ -31,16 +31,16 @@ def animation(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_frames_are_from_the_middles_of_equal_parts(animation: Path) -> None:
-    assert is_clip(animation)
-    assert levels(clip_frames(animation, 4)) == [20, 60, 120, 160]
-    assert levels(clip_frames(animation, 1)) == [100]
-    assert len(clip_frames(animation, 25)) == 10
+    assert is_moving(animation)
+    assert levels(frames_of(animation, 4)) == [20, 60, 120, 160]
+    assert levels(frames_of(animation, 1)) == [100]
+    assert len(frames_of(animation, 25)) == 10
 
 
 def test_a_clip_takes_what_images_leave(animation: Path, tmp_path: Path) -> None:
     still = tmp_path / "still.png"
     tiny_image().save(still)
-    assert not is_clip(still)
+    assert not is_moving(still)
     assert len(open_uploads([str(animation)])) == MAX_PICTURES
     assert levels(open_uploads([str(animation), str(still)])[:3]) == [20, 100, 160]
     assert len(open_uploads([str(animation)] * 2)) == MAX_PICTURES
@@ -48,13 +48,13 @@ def test_a_clip_takes_what_images_leave(animation: Path, tmp_path: Path) -> None
 
 
 def test_a_clip_of_too_many_pixels_is_refused(animation: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "MAX_CLIP_PIXELS", 64 * 48 * 9)
+    monkeypatch.setattr(moving_images, "MAX_MOVING_PIXELS", 64 * 48 * 9)
     with pytest.raises(InputError, match="10 frames of 64x48 pixels"):
-        clip_frames(animation, 2)
+        frames_of(animation, 2)
 
 
 def write_video(path: Path, frames: list[Image.Image], codec: str = "mpeg4", key_frame_every: int = 12) -> Path:
-    import av
+    av = pytest.importorskip("av", reason="make test-demo installs PyAV")
 
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
@@ -70,9 +70,9 @@ def write_video(path: Path, frames: list[Image.Image], codec: str = "mpeg4", key
 @pytest.mark.demo
 def test_frames_of_a_video(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", [gray(10 * number) for number in range(20)])
-    assert is_clip(path)
+    assert is_moving(path)
     # Two seconds: a quarter, three quarters, … of the first, then of the second.
-    found = levels(clip_frames(path, 4))
+    found = levels(frames_of(path, 4))
     assert all(abs(level - expected) <= 12 for level, expected in zip(found, (30, 80, 130, 180), strict=True)), found
 
 
@@ -82,16 +82,17 @@ def test_a_video_with_one_key_frame_is_read_to_its_end_or_refused(
 ) -> None:
     rising = [gray(number // 8) for number in range(1500)]
     path = write_video(tmp_path / "long.mp4", rising, "libx264", key_frame_every=1500)
-    found = levels(clip_frames(path, 2))
+    found = levels(frames_of(path, 2))
     assert all(abs(level - expected) <= 12 for level, expected in zip(found, (375 / 8, 1125 / 8), strict=True)), found
-    monkeypatch.setattr(clips, "MAX_DECODED_PIXELS", 2 * 1000 * 2**16)
+    monkeypatch.setattr(moving_images, "MAX_DECODED_PIXELS", 2 * 1000 * 2**16)
     with pytest.raises(InputError, match=r"^long.mp4: it takes too long to decode.*make it shorter or smaller$"):
-        clip_frames(path, 2)
+        frames_of(path, 2)
 
 
 @pytest.mark.demo
-@pytest.mark.parametrize("suffix", sorted(clips._VIDEOS))
+@pytest.mark.parametrize("suffix", sorted(moving_images._VIDEOS))
 def test_other_files_are_no_videos(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("av", reason="make test-demo installs PyAV")
     secret, path = tmp_path / "secret.ts", tmp_path / f"list{suffix}"
     secret.write_bytes(b"G" * 188 * 4)
     for content in (f"ffconcat version 1.0\nfile {secret}\n", f"#EXTM3U\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n", ""):

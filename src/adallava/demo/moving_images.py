@@ -19,7 +19,7 @@ _ANIMATIONS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
 _VIDEOS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".webm": "webm", ".mkv": "matroska"}
 """FFmpeg's demuxers. Left to choose, it would take a list of other files for a video, and read those."""
 
-MAX_CLIP_PIXELS = 2**30
+MAX_MOVING_PIXELS = 2**30
 """Decoded on the way to the last frame of an animation, each of which builds on those before it."""
 
 MAX_DECODED_PIXELS = 2**33
@@ -29,7 +29,7 @@ _LEAST_FRAME_PIXELS = 2**16
 """What a frame counts for at least: a small one takes time too."""
 
 
-def is_clip(path: Path) -> bool:
+def is_moving(path: Path) -> bool:
     """Return whether a file is a video by its name, or an image with several frames."""
     if path.suffix.lower() in _VIDEOS:
         return True
@@ -43,11 +43,11 @@ def is_clip(path: Path) -> bool:
         return False  # Read as an image, it is refused in words.
 
 
-def clip_frames(path: Path, number: int) -> list[Image.Image]:
+def frames_of(path: Path, number: int) -> list[Image.Image]:
     """Return frames of a clip in their order, RGB and upright, each from the middle of an equal part of it.
 
     Args:
-        path: of a file that `is_clip`.
+        path: of a file that `is_moving`.
         number: of frames, at least 1; there are fewer if the clip has fewer.
 
     Raises:
@@ -60,9 +60,9 @@ def clip_frames(path: Path, number: int) -> list[Image.Image]:
 def _frames_of_animation(path: Path, number: int) -> list[Image.Image]:
     with _reported(path), Image.open(path, formats=[_ANIMATIONS[path.suffix.lower()]]) as image:
         count: int = image.n_frames  # type: ignore[attr-defined]
-        if image.width * image.height * count > MAX_CLIP_PIXELS:
+        if image.width * image.height * count > MAX_MOVING_PIXELS:
             raise InputError(
-                f"{path.name} has {count} frames of {image.width}x{image.height} pixels, more than {MAX_CLIP_PIXELS} "
+                f"{path.name} has {count} frames of {image.width}x{image.height} pixels, more than {MAX_MOVING_PIXELS} "
                 "pixels in all: make it shorter or smaller"
             )
         frames = []
