@@ -116,6 +116,17 @@ def test_a_flagged_cell_is_warned_of_with_its_reason(tmp_path: Path) -> None:
     assert page.index('id="warnings"') < page.index("What was run")
 
 
+def test_cells_with_the_same_to_say_are_warned_of_together(tmp_path: Path) -> None:
+    budgets = ("32", "16", "8")
+    empty = {"random@32": 4, "random@16": 4, "random@8": 6}
+    page = page_of(tmp_path, FakeRun(methods=("random",), budgets=budgets, num_samples=40, first_token_eos=empty))
+
+    warning = page.partition('id="warnings"')[2].partition("</section>")[0]
+    assert warning.count("<li>") == 2
+    assert "<b>random@32, random@16</b>" in warning
+    assert "<b>random@8</b>" in warning
+
+
 def test_a_sound_run_has_no_warning(tmp_path: Path) -> None:
     page = page_of(tmp_path)
 

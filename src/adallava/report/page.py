@@ -198,14 +198,25 @@ def _cells(runs: Sequence[NamedResults]) -> dict[str, Any]:
         runs: the page's, and the one that is laid over it.
     """
     own, every = runs[0].results.cells, [cell for run in runs for cell in run.results.cells]
+    flagged = [cell for cell in own if cell.flagged]
     return {
-        "flagged": [cell for cell in own if cell.flagged],
+        "flagged": flagged,
+        "flagged_alike": _alike(flagged),
         "marks": method_marks(cell.method for cell in every),
         "axes": axes_of(every),
         "position_names": list(dict.fromkeys(cell.positions for cell in own)),
         "has_hard": any(cell.accuracy_hard for cell in own),
         "has_draws": any(cell.draws > 1 for cell in own),
     }
+
+
+def _alike(flagged: Sequence[Cell]) -> list[list[Cell]]:
+    """Return flagged cells by what is said of them: where no image can be read, every cell has the same to say."""
+    groups: dict[object, list[Cell]] = {}
+    for cell in flagged:
+        said = (cell.flag_reason, cell.num_failed, cell.num_samples, tables.empties_text(cell))
+        groups.setdefault(said, []).append(cell)
+    return list(groups.values())
 
 
 def _samples(page: _Page, results: Results) -> dict[str, Any]:
