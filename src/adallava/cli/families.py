@@ -2,6 +2,9 @@
 
 import argparse
 
+_TABLE_WIDTH = 115
+"""Columns below which the table's words would be cut, and each family is a line instead."""
+
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command to the frame."""
@@ -22,6 +25,12 @@ def run(args: argparse.Namespace) -> int:
 
     from .console import figures_table, make_console
 
+    console = make_console()
+    if console.width < _TABLE_WIDTH:
+        for facts in family_facts():
+            line = f"{facts.name}: {facts.about}. It has: {', '.join(facts.abilities)}"
+            console.print(line, markup=False, highlight=False)
+        return 0
     table = figures_table(
         "drawings: of the kept patches; downsample and budget-token are methods; cdpruner reads the text tower"
     )
@@ -32,5 +41,5 @@ def run(args: argparse.Namespace) -> int:
     for facts in family_facts():
         marks = ("yes" if name in facts.abilities else "" for name in ABILITIES)
         table.add_row(escape(facts.name), escape(facts.about), *marks)
-    make_console().print(table)
+    console.print(table)
     return 0
