@@ -15,6 +15,7 @@ VLLM_VENV := .venv-vllm
 VLLM_STAMP := $(VLLM_VENV)/.installed
 DEMO_VENV := .venv-demo
 DEMO_STAMP := $(DEMO_VENV)/.installed
+DEMO_TESTS ?= demo
 OLDEST_VENV := .venv-oldest
 OLDEST_STAMP := $(OLDEST_VENV)/.installed
 
@@ -58,9 +59,9 @@ test-lmms: $(LMMS_STAMP)
 test-vllm: $(VLLM_STAMP)
 	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -W default -m pytest -m "vllm and not long" -W default $(call marked,vllm)
 
-# With Gradio, which keeps Pillow back: the page as it is served, and in a real browser.
+# With Gradio, which keeps Pillow back: the page as it is served, and in a real browser, which takes minutes.
 test-demo: $(DEMO_STAMP)
-	OMP_NUM_THREADS=1 $(DEMO_VENV)/bin/python -W default -m pytest -m demo -W default $(call marked,demo)
+	OMP_NUM_THREADS=1 $(DEMO_VENV)/bin/python -W default -m pytest -m "$(DEMO_TESTS)" -W default $(call marked,demo)
 
 # Without the pins: the newest release of every dependency that pyproject.toml allows. It asks for them each time, so that
 # one from today is found today. torch stays: the newest would come with all of its CUDA parts.
@@ -96,7 +97,7 @@ site: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What the tests of other environments need, beforehand.
-environments: $(LMMS_STAMP) $(VLLM_STAMP) newest-releases
+environments: $(LMMS_STAMP) $(VLLM_STAMP) $(DEMO_STAMP) newest-releases
 
 # The package as a user installs it, used from another folder: the bundled model must be inside.
 wheel: $(STAMP)
@@ -165,5 +166,5 @@ $(VLLM_STAMP): $(STAMP) constraints-vllm.txt
 # Of Gradio's own dependencies come those that the first environment lacks.
 $(DEMO_STAMP): $(STAMP)
 	$(call linked_venv,$(DEMO_VENV))
-	$(DEMO_VENV)/bin/python -m pip install --quiet --no-compile gradio==6.31.0
+	$(DEMO_VENV)/bin/python -m pip install --quiet --no-compile gradio==6.31.0 av==18.1.0
 	touch $(DEMO_STAMP)

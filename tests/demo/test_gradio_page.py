@@ -102,7 +102,7 @@ def test_no_address_that_a_visitor_names_is_fetched(address: str, page: Any, pla
         for given in (gallery(url), gallery(url, url)):
             told = call(address, page, [given, "what?", "uniform", 25]).replace(" ", "")
             assert '"success":false' in told
-            assert "notfromaddresses" in told or place.startswith("HTTPS")  # which Gradio takes for a file's name
+            assert "notURLs" in told or place.startswith("HTTPS")  # which Gradio takes for a file's name
         with pytest.raises(TimeoutError):
             other.accept()
 
