@@ -23,7 +23,7 @@ from adallava.bench.shapes import NoText
 from adallava.measuring.turns import take_turns
 from adallava.pipeline.clock import StageClock
 
-METHODS = ("uniform", "fastv", "sparsevlm", "pyramiddrop")
+METHODS = ("uniform", "fastv", "dart", "sparsevlm", "pyramiddrop")
 
 
 def prefill(model: AdaLlava, inputs: dict[str, Any], budget: int | float) -> Parts:

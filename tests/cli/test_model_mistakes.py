@@ -15,6 +15,7 @@ from adallava.adapters import save_adapter
 from adallava.cli.main import main
 from adallava.errors import AdallavaError
 from adallava.selection import build_selector
+from adallava.training.recipe import RECIPES
 
 HUB_ID = "somebody/llava"
 
@@ -100,8 +101,8 @@ def _doctor(model: str, folder: Path) -> list[str]:
     return ["doctor", "--model", model, "--method", "uniform"]
 
 
-def _train(model: str, folder: Path) -> list[str]:
-    return ["train", "question", "--model", model, "--steps", "1", "--output", str(folder / "trained")]
+def _train(model: str, folder: Path, recipe: str = "question") -> list[str]:
+    return ["train", recipe, "--model", model, "--steps", "1", "--output", str(folder / "trained")]
 
 
 COMMANDS = [_generate, _sweep, _doctor, _train]
@@ -201,5 +202,8 @@ def test_a_device_that_is_not_here_is_one_line(
 def test_after_a_mistake_in_its_name_training_starts_in_the_same_folder(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _refused(_train(str(tmp_path / "misspelled"), tmp_path), capsys)
-    assert main([*_train(str(whole), tmp_path), "--device", "cpu"]) == 0
+    recipe = tmp_path / "few.toml"
+    of_7b = (RECIPES / "question.toml").read_text()
+    recipe.write_text(of_7b.replace("[128, 64, 32]", "[8, 4]"))  # of 16 tokens
+    _refused(_train(str(tmp_path / "misspelled"), tmp_path, str(recipe)), capsys)
+    assert main([*_train(str(whole), tmp_path, str(recipe)), "--device", "cpu"]) == 0
