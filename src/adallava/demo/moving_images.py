@@ -2,7 +2,7 @@
 
     |  .  :  .  |  .  :  .  |  .  :  .  |  .  :  .  |        the middles of as many parts as there are frames to take
 
-A visitor's file chooses neither the reader (its suffix does) nor how much is decoded.
+A file's content chooses neither the reader (the suffix does) nor how much is decoded.
 """
 
 from collections.abc import Iterator
@@ -65,6 +65,7 @@ def _frames_of_animation(path: Path, number: int) -> list[Image.Image]:
                 f"{path.name} has {count} frames of {image.width}x{image.height} pixels, more than {MAX_MOVING_PIXELS} "
                 "pixels in all: make it shorter or smaller"
             )
+        _check_size(image.width, image.height, min(count, number))
         frames = []
         for place in dict.fromkeys(int(count * (part + 0.5) / number) for part in range(number)):
             image.seek(place)
@@ -81,8 +82,7 @@ def _frames_of_video(path: Path, number: int) -> list[Image.Image]:
         if not container.streams.video:
             raise InputError(f"{path.name} holds no moving images")
         stream = container.streams.video[0]
-        if stream.width * stream.height > MAX_IMAGE_PIXELS:
-            raise InputError(f"{path.name} has frames of {stream.width}x{stream.height} pixels: make them smaller")
+        _check_size(stream.width, stream.height, number)
         # FFmpeg's microseconds.
         length_s = (container.duration or 0) / 1_000_000
         if length_s <= 0:
@@ -97,6 +97,12 @@ def _frames_of_video(path: Path, number: int) -> list[Image.Image]:
     if not frames:
         raise InputError(f"{path.name} holds no frame that can be decoded")
     return list(frames.values())
+
+
+def _check_size(width: int, height: int, number: int) -> None:
+    """Refuse frames that have more pixels together than the images of a question may have, before any is decoded."""
+    if width * height * number > MAX_IMAGE_PIXELS:
+        raise InputError(f"{number} of its frames, of {width}x{height} pixels, are too large: make them smaller")
 
 
 def _frame_at(container: Any, stream: Any, seconds: float, most: int) -> Any:

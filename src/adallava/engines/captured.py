@@ -22,7 +22,7 @@ from adallava.engines.graph_store import kept_state
 from adallava.engines.inside_pass import decode_inside, prefill_inside, refusal_inside, stages_of
 from adallava.engines.layer_pass import LayerStep, Pick, Segment, decode, prefill, take_token
 from adallava.engines.placing import place_added, place_plan, place_prompts
-from adallava.engines.program_of_layers import Pieces, cut, layer_steps
+from adallava.engines.program_of_layers import Pieces, cut
 from adallava.engines.room import Room
 from adallava.engines.seat import Seat, cache_numel, make_seat
 from adallava.errors import UnsupportedModeError
@@ -187,9 +187,7 @@ class _Call:
             layers.decide_from(self._at_latency_tokens(run))
         steps = tuple(map(LayerStep, range(len(self._stack.layers))))
         if layers is not None:
-            runs = layers.parts_by_layer()
-            steps = layer_steps(runs, layers.groups)
-            place_plan(self._seat, runs, layers.groups)
+            steps = place_plan(self._seat, layers)
         in_one = self._pieces.in_one(steps, num_layers=len(self._stack.layers))
         self._prefill(cut(steps[first:], enter=first == 0, in_one=in_one))
         segments = cut(steps, enter=True, in_one=in_one)

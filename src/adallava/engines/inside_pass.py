@@ -27,7 +27,6 @@ from adallava.engines.layer_pass import (
     run_step,
 )
 from adallava.engines.placing import place_ends, place_plan
-from adallava.engines.program_of_layers import layer_steps
 from adallava.engines.seat import MOST_STAGES, Seat
 from adallava.families.family_contract import RunLayer
 from adallava.families.layer_inputs import LayerInputs
@@ -87,17 +86,15 @@ def prefill_inside(
     tables = stack.rotary(states, positions)
     mask = run.inside.drops.mask(0, states, run.inside.plan.layouts[0].padding_mask)
     inputs = LayerInputs(mask, tables, of_text, None)
-    program = replace(run.program, masks=None, skips=None)
+    program = replace(run.program, skips=None)
     steps = tuple(map(LayerStep, range(len(stack.layers) if layers is None else layers.prefix_layers)))
     for step in steps:
         states = program.around(step.layer, _runner(stack, seat, store, step), states, inputs)
     if layers is not None:
         if not layers.is_decided:
             layers.decide_at(states)
-        runs = layers.parts_by_layer()
-        place_plan(seat, runs, layers.groups)
-        prefix, steps = len(steps), layer_steps(runs, layers.groups)
-        for step in steps[prefix:]:
+        steps = place_plan(seat, layers)
+        for step in steps[layers.prefix_layers :]:
             states = program.around(step.layer, _runner(stack, seat, store, step), states, inputs)
     last = positions[..., -1] if positions.dim() == 2 else positions[0, :, -1]
     for stage, shift in run.inside.drops.shifts.items():

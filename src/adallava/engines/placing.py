@@ -5,8 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from adallava.engines.decode_mode import DecodeMode
+from adallava.engines.layer_pass import LayerStep
+from adallava.engines.program_of_layers import layer_steps
 from adallava.engines.seat import MOST_ENDS, Seat
 from adallava.pipeline.prepare import Prepared
+from adallava.pipeline.skips import ScheduledLayers
 
 
 def place_prompts(seat: Seat, prepared: Prepared, length: int, mode: DecodeMode) -> bool:
@@ -47,14 +50,20 @@ def place_added(seat: Seat, prepared: Prepared, length: int) -> None:
             place[row, count:].zero_()
 
 
-def place_plan(seat: Seat, runs: Sequence[Sequence[Sequence[bool]]], groups: int) -> None:
-    """Write which parts of each layer each row runs, in one transfer; see `ScheduledLayers.parts_by_layer`."""
+def place_plan(seat: Seat, layers: ScheduledLayers) -> tuple[LayerStep, ...]:
+    """Return the layers that a decided plan runs; where rows differ, write what each runs of them, in one transfer."""
+    groups = layers.groups
+    runs = layers.parts_by_layer()
+    steps = layer_steps(runs, groups)
+    if not any(step.masked or step.groups > 1 for step in steps):
+        return steps
     given = torch.tensor(runs)
     if groups == 1:
         seat.active.copy_(given[..., 0], non_blocking=True)
-        return
-    of_parts = given.view(*given.shape[:2], 2, groups).permute(2, 0, 1, 3).contiguous()
-    seat.parts[..., :groups].copy_(of_parts.to(seat.parts.device, non_blocking=True))
+    else:
+        of_parts = given.view(*given.shape[:2], 2, groups).permute(2, 0, 1, 3).contiguous()
+        seat.parts[..., :groups].copy_(of_parts.to(seat.parts.device, non_blocking=True))
+    return steps
 
 
 def place_ends(seat: Seat, mode: DecodeMode, last: Sequence[int]) -> None:
