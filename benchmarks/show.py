@@ -1,6 +1,6 @@
 """Writes the tables of README and docs from `docs/results/*.json`: `python benchmarks/show.py [--check]`.
 
-A page holds `<!-- figures: NAME -->` and `<!-- end figures -->`; what stands between them is replaced by the table
+A page holds `<!-- figures: NAME -->` and `<!-- end figures -->`; what is between them is replaced by the table
 NAME of this file. With `--check` nothing is written, and the exit code is 1 if a page is out of date.
 """
 

@@ -178,7 +178,7 @@ class StockDecoder:
             hidden: [B, S, D], that layer's input.
             position_embeddings: cosines and sines, [B, S, head width] each.
             samples: [I] int64, the sample that each of I groups of asked tokens belongs to.
-            places: [I, R] int64, where the asked tokens stand in their sequence.
+            places: [I, R] int64, of the asked tokens in their sequence.
             padding_mask: [B, S], 1 for a real token.
         """
         columns = torch.arange(hidden.shape[1], device=hidden.device)

@@ -15,7 +15,7 @@ _MERGE = 2
 _WINDOW_TOKENS = 8
 _QUERY_KEY_GAIN = 1.2
 _ROPE_THETA = 200.0
-"""Rows and columns are counted from 0 to 15: at the published million the slowest, the columns', would stand still."""
+"""Rows and columns are counted from 0 to 15: at the published million the slowest, the columns', would not move."""
 _FRAME_SHARE = 8
 """One of so many pairs of a head counts frames; rows and columns share the rest."""
 _MOST_SIDE = 2

@@ -159,8 +159,8 @@ def gains_table(dials: Dials) -> PaperTable:
     )  # fmt: skip
     caption = (
         "One dial's front, point by point. Gain: chosen on one half of the samples, measured on the other. Cost as a "
-        "share: of the cheapest cell that is as accurate over all samples, chosen again under each resample; whether "
-        "it is as accurate on samples that did not choose stands in the last column. Cells are those that all samples "
+        "share: of the cheapest cell that is as accurate over all samples, chosen again under each resample; the "
+        "last column says whether it is as accurate on samples that did not choose. Cells are those that all samples "
         "choose."
     )
     return PaperTable("gains", caption, head, tuple(rows))

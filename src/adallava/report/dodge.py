@@ -10,7 +10,7 @@ _STEP = 0.01
 """Share of the axis between neighbors: the width of an error bar's cap in a figure as wide as a page."""
 
 _MOST = 0.09
-"""Share of the axis that points of one cost take at most: of very many methods the bars stand closer."""
+"""Share of the axis that points of one cost take at most: the bars of very many methods are closer together."""
 
 
 def stand_apart(curves: Mapping[Key, Sequence[float]]) -> dict[Key, list[float]]:

@@ -310,7 +310,7 @@ def _csp_hash(script: str) -> str:
 
 
 def _json_for_html(value: object) -> Markup:
-    """Return JSON that may stand in a `<script>` element: nothing in it can end the element."""
+    """Return JSON that is safe in a `<script>` element: nothing in it can end the element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 

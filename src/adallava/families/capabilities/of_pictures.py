@@ -57,15 +57,15 @@ class ReadsPrompts(Protocol):
 
 @runtime_checkable
 class MakesUpPrompts(Protocol):
-    """More than placeholders stands in a prompt for a picture, or how many of them the pictures alone do not say."""
+    """A picture in a prompt is more than placeholders, or the pictures alone do not say how many."""
 
     def made_up_ids(self, pictures: PictureInputs, num_prompts: int) -> list[int]:
-        """Return ids that stand for one picture in a prompt that is made up: of as many prompts with pictures alike."""
+        """Return the ids of one picture in a made-up prompt, one of `num_prompts` with pictures alike."""
         ...
 
 
 def made_up_ids(family: Family, pictures: PictureInputs, num_prompts: int) -> list[int]:
-    """Return ids that stand for one picture in a prompt that is made up; for most families placeholders alone."""
+    """Return the ids of one picture in a made-up prompt; for most families placeholders alone."""
     if isinstance(family, MakesUpPrompts):
         return family.made_up_ids(pictures, num_prompts)
     each = sum(rows * columns for rows, columns in family.grids(pictures)) // num_prompts

@@ -120,7 +120,7 @@ def _numbers(draws: Draws, split: str) -> tuple[tuple[SceneNumber, ...], int] | 
     """
     pools = digit_pools()[split]
     colors = draws.shuffled(COLORS)[: draws.between(1, _MAX_NUMBERS)]
-    taken = closed = 0  # what the numbers stand on, and that with a cell on either side
+    taken = closed = 0  # the cells that numbers cover, and those with a cell on either side
     numbers = []
     for color in colors:
         text = _number_text(draws)
