@@ -148,7 +148,7 @@ def test_an_option_lets_it_run_is_recorded_and_makes_another_run(model, tmp_path
     assert {s.ran.tokens_kept for s in samples(tmp_path) if s.ran.method == "cdpruner"} == {4}
     capsys.readouterr()
     assert sweep(model, tmp_path, *arguments, "--method-option", "cdpruner.relevance=none") == 2
-    assert "method_options" in capsys.readouterr().err
+    assert "cdpruner.relevance=llm-embeddings and is cdpruner.relevance=none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_cut_it_goes_on_and_another_metric_or_prompt_is_another_run(finished, ta
     assert (tmp_path / "task_figures.json").read_text() == (finished / "task_figures.json").read_text()
     write_task(tmp_path / "other", 9, lines='lmms_eval_specific_kwargs: {default: {pre_prompt: "Look: "}}\n')
     assert sweep(tmp_path / "other", tmp_path, *BOTH_DIALS, "--no-report") == 2
-    assert "task_sha256" in capsys.readouterr().err
+    assert "SHA-256 of the task's questions was" in capsys.readouterr().err
 
 
 @pytest.mark.long

@@ -107,12 +107,14 @@ def _pairs(there: Run, asked: Run) -> Iterator[tuple[str, Any, Any]]:
 def _settings(run: Run) -> dict[str, Any]:
     """Return the settings with a rule for all of them, by the words of the command line; None for what is not known."""
     values = run.config.model_dump(mode="json", exclude={*_DECIDES_NO_ANSWER, *_TOLD_APART, "decoding"})
+    for name in ("method_options", "scheduler_options"):
+        values[name] = [f"{of}.{option}={one}" for of, own in values[name].items() for option, one in own.items()]
     pixels = {name: values[name] or "not given" for name in ("least_pixels", "most_pixels")}
     settings = {setting_words(name): value for name, value in (values | pixels).items()}
     decoding = run.config.decoding
     return settings | {
         "--generation-option": decoding and decoding.words,
-        "the token ids that end an answer": decoding and decoding.eos_token_ids,
+        "the list of token ids that end an answer": decoding and decoding.eos_token_ids,
         "the token id of padding": decoding and decoding.pad_token_id,
     }
 
