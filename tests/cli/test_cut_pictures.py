@@ -13,7 +13,7 @@ from adallava.cli.main import main
 from adallava.records import Results, Run
 
 WARNING = (
-    "1 of 2 images are cut by the processor's center crop, the worst to 25 %: evidence may be cut off; "
+    "1 of 2 images is cut by the processor's center crop, the worst to 25 %: evidence may be cut off; "
     "--pad-to-square shows all of each"
 )
 
@@ -65,7 +65,7 @@ def test_a_padded_sweep_sees_all_and_is_another_run(swept, capsys):
     capsys.readouterr()
     task = ["--task", str(swept / "task.jsonl"), "--method", "uniform", "--token-budget", "4"]
     assert sweep(str(swept / "model"), swept / "padded", *task) == 2
-    assert "pad_to_square" in capsys.readouterr().err
+    assert "--pad-to-square was yes and is no" in capsys.readouterr().err
 
 
 def test_table_and_report_say_it(swept, capsys):
@@ -86,7 +86,7 @@ def generate(folder, *options):
 
 def test_generate_says_it_and_draws_the_whole_picture(folder, tmp_path, capsys):
     assert generate(folder, "--image", str(folder / "wide.png"), "--output-image", str(tmp_path / "cut.png")) == 0
-    assert "1 of 1 images are cut" in capsys.readouterr().out
+    assert "1 of 1 image is cut" in capsys.readouterr().out
     with Image.open(tmp_path / "cut.png") as drawn:
         assert drawn.width > 3 * drawn.height, "four squares wide, and a caption"
         left = np.asarray(drawn)[drawn.height // 2, drawn.width // 8]

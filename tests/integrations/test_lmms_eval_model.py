@@ -297,7 +297,7 @@ def test_pictures_that_are_cut_are_warned_of_at_the_end(tmp_path):
     content = [{"type": "image", "url": Image.new("RGB", (400, 100), "red")}, {"type": "text", "text": "what?"}]
     arguments = ("what?", lambda doc: [{"role": "user", "content": content}], {"max_new_tokens": 2}, 0, "task", "test")
     for padded, expected in (
-        (False, ["1 of 1 images are cut by the processor's center crop, the worst to 25 %"]),
+        (False, ["1 of 1 image is cut by the processor's center crop, the worst to 25 %"]),
         (True, []),
     ):
         model = AdaLlavaLmms(

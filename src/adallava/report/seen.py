@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance
 
 from adallava.records import SeenPictures
+from adallava.records.counted_nouns import counted
 from adallava.records.picture_frames import Frame, is_cut
 
 PADDING = "--pad-to-square"
@@ -27,9 +28,10 @@ def cut_words(seen: SeenPictures | None, padding: str = PADDING) -> str | None:
     """
     if seen is None or not seen.num_cut:
         return None
+    verb = "is" if seen.num_cut == 1 else "are"
     return (
-        f"{seen.num_cut} of {seen.num_pictures} images are cut by the processor's center crop, the worst to "
-        f"{100 * seen.least_share:.0f} %: evidence may be cut off; {padding} shows all of each"
+        f"{seen.num_cut} of {counted(seen.num_pictures, 'image')} {verb} cut by the processor's center crop, "
+        f"the worst to {100 * seen.least_share:.0f} %: evidence may be cut off; {padding} shows all of each"
     )
 
 
