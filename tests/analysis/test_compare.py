@@ -222,7 +222,7 @@ def test_the_table_says_what_is_left_out_and_what_differs(tmp_path, folders, cap
     samples.write_text("".join(line for line in samples.read_text().splitlines(True) if '"s00"' not in line))
     results.write_text(results.read_text().replace('"num_samples":9', '"num_samples":8'))
     main(["compare", a, b])
-    assert "left out, 1 samples in A only: s00" in capsys.readouterr().out
+    assert "left out, 1 sample in A only: s00" in capsys.readouterr().out
     main(["compare", a, a])
     assert "both runs have the same settings, weights and versions" in capsys.readouterr().out
 
@@ -268,3 +268,15 @@ def test_mistakes_are_one_line(folders, tmp_path, capsys):
         assert captured.out == ""
         assert len(captured.err.splitlines()) == 1
         assert expected in captured.err
+
+
+def test_runs_without_an_answer_in_common_are_refused_and_not_an_empty_table(folders, tmp_path, capsys):
+    folder = tmp_path / "failed"
+    folder.mkdir()
+    records = [failed("full@1.0", sample_id) for sample_id in ("s00", "s01")]
+    asked, results = finished(records)
+    (folder / "run.json").write_text(asked.model_dump_json())
+    (folder / "results.json").write_text(results.model_dump_json())
+    (folder / "samples.jsonl").write_text("".join(record.model_dump_json() + "\n" for record in records))
+    assert main(["compare", folders[0], str(folder)]) == 2
+    assert "no cell has a sample that both" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """`adallava doctor`: exit codes, tables and JSON."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,6 +34,17 @@ def test_a_finding_exits_1_with_evidence_and_remedy(broken_run: Path, capsys: py
     assert "s000 in question@0.5" in output
     assert "cause: the model itself" in output
     assert "remedy:" in output
+
+
+def test_a_narrow_terminal_has_a_line_a_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["doctor", str(write_run(tmp_path, healthy_records()))]) == 0
+    output = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out)
+    assert "pass: budget-not-applied (7): every answer kept the K asked for" in " ".join(output.split())
+    assert "│" not in output
 
 
 def test_json_is_all_there_is_on_stdout(broken_run: Path, capsys: pytest.CaptureFixture[str]) -> None:

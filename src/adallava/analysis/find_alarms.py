@@ -93,7 +93,7 @@ def alarm_of_answers(told: ResponseTally, answers: Iterable[Sequence[str]]) -> A
     return Alarm(
         kind="answers-outside-task",
         severity=_severity(len(of_samples)),
-        message=f"{head} one of {_answers_words(sorted(known))}, right or wrong; the most frequent: {frequent}",
+        message=f"{head} {_answers_words(sorted(known))}, right or wrong; the most frequent: {frequent}",
         count=within,
         total=total,
     )
@@ -193,7 +193,9 @@ def majority_words(majority: MajorityScores) -> str:
 
 def _answers_words(known: Sequence[str]) -> str:
     named = ", ".join(map(_quoted, known[:_SHOWN])) + (", …" if len(known) > _SHOWN else "")
-    return f"the task's {len(known):,} answers ({named})" if len(known) > 1 else f"the task's one answer ({named})"
+    if len(known) == 1:
+        return f"the task's one answer ({named})"
+    return f"one of the task's {len(known):,} answers ({named})"
 
 
 def _pictures_words(difference: PairedDifference) -> str:

@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 
 from adallava.analysis.distributions import normal_isf
 from adallava.analysis.significance import ALPHA
+from adallava.records.counted_nouns import counted
 
 POWER = 0.8
 """The chance of finding a difference that is called detectable."""
@@ -65,16 +66,17 @@ def planning_line(samples: int, tests: int, pictures: int | None = None) -> str:
     critical = critical_value(tests)
     of_samples = least_detectable(samples, USUAL_DISCORDANCE, critical)
     differing = USUAL_DISCORDANCE if of_samples is None else max(USUAL_DISCORDANCE, of_samples)
-    needed = ", ".join(f"{samples_needed(points / 100, USUAL_DISCORDANCE, critical):,}" for points in (1, 2, 3))
-    planned = f"{tests} planned comparison{'' if tests == 1 else 's'}"
+    one, two, three = (f"{samples_needed(points / 100, USUAL_DISCORDANCE, critical):,}" for points in (1, 2, 3))
+    planned = counted(tests, "planned comparison")
     about, condition, alike = "", "if each has its own image and", ""
     if pictures is not None and pictures < samples:
-        about, condition = f" on {pictures:,} images", "if questions about one image are independent and"
+        about, condition = f" on {counted(pictures, 'image')}", "if questions about one image are independent and"
         of_pictures = least_detectable(pictures, USUAL_DISCORDANCE, critical)
         alike = f"; if they are right or wrong together, {_found_words(of_pictures)}"
     return (
-        f"with {samples:,} samples{about} and {planned}, {_found_words(of_samples)} (power {POWER:.0%}, {condition} "
-        f"two cells differ on {differing:.0%} of them{alike}); 1, 2 and 3 points need {needed}"
+        f"with {counted(samples, 'sample')}{about} and {planned}, {_found_words(of_samples)} (power {POWER:.0%}, "
+        f"{condition} two cells differ on {differing:.0%} of them{alike}); to find 1, 2 or 3 points "
+        f"takes {one}, {two} or {three} samples"
     )
 
 

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     from adallava.analysis.compare_runs import compare_runs, gather_answers
     from adallava.analysis.margins import check_margin
+    from adallava.errors import InputError
     from adallava.report.alarm_lines import alarm_lines
 
     from .finished_run import open_run
@@ -65,6 +66,11 @@ def run(args: argparse.Namespace) -> int:
     opened = [open_run(folder) for folder in (args.run_a, args.run_b)]
     a, b = (gather_answers(str(run.folder), run.run, run.results, run.samples()) for run in opened)
     comparison = compare_runs(a, b, args.equivalence_margin)
+    if not comparison.cells:
+        raise InputError(
+            f"no cell has a sample that both {a.name} and {b.name} answered: samples failed (`adallava doctor RUN` "
+            "says why), or the runs have no cell in common; nothing can be compared"
+        )
     for run in opened:
         for severity, message in alarm_lines(run.results):
             say(f"{run.folder}: {severity.upper()}: {message}", error=True)
@@ -98,13 +104,14 @@ def _print(comparison: "RunComparison", *, list_samples: bool) -> None:
 
 def _print_runs(comparison: "RunComparison", console: "Console", *, list_samples: bool) -> None:
     """Say which samples are left out, and in what the runs differ."""
+    from adallava.records.counted_nouns import counted
     from adallava.records.setting_words import shortened
 
     for title, ids in (("A", comparison.samples_in_a_only), ("B", comparison.samples_in_b_only)):
         if ids:
             shown = ids if list_samples else ids[:_SHOWN_IDS]
             more = f" and {len(ids) - len(shown)} more (--list has all)" if len(shown) < len(ids) else ""
-            line = f"left out, {len(ids)} samples in {title} only: {', '.join(shown)}{more}"
+            line = f"left out, {counted(len(ids), 'sample')} in {title} only: {', '.join(shown)}{more}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     for difference in comparison.differences:
         line = f"differs: {difference.name} is {shortened(difference.a)} in A and {shortened(difference.b)} in B"

@@ -20,6 +20,7 @@ from .streams import say, say_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from adallava.doctor import Diagnosis, Outcome
     from adallava.model import AdaLlava
@@ -48,6 +49,9 @@ examples:
 exit codes: 0 nothing found; 1 something found; 2 the input cannot be read, or a mistake in the call.
 docs/how_to/doctor.md says what each check looks at.
 """
+
+_TABLE_WIDTH = 85
+"""Columns below which the evidence would be a word or two wide, and each check is a line instead."""
 
 _MARKS = {
     "passed": ("[green]pass[/green]", ""),
@@ -206,9 +210,26 @@ def _print(diagnoses: Sequence["Diagnosis"]) -> None:
 
 def _print_diagnosis(console: "Console", diagnosis: "Diagnosis") -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     console.print(f"[bold]{escape(diagnosis.source)}[/bold]: {escape(diagnosis.summary)}", highlight=False)
+    if console.width < _TABLE_WIDTH:
+        for outcome in diagnosis.outcomes:
+            mark, style = _MARKS[outcome.status]
+            number = f" ({outcome.failure})" if outcome.failure else ""
+            line = f"{mark}: {outcome.check}{number}: {_shown_evidence(outcome)}"
+            console.print(line, style=style, markup=False, highlight=False)
+    else:
+        console.print(_outcomes_table(diagnosis))
+    for outcome in diagnosis.findings:
+        _print_finding(console, outcome)
+    console.print(_verdict(diagnosis), style="green" if diagnosis.healthy else "red", highlight=False)
+    console.print()
+
+
+def _outcomes_table(diagnosis: "Diagnosis") -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table()
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("check", no_wrap=True)
@@ -218,11 +239,7 @@ def _print_diagnosis(console: "Console", diagnosis: "Diagnosis") -> None:
         mark, style = _MARKS[outcome.status]
         number = str(outcome.failure or "")
         table.add_row(number, outcome.check, mark, escape(_shown_evidence(outcome)), style=style)
-    console.print(table)
-    for outcome in diagnosis.findings:
-        _print_finding(console, outcome)
-    console.print(_verdict(diagnosis), style="green" if diagnosis.healthy else "red", highlight=False)
-    console.print()
+    return table
 
 
 def _shown_evidence(outcome: "Outcome") -> str:

@@ -57,7 +57,7 @@ _COLUMNS = (
 )
 
 _FLOPS_COLUMNS = (
-    Column("GFLOPs", lambda cell: _gflops(cell, "total", 3)),
+    Column("GFLOPs", lambda cell: _gflops(cell, "total", 3), 1),
     Column("select", lambda cell: _gflops(cell, "selector", 1), 3, "select GFLOPs"),
 )
 
