@@ -116,7 +116,8 @@ def test_digits_are_the_1797_of_uci_s_test_part() -> None:
     counts = [sum(len(pools[split][digit]) for split in SPLITS) for digit in range(10)]
     assert counts == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # as UCI's optdigits.names has them
     zero = ink_weights()[0, :, ::3]  # the first picture is a 0: ink above a hole
-    assert zero[5:7, 5:7].max() < 16 and zero[1, 4:7].min() > 200
+    assert zero[5:7, 5:7].max() < 16
+    assert zero[1, 4:7].min() > 200
 
 
 def test_scenes_use_their_own_split_s_digits(scenes: tuple[Scene, ...]) -> None:

@@ -1,8 +1,8 @@
 """Handwritten digits: disjoint pools per split, and their ink weights.
 
-They are the test part of UCI's Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998, CC BY 4.0), in the
-order of scikit-learn's `load_digits`, in `digits.safetensors`. Installed, scikit-learn would cost every command a second:
-transformers imports it where it can.
+`digits.safetensors` holds the test part of UCI's Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998,
+CC BY 4.0), in the order of scikit-learn's `load_digits`. Where scikit-learn is installed, transformers imports it, which
+takes a second: so it is no dependency.
 """
 
 from __future__ import annotations
