@@ -1,8 +1,7 @@
 """Handwritten digits: disjoint pools per split, and their ink weights.
 
 `digits.safetensors` holds the test part of UCI's Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998,
-CC BY 4.0), in the order of scikit-learn's `load_digits`. scikit-learn is no dependency: transformers imports it where it
-is installed, which takes a second.
+CC BY 4.0), in the order of scikit-learn's `load_digits`, whose import takes two seconds.
 """
 
 from __future__ import annotations
