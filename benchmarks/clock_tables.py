@@ -41,23 +41,6 @@ def new_lengths(published: Figures) -> list[str]:
     return rows
 
 
-def provenance(published: Figures) -> list[str]:
-    """Return command, date, machine and versions."""
-    hardware, versions = published["hardware"], published["versions"]
-    device = ", ".join(hardware.get("cuda_devices") or [f"{hardware.get('cpu', 'CPU')}, {_threads(hardware)}"])
-    return [
-        f"Measured by `{published['command']}` on {published['date']}: {device}, torch {versions.get('torch')}, "
-        f"transformers {versions.get('transformers')}, commit {str(published['git_commit'])[:7]}"
-        f"{' with changes that came after it' if published['git_dirty'] else ''}."
-        f"{''.join(' ' + note for note in published.get('notes', []))}"
-    ]
-
-
-def _threads(hardware: Figures) -> str:
-    count = hardware.get("torch_threads", 1)
-    return "one thread" if count == 1 else f"{count} threads"
-
-
 def layers(published: Figures) -> list[str]:
     """Return prefill and one decoded token by batch and share of the layers, and what the skipping itself costs."""
     found = {(row["batch"], row["latency"], row["scheduler"]): row for row in published["rows"] if "error" not in row}

@@ -3,7 +3,7 @@
     python benchmarks/processes.py --processes 1 2 4 -- --model FOLDER --task questions.jsonl --limit 200
     python benchmarks/processes.py --executor processes ray --engine stock graphs --processes 1 2 -- --model FOLDER …
 
-What stands behind `--` goes to `adallava sweep`. Each number of processes runs the same sweep into a folder of its own:
+What follows `--` goes to `adallava sweep`. Each number of processes runs the same sweep into a folder of its own:
 one alone, several under torchrun (`processes`), or so many workers on a Ray cluster of this host that is up before
 (`ray`), spread over the GPUs. Answering is clocked from `run.json`, there when the first process has loaded, to
 the last answer on disk. What is before it (libraries, weights and their SHA-256) and behind it (intervals) is shown

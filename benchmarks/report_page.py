@@ -29,7 +29,7 @@ LABELS = {
     "write_run_s": "make the run folder, s",
     "write_page_s": "write the page, s",
     "page_mib": "the page, MiB",
-    "ranking_ms": "open until the ranking stands, ms",
+    "ranking_ms": "open until the ranking shows, ms",
     "samples_ms": "open until the samples are listed, ms",
     "plot_ms": "open until the plot is drawn, ms",
     "axis_ms": "switch the axis, ms",

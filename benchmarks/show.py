@@ -1,6 +1,6 @@
 """Writes the tables of README and docs from `docs/results/*.json`: `python benchmarks/show.py [--check]`.
 
-A page holds `<!-- figures: NAME -->` and `<!-- end figures -->`; what stands between them is replaced by the table
+A page holds `<!-- figures: NAME -->` and `<!-- end figures -->`; what is between them is replaced by the table
 NAME of this file. With `--check` nothing is written, and the exit code is 1 if a page is out of date.
 """
 
@@ -15,6 +15,7 @@ import clock_tables
 import scale_tables
 import speed_tables
 import trust_tables
+from provenance_line import link_from, provenance_line
 
 from adallava.records import Results
 from adallava.report.dial_tables import dial_tables
@@ -96,17 +97,6 @@ def _kinds() -> list[str]:
     for kind in KINDS:
         rows.append(f"| {kind} | " + " | ".join(_percent(c["accuracy_by_kind"].get(kind)) for c in shown) + " |")
     return rows
-
-
-def _provenance(name: str = "tiny") -> list[str]:
-    published = _published(name)
-    hardware = published["hardware"]
-    device = ", ".join(hardware.get("cuda_devices") or [hardware.get("cpu", "CPU")])
-    return [
-        f"Measured by `{published['command']}` on {published['date']}: {device}, "
-        f"torch {published['versions'].get('torch')}, transformers {published['versions'].get('transformers')}. "
-        f"Accuracy in %, 95 % intervals. All figures: `docs/results/{name}.json`.",
-    ]
 
 
 def _compared() -> list[str]:
@@ -282,97 +272,87 @@ def _trained_family(name: str) -> list[str]:
 TABLES = {
     "trained_qwen": partial(_trained_family, "tiny-qwen2.5-vl"),
     "trained_siglip": partial(_trained_family, "tiny-siglip-qwen2"),
-    "trained_provenance": lambda: _provenance("families"),
     "codebook": _codebook,
-    "codebook_provenance": lambda: clock_tables.provenance(_published("codebook")),
     "fuzzing": lambda: trust_tables.fuzzing(_published("fuzzing")),
-    "fuzzing_provenance": lambda: clock_tables.provenance(_published("fuzzing")),
     "statistics": lambda: trust_tables.statistics(_published("statistics")),
-    "statistics_provenance": lambda: clock_tables.provenance(_published("statistics")),
     "report": _report,
     "accuracy": _accuracy,
     "kinds": _kinds,
-    "provenance": _provenance,
     "training": _training,
     "size": _size,
     "compared": _compared,
     "compared_kinds": _compared_kinds,
-    "compared_provenance": lambda: _provenance("methods"),
     "positions": _positions,
-    "positions_provenance": lambda: _provenance("positions"),
     **{f"budget_{name.replace('-', '_')}": partial(_dials, name) for name in DIAL_TABLES},
-    "budget_provenance": lambda: _provenance("budget"),
     "sweep_7b_batch_8": lambda: clock_tables.sweep(_published("seven_b"), 8),
     "sweep_7b_batch_1": lambda: clock_tables.sweep(_published("seven_b"), 1),
     "new_lengths": lambda: clock_tables.new_lengths(_published("seven_b")),
-    "sweep_7b_provenance": lambda: clock_tables.provenance(_published("seven_b")),
     "layers_7b": lambda: clock_tables.layers(_published("layers")),
     "skipping_7b": lambda: clock_tables.skipping(_published("layers")),
-    "layers_7b_provenance": lambda: clock_tables.provenance(_published("layers")),
     "layers_tiny": lambda: clock_tables.layers(_published("layers_tiny")),
     "skipping_tiny": lambda: clock_tables.skipping(_published("layers_tiny")),
-    "layers_tiny_provenance": lambda: clock_tables.provenance(_published("layers_tiny")),
     "loading": lambda: clock_tables.loading(_published("loading")),
     "loading_cpu": lambda: clock_tables.loading(_published("loading_cpu")),
-    "loading_cpu_provenance": lambda: clock_tables.provenance(_published("loading_cpu")),
-    "loading_provenance": lambda: clock_tables.provenance(_published("loading")),
     "converting": lambda: clock_tables.converting(_published("converting")),
-    "converting_provenance": lambda: clock_tables.provenance(_published("converting")),
     "processes": lambda: clock_tables.processes(_published("processes")),
-    "processes_provenance": lambda: clock_tables.provenance(_published("processes")),
     "two_gpus": lambda: clock_tables.processes(_published("two_gpus")),
-    "two_gpus_provenance": lambda: clock_tables.provenance(_published("two_gpus")),
     "scale": lambda: scale_tables.scale(_published("scale")),
-    "scale_provenance": lambda: clock_tables.provenance(_published("scale")),
     "two_gpus_engines": lambda: clock_tables.processes(_published("two_gpus_engines"), _published("two_gpus_compiled")),
-    "two_gpus_engines_provenance": lambda: clock_tables.provenance(_published("two_gpus_engines")),
-    "two_gpus_compiled_provenance": lambda: clock_tables.provenance(_published("two_gpus_compiled")),
     "gpu_hours": lambda: scale_tables.gpu_hours(_published("speed"), _published("two_gpus_engines")),
     "kills": lambda: trust_tables.kills(_published("kills")),
-    "kills_provenance": lambda: clock_tables.provenance(_published("kills")),
     "inside": lambda: clock_tables.inside(_published("inside")),
-    "inside_provenance": lambda: clock_tables.provenance(_published("inside")),
     "engines": lambda: clock_tables.engines(_published("engines"), _published("many_requests")),
-    "engines_provenance": lambda: clock_tables.provenance(_published("engines")),
     "quantization": lambda: clock_tables.quantization(_published("quantization")),
-    "quantization_provenance": lambda: clock_tables.provenance(_published("quantization")),
     "served": lambda: speed_tables.served(_published("serving")),
     "served_target": lambda: speed_tables.served_target(_published("serving")),
     "served_on_paper": lambda: speed_tables.served_on_paper(_published("serving")),
-    "served_provenance": lambda: clock_tables.provenance(_published("serving")),
     "speed": lambda: speed_tables.speed(_published("speed")),
     "speed_in_short": lambda: speed_tables.speed_in_short(_published("speed")),
     "speed_fp8": lambda: speed_tables.speed(_published("speed_fp8")),
-    "speed_fp8_provenance": lambda: clock_tables.provenance(_published("speed_fp8")),
     "speed_parts": lambda: speed_tables.speed(_published("speed_parts")),
-    "speed_parts_provenance": lambda: clock_tables.provenance(_published("speed_parts")),
     "speed_families": lambda: speed_tables.speed_of_shapes(map(_published, _SHAPES)),
     "speed_images": lambda: speed_tables.speed_of_shapes(map(_published, _REAL)),
-    "speed_images_provenance": lambda: clock_tables.provenance(_published(_REAL[0])),
-    "speed_families_provenance": lambda: clock_tables.provenance(_published(_SHAPES[0])),
     "families": clock_tables.families,
     "speed_line": lambda: speed_tables.speed_line(_published("speed"), _published(_SHAPES[0])),
-    "speed_provenance": lambda: clock_tables.provenance(_published("speed")),
     "selection": lambda: clock_tables.selection(_published("selection")),
-    "selection_provenance": lambda: clock_tables.provenance(_published("selection")),
     "selection_captured": lambda: clock_tables.selection(_published("selection_captured")),
-    "selection_captured_provenance": lambda: clock_tables.provenance(_published("selection_captured")),
 }
+_MEASURED = {
+    "": "tiny",
+    "compared": "methods",
+    "layers_7b": "layers",
+    "served": "serving",
+    "speed_families": _SHAPES[0],
+    "speed_images": _REAL[0],
+    "sweep_7b": "seven_b",
+    "trained": "families",
+}
+"""The file of `docs/results` that a `…_provenance` table names, where it is not the table's own name."""
+
 _MARKED = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end figures -->)", re.DOTALL)
 
 
-def render(page: str) -> str:
-    """Return a page with every marked table made anew."""
-    return _MARKED.sub(lambda found: found[1] + "\n".join(TABLES[found[2]]()) + "\n" + found[3], page)
+def render(name: str) -> str:
+    """Return the text of a page with every marked table made anew."""
+    text = (ROOT / name).read_text()
+    return _MARKED.sub(lambda found: found[1] + "\n".join(_lines(found[2], name)) + "\n" + found[3], text)
+
+
+def _lines(table: str, page: str) -> list[str]:
+    if table in TABLES:
+        return TABLES[table]()
+    of = table.removesuffix("provenance").rstrip("_")
+    file = _MEASURED.get(of, of)
+    return [provenance_line(_published(file), link_from(page, f"docs/results/{file}.json"))]
 
 
 def main(check: bool) -> int:
     """Write the pages, or only tell whether they are up to date."""
-    stale = [name for name in PAGES if (text := (ROOT / name).read_text()) != render(text)]
+    stale = [name for name in PAGES if (ROOT / name).read_text() != render(name)]
     for name in stale:
         print(f"{name} is out of date" if check else f"wrote {name}")
         if not check:
-            (ROOT / name).write_text(render((ROOT / name).read_text()))
+            (ROOT / name).write_text(render(name))
     return int(check and bool(stale))
 
 

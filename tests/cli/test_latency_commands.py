@@ -126,7 +126,7 @@ def test_a_sweep_crosses_both_dials(tmp_path: Path, capsys: pytest.CaptureFixtur
     # The same command resumes; another latency is another run.
     assert _sweep(tmp_path, *asked, "--latency", "1.0,0.75") == 0
     assert _sweep(tmp_path, *asked, "--latency", "1.0,0.5") == 2
-    assert "latencies is ['1.0', '0.75'] there and ['1.0', '0.5'] now" in capsys.readouterr().err.replace("\n", " ")
+    assert "--latency was 1.0,0.75 and is 1.0,0.5" in capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

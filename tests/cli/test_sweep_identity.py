@@ -65,8 +65,8 @@ def test_however_model_and_task_are_spelled_it_is_the_same_run(model, questions,
     capsys.readouterr()
     assert go("../copy", "q.jsonl", "../copy/adapters/question") == 2
     message = capsys.readouterr().err
-    assert "chat_template.jinja of the model is" in message
-    assert "task_sha256 is" in message
+    assert "SHA-256 of the model's chat_template.jinja was no such file" in message
+    assert "SHA-256 of the task's questions was" in message
 
 
 @pytest.mark.parametrize("sample", [pytest.param("first", marks=pytest.mark.long), "random"])
@@ -93,7 +93,7 @@ def test_a_larger_limit_extends_a_finished_run_and_a_smaller_one_is_refused(mode
         assert grown == [f"q{number}" for number in range(8)]
     capsys.readouterr()
     assert go("4") == 2
-    assert "limit is 8 there and 4 now" in capsys.readouterr().err
+    assert "--limit was 8 and is 4" in capsys.readouterr().err
     go("all")
     assert len(samples(folder)) == 24
     assert main(["report", str(folder)]) == 0
@@ -128,7 +128,7 @@ def test_a_run_that_was_scored_by_an_older_metric_is_not_gone_on_with(model, que
     del there["config"]["metric_version"]
     (folder / "run.json").write_text(json.dumps(there))
     assert sweep(model, folder, *options) == 2
-    assert "metric_version is 1 there and 2 now" in capsys.readouterr().err
+    assert "the version of the metric was 1 and is 2" in capsys.readouterr().err
     # A file without this field, and without those of the model's files, still opens.
     del there["provenance"]["model_files_sha256"], there["config"]["sample"]
     (folder / "run.json").write_text(json.dumps(there))

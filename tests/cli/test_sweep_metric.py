@@ -41,7 +41,7 @@ def test_three_of_ten_people_are_nine_tenths_and_the_metric_is_part_of_the_run(s
         assert read_run(tmp_path / metric).config.metric == metric
     capsys.readouterr()
     assert sweep(answers, "vqa", "--metric", "vqa-official") == 2
-    assert "metric is 'vqa' there and 'vqa-official' now" in capsys.readouterr().err
+    assert "--metric was vqa and is vqa-official" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

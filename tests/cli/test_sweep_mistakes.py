@@ -41,7 +41,7 @@ from adallava.registry import selector_names
         (["--sample", "random"], "random sample already"),
         (["--task", "a\0b.jsonl"], "'a\\x00b.jsonl', holds a NUL byte"),
         (["--question-suffix", "\udcff"], "'\\udcff', is not UTF-8"),
-        (["--roofline", "h300"], "no ceilings are known of hardware 'h300'"),
+        (["--roofline", "h300"], "the peak speed of hardware 'h300' is not known"),
         (["--positions", "absolute"], "--positions 'absolute' is not one of original, compact"),
         (["--positions", ","], "--positions is empty"),
         (["--timing-batch-sizes", "1,0"], "--timing-batch-sizes '0'"),

@@ -22,7 +22,7 @@ def test_another_configuration_is_refused(model, tmp_path, capsys):
     capsys.readouterr()
     assert sweep(model, tmp_path, "--method", "random", "--token-budget", "0.5", "--seed", "1") == 2
     message = capsys.readouterr().err
-    assert "seed is 0 there and 1 now" in message
+    assert "--seed was 0 and is 1" in message
     assert "--output" in message
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -32,7 +32,7 @@ def test_other_weights_under_the_same_name_are_refused(tmp_path, capsys):
         tiny_llava(tmp_path / "model", adapters=False, seed=seed)
         code = sweep(str(tmp_path / "model"), tmp_path / "run", "--method", "full")
     assert code == 2
-    assert "weights_sha256" in capsys.readouterr().err
+    assert "SHA-256 of the weights was" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_that_the_same_command_resumes(model, tmp_path, capsys, monkeypatch):

@@ -309,5 +309,5 @@ def test_labels_on_tags_between_an_images_tiles_leave_no_place_for_question_or_l
     assert full.with_method("uniform").forward(**sample, labels=labels, token_budget=20).loss is not None
     with pytest.raises(InputError, match="sample 0 has no text after image 0 before its first label"):
         full.with_method("fastv").forward(**sample, labels=labels, token_budget=20)
-    with pytest.raises(InputError, match="among the placeholders of image 0, where a latency token cannot stand"):
+    with pytest.raises(InputError, match="among the placeholders of image 0, where a latency token cannot be placed"):
         scheduled(full, name).forward(**sample, labels=labels, latency=0.5)

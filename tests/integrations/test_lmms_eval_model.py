@@ -267,7 +267,7 @@ def test_what_is_not_supported_is_refused_with_the_reason_and_exit_code_1(model_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"system_instruction": "Be brief. "}, "'Be brief. ' should stand before the question"),
+        ({"system_instruction": "Be brief. "}, "'Be brief. ' should come before the question"),
         ({"apply_chat_template": True}, "leave --apply_chat_template out"),
         ({"gen_kwargs": "samples=3"}, r"no argument 'samples'.*\(vqav2_scenes doc 0, vqav2_scenes doc 1, "),
     ],

@@ -271,7 +271,7 @@ def test_text_that_lmms_eval_gives_to_no_chat_model_is_refused(before):
     messages = [{"role": "user", "content": [picture(1), {"type": "text", "text": "what?"}]}]
     check_nothing_is_left_out("what?", messages)
     check_nothing_is_left_out("worded otherwise for other models", messages)
-    with pytest.raises(UnsupportedModeError, match="should stand before the question"):
+    with pytest.raises(UnsupportedModeError, match="should come before the question"):
         check_nothing_is_left_out(before + "what?", messages)
 
 

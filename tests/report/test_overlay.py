@@ -58,6 +58,7 @@ def test_runs_of_different_lengths_share_what_they_share(tmp_path: Path) -> None
     assert (overlay.num_common, overlay.num_here, overlay.num_there) == (60, 90, 60)
     assert {row.verdict.difference.n for row in overlay.rows} == {60}
     assert {"methods", "limit"} <= {name for name, _, _ in overlay.settings}
+    assert not any("[" in value or "(" in value for name, *both in overlay.settings for value in both)
 
 
 def test_the_same_ids_with_other_questions_are_noticed(tmp_path: Path) -> None:

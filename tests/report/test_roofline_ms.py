@@ -87,7 +87,7 @@ def test_the_machine_is_that_of_the_run_or_another_by_name() -> None:
 @pytest.mark.parametrize(
     ("asked", "run", "message"),
     [
-        ("h300", made_on(), "no ceilings are known of hardware 'h300': give one of h200-sxm"),
+        ("h300", made_on(), "the peak speed of hardware 'h300' is not known: known are h200-sxm"),
         ("v100-sxm2", made_on(), "no ceiling is known for dtype 'bfloat16' on this hardware: it has float16, float32"),
         ("h100-sxm", made_on(weights={}), "needs the sizes of the model's weights"),
     ],

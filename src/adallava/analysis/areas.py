@@ -20,7 +20,7 @@ from adallava.records import Area, Axis, Cell, PositionsName
 from adallava.records.cells import FULL_CELL
 
 SAME_PLACE = 2**0.5
-"""Cells whose costs differ by no more stand at the same place of a grid: half of a step between budgets that halve."""
+"""Cells whose costs differ by no more are at the same place of a grid: half of a step between budgets that halve."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Clusters:
         groups: dict[Hashable, Hashable] = {}
 
         def group_of(key: Hashable) -> Hashable:
-            """Return what stands for the group of a sample or picture, with shorter ways for the next look."""
+            """Return the key of the group of a sample or picture, and shorten the way for the next look."""
             while (above := groups.setdefault(key, key)) != key:
                 groups[key] = key = groups[above]
             return key

@@ -60,7 +60,7 @@ def judge(tests: Sequence[PairedTest], clusters: Clusters, seed: int, margin: fl
     singles = [_single(test, clusters, margin) for test in tests]
     planned = [place for place, test in enumerate(tests) if test.planned]
     families = [list(range(len(tests))), planned]
-    # The narrower family last: what it says of its own tests stands.
+    # The narrower family last: what it says of its own tests counts.
     found: dict[int, dict[str, Any]] = {}
     for family in families if len(planned) < len(tests) else families[1:]:
         sums = np.stack([_sums(tests[place], clusters) for place in family]) if family else np.zeros((0, 1))

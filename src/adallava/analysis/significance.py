@@ -124,7 +124,7 @@ def _on_lattice(sizes: NDArray[np.float64], counts: NDArray[np.int64], step: flo
     errors = np.abs(sizes - whole * step)
     reach = int(np.ceil(_reach(whole.astype(np.float64), counts)))
     outside = 2.0 * np.exp(-0.5 * _DEVIATIONS**2) if reach < counts @ whole else 0.0
-    # The sum s stands at index s modulo the length, and its distribution is symmetric.
+    # The sum s is at index s modulo the length, and its distribution is symmetric.
     length = next_fast_len(2 * reach + 1, real=True)
     chances = irfft(_characteristic(whole, counts, length), length)[: reach + 1]
     beyond = np.append(np.cumsum(chances[::-1])[::-1], 0.0)

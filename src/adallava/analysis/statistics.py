@@ -55,7 +55,7 @@ def mean_interval(scores: Scores, clusters: Clusters | None = None) -> Interval:
 def resampled_interval(values: NDArray[np.float64], resampled: NDArray[np.float64], clusters: Clusters) -> Interval:
     """Return the mean of values in [0, 1], such as areas, with its percentile bootstrap interval.
 
-    Where all values are equal no resampling can show a width, and Wilson's bound stands in; where samples share few
+    Where all values are equal, no resampling can show a width, and Wilson's bound is used; where samples share few
     images, Student's t over images.
 
     Args:

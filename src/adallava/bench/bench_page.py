@@ -61,7 +61,7 @@ def _made(document: dict[str, Any]) -> str:
 
 
 def _quantized(document: dict[str, Any]) -> str:
-    """Return what stands after the type; nothing for a file of before there were any."""
+    """Return the words on quantization after the type; none for a file from before there was any."""
     name = document.get("quantization", "none")
     return f" (our engines: {name} in the LLM's layers)" if name != "none" else ""
 

@@ -47,7 +47,7 @@ def run_bench(
         keep: given the document after each batch size: one that is ended has lost nothing of those before.
 
     Raises:
-        AdallavaError: as `load_bench` and `make_prompts`; a cell that fails is none, and stands in the document.
+        AdallavaError: as `load_bench` and `make_prompts`; a cell that fails raises none, and is in the document.
     """
     bench = load_bench(request)
     prompt = _one_prompt(bench)

@@ -1,4 +1,4 @@
-"""The JSON files of a checkpoint, read within limits: what stands in them was written by a stranger."""
+"""The JSON files of a checkpoint, read within limits: a stranger wrote them."""
 
 import json
 import math

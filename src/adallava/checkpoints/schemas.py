@@ -1,4 +1,4 @@
-"""What may stand in a checkpoint's JSON files: types and bounds, checked before anything is built from them.
+"""What a checkpoint's JSON files may hold: types and bounds, checked before anything is built from them.
 
 The bounds lie far above every published model, and low enough that nothing hangs or fills the memory. Fields that are
 not named here are transformers' own affair, but for numbers whose names say that something is built in that number.
@@ -59,7 +59,7 @@ _Deviations = Annotated[list[_Deviation], Field(min_length=3, max_length=3)]
 
 
 class _Stock(BaseModel):
-    """A file of transformers: more may stand in it. Strictly: no text for a number, no true for 1."""
+    """A file of transformers, which may hold more. Strictly: no text for a number, no true for 1."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 

@@ -18,7 +18,7 @@ _PIECE_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class _FileState:
-    """A file as it stands: written again, it is another one."""
+    """A file as it is now: written again, it is another one."""
 
     path: Path
     size: int

@@ -8,7 +8,6 @@ from .shared_options import add_equivalence_margin
 from .streams import say, say_json
 
 _SHOWN_IDS = 5
-_HASH_DIGITS = 12
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,6 +98,8 @@ def _print(comparison: "RunComparison", *, list_samples: bool) -> None:
 
 def _print_runs(comparison: "RunComparison", console: "Console", *, list_samples: bool) -> None:
     """Say which samples are left out, and in what the runs differ."""
+    from adallava.records.setting_words import shortened
+
     for title, ids in (("A", comparison.samples_in_a_only), ("B", comparison.samples_in_b_only)):
         if ids:
             shown = ids if list_samples else ids[:_SHOWN_IDS]
@@ -106,14 +107,10 @@ def _print_runs(comparison: "RunComparison", console: "Console", *, list_samples
             line = f"left out, {len(ids)} samples in {title} only: {', '.join(shown)}{more}"
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     for difference in comparison.differences:
-        line = f"differs: {difference.name} is {_short(difference.a)} in A and {_short(difference.b)} in B"
+        line = f"differs: {difference.name} is {shortened(difference.a)} in A and {shortened(difference.b)} in B"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     if not comparison.differences:
         console.print("both runs have the same settings, weights and versions", highlight=False)
-
-
-def _short(text: str) -> str:
-    return f"{text[:_HASH_DIGITS]}…" if len(text) in (40, 64) and not set(text) - set("0123456789abcdef") else text
 
 
 def _print_cells(comparison: "RunComparison", console: "Console") -> None:

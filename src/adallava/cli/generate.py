@@ -237,7 +237,7 @@ def _load_model(config: RunConfig, args: argparse.Namespace) -> "AdaLlava":
 
 
 def _tell_of_checkpoint(model: "AdaLlava") -> dict[str, Any]:
-    """Say on stderr what counts of the checkpoint's configuration of generation; return what stands in its place."""
+    """Say on stderr what counts of the checkpoint's configuration of generation; return what replaces it."""
     from adallava.pipeline.decoding import SAMPLING, in_words, values_of_checkpoint
     from adallava.runs.one_question import plain_decoding
 

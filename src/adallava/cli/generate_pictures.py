@@ -48,7 +48,7 @@ class PictureRow:
 
     Attributes:
         label: `method@budget`, for the file's name.
-        caption: stands above the first drawing.
+        caption: above the first drawing.
         drawings: one for each image of the prompt.
     """
 

@@ -74,7 +74,7 @@ def _add_options(parser: Any) -> None:
         "--roofline",
         metavar="HARDWARE",
         help="show the lower bound of time to first token on this hardware, such as h100-sxm, next to the measured "
-        "time (default: on the hardware of the run, if its ceilings are known)",
+        "time (default: on the hardware of the run, if its peak speed is known)",
     )
     add_title(parser, "the sweep's own, else model and task; run.json does not change")
     add_allow_outside(parser)

@@ -14,7 +14,7 @@ _HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u20
 
 
 def harmless(text: str) -> str:
-    """Return text without what a terminal would obey: each control as the sign that stands for it."""
+    """Return text without what a terminal would obey: each control as a visible sign."""
     return _HARMFUL.sub(lambda match: _sign(match.group()), text)
 
 

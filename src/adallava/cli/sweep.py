@@ -266,7 +266,7 @@ def _add_output(group: Any) -> None:
         "--roofline",
         metavar="HARDWARE",
         help="show the lower bound of time to first token on this hardware, such as h100-sxm, next to the measured "
-        "time (default: on the hardware of the run, if its ceilings are known)",
+        "time (default: on the hardware of the run, if its peak speed is known)",
     )
     add_equivalence_margin(group)
     add_title(group, "model and task; you can change it for a finished sweep")

@@ -9,6 +9,7 @@ sparsity", which are twice those), 16-bit products accumulated in 32 bits. float
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fractions import Fraction
 
 from adallava.costs.flops import prefill_flops
@@ -100,7 +101,12 @@ def hardware(name: str) -> Hardware:
         InputError: for an unknown name, with the known ones.
     """
     if name not in HARDWARE:
-        raise InputError(f"no ceilings are known of hardware {name!r}: give one of {', '.join(HARDWARE)}")
+        near = [known for known in HARDWARE if known.startswith(name.lower())] or get_close_matches(name, HARDWARE, 1)
+        hint = f"did you mean {' or '.join(near)}? " if name and near else ""
+        raise InputError(
+            f"the peak speed of hardware {name!r} is not known: {hint}known are {', '.join(HARDWARE)}; for other "
+            "hardware leave --roofline out, and the report shows measured times alone"
+        )
     return HARDWARE[name]
 
 

@@ -185,7 +185,7 @@ def _connect(
         **hidden,
     )
     pictures.upload(instead_of_examples, pictures, pictures, **hidden)
-    # What stands there answers something else then.
+    # What is shown there answers something else then.
     gr.on([pictures.change], lambda: ("", ""), None, [budgets.answers, methods.compared], **hidden)
     scheduler.change(partial(_layers_slider, gr, served), scheduler, layers, **hidden)
     told: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}

@@ -1,6 +1,6 @@
 """The answers of a run's cells in a file of the machine's own, so that any number of them takes the memory of a few.
 
-`samples.jsonl` is read once; checks go through the answers many times, and what they need stands here column by column,
+`samples.jsonl` is read once; checks go through the answers many times, and what they need is here, column by column,
 ready to be taken. Up to `IN_MEMORY_BYTES` nothing reaches a disk.
 """
 
@@ -50,7 +50,7 @@ class Store:
         return self._numbers.get(sample_id)
 
     def write(self, data: bytes) -> tuple[int, int]:
-        """Return where data stands from now on: its first byte, and its length.
+        """Write data, and return where it is: its first byte, and its length.
 
         Raises:
             RunFolderError: if there is no room.
@@ -179,7 +179,7 @@ class StoredAnswers(Sequence[Answer]):
 
 
 class _Firsts(Mapping[str, Answer]):
-    """The first answer to each sample of a cell, read where it stands."""
+    """The first answer to each sample of a cell, read from its place in the store."""
 
     def __init__(self, answers: StoredAnswers, store: Store, places: Sequence[int]) -> None:
         self._answers, self._store, self._places = answers, store, places
@@ -198,7 +198,7 @@ class _Firsts(Mapping[str, Answer]):
 
 
 def _packed(rows: Sequence[tuple[Any, ...]]) -> bytes:
-    """Return answers column by column; what is the same in all of them stands there once."""
+    """Return answers column by column; a value that all of them share is held once."""
     columns: list[Any] = []
     known: dict[Any, Any] = {}
     for number, column in enumerate(zip(*rows, strict=True)):

@@ -50,7 +50,7 @@ def reflects(target: str, answers: Sequence[Answer]) -> bool:
 def is_tail(response: str, target: str) -> bool:
     """Say whether a response ends an answer from inside a word.
 
-    Digits are left out: a model that reads '42' where '1342' stands has misread, not been cut.
+    Digits are left out: a model that reads '42' where the image shows '1342' has misread, not been cut.
     """
     response, target = response.casefold(), target.casefold()
     if not response or response.isdigit() or len(response) >= len(target) or not target.endswith(response):

@@ -12,7 +12,7 @@ from torch import Tensor
 from adallava.families.tower_kernels import TowerKernels
 
 _BLOCK = 1024
-"""Numbers that a program reads, where they stand in no relation to each other."""
+"""Numbers that a program reads, where they do not depend on each other."""
 
 
 def _arranged(joined: Tensor, cosines: Tensor, sines: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@
     norm ─▶ product ─▶ silu(gate) * up
 
 One token leaves a device nothing to do but to read weights and cache: libraries' kernels read a weight at 60 to 95 % of
-what an H200's memory gives, these at 80 to 100 %, and nothing stands between two steps. Sums are in float32, and every
+what an H200's memory gives, these at 80 to 100 %, without a pause between two steps. Sums are in float32, and every
 value that PyTorch's steps round to the weights' type between two of them is rounded here.
 """
 

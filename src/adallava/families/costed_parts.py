@@ -1,6 +1,6 @@
 """The parts of a model whose products are counted, built from its config on the meta device: no weights, no values.
 
-Of layers that are alike the first alone computes: it stands for the others, which pass on what they read.
+Of layers that are alike only the first computes. It is counted for the others too, which pass on what they read.
 """
 
 import copy
@@ -27,7 +27,7 @@ class CostedParts:
         tower_width: features per token of the tower.
         projector: reads [1, tokens, feature_width].
         feature_width: of what it reads.
-        layers: the LLM's decoder layers, those that stand for others and those that pass on.
+        layers: the LLM's decoder layers, those that are counted for others and those that pass on.
         output: the LLM's output layer.
         positions: modules that make tables of rotary positions, which are not counted.
         adders: each reads what the projector does, and makes what is added after one layer of the LLM.

@@ -131,7 +131,7 @@ class StockDecoder:
         gates: Tensor | None = None,
         mlp_rows: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Return what a layer passes on of which each row runs only some groups of heads; see `head_groups`."""
+        """Return what a layer passes on if each row runs only some of its groups of heads; see `head_groups`."""
         return run_groups(self._llm.layers[layer], hidden, inputs, rows, gates, mlp_rows)
 
     def view(self, around: AroundLayer, reorder_cache: ReorderCache | None = None) -> Any:
@@ -178,7 +178,7 @@ class StockDecoder:
             hidden: [B, S, D], that layer's input.
             position_embeddings: cosines and sines, [B, S, head width] each.
             samples: [I] int64, the sample that each of I groups of asked tokens belongs to.
-            places: [I, R] int64, where the asked tokens stand in their sequence.
+            places: [I, R] int64, of the asked tokens in their sequence.
             padding_mask: [B, S], 1 for a real token.
         """
         columns = torch.arange(hidden.shape[1], device=hidden.device)

@@ -80,7 +80,7 @@ class Family(Protocol):
 
     @property
     def image_token_id(self) -> int:
-        """The id that stands for one vision token in a prompt."""
+        """The id of the placeholder of one vision token in a prompt."""
         ...
 
     @property
@@ -100,7 +100,7 @@ class Family(Protocol):
 
     @property
     def provides(self) -> frozenset[Need]:
-        """What this model's tower can give to a method; a need that stands on a capability is met with that too."""
+        """What this model's tower can give to a method; a need that rests on a capability is met with that too."""
         ...
 
     @property
@@ -109,7 +109,7 @@ class Family(Protocol):
         ...
 
     def grids(self, pictures: PictureInputs) -> tuple[tuple[int, int], ...]:
-        """Return (rows, columns) of each image's tokens; N = rows * columns placeholders stand for it in a prompt.
+        """Return (rows, columns) of each image's tokens; a prompt has N = rows * columns placeholders for it.
 
         On the host, from shapes alone. An image is what is selected from: a family may show one picture as several, and
         tokens that belong to no grid as one more, of one row.

@@ -76,7 +76,7 @@ class Idefics3Family(StockParts):
         return False
 
     def with_prompts(self, pictures: PictureInputs, input_ids: Tensor) -> PictureInputs:
-        """Return the pictures with how each was cut with them, by what stands between its placeholders. On the host.
+        """Return the pictures and how each was cut, by what is between its placeholders. On the host.
 
         Args:
             pictures: [B, tiles, 3, S, S], with the `pixel_attention_mask` of their processor.
@@ -133,7 +133,7 @@ class Idefics3Family(StockParts):
         return tuple(end - 1 for end in ends)
 
     def placeholder_orders(self, pictures: PictureInputs) -> tuple[Tensor | None, ...]:
-        """Return of each image which of its placeholders, tile by tile, stands for each of its tokens, row by row."""
+        """Return for each image which of its placeholders, tile by tile, belongs to each of its tokens, row by row."""
         side = self._tokens_a_side(pictures)
         return tuple(
             None if piece.num_tiles == 1 else replace(piece, first=0).places(side) for piece in self._pieces(pictures)
@@ -297,7 +297,7 @@ class _Piece:
         return self.first, self.first + self.num_tiles
 
     def places(self, side: int) -> Tensor:
-        """Return where each of its tokens, row by row, stands among those of all tiles, `side` of them a side: [N]."""
+        """Return the place of each of its tokens, row by row, among those of all tiles, `side` of them a side: [N]."""
         row = torch.arange(self.down * side)[:, None]
         column = torch.arange(self.across * side)[None, :]
         tile = self.first + (row // side) * self.across + column // side
@@ -323,7 +323,7 @@ def _first(counts: Sequence[int], width: int) -> Tensor:
 def _cuts(ids: Sequence[int], image_token_id: int, sample: int) -> list[tuple[int, int]]:
     """Return (tiles in a column, in a row) of each picture of a prompt, (0, 0) of one that is not cut.
 
-    A run of placeholders is a tile's, or a whole's. What stands between two runs tells them apart; `x` is the token
+    A run of placeholders is a tile's, or a whole's. What is between two runs tells them apart; `x` is the token
     that closes pictures and comes before tags: `x tag` another tile of the row; a line's end, then `x tag`, a new row,
     or the whole; `x …` with one more `x` in it, another picture.
 

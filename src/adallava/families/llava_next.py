@@ -107,7 +107,7 @@ class LlavaNextFamily(LlavaParts):
         places = _places(tilings, self._shape.grid[0]).to(tiles.device, non_blocking=True)
         spans = _spans(tilings)
         marked = torch.nn.functional.pad(tower.features.flatten(0, 1), (0, 1, 0, 2))
-        marked[-2, -1] = 1  # The row's end; after it stands what is after an image's own tokens.
+        marked[-2, -1] = 1  # The row's end; after it comes what is after an image's own tokens.
         return TiledFeatures(
             marked[places],
             unprojected=tower.unprojected,

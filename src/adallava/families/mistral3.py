@@ -114,7 +114,7 @@ class Mistral3Family(NativeSizeParts):
         return tuple((height // side, width // side) for height, width in sizes.tolist())
 
     def placeholder_orders(self, pictures: PictureInputs) -> tuple[Tensor | None, ...]:
-        """Return None of each image: its placeholders stand in the grid's order, with breaks between rows."""
+        """Return None for each image: its placeholders are in the grid's order, with breaks between rows."""
         return (None,) * len(self.grids(pictures))
 
     def made_up_ids(self, pictures: PictureInputs, num_prompts: int) -> list[int]:

@@ -86,7 +86,7 @@ def check_scheduler(family: Family, scheduler: Scheduler) -> None:
     """Refuse a scheduler that cannot split the model's LLM, before anything runs.
 
     Raises:
-        UnsupportedModeError: naming what stands in the way.
+        UnsupportedModeError: naming what prevents it.
     """
     decoder = decoder_of(family)
     if scheduler.units(decoder.shape).groups > 1:

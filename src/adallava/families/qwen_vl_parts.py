@@ -330,7 +330,7 @@ def _reading_blocks(twin: Any, blocks: Sequence[nn.Module], indices: Sequence[in
 
 
 def _reading(visual: Any, unit: int, side_order: Sequence[int]) -> tuple[Any, list[_Reader]]:
-    """Return a tower for one call that shares all but its mergers, and what stands in their place, in their order.
+    """Return a tower for one call that shares all but its mergers, and what replaces them, in their order.
 
     Args:
         visual: the stock tower.

@@ -49,7 +49,7 @@ class StockParts:
 
     @property
     def image_token_id(self) -> int:
-        """The id that stands for one vision token in a prompt."""
+        """The id of the placeholder of one vision token in a prompt."""
         return int(self._model.config.image_token_id)
 
     @property

@@ -59,7 +59,7 @@ class TiledLayer(TowerLayer):
         per_tile = super().patch_keys.shape[1]
         total, own = len(self.keys) * per_tile, (last - first) * per_tile
         places = self.places[image : image + 1, :num_tokens]
-        # After the rows of all tiles stand a row's end and nothing: after those of its own, then.
+        # A row's end and nothing follow the rows of all tiles: here, they follow those of its own.
         places = torch.where(places < total, places - first * per_tile, places - total + own)
         query = None if self.cls_query is None else self.cls_query[first:last].clone()
         return replace(

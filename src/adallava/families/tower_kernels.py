@@ -109,7 +109,7 @@ class OtherEmbed(nn.Module):
 
 
 def with_kernels(block: Any, kernels: TowerKernels) -> dict[str, nn.Module]:
-    """Return what stands in a layer's parts' place, by name: its norms and its MLP, where they are known."""
+    """Return replacements of a layer's parts, by name: its norms and its MLP, where they are known."""
     parts: dict[str, nn.Module] = {}
     for name in ("norm1", "norm2"):
         if hasattr(getattr(block, name), "variance_epsilon"):

@@ -38,7 +38,7 @@ def has_class_token(tower: Any) -> bool:
 
 
 def num_leading_tokens(tower: Any) -> int:
-    """Return how many tokens stand before the patches: a class token, and others such as registers, [1, n, C] each."""
+    """Return how many tokens come before the patches: a class token, and others such as registers, [1, n, C] each."""
     embeddings = getattr(tower, "embeddings", None)
     others = (getattr(embeddings, name, None) for name in _MORE_TOKENS)
     return has_class_token(tower) + sum(int(token.shape[1]) for token in others if token is not None)

@@ -1,7 +1,7 @@
 """What transformers does not promise to keep: every use of its internals, in one place.
 
 The rest of the package knows transformers' public classes, the arguments of whole models, and the names of modules that
-are also the names of a checkpoint's weights. What stands here may move with any release; it was seen under
+are also the names of a checkpoint's weights. What is used here may move with any release; it was seen under
 
 | transformers                                           | 5.17.0, 5.23.0               | 5.24.0                     |
 | ------------------------------------------------------ | ---------------------------- | -------------------------- |

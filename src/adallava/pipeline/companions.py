@@ -28,7 +28,7 @@ class Companion:
     Attributes:
         values: [B, L], or [R, B, L] for R rows of it.
         padding: what padding has of it.
-        at_vision: what every vision token has of it; None = what stood at its own placeholder.
+        at_vision: what every vision token has of it; None = what its own placeholder has.
     """
 
     values: Tensor

@@ -104,7 +104,7 @@ def _encode(
 def _encode_resized(
     family: Family, selector: ResizingMethod, pictures: PictureInputs, keep_counts: Sequence[int]
 ) -> VisionFeatures:
-    """Run the tower on smaller pictures, once for each grid and K; put tokens where they stand in the full grid."""
+    """Run the tower on smaller pictures, once for each grid and K; put tokens at their places in the full grid."""
     kinds = list(zip(family.grids(pictures), keep_counts, strict=True))
     longest = max(rows * columns for (rows, columns), _ in kinds)
     tables: dict[int | None, Tensor] = {}

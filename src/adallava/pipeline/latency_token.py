@@ -8,7 +8,7 @@
     of a sample that runs everything             -  -  t  I  I  t  u  -  | a  b      (a padded column)
 
 So ids, mask, labels, positions and lengths around it are made where those of every other token are made. A token that
-observes reads what stands before the prompt's last token, which it copies; no other token reads it, and it shares its
+observes reads what comes before the prompt's last token, which it copies; no other token reads it, and it shares its
 position with that last one. What is answered is what the same layers answer without it.
 """
 
@@ -49,7 +49,7 @@ class LatencyTokens:
 
     Attributes:
         embeds: [B, D] on the device; of a sample without one, unread.
-        alone: True if they stand in place of the embedding there, False if they are added to it.
+        alone: True if they replace the embedding there, False if they are added to it.
     """
 
     embeds: Tensor

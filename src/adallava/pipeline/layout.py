@@ -7,8 +7,8 @@
     `text_columns`                       0 1 2 2 6 7    (of a vision slot: its image's first column)
     `vision_slots`                       - - 0 1 - -    (row of the flattened [I * Kmax] kept tokens)
 
-Which two patches fill the slots is the selector's choice, on the device; how many slots there are is known here. Where
-text stands between an image's placeholders, the choice decides also where that text comes to stand: `arranged`, in
+Which two patches fill the slots is the selector's choice, on the device; how many slots there are is known here. If
+there is text between an image's placeholders, the choice also decides where that text ends up: `arranged`, in
 `pipeline/companions.py`, puts such a prompt in order once the choice is made.
 """
 
@@ -102,7 +102,7 @@ class Layout:
         question_mask: [B, T] bool.
         side: on which side the shortened batch is padded.
         inserted: tokens that are none of the prompts' own, if there are any.
-        scattered: True if text stands between the placeholders of an image, or they are not in the grid's order.
+        scattered: True if there is text between the placeholders of an image, or they are not in the grid's order.
     """
 
     prompts: tuple[PromptPlan, ...]
@@ -184,8 +184,8 @@ def plan_layout(
         inserted: tokens that are none of the prompts' own, if there are any.
         companions: gives those of `Layout`, on the host, once prompts and images fit; by default one row of
             positions, counted over real tokens.
-        orders: of each image, [N] int64 which of its placeholders, in the order of the prompt, stands for each of its
-            tokens, or None where they stand in order; None for images each of whose placeholders are in one run.
+        orders: of each image, [N] int64 which of its placeholders, in the order of the prompt, belongs to each of its
+            tokens, or None where they are in order; None if the placeholders of each image are in one run.
 
     Raises:
         InputError: if placeholders and images do not fit together, or a sample is empty.
@@ -234,7 +234,7 @@ def _check_beside_images(sample: int, column: int | None, found: FoundImages) ->
         if column is not None and found.columns[places.min()] < column < found.columns[places.max()]:
             raise InputError(
                 f"sample {sample} ends, or has its first label, among the placeholders of image {image}, where a "
-                "latency token cannot stand: set the labels of the prompt to -100, and do not truncate it"
+                "latency token cannot be placed: set the labels of the prompt to -100, and do not truncate it"
             )
 
 
@@ -278,7 +278,7 @@ def with_own_counts(layout: Layout, own_counts: Sequence[int]) -> Layout:
 
 
 def repeated(layout: Layout, times: int) -> Layout:
-    """Return the layout of each prompt so many times in a row; a repeat's images stand together, and are its own.
+    """Return the layout of each prompt so many times in a row; a repeat's images are together, and are its own.
 
     Args:
         layout: on any device, without inserted tokens.

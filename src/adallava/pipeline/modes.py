@@ -87,7 +87,7 @@ def plan_generation(
         "return_dict_in_generate": True,
     }
     if penalty not in (None, 1.0) or ngram_size not in (None, 0):
-        # `GenerationPlan.prompt_processors` stands in: with embeddings transformers ignores them, with a warning.
+        # `GenerationPlan.prompt_processors` does this: with embeddings transformers ignores them, with a warning.
         fixed |= {"encoder_repetition_penalty": 1.0, "encoder_no_repeat_ngram_size": 0}
     if inside_llm:
         # With a static cache on CUDA, transformers would compile decoding, for which the view is not made.

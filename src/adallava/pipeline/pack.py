@@ -138,7 +138,7 @@ def merge_embeds(layout: Layout, text_embeds: Tensor, vision_embeds: Tensor | No
 
     Args:
         layout: of the batch.
-        text_embeds: [B, Lc, D]; what stands at a vision slot is replaced.
+        text_embeds: [B, Lc, D]; those at vision slots are replaced.
         vision_embeds: [I, Kmax, D], projected; None for a batch without vision tokens.
     """
     if vision_embeds is None or vision_embeds.shape[1] == 0:
@@ -179,7 +179,7 @@ def assemble(
     gathered = gather(travelling, layout, kept_indices)
     ids, rows = gathered.pop("input_ids"), gathered.pop("position_ids")
     rows = _positions(family, layout, kept_indices, rows, positions)
-    # A placeholder's id may lie outside the embedding: what stands there is replaced anyway.
+    # A placeholder's id may lie outside the embedding: its row is replaced anyway.
     text_embeds = family.embed_text(ids.masked_fill(layout.vision_slots >= 0, family.pad_token_id))
     return CompactBatch(
         input_ids=ids,

@@ -1,4 +1,4 @@
-"""Reads prompts on the host: which tokens are real, where placeholders stand, what may be read as the question."""
+"""Reads prompts on the host: which tokens are real, where placeholders are, what may be read as the question."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Where the tokens of a batch stand inside the LLM, on the device: what a choice leaves decides it.
+"""The places of a batch's tokens inside the LLM, on the device: what a choice leaves decides them.
 
 columns of a prompt     0 1 2 3 4 5 6 7      t t I I I I t t
 left: patches 1 and 3   0 1 3 5 6 7          `columns`
-where each stands       0 1 0 2 0 3 4 5      `places`
+place of each           0 1 0 2 0 3 4 5      `places`
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from adallava.pipeline.layout import Layout
 
 @dataclass(frozen=True)
 class Standing:
-    """Where the tokens of a batch stand between two drops, and which they are. S tokens a row.
+    """The places of a batch's tokens between two drops, and which they are. S tokens a row.
 
     Attributes:
         layout: of what is left, in order.
         columns: [B, S], of the full prompts; L for padding.
-        places: [B, L + 1], where each column of the full prompts stands now; 0 for one that is gone, the last unread.
+        places: [B, L + 1], where each column of the full prompts is now; 0 for one that is gone, the last unread.
         vision: [I, n], places of each image's tokens; after an image's own, its first one's again.
         text: [I, T], places of the text after each image.
     """
@@ -35,7 +35,7 @@ class Standing:
 
     @classmethod
     def of(cls, layout: Layout, patches: Tensor, plan: DropPlan) -> "Standing":
-        """Return where everything stands when of each image the patches, [I, n], are left."""
+        """Return the places of all tokens once the patches, [I, n] of each image, are left."""
         layout = arranged(layout, patches)
         behind = layout.companions["position_ids"].shape[-1]
         columns = kept_columns(layout, patches).masked_fill(layout.mask == 0, behind)

@@ -167,7 +167,7 @@ def check_pixels(pixel_values: Any) -> None:
         pixel_values: a tensor, of one image or several.
 
     Raises:
-        InputError: naming where the settings stand.
+        InputError: naming where the settings are.
     """
     if not bool(pixel_values.isfinite().all()):
         raise InputError(

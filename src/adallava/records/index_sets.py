@@ -31,7 +31,7 @@ def pack(indices: Sequence[int]) -> str | list[int]:
     if bitmap is None:
         return listed
     text = PREFIX + base64.b64encode(bitmap).decode("ascii")
-    # Of the two, with their quotes or brackets; in a line no blanks stand after commas.
+    # Of the two, with their quotes or brackets; a line has no blanks after commas.
     return text if len(text) + 2 <= len(str(listed)) - (len(listed) - 1) else listed
 
 

@@ -3,7 +3,7 @@
 `samples.jsonl` only grows; a kill can tear its last line, which opening cuts off. `run.json`, `timings.jsonl` and
 `results.json` appear whole or not at all. One launch at a time: the kernel's lock on `.lock` falls with the
 process that held it. Of a launch of several processes (`shares.py`) the others append to `samples-<rank>.jsonl`, which
-opening, and the end, move into `samples.jsonl`. Answers are never all in memory: what is kept is where they stand.
+opening, and the end, move into `samples.jsonl`. Answers are never all in memory: only their places are kept.
 """
 
 import fcntl
@@ -42,7 +42,7 @@ _CHUNK_BYTES = 2**16
 
 @dataclass(frozen=True, slots=True)
 class AnswerLine:
-    """An answer as it stands in `samples.jsonl`, made by whoever answered and written by whoever holds the folder.
+    """An answer as a line of `samples.jsonl`, made by whoever answered and written by whoever holds the folder.
 
     Attributes:
         key: of the answer.
@@ -192,7 +192,7 @@ class Journal:
         return done
 
     def _new_lines(self, path: Path, place: int) -> Iterator[bytes]:
-        """Yield the lines of a share that are to stand from byte `place` on: those of answers not there yet."""
+        """Yield the lines of a share to write from byte `place` on: those of answers not there yet."""
         for line, record in _read_answers(path):
             # Killed between moving and dropping a file, a former call has moved some already.
             if self.done.add(answer_key(record), place):

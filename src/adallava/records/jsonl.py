@@ -1,4 +1,4 @@
-"""The lines of a file of records, in bytes: where each stands, and if it is whole. What follows is up to the reader."""
+"""The lines of a file of records, in bytes: where each is, and whether it is whole. The rest is up to the reader."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

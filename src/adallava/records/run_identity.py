@@ -1,15 +1,24 @@
 """When two runs are one and the same, by what their files hold and not by their names; and when one extends another."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from adallava.records import Run
+from adallava.records.setting_words import setting_words, value_words
 
 _NUMERIC_VERSIONS = ("torch", "transformers")
 
 _DECIDES_NO_ANSWER = frozenset({"timing_batch_sizes", "title"})
 _TOLD_APART = frozenset({"limit", "model", "task"})
 """Fields with a rule of their own, see `differences`."""
+_ORIGINS = {
+    "adallava_version": "version of adallava",
+    "weights_sha256": "SHA-256 of the weights",
+    "adapter_sha256": "SHA-256 of the adapters",
+    "scheduler_sha256": "SHA-256 of the schedulers' adapters",
+    "task_sha256": "SHA-256 of the task's questions",
+}
 
 
 def differences(there: Run, asked: Run) -> Iterator[str]:
@@ -24,18 +33,20 @@ def differences(there: Run, asked: Run) -> Iterator[str]:
     """
     for name, old, new in _pairs(there, asked):
         if old != new:
-            yield f"{name} is {_shown(old)} there and {_shown(new)} now"
+            yield f"{name} was {_shown(old)} and is {_shown(new)}"
     old_limit, new_limit = there.config.limit, asked.config.limit
     if old_limit != new_limit and not extends(there, asked):
         least = "all" if old_limit is None else f"{old_limit} or more"
         yield (
-            f"limit is {old_limit or 'all'} there and {new_limit} now, and a run can be extended but not cut short, "
+            f"--limit was {old_limit or 'all'} and is {new_limit}, and a run can be extended but not cut short, "
             f"since its answers are kept: ask for {least}"
         )
 
 
 def _shown(value: Any) -> str:
-    return "not recorded" if value is None else repr(value)
+    if isinstance(value, str) and value != value.strip():
+        return json.dumps(value, ensure_ascii=False)
+    return "not recorded" if value is None else value_words(value)
 
 
 def extends(there: Run, asked: Run) -> bool:
@@ -72,22 +83,38 @@ def at_limit_of(there: Run, asked: Run, sha256_of_first: Callable[[int], str | N
 
 
 def _pairs(there: Run, asked: Run) -> Iterator[tuple[str, Any, Any]]:
-    old, new = (
-        one.config.model_dump(mode="json", exclude={*_DECIDES_NO_ANSWER, *_TOLD_APART}) for one in (there, asked)
-    )
+    """Yield what decides answers, in the words of the command line, with its values."""
+    old, new = (_settings(one) for one in (there, asked))
     if not (_names_files(there) and _names_files(asked)):
-        yield "model", there.config.model, asked.config.model
-    if not (_is_of_file(there) and _is_of_file(asked)):
-        yield "task", there.config.task, asked.config.task
-    yield from ((name, old[name], new[name]) for name in old)
-    for name in ("adallava_version", "weights_sha256", "adapter_sha256", "scheduler_sha256", "task_sha256"):
-        yield name, getattr(there.provenance, name), getattr(asked.provenance, name)
+        yield "--model", there.config.model, asked.config.model
+    if not (_is_of_file(there) and _is_of_file(asked)) or there.provenance.task_sha256 != asked.provenance.task_sha256:
+        yield "--task", there.config.task, asked.config.task
+    yield from ((words, old[words], new[words]) for words in old)
+    for name, words in _ORIGINS.items():
+        yield words, getattr(there.provenance, name), getattr(asked.provenance, name)
     old_files, new_files = there.provenance.model_files_sha256, asked.provenance.model_files_sha256
     if old_files is not None and new_files is not None:
         for name in sorted(old_files.keys() | new_files.keys()):
-            yield f"{name} of the model", old_files.get(name), new_files.get(name)
+            yield (
+                f"SHA-256 of the model's {name}",
+                old_files.get(name, "no such file"),
+                new_files.get(name, "no such file"),
+            )
     for name in (*_NUMERIC_VERSIONS, *(("torchao",) if there.config.quantization != "none" else ())):
-        yield f"{name} version", there.provenance.versions.get(name), asked.provenance.versions.get(name)
+        yield f"version of {name}", there.provenance.versions.get(name), asked.provenance.versions.get(name)
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Return the settings with a rule for all of them, by the words of the command line; None for what is not known."""
+    values = run.config.model_dump(mode="json", exclude={*_DECIDES_NO_ANSWER, *_TOLD_APART, "decoding"})
+    pixels = {name: values[name] or "not given" for name in ("least_pixels", "most_pixels")}
+    settings = {setting_words(name): value for name, value in (values | pixels).items()}
+    decoding = run.config.decoding
+    return settings | {
+        "--generation-option": decoding and decoding.words,
+        "the token ids that end an answer": decoding and decoding.eos_token_ids,
+        "the token id of padding": decoding and decoding.pad_token_id,
+    }
 
 
 def _names_files(run: Run) -> bool:

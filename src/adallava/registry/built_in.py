@@ -60,4 +60,4 @@ FAMILIES = {
 TASKS = {
     "lmms": "adallava.integrations.lmms_eval.lmms_task:load_lmms_task",
 }
-"""Sources of tasks, by what stands before the colon of a task's name."""
+"""Sources of tasks, by the part of a task's name before the colon."""

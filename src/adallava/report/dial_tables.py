@@ -33,7 +33,7 @@ def _front_tables(dials: Dials) -> list[PaperTable]:
 
 
 def _clock_notes(results: Results) -> str:
-    """Say of each clock that fronts are over why it is not to be believed."""
+    """Say for each clock that fronts use why it is not to be believed."""
     fronts = [] if results.dials is None else results.dials.fronts
     sizes = dict.fromkeys(front.batch_size for front in fronts if front.axis == "ms")
     notes = [(size, clock_note(results.cells, size)) for size in sizes]
@@ -159,8 +159,8 @@ def gains_table(dials: Dials) -> PaperTable:
     )  # fmt: skip
     caption = (
         "One dial's front, point by point. Gain: chosen on one half of the samples, measured on the other. Cost as a "
-        "share: of the cheapest cell that is as accurate over all samples, chosen again under each resample; whether "
-        "it is as accurate on samples that did not choose stands in the last column. Cells are those that all samples "
+        "share: of the cheapest cell that is as accurate over all samples, chosen again under each resample; the "
+        "last column says whether it is as accurate on samples that did not choose. Cells are those that all samples "
         "choose."
     )
     return PaperTable("gains", caption, head, tuple(rows))

@@ -10,7 +10,7 @@ _STEP = 0.01
 """Share of the axis between neighbors: the width of an error bar's cap in a figure as wide as a page."""
 
 _MOST = 0.09
-"""Share of the axis that points of one cost take at most: of very many methods the bars stand closer."""
+"""Share of the axis that points of one cost take at most: the bars of very many methods are closer together."""
 
 
 def stand_apart(curves: Mapping[Key, Sequence[float]]) -> dict[Key, list[float]]:
@@ -40,7 +40,7 @@ def stand_apart(curves: Mapping[Key, Sequence[float]]) -> dict[Key, list[float]]
 
 
 def _groups(points: Sequence[tuple[float, int, int]], step: float) -> list[list[tuple[float, int, int]]]:
-    """Return runs of points each of which is less than a step above the one before."""
+    """Return runs of points, each less than a step above the one before."""
     groups = [[points[0]]]
     for point in points[1:]:
         if point[0] - groups[-1][-1][0] < step:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from adallava.records import Results, Run, RunConfig
+from adallava.records.counted_nouns import counted
+from adallava.records.setting_words import value_words
 from adallava.report import formats
 
 
@@ -53,7 +55,7 @@ def run_facts(run: Run, results: Results) -> list[Fact]:
         ("Appended to questions", config.question_suffix),
         ("Images", _pictures(config)),
         ("Columns", _pairs(config.columns)),
-        ("Hardware", _pairs(origin.hardware)),
+        ("Hardware", _hardware(origin.hardware)),
         ("Versions", _pairs({"adallava": origin.adallava_version, **origin.versions})),
         (
             "Commit",
@@ -88,3 +90,20 @@ def _samples(results: Results, config: RunConfig) -> str:
 
 def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _hardware(values: Mapping[str, Any]) -> str:
+    """Return `AMD EPYC, 2 CPU cores, 1 torch thread, 23.5 GiB memory, no GPU, Linux-6.18`."""
+    known = {
+        "cpu": str,
+        "cpu_cores": lambda cores: counted(cores, "CPU core"),
+        "torch_threads": lambda threads: counted(threads, "torch thread"),
+        "memory_bytes": lambda size: f"{size / 2**30:.1f} GiB memory",
+        "cuda_devices": lambda names: ", ".join(names) or "no GPU",
+        "system": str,
+    }
+    return ", ".join(
+        known[name](value) if name in known else f"{name} {value_words(value)}"
+        for name, value in values.items()
+        if value is not None
+    )

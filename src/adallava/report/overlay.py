@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adallava.analysis.overlay_verdicts import judge_changes
+from adallava.analysis.run_differences import run_differences
 from adallava.errors import InputError
 from adallava.records import Cell, Results, Run
 from adallava.records.estimates import Verdict
+from adallava.records.setting_words import shortened
 from adallava.report import formats
 from adallava.report.pair_words import Outcome, least_points, least_range, margin_points, outcome_of
 from adallava.report.sample_table import RIGHT, SampleTable
@@ -69,7 +71,7 @@ class Overlay:
     only_here: tuple[str, ...]
     only_there: tuple[str, ...]
     settings: tuple[tuple[str, str, str], ...]
-    """What differs in how they were made: name, here, there."""
+    """What differs in how they were made: name, here, there; see `run_differences`."""
     asked_differently: int
     """Common samples whose question or answers are not the same: the runs are not on the same task then."""
 
@@ -112,7 +114,7 @@ def compare_runs(run: Run, results: Results, table: SampleTable, other: OtherRun
         rows=rows,
         only_here=tuple(name for name in here if name not in there),
         only_there=tuple(name for name in there if name not in here),
-        settings=tuple(_settings(run, other.run)),
+        settings=tuple((one.name, shortened(one.a), shortened(one.b)) for one in run_differences(run, other.run)),
         asked_differently=changed,
     )
 
@@ -124,7 +126,7 @@ def _changes(
     ids: Sequence[str],
     pictures: Mapping[str, str | None],
 ) -> tuple[ChangeRow, ...]:
-    """Return one row for each cell of which both runs scored a sample."""
+    """Return one row for each cell in which both runs scored a sample."""
     kept, ours, theirs = [], [], []
     for here, there in cells:
         a, b = _scores(table, here.cell, ids), _scores(other, there.cell, ids)
@@ -148,18 +150,3 @@ def _scores(table: SampleTable, cell: str, ids: Sequence[str]) -> NDArray[np.flo
 def _flips(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> int:
     """Return how many samples are right in one run and wrong in the other; a NaN is neither."""
     return int(((right >= RIGHT) & (wrong < RIGHT)).sum())
-
-
-def _settings(here: Run, there: Run) -> list[tuple[str, str, str]]:
-    """Return the settings and origins that differ; when it was started and by which command always do."""
-    first = {**here.config.model_dump(), **here.provenance.model_dump(exclude={"started_at", "command"})}
-    second = {**there.config.model_dump(), **there.provenance.model_dump(exclude={"started_at", "command"})}
-    return [(name, _text(first[name]), _text(second[name])) for name in first if first[name] != second[name]]
-
-
-def _text(value: object) -> str:
-    if value is None or value == [] or value == {} or value == "":
-        return formats.DASH
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

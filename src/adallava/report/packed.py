@@ -1,7 +1,7 @@
-"""Columns of numbers and texts, small enough to stand in a page: deflated, as base64.
+"""Columns of numbers and texts, small enough for a page: deflated, as base64.
 
 Columns and not records, since a run of 10,000 samples and 50 cells has half a million answers.
-What is packed cannot end the element that it stands in, whatever the texts are. The page unpacks it with the
+Whatever the texts are, what is packed cannot end the element that holds it. The page unpacks it with the
 browser's `DecompressionStream`.
 """
 

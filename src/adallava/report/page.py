@@ -92,6 +92,11 @@ def write_report(
         same_name = folder.name == run_folder.resolve().name
         other = OtherRun(f"{folder.parent.name}/{folder.name}" if same_name else folder.name, *_read(folder, tell))
     overlay = None if other is None else compare_runs(run, results, table, other)
+    if overlay is not None and overlay.asked_differently:
+        tell(
+            f"note: {overlay.asked_differently} of the {overlay.num_common} samples in both runs have another question "
+            "or other answers in the other run: do not compare the two, they are not runs of the same task"
+        )
     columns = _both(table, other, None if other is None else other.table)
     pictures = choose_pictures(columns, images_of, num_pictures)
     with_patches = _read_patches(run_folder, results, pictures)
@@ -310,7 +315,7 @@ def _csp_hash(script: str) -> str:
 
 
 def _json_for_html(value: object) -> Markup:
-    """Return JSON that may stand in a `<script>` element: nothing in it can end the element."""
+    """Return JSON that is safe in a `<script>` element: nothing in it can end the element."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 

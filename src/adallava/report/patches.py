@@ -47,7 +47,7 @@ def draw_kept_patches(
         image: the sample's picture.
         kept: indices of the kept patches, row by row from the top left; none means that all were dropped.
         grid: (rows, columns) of the patches, rows * columns = N.
-        merged: True for a method that combines patches. Then `kept` are those that stand for the others:
+        merged: True for a method that combines patches. Then `kept` are those that represent the others:
             they get a dot each, and the rest fades less, since it was combined, not dropped.
 
     Returns:

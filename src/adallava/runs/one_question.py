@@ -96,7 +96,7 @@ def drawn_pixels(model: AdaLlava, asked: OneQuestion) -> tuple[Any, ...]:
 
 
 def plain_decoding(model: AdaLlava) -> dict[str, Any]:
-    """Return what stands in the place of the checkpoint's own configuration of generation: greedy search."""
+    """Return what replaces the checkpoint's own configuration of generation: greedy search."""
     own = values_of_checkpoint(model.base.generation_config)
     return {"do_sample": False, "use_cache": True, **dict.fromkeys(GENERATE_REFUSED.keys() & own.keys())}
 

@@ -43,7 +43,7 @@ def sort_by_plan(
     chosen = {} if len(batches) < 2 else _plans(answerer, plan, draw, batches, store)
     if len(set(chosen.values())) < 2:
         return batches
-    # A sample whose plan is not known cannot be read, and fails wherever it stands.
+    # A sample whose plan is not known cannot be read, and fails in any batch.
     ordered = iter(sorted(chain.from_iterable(batches), key=lambda sample: chosen.get(sample.id, ())))
     return [tuple(islice(ordered, len(batch))) for batch in batches]
 

@@ -1,7 +1,7 @@
 """What AdaLLaVA's published schedulers have in common: a latency token of their own, and a linear head that reads it.
 
 As in the authors' code (arXiv 2503.10905, `scheduler/simple_scheduler.py`). Against `latency_token.py`: the token holds
-nothing of the prompt and stands after every prompt, also where everything runs, since the LLM was tuned with it; what
+nothing of the prompt and follows every prompt, also where everything runs, since the LLM was tuned with it; what
 is encoded is not the share that runs but n / (U + 1), for n of U units after the prefix; the encoding is normalized,
 and the state is not.
 """

@@ -5,7 +5,7 @@
     the book's           0+3: 1.2   1+2: 0.9     nearest: 0+3, whose units have the highest sum of logits
 
 The plan of the n highest logits is the one whose sum is highest among all plans of n units: a book is less choice, by
-the same measure. Its plans stand in the order that a greedy search found them in, so that the first k are a book of k.
+the same measure. Its plans are in the order in which a greedy search found them, so that the first k are a book of k.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ def nearest_plans(logits: Tensor, unit_counts: Sequence[int], book: Book) -> Ten
     Args:
         logits: [B, U].
         unit_counts: n of each row; none and all of the units need no book.
-        book: of plans. Ties go to the one that stands first.
+        book: of plans. Ties go to the first.
 
     Raises:
         BudgetError: for a number of units that the book has no plan of.

@@ -39,7 +39,7 @@ class DownsampleSelector(Method):
         return covered_centres(grid, smaller_grid(keep_count, grid))
 
     def select(self, inputs: SelectionInput) -> Selection:
-        """Choose the places where the smaller image's tokens stand.
+        """Choose the places of the smaller image's tokens.
 
         `inputs.keep_counts` are numbers that `keep_count` returns.
         """

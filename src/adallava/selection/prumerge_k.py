@@ -70,7 +70,7 @@ class PruMergeKSelector(Method):
 
 
 def has_rest(keep_count: int, num_tokens: int) -> int:
-    """Return 1 if one of K tokens stands for all that are not kept, else 0."""
+    """Return 1 if one of K tokens represents all that are not kept, else 0."""
     return int(1 < keep_count < num_tokens)
 
 

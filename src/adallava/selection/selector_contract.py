@@ -200,7 +200,7 @@ class Selection:
 
     Attributes:
         indices: [I, Kmax] int64, ascending in the first K entries of a row; entries past K are 0 and unused.
-            For a method that merges, the patch that stands for the merged token (its position).
+            For a method that merges, the patch whose position the merged token takes.
         keep_counts: K per image, on the host.
         scores: [I, N] float32 that the choice was made from, or None.
         merge_weights: [I, Kmax, N] float32 on the tower's features, for methods that combine tokens; None = a
@@ -342,7 +342,7 @@ class ResizingMethod(RoundingMethod, Protocol):
         ...
 
     def places(self, keep_count: int, grid: tuple[int, int]) -> Tensor:
-        """Return the patch of the full grid that each patch of the smaller one stands for, [K] int64, ascending."""
+        """Return the patch of the full grid that each patch of the smaller one represents, [K] int64, ascending."""
         ...
 
 

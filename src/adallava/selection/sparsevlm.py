@@ -47,7 +47,7 @@ class SparseVLMSelector(Method):
 
     Against the authors' code (Gumpest/SparseVLMs, commit 26a5f48, score.py, modelling_sparse_llama.py, utils.py):
     the same raters, ranks and clusters. What differs: of equally dense tokens the one with more attention counts as
-    the denser, where they add noise of up to 1e-6; a recycled token stands where its cluster's center stood, with its
+    the denser, where they add noise of up to 1e-6; a recycled token takes the place of its cluster's center, with its
     position, not after all kept ones; the authors count positions again after each drop, which is
     `positions="compact"` here; the mean divides by the number of tokens, not by it plus 1e-6; at least one text token
     rates; softmax and means are in float32. The paper's choice of counts by the rank of the attention matrix is not
@@ -93,8 +93,8 @@ class SparseVLMSelector(Method):
         if not any(count.clusters for count in counts):
             return keep_highest(scores, inputs.keep_counts)
         owners = self._owners(inputs, scores, counts)
-        stands = (owners == torch.arange(owners.shape[1], device=owners.device)).float()
-        indices = top_k_in_order(stands, inputs.keep_counts)
+        owns_itself = (owners == torch.arange(owners.shape[1], device=owners.device)).float()
+        indices = top_k_in_order(owns_itself, inputs.keep_counts)
         members = (owners.unsqueeze(1) == indices.unsqueeze(2)).float()
         # Entries past K may have no member at all.
         weights = members / members.sum(dim=2, keepdim=True).clamp_min(1.0)

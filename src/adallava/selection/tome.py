@@ -72,7 +72,7 @@ def merge_rounds(num_tokens: int, keep_count: int) -> list[int]:
 
 
 def merge_to(metric: Tensor, keep_count: int) -> tuple[Tensor, Tensor]:
-    """Return the patches that K merged tokens stand for, [I, K] int64 ascending, and their weights, [I, K, N].
+    """Return the patches that K merged tokens represent, [I, K] int64 ascending, and their weights, [I, K, N].
 
     Args:
         metric: [I, N, M], what tokens are compared by.

@@ -3,7 +3,7 @@
     {"token_budget": 64}                two images of 576 tokens: 32 of each
     {"token_budget": 1.0}, or nothing   no choice: stock vLLM
 
-What stands in a `Choice` enters vLLM's hash of an image, so that what is cached for one budget, question or seed is
+The fields of a `Choice` enter vLLM's hash of an image, so that what is cached for one budget, question or seed is
 never taken for another's.
 """
 

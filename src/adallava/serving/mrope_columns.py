@@ -7,7 +7,7 @@
                                              0   1   2                   4
                                              0   1   3                   4
 
-Text after an image stands where it stands in the full prompt, whichever tokens stay: so a prompt whose image was
+Text after an image has its position in the full prompt, whichever tokens stay: so a prompt whose image was
 cached needs nothing of it.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 MOST_A_SIDE = 256
-"""Tokens of an image whose tokens bring along where they stand: half precision keeps whole numbers up to here."""
+"""Most tokens a side of an image whose tokens bring their places along: half precision holds whole numbers to 256."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def placed(positions: Tensor, is_picture: Tensor, places: Sequence[Tensor], star
     Args:
         positions: [R, L] of the prompt, as `gathered`, or as an earlier chunk left them.
         is_picture: [L] bool, True for a placeholder.
-        places: [K, R] of each image of the chunk, or of the part of it that is there: where the token stands in its
+        places: [K, R] of each image of the chunk, or of the part of it that is there: the token's place in its
             image; below 0 where positions are right already.
         start: of the chunk.
     """
@@ -94,7 +94,7 @@ def placed(positions: Tensor, is_picture: Tensor, places: Sequence[Tensor], star
 
 
 def as_channels(places: Tensor, num_columns: int) -> Tensor:
-    """Return where tokens stand, [K, 3], in whole numbers that bfloat16 keeps: up to 256.
+    """Return the places of tokens, [K, 3], in whole numbers that bfloat16 keeps: up to 256.
 
     Args:
         places: [K], which of an image's tokens they are.

@@ -1,7 +1,7 @@
 """vLLM's multi-modal processors with a budget: K placeholders for an image, and what the model needs besides pixels.
 
 A request's `mm_processor_kwargs` become a `Choice` first. The images that keep everything are left to the processor
-that stands after this one, with the hash that they have there.
+that comes after this one, with the hash that they have there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,7 @@ class BudgetedProcessor(BaseMultiModalProcessor[Any]):
         for key in (BUDGET_KEY, SEED_KEY):
             if key in (info.ctx.get_merged_mm_kwargs({}) or {}):
                 raise InputError(
-                    f"{key} stands in the engine's mm_processor_kwargs, which reach transformers' processor: give a "
+                    f"{key} is in the engine's mm_processor_kwargs, which reach transformers' processor: give a "
                     "default budget by ADALLAVA_TOKEN_BUDGET, and others with each request"
                 )
 

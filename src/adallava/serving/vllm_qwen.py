@@ -1,6 +1,6 @@
 """Qwen2.5-VL and Qwen3-VL in vLLM, whose positions are those of the full prompt ("original").
 
-Which tokens stay is known on the device alone, and where they stand must reach positions that are made on the host.
+Which tokens stay is known on the device alone, and their places must reach positions that are made on the host.
 vLLM has a way for that, made for videos that it prunes itself: a row brings its position along in further channels, and
 the model corrects the prompt's before the LLM runs. It is opened here for images, after the model is made, so that
 vLLM's own pruning of videos stays off.
@@ -64,7 +64,7 @@ class _Grids(BudgetedProcessor):
 
 
 class _PlacedRows(BudgetedModel):
-    """Rows that bring along where they stand."""
+    """Rows that bring their places along."""
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         """Make vLLM's model, then open its way for positions.
@@ -124,7 +124,7 @@ class _PlacedRows(BudgetedModel):
         rows = [part[:, :-3] for part in multimodal_embeddings]
         places = [from_channels(part[:, -3:].to(device)) for part in multimodal_embeddings]
         positions = placed(mrope_positions, is_picture, places, num_computed_tokens)
-        # Text after the images stands where it stood, the prompt's end above all.
+        # Text after the images keeps its position, the prompt's end above all.
         return rows, positions, int(mrope_positions[:, -1].max()) + 1 - len(ids)
 
     def _llm(self) -> Any:

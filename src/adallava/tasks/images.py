@@ -154,7 +154,7 @@ def _read_limited(path: Path) -> bytes:
             return file.read(MAX_IMAGE_BYTES + 1)
     except OSError as error:
         raise InputError(f"image file {path} cannot be read: {error.strerror or error}") from error
-    except UnicodeError:  # a surrogate that stands for no byte
+    except UnicodeError:  # a surrogate that encodes no byte
         raise InputError(f"image file {str(path)!r} cannot be read: its name is not text") from None
 
 

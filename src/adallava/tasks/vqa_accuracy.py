@@ -73,7 +73,7 @@ def _normalise(text: str, comma: re.Pattern[str]) -> str:
 
 
 def _without_punctuation(text: str, comma: re.Pattern[str]) -> str:
-    """Drop a mark that stands at a space, or anywhere in a text with a thousands comma; else put a space for it."""
+    """Drop a mark next to a space, or anywhere in a text with a thousands comma; else replace it by a space."""
     grouped = comma.search(text) is not None
     cleaned = text
     for mark in _PUNCTUATION:

@@ -115,7 +115,7 @@ def separate_prompts(processor: Any, num_vision_tokens: int, image_token_id: int
     pad_token_id = processor.tokenizer.pad_token_id or 0
 
     def collate(examples: Sequence[Example], beside: Beside | None = None) -> dict[str, Any]:
-        """Return a prompt for each example, after what stands beside it if anything does."""
+        """Return a prompt for each example; with `beside`, it starts with the ids of the picture's own prompt."""
         rows = _tokenized(tokenize, examples)
         if beside is None:
             return {"prompts": stack_prompts(rows, num_vision_tokens, image_token_id, pad_token_id)}
@@ -131,7 +131,7 @@ def both_ways(packed: Questions, prompts: Questions) -> Questions:
 
 
 def _head(input_ids: list[int], questions: Sequence[TokenizedQuestion]) -> list[int]:
-    """Return what stands before the question in an image's prompt, which its first question ends.
+    """Return what comes before the question in an image's prompt, which its first question ends.
 
     Raises:
         InputError: if another question cannot take its place.

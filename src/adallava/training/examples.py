@@ -152,7 +152,7 @@ class QuestionTokenizer:
         return self._cache[key]
 
     def place_of(self, question: TokenizedQuestion, reference: Reference) -> int:
-        """Return where a noun stands in the question's suffix, counted in tokens."""
+        """Return the place of a noun in the question's suffix, counted in tokens."""
         ids = self.tokenizer(f" {reference.word}", add_special_tokens=False)["input_ids"]
         places = [place for place, token in enumerate(question.suffix_ids) if token == ids[-1]]
         return places[-1 if reference.from_end else 0]

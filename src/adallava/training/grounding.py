@@ -1,7 +1,7 @@
 """An auxiliary loss for the bundled scenes: in one layer, the end of a question looks at what it asks about.
 
-Learning to answer from answers alone stands still until the LLM happens to look at the right patches; the generator
-knows which they are. The loss is the cross-entropy of that layer's attention mass on them, per head.
+Learning to answer from answers alone makes no progress until the LLM happens to look at the right patches; the
+generator knows which they are. The loss is the cross-entropy of that layer's attention mass on them, per head.
 """
 
 import torch

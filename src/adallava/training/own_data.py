@@ -124,7 +124,7 @@ def text_check(family: Family, processor: Any) -> CheckText:
         """Return why a sample's text cannot be learned; None if it can."""
         question, answer = sample.question, _answer(sample)
         if processor.image_token in question:
-            return f"the question holds {processor.image_token}, which stands for the image"
+            return f"the question holds {processor.image_token}, which marks the place of the image"
         try:
             f"{question}{answer}".encode()
         except UnicodeEncodeError as error:

@@ -57,7 +57,7 @@ def pack(pictures: Sequence[Sequence[TokenizedQuestion]], pad_token_id: int) -> 
     """Pack the questions of each image into one row.
 
     Raises:
-        ValueError: if prompts differ in how much text stands before the image.
+        ValueError: if prompts differ in how much text comes before the image.
     """
     prefixes = {len(question.prefix_ids) for questions in pictures for question in questions}
     if len(prefixes) != 1:
@@ -122,7 +122,7 @@ def shared_positions(family: Family, packed: Packed, pictures: PictureInputs) ->
     if not isinstance(family, HasPositionRows):
         return count.to(family.device)
     images = torch.full((batch, num_tokens), family.image_token_id)
-    # Any token of text stands for what comes after.
+    # Any token of text will do for what comes after.
     ids = torch.cat([packed.prefix_ids.cpu(), images, torch.full((batch, 1), family.pad_token_id)], dim=1)
     companions = family.companions(ids, torch.ones_like(ids), pictures)
     return companions.get("position_ids", count).to(family.device)

@@ -59,7 +59,7 @@ def one_grid_of(family: Family, pictures: PictureInputs) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class PictureForm:
-    """What stands for a picture in a prompt, seen on one of the scenes' size.
+    """The tokens of a picture in a prompt, seen on one of the scenes' size.
 
     Attributes:
         in_one_run: N placeholders for one image, with nothing around them but the template's own words, and nothing

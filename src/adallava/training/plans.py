@@ -4,7 +4,7 @@
                                                             ├─ the layers of plan 2 ──▶ hidden
                                                             └─ …
 
-What stands before the choice is the same for all plans of a prompt, and is computed once.
+What comes before the choice is the same for all plans of a prompt, and is computed once.
 """
 
 from dataclasses import dataclass

@@ -176,7 +176,7 @@ def kept_in_order(orders: Tensor, keep_counts: Sequence[int]) -> Tensor:
 
 
 def repeated_images(layout: Layout, images: Tensor, times: int) -> Tensor:
-    """Return a value of each image for prompts that are repeated, [J * times]: a prompt's images stand together.
+    """Return a value of each image for prompts that are repeated, [J * times]: a prompt's images are together.
 
     Args:
         layout: of the prompts.

@@ -49,7 +49,7 @@ def stack_prompts(
 def stack_behind(
     heads: Sequence[Sequence[int]], pictures: Sequence[Sequence[TokenizedQuestion]], pad_token_id: int
 ) -> PromptBatch:
-    """Make one row of each question of each image, after what stands before them all.
+    """Make one row of each question of each image, after the prompt that all of them share.
 
     Args:
         heads: of each image, the prompt's ids up to the text after the image, its placeholders among them.

@@ -231,7 +231,7 @@ def check_full_budget(file: AnswerFile) -> Observation:
     if not any(cell.answered for cell in file.cells if cell.full):
         return not_visible("no sample was answered at the full budget")
     if compared == 0 and all(cell.full is not False for cell in file.cells):
-        return not_visible("the full budget stands alone: there is no second cell to compare it with")
+        return not_visible("the full budget is the only cell: there is no second one to compare it with")
     return passed(f"the full budget answers; {compared} other cells with all N tokens agree with it")
 
 

@@ -88,7 +88,7 @@ def _read_model(path: Path, model: type[_Model]) -> _Model | None:
 
 
 def _read_samples(path: Path, notes: list[str]) -> Iterator[tuple[SampleRecord, tuple[IndexSet, ...]]]:
-    """Yield records without their patches, and the patches, which take less memory as they stand in the line."""
+    """Yield records without their patches, and the patches as the line has them, which takes less memory."""
     with open_regular(path) as file:
         for line in read_lines(file):
             if line.blank:

@@ -134,7 +134,7 @@ class MadeFromNothing(Protocol):
     """An untrained model of any size, for training from nothing. Asked of the class.
 
     Attributes:
-        blank_tokens: text of the tokens that stand for a picture and around it, by transformers' names;
+        blank_tokens: text of the tokens of a picture and around it, by transformers' names;
             `image_token` is the placeholder's.
         blank_picture: what the chat template writes for a picture.
     """

@@ -57,15 +57,15 @@ class ReadsPrompts(Protocol):
 
 @runtime_checkable
 class MakesUpPrompts(Protocol):
-    """More than placeholders stands in a prompt for a picture, or how many of them the pictures alone do not say."""
+    """A picture in a prompt is more than placeholders, or the pictures alone do not say how many."""
 
     def made_up_ids(self, pictures: PictureInputs, num_prompts: int) -> list[int]:
-        """Return ids that stand for one picture in a prompt that is made up: of as many prompts with pictures alike."""
+        """Return the ids of one picture in a made-up prompt, one of `num_prompts` with pictures alike."""
         ...
 
 
 def made_up_ids(family: Family, pictures: PictureInputs, num_prompts: int) -> list[int]:
-    """Return ids that stand for one picture in a prompt that is made up; for most families placeholders alone."""
+    """Return the ids of one picture in a made-up prompt; for most families placeholders alone."""
     if isinstance(family, MakesUpPrompts):
         return family.made_up_ids(pictures, num_prompts)
     each = sum(rows * columns for rows, columns in family.grids(pictures)) // num_prompts
@@ -91,12 +91,12 @@ class ShowsWhole(Protocol):
     """A picture may be several images, one of which shows all of it."""
 
     def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
-        """Return of each picture the number of the image that shows all of it. On the host, from shapes alone."""
+        """Return for each picture the number of the image that shows all of it. On the host, from shapes alone."""
         ...
 
 
 def whole_images(family: Family, pictures: PictureInputs) -> tuple[int, ...]:
-    """Return of each picture the number of the image that shows all of it; for most families each image is one."""
+    """Return for each picture the number of the image that shows all of it; for most families each image is one."""
     if isinstance(family, ShowsWhole):
         return family.whole_images(pictures)
     return tuple(range(len(family.grids(pictures))))

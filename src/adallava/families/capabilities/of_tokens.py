@@ -1,4 +1,4 @@
-"""What a family may say of tokens: what travels with them, in which order they stand, whether they are patches."""
+"""What a family may say of tokens: what travels with them, in which order they are, whether they are patches."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Protocol, runtime_checkable
@@ -59,18 +59,18 @@ class HasPositionRows(GivesCompanions, Protocol):
 
 @runtime_checkable
 class ScattersTokens(Protocol):
-    """Text may stand between the placeholders of an image, or they stand in another order than its grid."""
+    """There may be text between the placeholders of an image, or their order may differ from its grid's."""
 
     def placeholder_orders(self, pictures: PictureInputs) -> tuple[Tensor | None, ...]:
-        """Return of each image which of its placeholders stands for each of its tokens, [N] int64, on the host.
+        """Return for each image which of its placeholders belongs to each of its tokens, [N] int64, on the host.
 
-        Placeholders are counted in the order of the prompt. None for an image whose placeholders stand in order.
+        Placeholders are counted in the order of the prompt. None for an image whose placeholders are in order.
         """
         ...
 
 
 def placeholder_orders(family: Family, pictures: PictureInputs) -> tuple[Tensor | None, ...] | None:
-    """Return of each image which placeholder stands for each of its tokens; None if each image's are in one run."""
+    """Return for each image which placeholder belongs to each of its tokens; None if each image's are in one run."""
     return family.placeholder_orders(pictures) if isinstance(family, ScattersTokens) else None
 
 

@@ -50,7 +50,7 @@ def read_messages(processor: Any, messages: Sequence[Message]) -> ChatPrompt:
 def check_nothing_is_left_out(context: object, messages: Sequence[Message]) -> None:
     """Hold a sample's messages against its context, which is what lmms-eval gives to other kinds of models.
 
-    Examples, a system instruction or a description stand in the context alone: lmms-eval names them in its results, and
+    Examples, a system instruction or a description are in the context alone: lmms-eval names them in its results, and
     shows them to no chat model.
 
     Raises:
@@ -62,7 +62,7 @@ def check_nothing_is_left_out(context: object, messages: Sequence[Message]) -> N
     before = context.removesuffix(texts[0])
     if before and before != context:
         raise UnsupportedModeError(
-            f"{before[:80]!r} should stand before the question (--num_fewshot, --system_instruction or the task's "
+            f"{before[:80]!r} should come before the question (--num_fewshot, --system_instruction or the task's "
             "description), and lmms-eval gives it to no chat model: its results would name what was not shown"
         )
 

@@ -89,7 +89,7 @@ class Crew:
         nodes = nodes_of(self._ray, self._launch, self._request.config.device)
         taken = Counter(member.node_id for member in self.members)
         most = self._launch.workers
-        # Round by round, so that few workers stand on many nodes.
+        # Round by round, so that few workers spread over many nodes.
         for place in range(max((node.slots for node in nodes), default=0)):
             for node in nodes:
                 free = taken[node.id] <= place < node.slots and node.id not in self._left_alone
