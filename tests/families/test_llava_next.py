@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import METHOD_OPTIONS, NEXT_LACKS, TINY_SHAPE, tiny_next_base, tiny_next_processor
+from models import METHOD_OPTIONS, TINY_SHAPE
 from PIL import Image
+from tiny_next import NEXT_LACKS, tiny_next_base, tiny_next_processor
 
 from adallava import AdaLlava
 from adallava.cli.main import main
