@@ -5,7 +5,7 @@
 
 The answers of random weights are noise; the machinery is not. Looked at: every cell ends, no sample fails, memory does
 not grow, and where the time goes. The pictures are 200 of NLVR (a parquet file with the columns id, image and
-sentence) and the two photographs that scikit-learn ships.
+sentence) and the two photographs of scikit-learn, which must be installed.
 
 - Memory of the device: two batches of a cell that are equal in all lengths should take the same. What the last one
   took more than the first is the growth.

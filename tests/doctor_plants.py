@@ -18,7 +18,8 @@ from adallava.records import Results, Run, SampleRecord
 from adallava.records.cells import CellPlan
 
 N = 64
-NUM_SAMPLES = 60
+NUM_SAMPLES = 30
+LMMS_SAMPLES = 60
 BATCH_SIZE = 4
 WORDS = ("walking", "umbrella", "yellow", "triangle", "kitchen", "running", "purple", "seven")
 BUDGETS = ("1.0", "0.5", "0.25", "16", "4")
@@ -26,17 +27,17 @@ METHODS = ("question", "random", "uniform")
 CELLS = (("full", "1.0"), *((m, b) for m in METHODS for b in BUDGETS), ("none", "none"))
 
 
-def healthy_records() -> list[SampleRecord]:
+def healthy_records(num_samples: int = NUM_SAMPLES) -> list[SampleRecord]:
     """Every cell over the same samples; fewer tokens answer fewer questions; 0.25 and 16 are equal work."""
-    return list(_healthy_records())
+    return list(_healthy_records(num_samples))
 
 
 @cache
-def _healthy_records() -> tuple[SampleRecord, ...]:
+def _healthy_records(num_samples: int) -> tuple[SampleRecord, ...]:
     records = []
     for method, budget in CELLS:
         kept = 0 if method == "none" else TokenBudget.parse(budget).resolve(N)
-        for number in range(NUM_SAMPLES):
+        for number in range(num_samples):
             records.append(_record(method, budget, kept, number))
     return tuple(records)
 
@@ -146,7 +147,7 @@ def healthy_rows(*, counts: bool = True) -> dict[str, list[Row]]:
     files: dict[str, list[Row]] = {}
     for budget in LMMS_BUDGETS:
         kept = TokenBudget.parse(budget).resolve(LMMS_N)
-        files[budget] = [_row(number, kept, counts) for number in range(NUM_SAMPLES)]
+        files[budget] = [_row(number, kept, counts) for number in range(LMMS_SAMPLES)]
     return files
 
 

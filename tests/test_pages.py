@@ -188,9 +188,10 @@ def test_every_field_of_the_files_is_explained_or_speaks_for_itself(hooks):
         assert sum(bool(meaning.strip()) for _, meaning in rows) > len(rows) / 2, part
 
 
-def test_json_schemas_take_real_files_and_refuse_others(hooks, folder, capsys):
+def test_json_schemas_take_real_files_and_refuse_others(hooks, tiny_folder, folder, capsys):
     jsonschema = pytest.importorskip("jsonschema")
-    work("adallava sweep --method uniform --token-budget 16 --limit 2 --timing-batch-sizes 1 --output run", capsys)
+    options = "--method uniform --token-budget 4 --limit 2 --max-new-tokens 2 --timing-batch-sizes 1 --no-report"
+    work(f"adallava sweep --model {tiny_folder} {options} --output run", capsys)
     for name in ("run", "results"):
         jsonschema.validate(json.loads((folder / f"run/{name}.json").read_text()), json.loads(hooks.json_schema(name)))
     line = (folder / "run/timings.jsonl").read_text().splitlines()[0]

@@ -28,11 +28,11 @@ class TinyFamily(NamedTuple):
 
 def tiny_family(processor: Any) -> TinyFamily:
     """Return the family that a processor belongs to."""
-    import models
     import tiny_gemma3
     import tiny_idefics3
     import tiny_internvl
     import tiny_mistral3
+    import tiny_next
     import tiny_onevision
 
     known = {
@@ -43,7 +43,7 @@ def tiny_family(processor: Any) -> TinyFamily:
             tiny_idefics3.SIZES, tiny_idefics3.GRIDS, tiny_idefics3.tiny_idefics3_base, tiny_idefics3.LACKS
         ),
         "LlavaNextProcessor": TinyFamily(
-            models.NEXT_SIZES, models.NEXT_GRIDS, models.tiny_next_base, models.NEXT_LACKS
+            tiny_next.NEXT_SIZES, tiny_next.NEXT_GRIDS, tiny_next.tiny_next_base, tiny_next.NEXT_LACKS
         ),
         "InternVLProcessor": TinyFamily(
             tiny_internvl.SIZES,

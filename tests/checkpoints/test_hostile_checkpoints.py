@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from models import tiny_llava, tiny_next
+from models import tiny_llava
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_next import tiny_next
 
 from adallava import AdaLlava, AdaLlavaProcessor
 from adallava.checkpoints.files import check_config

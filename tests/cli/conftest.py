@@ -34,8 +34,18 @@ def ray_environment() -> Iterator[dict[str, str]]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     mine = {"PATH": path, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     yield {**os.environ, **mine}
+    for process in _started_with(f"RAY_TMPDIR={folder}"):
+        with suppress(OSError):
+            os.kill(process, signal.SIGKILL)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started_with(variable: str) -> set[int]:
+    """Return processes that have an environment variable, and their children: Ray's agents write over their own."""
+    started, parents = set(), {}
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if f"RAY_TMPDIR={folder}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                os.kill(int(process.name), signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
+            parents[int(process.name)] = int((process / "stat").read_text().rpartition(")")[2].split()[1])
+            if variable.encode() in (process / "environ").read_bytes().split(b"\0"):
+                started.add(int(process.name))
+    return started | {process for process, parent in parents.items() if parent in started}

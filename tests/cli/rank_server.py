@@ -25,7 +25,6 @@ import transformers.models.clip.modeling_clip
 import transformers.models.llama.modeling_llama
 import transformers.models.llava.modeling_llava
 import transformers.models.llava.processing_llava
-import sklearn.datasets
 from adallava import AdaLlava
 from adallava.costs.counted import count_costs
 import adallava.cli.witness, adallava.families.decoder, adallava.families.text_tower, adallava.families.tower_parts

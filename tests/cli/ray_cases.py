@@ -5,8 +5,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ray.cluster_utils import Cluster
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 METHOD = """
 import os, signal
@@ -46,8 +48,10 @@ def install_method(folder: Path) -> None:
 
 
 @contextmanager
-def two_nodes(method_folder: Path) -> Iterator[Cluster]:
+def two_nodes(method_folder: Path) -> Iterator["Cluster"]:
     """Start a head and another node of one CPU each; all of it ends with the context."""
+    from ray.cluster_utils import Cluster  # Half a second, which no other test of a session should wait for.
+
     before = {name: os.environ.get(name) for name in ("PYTHONPATH", "ADALLAVA_TEST_ROLE", "RAY_USAGE_STATS_ENABLED")}
     path = os.pathsep.join([str(method_folder), *(before["PYTHONPATH"] or "").split(os.pathsep)])
     # What the nodes inherit.

@@ -30,7 +30,7 @@ def test_a_healthy_run_exits_0_and_says_what_passed(tmp_path: Path, capsys: pyte
 def test_a_finding_exits_1_with_evidence_and_remedy(broken_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(broken_run)]) == 1
     output = capsys.readouterr().out
-    assert "20 of 60" in output
+    assert "10 of 30" in output
     assert "s000 in question@0.5" in output
     assert "cause: the model itself" in output
     assert "remedy:" in output

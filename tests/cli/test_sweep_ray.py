@@ -4,12 +4,10 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
-
-pytest.importorskip("ray")
-
 from rank_server import wait_until
 from ray_cases import install_method, two_nodes
 from sweep_inputs import assert_same_answers, deterministic_samples, local_questions
@@ -23,7 +21,12 @@ from adallava.runs.observer import SweepObserver
 from adallava.runs.request import SweepRequest
 from adallava.runs.run_sweep import run_sweep
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed"),
+    pytest.mark.timeout(1200),
+    pytest.mark.filterwarnings("default"),
+]
 
 
 @pytest.fixture(scope="module")

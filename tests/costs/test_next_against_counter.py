@@ -7,19 +7,9 @@ from typing import Any
 import pytest
 import torch
 from costs_by_hand import LLAVA_1_5_7B
-from models import (
-    INSIDE_LLM,
-    MECHANISMS,
-    NEXT_GRIDS,
-    NEXT_LACKS,
-    rest_is_long,
-    sample_of,
-    tiny_inputs,
-    tiny_next,
-    tiny_tokens,
-    with_every_option,
-)
+from models import INSIDE_LLM, MECHANISMS, rest_is_long, sample_of, tiny_inputs, tiny_tokens, with_every_option
 from product_counter import ProductCounter
+from tiny_next import NEXT_GRIDS, NEXT_LACKS, tiny_next
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from adallava import AdaLlava

@@ -101,7 +101,7 @@ def test_k_rounded_down_as_the_method_said_is_healthy_and_otherwise_is_not(tmp_p
 
 def test_evidence_names_cell_count_and_samples(tmp_path: Path) -> None:
     finding = diagnose_run(write_run(tmp_path, first_token_eos(healthy_records()))).findings[0]
-    assert "question@0.5: 20 of 60 (33.3 %) empty" in finding.evidence[0]
+    assert "question@0.5: 10 of 30 (33.3 %) empty" in finding.evidence[0]
     assert finding.examples[0] == "s000 in question@0.5"
     assert "full@1.0" in finding.evidence[-1]
 
@@ -116,15 +116,8 @@ def test_first_token_eos_in_every_cell_may_be_the_harness(tmp_path: Path) -> Non
 
 def test_a_rare_first_token_eos_is_no_finding(tmp_path: Path) -> None:
     eos = {**EMPTY, "empty_cause": "first-token-eos", "answer_length": 1}
-    # 1 of 60 is above one percent, so the cell needs more samples: it gets them by name.
-    records = [
-        record.model_copy(
-            update={"sample_id": f"s{number_of(record) + 60 * copy:03d}", "batch_ms": copy + record.batch_ms}
-        )
-        for copy in range(2)
-        for record in healthy_records()
-    ]
-    rare = change(records, lambda r: r.cell == "question@0.5" and number_of(r) == 7, lambda r: eos)
+    # 1 of 30 would be above one percent.
+    rare = change(healthy_records(120), lambda r: r.cell == "question@0.5" and number_of(r) == 7, lambda r: eos)
     (tmp_path / "samples.jsonl").write_text("".join(r.model_dump_json() + "\n" for r in rare))
     assert diagnose_run(tmp_path).healthy
 

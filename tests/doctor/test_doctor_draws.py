@@ -65,7 +65,7 @@ def test_answers_that_one_draw_lacks_are_missed(tmp_path, draw):
     diagnosis = diagnose(tmp_path, cut, results)
     assert "samples-incomplete" in found(diagnosis)
     assert (
-        "random@0.5 lacks 20 of 180 (11.1 %) answers in 3 draws" in outcome_of(diagnosis, "samples-incomplete").evidence
+        "random@0.5 lacks 10 of 90 (11.1 %) answers in 3 draws" in outcome_of(diagnosis, "samples-incomplete").evidence
     )
 
 
@@ -80,7 +80,7 @@ def test_one_draw_twice_is_doubled(tmp_path):
     records = healthy() + [r for r in healthy() if r.cell == "random@4" and r.draw == 1]
     diagnosis = diagnose(tmp_path, records, results)
     assert (
-        "random@4 holds 60 samples more than once, with the same answer"
+        "random@4 holds 30 samples more than once, with the same answer"
         in outcome_of(diagnosis, "samples-incomplete").evidence
     )
 

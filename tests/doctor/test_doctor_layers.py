@@ -105,7 +105,7 @@ def test_one_choice_for_all_samples_is_found_where_layers_are_left_out(tmp_path)
     )
     seen = checked(tmp_path, stuck, check_selection_reads_input)
     assert seen.status == "found"
-    assert seen.evidence == ("question@16/spaced@0.75: all 60 samples kept the same 16 patches",)
+    assert seen.evidence == ("question@16/spaced@0.75: all 30 samples kept the same 16 patches",)
 
 
 def test_groups_of_heads_are_counted_as_parts_of_a_layer(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_plants import LMMS_BUDGETS, NUM_SAMPLES, Row, healthy_rows, outcome_of, write_lmms, write_lmms_file
+from doctor_plants import LMMS_BUDGETS, LMMS_SAMPLES, Row, healthy_rows, outcome_of, write_lmms, write_lmms_file
 from lmms_plants import LMMS_FORMS, LMMS_PLANTS, Files, lmms_one_more, without_counts
 
 from adallava.doctor import diagnose_run, load_answers
@@ -223,7 +223,7 @@ def test_files_with_other_generation_or_other_samples_are_not_held_against_each_
     rows = healthy_rows()["0.25"]
     asked = {"a": (a, rows), "b": (b, otherwise(rows, "1", share=0.5))}
     for name, (config, answers) in asked.items():
-        start, end = config.get("offset", 0), config.get("offset", 0) + int(config.get("limit", NUM_SAMPLES))
+        start, end = config.get("offset", 0), config.get("offset", 0) + int(config.get("limit", LMMS_SAMPLES))
         write_lmms_file(tmp_path / name, "pretrained=tiny,token_budget=0.25", answers[start:end], **config)
     diagnosis = diagnose_run(tmp_path)
     assert diagnosis.healthy, diagnosis.findings

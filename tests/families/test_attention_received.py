@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from models import tiny_base, tiny_image, tiny_next_base, tiny_next_processor
+from models import tiny_base, tiny_image
 from test_needs import siglip_base
 from tiny_gemma3 import tiny_gemma3_base
 from tiny_internvl import tiny_internvl_base
+from tiny_next import tiny_next_base, tiny_next_processor
 from tiny_qwen import QWEN_GRIDS, QWEN_SIZES, tiny_qwen_base, tiny_qwen_processor
 from torch import Tensor
 

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_adapters_that_change_the_prompt_are_refused() -> None:
     ("wrap", "message"),
     [
         (torch.nn.DataParallel, r"a DataParallel cannot be the base model .*give its \.module"),
-        (torch.compile, r"a OptimizedModule cannot be the base model .*give its \._orig_mod"),
+        (partial(torch.compile, backend="eager"), r"a OptimizedModule cannot be the base model .*give its \._orig_mod"),
         (lambda base: base.model, r"a LlavaModel cannot be the base model: give a LlavaForConditionalGeneration"),
         (lambda base: "tiny", r"a str is not a loaded model.*AdaLlava\.from_pretrained"),
         (lambda base: None, r"a NoneType is not a loaded model"),

@@ -9,8 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from models import METHOD_OPTIONS, NEXT_LACKS, TINY_SHAPE, tiny_next_base, tiny_next_processor
+from models import METHOD_OPTIONS, TINY_SHAPE
 from PIL import Image
+from tiny_next import NEXT_LACKS, tiny_next_base, tiny_next_processor
 
 from adallava import AdaLlava
 from adallava.cli.main import main
@@ -166,7 +167,8 @@ def test_the_command_line_answers_and_says_what_it_cannot(
     main([*ask, "--no-image", "--json", "--max-new-tokens", "2"])
     assert json.loads(capsys.readouterr().out)["results"][0]["tokens_kept"] == 35
     run = tmp_path / "run"
-    assert main(["sweep", *model, "--limit", "6", "--batch-size", "4", "--output", str(run), "--device", "cpu"]) == 0
+    few = ["--limit", "6", "--batch-size", "4", "--max-new-tokens", "3"]
+    assert main(["sweep", *model, *few, "--output", str(run), "--device", "cpu"]) == 0
     capsys.readouterr()
     records = [SampleRecord.model_validate_json(line) for line in (run / "samples.jsonl").read_text().splitlines()]
     assert len(records) == 12

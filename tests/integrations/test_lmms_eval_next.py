@@ -7,7 +7,8 @@ import pytest
 pytest.importorskip("lmms_eval")
 
 from built_in_tasks import write_built_in
-from models import NEXT_SIZES, tiny_image, tiny_next
+from models import tiny_image
+from tiny_next import NEXT_SIZES, tiny_next
 from vqav2_files import SHORT_PROMPT, vqav2_row
 
 from adallava import AdaLlava

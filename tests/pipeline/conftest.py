@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import MECHANISMS, SCHEDULERS, six_layers, six_layers_for, tiny_inputs, tiny_next
+from models import MECHANISMS, SCHEDULERS, six_layers, six_layers_for, tiny_inputs
 from tiny_gemma3 import tiny_gemma3
 from tiny_idefics3 import tiny_idefics3
 from tiny_internvl import tiny_internvl
 from tiny_mistral3 import tiny_mistral3
+from tiny_next import tiny_next
 from tiny_onevision import tiny_onevision
 from tiny_qwen import tiny_qwen
 

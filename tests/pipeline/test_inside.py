@@ -1,5 +1,6 @@
 """Methods inside the LLM: against the same done by hand, and what a view of the model leaves behind."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,7 +11,6 @@ from models import (
     INSIDE_LLM,
     base_like,
     each_once,
-    rest_is_long,
     sample_of,
     tiny_grids,
     tiny_image,
@@ -56,10 +56,10 @@ def _logits(output: Any) -> Tensor:
 
 
 QUICK = {
-    *(("llama", method, positions) for method in INSIDE_LLM for positions in ("original", "compact")),
+    *(("llama", method, ("original", "compact")[turn % 2]) for turn, method in enumerate(INSIDE_LLM)),
     *(("mistral-window", "fastv", "original"), ("mistral-window", "pyramiddrop", "compact")),
 }
-"""Every method on one LLM, one drop and several under a window; all on all in `make test-long`."""
+"""Every method on one LLM, at either positions in turn; one drop and several under a window. The rest is long."""
 
 BY_HAND = [
     pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.long])
@@ -101,9 +101,18 @@ def test_dropping_inside_the_llm_is_what_it_is_by_hand(
         assert output.records[row].tokens_kept_by_layer == tuple(read)
 
 
+CACHES: list[dict[str, Any]] = [{}, {"num_beams": 3}, {"cache_implementation": "static"}]
+
+
 @pytest.mark.newest
-@pytest.mark.parametrize("mode", [{}, {"num_beams": 3}, {"cache_implementation": "static"}], ids=str)
-@pytest.mark.parametrize("method", rest_is_long(INSIDE_LLM, DROPS))
+@pytest.mark.parametrize(
+    ("mode", "method"),
+    [
+        *each_once(CACHES, DROPS),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in product(CACHES, sorted({*INSIDE_LLM} - {*DROPS}))),
+    ],
+    ids=str,
+)
 def test_a_sliding_window_survives_every_cache(
     full: AdaLlava, inputs: dict[str, Any], method: str, mode: dict[str, Any]
 ) -> None:

@@ -237,16 +237,30 @@ def test_a_cell_tells_its_details_under_the_pointer(opened: Visit, cells: dict[s
     assert "8 of 256 vision tokens" in told
 
 
-@pytest.mark.parametrize("width", [390, *(pytest.param(width, marks=pytest.mark.long) for width in (800, 1280))])
-def test_the_page_does_not_scroll_sideways(browser: object, report: Path, width: int) -> None:
-    opened = visit(browser, report, width)
+FITS = """() => new Promise((done) => {
+    const look = (left) => {
+        const wide = Math.max(innerWidth, document.documentElement.scrollWidth);
+        if (wide <= innerWidth || left === 0) done([innerWidth, wide]);
+        else requestAnimationFrame(() => look(left - 1));
+    };
+    look(300);
+})"""  # The plot follows a moment after the window.
 
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
-    opened.page.close()
+
+@pytest.mark.parametrize("width", [390, 800, 1280])
+def test_the_page_does_not_scroll_sideways(opened: Visit, width: int) -> None:
+    opened.page.set_viewport_size({"width": width, "height": 900})
+    try:
+        assert opened.page.evaluate(FITS) == [width, width]
+    finally:
+        opened.page.set_viewport_size({"width": 1280, "height": 900})
 
 
-def test_the_keyboard_reaches_every_control_shows_where_it_is_and_gets_out_again(browser: object, report: Path) -> None:
-    opened = visit(browser, report)
+def test_the_keyboard_reaches_every_control_shows_where_it_is_and_gets_out_again(opened: Visit) -> None:
+    # As on a page just opened: back from the first control to before it.
+    opened.page.locator("a, button").first.focus()
+    opened.page.keyboard.press("Shift+Tab")
+    assert opened.page.evaluate("document.activeElement === document.body")
     seen: list[str] = []
     for _ in range(400):
         opened.page.keyboard.press("Tab")
@@ -270,28 +284,17 @@ def test_the_keyboard_reaches_every_control_shows_where_it_is_and_gets_out_again
     wanted += ["filter-right", "filter-words", "sample-list", "page-after", "sample-budget"]
     assert [one for one in wanted if one not in seen] == []
     assert seen.index("layer-tokens") < seen.index("budget-number") < seen.index("filter-right")
-    opened.page.close()
 
 
-def test_the_warning_comes_first_and_its_cell_links_to_it(browser: object, tmp_path: Path) -> None:
-    spec = FakeRun(methods=("random",), budgets=("8", "32"), num_samples=60, first_token_eos={"random@8": 3})
-    opened = visit(browser, write_report(write_fake_run(tmp_path, spec), picture_of))
-
-    assert "random@8" in opened.page.locator("#warnings").inner_text()
-    assert opened.page.locator("tr.flagged .flag").first.get_attribute("href") == "#warnings"
-    tops = opened.page.evaluate(
-        "['#warnings', '#plot'].map((s) => document.querySelector(s).getBoundingClientRect().top)"
+def test_a_warning_comes_first_and_dangerous_texts_are_shown_and_not_run(browser: object, tmp_path: Path) -> None:
+    spec = FakeRun(
+        methods=("random",),
+        budgets=("8", "32"),
+        num_samples=60,
+        first_token_eos={"random@8": 3},
+        question=BAD,
+        response=BAD,
     )
-    assert tops[0] < tops[1]
-    symbols = opened.page.evaluate(
-        "document.querySelector('#plot').data.find((trace) => trace.name === 'random').marker.symbol"
-    )
-    assert symbols == ["triangle-up-open", "triangle-up"]
-    opened.page.close()
-
-
-def test_dangerous_texts_are_shown_and_not_run(browser: object, tmp_path: Path) -> None:
-    spec = FakeRun(methods=("random",), budgets=("8",), num_samples=14, question=BAD, response=BAD)
     folder = write_fake_run(tmp_path, spec)
     for name in ("results.json", "samples.jsonl", "run.json"):
         text = (folder / name).read_text()
@@ -312,6 +315,17 @@ def test_dangerous_texts_are_shown_and_not_run(browser: object, tmp_path: Path) 
     }""")
     assert opened.page.evaluate("window.taken") is None
     assert opened.page.locator("img").count() == 0
+
+    assert "random@8" in opened.page.locator("#warnings").inner_text()
+    assert opened.page.locator("tr.flagged .flag").first.get_attribute("href") == "#warnings"
+    tops = opened.page.evaluate(
+        "['#warnings', '#plot'].map((s) => document.querySelector(s).getBoundingClientRect().top)"
+    )
+    assert tops[0] < tops[1]
+    symbols = opened.page.evaluate(
+        "document.querySelector('#plot').data.find((trace) => trace.name.includes('script')).marker.symbol"
+    )
+    assert symbols == [f"{mark_of(BAD).symbol}-open", mark_of(BAD).symbol]
     assert opened.complaints == []
     opened.page.close()
 
@@ -361,6 +375,7 @@ def test_where_nothing_is_right_the_page_says_so_and_names_no_highest_mean(brows
     opened.page.close()
 
 
+@pytest.mark.long
 def test_a_run_with_only_the_full_model_is_a_star_on_a_line(browser: object, tmp_path: Path) -> None:
     only_full = write_fake_run(tmp_path, FakeRun(methods=(), num_samples=5))
     opened = visit(browser, write_report(only_full, lambda _: None))

@@ -1,4 +1,3 @@
-import html
 import json
 import re
 import subprocess
@@ -12,11 +11,9 @@ from typing import Any
 import pytest
 from plotly.offline import get_plotlyjs
 from rich_runs import RichRun, write_rich_run
-from run_folders import FakeRun, fake_results, picture_of, write_fake_run
+from run_folders import FakeRun, picture_of, write_fake_run
 
 from adallava.errors import RunFolderError
-from adallava.records import Interval, Results
-from adallava.records.alarms import Alarm, MajorityBaseline
 from adallava.report.page import write_report
 
 SMALL = FakeRun(methods=("random", "question", "none"), budgets=("8", "32"), num_samples=40)
@@ -26,6 +23,11 @@ def page_of(folder: Path, spec: FakeRun = SMALL) -> str:
     """Return the page of a made-up run, without plotly's bundle."""
     path = write_report(write_fake_run(folder, spec), picture_of, num_pictures=4)
     return path.read_text(encoding="utf-8").replace(get_plotlyjs(), "")
+
+
+@pytest.fixture(scope="module")
+def small_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page_of(tmp_path_factory.mktemp("small"))
 
 
 RICH = RichRun(methods=("random", "pool", "fastv"), num_samples=60)
@@ -59,9 +61,7 @@ class Outline(HTMLParser):
         return [attributes for name, attributes in self.seen if name == tag]
 
 
-def test_the_page_says_what_was_run(tmp_path: Path) -> None:
-    page = page_of(tmp_path)
-
+def test_the_page_says_what_was_run(small_page: str) -> None:
     for text in (
         "tiny on scenes",
         "AMD EPYC 7B13",
@@ -71,16 +71,16 @@ def test_the_page_says_what_was_run(tmp_path: Path) -> None:
         "b2" * 32,
         "2026-01-05T09:30:00+00:00",
     ):
-        assert text in page
-    command = re.sub(r"</?span>", "", page.partition("<code>")[2].partition("</code>")[0])
+        assert text in small_page
+    command = re.sub(r"</?span>", "", small_page.partition("<code>")[2].partition("</code>")[0])
     assert command.strip() == (
         "adallava sweep --model tiny --task scenes --method random,question,none "
         "--token-budget 8,32 --limit 40 --output runs/tiny"
     )
 
 
-def test_nothing_is_fetched_from_anywhere(tmp_path: Path) -> None:
-    outline = Outline(page_of(tmp_path))
+def test_nothing_is_fetched_from_anywhere(small_page: str) -> None:
+    outline = Outline(small_page)
 
     sources = [a[key] for _, a in outline.seen for key in ("src", "href", "srcset", "action") if key in a]
     assert sources
@@ -127,11 +127,9 @@ def test_cells_with_the_same_to_say_are_warned_of_together(tmp_path: Path) -> No
     assert "<b>random@8</b>" in warning
 
 
-def test_a_sound_run_has_no_warning(tmp_path: Path) -> None:
-    page = page_of(tmp_path)
-
-    assert 'id="warnings"' not in page
-    assert 'class="flag"' not in page
+def test_a_sound_run_has_no_warning(small_page: str) -> None:
+    assert 'id="warnings"' not in small_page
+    assert 'class="flag"' not in small_page
 
 
 @pytest.mark.parametrize(
@@ -233,8 +231,8 @@ def test_what_the_protocol_found_is_said_with_its_counts(tmp_path: Path) -> None
     assert "batch 32</th>" in page
 
 
-def test_an_old_run_says_nothing_of_what_it_lacks(tmp_path: Path) -> None:
-    page = page_of(tmp_path).partition("<script")[0]
+def test_an_old_run_says_nothing_of_what_it_lacks(small_page: str) -> None:
+    page = small_page.partition("<script")[0]
 
     assert 'id="hard-split"' not in page
     assert 'id="verdicts-title"' not in page
@@ -255,8 +253,8 @@ def test_long_answers_leave_the_page_where_they_are_too_many(tmp_path: Path, mon
     assert sum(number > 0 for number in numbers) == 3 * len(data["cells"])
 
 
-def test_only_our_own_scripts_may_run(tmp_path: Path) -> None:
-    policies = [m["content"] for m in Outline(page_of(tmp_path)).all("meta") if "http-equiv" in m]
+def test_only_our_own_scripts_may_run(small_page: str) -> None:
+    policies = [m["content"] for m in Outline(small_page).all("meta") if "http-equiv" in m]
 
     assert len(policies) == 1
     assert policies[0] is not None
@@ -304,79 +302,6 @@ def test_the_report_needs_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-ALARM = Alarm(kind="answers-outside-task", severity="alarm", message="none of 1,020 responses is one of the 2 answers")
-MAJORITY = MajorityBaseline(answer="true", accuracy=Interval(mean=0.52, low=0.45, high=0.59, n=200))
-
-
-def alarmed_page(tmp_path: Path, **changes: object) -> str:
-    folder = write_fake_run(tmp_path, SMALL)
-    results = Results.model_validate_json((folder / "results.json").read_text())
-    (folder / "results.json").write_text(results.model_copy(update=changes).model_dump_json())
-    return write_report(folder, picture_of, num_pictures=0).read_text()
-
-
-def test_an_alarm_stands_before_everything_else_and_no_cell_is_called_the_highest(tmp_path: Path) -> None:
-    page = alarmed_page(tmp_path, alarms=[ALARM], majority=MAJORITY)
-    shown = page.partition("<script")[0]
-
-    assert shown.index(ALARM.message) < shown.index('class="lead"')
-    assert "These accuracies say nothing of the methods" in shown
-    assert 'class="cells budgets"' not in shown, "the table of the highest means"
-    assert "is ahead of" not in shown
-    assert '"leaders":false' in page
-
-
-def test_a_caution_leaves_the_tables_as_they_are(tmp_path: Path) -> None:
-    page = alarmed_page(tmp_path, alarms=[ALARM.model_copy(update={"severity": "caution"})])
-
-    assert page.index("<b>Caution</b>") < page.index('class="lead"')
-    assert 'class="cells budgets"' in page
-    assert '"leaders":true' in page
-
-
-def test_the_majority_answer_is_a_line_of_every_table_and_of_the_plot(tmp_path: Path) -> None:
-    page = alarmed_page(tmp_path, majority=MAJORITY)
-
-    assert page.count('<th scope="row">majority answer</th>') == 2, "the cells, and by question type"
-    assert '"majority":{"name":"majority answer","accuracy":{"all":{"":[0.52,0.45,0.59,200]}' in page
-    assert "'true' to every question is right on 52.0 % (45.0 to 59.0), n = 200" in html.unescape(page)
-
-
-def test_the_majority_answer_comes_with_its_count(tmp_path: Path) -> None:
-    page = alarmed_page(tmp_path, majority=MAJORITY.model_copy(update={"num_scored": 104}))
-
-    assert "is right on 52.0 % (45.0 to 59.0), n = 200 (104 of 200 score above 0)" in html.unescape(page)
-    assert '<th scope="row">majority answer<span class="sub">104 of 200 score above 0</span></th>' in page
-
-
-@pytest.mark.parametrize(("score", "shown"), [(1.0, True), (0.0, False)])
-def test_the_majority_answer_of_an_older_run_is_counted_anew_where_its_scores_are(
-    tmp_path: Path, score: float, shown: bool
-) -> None:
-    folder = write_fake_run(tmp_path, SMALL)
-    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
-    for number, line in enumerate(lines):
-        # Three of four answers are yes; the model is right, or a stricter metric than ours said otherwise.
-        right = "no" if int("".join(filter(str.isdigit, line["sample_id"]))) % 4 == 0 else "yes"
-        lines[number] = {**line, "answers": [right], "response": right, "score": score, "kind": None, "error": None}
-    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    ids = {line["sample_id"] for line in lines}
-    page = html.unescape(write_report(folder, picture_of, num_pictures=0).read_text())
-
-    assert ("'yes' to every question is right on 75.0 %" in page) == shown
-    assert (f"({3 * len(ids) // 4} of {len(ids)} score above 0)" in page) == shown
-
-
-def test_a_budget_at_which_nothing_is_right_has_no_highest_mean(tmp_path: Path) -> None:
-    results = fake_results(SMALL)
-    least, nothing = results.cells[1].budget_asked, Interval(mean=0.0, low=0.0, high=0.02, n=200)
-    cells = [c.model_copy(update={"accuracy": nothing}) if c.budget_asked == least else c for c in results.cells]
-    page = alarmed_page(tmp_path, cells=cells)
-
-    assert page.count("accuracy is 0 for every method here") == 1
-    assert 'class="cells budgets"' in page
-
-
 @pytest.mark.parametrize("of_run", [True, False])
 def test_a_title_of_ones_own_is_the_heading_and_text_alone(tmp_path: Path, of_run: bool) -> None:
     folder, title = write_fake_run(tmp_path, SMALL), "Half & half: <b>uniform</b> at 5 %"
@@ -388,18 +313,3 @@ def test_a_title_of_ones_own_is_the_heading_and_text_alone(tmp_path: Path, of_ru
     assert "<h1>Half &amp; half: &lt;b&gt;uniform&lt;/b&gt; at 5 %</h1>" in page
     assert '<p class="subject">' in page, "model and task stay"
     assert json.loads((folder / "run.json").read_text()) == run
-
-
-def test_where_nothing_is_right_no_cell_is_the_highest_even_in_older_files(tmp_path: Path) -> None:
-    results = fake_results(SMALL)
-    nothing = Interval(mean=0.0, low=0.0, high=0.02, n=200)
-    cells = [cell.model_copy(update={"accuracy": nothing, "on_front": ["flops"]}) for cell in results.cells]
-    page = alarmed_page(tmp_path, cells=cells)
-
-    assert 'class="cells budgets"' not in page
-    assert '"leaders":false' in page
-    assert "Pareto front, where no other cell" not in page
-    shown = page.partition("<script")[0]
-    assert f"accuracy is 0 in all {len(cells)} cells: no answer to any of 200 samples scored above 0" in shown
-    assert "No answer of this run is right" in shown
-    assert "highest mean" not in shown.partition('id="ranking"')[0]

@@ -28,7 +28,7 @@ from adallava.tasks.scenes import (
     patch_labels,
     scene_sample,
 )
-from adallava.tasks.scenes.digits import digit_pools
+from adallava.tasks.scenes.digits import digit_pools, ink_weights
 from adallava.tasks.scenes.vocabulary import COLOR_RGB, SHADE_JITTER
 
 # A change of any of these means that results no longer compare with earlier runs.
@@ -109,6 +109,15 @@ def test_splits_share_no_digit_image() -> None:
     for split, share in zip(SPLITS, (0.7, 0.1, 0.2), strict=True):
         assert len(flat[split]) / total == pytest.approx(share, abs=0.01)
         assert min(map(len, pools[split])) >= 17  # every digit is in every split
+
+
+def test_digits_are_the_1797_of_uci_s_test_part() -> None:
+    pools = digit_pools()
+    counts = [sum(len(pools[split][digit]) for split in SPLITS) for digit in range(10)]
+    assert counts == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]  # as UCI's optdigits.names has them
+    zero = ink_weights()[0, :, ::3]  # the first picture is a 0: ink above a hole
+    assert zero[5:7, 5:7].max() < 16
+    assert zero[1, 4:7].min() > 200
 
 
 def test_scenes_use_their_own_split_s_digits(scenes: tuple[Scene, ...]) -> None:

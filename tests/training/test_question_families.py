@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from models import tiny_image, tiny_llava, tiny_next
+from models import tiny_image, tiny_llava
 from PIL import Image
 from tiny_gemma3 import tiny_gemma3
 from tiny_idefics3 import tiny_idefics3
 from tiny_internvl import tiny_internvl
 from tiny_mistral3 import tiny_mistral3
+from tiny_next import tiny_next
 from tiny_onevision import tiny_onevision
 from tiny_qwen import tiny_qwen
 

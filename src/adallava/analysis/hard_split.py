@@ -71,7 +71,7 @@ def blind_answers(
         kinds: question types by id.
         responses: of `none` by id; samples that it failed on are missing.
         score: of a response to a sample.
-        seed: of which answers are taken.
+        seed: of the choice of answers.
     """
     groups = _groups([kinds.get(sample_id) for sample_id in ids])
     luck = np.full(len(ids), np.nan)

@@ -48,7 +48,7 @@ class Questions:
             scores: of the run.
             tokens_kept: mean vision tokens by cell.
             responses: of `none` by sample id.
-            seed: of which answers are taken.
+            seed: of the choice of answers.
         """
         try:
             blind = blind_answers(list(self.answers), self.kinds, responses, self.score, seed)

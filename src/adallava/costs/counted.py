@@ -2,7 +2,7 @@
 
 A layer's FLOPs are `per_token` for each of its tokens and `per_pair` for each pair of a query and a key. Three lengths
 fix the polynomial, which must have whole numbers and no constant, and a token decoded after a cache must cost what it
-says: a model of which that is not so has no FLOPs here, rather than wrong ones.
+says: a model that differs has no FLOPs here, rather than wrong ones.
 
 Sources: `torch.utils.flop_counter` counts a multiply-add as 2, matrix products, convolutions and attention's products
 alone. Tables of rotary positions are left out, which some versions of transformers make by a small product.

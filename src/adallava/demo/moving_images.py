@@ -86,7 +86,7 @@ def _frames_of_video(path: Path, number: int) -> list[Image.Image]:
         # FFmpeg's microseconds.
         length_s = (container.duration or 0) / 1_000_000
         if length_s <= 0:
-            raise InputError(f"{path.name} does not say how long it is: store it anew, as MP4 for instance")
+            raise InputError(f"{path.name} does not say how long it is: store it again, as MP4 for instance")
         frames: dict[float, Image.Image] = {}
         most = MAX_DECODED_PIXELS // max(stream.width * stream.height, _LEAST_FRAME_PIXELS) // number
         for part in range(number):
@@ -133,5 +133,5 @@ def _reported(path: Path) -> Iterator[None]:
         # FFmpeg's own words, without the number and the path.
         reason = getattr(error, "strerror", None) or in_short(error)
         raise InputError(
-            f"{path.name} cannot be read as a clip ({reason}): store it anew, as MP4 for instance"
+            f"{path.name} cannot be read as a clip ({reason}): store it again, as MP4 for instance"
         ) from error

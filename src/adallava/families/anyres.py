@@ -73,7 +73,7 @@ def tiling_of(size: Sequence[int], config: Any, side: int) -> Tiling:
 
 
 def fitted(size: Sequence[int], pinpoints: Sequence[Sequence[int]], tile_px: int, side: int) -> Tiling:
-    """Return the tiling of a picture by `anyres` and `spatial_unpad`, of which nothing may be left.
+    """Return the tiling of a picture by `anyres` and `spatial_unpad`, which may leave nothing of it.
 
     Args:
         size: (rows, columns) of pixels.

@@ -131,7 +131,7 @@ class StockDecoder:
         gates: Tensor | None = None,
         mlp_rows: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Return what a layer passes on of which each row runs only some groups of heads; see `head_groups`."""
+        """Return what a layer passes on if each row runs only some of its groups of heads; see `head_groups`."""
         return run_groups(self._llm.layers[layer], hidden, inputs, rows, gates, mlp_rows)
 
     def view(self, around: AroundLayer, reorder_cache: ReorderCache | None = None) -> Any:

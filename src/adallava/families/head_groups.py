@@ -1,4 +1,4 @@
-"""One decoder layer of a Llama of which each row runs only some groups of heads, with their slices of the MLP.
+"""One decoder layer of a Llama, where each row runs only some groups of heads, with their slices of the MLP.
 
 A group is a run of whole key-value heads, the query heads that read them, and as large a share of the MLP's neurons.
 What a layer adds to the hidden states is a sum over its groups, so that a layer without a group is that sum without

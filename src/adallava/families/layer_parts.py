@@ -1,4 +1,4 @@
-"""One decoder layer of which each row runs some heads and some of the MLP's neurons: of the others nothing is added.
+"""One decoder layer, where each row runs some heads and some of the MLP's neurons: the others add nothing.
 
     heads    0 1 2 3      row 0 runs 0 and 2: what 1 and 3 read is zero before it is projected
     neurons  0 0 1 1 …    cut into as many equal runs

@@ -185,7 +185,7 @@ class LlavaOnevisionFamily(LlavaParts):
         return rows, columns + 1
 
     def _tilings(self, pictures: PictureInputs) -> list[Tiling | None]:
-        """Return how each picture is tiled; None for one of several in a prompt, of which no tiles are made."""
+        """Return how each picture is tiled; None for one of several in a prompt, which are not tiled."""
         sizes = sizes_of(pictures)
         each = pictures.beside.get("batch_num_images")
         counts = [1] * len(sizes) if each is None else [int(count) for count in each.tolist()]

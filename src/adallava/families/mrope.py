@@ -23,7 +23,7 @@ def recounted(rows: Tensor, images: Tensor, steps: Tensor) -> Tensor:
 
     Args:
         rows: [R, B, S] int64, as they were, with gaps.
-        images: [B, S] int64, the number of each token's image, all of whose tokens are together; -1 for others.
+        images: [B, S] int64, the number of each token's image, whose tokens are all together; -1 for others.
         steps: [B, S] int64, 1 for a token that others read; 0 for a hidden one, and padding.
     """
     is_vision = images >= 0

@@ -38,7 +38,7 @@ class NativeSizeParts(StockParts):
 
 
 def shape_at_native_size(config: Any, patch_px: int, merge: int, *, width: int, heads: int) -> TowerShape:
-    """Return the shape of a picture of `SHAPE_PX` a side, of whose patches `merge` x `merge` are a token.
+    """Return the shape of a picture of `SHAPE_PX` a side, where `merge` x `merge` patches are a token.
 
     Args:
         config: of the model.

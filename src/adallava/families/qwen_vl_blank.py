@@ -40,7 +40,7 @@ def blank_config(shape: BlankShape, vocab_size: int, token_ids: Mapping[str, int
         raise InputError(
             f"[blank] patch_px = {shape.patch_px} with heads of {head_width} and {shape.vision_width} / "
             f"{shape.vision_heads} values: a token is of 2 x 2 patches, and heads turn by rows and columns; give an "
-            "even number of pixels, and widths of which each head has a multiple of 4"
+            "even number of pixels, and widths that give each head a multiple of 4"
         )
     sections = [head_width // 2 - 2 * rows, rows, rows]
     return Qwen2_5_VLConfig(

@@ -231,7 +231,7 @@ class LayerDrops:
     def _counted(self, stage: int) -> Tensor | None:
         """Return positions counted again over what is left, and note how much lower an answer goes on from there.
 
-        Padded on the left, as `generate` is, each prompt ends in the last column, in text, all of whose rows are alike.
+        Padded on the left, as `generate` is, each prompt ends in the last column, in text, where all rows are alike.
         """
         if self._recount is None:
             return None
@@ -315,7 +315,7 @@ class LayerDrops:
     def _mask_ahead(
         self, stage: int, columns: Tensor, index: int, hidden: Tensor, inputs: LayerInputs
     ) -> Tensor | None:
-        """Return the mask of prompts some of whose tokens read others after them, as those that entered did."""
+        """Return the mask of prompts with tokens that read others after them, as those that entered did."""
         repeats = self._repeats(hidden)
         before, after = (
             self._plan.layouts[number].attention_mask.repeat_interleave(repeats, dim=0) for number in (0, stage)

@@ -185,7 +185,7 @@ def plan_layout(
         companions: gives those of `Layout`, on the host, once prompts and images fit; by default one row of
             positions, counted over real tokens.
         orders: of each image, [N] int64 which of its placeholders, in the order of the prompt, belongs to each of its
-            tokens, or None where they are in order; None for images each of whose placeholders are in one run.
+            tokens, or None where they are in order; None if the placeholders of each image are in one run.
 
     Raises:
         InputError: if placeholders and images do not fit together, or a sample is empty.

@@ -83,7 +83,7 @@ def with_pixel_limits(processor: Any, least: int | None, most: int | None) -> An
     The given one is not changed.
 
     Raises:
-        InputError: for limits of which the least is above the most.
+        InputError: if the lower limit is above the upper one.
         UnsupportedModeError: for a processor that brings every image to sizes of its own.
     """
     own = pixel_limits(processor.image_processor)

@@ -7,7 +7,7 @@ image exactly, (0.375, 0, 0.625, 1) its middle quarter; below 0 and above 1 the 
 WHOLE: Frame = (0.0, 0.0, 1.0, 1.0)
 
 CUT_BELOW = 0.95
-"""An image of which a smaller share is seen counts as cut."""
+"""An image counts as cut if a smaller share of it is seen."""
 
 
 def seen_share(frame: Frame) -> float:

@@ -193,7 +193,7 @@ class SeenPictures(Record):
     num_pictures: int
     """Images for which it is known, each counted once."""
     num_cut: int
-    """Images of which the model sees less than `picture_frames.CUT_BELOW`."""
+    """Images that the model sees less of than `picture_frames.CUT_BELOW`."""
     least_share: float
     """The least share seen of any image."""
 

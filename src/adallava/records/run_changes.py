@@ -38,4 +38,4 @@ class RunComparison(Record):
     cells_in_a_only: list[str]
     cells_in_b_only: list[str]
     cells_not_answered: list[str]
-    """Cells in common of which no sample was answered by both runs."""
+    """Cells in common without a sample that both runs answered."""

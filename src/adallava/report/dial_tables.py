@@ -33,7 +33,7 @@ def _front_tables(dials: Dials) -> list[PaperTable]:
 
 
 def _clock_notes(results: Results) -> str:
-    """Say of each clock that fronts are over why it is not to be believed."""
+    """Say for each clock that fronts use why it is not to be believed."""
     fronts = [] if results.dials is None else results.dials.fronts
     sizes = dict.fromkeys(front.batch_size for front in fronts if front.axis == "ms")
     notes = [(size, clock_note(results.cells, size)) for size in sizes]

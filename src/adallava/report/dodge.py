@@ -40,7 +40,7 @@ def stand_apart(curves: Mapping[Key, Sequence[float]]) -> dict[Key, list[float]]
 
 
 def _groups(points: Sequence[tuple[float, int, int]], step: float) -> list[list[tuple[float, int, int]]]:
-    """Return runs of points each of which is less than a step above the one before."""
+    """Return runs of points, each less than a step above the one before."""
     groups = [[points[0]]]
     for point in points[1:]:
         if point[0] - groups[-1][-1][0] < step:

@@ -126,7 +126,7 @@ def _changes(
     ids: Sequence[str],
     pictures: Mapping[str, str | None],
 ) -> tuple[ChangeRow, ...]:
-    """Return one row for each cell of which both runs scored a sample."""
+    """Return one row for each cell in which both runs scored a sample."""
     kept, ours, theirs = [], [], []
     for here, there in cells:
         a, b = _scores(table, here.cell, ids), _scores(other, there.cell, ids)

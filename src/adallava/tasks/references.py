@@ -151,7 +151,7 @@ def of_several(number: int, count: int) -> Iterator[None]:
 
 
 def named_paths(value: Any) -> tuple[str | None, ...]:
-    """Return of each image of a value the text that may be its path; None for one that is bytes, or too long."""
+    """Return for each image of a value the text that may be its path; None for one that is bytes, or too long."""
     return tuple(map(_named_path, value)) if isinstance(value, list) else (_named_path(value),)
 
 

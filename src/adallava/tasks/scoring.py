@@ -49,7 +49,7 @@ def load_metric(name: str) -> Metric:
 
 
 def check_can_be_right(name: str | None, answers: Sequence[str]) -> None:
-    """Refuse answers of which a metric counts none as right, whatever the response.
+    """Refuse answers if a metric counts none of them as right, whatever the response.
 
     Args:
         name: of the metric; None for no scoring.

@@ -128,7 +128,7 @@ def trained_state(objective: nn.Module) -> dict[str, torch.Tensor]:
 
 
 class _OneDevice(TrainingArguments):  # type: ignore[misc]
-    """Where several GPUs are in sight, `Trainer` would split a batch by rows, of which ours has different numbers."""
+    """With several GPUs, `Trainer` would split a batch by rows, whose numbers differ between our batches' tensors."""
 
     @property
     def n_gpu(self) -> int:

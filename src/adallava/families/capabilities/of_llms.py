@@ -39,7 +39,7 @@ def decoder_of(family: Family) -> DecoderLayers:
 
 @runtime_checkable
 class SplitsHeads(Protocol):
-    """Decoder layers of which groups of heads can be run alone."""
+    """Decoder layers that can run some groups of their heads only."""
 
     def check_splittable(self) -> None:
         """Raise `UnsupportedModeError` for layers that cannot be split into groups of heads."""
@@ -54,7 +54,7 @@ class SplitsHeads(Protocol):
         gates: Tensor | None = None,
         mlp_rows: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Return what a layer passes on of which each row runs only some groups of heads; see `head_groups`."""
+        """Return what a layer passes on if each row runs only some of its groups of heads; see `head_groups`."""
         ...
 
 

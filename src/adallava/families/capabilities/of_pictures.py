@@ -91,12 +91,12 @@ class ShowsWhole(Protocol):
     """A picture may be several images, one of which shows all of it."""
 
     def whole_images(self, pictures: PictureInputs) -> tuple[int, ...]:
-        """Return of each picture the number of the image that shows all of it. On the host, from shapes alone."""
+        """Return for each picture the number of the image that shows all of it. On the host, from shapes alone."""
         ...
 
 
 def whole_images(family: Family, pictures: PictureInputs) -> tuple[int, ...]:
-    """Return of each picture the number of the image that shows all of it; for most families each image is one."""
+    """Return for each picture the number of the image that shows all of it; for most families each image is one."""
     if isinstance(family, ShowsWhole):
         return family.whole_images(pictures)
     return tuple(range(len(family.grids(pictures))))

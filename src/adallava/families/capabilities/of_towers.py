@@ -47,7 +47,7 @@ class ReadsAttention(Protocol):
 
         Args:
             pictures: as for `encode`.
-            asked: of which layers.
+            asked: the layers.
             needs: as for `encode`.
         """
         ...

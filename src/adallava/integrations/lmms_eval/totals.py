@@ -36,7 +36,7 @@ class Totals:
 
     @classmethod
     def of(cls, answers: Sequence[Answered], seconds: float, seen_shares: Iterable[float] = ()) -> "Totals":
-        """Return the sums over answers that took so many seconds, of whose images such shares were seen."""
+        """Return the sums over answers that took so many seconds, with such shares of their images seen."""
         return cls(
             outcomes=outcomes_of(answers),
             new_tokens=sum(answer.ran.answer_length for answer in answers),

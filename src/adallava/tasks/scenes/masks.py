@@ -78,7 +78,7 @@ def _offsets_covered(shape: str, extent_px: int, x_in_patch: int, y_in_patch: in
 
 
 def covered_patches(item: SceneObject, percent: int) -> list[int]:
-    """Patch indices of which the object's mask covers at least `percent` % (0: any pixel)."""
+    """Indices of patches that the object's mask covers by at least `percent` % (0: any pixel)."""
     row, y_in_patch = divmod(item.y_px, PATCH_PX)
     col, x_in_patch = divmod(item.x_px, PATCH_PX)
     offsets = _offsets_covered(item.shape, item.extent_px, x_in_patch, y_in_patch, percent)

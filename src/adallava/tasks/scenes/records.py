@@ -32,7 +32,7 @@ class SceneObject:
 class SceneNumber:
     """A handwritten number, one digit per patch cell; `row`, `col` is the first digit's cell.
 
-    `digit_image_ids` are row numbers in scikit-learn's `load_digits`, one per digit.
+    `digit_image_ids` are row numbers in `digits.safetensors`, one per digit.
     """
 
     text: str

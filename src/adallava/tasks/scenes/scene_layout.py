@@ -82,7 +82,7 @@ def _place(draws: Draws, taken: int, height: int, width: int) -> tuple[int, int,
 
 
 def _themed(draws: Draws, values: tuple[str, ...], theme_count: int, total: int) -> list[str]:
-    """`total` values of which exactly `theme_count` are one random value; others uniform."""
+    """`total` values: exactly `theme_count` are one random value, the others uniform."""
     theme = draws.choice(values)
     others = [value for value in values if value != theme]
     rest = [draws.choice(others) for _ in range(total - theme_count)]
