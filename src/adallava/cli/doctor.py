@@ -216,8 +216,8 @@ def _print_diagnosis(console: "Console", diagnosis: "Diagnosis") -> None:
         for outcome in diagnosis.outcomes:
             mark, style = _MARKS[outcome.status]
             number = f" ({outcome.failure})" if outcome.failure else ""
-            line = f"{mark}: {outcome.check}{number}: {_shown_evidence(outcome)}"
-            console.print(line, style=style, markup=False, highlight=False)
+            line = f"{mark}: {outcome.check}{number}: {escape(_shown_evidence(outcome))}"
+            console.print(line, style=style, highlight=False)
     else:
         console.print(_outcomes_table(diagnosis))
     for outcome in diagnosis.findings:
