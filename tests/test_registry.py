@@ -41,6 +41,11 @@ def test_a_misspelled_method_is_answered_with_the_nearest(asked: str, nearest: s
         load_selector_class(asked)
 
 
+def test_no_name_at_all_is_answered_with_what_is_known() -> None:
+    with pytest.raises(UnknownNameError, match="no selection method None: known are .*random"):
+        load_selector_class(None)  # type: ignore[arg-type]
+
+
 def test_an_option_that_a_method_does_not_take_is_named() -> None:
     with pytest.raises(AdallavaError, match=r"'random'.*tau=3"):
         build_selector("random", SHAPE, tau=3)

@@ -281,6 +281,8 @@ def test_the_last_logits_of_rows_of_different_lengths_are_refused(model: AdaLlav
 
 @pytest.mark.parametrize("call", ["generate", "forward"])
 def test_a_name_that_nobody_knows_is_an_error(model: AdaLlava, inputs: dict[str, Any], call: str) -> None:
+    with pytest.raises(InputError, match=f"{call} has no argument 'tokenbudget': did you mean 'token_budget'"):
+        getattr(model, call)(**inputs, tokenbudget=4)
     with pytest.raises(InputError, match=f"{call} has no argument 'logits_to_kep': did you mean 'logits_to_keep'"):
         getattr(model, call)(**inputs, logits_to_kep=1)
 

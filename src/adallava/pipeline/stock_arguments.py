@@ -246,8 +246,12 @@ def check_as_configured(given: Mapping[str, Any], config: Any) -> None:
             )
 
 
+_OF_BUDGETS = frozenset({"token_budget", "latency", "seed", "positions"})
+"""Arguments of `generate` and `forward` here that transformers does not have."""
+
+
 def _hint(name: str, known: frozenset[str]) -> str:
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.7)
+    close = difflib.get_close_matches(name, sorted(known | _OF_BUDGETS), n=1, cutoff=0.7)
     if close:
         return f": did you mean {close[0]!r}?"
     return ": transformers' own that are taken are in docs/concepts/decoding.md"

@@ -220,7 +220,7 @@ def _only_declared(cls: object, attribute: str) -> bool:
 
 
 def _unknown_name_message(group: str, name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return (
         f"no {_KINDS[group]} {name!r}: {hint}known are {', '.join(known)}. (One that was registered just now is known "
