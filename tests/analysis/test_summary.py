@@ -72,7 +72,7 @@ def test_a_cell_that_failed_altogether_has_no_accuracy():
         assert cell.difference_to_full is None
         assert cell.flagged
         assert cell.flops == {}, "0 would be a figure"
-        assert cell.part_ms["total"] == 0.0
+        assert cell.part_ms == {}
 
 
 @pytest.mark.parametrize(("empty", "flagged"), [(0, False), (1, False), (2, True), (100, True)])

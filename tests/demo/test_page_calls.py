@@ -92,6 +92,11 @@ def test_answers_come_one_by_one_the_largest_budget_first(served: ServedModel, f
     assert shown[-1].index("card shown") < kept[1] < shown[-1].index('<section class="card">', kept[1])
 
 
+def test_budgets_of_as_many_tokens_have_one_card(served: ServedModel, files: Files) -> None:
+    # 25 % of 16 tokens are 4, as is the slider's; 999 is more than there are.
+    assert answers(served, files, "4, 100%, 999, 30%")[-1].count('<section class="card') == 2
+
+
 def test_methods_stand_in_the_order_they_were_chosen_in(served: ServedModel, files: Files) -> None:
     *_, html = show_methods(served, files, QUESTION, EVERY_LAYER, 100, 25, ["uniform", "random"])
     assert html.count("4 of 16 tokens</span>") == 2

@@ -240,3 +240,6 @@ def test_of_a_run_without_an_answer_nothing_is_claimed(tmp_path: Path) -> None:
         outcome = outcome_of(diagnosis, check)
         assert outcome.status == "not-visible"
         assert "no sample was answered" in outcome.evidence[0]
+    # Of these, failures show all there is; the rest say nothing of answers that are not there.
+    passed = {outcome.check for outcome in diagnosis.outcomes if outcome.status == "passed"}
+    assert passed <= {"devices-mixed", "samples-incomplete", "summary-mismatch", "decoding-unrecorded"}

@@ -382,6 +382,7 @@ def test_a_run_with_only_the_full_model_is_a_star_on_a_line(browser: object, tmp
 
     assert set(opened.plot_names()) == {"full line", "Pareto front", "full-token model", "majority answer"}
     assert "not found" in opened.page.locator("#sample .note").inner_text()
+    assert "0 of them with an image" in opened.page.locator("#sample-count").inner_text()
     assert opened.complaints == []
     opened.page.close()
 
@@ -392,6 +393,8 @@ def test_a_run_where_all_failed_says_so(browser: object, tmp_path: Path) -> None
 
     assert "every sample failed" in opened.page.locator("#plot-missing").inner_text()
     assert "failed" in opened.page.locator("#sample .verdict").first.inner_text()
+    tables = opened.page.locator("#cells-title ~ *").all_inner_texts()
+    assert not any("not counted for this kind of model" in text for text in tables)
     assert opened.complaints == []
     opened.page.close()
 

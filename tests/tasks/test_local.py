@@ -161,7 +161,7 @@ def test_a_row_that_is_no_sample_is_named(tmp_path, rows, message):
         ("t.jsonl", b'\n{"image": "\xff\xfe"}\n', "line 2 is not JSON"),
         ("t.parquet", b"PAR1 but not really PAR1", "not readable parquet"),
         ("t.parquet", b"", "not readable parquet"),
-        ("t.csv", b"image,question,answer\n", "neither .jsonl nor .parquet"),
+        ("t.csv", b"image,question,answer\n", "neither .jsonl nor .parquet: pandas writes it"),
     ],
 )
 def test_a_damaged_file_is_one_clear_error(tmp_path, name, content, message):

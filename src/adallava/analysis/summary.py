@@ -343,9 +343,13 @@ def _mean_flops(answered: Sequence[SampleRecord]) -> dict[str, float]:
 
 
 def _median_part_ms(answered: Sequence[SampleRecord]) -> dict[str, float]:
+    """Return the median ms of each part, in all and to the first token; nothing where no sample was answered."""
+    if not answered:
+        return {}
+
     def median(value: Callable[[Mapping[str, float]], float]) -> float:
-        """Return the median of a sum of parts over samples, in ms; 0 without any."""
-        return float(np.median([value(record.part_ms) for record in answered])) if answered else 0.0
+        """Return the median of a sum of parts over samples, in ms."""
+        return float(np.median([value(record.part_ms) for record in answered]))
 
     def median_of(part: str) -> float:
         """Return the median of one part, in ms."""

@@ -48,9 +48,9 @@ class Column:
 
 _COLUMNS = (
     Column("budget", lambda cell: cell.budget_asked),
-    Column("tokens", lambda cell: f"{cell.tokens_kept:.0f}"),
-    Column("/layer", lambda cell: f"{cell.tokens_kept_layer_average:.0f}", 1),
-    Column("layers %", lambda cell: f"{100 * cell.layer_share:.0f}"),
+    Column("tokens", lambda cell: f"{cell.tokens_kept:.0f}" if cell.accuracy else "-"),
+    Column("/layer", lambda cell: f"{cell.tokens_kept_layer_average:.0f}" if cell.accuracy else "-", 1),
+    Column("layers %", lambda cell: f"{100 * cell.layer_share:.0f}" if cell.accuracy else "-"),
     Column("accuracy %", lambda cell: _accuracy(cell.accuracy)),
     Column("hard %", lambda cell: _percent(cell.accuracy_hard), 4),
     Column("difference to full", lambda cell: _difference(cell), 5),

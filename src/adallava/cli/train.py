@@ -28,11 +28,28 @@ examples:
   adallava train tiny/fixed-plan --model tiny --output runs/fixed
   adallava train question --model llava-hf/llava-1.5-7b-hf --data mine.jsonl --output runs/mine
 
+bundled recipes, their steps, and what each trains (a line each; * takes your own data with --data):
+  question              2,000 * scorer of method question, for any frozen model
+  tiny/question           600 * the same, for the bundled scenes
+  tiny/budget-token       300 * adapter of method budget-token, for a frozen base
+  tiny/layers             150 * scheduler layers by policy gradient, for a frozen base that went through tiny/joint
+  tiny/layers-gumbel      150 * the same by straight-through Gumbel, for comparison
+  tiny/layers-again       300 * scheduler layers, from the base's own on
+  tiny/layers-lora        400 * scheduler layers, and low-rank weights next to the base; needs peft
+  tiny/layers-joint       250   scheduler layers, and the base with it
+  tiny/heads              150 * scheduler heads, for a frozen base that went through tiny/joint
+  tiny/fixed-plan           - * a search: the best layers for scheduler fixed
+  tiny/codebook             - * a search: up to 8 plans to limit scheduler layers to
+  tiny/align            2,500   the first step of a model from nothing: patches learn to name what they show
+  tiny/base             4,400   the second: the LLM learns to answer, also with tokens missing
+  tiny/joint            1,500   after tiny/question: scorer and base together, also with layers missing
+  tiny/joint-again        220   scorer and base once more, on few tokens
+align, base and question (1,500, 2,400 and 900 *) are also there for two small models from nothing: tiny-qwen2.5-vl/…
+and tiny-siglip-qwen2/… (a LLaVA with SigLIP and Qwen2).
+
 your own data is a .jsonl or .parquet file, as for `adallava sweep`: one question per row, with image, question and
 answer. It is shuffled each epoch by the recipe's seed. Unreadable rows are left out, counted and listed at the end.
-question, tiny/question, tiny/budget-token, tiny/layers, -again, -gumbel, tiny/heads, tiny/fixed-plan and tiny/codebook
-take them, on a frozen base; tiny/layers-lora trains low-rank weights with it. tiny/align, base, joint, joint-again
-and layers-joint learn from labels that only the scenes have. No bundled recipe adapts the base itself to your data: a
+Recipes without * learn from labels that only the scenes have. No bundled recipe adapts the base itself to your data: a
 .toml of your own does, with stage = "base", trained = ["multi_modal_projector", "language_model", "lm_head"],
 [optimisation], and a [keep] without evidence.
 """
@@ -48,7 +65,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(interrupt_hint="; the same command continues from the newest checkpoint")
-    parser.add_argument("recipe", help="a bundled recipe (tiny/align, tiny/base, …) or a .toml file")
+    parser.add_argument("recipe", help="a bundled recipe (listed below) or a .toml file")
     parser.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="output folder")
     parser.add_argument(
         "--model",

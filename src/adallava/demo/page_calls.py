@@ -61,11 +61,15 @@ def show_answers(
     method: str,
     others: str,
 ) -> Iterator[str]:
-    """Give the answers of one method at several budgets, one more each time."""
+    """Give the answers of one method at several budgets, one more each time; one for budgets of as many tokens."""
     asked, paths = read_question(question), _paths(files)
     layers = _layers(scheduler, latency_percent)
     answers: list[Answer] = []
     for budget in read_budgets(_share(percent), others):
+        if any(
+            budget.resolve(ran.num_vision_tokens) == ran.tokens_asked for ran in (one.result.ran for one in answers)
+        ):
+            continue
         answers.append(served.answer(paths, asked, method, budget, *layers))
         yield cards_html(asked, answers)
 

@@ -22,7 +22,7 @@ from adallava.doctor.checks.engines_known import check_engines
 from adallava.doctor.checks.failures import check_devices, check_failed_samples
 from adallava.doctor.checks.lengths import check_off_by_one, check_placeholders
 from adallava.doctor.checks.meaning import check_answers_of_task, check_full_above_majority, check_full_above_none
-from adallava.doctor.findings import Diagnosis, Observation, Outcome
+from adallava.doctor.findings import Diagnosis, Observation, Outcome, not_visible
 from adallava.doctor.sources.lmms_eval_rows import read_rows
 from adallava.doctor.sources.lmms_eval_samples import load_lmms_eval, samples_files
 from adallava.doctor.sources.run_folder import load_run_folder, sample_files
@@ -41,10 +41,19 @@ class FileCheck:
     remedy: str
     observe: Callable[[AnswerFile], Observation]
     applies: Callable[[AnswerFile], bool] = lambda _: True
+    of_failed: bool = False
+    """Whether failed samples alone show what it looks for; the others pass only where a sample was answered."""
 
     def run(self, file: AnswerFile) -> Outcome:
         """Look, and return what was seen together with what this check is."""
-        return outcome(self.id, self.failure, self.title, self.remedy, self.observe(file))
+        observation = self.observe(file)
+        if observation.status == "passed" and not self.of_failed and not _has_answer(file):
+            observation = not_visible("no sample was answered")
+        return outcome(self.id, self.failure, self.title, self.remedy, observation)
+
+
+def _has_answer(file: AnswerFile) -> bool:
+    return any(not answer.failed for cell in file.cells for answer in cell.answers)
 
 
 def outcome(check: str, failure: int | None, title: str, remedy: str, observation: Observation) -> Outcome:
@@ -149,6 +158,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "parts of the model are on two devices",
         "Load the whole model, tower and adapter included, onto one device; give inputs to that device.",
         check_devices,
+        of_failed=True,
     ),
     FileCheck(
         "first-token-eos",
@@ -180,6 +190,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "samples failed",
         "Read the reasons; repair the data or the code, and run again. Failed samples are in no mean.",
         check_failed_samples,
+        of_failed=True,
     ),
     FileCheck(
         "samples-incomplete",
@@ -188,6 +199,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "Run the same command again: a sweep continues where it stopped. Cells over different samples cannot be "
         "compared.",
         check_samples_complete,
+        of_failed=True,
     ),
     FileCheck(
         "summary-mismatch",
@@ -195,6 +207,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "the summary does not follow from the samples",
         "Compute results.json again from the samples; do not use its figures.",
         check_summary_matches,
+        of_failed=True,
     ),
     FileCheck(
         "decoding-unrecorded",
@@ -202,6 +215,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "how the answers were decoded is not recorded",
         "Run again with this version.",
         check_decoding,
+        of_failed=True,
     ),
     FileCheck(
         "engines-recorded",
@@ -209,6 +223,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "which engines ran the answers",
         "Run again with one --engine that can run every cell.",
         check_engines,
+        of_failed=True,
     ),
     FileCheck(
         "pictures-cut",
@@ -218,6 +233,7 @@ FILE_CHECKS: tuple[FileCheck, ...] = (
         "compare`); or look at the images in the report, where the part that was seen is framed.",
         check_pictures_cut,
         says_what_was_seen,
+        of_failed=True,
     ),
 )
 """First whether the figures mean anything at all, then in the order in which a person would meet the failures."""

@@ -110,8 +110,8 @@ def _cost_table(run: Run, results: Results, roofline: Roofline | None) -> PaperT
             for text in (
                 _label(cell.method, cell.positions),
                 cell.budget_asked if cell.budget_asked != "none" else formats.DASH,
-                formats.count(cell.tokens_kept),
-                formats.count(cell.tokens_kept_layer_average),
+                formats.count(cell.tokens_kept if cell.accuracy else None),
+                formats.count(cell.tokens_kept_layer_average if cell.accuracy else None),
                 *([formats.gflops(cell.flops.get(part)) for part in ("total", "selector")] if counted else []),
                 *(formats.figures3(cell_ms(cell, part, batch_size)) for part in _COST_PARTS),
                 formats.mebibytes(cell_peak_bytes(cell, batch_size)),

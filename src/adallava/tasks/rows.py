@@ -9,6 +9,14 @@ from adallava.errors import InputError
 Row = Mapping[str, Any]
 """Values by column, as JSON's or pyarrow's types; what cannot be read is a `values.Unreadable`."""
 
+_TO_JSONL = ".to_json({jsonl!r}, orient='records', lines=True)"
+_ADVICE = {
+    ".csv": f": pandas writes it as one, by read_csv({{path!r}}){_TO_JSONL}",
+    ".tsv": f": pandas writes it as one, by read_csv({{path!r}}, sep='\\t'){_TO_JSONL}",
+    ".json": ": write one JSON object a line, without the list around them, to a .jsonl file",
+}
+"""What to do with a file that is not read, by its ending."""
+
 
 class Rows(Protocol):
     """A file's rows, numbered from 0."""
@@ -47,8 +55,10 @@ def open_rows(path: Path) -> Rows:
     Raises:
         InputError: if it is missing, has another suffix, or cannot be read.
     """
+    if path.is_dir():
+        raise InputError(f"task {path} is a folder: name the .jsonl or .parquet file in it")
     if not path.is_file():
-        raise InputError(f"task file {path} does not exist, and no bundled task has that name")
+        raise InputError(f"task file {path} does not exist: check the path (the bundled task is 'scenes')")
     match path.suffix.lower():
         case ".jsonl":
             from .jsonl_rows import JsonlRows
@@ -58,4 +68,5 @@ def open_rows(path: Path) -> Rows:
             from .parquet_rows import ParquetRows
 
             return ParquetRows(path)
-    raise InputError(f"task file {path} is neither .jsonl nor .parquet")
+    advice = _ADVICE.get(path.suffix.lower(), "").format(path=str(path), jsonl=str(path.with_suffix(".jsonl")))
+    raise InputError(f"task file {path} is neither .jsonl nor .parquet{advice}")

@@ -1,6 +1,7 @@
 """Recipes: one TOML file a stage, checked before anything runs."""
 
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -259,6 +260,11 @@ class Recipe(_Part):
         return self.stage == "align" or max(self.keep.evidence, self.ground_weight, self.evidence_weight) > 0
 
 
+def bundled_recipes() -> list[str]:
+    """Return the names of the bundled recipes, sorted."""
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.toml"))
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """Read a recipe by bundled name (`tiny/base`) or from a `.toml` file.
 
@@ -270,8 +276,15 @@ def load_recipe(name_or_path: str) -> Recipe:
     if path.suffix != ".toml":
         path = RECIPES / f"{name_or_path}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.rglob("*.toml")))
-        raise UnknownNameError(f"no recipe {name_or_path!r}: give a .toml file or one of {known}")
+        if Path(name_or_path).suffix == ".toml":
+            raise UnknownNameError(f"recipe file {name_or_path} does not exist")
+        known = bundled_recipes()
+        close = get_close_matches(name_or_path, known, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise UnknownNameError(
+            f"no recipe {name_or_path!r}: {hint}give a .toml file or one of {', '.join(known)} (adallava train --help "
+            "says what each trains)"
+        )
     try:
         return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except RecursionError as error:

@@ -9,6 +9,7 @@ from statistics import fmean
 from adallava.doctor.answers import AnswerCell, AnswerFile, percent
 from adallava.doctor.findings import Observation, found, not_visible, passed
 from adallava.records import FULL_METHOD, NONE_METHOD, Cell
+from adallava.records.counted_nouns import counted
 
 _TOLERANCE = 1e-6
 
@@ -34,8 +35,8 @@ def check_samples_complete(file: AnswerFile) -> Observation:
     evidence.extend(_absent_draws(file))
     if evidence:
         return found("harness-bug", evidence, examples)
-    sizes = ", ".join(f"{len(cell.by_sample)}" for cell in file.cells[:1])
-    return passed(f"{len(file.cells)} cells of {sizes} samples, each sample once in each draw of each cell")
+    sizes = ", ".join(counted(len({one.sample_id for one in cell.answers}), "sample") for cell in file.cells[:1])
+    return passed(f"{counted(len(file.cells), 'cell')} of {sizes}, each sample once in each draw of each cell")
 
 
 def _missing(cell: AnswerCell, everything: set[str]) -> list[str]:
@@ -115,9 +116,9 @@ def _mismatches(cell: AnswerCell, summary: Cell) -> Iterator[str]:
         "samples": (summary.num_samples, num_samples),
         "failed": (summary.num_failed, num_samples - len(scored)),
     }
-    for name, (stated_count, counted) in counts.items():
-        if stated_count != counted:
-            yield f"{cell.label}: results.json counts {stated_count} {name}, the samples {counted}"
+    for name, (stated_count, own_count) in counts.items():
+        if stated_count != own_count:
+            yield f"{cell.label}: results.json counts {stated_count} {name}, the samples {own_count}"
 
 
 def _means(cell: AnswerCell) -> dict[str, float | None]:

@@ -91,12 +91,12 @@ function drawRows(list, samples, state) {
   document.getElementById("page-before").disabled = first === 0;
   document.getElementById("page-after").disabled = last >= state.rows.length;
   const count = `${whole(state.rows.length)} of ${whole(samples.num)} samples`;
-  const pictured = state.rows.filter((row) => samples.pictureOf.has(row)).length;
+  const pictured = state.rows.filter(samples.isPictured).length;
   document.getElementById("sample-count").textContent = `${count}, ${whole(pictured)} of them with an image`;
 }
 
 function listRow(samples, row, at, state) {
-  const picture = samples.pictureOf.has(row);
+  const picture = samples.isPictured(row);
   return element(
     "li",
     {

@@ -106,6 +106,7 @@ function keptOf(samples, cell, row) {
 function keptWords(samples, cell, row) {
   if (cell.full) return "all tokens";
   const kept = keptOf(samples, cell, row);
+  if (!kept && !cell.tokens) return "";
   if (!kept) return `${cost(cell.kept)} of ${cost(cell.tokens)} tokens before the LLM`;
   const verb = cell.merges ? "merged into" : "kept";
   const when = (cell.inside ? " by the last layer" : "") + (cell.draws > 1 ? ", first draw" : "");

@@ -16,6 +16,7 @@ async function loadSamples(packed) {
     unpackBytes(packed.pictures.has_kept),
   ]);
   const pictureOf = new Map(packed.pictures.rows.map((row, number) => [row, number]));
+  const isPictured = (row) => pictureOf.has(row) && packed.pictures.uris[pictureOf.get(row)].length > 0;
   const rest = Array.from({ length: packed.num_samples }, (_, row) => row).filter((row) => !pictureOf.has(row));
   return {
     num: packed.num_samples,
@@ -25,7 +26,7 @@ async function loadSamples(packed) {
     pictures: packed.pictures,
     order: [...packed.pictures.rows, ...rest],
     searchable: questions.map((question, row) => `${question}\n${expected[row]}\n${ids[row]}`.toLowerCase()),
-    ids, questions, expected, kindOf, scores, responseTexts, responses, hard, kept, hasKept, pictureOf,
+    ids, questions, expected, kindOf, scores, responseTexts, responses, hard, kept, hasKept, pictureOf, isPictured,
   };
 }
 
@@ -56,7 +57,7 @@ function filterRows(samples, filter) {
       (!filter.wrong || isWrong(scoreOf(samples, filter.wrong, row))) &&
       (kind === 0 || samples.kindOf[row] === kind) &&
       (!filter.hard || bitAt(samples.hard, 0, row)) &&
-      (!filter.pictured || samples.pictureOf.has(row)) &&
+      (!filter.pictured || samples.isPictured(row)) &&
       (!filter.words || samples.searchable[row].includes(filter.words)),
   );
 }
