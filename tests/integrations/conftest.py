@@ -1,15 +1,15 @@
 """Everything here needs the real lmms-eval, which has an environment of its own: `make test-lmms`."""
 
-import copy
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
+import lmms_eval_tasks
 import pytest
+from lmms_eval_tasks import read_own_tasks_once
 
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 
@@ -26,47 +26,26 @@ def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_tasks_are_read_once() -> Iterator[None]:
-    """lmms-eval reads the 1,900 YAML files of its own tasks for every evaluation, which takes longer than most.
-
-    Here it does once, by the parser in C.
-    """
     if find_spec("lmms_eval") is None:
         yield
         return
-    import yaml
-    from lmms_eval import tasks
-
-    class Quick(yaml.CFullLoader):
-        pass
-
-    Quick.add_constructor("!function", tasks.utils.ignore_constructor)
-    read, own = tasks.TaskManager._get_task_and_group, f"{Path(tasks.__file__).parent}{os.sep}"
-    known: dict[str, Any] = {}
-
-    def read_once(self: Any, folder: str) -> Any:
-        if folder != own:
-            return read(self, folder)
-        if not known:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(yaml, "full_load", lambda file: yaml.load(file, Loader=Quick))
-                known.update(read(self, folder))
-        return copy.deepcopy(known)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tasks.TaskManager, "_get_task_and_group", read_once)
+    with read_own_tasks_once():
         yield
 
 
 @pytest.fixture(scope="session")
 def run_lmms_eval(task_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run lmms-eval's command line in a process of its own, or in several by a launcher, on the CPU."""
+    """Run lmms-eval's command line in a process of its own, or in several by a launcher, on the CPU.
+
+    By a launcher it is theirs to the letter; alone it reads its own tasks by the parser in C.
+    """
 
     def run(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        module = [sys.executable, "-m", *launcher, *(("-m",) if launcher else ()), "lmms_eval"]
+        module = ["-m", *launcher, "-m", "lmms_eval"] if launcher else [lmms_eval_tasks.__file__]
         common = ["--model", "adallava", "--include_path", str(task_folder), "--log_samples"]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         return subprocess.run(
-            [*module, *common, *arguments], capture_output=True, text=True, env=environment, timeout=240
+            [sys.executable, *module, *common, *arguments], capture_output=True, text=True, env=environment, timeout=240
         )
 
     return run
