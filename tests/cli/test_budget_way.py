@@ -1,4 +1,8 @@
-"""The way of a budget and of a latency from the command line to K and to the layers: who takes it and hands it on."""
+"""The way of a budget and of a latency from the command line to K and to the layers: who takes it and hands it on.
+
+Counted are functions that are given the value, a list with it, or an object of which it is a field. Who only carries a
+whole request or sweep, with the value somewhere inside it, is not: in a sweep these are five modules more.
+"""
 
 import argparse
 import sys

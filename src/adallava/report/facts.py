@@ -1,6 +1,6 @@
 """What was run and on what, in words."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 def _hardware(values: Mapping[str, Any]) -> str:
     """Return `AMD EPYC, 2 CPU cores, 1 torch thread, 23.5 GiB memory, no GPU, Linux-6.18`."""
-    known = {
+    known: dict[str, Callable[[Any], str]] = {
         "cpu": str,
         "cpu_cores": lambda cores: counted(cores, "CPU core"),
         "torch_threads": lambda threads: counted(threads, "torch thread"),
