@@ -13,6 +13,7 @@ from adallava.cli.arguments import (
     parse_positions,
     parse_title,
 )
+from adallava.cli.main import main
 from adallava.errors import BudgetError, InputError
 
 
@@ -108,3 +109,16 @@ def test_a_title_is_one_line_without_what_a_terminal_obeys():
     assert parse_title(" Two\n lines, \x1b[31mred\t<b> ") == "Two lines, [31mred <b>"
     with pytest.raises(argparse.ArgumentTypeError, match="301 characters are too many"):
         parse_title("x" * 301)
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("swep", "no command 'swep': did you mean sweep? the commands are sweep, compare"),
+        ("serve", "vllm serve does"),
+        ("x", "no command 'x': the commands are sweep"),
+    ],
+)
+def test_a_command_that_is_not_there_is_answered_with_the_nearest(typed, said, capsys):
+    assert main([typed]) == 2
+    assert said in capsys.readouterr().err

@@ -6,6 +6,7 @@ top, so that `adallava --help` needs no torch.
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -77,6 +78,10 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= _MAX_LINE else f"{text[: _MAX_LINE // 2]} … {text[-_MAX_LINE // 2 :]}"
 
 
+_ELSEWHERE = {"serve": "vllm serve does, with adallava's plug-in (docs/how_to/serving.md);"}
+"""Commands that a user may look for and that are another program's."""
+
+
 class _UsageError(InputError):
     """A call that cannot be parsed; the message names the command."""
 
@@ -86,6 +91,11 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what is wrong with the call, in place of printing it and exiting."""
+        unknown = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
+        if unknown:
+            near = get_close_matches(unknown[1], COMMANDS, n=1)
+            hint = _ELSEWHERE.get(unknown[1]) or (f"did you mean {near[0]}?" if near else "")
+            message = f"no command {unknown[1]!r}: {hint} the commands are {', '.join(COMMANDS)}".replace("  ", " ")
         raise _UsageError(f"{self.prog}: {message} ({self.prog} --help says more)")
 
 

@@ -113,6 +113,9 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(trained_on, dict) and trained_on["left_out"]:
         say(f"left out {told_left_out(trained_on['left_out'], trained_on['rows'])}")
     say(f"wrote {folder} and {args.output / written}")
+    asked = {"question": "--method question", "budget-token": "--method budget-token"}.get(recipe.stage)
+    if asked is not None:
+        say(f"try it: adallava sweep --model {args.model} {asked} --adapter {recipe.stage}={folder} --output DIR")
     return 0
 
 
