@@ -60,7 +60,7 @@ def load_task(
     if load_source is not None:
         if split is not None or columns:
             raise InputError(
-                f"task {name_or_path} has its own split and columns: leave {split or dict(columns or {})} out"
+                f"task {name_or_path} has its own split and columns: leave {_options(split, columns or {})} out"
             )
         own = partial(load_source, name_or_path.partition(":")[2], metric=metric, include_path=include_path)
         return own(limit=limit) if sample == "first" else _at_random(own(limit=None), limit, seed)
@@ -84,12 +84,18 @@ def load_task(
     return _scenes_task(split or "test", limit)
 
 
+def _options(split: str | None, columns: Mapping[str, str]) -> str:
+    """Return the options that named them: `--split test`, `--image-column photo`."""
+    named = [f"--{role}-column {name}" for role, name in columns.items()]
+    return ", ".join([*([] if split is None else [f"--split {split}"]), *named])
+
+
 def _check_bundled(name: str, columns: Mapping[str, str] | None, metric: str, sample: SampleName) -> None:
     """Refuse what does not fit a bundled task."""
     if sample != "first":
         raise InputError(f"task {name} is generated at random: its first samples are a random sample already")
     if columns:
-        raise InputError(f"task {name} is bundled and has no columns to name: {dict(columns)}")
+        raise InputError(f"task {name} is bundled and has no columns to name: leave {_options(None, columns)} out")
     if metric != EXACT_MATCH:
         raise InputError(f"task {name} has one answer a question: --metric {metric} does not fit it")
 
