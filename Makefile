@@ -22,8 +22,8 @@ OLDEST_STAMP := $(OLDEST_VENV)/.installed
 # What is imported is compiled once, when it is first imported: pip would compile four times as many files, one by one.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: sweep test test-ray test-long ratios test-lmms test-vllm test-demo test-newest newest-releases test-oldest lint \
-  site wheel environments clean
+.PHONY: sweep test test-browser test-ray test-long ratios test-lmms test-vllm test-demo test-newest newest-releases \
+  test-oldest lint site wheel environments clean
 
 sweep: $(STAMP)
 	$(BIN)/adallava sweep --model tiny --task scenes --method $(SWEEP_METHODS) --output $(SWEEP_OUTPUT) \
@@ -32,7 +32,11 @@ sweep: $(STAMP)
 # A process for each core with one thread each: on small models threads cost more than they give. By worksteal no core
 # is left with one long file at the end.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not ray"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not long and not ray and not browser"
+
+# Pages in a real browser, which is many processes of its own.
+test-browser: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "browser and not long" tests/report
 
 # A sweep on a Ray cluster of this machine's: it waits more than it computes.
 test-ray: $(STAMP)

@@ -313,7 +313,7 @@ def test_pictures_that_are_cut_are_warned_of_at_the_end(tmp_path):
         with logged() as lines:
             model.generate_until([request])
             model.clean()
-        assert [line.partition(":")[0] for line in lines if "are cut by" in line] == expected
+        assert [line.partition(":")[0] for line in lines if " cut by " in line] == expected
 
 
 CUT = "generation_kwargs: {{max_new_tokens: 16, until: {until}}}\n"
