@@ -147,6 +147,8 @@ def test_arguments_that_do_not_fit_are_named(
 def test_a_question_about_a_photo_is_answered_as_its_prompt_is(full: AdaLlava) -> None:
     model, photo = full.with_method("uniform"), tiny_image().convert("L")
     asked = model.ask(photo, "why?", token_budget=[1.0, 4], max_new_tokens=3)
+    assert f"text={asked.text!r}" in repr(asked)
+    assert "tensor(" not in repr(asked)  # what is printed is the answer, not a screen of numbers
     prompts = [build_prompt(model.processor, "why?")] * 2
     inputs = model.processor(images=[photo.convert("RGB")] * 2, text=prompts, return_tensors="pt")
     answered = model.generate(**inputs, token_budget=[1.0, 4], max_new_tokens=3)

@@ -1,7 +1,7 @@
 """What `generate` and `select` return: one meaning of every length, at every budget and batch size."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -55,13 +55,13 @@ class AdaLlavaOutput:
         transformers_output: transformers' own result, for scores or logits that were asked for.
     """
 
-    sequences: Tensor
+    sequences: Tensor = field(repr=False)
     prompt_length: int
     text: tuple[str, ...]
-    records: tuple[WhatRan, ...]
+    records: tuple[WhatRan, ...] = field(repr=False)
     part_ms: dict[str, float] | None
     num_steps: int
-    transformers_output: Any
+    transformers_output: Any = field(repr=False)
 
     @property
     def engine(self) -> str | None:
