@@ -1,5 +1,6 @@
 """Says of published figures what measured them, when and on what; the whole command is in the file, one click away."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,7 @@ def provenance_line(published: dict[str, Any], file: str) -> str:
 
 def link_from(page: str, file: str) -> str:
     """Return the relative path of a file from a page; both from the repository's root."""
-    up = len(Path(page).parts) - 1
-    shared = 1 if Path(page).parts[0] == Path(file).parts[0] and up else 0
-    return "/".join([".."] * (up - shared) + list(Path(file).parts[shared:]))
+    return Path(os.path.relpath(file, Path(page).parent)).as_posix()
 
 
 def _device(hardware: dict[str, Any]) -> str:

@@ -143,8 +143,7 @@ class AdaLlava(ModelCalls):
             CheckpointError: if files are missing, damaged, or the adapter belongs to another base.
             UnsupportedModeError: for a model family that is not supported, weights stored as quantized ones, or
                 `device_map`.
-            InputError: for a device that this machine lacks, an unsupported type, or a quantization that is unknown or
-                that the device cannot run.
+            InputError: for a device or type that cannot be used, or a quantization that is unknown or cannot run there.
             UnknownNameError: for an unknown method.
         """
         check_taken(selector_options)

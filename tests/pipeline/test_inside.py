@@ -65,8 +65,7 @@ BY_HAND = [
     pytest.param(*case, marks=[] if case in QUICK else [pytest.mark.long])
     for llm in LLMS
     for method in INSIDE_LLM
-    for positions in ("original", "compact")
-    for case in [(llm, method, positions)]
+    for case in [(llm, method, "original"), (llm, method, "compact")]
 ]
 
 

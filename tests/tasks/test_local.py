@@ -181,16 +181,6 @@ def test_a_limit_that_leaves_nothing_is_refused(limit):
         load_task("scenes", limit=limit)
 
 
-def test_columns_of_a_bundled_task_are_refused_by_their_options():
-    with pytest.raises(InputError, match="leave --image-column photo, --id-column key out"):
-        load_task("scenes", columns={"image": "photo", "id": "key"})
-
-
-def test_a_folder_is_not_called_missing(tmp_path):
-    with pytest.raises(InputError, match="is a folder: name the"):
-        load_task(str(tmp_path))
-
-
 def test_a_split_of_a_local_file_is_refused(tmp_path):
     file = write_jsonl(tmp_path / "t.jsonl", [{"image": "x.png", "question": "?", "answer": "a"}])
     with pytest.raises(InputError, match="no splits"):
